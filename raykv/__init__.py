@@ -1,0 +1,205 @@
+"""raykv: a Dynamo-style key-value store that lives inside a Ray cluster.
+
+    import raykv
+
+    store = raykv.start(nodes=3)
+    store.put("user:1", {"name": "Ada"})
+    store.get("user:1")
+
+**How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
+partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
+(``raykv.records``, ``raykv.client``) and sends it to the *coordinator*, which stamps it (``raykv.versions``) and sends it
+to all N owners; W durable acknowledgements make a success. A read asks R owners, keeps the newest, and writes back what
+some of them lacked (``raykv.replication``). Each node keeps its records in a log-structured merge tree on its own disk:
+write-ahead log, memtable, SSTables (``raykv.storage``). A *supervisor* notices dead and frozen nodes and starts them again
+on their directories; it keeps the ring and the buckets as one register on the nodes' disks (``raykv.supervision``). All
+of this is code without Ray, clock or disk; ``raykv.actors`` runs it as Ray actors, and a simulation can run the very same.
+
+**What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
+after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent writes
+to a key the one with the later stamp stands (``versioning="lww"``).
+
+**What it does not.** It is not linearizable and has no compare-and-set; no transactions over keys; scans are no
+snapshots. With a cut, the side that cannot reach a quorum refuses: a consistent store cannot also answer on both sides.
+
+Importing this package does not import Ray; starting or connecting does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from raykv.client.operations import WriteResult
+from raykv.client.store import Bucket, Store
+from raykv.config import (
+    MAX_NODES,
+    BucketConfig,
+    Codec,
+    Durability,
+    Level,
+    NodeConfig,
+    StoreConfig,
+    check_count,
+    check_store_name,
+    check_weight,
+    check_zone,
+)
+from raykv.errors import (
+    BatchError,
+    BucketMismatch,
+    CorruptData,
+    InvalidKey,
+    InvalidOption,
+    NotEnoughNodes,
+    Overloaded,
+    PairTooLarge,
+    QuorumNotMet,
+    RaykvError,
+    StoreClosed,
+    StoreNotFound,
+    StoreUnavailable,
+    WriteOutcomeUnknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "WriteResult",
+    "NodeConfig", "StoreConfig", "BucketConfig", "Level", "Codec", "Durability",
+    "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "StoreNotFound", "BucketMismatch", "NotEnoughNodes",
+    "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData", "StoreClosed", "BatchError",
+]  # fmt: skip
+
+
+def start(
+    name: str = "default",
+    *,
+    nodes: int = 3,
+    path: str | None = None,
+    n: int | None = None,
+    zones: Sequence[str] | None = None,
+    weights: Sequence[float] | Literal["auto"] = "auto",
+    durability: Durability | None = None,
+    partitions: int | None = None,
+    config: NodeConfig | None = None,
+) -> Store:
+    """Start a store in this Ray cluster, or attach to the running one of that name, and return a handle.
+
+    Without a Ray cluster a local one is started, which ends with this process; the data stays, and the next ``start``
+    on the same ``path`` has it again.
+
+    ``nodes``, ``path`` (a directory of the store's own), ``zones``, ``weights`` and ``config`` matter at creation only.
+    ``n`` is the number of copies (default: 3, or the number of nodes if fewer), ``partitions`` a power of two (default
+    256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
+    exists is refused.
+
+    Raises ``InvalidOption``, ``NotEnoughNodes`` (n above nodes), ``StoreUnavailable`` (the store did not come up).
+    """
+    check_store_name(name)
+    _require_supported_platform()
+    check_count("nodes", nodes, 1, MAX_NODES)
+    if n is not None and check_count("n", n, 1, MAX_NODES) > nodes:
+        raise NotEnoughNodes(f"n={n} copies need as many nodes; nodes={nodes} are asked for")
+    _check_path(path)
+    wanted = StoreConfig(
+        name=name,
+        copies=min(3, nodes) if n is None else n,
+        partitions=256 if partitions is None else partitions,
+        durability="group" if durability is None else durability,
+    )
+    from raykv.actors import lifecycle
+    from raykv.supervision.founding import Plan
+
+    plan = Plan(store=wanted, nodes=nodes, zones=_zones(zones), weights=_weights(weights, nodes))
+    lifecycle.found_or_join(plan, path, config or NodeConfig())
+    store = Store(name, lifecycle.join(name))
+    _compare(store, n=n, partitions=partitions, durability=durability)
+    return store
+
+
+def connect(name: str = "default") -> Store:
+    """Return a handle of a running store, from any task, actor or job. Raises ``StoreNotFound``."""
+    check_store_name(name)
+    from raykv.actors import lifecycle
+
+    return Store(name, lifecycle.join(name))
+
+
+def coordinator(name: str = "default") -> Any:
+    """Return the coordinator's Ray actor handle, for those who want an ``ObjectRef``. Raises ``StoreNotFound``.
+
+    It has ``get``, ``put``, ``delete``, ``get_many`` and ``put_many``; decode with ``store.decode(ray.get(ref))``.
+    """
+    check_store_name(name)
+    from raykv.actors import lifecycle
+
+    return lifecycle.coordinator_handle(name)
+
+
+def shutdown(name: str = "default") -> None:
+    """Stop the store's actors, cleanly; the data stays, and so does Ray. Raises ``StoreNotFound``."""
+    check_store_name(name)
+    from raykv.actors import lifecycle
+
+    lifecycle.stop(name)
+
+
+def destroy(name: str = "default", *, path: str | None = None, confirm: str | None = None) -> None:
+    """Stop the store if it runs, and delete its data for good.
+
+    ``confirm`` must be the store's name; without it the name is asked for at the terminal. ``path`` is needed only for
+    a store that does not run and was not started at the default path. Raises ``StoreNotFound``.
+    """
+    check_store_name(name)
+    if confirm is None:
+        if not sys.stdin.isatty():
+            raise InvalidOption(f"this deletes all data of store {name!r}; confirm={name!r} says that it is meant")
+        confirm = input(f"This deletes all data of store {name!r}. Type its name to go on: ")
+    if confirm != name:
+        raise InvalidOption(f"not deleted: {confirm!r} is not the store's name, {name!r}")
+    from raykv.actors import lifecycle
+
+    with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same
+        path = lifecycle.stop(name) or path
+    lifecycle.delete(name, path)
+
+
+def _require_supported_platform() -> None:
+    if sys.platform == "win32":
+        raise InvalidOption("raykv runs on Linux and macOS; on Windows, run it inside WSL2")
+
+
+def _check_path(path: object) -> None:
+    if path is not None and (not isinstance(path, str) or not path or "\0" in path):
+        raise InvalidOption(f"path must be a directory's name; got {path!r}")
+
+
+def _zones(zones: Sequence[str] | str | None) -> tuple[str, ...]:
+    if isinstance(zones, str):
+        raise InvalidOption(f"zones is a list of names; got the one str {zones!r}")
+    return tuple(check_zone(zone) for zone in zones or ())
+
+
+def _weights(weights: Sequence[float] | Literal["auto"], nodes: int) -> tuple[float, ...] | Literal["auto"]:
+    if weights == "auto":
+        return "auto"
+    if len(weights) != nodes:
+        raise InvalidOption(f"weights is 'auto' or one number for each of the {nodes} nodes; got {weights!r}")
+    return tuple(check_weight(weight) for weight in weights)
+
+
+def _compare(store: Store, **asked: Any) -> None:
+    """Raise if a setting that all must agree on was given and is another one in the store."""
+    config = store.status()["config"]
+    have = {"n": config["copies"], "partitions": config["partitions"], "durability": config["durability"]}
+    differing = {
+        what: [have[what], value] for what, value in asked.items() if value is not None and value != have[what]
+    }
+    if differing:
+        shown = ", ".join(f"{what} is {old!r}, asked {new!r}" for what, (old, new) in differing.items())
+        raise InvalidOption(f"store {store.store_name!r} exists with other settings: {shown}", differing=differing)

@@ -1,0 +1,204 @@
+"""Settings, in three classes by who must agree on them. All frozen, all validated, units in the names.
+
+* ``StoreConfig``: what every part of a store must agree on; fixed at creation and kept with the cluster's state.
+* ``BucketConfig``: the policy of one bucket; fixed when the bucket is created, kept with the cluster's state.
+* ``NodeConfig``: what may differ from node to node, and from one start to the next.
+
+Nothing here reads the environment or a file at import. The command line fills these from a TOML file (``--config``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from raykv.errors import InvalidOption
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+MAX_KEY_BYTES = 1 * KIB
+DEFAULT_PAIR_BYTES = 10 * KIB
+MAX_PAIR_BYTES = 1 * MIB
+MAX_NODES = 1000
+MAX_PARTITIONS = 65_536
+MAX_COPIES = 9
+MAX_TIMEOUT_S = 3600.0
+MAX_TTL_S = 100 * 365 * 86_400.0
+MAX_CLOCK_SKEW_MS = 60_000
+MAX_FRAME_BYTES = 64 * MIB
+MAX_BATCH_ITEMS = 10_000
+
+Level: TypeAlias = int | Literal["one", "quorum", "all"]
+Durability: TypeAlias = Literal["group", "interval", "always"]
+Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
+
+_STORE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
+_ZONE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+
+
+def check_store_name(name: object) -> str:
+    """Return ``name`` if it can name a store (and so a folder and an actor): letters, digits, ``_ . -``, at most 64."""
+    if not isinstance(name, str) or not _STORE_NAME.fullmatch(name) or ".." in name:
+        raise InvalidOption(
+            f"a store's name is 1 to 64 letters, digits, '_', '.' or '-', starting and ending with a letter or digit; "
+            f"got {name!r}"
+        )
+    return name
+
+
+def check_bucket_name(name: object) -> str:
+    """Return ``name`` if it can name a bucket: 1 to 255 bytes of printable text."""
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode(errors="replace")) > 255:
+        raise InvalidOption(f"a bucket's name is 1 to 255 bytes of printable text; got {_short(name)}")
+    return name
+
+
+def check_count(what: str, value: object, low: int, high: int) -> int:
+    """Return ``value`` if it is an int (not a bool) in ``low..high``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidOption(f"{what} must be a whole number from {low} to {high}; got {_short(value)}")
+    return value
+
+
+def check_seconds(what: str, value: object, high_s: float) -> float:
+    """Return ``value`` as a float if it is a finite number of seconds above 0 and at most ``high_s``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high_s:  # NaN fails both
+        raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {_short(value)}")
+    return float(value)
+
+
+def check_ttl(value: object) -> int:
+    """Return a ttl given in seconds as milliseconds (at least 1)."""
+    return max(1, round(check_seconds("ttl", value, MAX_TTL_S) * 1000))
+
+
+def check_timeout(value: object) -> float:
+    """Return a timeout in seconds; there is no "wait for ever"."""
+    return check_seconds("timeout", value, MAX_TIMEOUT_S)
+
+
+def check_level(what: str, value: object, n: int) -> int:
+    """Turn a consistency level (1..N, "one", "quorum", "all") into the number of replicas it asks for."""
+    if isinstance(value, str):
+        named = {"one": 1, "quorum": n // 2 + 1, "all": n}
+        if value in named:
+            return named[value]
+    elif not isinstance(value, bool) and isinstance(value, int) and 1 <= value <= n:
+        return value
+    raise InvalidOption(
+        f"{what} must be 1 to {n} (the bucket keeps {n} copies), 'one', 'quorum' or 'all'; got {_short(value)}"
+    )
+
+
+def check_weight(value: object) -> float:
+    """Return a node's weight: a finite number from 0.01 to 1,000."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 1000:
+        raise InvalidOption(f"a weight must be a number from 0.01 to 1000, or 'auto'; got {_short(value)}")
+    return float(value)
+
+
+def check_zone(value: object) -> str:
+    """Return a zone's name: 1 to 63 letters, digits, ``_ . -``."""
+    if not isinstance(value, str) or not _ZONE_NAME.fullmatch(value):
+        raise InvalidOption(f"a zone is named by 1 to 63 letters, digits, '_', '.' or '-'; got {_short(value)}")
+    return value
+
+
+def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidOption(f"{what} must be one of {', '.join(map(repr, allowed))}; got {_short(value)}")
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What all parts of one store agree on. Fixed at creation."""
+
+    name: str
+    copies: int
+    """N of the ring: how many primaries a partition has. A bucket may keep fewer copies, never more."""
+    partitions: int = 256
+    durability: Durability = "group"
+
+    def __post_init__(self) -> None:
+        check_store_name(self.name)
+        check_count("n (copies)", self.copies, 1, MAX_COPIES)
+        check_count("partitions", self.partitions, 8, MAX_PARTITIONS)
+        if self.partitions & (self.partitions - 1):
+            raise InvalidOption(f"partitions must be a power of two, as 256 or 1024; got {self.partitions}")
+        check_choice("durability", self.durability, ("group", "interval", "always"))
+
+
+class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy of one bucket. ``r`` and ``w`` are its defaults, as numbers of replicas."""
+
+    name: str
+    n: int
+    r: int
+    w: int
+    versioning: Literal["lww"] = "lww"
+    ttl_ms: int | None = None
+    codec: Codec = "auto"
+    pair_bytes: int = DEFAULT_PAIR_BYTES
+
+    def __post_init__(self) -> None:
+        check_bucket_name(self.name)
+        check_count("n", self.n, 1, MAX_COPIES)
+        check_count("r", self.r, 1, self.n)
+        check_count("w", self.w, 1, self.n)
+        check_choice("versioning", self.versioning, ("lww",))
+        check_choice("codec", self.codec, ("auto", "msgpack", "raw"))
+        check_count("pair_bytes", self.pair_bytes, 1, MAX_PAIR_BYTES)
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node may set for itself. Every queue and cache has its bound here."""
+
+    memtable_bytes: int = 8 * MIB
+    """A memtable is flushed to an SSTable at about this size."""
+    block_bytes: int = 4 * KIB
+    """Target size of an SSTable block before compression."""
+    block_cache_bytes: int = 64 * MIB
+    """Decoded blocks kept in memory: the node's hot data."""
+    bloom_bits_per_key: int = 10
+    """10 bits a key give about 1 % false positives."""
+    compression: Literal["lz4", "none"] = "lz4"
+    table_bytes: int = 32 * MIB
+    """Compaction starts a new SSTable at about this size."""
+    runs_per_level: int = 4
+    """Sorted runs of like size that pile up before they are merged."""
+    max_unflushed_bytes: int = 64 * MIB
+    """Memtables waiting for their flush; past it a write is ``Overloaded``."""
+    sync_interval_s: float = 0.1
+    """With ``durability="interval"``: how often the log is synced."""
+
+    def __post_init__(self) -> None:
+        check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB)
+        check_count("block_bytes", self.block_bytes, 256, 4 * MIB)
+        check_count("block_cache_bytes", self.block_cache_bytes, 0, 1024 * GIB)
+        check_count("bloom_bits_per_key", self.bloom_bits_per_key, 1, 64)
+        check_choice("compression", self.compression, ("lz4", "none"))
+        check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB)
+        check_count("runs_per_level", self.runs_per_level, 2, 64)
+        check_count("max_unflushed_bytes", self.max_unflushed_bytes, self.memtable_bytes, 64 * GIB)
+        check_seconds("sync_interval_s", self.sync_interval_s, 60)
+
+
+def difference(ours: msgspec.Struct, theirs: msgspec.Struct, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """Return ``{field: (ours, theirs)}`` for the named fields that differ."""
+    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def quorum(n: int) -> int:
+    """Return the majority of ``n``: floor(n/2)+1."""
+    return n // 2 + 1

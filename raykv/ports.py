@@ -1,0 +1,220 @@
+"""The only doors to the world: clocks, files, other nodes, threads, metrics.
+
+Everything between ``records`` and ``supervision`` reaches the outside through these protocols and through a seeded
+``random.Random`` that it is given. ``actors`` opens the doors onto the real world (Ray, the operating system); ``sim``
+opens the same doors onto a simulated one, where a seed decides every delay, crash and torn write. That is why the core
+has no ``open()``, no ``time.time()``, no ``asyncio.sleep()``: one forgotten call, and a failing seed no longer replays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Time. The wall clock may jump and may be wrong; the monotonic one never goes back."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 by this host's wall clock."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some fixed moment; for measuring durations."""
+        ...
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait ``delay_s`` seconds."""
+        ...
+
+    def timeout(self, delay_s: float) -> AbstractAsyncContextManager[object]:
+        """Bound the block to ``delay_s`` seconds; past it the block is cancelled and ``TimeoutError`` raised."""
+        ...
+
+
+class Executor(Protocol):
+    """Where long blocking work runs (fsync, flush, compaction), so that the event loop goes on answering."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run ``work`` off the event loop; its exception is raised here. Works may run at the same time."""
+        ...
+
+
+class Probe(Protocol):
+    """Where the core says what it did: counters for ``status()``, bench and simulation."""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add ``amount`` to the counter ``name``."""
+        ...
+
+
+class PeerFailure(Exception):
+    """A call to a peer brought no answer. It may have been carried out all the same."""
+
+
+class PeerDead(PeerFailure):
+    """The peer's process has ended: proof, not suspicion (P12). Nothing more will come from that run of it."""
+
+
+class PeerAbsent(PeerDead):
+    """No process of that name runs: nothing was sent."""
+
+
+class PeerSilent(PeerFailure):
+    """No answer within the time. The peer may be slow, frozen, cut off or dead."""
+
+
+class Transport(Protocol):
+    """Carries frames (bytes) between processes. A peer is named by its address, e.g. a node id."""
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """Send ``frame``, return the answer frame. Raises ``PeerDead`` or ``PeerSilent``; never hangs longer."""
+        ...
+
+
+class Launched(NamedTuple):
+    """A storage process that runs and answers."""
+
+    incarnation: int
+    pid: int
+    host: str
+
+
+class LaunchFailed(Exception):
+    """A storage process could not be started. ``kind`` says whose turn it is.
+
+    "in use": another process holds the directory; "foreign": it belongs to another store or node; "unusable": it cannot
+    be written or read; "damaged"; "no host": its host is not there; "slow": no answer in time; "crashed".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Launcher(Protocol):
+    """Starts and ends storage processes, and notices their end."""
+
+    async def directories(self) -> list[str]:
+        """Ids of the nodes of this store that have a data directory here, sorted."""
+        ...
+
+    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+        """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
+
+        ``host``: where its directory is; empty: where the supervisor runs.
+        ``fresh``: the store is being created, so an empty directory lacks nothing. ``take_over``: end the process that
+        holds the directory, if one does (P6); the caller owns the store and has given that process up.
+        """
+        ...
+
+    async def ended(self, node_id: str) -> str:
+        """Wait until the node's process has ended (proof, P12), and return the cause."""
+        ...
+
+
+class AppendFile(Protocol):
+    """A file open for appending. Bytes are safe only after ``sync`` returned."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of ``data`` at the end. ``OSError`` may leave any prefix of it written (a full disk does)."""
+        ...
+
+    def sync(self) -> None:
+        """Force the written bytes to stable storage (fdatasync; F_FULLFSYNC on macOS).
+
+        ``OSError`` means that nobody knows what is safe: never retry, the kernel may have dropped the pages.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close without syncing. Idempotent."""
+        ...
+
+
+class ReadFile(Protocol):
+    """A file open for reading at offsets. May be used from several threads."""
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
+        ...
+
+    def size(self) -> int:
+        """Size in bytes."""
+        ...
+
+    def close(self) -> None:
+        """Close. Idempotent."""
+        ...
+
+
+class FileLock(Protocol):
+    """An exclusive lock that the operating system gives up when the process ends, however it ends."""
+
+    def release(self) -> None:
+        """Give the lock back. Idempotent."""
+        ...
+
+
+class FileSystem(Protocol):
+    """The disk. Paths are strings with ``/``. A new or renamed name is safe only after ``sync_directory``.
+
+    Methods raise ``OSError`` (``FileNotFoundError``, ``FileExistsError``, ``PermissionError``, ENOSPC, EIO) as the
+    operating system does.
+    """
+
+    def create(self, path: str) -> AppendFile:
+        """Create a new file; ``FileExistsError`` if there is one."""
+        ...
+
+    def open_read(self, path: str) -> ReadFile:
+        """Open an existing file for reading."""
+        ...
+
+    def read_file(self, path: str, max_bytes: int) -> bytes:
+        """Return the whole file; ``OSError`` (EFBIG) if it is longer than ``max_bytes``, before reading it."""
+        ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomically rename, replacing ``target``."""
+        ...
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        ...
+
+    def truncate(self, path: str, length: int) -> None:
+        """Cut the file to ``length`` bytes and sync it."""
+        ...
+
+    def make_directories(self, path: str) -> None:
+        """Create the directory and its parents (mode 0700 for new ones), synced; fine if it exists."""
+        ...
+
+    def list_directory(self, path: str) -> list[str]:
+        """Names in the directory, sorted."""
+        ...
+
+    def sync_directory(self, path: str) -> None:
+        """Force created, renamed and removed names in this directory to stable storage."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory of that name."""
+        ...
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory and all below it; fine if there is none."""
+        ...
+
+    def lock(self, path: str, note: bytes = b"") -> FileLock:
+        """Take the exclusive lock on ``path`` (created if missing) at once, and leave ``note`` in the file.
+
+        ``BlockingIOError`` if another process holds it.
+        """
+        ...

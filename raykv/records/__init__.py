@@ -1,0 +1,10 @@
+"""WHAT travels and is kept: keys, records, requests and answers.
+
+**Encoded once.** The client turns a key into bytes (``keys``) and a value into the *body* of a record (``record``):
+operation id, flags, time to live, payload. The coordinator puts eight bytes of time in front, and that same byte string
+travels to the replicas, lies in their write-ahead logs, memtables and SSTables, and comes back to the client of a read.
+Nobody between two clients decodes a value.
+
+**Everything is bounded.** A frame has a largest size, a key and a pair have theirs, and a frame that is not exactly what
+it claims to be is refused (``CorruptData``) before anything is done with it.
+"""

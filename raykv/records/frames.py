@@ -1,0 +1,349 @@
+"""Frames: requests and answers as bytes.
+
+A frame is one byte of format version and one msgpack value. Its type is declared here and checked by msgspec on the way
+in: a frame that does not fit its type is ``CorruptData`` at the door, never an ``AttributeError`` further in. Nothing in
+a frame is ever unpickled.
+
+Two conversations use them: client to coordinator (``coordinator_requests`` below) and coordinator or supervisor to
+storage node (``NodeRequest``). All of them are batches; a single operation is a batch of one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from raykv.config import MAX_FRAME_BYTES
+from raykv.errors import CorruptData, RaykvError, from_data, to_data
+
+FRAME_VERSION = 1
+
+T = TypeVar("T")
+_VERSION = bytes([FRAME_VERSION])
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What all messages share: immutable, positional on the wire, opened by the class's name."""
+
+
+class Failed(_Message, frozen=True):
+    """An error as data: class name, message, details (see raykv.errors.to_data)."""
+
+    name: str
+    message: str
+    details: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: RaykvError) -> Failed:
+        """Take an error apart."""
+        return cls(*to_data(error))
+
+    def error(self) -> RaykvError:
+        """Return the error, ready to be raised."""
+        return from_data(self.name, self.message, self.details)
+
+
+class Acked(_Message, frozen=True):
+    """A write's W is met: its operation id, and the nodes that had acknowledged durably by then."""
+
+    operation_id: bytes
+    nodes: list[str]
+
+
+# ---- client -> coordinator ----------------------------------------------------------------------------------------
+
+
+class GetMany(_Message, frozen=True):
+    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``."""
+
+    bucket_id: int
+    keys: list[bytes]
+    r: int
+    timeout_s: float
+
+
+class WriteMany(_Message, frozen=True):
+    """Quorum writes of (encoded key, body). A key stands at most once. Answer: ``WroteMany``."""
+
+    bucket_id: int
+    items: list[tuple[bytes, bytes]]
+    w: int
+    timeout_s: float
+
+
+class ScanPage(_Message, frozen=True):
+    """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``."""
+
+    bucket_id: int
+    start: bytes
+    end: bytes
+    limit: int
+    reverse: bool
+    keys_only: bool
+    r: int
+    timeout_s: float
+
+
+class OpenBucket(_Message, frozen=True):
+    """Find the bucket, or create it with ``options`` (fields of BucketConfig). Answer: ``BucketOpened``."""
+
+    name: str
+    options: dict[str, Any]
+    timeout_s: float
+
+
+class DropBucket(_Message, frozen=True):
+    """Drop the bucket and all in it. Answer: ``Told``."""
+
+    name: str
+    timeout_s: float
+
+
+class Tell(_Message, frozen=True):
+    """Ask for plain data to show: "status", "ring", "buckets". Answer: ``Told``."""
+
+    what: str
+    timeout_s: float
+
+
+class Publish(_Message, frozen=True):
+    """The supervisor's news: the cluster's state (encoded), who is down and why, who runs. Answer: ``Told``.
+
+    ``sequence`` orders the news of one generation; older news is ignored.
+    """
+
+    sequence: int
+    state: bytes
+    down: dict[str, str]
+    incarnations: dict[str, int]
+
+
+class GetNews(_Message, frozen=True):
+    """A coordinator asks the supervisor for its news. Answer: ``Publish``."""
+
+
+class Reach(_Message, frozen=True):
+    """The supervisor asks for a second opinion (P12): do you reach this node? Answer: ``Told`` with a bool."""
+
+    node_id: str
+    timeout_s: float
+
+
+CoordinatorRequest: TypeAlias = GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach
+SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | Tell
+
+
+class GotMany(_Message, frozen=True):
+    """One entry a key, in the order asked: the record's payload, None for absent, or the error."""
+
+    items: list[bytes | Failed | None]
+
+
+class WroteMany(_Message, frozen=True):
+    """One entry an item, in the order sent."""
+
+    items: list[Acked | Failed]
+
+
+class Page(_Message, frozen=True):
+    """Live records in order, (encoded key, payload); ``resume`` is the bound for the next page, None at the end."""
+
+    items: list[tuple[bytes, bytes]]
+    resume: bytes | None
+
+
+class BucketOpened(_Message, frozen=True):
+    """The bucket's id and its policy (fields of BucketConfig)."""
+
+    bucket_id: int
+    config: dict[str, Any]
+
+
+class Told(_Message, frozen=True):
+    """Plain data."""
+
+    data: Any
+
+
+class Refused(_Message, frozen=True):
+    """The whole request failed, with nothing done."""
+
+    failed: Failed
+
+
+CoordinatorAnswer: TypeAlias = GotMany | WroteMany | Page | BucketOpened | Told | Refused
+
+
+class Handed(_Message, frozen=True):
+    """What a plain call of the coordinator's actor handle returns: an answer, and how to decode what is in it."""
+
+    single: bool
+    codec: str
+    answer: CoordinatorAnswer
+
+
+SupervisorAnswer: TypeAlias = Publish | BucketOpened | Told | Refused
+
+
+# ---- coordinator, supervisor -> storage node ----------------------------------------------------------------------
+
+
+class Read(_Message, frozen=True):
+    """The node's records of ``keys``. Answer: ``ReadDone``, or ``Incomplete``."""
+
+    bucket_id: int
+    keys: list[bytes]
+
+
+class Write(_Message, frozen=True):
+    """Keep these (encoded key, record). Answer, once durable: ``WriteDone``."""
+
+    bucket_id: int
+    items: list[tuple[bytes, bytes]]
+
+
+class Scan(_Message, frozen=True):
+    """Records of a bucket in ``start <= key < end`` of the listed partitions. Answer: ``ScanDone``, ``Incomplete``."""
+
+    bucket_id: int
+    start: bytes
+    end: bytes
+    limit: int
+    reverse: bool
+    keys_only: bool
+    partitions: list[int]
+
+
+class Ping(_Message, frozen=True):
+    """Are you there? Answer: ``Pong``."""
+
+    with_stats: bool = False
+
+
+class ReadRegister(_Message, frozen=True):
+    """The node's copy of the cluster's state. Answer: ``RegisterAnswer``."""
+
+
+class PromiseRegister(_Message, frozen=True):
+    """Accept nothing from generations below this one any more (P5). Answer: ``RegisterAnswer``."""
+
+    generation: int
+
+
+class AcceptRegister(_Message, frozen=True):
+    """Keep this state, durably, unless a later generation was promised. Answer: ``RegisterAnswer``."""
+
+    generation: int
+    version: int
+    state: bytes
+
+
+class Stop(_Message, frozen=True):
+    """Close the directory cleanly; answer nothing more. Answer: ``Pong``."""
+
+
+NodeRequestBody: TypeAlias = Read | Write | Scan | Ping | ReadRegister | PromiseRegister | AcceptRegister | Stop
+
+
+class NodeRequest(_Message, frozen=True):
+    """A request with the incarnation of the node that it is meant for; 0 means whichever runs (P6)."""
+
+    incarnation: int
+    body: NodeRequestBody
+
+
+class ReadDone(_Message, frozen=True):
+    """One record (or None: absent) a key, in the order asked."""
+
+    records: list[bytes | None]
+
+
+class WriteDone(_Message, frozen=True):
+    """One entry an item: 0 if the record is now held durably, else the newer hybrid time that is held (P7)."""
+
+    newer: list[int]
+
+
+class ScanDone(_Message, frozen=True):
+    """Records in order. ``covered`` is how far the answer is whole: None means to the end of the range asked."""
+
+    items: list[tuple[bytes, bytes]]
+    covered: bytes | None
+
+
+class Incomplete(_Message, frozen=True):
+    """The node may lack what it acknowledged and answers no reads (P1)."""
+
+    reason: str
+
+
+class Pong(_Message, frozen=True):
+    """The node is there."""
+
+    stats: dict[str, Any] | None = None
+
+
+class RegisterAnswer(_Message, frozen=True):
+    """Whether the request was granted, what is promised, and what is kept (None: nothing)."""
+
+    granted: bool
+    promised: int
+    generation: int
+    version: int
+    state: bytes | None
+
+
+class NodeRefused(_Message, frozen=True):
+    """The node will not: "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "stopping"."""
+
+    reason: str
+    message: str
+
+
+NodeAnswerBody: TypeAlias = ReadDone | WriteDone | ScanDone | Incomplete | Pong | RegisterAnswer | NodeRefused
+
+
+class NodeAnswer(_Message, frozen=True):
+    """An answer with the incarnation that gave it."""
+
+    incarnation: int
+    body: NodeAnswerBody
+
+
+class FrameType(Generic[T]):
+    """Encodes and decodes frames of one type."""
+
+    def __init__(self, kind: Any, what: str) -> None:
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(kind)
+        self._what = what
+
+    def encode(self, message: T) -> bytes:
+        """Return the frame. Raises ``CorruptData`` if it would exceed ``MAX_FRAME_BYTES``."""
+        buffer = bytearray(_VERSION)
+        _ENCODER.encode_into(message, buffer, 1)
+        if len(buffer) > MAX_FRAME_BYTES:
+            raise CorruptData(f"a {self._what} of {len(buffer)} bytes exceeds the bound of {MAX_FRAME_BYTES}")
+        return bytes(buffer)
+
+    def decode(self, frame: bytes) -> T:
+        """Return the message. Raises ``CorruptData`` for anything that is not a frame of this type."""
+        if not 1 < len(frame) <= MAX_FRAME_BYTES:
+            raise CorruptData(f"not a {self._what}: {len(frame)} bytes")
+        if frame[0] != FRAME_VERSION:
+            raise CorruptData(f"a {self._what} of format version {frame[0]}; this raykv speaks {FRAME_VERSION}")
+        try:
+            return self._decoder.decode(memoryview(frame)[1:])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise CorruptData(f"not a {self._what}: {error}") from None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+coordinator_requests: FrameType[CoordinatorRequest] = FrameType(CoordinatorRequest, "coordinator request")
+coordinator_answers: FrameType[CoordinatorAnswer] = FrameType(CoordinatorAnswer, "coordinator answer")
+supervisor_requests: FrameType[SupervisorRequest] = FrameType(SupervisorRequest, "supervisor request")
+supervisor_answers: FrameType[SupervisorAnswer] = FrameType(SupervisorAnswer, "supervisor answer")
+handed_answers: FrameType[Handed] = FrameType(Handed, "coordinator's answer")
+node_requests: FrameType[NodeRequest] = FrameType(NodeRequest, "node request")
+node_answers: FrameType[NodeAnswer] = FrameType(NodeAnswer, "node answer")

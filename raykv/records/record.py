@@ -1,0 +1,125 @@
+"""The record: one version of one key, as bytes.
+
+::
+
+    kind        1 byte    1 = last writer wins. Vector records will be another kind.
+    time        8 bytes   hybrid time of the write, big-endian (see raykv.versions.hybrid_clock)
+    ---- the body: packed once by the client -------------------------------------------------
+    operation  16 bytes   random; names the write in retries, errors and histories
+    flags       1 byte    1 = tombstone, 2 = has a time to live
+    [ttl        8 bytes   milliseconds after ``time``, big-endian]
+    [payload              codec tag and encoded value; none in a tombstone]
+
+The *stamp* of a record is ``time`` and ``operation``: 24 bytes whose byte order is the order of the writes. Two records
+of the same stamp are the same record. Expiry is counted from the record's own time, so every replica agrees on it
+without a look at its clock.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from raykv.errors import CorruptData
+
+KIND_LWW = 1
+
+OPERATION_ID_BYTES = 16
+_TIME = struct.Struct(">Q")
+_STAMP_START = 1
+_BODY_START = _STAMP_START + _TIME.size
+_STAMP_END = _BODY_START + OPERATION_ID_BYTES
+_FLAGS_AT = _STAMP_END
+_TTL_AT = _FLAGS_AT + 1
+HEADER_BYTES = _TTL_AT
+MAX_OVERHEAD_BYTES = HEADER_BYTES + 8
+
+_TOMBSTONE = 1
+_HAS_TTL = 2
+TIME_COUNTER_BITS = 16
+
+
+class Record(NamedTuple):
+    """A record taken apart, payload not decoded."""
+
+    time: int
+    operation_id: bytes
+    tombstone: bool
+    ttl_ms: int | None
+    payload: bytes
+
+    def live(self, now_ms: int) -> bool:
+        """Whether a reader at ``now_ms`` sees a value: neither deleted nor expired."""
+        if self.tombstone:
+            return False
+        return self.ttl_ms is None or now_ms < (self.time >> TIME_COUNTER_BITS) + self.ttl_ms
+
+
+def pack_body(operation_id: bytes, payload: bytes, ttl_ms: int | None = None) -> bytes:
+    """Pack what the client knows of a put."""
+    if ttl_ms is None:
+        return operation_id + b"\x00" + payload
+    return operation_id + bytes([_HAS_TTL]) + _TIME.pack(ttl_ms) + payload
+
+
+def pack_tombstone_body(operation_id: bytes) -> bytes:
+    """Pack what the client knows of a delete."""
+    return operation_id + bytes([_TOMBSTONE])
+
+
+def stamp(body: bytes, time: int) -> bytes:
+    """Put a hybrid time in front of a body: the whole record."""
+    return b"\x01" + _TIME.pack(time) + body
+
+
+def restamp(record: bytes, time: int) -> bytes:
+    """Return the same write under another hybrid time."""
+    return stamp(record[_BODY_START:], time)
+
+
+def body_operation_id(body: bytes) -> bytes:
+    """Return the operation id of a body."""
+    return body[:OPERATION_ID_BYTES]
+
+
+def stamp_of(record: bytes) -> bytes:
+    """Return the 24 bytes by which records of a key are ordered."""
+    return record[_STAMP_START:_STAMP_END]
+
+
+def time_of(record: bytes) -> int:
+    """Return the hybrid time of a record."""
+    return int(_TIME.unpack_from(record, _STAMP_START)[0])
+
+
+def header_of(record: bytes) -> bytes:
+    """Return the record without its payload: enough to know stamp, tombstone and expiry."""
+    has_ttl = record[_FLAGS_AT] & _HAS_TTL
+    return record[: _TTL_AT + 8] if has_ttl else record[:_TTL_AT]
+
+
+def check_body(body: bytes) -> None:
+    """Raise ``CorruptData`` unless ``body`` is laid out as above."""
+    check(b"\x01" + bytes(8) + body)
+
+
+def check(record: bytes) -> None:
+    """Raise ``CorruptData`` unless ``record`` is laid out as above. O(1)."""
+    if len(record) < HEADER_BYTES or record[0] != KIND_LWW:
+        raise CorruptData("a record is shorter than its header, or of an unknown kind")
+    flags = record[_FLAGS_AT]
+    if (
+        flags & ~(_TOMBSTONE | _HAS_TTL)
+        or (flags & _HAS_TTL and len(record) < _TTL_AT + 8)
+        or (flags & _TOMBSTONE and len(record) != HEADER_BYTES)
+    ):
+        raise CorruptData("a record's flags do not fit its bytes")
+
+
+def unpack(record: bytes) -> Record:
+    """Take a record apart. Raises ``CorruptData``."""
+    check(record)
+    flags = record[_FLAGS_AT]
+    ttl_ms = int(_TIME.unpack_from(record, _TTL_AT)[0]) if flags & _HAS_TTL else None
+    payload = record[_TTL_AT + 8 :] if flags & _HAS_TTL else record[_TTL_AT:]
+    return Record(time_of(record), record[_BODY_START:_STAMP_END], bool(flags & _TOMBSTONE), ttl_ms, payload)

@@ -1,0 +1,70 @@
+"""Fixtures for all tests: one Ray for the whole run, a store's name and directory of each test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import raykv
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A small local Ray, started once; it and all its processes end with the run."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=150 * 1024 * 1024,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store_name() -> str:
+    """A name that no other test uses."""
+    return f"test-{next(_numbers)}"
+
+
+@pytest.fixture
+def start_store(ray_cluster: None, store_name: str, tmp_path: Path) -> Iterator[Callable[..., raykv.Store]]:
+    """Starts stores that are stopped when the test ends."""
+    import raykv
+
+    started: list[str] = []
+
+    def start(name: str = store_name, **options: object) -> raykv.Store:
+        options.setdefault("path", str(tmp_path / name))
+        store = raykv.start(name, **options)
+        started.append(name)
+        return store
+
+    yield start
+    for name in dict.fromkeys(started):
+        with contextlib.suppress(raykv.StoreNotFound):  # the test stopped it itself
+            raykv.shutdown(name)
+
+
+@pytest.fixture(scope="session")
+def shared_store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[raykv.Store]:
+    """One store of three nodes for all tests that do it no harm. Use keys or buckets of your own."""
+    import raykv
+
+    yield raykv.start("shared", path=str(tmp_path_factory.mktemp("shared")))
+    raykv.shutdown("shared")

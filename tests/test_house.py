@@ -1,0 +1,137 @@
+"""The rules of the house: who may import whom, and what no file may be called."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "raykv"
+BASE = {"errors", "config", "ports", "records"}
+PLAIN = ("ring", "versions", "storage", "membership")
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "ports": set(),
+    "viz": set(),
+    "records": {"errors", "config", "ports"},
+    **dict.fromkeys(PLAIN, BASE),
+    "replication": BASE | set(PLAIN),
+    "supervision": BASE | set(PLAIN) | {"replication"},
+    "client": BASE | {"viz", "raykv"},  # raykv: a pickled handle calls raykv.connect where it arrives
+    "sim": BASE | set(PLAIN) | {"replication", "supervision", "client"},
+    "actors": BASE | set(PLAIN) | {"replication", "supervision", "client"},
+    "cli": BASE | {"raykv", "actors", "client", "viz", "supervision", "replication"},
+    "__init__": BASE | {"client", "actors", "supervision"},
+}
+MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}
+IMPURE = {"asyncio", "time", "socket", "threading", "os", "subprocess", "datetime", "multiprocessing", "concurrent"}
+IMPURE_CALLS = {"open", "hash", "input", "eval", "exec"}
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+SYNCHRONOUS = [path for path in SOURCES if layer(path) in {*PLAIN, "records"}]
+CORE = [path for path in SOURCES if layer(path) in {*PLAIN, "records", "replication", "supervision"}]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Return (module, whether only for the type checker)."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names = [f"raykv.{alias.name}" for alias in node.names] if module == "raykv" else [module]
+            found += [(name, id(node) in typing_only) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_layer_imports_only_what_lies_below_it(path: Path) -> None:
+    own = layer(path)
+    for module, _ in imports(path):
+        if module.split(".")[0] == "raykv":
+            target = module.split(".")[1] if "." in module else "raykv"
+            target = target if (PACKAGE / target).is_dir() or (PACKAGE / f"{target}.py").exists() else "raykv"
+            assert target in ALLOWED[own] | {own}, f"{own} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_ray_is_imported_by_the_real_world_only(path: Path) -> None:
+    modules = {module.split(".")[0] for module, _ in imports(path)}
+    if layer(path) not in MAY_IMPORT_RAY:
+        assert "ray" not in modules
+
+
+@pytest.mark.parametrize("path", SYNCHRONOUS, ids=name_of)
+def test_plain_code_has_no_clock_no_thread_no_file_and_no_global_randomness(path: Path) -> None:
+    modules = {module.split(".")[0] for module, typing_only in imports(path) if not typing_only}
+    assert not modules & (IMPURE | {"random", "secrets", "uuid"})
+    tree = ast.parse(path.read_text())
+    assert not any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_the_core_reaches_the_world_through_the_ports_only(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {call.func.id for call in calls if isinstance(call.func, ast.Name)} & IMPURE_CALLS
+    forbidden = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout", "asyncio.open_connection", "asyncio.to_thread"}
+    assert not {ast.unparse(call.func) for call in calls} & forbidden
+    modules = {module.split(".")[0] for module, typing_only in imports(path) if not typing_only}
+    assert not modules & (IMPURE - {"asyncio"} | {"random", "secrets", "uuid", "pickle", "cloudpickle"})
+
+
+def test_actors_and_simulation_never_meet() -> None:
+    for path in SOURCES:
+        targets = {module for module, _ in imports(path)}
+        if layer(path) == "actors":
+            assert not any(target.startswith("raykv.sim") for target in targets)
+        if layer(path) == "sim":
+            assert not any(target.startswith("raykv.actors") for target in targets)
+
+
+def test_a_stored_byte_never_runs() -> None:
+    unpickling = [name_of(path) for path in SOURCES if "pickle.loads" in path.read_text()]
+    assert unpickling == ["raykv/client/codecs.py"]
+
+
+def test_a_function_has_a_home_by_meaning() -> None:
+    names = {path.stem for path in SOURCES}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_importing_raykv_does_not_import_ray() -> None:
+    code = "import sys, raykv; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tests_mirror_the_package() -> None:
+    """A test file stands where the file that it tests stands."""
+    strays = []
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        relative = test.relative_to(ROOT / "tests")
+        if len(relative.parts) > 1 and not (PACKAGE / relative.parts[0]).is_dir():
+            strays.append(str(relative))
+    assert strays == []
