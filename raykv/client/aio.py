@@ -1,0 +1,191 @@
+"""The awaitable faces: the same names as ``Store`` and ``Bucket``, the same operations behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from raykv.client import operations as ops
+from raykv.client.driver import run_async
+from raykv.client.store import Session, bucket_options, check_limit
+from raykv.client.views import RingView, Status
+from raykv.config import Codec, Level, check_bucket_name, check_level
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+
+    from raykv.client.operations import Operations, Steps, WriteResult
+    from raykv.records.keys import Key
+
+V = TypeVar("V")
+D = TypeVar("D")
+T = TypeVar("T")
+
+
+class AsyncBucket(Generic[V]):
+    """``Bucket``, awaitable. See there for what each operation promises."""
+
+    def __init__(self, session: Session, operations: Operations) -> None:
+        self._session = session
+        self._operations = operations
+
+    async def _run(self, steps: Steps[T]) -> T:
+        return await run_async(steps, self._session.link)
+
+    @overload
+    async def get(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> V | None: ...
+    @overload
+    async def get(
+        self, key: Key, default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> V | D: ...
+    async def get(
+        self, key: Key, default: Any = None, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> Any:
+        """See ``Bucket.get``."""
+        return await self._run(self._operations.get(key, default, r=r, timeout=timeout))
+
+    async def contains(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
+        """Say whether the key has a value: the awaitable form of ``key in bucket``."""
+        return await self._run(self._operations.contains(key, r=r, timeout=timeout))
+
+    async def put(
+        self,
+        key: Key,
+        value: V,
+        *,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
+        """See ``Bucket.put``."""
+        return await self._run(self._operations.put(key, value, w=w, ttl=ttl, timeout=timeout))
+
+    async def delete(self, key: Key, *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> WriteResult:
+        """See ``Bucket.delete``."""
+        return await self._run(self._operations.delete(key, w=w, timeout=timeout))
+
+    async def get_many(
+        self,
+        keys: Iterable[Key],
+        default: Any = None,
+        *,
+        r: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> dict[Key, Any]:
+        """See ``Bucket.get_many``."""
+        return await self._run(self._operations.get_many(keys, default, r=r, timeout=timeout))
+
+    async def put_many(
+        self,
+        items: Mapping[Any, V] | Iterable[tuple[Key, V]],
+        *,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> dict[Key, WriteResult]:
+        """See ``Bucket.put_many``."""
+        return await self._run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
+
+    async def delete_many(
+        self, keys: Iterable[Key], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[Key, WriteResult]:
+        """See ``Bucket.delete_many``."""
+        return await self._run(self._operations.delete_many(keys, w=w, timeout=timeout))
+
+    def scan(
+        self,
+        prefix: Key | None = None,
+        start: Key | None = None,
+        end: Key | None = None,
+        *,
+        after: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        r: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> AsyncIterator[tuple[Key, V]]:
+        """See ``Bucket.scan``; ``async for`` goes over it."""
+        left = ops.scan_range(prefix, start, end, after, reverse=reverse)
+        check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
+        return self._pages(left, check_limit(limit), reverse, False, r, timeout)
+
+    async def keys(self) -> AsyncIterator[Key]:
+        """See ``Bucket.keys``."""
+        left = ops.scan_range(None, None, None, None, reverse=False)
+        async for key, _ in self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S):
+            yield key
+
+    async def values(self) -> AsyncIterator[V]:
+        """See ``Bucket.values``."""
+        async for _, value in self.scan():
+            yield value
+
+    def items(self) -> AsyncIterator[tuple[Key, V]]:
+        """See ``Bucket.items``."""
+        return self.scan()
+
+    async def count(self) -> int:
+        """See ``Bucket.count``."""
+        counted = 0
+        async for _ in self.keys():
+            counted += 1
+        return counted
+
+    async def _pages(
+        self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
+    ) -> AsyncIterator[tuple[Key, Any]]:
+        taken = 0
+        while left.start < left.end and (limit is None or taken < limit):
+            wanted = ops.PAGE_ITEMS if limit is None else limit - taken
+            page = await self._run(
+                self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
+            )
+            for item in page.items:
+                yield item
+            taken += len(page.items)
+            if page.resume is None:
+                return
+            left = ops.remaining(left, page.resume, reverse=reverse)
+
+
+class AsyncStore(AsyncBucket[Any]):
+    """``Store``, awaitable."""
+
+    async def bucket(
+        self,
+        name: str,
+        *,
+        versioning: str | None = None,
+        n: int | None = None,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        codec: Codec | None = None,
+        pair_bytes: int | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> AsyncBucket[Any]:
+        """See ``Store.bucket``."""
+        options = bucket_options(
+            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
+        )
+        opened = await self._run(ops.open_bucket(check_bucket_name(name), options, timeout=timeout))
+        return AsyncBucket(self._session, opened)
+
+    async def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
+        """See ``Store.buckets``."""
+        return [config["name"] for config in await self._run(ops.tell("buckets", timeout=timeout))]
+
+    async def drop_bucket(self, name: str, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
+        """See ``Store.drop_bucket``."""
+        return await self._run(ops.drop_bucket(check_bucket_name(name), timeout=timeout))
+
+    async def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
+        """See ``Store.status``."""
+        return Status(await self._run(ops.tell("status", timeout=timeout)))
+
+    async def ring(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> RingView:
+        """See ``Store.ring``."""
+        return RingView(await self._run(ops.tell("ring", timeout=timeout)))
+
+    async def aclose(self) -> None:
+        """End the handle. Idempotent."""
+        self._session.close()

@@ -1,0 +1,103 @@
+"""Values as bytes and back. Only clients do this; nodes never decode a value.
+
+The rule of ``codec="auto"``: what msgpack gives back exactly as it was goes as msgpack, all else through cloudpickle, so
+that ``type(get(put(v))) is type(v)``. "Exactly" goes by the exact type, recursively: ``None bool int(64 bit) float str
+bytes list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
+
+``codec="msgpack"`` and ``codec="raw"`` never pickle and refuse a pickled value on read: whoever can write to the store
+can otherwise run code in whoever reads from it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from raykv.errors import CorruptData, InvalidOption
+
+_RAW = b"\x00"
+_TEXT = b"\x01"
+_MSGPACK = b"\x02"
+_PICKLE = b"\x03"
+TAG_BYTES = 1
+
+_MAX_DEPTH = 100
+_INT_MIN, _INT_END = -(2**63), 2**64
+
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+_decode_msgpack = msgspec.msgpack.Decoder().decode
+
+
+def encode_value(value: Any, codec: str) -> bytes:
+    """Return the value as a payload: a tag byte and its encoding.
+
+    Raises ``InvalidOption`` if the bucket's codec does not take such a value.
+    """
+    kind = type(value)
+    if kind is bytes:
+        return b"".join((_RAW, value))
+    if codec == "raw":
+        raise InvalidOption(f"a bucket with codec='raw' keeps bytes only; got {kind.__name__}")
+    if kind is str:
+        try:
+            return _TEXT + str.encode(value)
+        except UnicodeEncodeError:
+            pass  # a lone surrogate: pickle can carry it
+    elif _is_plain(value, 0):
+        try:
+            return _MSGPACK + _encode_msgpack(value)
+        except (UnicodeEncodeError, OverflowError):
+            pass
+    if codec == "msgpack":
+        raise InvalidOption(
+            "a bucket with codec='msgpack' keeps None, bool, int (64 bit), float, str, bytes, list and dict, exactly; "
+            f"this {kind.__name__} is or holds something else"
+        )
+    try:
+        return b"".join((_PICKLE, cloudpickle.dumps(value)))
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise InvalidOption(f"this {kind.__name__} cannot be pickled: {error}") from None
+
+
+def decode_value(payload: bytes, codec: str) -> Any:
+    """Return the value. Raises ``CorruptData`` if it cannot be decoded here, or must not be."""
+    tag, data = payload[:TAG_BYTES], payload[TAG_BYTES:]
+    if tag == _RAW:
+        return data
+    try:
+        if tag == _TEXT and codec != "raw":
+            return data.decode()
+        if tag == _MSGPACK and codec != "raw":
+            return _decode_msgpack(data)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
+        raise CorruptData(f"a stored value does not decode: {error}") from None
+    if tag != _PICKLE:
+        raise CorruptData(f"a stored value has tag {tag!r}, which codec={codec!r} does not read")
+    if codec != "auto":
+        raise CorruptData(f"a stored value is pickled; codec={codec!r} never unpickles")
+    return _unpickle(data)
+
+
+def _unpickle(data: bytes) -> Any:
+    try:
+        return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client comes here
+    except Exception as error:  # noqa: BLE001 - unpickling runs the value's own code, which may raise anything
+        raise CorruptData(f"a stored value cannot be unpickled here: {type(error).__name__}: {error}") from None
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind in {str, float, bool, bytes} or value is None:
+        return True
+    if kind is int:
+        return bool(_INT_MIN <= value < _INT_END)
+    if depth >= _MAX_DEPTH:
+        return False
+    if kind is list:
+        return all(_is_plain(item, depth + 1) for item in value)
+    if kind is dict:
+        return all(_is_plain(key, depth + 1) and _is_plain(item, depth + 1) for key, item in value.items())
+    return False

@@ -1,0 +1,119 @@
+"""Runs an operation's exchanges over a link to the coordinator, blocking or awaiting.
+
+A few requests are kept under way at once. A request that found no coordinator is sent again until its time is up (Ray is
+restarting it); one that may have been carried out is sent again only if it is repeatable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
+
+if TYPE_CHECKING:
+    from raykv.client.operations import Answer, Exchange, Steps
+
+T = TypeVar("T")
+
+WINDOW = 4
+RETRY_S = 0.1
+GRACE = 1.08
+"""The coordinator keeps the time itself; the client waits a little longer for what it says."""
+
+
+class Link(Protocol):
+    """A client's way to its coordinator."""
+
+    def submit(self, frame: bytes) -> Any:
+        """Send a frame; return a ticket for ``result``. Raises ``PeerAbsent``."""
+        ...
+
+    def result(self, ticket: Any, timeout_s: float) -> bytes:
+        """Wait for the answer. Raises ``PeerFailure``."""
+        ...
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """Send a frame and await the answer. Raises ``PeerFailure``."""
+        ...
+
+
+def run(steps: Steps[T], link: Link) -> T:
+    """Run an operation, blocking."""
+    try:
+        exchange = next(steps)
+        while True:
+            exchange = steps.send(_exchange(link, exchange))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def run_async(steps: Steps[T], link: Link) -> T:
+    """Run an operation, awaiting."""
+    try:
+        exchange = next(steps)
+        while True:
+            exchange = steps.send(await _exchange_async(link, exchange))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def _may_repeat(exchange: Exchange, failure: PeerFailure, remaining_s: float) -> bool:
+    if remaining_s <= RETRY_S:
+        return False
+    return isinstance(failure, PeerAbsent) or (exchange.repeatable and not isinstance(failure, PeerSilent))
+
+
+def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
+    answers: list[Answer] = []
+    under_way: deque[tuple[bytes, Any, float]] = deque()
+    for frame in exchange.frames:
+        if len(under_way) >= WINDOW:
+            answers.append(_finish(link, exchange, *under_way.popleft()))
+        under_way.append((frame, _submit(link, frame), time.monotonic() + exchange.timeout_s * GRACE))
+    while under_way:
+        answers.append(_finish(link, exchange, *under_way.popleft()))
+    return answers
+
+
+def _submit(link: Link, frame: bytes) -> Any:
+    try:
+        return link.submit(frame)
+    except PeerFailure as failure:
+        return failure
+
+
+def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_s: float) -> Answer:
+    while True:
+        try:
+            if isinstance(ticket, PeerFailure):
+                raise ticket
+            return link.result(ticket, max(0.001, deadline_s - time.monotonic()))
+        except PeerFailure as failure:
+            if not _may_repeat(exchange, failure, deadline_s - time.monotonic()):
+                return failure
+            time.sleep(RETRY_S)
+            ticket = _submit(link, frame)
+
+
+async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
+    window = asyncio.Semaphore(WINDOW)
+
+    async def one(frame: bytes) -> Answer:
+        async with window:
+            deadline_s = time.monotonic() + exchange.timeout_s * GRACE
+            while True:
+                try:
+                    return await link.call(frame, max(0.001, deadline_s - time.monotonic()))
+                except PeerFailure as failure:
+                    if not _may_repeat(exchange, failure, deadline_s - time.monotonic()):
+                        return failure
+                    await asyncio.sleep(RETRY_S)
+
+    if len(exchange.frames) == 1:
+        return [await one(exchange.frames[0])]
+    return list(await asyncio.gather(*map(one, exchange.frames)))

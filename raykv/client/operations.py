@@ -1,0 +1,437 @@
+"""What each call sends, and what it makes of the answers. No input or output happens here.
+
+An operation is a generator: it yields an ``Exchange`` (frames for the coordinator) and is sent the answers. A driver
+runs it, blocking or awaiting (``raykv.client.driver``), so that both faces share every rule: arguments are checked
+before anything is sent; a batch is refused as a whole if an item is malformed, else settled item by item (P14); a write
+that may have been carried out is never sent twice (P8).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
+from raykv.config import BucketConfig, check_level, check_timeout, check_ttl
+from raykv.errors import (
+    BatchError,
+    CorruptData,
+    InvalidKey,
+    InvalidOption,
+    PairTooLarge,
+    QuorumNotMet,
+    RaykvError,
+    StoreUnavailable,
+    WriteOutcomeUnknown,
+)
+from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
+from raykv.records import frames as f
+from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
+from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_S = 5.0
+CHUNK_BYTES = 80 * 1024
+"""A batch is sent in requests of about this size: Ray moves larger arguments through its object store, more slowly."""
+CHUNK_WRITES = 500
+CHUNK_READS = 250
+PAGE_ITEMS = 500
+
+
+class Exchange(NamedTuple):
+    """Requests to be sent, with what to do when the coordinator fails meanwhile."""
+
+    frames: list[bytes]
+    timeout_s: float
+    repeatable: bool
+    """Whether a request may be sent again although the first may have been carried out: true of reads."""
+
+
+Answer: TypeAlias = bytes | PeerFailure
+Steps: TypeAlias = Generator[Exchange, list[Answer], T]
+
+
+class WriteResult(NamedTuple):
+    """An acknowledged write: ``acks`` are the nodes that held it durably by then, ``operation_id`` names it."""
+
+    acks: tuple[str, ...]
+    operation_id: str
+
+
+class Page(NamedTuple):
+    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end)."""
+
+    items: list[tuple[Key, Any]]
+    resume: bytes | None
+
+
+class ScanRange(NamedTuple):
+    """What is left of a scan: ``start <= encoded key < end``."""
+
+    start: bytes
+    end: bytes
+
+
+class Operations:
+    """The operations on one bucket."""
+
+    def __init__(self, bucket_id: int, config: BucketConfig) -> None:
+        self.bucket_id = bucket_id
+        self.config = config
+
+    # ---- reads ----
+
+    def get(self, key: Key, default: Any, *, r: Any, timeout: Any) -> Steps[Any]:
+        """Read one key."""
+        timeout_s = check_timeout(timeout)
+        answer = yield from _ask(self.read_request([key], r, timeout_s), timeout_s)
+        item = _items(answer, f.GotMany, 1)[0]
+        if isinstance(item, f.Failed):
+            raise item.error()
+        return default if item is None else decode_value(item, self.config.codec)
+
+    def contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[bool]:
+        """Say whether a key has a value. A failed read raises: it never means "absent" (P9)."""
+        missing = object()
+        return (yield from self.get(key, missing, r=r, timeout=timeout)) is not missing
+
+    def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Key, Any]]:
+        """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
+        timeout_s = check_timeout(timeout)
+        wanted = list(dict.fromkeys(_batch(keys)))
+        encoded = [encode_key(key) for key in wanted]
+        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        chunks = [slice(at, at + CHUNK_READS) for at in range(0, len(wanted), CHUNK_READS)]
+        requests: list[f.CoordinatorRequest] = [
+            f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks
+        ]
+        answers = yield Exchange(_encode(requests), timeout_s, repeatable=True)
+        results: dict[Key, Any] = {}
+        errors: dict[Key, RaykvError] = {}
+        for chunk, answer in zip(chunks, answers, strict=True):
+            for key, item in zip(wanted[chunk], _settle(answer, f.GotMany, wanted[chunk], timeout_s), strict=True):
+                if isinstance(item, RaykvError):
+                    errors[key] = item
+                elif isinstance(item, f.Failed):
+                    errors[key] = item.error()
+                else:
+                    _decode_into(results, errors, key, item, default, self.config.codec)
+        return _batch_result("read", results, errors)
+
+    def page(self, left: ScanRange, *, limit: int, reverse: bool, keys_only: bool, r: Any, timeout: Any) -> Steps[Page]:
+        """Read the next page of a scan."""
+        timeout_s = check_timeout(timeout)
+        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        request = f.ScanPage(
+            self.bucket_id, left.start, left.end, min(limit, PAGE_ITEMS), reverse, keys_only, replicas, timeout_s
+        )
+        answer = yield from _ask(request, timeout_s)
+        if not isinstance(answer, f.Page):
+            raise CorruptData("the coordinator gave another answer than asked for")
+        codec = self.config.codec
+        return Page(decode_pairs(answer.items, codec, keys_only=keys_only), answer.resume)
+
+    # ---- writes ----
+
+    def put(self, key: Key, value: Any, *, w: Any, ttl: Any, timeout: Any) -> Steps[WriteResult]:
+        """Write one key."""
+        timeout_s = check_timeout(timeout)
+        return (yield from self._write_one(self.write_request([(key, value)], w, ttl, timeout_s), timeout_s))
+
+    def delete(self, key: Key, *, w: Any, timeout: Any) -> Steps[WriteResult]:
+        """Write a tombstone."""
+        timeout_s = check_timeout(timeout)
+        return (yield from self._write_one(self.delete_request([key], w, timeout_s), timeout_s))
+
+    def put_many(
+        self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], *, w: Any, ttl: Any, timeout: Any
+    ) -> Steps[dict[Key, WriteResult]]:
+        """Write pairs; of a key that stands twice the last counts."""
+        timeout_s = check_timeout(timeout)
+        pairs = _pairs(items)
+        return (
+            yield from self._write_many(list(pairs), self.write_request(pairs.items(), w, ttl, timeout_s), timeout_s)
+        )
+
+    def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Key, WriteResult]]:
+        """Write tombstones."""
+        timeout_s = check_timeout(timeout)
+        wanted = list(dict.fromkeys(_batch(keys)))
+        return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
+
+    # ---- requests, checked and encoded ----
+
+    def read_request(self, keys: Iterable[Key], r: Any, timeout_s: float) -> f.GetMany:
+        """Return the request for these keys."""
+        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        return f.GetMany(self.bucket_id, [encode_key(key) for key in keys], replicas, timeout_s)
+
+    def write_request(self, pairs: Iterable[tuple[Key, Any]], w: Any, ttl: Any, timeout_s: float) -> f.WriteMany:
+        """Return the request that writes these pairs. Everything wrong with them is found here."""
+        replicas = check_level("w", self.config.w if w is None else w, self.config.n)
+        ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
+        ids = _operation_ids()
+        items = [(encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms)) for key, value in pairs]
+        return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
+
+    def delete_request(self, keys: Iterable[Key], w: Any, timeout_s: float) -> f.WriteMany:
+        """Return the request that deletes these keys."""
+        replicas = check_level("w", self.config.w if w is None else w, self.config.n)
+        ids = _operation_ids()
+        items = [(encode_key(key), pack_tombstone_body(next(ids))) for key in keys]
+        return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
+
+    def _payload(self, key: Key, value: Any) -> bytes:
+        payload = encode_value(value, self.config.codec)
+        key_bytes = len(key.encode()) if isinstance(key, str) else len(key)
+        pair_bytes = key_bytes + len(payload) - TAG_BYTES
+        if pair_bytes > self.config.pair_bytes:
+            raise PairTooLarge(
+                f"key and value together are at most {self.config.pair_bytes} bytes in bucket {self.config.name!r}; "
+                f"this pair has {pair_bytes} ({key_bytes} + {pair_bytes - key_bytes} encoded)",
+                size_bytes=pair_bytes,
+                limit_bytes=self.config.pair_bytes,
+            )
+        return payload
+
+    def _write_one(self, request: f.WriteMany, timeout_s: float) -> Steps[WriteResult]:
+        (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=False)
+        (item,) = _settle_writes(answer, request.items, timeout_s)
+        if isinstance(item, RaykvError):
+            raise item
+        return item
+
+    def _write_many(self, keys: list[Key], request: f.WriteMany, timeout_s: float) -> Steps[dict[Key, WriteResult]]:
+        chunks = _chunks(request.items)
+        requests: list[f.CoordinatorRequest] = [
+            f.WriteMany(self.bucket_id, request.items[chunk], request.w, timeout_s) for chunk in chunks
+        ]
+        answers = yield Exchange(_encode(requests), timeout_s, repeatable=False)
+        results: dict[Key, Any] = {}
+        errors: dict[Key, RaykvError] = {}
+        for chunk, answer in zip(chunks, answers, strict=True):
+            for key, item in zip(keys[chunk], _settle_writes(answer, request.items[chunk], timeout_s), strict=True):
+                if isinstance(item, RaykvError):
+                    errors[key] = item
+                else:
+                    results[key] = item
+        return _batch_result("written", results, errors)
+
+
+# ---- the store itself ----
+
+
+def open_bucket(name: str, options: Mapping[str, Any], *, timeout: Any) -> Steps[Operations]:
+    """Find or create a bucket."""
+    timeout_s = check_timeout(timeout)
+    answer = yield from _ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s)
+    if not isinstance(answer, f.BucketOpened):
+        raise CorruptData("the coordinator gave another answer than asked for")
+    return Operations(answer.bucket_id, msgspec.convert(answer.config, BucketConfig))
+
+
+def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
+    """Drop a bucket; False if there was none."""
+    timeout_s = check_timeout(timeout)
+    return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s))))
+
+
+def tell(what: str, *, timeout: Any) -> Steps[Any]:
+    """Ask for plain data to show."""
+    timeout_s = check_timeout(timeout)
+    return _told((yield from _ask(f.Tell(what, timeout_s), timeout_s)))
+
+
+def scan_range(
+    prefix: Key | None, start: Key | None, end: Key | None, after: Key | None, *, reverse: bool
+) -> ScanRange:
+    """Return the range that all of these bounds leave, in encoded keys.
+
+    ``start`` is inclusive, ``end`` exclusive, whatever the direction; ``after`` is where an earlier scan in the same
+    direction stopped, and is left out.
+    """
+    low, high = b"", LAST_TAG_END
+    if prefix is not None:
+        stem = encode_bound(prefix)
+        low, high = stem, after_prefix(stem) or LAST_TAG_END
+    if start is not None:
+        low = max(low, encode_bound(start))
+    if end is not None:
+        high = min(high, encode_bound(end))
+    if after is not None:
+        bound = encode_bound(after)
+        low, high = (low, min(high, bound)) if reverse else (max(low, bound + b"\x00"), high)
+    return ScanRange(low, high)
+
+
+def remaining(left: ScanRange, resume: bytes, *, reverse: bool) -> ScanRange:
+    """Return what is left of a scan after a page."""
+    return ScanRange(left.start, resume) if reverse else ScanRange(resume, left.end)
+
+
+def decode_pairs(items: list[tuple[bytes, bytes]], codec: str, *, keys_only: bool) -> list[tuple[Key, Any]]:
+    """Return pairs as the user knows them."""
+    if keys_only:
+        return [(decode_key(key), None) for key, _ in items]
+    return [(decode_key(key), decode_value(payload, codec)) for key, payload in items]
+
+
+def decode_handed(frame: bytes) -> Any:
+    """Return what a plain call of the coordinator's handle brought, or raise its error."""
+    handed = f.handed_answers.decode(frame)
+    answer = handed.answer
+    if isinstance(answer, f.Refused):
+        raise answer.failed.error()
+    items: list[Any]
+    if isinstance(answer, f.GotMany):
+        items = [
+            item.error() if isinstance(item, f.Failed) else None if item is None else decode_value(item, handed.codec)
+            for item in answer.items
+        ]
+    elif isinstance(answer, f.WroteMany):
+        items = [item.error() if isinstance(item, f.Failed) else _result(item) for item in answer.items]
+    else:
+        raise CorruptData("the coordinator gave another answer than asked for")
+    if handed.single:
+        if isinstance(items[0], RaykvError):
+            raise items[0]
+        return items[0]
+    failed = {index: item for index, item in enumerate(items) if isinstance(item, RaykvError)}
+    if failed:
+        raise BatchError(f"{len(failed)} of {len(items)} items failed", dict(enumerate(items)), failed)
+    return items
+
+
+# ---- small parts ----
+
+
+def _ask(request: f.CoordinatorRequest, timeout_s: float) -> Steps[f.CoordinatorAnswer]:
+    """Send one request that may be repeated; raise what went wrong."""
+    (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=True)
+    if isinstance(answer, PeerFailure):
+        raise _unanswered(answer, timeout_s)
+    decoded = f.coordinator_answers.decode(answer)
+    if isinstance(decoded, f.Refused):
+        raise decoded.failed.error()
+    return decoded
+
+
+def _encode(requests: Iterable[f.CoordinatorRequest]) -> list[bytes]:
+    return [f.coordinator_requests.encode(request) for request in requests]
+
+
+def _unanswered(failure: PeerFailure, timeout_s: float) -> RaykvError:
+    if isinstance(failure, PeerSilent):
+        return QuorumNotMet(f"no coordinator answered within {timeout_s:g} s: {failure}")
+    return StoreUnavailable(f"the store's coordinator is not there: {failure}")
+
+
+def _items(answer: f.CoordinatorAnswer, kind: type[f.GotMany], count: int) -> list[Any]:
+    if not isinstance(answer, kind) or len(answer.items) != count:
+        raise CorruptData("the coordinator gave another answer than asked for")
+    return answer.items
+
+
+def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: float) -> list[Any]:
+    """Return one result a key, whatever became of the request."""
+    try:
+        if isinstance(answer, PeerFailure):
+            raise _unanswered(answer, timeout_s)
+        decoded = f.coordinator_answers.decode(answer)
+        if isinstance(decoded, f.Refused):
+            raise decoded.failed.error()
+        return _items(decoded, kind, len(keys))
+    except RaykvError as error:
+        return [error] * len(keys)
+
+
+def _settle_writes(
+    answer: Answer, items: list[tuple[bytes, bytes]], timeout_s: float
+) -> list[WriteResult | RaykvError]:
+    if isinstance(answer, PeerAbsent):
+        return [_unanswered(answer, timeout_s)] * len(items)
+    if isinstance(answer, PeerFailure):
+        cause = f"the coordinator did not say what became of the write ({answer}); it may stand and may surface later"
+        return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body in items]
+    decoded = f.coordinator_answers.decode(answer)
+    if isinstance(decoded, f.Refused):
+        return [decoded.failed.error()] * len(items)
+    if not isinstance(decoded, f.WroteMany) or len(decoded.items) != len(items):
+        raise CorruptData("the coordinator gave another answer than asked for")
+    return [item.error() if isinstance(item, f.Failed) else _result(item) for item in decoded.items]
+
+
+def _result(acked: f.Acked) -> WriteResult:
+    return WriteResult(tuple(acked.nodes), acked.operation_id.hex())
+
+
+def _told(answer: f.CoordinatorAnswer) -> Any:
+    if not isinstance(answer, f.Told):
+        raise CorruptData("the coordinator gave another answer than asked for")
+    return answer.data
+
+
+def _batch(keys: Iterable[Key]) -> Iterable[Key]:
+    if isinstance(keys, str | bytes):
+        raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {keys!r:.60}")
+    if not isinstance(keys, Iterable):
+        raise InvalidKey(f"expected several keys, as a list; got {type(keys).__name__}")
+    keys = list(keys)
+    for key in keys:
+        encode_key(key)  # before dict.fromkeys, which would raise TypeError for an unhashable one
+    return keys
+
+
+def _pairs(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    if isinstance(items, Mapping):
+        return dict(items)
+    try:
+        return dict(items)
+    except (TypeError, ValueError):
+        raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
+
+
+def _decode_into(
+    results: dict[Key, Any], errors: dict[Key, RaykvError], key: Key, payload: bytes | None, default: Any, codec: str
+) -> None:
+    try:
+        results[key] = default if payload is None else decode_value(payload, codec)
+    except CorruptData as error:
+        errors[key] = error
+
+
+def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:
+    if errors:
+        first = next(iter(errors.values()))
+        total = len(results) + len(errors)
+        raise BatchError(f"{len(errors)} of {total} items were not {what}; the first: {first}", results, errors)
+    return results
+
+
+def _chunks(items: list[tuple[bytes, bytes]]) -> list[slice]:
+    """Cut a batch into requests of about ``CHUNK_BYTES``."""
+    chunks: list[slice] = []
+    start = size_bytes = 0
+    for index, (key, body) in enumerate(items):
+        item_bytes = len(key) + len(body)
+        if index > start and (size_bytes + item_bytes > CHUNK_BYTES or index - start >= CHUNK_WRITES):
+            chunks.append(slice(start, index))
+            start, size_bytes = index, 0
+        size_bytes += item_bytes
+    if items:
+        chunks.append(slice(start, len(items)))
+    return chunks
+
+
+def _operation_ids() -> Generator[bytes, None, None]:
+    """Draw operation ids, many at a time: a system call for each would cost as much as the rest of a put."""
+    count = 1
+    while True:
+        drawn = os.urandom(count * OPERATION_ID_BYTES)
+        for at in range(0, len(drawn), OPERATION_ID_BYTES):
+            yield drawn[at : at + OPERATION_ID_BYTES]
+        count = min(2 * count, 256)

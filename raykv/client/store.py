@@ -1,0 +1,411 @@
+"""``Store`` and ``Bucket``: the faces that block. ``.aio`` has the same names, awaitable.
+
+A handle is cheap: it holds the store's name, the bucket's policy, and a link. It can be passed to Ray tasks and actors
+and pickled; it travels as its name and finds the coordinator again where it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+
+from raykv.client import operations as ops
+from raykv.client.driver import run
+from raykv.client.views import RingView, Status
+from raykv.config import DEFAULT_PAIR_BYTES, Codec, Level, check_bucket_name, check_count, check_level, check_ttl
+from raykv.errors import InvalidOption, StoreClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from raykv.client.aio import AsyncBucket, AsyncStore
+    from raykv.client.driver import Link
+    from raykv.client.operations import Operations, Steps, WriteResult
+    from raykv.records.keys import Key
+
+V = TypeVar("V")
+D = TypeVar("D")
+T = TypeVar("T")
+
+DEFAULT_BUCKET = "default"
+_MISSING: Any = object()
+_loop_warning = threading.Event()
+
+
+class Session:
+    """What the handles of one ``connect`` share: the link, and whether it was closed."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        self.name = name
+        self._link: Link | None = link
+
+    @property
+    def link(self) -> Link:
+        """The link to the coordinator. Raises ``StoreClosed``."""
+        if self._link is None:
+            raise StoreClosed(
+                f"this handle of store {self.name!r} was closed; raykv.connect({self.name!r}) gives another"
+            )
+        return self._link
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run an operation, blocking."""
+        _warn_inside_loop()
+        return run(steps, self.link)
+
+    def close(self) -> None:
+        """End the handle; the store goes on."""
+        self._link = None
+
+
+class Bucket(Generic[V]):
+    """A named set of keys with a policy of its own. Made by ``store.bucket(name)``.
+
+    Every operation takes ``timeout`` in seconds (default 5, never none) and its consistency level, ``r`` or ``w``: a
+    number from 1 to the bucket's N, or ``"one"``, ``"quorum"``, ``"all"``; by default the bucket's own.
+    """
+
+    def __init__(self, session: Session, operations: Operations, options: Mapping[str, Any]) -> None:
+        self._session = session
+        self._operations = operations
+        self._options = dict(options)
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+        return self._operations.config.name
+
+    @property
+    def config(self) -> Any:
+        """The bucket's policy, a ``BucketConfig``."""
+        return self._operations.config
+
+    @property
+    def aio(self) -> AsyncBucket[V]:
+        """The same operations, awaitable; in any event loop, also in successive ones."""
+        from raykv.client.aio import AsyncBucket
+
+        return AsyncBucket(self._session, self._operations)
+
+    # ---- single keys ----
+
+    @overload
+    def get(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> V | None: ...
+    @overload
+    def get(self, key: Key, default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> V | D: ...
+    def get(
+        self, key: Key, default: Any = None, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> Any:
+        """Return the key's value, or ``default`` if it has none.
+
+        >>> store.get("user:1")           # doctest: +SKIP
+        {'name': 'Ada'}
+
+        Raises ``QuorumNotMet`` if R replicas did not answer in time: a failed read is never "absent". Cost: one round
+        to R replicas, and a second one to those that lacked what the first round found.
+        """
+        return self._session.run(self._operations.get(key, default, r=r, timeout=timeout))
+
+    def put(
+        self,
+        key: Key,
+        value: V,
+        *,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
+        """Write the value; return once W replicas hold it durably.
+
+        ``ttl``: seconds after which it is absent again. Raises ``PairTooLarge``, ``InvalidKey``, ``InvalidOption``
+        before anything is sent; ``WriteOutcomeUnknown`` if fewer than W acknowledged in time (it may stand).
+
+        >>> store.put("user:1", {"name": "Ada"}, w="all").acks           # doctest: +SKIP
+        ('n1', 'n2', 'n3')
+        """
+        return self._session.run(self._operations.put(key, value, w=w, ttl=ttl, timeout=timeout))
+
+    def delete(self, key: Key, *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> WriteResult:
+        """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone."""
+        return self._session.run(self._operations.delete(key, w=w, timeout=timeout))
+
+    # ---- batches ----
+
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        default: Any = None,
+        *,
+        r: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> dict[Key, Any]:
+        """Return ``{key: value}`` in the order asked, with ``default`` for absent keys.
+
+        The batch goes out in requests of some hundred keys; ``timeout`` bounds each of them. All items are settled;
+        then, if any failed, ``BatchError`` with ``.results`` and ``.errors`` is raised.
+        """
+        return self._session.run(self._operations.get_many(keys, default, r=r, timeout=timeout))
+
+    def put_many(
+        self,
+        items: Mapping[Any, V] | Iterable[tuple[Key, V]],
+        *,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> dict[Key, WriteResult]:
+        """Write many pairs; not one transaction, each stands for itself.
+
+        One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
+        """
+        return self._session.run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
+
+    def delete_many(
+        self, keys: Iterable[Key], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[Key, WriteResult]:
+        """Delete many keys. As ``put_many``."""
+        return self._session.run(self._operations.delete_many(keys, w=w, timeout=timeout))
+
+    # ---- scans ----
+
+    def scan(
+        self,
+        prefix: Key | None = None,
+        start: Key | None = None,
+        end: Key | None = None,
+        *,
+        after: Key | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        r: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> Iterator[tuple[Key, V]]:
+        """Iterate over pairs in key order (bytes keys, then str keys by code point).
+
+        ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
+        direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
+        ``timeout`` bounds each page.
+
+        >>> for key, value in store.scan(prefix="user:", limit=10): ...           # doctest: +SKIP
+        """
+        left = ops.scan_range(prefix, start, end, after, reverse=reverse)
+        check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
+        count = check_limit(limit)
+        return cast("Iterator[tuple[Key, V]]", self._pages(left, count, reverse, False, r, timeout))
+
+    def keys(self) -> Iterator[Key]:
+        """Iterate over the keys, in order. Values do not travel."""
+        left = ops.scan_range(None, None, None, None, reverse=False)
+        return (key for key, _ in self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S))
+
+    def values(self) -> Iterator[V]:
+        """Iterate over the values, in the order of their keys."""
+        return (value for _, value in self.scan())
+
+    def items(self) -> Iterator[tuple[Key, V]]:
+        """Iterate over the pairs, in the order of their keys."""
+        return self.scan()
+
+    def count(self) -> int:
+        """Count the keys. This is a scan over all of them: O(keys)."""
+        return sum(1 for _ in self.keys())
+
+    def _pages(
+        self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
+    ) -> Iterator[tuple[Key, Any]]:
+        taken = 0
+        while left.start < left.end and (limit is None or taken < limit):
+            wanted = ops.PAGE_ITEMS if limit is None else limit - taken
+            page = self._session.run(
+                self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
+            )
+            yield from page.items
+            taken += len(page.items)
+            if page.resume is None:
+                return
+            left = ops.remaining(left, page.resume, reverse=reverse)
+
+    # ---- like a dict ----
+
+    def __getitem__(self, key: Key) -> V:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return cast("V", value)
+
+    def __setitem__(self, key: Key, value: V) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __contains__(self, key: Key) -> bool:
+        return self._session.run(self._operations.contains(key, r=None, timeout=ops.DEFAULT_TIMEOUT_S))
+
+    def __iter__(self) -> Iterator[Key]:
+        return self.keys()
+
+    def __bool__(self) -> bool:
+        return True  # "if store:" asks whether there is a store; whether it is empty would take a scan
+
+    def __repr__(self) -> str:
+        return f"<raykv bucket {self.name!r} of store {self._session.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reconnect_bucket, (self._session.name, self.name, self._options)
+
+
+class Store(Bucket[Any]):
+    """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        session = Session(name, link)
+        super().__init__(session, session.run(ops.open_bucket(DEFAULT_BUCKET, {}, timeout=ops.DEFAULT_TIMEOUT_S)), {})
+
+    @property
+    def store_name(self) -> str:
+        """The store's name."""
+        return self._session.name
+
+    @property
+    def aio(self) -> AsyncStore:
+        """The same operations, awaitable; in any event loop, also in successive ones."""
+        from raykv.client.aio import AsyncStore
+
+        return AsyncStore(self._session, self._operations)
+
+    def bucket(
+        self,
+        name: str,
+        *,
+        versioning: str | None = None,
+        n: int | None = None,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        codec: Codec | None = None,
+        pair_bytes: int | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> Bucket[Any]:
+        """Return the bucket of that name, created with these options if there is none.
+
+        ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless said otherwise;
+        ``versioning``: ``"lww"``; ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``;
+        ``pair_bytes``: largest key and value together. Raises ``BucketMismatch`` if it exists with other settings.
+        """
+        options = bucket_options(
+            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
+        )
+        steps = ops.open_bucket(check_bucket_name(name), options, timeout=timeout)
+        return Bucket(self._session, self._session.run(steps), options)
+
+    def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
+        """Return the names of the buckets, in the order of their creation."""
+        return [config["name"] for config in self._session.run(ops.tell("buckets", timeout=timeout))]
+
+    def drop_bucket(self, name: str, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
+        """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
+        return self._session.run(ops.drop_bucket(check_bucket_name(name), timeout=timeout))
+
+    def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
+        """Return how the store is: plain data (a dict) that prints well and shows itself in a notebook."""
+        return Status(self._session.run(ops.tell("status", timeout=timeout)))
+
+    def ring(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> RingView:
+        """Return who owns what: plain data (a dict) that prints well and shows itself as a picture in a notebook."""
+        return RingView(self._session.run(ops.tell("ring", timeout=timeout)))
+
+    @staticmethod
+    def decode(answer: bytes) -> Any:
+        """Return what a call of ``raykv.coordinator(name)`` brought, or raise its error.
+
+        >>> store.decode(ray.get(handle.get.remote("user:1")))           # doctest: +SKIP
+        {'name': 'Ada'}
+        """
+        return ops.decode_handed(answer)
+
+    def close(self) -> None:
+        """End this handle and its buckets; the store goes on. Idempotent."""
+        self._session.close()
+
+    async def aclose(self) -> None:
+        """End this handle. Idempotent."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<raykv store {self.store_name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reconnect, (self.store_name,)
+
+
+def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
+    """Return the given options in the form in which buckets keep them. Raises ``InvalidOption``.
+
+    ``store_copies``: the n of the store's default bucket, the most a bucket can keep.
+    """
+    options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
+    if "versioning" in options and options["versioning"] != "lww":
+        raise InvalidOption(f"versioning must be 'lww' in this release; got {options['versioning']!r}")
+    n = check_count("n", options.get("n", store_copies), 1, store_copies)
+    for level in ("r", "w"):
+        if level in options:
+            options[level] = check_level(level, options[level], n)
+    if given.get("ttl") is not None:
+        options["ttl_ms"] = check_ttl(given["ttl"])
+    if "codec" in options and options["codec"] not in {"auto", "msgpack", "raw"}:
+        raise InvalidOption(f"codec must be 'auto', 'msgpack' or 'raw'; got {options['codec']!r}")
+    if "pair_bytes" in options:
+        check_count("pair_bytes", options["pair_bytes"], 1, 1024 * DEFAULT_PAIR_BYTES // 10)
+    return options
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return a scan's limit if it is None or a whole number from 0."""
+    return None if limit is None else check_count("limit", limit, 0, 2**63)
+
+
+def _warn_inside_loop() -> None:
+    """Say once that a blocking call holds up the event loop it is made in. Notebooks always have one; say nothing."""
+    if _loop_warning.is_set() or "IPython" in sys.modules:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    _loop_warning.set()
+    warnings.warn(
+        "a blocking raykv call inside a running event loop holds the loop up; await store.aio instead",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _reconnect(name: str) -> Store:
+    import raykv
+
+    return raykv.connect(name)
+
+
+def _reconnect_bucket(store: str, name: str, options: Mapping[str, Any]) -> Bucket[Any]:
+    handle = _reconnect(store)
+    session = handle._session  # noqa: SLF001 - the bucket's own kind
+    operations = session.run(ops.open_bucket(name, options, timeout=ops.DEFAULT_TIMEOUT_S))
+    return Bucket(session, operations, options)

@@ -1,0 +1,136 @@
+"""``status()`` and ``ring()``: plain data (dicts, ready for JSON) that prints well and shows itself in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from raykv import viz
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+class Status(dict[str, Any]):
+    """A store's settings, nodes and figures, as a dict."""
+
+    def __repr__(self) -> str:
+        config = self["config"]
+        head = (
+            f"store {self['name']!r}: {len(self['nodes'])} nodes, {config['copies']} copies, "
+            f"{config['partitions']} partitions, durability {config['durability']}, "
+            f"buckets: {', '.join(self['buckets'])}"
+        )
+        return head + "\n" + table(_NODE_COLUMNS, self._rows())
+
+    def _repr_html_(self) -> str:
+        head, _, _ = repr(self).partition("\n")
+        return f"<p>{escape(head)}</p>" + html_table(_NODE_COLUMNS, self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        return [_node_row(node) for node in self["nodes"]]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every node is up and complete."""
+        return all(node["state"] == "up" and (node["storage"] or {}).get("complete", False) for node in self["nodes"])
+
+
+class RingView(dict[str, Any]):
+    """The ring: ``epoch``, ``copies``, ``partitions``, ``members``, and ``table`` (for each partition its owners)."""
+
+    def __repr__(self) -> str:
+        head = f"ring epoch {self['epoch']}: {self['partitions']} partitions, {self['copies']} copies each"
+        return head + "\n" + table(_MEMBER_COLUMNS, self._rows())
+
+    def _repr_html_(self) -> str:
+        return viz.ring_svg(self) + html_table(_MEMBER_COLUMNS, self._rows())
+
+    def owners(self, partition: int) -> list[str]:
+        """Return the ids of a partition's owners, in order."""
+        return [self["members"][index]["node_id"] for index in self["table"][partition]]
+
+    def _rows(self) -> list[list[str]]:
+        members = self["members"]
+        held, first = [0] * len(members), [0] * len(members)
+        for owners in self["table"]:
+            first[owners[0]] += 1
+            for index in owners:
+                held[index] += 1
+        return [
+            [
+                member["node_id"],
+                f"{member['weight']:g}",
+                member["host"],
+                member["zone"],
+                str(held[index]),
+                str(first[index]),
+            ]
+            for index, member in enumerate(members)
+        ]
+
+
+_NODE_COLUMNS = [
+    "node",
+    "state",
+    "for",
+    "host",
+    "zone",
+    "weight",
+    "partitions",
+    "records",
+    "on disk",
+    "restarts",
+    "cause",
+]
+_MEMBER_COLUMNS = ["node", "weight", "host", "zone", "partitions", "first owner of"]
+
+
+def _node_row(node: dict[str, Any]) -> list[str]:
+    storage = node["storage"] or {}
+    state = node["state"] if storage.get("complete", True) else "up, incomplete"
+    return [
+        node["node_id"], state, seconds(node["for_s"]), node["host"], node["zone"], f"{node['weight']:g}",
+        str(node["partitions"]), str(storage.get("records", "?")), size(storage.get("disk_bytes")),
+        str(node["restarts"]), node["cause"],
+    ]  # fmt: skip
+
+
+def size(size_bytes: int | None) -> str:
+    """Return a size for people."""
+    if size_bytes is None:
+        return "?"
+    value = float(size_bytes)
+    unit = _UNITS[0]
+    for unit in _UNITS:  # noqa: B007 - the unit that the loop stops at is the result
+        if value < 1024:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def seconds(duration_s: float) -> str:
+    """Return a duration for people."""
+    if duration_s < 120:
+        return f"{duration_s:.0f} s"
+    return f"{duration_s / 60:.0f} min" if duration_s < 7200 else f"{duration_s / 3600:.1f} h"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a text table; columns that are empty in every row are left out."""
+    shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    cells = [[columns[at] for at in shown]] + [[row[at] for at in shown] for row in rows]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(shown))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table, everything escaped."""
+    shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    head = "".join(f"<th>{escape(columns[at])}</th>" for at in shown)
+    body = "".join("<tr>" + "".join(f"<td>{escape(row[at])}</td>" for at in shown) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,117 @@
+"""The cluster's state: what all parts of one store must agree on, as one immutable value.
+
+Ring and members, buckets with their policies, and the store's settings. The supervisor alone makes a new one; storage
+nodes keep it on their disks (P5); coordinators act on the newest that they were given. ``generation`` is the
+supervisor's ballot, ``version`` counts changes; later is the greater pair.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from raykv.config import BucketConfig, StoreConfig
+from raykv.errors import BucketMismatch, CorruptData, InvalidOption, RaykvError
+from raykv.ring import Ring
+
+STATE_FORMAT = 1
+DEFAULT_BUCKET = "default"
+MAX_BUCKETS = 10_000
+
+
+class BucketEntry(msgspec.Struct, frozen=True, array_like=True):
+    """A bucket: the id under which nodes keep its records (never used again once dropped), and its policy."""
+
+    bucket_id: int
+    config: BucketConfig
+
+
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
+    """See the module. Changed only by the methods below, which return a new one."""
+
+    format: int = STATE_FORMAT
+    store_id: str
+    generation: int
+    version: int
+    config: StoreConfig
+    ring: Ring
+    buckets: tuple[BucketEntry, ...] = ()
+    next_bucket_id: int = 1
+
+    @property
+    def ballot(self) -> tuple[int, int]:
+        """(generation, version): of two states the one with the greater is later."""
+        return self.generation, self.version
+
+    def bucket(self, name: str) -> BucketEntry | None:
+        """Return the bucket of that name."""
+        return next((entry for entry in self.buckets if entry.config.name == name), None)
+
+    def with_bucket(self, config: BucketConfig) -> ClusterState:
+        """Return the state with one more bucket."""
+        if len(self.buckets) >= MAX_BUCKETS:
+            raise InvalidOption(f"a store has at most {MAX_BUCKETS} buckets")
+        entry = BucketEntry(self.next_bucket_id, config)
+        return msgspec.structs.replace(
+            self, version=self.version + 1, buckets=(*self.buckets, entry), next_bucket_id=self.next_bucket_id + 1
+        )
+
+    def without_bucket(self, name: str) -> ClusterState:
+        """Return the state without that bucket. Its id is never given again, so its records stay out of sight."""
+        rest = tuple(entry for entry in self.buckets if entry.config.name != name)
+        return msgspec.structs.replace(self, version=self.version + 1, buckets=rest)
+
+    def dropped(self, bucket_id: int) -> bool:
+        """Whether that id was given to a bucket that is no more. An id not yet given is not "dropped".
+
+        A node with an old state must not throw away the records of a bucket that it has not heard of.
+        """
+        return bucket_id < self.next_bucket_id and all(entry.bucket_id != bucket_id for entry in self.buckets)
+
+
+_decoder = msgspec.msgpack.Decoder(ClusterState)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_state(state: ClusterState) -> bytes:
+    """Return the state as bytes, to be kept and sent."""
+    return _encoder.encode(state)
+
+
+def decode_state(data: bytes) -> ClusterState:
+    """Return the state that ``encode_state`` took. Raises ``CorruptData``."""
+    try:
+        state = _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RaykvError) as error:
+        raise CorruptData(f"not a cluster state: {error}") from None
+    if state.format != STATE_FORMAT:
+        raise CorruptData(f"a cluster state of format {state.format}; this raykv reads {STATE_FORMAT}")
+    return state
+
+
+def bucket_from_options(name: str, options: dict[str, object], copies: int) -> BucketConfig:
+    """Return the policy that ``options`` ask for, the rest by default: n = the ring's, r = w = a majority.
+
+    Raises ``InvalidOption``.
+    """
+    n = options.get("n", copies)
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= copies:
+        raise InvalidOption(f"n must be 1 to {copies} (the store keeps {copies} copies); got {n!r}")
+    majority = n // 2 + 1
+    try:
+        return msgspec.convert({"r": majority, "w": majority, **options, "name": name, "n": n}, BucketConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidOption(f"bucket {name!r}: {error}") from None
+
+
+def check_same_bucket(existing: BucketConfig, options: dict[str, object]) -> None:
+    """Raise ``BucketMismatch`` if a given option differs from what the bucket was created with."""
+    differing = {
+        name: (getattr(existing, name), value) for name, value in options.items() if getattr(existing, name) != value
+    }
+    if differing:
+        shown = ", ".join(f"{name} is {have!r}, asked {asked!r}" for name, (have, asked) in sorted(differing.items()))
+        raise BucketMismatch(
+            f"bucket {existing.name!r} exists with other settings: {shown}",
+            bucket=existing.name,
+            differing={name: list(pair) for name, pair in differing.items()},
+        )

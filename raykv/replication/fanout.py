@@ -1,0 +1,68 @@
+"""Calls to several nodes at once, their outcomes in the order of arrival."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from raykv.ports import PeerFailure
+
+if TYPE_CHECKING:
+    from raykv.ports import Clock
+    from raykv.records import frames as f
+    from raykv.replication.peers import Peers
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 2.0
+"""A node that takes longer is suspected. Longer than any healthy answer, shorter than an operation's time."""
+
+
+class Outcome(NamedTuple, Generic[T]):
+    """What became of a call: its answer, or its failure."""
+
+    node_id: str
+    about: T
+    answer: f.NodeAnswerBody | None
+    failure: PeerFailure | None
+
+
+class Fanout(Generic[T]):
+    """The calls of one operation. ``about`` goes with each call and comes back with its outcome.
+
+    Calls still under way when the operation is done go on in ``tasks``: a write is wanted on all N, not on W only.
+    """
+
+    def __init__(self, peers: Peers, clock: Clock, deadline_s: float, tasks: set[asyncio.Task[None]]) -> None:
+        self._peers = peers
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._tasks = tasks
+        self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
+        self.sent = 0
+
+    def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
+        """Start a call."""
+        self.sent += 1
+        task = asyncio.get_running_loop().create_task(self._call(node_id, body, items, about))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def next(self, timeout_s: float) -> Outcome[T] | None:
+        """Return the next outcome; None if none came in time."""
+        if not self._outcomes.empty():
+            return self._outcomes.get_nowait()
+        try:
+            async with self._clock.timeout(max(0.0, timeout_s)):
+                return await self._outcomes.get()
+        except TimeoutError:
+            return None
+
+    async def _call(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
+        timeout_s = max(0.001, min(CALL_TIMEOUT_S, self._deadline_s - self._clock.monotonic_s()))
+        try:
+            answer = await self._peers.call(node_id, body, items, timeout_s)
+        except PeerFailure as failure:
+            self._outcomes.put_nowait(Outcome(node_id, about, None, failure))
+        else:
+            self._outcomes.put_nowait(Outcome(node_id, about, answer, None))

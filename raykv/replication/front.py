@@ -1,0 +1,124 @@
+"""The coordinator's front door: frames in, frames out. Everything that goes wrong comes back as data."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.config import check_bucket_name, check_timeout
+from raykv.errors import CorruptData, RaykvError, StoreUnavailable
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.records.record import body_operation_id
+from raykv.replication.cluster_state import check_same_bucket
+from raykv.replication.peers import node_address
+
+if TYPE_CHECKING:
+    from raykv.ports import Clock, Transport
+    from raykv.replication.coordinator import Coordinator
+
+logger = logging.getLogger("raykv.coordinator")
+
+NEWS_EVERY_S = 1.0
+
+
+class Front:
+    """Answers the frames of clients and of the supervisor for one coordinator."""
+
+    def __init__(self, coordinator: Coordinator, transport: Transport, clock: Clock) -> None:
+        self._coordinator = coordinator
+        self._transport = transport
+        self._clock = clock
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer one request frame."""
+        try:
+            answer = await self._answer(f.coordinator_requests.decode(frame))
+        except RaykvError as error:
+            answer = f.Refused(f.Failed.of(error))
+        return f.coordinator_answers.encode(answer)
+
+    async def keep_up_to_date(self) -> None:
+        """Ask for news now and then, for ever: what was told may have been lost on the way."""
+        while True:
+            try:
+                await self._coordinator.fetch_news(NEWS_EVERY_S)
+            except RaykvError as error:
+                logger.debug("no news: %s", error)
+            await self._clock.sleep(NEWS_EVERY_S)
+
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        coordinator = self._coordinator
+        match request:
+            case f.GetMany():
+                got = await coordinator.get_many(request)
+                return f.GotMany([f.Failed.of(item) if isinstance(item, RaykvError) else item for item in got])
+            case f.WriteMany():
+                wrote = await coordinator.write_many(request)
+                return f.WroteMany(
+                    [
+                        f.Failed.of(item) if isinstance(item, RaykvError) else f.Acked(body_operation_id(body), item)
+                        for item, (_, body) in zip(wrote, request.items, strict=True)
+                    ]
+                )
+            case f.ScanPage():
+                return await coordinator.scan_page(request)
+            case f.OpenBucket():
+                return await self._open_bucket(request)
+            case f.DropBucket():
+                return await self._ask_supervisor(request, request.timeout_s)
+            case f.Tell():
+                return await self._tell(request)
+            case f.Publish():
+                coordinator.learn(request)
+                return f.Told(None)
+            case f.Reach():
+                return f.Told(await self._reaches(request))
+
+    async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
+        check_bucket_name(request.name)
+        state = await self._coordinator.state(check_timeout(request.timeout_s))
+        entry = state.bucket(request.name)
+        if entry is not None:
+            check_same_bucket(entry.config, request.options)
+            return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
+        return await self._ask_supervisor(request, request.timeout_s)
+
+    async def _tell(self, request: f.Tell) -> f.CoordinatorAnswer:
+        state = await self._coordinator.state(check_timeout(request.timeout_s))
+        data: Any
+        match request.what:
+            case "ring":
+                data = msgspec.to_builtins(state.ring)
+            case "buckets":
+                data = [msgspec.to_builtins(entry.config) for entry in state.buckets]
+            case "status":
+                answer = await self._ask_supervisor(f.Tell("status", request.timeout_s), request.timeout_s)
+                if not isinstance(answer, f.Told):
+                    return answer
+                data = answer.data | {"coordinator": self._coordinator.figures()}
+            case _:
+                raise CorruptData(f"there is nothing to tell of {request.what!r}")
+        return f.Told(data)
+
+    async def _ask_supervisor(
+        self, request: f.SupervisorRequest, timeout_s: float
+    ) -> f.BucketOpened | f.Told | f.Refused:
+        try:
+            frame = await self._transport.call("supervisor", f.supervisor_requests.encode(request), timeout_s)
+        except PeerFailure as failure:
+            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
+        answer = f.supervisor_answers.decode(frame)
+        if isinstance(answer, f.Publish):
+            raise CorruptData("the supervisor gave news when asked for something else")
+        return answer
+
+    async def _reaches(self, request: f.Reach) -> bool:
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+        try:
+            answer = await self._transport.call(node_address(request.node_id), frame, check_timeout(request.timeout_s))
+            return isinstance(f.node_answers.decode(answer).body, f.Pong)
+        except (PeerFailure, CorruptData):
+            return False

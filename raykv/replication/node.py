@@ -1,0 +1,257 @@
+"""The shell around a replica: it waits for the log, so that the handlers need not.
+
+Handlers run one after another on the event loop. What they answer is held until the log is durable up to the position
+that the answer depends on: one ``fdatasync`` for all that wait (group commit; DeWitt et al. 1984). Long disk work
+(sync, flush, compaction) runs through the Executor port.
+
+A failed sync is never retried: after it nobody knows what the disk holds (the kernel may have dropped the pages and will
+report success next time). The node stops; recovery reads what is really there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.config import NodeConfig, StoreConfig
+from raykv.errors import CorruptData
+from raykv.records import frames as f
+from raykv.replication.replica import Replica
+from raykv.storage import Engine, EngineFailed, NodeDirectory
+from raykv.versions import merge
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from raykv.ports import Clock, Executor, FileSystem
+    from raykv.storage import Job, SyncJob
+
+logger = logging.getLogger("raykv.node")
+
+JOB_RETRY_S = 1.0
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a storage node is told when it is launched."""
+
+    store_id: str
+    node_id: str
+    path: str
+    """The node's data directory."""
+    store: StoreConfig
+    node: NodeConfig = NodeConfig()
+    fresh: bool = False
+    """The store is being created: an empty directory lacks nothing."""
+
+
+class StorageNode:
+    """One run (incarnation) of a node: its directory, held under its lock, its engine, its replica."""
+
+    def __init__(
+        self,
+        spec: NodeSpec,
+        *,
+        fs: FileSystem,
+        clock: Clock,
+        executor: Executor,
+        random: random.Random,
+        on_failure: Callable[[str], None],
+        lock_note: bytes = b"{}",
+    ) -> None:
+        """Open the directory and recover. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``OSError``, ``CorruptData``.
+
+        ``on_failure(cause)`` is called once when the node can no longer be trusted and must be recreated.
+        """
+        self.spec = spec
+        self._clock = clock
+        self._executor = executor
+        self._on_failure = on_failure
+        self._directory = NodeDirectory.open(
+            fs,
+            spec.path,
+            store_id=spec.store_id,
+            node_id=spec.node_id,
+            random=random,
+            complete_if_new=spec.fresh,
+            note=lock_note,
+        )
+        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
+        self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms)
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._syncs: deque[tuple[SyncJob, bool]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._syncing = False
+        self._interval = False
+        self._full = False
+        self._stopped: str | None = None
+
+    @property
+    def incarnation(self) -> int:
+        """Which run of this node this is; grows with every start."""
+        return self._directory.identity.incarnation
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The directory's identity, as plain data."""
+        data: dict[str, Any] = msgspec.to_builtins(self._directory.identity)
+        return data
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer one request frame with an answer frame, once the log holds what the answer depends on."""
+        try:
+            request = f.node_requests.decode(frame)
+        except CorruptData as error:
+            return self._answer(f.NodeRefused("corrupt", str(error)))
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return self._answer(refusal)
+        try:
+            body, position = self._replica.handle(request.body)
+            if isinstance(request.body, f.Ping) and request.body.with_stats:
+                body = f.Pong(self._stats())
+            if position > self._engine.durable_position:
+                await self._durable(position)
+            self._work()
+        except (EngineFailed, OSError) as error:
+            self._fail(f"its disk failed: {error}")
+            body = f.NodeRefused("stopping", str(error))
+        return self._answer(body)
+
+    async def stop(self) -> None:
+        """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark."""
+        if self._stopped is not None:
+            return
+        self._stopped = "stopped"
+        while self._tasks or self._waiting:
+            await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
+        self._engine.close()
+        self._directory.mark_clean()
+        self._directory.close()
+        logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
+
+    def _answer(self, body: f.NodeAnswerBody) -> bytes:
+        return f.node_answers.encode(f.NodeAnswer(self.incarnation, body))
+
+    def _refusal(self, request: f.NodeRequest) -> f.NodeRefused | None:
+        if self._stopped is not None:
+            return f.NodeRefused("stopping", self._stopped)
+        if request.incarnation > self.incarnation:
+            # A later run of this node is known. This one must have been frozen and given up (P6).
+            self._fail(f"incarnation {request.incarnation} has taken its place")
+            return f.NodeRefused("stopping", "superseded")
+        if 0 < request.incarnation < self.incarnation:
+            return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
+        return None
+
+    async def _durable(self, position: int) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((position, waiter))
+        durability = self.spec.store.durability
+        if durability == "always":  # a sync of its own for each write, not one for all that wait
+            self._take_sync(sync=True)
+        elif durability == "interval" and not self._interval:
+            self._interval = True
+            self._spawn(self._sync_later())
+        if not self._syncing:
+            self._syncing = True
+            self._spawn(self._sync_all())
+        await waiter
+
+    def _take_sync(self, *, sync: bool) -> None:
+        job = self._engine.next_sync(sync=sync)
+        if job is not None:
+            self._syncs.append((job, sync))
+
+    async def _sync_all(self) -> None:
+        """Run sync after sync while somebody waits. One at a time: the log is one file."""
+        try:
+            while self._waiting or self._syncs:
+                if not self._syncs:
+                    self._take_sync(sync=self.spec.store.durability != "interval")
+                job, sync = self._syncs.popleft()
+                await self._executor.run(partial(job.run, sync))
+                self._engine.finish_sync(job)
+                self._release()
+        except (EngineFailed, OSError) as error:
+            self._fail(f"its log could not be made durable: {error}")
+            while self._waiting:
+                _, waiter = self._waiting.popleft()
+                if not waiter.done():
+                    waiter.set_exception(EngineFailed(str(error)))
+        finally:
+            self._syncing = False
+
+    async def _sync_later(self) -> None:
+        """With durability "interval": sync what was written, a little later."""
+        await self._clock.sleep(self.spec.node.sync_interval_s)
+        self._interval = False
+        if self._stopped is None:
+            self._take_sync(sync=True)
+            if self._syncs and not self._syncing:
+                self._syncing = True
+                await self._sync_all()
+
+    def _release(self) -> None:
+        durable = self._engine.durable_position
+        still: list[tuple[int, asyncio.Future[None]]] = []
+        while self._waiting:
+            position, waiter = self._waiting.popleft()
+            if position > durable:
+                still.append((position, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._waiting.extend(still)
+
+    def _work(self) -> None:
+        """Start the flushes and compactions that are due."""
+        while (job := self._engine.next_job()) is not None:
+            self._spawn(self._run_job(job))
+
+    async def _run_job(self, job: Job) -> None:
+        try:
+            await self._executor.run(job.run)
+        except OSError as error:
+            # A full disk. Nothing is lost: the log has it. Meanwhile writes run into max_unflushed_bytes.
+            self._engine.abandon(job)
+            if not self._full:
+                logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
+            self._full = True
+            await self._clock.sleep(JOB_RETRY_S)
+        else:
+            self._full = False
+            try:
+                self._engine.finish(job)
+            except (EngineFailed, OSError) as error:
+                self._fail(f"a flush or compaction could not be installed: {error}")
+                return
+        if self._stopped is None:
+            self._work()
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _fail(self, cause: str) -> None:
+        if self._stopped is None:
+            self._stopped = cause
+            logger.error("store %s: node %s stops: %s", self.spec.store.name, self.spec.node_id, cause)
+            self._on_failure(cause)
+
+    def _stats(self) -> dict[str, Any]:
+        stats = self._engine.stats()
+        return {
+            "node_id": self.spec.node_id,
+            "incarnation": self.incarnation,
+            "complete": self._replica.complete,
+            "damage": [str(damage) for damage in self._engine.damaged],
+            "records": stats.memtable_records + stats.table_records,
+            "disk_bytes": stats.table_bytes + stats.memtable_bytes,
+            **msgspec.to_builtins(stats),
+        }

@@ -1,0 +1,161 @@
+"""A coordinator's view of the storage nodes: which run answers, who is slow, whom to ask first.
+
+One coordinator's suspicion steers its own traffic and nothing else; "down" is the cluster's verdict and comes from the
+supervisor. A suspected peer is asked last, and calls to it fail at once except for one probe at a time, so that a frozen
+node does not gather calls. Its first answer clears it.
+
+Every call names the incarnation it is meant for, every answer the one that gave it; what comes from a lower one than is
+known comes from a process that was given up, perhaps frozen and thawed, and is not believed (P6).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raykv.errors import CorruptData
+from raykv.ports import PeerDead, PeerFailure, PeerSilent
+from raykv.records import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from raykv.ports import Clock, Probe, Transport
+
+logger = logging.getLogger("raykv.coordinator")
+
+SUSPECT_DEAD_S = 0.1
+SUSPECT_SILENT_S = 1.0
+MAX_CALLS_PER_PEER = 2000
+HEDGE_FLOOR_S = 0.02
+HEDGE_CEILING_S = 0.5
+_QUANTILE = 0.95
+
+
+def node_address(node_id: str) -> str:
+    """Return the address by which the transport finds a storage node."""
+    return f"node/{node_id}"
+
+
+class PeerRefused(PeerFailure):
+    """The peer answered that it will not: certain that it did nothing. ``reason`` is NodeRefused's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class _Peer:
+    incarnation: int = 0
+    suspected_until_s: float = 0.0
+    down: str | None = None
+    calls: int = 0
+    probing: bool = False
+    usual_s: dict[tuple[str, int], float] = field(default_factory=dict)
+
+
+class Peers:
+    """Calls to storage nodes, with what was learned of each."""
+
+    def __init__(self, transport: Transport, clock: Clock, probe: Probe) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._probe = probe
+        self._peers: dict[str, _Peer] = {}
+
+    def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> None:
+        """Take the supervisor's news: a node that runs anew is no longer suspected."""
+        for node_id, incarnation in incarnations.items():
+            peer = self._peer(node_id)
+            if incarnation > peer.incarnation:
+                peer.incarnation = incarnation
+                peer.suspected_until_s = 0.0
+        for node_id, peer in self._peers.items():
+            peer.down = down.get(node_id)
+
+    def in_order(self, nodes: Sequence[str]) -> list[str]:
+        """Return ``nodes`` with the suspected and the down ones last; otherwise as given."""
+        now_s = self._clock.monotonic_s()
+        return sorted(nodes, key=lambda node_id: self._doubt(self._peer(node_id), now_s))
+
+    def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
+        """How long these nodes usually take at the most (95th percentile) for a request of this kind and size."""
+        size = items.bit_length()
+        usual_s = max((self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes), default=0.05)
+        return min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s))
+
+    async def call(self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float) -> f.NodeAnswerBody:
+        """Ask a node. Raises ``PeerRefused`` (did nothing), ``PeerSilent``, ``PeerDead`` (may have done it)."""
+        peer = self._peer(node_id)
+        if peer.calls >= MAX_CALLS_PER_PEER:
+            raise PeerRefused("overloaded", f"{MAX_CALLS_PER_PEER} calls to node {node_id} are under way")
+        suspected = self._doubt(peer, self._clock.monotonic_s()) > 0
+        if suspected and peer.probing:
+            raise PeerRefused("suspected", f"node {node_id} is not answering")
+        peer.probing = peer.probing or suspected
+        peer.calls += 1
+        started_s = self._clock.monotonic_s()
+        try:
+            answer = await self._call_incarnation(node_id, peer, body, timeout_s)
+        except PeerDead:
+            self._suspect(node_id, peer, SUSPECT_DEAD_S, "its process has ended")
+            raise
+        except PeerSilent:
+            self._suspect(node_id, peer, SUSPECT_SILENT_S, f"no answer within {timeout_s:.2g} s")
+            raise
+        finally:
+            peer.calls -= 1
+            if suspected:
+                peer.probing = False
+        peer.suspected_until_s = 0.0
+        self._note_latency(peer, type(body).__name__, items, self._clock.monotonic_s() - started_s)
+        return answer
+
+    async def _call_incarnation(
+        self, node_id: str, peer: _Peer, body: f.NodeRequestBody, timeout_s: float
+    ) -> f.NodeAnswerBody:
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        for _ in range(3):
+            remaining_s = deadline_s - self._clock.monotonic_s()
+            if remaining_s <= 0:
+                break
+            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body))
+            frame = await self._transport.call(node_address(node_id), request, remaining_s)
+            try:
+                answer = f.node_answers.decode(frame)
+            except CorruptData as error:
+                raise PeerRefused("corrupt", str(error)) from None
+            if answer.incarnation < peer.incarnation:
+                raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
+            peer.incarnation = answer.incarnation
+            if not isinstance(answer.body, f.NodeRefused):
+                return answer.body
+            if answer.body.reason != "moved":
+                raise PeerRefused(answer.body.reason, answer.body.message)
+        raise PeerSilent(f"node {node_id} did not settle on an incarnation")
+
+    def _peer(self, node_id: str) -> _Peer:
+        peer = self._peers.get(node_id)
+        if peer is None:
+            peer = self._peers[node_id] = _Peer()
+        return peer
+
+    @staticmethod
+    def _doubt(peer: _Peer, now_s: float) -> int:
+        return (2 if peer.down is not None else 0) + (1 if now_s < peer.suspected_until_s else 0)
+
+    def _suspect(self, node_id: str, peer: _Peer, seconds: float, cause: str) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= peer.suspected_until_s and peer.down is None:
+            self._probe.count("suspicions")
+            logger.warning("node %s suspected: %s", node_id, cause)
+        peer.suspected_until_s = now_s + seconds
+
+    def _note_latency(self, peer: _Peer, kind: str, items: int, taken_s: float) -> None:
+        """Move the estimate of the 95th percentile (stochastic approximation, Robbins & Monro 1951)."""
+        size = (kind, items.bit_length())
+        usual_s = peer.usual_s.get(size, taken_s * 2)
+        step_s = 0.1 * usual_s
+        peer.usual_s[size] = usual_s + (step_s * _QUANTILE if taken_s > usual_s else -step_s * (1 - _QUANTILE))

@@ -1,0 +1,233 @@
+"""Counting quorums: accumulators that are told what came and say what to do next.
+
+No clock, no network: ``coordinator`` fetches and waits, these decide. Each holds the items of one batch, since a batch
+is sent a request a node and yet each of its keys has a quorum of its own. Items are numbered as the caller gave them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from raykv.versions import covers, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Asks: TypeAlias = dict[str, list[int]]
+"""Node id -> the items to ask it for."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    order: Sequence[str]
+    asked: list[str]
+    failed: list[str] = field(default_factory=list)
+    answers: dict[str, bytes | None] = field(default_factory=dict)
+
+
+class ReadRound:
+    """Reads until each key has ``r`` complete answers (P9)."""
+
+    def __init__(self, orders: Sequence[Sequence[str]], r: int) -> None:
+        """``orders``: for each key its primaries, the one to ask first in front."""
+        self._r = r
+        self._items = [_Reading(order, []) for order in orders]
+        self._open = set(range(len(orders)))
+
+    @property
+    def open(self) -> bool:
+        """Whether a key still lacks answers."""
+        return bool(self._open)
+
+    def start(self) -> Asks:
+        """Ask the first r of each key."""
+        asks: Asks = {}
+        for index, item in enumerate(self._items):
+            for node_id in item.order[: self._r]:
+                self._ask(asks, index, item, node_id)
+        return asks
+
+    def answered(self, node_id: str, indexes: Sequence[int], records: Sequence[bytes | None]) -> None:
+        """Take a node's answer. What comes after the r-th answer is not needed and left out."""
+        for index, record in zip(indexes, records, strict=True):
+            if index in self._open:
+                item = self._items[index]
+                item.answers[node_id] = record
+                if len(item.answers) >= self._r:
+                    self._open.discard(index)
+
+    def failed(self, node_id: str, indexes: Sequence[int]) -> Asks:
+        """Take a failure (or "incomplete", which is no answer either); ask the next in order instead."""
+        asks: Asks = {}
+        for index in indexes:
+            if index in self._open:
+                item = self._items[index]
+                item.failed.append(node_id)
+                self._ask_next(asks, index, item)
+        return asks
+
+    def more(self) -> Asks:
+        """Time has passed: race those that are slow with the next in order; where all were asked, ask the failed."""
+        asks: Asks = {}
+        for index in sorted(self._open):
+            item = self._items[index]
+            if not self._ask_next(asks, index, item):
+                for node_id in dict.fromkeys(item.failed):
+                    asks.setdefault(node_id, []).append(index)
+                item.failed.clear()
+        return asks
+
+    def settled(self, index: int) -> bool:
+        """Whether the key has its r answers."""
+        return index not in self._open
+
+    def merged(self, index: int) -> bytes | None:
+        """Return what the answers make together."""
+        result: bytes | None = None
+        for record in self._items[index].answers.values():
+            if record is not None:
+                result = merge(result, record)
+        return result
+
+    def holders(self, index: int, record: bytes) -> list[str]:
+        """Return the nodes that answered with ``record`` or something newer."""
+        return [node_id for node_id, held in self._items[index].answers.items() if covers(held, record)]
+
+    def answers(self, index: int) -> list[str]:
+        """Return the nodes that answered."""
+        return list(self._items[index].answers)
+
+    def _ask_next(self, asks: Asks, index: int, item: _Reading) -> bool:
+        for node_id in item.order:
+            if node_id not in item.asked:
+                self._ask(asks, index, item, node_id)
+                return True
+        return False
+
+    @staticmethod
+    def _ask(asks: Asks, index: int, item: _Reading, node_id: str) -> None:
+        item.asked.append(node_id)
+        asks.setdefault(node_id, []).append(index)
+
+
+@dataclass(slots=True)
+class _Writing:
+    primaries: Sequence[str]
+    acks: list[str]
+    attempt: int = 0
+    newer: dict[str, int] = field(default_factory=dict)
+    retry: list[str] = field(default_factory=list)
+    maybe: bool = False
+    refusals: list[str] = field(default_factory=list)
+
+
+class WriteRound:
+    """Writes until each item has ``w`` durable acknowledgements (P7, P8)."""
+
+    def __init__(self, primaries: Sequence[Sequence[str]], w: int, *, newer_counts: bool = False) -> None:
+        """``primaries``: for each item, the nodes that are to hold it.
+
+        ``newer_counts``: a node that holds something newer is as good as one that took the record. True for read
+        repair, which only wants nobody behind; false for a client's write, which a newer record would shadow (P7).
+        """
+        self._w = w
+        self._newer_counts = newer_counts
+        self._items = [_Writing(nodes, []) for nodes in primaries]
+        self._open = set(range(len(primaries)))
+
+    @property
+    def open(self) -> bool:
+        """Whether an item still lacks acknowledgements."""
+        return bool(self._open)
+
+    def start(self, indexes: Iterable[int] | None = None) -> Asks:
+        """Send to every primary that has not acknowledged."""
+        asks: Asks = {}
+        for index in range(len(self._items)) if indexes is None else indexes:
+            item = self._items[index]
+            for node_id in item.primaries:
+                if node_id not in item.acks:
+                    asks.setdefault(node_id, []).append(index)
+        return asks
+
+    def already(self, index: int, nodes: Iterable[str]) -> None:
+        """Count nodes that are known to hold the record."""
+        for node_id in nodes:
+            self._ack(index, self._items[index], node_id)
+
+    def answered(self, node_id: str, attempts: Sequence[tuple[int, int]], newer: Sequence[int]) -> None:
+        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, else the newer time it holds."""
+        for (index, attempt), time in zip(attempts, newer, strict=True):
+            item = self._items[index]
+            if attempt != item.attempt:
+                continue  # an answer to an earlier stamp of this write says nothing of the present one
+            if time == 0 or self._newer_counts:
+                self._ack(index, item, node_id)
+            else:
+                item.newer[node_id] = time
+
+    def failed(self, node_id: str, attempts: Sequence[tuple[int, int]], refused: str | None) -> None:
+        """Take a failure. ``refused``: the reason, if it is certain that the node did nothing; None: it may have."""
+        for index, _ in attempts:
+            item = self._items[index]
+            item.retry.append(node_id)
+            if refused is None:
+                item.maybe = True
+            else:
+                item.refusals.append(refused)
+
+    def attempt(self, index: int) -> int:
+        """Return how often the item has been stamped anew."""
+        return self._items[index].attempt
+
+    def to_restamp(self) -> dict[int, int]:
+        """Return item -> the time to be stamped above, where newer records keep W from being met.
+
+        Not before W nodes have answered one way or the other: a lone replica with something newer does not hinder the
+        others, and if what it holds had been acknowledged, one of any W of them would hold it too (2W > N).
+        """
+        due: dict[int, int] = {}
+        for index in sorted(self._open):
+            item = self._items[index]
+            if item.newer and len(item.acks) + len(item.newer) >= self._w:
+                due[index] = max(item.newer.values())
+        return due
+
+    def restamped(self, index: int) -> None:
+        """Begin the item's next attempt: acknowledgements of the former stamp do not count for this one."""
+        item = self._items[index]
+        item.attempt += 1
+        item.maybe = item.maybe or bool(item.acks)
+        item.acks.clear()
+        item.newer.clear()
+        item.retry.clear()
+
+    def more(self) -> Asks:
+        """Time has passed: send again to those that failed, for the items that still lack acknowledgements."""
+        asks: Asks = {}
+        for index in sorted(self._open):
+            item = self._items[index]
+            for node_id in dict.fromkeys(item.retry):
+                asks.setdefault(node_id, []).append(index)
+            item.retry.clear()
+        return asks
+
+    def settled(self, index: int) -> bool:
+        """Whether the item has its w acknowledgements."""
+        return index not in self._open
+
+    def acks(self, index: int) -> list[str]:
+        """Return the nodes that hold the item durably, as far as they answered."""
+        return list(self._items[index].acks)
+
+    def untouched(self, index: int) -> list[str]:
+        """Return the reasons why nobody wrote anything, if that is certain; none if somebody did or may have."""
+        item = self._items[index]
+        return [] if item.acks or item.newer or item.maybe else item.refusals
+
+    def _ack(self, index: int, item: _Writing, node_id: str) -> None:
+        if node_id not in item.acks:
+            item.acks.append(node_id)
+            if len(item.acks) >= self._w:
+                self._open.discard(index)

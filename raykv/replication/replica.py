@@ -1,0 +1,191 @@
+"""What a node answers: plain functions over its storage engine.
+
+A handler runs to its end, so none sees another's half-done work. It returns the answer and the log position that the
+answer depends on; the shell (``node``) lets the answer out once the log is durable up to there (P3). That holds for
+reads too: a value that could still be lost with the power must not be seen, or a read repair would spread a write that
+its own node then forgets.
+
+A node that may lack something it acknowledged is *incomplete* (P1): it takes writes, but answers reads with
+``Incomplete``. "Absent" from it would be a lie: of v acknowledged by A and B, with A wiped and recreated, a read of
+{A, C} would find nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from raykv.errors import CorruptData
+from raykv.records import frames as f
+from raykv.records.keys import MAX_ENCODED_KEY_BYTES, STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
+from raykv.records.record import check, header_of, stamp_of, time_of
+from raykv.replication.cluster_state import decode_state
+from raykv.ring import partition_of_key
+from raykv.versions import ClockTooFarAhead, check_not_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.storage import Engine, NodeDirectory
+
+logger = logging.getLogger("raykv.replica")
+
+MAX_SCAN_ITEMS = 1000
+MAX_SCAN_BYTES = 1 << 20
+
+Answer = tuple[f.NodeAnswerBody, int]
+
+
+class Replica:
+    """One node's handlers. Shares the engine with the shell, which does the waiting and the long disk work."""
+
+    def __init__(self, engine: Engine, directory: NodeDirectory, partitions: int, wall_ms: Callable[[], int]) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._partitions = partitions
+        self._wall_ms = wall_ms
+        self._register = _Register(directory)
+        self._note_damage()
+        self._learn_drops()
+
+    def handle(self, body: f.NodeRequestBody) -> Answer:
+        """Answer one request. Never raises for what a peer sent or the disk holds; that comes back as an answer."""
+        try:
+            match body:
+                case f.Read():
+                    return self._read(body)
+                case f.Write():
+                    return self._write(body)
+                case f.Scan():
+                    return self._scan(body)
+                case f.ReadRegister():
+                    return self._register.read(), 0
+                case f.PromiseRegister():
+                    return self._register.promise(body), 0
+                case f.AcceptRegister():
+                    answer = self._register.accept(body)
+                    self._learn_drops()
+                    return answer, 0
+                case f.Ping() | f.Stop():
+                    return f.Pong(), 0
+        except CorruptData as error:
+            self._note_damage()
+            return f.NodeRefused("corrupt", str(error)), 0
+        except ClockTooFarAhead as error:
+            return f.NodeRefused("clock", str(error)), 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether this node may answer reads."""
+        return self._directory.identity.complete
+
+    def _storage_key(self, bucket_id: int, key: bytes) -> bytes:
+        if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
+            raise CorruptData(f"a peer sent a key of {len(key)} bytes")
+        return storage_prefix(partition_of_key(key, self._partitions), bucket_id) + key
+
+    def _read(self, request: f.Read) -> Answer:
+        if not self.complete:
+            return self._incomplete()
+        records: list[bytes | None] = []
+        position = 0
+        for key in request.keys:
+            found = self._engine.get(self._storage_key(request.bucket_id, key))
+            if found is None:
+                records.append(None)
+            else:
+                records.append(found.record)
+                position = max(position, found.position)
+        return f.ReadDone(records), position
+
+    def _write(self, request: f.Write) -> Answer:
+        if self._engine.overloaded:
+            return f.NodeRefused("overloaded", "the node's unflushed writes have reached their bound"), 0
+        now_ms = self._wall_ms()
+        for _, record in request.items:  # all are looked at before the first is kept
+            check(record)
+            check_not_ahead(time_of(record), now_ms)
+        newer: list[int] = []
+        position = 0
+        for key, record in request.items:
+            kept = self._engine.update(self._storage_key(request.bucket_id, key), record)
+            # A newer record shadows this write: it must not count as an acknowledgement (P7).
+            newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
+            position = max(position, kept.position)
+        return f.WriteDone(newer), position
+
+    def _scan(self, request: f.Scan) -> Answer:
+        if not self.complete:
+            return self._incomplete()
+        limit = max(1, min(request.limit, MAX_SCAN_ITEMS))
+        items: list[tuple[bytes, bytes]] = []
+        size_bytes = position = 0
+        runs = [self._scan_partition(request, partition) for partition in request.partitions]
+        for key, record, at in heapq.merge(*runs, key=itemgetter(0), reverse=request.reverse):
+            if len(items) >= limit or size_bytes >= MAX_SCAN_BYTES:
+                return f.ScanDone(items, items[-1][0]), position
+            kept = header_of(record) if request.keys_only else record
+            items.append((key, kept))
+            size_bytes += len(key) + len(kept)
+            position = max(position, at)
+        return f.ScanDone(items, None), position
+
+    def _scan_partition(self, request: f.Scan, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
+        prefix = storage_prefix(partition, request.bucket_id)
+        for key, found in self._engine.scan(prefix + request.start, prefix + request.end, reverse=request.reverse):
+            yield key[STORAGE_PREFIX_BYTES:], found.record, found.position
+
+    def _incomplete(self) -> Answer:
+        return f.Incomplete("this node may lack writes that it acknowledged, until its peers have made it whole"), 0
+
+    def _note_damage(self) -> None:
+        """Rot whose keys are known makes those keys unreadable here; of which keys are not known, the whole node."""
+        unknown = next((damage for damage in self._engine.damaged if damage.start is None), None)
+        if unknown is not None and self.complete:
+            self._directory.set_complete(False)
+            logger.error("node %s is incomplete from now on: %s", self._directory.identity.node_id, unknown)
+
+    def _learn_drops(self) -> None:
+        state = self._register.state()
+        if state is not None:
+            self._engine.drop = lambda key: state.dropped(storage_bucket(key))
+
+
+class _Register:
+    """A node's copy of the cluster's state, with what it promised (P5). The acceptor of Paxos, one value for ever."""
+
+    def __init__(self, directory: NodeDirectory) -> None:
+        self._directory = directory
+        data = directory.load_register()
+        kept = f.node_answers.decode(data).body if data is not None else None
+        self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
+
+    def state(self) -> ClusterState | None:
+        return None if self._kept.state is None else decode_state(self._kept.state)
+
+    def read(self) -> f.RegisterAnswer:
+        return self._kept
+
+    def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
+        kept = self._kept
+        if request.generation <= kept.promised:
+            return f.RegisterAnswer(False, kept.promised, kept.generation, kept.version, kept.state)
+        return self._keep(f.RegisterAnswer(True, request.generation, kept.generation, kept.version, kept.state))
+
+    def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
+        kept = self._kept
+        later = (request.generation, request.version) >= (kept.generation, kept.version)
+        if request.generation < kept.promised or not later:
+            return f.RegisterAnswer(False, kept.promised, kept.generation, kept.version, kept.state)
+        decode_state(request.state)  # nothing that cannot be read back is kept
+        return self._keep(
+            f.RegisterAnswer(True, request.generation, request.generation, request.version, request.state)
+        )
+
+    def _keep(self, answer: f.RegisterAnswer) -> f.RegisterAnswer:
+        self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, answer)))
+        self._kept = answer
+        return answer

@@ -1,0 +1,121 @@
+"""The cluster's state as one register on the nodes' disks (P5).
+
+It is Paxos for a single value that only its owner changes: the supervisor's *generation* is the ballot. A new supervisor
+asks a majority to promise its generation, takes the latest state among their answers, stores it under its own generation
+on a majority, and only then goes on. A supervisor of an earlier generation that still runs finds its writes refused.
+
+Why not "the state that a majority holds"? Epoch 7 stands on {1, 2, 3} of five; 1 and 3 die; of {2, 4, 5} a majority holds
+epoch 6, and a second epoch 7 would be made. The latest among a majority's answers is 7, since any two majorities meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.config import quorum
+from raykv.errors import CorruptData, StoreUnavailable
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.replication.cluster_state import ClusterState, decode_state, encode_state
+from raykv.replication.peers import node_address
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from raykv.ports import Transport
+
+CALL_TIMEOUT_S = 2.0
+
+
+class Superseded(Exception):
+    """A later generation was promised: another supervisor has taken over. Stop."""
+
+
+def latest(answers: Mapping[str, f.RegisterAnswer]) -> ClusterState | None:
+    """Return the latest state among the answers; None if none of them holds one."""
+    held = [answer for answer in answers.values() if answer.state is not None]
+    if not held:
+        return None
+    newest = max(held, key=lambda answer: (answer.generation, answer.version))
+    assert newest.state is not None
+    return decode_state(newest.state)
+
+
+def missing_for_majority(state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> list[str]:
+    """Return the members that have not answered, if those who have are no majority; else an empty list."""
+    members = [member.node_id for member in state.ring.members]
+    absent = [node_id for node_id in members if node_id not in answers]
+    return absent if len(members) - len(absent) < quorum(len(members)) else []
+
+
+class Register:
+    """The supervisor's side."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.state: ClusterState | None = None
+
+    async def read(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
+        """Ask these nodes for their copies; those that answer are in the result."""
+        return await self._ask(nodes, f.ReadRegister())
+
+    async def take_over(self, answers: Mapping[str, f.RegisterAnswer]) -> ClusterState:
+        """Become the owner of the state that ``answers`` (of a majority) hold.
+
+        Raises ``StoreUnavailable`` without a majority, ``Superseded`` if somebody else takes over at the same time.
+        """
+        state = latest(answers)
+        if state is None:
+            raise StoreUnavailable("no node holds a cluster state")
+        members = [member.node_id for member in state.ring.members]
+        generation = 1 + max([answer.promised for answer in answers.values()] + [state.generation])
+        promises = await self._ask(members, f.PromiseRegister(generation))
+        granted = {node_id: answer for node_id, answer in promises.items() if answer.granted}
+        if len(granted) < quorum(len(members)):
+            if len(promises) > len(granted):
+                raise Superseded(f"a generation above {generation} was promised")
+            raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
+        newest = latest(granted) or state
+        assert newest.ballot >= state.ballot, "a majority's promise hides no state that a majority read before"
+        await self.store(msgspec.structs.replace(newest, generation=generation))
+        assert self.state is not None
+        return self.state
+
+    async def store(self, state: ClusterState) -> None:
+        """Put ``state`` on a majority of its members; only then is it ``self.state``.
+
+        Raises ``StoreUnavailable`` (it may stand on a minority: the next to take over may find it) or ``Superseded``.
+        """
+        members = [member.node_id for member in state.ring.members]
+        answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
+        granted = [node_id for node_id, answer in answers.items() if answer.granted]
+        if len(granted) >= quorum(len(members)):
+            self.state = state
+            return
+        if any(answer.promised > state.generation for answer in answers.values()):
+            raise Superseded(f"generation {state.generation} is no longer the latest")
+        raise StoreUnavailable(
+            f"the cluster's state could not be changed: {len(granted)} of {len(members)} nodes hold it, a majority is needed"
+        )
+
+    async def bring_up_to_date(self, node_id: str) -> None:
+        """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again."""
+        if self.state is not None:
+            state = self.state
+            await self._ask([node_id], f.AcceptRegister(state.generation, state.version, encode_state(state)))
+
+    async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
+        frame = f.node_requests.encode(f.NodeRequest(0, body))
+
+        async def one(node_id: str) -> f.RegisterAnswer | None:
+            try:
+                answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S))
+            except (PeerFailure, CorruptData):
+                return None
+            return answer.body if isinstance(answer.body, f.RegisterAnswer) else None
+
+        given = await asyncio.gather(*(one(node_id) for node_id in nodes))
+        return {node_id: answer for node_id, answer in zip(nodes, given, strict=True) if answer is not None}

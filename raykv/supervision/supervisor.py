@@ -1,0 +1,400 @@
+"""The supervisor: brings the storage nodes up, watches them, brings them back, and keeps the cluster's state.
+
+For every node one task (``_tend``) waits until the node is lost, makes it down, starts it again on its directory, and
+tells the coordinators. A node is lost in one of two ways (P12): its process has ended, which Ray notices within a tenth
+of a second and which is proof; or it does not answer, and then a second reporter has to say so too, for the supervisor's
+own link may be what is broken. A node that is started again takes over its directory only once the former process is
+gone (P6): the launcher ends it and waits for the lock.
+
+One line is logged per change of state, with store, node and cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
+from raykv.ports import LaunchFailed, PeerFailure
+from raykv.records import frames as f
+from raykv.replication.cluster_state import (
+    DEFAULT_BUCKET,
+    BucketEntry,
+    ClusterState,
+    bucket_from_options,
+    check_same_bucket,
+    encode_state,
+)
+from raykv.replication.peers import node_address
+from raykv.ring import partition_warning
+from raykv.supervision.founding import Host, Plan, first_state
+from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.ports import Clock, Launched, Launcher, Transport
+
+logger = logging.getLogger("raykv.supervisor")
+
+PING_EVERY_S = 0.5
+PING_TIMEOUT_S = 1.0
+MISSES_BEFORE_SUSPICION = 2
+LAUNCH_TIMEOUT_S = 30.0
+LAUNCH_RETRY_CEILING_S = 5.0
+MAJORITY_TIMEOUT_S = 30.0
+STATUS_TIMEOUT_S = 1.0
+
+
+@dataclass(slots=True)
+class _Node:
+    state: str = "starting"
+    cause: str = ""
+    incarnation: int = 0
+    pid: int = 0
+    since_s: float = 0.0
+    restarts: int = 0
+    last_outage_s: float | None = None
+
+
+class Supervisor:
+    """One store's supervisor. ``start`` it once, then ``serve`` frames."""
+
+    def __init__(
+        self,
+        store_id: str,
+        plan: Plan,
+        hosts: Sequence[Host],
+        *,
+        transport: Transport,
+        clock: Clock,
+        launcher: Launcher,
+    ) -> None:
+        self._store_id = store_id
+        self._plan = plan
+        self._hosts = hosts
+        self._transport = transport
+        self._clock = clock
+        self._launcher = launcher
+        self._register = Register(transport)
+        self._nodes: dict[str, _Node] = {}
+        self._hosts_of: dict[str, str] = {}
+        self._sequence = 0
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def _name(self) -> str:
+        return self._plan.store.name
+
+    @property
+    def state(self) -> ClusterState:
+        """The cluster's state. Raises ``StoreUnavailable`` before a majority holds one."""
+        if self._register.state is None:
+            raise StoreUnavailable(f"store {self._name!r} is starting")
+        return self._register.state
+
+    # ---- start and stop ----
+
+    async def start(self) -> ClusterState:
+        """Found the store, or bring back the one whose directories are here; then watch it.
+
+        Raises ``InvalidOption`` (a directory cannot be used), ``StoreUnavailable`` (no majority of the nodes came up).
+        """
+        found = await self._launcher.directories()
+        await self._bring_up(found, fresh=False)
+        answers = await self._register.read(found)
+        if latest(answers) is None:
+            # Nothing was ever handed out from these directories: a first start that did not come to its end.
+            await self._found(found)
+        else:
+            await self._recover(answers)
+        for member in self.state.ring.members:
+            self._spawn(self._tend(member.node_id))
+        await self._publish()
+        logger.info(
+            "store %s: serving with %d nodes, %d partitions, %d copies (generation %d)",
+            self._name, len(self.state.ring.members), self.state.ring.partitions, self.state.ring.copies,
+            self.state.generation,
+        )  # fmt: skip
+        return self.state
+
+    async def stop(self) -> None:
+        """Stop watching and close every node cleanly. Nodes that do not answer are left to the caller."""
+        for task in self._tasks:
+            task.cancel()
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
+
+        async def one(node_id: str) -> None:
+            try:
+                await self._transport.call(node_address(node_id), frame, 10.0)
+            except PeerFailure as failure:
+                logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, failure)
+
+        await asyncio.gather(*(one(node_id) for node_id in self._nodes))
+        logger.info("store %s: stopped", self._name)
+
+    async def _found(self, found: Sequence[str]) -> None:
+        plan = self._plan
+        if plan.nodes < plan.store.copies:
+            raise NotEnoughNodes(f"n={plan.store.copies} copies need as many nodes; nodes={plan.nodes}")
+        state = first_state(plan, self._store_id, self._hosts)
+        if (warning := partition_warning(state.ring.members, state.ring.partitions)) is not None:
+            logger.warning("store %s: %s", self._name, warning)
+        self._hosts_of = {member.node_id: member.host for member in state.ring.members}
+        new = [member.node_id for member in state.ring.members if member.node_id not in found]
+        await self._bring_up(new, fresh=True)
+        await self._register.store(state)
+
+    async def _recover(self, answers: dict[str, f.RegisterAnswer]) -> None:
+        state = latest(answers)
+        assert state is not None
+        if state.store_id != self._store_id:
+            raise InvalidOption(f"the directories hold another store ({state.config.name!r})")
+        self._hosts_of = {member.node_id: member.host for member in state.ring.members}
+        elsewhere = [member.node_id for member in state.ring.members if member.node_id not in self._nodes]
+        if elsewhere:
+            logger.warning(
+                "store %s: no directory of %s here; started on their hosts", self._name, ", ".join(elsewhere)
+            )
+            await self._bring_up(elsewhere, fresh=False)
+        deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
+        while missing := missing_for_majority(state, answers):
+            if self._clock.monotonic_s() > deadline_s:
+                raise StoreUnavailable(
+                    f"only a minority of the nodes came up; missing: {', '.join(missing)}", missing=missing
+                )
+            await self._clock.sleep(PING_EVERY_S)
+            answers = await self._register.read([member.node_id for member in state.ring.members])
+            state = latest(answers) or state
+        await self._register.take_over(answers)
+
+    async def _bring_up(self, nodes: Sequence[str], *, fresh: bool) -> None:
+        """Start these nodes, or adopt those that run already. A directory that cannot be used ends the start."""
+
+        async def one(node_id: str) -> None:
+            node = self._nodes.setdefault(node_id, _Node(since_s=self._clock.monotonic_s()))
+            incarnation = await self._ping(node_id)
+            if incarnation is not None:
+                node.state, node.incarnation = "up", incarnation
+                return
+            self._up(node_id, await self._launch(node_id, fresh=fresh, take_over=False))
+
+        results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
+        for node_id, result in zip(nodes, results, strict=True):
+            if isinstance(result, LaunchFailed):
+                if result.kind in {"in use", "foreign", "unusable"}:
+                    raise InvalidOption(f"node {node_id} cannot use its directory: {result}")
+                self._down(node_id, str(result))
+            elif isinstance(result, BaseException):
+                raise result
+
+    # ---- watching ----
+
+    async def _tend(self, node_id: str) -> None:
+        """Keep one node up, for ever."""
+        node = self._nodes[node_id]
+        while True:
+            if node.state == "up":
+                cause = await self._until_lost(node_id)
+                self._down(node_id, cause)
+                await self._publish()
+            await self._bring_back(node_id)
+            await self._register.bring_up_to_date(node_id)
+            await self._publish()
+
+    async def _until_lost(self, node_id: str) -> str:
+        """Wait until the node's process has ended, or two reporters agree that it does not answer."""
+        ended = asyncio.ensure_future(self._launcher.ended(node_id))
+        silent = asyncio.ensure_future(self._until_silent(node_id))
+        try:
+            done, _ = await asyncio.wait({ended, silent}, return_when=asyncio.FIRST_COMPLETED)
+            return ended.result() if ended in done else silent.result()
+        finally:
+            ended.cancel()
+            silent.cancel()
+
+    async def _until_silent(self, node_id: str) -> str:
+        misses = 0
+        while True:
+            await self._clock.sleep(PING_EVERY_S)
+            misses = 0 if await self._ping(node_id) is not None else misses + 1
+            if misses == MISSES_BEFORE_SUSPICION:
+                logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
+            if misses >= MISSES_BEFORE_SUSPICION and not await self._second_reaches(node_id):
+                return f"it does not answer: {misses} pings of the supervisor and one of a coordinator went unanswered"
+
+    async def _ping(self, node_id: str) -> int | None:
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+        try:
+            answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, PING_TIMEOUT_S))
+        except (PeerFailure, CorruptData):
+            return None
+        return answer.incarnation if isinstance(answer.body, f.Pong) else None
+
+    async def _second_reaches(self, node_id: str) -> bool:
+        """Ask a coordinator for the second opinion. No opinion is no second reporter."""
+        frame = f.coordinator_requests.encode(f.Reach(node_id, PING_TIMEOUT_S))
+        try:
+            answer = f.coordinator_answers.decode(await self._transport.call("coordinator", frame, PING_TIMEOUT_S * 2))
+        except (PeerFailure, CorruptData):
+            return True
+        return not (isinstance(answer, f.Told) and answer.data is False)
+
+    async def _bring_back(self, node_id: str) -> None:
+        """Start a lost node again, for as long as it takes."""
+        node = self._nodes[node_id]
+        delay_s = 0.1
+        while node.state != "up":
+            try:
+                launched = await self._launch(node_id, fresh=False, take_over=True)
+            except LaunchFailed as failure:
+                if node.cause != str(failure):
+                    node.cause = str(failure)
+                    logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)
+                await self._clock.sleep(delay_s)
+                delay_s = min(2 * delay_s, LAUNCH_RETRY_CEILING_S)
+            else:
+                node.restarts += 1
+                self._up(node_id, launched)
+
+    async def _launch(self, node_id: str, *, fresh: bool, take_over: bool) -> Launched:
+        return await self._launcher.launch(
+            node_id, self._hosts_of.get(node_id, ""), fresh=fresh, take_over=take_over, timeout_s=LAUNCH_TIMEOUT_S
+        )
+
+    def _up(self, node_id: str, launched: Launched) -> None:
+        node, now_s = self._nodes[node_id], self._clock.monotonic_s()
+        if node.state == "down":
+            node.last_outage_s = now_s - node.since_s
+        node.state, node.cause, node.since_s = "up", "", now_s
+        node.incarnation, node.pid = launched.incarnation, launched.pid
+        logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
+
+    def _down(self, node_id: str, cause: str) -> None:
+        node = self._nodes[node_id]
+        node.state, node.cause, node.since_s = "down", cause, self._clock.monotonic_s()
+        logger.warning("store %s: node %s down: %s", self._name, node_id, cause)
+
+    # ---- the cluster's state ----
+
+    def news(self) -> f.Publish:
+        """Return what coordinators need to know."""
+        down = {node_id: node.cause for node_id, node in self._nodes.items() if node.state != "up"}
+        incarnations = {node_id: node.incarnation for node_id, node in self._nodes.items()}
+        return f.Publish(self._sequence, encode_state(self.state), down, incarnations)
+
+    async def _publish(self) -> None:
+        """Tell the coordinator. One that is away asks for itself when it is back."""
+        self._sequence += 1
+        try:
+            await self._transport.call("coordinator", f.coordinator_requests.encode(self.news()), PING_TIMEOUT_S)
+        except PeerFailure as failure:
+            logger.debug("store %s: the coordinator was not told: %s", self._name, failure)
+
+    async def open_bucket(self, name: str, options: dict[str, Any]) -> BucketEntry:
+        """Return the bucket, created with these options if there is none."""
+        async with self._changing:
+            entry = self.state.bucket(name)
+            if entry is not None:
+                check_same_bucket(entry.config, options)
+                return entry
+            await self._change(self.state.with_bucket(bucket_from_options(name, options, self.state.ring.copies)))
+            created = self.state.bucket(name)
+            assert created is not None
+            logger.info("store %s: bucket %r created: %s", self._name, name, created.config)
+            return created
+
+    async def drop_bucket(self, name: str) -> bool:
+        """Drop the bucket; False if there is none."""
+        if name == DEFAULT_BUCKET:
+            raise InvalidOption(f"the bucket {DEFAULT_BUCKET!r} is part of the store and cannot be dropped")
+        async with self._changing:
+            if self.state.bucket(name) is None:
+                return False
+            await self._change(self.state.without_bucket(name))
+            logger.info("store %s: bucket %r dropped", self._name, name)
+            return True
+
+    async def _change(self, state: ClusterState) -> None:
+        await self._register.store(state)
+        await self._publish()
+
+    # ---- answering ----
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer one request frame."""
+        try:
+            answer = await self._answer(f.supervisor_requests.decode(frame))
+        except Superseded as error:
+            answer = f.Refused(f.Failed.of(StoreUnavailable(f"this supervisor was replaced: {error}")))
+        except RaykvError as error:
+            answer = f.Refused(f.Failed.of(error))
+        return f.supervisor_answers.encode(answer)
+
+    async def _answer(self, request: f.SupervisorRequest) -> f.SupervisorAnswer:
+        match request:
+            case f.GetNews():
+                return self.news()
+            case f.OpenBucket():
+                entry = await self.open_bucket(request.name, request.options)
+                return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
+            case f.DropBucket():
+                return f.Told(await self.drop_bucket(request.name))
+            case f.Tell():
+                return f.Told(await self.status())
+
+    async def status(self) -> dict[str, Any]:
+        """Return the store as plain data: settings, nodes with their state and figures."""
+        state = self.state
+        stats = dict(zip(self._nodes, await asyncio.gather(*map(self._stats, self._nodes)), strict=True))
+        now_s = self._clock.monotonic_s()
+        return {
+            "name": self._name,
+            "store_id": self._store_id,
+            "generation": state.generation,
+            "version": state.version,
+            "ring_epoch": state.ring.epoch,
+            "config": msgspec.to_builtins(state.config),
+            "buckets": [entry.config.name for entry in state.buckets],
+            "nodes": [
+                {
+                    "node_id": member.node_id,
+                    "state": self._nodes[member.node_id].state,
+                    "cause": self._nodes[member.node_id].cause,
+                    "for_s": round(now_s - self._nodes[member.node_id].since_s, 1),
+                    "incarnation": self._nodes[member.node_id].incarnation,
+                    "pid": self._nodes[member.node_id].pid,
+                    "restarts": self._nodes[member.node_id].restarts,
+                    "last_outage_s": self._nodes[member.node_id].last_outage_s,
+                    "host": member.host,
+                    "zone": member.zone,
+                    "weight": member.weight,
+                    "partitions": len(state.ring.partitions_of(member.node_id)),
+                    "storage": stats[member.node_id],
+                }
+                for member in state.ring.members
+            ],
+        }
+
+    async def _stats(self, node_id: str) -> dict[str, Any] | None:
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(with_stats=True)))
+        try:
+            answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, STATUS_TIMEOUT_S))
+        except (PeerFailure, CorruptData):
+            return None
+        return answer.body.stats if isinstance(answer.body, f.Pong) else None
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("store %s: the supervisor lost a task: %r", self._name, task.exception())
