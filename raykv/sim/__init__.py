@@ -1,0 +1,1 @@
+"""THE OTHER WORLD: virtual clock, lossy network, lying disk, nemesis, history checkers."""

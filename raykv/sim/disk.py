@@ -1,0 +1,356 @@
+"""A disk in memory that forgets what was not synced, fills up, fails and rots.
+
+``SimDisk`` is a ``FileSystem``. Beside what a running process sees it keeps what is *safe*: for each file the length that
+was synced (files only grow at the end), for each directory the names as of its last ``sync_directory`` and the changes
+made to them since. ``crash`` returns the disk that the next process finds:
+
+* ``keep``: all that was written is there, synced or not. What a crash of the process alone leaves.
+* ``drop``: nothing is there that was not synced.
+* ``random``: anything a real disk may do. Of the unsynced end of a file: all, nothing, a part, a part followed by zeros
+  or noise, or all with a hole. Of the unsynced changes of names: any subset, in order; a rename happens or not, as one.
+
+Faults: ``space_bytes`` left before ENOSPC (which shows first as a short write), ``fail`` (the n-th operation of a kind on
+a path raises), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk or syncs it; a test
+that raises there crashes the process at that point. ``trace`` lists those operations.
+
+Simplifications: directories are safe once made, as the port promises, and truncation is, as the port promises. Locks end
+with the process. Deterministic: the only randomness is the generator handed to ``crash``.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+CrashMode: TypeAlias = Literal["keep", "drop", "random"]
+_Change: TypeAlias = "dict[str, _Inode | None]"
+"""What one operation did to names, as one: path to file, or to nothing."""
+
+_PAGE_BYTES = 4096
+
+
+class _Inode:
+    __slots__ = ("data", "synced")
+
+    def __init__(self, data: bytes = b"", synced: int = 0) -> None:
+        self.data = bytearray(data)
+        self.synced = synced
+
+
+class _Fault:
+    def __init__(self, operation: str, part: str, after: int, error: int) -> None:
+        self.operation = operation
+        self.part = part
+        self.after = after
+        self.error = error
+
+
+def _directory_of(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+class SimDisk:
+    """One host's disk. All paths of a disk share one name space."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, _Inode] = {}
+        self._safe_names: dict[str, _Inode] = {}
+        self._changes: list[_Change] = []
+        self._directories: set[str] = {"", "/", "."}
+        self._locks: dict[str, SimLock] = {}
+        self._faults: list[_Fault] = []
+        self.space_bytes: int | None = None
+        """Bytes that can still be appended, over all files; None: no end."""
+        self.on_operation: Callable[[str, str], None] | None = None
+        """Called with (operation, path) before each of append, create, rename, sync, sync_directory, truncate, unlink."""
+        self.trace: list[tuple[str, str]] = []
+
+    # ---- the port ----------------------------------------------------------------------------------------------
+
+    def create(self, path: str) -> SimAppendFile:
+        """Create a new file."""
+        self.operation("create", path)
+        self._check_directory(path)
+        if path in self._names or path in self._directories:
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+        inode = _Inode()
+        self._change({path: inode})
+        return SimAppendFile(self, path, inode)
+
+    def open_read(self, path: str) -> SimReadFile:
+        """Open a file for reading."""
+        return SimReadFile(self, path, self._inode(path))
+
+    def read_file(self, path: str, max_bytes: int) -> bytes:
+        """Return the whole file."""
+        file = self.open_read(path)
+        if file.size() > max_bytes:
+            raise OSError(errno.EFBIG, f"{file.size()} bytes; at most {max_bytes} are read", path)
+        return file.pread(0, file.size())
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename; not across directories."""
+        self.operation("rename", target)
+        assert _directory_of(source) == _directory_of(target), "a rename across directories is not simulated"
+        self._change({source: None, target: self._inode(source)})
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; whoever has it open goes on reading it."""
+        self.operation("unlink", path)
+        self._inode(path)
+        self._change({path: None})
+
+    def truncate(self, path: str, length: int) -> None:
+        """Cut the file (or extend it with zeros) and sync it."""
+        self.operation("truncate", path)
+        inode = self._inode(path)
+        del inode.data[length:]
+        inode.data += bytes(length - len(inode.data))
+        inode.synced = length
+
+    def make_directories(self, path: str) -> None:
+        """Make the directory and its parents, safe at once."""
+        at = path
+        while at and at not in self._directories:
+            if at in self._names:
+                raise FileExistsError(errno.EEXIST, "File exists", at)
+            self._directories.add(at)
+            at = _directory_of(at)
+
+    def list_directory(self, path: str) -> list[str]:
+        """Names in the directory, sorted."""
+        if path not in self._directories:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        entries = [*self._names, *self._directories]
+        return sorted(entry[len(path) + 1 :] for entry in entries if entry and _directory_of(entry) == path)
+
+    def sync_directory(self, path: str) -> None:
+        """Make the changes to names in the directory safe."""
+        self.operation("sync_directory", path)
+        if path not in self._directories:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        waiting = []
+        for change in self._changes:
+            if _directory_of(next(iter(change))) == path:
+                _apply(self._safe_names, change)
+            else:
+                waiting.append(change)
+        self._changes = waiting
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory of that name."""
+        return path in self._names or path in self._directories
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory and all below it, safe at once."""
+        for names in (self._names, self._safe_names):
+            for name in [name for name in names if name.startswith(path + "/")]:
+                del names[name]
+        self._changes = [change for change in self._changes if not next(iter(change)).startswith(path + "/")]
+        self._directories = {name for name in self._directories if name != path and not name.startswith(path + "/")}
+
+    def lock(self, path: str, note: bytes = b"") -> SimLock:
+        """Take the lock on ``path``."""
+        if path in self._locks:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable", path)
+        self._check_directory(path)
+        inode = self._names.get(path)
+        if inode is None:
+            inode = _Inode()
+            self._change({path: inode})
+        inode.data[:] = note
+        lock = SimLock(self._locks, path)
+        self._locks[path] = lock
+        return lock
+
+    # ---- the lying ---------------------------------------------------------------------------------------------
+
+    def crash(self, rng: random.Random, mode: CrashMode = "random") -> SimDisk:
+        """Return the disk after a crash now. This one is not touched: what still runs on it writes into the void."""
+        disk = SimDisk()
+        disk._directories = set(self._directories)
+        names = dict(self._names) if mode == "keep" else dict(self._safe_names)
+        if mode == "random":
+            for change in self._changes:
+                if rng.random() < 0.5:
+                    _apply(names, change)
+        copies: dict[int, _Inode] = {}
+        for path, inode in sorted(names.items()):
+            if id(inode) not in copies:
+                data = _after_crash(inode, rng, mode)
+                copies[id(inode)] = _Inode(data, len(data))
+            disk._names[path] = copies[id(inode)]
+        if mode == "keep":
+            # Only the process died: what it had not synced may still be lost when the host dies next.
+            for inode in self._names.values():
+                copies[id(inode)].synced = inode.synced
+            known = {id(inode) for inode in self._names.values()}
+            disk._safe_names = {
+                path: copies[id(inode)]
+                if id(inode) in known
+                else _Inode(bytes(inode.data[: inode.synced]), inode.synced)
+                for path, inode in self._safe_names.items()
+            }
+            disk._changes = _difference(disk._safe_names, disk._names)
+        else:
+            disk._safe_names = dict(disk._names)
+        return disk
+
+    def fail(self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO) -> None:
+        """Let one ``operation`` (also ``pread``) on a path containing ``part`` fail, after so many that succeed."""
+        self._faults.append(_Fault(operation, part, after, error))
+
+    def flip_bit(self, path: str, offset: int, bit: int = 0) -> None:
+        """Rot: turn one bit over, in what was synced or not."""
+        self._inode(path).data[offset] ^= 1 << bit
+
+    def size(self, path: str) -> int:
+        """Length of a file."""
+        return len(self._inode(path).data)
+
+    def synced_size(self, path: str) -> int:
+        """How much of a file is safe."""
+        return self._inode(path).synced
+
+    def operation(self, operation: str, path: str) -> None:
+        """Tell the test, then fail if a fault says so. For the files of this disk."""
+        if operation != "pread":
+            if self.on_operation is not None:
+                self.on_operation(operation, path)
+            self.trace.append((operation, path))
+        for fault in self._faults:
+            if fault.operation == operation and fault.part in path:
+                fault.after -= 1
+                if fault.after < 0:
+                    self._faults.remove(fault)
+                    raise OSError(fault.error, "injected", path)
+
+    def _inode(self, path: str) -> _Inode:
+        inode = self._names.get(path)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return inode
+
+    def _check_directory(self, path: str) -> None:
+        if _directory_of(path) not in self._directories:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    def _change(self, change: _Change) -> None:
+        _apply(self._names, change)
+        self._changes.append(change)
+
+
+def _apply(names: dict[str, _Inode], change: _Change) -> None:
+    for path, inode in change.items():
+        if inode is None:
+            names.pop(path, None)
+        else:
+            names[path] = inode
+
+
+def _difference(old: dict[str, _Inode], new: dict[str, _Inode]) -> list[_Change]:
+    """Return the changes that lead from ``old`` to ``new``, one a path."""
+    paths = sorted({*old, *new})
+    return [{path: new.get(path)} for path in paths if old.get(path) is not new.get(path)]
+
+
+def _after_crash(inode: _Inode, rng: random.Random, mode: CrashMode) -> bytes:
+    data = bytes(inode.data)
+    safe, unsafe = data[: inode.synced], data[inode.synced :]
+    if mode == "keep" or not unsafe:
+        return data
+    if mode == "drop":
+        return safe
+    fate = rng.choice(("all", "nothing", "part", "zeros", "noise", "hole"))
+    cut = rng.randrange(len(unsafe))
+    if fate == "all":
+        return data
+    if fate == "nothing":
+        return safe
+    if fate == "part":
+        return safe + unsafe[:cut]
+    if fate == "zeros":
+        return safe + unsafe[:cut] + bytes(len(unsafe) - cut)
+    if fate == "noise":
+        return safe + unsafe[:cut] + rng.randbytes(len(unsafe) - cut)
+    hole = min(rng.choice((1, 16, 512, _PAGE_BYTES)), len(unsafe) - cut)
+    return safe + unsafe[:cut] + bytes(hole) + unsafe[cut + hole :]
+
+
+class SimAppendFile:
+    """A file of a ``SimDisk`` open for appending."""
+
+    def __init__(self, disk: SimDisk, path: str, inode: _Inode) -> None:
+        self._disk = disk
+        self._path = path
+        self._inode = inode
+        self._open = True
+
+    def append(self, data: bytes) -> None:
+        """Append, as far as there is space."""
+        self._check()
+        self._disk.operation("append", self._path)
+        space = self._disk.space_bytes
+        if space is not None:
+            if len(data) > space:
+                self._inode.data += data[:space]
+                self._disk.space_bytes = 0
+                raise OSError(errno.ENOSPC, "No space left on device", self._path)
+            self._disk.space_bytes = space - len(data)
+        self._inode.data += data
+
+    def sync(self) -> None:
+        """Make it safe. When it fails, what was not safe stays so for ever, whatever is synced later."""
+        self._check()
+        self._disk.operation("sync", self._path)
+        self._inode.synced = len(self._inode.data)
+
+    def close(self) -> None:
+        """Close."""
+        self._open = False
+
+    def _check(self) -> None:
+        if not self._open:
+            raise OSError(errno.EBADF, "Bad file descriptor", self._path)
+
+
+class SimReadFile:
+    """A file of a ``SimDisk`` open for reading."""
+
+    def __init__(self, disk: SimDisk, path: str, inode: _Inode) -> None:
+        self._disk = disk
+        self._path = path
+        self._inode = inode
+        self._open = True
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Read at an offset."""
+        if not self._open:
+            raise OSError(errno.EBADF, "Bad file descriptor", self._path)
+        self._disk.operation("pread", self._path)
+        return bytes(self._inode.data[offset : offset + length])
+
+    def size(self) -> int:
+        """Size in bytes."""
+        return len(self._inode.data)
+
+    def close(self) -> None:
+        """Close."""
+        self._open = False
+
+
+class SimLock:
+    """A lock held on a path of a ``SimDisk``."""
+
+    def __init__(self, held: dict[str, SimLock], path: str) -> None:
+        self._held = held
+        self._path = path
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._held.get(self._path) is self:
+            del self._held[self._path]

@@ -1,0 +1,21 @@
+"""HOW a node keeps bytes: a log-structured store for one node, over the ``FileSystem`` port.
+
+Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``sstable``, ``merge``, ``wal`` and ``replay``, ``manifest``,
+``compaction``, then ``engine``, which ties them together, with ``jobs`` and ``recovery`` at its sides. ``directory`` is
+the node's directory around it: the lock, who the node is, and its copy of the cluster's state.
+
+Records are opaque bytes here. How two records of a key merge is a function handed in.
+"""
+
+from raykv.storage.damage import Damage, EngineFailed
+from raykv.storage.directory import DirectoryForeign, DirectoryInUse, Identity, NodeDirectory, read_identity
+from raykv.storage.engine import Engine, EngineStats, Merge
+from raykv.storage.jobs import Job
+from raykv.storage.memtable import Found
+from raykv.storage.wal import SyncJob
+
+__all__ = [
+    "Engine", "EngineStats", "Found", "Merge", "SyncJob", "Job",
+    "Damage", "EngineFailed",
+    "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign",
+]  # fmt: skip

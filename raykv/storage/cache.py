@@ -1,0 +1,72 @@
+"""The node's hot data: decoded blocks, the least recently used go first.
+
+Bounded in bytes (an estimate of what the decoded block occupies, not of its size on disk). Keyed by table and block;
+tables are immutable, so an entry never goes stale, it is only dropped when its table is.
+
+Omitted: admission policy (a long scan does push out hot blocks; compaction reads past the cache). One thread only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeAlias
+
+Block: TypeAlias = tuple[list[bytes], list[bytes]]
+"""Keys, sorted, and their records."""
+
+OBJECT_BYTES = 33 + 8
+"""What CPython adds to a bytes object in a list."""
+
+
+def first_name(table: int) -> int:
+    """Return the name of a table's first block; that of block i is i more. Tables have less than 2**32 blocks."""
+    return table << 32
+
+
+class BlockCache:
+    """An LRU map of block names (``first_name``) to blocks. All operations O(1)."""
+
+    __slots__ = ("_blocks", "_capacity_bytes", "_touch", "hits", "misses", "used_bytes")
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._blocks: OrderedDict[int, tuple[Block, int]] = OrderedDict()
+        self._touch = self._blocks.move_to_end
+        self.used_bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def get(self, name: int) -> Block | None:
+        """Return the block and make it the most recently used, or None."""
+        entry = self._blocks.get(name)
+        if entry is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._touch(name)
+        return entry[0]
+
+    def put(self, name: int, block: Block, raw_bytes: int) -> None:
+        """Keep the block, decoded from ``raw_bytes``; push out the oldest until it fits. Too big a block is not kept."""
+        size = raw_bytes + 2 * OBJECT_BYTES * len(block[0]) + 200
+        if size > self._capacity_bytes:
+            return
+        old = self._blocks.pop(name, None)
+        if old is not None:
+            self.used_bytes -= old[1]
+        self._blocks[name] = block, size
+        self.used_bytes += size
+        while self.used_bytes > self._capacity_bytes:
+            _, (_, freed) = self._blocks.popitem(last=False)
+            self.used_bytes -= freed
+        assert self.used_bytes >= 0
+
+    def discard_table(self, table: int, blocks: int) -> None:
+        """Forget all blocks of a table that is no more. O(blocks of the table)."""
+        for index in range(blocks):
+            entry = self._blocks.pop(first_name(table) + index, None)
+            if entry is not None:
+                self.used_bytes -= entry[1]

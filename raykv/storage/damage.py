@@ -1,0 +1,69 @@
+"""What can go wrong with kept bytes, as data and as errors.
+
+*Damage* is bit rot: bytes that were once safely on disk and no longer are what they were. It is never an accident to be
+passed over: a node that has damage may lack something it acknowledged, so it must be treated as incomplete for the
+damaged keys (for all its keys where the range is not known) until its peers have given them back. It stays in the
+manifest until ``Engine.heal`` says that this has happened; a compaction does not launder it.
+
+A torn tail of the log is not damage: nobody was told that those bytes were safe. Nor is a failing log: that ends the
+engine (``EngineFailed``), because after a failed fsync nobody knows which bytes are on the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from raykv.errors import RaykvError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+logger = logging.getLogger("raykv.storage")
+
+RotHandler: TypeAlias = "Callable[[BlockRotten], None]"
+
+
+class EngineFailed(RaykvError):
+    """The log could not be written or synced. The engine answers nothing from then on: close it and recover."""
+
+
+class Damage(msgspec.Struct, frozen=True, array_like=True):
+    """One rotten place: ``offset`` in ``file``, and the keys ``[start, end)`` that were there; None where not known."""
+
+    file: str
+    offset: int
+    start: bytes | None
+    end: bytes | None
+    reason: str
+
+    def __str__(self) -> str:
+        keys = "keys not known" if self.start is None else f"keys {self.start!r} to {self.end!r}"
+        return f"{self.file} at {self.offset}: {self.reason} ({keys})"
+
+    def same_place(self, other: Damage) -> bool:
+        """Whether both tell of the same bytes."""
+        return self.file == other.file and self.offset == other.offset
+
+
+class BlockRotten(Exception):  # not a RaykvError: it never leaves this package
+    """A table's block, index or footer fails its checksum, or cannot be read."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(str(damage))
+        self.damage = damage
+
+
+def damaged_ranges(damages: Iterable[Damage]) -> list[tuple[bytes, bytes | None]]:
+    """Return the known key ranges ``[start, end)`` of the damages, sorted."""
+    return sorted(
+        ((damage.start, damage.end) for damage in damages if damage.start is not None),
+        key=lambda pair: (pair[0], pair[1] is None, pair[1] or b""),
+    )
+
+
+def report(damage: Damage) -> None:
+    """Log the damage: one line."""
+    logger.error("bit rot in %s", damage)

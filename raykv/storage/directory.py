@@ -1,0 +1,210 @@
+"""A node's directory: one process holds it, and it remembers whose it is (P6).
+
+``lock``      held for as long as the node lives; its content is a note on the holder
+``identity``  store, node, *life*, incarnation, and two promises: *clean* and *complete*
+``register``  the node's copy of the cluster's state
+
+A *life* is drawn at random when the directory is made: a node that was replaced and joins again with an empty directory
+has another life, though the same id. The *incarnation* grows by one, durably, with every opening, before anything
+else is done; so two runs of a node never bear the same number, unless the directory was copied back, which the peers
+notice. ``clean`` is set by a clean stop and taken away, durably, by the next opening: what was found is in ``previous``.
+``complete`` is this directory's own opinion on whether it holds all that it acknowledged (P1).
+
+The identity is written before any data is, so data without an identity is a directory that somebody has tampered with,
+and is refused. Omitted: moving and copying directories (``Engine`` has no part in it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.errors import CorruptData, PairTooLarge, RaykvError
+from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, write_blob
+
+if TYPE_CHECKING:
+    import random as random_module
+
+    from raykv.ports import FileLock, FileSystem
+
+LOCK_NAME = "lock"
+IDENTITY_NAME = "identity"
+REGISTER_NAME = "register"
+_IDENTITY_MAGIC = b"RAYKVIDN"
+_REGISTER_MAGIC = b"RAYKVREG"
+VERSION = 1
+MAX_IDENTITY_BYTES = 16 << 10
+MAX_REGISTER_BYTES = 16 << 20
+_MAX_NOTE_BYTES = 4 << 10
+_NO_STRAYS = (LOCK_NAME, IDENTITY_NAME + TEMPORARY_SUFFIX, "lost+found")
+
+
+class DirectoryInUse(RaykvError):
+    """Another process holds the directory. ``note`` is what it left in the lock: JSON with its process id."""
+
+    @property
+    def note(self) -> bytes:
+        """What the holder wrote into the lock; empty if that cannot be read."""
+        note: bytes = self.details.get("note", b"")
+        return note
+
+
+class DirectoryForeign(RaykvError):
+    """The directory belongs to another store, node or life. Set it aside; do not write to it."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a directory belongs to, and in what state it was left."""
+
+    store_id: str
+    node_id: str
+    life: str
+    incarnation: int
+    clean: bool
+    complete: bool
+
+
+def read_identity(fs: FileSystem, path: str) -> Identity | None:
+    """Return the identity in directory ``path`` without taking its lock; None if there is none.
+
+    ``CorruptData`` if there is one that cannot be read.
+    """
+    try:
+        _, payload = read_blob(fs, f"{path}/{IDENTITY_NAME}", _IDENTITY_MAGIC, VERSION, MAX_IDENTITY_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return msgspec.msgpack.decode(payload, type=Identity)
+    except msgspec.DecodeError as error:
+        raise CorruptData(f"{path}/{IDENTITY_NAME}: {error}", file=path) from None
+
+
+class NodeDirectory:
+    """A directory held under its lock. Use ``NodeDirectory.open``."""
+
+    def __init__(
+        self, fs: FileSystem, path: str, lock: FileLock, identity: Identity, previous: Identity | None
+    ) -> None:
+        self._fs = fs
+        self._lock: FileLock | None = lock
+        self.path = path
+        self.identity = identity
+        self.previous = previous
+        """The identity as the last run left it; None in a new directory. A clean stop shows as ``previous.clean``."""
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        path: str,
+        *,
+        store_id: str,
+        node_id: str,
+        random: random_module.Random,
+        complete_if_new: bool,
+        life: str | None = None,
+        note: bytes = b"",
+    ) -> NodeDirectory:
+        """Make the directory if missing, take its lock and begin a new incarnation.
+
+        ``life``: the life it is expected to be in, if that is known. ``note`` goes into the lock for whoever finds it
+        taken: JSON with the process id. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``CorruptData``, ``OSError``;
+        the lock is free again then.
+        """
+        fs.make_directories(path)
+        lock_path = f"{path}/{LOCK_NAME}"
+        try:
+            lock = fs.lock(lock_path, note)
+        except BlockingIOError:
+            raise _in_use(fs, path) from None
+        try:
+            previous = read_identity(fs, path)
+            identity = _next_identity(fs, path, previous, store_id, node_id, life, random, complete_if_new)
+            directory = cls(fs, path, lock, identity, previous)
+            directory._save(identity)
+        except BaseException:
+            lock.release()
+            raise
+        return directory
+
+    def mark_clean(self) -> None:
+        """Note, durably, that this run ended cleanly. The last thing before ``close``."""
+        self._save(msgspec.structs.replace(self.identity, clean=True))
+
+    def set_complete(self, complete: bool) -> None:
+        """Note, durably, whether this directory holds all that it acknowledged."""
+        if complete != self.identity.complete:
+            self._save(msgspec.structs.replace(self.identity, complete=complete))
+
+    def load_register(self) -> bytes | None:
+        """Return what ``save_register`` kept last, or None. ``CorruptData`` if it cannot be read."""
+        try:
+            return read_blob(self._fs, f"{self.path}/{REGISTER_NAME}", _REGISTER_MAGIC, VERSION, MAX_REGISTER_BYTES)[1]
+        except FileNotFoundError:
+            return None
+
+    def save_register(self, data: bytes) -> None:
+        """Keep ``data``, at most 16 MiB, durably and whole, in place of what was there. Two syncs."""
+        self._assert_held()
+        if len(data) > MAX_REGISTER_BYTES:
+            raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
+        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, VERSION, data)
+
+    def close(self) -> None:
+        """Give the lock back. Idempotent. Whether the stop was clean, ``mark_clean`` has said."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _save(self, identity: Identity) -> None:
+        self._assert_held()
+        write_blob(self._fs, self.path, IDENTITY_NAME, _IDENTITY_MAGIC, VERSION, msgspec.msgpack.encode(identity))
+        self.identity = identity
+
+    def _assert_held(self) -> None:
+        assert self._lock is not None, "the directory is closed"
+
+
+def _next_identity(
+    fs: FileSystem,
+    path: str,
+    previous: Identity | None,
+    store_id: str,
+    node_id: str,
+    life: str | None,
+    random: random_module.Random,
+    complete_if_new: bool,
+) -> Identity:
+    if previous is None:
+        strays = [name for name in fs.list_directory(path) if name not in _NO_STRAYS and not name.startswith(".")]
+        if strays:
+            raise CorruptData(f"{path} holds {strays[0]!r} but no identity", file=path)
+        if life is not None:
+            raise DirectoryForeign(f"{path} is new, not in its life {life!r}", path=path, found=None, expected=life)
+        return Identity(
+            store_id=store_id,
+            node_id=node_id,
+            life=f"{random.getrandbits(128):032x}",
+            incarnation=1,
+            clean=False,
+            complete=complete_if_new,
+        )
+    for what, found, expected in (
+        ("store", previous.store_id, store_id),
+        ("node", previous.node_id, node_id),
+        ("life", previous.life, life if life is not None else previous.life),
+    ):
+        if found != expected:
+            raise DirectoryForeign(
+                f"{path} belongs to {what} {found!r}, not {expected!r}", path=path, found=found, expected=expected
+            )
+    return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False)
+
+
+def _in_use(fs: FileSystem, path: str) -> DirectoryInUse:
+    note = b""
+    with contextlib.suppress(OSError):
+        note = fs.read_file(f"{path}/{LOCK_NAME}", _MAX_NOTE_BYTES)
+    return DirectoryInUse(f"{path} is held by another process ({note.decode(errors='replace')})", path=path, note=note)

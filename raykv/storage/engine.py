@@ -1,0 +1,489 @@
+"""One node's store: a log-structured merge tree (O'Neil et al. 1996, in the shape that LevelDB gave it).
+
+Writes go to the log and the memtable. A full memtable is sealed, a flush makes a sorted run of it, compactions merge
+runs. Reads ask the memtable, the sealed memtables, then the runs from the newest to the oldest, each behind its filter.
+
+**The newest record covers the older ones.** ``update`` merges what comes in with what is stored, by a function handed
+in, and keeps the outcome. So the first source that has a key has the answer, and a compaction keeps the newest record
+and forgets the rest. The engine knows no versions: a delete is a record like any other.
+
+**Who runs where.** All methods belong to one thread, the event loop's, and none waits for the disk but cold reads,
+``finish`` and ``heal`` (a small manifest) and ``close``. Long work comes as jobs, whose ``run`` belongs to any thread:
+
+* ``next_sync() -> SyncJob``: one write and one fdatasync for all that was appended; ``finish_sync`` afterwards.
+  Jobs run in the order taken, one at a time.
+* ``next_job() -> Job``: a flush or a compaction; one of each may be under way. ``finish`` afterwards, or ``abandon`` if
+  ``run`` raised.
+
+**Nothing unsynced is seen (P3).** Every answer carries the log position that must be durable before it may leave the
+node; ``durable_position`` says how far that is. What a table holds has position 0, as has what recovery replayed and
+synced.
+
+**What fails.** A failed write or sync of the log, or of the manifest, ends the engine: ``EngineFailed`` from then on.
+Bit rot costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` over
+compactions and restarts until ``heal`` says that the peers have given everything back (P1).
+
+Omitted: snapshots, transactions, column families, range deletes (``drop`` takes whole ranges of keys out as compactions
+come by them), rate limits for compaction.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from raykv.errors import CorruptData, StoreClosed
+from raykv.storage import compaction
+from raykv.storage import manifest as manifests
+from raykv.storage.bloom import probe
+from raykv.storage.cache import BlockCache
+from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, report
+from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
+from raykv.storage.manifest import Manifest
+from raykv.storage.memtable import Found, Memtable
+from raykv.storage.merge import merge
+from raykv.storage.recovery import ROTTEN_SUFFIX, recover, set_aside
+from raykv.storage.run import Run
+from raykv.storage.wal import segment_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from raykv.config import NodeConfig
+    from raykv.ports import FileSystem
+    from raykv.storage.merge import Batch
+    from raykv.storage.sstable import Table
+    from raykv.storage.wal import SyncJob
+
+Merge: TypeAlias = Callable[[bytes | None, bytes], bytes]
+"""(stored or None, incoming) -> what to keep. Idempotent; never less than what was stored."""
+
+MAX_KEY_BYTES = 4 << 10
+MAX_RECORD_BYTES = 16 << 20
+_SEGMENT_FACTOR = 4
+"""Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    """Sizes now, and counts since the engine was opened.
+
+    ``table_records`` counts overwritten ones too; ``wal_bytes`` is what was written to the log, ``bytes_written`` that
+    and all tables.
+    """
+
+    memtable_records: int
+    memtable_bytes: int
+    sealed_memtables: int
+    table_records: int
+    table_bytes: int
+    tables: int
+    runs: int
+    wal_bytes: int
+    cache_bytes: int
+    cache_hits: int
+    cache_misses: int
+    bloom_negatives: int
+    flushes: int
+    compactions: int
+    bytes_written: int
+    damaged: int
+
+
+class Engine:
+    """An open store. Use ``Engine.open``. See the module for threads and failures."""
+
+    def __init__(self, fs: FileSystem, directory: str, config: NodeConfig, merge: Merge) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._config = config
+        self._merge = merge
+        self._cache = BlockCache(config.block_cache_bytes)
+        recovered = recover(fs, directory, config, self._cache)
+        self._manifest = recovered.manifest
+        self._runs = recovered.runs
+        self._log = recovered.log
+        self._memtable = recovered.memtable
+        self._entries = recovered.memtable.entries
+        self._sealed = recovered.sealed
+        self._workshop = Workshop(fs, directory, config, self._cache, itertools.count(recovered.manifest.next_number))
+        self._flush: FlushJob | None = None
+        self._compaction: CompactionJob | None = None
+        self._full_compaction = False
+        self._damaged = list(recovered.manifest.damaged)
+        self._healed = list(recovered.manifest.healed)
+        self._unsaved_damage = False
+        self._ranges = damaged_ranges(self._damaged)
+        self._closed = False
+        self._bloom_negatives = self._flushes = self._compactions = self._job_bytes = 0
+        self.drop: Drop | None = None
+        """Keys that compactions leave out. Called on other threads. A key it was once true for is never asked for again:
+        until a compaction reaches the oldest run, an older record of it may come to light."""
+
+    @classmethod
+    def open(cls, fs: FileSystem, directory: str, config: NodeConfig, merge: Merge) -> Engine:
+        """Recover the store in ``directory`` (made if missing). One engine a directory: hold its lock.
+
+        Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other rot is in ``damaged``.
+        """
+        return cls(fs, directory, config, merge)
+
+    # ---- records -----------------------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> Found | None:
+        """Return the record of ``key``. O(1) in the memtable, else O(runs) filters and about one block.
+
+        ``CorruptData`` if the key lies in a damaged range.
+        """
+        if self._closed or self._log.failure is not None:
+            self._refuse()
+        if self._ranges:
+            self._check_intact(key)
+        found = self._entries.get(key)
+        if found is not None:
+            return found
+        try:
+            return self._find_below(key)
+        except BlockRotten as rot:
+            self._note(rot.damage)
+            raise _corrupt(rot.damage) from None
+
+    def update(self, key: bytes, record: bytes) -> Found:
+        """Merge ``record`` with what is stored, and keep the outcome if that changes anything. Costs a ``get``.
+
+        Returns what is kept, with the position that makes it safe. In a damaged range it merges with what is left.
+        """
+        if self._closed or self._log.failure is not None:
+            self._refuse()
+        if len(key) > MAX_KEY_BYTES or len(record) > MAX_RECORD_BYTES:
+            raise ValueError(f"a key of {len(key)} bytes or a record of {len(record)} is beyond the engine's limits")
+        found = self._entries.get(key)
+        while found is None:
+            try:
+                found = self._find_below(key)
+                break
+            except BlockRotten as rot:
+                self._note(rot.damage)  # the block reads as empty from now on, so this ends
+        if found is None:
+            kept = self._merge(None, record)
+        else:
+            kept = self._merge(found.record, record)
+            if kept == found.record:
+                return found
+        log, memtable = self._log, self._memtable
+        found = memtable.put(key, kept, log.append(key, kept))
+        limit = self._config.memtable_bytes
+        if memtable.bytes >= limit or log.segment_bytes >= _SEGMENT_FACTOR * limit:
+            self._seal()
+        return found
+
+    def scan(self, start: bytes, end: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, Found]]:
+        """Yield ``(key, Found)`` of ``[start, end)`` in key order (``end=None``: to the last), lazily.
+
+        May be left lying between steps while updates, flushes and compactions go on: each key comes at most once, what
+        was there at the first step and was not touched comes exactly once, with a record that was current at some time
+        since. ``CorruptData`` where it reaches a damaged range. O(sources) to begin, O(log sources) a record.
+        """
+        self._check()
+        return chain.from_iterable(self._scan(start, end, reverse))
+
+    def _scan(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
+        """Scan up to the first damaged range, and raise there."""
+        within = [
+            (low, high) for low, high in self._ranges if (end is None or low < end) and (high is None or start < high)
+        ]
+        if within and reverse:
+            edge = max(within, key=lambda pair: (pair[1] is None, pair[1] or b""))[1]
+            yield from self._windows(edge, end, reverse=True) if edge is not None else ()
+        elif within:
+            yield from self._windows(start, within[0][0], reverse=False)
+        else:
+            yield from self._windows(start, end, reverse=reverse)
+        if within:
+            at = within[-1] if reverse else within[0]
+            raise _corrupt(next(d for d in self._damaged if d.start is not None and (d.start, d.end) == at))
+
+    def _windows(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
+        if end is not None and start >= end:
+            return
+        memtables = [self._memtable, *self._sealed]
+        tables = [run.overlapping(start, end) for run in self._runs]
+        for table in chain.from_iterable(tables):
+            table.retain()
+        try:
+            sources = [memtable.batches(start, end, reverse=reverse) for memtable in memtables]
+            sources += [_table_batches(part, start, end, reverse) for part in tables if part]
+            for keys, found in merge(sources, reverse=reverse):
+                yield zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
+        except BlockRotten as rot:
+            self._note(rot.damage)
+            raise _corrupt(rot.damage) from None
+        finally:
+            for table in chain.from_iterable(tables):
+                table.release()
+
+    def _find_below(self, key: bytes) -> Found | None:
+        """Look for ``key`` in everything older than the memtable."""
+        for memtable in self._sealed:
+            found = memtable.entries.get(key)
+            if found is not None:
+                return found
+        if not self._runs:
+            return None
+        key_probe = probe(key)
+        for run in self._runs:
+            table = run.table_for(key)
+            if table is None:
+                continue
+            if not table.filter.passes(key_probe):
+                self._bloom_negatives += 1
+                continue
+            record = table.find(key)
+            if record is not None:
+                return Found(record, 0)
+        return None
+
+    # ---- the log -----------------------------------------------------------------------------------------------
+
+    @property
+    def appended_position(self) -> int:
+        """The position of the newest update; 0 before the first. Grows for as long as the engine is open."""
+        return self._log.appended_position
+
+    @property
+    def durable_position(self) -> int:
+        """Up to here the finished sync jobs have brought the log (to the disk, or to the kernel with ``sync=False``)."""
+        return self._log.durable_position
+
+    def next_sync(self, *, sync: bool = True) -> SyncJob | None:
+        """Return a job for everything appended so far; None if nothing waits.
+
+        With ``sync`` (for a job that will run so), what was written but not synced waits too.
+        """
+        self._check()
+        return self._log.take(sync=sync)
+
+    def finish_sync(self, job: SyncJob) -> None:
+        """Take note of a job that has run; ``durable_position`` moves."""
+        self._check()
+        self._log.finish(job)
+
+    # ---- flush and compaction ----------------------------------------------------------------------------------
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more waits to be flushed than ``max_unflushed_bytes``. Writes should be refused until it is less."""
+        return self._memtable.bytes + sum(table.bytes for table in self._sealed) > self._config.max_unflushed_bytes
+
+    def next_job(self) -> Job | None:
+        """Return a flush or a compaction that is due, or None. O(runs)."""
+        self._check()
+        if self._flush is None and self._sealed:
+            oldest = self._sealed[-1]
+            assert oldest.last_segment is not None
+            if oldest.last_segment <= self._log.sealed_through:  # else its segment is still being written
+                self._flush = FlushJob(self._workshop, oldest)
+                return self._flush
+        if self._compaction is None and self._runs:
+            if self._full_compaction and not self._sealed:
+                numbers: list[int] | None = [run.number for run in self._runs]
+                self._full_compaction = False
+            else:
+                numbers = compaction.pick(self._runs, self._config)
+            if numbers is not None:
+                chosen = [run for run in self._runs if run.number in numbers]
+                self._compaction = CompactionJob(self._workshop, chosen, self.drop)
+                return self._compaction
+        return None
+
+    def finish(self, job: Job) -> None:
+        """Install the outcome of a job that has run: name it in the manifest, then remove what it replaced. Two syncs."""
+        self._check()
+        tables = job.tables
+        assert tables is not None, "finish a job after it has run"
+        outcome = Run(tables[0].info.number, tables) if tables else None
+        self._job_bytes += sum(table.info.size_bytes for table in tables)
+        if isinstance(job, FlushJob):
+            self._finish_flush(job, outcome)
+        else:
+            self._finish_compaction(job, outcome)
+
+    def _finish_flush(self, job: FlushJob, outcome: Run | None) -> None:
+        assert job is self._flush
+        assert job.memtable is self._sealed[-1], "memtables are flushed oldest first"
+        self._flush = None
+        if outcome is not None:
+            self._runs = [outcome, *self._runs]
+        self._sealed = self._sealed[:-1]
+        self._flushes += 1
+        before = self._manifest.oldest_segment
+        self._save_manifest()
+        for number in range(before, self._manifest.oldest_segment):
+            path = f"{self._directory}/{segment_name(number)}"
+            if self._fs.exists(path):  # a lost one is in ``damaged``
+                self._fs.unlink(path)
+
+    def _finish_compaction(self, job: CompactionJob, outcome: Run | None) -> None:
+        assert job is self._compaction
+        self._compaction = None
+        self._runs = compaction.apply(self._runs, [run.number for run in job.runs], outcome)
+        self._compactions += 1
+        for damage in job.damages:
+            self._note(damage)
+        self._save_manifest()
+        damaged = [damage.file for damage in self._damaged]
+        for table in chain.from_iterable(run.tables for run in job.runs):
+            self._cache.discard_table(table.info.number, table.blocks)
+            table.release()
+            if table.name in damaged:
+                set_aside(self._fs, self._directory, table.name)
+            else:
+                self._fs.unlink(f"{self._directory}/{table.name}")
+
+    def abandon(self, job: Job) -> None:
+        """Give up a job whose ``run`` raised (a full disk): remove what it left. ``next_job`` will offer it again."""
+        self._check()
+        assert job is self._flush or job is self._compaction
+        for table in job.tables or ():
+            table.release()
+        self._workshop.remove(job.created)
+        if job is self._flush:
+            self._flush = None
+        else:
+            self._compaction = None
+
+    def compact_fully(self) -> None:
+        """Seal the memtable, and once it is flushed let the next compaction merge all runs. For dropped buckets."""
+        self._check()
+        if self._entries:
+            self._seal()
+        self._full_compaction = True
+
+    def _seal(self) -> None:
+        """Set the memtable aside for its flush, and begin a new one with a new segment."""
+        self._memtable.last_segment = self._log.rotate()
+        self._sealed = [self._memtable, *self._sealed]
+        self._memtable = Memtable(self._log.segment)
+        self._entries = self._memtable.entries
+
+    # ---- damage ------------------------------------------------------------------------------------------------
+
+    @property
+    def damaged(self) -> tuple[Damage, ...]:
+        """The rot that recovery, reads and compactions found and that is not healed."""
+        return tuple(self._damaged)
+
+    def heal(self, damage: Damage) -> None:
+        """Forget ``damage``: the peers have given back all its keys (P1). Its range is read again.
+
+        Call it when the updates that brought them are durable. Two syncs.
+        """
+        self._check()
+        self._damaged.remove(damage)
+        self._healed.append(damage)
+        self._ranges = damaged_ranges(self._damaged)
+        self._save_manifest()
+        aside = f"{self._directory}/{damage.file}{ROTTEN_SUFFIX}"
+        if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
+            self._fs.unlink(aside)
+
+    def _note(self, damage: Damage) -> None:
+        """Remember rot just found; its block is passed over from now on. Saved with the next manifest."""
+        for table in chain.from_iterable(run.tables for run in self._runs):
+            if table.name == damage.file:
+                table.skipped |= {damage.offset}
+        if any(map(damage.same_place, [*self._damaged, *self._healed])):
+            return
+        report(damage)
+        self._damaged.append(damage)
+        self._ranges = damaged_ranges(self._damaged)
+        self._unsaved_damage = True
+
+    def _check_intact(self, key: bytes) -> None:
+        for damage in self._damaged:
+            if damage.start is not None and damage.start <= key and (damage.end is None or key < damage.end):
+                raise _corrupt(damage)
+
+    def _save_manifest(self) -> None:
+        """Write the state of the files. A failure ends the engine: nobody knows which manifest is on the disk."""
+        infos = tuple(run.info() for run in self._runs)
+        numbers = [table.number for run in infos for table in run.tables]
+        oldest = min(memtable.first_segment for memtable in [self._memtable, *self._sealed])
+        live = {table.name for run in self._runs for table in run.tables}
+        live |= {segment_name(number) for number in range(oldest, self._log.segment + 1)}
+        self._healed = [damage for damage in self._healed if damage.file in live]
+        self._manifest = Manifest(
+            next_number=max([self._manifest.next_number, *(number + 1 for number in numbers)]),
+            oldest_segment=oldest,
+            runs=infos,
+            damaged=tuple(self._damaged),
+            healed=tuple(self._healed),
+        )
+        try:
+            manifests.save(self._fs, self._directory, self._manifest)
+        except OSError as error:
+            self._log.failure = EngineFailed(f"the manifest could not be written: {error!r}")
+            raise EngineFailed(self._log.failure.message) from error
+        self._unsaved_damage = False
+
+    # ---- the end -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop cleanly: write and sync all, and end the log with its last mark. Idempotent. No job may be running."""
+        if self._closed:
+            return
+        try:
+            if self._log.failure is None and self._unsaved_damage:
+                self._save_manifest()
+            self._log.close()
+        finally:
+            self._closed = True
+            for run in self._runs:
+                for table in run.tables:
+                    table.release()
+
+    def stats(self) -> EngineStats:
+        """Sizes and counts. O(tables)."""
+        memtables = [self._memtable, *self._sealed]
+        infos = [table.info for run in self._runs for table in run.tables]
+        return EngineStats(
+            memtable_records=sum(len(memtable.entries) for memtable in memtables),
+            memtable_bytes=sum(memtable.bytes for memtable in memtables),
+            sealed_memtables=len(self._sealed),
+            table_records=sum(info.count for info in infos),
+            table_bytes=sum(info.size_bytes for info in infos),
+            tables=len(infos),
+            runs=len(self._runs),
+            wal_bytes=self._log.bytes_written,
+            cache_bytes=self._cache.used_bytes,
+            cache_hits=self._cache.hits,
+            cache_misses=self._cache.misses,
+            bloom_negatives=self._bloom_negatives,
+            flushes=self._flushes,
+            compactions=self._compactions,
+            bytes_written=self._log.bytes_written + self._job_bytes,
+            damaged=len(self._damaged),
+        )
+
+    def _check(self) -> None:
+        if self._closed or self._log.failure is not None:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        if self._log.failure is not None:
+            raise EngineFailed(self._log.failure.message)
+        raise StoreClosed("the engine is closed")
+
+
+def _corrupt(damage: Damage) -> CorruptData:
+    return CorruptData(f"bit rot: {damage}", file=damage.file, offset=damage.offset)
+
+
+def _table_batches(tables: list[Table], start: bytes, end: bytes | None, reverse: bool) -> Iterator[Batch[Found]]:
+    new = tuple.__new__  # a NamedTuple's own constructor takes half as long again
+    for table in reversed(tables) if reverse else tables:
+        for keys, records in table.batches(start, end, reverse=reverse):
+            yield keys, [new(Found, (record, 0)) for record in records]

@@ -1,0 +1,132 @@
+"""Flushes and compactions: long disk work, cut out of the engine so that it can run on another thread.
+
+A job is made on the event-loop thread with all that it needs, none of which changes any more: a sealed memtable, or
+sorted runs. ``run`` reads and writes files, syncs each, then syncs the directory. It touches nothing of the engine.
+``Engine.finish`` then names the new tables in the manifest; until that is safe, they are orphans that a recovery removes.
+
+A compaction takes dropped keys out, and passes over rotten blocks; their ranges are in ``damages`` and go into the same
+manifest as its outcome. The tables with rotten blocks are set aside under another name, not unlinked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, TypeAlias
+
+from raykv.storage.merge import merge
+from raykv.storage.sstable import Table, TableWriter, table_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from raykv.config import NodeConfig
+    from raykv.ports import FileSystem
+    from raykv.storage.cache import Block, BlockCache
+    from raykv.storage.damage import BlockRotten, Damage
+    from raykv.storage.memtable import Memtable
+    from raykv.storage.run import Run
+
+Drop: TypeAlias = "Callable[[bytes], bool]"
+
+
+class Workshop:
+    """Where jobs build tables: the disk, the directory, the next numbers."""
+
+    __slots__ = ("cache", "config", "directory", "fs", "numbers")
+
+    def __init__(
+        self, fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCache, numbers: Iterator[int]
+    ) -> None:
+        self.fs = fs
+        self.directory = directory
+        self.config = config
+        self.cache = cache
+        self.numbers = numbers  # an itertools.count: its next() is one step, so two jobs may share it
+
+    def build(self, batches: Iterable[Block], created: list[int]) -> list[Table]:
+        """Write ascending batches to new tables of about ``table_bytes``, all safe and open for reading.
+
+        Numbers are noted in ``created`` before their files exist.
+        """
+        infos = []
+        writer: TableWriter | None = None
+        try:
+            for keys, records in batches:
+                if not keys:
+                    continue
+                if writer is None:
+                    created.append(next(self.numbers))
+                    writer = TableWriter(self.fs, self.directory, created[-1], self.config)
+                writer.add(keys, records)
+                if writer.bytes >= self.config.table_bytes:
+                    infos.append(writer.finish())
+                    writer = None
+            if writer is not None:
+                infos.append(writer.finish())
+                writer = None
+        finally:
+            if writer is not None:
+                writer.abandon()
+        if infos:
+            self.fs.sync_directory(self.directory)
+        return [Table(self.fs, self.directory, info, self.cache) for info in infos]
+
+    def remove(self, created: list[int]) -> None:
+        """Unlink what an abandoned job left; what cannot be unlinked now is an orphan for the next recovery."""
+        for number in created:
+            with contextlib.suppress(OSError):
+                self.fs.unlink(f"{self.directory}/{table_name(number)}")
+
+
+class FlushJob:
+    """Turn a sealed memtable into a sorted run."""
+
+    __slots__ = ("_workshop", "created", "memtable", "tables")
+
+    def __init__(self, workshop: Workshop, memtable: Memtable) -> None:
+        assert memtable.last_segment is not None, "only a sealed memtable is flushed"
+        self._workshop = workshop
+        self.memtable = memtable
+        self.created: list[int] = []
+        self.tables: list[Table] | None = None
+
+    def run(self) -> None:
+        """Write the tables. Any thread; raises ``OSError``."""
+        self.tables = self._workshop.build(self.memtable.sorted_batches(), self.created)
+
+
+class CompactionJob:
+    """Merge neighbouring sorted runs (newest first) into one."""
+
+    __slots__ = ("_drop", "_workshop", "created", "damages", "runs", "tables")
+
+    def __init__(self, workshop: Workshop, runs: list[Run], drop: Drop | None) -> None:
+        assert runs
+        self._workshop = workshop
+        self._drop = drop
+        self.runs = runs
+        self.created: list[int] = []
+        self.damages: list[Damage] = []
+        self.tables: list[Table] | None = None
+
+    def run(self) -> None:
+        """Read, merge, write. Any thread; raises ``OSError``. Memory: some batches of each run."""
+        batches = merge([run.stream(self._on_rot) for run in self.runs])
+        if self._drop is not None:
+            batches = _without(batches, self._drop)
+        self.tables = self._workshop.build(batches, self.created)
+
+    def _on_rot(self, rot: BlockRotten) -> None:
+        self.damages.append(rot.damage)
+
+
+def _without(batches: Iterable[Block], drop: Drop) -> Iterator[Block]:
+    for keys, records in batches:
+        kept = [at for at, key in enumerate(keys) if not drop(key)]
+        if len(kept) == len(keys):
+            yield keys, records
+        else:
+            yield [keys[at] for at in kept], [records[at] for at in kept]
+
+
+Job: TypeAlias = FlushJob | CompactionJob

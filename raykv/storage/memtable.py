@@ -1,0 +1,97 @@
+"""The newest records, in memory, each with the log position that makes it safe.
+
+LevelDB keeps its memtable in a skip list because every write must leave it sorted. Here a write goes to a dict, which
+is all that ``get`` and ``update`` need, and the order is caught up with when somebody scans: new keys wait in a list,
+and a scan adds them to a sorted list first. Adding them one by one costs what an eager order would have cost; adding
+many at once costs far less. A flush sorts the dict on its own and leaves the catching up alone, because it runs on
+another thread.
+
+Invariants: the sorted keys and the waiting keys together are the dict's keys, each once. A sealed memtable does not
+change any more. A key never leaves (a delete is a record like any other).
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from sortedcontainers import SortedList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENTRY_OVERHEAD_BYTES = 128
+"""What an entry costs beside its key and record, about: dict slot, tuple, object headers."""
+_SCAN_CHUNK = 256
+
+
+class Found(NamedTuple):
+    """A record, and the log position that must be durable before anyone may see it; 0: it is durable already."""
+
+    record: bytes
+    position: int
+
+
+class Memtable:
+    """A sorted map of key to ``Found``. ``first_segment`` .. ``last_segment`` of the log hold all of it."""
+
+    __slots__ = ("_order", "_waiting", "bytes", "entries", "first_segment", "last_segment")
+
+    def __init__(self, first_segment: int) -> None:
+        self.entries: dict[bytes, Found] = {}
+        self.bytes = 0
+        self.first_segment = first_segment
+        self.last_segment: int | None = None  # known once sealed
+        self._order: SortedList[bytes] = SortedList()
+        self._waiting: list[bytes] = []
+
+    def put(self, key: bytes, record: bytes, position: int) -> Found:
+        """Keep ``record`` as the newest of ``key``. O(1)."""
+        found = Found(record, position)
+        old = self.entries.get(key)
+        self.entries[key] = found
+        if old is None:
+            self._waiting.append(key)
+            self.bytes += len(key) + len(record) + ENTRY_OVERHEAD_BYTES
+        else:
+            self.bytes += len(record) - len(old.record)
+        return found
+
+    def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[list[bytes], list[Found]]]:
+        """Yield the entries of ``[start, end)`` in sorted batches; with ``reverse`` the last batch comes first.
+
+        May be interleaved with ``put``: each key comes at most once, and those there from the start come.
+        O(log n) a batch and O(1) an entry, after the order has caught up.
+        """
+        low, high, low_in, high_in = start, end, True, False
+        while True:
+            if self._waiting:
+                self._order.update(self._waiting)
+                self._waiting.clear()
+            keys = list(islice(self._order.irange(low, high, (low_in, high_in), reverse=reverse), _SCAN_CHUNK))
+            if not keys:
+                return
+            if reverse:
+                high, high_in = keys[-1], False
+                keys.reverse()
+            else:
+                low, low_in = keys[-1], False
+            entries = self.entries
+            yield keys, [entries[key] for key in keys]
+
+    def sorted_batches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield all keys and records in order, for a flush: touches nothing, so any thread may. O(n log n)."""
+        keys = sorted(self.entries)
+        entries = self.entries
+        for at in range(0, len(keys), 4 * _SCAN_CHUNK):
+            part = keys[at : at + 4 * _SCAN_CHUNK]
+            yield part, [found[0] for found in map(entries.__getitem__, part)]
+
+    def check(self) -> None:
+        """Assert the invariants. O(n log n); for tests."""
+        known = list(self._order) + self._waiting
+        assert len(known) == len(set(known)) == len(self.entries)
+        assert all(key in self.entries for key in known)
+        assert self.bytes == sum(
+            len(key) + len(found.record) + ENTRY_OVERHEAD_BYTES for key, found in self.entries.items()
+        )

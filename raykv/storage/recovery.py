@@ -1,0 +1,194 @@
+"""From files to a running engine.
+
+1. Read the manifest. None in an empty directory: a new store. None beside other files: the store is lost.
+2. Unlink orphans: tables that the manifest does not name, segments before the first that matters, unfinished files.
+3. Open the tables. One that cannot be read is damage with the range that the manifest has, and is set aside.
+4. Replay the log's segments in order (``raykv.storage.replay``) into memtables.
+5. Sync the last segment before anybody sees what it holds: after a crash of the process alone, its bytes may be in the
+   kernel only. Where it has a torn tail or rot, the next segment is created first, with the length that counts, and only
+   then is the tail cut. A second crash then judges every gap as the first recovery did.
+6. Save newly found damage in the manifest, before anything that is evidence of it can go.
+
+Invariant: recovering twice gives what recovering once gives, wherever a crash comes between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from raykv.errors import CorruptData
+from raykv.storage import manifest as manifests
+from raykv.storage.blob import TEMPORARY_SUFFIX
+from raykv.storage.damage import BlockRotten, Damage, logger, report
+from raykv.storage.manifest import Manifest
+from raykv.storage.memtable import Memtable
+from raykv.storage.replay import read_header, replay_segment
+from raykv.storage.run import Run
+from raykv.storage.sstable import Table, table_name
+from raykv.storage.wal import Log, segment_name
+
+if TYPE_CHECKING:
+    from raykv.config import NodeConfig
+    from raykv.ports import FileSystem
+    from raykv.storage.cache import BlockCache
+
+ROTTEN_SUFFIX = ".rotten"
+
+
+class Recovered(NamedTuple):
+    """All that an engine starts from. ``sealed`` are newest first."""
+
+    manifest: Manifest
+    runs: list[Run]
+    sealed: list[Memtable]
+    memtable: Memtable
+    log: Log
+
+
+class _Replay(NamedTuple):
+    sealed: list[Memtable]
+    memtable: Memtable
+    log: Log
+    damages: list[Damage]
+
+
+def recover(fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCache) -> Recovered:
+    """Bring the directory to a state that can be worked on. O(tables + bytes of the log).
+
+    Raises ``OSError``, and ``CorruptData`` if the manifest is unreadable or a file is of a later raykv's format.
+    """
+    fs.make_directories(directory)
+    manifest = manifests.load(fs, directory)
+    if manifest is None:
+        strays = [name for name in fs.list_directory(directory) if name.endswith((".wal", ".sst"))]
+        if strays:
+            raise CorruptData(f"{directory} holds {strays[0]} but no manifest", file=directory)
+        manifest = Manifest()
+        manifests.save(fs, directory, manifest)
+    _remove_orphans(fs, directory, manifest)
+    runs, lost = _open_tables(fs, directory, manifest, cache)
+    replay = _replay(fs, directory, manifest, config)
+    known = [*manifest.damaged, *manifest.healed]
+    fresh = [damage for damage in lost + replay.damages if not any(map(damage.same_place, known))]
+    for damage in fresh:
+        report(damage)
+    if fresh or lost:
+        live = tuple(run.info() for run in runs)
+        manifest = msgspec.structs.replace(manifest, runs=live, damaged=(*manifest.damaged, *fresh))
+        manifests.save(fs, directory, manifest)
+        for damage in lost:
+            set_aside(fs, directory, damage.file)
+    return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log)
+
+
+def set_aside(fs: FileSystem, directory: str, name: str) -> None:
+    """Rename a damaged table that is no longer part of the store: what can be read of it may be wanted yet."""
+    path = f"{directory}/{name}"
+    if fs.exists(path):
+        fs.rename(path, path + ROTTEN_SUFFIX)
+
+
+def _number(name: str, suffix: str) -> int | None:
+    stem = name.removesuffix(suffix)
+    return int(stem) if stem != name and stem.isascii() and stem.isdecimal() else None
+
+
+def _remove_orphans(fs: FileSystem, directory: str, manifest: Manifest) -> None:
+    live = {table.number for run in manifest.runs for table in run.tables}
+    for name in fs.list_directory(directory):
+        table, segment = _number(name, ".sst"), _number(name, ".wal")
+        if (
+            (table is not None and table not in live)
+            or (segment is not None and segment < manifest.oldest_segment)
+            or name == manifests.NAME + TEMPORARY_SUFFIX
+        ):
+            fs.unlink(f"{directory}/{name}")
+
+
+def _open_tables(
+    fs: FileSystem, directory: str, manifest: Manifest, cache: BlockCache
+) -> tuple[list[Run], list[Damage]]:
+    runs: list[Run] = []
+    lost: list[Damage] = []
+    passed_over: dict[str, set[int]] = {}
+    for damage in (*manifest.damaged, *manifest.healed):
+        passed_over.setdefault(damage.file, set()).add(damage.offset)
+    for info in manifest.runs:
+        tables = []
+        for table_info in info.tables:
+            try:
+                table = Table(fs, directory, table_info, cache)
+            except BlockRotten as rot:
+                lost.append(rot.damage)
+            else:
+                table.skipped = frozenset(passed_over.get(table_name(table_info.number), ()))
+                tables.append(table)
+        if tables:
+            runs.append(Run(info.number, tables))
+    return runs, lost
+
+
+def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConfig) -> _Replay:
+    oldest = manifest.oldest_segment
+    present = _segments(fs, directory, oldest)
+    last = max(present, default=oldest - 1)
+    sealed: list[Memtable] = []
+    memtable = Memtable(oldest)
+    damages: list[Damage] = []
+    length = size = 0
+    imperfect = False
+    for number in range(oldest, last + 1):
+        if number not in present:
+            damages.append(Damage(segment_name(number), 0, None, None, "the segment of the log is missing"))
+            continue
+        header = read_header(fs, directory, number + 1) if number + 1 in present else None
+        sealed_length = header.previous_length if header is not None and header.previous == number else None
+        replayed = replay_segment(fs, directory, number, sealed_length, sealed=number < last)
+        damages += replayed.damages
+        length, size = replayed.length, replayed.size
+        imperfect = bool(replayed.damages) or length < size
+        if not memtable.entries:
+            memtable.first_segment = number
+        for keys, records in replayed.blocks:
+            for key, record in zip(keys, records, strict=True):
+                memtable.put(key, record, 0)
+            if memtable.bytes >= config.memtable_bytes:
+                memtable.last_segment = number
+                sealed.insert(0, memtable)
+                memtable = Memtable(number)
+    log = Log(fs, directory, last, length)
+    if last in present:
+        _make_safe(fs, directory, last, length, size, log if imperfect else None)
+    if not memtable.entries:
+        memtable.first_segment = log.segment
+    return _Replay(sealed, memtable, log, damages)
+
+
+def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
+    """Return the numbers of the segments that matter.
+
+    One whose creation was cut short is removed first. It must not count as a witness that the one before was sealed:
+    a recovery that was cut off may have begun it, in front of a torn tail that was not cut yet.
+    """
+    numbers = {_number(name, ".wal") for name in fs.list_directory(directory)}
+    present = frozenset(number for number in numbers if number is not None and number >= oldest)
+    last = max(present, default=None)
+    if last is None or read_header(fs, directory, last) is not None:
+        return present
+    if not replay_segment(fs, directory, last, None, sealed=False).empty:
+        return present
+    fs.unlink(f"{directory}/{segment_name(last)}")
+    return present - {last}
+
+
+def _make_safe(fs: FileSystem, directory: str, number: int, length: int, size: int, log: Log | None) -> None:
+    """Sync the last segment; with ``log``, note its length in the next one, and cut the torn tail off."""
+    path = f"{directory}/{segment_name(number)}"
+    fs.truncate(path, size)  # to the length it has: this only syncs
+    if log is not None:
+        log.begin_segment()
+        if length < size:
+            fs.truncate(path, length)
+            logger.warning("torn tail of %d bytes cut off %s", size - length, path)

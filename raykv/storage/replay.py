@@ -1,0 +1,182 @@
+"""Reading a segment of the log back, and telling bit rot from a torn tail.
+
+``replay_segment`` walks the chunks in order. Where bytes make no chunk it looks for the sentinel of the next one that
+does; what it passed over is a *gap*. When the whole segment has been walked, the highest witness is known (see
+``raykv.storage.wal``), and each gap is judged: one that begins below it is rot, is reported, and the chunks behind it
+count all the same; the first that begins at or above it is a torn tail, and nothing from there on counts, for it was
+promised to nobody.
+
+A segment is *sealed* if there is a later one, whose own creation was not cut short: then all of it was synced, up to
+the length that the later one's header has, or else all that is there.
+
+Memory: the records of one segment, which the memtable holds afterwards. Every length is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from crc32c import crc32c
+
+from raykv.errors import CorruptData
+from raykv.storage.damage import Damage
+from raykv.storage.wal import (
+    CHECKSUM,
+    CHUNK,
+    CHUNK_HEAD_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    MAGIC,
+    MAX_CHUNK_BYTES,
+    SENTINEL,
+    VERSION,
+    segment_name,
+)
+
+if TYPE_CHECKING:
+    from raykv.ports import FileSystem, ReadFile
+    from raykv.storage.cache import Block
+
+_WINDOW_BYTES = 1 << 20
+_decode = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
+
+
+class SegmentHeader(NamedTuple):
+    """What a segment says of itself and of the one before."""
+
+    number: int
+    previous: int
+    previous_length: int
+
+
+class Replayed(NamedTuple):
+    """A segment read back. ``length``: up to where it counts; what lies behind is a torn tail."""
+
+    size: int
+    length: int
+    blocks: list[Block]
+    damages: list[Damage]
+    empty: bool
+    """Nothing in it was ever synced and nothing in it counts: its creation was cut short."""
+
+
+class _Chunk(NamedTuple):
+    offset: int
+    end: int
+    synced_up_to: int
+    block: Block | None
+
+
+def read_header(fs: FileSystem, directory: str, number: int) -> SegmentHeader | None:
+    """Return the segment's header, or None if it is torn or rotten. ``CorruptData`` for a format of the future."""
+    file = fs.open_read(f"{directory}/{segment_name(number)}")
+    try:
+        data = file.pread(0, HEADER_BYTES)
+    finally:
+        file.close()
+    return _parse_header(data, number, segment_name(number))
+
+
+def _parse_header(data: bytes, number: int, name: str) -> SegmentHeader | None:
+    if len(data) < HEADER_BYTES:
+        return None
+    magic, version, found, previous, previous_length = HEADER.unpack_from(data)
+    (checksum,) = CHECKSUM.unpack_from(data, HEADER.size)
+    if magic != MAGIC or checksum != crc32c(data[: HEADER.size]) or found != number:
+        return None
+    if version > VERSION:
+        raise CorruptData(f"{name}: log format {version}; this raykv reads up to {VERSION}", file=name)
+    return SegmentHeader(found, previous, previous_length)
+
+
+def replay_segment(fs: FileSystem, directory: str, number: int, sealed_length: int | None, sealed: bool) -> Replayed:
+    """Read segment ``number``. ``sealed``: a later segment exists; ``sealed_length``: the length that it vouches for.
+
+    O(size of the segment). Raises ``OSError`` and, for a format of the future, ``CorruptData``.
+    """
+    name = segment_name(number)
+    file = fs.open_read(f"{directory}/{name}")
+    try:
+        size = file.size()
+        chunks, gaps = _walk(file, size, number, name)
+    finally:
+        file.close()
+    witness = max((chunk.synced_up_to for chunk in chunks), default=0)
+    if sealed:
+        sealed_length = max(size if sealed_length is None else sealed_length, HEADER_BYTES)
+        witness = max(witness, sealed_length)
+        if size < sealed_length:
+            gaps.append((size, sealed_length))
+    damages = [
+        Damage(name, start, None, None, f"{end - start} bytes of the log, once synced, make no sense")
+        for start, end in gaps
+        if start < witness
+    ]
+    torn_at = min([size, *(start for start, _ in gaps if start >= witness)])
+    if sealed_length is not None:
+        torn_at = min(torn_at, sealed_length)
+    counted = [chunk for chunk in chunks if chunk.offset < torn_at]
+    blocks = [chunk.block for chunk in counted if chunk.block is not None]
+    return Replayed(size, torn_at, blocks, damages, empty=torn_at < HEADER_BYTES and not damages)
+
+
+def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chunk], list[tuple[int, int]]]:
+    """Return all valid chunks of the file in order, and the gaps between and behind them."""
+    chunks: list[_Chunk] = []
+    gaps: list[tuple[int, int]] = []
+    at = HEADER_BYTES
+    if _parse_header(file.pread(0, HEADER_BYTES), number, name) is None:
+        at = _next_chunk(file, size, number, 0)
+        if at > 0:
+            gaps.append((0, at))
+    while at < size:
+        chunk = _read_chunk(file, size, number, at)
+        if chunk is None:
+            resumed = _next_chunk(file, size, number, at + 1)
+            gaps.append((at, resumed))
+            at = resumed
+        else:
+            chunks.append(chunk)
+            at = chunk.end
+    return chunks, gaps
+
+
+def _read_chunk(file: ReadFile, size: int, number: int, at: int) -> _Chunk | None:
+    """Return the valid chunk at offset ``at``, or None."""
+    head = file.pread(at, CHUNK_HEAD_BYTES)
+    if len(head) < CHUNK_HEAD_BYTES:
+        return None
+    sentinel, length, segment, offset, synced_up_to, payload_crc = CHUNK.unpack_from(head)
+    (head_crc,) = CHECKSUM.unpack_from(head, CHUNK.size)
+    end = at + CHUNK_HEAD_BYTES + length
+    if sentinel != SENTINEL or head_crc != crc32c(head[: CHUNK.size]) or segment != number or offset != at:
+        return None
+    if length > MAX_CHUNK_BYTES or end > size or synced_up_to > at:
+        return None
+    if length == 0:
+        return _Chunk(at, end, synced_up_to, None)
+    payload = file.pread(at + CHUNK_HEAD_BYTES, length)
+    if len(payload) != length or crc32c(payload) != payload_crc:
+        return None
+    try:
+        keys, records = _decode(payload)
+    except msgspec.DecodeError:
+        return None
+    return _Chunk(at, end, synced_up_to, (keys, records)) if len(keys) == len(records) else None
+
+
+def _next_chunk(file: ReadFile, size: int, number: int, start: int) -> int:
+    """Return the offset of the first valid chunk at or behind ``start``; ``size`` if there is none."""
+    at = start
+    while at < size:
+        window = file.pread(at, _WINDOW_BYTES)
+        found = window.find(SENTINEL)
+        while found >= 0:
+            if _read_chunk(file, size, number, at + found) is not None:
+                return at + found
+            found = window.find(SENTINEL, found + 1)
+        if len(window) < _WINDOW_BYTES:
+            break
+        at += len(window) - len(SENTINEL) + 1
+    return size

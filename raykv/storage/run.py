@@ -1,0 +1,47 @@
+"""A sorted run: open tables with ascending, disjoint ranges, the outcome of one flush or one merge. Immutable."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from raykv.storage.manifest import RunInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from raykv.storage.cache import Block
+    from raykv.storage.damage import RotHandler
+    from raykv.storage.sstable import Table
+
+
+class Run:
+    """Finds the one table of a run that may hold a key. ``number`` names the run: that of its first table."""
+
+    __slots__ = ("_largest", "number", "size_bytes", "tables")
+
+    def __init__(self, number: int, tables: Sequence[Table]) -> None:
+        assert tables, "a run is never empty"
+        self.number = number
+        self.tables = tuple(tables)
+        self._largest = [table.info.largest for table in tables]
+        self.size_bytes = sum(table.info.size_bytes for table in tables)
+
+    def table_for(self, key: bytes) -> Table | None:
+        """Return the only table that may hold ``key``; its filter tells more. O(log tables)."""
+        at = bisect_left(self._largest, key)
+        return self.tables[at] if at < len(self.tables) else None
+
+    def overlapping(self, start: bytes, end: bytes | None) -> list[Table]:
+        """Return the tables that may hold keys of ``[start, end)``, ascending."""
+        first = bisect_left(self._largest, start)
+        return [table for table in self.tables[first:] if end is None or table.info.smallest < end]
+
+    def stream(self, on_rot: RotHandler) -> Iterator[Block]:
+        """All entries, for a compaction; any thread."""
+        for table in self.tables:
+            yield from table.stream(on_rot)
+
+    def info(self) -> RunInfo:
+        """Return what the manifest says of this run."""
+        return RunInfo(self.number, tuple(table.info for table in self.tables))

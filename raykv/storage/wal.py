@@ -1,0 +1,305 @@
+"""The write-ahead log: what is acknowledged is here first.
+
+The log is a row of *segments*, ``00000001.wal`` and up, one for each memtable; a flushed memtable's segments are
+unlinked. A segment is a header and *chunks*::
+
+    header  magic 8 | version 4 | number 8 | previous number 8 | previous length 8 | crc32c 4
+    chunk   sentinel 4 | payload length 4 | segment 4 | offset 8 | synced up to 8 | payload crc 4 | head crc 4 | payload
+
+all little-endian. A payload is msgpack ``[[keys], [records]]``; a chunk without payload is a *mark*. A chunk says where
+it lies, so that the copy of a chunk inside somebody's value is not taken for one.
+
+**Group commit.** Updates wait in a list; ``take`` hands all of them over as a ``SyncJob``, whose ``run`` makes one chunk
+of them (more, if they are large), one write and one fdatasync, on any thread. Positions count updates, from 1, over the
+engine's life.
+
+**What is rot and what is a torn tail.** Recovery meets bytes that make no chunk. If they were synced once, they are bit
+rot; if not, the crash tore them. Two kinds of witness tell up to where a segment was synced: every chunk carries it
+(``synced up to``, as of when the chunk was written), and so does every later segment, because a segment is created only
+after the one before was synced for good: its header has that one's final length. Before that, the sealed segment gets a
+mark of its own, synced too, so that a crash between the two leaves a witness; a clean stop does the same.
+
+**Order.** A segment's header is synced, and the directory, before the first chunk is written. A failed write or sync
+ends the log: nothing is tried again, because the kernel may have dropped the pages that it failed to write.
+
+Omitted: preallocation, recycling of segments, compression (records are compressed when they reach a table).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+from crc32c import crc32c
+
+from raykv.storage.damage import EngineFailed
+
+if TYPE_CHECKING:
+    from raykv.ports import AppendFile, FileSystem
+
+MAGIC = b"RAYKVWAL"
+VERSION = 1
+SENTINEL = b"\xf5RK\xc4"
+HEADER = struct.Struct("<8sIQQQ")
+CHUNK = struct.Struct("<4sIIQQI")
+CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = HEADER.size + CHECKSUM.size
+CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
+MAX_CHUNK_BYTES = 32 << 20
+_CHUNK_TARGET_BYTES = 1 << 20
+_ENTRY_OVERHEAD_BYTES = 10
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def segment_name(number: int) -> str:
+    """Return the file name of a segment."""
+    return f"{number:08d}.wal"
+
+
+def segment_header(number: int, previous: int, previous_length: int) -> bytes:
+    """Return a segment's header. ``previous`` is 0 if none before it matters any more."""
+    head = HEADER.pack(MAGIC, VERSION, number, previous, previous_length)
+    return head + CHECKSUM.pack(crc32c(head))
+
+
+def chunk(payload: bytes, segment: int, offset: int, synced_up_to: int) -> bytes:
+    """Return a chunk for ``offset`` of ``segment``."""
+    assert len(payload) <= MAX_CHUNK_BYTES
+    assert synced_up_to <= offset
+    head = CHUNK.pack(SENTINEL, len(payload), segment, offset, synced_up_to, crc32c(payload))
+    return head + CHECKSUM.pack(crc32c(head)) + payload
+
+
+class _Batch:
+    """Updates for one segment, in order; ``seal``: the segment ends behind them."""
+
+    __slots__ = ("keys", "position", "records", "seal", "segment")
+
+    def __init__(self, segment: int) -> None:
+        self.segment = segment
+        self.keys: list[bytes] = []
+        self.records: list[bytes] = []
+        self.position = 0
+        self.seal = False
+
+    def payloads(self) -> list[bytes]:
+        """Return the updates, encoded, each payload of about 1 MiB or one record."""
+        total = sum(map(len, self.keys)) + sum(map(len, self.records))
+        if total <= _CHUNK_TARGET_BYTES:
+            return [_encode((self.keys, self.records))] if self.keys else []
+        payloads = []
+        begin = size = 0
+        for at, (key, record) in enumerate(zip(self.keys, self.records, strict=True), start=1):
+            size += len(key) + len(record) + _ENTRY_OVERHEAD_BYTES
+            if size >= _CHUNK_TARGET_BYTES or at == len(self.keys):
+                payloads.append(_encode((self.keys[begin:at], self.records[begin:at])))
+                begin, size = at, 0
+        return payloads
+
+
+class _Writer:
+    """The end of the log on disk. Used by one running job at a time, on whatever thread."""
+
+    def __init__(self, fs: FileSystem, directory: str, previous: int, previous_length: int) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._file: AppendFile | None = None
+        self.segment = previous
+        self.length = previous_length
+        self.synced_up_to = previous_length
+        self.bytes_written = 0
+
+    def begin(self, number: int) -> None:
+        """Create the next segment durably; the one before is sealed by it."""
+        assert self._file is None
+        assert number > self.segment
+        assert self.synced_up_to == self.length, "a segment begins only once the one before is safe"
+        self._file = self._fs.create(f"{self._directory}/{segment_name(number)}")
+        header = segment_header(number, self.segment, self.length)
+        self.segment, self.length = number, 0
+        self._append(header)
+        self.sync()
+        self._fs.sync_directory(self._directory)
+
+    def write(self, batch: _Batch) -> None:
+        """Append the batch, not synced; with ``batch.seal`` end the segment, synced."""
+        if batch.keys or batch.seal:
+            if self._file is None:
+                self.begin(batch.segment)
+            assert self.segment == batch.segment
+        parts: list[bytes] = []
+        at = self.length
+        for payload in batch.payloads():
+            parts.append(chunk(payload, self.segment, at, self.synced_up_to))
+            at += len(parts[-1])
+        if parts:
+            self._append(b"".join(parts))
+        if batch.seal:
+            self.end()
+
+    def sync(self) -> None:
+        """Make all that was appended safe."""
+        if self._file is not None and self.synced_up_to < self.length:
+            self._file.sync()
+            self.synced_up_to = self.length
+
+    def end(self) -> None:
+        """Sync, leave the last mark, sync that, close."""
+        if self._file is None:
+            return
+        self.sync()
+        self._append(chunk(b"", self.segment, self.length, self.synced_up_to))
+        self.sync()
+        self.close()
+
+    def close(self) -> None:
+        """Close as it is."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        if self.length == 0:
+            self.synced_up_to = 0
+        self._file.append(data)
+        self.length += len(data)
+        self.bytes_written += len(data)
+
+
+class SyncJob:
+    """What was appended up to ``position``. ``run`` it on any thread, then ``Engine.finish_sync`` on the loop's.
+
+    Several may have been taken; they are run and finished in the order taken, one at a time.
+    """
+
+    __slots__ = ("_log", "batches", "done", "position", "sealed_through", "synced")
+
+    def __init__(self, log: Log, batches: list[_Batch], position: int) -> None:
+        self._log = log
+        self.batches = batches
+        self.position = position
+        self.sealed_through = max((batch.segment for batch in batches if batch.seal), default=0)
+        self.synced = False
+        self.done = False
+
+    def run(self, sync: bool = True) -> None:
+        """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine."""
+        assert not self.done, "a job runs once"
+        self._log.carry_out(self.batches, sync)
+        self.synced = sync
+        self.done = True
+
+
+class Log:
+    """The log's near end: positions and waiting updates. One thread, except for ``carry_out``."""
+
+    def __init__(self, fs: FileSystem, directory: str, previous: int, previous_length: int) -> None:
+        self._writer = _Writer(fs, directory, previous, previous_length)
+        self._batch = _Batch(previous + 1)
+        self._full: list[_Batch] = []
+        self._taken: deque[SyncJob] = deque()
+        self.appended_position = 0
+        self.durable_position = 0
+        self._synced_position = 0
+        self._taken_position = 0
+        self.sealed_through = previous
+        """Segments up to this one are complete and synced: their memtables may be flushed."""
+        self.segment_bytes = 0
+        """About the size of the present segment, waiting updates included."""
+        self.failure: EngineFailed | None = None
+
+    @property
+    def segment(self) -> int:
+        """The segment that the next update goes to."""
+        return self._batch.segment
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written to all segments since the log was opened."""
+        return self._writer.bytes_written
+
+    def begin_segment(self) -> None:
+        """Create the present segment now, synced: a witness for the end of the one before. Recovery only."""
+        self._writer.begin(self._batch.segment)
+
+    def append(self, key: bytes, record: bytes) -> int:
+        """Add an update; return its position. O(1), no I/O."""
+        batch = self._batch
+        batch.keys.append(key)
+        batch.records.append(record)
+        self.segment_bytes += len(key) + len(record) + _ENTRY_OVERHEAD_BYTES
+        self.appended_position = position = self.appended_position + 1
+        return position
+
+    def rotate(self) -> int:
+        """End the present segment behind all that was appended; return its number."""
+        batch = self._batch
+        batch.seal = True
+        self._full.append(batch)
+        self._batch = _Batch(batch.segment + 1)
+        self.segment_bytes = 0
+        return batch.segment
+
+    def take(self, *, sync: bool) -> SyncJob | None:
+        """Return a job for all that waits to be written (or, with ``sync``, written but not synced); else None."""
+        waiting = self._full or self._batch.keys
+        unsynced = sync and not self._taken and self._synced_position < self._taken_position
+        if not waiting and not unsynced:
+            return None
+        batches = self._full
+        if self._batch.keys:
+            batches.append(self._batch)
+            self._batch = _Batch(self._batch.segment)
+        self._full = []
+        self._taken_position = self.appended_position
+        job = SyncJob(self, batches, self.appended_position)
+        self._taken.append(job)
+        return job
+
+    def carry_out(self, batches: list[_Batch], sync: bool) -> None:
+        """Write and sync; any failure is final."""
+        if self.failure is not None:
+            raise EngineFailed(self.failure.message)
+        try:
+            for batch in batches:
+                self._writer.write(batch)
+            if sync:
+                self._writer.sync()
+        except BaseException as error:
+            self.failure = EngineFailed(f"the log could not be written or synced: {error!r}")
+            self._writer.close()
+            if isinstance(error, OSError):
+                raise EngineFailed(self.failure.message) from error
+            raise
+
+    def finish(self, job: SyncJob) -> None:
+        """Take note of a job that has run."""
+        assert job.done, "finish a job after it has run"
+        first = self._taken.popleft()
+        assert first is job, "jobs are finished in the order in which they were taken"
+        assert job.position >= self.durable_position
+        self.durable_position = job.position
+        if job.synced:
+            self._synced_position = job.position
+        self.sealed_through = max(self.sealed_through, job.sealed_through)
+
+    def close(self) -> None:
+        """End the log cleanly: all written, synced, and the last mark set. After a failure just let go of the file."""
+        if self.failure is not None:
+            self._writer.close()
+            return
+        assert not self._taken, "a sync is still under way"
+        job = self.take(sync=True)
+        if job is not None:
+            job.run()
+            self.finish(job)
+        try:
+            self._writer.end()
+        except OSError as error:
+            self.failure = EngineFailed(f"the log's last mark could not be written: {error!r}")
+            self._writer.close()
+            raise EngineFailed(self.failure.message) from error

@@ -1,0 +1,383 @@
+"""The engine against a dict, its jobs, its order of operations, its failures."""
+
+import errno
+import random
+
+import pytest
+
+from raykv.errors import StoreClosed
+from raykv.storage import Engine, EngineFailed, Found
+from raykv.storage.engine import MAX_KEY_BYTES
+
+
+def test_update_merges_with_what_is_stored(drive, disk):
+    engine = drive.open(disk)
+    assert engine.get(b"k") is None
+    assert engine.update(b"k", b"2") == (b"2", 1)
+    assert engine.update(b"k", b"3") == (b"3", 2)
+    assert engine.update(b"k", b"1") == (b"3", 2), "nothing changed: no log write, the stored position"
+    assert engine.appended_position == 2
+    assert engine.get(b"k") == Found(b"3", 2)
+    drive.flush(engine)
+    assert engine.get(b"k") == Found(b"3", 0)
+    assert engine.update(b"k", b"1") == (b"3", 0)
+    assert engine.appended_position == 2
+    assert engine.update(b"k", b"4") == (b"4", 3)
+
+
+def test_the_position_of_a_sealed_record_stays_until_it_is_in_a_table(drive, disk):
+    engine = drive.open(disk)
+    engine.update(b"k", b"1")
+    engine.compact_fully()
+    assert engine.get(b"k") == (b"1", 1)
+    assert engine.next_job() is None, "a memtable is not flushed before its segment is safe"
+    drive.sync(engine)
+    job = engine.next_job()
+    job.run()
+    assert engine.get(b"k") == (b"1", 1)
+    engine.finish(job)
+    assert engine.get(b"k") == (b"1", 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_against_a_dict(drive, disk, seed):
+    rng = random.Random(seed)
+    engine, model = drive.open(disk), {}
+    running = []
+    for step in range(2500):
+        what = rng.random()
+        key = b"%03d" % rng.randrange(300) * rng.choice((1, 1, 1, 20))
+        if what < 0.6:
+            record = b"%03d" % rng.randrange(1000) + bytes(rng.randrange(60))
+            kept = drive.merge(model.get(key), record)
+            assert engine.update(key, record).record == kept
+            model[key] = kept
+        elif what < 0.8:
+            found = engine.get(key)
+            assert (found and found.record) == model.get(key)
+        elif what < 0.82:
+            low, high = sorted((b"%03d" % rng.randrange(300), b"%03d" % rng.randrange(300)))
+            end = rng.choice((high, None))
+            reverse = rng.random() < 0.5
+            want = sorted(((k, v) for k, v in model.items() if k >= low and (end is None or k < end)), reverse=reverse)
+            assert [(k, f.record) for k, f in engine.scan(low, end, reverse=reverse)] == want
+        elif what < 0.9:
+            drive.sync(engine, sync=rng.random() < 0.7)
+        elif what < 0.97:
+            if running and rng.random() < 0.6:
+                job = running.pop(rng.randrange(len(running)))
+                job.run()
+                engine.finish(job) if rng.random() < 0.9 else engine.abandon(job)
+            elif (job := engine.next_job()) is not None:
+                running.append(job)
+                assert len(running) <= 2
+        elif what < 0.98:
+            engine.compact_fully()
+        elif step % 3 == 0:
+            while running:
+                engine.abandon(running.pop())
+            engine.close()
+            engine = drive.open(disk)
+            assert not engine.damaged
+    assert drive.content(engine) == model
+    stats = engine.stats()
+    assert stats.damaged == 0
+    engine.close()
+
+
+def test_the_number_of_runs_stays_small_and_overwrites_go(drive, disk):
+    engine = drive.open(disk)
+    for version in range(30):
+        model = drive.fill(engine, 200, version=version)
+    stats = engine.stats()
+    assert stats.flushes > 30
+    assert stats.runs <= 2 * 5
+    assert drive.content(engine) == model
+    drive.flush(engine)
+    assert engine.stats().table_records == 200
+    assert engine.stats().runs == 1
+
+
+def test_files_that_are_not_needed_are_gone(drive, disk):
+    engine = drive.open(disk)
+    drive.fill(engine, 500)
+    drive.flush(engine)
+    assert len(drive.files(disk, ".sst")) == engine.stats().tables
+    drive.sync(engine)
+    assert len(drive.files(disk, ".wal")) == 0
+    engine.close()
+    (orphan_table, orphan_log) = ("/node/data/00099999.sst", "/node/data/00000001.wal")
+    for path in (orphan_table, orphan_log, "/node/data/manifest.tmp"):
+        disk.create(path).append(b"rubbish")
+    engine = drive.open(disk)
+    assert not engine.damaged
+    assert not any(map(disk.exists, (orphan_table, orphan_log, "/node/data/manifest.tmp")))
+
+
+def test_output_is_split_into_tables(drive, disk):
+    engine = drive.open(disk, compression="none")
+    model = drive.fill(engine, 1000)
+    drive.flush(engine)
+    stats = engine.stats()
+    assert (stats.runs, stats.tables) == (1, pytest.approx(stats.table_bytes / 16384, abs=1.5))
+    assert stats.tables > 2
+    assert drive.content(engine) == model
+    assert drive.content(drive.open(disk)) == model
+
+
+def test_hot_keys_do_not_grow_the_log_without_end(drive, disk):
+    engine = drive.open(disk)
+    for number in range(3000):
+        engine.update(b"hot", b"%08d" % number * 4)
+        if number % 10 == 0:
+            drive.sync(engine)
+            drive.work(engine)
+    assert engine.stats().flushes > 2
+    assert sum(map(disk.size, drive.files(disk, ".wal"))) < 8 * 4096 * 2
+
+
+def test_drop_takes_keys_out(drive, disk):
+    engine = drive.open(disk)
+    drive.fill(engine, 100, prefix="a")
+    model = drive.fill(engine, 100, prefix="b")
+    engine.drop = lambda key: key.startswith(b"a")
+    drive.flush(engine)
+    assert drive.content(engine) == model
+    engine.drop = lambda _: True
+    drive.flush(engine)
+    assert drive.content(engine) == {}
+    assert drive.files(disk, ".sst") == []
+    assert drive.content(drive.open(disk)) == {}
+
+
+def test_a_scan_survives_what_happens_between_its_steps(drive, disk):
+    for reverse in (False, True):
+        engine = drive.open(disk)
+        model = drive.fill(engine, 600)
+        seen = []
+        for number, (key, found) in enumerate(engine.scan(b"k", b"l", reverse=reverse)):
+            seen.append(key)
+            assert found.record >= model.get(key, b"")
+            if number % 50 == 10:
+                drive.fill(engine, 100, version=2 + number, prefix="k00")
+                drive.fill(engine, 200, version=2 + number)
+                drive.flush(engine)
+        ours = [key for key in seen if key in model]
+        assert ours == sorted(model, reverse=reverse)
+        assert seen == sorted(set(seen), reverse=reverse)
+        engine.close()
+
+
+def test_a_scan_left_lying_outlives_its_tables_and_the_engine(drive, disk):
+    engine = drive.open(disk)
+    drive.fill(engine, 300)
+    drive.flush(engine)
+    scan = engine.scan(b"", None)
+    first = next(scan)[0]
+    drive.fill(engine, 300, version=9)
+    drive.flush(engine)
+    engine.close()
+    rest = [key for key, _ in scan]
+    assert len({first, *rest}) == 300
+    abandoned = drive.open(disk).scan(b"", None)
+    next(abandoned)
+    del abandoned
+
+
+def test_order_of_operations(drive, disk):
+    """A manifest names a table only after the table and its name are safe; old files go only after the manifest is."""
+    engine = drive.open(disk)
+    drive.fill(engine, 600)
+    drive.flush(engine)
+    safe, unsynced_names = set(), set()
+    for operation, path in disk.trace:
+        if operation == "create":
+            unsynced_names.add(path)
+        elif operation == "append":
+            safe.discard(path)
+        elif operation == "sync":
+            safe.add(path)
+        elif operation == "sync_directory":
+            unsynced_names.clear()
+        elif operation == "rename":
+            assert path.endswith("manifest")
+            assert path + ".tmp" in safe
+            tables = {name for name in unsynced_names if name.endswith(".sst")}
+            assert not tables, f"the manifest may name {tables}, whose names are not safe"
+            unsynced_names = {path}
+        elif operation == "unlink":
+            assert not any(name.endswith("manifest") for name in unsynced_names), "the new manifest is not safe yet"
+    for path in drive.files(disk, ".sst"):
+        assert path in safe
+
+
+def test_a_flush_under_way_and_a_compaction_under_way(drive, disk):
+    engine = drive.open(disk)
+    model = {}
+    for number in range(2000):
+        key = b"%05d" % (number * 7919 % 1000)
+        model[key] = engine.update(key, b"%05d" % number * 5).record
+    drive.sync(engine)
+    assert engine.stats().sealed_memtables > 6
+    for _ in range(3):
+        job = engine.next_job()
+        job.run()
+        engine.finish(job)
+    flush, compaction = engine.next_job(), engine.next_job()
+    assert type(flush).__name__ == "FlushJob"
+    assert type(compaction).__name__ == "CompactionJob"
+    assert engine.next_job() is None
+    compaction.run()
+    flush.run()
+    engine.finish(flush)
+    assert drive.content(engine) == model
+    engine.finish(compaction)
+    assert drive.content(engine) == model
+    assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == model
+
+
+def test_overloaded(drive, disk):
+    engine = drive.open(disk, max_unflushed_bytes=10_000)
+    while not engine.overloaded:
+        engine.update(b"%d" % engine.appended_position, bytes(100))
+    assert 8_000 < engine.stats().memtable_bytes < 12_000
+    drive.sync(engine)
+    drive.work(engine)
+    assert not engine.overloaded
+
+
+@pytest.mark.parametrize("operation", ["append", "sync"])
+def test_a_failing_log_ends_the_engine(drive, disk, operation):
+    engine = drive.open(disk)
+    model = drive.fill(engine, 10)
+    engine.update(b"new", b"9")
+    disk.fail(operation, ".wal", error=errno.EIO)
+    job = engine.next_sync()
+    with pytest.raises(EngineFailed):
+        job.run()
+    calls = [
+        lambda: engine.get(b"k"), lambda: engine.update(b"k", b"1"), lambda: engine.scan(b"", None), engine.next_sync,
+        engine.next_job, lambda: engine.finish_sync(job),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(EngineFailed):
+            call()
+    before = len(disk.trace)
+    engine.close()
+    assert len(disk.trace) == before, "no fsync is tried again"
+    kept = drive.content(drive.open(disk.crash(random.Random(1), "drop")))
+    assert kept == model
+
+
+def test_a_full_disk_in_the_log(drive, disk):
+    engine = drive.open(disk)
+    model = drive.fill(engine, 30)
+    durable = engine.durable_position
+    engine.update(b"new", b"x" * 500)
+    disk.space_bytes = 100
+    job = engine.next_sync()
+    with pytest.raises(EngineFailed):
+        job.run()
+    assert engine.durable_position == durable
+    disk.space_bytes = None
+    engine = drive.open(disk.crash(random.Random(1), "keep"))
+    assert not engine.damaged, "a short write is a torn tail"
+    assert drive.content(engine) == model
+
+
+@pytest.mark.parametrize("space", [0, 10, 700, 1500])
+def test_a_full_disk_in_a_flush_or_compaction_costs_nothing(drive, disk, space):
+    engine = drive.open(disk, compression="none")
+    model = {}
+    for number in range(400):
+        key = b"%05d" % number
+        model[key] = engine.update(key, bytes(50)).record
+    drive.sync(engine)
+    drive.work(engine, 3)
+    for _ in range(2):
+        job = engine.next_job()
+        disk.space_bytes = space
+        with pytest.raises(OSError, match="No space"):
+            job.run()
+        engine.abandon(job)
+        assert len(drive.files(disk, ".sst")) == engine.stats().tables
+        assert drive.content(engine) == model
+    disk.space_bytes = None
+    drive.work(engine)
+    assert drive.content(engine) == model
+    assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == model
+
+
+@pytest.mark.parametrize("operation", ["sync", "append", "rename", "sync_directory"])
+def test_a_manifest_that_cannot_be_written_ends_the_engine(drive, disk, operation):
+    engine = drive.open(disk)
+    model = drive.fill(engine, 20)
+    engine.compact_fully()
+    drive.sync(engine)
+    job = engine.next_job()
+    job.run()
+    disk.fail(operation)
+    with pytest.raises(EngineFailed):
+        engine.finish(job)
+    with pytest.raises(EngineFailed):
+        engine.get(b"k")
+    assert drive.content(drive.open(disk.crash(random.Random(1)))) == model
+
+
+def test_limits_and_closing(drive, disk):
+    engine = drive.open(disk)
+    with pytest.raises(ValueError, match="limits"):
+        engine.update(bytes(MAX_KEY_BYTES + 1), b"")
+    engine.update(b"", b"")
+    engine.update(b"\xff" * 1100, b"x" * 1_100_000)
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.get(b""), lambda: engine.update(b"", b""), lambda: engine.scan(b"", None)):
+        with pytest.raises(StoreClosed):
+            call()
+    engine = drive.open(disk)
+    assert engine.get(b"") == (b"", 0)
+    assert len(engine.get(b"\xff" * 1100).record) == 1_100_000
+    drive.flush(engine)
+    assert len(engine.get(b"\xff" * 1100).record) == 1_100_000
+    assert list(engine.scan(b"b", b"a")) == []
+
+
+def test_sync_off_and_on(drive, disk):
+    engine = drive.open(disk)
+    engine.update(b"k", b"1")
+    drive.sync(engine, sync=False)
+    assert engine.durable_position == 1
+    assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == {}
+    assert drive.content(drive.open(disk.crash(random.Random(1), "keep"))) == {b"k": b"1"}
+    drive.sync(engine)
+    assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == {b"k": b"1"}
+
+
+def test_what_recovery_shows_is_safe(drive, disk):
+    """The process dies with bytes in the kernel only; recovery sees them, shows them; then the host dies."""
+    engine = drive.open(disk)
+    engine.update(b"k", b"1")
+    drive.sync(engine, sync=False)
+    again = disk.crash(random.Random(1), "keep")
+    engine = drive.open(again)
+    assert engine.get(b"k") == (b"1", 0)
+    assert drive.content(drive.open(again.crash(random.Random(1), "drop"))) == {b"k": b"1"}
+
+
+def test_a_lost_manifest_is_refused(drive, disk):
+    from raykv.errors import CorruptData
+
+    engine = drive.open(disk)
+    drive.fill(engine, 10)
+    engine.close()
+    disk.unlink("/node/data/manifest")
+    with pytest.raises(CorruptData, match="no manifest"):
+        drive.open(disk)
+
+
+def test_merge_is_all_it_knows_of_records(disk, drive):
+    engine = Engine.open(disk, "/x", drive.config, lambda stored, incoming: (stored or b"") + incoming)
+    engine.update(b"k", b"a")
+    engine.update(b"k", b"b")
+    assert engine.get(b"k").record == b"ab"

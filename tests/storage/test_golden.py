@@ -1,0 +1,116 @@
+"""Files that version 1 wrote, which every later raykv must read.
+
+``golden/v1-plain`` is also what today's code writes, byte for byte: a change of format that forgot its version shows
+here. ``golden/v1-lz4`` is only read (another lz4 may pack otherwise). Rewrite both, after a change of version, with
+``python tests/storage/test_golden.py``, and keep the old ones under their own name.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import random
+
+import pytest
+
+from raykv.config import NodeConfig
+from raykv.sim.disk import SimDisk
+from raykv.storage import Engine, NodeDirectory
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+KEYS = [b"\x00\x07\x00\x00\x00\x01\x02key %03d" % number for number in range(40)]
+
+
+def record(number, version):
+    return b"\x01%04d" % version + b"value of %d " % number * 3
+
+
+def merge(stored, incoming):
+    return incoming if stored is None else max(stored, incoming)
+
+
+def config(name):
+    return NodeConfig(compression="lz4" if name.endswith("lz4") else "none", block_bytes=512, memtable_bytes=1 << 16)
+
+
+def run(engine):
+    sync = engine.next_sync()
+    if sync is not None:
+        sync.run()
+        engine.finish_sync(sync)
+    while (job := engine.next_job()) is not None:
+        job.run()
+        engine.finish(job)
+
+
+def build(name):
+    """A node's directory with a flushed table and a log of two segments behind it, stopped cleanly."""
+    disk = SimDisk()
+    options = {"store_id": "golden", "node_id": "n1", "random": random.Random(1), "complete_if_new": True}
+    directory = NodeDirectory.open(disk, "/n", **options)
+    directory.save_register(b"the cluster's state")
+    engine = Engine.open(disk, "/n/data", config(name), merge)
+    for number, key in enumerate(KEYS[:30]):
+        engine.update(key, record(number, 1))
+    engine.compact_fully()
+    run(engine)
+    for number, key in enumerate(KEYS[20:], start=20):
+        engine.update(key, record(number, 2))
+        if number % 5 == 4:
+            run(engine)
+    engine.close()
+    directory.mark_clean()
+    directory.close()
+    return disk
+
+
+def files(disk):
+    for folder in ("/n", "/n/data"):
+        for name in disk.list_directory(folder):
+            if name not in ("lock", "data"):
+                yield f"{folder}/{name}"[3:], disk.read_file(f"{folder}/{name}", 1 << 20)
+
+
+def load(name):
+    disk = SimDisk()
+    disk.make_directories("/n/data")
+    for path in sorted((GOLDEN / name).rglob("*")):
+        if path.is_file():
+            file = disk.create(f"/n/{path.relative_to(GOLDEN / name).as_posix()}")
+            file.append(path.read_bytes())
+            file.sync()
+    disk.sync_directory("/n")
+    disk.sync_directory("/n/data")
+    return disk
+
+
+@pytest.mark.parametrize("name", ["v1-plain", "v1-lz4"])
+def test_today_reads_it(name):
+    disk = load(name)
+    assert disk.list_directory("/n/data") == ["00000002.sst", "00000002.wal", "manifest"]
+    options = {"store_id": "golden", "node_id": "n1", "random": random.Random(2), "complete_if_new": False}
+    directory = NodeDirectory.open(disk, "/n", **options)
+    assert directory.previous.clean
+    assert directory.identity.complete
+    assert (directory.identity.incarnation, directory.load_register()) == (2, b"the cluster's state")
+    engine = Engine.open(disk, "/n/data", config(name), merge)
+    assert not engine.damaged
+    assert engine.stats().table_records == 30
+    assert engine.stats().memtable_records == 20
+    expected = {key: record(number, 1 if number < 20 else 2) for number, key in enumerate(KEYS)}
+    assert {key: found.record for key, found in engine.scan(b"", None)} == expected
+
+
+def test_today_writes_the_same_bytes():
+    written = dict(files(build("v1-plain")))
+    kept = dict(files(load("v1-plain")))
+    assert sorted(written) == sorted(kept)
+    for path, data in written.items():
+        assert data == kept[path], f"{path}: the format changed; give it a new version"
+
+
+if __name__ == "__main__":
+    for golden in ("v1-plain", "v1-lz4"):
+        for path, data in files(build(golden)):
+            target = GOLDEN / golden / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
