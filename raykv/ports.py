@@ -52,6 +52,10 @@ class Probe(Protocol):
         """Add ``amount`` to the counter ``name``."""
         ...
 
+    def counted(self) -> dict[str, int]:
+        """Return all counters."""
+        ...
+
 
 class PeerFailure(Exception):
     """A call to a peer brought no answer. It may have been carried out all the same."""

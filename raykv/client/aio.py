@@ -135,7 +135,7 @@ class AsyncBucket(Generic[V]):
     ) -> AsyncIterator[tuple[Key, Any]]:
         taken = 0
         while left.start < left.end and (limit is None or taken < limit):
-            wanted = ops.PAGE_ITEMS if limit is None else limit - taken
+            wanted = None if limit is None else limit - taken
             page = await self._run(
                 self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
             )

@@ -11,12 +11,15 @@ can otherwise run code in whoever reads from it.
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import msgspec
 
 from raykv.errors import CorruptData, InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _RAW = b"\x00"
 _TEXT = b"\x01"
@@ -25,7 +28,8 @@ _PICKLE = b"\x03"
 TAG_BYTES = 1
 
 _MAX_DEPTH = 100
-_INT_MIN, _INT_END = -(2**63), 2**64
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_CONTAINERS = frozenset({list, dict})
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
@@ -89,15 +93,19 @@ def _unpickle(data: bytes) -> Any:
 
 
 def _is_plain(value: Any, depth: int) -> bool:
+    """Whether msgpack gives this back exactly. ints beyond 64 bits and lone surrogates show when it is encoded."""
     kind = type(value)
-    if kind in {str, float, bool, bytes} or value is None:
+    if kind in _SCALARS:
         return True
-    if kind is int:
-        return bool(_INT_MIN <= value < _INT_END)
     if depth >= _MAX_DEPTH:
         return False
-    if kind is list:
-        return all(_is_plain(item, depth + 1) for item in value)
     if kind is dict:
-        return all(_is_plain(key, depth + 1) and _is_plain(item, depth + 1) for key, item in value.items())
-    return False
+        return _are_plain(value, depth + 1) and _are_plain(value.values(), depth + 1)
+    return kind is list and _are_plain(value, depth + 1)
+
+
+def _are_plain(values: Collection[Any], depth: int) -> bool:
+    others = set(map(type, values)) - _SCALARS  # in C: most values of most records are scalars
+    if not others:
+        return True
+    return others <= _CONTAINERS and all(_is_plain(value, depth) for value in values if type(value) in _CONTAINERS)

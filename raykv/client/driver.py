@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WINDOW = 4
+WINDOW = 6
 RETRY_S = 0.1
 GRACE = 1.08
 """The coordinator keeps the time itself; the client waits a little longer for what it says."""

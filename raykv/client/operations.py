@@ -39,7 +39,8 @@ CHUNK_BYTES = 80 * 1024
 """A batch is sent in requests of about this size: Ray moves larger arguments through its object store, more slowly."""
 CHUNK_WRITES = 500
 CHUNK_READS = 250
-PAGE_ITEMS = 500
+PAGE_ITEMS = 1000
+PAGE_KEYS = 2000
 
 
 class Exchange(NamedTuple):
@@ -102,7 +103,7 @@ class Operations:
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Key, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
-        wanted = list(dict.fromkeys(_batch(keys)))
+        wanted = _distinct(keys)
         encoded = [encode_key(key) for key in wanted]
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         chunks = [slice(at, at + CHUNK_READS) for at in range(0, len(wanted), CHUNK_READS)]
@@ -122,12 +123,21 @@ class Operations:
                     _decode_into(results, errors, key, item, default, self.config.codec)
         return _batch_result("read", results, errors)
 
-    def page(self, left: ScanRange, *, limit: int, reverse: bool, keys_only: bool, r: Any, timeout: Any) -> Steps[Page]:
+    def page(
+        self, left: ScanRange, *, limit: int | None, reverse: bool, keys_only: bool, r: Any, timeout: Any
+    ) -> Steps[Page]:
         """Read the next page of a scan."""
         timeout_s = check_timeout(timeout)
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         request = f.ScanPage(
-            self.bucket_id, left.start, left.end, min(limit, PAGE_ITEMS), reverse, keys_only, replicas, timeout_s
+            self.bucket_id,
+            left.start,
+            left.end,
+            _page_size(limit, keys_only=keys_only),
+            reverse,
+            keys_only,
+            replicas,
+            timeout_s,
         )
         answer = yield from _ask(request, timeout_s)
         if not isinstance(answer, f.Page):
@@ -160,7 +170,7 @@ class Operations:
     def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Key, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
-        wanted = list(dict.fromkeys(_batch(keys)))
+        wanted = _distinct(keys)
         return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
 
     # ---- requests, checked and encoded ----
@@ -375,24 +385,28 @@ def _told(answer: f.CoordinatorAnswer) -> Any:
     return answer.data
 
 
-def _batch(keys: Iterable[Key]) -> Iterable[Key]:
-    if isinstance(keys, str | bytes):
+def _distinct(keys: Iterable[Key]) -> list[Key]:
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {keys!r:.60}")
-    if not isinstance(keys, Iterable):
-        raise InvalidKey(f"expected several keys, as a list; got {type(keys).__name__}")
-    keys = list(keys)
-    for key in keys:
-        encode_key(key)  # before dict.fromkeys, which would raise TypeError for an unhashable one
-    return keys
+    return list(_pairs((key, None) for key in keys))
 
 
 def _pairs(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     if isinstance(items, Mapping):
         return dict(items)
+    pairs: dict[Any, Any] = {}
     try:
-        return dict(items)
-    except (TypeError, ValueError):
+        for key, value in items:
+            try:
+                pairs[key] = value
+            except TypeError:  # unhashable, so not a key
+                encode_key(key)
+                raise
+    except (TypeError, ValueError) as error:
+        if isinstance(error, RaykvError):
+            raise
         raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
+    return pairs
 
 
 def _decode_into(
@@ -410,6 +424,11 @@ def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvErr
         total = len(results) + len(errors)
         raise BatchError(f"{len(errors)} of {total} items were not {what}; the first: {first}", results, errors)
     return results
+
+
+def _page_size(limit: int | None, *, keys_only: bool) -> int:
+    largest = PAGE_KEYS if keys_only else PAGE_ITEMS
+    return largest if limit is None else min(limit, largest)
 
 
 def _chunks(items: list[tuple[bytes, bytes]]) -> list[slice]:

@@ -218,7 +218,7 @@ class Bucket(Generic[V]):
     ) -> Iterator[tuple[Key, Any]]:
         taken = 0
         while left.start < left.end and (limit is None or taken < limit):
-            wanted = ops.PAGE_ITEMS if limit is None else limit - taken
+            wanted = None if limit is None else limit - taken
             page = self._session.run(
                 self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
             )

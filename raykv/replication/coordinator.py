@@ -69,6 +69,7 @@ class Coordinator:
         self._hybrid = HybridClock()
         self._state: ClusterState | None = None
         self._buckets: dict[int, BucketEntry] = {}
+        self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this ring: (partition, n) -> nodes
         self._news = (0, 0)
         self._items_under_way = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +85,7 @@ class Coordinator:
         self._news = (state.generation, news.sequence)
         self._state = state
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
+        self._primaries = {}
         self._peers.learn(news.incarnations, news.down)
 
     async def fetch_news(self, timeout_s: float) -> None:
@@ -122,11 +124,15 @@ class Coordinator:
         """Return the n nodes that are to hold a key."""
         assert self._state is not None, "asked before a state was heard"
         ring = self._state.ring
-        return ring.preference_list(partition_of_key(key, ring.partitions), n)[:n]
+        place = (partition_of_key(key, ring.partitions), n)
+        nodes = self._primaries.get(place)
+        if nodes is None:
+            nodes = self._primaries[place] = ring.preference_list(place[0], n)[:n]
+        return nodes
 
     def figures(self) -> dict[str, Any]:
         """Return what this coordinator counts, as plain data."""
-        return {"items_under_way": self._items_under_way, "calls_under_way": len(self.tasks)}
+        return {"items_under_way": self._items_under_way, "calls_under_way": len(self.tasks), **self._probe.counted()}
 
     # ---- client operations ----
 
@@ -171,7 +177,9 @@ class Coordinator:
 
     async def read_records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
         """Read records (tombstones too) by quorum, with repair: the record, None, or the error of each key."""
-        orders = [self._peers.in_order(self.primaries(key, entry.config.n)) for key in keys]
+        primaries = [self.primaries(key, entry.config.n) for key in keys]
+        in_order = {nodes: self._peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
+        orders = [in_order[nodes] for nodes in primaries]
         round_ = ReadRound(orders, r)
         fan: Fanout[list[int]] = Fanout(self._peers, self._clock, deadline_s, self.tasks)
         hedge_s = self._peers.hedge_delay_s("Read", len(keys), orders[0] if orders else ())

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.replica")
 
-MAX_SCAN_ITEMS = 1000
+MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
 
 Answer = tuple[f.NodeAnswerBody, int]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from raykv.replication.peers import Peers
     from raykv.replication.quorum import Asks
 
-MAX_PAGE_ITEMS = 1000
+MAX_PAGE_ITEMS = 2000
 _RETRY_S = 0.05
 
 

@@ -1,0 +1,101 @@
+"""The coordinator actor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from raykv.actors.logs import log_to_stderr
+from raykv.actors.transport import RayTransport
+from raykv.actors.world import CountingProbe, SystemClock
+from raykv.client.operations import Operations
+from raykv.config import check_bucket_name, check_timeout
+from raykv.errors import InvalidOption, RaykvError
+from raykv.records import frames as f
+from raykv.replication.cluster_state import DEFAULT_BUCKET
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.front import Front
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class CoordinatorActor:
+    """Serves frames to ``Store`` handles, and plain calls to those who hold the actor's handle.
+
+    A plain call takes Python keys and values as ``Store`` does and returns an answer frame, for ``Store.decode``: errors
+    are in it as data, so ``ray.get`` raises none of raykv's.
+    """
+
+    def __init__(self, store: str) -> None:
+        log_to_stderr()
+        clock = SystemClock()
+        transport = RayTransport(store)
+        self._coordinator = Coordinator(transport, clock, CountingProbe())
+        self._front = Front(self._coordinator, transport, clock)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer a request frame."""
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._front.keep_up_to_date())
+        return await self._front.serve(frame)
+
+    async def pid(self) -> int:
+        """Return the process id."""
+        return os.getpid()
+
+    async def get(self, key: Any, *, bucket: str = DEFAULT_BUCKET, r: Any = None, timeout: float = 5.0) -> bytes:
+        """Read a key. The answer decodes to its value, or None."""
+        return await self._plain(bucket, timeout, True, lambda ops: ops.read_request([key], r, check_timeout(timeout)))
+
+    async def get_many(self, keys: Any, *, bucket: str = DEFAULT_BUCKET, r: Any = None, timeout: float = 5.0) -> bytes:
+        """Read keys. The answer decodes to a list of values, in the order of the keys."""
+        return await self._plain(bucket, timeout, False, lambda ops: ops.read_request(keys, r, check_timeout(timeout)))
+
+    async def put(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        bucket: str = DEFAULT_BUCKET,
+        w: Any = None,
+        ttl: Any = None,
+        timeout: float = 5.0,
+    ) -> bytes:
+        """Write a key. The answer decodes to a ``WriteResult``."""
+        return await self._plain(
+            bucket, timeout, True, lambda ops: ops.write_request([(key, value)], w, ttl, check_timeout(timeout))
+        )
+
+    async def put_many(
+        self, items: Any, *, bucket: str = DEFAULT_BUCKET, w: Any = None, ttl: Any = None, timeout: float = 5.0
+    ) -> bytes:
+        """Write a mapping. The answer decodes to a list of ``WriteResult``, in its order."""
+        return await self._plain(
+            bucket, timeout, False, lambda ops: ops.write_request(dict(items).items(), w, ttl, check_timeout(timeout))
+        )
+
+    async def delete(self, key: Any, *, bucket: str = DEFAULT_BUCKET, w: Any = None, timeout: float = 5.0) -> bytes:
+        """Delete a key. The answer decodes to a ``WriteResult``."""
+        return await self._plain(
+            bucket, timeout, True, lambda ops: ops.delete_request([key], w, check_timeout(timeout))
+        )
+
+    async def _plain(
+        self, bucket: str, timeout: float, single: bool, request: Callable[[Operations], f.CoordinatorRequest]
+    ) -> bytes:
+        codec = "raw"
+        answer: f.CoordinatorAnswer
+        try:
+            state = await self._coordinator.state(check_timeout(timeout))
+            entry = state.bucket(check_bucket_name(bucket))
+            if entry is None:
+                raise InvalidOption(f"there is no bucket {bucket!r}; create it with store.bucket({bucket!r})")
+            codec = entry.config.codec
+            frame = f.coordinator_requests.encode(request(Operations(entry.bucket_id, entry.config)))
+            answer = f.coordinator_answers.decode(await self.serve(frame))
+        except RaykvError as error:
+            answer = f.Refused(f.Failed.of(error))
+        return f.handed_answers.encode(f.Handed(single, codec, answer))

@@ -1,0 +1,131 @@
+"""Starts storage actors on the hosts where their directories are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
+from raykv.actors.storage_node import StorageNodeActor
+from raykv.actors.transport import until_ended
+from raykv.ports import Launched, LaunchFailed
+from raykv.replication.node import NodeSpec
+from raykv.replication.peers import node_address
+
+if TYPE_CHECKING:
+    from raykv.config import NodeConfig, StoreConfig
+    from raykv.ports import FileSystem
+
+logger = logging.getLogger("raykv.supervisor")
+
+NAME_WAIT_S = 5.0
+
+STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
+    "num_cpus": 0,
+    "max_restarts": 0,
+    "max_task_retries": 0,
+    "max_concurrency": 10_000,
+    "lifetime": "detached",
+    "namespace": NAMESPACE,
+    "enable_task_events": False,
+}
+
+
+class RayLauncher:
+    """``ports.Launcher`` over Ray."""
+
+    def __init__(self, store_id: str, store: StoreConfig, node: NodeConfig, path: str, fs: FileSystem) -> None:
+        self._store_id = store_id
+        self._store = store
+        self._node = node
+        self._path = path
+        self._fs = fs
+        self._actor = ray.remote(StorageNodeActor)
+
+    async def directories(self) -> list[str]:
+        """See ``ports.Launcher``."""
+        base = f"{self._path}/nodes"
+        return self._fs.list_directory(base) if self._fs.exists(base) else []
+
+    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+        """See ``ports.Launcher``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                handle = await self._create(node_id, host, fresh=fresh)
+                answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
+        except TimeoutError:
+            await self._discard(node_id)
+            raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s") from None
+        except RayError as error:
+            raise LaunchFailed("crashed", _first_line(error)) from None
+        if "failed" in answer:
+            await self._discard(node_id)
+            raise LaunchFailed(answer["failed"], answer["message"])
+        return Launched(answer["incarnation"], answer["pid"], host)
+
+    async def ended(self, node_id: str) -> str:
+        """See ``ports.Launcher``."""
+        try:
+            handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
+        except ValueError:
+            return "no process of it runs"
+        return await until_ended(handle)
+
+    async def _create(self, node_id: str, host: str, *, fresh: bool) -> Any:
+        spec = NodeSpec(
+            store_id=self._store_id,
+            node_id=node_id,
+            path=node_directory(self._path, node_id),
+            store=self._store,
+            node=self._node,
+            fresh=fresh,
+        )
+        options = STORAGE_ACTOR_OPTIONS | {"name": actor_name(self._store.name, node_address(node_id))}
+        ray_node = await self._in_thread(_ray_node_of, host)
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
+        actor = self._actor.options(**options)
+        await self._discard(node_id)
+        while True:  # until Ray has given the name free; the caller's time-out bounds it
+            try:
+                return await self._in_thread(actor.remote, msgspec.msgpack.encode(spec))
+            except ValueError:
+                await asyncio.sleep(0.02)
+
+    async def _discard(self, node_id: str) -> None:
+        """End the node's present process, if Ray knows one."""
+        try:
+            handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
+        except ValueError:
+            return
+        await self._in_thread(ray.kill, handle)
+
+    @staticmethod
+    async def _in_thread(work: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, work, *args)
+
+
+def _ray_node_of(host: str) -> str:
+    """Return Ray's id of the living node on that host. It changes when Ray is restarted, so it is never kept."""
+    if not host:
+        return str(ray.get_runtime_context().get_node_id())
+    for node in ray.nodes():
+        if node["Alive"] and host_name(node) == host:
+            return str(node["NodeID"])
+    raise LaunchFailed("no host", f"its host {host} is not in the Ray cluster")
+
+
+def host_name(node: dict[str, Any]) -> str:
+    """Return the name of a Ray node's host: its label ``raykv-host`` if it has one, else its address."""
+    return str(node.get("Labels", {}).get("raykv-host") or node["NodeManagerAddress"])
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in reversed(lines) if "Error" in line), lines[0] if lines else "")
+    return f"{type(error).__name__}: {cause[:300]}"

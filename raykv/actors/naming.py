@@ -1,0 +1,46 @@
+"""Names of actors and places of directories.
+
+All actors of a store are detached and named, in the namespace ``raykv``: ``<store>/supervisor``,
+``<store>/coordinator``, ``<store>/node/<node id>``. Whoever holds a stale handle asks for the name again.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import platformdirs
+import ray
+
+NAMESPACE = "raykv"
+SUPERVISOR = "supervisor"
+COORDINATOR = "coordinator"
+
+
+def actor_name(store: str, peer: str) -> str:
+    """Return the actor's name in the namespace ``raykv``."""
+    return f"{store}/{peer}"
+
+
+def find_actor(store: str, peer: str) -> Any:
+    """Return the actor's handle. Raises ``ValueError`` if none of that name lives."""
+    return ray.get_actor(actor_name(store, peer), namespace=NAMESPACE)
+
+
+def store_actors(store: str) -> list[str]:
+    """Return the names of the store's living actors, sorted."""
+    prefix = actor_name(store, "")
+    listed = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(
+        actor["name"] for actor in listed if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix)
+    )
+
+
+def default_path(store: str) -> str:
+    """Return where a store's data lies when no path is given: the platform's place for a user's data."""
+    return os.path.join(platformdirs.user_data_dir("raykv", appauthor=False), store)
+
+
+def node_directory(path: str, node_id: str) -> str:
+    """Return a node's data directory."""
+    return f"{path}/nodes/{node_id}"

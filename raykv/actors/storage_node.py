@@ -1,0 +1,121 @@
+"""The storage actor: one process, one data directory, one run of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from raykv.actors.logs import log_to_stderr
+from raykv.actors.os_files import OsFileSystem
+from raykv.actors.world import SystemClock, ThreadExecutor
+from raykv.errors import CorruptData
+from raykv.replication.node import NodeSpec, StorageNode
+from raykv.storage import DirectoryForeign, DirectoryInUse
+
+logger = logging.getLogger("raykv.node")
+
+LOCK_WAIT_S = 5.0
+"""How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
+KILL_AFTER_S = 0.3
+
+
+class StorageNodeActor:
+    """Opens a node's directory when told to, then answers frames."""
+
+    def __init__(self, spec: bytes) -> None:
+        log_to_stderr()
+        # Compaction and flush run Python in a thread; with the usual 5 ms slices each would hold up an answer that long.
+        sys.setswitchinterval(0.0005)
+        self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
+        self._node: StorageNode | None = None
+
+    async def open(self, *, take_over: bool) -> dict[str, Any]:
+        """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}."""
+        if self._node is None:
+            try:
+                self._node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
+            except DirectoryInUse as error:
+                return {"failed": "in use", "message": str(error)}
+            except DirectoryForeign as error:
+                return {"failed": "foreign", "message": str(error)}
+            except OSError as error:
+                return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
+            except CorruptData as error:
+                return {"failed": "damaged", "message": str(error)}
+        return {"incarnation": self._node.incarnation, "pid": os.getpid()}
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer a request frame."""
+        if self._node is None:
+            raise RuntimeError("the node is not open")
+        return await self._node.serve(frame)
+
+    async def forever(self) -> None:
+        """Return never: who calls this hears at once when the process ends."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Close the directory cleanly."""
+        if self._node is not None:
+            await self._node.stop()
+
+    def _open(self, take_over: bool) -> StorageNode:
+        """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not go by itself."""
+        started_s = time.monotonic()
+        killed = False
+        while True:
+            try:
+                return StorageNode(
+                    self._spec,
+                    fs=OsFileSystem(),
+                    clock=SystemClock(),
+                    executor=ThreadExecutor(),
+                    random=random.SystemRandom(),
+                    on_failure=_exit_soon,
+                    lock_note=msgspec.json.encode({"pid": os.getpid()}),
+                )
+            except DirectoryInUse as error:
+                waited_s = time.monotonic() - started_s
+                if waited_s > LOCK_WAIT_S:
+                    raise
+                if take_over and not killed and waited_s > KILL_AFTER_S:
+                    killed = self._kill(_pid_in(error.note))
+                time.sleep(0.02)
+
+    def _kill(self, pid: int | None) -> bool:
+        """End the former process of this node: a frozen one does not hear Ray's request to end.
+
+        The pid stands in the lock file, written under the lock that is still held; so it is that process and no other.
+        """
+        if pid is None or pid == os.getpid():
+            return False
+        logger.warning(
+            "store %s: node %s: ending its former process %d", self._spec.store.name, self._spec.node_id, pid
+        )
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def _pid_in(note: bytes) -> int | None:
+    """Return the process id in a lock's note, if it has one."""
+    try:
+        return msgspec.json.decode(note, type=dict[str, int]).get("pid")
+    except msgspec.MsgspecError:
+        return None
+
+
+def _exit_soon(cause: str) -> None:
+    """End the process shortly, so that the answers under way get out. The supervisor starts it anew."""
+    del cause
+    asyncio.get_running_loop().call_later(0.1, os._exit, 1)

@@ -1,0 +1,59 @@
+"""Frames between processes, as calls of Ray actors.
+
+A frame goes in and comes out as ``bytes``; nothing of raykv's is pickled. Handles are looked up by name once and again
+after a death. Every call has its own deadline, for Ray itself notices a frozen process after a minute only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray.exceptions import ActorDiedError, RayError
+
+from raykv.actors.naming import find_actor
+from raykv.ports import PeerAbsent, PeerDead, PeerSilent
+
+
+class RayTransport:
+    """``ports.Transport`` over the actors of one store."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._handles: dict[str, Any] = {}
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                handle = self._handles.get(peer) or await self._find(peer)
+                answer: bytes = await handle.serve.remote(frame)
+                return answer
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        except ActorDiedError:
+            self._handles.pop(peer, None)
+            raise PeerDead("its process has ended") from None
+        except RayError as error:
+            self._handles.pop(peer, None)
+            raise PeerSilent(f"Ray could not deliver: {type(error).__name__}") from None
+
+    async def _find(self, peer: str) -> Any:
+        try:
+            # A look-up asks the head and blocks, so it goes to a thread.
+            handle = await asyncio.get_running_loop().run_in_executor(None, find_actor, self._store, peer)
+        except ValueError:
+            raise PeerAbsent("no such process runs") from None
+        self._handles[peer] = handle
+        return handle
+
+
+async def until_ended(handle: Any) -> str:
+    """Wait until the actor's process has ended: a call that never returns fails then, at once."""
+    try:
+        await handle.forever.remote()
+    except ActorDiedError:
+        return "its process ended"
+    except RayError as error:
+        return f"Ray gave it up ({type(error).__name__})"
+    return "it returned"

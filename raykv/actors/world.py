@@ -1,0 +1,61 @@
+"""The ports onto this process and operating system: clocks, threads, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+
+class SystemClock:
+    """The host's clocks, and asyncio's timers."""
+
+    def wall_ms(self) -> int:
+        """See ``ports.Clock``."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """See ``ports.Clock``."""
+        return time.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        """See ``ports.Clock``."""
+        await asyncio.sleep(delay_s)
+
+    def timeout(self, delay_s: float) -> AbstractAsyncContextManager[object]:
+        """See ``ports.Clock``."""
+        return asyncio.timeout(delay_s)
+
+
+class ThreadExecutor:
+    """A few threads. Sync, flush and compaction each want one at a time."""
+
+    def __init__(self, threads: int = 3) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="raykv-disk")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """See ``ports.Executor``."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+class CountingProbe:
+    """Counters in memory."""
+
+    def __init__(self) -> None:
+        self._counters: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """See ``ports.Probe``."""
+        self._counters[name] += amount
+
+    def counted(self) -> dict[str, int]:
+        """See ``ports.Probe``."""
+        return dict(sorted(self._counters.items()))

@@ -1,0 +1,274 @@
+"""Stores on a real Ray: started, found, stopped, started again, killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import raykv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.ray
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> float:
+    """Wait for it and return the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < timeout_s, "did not come about in time"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def node(store: raykv.Store, node_id: str) -> dict[str, Any]:
+    return next(node for node in store.status()["nodes"] if node["node_id"] == node_id)
+
+
+def store_processes(store: raykv.Store) -> list[int]:
+    import ray
+
+    from raykv.actors.naming import find_actor
+
+    pids = [found["pid"] for found in store.status()["nodes"]]
+    return pids + ray.get([find_actor(store.store_name, peer).pid.remote() for peer in ("coordinator", "supervisor")])
+
+
+def test_a_stopped_store_has_all_its_data_again(start_store: Any, store_name: str) -> None:
+    store = start_store()
+    carts = store.bucket("carts", w="all", ttl=3600)
+    written = {f"key:{index}": {"n": index} for index in range(500)}
+    store.put_many(written)
+    carts.put("c", [1, 2])
+    store.delete("key:7")
+    raykv.shutdown(store_name)
+    with pytest.raises(raykv.StoreNotFound, match=store_name):
+        raykv.connect(store_name)
+    with pytest.raises((raykv.StoreUnavailable, raykv.QuorumNotMet)):
+        store.get("key:1", timeout=0.5)
+
+    again = start_store()
+    assert again.get_many(written, default="gone") == written | {"key:7": "gone"}
+    assert again.buckets() == ["default", "carts"]
+    assert again.bucket("carts", w="all").get("c") == [1, 2]
+    assert all(found["incarnation"] == 2 for found in again.status()["nodes"])
+
+
+def test_a_store_whose_processes_were_all_killed_has_all_that_it_acknowledged(
+    start_store: Any, store_name: str
+) -> None:
+    store = start_store()
+    written = {f"key:{index}": index for index in range(300)}
+    store.put_many(written)
+    for pid in store_processes(store):
+        os.kill(pid, signal.SIGKILL)
+    # Ray restarts the supervisor and the coordinator by itself; the supervisor starts the nodes.
+    wait_until(lambda: _answers(store, "key:1", 1), timeout_s=60)
+    assert raykv.connect(store_name).get_many(written) == written
+
+
+def _answers(store: raykv.Store, key: str, value: object) -> bool:
+    try:
+        return bool(store.get(key, timeout=2) == value)
+    except raykv.RaykvError:
+        return False
+
+
+def test_reads_and_writes_go_on_while_a_node_is_killed_and_everyone_finds_the_new_one(start_store: Any) -> None:
+    store = start_store()
+    store.put_many({f"k{index}": index for index in range(100)})
+    victim = node(store, "n2")
+    os.kill(victim["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    slowest = 0.0
+    turn = 0
+    while time.monotonic() - killed < 3:
+        started = time.monotonic()
+        store.put(f"k{turn % 100}", turn)
+        assert store.get(f"k{turn % 100}") == turn
+        slowest = max(slowest, time.monotonic() - started)
+        turn += 1
+    wait_until(lambda: node(store, "n2")["state"] == "up")
+    assert node(store, "n2")["incarnation"] == victim["incarnation"] + 1
+    assert slowest < 5, "nothing waited for the dead node"
+    wait_until(lambda: "n2" in store.put("after", 1, w="all").acks)
+
+
+def test_a_frozen_node_is_recreated_and_its_former_process_is_ended(start_store: Any) -> None:
+    store = start_store()
+    victim = node(store, "n1")
+    os.kill(victim["pid"], signal.SIGSTOP)
+    try:
+        store.put("while frozen", 1, timeout=2)
+        assert store.get("while frozen", timeout=2) == 1
+        wait_until(lambda: node(store, "n1")["incarnation"] == victim["incarnation"] + 1)
+        with pytest.raises(ProcessLookupError):  # two processes would write one log (P6)
+            wait_until(lambda: os.kill(victim["pid"], 0) is not None, timeout_s=10)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim["pid"], signal.SIGCONT)
+
+
+def test_a_wiped_node_is_incomplete_and_never_answers_absent(start_store: Any, tmp_path: Path, store_name: str) -> None:
+    """P1: v acknowledged by A and B; A wiped and recreated; a read of {A, C} must not find it absent."""
+    import shutil
+
+    store = start_store()
+    written = {f"k{index}": index for index in range(50)}
+    store.put_many(written, w=2)
+    raykv.shutdown(store_name)
+    shutil.rmtree(tmp_path / store_name / "nodes" / "n1")
+    again = start_store()
+    assert again.get_many(written) == written
+    assert again.count() == 50
+    assert node(again, "n1")["storage"]["complete"] is False
+    assert "incomplete" in repr(again.status())
+    assert len(again.put("k1", "new", w="all").acks) == 3, "it takes writes"
+
+
+def test_the_coordinator_killed(start_store: Any, store_name: str) -> None:
+    import ray
+
+    store = start_store()
+    store.put("k", 1)
+    os.kill(ray.get(raykv.coordinator(store_name).pid.remote()), signal.SIGKILL)
+    assert store.get("k", timeout=20) == 1, "a read waits for the new coordinator"
+
+
+def test_attaching_compares_what_all_must_agree_on(start_store: Any, store_name: str, tmp_path: Path) -> None:
+    store = start_store(partitions=64)
+    store.put("k", 1)
+    assert raykv.start(store_name).get("k") == 1
+    assert raykv.start(store_name, nodes=5, path=str(tmp_path / "elsewhere")).get("k") == 1, (
+        "these matter at creation only"
+    )
+    for setting in ({"partitions": 128}, {"n": 2}, {"durability": "always"}):
+        with pytest.raises(raykv.InvalidOption, match="other settings") as caught:
+            raykv.start(store_name, **setting)
+        assert next(iter(setting)) in str(caught.value)
+    assert store.get("k") == 1, "nothing was disturbed"
+
+
+def test_a_path_belongs_to_one_store(start_store: Any, store_name: str, tmp_path: Path) -> None:
+    start_store(path=str(tmp_path / "data"))
+    with pytest.raises(raykv.InvalidOption, match=f"in use by store '{store_name}'"):
+        raykv.start(f"{store_name}-other", path=str(tmp_path / "data"))
+    with pytest.raises(raykv.StoreNotFound):
+        raykv.connect(f"{store_name}-other")
+
+
+def test_a_path_that_cannot_be_written(ray_cluster: None, store_name: str, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    with pytest.raises(raykv.InvalidOption, match="cannot be used"):
+        raykv.start(store_name, path=str(blocked))
+    assert blocked.read_text() == "not a directory"
+
+
+def test_a_directory_held_by_another_process_is_left_alone(ray_cluster: None, store_name: str, tmp_path: Path) -> None:
+    import json
+
+    from raykv.actors.naming import node_directory
+    from raykv.actors.os_files import OsFileSystem
+
+    fs = OsFileSystem()
+    path = str(tmp_path / store_name)
+    fs.make_directories(node_directory(path, "n2"))
+    lock = fs.lock(f"{node_directory(path, 'n2')}/lock", json.dumps({"pid": os.getpid()}).encode())
+    with pytest.raises(raykv.InvalidOption, match="n2"):
+        raykv.start(store_name, path=path)
+    lock.release()  # had it been ended as a former process of the node, this test would not have got here
+
+
+def test_destroy_asks_by_name(start_store: Any, store_name: str, tmp_path: Path) -> None:
+    store = start_store()
+    store.put("k", 1)
+    for confirm in (None, "yes", ""):
+        with pytest.raises(raykv.InvalidOption, match=store_name):
+            raykv.destroy(store_name, confirm=confirm)
+    assert store.get("k") == 1
+    raykv.destroy(store_name, confirm=store_name)
+    assert not (tmp_path / store_name).exists()
+    with pytest.raises(raykv.StoreNotFound):
+        raykv.destroy(store_name, path=str(tmp_path), confirm=store_name)
+
+
+def test_a_missing_store_is_named_with_those_that_run(shared_store: raykv.Store) -> None:
+    with pytest.raises(raykv.StoreNotFound, match="'shared'"):
+        raykv.connect("no-such-store")
+    with pytest.raises(raykv.StoreNotFound):
+        raykv.shutdown("no-such-store")
+
+
+def test_handles_travel_to_tasks_actors_and_other_jobs(shared_store: raykv.Store) -> None:
+    import ray
+
+    carts = shared_store.bucket("travelling", ttl=1000)
+    carts.put("from the driver", {1, 2})
+
+    @ray.remote
+    def in_a_task(store: raykv.Store, bucket: raykv.Bucket[Any]) -> Any:
+        store.put("from a task", (1, "x"))
+        return bucket.get("from the driver"), bucket["from the driver"]
+
+    @ray.remote
+    class Asking:
+        def __init__(self, store: raykv.Store) -> None:
+            self.store = store
+
+        async def ask(self) -> Any:
+            await self.store.aio.put("from an async actor", 3)
+            return await self.store.aio.get("from a task")
+
+    assert ray.get(in_a_task.remote(shared_store, carts)) == ({1, 2}, {1, 2})
+    assert ray.get(Asking.remote(shared_store).ask.remote()) == (1, "x")
+    assert shared_store["from an async actor"] == 3
+    assert pickle.loads(pickle.dumps(shared_store)).get("from a task") == (1, "x")
+
+    script = """
+        import ray, raykv, sys
+        ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+        store = raykv.connect("shared")
+        assert store.get("from a task") == (1, "x")
+        store.put("from another job", b"\\x00")
+    """
+    address = ray.get_runtime_context().gcs_address
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), address], check=True, timeout=60)
+    assert shared_store["from another job"] == b"\x00"
+
+
+def test_the_coordinators_handle(shared_store: raykv.Store) -> None:
+    import ray
+
+    handle = raykv.coordinator("shared")
+    written = shared_store.decode(ray.get(handle.put.remote("h", {"a": (1,)}, ttl=60)))
+    assert len(written.acks) >= 2
+    assert len(written.operation_id) == 32
+    assert shared_store.decode(ray.get(handle.get.remote("h", r="all"))) == {"a": (1,)}
+    assert shared_store.get("h") == {"a": (1,)}
+    many = shared_store.decode(ray.get(handle.put_many.remote({"h1": 1, b"h2": 2})))
+    assert [type(result) for result in many] == [raykv.WriteResult] * 2
+    assert shared_store.decode(ray.get(handle.get_many.remote(["h1", b"h2", "absent"]))) == [1, 2, None]
+    shared_store.decode(ray.get(handle.delete.remote("h")))
+    assert shared_store.decode(ray.get(handle.get.remote("h"))) is None
+    for ref, error in [
+        (handle.get.remote(""), raykv.InvalidKey),
+        (handle.put.remote("k", 1, w=4), raykv.InvalidOption),
+        (handle.put.remote("k", b"x" * 10_240), raykv.PairTooLarge),
+        (handle.get.remote("k", bucket="none such"), raykv.InvalidOption),
+        (handle.get.remote("k", timeout=float("nan")), raykv.InvalidOption),
+    ]:
+        answer = ray.get(ref)  # no exception of raykv's comes out of Ray
+        with pytest.raises(error):
+            shared_store.decode(answer)
