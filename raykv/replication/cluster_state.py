@@ -7,11 +7,16 @@ supervisor's ballot, ``version`` counts changes; later is the greater pair.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from raykv.config import BucketConfig, StoreConfig
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, RaykvError
 from raykv.ring import Ring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 STATE_FORMAT = 1
 DEFAULT_BUCKET = "default"
@@ -88,11 +93,19 @@ def decode_state(data: bytes) -> ClusterState:
     return state
 
 
-def bucket_from_options(name: str, options: dict[str, object], copies: int) -> BucketConfig:
+def check_bucket_options(name: str, options: Mapping[str, object]) -> None:
+    """Raise ``InvalidOption`` for an option that no bucket has."""
+    unknown = sorted(options.keys() - set(BucketConfig.__struct_fields__))
+    if unknown:
+        raise InvalidOption(f"bucket {name!r}: there is no option {', '.join(unknown)}")
+
+
+def bucket_from_options(name: str, options: Mapping[str, object], copies: int) -> BucketConfig:
     """Return the policy that ``options`` ask for, the rest by default: n = the ring's, r = w = a majority.
 
     Raises ``InvalidOption``.
     """
+    check_bucket_options(name, options)
     n = options.get("n", copies)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= copies:
         raise InvalidOption(f"n must be 1 to {copies} (the store keeps {copies} copies); got {n!r}")
@@ -103,8 +116,9 @@ def bucket_from_options(name: str, options: dict[str, object], copies: int) -> B
         raise InvalidOption(f"bucket {name!r}: {error}") from None
 
 
-def check_same_bucket(existing: BucketConfig, options: dict[str, object]) -> None:
+def check_same_bucket(existing: BucketConfig, options: Mapping[str, object]) -> None:
     """Raise ``BucketMismatch`` if a given option differs from what the bucket was created with."""
+    check_bucket_options(existing.name, options)
     differing = {
         name: (getattr(existing, name), value) for name, value in options.items() if getattr(existing, name) != value
     }
