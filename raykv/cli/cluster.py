@@ -1,0 +1,105 @@
+"""Finding the Ray cluster that a command is to work in, or starting one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import click
+
+from raykv.errors import StoreNotFound
+
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+"""Of a Ray that is started here: raykv keeps nothing in the object store, so it need not be a third of the memory."""
+RAY_PORT = 6379
+HEAD_TIMEOUT_S = 120.0
+_SILENCE = "RAY_DEDUP_LOGS_SKIP_REGEX"
+
+
+def import_ray_quietly() -> None:
+    """Import Ray so that it prints nothing of its own into this process's stdout.
+
+    The driver's listener prints the cluster's messages there ("A worker died...") whatever ``log_to_driver`` says, between
+    lines that a program is to read. This setting is read when Ray is imported, and only in this process.
+    """
+    ours = "ray" not in sys.modules and _SILENCE not in os.environ
+    if ours:
+        os.environ[_SILENCE] = ".*"
+    try:
+        import ray  # noqa: F401
+    finally:
+        if ours:
+            del os.environ[_SILENCE]
+
+
+def join_ray() -> None:
+    """Join the Ray of this process or of this machine. Raises ``StoreNotFound`` if there is none."""
+    if not _joined():
+        raise StoreNotFound("no Ray cluster runs on this machine, so no store; 'raykv start' starts both")
+
+
+def join_or_start_ray() -> bool:
+    """Join the Ray of this process or of this machine, else start one that stays. True if one was started."""
+    if _joined():
+        return False
+    if os.environ.get("RAY_ADDRESS"):
+        raise click.ClickException(f"the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']} cannot be reached")
+    _start_head()
+    if not _joined():
+        raise click.ClickException("Ray was started with 'ray start --head', but cannot be reached")
+    return True
+
+
+def path_of(store: str) -> str:
+    """Return where a running store keeps its data."""
+    import ray
+
+    from raykv.actors.naming import SUPERVISOR, find_actor
+
+    return str(ray.get(find_actor(store, SUPERVISOR).path.remote(), timeout=10))
+
+
+def _joined() -> bool:
+    import_ray_quietly()
+    from raykv.actors.joining import join_ray as join
+
+    return join(log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _start_head() -> None:
+    """Run ``ray start --head`` with small resources. Raises ``ClickException``."""
+    command = [
+        os.path.join(os.path.dirname(sys.executable), "ray"), "start", "--head", "--include-dashboard=false",
+        "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
+    ]  # fmt: skip
+    if not _port_is_free(RAY_PORT):
+        command.append("--port=0")
+    with tempfile.TemporaryFile() as output:  # not a pipe: Ray's processes stay, and would keep it open
+        try:
+            # A session of its own: Ctrl-C at this terminal is not for the cluster.
+            code = subprocess.run(  # noqa: S603 - the program beside this Python, with fixed arguments
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                timeout=HEAD_TIMEOUT_S, check=False,
+            ).returncode  # fmt: skip
+        except FileNotFoundError:
+            raise click.ClickException(f"there is no program {command[0]}; is Ray installed?") from None
+        except subprocess.TimeoutExpired:
+            raise click.ClickException(f"'ray start --head' did not end within {HEAD_TIMEOUT_S:g} s") from None
+        if code:
+            output.seek(0)
+            said = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
+            raise click.ClickException(f"'ray start --head' failed: {said[-1] if said else f'exit code {code}'}")
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,278 @@
+"""Drives the demo: start, load, mix and kill, read back, list, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+import raykv
+from raykv.cli import demo_cities
+from raykv.cli.cluster import import_ray_quietly, join_ray
+from raykv.cli.demo_history import History
+from raykv.cli.demo_report import latencies
+from raykv.cli.demo_traffic import BACK_WITHIN_S, RATE_PER_S, READ_SHARE, Traffic
+from raykv.errors import BatchError, RaykvError, StoreNotFound
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterator
+
+    from raykv.cli.demo_cities import City
+    from raykv.client.store import Store
+
+    Say = Callable[[str], None]
+
+SLICE = 2000
+OBJECT_STORE_BYTES = 150 * 1024 * 1024
+BATCH_TIMEOUT_S = 30.0
+"""For each request of a batch: on two cores the requests of a slice wait for one another."""
+
+
+class Options(NamedTuple):
+    """What the user asked for."""
+
+    records: int | None
+    everything: bool
+    nodes: int
+    seconds: float
+    keep: bool
+    address: str | None
+
+
+def run(options: Options, say: Say, *, on_stderr: bool) -> dict[str, Any]:
+    """Run the demo and return its figures. Whatever happens, the store is stopped, and what was started is ended."""
+    say("reading the cities of GeoNames")
+    cities = demo_cities.load(options.records, everything=options.everything)
+    with contextlib.ExitStack() as cleanup:
+        name = f"demo-{secrets.token_hex(4)}"
+        _join_ray(options.address, cleanup, say)
+        path = tempfile.mkdtemp(prefix="raykv-demo-")
+        cleanup.callback(_leave_or_delete, path, name, options.keep, say)
+        cleanup.callback(_shutdown, name)
+        say(f"starting store {name!r} with {options.nodes} nodes in {path}")
+        store = raykv.start(name, nodes=options.nodes, path=path)
+        return _Demo(store, cities, say, on_stderr).run(options.seconds) | {"nodes": options.nodes}
+
+
+class _Demo:
+    """One run against a store that is there."""
+
+    def __init__(self, store: Store, cities: dict[str, City], say: Say, on_stderr: bool) -> None:
+        self._store = store
+        self._cities = cities
+        self._say = say
+        self._on_stderr = on_stderr
+        self._history = History()
+        self._failed = 0
+
+    def run(self, seconds: float) -> dict[str, Any]:
+        load_s = self._load()
+        figures = self._mix(seconds)
+        self._say(f"reading all {len(self._cities):,} records back")
+        lost, read_s = self._read_back()
+        listing = self._list()
+        count = len(self._cities)
+        return {
+            "records": count,
+            "acknowledged": self._history.acknowledged_writes,
+            "lost": lost,
+            "failed": self._failed,
+            **figures,
+            "listing": listing,
+            "load_per_s": round(count / load_s, 1),
+            "read_per_s": round(count / read_s, 1),
+        }
+
+    def _load(self) -> float:
+        self._say(f"loading {len(self._cities):,} records")
+        spent_s = 0.0
+        for keys in self._slices("load"):
+            for key in keys:
+                self._history.begin(key, first=True)
+            began_s = time.monotonic()
+            errors: dict[Any, RaykvError] = {}
+            try:
+                self._store.put_many({key: self._cities[key] for key in keys}, timeout=BATCH_TIMEOUT_S)
+            except BatchError as error:
+                errors = error.errors
+            spent_s += time.monotonic() - began_s
+            for key in keys:
+                if key in errors:
+                    self._history.unknown(key)
+                else:
+                    self._history.acknowledged(key)
+            self._count_failures(errors)
+        return spent_s
+
+    def _mix(self, seconds: float) -> dict[str, Any]:
+        self._say(
+            f"single reads and writes, {READ_SHARE:.0%} reads, {RATE_PER_S:g} a second, for {seconds:g} s before the kill "
+            f"and at least {seconds:g} s after"
+        )
+        traffic = Traffic(self._store.aio, self._cities, self._history)
+        node = _node_to_kill(self._store)
+        pid = node["pid"]
+
+        def kill() -> None:
+            _require_storage_process(pid)
+            self._say(f"killing node {node['node_id']}: SIGKILL to process {pid}; the mix goes on")
+            os.kill(pid, signal.SIGKILL)
+
+        outage = asyncio.run(traffic.run(seconds, kill, node["node_id"], node["incarnation"], self._say))
+        if outage.back_s is None:
+            self._say(f"node {node['node_id']} was not back within {BACK_WITHIN_S:g} s")
+        self._failed += traffic.failures.total()
+        self._say_causes(traffic.failures)
+        return {
+            "stale": traffic.stale,
+            "node_killed": node["node_id"],
+            "node_back_s": None if outage.back_s is None else round(outage.back_s - outage.killed_s, 2),
+            "latency_ms": latencies(traffic.samples, outage.killed_s, outage.back_s),
+        }
+
+    def _read_back(self) -> tuple[int, float]:
+        """Return how many keys do not hold what they must, and the seconds that reading took."""
+        lost, spent_s = 0, 0.0
+        for keys in self._slices("read back"):
+            began_s = time.monotonic()
+            errors: dict[Any, RaykvError] = {}
+            try:
+                values = self._store.get_many(keys, timeout=BATCH_TIMEOUT_S)
+            except BatchError as error:
+                values, errors = error.results, error.errors
+            spent_s += time.monotonic() - began_s
+            lost += sum(not self._right(key, value) for key, value in values.items())
+            self._count_failures(errors)
+        return lost, spent_s
+
+    def _list(self) -> dict[str, Any]:
+        """List one country by prefix and compare."""
+        country = demo_cities.country_to_list(list(self._cities))
+        prefix = demo_cities.prefix_of(country)
+        self._say(f"listing {prefix} by prefix")
+        listed: list[tuple[Any, Any]]
+        expected = {key for key in self._cities if key.startswith(prefix)}
+        try:
+            listed = list(self._store.scan(prefix=prefix))
+        except RaykvError as error:
+            self._count_failures({prefix: error})
+            listed = []
+        keys = [key for key, _ in listed]
+        wrong = len(expected.symmetric_difference(keys)) + len(keys) - len(set(keys)) + int(keys != sorted(keys))
+        wrong += sum(key in expected and not self._right(key, value) for key, value in listed)
+        return {"prefix": prefix, "expected": len(expected), "listed": len(listed), "wrong": wrong}
+
+    def _right(self, key: Any, value: Any) -> bool:
+        return self._history.allows(key, demo_cities.revision_of(self._cities[key], value))
+
+    def _slices(self, label: str) -> Iterator[tuple[str, ...]]:
+        """Yield the keys a slice at a time, with a progress bar."""
+        stream = sys.stderr if self._on_stderr else sys.stdout
+        if not stream.isatty():
+            yield from batched_keys(self._cities)
+            return
+        with click.progressbar(length=len(self._cities), label=f"{label:>9}", file=stream, show_pos=True) as bar:
+            for keys in batched_keys(self._cities):
+                yield keys
+                bar.update(len(keys))
+
+    def _count_failures(self, errors: dict[Any, RaykvError]) -> None:
+        self._failed += len(errors)
+        for key, error in islice(errors.items(), 1):
+            self._say(f"{len(errors)} failed; the first, {key}: {error.message}")
+
+    def _say_causes(self, failures: Counter[str]) -> None:
+        for cause, count in failures.most_common(3):
+            self._say(f"failed {count} times: {cause}")
+
+
+def batched_keys(cities: dict[str, City]) -> Iterator[tuple[str, ...]]:
+    """Yield the keys in slices."""
+    keys = iter(cities)
+    while taken := tuple(islice(keys, SLICE)):
+        yield taken
+
+
+def _join_ray(address: str | None, cleanup: contextlib.ExitStack, say: Say) -> None:
+    """Use the Ray of this process or at ``address``, else start one that ends with the demo."""
+    import_ray_quietly()
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "auto":
+        join_ray()
+    elif address is not None:
+        from raykv.actors.joining import listens
+
+        if not listens(address):
+            raise click.ClickException(f"no Ray cluster at {address}: nothing listens there")
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            raise click.ClickException(f"no Ray cluster at {address}: {error}") from None
+    else:
+        say("starting a Ray of the demo's own")
+        ray.init(address="local", num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
+    cleanup.callback(ray.shutdown)
+
+
+def _shutdown(name: str) -> None:
+    with contextlib.suppress(StoreNotFound):  # it did not start
+        raykv.shutdown(name)
+
+
+def _leave_or_delete(path: str, name: str, keep: bool, say: Say) -> None:
+    if keep:
+        say(f"the data stays in {path}; raykv start --store {name} --path {path} has it again")
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _node_to_kill(store: Store) -> dict[str, Any]:
+    """Return a node of the store that runs on this host: a process that this demo has started."""
+    import ray
+
+    from raykv.actors.launcher import host_name
+
+    here_id = ray.get_runtime_context().get_node_id()
+    here = {host_name(host) for host in ray.nodes() if host["NodeID"] == here_id}
+    for node in store.status()["nodes"]:
+        if node["state"] == "up" and node["host"] in here and node["pid"] and _is_storage_process(node["pid"]):
+            found: dict[str, Any] = node
+            return found
+    raise click.ClickException("none of the demo's storage nodes runs on this machine, so none can be killed here")
+
+
+def _require_storage_process(pid: int) -> None:
+    """Raise unless the process is still the storage actor that it was: pids are used again."""
+    if not _is_storage_process(pid):
+        raise click.ClickException(f"process {pid} is not the storage node any more; nothing was killed")
+
+
+def _is_storage_process(pid: int) -> bool:
+    """Say whether the process calls itself a storage actor, as Ray makes them do."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            title = file.read(200).decode(errors="replace")
+    except OSError:
+        command = ["ps", "-p", str(pid), "-o", "command="]  # no /proc on macOS
+        try:
+            title = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+        except OSError:
+            return False
+    return title.startswith("ray::StorageNodeActor")

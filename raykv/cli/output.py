@@ -1,0 +1,89 @@
+r"""What goes to the screen, and what goes to programs.
+
+Keys and values come from whoever can write to the store. On a terminal, characters that could steer it (escape sequences,
+carriage returns, text that runs backwards) are shown as ``\u001b``; a pickled value is shown by its size and never
+unpickled. ``--json`` is plain ASCII; what JSON does not know is an object with one ``$`` name: ``{"$bytes": base64}``,
+``{"$pickled": size}``, ``{"$float": "nan"}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+from typing import Any
+
+import click
+
+from raykv.cli.reading import Pickled
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Return the text with everything unprintable, save what is in ``keep``, as ``\uXXXX``.
+
+    >>> escaped("a\x1b[2Jb")
+    'a\\u001b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _code(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """Return a message as one printable line."""
+    return escaped(" ".join(text.split()))
+
+
+def shown_key(key: str | bytes) -> str:
+    """Return a key as one line: a str as it is, bytes as Python writes them."""
+    return escaped(key) if isinstance(key, str) else repr(key)
+
+
+def shown(value: Any) -> str:
+    """Return a value as one line: a str as it is, bytes as Python writes them, a pickled one by size, else JSON."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, Pickled):
+        return f"<pickled, {value.size_bytes} bytes>"
+    if isinstance(value, bytes):
+        return repr(value)
+    return escaped(json.dumps(plain(value), ensure_ascii=False))
+
+
+def shown_alone(value: Any) -> str:
+    """Return a value that is the only output: as ``shown``, but a str keeps its lines, and all of it off a terminal."""
+    if not isinstance(value, str):
+        return shown(value)
+    return escaped(value, keep="\n\t") if sys.stdout.isatty() else value
+
+
+def as_json(data: Any, *, indent: int | None = None) -> str:
+    """Return JSON in ASCII."""
+    return json.dumps(plain(data), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Return the value as what JSON knows."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, Pickled):
+        return {"$pickled": value.size_bytes}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else shown(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value)  # an extension type of msgpack, of which raykv writes none
+
+
+def show_text(text: str) -> None:
+    """Print a table or a report; its control characters are escaped whatever stdout is."""
+    click.echo(escaped(text, keep="\n"))
+
+
+def _code(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"

@@ -1,0 +1,243 @@
+"""The commands on pairs: put, get, delete, scan. Keys are text; ``output`` says how keys and values are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from raykv.cli import output, reading
+from raykv.cli.options import (
+    bound_option,
+    bucket_option,
+    examples,
+    json_option,
+    key_argument,
+    r_option,
+    store_option,
+    timeout_option,
+    ttl_option,
+    w_option,
+)
+from raykv.client import operations as ops
+from raykv.client.codecs import encode_value
+from raykv.client.driver import run
+from raykv.config import MAX_PAIR_BYTES
+from raykv.errors import InvalidOption
+
+
+@click.command(
+    epilog=examples(
+        "raykv put user:1 Ada",
+        """raykv put user:2 --json-value '{"name": "Grace", "age": 46}'""",
+        "raykv put logo --bytes - < logo.png",
+        "raykv put session:7 token --ttl 3600 --w all",
+    )
+)
+@key_argument
+@click.argument("value")
+@click.option("--json-value", "form", flag_value="json", help="VALUE is JSON; keep what it stands for.")
+@click.option("--bytes", "form", flag_value="bytes", help="Keep VALUE as raw bytes.")
+@ttl_option
+@w_option
+@bucket_option
+@store_option
+@timeout_option
+@json_option
+def put(
+    key: str,
+    value: str,
+    form: str | None,
+    ttl: float | None,
+    w: Any,
+    bucket: str,
+    store: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Write VALUE under KEY.
+
+    VALUE is kept as text. '-' reads it from standard input, as it comes, with its last newline. Before a VALUE that begins
+    with a dash, write '--'. A bucket that does not exist is created.
+    """
+    kept = parsed(value_bytes(value), form)
+    link = reading.link_to(store)
+    operations = reading.open_bucket(link, store, bucket, timeout, create=True)
+    written = run(operations.put(key, kept, w=w, ttl=ttl, timeout=timeout), link)
+    _say_written("written to", key, written, as_json)
+
+
+def value_bytes(value: str) -> bytes:
+    """Return what VALUE stands for: its own bytes, or what is on standard input."""
+    if value != "-":
+        return os.fsencode(value)
+    data = sys.stdin.buffer.read(MAX_PAIR_BYTES + 1)
+    if len(data) > MAX_PAIR_BYTES:
+        raise click.UsageError(f"standard input holds more than {MAX_PAIR_BYTES} bytes, the most that any bucket takes")
+    return data
+
+
+def parsed(data: bytes, form: str | None) -> Any:
+    """Return the value to be kept. Raises ``UsageError``."""
+    if form == "bytes":
+        return data
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise click.UsageError("VALUE is not UTF-8 text; --bytes keeps it as it is") from None
+    return text if form is None else _parsed_json(text)
+
+
+def _parsed_json(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        encode_value(value, "msgpack")  # what msgpack does not take would be pickled, and could not be shown again
+    except InvalidOption:
+        raise click.UsageError(
+            "--json-value: it holds what raykv cannot keep exactly: an integer above 64 bits, half a surrogate pair, or "
+            "too many levels"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--json-value: VALUE is not JSON: {error}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@click.command(
+    epilog=examples("raykv get user:1", "raykv get user:1 --r all --json", "raykv get logo --bytes > logo.png")
+)
+@key_argument
+@click.option("--bytes", "raw", is_flag=True, help="Write the value's bytes as they are, with no newline.")
+@r_option
+@bucket_option
+@store_option
+@timeout_option
+@json_option
+@click.pass_context
+def get(
+    context: click.Context, key: str, raw: bool, r: Any, bucket: str, store: str, timeout: float, as_json: bool
+) -> None:
+    """Print the value of KEY: text as it is, all else as JSON. Exit code 1 if there is none.
+
+    A pickled value is shown as "<pickled, N bytes>": unpickling runs code of whoever wrote it, and looking must not.
+    """
+    link = reading.link_to(store)
+    value = reading.read(
+        link, reading.open_bucket(link, store, bucket, timeout, create=False), key, r, timeout_s=timeout
+    )
+    found = value is not reading.ABSENT
+    if as_json:
+        click.echo(output.as_json({"key": key, "found": found} | ({"value": value} if found else {})))
+    elif found and raw:
+        _write_raw(value)
+    elif found:
+        click.echo(output.shown_alone(value))
+    if not found:
+        click.echo(f"raykv: there is no key {output.one_line(repr(key))}", err=True)
+        context.exit(1)
+
+
+def _write_raw(value: Any) -> None:
+    if not isinstance(value, str | bytes):
+        raise click.ClickException(f"the value is neither text nor bytes: {output.shown(value):.60}")
+    data = value.encode() if isinstance(value, str) else value
+    click.echo(data, nl=False)
+
+
+@click.command(epilog=examples("raykv delete user:1", "raykv delete user:1 --w all"))
+@key_argument
+@w_option
+@bucket_option
+@store_option
+@timeout_option
+@json_option
+def delete(key: str, w: Any, bucket: str, store: str, timeout: float, as_json: bool) -> None:
+    """Delete KEY, whether or not it has a value."""
+    link = reading.link_to(store)
+    operations = reading.open_bucket(link, store, bucket, timeout, create=False)
+    _say_written("deleted on", key, run(operations.delete(key, w=w, timeout=timeout), link), as_json)
+
+
+def _say_written(what: str, key: str, result: ops.WriteResult, as_json: bool) -> None:
+    acks = sorted(result.acks)
+    if as_json:
+        click.echo(output.as_json({"key": key, "acks": acks, "operation_id": result.operation_id}))
+    else:
+        click.echo(f"{what} {', '.join(acks)}")
+
+
+@click.command(
+    epilog=examples(
+        "raykv scan --prefix user: --limit 20",
+        "raykv scan --start 2024-01 --end 2024-02 --reverse",
+        "raykv scan --after user:20 --json | jq -r .key",
+    )
+)
+@bound_option("--prefix", "Only keys that begin with this.")
+@bound_option("--start", "Only keys from this one on.")
+@bound_option("--end", "Only keys before this one.")
+@bound_option("--after", "Go on behind this key, where an earlier scan stopped.")
+@click.option("--limit", metavar="COUNT", type=click.IntRange(min=0), default=100, show_default=True, help="At most.")
+@click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option("--keys-only", is_flag=True, help="Leave the values where they are.")
+@r_option
+@bucket_option
+@store_option
+@timeout_option
+@json_option
+def scan(
+    prefix: str | None,
+    start: str | None,
+    end: str | None,
+    after: str | None,
+    limit: int,
+    reverse: bool,
+    keys_only: bool,
+    r: Any,
+    bucket: str,
+    store: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """List pairs in the order of their keys: one line each, key and value with a tab between.
+
+    With --json one JSON object a line. If there is more, a line on stderr says how to go on.
+    """
+    link = reading.link_to(store)
+    operations = reading.open_bucket(link, store, bucket, timeout, create=False)
+    left = ops.scan_range(prefix, start, end, after, reverse=reverse)
+    printed, last = 0, None
+    # One pair above the limit is asked for, to know whether there is more.
+    for page in reading.pages(
+        link, operations, left, limit=limit + 1, reverse=reverse, keys_only=keys_only, r=r, timeout_s=timeout
+    ):
+        shown = page[: limit - printed]
+        if shown:
+            click.echo("\n".join(_line(key, value, keys_only, as_json) for key, value in shown))
+            last = shown[-1][0]
+        printed += len(shown)
+        if len(page) > len(shown) and last is not None:
+            click.echo(f"raykv: there is more: {_how_to_go_on(last)}", err=True)
+            return
+
+
+def _how_to_go_on(last: str | bytes) -> str:
+    if isinstance(last, str) and last.isprintable():
+        return f"--after {shlex.quote(last)}, or a larger --limit"
+    return "a larger --limit"  # such a key cannot be written on a command line
+
+
+def _line(key: str | bytes, value: Any, keys_only: bool, as_json: bool) -> str:
+    if as_json:
+        return output.as_json({"key": key} if keys_only else {"key": key, "value": value})
+    return output.shown_key(key) if keys_only else f"{output.shown_key(key)}\t{output.shown(value)}"
+
+
+COMMANDS = (put, get, delete, scan)

@@ -1,0 +1,118 @@
+"""The command line's way to a store: a link, a bucket's operations, and reads that never unpickle.
+
+``store.get`` unpickles what was pickled, and so runs code of whoever wrote it. Who only wants to look must not: the reads
+here take the payloads as they are and decode those that are plain. Looking also creates nothing: a misspelt bucket is an
+error, where ``store.bucket`` would make one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from raykv.cli.cluster import join_ray
+from raykv.client import operations as ops
+from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
+from raykv.client.driver import run
+from raykv.client.store import DEFAULT_BUCKET
+from raykv.config import check_level
+from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable
+from raykv.ports import PeerFailure, PeerSilent
+from raykv.records import frames as f
+from raykv.records.keys import decode_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from raykv.client.driver import Link
+    from raykv.client.operations import Operations, Steps
+    from raykv.records.keys import Key
+
+ABSENT: Any = object()
+
+
+class Pickled(NamedTuple):
+    """Stands for a pickled value that was not unpickled."""
+
+    size_bytes: int
+
+
+def link_to(store: str) -> Link:
+    """Return a link to a running store. Raises ``StoreNotFound``."""
+    join_ray()
+    from raykv.actors import lifecycle
+
+    return lifecycle.join(store)
+
+
+def open_bucket(link: Link, store: str, bucket: str, timeout_s: float, *, create: bool) -> Operations:
+    """Return the operations on a bucket; one that does not exist is created only where something is to be written."""
+    if not create and bucket != DEFAULT_BUCKET:
+        names = [config["name"] for config in run(ops.tell("buckets", timeout=timeout_s), link)]
+        if bucket not in names:
+            raise click.ClickException(f"store {store!r} has no bucket {bucket!r}; it has: {', '.join(names)}")
+    return run(ops.open_bucket(bucket, {}, timeout=timeout_s), link)
+
+
+def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float) -> Any:
+    """Return a key's value, decoded if it is plain, or ``ABSENT``."""
+    answer = run(_ask(operations.read_request([key], r, timeout_s), timeout_s), link)
+    if not isinstance(answer, f.GotMany) or len(answer.items) != 1:
+        raise CorruptData("the coordinator gave another answer than asked for")
+    item = answer.items[0]
+    if isinstance(item, f.Failed):
+        raise item.error()
+    return ABSENT if item is None else decode_plain(item)
+
+
+def pages(
+    link: Link,
+    operations: Operations,
+    left: ops.ScanRange,
+    *,
+    limit: int,
+    reverse: bool,
+    keys_only: bool,
+    r: Any,
+    timeout_s: float,
+) -> Iterator[list[tuple[Key, Any]]]:
+    """Yield a scan's pairs, a page at a time, at most ``limit`` in all."""
+    config = operations.config
+    replicas = check_level("r", config.r if r is None else r, config.n)
+    while left.start < left.end and limit > 0:
+        wanted = min(limit, ops.PAGE_ITEMS)
+        request = f.ScanPage(
+            operations.bucket_id, left.start, left.end, wanted, reverse, keys_only, replicas, timeout_s
+        )
+        page = run(_ask(request, timeout_s), link)
+        if not isinstance(page, f.Page):
+            raise CorruptData("the coordinator gave another answer than asked for")
+        yield [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in page.items]
+        limit -= len(page.items)
+        if page.resume is None:
+            return
+        left = ops.remaining(left, page.resume, reverse=reverse)
+
+
+def decode_plain(payload: bytes) -> Any:
+    """Return the value of a payload, ``Pickled`` for a pickled one."""
+    if payload[:TAG_BYTES] == _PICKLE_TAG:
+        return Pickled(len(payload) - TAG_BYTES)
+    return decode_value(payload, "msgpack")
+
+
+_PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain, so this is how pickled payloads begin
+
+
+def _ask(request: f.CoordinatorRequest, timeout_s: float) -> Steps[f.CoordinatorAnswer]:
+    """Send one read; raise what went wrong."""
+    (answer,) = yield ops.Exchange([f.coordinator_requests.encode(request)], timeout_s, repeatable=True)
+    if isinstance(answer, PeerSilent):
+        raise QuorumNotMet(f"no coordinator answered within {timeout_s:g} s: {answer}")
+    if isinstance(answer, PeerFailure):
+        raise StoreUnavailable(f"the store's coordinator is not there: {answer}")
+    decoded = f.coordinator_answers.decode(answer)
+    if isinstance(decoded, f.Refused):
+        raise decoded.failed.error()
+    return decoded

@@ -1,0 +1,188 @@
+"""The commands on a whole store: start, stop, status, ring, buckets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import raykv
+from raykv import viz
+from raykv.cli import output, settings
+from raykv.cli.cluster import join_or_start_ray, join_ray, path_of
+from raykv.cli.options import examples, json_option, store_option, timeout_option
+from raykv.cli.reading import link_to
+from raykv.client import operations as ops
+from raykv.client.driver import run
+from raykv.client.views import RingView, Status, seconds, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_START_TIMEOUT_S = 30.0
+
+
+@click.command(
+    epilog=examples(
+        "raykv start",
+        "raykv start --store shop --nodes 5 --path /data/raykv --durability always",
+        "raykv start --nodes 2 --weight 1 --weight 2.5",
+        "raykv start --config raykv.toml",
+    )
+    + "\n\nThe file has a section [store] with nodes, path, n, zones, weights, durability, partitions, and a section "
+    "[node] with the fields of raykv.NodeConfig, as block_cache_bytes."
+)
+@store_option
+@click.option("--nodes", metavar="COUNT", type=int, help="How many storage nodes.  [default: 3]")
+@click.option("--path", metavar="DIR", help="Where the data goes: a directory of the store's own.")
+@click.option("--n", metavar="COPIES", type=int, help="How many copies of each pair.  [default: 3, or nodes if fewer]")
+@click.option("--zone", "zones", metavar="NAME", multiple=True, help="A zone to spread the nodes over; repeat it.")
+@click.option("--weight", "weights", metavar="NUMBER", type=float, multiple=True, help="One for each node; repeat it.")
+@click.option("--durability", type=click.Choice(["group", "interval", "always"]), help="When a write is acknowledged.")
+@click.option("--partitions", metavar="COUNT", type=int, help="A power of two, fixed for ever.  [default: 256]")
+@click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments go before it.")
+@json_option
+def start(
+    store: str,
+    nodes: int | None,
+    path: str | None,
+    n: int | None,
+    zones: Sequence[str],
+    weights: Sequence[float],
+    durability: str | None,
+    partitions: int | None,
+    file: str | None,
+    as_json: bool,
+) -> None:
+    """Start a store, or say that it runs already.
+
+    It lives in the Ray cluster of this machine. If there is none, one is started with 'ray start --head', and stays.
+    A store that was stopped has its data again when it is started with the same --path.
+    """
+    given = {
+        "nodes": nodes, "path": path, "n": n, "zones": list(zones) or None, "weights": list(weights) or None,
+        "durability": durability, "partitions": partitions,
+    }  # fmt: skip
+    chosen = settings.merged(given, settings.read_file(file) if file is not None else {})
+    ray_started = join_or_start_ray()
+    if ray_started:
+        click.echo("raykv: no Ray cluster ran here; started one with 'ray start --head' (it stays)", err=True)
+    from raykv.actors import lifecycle
+
+    ran_already = store in lifecycle.stores()
+    handle = raykv.start(store, **chosen.arguments())
+    status = handle.status(timeout=_START_TIMEOUT_S)
+    where = path_of(store)
+    if as_json:
+        facts = {"store": store, "path": where, "created": not ran_already, "ray_started": ray_started}
+        click.echo(output.as_json(facts | {"status": status}))
+        return
+    output.show_text(f"store {store!r} {'runs already' if ran_already else 'started'}; its data is in {where}")
+    output.show_text(repr(status))
+
+
+@click.command(epilog=examples("raykv stop", "raykv stop --store shop"))
+@store_option
+@json_option
+def stop(store: str, as_json: bool) -> None:
+    """Stop a store's actors; its data stays.
+
+    Ray goes on; 'ray stop' would end it, with all that runs in it. 'raykv start' with the same --path has the data again.
+    """
+    join_ray()
+    where = path_of_or_none(store)
+    raykv.shutdown(store)
+    if as_json:
+        click.echo(output.as_json({"store": store, "path": where, "stopped": True}))
+        return
+    kept = f"the data stays in {where}" if where is not None else "the data stays"
+    output.show_text(f"store {store!r} stopped; {kept}; Ray goes on ('ray stop' would end it)")
+
+
+def path_of_or_none(store: str) -> str | None:
+    """Return where a store keeps its data, or None if its supervisor does not say: it is to be stopped all the same."""
+    from ray.exceptions import RayError
+
+    try:
+        return path_of(store)
+    except (ValueError, RayError, TimeoutError):
+        return None
+
+
+@click.command(epilog=examples("raykv status", "raykv status --json | jq .nodes[].state"))
+@store_option
+@timeout_option
+@json_option
+@click.pass_context
+def status(context: click.Context, store: str, timeout: float, as_json: bool) -> None:
+    """Show a store's settings, its nodes and their figures.
+
+    Exit code 0 if every node is up and has all its data, 1 if not.
+    """
+    found = Status(_told("status", store, timeout))
+    click.echo(output.as_json(found | {"healthy": found.healthy})) if as_json else output.show_text(repr(found))
+    if not found.healthy:
+        click.echo(f"raykv: not healthy: {output.one_line(ailing(found))}", err=True)
+        context.exit(1)
+
+
+def ailing(found: Status) -> str:
+    """Say which nodes are not up and complete, and why."""
+    said = []
+    for node in found["nodes"]:
+        storage = node["storage"]
+        if node["state"] != "up":
+            cause = f" ({node['cause']})" if node["cause"] else ""
+            said.append(f"{node['node_id']} is {node['state']} for {seconds(node['for_s'])}{cause}")
+        elif storage is None:
+            said.append(f"{node['node_id']} does not answer")
+        elif not storage.get("complete", False):
+            said.append(f"{node['node_id']} lacks some of its data")
+    return ", ".join(said)
+
+
+@click.command(epilog=examples("raykv ring", "raykv ring --svg ring.svg"))
+@store_option
+@timeout_option
+@click.option("--svg", metavar="FILE", type=click.Path(dir_okay=False), help="Draw the ring into this file.")
+@json_option
+def ring(store: str, timeout: float, svg: str | None, as_json: bool) -> None:
+    """Show which node owns how much; with --svg, draw who owns what."""
+    found = RingView(_told("ring", store, timeout))
+    if svg is not None:
+        with open(svg, "w", encoding="utf-8") as file:
+            file.write(viz.ring_svg(found))
+    if as_json:
+        click.echo(output.as_json(found))
+        return
+    output.show_text(repr(found))
+    if svg is not None:
+        output.show_text(f"drawn in {svg}")
+
+
+@click.command(epilog=examples("raykv buckets", "raykv buckets --store shop --json"))
+@store_option
+@timeout_option
+@json_option
+def buckets(store: str, timeout: float, as_json: bool) -> None:
+    """List a store's buckets and their settings."""
+    found = _told("buckets", store, timeout)
+    if as_json:
+        click.echo(output.as_json(found))
+        return
+    columns = ["bucket", "n", "r", "w", "versioning", "codec", "ttl"]
+    rows = [
+        [
+            output.shown(config["name"]), str(config["n"]), str(config["r"]), str(config["w"]), config["versioning"],
+            config["codec"], seconds(config["ttl_ms"] / 1000) if config["ttl_ms"] else "",
+        ]
+        for config in found
+    ]  # fmt: skip
+    output.show_text(table(columns, rows))
+
+
+def _told(what: str, store: str, timeout_s: float) -> Any:
+    return run(ops.tell(what, timeout=timeout_s), link_to(store))
+
+
+COMMANDS = (start, stop, status, ring, buckets)
