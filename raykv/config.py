@@ -53,21 +53,21 @@ def check_store_name(name: object) -> str:
 def check_bucket_name(name: object) -> str:
     """Return ``name`` if it can name a bucket: 1 to 255 bytes of printable text."""
     if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode(errors="replace")) > 255:
-        raise InvalidOption(f"a bucket's name is 1 to 255 bytes of printable text; got {_short(name)}")
+        raise InvalidOption(f"a bucket's name is 1 to 255 bytes of printable text; got {shown(name)}")
     return name
 
 
 def check_count(what: str, value: object, low: int, high: int) -> int:
     """Return ``value`` if it is an int (not a bool) in ``low..high``."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidOption(f"{what} must be a whole number from {low} to {high}; got {_short(value)}")
+        raise InvalidOption(f"{what} must be a whole number from {low} to {high}; got {shown(value)}")
     return value
 
 
 def check_seconds(what: str, value: object, high_s: float) -> float:
     """Return ``value`` as a float if it is a finite number of seconds above 0 and at most ``high_s``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high_s:  # NaN fails both
-        raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {_short(value)}")
+        raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {shown(value)}")
     return float(value)
 
 
@@ -90,33 +90,37 @@ def check_level(what: str, value: object, n: int) -> int:
     elif not isinstance(value, bool) and isinstance(value, int) and 1 <= value <= n:
         return value
     raise InvalidOption(
-        f"{what} must be 1 to {n} (the bucket keeps {n} copies), 'one', 'quorum' or 'all'; got {_short(value)}"
+        f"{what} must be 1 to {n} (the bucket keeps {n} copies), 'one', 'quorum' or 'all'; got {shown(value)}"
     )
 
 
 def check_weight(value: object) -> float:
     """Return a node's weight: a finite number from 0.01 to 1,000."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 1000:
-        raise InvalidOption(f"a weight must be a number from 0.01 to 1000, or 'auto'; got {_short(value)}")
+        raise InvalidOption(f"a weight must be a number from 0.01 to 1000, or 'auto'; got {shown(value)}")
     return float(value)
 
 
 def check_zone(value: object) -> str:
     """Return a zone's name: 1 to 63 letters, digits, ``_ . -``."""
     if not isinstance(value, str) or not _ZONE_NAME.fullmatch(value):
-        raise InvalidOption(f"a zone is named by 1 to 63 letters, digits, '_', '.' or '-'; got {_short(value)}")
+        raise InvalidOption(f"a zone is named by 1 to 63 letters, digits, '_', '.' or '-'; got {shown(value)}")
     return value
 
 
 def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
-        raise InvalidOption(f"{what} must be one of {', '.join(map(repr, allowed))}; got {_short(value)}")
+        raise InvalidOption(f"{what} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}")
     return value
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: short, whatever it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print an int of more than 4,300 digits
+        return f"an enormous {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -156,6 +160,8 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("r", self.r, 1, self.n)
         check_count("w", self.w, 1, self.n)
         check_choice("versioning", self.versioning, ("lww",))
+        if self.ttl_ms is not None:
+            check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000))
         check_choice("codec", self.codec, ("auto", "msgpack", "raw"))
         check_count("pair_bytes", self.pair_bytes, 1, MAX_PAIR_BYTES)
 

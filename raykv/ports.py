@@ -105,7 +105,7 @@ class Launcher(Protocol):
     """Starts and ends storage processes, and notices their end."""
 
     async def directories(self) -> list[str]:
-        """Ids of the nodes of this store that have a data directory here, sorted."""
+        """Ids of the nodes of this store that have a data directory here (one that says whose it is), sorted."""
         ...
 
     async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
@@ -115,6 +115,10 @@ class Launcher(Protocol):
         ``fresh``: the store is being created, so an empty directory lacks nothing. ``take_over``: end the process that
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
         """
+        ...
+
+    async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
+        """Return the node's process if one of this store runs already and answers; None if not."""
         ...
 
     async def ended(self, node_id: str) -> str:

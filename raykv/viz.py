@@ -31,11 +31,12 @@ def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIZE + 150} {_SIZE}" width="{_SIZE + 150}" '
         f'height="{_SIZE}" font-family="sans-serif" font-size="13" role="img" aria-label="the ring">'
     ]
+    step = min(_BAND + 4, (_OUTER - 40) / ring["copies"])
     for copy in range(ring["copies"]):
         owners = [members[row[copy]] for row in ring["table"]]
-        outer = _OUTER - copy * (_BAND + 4)
+        outer = _OUTER - copy * step
         for first, last, node_id in _runs(owners):
-            path = _arc(first / len(owners), last / len(owners), outer, outer - _BAND)
+            path = _arc(first / len(owners), last / len(owners), outer, outer - step * 0.9)
             title = f"{escape(node_id)}: copy {copy + 1} of partitions {first} to {last - 1}"
             parts.append(f'<path d="{path}" fill="{colour[node_id]}"><title>{title}</title></path>')
     middle = _SIZE / 2

@@ -14,9 +14,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.actors.transport import until_ended
+from raykv.errors import CorruptData
 from raykv.ports import Launched, LaunchFailed
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
+from raykv.storage import read_identity
 
 if TYPE_CHECKING:
     from raykv.config import NodeConfig, StoreConfig
@@ -51,13 +53,24 @@ class RayLauncher:
     async def directories(self) -> list[str]:
         """See ``ports.Launcher``."""
         base = f"{self._path}/nodes"
-        return self._fs.list_directory(base) if self._fs.exists(base) else []
+        names = self._fs.list_directory(base) if self._fs.exists(base) else []
+        return [name for name in names if self._is_somebodys(name)]
+
+    def _is_somebodys(self, node_id: str) -> bool:
+        """Whether the directory holds an identity; one that was made and no more is as good as none."""
+        try:
+            return read_identity(self._fs, node_directory(self._path, node_id)) is not None
+        except CorruptData:
+            return True
 
     async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
         """See ``ports.Launcher``."""
         try:
             async with asyncio.timeout(timeout_s):
+                # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
+                ours = await self._discard(node_id)
                 handle = await self._create(node_id, host, fresh=fresh)
+                take_over = take_over or ours
                 answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
         except TimeoutError:
             await self._discard(node_id)
@@ -68,6 +81,16 @@ class RayLauncher:
             await self._discard(node_id)
             raise LaunchFailed(answer["failed"], answer["message"])
         return Launched(answer["incarnation"], answer["pid"], host)
+
+    async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
+        """See ``ports.Launcher``."""
+        try:
+            handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
+            async with asyncio.timeout(timeout_s):
+                answer: dict[str, Any] = await handle.open.remote(take_over=False)
+        except (ValueError, TimeoutError, RayError):
+            return None
+        return Launched(answer["incarnation"], answer["pid"], "") if "pid" in answer else None
 
     async def ended(self, node_id: str) -> str:
         """See ``ports.Launcher``."""
@@ -90,20 +113,20 @@ class RayLauncher:
         ray_node = await self._in_thread(_ray_node_of, host)
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
         actor = self._actor.options(**options)
-        await self._discard(node_id)
         while True:  # until Ray has given the name free; the caller's time-out bounds it
             try:
                 return await self._in_thread(actor.remote, msgspec.msgpack.encode(spec))
             except ValueError:
                 await asyncio.sleep(0.02)
 
-    async def _discard(self, node_id: str) -> None:
-        """End the node's present process, if Ray knows one."""
+    async def _discard(self, node_id: str) -> bool:
+        """End the node's present process; False if Ray knows none."""
         try:
             handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
         except ValueError:
-            return
+            return False
         await self._in_thread(ray.kill, handle)
+        return True
 
     @staticmethod
     async def _in_thread(work: Any, *args: Any) -> Any:

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from raykv.actors.coordinator import CoordinatorActor
+from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.naming import COORDINATOR, NAMESPACE, SUPERVISOR, actor_name, default_path, find_actor, store_actors
 from raykv.actors.supervisor import MARKER, Orders, SupervisorActor
@@ -40,14 +41,10 @@ _SERVICE_OPTIONS: dict[str, Any] = {
 
 def ensure_ray() -> bool:
     """Join the Ray that is initialised here or runs on this machine, else start a local one. True if one was started."""
-    if ray.is_initialized():
+    if join_ray():
         return False
-    try:
-        ray.init(address="auto", logging_level=logging.WARNING)
-    except ConnectionError:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
-        return True
-    return False
+    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    return True
 
 
 def found_or_join(plan: Plan, path: str | None, node: NodeConfig) -> bool:
@@ -96,13 +93,8 @@ def _create(name: str, orders: bytes) -> tuple[Any, bool]:
 def join(name: str) -> CoordinatorLink:
     """Return a link to a running store. Raises ``StoreNotFound``."""
     check_store_name(name)
-    if not ray.is_initialized():
-        try:
-            ray.init(address="auto", logging_level=logging.WARNING)
-        except ConnectionError:
-            raise StoreNotFound(
-                f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()"
-            ) from None
+    if not join_ray():
+        raise StoreNotFound(f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()")
     try:
         find_actor(name, COORDINATOR)
     except ValueError:

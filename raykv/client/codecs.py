@@ -62,7 +62,7 @@ def encode_value(value: Any, codec: str) -> bytes:
         )
     try:
         return b"".join((_PICKLE, cloudpickle.dumps(value)))
-    except (pickle.PicklingError, TypeError, AttributeError, RecursionError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - pickling runs the value's own code, which may raise anything
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {error}") from None
 
 

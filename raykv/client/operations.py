@@ -312,7 +312,8 @@ def decode_handed(frame: bytes) -> Any:
         return items[0]
     failed = {index: item for index, item in enumerate(items) if isinstance(item, RaykvError)}
     if failed:
-        raise BatchError(f"{len(failed)} of {len(items)} items failed", dict(enumerate(items)), failed)
+        results = {index: item for index, item in enumerate(items) if index not in failed}
+        raise BatchError(f"{len(failed)} of {len(items)} items failed", results, failed)
     return items
 
 
@@ -365,14 +366,21 @@ def _settle_writes(
     if isinstance(answer, PeerAbsent):
         return [_unanswered(answer, timeout_s)] * len(items)
     if isinstance(answer, PeerFailure):
-        cause = f"the coordinator did not say what became of the write ({answer}); it may stand and may surface later"
-        return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body in items]
-    decoded = f.coordinator_answers.decode(answer)
+        return _unknown(items, str(answer))
+    try:
+        decoded = f.coordinator_answers.decode(answer)
+    except CorruptData as error:
+        return _unknown(items, str(error))
     if isinstance(decoded, f.Refused):
         return [decoded.failed.error()] * len(items)
     if not isinstance(decoded, f.WroteMany) or len(decoded.items) != len(items):
-        raise CorruptData("the coordinator gave another answer than asked for")
+        return _unknown(items, "it gave another answer than asked for")
     return [item.error() if isinstance(item, f.Failed) else _result(item) for item in decoded.items]
+
+
+def _unknown(items: list[tuple[bytes, bytes]], why: str) -> list[WriteResult | RaykvError]:
+    cause = f"the coordinator did not say what became of the write ({why}); it may stand and may surface later"
+    return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body in items]
 
 
 def _result(acked: f.Acked) -> WriteResult:

@@ -370,7 +370,7 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
             options[level] = check_level(level, options[level], n)
     if given.get("ttl") is not None:
         options["ttl_ms"] = check_ttl(given["ttl"])
-    if "codec" in options and options["codec"] not in {"auto", "msgpack", "raw"}:
+    if "codec" in options and options["codec"] not in ("auto", "msgpack", "raw"):
         raise InvalidOption(f"codec must be 'auto', 'msgpack' or 'raw'; got {options['codec']!r}")
     if "pair_bytes" in options:
         check_count("pair_bytes", options["pair_bytes"], 1, 1024 * DEFAULT_PAIR_BYTES // 10)

@@ -295,7 +295,11 @@ class RegisterAnswer(_Message, frozen=True):
 
 
 class NodeRefused(_Message, frozen=True):
-    """The node will not: "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "stopping"."""
+    """The node will not.
+
+    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "stopping"; with
+    "failed" (its disk did) it may have carried the request out.
+    """
 
     reason: str
     message: str

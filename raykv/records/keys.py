@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import TypeAlias
 
-from raykv.config import MAX_KEY_BYTES
+from raykv.config import MAX_KEY_BYTES, shown
 from raykv.errors import CorruptData, InvalidKey
 
 Key: TypeAlias = str | bytes
@@ -39,7 +39,7 @@ def encode_key(key: Key) -> bytes:
         raise InvalidKey("a key must not be empty")
     if len(encoded) > MAX_ENCODED_KEY_BYTES:
         raise InvalidKey(
-            f"a key is at most {MAX_KEY_BYTES} bytes in UTF-8; this one has {len(encoded) - 1}: {_head(key)}",
+            f"a key is at most {MAX_KEY_BYTES} bytes in UTF-8; this one has {len(encoded) - 1}: {shown(key)}",
             size_bytes=len(encoded) - 1,
             limit_bytes=MAX_KEY_BYTES,
         )
@@ -53,11 +53,11 @@ def encode_bound(bound: Key) -> bytes:
             return _STR + bound.encode()
         except UnicodeEncodeError:
             raise InvalidKey(
-                f"a str key must be encodable as UTF-8; this one has a lone surrogate: {_head(bound)}"
+                f"a str key must be encodable as UTF-8; this one has a lone surrogate: {shown(bound)}"
             ) from None
     if isinstance(bound, bytes):
         return _BYTES + bound
-    raise InvalidKey(f"a key is a str or bytes; got {type(bound).__name__}: {_head(bound)}")
+    raise InvalidKey(f"a key is a str or bytes; got {type(bound).__name__}: {shown(bound)}")
 
 
 def decode_key(encoded: bytes) -> Key:
@@ -84,15 +84,13 @@ def after_prefix(prefix: bytes) -> bytes | None:
 
 
 def storage_prefix(partition: int, bucket_id: int) -> bytes:
-    """Return the six bytes before every key of that bucket in that partition."""
-    return _STORAGE_PREFIX.pack(partition, bucket_id)
+    """Return the six bytes before every key of that bucket in that partition. ``CorruptData`` if there can be none."""
+    try:
+        return _STORAGE_PREFIX.pack(partition, bucket_id)
+    except struct.error:
+        raise CorruptData(f"there is no partition {partition} or no bucket {bucket_id}") from None
 
 
 def storage_bucket(storage_key: bytes) -> int:
     """Return the bucket id of a storage key."""
     return int(_STORAGE_PREFIX.unpack_from(storage_key)[1])
-
-
-def _head(key: object) -> str:
-    text = repr(key)
-    return text if len(text) <= 60 else text[:57] + "..."

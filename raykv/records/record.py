@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from raykv.config import MAX_PAIR_BYTES
 from raykv.errors import CorruptData
 
 KIND_LWW = 1
@@ -32,7 +33,7 @@ _STAMP_END = _BODY_START + OPERATION_ID_BYTES
 _FLAGS_AT = _STAMP_END
 _TTL_AT = _FLAGS_AT + 1
 HEADER_BYTES = _TTL_AT
-MAX_OVERHEAD_BYTES = HEADER_BYTES + 8
+MAX_RECORD_BYTES = MAX_PAIR_BYTES + HEADER_BYTES + 16  # and room for the time to live and the codec's tag
 
 _TOMBSTONE = 1
 _HAS_TTL = 2
@@ -105,8 +106,8 @@ def check_body(body: bytes) -> None:
 
 def check(record: bytes) -> None:
     """Raise ``CorruptData`` unless ``record`` is laid out as above. O(1)."""
-    if len(record) < HEADER_BYTES or record[0] != KIND_LWW:
-        raise CorruptData("a record is shorter than its header, or of an unknown kind")
+    if not HEADER_BYTES <= len(record) <= MAX_RECORD_BYTES or record[0] != KIND_LWW:
+        raise CorruptData("a record is shorter than its header, longer than a record can be, or of an unknown kind")
     flags = record[_FLAGS_AT]
     if (
         flags & ~(_TOMBSTONE | _HAS_TTL)

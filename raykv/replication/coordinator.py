@@ -271,15 +271,12 @@ class Coordinator:
                 break
             outcome = await fan.next(min(RETRY_S, remaining_s))
             if outcome is None:
-                send(round_.more())
+                if self._clock.monotonic_s() < deadline_s:  # nothing is sent whose outcome nobody would wait for
+                    send(round_.more())
                 continue
             self._note_write(outcome, round_, failures)
             if due := round_.to_restamp():
-                cause = self._restamp(due, records, round_)
-                if cause is not None:
-                    failures["coordinator"] = cause
-                    break
-                send(round_.start(due))
+                send(round_.start(self._restamp(due, records, round_, failures)))
         return failures
 
     @staticmethod
@@ -293,20 +290,28 @@ class Coordinator:
         refused = failure.reason if isinstance(failure, PeerRefused) else None
         round_.failed(outcome.node_id, outcome.about, refused)
 
-    def _restamp(self, due: dict[int, int], records: list[bytes], round_: WriteRound) -> str | None:
-        """Stamp these writes again, above what the replicas hold. Returns why that must not be, if so."""
+    def _restamp(
+        self, due: dict[int, int], records: list[bytes], round_: WriteRound, failures: dict[str, str]
+    ) -> list[int]:
+        """Stamp these writes again, above what the replicas hold; return those for which that may be."""
         now_ms = self._clock.wall_ms()
+        again: list[int] = []
         for index, time in due.items():
             if round_.attempt(index) >= MAX_RESTAMPS:
-                return f"newer writes came in between {MAX_RESTAMPS} times"
+                failures["coordinator"] = f"newer writes came in between {MAX_RESTAMPS} times"
+                round_.give_up(index)
+                continue
             try:
                 self._hybrid.observe(time, now_ms)
             except ClockTooFarAhead as error:
-                return f"the write cannot be stamped above what is stored: {error}"
+                failures["coordinator"] = f"a write cannot be stamped above what is stored: {error}"
+                round_.give_up(index)
+                continue
+            again.append(index)
             records[index] = restamp(records[index], self._hybrid.next(now_ms))
             round_.restamped(index)
             self._probe.count("restamps")
-        return None
+        return again
 
     async def _admit(self, bucket_id: int, items: int, timeout_s: float) -> BucketEntry:
         if items > MAX_BATCH_ITEMS:

@@ -111,6 +111,9 @@ class StorageNode:
         refusal = self._refusal(request)
         if refusal is not None:
             return self._answer(refusal)
+        if isinstance(request.body, f.Stop):
+            await self.stop()
+            return self._answer(f.Pong())
         try:
             body, position = self._replica.handle(request.body)
             if isinstance(request.body, f.Ping) and request.body.with_stats:
@@ -120,7 +123,7 @@ class StorageNode:
             self._work()
         except (EngineFailed, OSError) as error:
             self._fail(f"its disk failed: {error}")
-            body = f.NodeRefused("stopping", str(error))
+            body = f.NodeRefused("failed", str(error))
         return self._answer(body)
 
     async def stop(self) -> None:

@@ -81,10 +81,13 @@ class Peers:
         return sorted(nodes, key=lambda node_id: self._doubt(self._peer(node_id), now_s))
 
     def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
-        """How long these nodes usually take at the most (95th percentile) for a request of this kind and size."""
+        """How long such nodes usually take at the most (95th percentile) for a request of this kind and size.
+
+        The median over the nodes: a slow one must not put off the race that is run because of it.
+        """
         size = items.bit_length()
-        usual_s = max((self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes), default=0.05)
-        return min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s))
+        usual_s = sorted(self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes) or [0.05]
+        return min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
 
     async def call(self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float) -> f.NodeAnswerBody:
         """Ask a node. Raises ``PeerRefused`` (did nothing), ``PeerSilent``, ``PeerDead`` (may have done it)."""
@@ -132,6 +135,8 @@ class Peers:
             peer.incarnation = answer.incarnation
             if not isinstance(answer.body, f.NodeRefused):
                 return answer.body
+            if answer.body.reason == "failed":  # after it had begun: it may have been carried out
+                raise PeerSilent(answer.body.message)
             if answer.body.reason != "moved":
                 raise PeerRefused(answer.body.reason, answer.body.message)
         raise PeerSilent(f"node {node_id} did not settle on an incarnation")

@@ -117,6 +117,7 @@ class _Writing:
     acks: list[str]
     attempt: int = 0
     newer: dict[str, int] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
     retry: list[str] = field(default_factory=list)
     maybe: bool = False
     refusals: list[str] = field(default_factory=list)
@@ -135,6 +136,7 @@ class WriteRound:
         self._newer_counts = newer_counts
         self._items = [_Writing(nodes, []) for nodes in primaries]
         self._open = set(range(len(primaries)))
+        self._given_up: set[int] = set()
 
     @property
     def open(self) -> bool:
@@ -148,7 +150,7 @@ class WriteRound:
             item = self._items[index]
             for node_id in item.primaries:
                 if node_id not in item.acks:
-                    asks.setdefault(node_id, []).append(index)
+                    self._ask(asks, index, item, node_id)
         return asks
 
     def already(self, index: int, nodes: Iterable[str]) -> None:
@@ -162,6 +164,7 @@ class WriteRound:
             item = self._items[index]
             if attempt != item.attempt:
                 continue  # an answer to an earlier stamp of this write says nothing of the present one
+            item.pending.discard(node_id)
             if time == 0 or self._newer_counts:
                 self._ack(index, item, node_id)
             else:
@@ -169,8 +172,11 @@ class WriteRound:
 
     def failed(self, node_id: str, attempts: Sequence[tuple[int, int]], refused: str | None) -> None:
         """Take a failure. ``refused``: the reason, if it is certain that the node did nothing; None: it may have."""
-        for index, _ in attempts:
+        for index, attempt in attempts:
             item = self._items[index]
+            if attempt != item.attempt:
+                continue  # restamped meanwhile: what was sent before is accounted for in ``maybe``
+            item.pending.discard(node_id)
             item.retry.append(node_id)
             if refused is None:
                 item.maybe = True
@@ -198,7 +204,8 @@ class WriteRound:
         """Begin the item's next attempt: acknowledgements of the former stamp do not count for this one."""
         item = self._items[index]
         item.attempt += 1
-        item.maybe = item.maybe or bool(item.acks)
+        item.maybe = item.maybe or bool(item.acks or item.pending)
+        item.pending.clear()
         item.acks.clear()
         item.newer.clear()
         item.retry.clear()
@@ -209,13 +216,14 @@ class WriteRound:
         for index in sorted(self._open):
             item = self._items[index]
             for node_id in dict.fromkeys(item.retry):
-                asks.setdefault(node_id, []).append(index)
+                if node_id not in item.acks:
+                    self._ask(asks, index, item, node_id)
             item.retry.clear()
         return asks
 
     def settled(self, index: int) -> bool:
         """Whether the item has its w acknowledgements."""
-        return index not in self._open
+        return index not in self._open and index not in self._given_up
 
     def acks(self, index: int) -> list[str]:
         """Return the nodes that hold the item durably, as far as they answered."""
@@ -224,7 +232,17 @@ class WriteRound:
     def untouched(self, index: int) -> list[str]:
         """Return the reasons why nobody wrote anything, if that is certain; none if somebody did or may have."""
         item = self._items[index]
-        return [] if item.acks or item.newer or item.maybe else item.refusals
+        return [] if item.acks or item.newer or item.maybe or item.pending else item.refusals
+
+    def give_up(self, index: int) -> None:
+        """End the item's round without its acknowledgements: it must not be stamped again."""
+        self._open.discard(index)
+        self._given_up.add(index)
+
+    @staticmethod
+    def _ask(asks: Asks, index: int, item: _Writing, node_id: str) -> None:
+        item.pending.add(node_id)
+        asks.setdefault(node_id, []).append(index)
 
     def _ack(self, index: int, item: _Writing, node_id: str) -> None:
         if node_id not in item.acks:

@@ -108,10 +108,11 @@ class Replica:
         for _, record in request.items:  # all are looked at before the first is kept
             check(record)
             check_not_ahead(time_of(record), now_ms)
+        keys = [self._storage_key(request.bucket_id, key) for key, _ in request.items]
         newer: list[int] = []
         position = 0
-        for key, record in request.items:
-            kept = self._engine.update(self._storage_key(request.bucket_id, key), record)
+        for key, (_, record) in zip(keys, request.items, strict=True):
+            kept = self._engine.update(key, record)
             # A newer record shadows this write: it must not count as an acknowledgement (P7).
             newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
             position = max(position, kept.position)

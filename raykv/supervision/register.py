@@ -57,6 +57,7 @@ class Register:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.state: ClusterState | None = None
+        self._tried = 0
 
     async def read(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Ask these nodes for their copies; those that answer are in the result."""
@@ -78,17 +79,21 @@ class Register:
             if len(promises) > len(granted):
                 raise Superseded(f"a generation above {generation} was promised")
             raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
-        newest = latest(granted) or state
-        assert newest.ballot >= state.ballot, "a majority's promise hides no state that a majority read before"
+        # A state that only one of those read before held may be missing here, and may be taken all the same.
+        newest = max(latest(granted) or state, state, key=lambda found: found.ballot)
         await self.store(msgspec.structs.replace(newest, generation=generation))
         assert self.state is not None
         return self.state
 
     async def store(self, state: ClusterState) -> None:
-        """Put ``state`` on a majority of its members; only then is it ``self.state``.
+        """Put ``state`` on a majority of its members, under a version of its own; only then is it ``self.state``.
 
         Raises ``StoreUnavailable`` (it may stand on a minority: the next to take over may find it) or ``Superseded``.
         """
+        if state.version <= self._tried:
+            # A change that failed may stand on a minority under this number; no other may go under it.
+            state = msgspec.structs.replace(state, version=self._tried + 1)
+        self._tried = state.version
         members = [member.node_id for member in state.ring.members]
         answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
         granted = [node_id for node_id, answer in answers.items() if answer.granted]

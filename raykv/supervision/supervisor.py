@@ -177,12 +177,9 @@ class Supervisor:
         """Start these nodes, or adopt those that run already. A directory that cannot be used ends the start."""
 
         async def one(node_id: str) -> None:
-            node = self._nodes.setdefault(node_id, _Node(since_s=self._clock.monotonic_s()))
-            incarnation = await self._ping(node_id)
-            if incarnation is not None:
-                node.state, node.incarnation = "up", incarnation
-                return
-            self._up(node_id, await self._launch(node_id, fresh=fresh, take_over=False))
+            self._nodes.setdefault(node_id, _Node(since_s=self._clock.monotonic_s()))
+            launched = await self._launcher.adopt(node_id, PING_TIMEOUT_S)
+            self._up(node_id, launched or await self._launch(node_id, fresh=fresh, take_over=False))
 
         results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
         for node_id, result in zip(nodes, results, strict=True):

@@ -1,0 +1,542 @@
+"""Operations: what is checked before anything is sent, what is sent, and what is made of the answers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykv.client import operations as ops
+from raykv.client.codecs import encode_value
+from raykv.config import BucketConfig
+from raykv.errors import (
+    BatchError,
+    CorruptData,
+    InvalidKey,
+    InvalidOption,
+    Overloaded,
+    PairTooLarge,
+    QuorumNotMet,
+    RaykvError,
+    StoreUnavailable,
+    WriteOutcomeUnknown,
+)
+from raykv.records import frames as f
+from raykv.records.keys import encode_bound, encode_key
+from raykv.records.record import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BAD_KEYS = [
+    "", b"", "k" * 1025, b"k" * 1025, "é" * 600, "a\ud800", 5, None, ("a",), bytearray(b"a"), 1.5, True, ["a"], {"a": 1},
+    object(),
+]  # fmt: skip
+BAD_LEVELS = [4, 0, -1, True, False, 1.5, 2.0, "two", "ALL", "", b"one", [], math.nan, 10**9]
+BAD_TIMES = [0, -1, 0.0, -0.5, math.nan, math.inf, -math.inf, "5", True, b"5", [1], 1e10, 5j]
+FAILED = f.Failed.of(QuorumNotMet("the read needs 2", needed=2))
+
+
+def payload_of(value: Any) -> bytes:
+    return encode_value(value, "auto")
+
+
+# ---- before anything is sent ----
+
+
+@pytest.mark.parametrize("key", BAD_KEYS, ids=lambda key: repr(key)[:20])
+def test_a_bad_key_is_refused_and_nothing_is_sent(both: Callable[..., Any], store: Any, link: Any, key: Any) -> None:
+    calls = [
+        lambda: both("get", key), lambda: both("put", key, 1), lambda: both("delete", key), lambda: both("contains", key),
+        lambda: both("get_many", ["a", key]), lambda: both("delete_many", ["a", key]),
+        lambda: both("put_many", [("a", 1), (key, 1)]),
+        lambda: store[key], lambda: store.__setitem__(key, 1), lambda: store.__delitem__(key),
+    ]  # fmt: skip
+    for number, call in enumerate(calls):
+        with pytest.raises((InvalidKey, InvalidOption) if number == 6 else InvalidKey) as caught:
+            call()
+        assert isinstance(caught.value, ValueError)
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("level", BAD_LEVELS, ids=repr)
+def test_a_bad_level_is_refused_and_nothing_is_sent(both: Callable[..., Any], link: Any, level: Any) -> None:
+    for call in (
+        lambda: both("get", "a", r=level),
+        lambda: both("get_many", ["a"], r=level),
+        lambda: both("scan", r=level),
+        lambda: both("put", "a", 1, w=level),
+        lambda: both("put_many", {"a": 1}, w=level),
+        lambda: both("delete", "a", w=level),
+        lambda: both("delete_many", ["a"], w=level),
+    ):
+        with pytest.raises(InvalidOption, match="must be 1 to 3"):
+            call()
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("seconds", [*BAD_TIMES, None, 1e9, 3601], ids=repr)
+def test_a_bad_timeout_is_refused_and_nothing_is_sent(both: Callable[..., Any], link: Any, seconds: Any) -> None:
+    for call in (
+        lambda: both("get", "a", timeout=seconds),
+        lambda: both("get_many", ["a"], timeout=seconds),
+        lambda: both("put", "a", 1, timeout=seconds),
+        lambda: both("put_many", {"a": 1}, timeout=seconds),
+        lambda: both("delete", "a", timeout=seconds),
+        lambda: both("delete_many", ["a"], timeout=seconds),
+        lambda: both("scan", timeout=seconds),
+        lambda: both("bucket", "b", timeout=seconds),
+        lambda: both("drop_bucket", "b", timeout=seconds),
+        lambda: both("status", timeout=seconds),
+        lambda: both("ring", timeout=seconds),
+        lambda: both("buckets", timeout=seconds),
+    ):
+        with pytest.raises(InvalidOption, match="timeout must be"):
+            call()
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("ttl", BAD_TIMES, ids=repr)
+def test_a_bad_ttl_is_refused_and_nothing_is_sent(both: Callable[..., Any], link: Any, ttl: Any) -> None:
+    for call in (
+        lambda: both("put", "a", 1, ttl=ttl),
+        lambda: both("put_many", {"a": 1}, ttl=ttl),
+        lambda: both("bucket", "b", ttl=ttl),
+    ):
+        with pytest.raises(InvalidOption, match="ttl must be"):
+            call()
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("value_kind", [str, bytes])
+@pytest.mark.parametrize("key", ["key", b"key", "é" * 10, "k" * 1024])
+def test_a_pair_of_10240_bytes_is_fine_and_one_more_is_not(
+    both: Callable[..., Any], link: Any, key: Any, value_kind: type
+) -> None:
+    key_bytes = len(key.encode()) if isinstance(key, str) else len(key)
+    room = 10_240 - key_bytes
+    exactly, over = (("x" * size if value_kind is str else b"x" * size) for size in (room, room + 1))
+    both("put", key, exactly)
+    assert both("get", key) == exactly
+    link.frames = 0
+    for call in (lambda: both("put", key, over), lambda: both("put_many", {"a": 1, key: over})):
+        with pytest.raises(PairTooLarge, match=r"at most 10240 bytes.*has 10241") as caught:
+            call()
+        assert caught.value.details == {"size_bytes": 10_241, "limit_bytes": 10_240}
+    assert link.frames == 0
+
+
+def test_sizes_are_of_bytes_and_not_of_characters(both: Callable[..., Any], link: Any) -> None:
+    with pytest.raises(PairTooLarge):
+        both("put", "k", "é" * 5200)
+    both("put", "k", "é" * 5119)
+    with pytest.raises(PairTooLarge):
+        both("put", "k", [b"x" * 5000, b"x" * 5300])
+    assert link.frames == 1
+
+
+def test_a_buckets_own_limit_holds(link: Any) -> None:
+    config = BucketConfig(name="b", n=3, r=2, w=2, pair_bytes=5)
+    operations = ops.Operations(1, config)
+    operations.write_request([("k", b"1234")], None, None, 1.0)
+    with pytest.raises(PairTooLarge, match="at most 5 bytes in bucket 'b'"):
+        operations.write_request([("k", b"12345")], None, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    "items", [[("a", 1), ("", 2)], {"a": 1, 5: 2}, [("a", 1), ("b", "x" * 20_000)], [("a", 1), ("b",)], 5, None, "ab", [1]],
+    ids=repr,
+)  # fmt: skip
+def test_one_bad_item_refuses_the_whole_batch_before_anything_is_sent(
+    both: Callable[..., Any], link: Any, items: Any
+) -> None:
+    with pytest.raises((InvalidKey, InvalidOption, PairTooLarge)):
+        both("put_many", items)
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("keys", ["abc", b"abc", 5, None, 1.5], ids=repr)
+def test_one_key_is_not_several(both: Callable[..., Any], link: Any, keys: Any) -> None:
+    for name in ("get_many", "delete_many"):
+        with pytest.raises(InvalidKey, match="several keys"):
+            both(name, keys)
+    assert link.frames == 0
+
+
+def test_a_value_that_the_codec_does_not_take_refuses_the_batch(link: Any) -> None:
+    operations = ops.Operations(1, BucketConfig(name="b", n=3, r=2, w=2, codec="msgpack"))
+    with pytest.raises(InvalidOption, match="codec='msgpack'"):
+        operations.write_request([("a", 1), ("b", (1, 2))], None, None, 1.0)
+
+
+# ---- what is sent ----
+
+
+def test_levels_times_and_ttl_as_they_are_sent(both: Callable[..., Any], link: Any) -> None:
+    both("get", "a")
+    both("get", "a", r="one", timeout=1)
+    both("put", "a", 1, w="all", ttl=1.5, timeout=2)
+    both("delete", "a", w=1)
+    both("put", "b", 1)
+    first, second, third, fourth, fifth = link.requests
+    assert (first.r, first.timeout_s) == (2, 5.0)
+    assert (second.r, second.timeout_s) == (1, 1.0)
+    assert (third.w, third.timeout_s) == (3, 2.0)
+    assert unpack(b"\x01" + bytes(8) + third.items[0][1]).ttl_ms == 1500
+    assert (fourth.w, unpack(b"\x01" + bytes(8) + fourth.items[0][1]).tombstone) == (1, True)
+    assert (fifth.w, unpack(b"\x01" + bytes(8) + fifth.items[0][1]).ttl_ms) == (2, None)
+
+
+def test_a_buckets_ttl_is_the_default_and_a_calls_goes_first() -> None:
+    operations = ops.Operations(1, BucketConfig(name="b", n=3, r=2, w=2, ttl_ms=7000))
+
+    def ttl_ms(ttl: Any) -> int | None:
+        return unpack(b"\x01" + bytes(8) + operations.write_request([("a", 1)], None, ttl, 1.0).items[0][1]).ttl_ms
+
+    assert ttl_ms(None) == 7000
+    assert ttl_ms(2) == 2000
+
+
+def test_every_write_has_an_operation_id_of_its_own(both: Callable[..., Any], link: Any) -> None:
+    both("put_many", {f"k{number}": 1 for number in range(1200)})
+    both("put", "a", 1)
+    both("put", "a", 1)
+    ids = [body[:16] for request in link.requests for _, body in request.items]
+    assert len(set(ids)) == len(ids) == 1202
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=200))
+def test_a_batch_is_cut_by_size_and_count(sizes: list[int]) -> None:
+    items = [(b"\x02k", bytes(size)) for size in sizes]
+    chunks = ops._chunks(items)
+    assert [item for chunk in chunks for item in items[chunk]] == items
+    for chunk in chunks:
+        part = items[chunk]
+        assert 1 <= len(part) <= ops.CHUNK_WRITES
+        assert len(part) == 1 or sum(len(key) + len(body) for key, body in part) <= ops.CHUNK_BYTES
+    for before, after in itertools.pairwise(chunks):
+        first = items[after.start]
+        full = len(items[before]) == ops.CHUNK_WRITES
+        assert full or sum(len(k) + len(b) for k, b in [*items[before], first]) > ops.CHUNK_BYTES, "no cut without need"
+
+
+def test_frames_of_a_batch_stay_below_what_ray_moves_cheaply(both: Callable[..., Any], link: Any) -> None:
+    both("put_many", {f"k{number}": "x" * 10_000 for number in range(100)})
+    assert len(link.requests) == 13
+    both("put_many", {f"s{number}": 1 for number in range(5000)})
+    for request in link.requests:
+        assert len(f.coordinator_requests.encode(request)) < 100 * 1024
+    link.requests.clear()
+    both("get_many", [f"s{number}" for number in range(5000)])
+    assert [len(request.keys) for request in link.requests] == [ops.CHUNK_READS] * (5000 // ops.CHUNK_READS)
+
+
+# ---- reads ----
+
+
+def test_values_absent_and_defaults(both: Callable[..., Any], store: Any) -> None:
+    both("put", "a", None)
+    assert both("get", "a", "default") is None, "None is a value"
+    assert both("get", "b") is None
+    assert both("get", "b", "default") == "default"
+    assert both("contains", "a") is True
+    assert both("contains", "b") is False
+    both("delete", "a")
+    assert both("get", "a", 7) == 7
+    assert both("contains", "a") is False
+
+
+def test_get_many_keeps_the_order_and_asks_for_duplicates_once(both: Callable[..., Any], link: Any) -> None:
+    both("put_many", {"a": 1, b"a": 2, "c": 3})
+    link.requests.clear()
+    got = both("get_many", (key for key in ["c", "a", "zz", b"a", "a", "c"]), default=0)
+    assert list(got.items()) == [("c", 3), ("a", 1), ("zz", 0), (b"a", 2)]
+    (request,) = link.requests
+    assert len(request.keys) == 4
+    assert both("get_many", []) == {}
+    assert both("put_many", {}) == {}
+    assert both("delete_many", []) == {}
+    assert len(link.requests) == 1, "nothing to ask, nobody asked"
+
+
+def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: Any, link: Any) -> None:
+    both("put", "a", 1)
+    for answer in (f.GotMany([FAILED]), f.Refused(FAILED)):
+        for call in (
+            lambda: both("get", "a", "default"), lambda: both("contains", "a"), lambda: store["a"],
+            lambda: store.__delitem__("a"),
+        ):  # fmt: skip
+            link.script = [answer]
+            with pytest.raises(QuorumNotMet, match="the read needs 2"):
+                call()
+    link.script = [f.GotMany([payload_of(1), FAILED, None])]
+    with pytest.raises(BatchError) as caught:
+        both("get_many", ["a", "b", "c"], default="default")
+    assert caught.value.results == {"a": 1, "c": "default"}
+    assert list(caught.value.errors) == ["b"]
+    assert isinstance(caught.value.errors["b"], QuorumNotMet)
+    assert "1 of 3 items" in str(caught.value)
+
+
+def test_an_undecodable_value_is_an_error_of_its_key_only(both: Callable[..., Any], link: Any) -> None:
+    link.script = [f.GotMany([payload_of(1), b"\x09what"])]
+    with pytest.raises(BatchError) as caught:
+        both("get_many", ["a", "b"])
+    assert caught.value.results == {"a": 1}
+    assert isinstance(caught.value.errors["b"], CorruptData)
+    link.script = [f.GotMany([b"\x09what"])]
+    with pytest.raises(CorruptData):
+        both("get", "a")
+
+
+# ---- writes ----
+
+
+def test_a_result_names_the_nodes_and_the_operation(both: Callable[..., Any], link: Any) -> None:
+    result = both("put", "a", 1)
+    assert result.acks == ("n1", "n2")
+    assert bytes.fromhex(result.operation_id) == link.requests[-1].items[0][1][:16]
+    results = both("put_many", [("a", 1), ("b", 2), ("a", 3)])
+    assert list(results) == ["a", "b"]
+    assert both("get_many", ["a", "b"]) == {"a": 3, "b": 2}, "of a key that stands twice the last counts"
+    results = both("delete_many", ["a", "b", "a"])
+    assert list(results) == ["a", "b"]
+    assert both("get_many", ["a", "b"]) == {"a": None, "b": None}
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("full", items=3), WriteOutcomeUnknown("1 of 2", acks=["n1"]), StoreUnavailable("x")]
+)
+def test_an_error_of_a_write_comes_out_as_it_is(both: Callable[..., Any], link: Any, error: RaykvError) -> None:
+    for answer in (f.WroteMany([f.Failed.of(error)]), f.Refused(f.Failed.of(error))):
+        for call in (lambda: both("put", "a", 1), lambda: both("delete", "a")):
+            link.script = [answer]
+            with pytest.raises(type(error)) as caught:
+                call()
+            assert (caught.value.message, caught.value.details) == (error.message, error.details)
+
+
+def test_a_batch_settles_all_and_then_raises_one_error(both: Callable[..., Any], link: Any) -> None:
+    """P14, over several requests of which one was refused whole and one in part."""
+    keys = [f"k{number}" for number in range(1300)]
+
+    def partly(request: f.WriteMany) -> f.WroteMany:
+        acked = [f.Acked(body[:16], ["n1", "n2"]) for _, body in request.items]
+        return f.WroteMany([FAILED if number % 2 else ack for number, ack in enumerate(acked)])
+
+    link.script = [link.answer, f.Refused(f.Failed.of(Overloaded("full"))), partly]
+    with pytest.raises(BatchError) as caught:
+        both("put_many", dict.fromkeys(keys, 1))
+    error = caught.value
+    assert list(error.results) + list(error.errors) != keys
+    assert error.results.keys() | error.errors.keys() == set(keys)
+    assert len(error.results) == 500 + 150
+    assert len(error.errors) == 500 + 150
+    assert {type(one) for one in error.errors.values()} == {Overloaded, QuorumNotMet}
+    back = cloudpickle.loads(cloudpickle.dumps(error))
+    assert back.results == error.results
+    assert back.errors.keys() == error.errors.keys()
+
+
+# ---- answers that do not fit ----
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"junk", f.Told(1), f.WroteMany([]), f.GotMany([]), f.GotMany([None, None]), f.Page([], None)],
+    ids=repr,
+)
+def test_an_answer_that_does_not_fit_is_corrupt(both: Callable[..., Any], link: Any, answer: Any) -> None:
+    link.script = [answer]
+    with pytest.raises(CorruptData):
+        both("get", "a")
+    link.script = [answer]
+    with pytest.raises(BatchError) as caught:
+        both("get_many", ["a"])
+    assert isinstance(caught.value.errors["a"], CorruptData)
+    if not isinstance(answer, f.Page):
+        link.script = [answer]
+        with pytest.raises(CorruptData):
+            both("scan")
+
+
+@pytest.mark.parametrize("answer", [b"junk", f.Told(1), f.WroteMany([])], ids=repr)
+def test_an_answer_to_a_write_that_does_not_fit_leaves_its_items_unknown(
+    both: Callable[..., Any], link: Any, answer: Any
+) -> None:
+    keys = [f"k{number}" for number in range(700)]
+    link.script = [answer]
+    with pytest.raises(BatchError) as caught:
+        both("put_many", dict.fromkeys(keys, 1))
+    assert len(caught.value.results) == 200
+    assert {type(error) for error in caught.value.errors.values()} == {WriteOutcomeUnknown}
+
+
+# ---- scans ----
+
+A, B, C = b"\x02a", b"\x02b", b"\x02c"
+END = b"\x03"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, (b"", END)),
+        ({"prefix": "a"}, (A, B)),
+        ({"prefix": ""}, (b"\x02", END)),
+        ({"prefix": b""}, (b"\x01", b"\x02")),
+        ({"prefix": b"\xff"}, (b"\x01\xff", b"\x02")),
+        ({"start": "b"}, (B, END)),
+        ({"end": "b"}, (b"", B)),
+        ({"start": "a", "end": "c"}, (A, C)),
+        ({"start": b"a", "end": "c"}, (b"\x01a", C)),
+        ({"prefix": "a", "start": "ab"}, (b"\x02ab", B)),
+        ({"prefix": "b", "start": "a", "end": "c"}, (B, C)),
+        ({"after": "a"}, (A + b"\x00", END)),
+        ({"after": "a", "start": "b"}, (B, END)),
+        ({"after": "b", "start": "a"}, (B + b"\x00", END)),
+        ({"after": "b", "reverse": True}, (b"", B)),
+        ({"after": "c", "end": "b", "reverse": True}, (b"", B)),
+        ({"after": "a", "prefix": "b", "reverse": True}, (B, A)),
+        ({"start": "c", "end": "a"}, (C, A)),
+    ],
+    ids=repr,
+)
+def test_what_range_the_bounds_leave(arguments: dict[str, Any], expected: tuple[bytes, bytes]) -> None:
+    full = {"prefix": None, "start": None, "end": None, "after": None, "reverse": False} | arguments
+    assert ops.scan_range(**full) == expected
+
+
+@pytest.mark.parametrize("bound", ["prefix", "start", "end", "after"])
+@pytest.mark.parametrize("value", [5, ("a",), "\ud800", bytearray(b"a")], ids=repr)
+def test_a_bad_bound_is_refused_at_the_call(
+    both: Callable[..., Any], store: Any, link: Any, bound: str, value: Any
+) -> None:
+    with pytest.raises(InvalidKey):
+        store.scan(**{bound: value})  # not only when somebody goes over it
+    with pytest.raises(InvalidKey):
+        both("scan", **{bound: value})
+    assert link.frames == 0
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, True, "5", math.inf], ids=repr)
+def test_a_bad_limit_is_refused_at_the_call(store: Any, link: Any, limit: Any) -> None:
+    with pytest.raises(InvalidOption, match="limit"):
+        store.scan(limit=limit)
+    with pytest.raises(InvalidOption, match="limit"):
+        store.aio.scan(limit=limit)
+    assert link.frames == 0
+
+
+TEXT_KEYS = [f"user:{number:02}" for number in range(20)]
+
+
+@pytest.mark.parametrize("page_items", [1, 3, 7, 1000])
+def test_scans_over_pages(both: Callable[..., Any], link: Any, page_items: int) -> None:
+    both("put_many", {key: key.upper() for key in TEXT_KEYS} | {b"raw": 0, "zz": 1})
+    both("delete_many", TEXT_KEYS[5:9])
+    link.page_items = page_items
+    live = TEXT_KEYS[:5] + TEXT_KEYS[9:]
+    everything = [(b"raw", 0), *((key, key.upper()) for key in live), ("zz", 1)]
+    assert both("scan") == both("items") == everything
+    assert both("scan", reverse=True) == everything[::-1]
+    assert both("keys") == [key for key, _ in everything]
+    assert both("values") == [value for _, value in everything]
+    assert both("count") == len(everything)
+    assert [key for key, _ in both("scan", prefix="user:")] == live
+    assert [key for key, _ in both("scan", "user:", limit=7)] == live[:7]
+    assert [key for key, _ in both("scan", "user:", limit=7, reverse=True)] == live[:-8:-1]
+    assert [key for key, _ in both("scan", start="user:02", end="user:12")] == live[2:8]
+    assert [key for key, _ in both("scan", prefix="user:", after=live[3], limit=2)] == live[4:6]
+    assert [key for key, _ in both("scan", prefix="user:", after=live[3], limit=2, reverse=True)] == live[2:0:-1]
+    link.requests.clear()
+    assert both("scan", limit=0) == []
+    assert both("scan", start="b", end="a") == []
+    assert link.requests == []
+
+
+def test_a_scan_asks_for_no_more_than_it_needs_and_for_keys_without_values(both: Callable[..., Any], link: Any) -> None:
+    both("put_many", dict.fromkeys(TEXT_KEYS, 1))
+    link.requests.clear()
+    both("scan", limit=5, r="all", timeout=2)
+    both("keys")
+    assert (link.requests[0].limit, link.requests[0].r, link.requests[0].timeout_s) == (5, 3, 2.0)
+    assert not link.requests[0].keys_only
+    assert link.requests[1].keys_only
+
+
+def test_a_scan_is_lazy(store: Any, link: Any) -> None:
+    store.put_many(dict.fromkeys(TEXT_KEYS, 1))
+    link.page_items = 4
+    link.requests.clear()
+    walk = iter(store.scan())
+    assert link.requests == []
+    for _ in range(4):
+        next(walk)
+    assert len(link.requests) == 1
+    next(walk)
+    assert len(link.requests) == 2
+
+
+def test_a_scan_whose_page_fails_raises(both: Callable[..., Any], link: Any) -> None:
+    link.script = [f.Page([(encode_key("a"), payload_of(1))], encode_bound("b")), f.Refused(FAILED)]
+    with pytest.raises(QuorumNotMet):
+        both("scan")
+
+
+def test_a_full_scan_under_a_lower_hidden_bound(both: Callable[..., Any], link: Any) -> None:
+    link.script = [
+        f.Page([], encode_bound("b")),
+        f.Page([], encode_bound("c")),
+        f.Page([(encode_key("c"), payload_of(1))], None),
+    ]
+    assert both("scan") == [("c", 1)], "an empty page is not the end"
+    assert [request.start for request in link.requests] == [b"", encode_bound("b"), encode_bound("c")]
+
+
+# ---- what a plain call of the coordinator's actor brings ----
+
+
+def handed(answer: Any, *, single: bool, codec: str = "auto") -> Any:
+    return ops.decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer)))
+
+
+def test_handed_answers_decode() -> None:
+    assert handed(f.GotMany([payload_of((1, 2))]), single=True) == (1, 2)
+    assert handed(f.GotMany([None]), single=True) is None
+    assert handed(f.GotMany([payload_of(1), None]), single=False) == [1, None]
+    assert handed(f.WroteMany([f.Acked(b"\xab", ["n1"])]), single=True) == ops.WriteResult(("n1",), "ab")
+    with pytest.raises(QuorumNotMet):
+        handed(f.GotMany([FAILED]), single=True)
+    with pytest.raises(QuorumNotMet):
+        handed(f.Refused(FAILED), single=False)
+    with pytest.raises(BatchError) as caught:
+        handed(f.GotMany([payload_of(1), FAILED]), single=False)
+    assert list(caught.value.errors) == [1]
+    with pytest.raises(CorruptData):
+        handed(f.Told(1), single=True)
+    with pytest.raises(CorruptData):
+        ops.decode_handed(b"junk")
+    with pytest.raises(CorruptData, match="never unpickles"):
+        handed(f.GotMany([payload_of((1, 2))]), single=True, codec="msgpack")
+
+
+def test_a_handed_batch_keeps_results_and_errors_apart() -> None:
+    with pytest.raises(BatchError) as caught:
+        handed(f.GotMany([payload_of(1), FAILED]), single=False)
+    assert caught.value.results == {0: 1}
+
+
+def test_numpy_numbers_are_no_levels_and_no_keys(store: Any, link: Any) -> None:
+    with pytest.raises(InvalidOption):
+        store.get("a", r=np.int64(2))
+    with pytest.raises(InvalidKey):
+        store.get(np.int64(2))
+    assert link.frames == 0

@@ -1,0 +1,218 @@
+"""Frames: every message goes through and comes back; all else is refused at the door."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from raykv.errors import CorruptData, QuorumNotMet, RaykvError, WriteOutcomeUnknown
+from raykv.records import frames as f
+
+FAILED = f.Failed("QuorumNotMet", "too few", {"needed": 2, "have": ["n1"]})
+COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
+    (f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0), "0195a74765744d616e790192c4020261c402016202cb4014000000000000"),
+    (
+        f.WriteMany(1, [(b"\x02a", b"body")], 2, 0.5),
+        "0195a957726974654d616e79019192c4020261c404626f647902cb3fe0000000000000",
+    ),
+    (
+        f.ScanPage(1, b"", b"\x03", 10, True, False, 2, 5.0),
+        "0199a85363616e5061676501c400c401030ac3c202cb4014000000000000",
+    ),
+    (f.OpenBucket("b", {"n": 2}, 1.0), "0194aa4f70656e4275636b6574a16281a16e02cb3ff0000000000000"),
+    (f.DropBucket("b", 1.0), "0193aa44726f704275636b6574a162cb3ff0000000000000"),
+    (f.Tell("ring", 1.0), "0193a454656c6ca472696e67cb3ff0000000000000"),
+    (
+        f.Publish(3, b"state", {"n1": "gone"}, {"n1": 4}),
+        "0195a75075626c69736803c405737461746581a26e31a4676f6e6581a26e3104",
+    ),
+    (f.Reach("n1", 1.0), "0193a55265616368a26e31cb3ff0000000000000"),
+]
+SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
+    (f.GetNews(), "0191a74765744e657773"),
+    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell)),
+]
+COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
+    (
+        f.GotMany([b"x", None, FAILED]),
+        "0192a7476f744d616e7993c40178c094a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
+        "82a66e656564656402a46861766591a26e31",
+    ),
+    (f.WroteMany([f.Acked(b"id", ["n1"]), FAILED]),
+     "0192a957726f74654d616e799293a541636b6564c402696491a26e3194a64661696c6564ac51756f72756d4e6f744d6574"
+     "a7746f6f2066657782a66e656564656402a46861766591a26e31"),
+    (f.Page([(b"\x02a", b"x")], b"\x02b"), "0193a4506167659192c4020261c40178c4020262"),
+    (f.BucketOpened(2, {"n": 3}), "0193ac4275636b65744f70656e65640281a16e03"),
+    (f.Told([1, "a", None, True]), "0192a4546f6c649401a161c0c3"),
+    (f.Refused(FAILED), "0192a75265667573656494a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
+     "82a66e656564656402a46861766591a26e31"),
+]  # fmt: skip
+SUPERVISOR_ANSWERS = [
+    next(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.Publish)),
+    *(pair for pair in COORDINATOR_ANSWERS if isinstance(pair[0], f.BucketOpened | f.Told | f.Refused)),
+]
+NODE_BODIES: list[tuple[Any, str]] = [
+    (f.Read(1, [b"\x02a"]), "0193ab4e6f6465526571756573740793a4526561640191c4020261"),
+    (f.Write(1, [(b"\x02a", b"rec")]), "0193ab4e6f6465526571756573740793a55772697465019192c4020261c403726563"),
+    (
+        f.Scan(1, b"", b"\x03", 5, False, True, [0, 1]),
+        "0193ab4e6f6465526571756573740798a45363616e01c400c4010305c2c3920001",
+    ),
+    (f.Ping(), "0193ab4e6f6465526571756573740792a450696e67c2"),
+    (f.ReadRegister(), "0193ab4e6f6465526571756573740791ac526561645265676973746572"),
+    (f.PromiseRegister(3), "0193ab4e6f6465526571756573740792af50726f6d697365526567697374657203"),
+    (f.AcceptRegister(3, 4, b"s"), "0193ab4e6f6465526571756573740794ae41636365707452656769737465720304c40173"),
+    (f.Stop(), "0193ab4e6f6465526571756573740791a453746f70"),
+]
+NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
+    (f.ReadDone([b"rec", None]), "0193aa4e6f6465416e737765720792a852656164446f6e6592c403726563c0"),
+    (f.WriteDone([0, 9]), "0193aa4e6f6465416e737765720792a95772697465446f6e65920009"),
+    (
+        f.ScanDone([(b"\x02a", b"rec")], None),
+        "0193aa4e6f6465416e737765720793a85363616e446f6e659192c4020261c403726563c0",
+    ),
+    (f.Incomplete("wiped"), "0193aa4e6f6465416e737765720792aa496e636f6d706c657465a57769706564"),
+    (f.Pong({"records": 1}), "0193aa4e6f6465416e737765720792a4506f6e6781a77265636f72647301"),
+    (
+        f.RegisterAnswer(True, 3, 2, 5, b"s"),
+        "0193aa4e6f6465416e737765720796ae5265676973746572416e73776572c3030205c40173",
+    ),
+    (f.NodeRefused("moved", "why"), "0193aa4e6f6465416e737765720793ab4e6f646552656675736564a56d6f766564a3776879"),
+]
+CASES: list[tuple[f.FrameType[Any], Any, str]] = [
+    *((f.coordinator_requests, *pair) for pair in COORDINATOR_REQUESTS),
+    *((f.supervisor_requests, *pair) for pair in SUPERVISOR_REQUESTS),
+    *((f.coordinator_answers, *pair) for pair in COORDINATOR_ANSWERS),
+    *((f.supervisor_answers, *pair) for pair in SUPERVISOR_ANSWERS),
+    *((f.node_requests, f.NodeRequest(7, body), golden) for body, golden in NODE_BODIES),
+    *((f.node_answers, f.NodeAnswer(7, body), golden) for body, golden in NODE_ANSWER_BODIES),
+    (f.handed_answers, f.Handed(True, "auto", f.GotMany([None])),
+     "0194a648616e646564c3a46175746f92a7476f744d616e7991c0"),
+]  # fmt: skip
+KINDS = [
+    f.coordinator_requests, f.coordinator_answers, f.supervisor_requests, f.supervisor_answers, f.handed_answers,
+    f.node_requests, f.node_answers,
+]  # fmt: skip
+
+
+def name(value: object) -> str:
+    body = getattr(value, "body", value)
+    return type(body).__name__ if isinstance(body, msgspec.Struct) else ""
+
+
+@pytest.mark.parametrize(("kind", "message", "golden"), CASES, ids=name)
+def test_a_message_comes_back_and_its_bytes_never_change(kind: f.FrameType[Any], message: Any, golden: str) -> None:
+    frame = kind.encode(message)
+    assert kind.decode(frame) == message
+    assert frame.hex() == golden
+    assert frame[0] == f.FRAME_VERSION == 1
+
+
+@pytest.mark.parametrize(
+    ("union", "shown"),
+    [
+        (f.CoordinatorRequest, COORDINATOR_REQUESTS),
+        (f.SupervisorRequest, SUPERVISOR_REQUESTS),
+        (f.CoordinatorAnswer, COORDINATOR_ANSWERS),
+        (f.SupervisorAnswer, SUPERVISOR_ANSWERS),
+        (f.NodeRequestBody, NODE_BODIES),
+        (f.NodeAnswerBody, NODE_ANSWER_BODIES),
+    ],
+)
+def test_no_kind_of_message_is_left_out_above(union: Any, shown: list[tuple[Any, str]]) -> None:
+    assert {type(message) for message, _ in shown} == set(get_args(union))
+
+
+@pytest.mark.parametrize(("kind", "message", "golden"), CASES, ids=name)
+def test_every_truncation_and_every_tail_is_refused(kind: f.FrameType[Any], message: Any, golden: str) -> None:
+    frame = bytes.fromhex(golden)
+    for cut in range(len(frame)):
+        with pytest.raises(CorruptData):
+            kind.decode(frame[:cut])
+    with pytest.raises(CorruptData):
+        kind.decode(frame + b"\xc0")
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(KINDS), st.binary(max_size=80), st.booleans())
+@example(f.coordinator_answers, b"\x92\xa4Told\xa2\xff\xfe", True)  # text that is not UTF-8
+@example(f.coordinator_answers, b"\x92\xa4Told\x81\xa2\xff\xfe\x01", True)
+@example(f.coordinator_answers, b"\x92\xa2\xff\xfe\x01", True)
+@example(f.coordinator_answers, b"\x92\xa4Told" + b"\x91" * 200_000 + b"\x01", True)  # depth
+@example(f.coordinator_answers, b"\x92\xa7GotMany\xdd\xff\xff\xff\xff", True)  # a length that is a lie
+@example(f.coordinator_answers, b"\x92\xa4Told\x81\x80\x01", True)  # a dict as a dict's key
+@example(f.node_requests, b"", True)
+def test_random_bytes_are_corrupt_and_nothing_else(kind: f.FrameType[Any], data: bytes, versioned: bool) -> None:
+    with contextlib.suppress(CorruptData):
+        kind.decode(b"\x01" + data if versioned else data)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(CASES), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_frame_with_bytes_changed_is_corrupt_or_another_message(
+    case: tuple[f.FrameType[Any], Any, str], changes: list[tuple[int, int]]
+) -> None:
+    kind, _, golden = case
+    frame = bytearray.fromhex(golden)
+    for at, value in changes:
+        frame[at % len(frame)] = value
+    try:
+        message = kind.decode(bytes(frame))
+    except CorruptData:
+        return
+    assert isinstance(message, msgspec.Struct)
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_another_version_is_refused_by_name(version: int) -> None:
+    frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+    with pytest.raises(CorruptData, match=f"version {version}"):
+        f.node_requests.decode(bytes([version]) + frame[1:])
+
+
+def test_a_message_of_another_conversation_is_refused() -> None:
+    frame = f.coordinator_requests.encode(f.Reach("n1", 1.0))
+    for kind in (f.supervisor_requests, f.node_requests, f.coordinator_answers, f.node_answers):
+        with pytest.raises(CorruptData):
+            kind.decode(frame)
+
+
+def test_a_pickle_is_no_frame() -> None:
+    for data in (pickle.dumps({"a": 1}), b"\x01" + pickle.dumps({"a": 1})):
+        for kind in KINDS:
+            with pytest.raises(CorruptData):
+                kind.decode(data)
+
+
+def test_a_frame_has_a_largest_size_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = f.GotMany([b"x" * 100])
+    frame = f.coordinator_answers.encode(message)
+    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame))
+    assert f.coordinator_answers.decode(f.coordinator_answers.encode(message)) == message
+    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame) - 1)
+    with pytest.raises(CorruptData, match=str(len(frame))):
+        f.coordinator_answers.encode(message)
+    with pytest.raises(CorruptData, match=str(len(frame))):
+        f.coordinator_answers.decode(frame)
+
+
+def test_an_error_travels_as_data() -> None:
+    error = WriteOutcomeUnknown("two of three", operation_id="ab", acks=["n1"])
+    back = f.coordinator_answers.decode(f.coordinator_answers.encode(f.Refused(f.Failed.of(error))))
+    assert isinstance(back, f.Refused)
+    raised = back.failed.error()
+    assert isinstance(raised, WriteOutcomeUnknown)
+    assert (raised.message, raised.operation_id, raised.acks) == ("two of three", "ab", ("n1",))
+    assert type(f.Failed("NoSuchError", "m", {}).error()) is RaykvError
+    assert isinstance(FAILED.error(), QuorumNotMet)
+
+
+def test_messages_are_immutable() -> None:
+    with pytest.raises(AttributeError):
+        f.Ping().with_stats = True  # type: ignore[misc]

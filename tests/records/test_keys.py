@@ -1,0 +1,143 @@
+"""Keys: the order of their bytes, what comes back, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykv.config import MAX_KEY_BYTES
+from raykv.errors import CorruptData, InvalidKey
+from raykv.records.keys import (
+    LAST_TAG_END,
+    MAX_ENCODED_KEY_BYTES,
+    STORAGE_PREFIX_BYTES,
+    after_prefix,
+    decode_key,
+    encode_bound,
+    encode_key,
+    storage_bucket,
+    storage_prefix,
+)
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+KEYS = st.one_of(TEXTS.filter(bool), st.binary(min_size=1, max_size=40))
+
+
+def rank(key: str | bytes) -> tuple[int, list[int]]:
+    """The order that keys are to have: bytes first, then str by code point."""
+    return (0, list(key)) if isinstance(key, bytes) else (1, [ord(char) for char in key])
+
+
+@settings(deadline=None)
+@given(KEYS)
+def test_a_key_comes_back_as_what_it_was(key: str | bytes) -> None:
+    back = decode_key(encode_key(key))
+    assert back == key
+    assert type(back) is type(key)
+
+
+@settings(deadline=None)
+@given(KEYS, KEYS)
+def test_encoded_keys_sort_bytes_first_then_str_by_code_point(one: str | bytes, other: str | bytes) -> None:
+    assert (encode_key(one) < encode_key(other)) == (rank(one) < rank(other))
+    assert encode_key(one) < LAST_TAG_END
+
+
+def test_code_points_beyond_the_first_plane_sort_last() -> None:
+    # UTF-16 would put the surrogates of U+1F600 before U+FFFD.
+    keys = ["a", "a\x00", "z", "é", "\u07ff", "\ufffd", "\U0001f600"]
+    assert sorted(keys, key=encode_key) == keys
+
+
+@pytest.mark.parametrize(
+    ("golden", "key"),
+    [(b"\x02a", "a"), (b"\x01a", b"a"), (b"\x02\xc3\xa9", "é"), (b"\x01\x00\xff", b"\x00\xff"), (b"\x02\x00", "\x00")],
+)
+def test_the_bytes_of_a_key_never_change(golden: bytes, key: str | bytes) -> None:
+    assert encode_key(key) == golden
+    assert decode_key(golden) == key
+
+
+@pytest.mark.parametrize("key", ["k" * 1024, b"k" * 1024, "é" * 512, "\U0001f600" * 256])
+def test_a_key_of_exactly_the_limit_is_fine(key: str | bytes) -> None:
+    assert len(encode_key(key)) == MAX_ENCODED_KEY_BYTES == 1 + MAX_KEY_BYTES
+    assert decode_key(encode_key(key)) == key
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("", ["empty"]),
+        (b"", ["empty"]),
+        ("k" * 1025, ["1024", "1025"]),
+        (b"k" * 1025, ["1024", "1025"]),
+        ("é" * 600, ["1024", "1200"]),
+        ("a\ud800b", ["UTF-8", "surrogate"]),
+        (5, ["str or bytes", "int", "5"]),
+        (None, ["str or bytes", "NoneType"]),
+        (("a", 1), ["str or bytes", "tuple"]),
+        (bytearray(b"a"), ["str or bytes", "bytearray"]),
+        (memoryview(b"a"), ["str or bytes", "memoryview"]),
+        (True, ["str or bytes", "bool"]),
+        (1.5, ["str or bytes", "float"]),
+        (["a"], ["str or bytes", "list"]),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_bad_key_is_refused_saying_what_was_given_and_what_is_allowed(key: object, words: list[str]) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        encode_key(key)  # type: ignore[arg-type]
+    assert isinstance(caught.value, ValueError)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert len(str(caught.value)) < 250, "a long key is not shown whole"
+
+
+def test_a_key_too_long_tells_the_sizes_as_data() -> None:
+    with pytest.raises(InvalidKey) as caught:
+        encode_key("é" * 600)
+    assert caught.value.details == {"size_bytes": 1200, "limit_bytes": 1024}
+
+
+def test_an_enormous_int_is_an_invalid_key_too() -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        encode_key(10**5000)  # type: ignore[arg-type]
+    assert isinstance(caught.value, InvalidKey)
+
+
+@pytest.mark.parametrize(("bound", "encoded"), [("", b"\x02"), (b"", b"\x01"), ("k" * 2000, b"\x02" + b"k" * 2000)])
+def test_a_bound_may_be_empty_or_long(bound: str | bytes, encoded: bytes) -> None:
+    assert encode_bound(bound) == encoded
+
+
+@pytest.mark.parametrize("encoded", [b"", b"\x00", b"\x03a", b"a", b"\x02\xff", b"\x02\xed\xa0\x80"])
+def test_bytes_that_are_no_key_are_corrupt(encoded: bytes) -> None:
+    with pytest.raises(CorruptData):
+        decode_key(encoded)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=4), st.binary(max_size=5))
+def test_after_prefix_is_the_end_of_all_that_begin_so(prefix: bytes, other: bytes) -> None:
+    end = after_prefix(prefix)
+    if end is None:
+        assert set(prefix) <= {0xFF}
+        assert other < prefix or other.startswith(prefix) or prefix < other[: len(prefix)]
+        return
+    assert (prefix <= other < end) == other.startswith(prefix)
+
+
+def test_after_prefix_is_the_least_such_bound() -> None:
+    assert after_prefix(b"\x02a\xff\xff") == b"\x02b"
+    assert after_prefix(b"") is None
+    assert after_prefix(b"\xff\xff") is None
+
+
+@settings(deadline=None)
+@given(st.integers(0, 65_535), st.integers(0, 2**32 - 1), KEYS)
+def test_a_storage_key_names_its_bucket_and_sorts_by_partition_first(partition: int, bucket: int, key: str) -> None:
+    prefix = storage_prefix(partition, bucket)
+    assert len(prefix) == STORAGE_PREFIX_BYTES == 6
+    assert storage_bucket(prefix + encode_key(key)) == bucket
+    if partition < 65_535:
+        assert prefix + encode_key(key) < storage_prefix(partition + 1, 0)

@@ -1,0 +1,456 @@
+"""The shell around a replica: what leaves a node, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from raykv.config import NodeConfig
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.storage import DirectoryForeign, DirectoryInUse, read_identity
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def write(world: ModuleType, *keys: str, value: str = "v", at_ms: int = 0) -> f.Write:
+    return f.Write(1, [(encode_key(key), world.put_record(value, at_ms)) for key in keys])
+
+
+def read(*keys: str) -> f.Read:
+    return f.Read(1, [encode_key(key) for key in keys])
+
+
+def wal_syncs(disk: Any) -> int:
+    return sum(1 for operation, path in disk.trace if operation == "sync" and path.endswith(".wal"))
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+# ---- P3 ----
+
+
+def test_no_answer_leaves_before_what_it_tells_is_synced(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        gate = cluster.process("n1").executor.gate
+        gate.clear()
+        body = write(world, "a")
+        pending = [
+            asyncio.create_task(cluster.ask("n1", request))
+            for request in (
+                body,
+                body,
+                read("a"),
+                read("b", "a"),
+                f.Scan(1, b"", b"\x03", 9, False, False, list(range(8))),
+            )
+        ]
+        free = asyncio.create_task(cluster.ask("n1", read("b")))
+        await turns()
+        assert [task.done() for task in pending] == [False] * 5, "the write, its repeat, the reads and the scan wait"
+        assert free.done(), "what was read is not there: nothing to wait for"
+        wrote_before = cluster.disks["n1"].crash(random.Random(1), "drop")
+        gate.set()
+        answers = await asyncio.gather(*pending)
+        assert answers[0] == answers[1] == f.WriteDone([0])
+        assert answers[2].records == [body.items[0][1]]
+        assert not any(name.endswith(".wal") for name in wrote_before.list_directory("/data/data"))
+
+    world.run(story())
+
+
+def test_a_write_that_meets_something_newer_waits_for_that_to_be_synced(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        cluster.process("n1").executor.gate.clear()
+        newer = asyncio.create_task(cluster.ask("n1", write(world, "a", value="new", at_ms=5)))
+        await turns()
+        older = asyncio.create_task(cluster.ask("n1", write(world, "a", value="old", at_ms=1)))
+        await turns()
+        assert not older.done(), "the time that it tells could still be lost"
+        cluster.process("n1").executor.gate.set()
+        assert await newer == f.WriteDone([0])
+        assert (await older).newer == [world.time_from_ms(world.WALL_MS + 5)]
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("durability", ["group", "always"])
+@pytest.mark.parametrize("seed", range(6))
+def test_after_a_crash_nothing_that_was_answered_is_missing(world: ModuleType, durability: str, seed: int) -> None:
+    """Writes and reads at random, a crash at a random operation of the disk, any legal state of the disk after it."""
+    rng = random.Random(seed * 2 + (durability == "always"))
+
+    class Crash(BaseException):
+        pass
+
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, max_unflushed_bytes=1 << 20, block_cache_bytes=0)
+        cluster = world.Cluster(1, copies=1, durability=durability, config=config).start()
+        disk = cluster.disks["n1"]
+        operations = 0
+        limit = rng.randrange(5, 120)
+        died = asyncio.Event()
+
+        def on_operation(operation: str, path: str) -> None:
+            nonlocal operations
+            operations += 1
+            if operations >= limit:
+                died.set()
+                raise OSError(5, "the power is gone")
+
+        disk.on_operation = on_operation
+        promised: dict[str, bytes] = {}
+
+        async def client(name: int) -> None:
+            for number in range(40):
+                key = f"k{rng.randrange(12)}"
+                record = world.put_record(
+                    f"{name}.{number}" + "x" * rng.randrange(300), rng.randrange(1000), operation=rng.randrange(200)
+                )
+                if rng.random() < 0.6:
+                    answer = await cluster.ask("n1", f.Write(1, [(encode_key(key), record)]))
+                    seen = record if isinstance(answer, f.WriteDone) and answer.newer == [0] else None
+                else:
+                    answer = await cluster.ask("n1", read(key))
+                    seen = answer.records[0] if isinstance(answer, f.ReadDone) else None
+                if seen is not None and seen[1:25] > promised.get(key, bytes(25))[1:25]:
+                    promised[key] = seen
+                if died.is_set():
+                    return
+
+        async with asyncio.TaskGroup() as group:
+            for name in range(4):
+                group.create_task(client(name))
+        await turns()
+        cluster.kill("n1", "random")
+        cluster.revive("n1")
+        assert promised or limit < 10
+        for key, record in promised.items():
+            found = await cluster.held("n1", key)
+            assert found is not None, f"{key} was answered and is gone"
+            assert found[1:25] >= record[1:25]
+
+    world.run(story())
+
+
+# ---- how many syncs ----
+
+
+def test_many_writers_share_one_sync(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        await cluster.ask("n1", write(world, "first"))  # the segment is there
+        disk, executor = cluster.disks["n1"], cluster.process("n1").executor
+        executor.delay_s = 0.01
+        before = wal_syncs(disk)
+        first = asyncio.create_task(cluster.ask("n1", write(world, "a")))
+        await turns()
+        others = [asyncio.create_task(cluster.ask("n1", write(world, f"k{number}"))) for number in range(100)]
+        await asyncio.gather(first, *others)
+        assert wal_syncs(disk) - before == 2, "one under way when they came, one for all that waited"
+
+    world.run(story())
+
+
+def test_always_syncs_once_for_each_write(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability="always").start()
+        await cluster.ask("n1", write(world, "first"))
+        disk = cluster.disks["n1"]
+        before = wal_syncs(disk)
+        answers = await asyncio.gather(*(cluster.ask("n1", write(world, f"k{number}")) for number in range(10)))
+        assert answers == [f.WriteDone([0])] * 10
+        assert wal_syncs(disk) - before == 10
+
+    world.run(story())
+
+
+def test_interval_answers_after_the_write_and_syncs_a_little_later(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability="interval").start()
+        await cluster.ask("n1", write(world, "first"))
+        await asyncio.sleep(1)
+        disk = cluster.disks["n1"]
+        before = wal_syncs(disk)
+        began_s = asyncio.get_running_loop().time()
+        for number in range(20):
+            assert await cluster.ask("n1", write(world, f"k{number}")) == f.WriteDone([0])
+        assert asyncio.get_running_loop().time() - began_s < 0.05
+        assert wal_syncs(disk) == before, "answered before the sync"
+        kept = disk.crash(random.Random(1), "keep")
+        assert any(b"k19" in bytes(inode.data) for inode in kept._names.values()), "but not before the write(2)"
+        await asyncio.sleep(0.2)
+        assert wal_syncs(disk) == before + 1, "one sync for all of them"
+        await asyncio.sleep(5)
+        assert wal_syncs(disk) == before + 1, "and none while nothing comes"
+        cluster.kill("n1", "drop")
+        cluster.revive("n1")
+        assert await cluster.held("n1", "k19") is not None
+
+    world.run(story())
+
+
+# ---- failures ----
+
+
+@pytest.mark.parametrize("operation", ["sync", "append"])
+@pytest.mark.parametrize("durability", ["group", "always", "interval"])
+def test_a_failed_sync_ends_the_node_once_and_is_never_retried(
+    world: ModuleType, durability: str, operation: str
+) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability=durability).start()
+        await cluster.ask("n1", write(world, "first"))
+        await asyncio.sleep(1)
+        disk = cluster.disks["n1"]
+        disk.fail(operation, ".wal")
+        answers = await asyncio.gather(*(cluster.ask("n1", write(world, f"k{number}")) for number in range(5)))
+        await asyncio.sleep(1)  # an interval's sync comes later
+        if durability != "interval" or operation == "append":
+            refused = [answer for answer in answers if isinstance(answer, f.NodeRefused)]
+            assert refused, "the write is not acknowledged"
+            assert {answer.reason for answer in refused} == {"failed"}, "it may have been carried out"
+            if durability == "group":
+                assert len(refused) == 5, "all that waited for that sync"
+        assert len(cluster.failures) == 1, "whoever recreates the node hears of it once"
+        before = len(disk.trace)
+        for body in (write(world, "z"), read("first"), f.Ping(), f.ReadRegister()):
+            answer = await cluster.ask("n1", body)
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "stopping"
+        await asyncio.sleep(5)
+        assert len(disk.trace) == before, "the disk is not touched again"
+        assert len(cluster.failures) == 1
+
+    world.run(story())
+
+
+def test_a_node_that_stopped_on_a_failed_sync_is_recovered_with_all_it_acknowledged(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        assert await cluster.ask("n1", write(world, "a")) == f.WriteDone([0])
+        cluster.disks["n1"].fail("sync", ".wal")
+        await cluster.ask("n1", write(world, "b"))
+        cluster.kill("n1", "drop")
+        process = cluster.revive("n1")
+        assert process.node.incarnation == 2
+        assert await cluster.held("n1", "a") is not None
+
+    world.run(story())
+
+
+def test_a_full_disk_refuses_no_read_and_loses_nothing(world: ModuleType) -> None:
+    """A flush that fails for want of space is tried again; the log still has everything."""
+
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, max_unflushed_bytes=1 << 20, block_cache_bytes=0)
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        disk = cluster.disks["n1"]
+        disk.fail("append", ".sst", error=28)
+        for number in range(40):
+            assert await cluster.ask("n1", write(world, f"k{number}", value="x" * 300)) == f.WriteDone([0])
+        assert await cluster.held("n1", "k0") is not None
+        assert cluster.failures == []
+        await asyncio.sleep(3)
+        stats = (await cluster.ask("n1", f.Ping(with_stats=True))).stats
+        assert stats["flushes"] > 0, "once there is space again it goes on"
+        assert stats["records"] >= 40
+
+    world.run(story())
+
+
+# ---- incarnations (P6) ----
+
+
+def test_the_incarnation_grows_with_every_start_and_stands_in_every_answer(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        for expected in (1, 2, 3):
+            assert cluster.node("n1").incarnation == expected
+            frame = await cluster.node("n1").serve(f.node_requests.encode(f.NodeRequest(0, f.Ping())))
+            assert f.node_answers.decode(frame) == f.NodeAnswer(expected, f.Pong())
+            cluster.kill("n1")
+            cluster.revive("n1")
+
+    world.run(story())
+
+
+def test_a_request_for_an_earlier_run_is_refused_and_does_nothing(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        cluster.kill("n1")
+        cluster.revive("n1")
+        answer = await cluster.ask("n1", write(world, "a"), incarnation=1)
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "moved"
+        assert await cluster.held("n1", "a") is None
+        assert await cluster.ask("n1", write(world, "a"), incarnation=2) == f.WriteDone([0])
+        assert cluster.failures == []
+
+    world.run(story())
+
+
+def test_a_node_that_hears_of_a_later_run_of_itself_stops(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        answer = await cluster.ask("n1", write(world, "a"), incarnation=2)
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "stopping"
+        assert isinstance(await cluster.ask("n1", read("a")), f.NodeRefused)
+        assert len(cluster.failures) == 1
+        assert "incarnation 2" in cluster.failures[0][1]
+
+    world.run(story())
+
+
+def test_one_directory_has_one_node(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(2, copies=1).start()
+        with pytest.raises(DirectoryInUse):
+            cluster.open("n1")
+        cluster.kill("n2")
+        cluster.disks["n1"] = cluster.disks["n2"]
+        with pytest.raises(DirectoryForeign):
+            cluster.open("n1")
+
+    world.run(story())
+
+
+# ---- the end ----
+
+
+def test_a_clean_stop_finishes_what_is_under_way_and_takes_nothing_new(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        executor = cluster.process("n1").executor
+        executor.gate.clear()
+        pending = asyncio.create_task(cluster.ask("n1", write(world, "a")))
+        await turns()
+        stop = asyncio.create_task(cluster.node("n1").stop())
+        await turns()
+        late = await cluster.ask("n1", write(world, "b"))
+        assert isinstance(late, f.NodeRefused)
+        assert late.reason == "stopping"
+        executor.gate.set()
+        await stop
+        assert await pending == f.WriteDone([0])
+        await cluster.node("n1").stop()  # idempotent
+        identity = read_identity(cluster.disks["n1"], "/data")
+        assert identity is not None
+        assert identity.clean
+        process = cluster.revive("n1")  # the lock is free
+        assert process.node.incarnation == 2
+        assert await cluster.held("n1", "a") is not None
+        assert await cluster.held("n1", "b") is None
+        assert cluster.failures == []
+
+    world.run(story())
+
+
+def test_stop_as_a_request_closes_the_directory_cleanly(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        assert isinstance(await cluster.ask("n1", f.Stop()), f.Pong)
+        await asyncio.sleep(1)
+        identity = read_identity(cluster.disks["n1"], "/data")
+        assert identity is not None
+        assert identity.clean
+
+    world.run(story())
+
+
+def test_with_stats_tells_what_the_node_holds(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        await cluster.ask("n1", write(world, "a", "b"))
+        assert (await cluster.ask("n1", f.Ping())).stats is None
+        stats = (await cluster.ask("n1", f.Ping(with_stats=True))).stats
+        assert stats["node_id"] == "n1"
+        assert stats["incarnation"] == 1
+        assert stats["complete"] is True
+        assert stats["damage"] == []
+        assert stats["records"] == 2
+        assert cluster.node("n1").identity["node_id"] == "n1"
+
+    world.run(story())
+
+
+# ---- bad requests ----
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x01", b"\x01\x93", b"\x02\xc0", b"hello", b"\x01" + b"\x91" * 5000])
+def test_a_bad_frame_is_refused_and_the_node_goes_on(world: ModuleType, frame: bytes) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        answer = f.node_answers.decode(await cluster.node("n1").serve(frame))
+        assert isinstance(answer.body, f.NodeRefused)
+        assert answer.body.reason == "corrupt"
+        assert await cluster.ask("n1", f.Ping()) == f.Pong()
+
+    world.run(story())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f.Read(-1, [b"\x02a"]),
+        f.Read(2**32, [b"\x02a"]),
+        f.Scan(1, b"", b"\x03", 5, False, False, [2**16]),
+        f.Write(1, [(b"\x02a", b"\x01" + bytes(25) + bytes(17 << 20))]),
+    ],
+    ids=["bucket -1", "bucket 2**32", "partition 2**16", "17 MiB"],
+)
+def test_a_request_that_cannot_be_meant_is_answered(world: ModuleType, body: f.NodeRequestBody) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        assert isinstance(await cluster.ask("n1", body), f.NodeRefused)
+
+    world.run(story())
+
+
+def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path: Any) -> None:
+    """The same shell over the operating system's files, with an executor of threads."""
+    from raykv.actors.os_files import OsFileSystem
+    from raykv.config import StoreConfig
+    from raykv.replication.node import NodeSpec, StorageNode
+
+    class Threads:
+        async def run(self, work: Any) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    def node() -> StorageNode:
+        spec = NodeSpec(
+            store_id="s", node_id="n1", path=str(tmp_path / "n1"), store=StoreConfig(name="t", copies=1, partitions=8),
+            fresh=True,
+        )  # fmt: skip
+        return StorageNode(
+            spec,
+            fs=OsFileSystem(),
+            clock=world.Clock(),
+            executor=Threads(),
+            random=random.Random(1),
+            on_failure=lambda cause: pytest.fail(cause),
+        )
+
+    async def story() -> None:
+        one = node()
+        bodies = [write(world, f"k{number}") for number in range(30)]
+        frames = [f.node_requests.encode(f.NodeRequest(0, body)) for body in bodies]
+        answers = await asyncio.gather(*map(one.serve, frames))
+        assert [f.node_answers.decode(frame).body for frame in answers] == [f.WriteDone([0])] * 30
+        await one.stop()
+        other = node()
+        answer = f.node_answers.decode(await other.serve(f.node_requests.encode(f.NodeRequest(2, read("k7", "none")))))
+        assert answer == f.NodeAnswer(2, f.ReadDone([bodies[7].items[0][1], None]))
+        await other.stop()
+
+    asyncio.run(story())

@@ -1,0 +1,409 @@
+"""What a node answers: completeness, order of times, scans, the register."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raykv.config import NodeConfig
+from raykv.records import frames as f
+from raykv.records.keys import LAST_TAG_END, encode_key
+from raykv.records.record import header_of
+from raykv.replication import replica
+from raykv.replication.cluster_state import encode_state
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ALL = list(range(8))
+
+
+def read(*keys: str) -> f.Read:
+    return f.Read(1, [encode_key(key) for key in keys])
+
+
+def scan(
+    *, start: bytes = b"", end: bytes = LAST_TAG_END, limit: int = 100, reverse: bool = False, keys_only: bool = False,
+    partitions: list[int] = ALL, bucket: int = 1,
+) -> f.Scan:  # fmt: skip
+    return f.Scan(bucket, start, end, limit, reverse, keys_only, partitions)
+
+
+# ---- reads and writes ----
+
+
+def test_reads_come_in_the_order_asked_with_none_for_absent(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        a, b = world.put_record("a"), world.delete_record()
+        await cluster.give("n1", "a", a)
+        await cluster.give("n1", "b", b)
+        assert (await cluster.ask("n1", read("b", "x", "a", "b"))).records == [b, None, a, b]
+        assert (await cluster.ask("n1", read())).records == []
+        assert (await cluster.ask("n1", f.Read(2, [encode_key("a")]))).records == [None], "another bucket"
+
+    world.run(story())
+
+
+def test_a_write_tells_0_or_the_newer_time_for_each_item(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        newer, older = world.put_record("new", 5), world.put_record("old", 1)
+        await cluster.give("n1", "a", newer)
+        items = [(encode_key("a"), older), (encode_key("b"), older), (encode_key("a"), newer)]
+        answer = await cluster.ask("n1", f.Write(1, items))
+        assert answer.newer == [world.time_from_ms(world.WALL_MS + 5), 0, 0]
+        assert await cluster.held("n1", "a") == newer
+        one, other = world.put_record("1", 9, operation=1), world.put_record("2", 9, operation=2)
+        await cluster.give("n1", "c", other)
+        answer = await cluster.ask("n1", f.Write(1, [(encode_key("c"), one)]))
+        assert answer.newer == [world.time_from_ms(world.WALL_MS + 9)], "a tie goes by operation; the lesser is no ack"
+
+    world.run(story())
+
+
+@pytest.mark.parametrize(("ahead_ms", "taken"), [(60_000, True), (60_001, False), (-(10**9), True)])
+def test_a_time_too_far_ahead_is_refused_and_nothing_of_the_batch_is_kept(
+    world: ModuleType, ahead_ms: int, taken: bool
+) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        items = [(encode_key("a"), world.put_record("a")), (encode_key("b"), world.put_record("b", ahead_ms))]
+        answer = await cluster.ask("n1", f.Write(1, items))
+        if taken:
+            assert answer == f.WriteDone([0, 0])
+        else:
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "clock"
+            assert "60 s are allowed" in answer.message
+            assert await cluster.held("n1", "a") is None
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("record", [b"", b"\x01", b"\x02" + bytes(40), b"\x01" + bytes(24) + b"\xff"])
+def test_a_garbled_record_is_refused_and_nothing_of_the_batch_is_kept(world: ModuleType, record: bytes) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        items = [(encode_key("a"), world.put_record("a")), (encode_key("b"), record)]
+        answer = await cluster.ask("n1", f.Write(1, items))
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "corrupt"
+        assert await cluster.held("n1", "a") is None
+        assert cluster.failures == []
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("key", [b"", b"\x02", b"\x02" + b"k" * 1025])
+def test_a_key_that_no_client_could_send_is_refused(world: ModuleType, key: bytes) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        for body in (f.Read(1, [key]), f.Write(1, [(key, world.put_record("a"))])):
+            answer = await cluster.ask("n1", body)
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "corrupt"
+
+    world.run(story())
+
+
+def test_a_bad_key_leaves_nothing_of_its_batch_behind(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        items = [(encode_key("a"), world.put_record("a")), (b"", world.put_record("b"))]
+        assert isinstance(await cluster.ask("n1", f.Write(1, items)), f.NodeRefused)
+        assert await cluster.held("n1", "a") is None, "a refusal is certain that nothing was done"
+
+    world.run(story())
+
+
+def test_too_much_unflushed_is_overloaded_for_writes_and_not_for_reads(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, max_unflushed_bytes=4096, block_cache_bytes=0)
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        executor = cluster.process("n1").executor
+        await cluster.give("n1", "a", world.put_record("a"))
+        cluster.disks["n1"].fail("create", ".sst")
+        wrote = 0
+        refused = None
+        for number in range(40):
+            answer = await cluster.ask("n1", f.Write(1, [(encode_key(f"k{number}"), world.put_record("x" * 500))]))
+            if isinstance(answer, f.NodeRefused):
+                refused = answer
+                break
+            wrote += 1
+        assert refused is not None
+        assert refused.reason == "overloaded"
+        assert 4 < wrote < 20
+        assert await cluster.held("n1", "k0") is not None
+        assert executor.runs > 0
+        await world.asyncio.sleep(3)  # the flush is tried again
+        assert await cluster.ask("n1", f.Write(1, [(encode_key("z"), world.put_record("z"))])) == f.WriteDone([0])
+
+    world.run(story())
+
+
+# ---- completeness (P1) ----
+
+
+def test_a_node_that_lost_its_directory_takes_writes_and_answers_no_reads(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        await cluster.give("n1", "a", world.put_record("a"))
+        cluster.wipe("n1")
+        cluster.revive("n1")
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete)
+        assert isinstance(await cluster.ask("n1", scan()), f.Incomplete)
+        assert await cluster.ask("n1", f.Write(1, [(encode_key("a"), world.put_record("b", 9))])) == f.WriteDone([0])
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes nobody whole"
+        assert (await cluster.ask("n1", f.Ping(with_stats=True))).stats["complete"] is False
+        cluster.kill("n1")
+        cluster.revive("n1")
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "a restart makes nobody whole either"
+
+    world.run(story())
+
+
+def rot(disk: Any, part: str, at: float = 0.3) -> None:
+    (path,) = [path for path in disk._names if part in path]
+    disk.flip_bit(path, int(disk.size(path) * at))
+
+
+def test_rot_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(
+            memtable_bytes=4096, max_unflushed_bytes=1 << 20, block_cache_bytes=0, block_bytes=256, compression="none"
+        )
+        cluster = world.Cluster(1, copies=1, partitions=8, config=config).start()
+        for number in range(100):
+            await cluster.give("n1", f"k{number}", world.put_record("x" * 100))
+        await world.asyncio.sleep(1)
+        disk = cluster.disks["n1"]
+        tables = sorted(path for path in disk._names if path.endswith(".sst"))
+        assert tables
+        disk.flip_bit(tables[0], 600)
+        outcomes = [await cluster.ask("n1", read(f"k{number}")) for number in range(100)]
+        refused = [answer for answer in outcomes if isinstance(answer, f.NodeRefused)]
+        assert 0 < len(refused) < 30
+        assert {answer.reason for answer in refused} == {"corrupt"}
+        lost = next(number for number, answer in enumerate(outcomes) if isinstance(answer, f.NodeRefused))
+        write = f.Write(1, [(encode_key(f"k{lost}"), world.put_record("new", 9))])
+        assert await cluster.ask("n1", write) == f.WriteDone([0]), "it takes writes (P1)"
+        stats = (await cluster.ask("n1", f.Ping(with_stats=True))).stats
+        assert stats["complete"] is True
+        assert len(stats["damage"]) == 1
+        assert cluster.failures == []
+
+    world.run(story())
+
+
+def test_rot_in_the_log_whose_keys_are_unknown_makes_the_node_incomplete(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        for number in range(20):
+            await cluster.give("n1", f"k{number}", world.put_record("x" * 50))
+        cluster.kill("n1", "drop")
+        rot(cluster.disks["n1"], "00000001.wal")
+        cluster.revive("n1")
+        assert isinstance(await cluster.ask("n1", read("k19")), f.Incomplete)
+        cluster.kill("n1")
+        cluster.revive("n1")
+        assert isinstance(await cluster.ask("n1", read("k19")), f.Incomplete), "and it remembers that"
+
+    world.run(story())
+
+
+# ---- scans ----
+
+
+def test_a_scan_is_in_key_order_over_partitions_and_says_how_far_it_is_whole(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        keys = [f"k{number:02}" for number in range(30)]
+        for key in random.Random(1).sample(keys, 30):
+            await cluster.give("n1", key, world.put_record(key))
+        encoded = [encode_key(key) for key in keys]
+        everything = await cluster.ask("n1", scan())
+        assert [key for key, _ in everything.items] == encoded
+        assert everything.covered is None
+        some = await cluster.ask("n1", scan(limit=7))
+        assert [key for key, _ in some.items] == encoded[:7]
+        assert some.covered == encoded[6]
+        exactly = await cluster.ask("n1", scan(limit=30))
+        assert (len(exactly.items), exactly.covered) == (30, None), "nothing follows"
+        back = await cluster.ask("n1", scan(limit=7, reverse=True))
+        assert [key for key, _ in back.items] == encoded[:-8:-1]
+        assert back.covered == encoded[-7]
+        within = await cluster.ask("n1", scan(start=encoded[3], end=encoded[9]))
+        assert [key for key, _ in within.items] == encoded[3:9], "the start is in, the end is not"
+        within = await cluster.ask("n1", scan(start=encoded[3], end=encoded[9], reverse=True))
+        assert [key for key, _ in within.items] == encoded[3:9][::-1]
+        ring = cluster.state.ring
+        one = await cluster.ask("n1", scan(partitions=[0, 3]))
+        assert [key for key, _ in one.items] == [key for key in encoded if ring.partition_of(key) in {0, 3}]
+        assert (await cluster.ask("n1", scan(bucket=2))).items == []
+        bare = await cluster.ask("n1", scan(keys_only=True))
+        assert [record for _, record in bare.items] == [header_of(record) for _, record in everything.items]
+        assert (await cluster.ask("n1", scan(partitions=[]))) == f.ScanDone([], None)
+
+    world.run(story())
+
+
+@pytest.mark.parametrize(("limit", "given_back"), [(0, 1), (-5, 1), (7, 7), (50, 40)])
+def test_a_scans_limit_is_held_within_bounds(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch, limit: int, given_back: int
+) -> None:
+    monkeypatch.setattr(replica, "MAX_SCAN_ITEMS", 40)
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        items = [(encode_key(f"k{number:04}"), world.put_record("v")) for number in range(60)]
+        await cluster.ask("n1", f.Write(1, items))
+        answer = await cluster.ask("n1", scan(limit=limit))
+        assert len(answer.items) == given_back
+        assert answer.covered == answer.items[-1][0]
+
+    world.run(story())
+
+
+def test_a_scans_answer_has_a_largest_size(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "MAX_SCAN_BYTES", 1000)
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        for number in range(5):
+            await cluster.give("n1", f"k{number}", world.put_record("x" * 600))
+        answer = await cluster.ask("n1", scan())
+        assert [key for key, _ in answer.items] == [encode_key("k0"), encode_key("k1")]
+        assert answer.covered == encode_key("k1")
+        assert len((await cluster.ask("n1", scan(keys_only=True))).items) == 5
+
+    world.run(story())
+
+
+# ---- the register (P5) ----
+
+
+def accept(world_cluster: Any, generation: int, version: int) -> f.AcceptRegister:
+    state = msgspec.structs.replace(world_cluster.state, generation=generation, version=version)
+    return f.AcceptRegister(generation, version, encode_state(state))
+
+
+def test_a_node_that_was_told_nothing_says_so(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        assert await cluster.ask("n1", f.ReadRegister()) == f.RegisterAnswer(True, 0, 0, 0, None)
+
+    world.run(story())
+
+
+def test_promise_and_accept_by_the_rules_and_over_restarts(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+
+        async def step(body: Any, granted: bool, promised: int, held: tuple[int, int]) -> None:
+            answer = await cluster.ask("n1", body)
+            assert (answer.granted, answer.promised, (answer.generation, answer.version)) == (granted, promised, held)
+            cluster.kill("n1", "drop")
+            cluster.revive("n1")
+            kept = await cluster.ask("n1", f.ReadRegister())
+            assert (kept.promised, (kept.generation, kept.version)) == (promised, held), "durable before it is answered"
+
+        await step(accept(cluster, 1, 1), True, 1, (1, 1))
+        await step(accept(cluster, 1, 2), True, 1, (1, 2))
+        await step(accept(cluster, 1, 1), False, 1, (1, 2))  # older than what is held
+        await step(accept(cluster, 1, 2), True, 1, (1, 2))  # the same again
+        await step(f.PromiseRegister(1), False, 1, (1, 2))  # a generation is promised once
+        await step(f.PromiseRegister(3), True, 3, (1, 2))
+        await step(f.PromiseRegister(2), False, 3, (1, 2))
+        await step(accept(cluster, 2, 9), False, 3, (1, 2))  # a former supervisor
+        await step(accept(cluster, 3, 2), True, 3, (3, 2))
+        await step(accept(cluster, 4, 3), True, 4, (4, 3))  # a later one that this node did not promise
+        await step(accept(cluster, 3, 9), False, 4, (4, 3))
+        await step(f.PromiseRegister(5), True, 5, (4, 3))
+
+    world.run(story())
+
+
+def test_a_promise_brings_the_state_along(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        kept = accept(cluster, 1, 1)
+        await cluster.ask("n1", kept)
+        assert (await cluster.ask("n1", f.PromiseRegister(2))).state == kept.state
+        assert (await cluster.ask("n1", f.PromiseRegister(2))).state == kept.state
+
+    world.run(story())
+
+
+def test_a_state_that_cannot_be_read_is_not_kept(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        answer = await cluster.ask("n1", f.AcceptRegister(1, 1, b"nonsense"))
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "corrupt"
+        assert (await cluster.ask("n1", f.ReadRegister())).state is None
+        assert await cluster.ask("n1", f.Ping()) == f.Pong()
+
+    world.run(story())
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_register_is_a_paxos_acceptor(world: ModuleType, data: st.DataObject) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        promised, held = 0, (0, 0)
+        for _ in range(data.draw(st.integers(1, 12))):
+            generation = data.draw(st.integers(1, 5))
+            if data.draw(st.booleans()):
+                answer = await cluster.ask("n1", f.PromiseRegister(generation))
+                assert answer.granted == (generation > promised)
+                promised = max(promised, generation)
+            else:
+                version = data.draw(st.integers(1, 4))
+                answer = await cluster.ask("n1", accept(cluster, generation, version))
+                fine = generation >= promised and (generation, version) >= held
+                assert answer.granted == fine
+                if fine:
+                    promised, held = generation, (generation, version)
+            assert answer.promised == promised
+            assert (answer.generation, answer.version) == held
+
+    world.run(story())
+
+
+def test_records_of_a_dropped_bucket_go_as_compactions_come_by_and_no_others(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(
+            memtable_bytes=4096,
+            max_unflushed_bytes=1 << 20,
+            block_cache_bytes=0,
+            runs_per_level=2,
+            table_bytes=16 << 10,
+        )
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        named = msgspec.structs.replace(cluster.state.bucket("default").config, name="gone")
+        with_it = cluster.state.with_bucket(named)
+        without = with_it.without_bucket("gone")
+        await cluster.ask("n1", f.AcceptRegister(1, with_it.version, encode_state(with_it)))
+        for number in range(30):
+            await cluster.give("n1", f"k{number}", world.put_record("x" * 200), bucket=2)
+            await cluster.give(
+                "n1", f"k{number}", world.put_record("x" * 200), bucket=9
+            )  # not given out as far as it knows
+        await cluster.ask("n1", f.AcceptRegister(1, without.version, encode_state(without)))
+        for number in range(200):
+            await cluster.give("n1", f"l{number}", world.put_record("x" * 200))
+        await world.asyncio.sleep(5)
+        left = [len((await cluster.ask("n1", scan(bucket=bucket))).items) for bucket in (1, 2, 9)]
+        assert left[0] == 100
+        assert left[1] < 30
+        assert left[2] == 30
+
+    world.run(story())

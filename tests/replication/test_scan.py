@@ -1,0 +1,271 @@
+"""Scans: every key exactly once and in order, whatever the pages, the replicas and the faults (P15)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raykv.errors import QuorumNotMet
+from raykv.records.keys import encode_key
+from raykv.replication import replica
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+KEYS = [f"k{number:03}" for number in range(120)]
+
+
+async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[str, str]]:
+    from raykv.records.record import pack_body
+
+    results = await peer.write([(key, pack_body(peer.operation(), key.encode())) for key in keys], **options)
+    assert all(isinstance(result, list) for result in results)
+    return [(key, key) for key in keys]
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    limits=st.lists(st.integers(1, 50), min_size=1, max_size=4),
+    node_limit=st.integers(1, 40),
+    r=st.integers(1, 3),
+    reverse=st.booleans(),
+    nodes=st.integers(3, 6),
+    missing=st.sampled_from([None, "n1", "n3"]),
+    keys_only=st.booleans(),
+    shuffle=st.integers(0, 3),
+)
+def test_each_key_comes_once_and_in_order(
+    world: ModuleType,
+    limits: list[int],
+    node_limit: int,
+    r: int,
+    reverse: bool,
+    nodes: int,
+    missing: str | None,
+    keys_only: bool,
+    shuffle: int,
+) -> None:
+    """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node."""
+
+    async def story() -> None:
+        cluster = world.Cluster(nodes).start()
+        peer = cluster.coordinator()
+        expected = await fill(peer, random.Random(shuffle).sample(KEYS, 80), w=3)
+        for number in range(30):  # on one replica only, not acknowledged: a scan may see it
+            key = f"m{number:03}"
+            await cluster.give(cluster.owners(key)[number % 3], key, world.put_record(key))
+        rounds = range(2)
+        if missing is not None:
+            cluster.kill(missing)
+        if missing is not None and r == 3:
+            return
+        for _ in rounds:
+            found = await peer.scan(limits=limits, r=r, reverse=reverse, keys_only=keys_only)
+            keys = [key for key, _ in found]
+            assert keys == sorted(set(keys), reverse=reverse)
+            assert [key for key in keys if key.startswith("k")] == sorted((key for key, _ in expected), reverse=reverse)
+            assert all(value == ("" if keys_only else key) for key, value in found)
+            assert r < 3 or len(keys) == 110, "who asks all sees what is on any"
+
+    bound, replica.MAX_SCAN_ITEMS = replica.MAX_SCAN_ITEMS, node_limit
+    try:
+        world.run(story())
+    finally:
+        replica.MAX_SCAN_ITEMS = bound
+
+
+def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> None:
+    """One node holds many more records and so answers less far; what others have beyond that waits for the next page."""
+
+    async def story() -> None:
+        cluster = world.Cluster(6, copies=1).start()
+        peer = cluster.coordinator()
+        by_owner: dict[str, list[str]] = {}
+        for key in (f"k{number:04}" for number in range(2000)):
+            by_owner.setdefault(cluster.owners(key)[0], []).append(key)
+        busy = max(by_owner, key=lambda node_id: len(by_owner[node_id]))
+        quiet = next(node_id for node_id in by_owner if node_id != busy)
+        held = sorted(by_owner[busy][:30] + by_owner[quiet][:1] + by_owner[quiet][-1:])
+        await fill(peer, held, w=1)
+        page = await peer.page(limit=10, r=1)
+        keys = [key[1:].decode() for key, _ in page.items]
+        assert keys == held[:10]
+        assert page.resume == encode_key(held[9]) + b"\x00"
+        assert [key for key, _ in await peer.scan(limits=[10], r=1)] == held
+
+    world.run(story())
+
+
+def test_bounds_limit_and_direction(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        await fill(peer, w=3)
+        a, b = encode_key("k010"), encode_key("k020")
+
+        async def keys(**options: Any) -> list[str]:
+            return [key[1:].decode() for key, _ in (await peer.page(a, b, **options)).items]
+
+        assert await keys() == KEYS[10:20]
+        assert await keys(reverse=True) == KEYS[10:20][::-1]
+        assert await keys(limit=3) == KEYS[10:13]
+        assert await keys(limit=3, reverse=True) == KEYS[19:16:-1]
+        assert await keys(limit=0) == KEYS[10:11], "at least one"
+        page = await peer.page(a, b, limit=3, reverse=True)
+        assert page.resume == encode_key("k017")
+        assert (await peer.page(a, b, limit=10)).resume is None, "exactly all of it: no page follows"
+        assert (await peer.page(b, a)).items == []
+        assert (await peer.page(encode_key("x"), encode_key("y"))).items == []
+
+    world.run(story())
+
+
+def test_bytes_keys_come_before_str_keys(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        for key in ("z", b"\xff\xff", "a", b"\x00", "é"):
+            for node_id in cluster.ids:
+                body = world.f.Write(1, [(encode_key(key), world.put_record("v"))])
+                await cluster.ask(node_id, body)
+        page = await peer.page()
+        assert [key for key, _ in page.items] == [b"\x01\x00", b"\x01\xff\xff", b"\x02a", b"\x02z", b"\x02\xc3\xa9"]
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_what_is_deleted_or_expired_does_not_show_and_pages_go_on(world: ModuleType, keys_only: bool) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        await fill(peer, KEYS[:40], w=3)
+        for key in KEYS[:30]:
+            await peer.delete(key)
+        await peer.put("k035", "short", ttl_ms=1000, w=3)
+        shown = [key for key, _ in await peer.scan(limits=[4], keys_only=keys_only)]
+        assert shown == KEYS[30:40]
+        await asyncio.sleep(1.5)
+        shown = [key for key, _ in await peer.scan(limits=[4], keys_only=keys_only)]
+        assert shown == [key for key in KEYS[30:40] if key != "k035"]
+        page = await peer.page(limit=4, keys_only=keys_only)
+        assert page.items == []
+        assert page.resume is not None, "a page of tombstones is not the end"
+
+    world.run(story())
+
+
+def test_keys_only_carries_no_values(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        await peer.put("a", "x" * 5000, w=3)
+        await cluster.give("n1", "a", world.put_record("y" * 5000, 5000))  # so that it goes through a read too
+        cluster.network.frames.clear()
+        page = await peer.page(keys_only=True, r=3)
+        assert page.items == [(encode_key("a"), b"")]
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_replicas_that_differ_are_settled_and_mended(world: ModuleType, reverse: bool, keys_only: bool) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        await fill(peer, KEYS[:30], w=3)
+        newer = world.put_record("newer", 5000)
+        gone = world.delete_record(5000)
+        for number, key in enumerate(KEYS[:10]):
+            await cluster.give(cluster.ids[number % 3], key, newer if number % 2 else gone)
+        for number, key in enumerate(["x1", "x2", "x3"]):
+            await cluster.give(cluster.ids[number], key, newer)
+        found = dict(await peer.scan(limits=[7], reverse=reverse, keys_only=keys_only, r=3))
+        expected = {key: key for key in KEYS[10:30]} | dict.fromkeys([*KEYS[1:10:2], "x1", "x2", "x3"], "newer")
+        assert found.keys() == expected.keys()
+        if not keys_only:
+            assert found == expected
+        await peer.rest()
+        for key in [*KEYS[:10], "x1", "x2", "x3"]:
+            held = {await cluster.held(node_id, key) for node_id in cluster.ids}
+            assert len(held) == 1, "a scan mends what it met, and whole records at that"
+
+    world.run(story())
+
+
+def test_a_scan_goes_on_over_deaths_freezes_and_restarts(world: ModuleType) -> None:
+    async def story() -> None:
+        for seed in range(6):
+            rng = random.Random(seed)
+            cluster = world.Cluster(5).start()
+            peer = cluster.coordinator()
+            expected = await fill(peer, w=3)
+            start, found = b"", []
+            fault: tuple[str, str] | None = None
+            while True:
+                if fault is not None and rng.random() < 0.5:
+                    if fault[0] == "kill":
+                        cluster.revive(fault[1])
+                    else:
+                        cluster.thaw(cluster.process(fault[1]))
+                    fault = None
+                elif fault is None and rng.random() < 0.5:
+                    fault = rng.choice(["kill", "freeze"]), rng.choice(cluster.ids)
+                    getattr(cluster, fault[0])(fault[1])
+                page = await peer.page(start, limit=9, timeout_s=4)
+                found += [(key[1:].decode(), payload.decode()) for key, payload in page.items]
+                if page.resume is None:
+                    break
+                start = page.resume
+            assert found == expected
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_a_page_without_its_quorum_is_an_error_in_time_and_never_short(world: ModuleType, how: str) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(5).start()
+        peer = cluster.coordinator()
+        await fill(peer, w=3)
+        getattr(cluster, how)("n1")
+        getattr(cluster, how)("n2")
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(QuorumNotMet, match="partition"):
+            await peer.page(r=3, timeout_s=1)
+        assert 0.9 <= asyncio.get_running_loop().time() - began_s <= 1.1
+        assert [key for key, _ in await peer.scan(limits=[50], r=1)] == KEYS
+
+    world.run(story())
+
+
+def test_an_incomplete_node_takes_no_part(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        expected = await fill(peer, w=3)
+        cluster.wipe("n2")
+        cluster.revive("n2")
+        await asyncio.sleep(1)
+        assert await peer.scan(limits=[25]) == expected
+
+    world.run(story())
+
+
+def test_a_slow_node_is_raced(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        expected = await fill(peer, w=3)
+        cluster.freeze("n1")
+        began_s = asyncio.get_running_loop().time()
+        assert await peer.scan(limits=[1000]) == expected
+        assert asyncio.get_running_loop().time() - began_s < 0.6
+
+    world.run(story())

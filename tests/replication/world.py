@@ -1,0 +1,495 @@
+"""A cluster in one event loop: real nodes and coordinators, a network and clocks that the test holds in its hands.
+
+Time is virtual: when nothing is left to do the loop's clock jumps to the next timer, so a test of ten seconds takes
+milliseconds and runs the same every time. A test in which nothing is left to happen fails at once.
+
+Nodes are real ``StorageNode``s on a ``SimDisk`` each. ``kill`` ends a process (its disk keeps what was synced, or all),
+``freeze`` stops it, ``thaw`` lets it go on; ``cut`` holds up frames in one direction. A frozen process that is replaced
+(``replace``) is still there, and its late answers still arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import selectors
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from raykv.config import BucketConfig, NodeConfig, StoreConfig
+from raykv.ports import Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
+from raykv.records import frames as f
+from raykv.records.keys import LAST_TAG_END, encode_key
+from raykv.records.record import pack_body, pack_tombstone_body, stamp
+from raykv.replication.cluster_state import ClusterState, encode_state
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.front import Front
+from raykv.replication.node import NodeSpec, StorageNode
+from raykv.ring import Member, claim
+from raykv.sim.disk import SimDisk
+from raykv.versions import time_from_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+WALL_MS = 1_700_000_000_000
+STORE_ID = "store-1"
+BUCKET = 1
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps."""
+
+    def __init__(self) -> None:
+        super().__init__(_JumpingSelector(self))
+        self.now_s = 1000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        events = super().select(0)
+        if not events:
+            if timeout is None:
+                raise RuntimeError("nothing is left to happen: the test waits for ever")
+            if timeout > 0:
+                self._loop.now_s += timeout + 1e-9  # rounding must not leave the timer in the future
+        return events
+
+
+def run(story: Coroutine[Any, Any, Any]) -> Any:
+    """Run a test in virtual time; what it leaves behind is cancelled."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(story)
+
+
+class Clock:
+    """A host's clock: the loop's time, off by ``skew_ms``."""
+
+    def __init__(self, skew_ms: int = 0) -> None:
+        self.skew_ms = skew_ms
+
+    def wall_ms(self) -> int:
+        return WALL_MS + int((self.monotonic_s() - 1000.0) * 1000) + self.skew_ms
+
+    def monotonic_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+    def timeout(self, delay_s: float) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout(delay_s)
+
+
+class Probe(Counter[str]):
+    def count(self, name: str, amount: int = 1) -> None:
+        self[name] += amount
+
+    def counted(self) -> dict[str, int]:
+        return dict(self)
+
+
+class Executor:
+    """Runs work in the loop, after ``delay_s``, and not before ``gate`` is open."""
+
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+        self.runs = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        self.runs += 1
+        await self.gate.wait()
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        return work()
+
+
+class Process:
+    """Something that answers frames, until it is killed."""
+
+    def __init__(self, serve: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> None:
+        self.serve = serve
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.running = asyncio.Event()
+        self.running.set()
+        self.node: StorageNode | None = None
+        self.executor: Executor | None = None
+
+    async def answer(self, frame: bytes) -> bytes:
+        await self.running.wait()
+        answer = await self.serve(frame)
+        await self.running.wait()
+        return answer
+
+
+class Network:
+    """Carries frames. Times in seconds; ``cuts`` and ``delays`` by (from, to)."""
+
+    def __init__(self) -> None:
+        self.processes: dict[str, Process] = {}
+        self.cuts: set[tuple[str, str]] = set()
+        self.delays: dict[tuple[str, str], float] = {}
+        self.default_delay_s = 0.0005
+        self.frames: list[tuple[str, str, bytes]] = []
+        self._tasks: set[asyncio.Task[bytes]] = set()
+
+    def transport(self, source: str) -> Transport:
+        return Transport(self, source)
+
+    async def call(self, source: str, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        self.frames.append((source, peer, frame))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._travel(source, peer)
+                process = self.processes.get(peer)
+                if process is None or process.ended.done():
+                    raise PeerAbsent("no such process runs")
+                # What a peer has begun it goes on with, whether or not somebody waits for the answer.
+                task = asyncio.get_running_loop().create_task(process.answer(frame))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+                await asyncio.wait({task, process.ended}, return_when=asyncio.FIRST_COMPLETED)
+                if process.ended.done():
+                    raise PeerDead("its process has ended")
+                await self._travel(peer, source)
+                return task.result()
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+
+    async def _travel(self, source: str, target: str) -> None:
+        if (source, target) in self.cuts:
+            await asyncio.Event().wait()
+        delay_s = self.delays.get((source, target), self.delays.get(("*", target), self.default_delay_s))
+        await asyncio.sleep(delay_s)
+
+    def _done(self, task: asyncio.Task[bytes]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+class Transport:
+    """One process's end of the network."""
+
+    def __init__(self, network: Network, source: str) -> None:
+        self._network = network
+        self._source = source
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        return await self._network.call(self._source, peer, frame, timeout_s)
+
+
+class Peer:
+    """A coordinator with its front, and short words for what clients ask."""
+
+    def __init__(self, cluster: Cluster, name: str, skew_ms: int) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.clock = Clock(skew_ms)
+        self.probe = Probe()
+        transport = cluster.network.transport(name)
+        self.core = Coordinator(transport, self.clock, self.probe)
+        self.front = Front(self.core, transport, self.clock)
+        self._operations = random.Random(name)
+
+    def operation(self) -> bytes:
+        return self._operations.randbytes(16)
+
+    async def write(
+        self, items: Sequence[tuple[str, bytes]], *, w: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET
+    ) -> list[Any]:
+        pairs = [(encode_key(key), body) for key, body in items]
+        return await self.core.write_many(f.WriteMany(bucket, pairs, w, timeout_s))
+
+    async def put(
+        self,
+        key: str,
+        value: str,
+        *,
+        w: int = 2,
+        timeout_s: float = 5.0,
+        ttl_ms: int | None = None,
+        bucket: int = BUCKET,
+    ) -> list[str]:
+        """Put and return the acknowledging nodes, or raise."""
+        body = pack_body(self.operation(), value.encode(), ttl_ms)
+        (result,) = await self.write([(key, body)], w=w, timeout_s=timeout_s, bucket=bucket)
+        if isinstance(result, Exception):
+            raise result
+        return list(result)
+
+    async def delete(self, key: str, *, w: int = 2, timeout_s: float = 5.0) -> list[str]:
+        (result,) = await self.write([(key, pack_tombstone_body(self.operation()))], w=w, timeout_s=timeout_s)
+        if isinstance(result, Exception):
+            raise result
+        return list(result)
+
+    async def get_many(
+        self, keys: Sequence[str], *, r: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET
+    ) -> list[Any]:
+        items = await self.core.get_many(f.GetMany(bucket, [encode_key(key) for key in keys], r, timeout_s))
+        return [item.decode() if isinstance(item, bytes) else item for item in items]
+
+    async def get(self, key: str, *, r: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET) -> Any:
+        """Get the value or None, or raise."""
+        (item,) = await self.get_many([key], r=r, timeout_s=timeout_s, bucket=bucket)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def page(
+        self,
+        start: bytes = b"",
+        end: bytes = LAST_TAG_END,
+        *,
+        limit: int = 1000,
+        reverse: bool = False,
+        keys_only: bool = False,
+        r: int = 2,
+        timeout_s: float = 5.0,
+    ) -> f.Page:
+        return await self.core.scan_page(f.ScanPage(BUCKET, start, end, limit, reverse, keys_only, r, timeout_s))
+
+    async def scan(
+        self, *, limits: Sequence[int] = (1000,), reverse: bool = False, **options: Any
+    ) -> list[tuple[str, str]]:
+        """Scan to the end, page after page, with these limits in turn."""
+        found: list[tuple[str, str]] = []
+        start, end = b"", LAST_TAG_END
+        for turn in range(10_000):
+            page = await self.page(start, end, limit=limits[turn % len(limits)], reverse=reverse, **options)
+            found += [(key[1:].decode(), payload.decode()) for key, payload in page.items]
+            if page.resume is None:
+                return found
+            start, end = (start, page.resume) if reverse else (page.resume, end)
+        raise AssertionError("the scan does not come to its end")
+
+    async def ask(self, request: f.CoordinatorRequest) -> Any:
+        """Through the front, as frames."""
+        return f.coordinator_answers.decode(await self.front.serve(f.coordinator_requests.encode(request)))
+
+    async def rest(self) -> None:
+        """Wait until no call is under way."""
+        while self.core.tasks:
+            await asyncio.wait(self.core.tasks)
+
+
+class Cluster:
+    """Nodes n1..nN, their disks, and the state that a supervisor would hand out."""
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        copies: int = 3,
+        partitions: int = 8,
+        durability: Literal["group", "interval", "always"] = "group",
+        config: NodeConfig | None = None,
+    ) -> None:
+        self.network = Network()
+        self.random = random.Random(7)
+        self.ids = [f"n{number + 1}" for number in range(nodes)]
+        self.store = StoreConfig(name="test", copies=copies, partitions=partitions, durability=durability)
+        self.config = config or NodeConfig(block_cache_bytes=0)
+        self.disks = {node_id: SimDisk() for node_id in self.ids}
+        self.clocks = {node_id: Clock() for node_id in self.ids}
+        self.failures: list[tuple[str, str]] = []
+        self.down: dict[str, str] = {}
+        self.sequence = 0
+        quorum = copies // 2 + 1
+        state = ClusterState(
+            store_id=STORE_ID,
+            generation=1,
+            version=0,
+            config=self.store,
+            ring=claim([Member(node_id) for node_id in self.ids], partitions, copies),
+        )
+        self.state = state.with_bucket(BucketConfig(name="default", n=copies, r=quorum, w=quorum))
+        self.network.processes["supervisor"] = Process(self._supervise)
+
+    def start(self, *nodes: str, fresh: bool = True) -> Cluster:
+        for node_id in nodes or self.ids:
+            self.open(node_id, fresh=fresh)
+        return self
+
+    def open(self, node_id: str, *, fresh: bool = False) -> Process:
+        """Start the node's process on its disk."""
+        executor = Executor()
+        spec = NodeSpec(
+            store_id=STORE_ID, node_id=node_id, path="/data", store=self.store, node=self.config, fresh=fresh
+        )
+        process: Process
+
+        def failed(cause: str) -> None:
+            self.failures.append((node_id, cause))
+
+        node = StorageNode(
+            spec,
+            fs=self.disks[node_id],
+            clock=self.clocks[node_id],
+            executor=executor,
+            random=self.random,
+            on_failure=failed,
+        )
+        process = Process(node.serve)
+        process.node, process.executor = node, executor
+        self.network.processes[f"node/{node_id}"] = process
+        return process
+
+    def process(self, node_id: str) -> Process:
+        return self.network.processes[f"node/{node_id}"]
+
+    def node(self, node_id: str) -> StorageNode:
+        node = self.process(node_id).node
+        assert node is not None
+        return node
+
+    def kill(self, node_id: str, mode: Literal["keep", "drop", "random"] = "drop") -> None:
+        """End the process; the disk keeps what ``mode`` says."""
+        process = self.process(node_id)
+        if not process.ended.done():
+            process.ended.set_result("killed")
+        self.disks[node_id] = self.disks[node_id].crash(self.random, mode)
+
+    def freeze(self, node_id: str) -> None:
+        self.process(node_id).running.clear()
+
+    def thaw(self, process: Process) -> None:
+        process.running.set()
+
+    def revive(self, node_id: str) -> Process:
+        """Start a killed node again."""
+        return self.open(node_id)
+
+    def replace(self, node_id: str) -> Process:
+        """Start another process of the node on what a process crash leaves of its disk; return the former one."""
+        former = self.process(node_id)
+        self.disks[node_id] = self.disks[node_id].crash(self.random, "keep")
+        self.open(node_id)
+        return former
+
+    def wipe(self, node_id: str) -> None:
+        """End the process and lose the disk."""
+        self.kill(node_id)
+        self.disks[node_id] = SimDisk()
+
+    def cut(self, source: str, target: str) -> None:
+        self.network.cuts.add((source, target))
+
+    def mend(self) -> None:
+        self.network.cuts.clear()
+
+    def news(self) -> f.Publish:
+        incarnations = {node_id: self.node(node_id).incarnation for node_id in self.ids}
+        return f.Publish(self.sequence, encode_state(self.state), dict(self.down), incarnations)
+
+    def publish(self, *peers: Peer) -> None:
+        self.sequence += 1
+        for peer in peers:
+            peer.core.learn(self.news())
+
+    def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0) -> Peer:
+        """A coordinator that has heard the news."""
+        peer = Peer(self, name, skew_ms)
+        self.network.processes[name] = Process(peer.front.serve)
+        self.publish(peer)
+        return peer
+
+    async def _supervise(self, frame: bytes) -> bytes:
+        f.supervisor_requests.decode(frame)
+        return f.supervisor_answers.encode(self.news())
+
+    # ---- straight to one node ----
+
+    async def ask(self, node_id: str, body: f.NodeRequestBody, incarnation: int = 0) -> Any:
+        frame = await self.process(node_id).serve(f.node_requests.encode(f.NodeRequest(incarnation, body)))
+        return f.node_answers.decode(frame).body
+
+    async def held(self, node_id: str, key: str, bucket: int = BUCKET) -> bytes | None:
+        """The record that one node has."""
+        answer = await self.ask(node_id, f.Read(bucket, [encode_key(key)]))
+        assert isinstance(answer, f.ReadDone), answer
+        return answer.records[0]
+
+    async def give(self, node_id: str, key: str, record: bytes, bucket: int = BUCKET) -> None:
+        """Write a record to one node only."""
+        answer = await self.ask(node_id, f.Write(bucket, [(encode_key(key), record)]))
+        assert isinstance(answer, f.WriteDone), answer
+
+    def owners(self, key: str) -> tuple[str, ...]:
+        ring = self.state.ring
+        return ring.owners(ring.partition_of(encode_key(key)))
+
+
+def put_record(value: str, at_ms: int = 0, *, operation: int = 1, ttl_ms: int | None = None) -> bytes:
+    """A record stamped ``at_ms`` after the test's beginning."""
+    return stamp(pack_body(bytes([operation]) * 16, value.encode(), ttl_ms), time_from_ms(WALL_MS + at_ms))
+
+
+def delete_record(at_ms: int = 0, *, operation: int = 1) -> bytes:
+    return stamp(pack_tombstone_body(bytes([operation]) * 16), time_from_ms(WALL_MS + at_ms))
+
+
+class Launcher:
+    """``ports.Launcher`` over a cluster's disks."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.found: list[str] = []
+        self.failing: dict[str, LaunchFailed] = {}
+        self.launched: list[tuple[str, str, bool, bool]] = []
+        self.attempts: list[tuple[str, float]] = []
+
+    async def directories(self) -> list[str]:
+        return sorted(self.found)
+
+    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+        assert timeout_s > 0
+        await asyncio.sleep(0.05)
+        self.attempts.append((node_id, asyncio.get_running_loop().time()))
+        if node_id in self.failing:
+            raise self.failing[node_id]
+        self.launched.append((node_id, host, fresh, take_over))
+        if node_id not in self.cluster.disks:
+            self.cluster.disks[node_id] = SimDisk()
+            self.cluster.clocks[node_id] = Clock()
+        former = self.cluster.network.processes.get(f"node/{node_id}")
+        if former is not None and not former.ended.done():
+            if not take_over:
+                raise LaunchFailed("in use", "another process holds the directory")
+            self.cluster.kill(node_id, "keep")
+        process = self.cluster.open(node_id, fresh=fresh)
+        if node_id not in self.found:
+            self.found.append(node_id)
+        assert process.node is not None
+        return Launched(process.node.incarnation, 4000 + len(self.launched), host)
+
+    async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
+        process = self.cluster.network.processes.get(f"node/{node_id}")
+        if process is None or process.ended.done():
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await process.running.wait()
+        except TimeoutError:
+            return None
+        return Launched(process.node.incarnation, 4000, "")
+
+    async def ended(self, node_id: str) -> str:
+        process = self.cluster.network.processes.get(f"node/{node_id}")
+        if process is None:
+            return "no process of it runs"
+        with contextlib.suppress(asyncio.CancelledError):
+            return await asyncio.shield(process.ended)
+        raise asyncio.CancelledError

@@ -1,0 +1,79 @@
+"""The first state: who stands where, with what weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from raykv.config import GIB, StoreConfig
+from raykv.errors import NotEnoughNodes
+from raykv.supervision.founding import Host, Plan, first_state, place
+
+
+def host(name: str, zone: str = "", cpus: float = 4, memory: float = 16, disk: float = 200) -> Host:
+    return Host(name=name, cpus=cpus, memory_bytes=int(memory * GIB), disk_bytes=int(disk * GIB), zone=zone)
+
+
+def plan(nodes: int, copies: int = 3, partitions: int = 16, **options: object) -> Plan:
+    store = StoreConfig(name="t", copies=copies, partitions=partitions)
+    return Plan(store=store, nodes=nodes, **options)  # type: ignore[arg-type]
+
+
+def test_nodes_are_dealt_out_over_the_hosts_in_turn() -> None:
+    members = place(plan(5), [host("h1"), host("h2")])
+    assert [(member.node_id, member.host) for member in members] == [
+        ("n1", "h1"), ("n2", "h2"), ("n3", "h1"), ("n4", "h2"), ("n5", "h1"),
+    ]  # fmt: skip
+
+
+def test_a_nodes_zone_is_its_hosts_unless_zones_are_asked_for() -> None:
+    hosts = [host("h1", "a"), host("h2", "b")]
+    assert [member.zone for member in place(plan(3), hosts)] == ["a", "b", "a"]
+    assert [member.zone for member in place(plan(4, zones=("x", "y", "z")), hosts)] == ["x", "y", "z", "x"]
+    assert [member.zone for member in place(plan(2, copies=2), [host("h")])] == ["", ""]
+
+
+def test_auto_weights_share_a_host_and_given_ones_stand() -> None:
+    hosts = [host("big", cpus=16, memory=64, disk=800), host("small")]
+    auto = {member.node_id: member.weight for member in place(plan(3), hosts)}
+    assert auto == {"n1": 2.0, "n3": 2.0, "n2": 1.0}, "the big host weighs 4 and carries two nodes"
+    given = place(plan(3, weights=(3.0, 0.5, 1.0)), hosts)
+    assert [member.weight for member in given] == [3.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("nodes", [3, 4, 7, 30])
+def test_the_first_state_has_a_sound_ring_and_the_default_bucket(nodes: int) -> None:
+    made = first_state(plan(nodes, partitions=64), "s1", [host("h1"), host("h2"), host("h3")])
+    made.ring.check()
+    assert (made.generation, made.version, made.ring.epoch) == (1, 1, 1)
+    assert made.store_id == "s1"
+    assert len(made.ring.members) == nodes
+    (entry,) = made.buckets
+    assert (entry.bucket_id, entry.config.name) == (1, "default")
+    assert (entry.config.n, entry.config.r, entry.config.w) == (3, 2, 2)
+
+
+@pytest.mark.parametrize(("copies", "majority"), [(1, 1), (2, 2), (3, 2), (5, 3)])
+def test_the_default_buckets_levels_are_majorities(copies: int, majority: int) -> None:
+    (entry,) = first_state(plan(5, copies=copies), "s", [host("h")]).buckets
+    assert (entry.config.n, entry.config.r, entry.config.w) == (copies, majority, majority)
+
+
+def test_copies_lie_on_distinct_hosts_and_zones_while_there_are_enough() -> None:
+    ring = first_state(plan(6, partitions=32), "s", [host(f"h{n}", zone=f"z{n % 3}") for n in range(6)]).ring
+    for partition in range(32):
+        owners = [ring.member(node_id) for node_id in ring.owners(partition)]
+        assert len({owner.zone for owner in owners}) == 3
+    laptop = first_state(plan(3, zones=("a", "b", "c")), "s", [host("laptop")]).ring
+    assert Counter(member.zone for member in laptop.members) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_more_copies_than_nodes_is_the_callers_mistake() -> None:
+    with pytest.raises(NotEnoughNodes):
+        first_state(plan(2), "s", [host("h")])
+
+
+def test_the_same_plan_makes_the_same_state() -> None:
+    one, other = (first_state(plan(7), "s", [host("h1"), host("h2")]) for _ in range(2))
+    assert one == other

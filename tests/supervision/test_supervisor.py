@@ -1,0 +1,564 @@
+"""The supervisor over real nodes in one event loop: founding, bringing back, verdicts, recovery, buckets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from raykv.errors import BucketMismatch, InvalidOption, NotEnoughNodes, StoreUnavailable
+from raykv.ports import LaunchFailed
+from raykv.records import frames as f
+from raykv.supervision import supervisor as s
+from raykv.supervision.founding import Host, Plan
+from raykv.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class Bench:
+    """A cluster without nodes, a launcher, a coordinator, and supervisors over them."""
+
+    def __init__(self, world: ModuleType, nodes: int = 3, copies: int = 3, **options: Any) -> None:
+        self.world = world
+        self.cluster = world.Cluster(nodes, copies=copies, **options)
+        self.launcher = world.Launcher(self.cluster)
+        self.plan = Plan(store=self.cluster.store, nodes=nodes, weights=(1.0,) * nodes)
+        self.peer = world.Peer(self.cluster, "coordinator", 0)
+        self.cluster.network.processes["coordinator"] = world.Process(self.peer.front.serve)
+        del self.cluster.network.processes["supervisor"]
+
+    def supervisor(self, store_id: str = "store-1") -> Supervisor:
+        made = Supervisor(
+            store_id,
+            self.plan,
+            [Host(name="h1"), Host(name="h2")],
+            transport=self.cluster.network.transport("supervisor"),
+            clock=self.world.Clock(),
+            launcher=self.launcher,
+        )
+        self.cluster.network.processes["supervisor"] = self.world.Process(made.serve)
+        return made
+
+    async def started(self) -> Supervisor:
+        supervisor = self.supervisor()
+        await supervisor.start()
+        return supervisor
+
+    async def ask(self, request: f.SupervisorRequest) -> Any:
+        frame = await self.cluster.network.processes["supervisor"].serve(f.supervisor_requests.encode(request))
+        return f.supervisor_answers.decode(frame)
+
+    async def states(self) -> dict[str, str]:
+        status = (await self.ask(f.Tell("status", 1.0))).data
+        return {node["node_id"]: node["state"] for node in status["nodes"]}
+
+    def dead_supervisor(self, supervisor: Supervisor) -> None:
+        """Its process ends: its tasks are gone, and it says nothing more."""
+        for task in supervisor._tasks:
+            task.cancel()
+        del self.cluster.network.processes["supervisor"]
+
+
+def error(answer: Any) -> Exception:
+    assert isinstance(answer, f.Refused), answer
+    return answer.failed.error()
+
+
+# ---- founding ----
+
+
+def test_a_new_store_is_founded_and_handed_out_and_works(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = bench.supervisor()
+        with pytest.raises(StoreUnavailable, match="starting"):
+            _ = supervisor.state
+        assert type(error(await bench.ask(f.GetNews()))) is StoreUnavailable
+        state = await supervisor.start()
+        assert sorted(bench.launcher.launched) == [
+            ("n1", "h1", True, False), ("n2", "h2", True, False), ("n3", "h1", True, False),
+        ]  # fmt: skip
+        assert state.bucket("default") is not None
+        for node_id in bench.cluster.ids:
+            kept = await bench.cluster.ask(node_id, f.ReadRegister())
+            assert (kept.generation, kept.version) == state.ballot
+        assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
+        assert await bench.peer.get("a", r=3) == "1", "every node is complete"
+        news = await bench.ask(f.GetNews())
+        assert news.incarnations == {"n1": 1, "n2": 1, "n3": 1}
+        assert news.down == {}
+
+    world.run(story())
+
+
+def test_more_copies_than_nodes_founds_nothing(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, 2, copies=2)
+        bench.plan = msgspec.structs.replace(bench.plan, store=msgspec.structs.replace(bench.cluster.store, copies=3))
+        with pytest.raises(NotEnoughNodes):
+            await bench.supervisor().start()
+        assert bench.launcher.launched == []
+
+    world.run(story())
+
+
+def test_a_first_start_that_did_not_come_to_its_end_is_begun_again(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.cluster.open("n1", fresh=True)  # launched, then the supervisor died
+        bench.cluster.kill("n1", "keep")
+        bench.launcher.found = ["n1"]
+        await bench.started()
+        assert next((node_id, fresh) for node_id, _, fresh, _ in bench.launcher.launched) == ("n1", False)
+        assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
+        assert await bench.peer.get("a", r=3) == "1"
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("kind", ["in use", "foreign", "unusable"])
+def test_a_directory_that_cannot_be_used_ends_the_start_and_says_why(world: ModuleType, kind: str) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing["n2"] = LaunchFailed(kind, "held by process 77")
+        with pytest.raises(InvalidOption, match="n2 cannot use its directory: held by process 77"):
+            await bench.supervisor().start()
+
+    world.run(story())
+
+
+def test_founding_goes_on_without_a_minority(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing["n2"] = LaunchFailed("slow", "no answer")
+        await bench.started()
+        assert (await bench.states())["n2"] == "down"
+        assert sorted(await bench.peer.put("a", "1")) == ["n1", "n3"]
+        del bench.launcher.failing["n2"]
+        await asyncio.sleep(10)
+        assert (await bench.states())["n2"] == "up"
+
+    world.run(story())
+
+
+def test_founding_without_a_majority_is_refused(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing = {node_id: LaunchFailed("slow", "no answer") for node_id in ("n1", "n2")}
+        supervisor = bench.supervisor()
+        with pytest.raises(StoreUnavailable):
+            await supervisor.start()
+        assert type(error(await bench.ask(f.GetNews()))) is StoreUnavailable
+
+    world.run(story())
+
+
+# ---- bringing back ----
+
+
+def test_a_dead_node_is_back_soon_with_its_data_and_everybody_is_told(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        before = await bench.ask(f.GetNews())
+        bench.launcher.launched.clear()
+        bench.cluster.kill("n2", "drop")
+        await asyncio.sleep(1)
+        assert bench.launcher.launched == [("n2", "h2", False, True)], "on its host, taking its directory over (P6)"
+        after = await bench.ask(f.GetNews())
+        assert after.incarnations["n2"] == 2
+        assert after.down == {}
+        assert after.sequence > before.sequence
+        assert await bench.peer.get("a", r=3, timeout_s=1) == "1"
+        status = (await bench.ask(f.Tell("status", 1.0))).data
+        node = next(node for node in status["nodes"] if node["node_id"] == "n2")
+        assert (node["state"], node["restarts"], node["incarnation"]) == ("up", 1, 2)
+        assert 0 < node["last_outage_s"] < 1
+
+    world.run(story())
+
+
+def test_while_a_node_is_down_the_coordinator_knows_why(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is not there")
+        bench.cluster.kill("n2")
+        await asyncio.sleep(2)
+        news = await bench.ask(f.GetNews())
+        assert news.down == {"n2": "its host is not there"}
+        assert bench.peer.core._peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
+        assert (await bench.states()) == {"n1": "up", "n2": "down", "n3": "up"}
+
+    world.run(story())
+
+
+def test_a_node_that_was_away_gets_the_state_it_missed(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        bench.launcher.failing["n2"] = LaunchFailed("slow", "no answer")
+        bench.cluster.kill("n2")
+        await asyncio.sleep(0.5)
+        await supervisor.open_bucket("carts", {"n": 2})
+        del bench.launcher.failing["n2"]
+        await asyncio.sleep(10)
+        kept = await bench.cluster.ask("n2", f.ReadRegister())
+        assert (kept.generation, kept.version) == supervisor.state.ballot
+
+    world.run(story())
+
+
+def test_launches_that_fail_are_tried_again_ever_more_slowly_and_logged_once(
+    world: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.failing["n2"] = LaunchFailed("crashed", "it crashes")
+        bench.launcher.attempts.clear()
+        with caplog.at_level(logging.INFO, "raykv.supervisor"):
+            bench.cluster.kill("n2")
+            await asyncio.sleep(60)
+        times = [at_s for node_id, at_s in bench.launcher.attempts if node_id == "n2"]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert all(later >= earlier - 0.01 for earlier, later in pairwise(gaps))
+        assert gaps[0] < 0.3
+        assert s.LAUNCH_RETRY_CEILING_S <= gaps[-1] < s.LAUNCH_RETRY_CEILING_S + 0.2
+        assert 10 < len(times) < 25
+        assert len([line for line in caplog.messages if "could not be started" in line]) == 1
+        del bench.launcher.failing["n2"]
+        await asyncio.sleep(6)
+        assert (await bench.states())["n2"] == "up"
+
+    world.run(story())
+
+
+def test_one_line_a_change_with_store_node_and_cause(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        with caplog.at_level(logging.INFO, "raykv.supervisor"):
+            caplog.clear()
+            bench.cluster.kill("n2")
+            await asyncio.sleep(1)
+        lines = [record.getMessage() for record in caplog.records if record.name == "raykv.supervisor"]
+        assert len(lines) == 2
+        assert lines[0] == "store test: node n2 down: killed"
+        assert lines[1].startswith("store test: node n2 up: incarnation 2")
+
+    world.run(story())
+
+
+# ---- verdicts (P12) ----
+
+
+def test_a_frozen_node_is_down_on_the_word_of_two_and_replaced(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        former = bench.cluster.process("n3")
+        bench.cluster.freeze("n3")
+        began_s = asyncio.get_running_loop().time()
+        while bench.cluster.process("n3") is former:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() - began_s < 6
+        await asyncio.sleep(1)
+        assert bench.launcher.launched[-1] == ("n3", "h1", False, True)
+        assert (await bench.ask(f.GetNews())).incarnations["n3"] == 2
+        assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
+
+    world.run(story())
+
+
+def test_a_node_that_only_the_supervisor_does_not_reach_is_left_alone(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.launched.clear()
+        bench.cluster.cut("supervisor", "node/n3")
+        await asyncio.sleep(20)
+        assert bench.launcher.launched == []
+        assert (await bench.ask(f.GetNews())).down == {}
+        bench.cluster.cut("coordinator", "node/n3")
+        await asyncio.sleep(10)
+        assert bench.launcher.launched[0] == ("n3", "h1", False, True)
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("how", ["gone", "frozen", "cut"])
+def test_without_a_second_reporter_there_is_no_verdict(world: ModuleType, how: str) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.launched.clear()
+        if how == "gone":
+            bench.cluster.network.processes["coordinator"].ended.set_result("killed")
+        elif how == "frozen":
+            bench.cluster.network.processes["coordinator"].running.clear()
+        else:
+            bench.cluster.cut("supervisor", "coordinator")
+        bench.cluster.freeze("n3")
+        await asyncio.sleep(20)
+        assert bench.launcher.launched == [], "the supervisor's word alone makes nobody down"
+
+    world.run(story())
+
+
+def test_a_short_stall_is_nothing(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.launched.clear()
+        for _ in range(5):
+            bench.cluster.freeze("n3")
+            await asyncio.sleep(1.2)
+            bench.cluster.thaw(bench.cluster.process("n3"))
+            await asyncio.sleep(2)
+        assert bench.launcher.launched == []
+
+    world.run(story())
+
+
+# ---- starting again ----
+
+
+def test_a_start_on_existing_directories_has_buckets_and_data_again(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        entry = await first.open_bucket("carts", {"n": 2, "codec": "raw"})
+        await bench.peer.put("a", "1", w=3)
+        old = first.state
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.kill(node_id, "drop")
+        bench.launcher.launched.clear()
+        state = await bench.supervisor().start()
+        assert sorted(bench.launcher.launched) == [(node_id, "", False, False) for node_id in bench.cluster.ids]
+        assert state.bucket("carts") == entry
+        assert state.next_bucket_id == old.next_bucket_id
+        assert state.generation == old.generation + 1
+        assert state.ring == old.ring
+        assert await bench.peer.get("a", r=3) == "1"
+
+    world.run(story())
+
+
+def test_a_supervisor_that_is_started_anew_adopts_the_nodes_that_run(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.dead_supervisor(first)
+        bench.launcher.launched.clear()
+        second = await bench.started()
+        assert bench.launcher.launched == []
+        assert second.state.generation == 2
+        assert await bench.peer.get("a", r=3) == "1"
+        bench.cluster.kill("n1")
+        await asyncio.sleep(1)
+        assert [node_id for node_id, *_ in bench.launcher.launched] == ["n1"], "and watches them"
+        with pytest.raises(s.Superseded):
+            await first.open_bucket("late", {})
+
+    world.run(story())
+
+
+def test_a_replaced_supervisor_says_that_it_was_replaced(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        former = bench.cluster.network.processes["supervisor"]
+        await bench.started()
+        for task in first._tasks:
+            task.cancel()
+        frame = await former.serve(f.supervisor_requests.encode(f.OpenBucket("late", {}, 1.0)))
+        refused = error(f.supervisor_answers.decode(frame))
+        assert type(refused) is StoreUnavailable
+        assert "replaced" in str(refused)
+
+    world.run(story())
+
+
+def test_a_start_with_a_minority_missing_serves_and_brings_it_in_later(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, 5)
+        first = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.kill(node_id)
+        bench.launcher.failing = {node_id: LaunchFailed("no host", "not there") for node_id in ("n2", "n5")}
+        await bench.started()
+        states = await bench.states()
+        assert [states[node_id] for node_id in bench.cluster.ids] == ["up", "down", "up", "up", "down"]
+        bench.launcher.failing.clear()
+        await asyncio.sleep(10)
+        assert set((await bench.states()).values()) == {"up"}
+
+    world.run(story())
+
+
+def test_a_start_with_a_majority_missing_waits_and_then_says_what_is_missing(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, 5)
+        first = await bench.started()
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.kill(node_id)
+        bench.launcher.failing = {node_id: LaunchFailed("no host", "not there") for node_id in ("n1", "n2", "n5")}
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(StoreUnavailable) as caught:
+            await bench.supervisor().start()
+        assert asyncio.get_running_loop().time() - began_s >= s.MAJORITY_TIMEOUT_S
+        assert caught.value.details["missing"] == ["n1", "n2", "n5"]
+        assert "n1, n2, n5" in str(caught.value)
+        for node_id in ("n3", "n4"):
+            kept = await bench.cluster.ask(node_id, f.ReadRegister())
+            assert kept.generation == 1, "a minority changes nothing"
+
+    world.run(story())
+
+
+def test_directories_of_another_store_are_refused(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        bench.dead_supervisor(first)
+        with pytest.raises(InvalidOption, match="another store"):
+            await bench.supervisor("store-2").start()
+
+    world.run(story())
+
+
+# ---- buckets ----
+
+
+def test_buckets_are_opened_found_refused_and_dropped(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        opened = await bench.ask(f.OpenBucket("carts", {"n": 2, "w": 1}, 1.0))
+        assert (opened.bucket_id, opened.config["n"], opened.config["w"]) == (2, 2, 1)
+        assert await bench.ask(f.OpenBucket("carts", {}, 1.0)) == opened
+        mismatch = error(await bench.ask(f.OpenBucket("carts", {"n": 3}, 1.0)))
+        assert type(mismatch) is BucketMismatch
+        assert type(error(await bench.ask(f.OpenBucket("b", {"n": 4}, 1.0)))) is InvalidOption
+        assert type(error(await bench.ask(f.DropBucket("default", 1.0)))) is InvalidOption
+        assert len(await bench.peer.put("a", "1", bucket=2, w=2)) == 2, "the coordinator was told"
+        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Told(True)
+        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Told(False)
+        with pytest.raises(InvalidOption, match="dropped"):
+            await bench.peer.get("a", bucket=2, r=1)
+        again = await bench.ask(f.OpenBucket("carts", {}, 1.0))
+        assert again.bucket_id == 3, "an id is never given twice"
+        assert await bench.peer.get("a", bucket=3) is None
+
+    world.run(story())
+
+
+def test_opened_at_once_by_many_a_bucket_is_made_once(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        version = supervisor.state.version
+        opened = await asyncio.gather(*(bench.ask(f.OpenBucket("carts", {}, 1.0)) for _ in range(10)))
+        assert {answer.bucket_id for answer in opened} == {2}
+        assert supervisor.state.version == version + 1
+
+    world.run(story())
+
+
+def test_without_a_majority_no_bucket_is_made_and_it_is_tried_again(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        before = supervisor.state
+        for node_id in ("n1", "n2"):
+            bench.cluster.cut("supervisor", f"node/{node_id}")
+        assert type(error(await bench.ask(f.OpenBucket("carts", {}, 1.0)))) is StoreUnavailable
+        assert supervisor.state == before, "nothing is handed out that no majority holds"
+        bench.cluster.mend()
+        assert (await bench.ask(f.OpenBucket("carts", {}, 1.0))).bucket_id == 2
+
+    world.run(story())
+
+
+def test_what_is_no_frame_is_refused_as_data(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        for frame in (b"", b"junk", b"\x01\x91\xa4Ping"):
+            assert isinstance(f.supervisor_answers.decode(await supervisor.serve(frame)), f.Refused)
+
+    world.run(story())
+
+
+def test_an_unknown_option_is_refused_as_data(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        assert isinstance(await bench.ask(f.OpenBucket("default", {"sloppy": True}, 1.0)), f.Refused)
+
+    world.run(story())
+
+
+# ---- status and the end ----
+
+
+def test_status_tells_settings_nodes_and_figures(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.cluster.freeze("n3")
+        began_s = asyncio.get_running_loop().time()
+        status = (await bench.ask(f.Tell("status", 1.0))).data
+        assert asyncio.get_running_loop().time() - began_s <= 1.1, "one node that hangs does not hold it up for long"
+        assert (status["name"], status["store_id"], status["buckets"]) == ("test", "store-1", ["default"])
+        assert status["config"]["copies"] == 3
+        nodes = {node["node_id"]: node for node in status["nodes"]}
+        assert list(nodes) == ["n1", "n2", "n3"]
+        assert nodes["n1"]["storage"]["records"] == 1
+        assert nodes["n1"]["partitions"] == 8
+        assert nodes["n1"]["host"] == "h1"
+        assert nodes["n3"]["storage"] is None
+
+    world.run(story())
+
+
+def test_stop_closes_every_node_cleanly(world: ModuleType) -> None:
+    async def story() -> None:
+        from raykv.storage import read_identity
+
+        bench = Bench(world)
+        supervisor = await bench.started()
+        await supervisor.stop()
+        for node_id in bench.cluster.ids:
+            identity = read_identity(bench.cluster.disks[node_id], "/data")
+            assert identity is not None
+            assert identity.clean
+
+    world.run(story())
+
+
+def test_stop_ends_the_watch_and_waits_for_no_dead_node(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        bench.cluster.kill("n2")
+        await supervisor.stop()
+        bench.launcher.launched.clear()
+        await asyncio.sleep(20)
+        assert bench.launcher.launched == []
+
+    world.run(story())
