@@ -1,0 +1,37 @@
+"""The long runs of scripts/, in their short form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def run(script: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, *words], check=False, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.ray
+def test_rounds_of_kill_and_verify_lose_nothing() -> None:
+    shown = run("kill_rounds.py", "--rounds", "8", "--seed", "3")
+    figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
+    assert figures["rounds"] == 8
+    assert figures["lost"] == 0
+    assert figures["acknowledged"] > 100
+
+
+@pytest.mark.ray
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    run("bench.py", "--rounds", "1", "--json", str(tmp_path / "bench.json"))
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert rows["put_many"]["raykv"]["median"] > 8_000 / 5
+    assert rows["get_many"]["raykv"]["median"] > 15_000 / 5
