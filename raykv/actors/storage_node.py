@@ -15,7 +15,7 @@ import msgspec
 
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.os_files import OsFileSystem
-from raykv.actors.world import SystemClock, ThreadExecutor
+from raykv.actors.world import SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse
@@ -79,7 +79,7 @@ class StorageNodeActor:
                     clock=SystemClock(),
                     executor=ThreadExecutor(),
                     random=random.SystemRandom(),
-                    on_failure=_exit_soon,
+                    on_failure=exit_soon,
                     lock_note=msgspec.json.encode({"pid": os.getpid()}),
                 )
             except DirectoryInUse as error:
@@ -113,9 +113,3 @@ def _pid_in(note: bytes) -> int | None:
         return msgspec.json.decode(note, type=dict[str, int]).get("pid")
     except msgspec.MsgspecError:
         return None
-
-
-def _exit_soon(cause: str) -> None:
-    """End the process shortly, so that the answers under way get out. The supervisor starts it anew."""
-    del cause
-    asyncio.get_running_loop().call_later(0.1, os._exit, 1)

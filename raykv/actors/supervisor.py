@@ -17,7 +17,7 @@ from raykv.actors.launcher import RayLauncher, host_name
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
-from raykv.actors.world import SystemClock
+from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
 from raykv.errors import CorruptData, InvalidOption, RaykvError, to_data
 from raykv.supervision.founding import Host, Plan
@@ -53,8 +53,11 @@ class SupervisorActor:
         ray.get_runtime_context().current_actor.start.remote()
 
     async def start(self) -> dict[str, Any]:
-        """Start the store. Returns {"path"} or {"failed": an error as data}; the same to all who ask."""
-        if self._started is None:
+        """Start the store. Returns {"path"} or {"failed": an error as data}; the same to all who ask meanwhile.
+
+        A start that failed is tried again by whoever asks next: after a restart by Ray that is a coordinator, each second.
+        """
+        if self._started is None or (self._started.done() and self._supervisor is None):
             self._started = asyncio.get_running_loop().create_task(self._start())
         return await asyncio.shield(self._started)
 
@@ -83,15 +86,17 @@ class SupervisorActor:
         try:
             fs = OsFileSystem()
             store_id = _claim_path(fs, orders.path, store.name)
-            self._supervisor = Supervisor(
+            supervisor = Supervisor(
                 store_id,
                 orders.plan,
                 _hosts(orders.path),
                 transport=RayTransport(store.name),
                 clock=SystemClock(),
                 launcher=RayLauncher(store_id, store, orders.node, orders.path, fs),
+                on_failure=exit_soon,
             )
-            await self._supervisor.start()
+            await supervisor.start()
+            self._supervisor = supervisor
         except RaykvError as error:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -59,3 +60,9 @@ class CountingProbe:
     def counted(self) -> dict[str, int]:
         """See ``ports.Probe``."""
         return dict(sorted(self._counters.items()))
+
+
+def exit_soon(cause: str) -> None:
+    """End this process shortly, so that the answers under way get out. Whoever watches it starts another."""
+    del cause
+    asyncio.get_running_loop().call_later(0.1, os._exit, 1)

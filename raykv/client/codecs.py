@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import msgspec
 
+from raykv.config import MAX_PAIR_BYTES
 from raykv.errors import CorruptData, InvalidOption
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def encode_value(value: Any, codec: str) -> bytes:
             return _TEXT + str.encode(value)
         except UnicodeEncodeError:
             pass  # a lone surrogate: pickle can carry it
-    elif _is_plain(value, 0):
+    elif _Plain().value(value):
         try:
             return _MSGPACK + _encode_msgpack(value)
         except (UnicodeEncodeError, OverflowError):
@@ -92,20 +93,31 @@ def _unpickle(data: bytes) -> Any:
         raise CorruptData(f"a stored value cannot be unpickled here: {type(error).__name__}: {error}") from None
 
 
-def _is_plain(value: Any, depth: int) -> bool:
-    """Whether msgpack gives this back exactly. ints beyond 64 bits and lone surrogates show when it is encoded."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return True
-    if depth >= _MAX_DEPTH:
-        return False
-    if kind is dict:
-        return _are_plain(value, depth + 1) and _are_plain(value.values(), depth + 1)
-    return kind is list and _are_plain(value, depth + 1)
+class _Plain:
+    """Says whether msgpack gives a value back exactly. ints beyond 64 bits and lone surrogates show when it is encoded.
 
+    It gives up beyond as many parts as bytes may be in a pair: parts that are shared are walked once for each path to
+    them, which may be any number, and each would take a byte at least.
+    """
 
-def _are_plain(values: Collection[Any], depth: int) -> bool:
-    others = set(map(type, values)) - _SCALARS  # in C: most values of most records are scalars
-    if not others:
-        return True
-    return others <= _CONTAINERS and all(_is_plain(value, depth) for value in values if type(value) in _CONTAINERS)
+    def __init__(self) -> None:
+        self._left = MAX_PAIR_BYTES
+
+    def value(self, value: Any, depth: int = 0) -> bool:
+        kind = type(value)
+        if kind in _SCALARS:
+            return True
+        if depth >= _MAX_DEPTH:
+            return False
+        if kind is dict:
+            return self._all(value, depth + 1) and self._all(value.values(), depth + 1)
+        return kind is list and self._all(value, depth + 1)
+
+    def _all(self, values: Collection[Any], depth: int) -> bool:
+        self._left -= len(values)
+        if self._left < 0:
+            return False
+        others = set(map(type, values)) - _SCALARS  # in C: most values of most records are scalars
+        if not others:
+            return True
+        return others <= _CONTAINERS and all(self.value(item, depth) for item in values if type(item) in _CONTAINERS)

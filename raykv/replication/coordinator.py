@@ -28,7 +28,7 @@ from raykv.errors import (
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
-from raykv.ports import PeerFailure
+from raykv.ports import PeerAbsent, PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES
 from raykv.records.record import body_operation_id, check_body, restamp, stamp, unpack
@@ -182,24 +182,24 @@ class Coordinator:
         orders = [in_order[nodes] for nodes in primaries]
         round_ = ReadRound(orders, r)
         fan: Fanout[list[int]] = Fanout(self._peers, self._clock, deadline_s, self.tasks)
-        hedge_s = self._peers.hedge_delay_s("Read", len(keys), orders[0] if orders else ())
 
         def send(asks: Asks) -> None:
             for node_id, indexes in asks.items():
                 body = f.Read(entry.bucket_id, [keys[index] for index in indexes])
                 fan.send(node_id, body, len(indexes), indexes)
 
-        send(round_.start())
-        while round_.open:
-            remaining_s = deadline_s - self._clock.monotonic_s()
-            if remaining_s <= 0:
-                break
-            outcome = await fan.next(min(hedge_s, remaining_s))
+        first = round_.start()
+        send(first)
+        hedge_s = self._peers.hedge_delay_s("Read", max(map(len, first.values()), default=0), list(first))
+        hedge_at_s = self._clock.monotonic_s() + hedge_s
+        while round_.open and (now_s := self._clock.monotonic_s()) < deadline_s:
+            outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
             if outcome is None:
-                asks = round_.more()
-                self._probe.count("hedges", sum(map(len, asks.values())))
-                send(asks)
-                hedge_s = max(hedge_s, RETRY_S)
+                if hedge_at_s < deadline_s:
+                    asks = round_.more()
+                    self._probe.count("hedges", sum(map(len, asks.values())))
+                    send(asks)
+                hedge_at_s = self._clock.monotonic_s() + max(hedge_s, RETRY_S)
             elif isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
                 round_.answered(outcome.node_id, outcome.about, outcome.answer.records)
             else:
@@ -265,14 +265,13 @@ class Coordinator:
                 fan.send(node_id, body, len(indexes), [(index, round_.attempt(index)) for index in indexes])
 
         send(round_.start())
-        while round_.open:
-            remaining_s = deadline_s - self._clock.monotonic_s()
-            if remaining_s <= 0:
-                break
-            outcome = await fan.next(min(RETRY_S, remaining_s))
+        retry_at_s = self._clock.monotonic_s() + RETRY_S
+        while round_.open and (now_s := self._clock.monotonic_s()) < deadline_s:
+            outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
             if outcome is None:
-                if self._clock.monotonic_s() < deadline_s:  # nothing is sent whose outcome nobody would wait for
+                if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
                     send(round_.more())
+                retry_at_s = self._clock.monotonic_s() + RETRY_S
                 continue
             self._note_write(outcome, round_, failures)
             if due := round_.to_restamp():
@@ -288,6 +287,8 @@ class Coordinator:
         failure = outcome.failure
         failures[outcome.node_id] = str(failure) if failure is not None else "gave an answer that does not fit"
         refused = failure.reason if isinstance(failure, PeerRefused) else None
+        if isinstance(failure, PeerAbsent):
+            refused = "absent"  # nothing was sent
         round_.failed(outcome.node_id, outcome.about, refused)
 
     def _restamp(

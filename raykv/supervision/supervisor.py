@@ -35,7 +35,7 @@ from raykv.supervision.founding import Host, Plan, first_state
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.ports import Clock, Launched, Launcher, Transport
 
@@ -73,13 +73,19 @@ class Supervisor:
         transport: Transport,
         clock: Clock,
         launcher: Launcher,
+        on_failure: Callable[[str], None] | None = None,
     ) -> None:
+        """``on_failure(cause)`` is called when this supervisor must not go on: another has taken over, or a bug.
+
+        It has stopped watching by then. Whoever runs it starts another.
+        """
         self._store_id = store_id
         self._plan = plan
         self._hosts = hosts
         self._transport = transport
         self._clock = clock
         self._launcher = launcher
+        self._on_failure = on_failure
         self._register = Register(transport)
         self._nodes: dict[str, _Node] = {}
         self._hosts_of: dict[str, str] = {}
@@ -318,7 +324,11 @@ class Supervisor:
             return True
 
     async def _change(self, state: ClusterState) -> None:
-        await self._register.store(state)
+        try:
+            await self._register.store(state)
+        except Superseded as error:
+            self._fail(str(error))
+            raise
         await self._publish()
 
     # ---- answering ----
@@ -393,5 +403,13 @@ class Supervisor:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("store %s: the supervisor lost a task: %r", self._name, task.exception())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"it came upon {error!r}")
+
+    def _fail(self, cause: str) -> None:
+        """Stop watching: half a supervisor would be worse than none, and the next one starts from what is kept."""
+        logger.error("store %s: the supervisor stops: %s", self._name, cause)
+        for task in self._tasks:
+            task.cancel()
+        if self._on_failure is not None:
+            self._on_failure(cause)

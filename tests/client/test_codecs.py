@@ -407,3 +407,12 @@ def test_a_payload_is_bytes_even_of_a_large_value() -> None:
     payload = encode_value(["x" * 1000] * 100, "auto")
     assert type(payload) is bytes
     assert payload[:1] == MSGPACK
+
+
+def test_a_value_whose_parts_are_shared_is_not_walked_once_for_each_path() -> None:
+    value: list[Any] = [1]
+    for _ in range(60):  # 61 lists, 2**60 paths
+        value = [value, value]
+    assert len(encode_value(value, "auto")) < 10_000
+    with pytest.raises(InvalidOption):
+        encode_value(value, "msgpack")
