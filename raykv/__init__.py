@@ -31,6 +31,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from raykv.client.operations import WriteResult
 from raykv.client.store import Bucket, Store
 from raykv.config import (
@@ -113,12 +115,14 @@ def start(
         durability="group" if durability is None else durability,
     )
     from raykv.actors import lifecycle
+    from raykv.actors.marker import check_agreed
     from raykv.supervision.founding import Plan
 
     plan = Plan(store=wanted, nodes=nodes, zones=_zones(zones), weights=_weights(weights, nodes))
-    lifecycle.found_or_join(plan, path, config or NodeConfig())
+    given = {"n": n, "partitions": partitions, "durability": durability}
+    lifecycle.found_or_join(plan, path, config or NodeConfig(), given)
     store = Store(name, lifecycle.join(name))
-    _compare(store, n=n, partitions=partitions, durability=durability)
+    check_agreed(msgspec.convert(store.status()["config"], StoreConfig), given)
     return store
 
 
@@ -165,7 +169,10 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
     from raykv.actors import lifecycle
 
     with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same
-        path = lifecycle.stop(name) or path
+        stopped = lifecycle.stop(name)
+        if stopped is None and path is None:
+            raise StoreUnavailable(f"store {name!r} did not say where its data is; nothing was deleted, give its path")
+        path = stopped or path
     lifecycle.delete(name, path)
 
 
@@ -191,15 +198,3 @@ def _weights(weights: Sequence[float] | Literal["auto"], nodes: int) -> tuple[fl
     if len(weights) != nodes:
         raise InvalidOption(f"weights is 'auto' or one number for each of the {nodes} nodes; got {weights!r}")
     return tuple(check_weight(weight) for weight in weights)
-
-
-def _compare(store: Store, **asked: Any) -> None:
-    """Raise if a setting that all must agree on was given and is another one in the store."""
-    config = store.status()["config"]
-    have = {"n": config["copies"], "partitions": config["partitions"], "durability": config["durability"]}
-    differing = {
-        what: [have[what], value] for what, value in asked.items() if value is not None and value != have[what]
-    }
-    if differing:
-        shown = ", ".join(f"{what} is {old!r}, asked {new!r}" for what, (old, new) in differing.items())
-        raise InvalidOption(f"store {store.store_name!r} exists with other settings: {shown}", differing=differing)

@@ -69,6 +69,10 @@ class PeerAbsent(PeerDead):
     """No process of that name runs: nothing was sent."""
 
 
+class PeerUnreachable(PeerFailure):
+    """The call could not be delivered, or its answer could not: the peer is away for now. It may have been carried out."""
+
+
 class PeerSilent(PeerFailure):
     """No answer within the time. The peer may be slow, frozen, cut off or dead."""
 
@@ -108,12 +112,16 @@ class Launcher(Protocol):
         """Ids of the nodes of this store that have a data directory here (one that says whose it is), sorted."""
         ...
 
-    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+    async def launch(
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+    ) -> Launched:
         """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
 
         ``host``: where its directory is; empty: where the supervisor runs.
         ``fresh``: the store is being created, so an empty directory lacks nothing. ``take_over``: end the process that
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
+        ``known_incarnation``: the last that was seen; a directory that does not go beyond it was copied back, and is
+        not believed.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import CountingProbe, SystemClock
-from raykv.client.operations import Operations
+from raykv.client.operations import Operations, pairs_of, several_keys
 from raykv.config import check_bucket_name, check_timeout
 from raykv.errors import InvalidOption, RaykvError
 from raykv.records import frames as f
@@ -52,7 +52,9 @@ class CoordinatorActor:
 
     async def get_many(self, keys: Any, *, bucket: str = DEFAULT_BUCKET, r: Any = None, timeout: float = 5.0) -> bytes:
         """Read keys. The answer decodes to a list of values, in the order of the keys."""
-        return await self._plain(bucket, timeout, False, lambda ops: ops.read_request(keys, r, check_timeout(timeout)))
+        return await self._plain(
+            bucket, timeout, False, lambda ops: ops.read_request(several_keys(keys), r, check_timeout(timeout))
+        )
 
     async def put(
         self,
@@ -74,7 +76,10 @@ class CoordinatorActor:
     ) -> bytes:
         """Write a mapping. The answer decodes to a list of ``WriteResult``, in its order."""
         return await self._plain(
-            bucket, timeout, False, lambda ops: ops.write_request(dict(items).items(), w, ttl, check_timeout(timeout))
+            bucket,
+            timeout,
+            False,
+            lambda ops: ops.write_request(pairs_of(items).items(), w, ttl, check_timeout(timeout)),
         )
 
     async def delete(self, key: Any, *, bucket: str = DEFAULT_BUCKET, w: Any = None, timeout: float = 5.0) -> bytes:

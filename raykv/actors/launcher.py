@@ -11,14 +11,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
+from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directories, node_directory
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.actors.transport import until_ended
-from raykv.errors import CorruptData
 from raykv.ports import Launched, LaunchFailed
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
-from raykv.storage import read_identity
 
 if TYPE_CHECKING:
     from raykv.config import NodeConfig, StoreConfig
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.supervisor")
 
-NAME_WAIT_S = 5.0
+ASK_AGAIN_S = 0.5
 
 STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -52,24 +50,17 @@ class RayLauncher:
 
     async def directories(self) -> list[str]:
         """See ``ports.Launcher``."""
-        base = f"{self._path}/nodes"
-        names = self._fs.list_directory(base) if self._fs.exists(base) else []
-        return [name for name in names if self._is_somebodys(name)]
+        return node_directories(self._fs, self._path)
 
-    def _is_somebodys(self, node_id: str) -> bool:
-        """Whether the directory holds an identity; one that was made and no more is as good as none."""
-        try:
-            return read_identity(self._fs, node_directory(self._path, node_id)) is not None
-        except CorruptData:
-            return True
-
-    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+    async def launch(
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+    ) -> Launched:
         """See ``ports.Launcher``."""
         try:
             async with asyncio.timeout(timeout_s):
                 # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
                 ours = await self._discard(node_id)
-                handle = await self._create(node_id, host, fresh=fresh)
+                handle = await self._create(node_id, host, fresh=fresh, known_incarnation=known_incarnation)
                 take_over = take_over or ours
                 answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
         except TimeoutError:
@@ -94,13 +85,16 @@ class RayLauncher:
 
     async def ended(self, node_id: str) -> str:
         """See ``ports.Launcher``."""
-        try:
-            handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
-        except ValueError:
-            return "no process of it runs"
-        return await until_ended(handle)
+        while True:
+            try:
+                handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
+            except ValueError:
+                return "no process of it runs"
+            if await until_ended(handle):
+                return "its process ended"
+            await asyncio.sleep(ASK_AGAIN_S)  # Ray lost the connection, which proves nothing: the pings decide
 
-    async def _create(self, node_id: str, host: str, *, fresh: bool) -> Any:
+    async def _create(self, node_id: str, host: str, *, fresh: bool, known_incarnation: int) -> Any:
         spec = NodeSpec(
             store_id=self._store_id,
             node_id=node_id,
@@ -108,6 +102,7 @@ class RayLauncher:
             store=self._store,
             node=self._node,
             fresh=fresh,
+            known_incarnation=known_incarnation,
         )
         options = STORAGE_ACTOR_OPTIONS | {"name": actor_name(self._store.name, node_address(node_id))}
         ray_node = await self._in_thread(_ray_node_of, host)

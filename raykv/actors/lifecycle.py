@@ -15,10 +15,12 @@ from ray.exceptions import GetTimeoutError, RayError
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
+from raykv.actors.marker import MARKER, read_marker
 from raykv.actors.naming import COORDINATOR, NAMESPACE, SUPERVISOR, actor_name, default_path, find_actor, store_actors
-from raykv.actors.supervisor import MARKER, Orders, SupervisorActor
+from raykv.actors.os_files import OsFileSystem
+from raykv.actors.supervisor import Orders, SupervisorActor
 from raykv.config import NodeConfig, check_store_name
-from raykv.errors import CorruptData, StoreNotFound, StoreUnavailable, from_data
+from raykv.errors import StoreNotFound, StoreUnavailable, from_data
 
 if TYPE_CHECKING:
     from raykv.supervision.founding import Plan
@@ -47,17 +49,15 @@ def ensure_ray() -> bool:
     return True
 
 
-def found_or_join(plan: Plan, path: str | None, node: NodeConfig) -> bool:
-    """Start the store, or wait until the one of that name has started. True if it was started here."""
+def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[str, Any]) -> bool:
+    """Start the store, or wait until the one of that name has started. True if it was started here.
+
+    ``given``: the settings that all must agree on, as far as the caller named them.
+    """
     name = plan.store.name
     local = ensure_ray()
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
-    created = False
-    try:
-        supervisor = find_actor(name, SUPERVISOR)
-    except ValueError:
-        orders = msgspec.msgpack.encode(Orders(plan=plan, path=where, node=node))
-        supervisor, created = _create(name, orders)
+    supervisor, created = _supervisor_of(name, Orders(plan=plan, path=where, node=node, given=given))
     try:
         answer: dict[str, Any] = ray.get(supervisor.start.remote(), timeout=START_TIMEOUT_S)
     except (RayError, TimeoutError) as error:
@@ -65,7 +65,8 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig) -> bool:
             _kill_all(name)
         raise StoreUnavailable(f"store {name!r} did not start: {explain(error)}") from None
     if "failed" in answer:
-        _kill_all(name)
+        if created:  # else it may be a store that serves, whose supervisor has trouble
+            _kill_all(name)
         error_name, message, details = answer["failed"]
         raise from_data(error_name, message, details)
     if local:
@@ -75,19 +76,22 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig) -> bool:
     return created
 
 
-def _create(name: str, orders: bytes) -> tuple[Any, bool]:
-    """Create the store's supervisor and coordinator; False if somebody else was faster."""
+def _supervisor_of(name: str, orders: Orders) -> tuple[Any, bool]:
+    """Return the store's supervisor, and whether it was created here. Sees to it that there is a coordinator too."""
+    created = False
     try:
-        options = _SERVICE_OPTIONS | {"name": actor_name(name, SUPERVISOR)}
-        supervisor = ray.remote(SupervisorActor).options(**options).remote(orders)
+        supervisor = find_actor(name, SUPERVISOR)
     except ValueError:
-        return find_actor(name, SUPERVISOR), False
-    for leftover in store_actors(name):  # of a store whose supervisor was ended for good
-        if leftover != actor_name(name, SUPERVISOR):
-            _kill(leftover)
+        _kill_all(name)  # what a supervisor that was ended for good has left
+        options = _SERVICE_OPTIONS | {"name": actor_name(name, SUPERVISOR)}
+        try:
+            supervisor = ray.remote(SupervisorActor).options(**options).remote(msgspec.msgpack.encode(orders))
+            created = True
+        except ValueError:  # somebody else was faster
+            supervisor = find_actor(name, SUPERVISOR)
     options = _SERVICE_OPTIONS | {"name": actor_name(name, COORDINATOR), "get_if_exists": True}
     ray.remote(CoordinatorActor).options(**options).remote(name)
-    return supervisor, True
+    return supervisor, created
 
 
 def join(name: str) -> CoordinatorLink:
@@ -134,21 +138,18 @@ def stop(name: str) -> str | None:
         ray.get(supervisor.stop.remote(), timeout=STOP_TIMEOUT_S)
     except (ValueError, RayError, GetTimeoutError) as error:
         logger.warning("store %s: not stopped cleanly (%s); its log keeps the data", name, type(error).__name__)
-    _kill_all(name)
+    if left := _kill_all(name):
+        raise StoreUnavailable(f"store {name!r} did not stop: {', '.join(left)} still there; try again")
     return path
 
 
 def delete(name: str, path: str | None) -> str:
     """Delete a stopped store's data. Returns the path. Raises ``StoreNotFound`` if there is none."""
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
-    marker = os.path.join(where, MARKER)
-    try:
-        with open(marker, "rb") as file:
-            owner = msgspec.json.decode(file.read(), type=dict[str, Any]).get("name")
-    except FileNotFoundError:
-        raise StoreNotFound(f"there is no data of a store at {where}") from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise CorruptData(f"{marker} cannot be read: {error}") from None
+    fs = OsFileSystem()
+    if not fs.exists(os.path.join(where, MARKER)):
+        raise StoreNotFound(f"there is no data of a store at {where}")
+    owner = read_marker(fs, where).store.name
     if owner != name:
         raise StoreNotFound(f"{where} holds store {owner!r}, not {name!r}; nothing was deleted")
     shutil.rmtree(where)
@@ -168,13 +169,17 @@ def explain(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
-def _kill_all(name: str) -> None:
-    """End all actors of a store, the supervisor first, so that it brings nothing back; wait until the names are free."""
-    for actor in sorted(store_actors(name), key=lambda actor: actor != actor_name(name, SUPERVISOR)):
-        _kill(actor)
+def _kill_all(name: str) -> list[str]:
+    """End all actors of a store, the supervisor first, so that it brings nothing back. Returns those that stay."""
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
-    while store_actors(name) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
+    while left := store_actors(name):
+        if time.monotonic() > deadline_s:
+            return left
+        # Again and again: a launch that was under way may have registered another one meanwhile.
+        for actor in sorted(left, key=lambda actor: actor != actor_name(name, SUPERVISOR)):
+            _kill(actor)
+        time.sleep(0.05)
+    return []
 
 
 def _kill(actor: str) -> None:

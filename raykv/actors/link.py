@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.naming import COORDINATOR, find_actor
 from raykv.actors.transport import RayTransport
-from raykv.ports import PeerAbsent, PeerDead, PeerSilent
+from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 
 
 class CoordinatorLink:
@@ -27,7 +27,11 @@ class CoordinatorLink:
                 self._handle = find_actor(self._store, COORDINATOR)
             except ValueError:
                 raise PeerAbsent("no such process runs") from None
-        return self._handle.serve.remote(frame)
+        try:
+            return self._handle.serve.remote(frame)
+        except RayError as error:  # Ray was shut down in this process
+            self._handle = None
+            raise PeerAbsent(f"Ray could not send: {type(error).__name__}") from None
 
     def result(self, ticket: Any, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
@@ -40,7 +44,7 @@ class CoordinatorLink:
             raise PeerDead("its process has ended") from None
         except RayError as error:
             self._handle = None
-            raise PeerDead(f"Ray could not deliver: {type(error).__name__}") from None
+            raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
         return answer
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:

@@ -7,10 +7,16 @@ All actors of a store are detached and named, in the namespace ``raykv``: ``<sto
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import ray
+
+from raykv.errors import CorruptData
+from raykv.storage import read_identity
+
+if TYPE_CHECKING:
+    from raykv.ports import FileSystem
 
 NAMESPACE = "raykv"
 SUPERVISOR = "supervisor"
@@ -44,3 +50,18 @@ def default_path(store: str) -> str:
 def node_directory(path: str, node_id: str) -> str:
     """Return a node's data directory."""
     return f"{path}/nodes/{node_id}"
+
+
+def node_directories(fs: FileSystem, path: str) -> list[str]:
+    """Return the ids of the nodes that have a directory at a store's path (one that says whose it is), sorted."""
+    base = f"{path}/nodes"
+    names = fs.list_directory(base) if fs.exists(base) else []
+    return [name for name in names if _is_somebodys(fs, node_directory(path, name))]
+
+
+def _is_somebodys(fs: FileSystem, directory: str) -> bool:
+    """Whether the directory holds an identity; one that was made and no more is as good as none."""
+    try:
+        return read_identity(fs, directory) is not None
+    except CorruptData:
+        return True

@@ -36,20 +36,22 @@ class StorageNodeActor:
         sys.setswitchinterval(0.0005)
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
         self._node: StorageNode | None = None
+        self._opening = asyncio.Lock()
 
     async def open(self, *, take_over: bool) -> dict[str, Any]:
         """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}."""
-        if self._node is None:
-            try:
-                self._node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
-            except DirectoryInUse as error:
-                return {"failed": "in use", "message": str(error)}
-            except DirectoryForeign as error:
-                return {"failed": "foreign", "message": str(error)}
-            except OSError as error:
-                return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
-            except CorruptData as error:
-                return {"failed": "damaged", "message": str(error)}
+        try:
+            async with self._opening:  # two at once would be in each other's way at the lock
+                if self._node is None:
+                    self._node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
+        except DirectoryInUse as error:
+            return {"failed": "in use", "message": str(error)}
+        except DirectoryForeign as error:
+            return {"failed": "foreign", "message": str(error)}
+        except OSError as error:
+            return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
+        except CorruptData as error:
+            return {"failed": "damaged", "message": str(error)}
         return {"incarnation": self._node.incarnation, "pid": os.getpid()}
 
     async def serve(self, frame: bytes) -> bytes:

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import random
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import ray
 
 from raykv.actors.launcher import RayLauncher, host_name
 from raykv.actors.logs import log_to_stderr
+from raykv.actors.marker import claim_path
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
-from raykv.errors import CorruptData, InvalidOption, RaykvError, to_data
+from raykv.errors import RaykvError, to_data
 from raykv.supervision.founding import Host, Plan
 from raykv.supervision.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from raykv.ports import FileSystem
-
 logger = logging.getLogger("raykv.supervisor")
-
-MARKER = "store.json"
-MARKER_FORMAT = 1
-MAX_MARKER_BYTES = 4096
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +31,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     path: str
     node: NodeConfig = NodeConfig()
+    given: dict[str, Any] = {}
+    """The settings that all must agree on, as far as the caller named them: n, partitions, durability."""
 
 
 class SupervisorActor:
@@ -78,6 +72,8 @@ class SupervisorActor:
 
     async def stop(self) -> None:
         """Stop watching and close the nodes cleanly."""
+        if self._started is not None:
+            self._started.cancel()
         if self._supervisor is not None:
             await self._supervisor.stop()
 
@@ -85,10 +81,10 @@ class SupervisorActor:
         orders, store = self._orders, self._orders.plan.store
         try:
             fs = OsFileSystem()
-            store_id = _claim_path(fs, orders.path, store.name)
+            store_id, store = claim_path(fs, orders.path, store, orders.given)
             supervisor = Supervisor(
                 store_id,
-                orders.plan,
+                msgspec.structs.replace(orders.plan, store=store),
                 _hosts(orders.path),
                 transport=RayTransport(store.name),
                 clock=SystemClock(),
@@ -101,42 +97,6 @@ class SupervisorActor:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}
         return {"path": orders.path}
-
-
-def _claim_path(fs: FileSystem, path: str, name: str) -> str:
-    """Return the id of the store that lives at ``path``, putting it there if the path is new.
-
-    Raises ``InvalidOption`` if the path cannot be used or is another store's.
-    """
-    marker = f"{path}/{MARKER}"
-    try:
-        fs.make_directories(path)
-        if not fs.exists(marker):
-            _write_marker(fs, path, name)
-        data = json.loads(fs.read_file(marker, MAX_MARKER_BYTES))
-        owner, store_id, version = str(data["name"]), str(data["store_id"]), data["format"]
-    except OSError as error:
-        raise InvalidOption(f"path {path} cannot be used: {error.strerror or error}", path=path) from None
-    except (ValueError, KeyError, TypeError):
-        raise CorruptData(f"{marker} is damaged") from None
-    if version != MARKER_FORMAT:
-        raise InvalidOption(f"path {path} is in format {version}; this raykv reads {MARKER_FORMAT}", path=path)
-    if owner != name:
-        raise InvalidOption(f"path {path} is in use by store {owner!r}; each store needs its own", path=path)
-    return store_id
-
-
-def _write_marker(fs: FileSystem, path: str, name: str) -> None:
-    draft = f"{path}/{MARKER}.{os.getpid()}"
-    store_id = random.SystemRandom().randbytes(8).hex()
-    file = fs.create(draft)
-    try:
-        file.append(json.dumps({"format": MARKER_FORMAT, "name": name, "store_id": store_id}).encode())
-        file.sync()
-    finally:
-        file.close()
-    fs.rename(draft, f"{path}/{MARKER}")
-    fs.sync_directory(path)
 
 
 def _hosts(path: str) -> list[Host]:

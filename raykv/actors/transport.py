@@ -12,7 +12,7 @@ from typing import Any
 from ray.exceptions import ActorDiedError, RayError
 
 from raykv.actors.naming import find_actor
-from raykv.ports import PeerAbsent, PeerDead, PeerSilent
+from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 
 
 class RayTransport:
@@ -36,7 +36,7 @@ class RayTransport:
             raise PeerDead("its process has ended") from None
         except RayError as error:
             self._handles.pop(peer, None)
-            raise PeerSilent(f"Ray could not deliver: {type(error).__name__}") from None
+            raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
 
     async def _find(self, peer: str) -> Any:
         try:
@@ -48,12 +48,12 @@ class RayTransport:
         return handle
 
 
-async def until_ended(handle: Any) -> str:
-    """Wait until the actor's process has ended: a call that never returns fails then, at once."""
+async def until_ended(handle: Any) -> bool:
+    """Wait until the actor's process has ended (a call that never returns fails then, at once). False: nobody knows."""
     try:
         await handle.forever.remote()
     except ActorDiedError:
-        return "its process ended"
-    except RayError as error:
-        return f"Ray gave it up ({type(error).__name__})"
-    return "it returned"
+        return True
+    except RayError:
+        return False
+    return False

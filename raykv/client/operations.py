@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
-from raykv.config import BucketConfig, check_level, check_timeout, check_ttl
+from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
     BatchError,
     CorruptData,
@@ -39,6 +39,7 @@ CHUNK_BYTES = 80 * 1024
 """A batch is sent in requests of about this size: Ray moves larger arguments through its object store, more slowly."""
 CHUNK_WRITES = 500
 CHUNK_READS = 250
+CHUNK_ANSWER_BYTES = 16 * MIB
 PAGE_ITEMS = 1000
 PAGE_KEYS = 2000
 
@@ -103,10 +104,11 @@ class Operations:
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Key, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
-        wanted = _distinct(keys)
+        wanted = list(pairs_of((key, None) for key in several_keys(keys)))
         encoded = [encode_key(key) for key in wanted]
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
-        chunks = [slice(at, at + CHUNK_READS) for at in range(0, len(wanted), CHUNK_READS)]
+        chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
+        chunks = [slice(at, at + chunk_keys) for at in range(0, len(wanted), chunk_keys)]
         requests: list[f.CoordinatorRequest] = [
             f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks
         ]
@@ -162,7 +164,7 @@ class Operations:
     ) -> Steps[dict[Key, WriteResult]]:
         """Write pairs; of a key that stands twice the last counts."""
         timeout_s = check_timeout(timeout)
-        pairs = _pairs(items)
+        pairs = pairs_of(items)
         return (
             yield from self._write_many(list(pairs), self.write_request(pairs.items(), w, ttl, timeout_s), timeout_s)
         )
@@ -170,7 +172,7 @@ class Operations:
     def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Key, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
-        wanted = _distinct(keys)
+        wanted = list(pairs_of((key, None) for key in several_keys(keys)))
         return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
 
     # ---- requests, checked and encoded ----
@@ -247,7 +249,8 @@ def open_bucket(name: str, options: Mapping[str, Any], *, timeout: Any) -> Steps
 def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
     """Drop a bucket; False if there was none."""
     timeout_s = check_timeout(timeout)
-    return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s))))
+    # Not repeatable: a second one might drop a bucket of that name that somebody has made meanwhile.
+    return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s, repeatable=False))))
 
 
 def tell(what: str, *, timeout: Any) -> Steps[Any]:
@@ -320,10 +323,12 @@ def decode_handed(frame: bytes) -> Any:
 # ---- small parts ----
 
 
-def _ask(request: f.CoordinatorRequest, timeout_s: float) -> Steps[f.CoordinatorAnswer]:
-    """Send one request that may be repeated; raise what went wrong."""
-    (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=True)
+def _ask(request: f.CoordinatorRequest, timeout_s: float, *, repeatable: bool = True) -> Steps[f.CoordinatorAnswer]:
+    """Send one request; raise what went wrong."""
+    (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=repeatable)
     if isinstance(answer, PeerFailure):
+        if not repeatable and not isinstance(answer, PeerAbsent):
+            raise WriteOutcomeUnknown(f"the coordinator did not say what became of it ({answer})")
         raise _unanswered(answer, timeout_s)
     decoded = f.coordinator_answers.decode(answer)
     if isinstance(decoded, f.Refused):
@@ -393,13 +398,15 @@ def _told(answer: f.CoordinatorAnswer) -> Any:
     return answer.data
 
 
-def _distinct(keys: Iterable[Key]) -> list[Key]:
+def several_keys(keys: Iterable[Key]) -> list[Key]:
+    """Return the keys as a list. Raises ``InvalidKey`` if these are not several keys."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-        raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {keys!r:.60}")
-    return list(_pairs((key, None) for key in keys))
+        raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {shown(keys)}")
+    return list(keys)
 
 
-def _pairs(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dict. Raises ``InvalidOption`` if they are none, ``InvalidKey`` for an unhashable key."""
     if isinstance(items, Mapping):
         return dict(items)
     pairs: dict[Any, Any] = {}

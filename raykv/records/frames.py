@@ -237,6 +237,8 @@ class AcceptRegister(_Message, frozen=True):
     generation: int
     version: int
     state: bytes
+    decided: bool = False
+    """Whether a majority holds this state by now, so that it may be acted on."""
 
 
 class Stop(_Message, frozen=True):
@@ -257,6 +259,8 @@ class ReadDone(_Message, frozen=True):
     """One record (or None: absent) a key, in the order asked."""
 
     records: list[bytes | None]
+    unreadable: list[int] = []
+    """Indexes of the keys that lie in a damaged range here: no answer, like ``Incomplete``."""
 
 
 class WriteDone(_Message, frozen=True):
@@ -285,13 +289,18 @@ class Pong(_Message, frozen=True):
 
 
 class RegisterAnswer(_Message, frozen=True):
-    """Whether the request was granted, what is promised, and what is kept (None: nothing)."""
+    """Whether the request was granted, what is promised, and what is kept (None: nothing).
+
+    ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
+    accepted, and does not, until it was given a decided state.
+    """
 
     granted: bool
     promised: int
     generation: int
     version: int
     state: bytes | None
+    voter: bool = True
 
 
 class NodeRefused(_Message, frozen=True):

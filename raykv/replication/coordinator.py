@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from raykv.config import MAX_BATCH_ITEMS, check_timeout
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MIB, check_timeout
 from raykv.errors import (
     CorruptData,
     InvalidOption,
@@ -51,6 +51,8 @@ logger = logging.getLogger("raykv.coordinator")
 
 RETRY_S = 0.05
 MAX_RESTAMPS = 3
+MAX_ANSWER_BYTES = 8 * MIB
+"""A node is asked for no more keys at once than fit into an answer of this size."""
 MAX_ITEMS_UNDER_WAY = 50_000
 """Items of all batches that a coordinator works on at once; past it a batch is ``Overloaded``."""
 
@@ -102,10 +104,14 @@ class Coordinator:
 
     async def state(self, timeout_s: float) -> ClusterState:
         """Return the cluster's state as last heard; ask for it if none was heard yet."""
-        if self._state is None:
-            await self.fetch_news(timeout_s)
-        if self._state is None:
-            raise StoreUnavailable("the store is starting: its supervisor has no state to hand out yet")
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        while self._state is None:
+            try:
+                await self.fetch_news(max(0.001, deadline_s - self._clock.monotonic_s()))
+            except StoreUnavailable:  # coordinator and supervisor were both away: the supervisor is coming back
+                if self._clock.monotonic_s() + RETRY_S >= deadline_s:
+                    raise
+                await self._clock.sleep(RETRY_S)
         return self._state
 
     async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
@@ -140,6 +146,11 @@ class Coordinator:
         """Return each key's live payload, None for absent, or its error, in the order asked."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         entry = await self._admit(request.bucket_id, len(request.keys), request.timeout_s)
+        if len(request.keys) * entry.config.pair_bytes > MAX_FRAME_BYTES // 2:
+            most = MAX_FRAME_BYTES // 2 // entry.config.pair_bytes
+            raise InvalidOption(
+                f"one read of bucket {entry.config.name!r} has at most {most} keys; got {len(request.keys)}"
+            )
         _check_replicas("r", request.r, entry.config.n)
         for key in request.keys:
             _check_key(key)
@@ -184,9 +195,12 @@ class Coordinator:
         fan: Fanout[list[int]] = Fanout(self._peers, self._clock, deadline_s, self.tasks)
 
         def send(asks: Asks) -> None:
-            for node_id, indexes in asks.items():
-                body = f.Read(entry.bucket_id, [keys[index] for index in indexes])
-                fan.send(node_id, body, len(indexes), indexes)
+            at_once = max(1, MAX_ANSWER_BYTES // entry.config.pair_bytes)
+            for node_id, wanted in asks.items():
+                for at in range(0, len(wanted), at_once):
+                    indexes = wanted[at : at + at_once]
+                    body = f.Read(entry.bucket_id, [keys[index] for index in indexes])
+                    fan.send(node_id, body, len(indexes), indexes)
 
         first = round_.start()
         send(first)
@@ -201,7 +215,7 @@ class Coordinator:
                     send(asks)
                 hedge_at_s = self._clock.monotonic_s() + max(hedge_s, RETRY_S)
             elif isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
-                round_.answered(outcome.node_id, outcome.about, outcome.answer.records)
+                send(_note_read(outcome.node_id, outcome.about, outcome.answer, round_))
             else:
                 send(round_.failed(outcome.node_id, outcome.about))
         return await self._repair(entry, keys, r, round_, deadline_s)
@@ -320,6 +334,14 @@ class Coordinator:
         if self._items_under_way + items > MAX_ITEMS_UNDER_WAY:
             raise Overloaded(f"the coordinator works on {self._items_under_way} items already; try again", items=items)
         return await self.bucket(bucket_id, timeout_s)
+
+
+def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:
+    """Take a node's answer; return whom to ask for the keys that it could not read."""
+    unreadable = set(answer.unreadable)
+    fine = [at for at in range(len(indexes)) if at not in unreadable]
+    round_.answered(node_id, [indexes[at] for at in fine], [answer.records[at] for at in fine])
+    return round_.failed(node_id, [indexes[at] for at in sorted(unreadable) if at < len(indexes)])
 
 
 def _check_replicas(what: str, value: int, n: int) -> None:

@@ -35,10 +35,9 @@ class Front:
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame."""
         try:
-            answer = await self._answer(f.coordinator_requests.decode(frame))
+            return f.coordinator_answers.encode(await self._answer(f.coordinator_requests.decode(frame)))
         except RaykvError as error:
-            answer = f.Refused(f.Failed.of(error))
-        return f.coordinator_answers.encode(answer)
+            return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
 
     async def keep_up_to_date(self) -> None:
         """Ask for news now and then, for ever: what was told may have been lost on the way."""

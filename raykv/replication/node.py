@@ -48,6 +48,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeConfig = NodeConfig()
     fresh: bool = False
     """The store is being created: an empty directory lacks nothing."""
+    known_incarnation: int = 0
+    """The last incarnation of this node that was seen; 0: none was."""
 
 
 class StorageNode:
@@ -81,6 +83,10 @@ class StorageNode:
             complete_if_new=spec.fresh,
             note=lock_note,
         )
+        if self.incarnation <= spec.known_incarnation:
+            # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
+            logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
+            self._directory.distrust(spec.known_incarnation)
         self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
         self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -139,7 +145,10 @@ class StorageNode:
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
 
     def _answer(self, body: f.NodeAnswerBody) -> bytes:
-        return f.node_answers.encode(f.NodeAnswer(self.incarnation, body))
+        try:
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body))
+        except CorruptData as error:  # larger than a frame may be
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
 
     def _refusal(self, request: f.NodeRequest) -> f.NodeRefused | None:
         if self._stopped is not None:

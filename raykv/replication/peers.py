@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raykv.errors import CorruptData
-from raykv.ports import PeerDead, PeerFailure, PeerSilent
+from raykv.ports import PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.records import frames as f
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ class Peers:
         except PeerSilent:
             self._suspect(node_id, peer, SUSPECT_SILENT_S, f"no answer within {timeout_s:.2g} s")
             raise
+        except PeerUnreachable as failure:
+            self._suspect(node_id, peer, SUSPECT_DEAD_S, str(failure))
+            raise
         finally:
             peer.calls -= 1
             if suspected:
@@ -132,7 +135,8 @@ class Peers:
                 raise PeerRefused("corrupt", str(error)) from None
             if answer.incarnation < peer.incarnation:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
-            peer.incarnation = answer.incarnation
+            if answer.incarnation > peer.incarnation:
+                peer.incarnation, peer.down = answer.incarnation, None  # it runs again: no need to wait for the news
             if not isinstance(answer.body, f.NodeRefused):
                 return answer.body
             if answer.body.reason == "failed":  # after it had begun: it may have been carried out

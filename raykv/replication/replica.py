@@ -17,6 +17,8 @@ import logging
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from raykv.errors import CorruptData
 from raykv.records import frames as f
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES, STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
@@ -28,7 +30,6 @@ from raykv.versions import ClockTooFarAhead, check_not_ahead
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from raykv.replication.cluster_state import ClusterState
     from raykv.storage import Engine, NodeDirectory
 
 logger = logging.getLogger("raykv.replica")
@@ -49,7 +50,6 @@ class Replica:
         self._wall_ms = wall_ms
         self._register = _Register(directory)
         self._note_damage()
-        self._learn_drops()
 
     def handle(self, body: f.NodeRequestBody) -> Answer:
         """Answer one request. Never raises for what a peer sent or the disk holds; that comes back as an answer."""
@@ -67,7 +67,8 @@ class Replica:
                     return self._register.promise(body), 0
                 case f.AcceptRegister():
                     answer = self._register.accept(body)
-                    self._learn_drops()
+                    if answer.granted and body.decided:
+                        self._learn_drops(body.state)
                     return answer, 0
                 case f.Ping() | f.Stop():
                     return f.Pong(), 0
@@ -91,15 +92,20 @@ class Replica:
         if not self.complete:
             return self._incomplete()
         records: list[bytes | None] = []
+        unreadable: list[int] = []
         position = 0
-        for key in request.keys:
-            found = self._engine.get(self._storage_key(request.bucket_id, key))
-            if found is None:
-                records.append(None)
-            else:
-                records.append(found.record)
-                position = max(position, found.position)
-        return f.ReadDone(records), position
+        keys = [self._storage_key(request.bucket_id, key) for key in request.keys]
+        for index, key in enumerate(keys):
+            try:
+                found = self._engine.get(key)
+            except CorruptData:
+                unreadable.append(index)
+                found = None
+            records.append(None if found is None else found.record)
+            position = position if found is None else max(position, found.position)
+        if unreadable:
+            self._note_damage()
+        return f.ReadDone(records, unreadable), position
 
     def _write(self, request: f.Write) -> Answer:
         if self._engine.overloaded:
@@ -149,10 +155,10 @@ class Replica:
             self._directory.set_complete(False)
             logger.error("node %s is incomplete from now on: %s", self._directory.identity.node_id, unknown)
 
-    def _learn_drops(self) -> None:
-        state = self._register.state()
-        if state is not None:
-            self._engine.drop = lambda key: state.dropped(storage_bucket(key))
+    def _learn_drops(self, data: bytes) -> None:
+        """Let compactions leave out what was dropped: by a decided state only, for any other may yet be undone."""
+        state = decode_state(data)
+        self._engine.drop = lambda key: state.dropped(storage_bucket(key))
 
 
 class _Register:
@@ -164,29 +170,33 @@ class _Register:
         kept = f.node_answers.decode(data).body if data is not None else None
         self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
 
-    def state(self) -> ClusterState | None:
-        return None if self._kept.state is None else decode_state(self._kept.state)
-
     def read(self) -> f.RegisterAnswer:
-        return self._kept
+        return self._answer(granted=True, voter=self._votes())
 
     def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
-        kept = self._kept
-        if request.generation <= kept.promised:
-            return f.RegisterAnswer(False, kept.promised, kept.generation, kept.version, kept.state)
-        return self._keep(f.RegisterAnswer(True, request.generation, kept.generation, kept.version, kept.state))
+        voter = self._votes()
+        granted = request.generation > self._kept.promised
+        if granted:
+            self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
+        return self._answer(granted=granted, voter=voter)
 
     def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
-        kept = self._kept
-        later = (request.generation, request.version) >= (kept.generation, kept.version)
-        if request.generation < kept.promised or not later:
-            return f.RegisterAnswer(False, kept.promised, kept.generation, kept.version, kept.state)
-        decode_state(request.state)  # nothing that cannot be read back is kept
-        return self._keep(
-            f.RegisterAnswer(True, request.generation, request.generation, request.version, request.state)
+        voter, kept = self._votes(), self._kept
+        ballot, held = (request.generation, request.version), (kept.generation, kept.version)
+        granted = request.generation >= kept.promised and (
+            ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
         )
+        if granted and ballot > held and (voter or request.decided):
+            decode_state(request.state)  # nothing that cannot be read back is kept
+            self._keep(f.RegisterAnswer(True, request.generation, *ballot, request.state))
+        return self._answer(granted=granted, voter=voter)
 
-    def _keep(self, answer: f.RegisterAnswer) -> f.RegisterAnswer:
-        self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, answer)))
-        self._kept = answer
-        return answer
+    def _votes(self) -> bool:
+        return self._kept.state is not None or self._directory.identity.complete
+
+    def _answer(self, *, granted: bool, voter: bool) -> f.RegisterAnswer:
+        return msgspec.structs.replace(self._kept, granted=granted, voter=voter)
+
+    def _keep(self, kept: f.RegisterAnswer) -> None:
+        self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))
+        self._kept = kept

@@ -138,6 +138,11 @@ class NodeDirectory:
         if complete != self.identity.complete:
             self._save(msgspec.structs.replace(self.identity, complete=complete))
 
+    def distrust(self, known_incarnation: int) -> None:
+        """Note, durably, that this directory is an old copy: incomplete, and in an incarnation beyond the known one."""
+        identity = self.identity
+        self._save(msgspec.structs.replace(identity, complete=False, incarnation=known_incarnation + 1))
+
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` kept last, or None. ``CorruptData`` if it cannot be read."""
         try:

@@ -11,8 +11,10 @@ manifest as its outcome. The tables with rotten blocks are set aside under anoth
 from __future__ import annotations
 
 import contextlib
+import errno
 from typing import TYPE_CHECKING, TypeAlias
 
+from raykv.storage.damage import BlockRotten
 from raykv.storage.merge import merge
 from raykv.storage.sstable import Table, TableWriter, table_name
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from raykv.config import NodeConfig
     from raykv.ports import FileSystem
     from raykv.storage.cache import Block, BlockCache
-    from raykv.storage.damage import BlockRotten, Damage
+    from raykv.storage.damage import Damage
     from raykv.storage.memtable import Memtable
     from raykv.storage.run import Run
 
@@ -69,7 +71,10 @@ class Workshop:
                 writer.abandon()
         if infos:
             self.fs.sync_directory(self.directory)
-        return [Table(self.fs, self.directory, info, self.cache) for info in infos]
+        try:
+            return [Table(self.fs, self.directory, info, self.cache) for info in infos]
+        except BlockRotten as rot:  # what was just written does not read back: the disk failed, and nothing is lost yet
+            raise OSError(errno.EIO, str(rot.damage)) from None
 
     def remove(self, created: list[int]) -> None:
         """Unlink what an abandoned job left; what cannot be unlinked now is an orphan for the next recovery."""

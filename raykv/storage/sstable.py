@@ -27,6 +27,7 @@ about 100 bytes a block).
 
 from __future__ import annotations
 
+import errno
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
@@ -74,6 +75,9 @@ _EMPTY: Block = ([], [])
 def table_name(number: int) -> str:
     """Return the file name of a table."""
     return f"{number:08d}.sst"
+
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.EAGAIN, errno.EINTR})
 
 
 class TableInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -263,11 +267,13 @@ class Table:
         try:
             self._file: ReadFile = fs.open_read(f"{directory}/{self.name}")
         except OSError as error:
+            _pass_on_shortage(error)
             raise self._lost(f"cannot be opened: {error}") from None
         try:
             self._load()
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._file.close()
+            _pass_on_shortage(error)
             raise self._lost(f"cannot be read: {error}") from None
         except CorruptData:
             self._file.close()
@@ -323,6 +329,7 @@ class Table:
             payload = self._frame(offset, self._offsets[index + 1] - offset, MAX_BLOCK_BYTES)
             block = _decode_block(payload)
         except (OSError, ValueError, msgspec.DecodeError) as error:
+            _pass_on_shortage(error)
             raise self._rotten(index, str(error)) from None
         self._cache.put(self._first_name + index, block, len(payload))
         return block
@@ -347,7 +354,8 @@ class Table:
                 end += 1
             try:
                 data = self._file.pread(offsets[index], offsets[end] - offsets[index])
-            except OSError:
+            except OSError as error:
+                _pass_on_shortage(error)
                 data = None  # each block is then read alone, so that the good ones are saved
             keys: list[bytes] = []
             records: list[bytes] = []
@@ -362,6 +370,7 @@ class Table:
                         frame = data[begin - offsets[index] : begin - offsets[index] + length]
                     block = _decode_block(decode_frame(frame, begin, MAX_BLOCK_BYTES))
                 except (OSError, ValueError, msgspec.DecodeError) as error:
+                    _pass_on_shortage(error)
                     on_rot(self._rotten(at, str(error)))
                     continue
                 keys += block[0]
@@ -395,3 +404,9 @@ class Table:
     def _lost(self, reason: str) -> BlockRotten:
         info = self.info
         return BlockRotten(Damage(self.name, -1, info.smallest, info.largest + b"\x00", f"the table {reason}"))
+
+
+def _pass_on_shortage(error: Exception) -> None:
+    """Raise ``error`` again if it says that this process lacks something, not that the disk does: no rot, try later."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        raise error

@@ -47,7 +47,7 @@ def latest(answers: Mapping[str, f.RegisterAnswer]) -> ClusterState | None:
 def missing_for_majority(state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> list[str]:
     """Return the members that have not answered, if those who have are no majority; else an empty list."""
     members = [member.node_id for member in state.ring.members]
-    absent = [node_id for node_id in members if node_id not in answers]
+    absent = [node_id for node_id in members if node_id not in answers or not answers[node_id].voter]
     return absent if len(members) - len(absent) < quorum(len(members)) else []
 
 
@@ -74,9 +74,9 @@ class Register:
         members = [member.node_id for member in state.ring.members]
         generation = 1 + max([answer.promised for answer in answers.values()] + [state.generation])
         promises = await self._ask(members, f.PromiseRegister(generation))
-        granted = {node_id: answer for node_id, answer in promises.items() if answer.granted}
+        granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
         if len(granted) < quorum(len(members)):
-            if len(promises) > len(granted):
+            if any(not answer.granted for answer in promises.values()):
                 raise Superseded(f"a generation above {generation} was promised")
             raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
         # A state that only one of those read before held may be missing here, and may be taken all the same.
@@ -96,9 +96,10 @@ class Register:
         self._tried = state.version
         members = [member.node_id for member in state.ring.members]
         answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
-        granted = [node_id for node_id, answer in answers.items() if answer.granted]
+        granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
         if len(granted) >= quorum(len(members)):
             self.state = state
+            await self._tell_decided(members)
             return
         if any(answer.promised > state.generation for answer in answers.values()):
             raise Superseded(f"generation {state.generation} is no longer the latest")
@@ -108,9 +109,13 @@ class Register:
 
     async def bring_up_to_date(self, node_id: str) -> None:
         """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again."""
+        await self._tell_decided([node_id])
+
+    async def _tell_decided(self, nodes: Sequence[str]) -> None:
+        """Say that the present state is decided: only now may nodes act on it, and one that lost its own votes again."""
         if self.state is not None:
             state = self.state
-            await self._ask([node_id], f.AcceptRegister(state.generation, state.version, encode_state(state)))
+            await self._ask(nodes, f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True))
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
         frame = f.node_requests.encode(f.NodeRequest(0, body))

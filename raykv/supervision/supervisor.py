@@ -43,6 +43,8 @@ logger = logging.getLogger("raykv.supervisor")
 
 PING_EVERY_S = 0.5
 PING_TIMEOUT_S = 1.0
+ADOPT_TIMEOUT_S = 5.0
+"""How long a process that runs already is given to answer, before it is ended and another started in its place."""
 MISSES_BEFORE_SUSPICION = 2
 LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
@@ -112,13 +114,16 @@ class Supervisor:
         Raises ``InvalidOption`` (a directory cannot be used), ``StoreUnavailable`` (no majority of the nodes came up).
         """
         found = await self._launcher.directories()
-        await self._bring_up(found, fresh=False)
-        answers = await self._register.read(found)
-        if latest(answers) is None:
-            # Nothing was ever handed out from these directories: a first start that did not come to its end.
+        unusable = await self._bring_up(found, fresh=False)
+        answers = await self._read_all(found)
+        if latest(answers) is not None:
+            await self._recover(answers, found)
+        elif len(answers) == len(found):
+            # Every directory says that nothing was ever handed out: a first start that did not come to its end, or none.
             await self._found(found)
         else:
-            await self._recover(answers)
+            silent = ", ".join(node_id for node_id in found if node_id not in answers)
+            raise unusable or StoreUnavailable(f"the store's nodes did not come up: {silent}", missing=silent)
         for member in self.state.ring.members:
             self._spawn(self._tend(member.node_id))
         await self._publish()
@@ -153,15 +158,31 @@ class Supervisor:
             logger.warning("store %s: %s", self._name, warning)
         self._hosts_of = {member.node_id: member.host for member in state.ring.members}
         new = [member.node_id for member in state.ring.members if member.node_id not in found]
-        await self._bring_up(new, fresh=True)
+        unusable = await self._bring_up(new, fresh=True)
+        if unusable is not None:
+            raise unusable
         await self._register.store(state)
 
-    async def _recover(self, answers: dict[str, f.RegisterAnswer]) -> None:
+    async def _read_all(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
+        """Read the nodes' copies, waiting for those that are up and slow."""
+        deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
+        while True:
+            answers = await self._register.read(nodes)
+            waiting = [node_id for node_id in nodes if node_id not in answers and self._nodes[node_id].state == "up"]
+            if not waiting or latest(answers) is not None or self._clock.monotonic_s() > deadline_s:
+                return answers
+            await self._clock.sleep(PING_EVERY_S)
+
+    async def _recover(self, answers: dict[str, f.RegisterAnswer], found: Sequence[str]) -> None:
         state = latest(answers)
         assert state is not None
+        if state.config != self._plan.store:
+            raise CorruptData(f"store {self._name!r}: its path and its nodes disagree on how it was founded")
         if state.store_id != self._store_id:
             raise InvalidOption(f"the directories hold another store ({state.config.name!r})")
-        self._hosts_of = {member.node_id: member.host for member in state.ring.members}
+        # What was found here is here, whatever this host was called when the store was founded.
+        hosts = {member.node_id: member.host for member in state.ring.members}
+        self._hosts_of = hosts | dict.fromkeys(found, "")
         elsewhere = [member.node_id for member in state.ring.members if member.node_id not in self._nodes]
         if elsewhere:
             logger.warning(
@@ -179,22 +200,27 @@ class Supervisor:
             state = latest(answers) or state
         await self._register.take_over(answers)
 
-    async def _bring_up(self, nodes: Sequence[str], *, fresh: bool) -> None:
-        """Start these nodes, or adopt those that run already. A directory that cannot be used ends the start."""
+    async def _bring_up(self, nodes: Sequence[str], *, fresh: bool) -> InvalidOption | None:
+        """Start these nodes, or adopt those that run already.
+
+        Returns the error to be raised if the store cannot do without those whose directories cannot be used.
+        """
 
         async def one(node_id: str) -> None:
             self._nodes.setdefault(node_id, _Node(since_s=self._clock.monotonic_s()))
-            launched = await self._launcher.adopt(node_id, PING_TIMEOUT_S)
+            launched = await self._launcher.adopt(node_id, ADOPT_TIMEOUT_S)
             self._up(node_id, launched or await self._launch(node_id, fresh=fresh, take_over=False))
 
         results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
+        unusable: InvalidOption | None = None
         for node_id, result in zip(nodes, results, strict=True):
             if isinstance(result, LaunchFailed):
-                if result.kind in {"in use", "foreign", "unusable"}:
-                    raise InvalidOption(f"node {node_id} cannot use its directory: {result}")
                 self._down(node_id, str(result))
+                if result.kind in {"in use", "foreign", "unusable"}:
+                    unusable = unusable or InvalidOption(f"node {node_id} cannot use its directory: {result}")
             elif isinstance(result, BaseException):
                 raise result
+        return unusable
 
     # ---- watching ----
 
@@ -267,7 +293,12 @@ class Supervisor:
 
     async def _launch(self, node_id: str, *, fresh: bool, take_over: bool) -> Launched:
         return await self._launcher.launch(
-            node_id, self._hosts_of.get(node_id, ""), fresh=fresh, take_over=take_over, timeout_s=LAUNCH_TIMEOUT_S
+            node_id,
+            self._hosts_of.get(node_id, ""),
+            fresh=fresh,
+            take_over=take_over,
+            known_incarnation=self._nodes[node_id].incarnation,
+            timeout_s=LAUNCH_TIMEOUT_S,
         )
 
     def _up(self, node_id: str, launched: Launched) -> None:

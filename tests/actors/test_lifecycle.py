@@ -160,6 +160,22 @@ def test_attaching_compares_what_all_must_agree_on(start_store: Any, store_name:
     assert store.get("k") == 1, "nothing was disturbed"
 
 
+def test_a_store_keeps_the_settings_that_it_was_founded_with(start_store: Any, store_name: str, tmp_path: Path) -> None:
+    """With another number of partitions every node would look in the wrong place and find nothing."""
+    written = {f"k{index}": index for index in range(50)}
+    start_store(partitions=64, durability="always", nodes=2, n=2).put_many(written)
+    raykv.shutdown(store_name)
+    for setting in ({"partitions": 256}, {"durability": "group"}, {"n": 1}):
+        with pytest.raises(raykv.InvalidOption, match="other settings"):
+            raykv.start(store_name, path=str(tmp_path / store_name), **setting)
+        with pytest.raises(raykv.StoreNotFound):
+            raykv.connect(store_name)
+    again = start_store()
+    assert again.get_many(written) == written
+    config = again.status()["config"]
+    assert (config["partitions"], config["durability"], config["copies"]) == (64, "always", 2)
+
+
 def test_a_path_belongs_to_one_store(start_store: Any, store_name: str, tmp_path: Path) -> None:
     start_store(path=str(tmp_path / "data"))
     with pytest.raises(raykv.InvalidOption, match=f"in use by store '{store_name}'"):

@@ -417,6 +417,28 @@ def test_a_request_that_cannot_be_meant_is_answered(world: ModuleType, body: f.N
     world.run(story())
 
 
+def test_a_directory_that_was_copied_back_is_not_believed(world: ModuleType, tmp_path: Any) -> None:
+    """P6: the peers have seen incarnation 5; a copy of the directory from incarnation 1 comes back."""
+    from raykv.actors.os_files import OsFileSystem
+    from raykv.config import StoreConfig
+    from raykv.replication.node import NodeSpec, StorageNode
+
+    def opened(known_incarnation: int) -> StorageNode:
+        spec = NodeSpec(
+            store_id="s", node_id="n1", path=str(tmp_path / "n1"), store=StoreConfig(name="t", copies=1, partitions=8),
+            fresh=True, known_incarnation=known_incarnation,
+        )  # fmt: skip
+        return StorageNode(
+            spec, fs=OsFileSystem(), clock=world.Clock(), executor=None, random=random.Random(1), on_failure=pytest.fail
+        )
+
+    for known, incarnation, complete in ((0, 1, True), (1, 2, True), (5, 6, False), (6, 7, False)):
+        node = opened(known)
+        assert (node.incarnation, node.identity["complete"]) == (incarnation, complete)
+        node._engine.close()
+        node._directory.close()
+
+
 def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path: Any) -> None:
     """The same shell over the operating system's files, with an executor of threads."""
     from raykv.actors.os_files import OsFileSystem

@@ -454,7 +454,9 @@ class Launcher:
     async def directories(self) -> list[str]:
         return sorted(self.found)
 
-    async def launch(self, node_id: str, host: str, *, fresh: bool, take_over: bool, timeout_s: float) -> Launched:
+    async def launch(
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+    ) -> Launched:
         assert timeout_s > 0
         await asyncio.sleep(0.05)
         self.attempts.append((node_id, asyncio.get_running_loop().time()))

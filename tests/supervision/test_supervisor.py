@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from raykv.errors import BucketMismatch, InvalidOption, NotEnoughNodes, StoreUnavailable
+from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.records import frames as f
 from raykv.supervision import supervisor as s
@@ -425,6 +425,55 @@ def test_a_start_with_a_majority_missing_waits_and_then_says_what_is_missing(wor
         for node_id in ("n3", "n4"):
             kept = await bench.cluster.ask(node_id, f.ReadRegister())
             assert kept.generation == 1, "a minority changes nothing"
+
+    world.run(story())
+
+
+def test_no_answer_is_not_taken_for_never_founded(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, 5)
+        first = await bench.started()
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.kill(node_id)
+        bench.launcher.failing = dict.fromkeys(bench.cluster.ids, LaunchFailed("slow", "no answer"))
+        bench.plan = msgspec.structs.replace(bench.plan, nodes=7, weights=(1.0,) * 7)
+        launched = len(bench.launcher.launched)
+        with pytest.raises(StoreUnavailable, match="n1, n2, n3, n4, n5"):
+            await bench.supervisor().start()
+        assert len(bench.launcher.launched) == launched, "n6 and n7 would have been a store of their own"
+
+    world.run(story())
+
+
+def test_one_unusable_directory_does_not_stop_a_founded_store(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.kill(node_id)
+        bench.launcher.failing = {"n3": LaunchFailed("unusable", "No space left on device")}
+        await bench.started()
+        assert await bench.states() == {"n1": "up", "n2": "up", "n3": "down"}
+        assert await bench.peer.get("a", timeout_s=5) == "1"
+        bench.launcher.failing = {}
+        await asyncio.sleep(10)
+        assert (await bench.states())["n3"] == "up"
+
+    world.run(story())
+
+
+def test_another_number_of_partitions_than_founded_with_is_refused(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        bench.dead_supervisor(first)
+        other = msgspec.structs.replace(bench.plan.store, partitions=bench.plan.store.partitions * 2)
+        bench.plan = msgspec.structs.replace(bench.plan, store=other)
+        with pytest.raises(CorruptData, match="disagree"):
+            await bench.supervisor().start()
 
     world.run(story())
 

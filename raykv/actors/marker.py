@@ -1,0 +1,92 @@
+"""The file at the top of a store's path that says whose it is, and what the store was founded with.
+
+A store's settings are read from here when it is started again, not taken from whoever starts it: with another number of
+partitions every node would look for its records in the wrong place and find nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.actors.naming import node_directories
+from raykv.config import StoreConfig
+from raykv.errors import CorruptData, InvalidOption, RaykvError
+
+if TYPE_CHECKING:
+    from raykv.ports import FileSystem
+
+MARKER = "store.json"
+FORMAT = 1
+MAX_BYTES = 4096
+_AGREED = {"n": "copies", "partitions": "partitions", "durability": "durability"}
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file holds, as JSON."""
+
+    format: int = FORMAT
+    store_id: str
+    store: StoreConfig
+
+
+def claim_path(fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, Any]) -> tuple[str, StoreConfig]:
+    """Return the id and the settings of the store that lives at ``path``; ``wanted`` becomes so if the path is new.
+
+    ``given``: settings that the caller named. Raises ``InvalidOption`` if one of them is another than the store was
+    founded with, or if the path cannot be used or is another store's; ``CorruptData``.
+    """
+    try:
+        fs.make_directories(path)
+        marker = read_marker(fs, path) if fs.exists(f"{path}/{MARKER}") else None
+        if marker is None or (marker.store.name == wanted.name and not node_directories(fs, path)):
+            # New, or a first start that did not get as far as its first node: nothing binds it yet.
+            store_id = marker.store_id if marker is not None else random.SystemRandom().randbytes(8).hex()
+            marker = Marker(store_id=store_id, store=wanted)
+            _write(fs, path, marker)
+    except OSError as error:
+        raise InvalidOption(f"path {path} cannot be used: {error.strerror or error}", path=path) from None
+    if marker.format != FORMAT:
+        raise InvalidOption(f"path {path} is in format {marker.format}; this raykv reads {FORMAT}", path=path)
+    if marker.store.name != wanted.name:
+        raise InvalidOption(
+            f"path {path} is in use by store {marker.store.name!r}; each store needs its own", path=path
+        )
+    check_agreed(marker.store, given)
+    return marker.store_id, marker.store
+
+
+def check_agreed(store: StoreConfig, given: dict[str, Any]) -> None:
+    """Raise ``InvalidOption`` if a setting that all must agree on is given and is another one in the store."""
+    have = {what: getattr(store, name) for what, name in _AGREED.items()}
+    differing = {
+        what: [have[what], value] for what, value in given.items() if value is not None and value != have[what]
+    }
+    if differing:
+        shown = ", ".join(f"{what} is {old!r}, asked {new!r}" for what, (old, new) in differing.items())
+        raise InvalidOption(f"store {store.name!r} exists with other settings: {shown}", differing=differing)
+
+
+def read_marker(fs: FileSystem, path: str) -> Marker:
+    """Return the marker at ``path``. Raises ``OSError`` or ``CorruptData``."""
+    try:
+        return msgspec.json.decode(fs.read_file(f"{path}/{MARKER}", MAX_BYTES), type=Marker)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RaykvError) as error:
+        raise CorruptData(f"{path}/{MARKER} is damaged: {error}") from None
+
+
+def _write(fs: FileSystem, path: str, marker: Marker) -> None:
+    draft = f"{path}/{MARKER}.{os.getpid()}"
+    if fs.exists(draft):
+        fs.unlink(draft)
+    file = fs.create(draft)
+    try:
+        file.append(msgspec.json.encode(marker))
+        file.sync()
+    finally:
+        file.close()
+    fs.rename(draft, f"{path}/{MARKER}")
+    fs.sync_directory(path)

@@ -1,0 +1,80 @@
+"""A process that lacks something is not a disk that rots."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from raykv.config import NodeConfig
+from raykv.sim.disk import SimDisk
+from raykv.storage import Engine
+
+
+def newest(_stored: bytes | None, incoming: bytes) -> bytes:
+    return incoming
+
+
+def work(engine: Engine) -> None:
+    while (sync := engine.next_sync()) is not None:
+        sync.run()
+        engine.finish_sync(sync)
+    while (job := engine.next_job()) is not None:
+        try:
+            job.run()
+        except OSError:
+            engine.abandon(job)
+            return
+        engine.finish(job)
+
+
+def filled(disk: SimDisk) -> Engine:
+    engine = Engine.open(disk, "/n", NodeConfig(memtable_bytes=4096, max_unflushed_bytes=1 << 20), newest)
+    for number in range(300):
+        engine.update(b"k%03d" % number, b"x" * 100)
+        work(engine)
+    return engine
+
+
+def failing(disk: SimDisk, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_read(path: str) -> Any:
+        raise OSError(code, "injected", path)
+
+    monkeypatch.setattr(disk, "open_read", open_read)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.ENOMEM])
+def test_a_start_without_file_descriptors_fails_and_sets_nothing_aside(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimDisk()
+    filled(disk).close()
+    before = disk.list_directory("/n")
+    with monkeypatch.context() as patch:
+        failing(disk, code, patch)
+        with pytest.raises(OSError, match="injected"):
+            Engine.open(disk, "/n", NodeConfig(), newest)
+    assert [name for name in disk.list_directory("/n") if name.endswith(".sst")] == [
+        name for name in before if name.endswith(".sst")
+    ]
+    engine = Engine.open(disk, "/n", NodeConfig(), newest)
+    assert engine.damaged == ()
+    assert len(list(engine.scan(b"", None))) == 300
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO])
+def test_a_flush_whose_table_does_not_open_is_tried_again(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = SimDisk()
+    engine = filled(disk)
+    flushes = engine.stats().flushes
+    with monkeypatch.context() as patch:
+        failing(disk, code, patch)
+        for number in range(100):
+            engine.update(b"l%03d" % number, b"x" * 100)
+        work(engine)
+    assert engine.stats().flushes == flushes
+    work(engine)
+    assert engine.stats().flushes > flushes
+    assert engine.damaged == ()
+    assert len(list(engine.scan(b"", None))) == 400
