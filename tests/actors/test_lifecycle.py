@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -144,6 +145,32 @@ def test_the_coordinator_killed(start_store: Any, store_name: str) -> None:
     store.put("k", 1)
     os.kill(ray.get(raykv.coordinator(store_name).pid.remote()), signal.SIGKILL)
     assert store.get("k", timeout=20) == 1, "a read waits for the new coordinator"
+    os.kill(ray.get(raykv.coordinator(store_name).pid.remote()), signal.SIGKILL)
+    assert asyncio.run(store.aio.get("k", timeout=20)) == 1, "an awaited one too"
+
+
+def test_a_coordinator_that_was_ended_for_good_is_made_again_by_the_next_start(
+    start_store: Any, store_name: str
+) -> None:
+    import ray
+
+    store = start_store()
+    store.put("k", 1)
+    ray.kill(raykv.coordinator(store_name))
+    wait_until(lambda: not _is_there(store_name))
+    with pytest.raises(raykv.StoreNotFound):
+        raykv.connect(store_name)
+    pids = [found["pid"] for found in start_store().status()["nodes"]]
+    assert raykv.connect(store_name).get("k") == 1
+    for pid in pids:
+        os.kill(pid, 0)  # the nodes were not disturbed
+
+
+def _is_there(store_name: str) -> bool:
+    try:
+        return raykv.coordinator(store_name) is not None
+    except raykv.StoreNotFound:
+        return False
 
 
 def test_attaching_compares_what_all_must_agree_on(start_store: Any, store_name: str, tmp_path: Path) -> None:
@@ -284,6 +311,8 @@ def test_the_coordinators_handle(shared_store: raykv.Store) -> None:
         (handle.put.remote("k", b"x" * 10_240), raykv.PairTooLarge),
         (handle.get.remote("k", bucket="none such"), raykv.InvalidOption),
         (handle.get.remote("k", timeout=float("nan")), raykv.InvalidOption),
+        (handle.get_many.remote(5), raykv.InvalidKey),
+        (handle.put_many.remote(5), raykv.InvalidOption),
     ]:
         answer = ray.get(ref)  # no exception of raykv's comes out of Ray
         with pytest.raises(error):
