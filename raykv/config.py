@@ -10,7 +10,7 @@ Nothing here reads the environment or a file at import. The command line fills t
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -197,12 +197,6 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("runs_per_level", self.runs_per_level, 2, 64)
         check_count("max_unflushed_bytes", self.max_unflushed_bytes, self.memtable_bytes, 64 * GIB)
         check_seconds("sync_interval_s", self.sync_interval_s, 60)
-
-
-def difference(ours: msgspec.Struct, theirs: msgspec.Struct, names: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
-    """Return ``{field: (ours, theirs)}`` for the named fields that differ."""
-    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def quorum(n: int) -> int:

@@ -90,7 +90,6 @@ class Launched(NamedTuple):
 
     incarnation: int
     pid: int
-    host: str
 
 
 class LaunchFailed(Exception):

@@ -218,12 +218,6 @@ def test_settings_are_frozen_and_checked_when_decoded() -> None:
         msgspec.convert({**STORE, "copies": 0}, c.StoreConfig)
 
 
-def test_difference_names_what_differs_with_both_sides() -> None:
-    ours, theirs = make(c.BucketConfig, BUCKET), make(c.BucketConfig, BUCKET, r=1, codec="raw")
-    assert c.difference(ours, theirs, ("n", "r", "codec")) == {"r": (2, 1), "codec": ("auto", "raw")}
-    assert c.difference(ours, ours, ("n", "r", "codec")) == {}
-
-
 @pytest.mark.parametrize(("n", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (9, 5)])
 def test_a_majority(n: int, majority: int) -> None:
     assert c.quorum(n) == majority

@@ -71,7 +71,7 @@ class RayLauncher:
         if "failed" in answer:
             await self._discard(node_id)
             raise LaunchFailed(answer["failed"], answer["message"])
-        return Launched(answer["incarnation"], answer["pid"], host)
+        return Launched(answer["incarnation"], answer["pid"])
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         """See ``ports.Launcher``."""
@@ -81,7 +81,7 @@ class RayLauncher:
                 answer: dict[str, Any] = await handle.open.remote(take_over=False)
         except (ValueError, TimeoutError, RayError):
             return None
-        return Launched(answer["incarnation"], answer["pid"], "") if "pid" in answer else None
+        return Launched(answer["incarnation"], answer["pid"]) if "pid" in answer else None
 
     async def ended(self, node_id: str) -> str:
         """See ``ports.Launcher``."""

@@ -39,11 +39,9 @@ class Fanout(Generic[T]):
         self._deadline_s = deadline_s
         self._tasks = tasks
         self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
-        self.sent = 0
 
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         """Start a call."""
-        self.sent += 1
         task = asyncio.get_running_loop().create_task(self._call(node_id, body, items, about))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raykv.replication.quorum import Asks
 
 MAX_PAGE_ITEMS = 2000
-_RETRY_S = 0.05
+_HEDGE_FLOOR_S = 0.2
 
 
 class Reader(Protocol):
@@ -97,20 +97,22 @@ class ScanCoordinator:
                 )
                 fan.send(node_id, body, limit, partitions)
 
-        hedge_s = max(0.2, self._peers.hedge_delay_s("Scan", limit, sorted({order[0] for order in orders})))
+        hedge_s = max(_HEDGE_FLOOR_S, self._peers.hedge_delay_s("Scan", limit, sorted({order[0] for order in orders})))
         send(round_.start())
+        hedge_at_s = self._clock.monotonic_s() + hedge_s
         while round_.open:
-            remaining_s = deadline_s - self._clock.monotonic_s()
-            if remaining_s <= 0:
+            now_s = self._clock.monotonic_s()
+            if now_s >= deadline_s:
                 lacking = next(index for index in range(len(orders)) if not round_.settled(index))
                 raise QuorumNotMet(
                     f"the scan needs {request.r} of nodes {', '.join(orders[lacking])} for partition {lacking}; "
                     f"{len(round_.answers(lacking))} answered in time"
                 )
-            outcome = await fan.next(min(hedge_s, remaining_s))
+            outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
             if outcome is None:
-                send(round_.more())
-                hedge_s = max(hedge_s, _RETRY_S)
+                if hedge_at_s < deadline_s:
+                    send(round_.more())
+                hedge_at_s = self._clock.monotonic_s() + hedge_s
             elif isinstance(outcome.answer, f.ScanDone):
                 round_.answered(outcome.node_id, outcome.about, [None] * len(outcome.about))
                 answers.append(outcome.answer)

@@ -475,7 +475,7 @@ class Launcher:
         if node_id not in self.found:
             self.found.append(node_id)
         assert process.node is not None
-        return Launched(process.node.incarnation, 4000 + len(self.launched), host)
+        return Launched(process.node.incarnation, 4000 + len(self.launched))
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         process = self.cluster.network.processes.get(f"node/{node_id}")
@@ -486,7 +486,7 @@ class Launcher:
                 await process.running.wait()
         except TimeoutError:
             return None
-        return Launched(process.node.incarnation, 4000, "")
+        return Launched(process.node.incarnation, 4000)
 
     async def ended(self, node_id: str) -> str:
         process = self.cluster.network.processes.get(f"node/{node_id}")
