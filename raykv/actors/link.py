@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from typing import Any
 
 import ray
@@ -50,3 +53,19 @@ class CoordinatorLink:
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
         return await self._transport.call(COORDINATOR, frame, timeout_s)
+
+    def monotonic_s(self) -> float:
+        """See ``client.driver.Link``."""
+        return time.monotonic()
+
+    def pause(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        time.sleep(delay_s)
+
+    async def sleep(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        await asyncio.sleep(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        """See ``client.driver.Link``."""
+        return os.urandom(count)

@@ -167,7 +167,7 @@ class AsyncStore(AsyncBucket[Any]):
         options = bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
         )
-        opened = await self._run(ops.open_bucket(check_bucket_name(name), options, timeout=timeout))
+        opened = await self._run(self._session.open_bucket(check_bucket_name(name), options, timeout))
         return AsyncBucket(self._session, opened)
 
     async def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:

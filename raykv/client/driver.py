@@ -7,7 +7,6 @@ restarting it); one that may have been carried out is sent again only if it is r
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -37,6 +36,22 @@ class Link(Protocol):
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """Send a frame and await the answer. Raises ``PeerFailure``."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+    def pause(self, delay_s: float) -> None:
+        """Wait, blocking."""
+        ...
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait, awaiting."""
+        ...
+
+    def random_bytes(self, count: int) -> bytes:
+        """Draw random bytes, for operation ids."""
         ...
 
 
@@ -74,7 +89,7 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     for frame in exchange.frames:
         if len(under_way) >= WINDOW:
             answers.append(_finish(link, exchange, *under_way.popleft()))
-        under_way.append((frame, _submit(link, frame), time.monotonic() + exchange.timeout_s * GRACE))
+        under_way.append((frame, _submit(link, frame), link.monotonic_s() + exchange.timeout_s * GRACE))
     while under_way:
         answers.append(_finish(link, exchange, *under_way.popleft()))
     return answers
@@ -92,11 +107,11 @@ def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_
         try:
             if isinstance(ticket, PeerFailure):
                 raise ticket
-            return link.result(ticket, max(0.001, deadline_s - time.monotonic()))
+            return link.result(ticket, max(0.001, deadline_s - link.monotonic_s()))
         except PeerFailure as failure:
-            if not _may_repeat(exchange, failure, deadline_s - time.monotonic()):
+            if not _may_repeat(exchange, failure, deadline_s - link.monotonic_s()):
                 return failure
-            time.sleep(RETRY_S)
+            link.pause(RETRY_S)
             ticket = _submit(link, frame)
 
 
@@ -105,14 +120,14 @@ async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
 
     async def one(frame: bytes) -> Answer:
         async with window:
-            deadline_s = time.monotonic() + exchange.timeout_s * GRACE
+            deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
             while True:
                 try:
-                    return await link.call(frame, max(0.001, deadline_s - time.monotonic()))
+                    return await link.call(frame, max(0.001, deadline_s - link.monotonic_s()))
                 except PeerFailure as failure:
-                    if not _may_repeat(exchange, failure, deadline_s - time.monotonic()):
+                    if not _may_repeat(exchange, failure, deadline_s - link.monotonic_s()):
                         return failure
-                    await asyncio.sleep(RETRY_S)
+                    await link.sleep(RETRY_S)
 
     if len(exchange.frames) == 1:
         return [await one(exchange.frames[0])]

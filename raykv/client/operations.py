@@ -9,7 +9,7 @@ that may have been carried out is never sent twice (P8).
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -81,9 +81,11 @@ class ScanRange(NamedTuple):
 class Operations:
     """The operations on one bucket."""
 
-    def __init__(self, bucket_id: int, config: BucketConfig) -> None:
+    def __init__(self, bucket_id: int, config: BucketConfig, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        """``random_bytes``: where operation ids are drawn from."""
         self.bucket_id = bucket_id
         self.config = config
+        self._random_bytes = random_bytes
 
     # ---- reads ----
 
@@ -186,14 +188,14 @@ class Operations:
         """Return the request that writes these pairs. Everything wrong with them is found here."""
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
-        ids = _operation_ids()
+        ids = _operation_ids(self._random_bytes)
         items = [(encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms)) for key, value in pairs]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def delete_request(self, keys: Iterable[Key], w: Any, timeout_s: float) -> f.WriteMany:
         """Return the request that deletes these keys."""
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
-        ids = _operation_ids()
+        ids = _operation_ids(self._random_bytes)
         items = [(encode_key(key), pack_tombstone_body(next(ids))) for key in keys]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
@@ -237,13 +239,15 @@ class Operations:
 # ---- the store itself ----
 
 
-def open_bucket(name: str, options: Mapping[str, Any], *, timeout: Any) -> Steps[Operations]:
+def open_bucket(
+    name: str, options: Mapping[str, Any], *, timeout: Any, random_bytes: Callable[[int], bytes] = os.urandom
+) -> Steps[Operations]:
     """Find or create a bucket."""
     timeout_s = check_timeout(timeout)
     answer = yield from _ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s)
     if not isinstance(answer, f.BucketOpened):
         raise CorruptData("the coordinator gave another answer than asked for")
-    return Operations(answer.bucket_id, msgspec.convert(answer.config, BucketConfig))
+    return Operations(answer.bucket_id, msgspec.convert(answer.config, BucketConfig), random_bytes)
 
 
 def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
@@ -461,11 +465,11 @@ def _chunks(items: list[tuple[bytes, bytes]]) -> list[slice]:
     return chunks
 
 
-def _operation_ids() -> Generator[bytes, None, None]:
+def _operation_ids(random_bytes: Callable[[int], bytes]) -> Generator[bytes, None, None]:
     """Draw operation ids, many at a time: a system call for each would cost as much as the rest of a put."""
     count = 1
     while True:
-        drawn = os.urandom(count * OPERATION_ID_BYTES)
+        drawn = random_bytes(count * OPERATION_ID_BYTES)
         for at in range(0, len(drawn), OPERATION_ID_BYTES):
             yield drawn[at : at + OPERATION_ID_BYTES]
         count = min(2 * count, 256)

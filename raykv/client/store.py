@@ -56,6 +56,10 @@ class Session:
         _warn_inside_loop()
         return run(steps, self.link)
 
+    def open_bucket(self, name: str, options: Mapping[str, Any], timeout: float) -> Steps[Operations]:
+        """Return the steps that find or create a bucket."""
+        return ops.open_bucket(name, options, timeout=timeout, random_bytes=self.link.random_bytes)
+
     def close(self) -> None:
         """End the handle; the store goes on."""
         self._link = None
@@ -265,7 +269,7 @@ class Store(Bucket[Any]):
 
     def __init__(self, name: str, link: Link) -> None:
         session = Session(name, link)
-        super().__init__(session, session.run(ops.open_bucket(DEFAULT_BUCKET, {}, timeout=ops.DEFAULT_TIMEOUT_S)), {})
+        super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, ops.DEFAULT_TIMEOUT_S)), {})
 
     @property
     def store_name(self) -> str:
@@ -301,7 +305,7 @@ class Store(Bucket[Any]):
         options = bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
         )
-        steps = ops.open_bucket(check_bucket_name(name), options, timeout=timeout)
+        steps = self._session.open_bucket(check_bucket_name(name), options, timeout)
         return Bucket(self._session, self._session.run(steps), options)
 
     def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
@@ -407,5 +411,5 @@ def _reconnect(name: str) -> Store:
 def _reconnect_bucket(store: str, name: str, options: Mapping[str, Any]) -> Bucket[Any]:
     handle = _reconnect(store)
     session = handle._session  # noqa: SLF001 - the bucket's own kind
-    operations = session.run(ops.open_bucket(name, options, timeout=ops.DEFAULT_TIMEOUT_S))
+    operations = session.run(session.open_bucket(name, options, ops.DEFAULT_TIMEOUT_S))
     return Bucket(session, operations, options)

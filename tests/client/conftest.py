@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,8 +35,24 @@ class FakeLink:
         self.under_way = 0
         self.most_under_way = 0
         self.frames = 0
+        self.now_s = 50.0
+        self.slept: list[float] = []
+        self._random = random.Random(6)
 
     # ---- the link ----
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def pause(self, delay_s: float) -> None:
+        self.now_s += delay_s
+        self.slept.append(delay_s)
+
+    async def sleep(self, delay_s: float) -> None:
+        self.pause(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        return self._random.randbytes(count)
 
     def submit(self, frame: bytes) -> Any:
         self._begin()
@@ -159,23 +174,9 @@ def both(request: pytest.FixtureRequest, store: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The driver's clock stands still but for its own sleeps, which take no time."""
-    from raykv.client import driver
-
-    clock = SimpleNamespace(now_s=50.0, slept=[])
-
-    def sleep(delay_s: float) -> None:
-        clock.now_s += delay_s
-        clock.slept.append(delay_s)
-
-    async def asleep(delay_s: float) -> None:
-        sleep(delay_s)
-
-    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=sleep))
-    stand_in = SimpleNamespace(Semaphore=asyncio.Semaphore, gather=asyncio.gather, sleep=asleep)
-    monkeypatch.setattr(driver, "asyncio", stand_in)
-    return clock
+def no_waiting(link: FakeLink) -> FakeLink:
+    """The link, whose clock stands still but for its own waits, which take no time: ``now_s``, ``slept``."""
+    return link
 
 
 @pytest.fixture
