@@ -28,6 +28,16 @@ class AsyncBucket(Generic[V]):
         self._session = session
         self._operations = operations
 
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+        return self._operations.config.name
+
+    @property
+    def config(self) -> Any:
+        """The bucket's policy, a ``BucketConfig``."""
+        return self._operations.config
+
     async def _run(self, steps: Steps[T]) -> T:
         return await run_async(steps, self._session.link)
 

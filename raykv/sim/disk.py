@@ -20,25 +20,38 @@ with the process. Deterministic: the only randomness is the generator handed to 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 CrashMode: TypeAlias = Literal["keep", "drop", "random"]
-_Change: TypeAlias = "dict[str, _Inode | None]"
+Change: TypeAlias = "dict[str, Inode | None]"
 """What one operation did to names, as one: path to file, or to nothing."""
 
 _PAGE_BYTES = 4096
 
 
-class _Inode:
+class Inode:
+    """A file's bytes, whatever its names; the first ``synced`` of them are safe."""
+
     __slots__ = ("data", "synced")
 
-    def __init__(self, data: bytes = b"", synced: int = 0) -> None:
+    def __init__(self, data: bytes | bytearray = b"", synced: int = 0) -> None:
         self.data = bytearray(data)
         self.synced = synced
+
+
+class AtRisk(NamedTuple):
+    """What a power cut now may take: ``changes`` of names, oldest first, and what is unsynced of every file.
+
+    ``safe_names``: the names that are safe whatever happens. For looking at only.
+    """
+
+    directories: frozenset[str]
+    safe_names: Mapping[str, Inode]
+    changes: tuple[Change, ...]
 
 
 class _Fault:
@@ -57,9 +70,9 @@ class SimDisk:
     """One host's disk. All paths of a disk share one name space."""
 
     def __init__(self) -> None:
-        self._names: dict[str, _Inode] = {}
-        self._safe_names: dict[str, _Inode] = {}
-        self._changes: list[_Change] = []
+        self._names: dict[str, Inode] = {}
+        self._safe_names: dict[str, Inode] = {}
+        self._changes: list[Change] = []
         self._directories: set[str] = {"", "/", "."}
         self._locks: dict[str, SimLock] = {}
         self._faults: list[_Fault] = []
@@ -69,6 +82,15 @@ class SimDisk:
         """Called with (operation, path) before each of append, create, rename, sync, sync_directory, truncate, unlink."""
         self.trace: list[tuple[str, str]] = []
 
+    @classmethod
+    def holding(cls, files: Mapping[str, bytes], directories: Iterable[str]) -> SimDisk:
+        """Return a disk with these files (path to content) in these directories, all of it safe."""
+        disk = cls()
+        disk._directories.update(directories)
+        disk._names = {path: Inode(data, len(data)) for path, data in files.items()}
+        disk._safe_names = dict(disk._names)
+        return disk
+
     # ---- the port ----------------------------------------------------------------------------------------------
 
     def create(self, path: str) -> SimAppendFile:
@@ -77,7 +99,7 @@ class SimDisk:
         self._check_directory(path)
         if path in self._names or path in self._directories:
             raise FileExistsError(errno.EEXIST, "File exists", path)
-        inode = _Inode()
+        inode = Inode()
         self._change({path: inode})
         return SimAppendFile(self, path, inode)
 
@@ -160,7 +182,7 @@ class SimDisk:
         self._check_directory(path)
         inode = self._names.get(path)
         if inode is None:
-            inode = _Inode()
+            inode = Inode()
             self._change({path: inode})
         inode.data[:] = note
         lock = SimLock(self._locks, path)
@@ -171,38 +193,40 @@ class SimDisk:
 
     def crash(self, rng: random.Random, mode: CrashMode = "random") -> SimDisk:
         """Return the disk after a crash now. This one is not touched: what still runs on it writes into the void."""
+        if mode == "keep":
+            return self._after_the_death_of_the_process()
         disk = SimDisk()
         disk._directories = set(self._directories)
-        names = dict(self._names) if mode == "keep" else dict(self._safe_names)
+        names = dict(self._safe_names)
         if mode == "random":
             for change in self._changes:
                 if rng.random() < 0.5:
                     _apply(names, change)
-        copies: dict[int, _Inode] = {}
+        copies: dict[int, Inode] = {}
         for path, inode in sorted(names.items()):
             if id(inode) not in copies:
                 data = _after_crash(inode, rng, mode)
-                copies[id(inode)] = _Inode(data, len(data))
+                copies[id(inode)] = Inode(data, len(data))
             disk._names[path] = copies[id(inode)]
-        if mode == "keep":
-            # Only the process died: what it had not synced may still be lost when the host dies next.
-            for inode in self._names.values():
-                copies[id(inode)].synced = inode.synced
-            known = {id(inode) for inode in self._names.values()}
-            disk._safe_names = {
-                path: copies[id(inode)]
-                if id(inode) in known
-                else _Inode(bytes(inode.data[: inode.synced]), inode.synced)
-                for path, inode in self._safe_names.items()
-            }
-            disk._changes = _difference(disk._safe_names, disk._names)
-        else:
-            disk._safe_names = dict(disk._names)
+        disk._safe_names = dict(disk._names)
         return disk
+
+    def at_risk(self) -> AtRisk:
+        """Return what a power cut now would leave, and what it may take. Copies no file; O(names)."""
+        return AtRisk(frozenset(self._directories), self._safe_names, tuple(self._changes))
 
     def fail(self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO) -> None:
         """Let one ``operation`` (also ``pread``) on a path containing ``part`` fail, after so many that succeed."""
         self._faults.append(_Fault(operation, part, after, error))
+
+    def stop_failing(self) -> None:
+        """Forget the faults that have not struck, and give the disk space without end."""
+        self._faults.clear()
+        self.space_bytes = None
+
+    def files(self) -> list[str]:
+        """Return the paths of all files, sorted."""
+        return sorted(self._names)
 
     def flip_bit(self, path: str, offset: int, bit: int = 0) -> None:
         """Rot: turn one bit over, in what was synced or not."""
@@ -229,7 +253,22 @@ class SimDisk:
                     self._faults.remove(fault)
                     raise OSError(fault.error, "injected", path)
 
-    def _inode(self, path: str) -> _Inode:
+    def _after_the_death_of_the_process(self) -> SimDisk:
+        """Return a copy: what was not synced may still be lost when the host dies next."""
+        renamed = [inode for change in self._changes for inode in change.values() if inode is not None]
+        inodes = {*self._names.values(), *self._safe_names.values(), *renamed}
+        copies = {inode: Inode(inode.data, inode.synced) for inode in inodes}
+        disk = SimDisk()
+        disk._directories = set(self._directories)
+        disk._names = {path: copies[inode] for path, inode in self._names.items()}
+        disk._safe_names = {path: copies[inode] for path, inode in self._safe_names.items()}
+        disk._changes = [
+            {path: None if inode is None else copies[inode] for path, inode in change.items()}
+            for change in self._changes
+        ]
+        return disk
+
+    def _inode(self, path: str) -> Inode:
         inode = self._names.get(path)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
@@ -239,12 +278,12 @@ class SimDisk:
         if _directory_of(path) not in self._directories:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
 
-    def _change(self, change: _Change) -> None:
+    def _change(self, change: Change) -> None:
         _apply(self._names, change)
         self._changes.append(change)
 
 
-def _apply(names: dict[str, _Inode], change: _Change) -> None:
+def _apply(names: dict[str, Inode], change: Change) -> None:
     for path, inode in change.items():
         if inode is None:
             names.pop(path, None)
@@ -252,16 +291,10 @@ def _apply(names: dict[str, _Inode], change: _Change) -> None:
             names[path] = inode
 
 
-def _difference(old: dict[str, _Inode], new: dict[str, _Inode]) -> list[_Change]:
-    """Return the changes that lead from ``old`` to ``new``, one a path."""
-    paths = sorted({*old, *new})
-    return [{path: new.get(path)} for path in paths if old.get(path) is not new.get(path)]
-
-
-def _after_crash(inode: _Inode, rng: random.Random, mode: CrashMode) -> bytes:
+def _after_crash(inode: Inode, rng: random.Random, mode: CrashMode) -> bytes:
     data = bytes(inode.data)
     safe, unsafe = data[: inode.synced], data[inode.synced :]
-    if mode == "keep" or not unsafe:
+    if not unsafe:
         return data
     if mode == "drop":
         return safe
@@ -284,7 +317,7 @@ def _after_crash(inode: _Inode, rng: random.Random, mode: CrashMode) -> bytes:
 class SimAppendFile:
     """A file of a ``SimDisk`` open for appending."""
 
-    def __init__(self, disk: SimDisk, path: str, inode: _Inode) -> None:
+    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
         self._disk = disk
         self._path = path
         self._inode = inode
@@ -321,7 +354,7 @@ class SimAppendFile:
 class SimReadFile:
     """A file of a ``SimDisk`` open for reading."""
 
-    def __init__(self, disk: SimDisk, path: str, inode: _Inode) -> None:
+    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
         self._disk = disk
         self._path = path
         self._inode = inode

@@ -1,0 +1,271 @@
+"""A whole raykv cluster in one process: hosts with disks, storage processes, supervisor, coordinators, clients.
+
+All of it is the code that runs on Ray; what ``actors`` does there, ``nodes`` and this module do here: Ray restarts a
+supervisor or a coordinator that ended, a supervisor that could not start is asked again, a storage process is started
+by the supervisor alone. Each process has a network place of its own; each node has a host of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.client.aio import AsyncStore
+from raykv.client.driver import run_async
+from raykv.client.operations import DEFAULT_TIMEOUT_S
+from raykv.client.store import DEFAULT_BUCKET, Session
+from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
+from raykv.errors import RaykvError
+from raykv.ports import PeerSilent, PeerUnreachable
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.front import Front
+from raykv.sim.host import Host, SimClock
+from raykv.sim.kernel import Process
+from raykv.sim.network import Network, SimTransport
+from raykv.sim.nodes import NodeWorld, SimLauncher
+from raykv.sim.trace import Trace
+from raykv.supervision.founding import Host as HostFacts
+from raykv.supervision.founding import Plan
+from raykv.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from raykv.sim.kernel import VirtualLoop
+
+STORE_ID = "simulated"
+RESTART_S = (0.3, 2.0)
+COORDINATOR = "coordinator"
+SUPERVISOR = "supervisor"
+CONNECT_ATTEMPTS = 60
+
+
+class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a simulated cluster is made of."""
+
+    store: StoreConfig
+    nodes: int = 3
+    coordinators: int = 1
+    config: NodeConfig = NodeConfig()
+
+
+class SimProbe:
+    """``ports.Probe`` that adds to the run's counters."""
+
+    def __init__(self, total: Counter[str]) -> None:
+        self._total = total
+        self._own: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """See ``ports.Probe``."""
+        self._own[name] += amount
+        self._total[name] += amount
+
+    def counted(self) -> dict[str, int]:
+        """See ``ports.Probe``."""
+        return dict(sorted(self._own.items()))
+
+
+class Cluster:
+    """See the module. ``start`` it in a ``VirtualLoop``."""
+
+    def __init__(self, loop: VirtualLoop, spec: ClusterSpec, seed: str) -> None:
+        self.loop = loop
+        self.spec = spec
+        self.seed = seed
+        self.trace = Trace(loop)
+        self.counts: Counter[str] = Counter()
+        self.network = Network(loop, self.rng("network"), self.trace)
+        self.node_ids = [f"n{number + 1}" for number in range(spec.nodes)]
+        self.coordinator_names = [
+            COORDINATOR,
+            *(f"{COORDINATOR}{number + 2}" for number in range(spec.coordinators - 1)),
+        ]
+        self.hosts = {
+            name: Host(name, loop, self.rng(f"host {name}"), self.trace)
+            for name in [*self.node_ids, *self.coordinator_names, SUPERVISOR]
+        }
+        self.nodes = NodeWorld(
+            loop,
+            self.network,
+            self.rng("nodes"),
+            self.trace,
+            {node_id: self.hosts[node_id] for node_id in self.node_ids},
+            STORE_ID,
+            spec.store,
+            spec.config,
+        )
+        self.actors: dict[str, Process] = {}
+        """The processes of supervisor and coordinators that run now, by name."""
+        self.supervisor: Supervisor | None = None
+        self.coordinators: dict[str, Coordinator] = {}
+        self._restarts = self.rng("restarts")
+        self._stopping = False
+
+    def rng(self, purpose: str) -> random.Random:
+        """Return a generator of its own for ``purpose``: what one draws does not move what the others draw."""
+        return random.Random(f"{self.seed}/{purpose}")
+
+    # ---- supervisor and coordinators ----
+
+    def start(self) -> None:
+        """Start supervisor and coordinators; the supervisor founds the store."""
+        self._start_supervisor()
+        for name in self.coordinator_names:
+            self._start_coordinator(name)
+
+    def _start_supervisor(self) -> None:
+        process = self._actor(SUPERVISOR)
+        shell = _SupervisorShell(self, process)
+        self.network.register(process, shell.serve)
+        process.spawn(shell.start())
+
+    def _start_coordinator(self, name: str) -> None:
+        process = self._actor(name)
+        clock = SimClock(self.hosts[name], process)
+        transport = SimTransport(self.network, process)
+        coordinator = process.run(lambda: Coordinator(transport, clock, SimProbe(self.counts)))
+        front = Front(coordinator, transport, clock)
+        self.coordinators[name] = coordinator
+        self.network.register(process, front.serve)
+        process.spawn(front.keep_up_to_date())
+
+    def _actor(self, name: str) -> Process:
+        """Make a process that Ray starts again when it ends."""
+        process = self.actors[name] = Process(self.loop, name)
+
+        def restart() -> None:
+            if not self._stopping:
+                delay_s = self._restarts.uniform(*RESTART_S)
+                self.loop.later(
+                    delay_s, *((self._start_supervisor,) if name == SUPERVISOR else (self._start_coordinator, name))
+                )
+
+        process.on_kill.append(restart)
+        return process
+
+    # ---- clients ----
+
+    async def connect(self, process: Process, coordinator: str = COORDINATOR) -> AsyncStore:
+        """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does."""
+        session = Session(self.spec.store.name, SimLink(self, process, coordinator))
+        for attempt in itertools.count(1):
+            try:
+                steps = session.open_bucket(DEFAULT_BUCKET, {}, DEFAULT_TIMEOUT_S)
+                return AsyncStore(session, await run_async(steps, session.link))
+            except RaykvError:
+                if attempt == CONNECT_ATTEMPTS:
+                    raise
+                await asyncio.sleep(0.5)
+        raise AssertionError
+
+    # ---- the end ----
+
+    async def stop(self) -> None:
+        """Stop the store cleanly, as ``raykv.shutdown`` does."""
+        self._stopping = True
+        if self.supervisor is not None and self.actors[SUPERVISOR].alive:
+            await self.actors[SUPERVISOR].spawn(self.supervisor.stop())
+        for process in self.actors.values():
+            process.kill()
+
+    def unfinished(self) -> list[str]:
+        """Return the tasks that processes have left behind, running or ended."""
+        processes = [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]
+        return [f"{process.name}: {task.get_coro()}" for process in processes for task in process.tasks]
+
+
+class _SupervisorShell:
+    """What the supervisor's actor does around the supervisor: start it, and again when somebody asks."""
+
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster = cluster
+        self._process = process
+        self._supervisor: Supervisor | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the store, or wait for the start that is under way."""
+        if self._starting is None or (self._starting.done() and self._supervisor is None):
+            self._starting = self._process.spawn(self._start())
+        await asyncio.shield(self._starting)
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer a frame."""
+        await self.start()
+        if self._supervisor is None:
+            raise PeerUnreachable("the store did not start")
+        return await self._supervisor.serve(frame)
+
+    async def _start(self) -> None:
+        cluster, process = self._cluster, self._process
+        spec = cluster.spec
+        supervisor = Supervisor(
+            STORE_ID,
+            Plan(store=spec.store, nodes=spec.nodes, weights=(1.0,) * spec.nodes),
+            [HostFacts(name=node_id) for node_id in cluster.node_ids],
+            transport=SimTransport(cluster.network, process),
+            clock=SimClock(cluster.hosts[SUPERVISOR], process),
+            launcher=SimLauncher(cluster.nodes, process),
+            on_failure=self._exit,
+        )
+        try:
+            await supervisor.start()
+        except RaykvError as error:
+            cluster.trace.note(f"could not start the store: {error}", SUPERVISOR)
+            return
+        self._supervisor = cluster.supervisor = supervisor
+        cluster.trace.note(f"serves generation {supervisor.state.generation}", SUPERVISOR)
+
+    def _exit(self, cause: str) -> None:
+        self._cluster.trace.note(f"gives up: {cause}", SUPERVISOR)
+        self._cluster.loop.later(0.1, self._process.kill)
+
+
+class SimLink:
+    """``client.driver.Link`` of a client process to one coordinator.
+
+    The blocking half lets the world go on until the answer is there, so it is for those outside of the loop.
+    """
+
+    def __init__(self, cluster: Cluster, process: Process, coordinator: str) -> None:
+        self._cluster = cluster
+        self._process = process
+        self._coordinator = coordinator
+        self._rng = cluster.rng(f"operation ids of {process.name}")
+
+    def submit(self, frame: bytes) -> asyncio.Task[bytes]:
+        """See ``client.driver.Link``."""
+        call = self._cluster.network.call(self._process, self._coordinator, frame, MAX_TIMEOUT_S)
+        return self._process.spawn(call)
+
+    def result(self, ticket: asyncio.Task[bytes], timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        self._cluster.loop.run_until_complete(asyncio.wait({ticket}, timeout=timeout_s))
+        if not ticket.done():
+            ticket.cancel()
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s")
+        return ticket.result()
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        return await self._cluster.network.call(self._process, self._coordinator, frame, timeout_s)
+
+    def monotonic_s(self) -> float:
+        """See ``client.driver.Link``."""
+        return self._cluster.loop.now_s
+
+    def pause(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        self._cluster.loop.run_until_complete(asyncio.sleep(delay_s))
+
+    async def sleep(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        await asyncio.sleep(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        """See ``client.driver.Link``."""
+        return self._rng.randbytes(count)

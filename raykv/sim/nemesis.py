@@ -1,0 +1,212 @@
+"""Does to a cluster what a scenario says, and undoes what can be undone when all is to heal."""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+from functools import partial
+from typing import TYPE_CHECKING
+
+from raykv.replication.peers import node_address
+from raykv.sim.cluster import SUPERVISOR
+from raykv.sim.disk import SimDisk
+from raykv.sim.network import NetworkOdds
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from raykv.sim.cluster import Cluster
+    from raykv.sim.scenario import Fault
+
+
+class Nemesis:
+    """The faults of one run. ``done`` counts those that were carried out, by kind."""
+
+    def __init__(self, cluster: Cluster, faults: Sequence[Fault]) -> None:
+        self._cluster = cluster
+        self._faults = faults
+        self._rng: random.Random = cluster.rng("nemesis")
+        self._undo: list[tuple[float, Callable[[], None]]] = []
+        self._kept: dict[int, SimDisk] = {}
+        self.rotten: set[str] = set()
+
+    async def run(self) -> None:
+        """Do each fault at its time, and end it at its end."""
+        cluster = self._cluster
+        agenda: list[tuple[float, int, Callable[[], None]]] = []
+        for number, fault in enumerate(self._faults):
+            agenda.append((fault.at_s, number, partial(self._begin, fault, number)))
+            if fault.kind == "roll back":
+                agenda.append((fault.at_s - fault.amount, number, partial(self._keep, fault, number)))
+        for at_s, _, work in sorted(agenda, key=lambda entry: entry[:2]):
+            await asyncio.sleep(max(0.0, at_s - cluster.loop.now_s))
+            work()
+
+    def heal(self) -> None:
+        """End all that lasts: cuts, frozen processes, slow and full disks, a bad network."""
+        cluster = self._cluster
+        cluster.trace.note("all heals")
+        pending, self._undo = self._undo, []
+        for _, undo in pending:
+            undo()
+        cluster.network.odds = NetworkOdds(delay_s=cluster.network.odds.delay_s)
+        for host in cluster.hosts.values():
+            host.crash_after = None
+            host.disk.stop_failing()
+
+    def _until(self, fault: Fault, undo: Callable[[], None]) -> None:
+        """Undo a fault when its time is over, or when all heals."""
+        entry = (fault.at_s, undo)
+        self._undo.append(entry)
+
+        def end() -> None:
+            if entry in self._undo:
+                self._undo.remove(entry)
+                self._cluster.trace.note(f"over: {fault.kind}", "nemesis", fault.target)
+                undo()
+
+        self._cluster.loop.later(fault.for_s, end)
+
+    def _keep(self, fault: Fault, number: int) -> None:
+        """Copy a directory, to bring it back later."""
+        disk = self._cluster.hosts[fault.target].disk
+        self._kept[number] = disk.crash(random_module.Random(0), "keep")
+
+    def _begin(self, fault: Fault, number: int) -> None:
+        cluster = self._cluster
+        cluster.trace.note(f"fault: {fault.kind} {fault.detail} {fault.amount:g}", "nemesis", fault.target)
+        cluster.counts[f"fault: {fault.kind}"] += 1
+        getattr(self, f"_do_{fault.kind.replace(' ', '_')}")(fault, number)
+
+    # ---- processes ----
+
+    def _do_kill(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.nodes.kill(fault.target)
+
+    def _do_crash_at(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.hosts[fault.target].crash_after = int(fault.amount)
+
+    def _do_freeze(self, fault: Fault, number: int) -> None:
+        del number
+        current = self._cluster.nodes.current.get(fault.target)
+        if current is not None and current.process.alive:
+            current.process.freeze()
+            self._until(fault, current.process.thaw)
+
+    def _do_kill_coordinator(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.actors[fault.target].kill()
+
+    _do_kill_supervisor = _do_kill_coordinator
+
+    def _do_freeze_coordinator(self, fault: Fault, number: int) -> None:
+        del number
+        process = self._cluster.actors[fault.target]
+        if process.alive:
+            process.freeze()
+            self._until(fault, process.thaw)
+
+    _do_freeze_supervisor = _do_freeze_coordinator
+
+    def _do_power(self, fault: Fault, number: int) -> None:
+        del number
+        cluster, host = self._cluster, self._cluster.hosts[fault.target]
+        if not host.up:
+            return
+        host.up = False
+        cluster.network.unreachable.add(node_address(fault.target))
+        cluster.nodes.kill_all(fault.target)
+        host.replace_disk(host.disk.crash(self._rng, "random"))
+
+        def up() -> None:
+            host.up = True
+            cluster.network.unreachable.discard(node_address(fault.target))
+
+        self._until(fault, up)
+
+    # ---- network and clocks ----
+
+    def _do_cut(self, fault: Fault, number: int) -> None:
+        del number
+        network, target = self._cluster.network, node_address(fault.target)
+        direction, _, other = fault.detail.partition(" ")
+        names = [*(node_address(node_id) for node_id in self._cluster.node_ids), *self._cluster.coordinator_names]
+        names.append(SUPERVISOR)
+        others = names if other == "all" else [node_address(other) if other in self._cluster.node_ids else other]
+        pairs = []
+        for name in others:
+            if name != target:
+                pairs += [(target, name)] if direction in {"from", "both"} else []
+                pairs += [(name, target)] if direction in {"to", "both"} else []
+        for pair in pairs:
+            network.cut(*pair)
+
+        def mend() -> None:
+            for pair in pairs:
+                network.mend(*pair)
+
+        self._until(fault, mend)
+
+    def _do_slow_node(self, fault: Fault, number: int) -> None:
+        del number
+        slow, name = self._cluster.network.slow, node_address(fault.target)
+        slow[name] = fault.amount
+        self._until(fault, lambda: slow.__setitem__(name, 0.0))
+
+    def _do_clock_jump(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.hosts[fault.target].skew_ms += fault.amount
+
+    # ---- disks ----
+
+    def _do_slow_disk(self, fault: Fault, number: int) -> None:
+        del number
+        host = self._cluster.hosts[fault.target]
+        host.slow_disk_s = fault.amount
+
+        def end() -> None:
+            host.slow_disk_s = 0.0
+
+        self._until(fault, end)
+
+    def _do_sync_fails(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.hosts[fault.target].disk.fail("sync", after=int(fault.amount))
+
+    def _do_write_fails(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.hosts[fault.target].disk.fail("append", after=int(fault.amount))
+
+    def _do_disk_full(self, fault: Fault, number: int) -> None:
+        del number
+        host = self._cluster.hosts[fault.target]
+        host.disk.space_bytes = int(fault.amount)
+
+        def end() -> None:
+            host.disk.space_bytes = None
+
+        self._until(fault, end)
+
+    def _do_wipe(self, fault: Fault, number: int) -> None:
+        del number
+        self._cluster.nodes.kill_all(fault.target)
+        self._cluster.hosts[fault.target].replace_disk(SimDisk())
+
+    def _do_roll_back(self, fault: Fault, number: int) -> None:
+        kept = self._kept.get(number)
+        if kept is not None:
+            self._cluster.nodes.kill_all(fault.target)
+            self._cluster.hosts[fault.target].replace_disk(kept)
+
+    def _do_bit_rot(self, fault: Fault, number: int) -> None:
+        del number
+        disk = self._cluster.hosts[fault.target].disk
+        files = [(path, disk.synced_size(path)) for path in disk.files() if disk.synced_size(path) > 0]
+        if files:
+            path, size = self._rng.choice(files)
+            disk.flip_bit(path, self._rng.randrange(size), self._rng.randrange(8))
+            self.rotten.add(path)
+            self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)

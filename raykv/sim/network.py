@@ -1,0 +1,219 @@
+"""The simulated network: frames between processes, late, lost, repeated, out of order, cut off.
+
+Every message, request or answer, takes its own time, so two of them may overtake each other. A *cut* between two
+processes is one-way; what meets it is lost, or (half of it) kept and delivered when the cut is mended, as a connection
+does that survives. Callers learn what Ray would tell them: that a process has ended (proof), that none of that name runs,
+or nothing at all until their time is up.
+
+A process that has begun to serve a request goes on with it, whether or not somebody still waits for the answer.
+``heard`` gets ("asks" or "answers", from, to, frame) of every frame that is delivered; the checkers learn stamps there.
+
+Frames from clients are never repeated: Ray delivers an actor call at most once when it may not retry it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
+from raykv.sim.kernel import Process, ProcessEnded
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+    from raykv.sim.kernel import VirtualLoop
+    from raykv.sim.trace import Trace
+
+NOTICE_S = (0.02, 0.2)
+"""How long it takes until callers learn that a process has ended."""
+
+
+class NetworkOdds(msgspec.Struct, frozen=True, kw_only=True):
+    """How the network treats a message, as probabilities; delays in seconds."""
+
+    delay_s: tuple[float, float] = (0.0002, 0.002)
+    late: float = 0.0
+    """A message takes up to ``late_s`` instead."""
+    late_s: float = 1.0
+    lost: float = 0.0
+    repeated: float = 0.0
+
+
+class Endpoint(NamedTuple):
+    """A process that answers frames."""
+
+    process: Process
+    serve: Callable[[bytes], Awaitable[bytes]]
+
+
+class _Call:
+    __slots__ = ("answer", "number", "peer", "source")
+
+    def __init__(self, number: int, source: Process, peer: str, answer: asyncio.Future[bytes]) -> None:
+        self.number = number
+        self.source = source
+        self.peer = peer
+        self.answer = answer
+
+    def settle(self, outcome: bytes | PeerFailure) -> None:
+        if not self.answer.done():
+            if isinstance(outcome, PeerFailure):
+                self.answer.set_exception(outcome)
+            else:
+                self.answer.set_result(outcome)
+
+
+class Network:
+    """Carries frames between the endpoints of one world."""
+
+    def __init__(self, loop: VirtualLoop, rng: random.Random, trace: Trace) -> None:
+        self._loop = loop
+        self._rng = rng
+        self._trace = trace
+        self._held: list[tuple[str, str, Callable[[], None]]] = []
+        self._serving: dict[Process, dict[int, _Call]] = {}
+        self._numbers = 0
+        self.odds = NetworkOdds()
+        self.endpoints: dict[str, Endpoint] = {}
+        self.cuts: dict[tuple[str, str], int] = {}
+        """(from, to) -> how many cuts lie between them."""
+        self.slow: dict[str, float] = {}
+        """Process -> seconds that everything from and to it takes longer."""
+        self.unreachable: set[str] = set()
+        """Processes whose host is down, and of whose end nobody has learned yet."""
+        self.heard: Callable[[str, str, str, bytes], None] = lambda *_: None
+
+    # ---- who is there ----
+
+    def register(self, process: Process, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Let ``process`` answer under its name, in place of whoever did."""
+        self.endpoints[process.name] = Endpoint(process, serve)
+        self.unreachable.discard(process.name)
+        process.on_kill.append(lambda: self._ended(process))
+
+    def living(self, name: str) -> Process | None:
+        """Return the process that answers under ``name``, if it has not ended."""
+        endpoint = self.endpoints.get(name)
+        return endpoint.process if endpoint is not None and endpoint.process.alive else None
+
+    def _ended(self, process: Process) -> None:
+        """Tell those who wait for an answer of this process, after a moment; of a host that is down nobody hears."""
+        waiting = self._serving.pop(process, {})
+        if process.name not in self.unreachable:
+            for call in waiting.values():
+                self._loop.later(self._rng.uniform(*NOTICE_S), call.settle, PeerDead("its process has ended"))
+
+    # ---- cuts ----
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing pass from ``source`` to ``target``."""
+        self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
+
+    def mend(self, source: str, target: str) -> None:
+        """End a cut; what it held back is delivered."""
+        left = self.cuts.pop((source, target), 1) - 1
+        if left > 0:
+            self.cuts[source, target] = left
+            return
+        released = [entry for entry in self._held if entry[:2] == (source, target)]
+        self._held = [entry for entry in self._held if entry[:2] != (source, target)]
+        for _, _, deliver in released:
+            self._loop.later(self._rng.uniform(*self.odds.delay_s), deliver)
+
+    # ---- calls ----
+
+    async def call(self, source: Process, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``; ``source`` is who calls."""
+        source.check()
+        self._numbers += 1
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        call = _Call(self._numbers, source, peer, answer)
+        copies = 2 if not source.name.startswith("client") and self._rng.random() < self.odds.repeated else 1
+        for _ in range(copies):
+            self._send(source.name, peer, "asks", call.number, frame, lambda: self._arrive(call, frame))
+        try:
+            async with asyncio.timeout(timeout_s):
+                result = await answer
+        except TimeoutError:
+            self._trace.note("gives up", source.name, peer, call.number)
+            source.check()
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        except PeerFailure:
+            source.check()
+            raise
+        source.check()
+        return result
+
+    def _send(
+        self, source: str, target: str, what: str, number: int, frame: bytes, deliver: Callable[[], None]
+    ) -> None:
+        odds, rng = self.odds, self._rng
+        fate = rng.random()
+        if fate < odds.lost:
+            self._trace.note(f"{what}, lost", source, target, number, frame)
+            return
+        delay_s = rng.uniform(*odds.delay_s) + self.slow.get(source, 0.0) + self.slow.get(target, 0.0)
+        if fate < odds.lost + odds.late:
+            delay_s += rng.random() ** 2 * odds.late_s
+        self._trace.note(what, source, target, number, frame)
+        self._loop.later(delay_s, self._pass, source, target, deliver)
+
+    def _pass(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        if (source, target) not in self.cuts:
+            deliver()
+        elif self._rng.random() < 0.5:
+            self._held.append((source, target, deliver))
+
+    def _arrive(self, call: _Call, frame: bytes) -> None:
+        """Hand a request over, if its target is there."""
+        if call.peer in self.unreachable:
+            return
+        endpoint = self.endpoints.get(call.peer)
+        if endpoint is None or not endpoint.process.alive:
+            failure = PeerAbsent("no such process runs")
+            self._send(call.peer, call.source.name, "is absent", call.number, b"", lambda: call.settle(failure))
+            return
+        self.heard("asks", call.source.name, call.peer, frame)
+        process = endpoint.process
+        self._serving.setdefault(process, {})[call.number] = call
+        process.spawn(self._serve(endpoint, call, frame))
+
+    async def _serve(self, endpoint: Endpoint, call: _Call, frame: bytes) -> None:
+        process = endpoint.process
+        outcome: bytes | PeerFailure
+        try:
+            outcome = await endpoint.serve(frame)
+        except ProcessEnded:
+            return
+        except PeerFailure as failure:
+            outcome = failure
+        except Exception as error:  # noqa: BLE001 - Ray hands whatever a method raises to the caller
+            self._loop.failures.append(f"{process.name} raised {error!r} while it served a request")
+            outcome = PeerUnreachable(f"its method raised {type(error).__name__}")
+        if not process.alive:
+            return
+        self._serving.get(process, {}).pop(call.number, None)
+        data = outcome if isinstance(outcome, bytes) else b""
+        self._send(process.name, call.source.name, "answers", call.number, data, lambda: self._return(call, outcome))
+
+    def _return(self, call: _Call, outcome: bytes | PeerFailure) -> None:
+        """Hand an answer over."""
+        if isinstance(outcome, bytes) and not call.answer.done():
+            self.heard("answers", call.peer, call.source.name, outcome)
+        call.settle(outcome)
+
+
+class SimTransport:
+    """``ports.Transport``: one process's end of the network."""
+
+    def __init__(self, network: Network, process: Process) -> None:
+        self._network = network
+        self._process = process
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``."""
+        return await self._network.call(self._process, peer, frame, timeout_s)

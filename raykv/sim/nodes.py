@@ -1,0 +1,263 @@
+"""Storage processes of the simulated world: what Ray and the storage actor's shell do in the real one.
+
+``SimLauncher`` is ``ports.Launcher``. A process outlives the supervisor that launched it. One that finds its directory
+locked waits, and with ``take_over`` ends the holder by the process id in the lock; Ray's own request to end does not
+reach a frozen process. A process that gives itself up is gone a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.errors import CorruptData
+from raykv.ports import Launched, LaunchFailed, PeerUnreachable
+from raykv.replication.node import NodeSpec, StorageNode
+from raykv.replication.peers import node_address
+from raykv.sim.host import SimClock, SimExecutor
+from raykv.sim.kernel import Process, ProcessEnded
+from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_identity
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+    from raykv.config import NodeConfig, StoreConfig
+    from raykv.sim.host import Host
+    from raykv.sim.kernel import VirtualLoop
+    from raykv.sim.network import Network
+    from raykv.sim.trace import Trace
+
+PATH = "/data"
+LOCK_WAIT_S = 5.0
+KILL_AFTER_S = 0.3
+EXIT_AFTER_S = 0.1
+START_S = (0.05, 0.4)
+POWER_NOTICE_S = (1.0, 15.0)
+"""How long it takes until Ray says that the processes of a host that is down have ended."""
+
+
+class NodeProcess:
+    """One storage process: its kernel process, and the node once its directory is open."""
+
+    def __init__(self, process: Process, pid: int) -> None:
+        self.process = process
+        self.pid = pid
+        self.node: StorageNode | None = None
+        self.opening: asyncio.Task[Launched] | None = None
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer a frame; before the directory is open the actor's method raises."""
+        if self.node is None:
+            raise PeerUnreachable("the node is not open")
+        return await self.node.serve(frame)
+
+
+class NodeWorld:
+    """All storage processes of a world, dead and alive, by node and by process id."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        network: Network,
+        rng: random.Random,
+        trace: Trace,
+        hosts: Mapping[str, Host],
+        store_id: str,
+        store: StoreConfig,
+        config: NodeConfig,
+    ) -> None:
+        self.loop = loop
+        self.network = network
+        self.rng = rng
+        self.trace = trace
+        self.hosts = hosts
+        self.store_id = store_id
+        self.store = store
+        self.config = config
+        self.current: dict[str, NodeProcess] = {}
+        """Node -> the process that Ray knows under its name."""
+        self.by_pid: dict[int, NodeProcess] = {}
+        self.started: dict[str, int] = {}
+        self._pids = itertools.count(4001)
+
+    def create(self, node_id: str) -> NodeProcess:
+        """Start a process for the node, in place of the one that Ray knew."""
+        process = Process(self.loop, node_address(node_id))
+        created = NodeProcess(process, next(self._pids))
+        self.by_pid[created.pid] = created
+        self.current[node_id] = created
+        self.started[node_id] = self.started.get(node_id, 0) + 1
+        self.network.register(process, created.serve)
+        return created
+
+    async def open(self, created: NodeProcess, node_id: str, *, fresh: bool, known: int, take_over: bool) -> Launched:
+        """Open the directory, as the storage actor does: wait for its lock, take it over if told to."""
+        process, host = created.process, self.hosts[node_id]
+        spec = NodeSpec(
+            store_id=self.store_id,
+            node_id=node_id,
+            path=PATH,
+            store=self.store,
+            node=self.config,
+            fresh=fresh,
+            known_incarnation=known,
+        )
+        waited_s, killed = 0.0, False
+        while True:
+            process.check()
+            try:
+                created.node = StorageNode(
+                    spec,
+                    fs=host.files(process),
+                    clock=SimClock(host, process),
+                    executor=SimExecutor(host, process),
+                    random=self.rng,
+                    on_failure=lambda cause: self._exit(process, cause),
+                    lock_note=msgspec.json.encode({"pid": created.pid}),
+                )
+            except DirectoryInUse as error:
+                if waited_s > LOCK_WAIT_S:
+                    raise LaunchFailed("in use", str(error)) from None
+                if take_over and not killed and waited_s > KILL_AFTER_S:
+                    self.trace.note("is ended, for it holds the directory", process.name)
+                    self.by_pid[msgspec.json.decode(error.note, type=dict[str, int])["pid"]].process.kill()
+                    killed = True
+            except DirectoryForeign as error:
+                raise LaunchFailed("foreign", str(error)) from None
+            except OSError as error:
+                raise LaunchFailed("unusable", str(error)) from None
+            except CorruptData as error:
+                raise LaunchFailed("damaged", str(error)) from None
+            else:
+                self.trace.note(f"runs as incarnation {created.node.incarnation}", process.name)
+                return Launched(created.node.incarnation, created.pid)
+            await asyncio.sleep(0.05)
+            waited_s += 0.05
+
+    def _exit(self, process: Process, cause: str) -> None:
+        self.trace.note(f"gives up: {cause}", process.name)
+        self.loop.later(EXIT_AFTER_S, process.kill)
+
+    def kill(self, node_id: str) -> None:
+        """SIGKILL to the process that Ray knows under the node's name."""
+        if node_id in self.current:
+            self.current[node_id].process.kill()
+
+    def kill_all(self, node_id: str) -> None:
+        """End every process of the node, also those that Ray has forgotten."""
+        for created in self.by_pid.values():
+            if created.process.name == node_address(node_id):
+                created.process.kill()
+
+    def living(self, node_id: str) -> StorageNode | None:
+        """Return the node, if its process runs and its directory is open."""
+        created = self.current.get(node_id)
+        return created.node if created is not None and created.process.alive else None
+
+
+class SimLauncher:
+    """``ports.Launcher`` over a ``NodeWorld``, for one supervisor."""
+
+    def __init__(self, world: NodeWorld, supervisor: Process) -> None:
+        self._world = world
+        self._supervisor = supervisor
+
+    async def directories(self) -> list[str]:
+        """See ``ports.Launcher``."""
+        found = []
+        for node_id, host in sorted(self._world.hosts.items()):
+            if not host.up:
+                continue
+            try:
+                identity = read_identity(host.files(self._supervisor), PATH)
+            except CorruptData:
+                identity = None  # somebody's, but it does not say whose
+            if identity is not None and identity.store_id == self._world.store_id:
+                found.append(node_id)
+        return found
+
+    async def launch(
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+    ) -> Launched:
+        """See ``ports.Launcher``."""
+        del host  # each node has a host of its own here
+        world = self._world
+        self._supervisor.check()
+        former = world.current.get(node_id)
+        ours = former is not None and former.process.alive
+        if former is not None and not former.process.frozen:
+            former.process.kill()
+        await asyncio.sleep(world.rng.uniform(*START_S))
+        self._supervisor.check()
+        if not world.hosts[node_id].up:
+            raise LaunchFailed("no host", f"the host of node {node_id} is down")
+        created = world.create(node_id)
+        created.opening = created.process.spawn(
+            world.open(created, node_id, fresh=fresh, known=known_incarnation, take_over=take_over or ours)
+        )
+        created.opening.add_done_callback(_look_at)  # perhaps nobody waits for it any more
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._opened(created)
+        except TimeoutError:
+            created.process.kill()
+            raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s") from None
+        except LaunchFailed:
+            created.process.kill()
+            raise
+
+    async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
+        """See ``ports.Launcher``."""
+        self._supervisor.check()
+        current = self._world.current.get(node_id)
+        if current is None or not current.process.alive:
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._opened(current)
+        except (TimeoutError, LaunchFailed):
+            return None
+
+    async def ended(self, node_id: str) -> str:
+        """See ``ports.Launcher``."""
+        self._supervisor.check()
+        current = self._world.current.get(node_id)
+        if current is None:
+            return "no process of it runs"
+        if current.process.alive:
+            gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+            def tell() -> None:
+                slow = not self._world.hosts[node_id].up
+                notice_s = self._world.rng.uniform(*(POWER_NOTICE_S if slow else (0.02, 0.2)))
+                self._world.loop.later(notice_s, _settle, gone)
+
+            current.process.on_kill.append(tell)
+            await gone
+        return "its process ended"
+
+    @staticmethod
+    async def _opened(created: NodeProcess) -> Launched:
+        assert created.opening is not None
+        try:
+            while created.process.frozen:  # noqa: ASYNC110 - as a caller that knows nothing of it
+                await asyncio.sleep(0.1)
+            return await asyncio.shield(created.opening)
+        except (ProcessEnded, asyncio.CancelledError):
+            if created.opening.done():
+                raise LaunchFailed("crashed", "its process ended while it opened its directory") from None
+            raise
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _look_at(opening: asyncio.Task[Launched]) -> None:
+    if not opening.cancelled():
+        opening.exception()

@@ -1,0 +1,277 @@
+"""One run of a scenario: faults first, then everything heals, and what is left is compared.
+
+**Phase one**: clients run their programs while the nemesis is at work. Whatever they are told must be true.
+**Phase two**: nothing fails any more. In bounded virtual time every node must be up that can be, every operation must
+have come to its end, every key must be readable, and a read of all copies must leave them equal.
+Then the store is stopped; no task may be left behind, and no exception that nobody handled.
+
+Beside the history (``checkers``) these are watched: no two runs of a node change its disk at once (P6), every state of
+the cluster that is handed out is on a majority of disks and the only one of its number (P5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.config import quorum
+from raykv.errors import CorruptData, RaykvError
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.replication.cluster_state import decode_state
+from raykv.sim.checkers import check_buckets, check_history
+from raykv.sim.cluster import SUPERVISOR, Cluster
+from raykv.sim.history import History, Violation
+from raykv.sim.kernel import Process, run_virtual
+from raykv.sim.nemesis import Nemesis
+from raykv.sim.nodes import PATH
+from raykv.sim.scenario import Scenario
+from raykv.sim.trace import Event
+from raykv.sim.workload import Client
+from raykv.storage.blob import read_blob
+from raykv.storage.directory import REGISTER_NAME
+
+if TYPE_CHECKING:
+    from raykv.client.aio import AsyncStore
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.sim.kernel import VirtualLoop
+
+CLIENTS_DONE_S = 240.0
+UP_AGAIN_S = 90.0
+READABLE_S = 30.0
+DRAINED_S = 30.0
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of a run."""
+
+    seed: int
+    violations: list[Violation]
+    trace_hash: str
+    virtual_s: float
+    operations: int
+    events: int
+    counts: dict[str, int]
+    history: History | None = None
+    trace: list[Event] = []
+    scenario: Scenario | None = None
+
+
+def run(scenario: Scenario, *, keep: bool = False) -> Outcome:
+    """Run a scenario to its end. ``keep``: keep history and trace, for those who want to look."""
+    heard = _LogCounter()
+    logger = logging.getLogger("raykv")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(heard)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        runner, loop = run_virtual(lambda loop: _Run(loop, scenario).go())
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(level)
+        logger.propagate = propagate
+    violations = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
+    cluster = runner.cluster
+    return Outcome(
+        seed=scenario.seed,
+        violations=violations,
+        trace_hash=cluster.trace.hexdigest(),
+        virtual_s=loop.now_s,
+        operations=len(runner.history.ops),
+        events=cluster.trace.count,
+        counts=dict(sorted((cluster.counts + heard.counts).items())),
+        history=runner.history if keep else None,
+        trace=list(cluster.trace.events) if keep else [],
+        scenario=scenario if keep else None,
+    )
+
+
+class _LogCounter(logging.Handler):
+    """Counts what the core says, by the text before its arguments are filled in."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count."""
+        self.counts[f"log: {record.msg}"] += 1
+
+
+class _Run:
+    def __init__(self, loop: VirtualLoop, scenario: Scenario) -> None:
+        self.loop = loop
+        self.scenario = scenario
+        self.cluster = Cluster(loop, scenario.cluster, f"run {scenario.seed}")
+        self.history = History()
+        self.nemesis = Nemesis(self.cluster, scenario.faults)
+        self.violations: list[Violation] = []
+        self._states: dict[tuple[int, int], bytes] = {}
+        self.cluster.network.heard = self._hear
+        for name, host in self.cluster.hosts.items():
+            host.skew_ms = scenario.skews_ms.get(name, 0.0)
+            host.drift = scenario.drifts.get(name, 1.0)
+
+    async def go(self) -> _Run:
+        cluster = self.cluster
+        cluster.network.odds = self.scenario.odds
+        cluster.start()
+        clients = [Process(self.loop, program.client) for program in self.scenario.programs]
+        running = [process.spawn(self._client(process, index)) for index, process in enumerate(clients)]
+        nemesis = self.loop.create_task(self.nemesis.run())
+        await asyncio.sleep(self.scenario.duration_s)
+        await nemesis
+        self.nemesis.heal()
+        _, late = await asyncio.wait(running, timeout=CLIENTS_DONE_S)
+        for task in late:
+            self._report("not done", f"{task.get_coro()} is still waiting {CLIENTS_DONE_S:g} s after all healed")
+            task.cancel()
+        for task in running:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                self._report("client failed", repr(task.exception()))
+        await self._converge()
+        await cluster.stop()
+        await self._drain()
+        self.violations += check_history(self.history, self.scenario.cluster.store.copies, self.scenario.skew_ms)
+        self.violations += check_buckets(self.history)
+        for host in cluster.hosts.values():
+            self.violations += [Violation("two writers", "", text) for text in host.two_writers[:1]]
+        return self
+
+    async def _client(self, process: Process, index: int) -> None:
+        program = self.scenario.programs[index]
+        try:
+            store = await self.cluster.connect(process, program.coordinator)
+        except RaykvError as error:
+            self._report("never served", f"{program.client} could not connect: {error}")
+            return
+        await Client(program, store, self.loop, self.history, (self.scenario.r, self.scenario.w)).run()
+
+    def _report(self, rule: str, text: str, key: str = "") -> None:
+        self.violations.append(Violation(rule, key, text, self.loop.now_s))
+
+    # ---- phase two ----
+
+    async def _converge(self) -> None:
+        """Wait until all that can be up is up; then read everything, and compare the copies."""
+        down = await self._wait_for_nodes()
+        # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
+        if lost := [node_id for node_id in down if node_id not in self.scenario.lasting]:
+            self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
+        process = Process(self.loop, "client-last")
+        if not await process.spawn(self._read_all(process)) or self.scenario.lasting or self.violations:
+            return
+        self._compare()
+
+    async def _wait_for_nodes(self) -> list[str]:
+        cluster = self.cluster
+        deadline_s = self.loop.now_s + UP_AGAIN_S
+        while True:
+            down = [node_id for node_id in cluster.node_ids if cluster.nodes.living(node_id) is None]
+            waiting = [node_id for node_id in down if node_id not in self.scenario.lasting]
+            serving = cluster.actors[SUPERVISOR].alive and cluster.supervisor is not None
+            given_up = self.loop.now_s > deadline_s - UP_AGAIN_S / 2  # those that a fault did for may come up, or not
+            if (serving and not waiting and (not down or given_up)) or self.loop.now_s > deadline_s:
+                return down
+            await asyncio.sleep(0.5)
+
+    async def _read_all(self, process: Process) -> bool:
+        """Read every key, by quorum and from all copies. False if they could not be read."""
+        scenario, cluster = self.scenario, self.cluster
+        try:
+            store = await cluster.connect(process)
+        except RaykvError as error:
+            self._report("never served", f"after all healed: {error}")
+            return False
+        keys = sorted({op.key for op in self.history.ops})
+        deadline_s = self.loop.now_s + READABLE_S
+        levels = [scenario.r] if scenario.lasting else [scenario.r, scenario.cluster.store.copies]
+        for level in levels:
+            for key in keys:
+                if not await self._read_until(store, key, level, deadline_s):
+                    return False
+        return True
+
+    async def _read_until(self, store: AsyncStore, key: str, level: int, deadline_s: float) -> bool:
+        while True:
+            began_s = self.loop.now_s
+            try:
+                value = await store.get(key, r=level)
+            except RaykvError as error:
+                if self.loop.now_s > deadline_s:
+                    if self.scenario.within or not self.scenario.lasting:
+                        self._report("unreadable", f"{key} with r={level} after all healed: {error}", key)
+                    return False
+                await asyncio.sleep(0.5)
+            else:
+                self.history.add("last", "get", key, began_s, self.loop.now_s, "ok", value=value, level=level)
+                return True
+
+    def _compare(self) -> None:
+        """Compare what the owners of each key hold."""
+        state = self._state()
+        if state is None:
+            return
+        ring, n = state.ring, self.scenario.cluster.store.copies
+        for key in sorted({op.key for op in self.history.ops}):
+            encoded = encode_key(key)
+            owners = ring.preference_list(ring.partition_of(encoded), n)[:n]
+            held: dict[str, Any] = {}
+            for node_id in owners:
+                node = self.cluster.nodes.living(node_id)
+                answer = None if node is None else node._replica.handle(f.Read(1, [encoded]))[0]  # noqa: SLF001
+                held[node_id] = answer.records[0] if isinstance(answer, f.ReadDone) else None
+            if len(set(held.values())) > 1:
+                shown = {node_id: record and record.hex()[:48] for node_id, record in held.items()}
+                self._report("copies differ", f"after a read of all copies of {key}: {shown}", key)
+
+    def _state(self) -> ClusterState | None:
+        supervisor = self.cluster.supervisor
+        return supervisor.state if supervisor is not None else None
+
+    async def _drain(self) -> None:
+        """Let what is under way come to its end; nothing may be left."""
+        deadline_s = self.loop.now_s + DRAINED_S
+        while (left := self.cluster.unfinished()) and self.loop.now_s < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        for name in left:
+            self._report("left behind", name)
+
+    # ---- what is heard on the way ----
+
+    def _hear(self, what: str, source: str, target: str, frame: bytes) -> None:
+        if what == "asks" and target.startswith("node/"):
+            body = f.node_requests.decode(frame).body
+            if isinstance(body, f.Write):
+                self.history.stamps.hear(self.loop.now_s, body)
+        elif source == SUPERVISOR and not target.startswith("node/"):
+            news: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
+            if isinstance(news, f.Publish):
+                self._hear_state(news.state)
+
+    def _hear_state(self, data: bytes) -> None:
+        state = decode_state(data)
+        known = self._states.get(state.ballot)
+        if known is None:
+            self._states[state.ballot] = data
+            members = [member.node_id for member in state.ring.members]
+            holding = [node_id for node_id in members if self._ballot_on_disk(node_id) >= state.ballot]
+            if len(holding) < quorum(len(members)):
+                self._report("handed out too early", f"state {state.ballot} is on {holding} of {members} only")
+        elif known != data:
+            self._report("two states", f"two states of the cluster bear the number {state.ballot}")
+
+    def _ballot_on_disk(self, node_id: str) -> tuple[int, int]:
+        try:
+            disk: Any = self.cluster.hosts[node_id].disk
+            _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 24)
+            kept = f.node_answers.decode(payload).body
+        except (OSError, CorruptData):
+            return (1 << 30, 0) if node_id in self.scenario.lasting else (0, 0)
+        assert isinstance(kept, f.RegisterAnswer)
+        return kept.generation, kept.version

@@ -1,0 +1,250 @@
+"""From a seed to everything that will be done to a cluster: its make, its clients' programs, its faults.
+
+**Swarm** (Groce et al., "Swarm Testing", ISSTA 2012): each run leaves some kinds of fault out, for with all of them in
+every run the rare ones would drown in the common ones, and what a fault hides from another would stay hidden.
+
+**Within** the promises at most ``N - max(R, W)`` nodes are disturbed at once, and what cannot be undone (a wiped, rotten
+or old directory) stays on nodes of that number; then every acknowledged write must be readable when all is over.
+**Beyond** them anything may come together: then a store may refuse, but what it answers must still be true.
+
+A scenario is plain data. A failing one can be run again with faults and steps left out (``raykv.sim.shrink``).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from raykv.config import KIB, Durability, NodeConfig, StoreConfig
+from raykv.sim.cluster import COORDINATOR, SUPERVISOR, ClusterSpec
+from raykv.sim.network import NetworkOdds
+from raykv.sim.workload import TTL_PREFIX, Program, draw_program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FaultKind = Literal[
+    "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
+    "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
+    "clock jump",
+]  # fmt: skip
+DISTURBING: tuple[FaultKind, ...] = (
+    "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
+)  # fmt: skip
+LASTING: tuple[FaultKind, ...] = ("bit rot", "wipe", "roll back")
+CENTRAL: tuple[FaultKind, ...] = (
+    "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor", "clock jump",
+)  # fmt: skip
+KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
+_DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
+RECOVERY_S = 12.0
+"""What a node is given after a fault to be back, before another node is disturbed (within the promises)."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
+
+    ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for
+    "clock jump", age in seconds for "roll back". ``detail``: for "cut", from whom, and whether both ways.
+    """
+
+    at_s: float
+    kind: FaultKind
+    target: str
+    for_s: float = 0.0
+    amount: float = 0.0
+    detail: str = ""
+
+    def told(self) -> str:
+        """Return a line for a person."""
+        during = f" for {self.for_s:.2f} s" if self.for_s else ""
+        extra = f" ({self.amount:g})" if self.amount else ""
+        return f"{self.at_s:9.3f}  {self.kind} {self.target}{' ' + self.detail if self.detail else ''}{extra}{during}"
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, completely: with the same scenario the same happens."""
+
+    seed: int
+    cluster: ClusterSpec
+    r: int
+    w: int
+    odds: NetworkOdds
+    skews_ms: dict[str, float]
+    drifts: dict[str, float]
+    faults: tuple[Fault, ...]
+    programs: tuple[Program, ...]
+    within: bool
+    duration_s: float
+    """How long clients and faults go on; then everything heals."""
+
+    @property
+    def skew_ms(self) -> float:
+        """The most by which a host's clock can be off in this run."""
+        off = max(map(abs, self.skews_ms.values()), default=0.0)
+        drift = max((abs(drift - 1.0) for drift in self.drifts.values()), default=0.0) * 300_000
+        return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind == "clock jump")
+
+    @property
+    def lasting(self) -> set[str]:
+        """The nodes that a fault did something to that nothing undoes."""
+        return {fault.target for fault in self.faults if fault.kind in LASTING}
+
+
+def draw(seed: int, *, weak: bool = False) -> Scenario:
+    """Return the scenario of a seed. ``weak``: W=1 and R=1 with delays, for checkers that must report."""
+    rng = random.Random(f"scenario {seed}")
+    copies, nodes = rng.choice(((3, 3), (3, 3), (3, 3), (3, 4), (3, 5), (5, 5), (2, 3)))
+    majority = copies // 2 + 1
+    r, w = rng.choice(((majority, majority),) * 6 + ((1, copies), (copies, majority)))
+    if weak:
+        copies, nodes, r, w = 3, 3, 1, 1
+    within = rng.random() < 0.7
+    durability: Durability = rng.choice(_DURABILITIES)
+    cluster = ClusterSpec(
+        store=StoreConfig(name="sim", copies=copies, partitions=rng.choice((8, 8, 16)), durability=durability),
+        nodes=nodes,
+        coordinators=rng.choice((1, 2, 2)),
+        config=_node_config(rng),
+    )
+    duration_s = rng.uniform(8.0, 25.0)
+    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
+    node_ids = [f"n{number + 1}" for number in range(nodes)]
+    skewed = rng.random() < 0.5
+    hosts = [*node_ids, *coordinators, SUPERVISOR]
+    faults = _draw_faults(rng, cluster, node_ids, coordinators, duration_s, copies - max(r, w) if within else None)
+    return Scenario(
+        seed=seed,
+        cluster=cluster,
+        r=r,
+        w=w,
+        odds=_draw_odds(rng, weak=weak),
+        skews_ms={host: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for host in hosts},
+        drifts={host: 1 + rng.uniform(-0.005, 0.005) if skewed else 1.0 for host in hosts},
+        faults=faults,
+        programs=_draw_programs(rng, coordinators, duration_s),
+        within=within,
+        duration_s=duration_s,
+    )
+
+
+def _node_config(rng: random.Random) -> NodeConfig:
+    memtable = rng.choice((4, 8, 64)) * KIB
+    return NodeConfig(
+        memtable_bytes=memtable,
+        block_bytes=rng.choice((256, 1024, 4096)),
+        block_cache_bytes=rng.choice((0, 16 * KIB)),
+        table_bytes=rng.choice((16, 64)) * KIB,
+        runs_per_level=rng.choice((2, 3, 4)),
+        max_unflushed_bytes=memtable * rng.choice((2, 8)),
+        sync_interval_s=rng.choice((0.05, 0.2)),
+    )
+
+
+def _draw_odds(rng: random.Random, *, weak: bool) -> NetworkOdds:
+    rough = weak or rng.random() < 0.6
+    return NetworkOdds(
+        delay_s=rng.choice(((0.0002, 0.002), (0.001, 0.02))),
+        late=rng.choice((0.0, 0.01, 0.1)) if rough else 0.0,
+        late_s=rng.choice((0.3, 3.0)),
+        lost=rng.choice((0.0, 0.005, 0.05)) if rough and not weak else 0.0,
+        repeated=rng.choice((0.0, 0.02, 0.2)) if rough else 0.0,
+    )
+
+
+def _draw_programs(rng: random.Random, coordinators: Sequence[str], duration_s: float) -> tuple[Program, ...]:
+    clients = rng.randint(2, 4)
+    keys = rng.sample(KEYS, rng.randint(2, len(KEYS)))
+    steps = rng.randint(100, 220) // clients
+    return tuple(
+        draw_program(rng, f"client{number + 1}", rng.choice(coordinators), keys, steps, duration_s / steps)
+        for number in range(clients)
+    )
+
+
+def _draw_faults(
+    rng: random.Random,
+    cluster: ClusterSpec,
+    nodes: Sequence[str],
+    coordinators: Sequence[str],
+    duration_s: float,
+    budget: int | None,
+) -> tuple[Fault, ...]:
+    """Draw the faults; ``budget``: how many nodes may be disturbed at once, None: any."""
+    interval = cluster.store.durability == "interval"
+    kinds = [kind for kind in DISTURBING if rng.random() < 0.4 and not (interval and kind == "power")]
+    central = [kind for kind in CENTRAL if rng.random() < 0.3]
+    lasting = [kind for kind in LASTING if rng.random() < 0.2]
+    faults: list[Fault] = []
+    victims = rng.sample(list(nodes), budget if budget is not None else len(nodes))
+    at_s = rng.uniform(0.0, 5.0)
+    while kinds and at_s < duration_s and victims:
+        target = rng.choice(victims if lasting or budget is None else list(nodes))
+        fault = _disturb(rng, rng.choice(kinds), at_s, target, [*nodes, *coordinators, SUPERVISOR])
+        faults.append(fault)
+        if budget is None:
+            at_s += rng.expovariate(1 / 1.5)
+        elif target == faults[-1].target and rng.random() < 0.3:
+            at_s += rng.uniform(0.1, 3.0)  # the same node once more, perhaps while it is coming back
+            faults.append(_disturb(rng, rng.choice(kinds), at_s, target, [*nodes, *coordinators, SUPERVISOR]))
+            at_s = max(_over(faults[-1]), _over(fault)) + rng.uniform(0.0, 2.0)
+        else:
+            at_s = _over(fault) + rng.uniform(0.0, 2.0)
+    faults += _draw_lasting(rng, lasting, victims, duration_s, len(nodes), budget)
+    for kind in central:
+        for _ in range(rng.randint(1, 2)):
+            target = SUPERVISOR if "supervisor" in kind else rng.choice(coordinators)
+            if kind == "clock jump":
+                target = rng.choice([*nodes, *coordinators])
+            for_s = round(rng.uniform(0.2, 6.0), 3) if "freeze" in kind else 0.0
+            amount = round(rng.uniform(-2000, 2000)) if kind == "clock jump" else 0.0
+            faults.append(Fault(round(rng.uniform(0.0, duration_s), 3), kind, target, for_s, amount))
+    return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def _draw_lasting(
+    rng: random.Random,
+    kinds: Sequence[FaultKind],
+    victims: Sequence[str],
+    duration_s: float,
+    nodes: int,
+    budget: int | None,
+) -> list[Fault]:
+    faults = []
+    for kind in kinds if victims else ():
+        at_s = round(rng.uniform(2.0, duration_s), 3)
+        # Old copies of a majority's directories, all at once, are a store restored from a backup: nobody can tell.
+        most = 1 if kind == "roll back" or budget is not None else rng.randint(1, nodes)
+        for target in rng.sample(list(victims), min(most, len(victims))):
+            age_s = round(rng.uniform(0.5, at_s), 3) if kind == "roll back" else 0.0
+            faults.append(Fault(at_s, kind, target, 0.0, age_s))
+    return faults
+
+
+def _over(fault: Fault) -> float:
+    return fault.at_s + fault.for_s + RECOVERY_S
+
+
+def _disturb(rng: random.Random, kind: FaultKind, at_s: float, target: str, others: Sequence[str]) -> Fault:
+    for_s, amount, detail = 0.0, 0.0, ""
+    match kind:
+        case "crash at":
+            amount = rng.randrange(0, rng.choice((3, 30, 200)))
+        case "power":
+            for_s = rng.uniform(0.1, 8.0)
+        case "freeze":
+            for_s = rng.choice((rng.uniform(0.1, 1.0), rng.uniform(1.0, 10.0)))
+        case "cut":
+            for_s = rng.uniform(0.2, 8.0)
+            detail = rng.choice(("from ", "to ", "both ")) + rng.choice(("all", *(o for o in others if o != target)))
+        case "slow node":
+            for_s, amount = rng.uniform(0.5, 8.0), rng.choice((0.02, 0.2, 1.0))
+        case "slow disk":
+            for_s, amount = rng.uniform(0.5, 8.0), rng.choice((0.01, 0.1, 1.0))
+        case "disk full":
+            for_s, amount = rng.uniform(0.5, 6.0), rng.randrange(0, 20_000)
+        case "sync fails" | "write fails":
+            amount = rng.randrange(0, 20)
+    return Fault(round(at_s, 3), kind, target, round(for_s, 3), amount, detail)

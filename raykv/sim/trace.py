@@ -1,0 +1,50 @@
+"""What happened, in order: a hash over all of it, and the last of it in words.
+
+The hash says whether two runs of a seed were the same run. Each event is (virtual time, what, who, whom, number, bytes);
+of bytes only a digest goes in. ``events`` keeps the latest ones, or all, for the ladder that a failing seed prints.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from xxhash import xxh3_64_intdigest, xxh3_128
+
+if TYPE_CHECKING:
+    from raykv.sim.kernel import VirtualLoop
+
+KEPT_EVENTS = 20_000
+
+
+class Event(NamedTuple):
+    """One thing that happened. ``number`` joins a request with its answer; ``frame`` is what it carried."""
+
+    at_s: float
+    what: str
+    source: str
+    target: str
+    number: int
+    frame: bytes
+
+
+class Trace:
+    """The events of one run."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._hash = xxh3_128()
+        self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.count = 0
+
+    def note(self, what: str, source: str = "", target: str = "", number: int = 0, frame: bytes = b"") -> None:
+        """Write down an event."""
+        at_s = self._loop.now_s
+        self.count += 1
+        line = f"{at_s:.9f}|{what}|{source}|{target}|{number}|{xxh3_64_intdigest(frame)}\n"
+        self._hash.update(line.encode())
+        self.events.append(Event(at_s, what, source, target, number, frame))
+
+    def hexdigest(self) -> str:
+        """Return the hash of all events so far."""
+        return self._hash.hexdigest()
