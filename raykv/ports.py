@@ -92,6 +92,16 @@ class Launched(NamedTuple):
     pid: int
 
 
+class Known(NamedTuple):
+    """What was last seen of a node. A directory that falls short of it was copied back, and is not believed (P6)."""
+
+    incarnation: int = 0
+    life: int = 0
+    """Of its directory."""
+    log_position: int = 0
+    """How far its log was durable, in that life."""
+
+
 class LaunchFailed(Exception):
     """A storage process could not be started. ``kind`` says whose turn it is.
 
@@ -111,16 +121,26 @@ class Launcher(Protocol):
         """Ids of the nodes of this store that have a data directory here (one that says whose it is), sorted."""
         ...
 
+    async def founded(self) -> bool:
+        """Whether this store was founded once: then missing directories are a loss, not a first start."""
+        ...
+
+    async def note_founded(self) -> None:
+        """Remember, durably and outside of the nodes' directories, that the store was founded.
+
+        Raises ``StoreUnavailable``.
+        """
+        ...
+
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
     ) -> Launched:
         """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
 
         ``host``: where its directory is; empty: where the supervisor runs.
         ``fresh``: the store is being created, so an empty directory lacks nothing. ``take_over``: end the process that
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
-        ``known_incarnation``: the last that was seen; a directory that does not go beyond it was copied back, and is
-        not believed.
+        ``known``: what was last seen of the node.
         """
         ...
 

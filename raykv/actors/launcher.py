@@ -11,10 +11,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykv.actors.marker import note_founded, read_marker
 from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directories, node_directory
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.actors.transport import until_ended
-from raykv.ports import Launched, LaunchFailed
+from raykv.errors import StoreUnavailable
+from raykv.ports import Known, Launched, LaunchFailed
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
 
@@ -52,15 +54,26 @@ class RayLauncher:
         """See ``ports.Launcher``."""
         return node_directories(self._fs, self._path)
 
+    async def founded(self) -> bool:
+        """See ``ports.Launcher``."""
+        return read_marker(self._fs, self._path).founded
+
+    async def note_founded(self) -> None:
+        """See ``ports.Launcher``."""
+        try:
+            note_founded(self._fs, self._path)
+        except OSError as error:
+            raise StoreUnavailable(f"path {self._path} cannot be written: {error.strerror or error}") from None
+
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
     ) -> Launched:
         """See ``ports.Launcher``."""
         try:
             async with asyncio.timeout(timeout_s):
                 # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
                 ours = await self._discard(node_id)
-                handle = await self._create(node_id, host, fresh=fresh, known_incarnation=known_incarnation)
+                handle = await self._create(node_id, host, fresh=fresh, known=known)
                 take_over = take_over or ours
                 answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
         except TimeoutError:
@@ -94,7 +107,7 @@ class RayLauncher:
                 return "its process ended"
             await asyncio.sleep(ASK_AGAIN_S)  # Ray lost the connection, which proves nothing: the pings decide
 
-    async def _create(self, node_id: str, host: str, *, fresh: bool, known_incarnation: int) -> Any:
+    async def _create(self, node_id: str, host: str, *, fresh: bool, known: Known) -> Any:
         spec = NodeSpec(
             store_id=self._store_id,
             node_id=node_id,
@@ -102,7 +115,7 @@ class RayLauncher:
             store=self._store,
             node=self._node,
             fresh=fresh,
-            known_incarnation=known_incarnation,
+            known=known,
         )
         options = STORAGE_ACTOR_OPTIONS | {"name": actor_name(self._store.name, node_address(node_id))}
         ray_node = await self._in_thread(_ray_node_of, host)

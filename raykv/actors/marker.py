@@ -31,6 +31,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     store_id: str
     store: StoreConfig
+    founded: bool = False
+    """Whether the nodes have held a state once. From then on missing directories are a loss, not a first start."""
 
 
 def claim_path(fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, Any]) -> tuple[str, StoreConfig]:
@@ -42,7 +44,8 @@ def claim_path(fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, 
     try:
         fs.make_directories(path)
         marker = read_marker(fs, path) if fs.exists(f"{path}/{MARKER}") else None
-        if marker is None or (marker.store.name == wanted.name and not node_directories(fs, path)):
+        unbound = marker is not None and not marker.founded and not node_directories(fs, path)
+        if marker is None or (marker.store.name == wanted.name and unbound):
             # New, or a first start that did not get as far as its first node: nothing binds it yet.
             store_id = marker.store_id if marker is not None else random.SystemRandom().randbytes(8).hex()
             marker = Marker(store_id=store_id, store=wanted)
@@ -76,6 +79,13 @@ def read_marker(fs: FileSystem, path: str) -> Marker:
         return msgspec.json.decode(fs.read_file(f"{path}/{MARKER}", MAX_BYTES), type=Marker)
     except (msgspec.MsgspecError, UnicodeDecodeError, RaykvError) as error:
         raise CorruptData(f"{path}/{MARKER} is damaged: {error}") from None
+
+
+def note_founded(fs: FileSystem, path: str) -> None:
+    """Write down that the store at ``path`` was founded, durably. Idempotent. Raises ``OSError``, ``CorruptData``."""
+    marker = read_marker(fs, path)
+    if not marker.founded:
+        _write(fs, path, msgspec.structs.replace(marker, founded=True))
 
 
 def _write(fs: FileSystem, path: str, marker: Marker) -> None:

@@ -248,11 +248,23 @@ class Stop(_Message, frozen=True):
 NodeRequestBody: TypeAlias = Read | Write | Scan | Ping | ReadRegister | PromiseRegister | AcceptRegister | Stop
 
 
+class LogEnd(_Message, frozen=True):
+    """How far a node's log was durable when it said so, in which life of its directory."""
+
+    life: int
+    position: int
+
+
 class NodeRequest(_Message, frozen=True):
-    """A request with the incarnation of the node that it is meant for; 0 means whichever runs (P6)."""
+    """A request with the incarnation of the node that it is meant for; 0 means whichever runs (P6).
+
+    ``log_end``: the furthest that the sender has heard of from this node, in any run: a node that falls short of it has
+    lost what it acknowledged.
+    """
 
     incarnation: int
     body: NodeRequestBody
+    log_end: LogEnd | None = None
 
 
 class ReadDone(_Message, frozen=True):
@@ -318,10 +330,11 @@ NodeAnswerBody: TypeAlias = ReadDone | WriteDone | ScanDone | Incomplete | Pong 
 
 
 class NodeAnswer(_Message, frozen=True):
-    """An answer with the incarnation that gave it."""
+    """An answer with the incarnation that gave it, and how far its log was durable by then."""
 
     incarnation: int
     body: NodeAnswerBody
+    log_end: LogEnd | None = None
 
 
 class FrameType(Generic[T]):

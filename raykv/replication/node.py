@@ -20,6 +20,7 @@ import msgspec
 
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData
+from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.replication.replica import Replica
 from raykv.storage import Engine, EngineFailed, NodeDirectory
@@ -48,8 +49,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeConfig = NodeConfig()
     fresh: bool = False
     """The store is being created: an empty directory lacks nothing."""
-    known_incarnation: int = 0
-    """The last incarnation of this node that was seen; 0: none was."""
+    known: Known = Known()
+    """What was last seen of this node."""
 
 
 class StorageNode:
@@ -83,11 +84,11 @@ class StorageNode:
             complete_if_new=spec.fresh,
             note=lock_note,
         )
-        if self.incarnation <= spec.known_incarnation:
+        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
+        if self.incarnation <= spec.known.incarnation or self._falls_short_of(spec.known.life, spec.known.log_position):
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
-            self._directory.distrust(spec.known_incarnation)
-        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
+            self._directory.distrust(spec.known.incarnation)
         self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
@@ -121,6 +122,7 @@ class StorageNode:
             await self.stop()
             return self._answer(f.Pong())
         try:
+            self._compare(request.log_end)
             body, position = self._replica.handle(request.body)
             if isinstance(request.body, f.Ping) and request.body.with_stats:
                 body = f.Pong(self._stats())
@@ -146,9 +148,33 @@ class StorageNode:
 
     def _answer(self, body: f.NodeAnswerBody) -> bytes:
         try:
-            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body))
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body, self._log_end()))
         except CorruptData as error:  # larger than a frame may be
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
+
+    def _log_end(self) -> f.LogEnd:
+        return f.LogEnd(self._life, self._engine.durable_end)
+
+    @property
+    def _life(self) -> int:
+        return int(self._directory.identity.life[:16], 16)
+
+    def _falls_short_of(self, life: int, position: int) -> bool:
+        """Whether this directory, in this life, has held more than it holds now."""
+        return life == self._life and position > self._engine.durable_end
+
+    def _compare(self, log_end: f.LogEnd | None) -> None:
+        """Compare with what a peer has heard from this node; a log that falls short was copied back, or lost its end.
+
+        The host may have lost its power, with durability "interval"; or the directory is a copy from an earlier time.
+        """
+        if log_end is not None and self._falls_short_of(log_end.life, log_end.position):
+            logger.error(
+                "store %s: node %s is incomplete: it has lost the end of its log",
+                self.spec.store.name,
+                self.spec.node_id,
+            )
+            self._replica.distrust()
 
     def _refusal(self, request: f.NodeRequest) -> f.NodeRefused | None:
         if self._stopped is not None:

@@ -49,6 +49,7 @@ class PeerRefused(PeerFailure):
 @dataclass(slots=True)
 class _Peer:
     incarnation: int = 0
+    log_end: f.LogEnd | None = None
     suspected_until_s: float = 0.0
     down: str | None = None
     calls: int = 0
@@ -127,7 +128,7 @@ class Peers:
             remaining_s = deadline_s - self._clock.monotonic_s()
             if remaining_s <= 0:
                 break
-            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body))
+            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end))
             frame = await self._transport.call(node_address(node_id), request, remaining_s)
             try:
                 answer = f.node_answers.decode(frame)
@@ -137,6 +138,7 @@ class Peers:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
             if answer.incarnation > peer.incarnation:
                 peer.incarnation, peer.down = answer.incarnation, None  # it runs again: no need to wait for the news
+            peer.log_end = _further(peer.log_end, answer.log_end)
             if not isinstance(answer.body, f.NodeRefused):
                 return answer.body
             if answer.body.reason == "failed":  # after it had begun: it may have been carried out
@@ -168,3 +170,10 @@ class Peers:
         usual_s = peer.usual_s.get(size, taken_s * 2)
         step_s = 0.1 * usual_s
         peer.usual_s[size] = usual_s + (step_s * _QUANTILE if taken_s > usual_s else -step_s * (1 - _QUANTILE))
+
+
+def _further(known: f.LogEnd | None, told: f.LogEnd | None) -> f.LogEnd | None:
+    """Return the further end of a node's log; in another life of its directory, the one just told."""
+    if known is None or told is None or known.life != told.life:
+        return told or known
+    return told if told.position > known.position else known

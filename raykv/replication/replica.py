@@ -83,6 +83,11 @@ class Replica:
         """Whether this node may answer reads."""
         return self._directory.identity.complete
 
+    def distrust(self) -> None:
+        """Be incomplete from now on: this directory lacks something that the node acknowledged (P1)."""
+        self._directory.distrust()
+        self._register.forget()
+
     def _storage_key(self, bucket_id: int, key: bytes) -> bytes:
         if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
             raise CorruptData(f"a peer sent a key of {len(key)} bytes")
@@ -169,6 +174,10 @@ class _Register:
         data = directory.load_register()
         kept = f.node_answers.decode(data).body if data is not None else None
         self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
+
+    def forget(self) -> None:
+        """Begin anew: what was promised and held belongs to a life that is over."""
+        self._kept = f.RegisterAnswer(True, 0, 0, 0, None)
 
     def read(self) -> f.RegisterAnswer:
         return self._answer(granted=True, voter=self._votes())

@@ -40,7 +40,6 @@ STORE_ID = "simulated"
 RESTART_S = (0.3, 2.0)
 COORDINATOR = "coordinator"
 SUPERVISOR = "supervisor"
-CONNECT_ATTEMPTS = 60
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +137,8 @@ class Cluster:
         process = self.actors[name] = Process(self.loop, name)
 
         def restart() -> None:
+            if name == SUPERVISOR:
+                self.supervisor = None
             if not self._stopping:
                 delay_s = self._restarts.uniform(*RESTART_S)
                 self.loop.later(
@@ -149,7 +150,7 @@ class Cluster:
 
     # ---- clients ----
 
-    async def connect(self, process: Process, coordinator: str = COORDINATOR) -> AsyncStore:
+    async def connect(self, process: Process, coordinator: str = COORDINATOR, attempts: int = 60) -> AsyncStore:
         """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does."""
         session = Session(self.spec.store.name, SimLink(self, process, coordinator))
         for attempt in itertools.count(1):
@@ -157,7 +158,7 @@ class Cluster:
                 steps = session.open_bucket(DEFAULT_BUCKET, {}, DEFAULT_TIMEOUT_S)
                 return AsyncStore(session, await run_async(steps, session.link))
             except RaykvError:
-                if attempt == CONNECT_ATTEMPTS:
+                if attempt == attempts:
                     raise
                 await asyncio.sleep(0.5)
         raise AssertionError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from raykv.errors import CorruptData
-from raykv.ports import Launched, LaunchFailed, PeerUnreachable
+from raykv.ports import Known, Launched, LaunchFailed, PeerUnreachable
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.replication.peers import node_address
 from raykv.sim.host import SimClock, SimExecutor
@@ -81,7 +81,7 @@ class NodeWorld:
         self.current: dict[str, NodeProcess] = {}
         """Node -> the process that Ray knows under its name."""
         self.by_pid: dict[int, NodeProcess] = {}
-        self.started: dict[str, int] = {}
+        self.founded = False
         self._pids = itertools.count(4001)
 
     def create(self, node_id: str) -> NodeProcess:
@@ -90,11 +90,10 @@ class NodeWorld:
         created = NodeProcess(process, next(self._pids))
         self.by_pid[created.pid] = created
         self.current[node_id] = created
-        self.started[node_id] = self.started.get(node_id, 0) + 1
         self.network.register(process, created.serve)
         return created
 
-    async def open(self, created: NodeProcess, node_id: str, *, fresh: bool, known: int, take_over: bool) -> Launched:
+    async def open(self, created: NodeProcess, node_id: str, *, fresh: bool, known: Known, take_over: bool) -> Launched:
         """Open the directory, as the storage actor does: wait for its lock, take it over if told to."""
         process, host = created.process, self.hosts[node_id]
         spec = NodeSpec(
@@ -104,7 +103,7 @@ class NodeWorld:
             store=self.store,
             node=self.config,
             fresh=fresh,
-            known_incarnation=known,
+            known=known,
         )
         waited_s, killed = 0.0, False
         while True:
@@ -180,8 +179,17 @@ class SimLauncher:
                 found.append(node_id)
         return found
 
+    async def founded(self) -> bool:
+        """See ``ports.Launcher``."""
+        return self._world.founded
+
+    async def note_founded(self) -> None:
+        """See ``ports.Launcher``."""
+        self._supervisor.check()
+        self._world.founded = True
+
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
     ) -> Launched:
         """See ``ports.Launcher``."""
         del host  # each node has a host of its own here
@@ -197,7 +205,7 @@ class SimLauncher:
             raise LaunchFailed("no host", f"the host of node {node_id} is down")
         created = world.create(node_id)
         created.opening = created.process.spawn(
-            world.open(created, node_id, fresh=fresh, known=known_incarnation, take_over=take_over or ours)
+            world.open(created, node_id, fresh=fresh, known=known, take_over=take_over or ours)
         )
         created.opening.add_done_callback(_look_at)  # perhaps nobody waits for it any more
         try:

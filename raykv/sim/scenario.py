@@ -88,6 +88,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind == "clock jump")
 
     @property
+    def promised(self) -> bool:
+        """Whether all must be readable in the end."""
+        return self.within or not self.lasting
+
+    @property
     def lasting(self) -> set[str]:
         """The nodes that a fault did something to that nothing undoes."""
         return {fault.target for fault in self.faults if fault.kind in LASTING}
@@ -177,6 +182,10 @@ def _draw_faults(
     kinds = [kind for kind in DISTURBING if rng.random() < 0.4 and not (interval and kind == "power")]
     central = [kind for kind in CENTRAL if rng.random() < 0.3]
     lasting = [kind for kind in LASTING if rng.random() < 0.2]
+    if "roll back" in lasting:
+        # That a directory is an old copy only those know who have heard from the node since. Until nodes hear from each
+        # other, these are the supervisor and the coordinators, and they know it only for as long as they live.
+        central = [kind for kind in central if not kind.startswith("kill")]
     faults: list[Fault] = []
     victims = rng.sample(list(nodes), budget if budget is not None else len(nodes))
     at_s = rng.uniform(0.0, 5.0)

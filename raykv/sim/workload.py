@@ -95,10 +95,12 @@ class Client:
         self._r, self._w = levels
         self._values = 0
 
-    async def run(self) -> None:
-        """Do all steps."""
+    async def run(self, until_s: float) -> None:
+        """Do all steps for which there is time."""
         for step in self._program.steps:
             await asyncio.sleep(step.pause_s)
+            if self._loop.now_s > until_s:
+                return
             await getattr(self, f"_{step.kind}")(step)
 
     def _value(self, key: str, padding: int) -> str:

@@ -61,6 +61,7 @@ class Identity(msgspec.Struct, frozen=True):
     store_id: str
     node_id: str
     life: str
+    """32 hexadecimal digits."""
     incarnation: int
     clean: bool
     complete: bool
@@ -85,9 +86,16 @@ class NodeDirectory:
     """A directory held under its lock. Use ``NodeDirectory.open``."""
 
     def __init__(
-        self, fs: FileSystem, path: str, lock: FileLock, identity: Identity, previous: Identity | None
+        self,
+        fs: FileSystem,
+        path: str,
+        lock: FileLock,
+        identity: Identity,
+        previous: Identity | None,
+        random: random_module.Random,
     ) -> None:
         self._fs = fs
+        self._random = random
         self._lock: FileLock | None = lock
         self.path = path
         self.identity = identity
@@ -122,7 +130,7 @@ class NodeDirectory:
         try:
             previous = read_identity(fs, path)
             identity = _next_identity(fs, path, previous, store_id, node_id, life, random, complete_if_new)
-            directory = cls(fs, path, lock, identity, previous)
+            directory = cls(fs, path, lock, identity, previous, random)
             directory._save(identity)
         except BaseException:
             lock.release()
@@ -138,10 +146,21 @@ class NodeDirectory:
         if complete != self.identity.complete:
             self._save(msgspec.structs.replace(self.identity, complete=complete))
 
-    def distrust(self, known_incarnation: int) -> None:
-        """Note, durably, that this directory is an old copy: incomplete, and in an incarnation beyond the known one."""
+    def distrust(self, known_incarnation: int = 0) -> None:
+        """Note, durably, that this directory is an old copy: incomplete, in a new life, without a register.
+
+        Its promises are those of the past: it must not vote before it was told what was decided (P5). ``identity`` is
+        then in an incarnation beyond ``known_incarnation``.
+        """
         identity = self.identity
-        self._save(msgspec.structs.replace(identity, complete=False, incarnation=known_incarnation + 1))
+        incarnation = max(identity.incarnation, known_incarnation + 1)
+        self._save(
+            msgspec.structs.replace(identity, complete=False, life=_new_life(self._random), incarnation=incarnation)
+        )
+        register = f"{self.path}/{REGISTER_NAME}"
+        if self._fs.exists(register):
+            self._fs.unlink(register)
+            self._fs.sync_directory(self.path)
 
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` kept last, or None. ``CorruptData`` if it cannot be read."""
@@ -172,6 +191,10 @@ class NodeDirectory:
         assert self._lock is not None, "the directory is closed"
 
 
+def _new_life(random: random_module.Random) -> str:
+    return f"{random.getrandbits(128):032x}"
+
+
 def _next_identity(
     fs: FileSystem,
     path: str,
@@ -191,7 +214,7 @@ def _next_identity(
         return Identity(
             store_id=store_id,
             node_id=node_id,
-            life=f"{random.getrandbits(128):032x}",
+            life=_new_life(random),
             incarnation=1,
             clean=False,
             complete=complete_if_new,

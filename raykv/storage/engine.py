@@ -258,6 +258,14 @@ class Engine:
         """Up to here the finished sync jobs have brought the log (to the disk, or to the kernel with ``sync=False``)."""
         return self._log.durable_position
 
+    @property
+    def durable_end(self) -> int:
+        """Where the durable part of the log ends, as a number that grows over all runs of this store.
+
+        A store that was copied back from an earlier time falls short of what its node has told its peers.
+        """
+        return self._log.durable_end
+
     def next_sync(self, *, sync: bool = True) -> SyncJob | None:
         """Return a job for everything appended so far; None if nothing waits.
 

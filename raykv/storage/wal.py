@@ -50,6 +50,7 @@ CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
 MAX_CHUNK_BYTES = 32 << 20
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
+_LENGTH_BITS = 40
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -63,6 +64,11 @@ def segment_header(number: int, previous: int, previous_length: int) -> bytes:
     """Return a segment's header. ``previous`` is 0 if none before it matters any more."""
     head = HEADER.pack(MAGIC, VERSION, number, previous, previous_length)
     return head + CHECKSUM.pack(crc32c(head))
+
+
+def _end(segment: int, length: int) -> int:
+    """Return the end of the log as one number. A segment of which nothing is left has been flushed: all of it counts."""
+    return (segment << _LENGTH_BITS) + (length or (1 << _LENGTH_BITS) - 1)
 
 
 def chunk(payload: bytes, segment: int, offset: int, synced_up_to: int) -> bytes:
@@ -111,6 +117,11 @@ class _Writer:
         self.length = previous_length
         self.synced_up_to = previous_length
         self.bytes_written = 0
+
+    @property
+    def end_position(self) -> int:
+        """Where the log ends."""
+        return _end(self.segment, self.length)
 
     def begin(self, number: int) -> None:
         """Create the next segment durably; the one before is sealed by it."""
@@ -176,20 +187,21 @@ class SyncJob:
     Several may have been taken; they are run and finished in the order taken, one at a time.
     """
 
-    __slots__ = ("_log", "batches", "done", "position", "sealed_through", "synced")
+    __slots__ = ("_log", "batches", "done", "end", "position", "sealed_through", "synced")
 
     def __init__(self, log: Log, batches: list[_Batch], position: int) -> None:
         self._log = log
         self.batches = batches
         self.position = position
         self.sealed_through = max((batch.segment for batch in batches if batch.seal), default=0)
+        self.end = 0
         self.synced = False
         self.done = False
 
     def run(self, sync: bool = True) -> None:
         """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine."""
         assert not self.done, "a job runs once"
-        self._log.carry_out(self.batches, sync)
+        self.end = self._log.carry_out(self.batches, sync)
         self.synced = sync
         self.done = True
 
@@ -211,6 +223,8 @@ class Log:
         self.segment_bytes = 0
         """About the size of the present segment, waiting updates included."""
         self.failure: EngineFailed | None = None
+        self.durable_end = _end(previous, previous_length)
+        """Where the durable part of the log ends, over all runs of the store: grows, whatever crashes come between."""
 
     @property
     def segment(self) -> int:
@@ -225,6 +239,7 @@ class Log:
     def begin_segment(self) -> None:
         """Create the present segment now, synced: a witness for the end of the one before. Recovery only."""
         self._writer.begin(self._batch.segment)
+        self.durable_end = self._writer.end_position
 
     def append(self, key: bytes, record: bytes) -> int:
         """Add an update; return its position. O(1), no I/O."""
@@ -260,8 +275,8 @@ class Log:
         self._taken.append(job)
         return job
 
-    def carry_out(self, batches: list[_Batch], sync: bool) -> None:
-        """Write and sync; any failure is final."""
+    def carry_out(self, batches: list[_Batch], sync: bool) -> int:
+        """Write and sync, and return where the log ends then; any failure is final."""
         if self.failure is not None:
             raise EngineFailed(self.failure.message)
         try:
@@ -269,6 +284,7 @@ class Log:
                 self._writer.write(batch)
             if sync:
                 self._writer.sync()
+            return self._writer.end_position
         except BaseException as error:
             self.failure = EngineFailed(f"the log could not be written or synced: {error!r}")
             self._writer.close()
@@ -283,6 +299,7 @@ class Log:
         assert first is job, "jobs are finished in the order in which they were taken"
         assert job.position >= self.durable_position
         self.durable_position = job.position
+        self.durable_end = max(self.durable_end, job.end)
         if job.synced:
             self._synced_position = job.position
         self.sealed_through = max(self.sealed_through, job.sealed_through)

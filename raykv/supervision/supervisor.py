@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
-from raykv.ports import LaunchFailed, PeerFailure
+from raykv.ports import Known, LaunchFailed, PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import (
     DEFAULT_BUCKET,
@@ -59,6 +59,7 @@ class _Node:
     incarnation: int = 0
     pid: int = 0
     since_s: float = 0.0
+    known: Known = field(default_factory=Known)
     restarts: int = 0
     last_outage_s: float | None = None
 
@@ -93,7 +94,7 @@ class Supervisor:
         self._hosts_of: dict[str, str] = {}
         self._sequence = 0
         self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
 
     @property
     def _name(self) -> str:
@@ -118,12 +119,18 @@ class Supervisor:
         answers = await self._read_all(found)
         if latest(answers) is not None:
             await self._recover(answers, found)
+        elif await self._launcher.founded():
+            raise unusable or StoreUnavailable(
+                f"store {self._name!r} was founded, and its state is in none of the directories that are left "
+                f"({', '.join(found) or 'none is'}): bring the others back, or destroy the store"
+            )
         elif len(answers) == len(found):
             # Every directory says that nothing was ever handed out: a first start that did not come to its end, or none.
             await self._found(found)
         else:
             silent = ", ".join(node_id for node_id in found if node_id not in answers)
             raise unusable or StoreUnavailable(f"the store's nodes did not come up: {silent}", missing=silent)
+        await self._launcher.note_founded()
         for member in self.state.ring.members:
             self._spawn(self._tend(member.node_id))
         await self._publish()
@@ -136,7 +143,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop watching and close every node cleanly. Nodes that do not answer are left to the caller."""
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
 
@@ -258,12 +265,23 @@ class Supervisor:
                 return f"it does not answer: {misses} pings of the supervisor and one of a coordinator went unanswered"
 
     async def _ping(self, node_id: str) -> int | None:
-        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+        known = self._nodes[node_id].known
+        log_end = f.LogEnd(known.life, known.log_position) if known.life else None
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), log_end))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, PING_TIMEOUT_S))
         except (PeerFailure, CorruptData):
             return None
-        return answer.incarnation if isinstance(answer.body, f.Pong) else None
+        if not isinstance(answer.body, f.Pong):
+            return None
+        self._note_known(node_id, answer)
+        return answer.incarnation
+
+    def _note_known(self, node_id: str, answer: f.NodeAnswer) -> None:
+        """Remember how far the node has come, to notice when its directory is an old copy one day."""
+        node = self._nodes[node_id]
+        if answer.log_end is not None and answer.incarnation >= node.known.incarnation:
+            node.known = Known(answer.incarnation, answer.log_end.life, answer.log_end.position)
 
     async def _second_reaches(self, node_id: str) -> bool:
         """Ask a coordinator for the second opinion. No opinion is no second reporter."""
@@ -297,7 +315,7 @@ class Supervisor:
             self._hosts_of.get(node_id, ""),
             fresh=fresh,
             take_over=take_over,
-            known_incarnation=self._nodes[node_id].incarnation,
+            known=self._nodes[node_id].known,
             timeout_s=LAUNCH_TIMEOUT_S,
         )
 
@@ -307,6 +325,7 @@ class Supervisor:
             node.last_outage_s = now_s - node.since_s
         node.state, node.cause, node.since_s = "up", "", now_s
         node.incarnation, node.pid = launched.incarnation, launched.pid
+        node.known = node.known._replace(incarnation=max(launched.incarnation, node.known.incarnation))
         logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
 
     def _down(self, node_id: str, cause: str) -> None:
@@ -429,18 +448,18 @@ class Supervisor:
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._fail(f"it came upon {error!r}")
 
     def _fail(self, cause: str) -> None:
         """Stop watching: half a supervisor would be worse than none, and the next one starts from what is kept."""
         logger.error("store %s: the supervisor stops: %s", self._name, cause)
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         if self._on_failure is not None:
             self._on_failure(cause)

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.config import NodeConfig
+from raykv.actors.os_files import OsFileSystem
+from raykv.config import NodeConfig, StoreConfig
+from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
+from raykv.replication.cluster_state import encode_state
+from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
@@ -277,7 +281,8 @@ def test_the_incarnation_grows_with_every_start_and_stands_in_every_answer(world
         for expected in (1, 2, 3):
             assert cluster.node("n1").incarnation == expected
             frame = await cluster.node("n1").serve(f.node_requests.encode(f.NodeRequest(0, f.Ping())))
-            assert f.node_answers.decode(frame) == f.NodeAnswer(expected, f.Pong())
+            answer = f.node_answers.decode(frame)
+            assert (answer.incarnation, answer.body) == (expected, f.Pong())
             cluster.kill("n1")
             cluster.revive("n1")
 
@@ -419,14 +424,11 @@ def test_a_request_that_cannot_be_meant_is_answered(world: ModuleType, body: f.N
 
 def test_a_directory_that_was_copied_back_is_not_believed(world: ModuleType, tmp_path: Any) -> None:
     """P6: the peers have seen incarnation 5; a copy of the directory from incarnation 1 comes back."""
-    from raykv.actors.os_files import OsFileSystem
-    from raykv.config import StoreConfig
-    from raykv.replication.node import NodeSpec, StorageNode
 
     def opened(known_incarnation: int) -> StorageNode:
         spec = NodeSpec(
             store_id="s", node_id="n1", path=str(tmp_path / "n1"), store=StoreConfig(name="t", copies=1, partitions=8),
-            fresh=True, known_incarnation=known_incarnation,
+            fresh=True, known=Known(known_incarnation),
         )  # fmt: skip
         return StorageNode(
             spec, fs=OsFileSystem(), clock=world.Clock(), executor=None, random=random.Random(1), on_failure=pytest.fail
@@ -439,11 +441,66 @@ def test_a_directory_that_was_copied_back_is_not_believed(world: ModuleType, tmp
         node._directory.close()
 
 
+def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) -> None:
+    """P1, P6: no incarnation tells, but a peer remembers how far the node's log had come."""
+
+    async def told(cluster: Any, log_end: f.LogEnd | None, body: Any) -> f.NodeAnswer:
+        frame = f.node_requests.encode(f.NodeRequest(0, body, log_end))
+        return f.node_answers.decode(await cluster.node("n1").serve(frame))
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        state = f.AcceptRegister(1, 1, encode_state(cluster.state), decided=True)
+        assert (await cluster.ask("n1", state)).voter
+        await told(cluster, None, write(world, "a"))
+        copy = cluster.disks["n1"].crash(random.Random(1), "keep")
+        answer = await told(cluster, None, write(world, "b"))
+        assert answer.log_end is not None
+        cluster.kill("n1")
+        cluster.revive("n1")  # as it should be: nothing is lost, so it answers
+        assert isinstance((await told(cluster, answer.log_end, read("a"))).body, f.ReadDone)
+        cluster.kill("n1")
+        cluster.disks["n1"] = copy
+        cluster.revive("n1")
+        later = await told(cluster, answer.log_end, read("b"))
+        assert isinstance(later.body, f.Incomplete), "it acknowledged b and does not have it"
+        assert later.log_end.life != answer.log_end.life
+        assert not (await cluster.ask("n1", f.ReadRegister())).voter, "its promises are of the past as well (P5)"
+        assert (await told(cluster, later.log_end, write(world, "c"))).body == f.WriteDone([0])
+        cluster.kill("n1")
+        cluster.revive("n1")
+        assert isinstance((await told(cluster, None, read("a"))).body, f.Incomplete), "and so it stays"
+
+    world.run(story())
+
+
+def test_a_supervisor_that_knows_how_far_the_log_was_says_so_at_the_start(world: ModuleType, tmp_path: Any) -> None:
+    def opened(known: Known) -> StorageNode:
+        spec = NodeSpec(
+            store_id="s", node_id="n1", path=str(tmp_path / "n1"), store=StoreConfig(name="t", copies=1, partitions=8),
+            fresh=True, known=known,
+        )  # fmt: skip
+        return StorageNode(
+            spec, fs=OsFileSystem(), clock=world.Clock(), executor=None, random=random.Random(1), on_failure=pytest.fail
+        )
+
+    node = opened(Known())
+    life = node._life
+    node._engine.close()
+    node._directory.close()
+    for known, complete in (
+        (Known(1, life, 0), True),
+        (Known(2, life + 1, 1 << 50), True),
+        (Known(3, life, 1 << 50), False),
+    ):
+        node = opened(known)
+        assert node.identity["complete"] is complete
+        node._engine.close()
+        node._directory.close()
+
+
 def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path: Any) -> None:
     """The same shell over the operating system's files, with an executor of threads."""
-    from raykv.actors.os_files import OsFileSystem
-    from raykv.config import StoreConfig
-    from raykv.replication.node import NodeSpec, StorageNode
 
     class Threads:
         async def run(self, work: Any) -> Any:
@@ -472,7 +529,7 @@ def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path
         await one.stop()
         other = node()
         answer = f.node_answers.decode(await other.serve(f.node_requests.encode(f.NodeRequest(2, read("k7", "none")))))
-        assert answer == f.NodeAnswer(2, f.ReadDone([bodies[7].items[0][1], None]))
+        assert (answer.incarnation, answer.body) == (2, f.ReadDone([bodies[7].items[0][1], None]))
         await other.stop()
 
     asyncio.run(story())

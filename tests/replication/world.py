@@ -18,7 +18,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
-from raykv.ports import Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
+from raykv.ports import Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
@@ -447,6 +447,7 @@ class Launcher:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.found: list[str] = []
+        self.was_founded = False
         self.failing: dict[str, LaunchFailed] = {}
         self.launched: list[tuple[str, str, bool, bool]] = []
         self.attempts: list[tuple[str, float]] = []
@@ -454,8 +455,14 @@ class Launcher:
     async def directories(self) -> list[str]:
         return sorted(self.found)
 
+    async def founded(self) -> bool:
+        return self.was_founded
+
+    async def note_founded(self) -> None:
+        self.was_founded = True
+
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known_incarnation: int, timeout_s: float
+        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
     ) -> Launched:
         assert timeout_s > 0
         await asyncio.sleep(0.05)

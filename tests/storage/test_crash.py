@@ -27,6 +27,7 @@ class World:
         self.written = {}  # key -> every record it ever had
         self.durable = {}  # key -> newest record reported durable
         self.waiting = []  # (position, key, record)
+        self.end = 0  # the furthest durable end of the log that was told
 
     def arm(self, operations):
         left = [operations]
@@ -48,6 +49,8 @@ class World:
         job.run(sync)
         engine.finish_sync(job)
         if sync:
+            assert engine.durable_end >= self.end
+            self.end = engine.durable_end
             for position, key, record in self.waiting:
                 if position <= job.position:
                     self.durable[key] = record
@@ -115,6 +118,7 @@ def test_crashes(drive, seed, modes):
             world.disk = world.disk.crash(world.rng, "keep")
         engine = drive.open(world.disk)
         assert not engine.damaged, [str(damage) for damage in engine.damaged]
+        assert engine.durable_end >= world.end, "an honest node is never taken for an old copy"
         content = drive.content(engine)
         assert content == expected
         world.check(content)

@@ -97,6 +97,25 @@ def test_a_new_store_is_founded_and_handed_out_and_works(world: ModuleType) -> N
     world.run(story())
 
 
+def test_a_store_that_has_lost_every_directory_is_not_founded_anew(world: ModuleType) -> None:
+    """Else it would answer "absent" for all that it acknowledged."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        first = await bench.started()
+        assert bench.launcher.was_founded
+        bench.dead_supervisor(first)
+        for node_id in bench.cluster.ids:
+            bench.cluster.wipe(node_id)
+        bench.launcher.found.clear()
+        launched = len(bench.launcher.launched)
+        with pytest.raises(StoreUnavailable, match="bring the others back"):
+            await bench.supervisor().start()
+        assert len(bench.launcher.launched) == launched
+
+    world.run(story())
+
+
 def test_more_copies_than_nodes_founds_nothing(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world, 2, copies=2)
