@@ -173,6 +173,12 @@ class Cluster:
         for process in self.actors.values():
             process.kill()
 
+    def kill(self) -> None:
+        """End all processes at once."""
+        self._stopping = True
+        for process in [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]:
+            process.kill()
+
     def unfinished(self) -> list[str]:
         """Return the tasks that processes have left behind, running or ended."""
         processes = [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]

@@ -27,7 +27,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -107,6 +107,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         handle = super().call_at(when, step, context=step.context)
         step.handle = handle
         return handle
+
+    def run_until_complete(self, future: Awaitable[T]) -> T:
+        """See asyncio; also from inside another loop, as a notebook's cell is: this one waits for nothing real."""
+        outer = asyncio._get_running_loop()  # noqa: SLF001
+        asyncio._set_running_loop(None)  # noqa: SLF001
+        try:
+            return super().run_until_complete(future)
+        finally:
+            asyncio._set_running_loop(outer)  # noqa: SLF001
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         """Let the world do something after a delay, whatever becomes of the process that is running now."""

@@ -36,7 +36,7 @@ class Nemesis:
         cluster = self._cluster
         agenda: list[tuple[float, int, Callable[[], None]]] = []
         for number, fault in enumerate(self._faults):
-            agenda.append((fault.at_s, number, partial(self._begin, fault, number)))
+            agenda.append((fault.at_s, number, partial(self.begin, fault, number)))
             if fault.kind == "roll back":
                 agenda.append((fault.at_s - fault.amount, number, partial(self._keep, fault, number)))
         for at_s, _, work in sorted(agenda, key=lambda entry: entry[:2]):
@@ -73,7 +73,8 @@ class Nemesis:
         disk = self._cluster.hosts[fault.target].disk
         self._kept[number] = disk.crash(random_module.Random(0), "keep")
 
-    def _begin(self, fault: Fault, number: int) -> None:
+    def begin(self, fault: Fault, number: int = -1) -> None:
+        """Do a fault now, whatever its time says."""
         cluster = self._cluster
         cluster.trace.note(f"fault: {fault.kind} {fault.detail} {fault.amount:g}", "nemesis", fault.target)
         cluster.counts[f"fault: {fault.kind}"] += 1

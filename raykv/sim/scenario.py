@@ -39,7 +39,7 @@ CENTRAL: tuple[FaultKind, ...] = (
 )  # fmt: skip
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
-RECOVERY_S = 12.0
+RECOVERY_S = 6.0
 """What a node is given after a fault to be back, before another node is disturbed (within the promises)."""
 
 
@@ -114,18 +114,18 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         coordinators=rng.choice((1, 2, 2)),
         config=_node_config(rng),
     )
-    duration_s = rng.uniform(8.0, 25.0)
+    duration_s = rng.uniform(10.0, 40.0)
     coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
     node_ids = [f"n{number + 1}" for number in range(nodes)]
     skewed = rng.random() < 0.5
     hosts = [*node_ids, *coordinators, SUPERVISOR]
-    faults = _draw_faults(rng, cluster, node_ids, coordinators, duration_s, copies - max(r, w) if within else None)
+    faults = draw_faults(rng, cluster, duration_s, copies - max(r, w) if within else None)
     return Scenario(
         seed=seed,
         cluster=cluster,
         r=r,
         w=w,
-        odds=_draw_odds(rng, weak=weak),
+        odds=draw_odds(rng, weak=weak),
         skews_ms={host: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for host in hosts},
         drifts={host: 1 + rng.uniform(-0.005, 0.005) if skewed else 1.0 for host in hosts},
         faults=faults,
@@ -148,7 +148,8 @@ def _node_config(rng: random.Random) -> NodeConfig:
     )
 
 
-def _draw_odds(rng: random.Random, *, weak: bool) -> NetworkOdds:
+def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
+    """Draw how the network treats messages."""
     rough = weak or rng.random() < 0.6
     return NetworkOdds(
         delay_s=rng.choice(((0.0002, 0.002), (0.001, 0.02))),
@@ -162,24 +163,19 @@ def _draw_odds(rng: random.Random, *, weak: bool) -> NetworkOdds:
 def _draw_programs(rng: random.Random, coordinators: Sequence[str], duration_s: float) -> tuple[Program, ...]:
     clients = rng.randint(2, 4)
     keys = rng.sample(KEYS, rng.randint(2, len(KEYS)))
-    steps = rng.randint(100, 220) // clients
+    steps = rng.randint(200, 420) // clients
     return tuple(
         draw_program(rng, f"client{number + 1}", rng.choice(coordinators), keys, steps, duration_s / steps)
         for number in range(clients)
     )
 
 
-def _draw_faults(
-    rng: random.Random,
-    cluster: ClusterSpec,
-    nodes: Sequence[str],
-    coordinators: Sequence[str],
-    duration_s: float,
-    budget: int | None,
-) -> tuple[Fault, ...]:
+def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, budget: int | None) -> tuple[Fault, ...]:
     """Draw the faults; ``budget``: how many nodes may be disturbed at once, None: any."""
+    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
     interval = cluster.store.durability == "interval"
-    kinds = [kind for kind in DISTURBING if rng.random() < 0.4 and not (interval and kind == "power")]
+    kinds = [kind for kind in DISTURBING if rng.random() < 0.45 and not (interval and kind == "power")]
     central = [kind for kind in CENTRAL if rng.random() < 0.3]
     lasting = [kind for kind in LASTING if rng.random() < 0.2]
     if "roll back" in lasting:
@@ -200,7 +196,7 @@ def _draw_faults(
             faults.append(_disturb(rng, rng.choice(kinds), at_s, target, [*nodes, *coordinators, SUPERVISOR]))
             at_s = max(_over(faults[-1]), _over(fault)) + rng.uniform(0.0, 2.0)
         else:
-            at_s = _over(fault) + rng.uniform(0.0, 2.0)
+            at_s = _over(fault) + rng.uniform(0.0, 1.0)
     faults += _draw_lasting(rng, lasting, victims, duration_s, len(nodes), budget)
     for kind in central:
         for _ in range(rng.randint(1, 2)):

@@ -35,6 +35,8 @@ class Trace:
         self._loop = loop
         self._hash = xxh3_128()
         self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.notable: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        """What is not a message: processes that start and end, faults."""
         self.count = 0
 
     def note(self, what: str, source: str = "", target: str = "", number: int = 0, frame: bytes = b"") -> None:
@@ -43,7 +45,10 @@ class Trace:
         self.count += 1
         line = f"{at_s:.9f}|{what}|{source}|{target}|{number}|{xxh3_64_intdigest(frame)}\n"
         self._hash.update(line.encode())
-        self.events.append(Event(at_s, what, source, target, number, frame))
+        event = Event(at_s, what, source, target, number, frame)
+        self.events.append(event)
+        if not number:
+            self.notable.append(event)
 
     def hexdigest(self) -> str:
         """Return the hash of all events so far."""

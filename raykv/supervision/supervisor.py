@@ -112,8 +112,15 @@ class Supervisor:
     async def start(self) -> ClusterState:
         """Found the store, or bring back the one whose directories are here; then watch it.
 
-        Raises ``InvalidOption`` (a directory cannot be used), ``StoreUnavailable`` (no majority of the nodes came up).
+        Raises ``InvalidOption`` (a directory cannot be used), ``StoreUnavailable`` (no majority of the nodes came up, or
+        another supervisor is taking over; try again).
         """
+        try:
+            return await self._start()
+        except Superseded as error:  # also what a node says to a promise that reaches it twice
+            raise StoreUnavailable(f"store {self._name!r} is being taken over: {error}") from None
+
+    async def _start(self) -> ClusterState:
         found = await self._launcher.directories()
         unusable = await self._bring_up(found, fresh=False)
         answers = await self._read_all(found)

@@ -392,6 +392,31 @@ def test_a_supervisor_that_is_started_anew_adopts_the_nodes_that_run(world: Modu
     world.run(story())
 
 
+def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promise that reaches a node twice is refused the second time; that looks as if another had taken over."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        bench.dead_supervisor(await bench.started())
+        promise = bench.cluster.node("n1")._replica._register.promise
+        again = [True, True]
+
+        def twice(self: Any, request: f.PromiseRegister) -> f.RegisterAnswer:
+            if again:
+                again.pop()
+                original(self, request)
+            return original(self, request)
+
+        kind = type(promise.__self__)
+        original = kind.promise
+        monkeypatch.setattr(kind, "promise", twice)
+        with pytest.raises(StoreUnavailable, match="taken over"):
+            await bench.started()
+        assert (await bench.started()).state.generation == 3
+
+    world.run(story())
+
+
 def test_a_replaced_supervisor_says_that_it_was_replaced(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world)

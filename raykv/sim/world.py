@@ -1,0 +1,194 @@
+"""A simulated store for the tests of those who use raykv: a real ``Store`` over a whole cluster in this process.
+
+>>> import raykv.sim
+>>> with raykv.sim.start(seed=7) as world:
+...     world.store["job:1"] = "queued"
+...     world.kill("n2")
+...     world.store["job:1"] = "done"
+...     world.sleep(600)
+...     world.store["job:1"]
+'done'
+
+No Ray, no disk, no waiting: ten minutes pass in a second. The store is the same code, client included, that runs on
+Ray; only time, network, processes and disks are simulated. The same seed gives the same run, so a test that fails once
+fails again.
+
+With ``faults=True`` the seed also decides what goes wrong meanwhile, within what raykv promises: a node at a time is
+killed, frozen, cut off or slow, its disk fills up or fails, messages are late, lost or repeated. A program that is right
+must bear with that: an operation may raise ``WriteOutcomeUnknown`` or ``QuorumNotMet``. Or break things by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from raykv.client.store import Store
+from raykv.config import KIB, Durability, NodeConfig, StoreConfig, check_count, check_seconds
+from raykv.errors import InvalidOption
+from raykv.sim.cluster import COORDINATOR, SUPERVISOR, Cluster, ClusterSpec, SimLink
+from raykv.sim.kernel import Process, VirtualLoop
+from raykv.sim.nemesis import Nemesis
+from raykv.sim.scenario import Fault, FaultKind, draw_faults, draw_odds
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from raykv.client.aio import AsyncStore
+
+T = TypeVar("T")
+
+MAX_NODES = 15
+MAX_SLEEP_S = 30 * 86_400.0
+FAULTS_FOR_S = 600.0
+
+
+def start(
+    seed: int = 0,
+    *,
+    nodes: int = 3,
+    n: int | None = None,
+    faults: bool = False,
+    durability: Durability = "group",
+    partitions: int = 32,
+) -> World:
+    """Start a simulated store; use it in a ``with`` block.
+
+    ``nodes``, ``n`` (copies), ``durability``, ``partitions``: as in ``raykv.start``. ``faults``: things go wrong, as the
+    seed will have it, for the first ten minutes of virtual time. Raises ``InvalidOption``.
+    """
+    check_count("nodes", nodes, 1, MAX_NODES)
+    copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
+    store = StoreConfig(name="simulated", copies=copies, partitions=partitions, durability=durability)
+    return World(seed, store, nodes, faults=faults)
+
+
+class World:
+    """A simulated cluster and a store on it. Made by ``raykv.sim.start``."""
+
+    def __init__(self, seed: int, store: StoreConfig, nodes: int, *, faults: bool) -> None:
+        self._loop = VirtualLoop()
+        config = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
+        self._cluster = Cluster(self._loop, ClusterSpec(store=store, nodes=nodes, config=config), f"world {seed}")
+        self._clients = 0
+        self._closed = False
+        self._stores: list[Store] = []
+        self.nodes = tuple(self._cluster.node_ids)
+        """The ids of the storage nodes."""
+        self.faults: tuple[Fault, ...] = ()
+        """What goes wrong by itself, in order."""
+        rng = random.Random(f"world {seed}")
+        if faults:
+            budget = store.copies - (store.copies // 2 + 1)
+            self.faults = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, budget)
+            self._cluster.network.odds = draw_odds(rng)
+        self._nemesis = Nemesis(self._cluster, self.faults)
+        self._cluster.start()
+        self._fate = self._loop.create_task(self._nemesis.run())
+        self.store = self.connect()
+        """A handle of the store; its calls let the virtual time pass."""
+
+    # ---- handles and time ----
+
+    def connect(self) -> Store:
+        """Return another handle, of a client of its own."""
+        store = Store(self._cluster.spec.store.name, SimLink(self._cluster, self._client(), COORDINATOR))
+        self._stores.append(store)
+        return store
+
+    async def connect_aio(self) -> AsyncStore:
+        """Return another handle for use within ``run``, of a client of its own."""
+        return await self._cluster.connect(self._client())
+
+    def _client(self) -> Process:
+        self._clients += 1
+        return Process(self._loop, f"client{self._clients}")
+
+    @property
+    def now_s(self) -> float:
+        """The virtual time, in seconds since the start."""
+        return self._loop.now_s
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` of virtual time pass, up to thirty days."""
+        self._loop.run_until_complete(asyncio.sleep(check_seconds("seconds", seconds, MAX_SLEEP_S)))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in virtual time: several clients at once, by ``world.store.aio`` and ``asyncio.gather``."""
+        return self._loop.run_until_complete(work)
+
+    # ---- breaking things ----
+
+    def kill(self, node_id: str) -> None:
+        """End the node's process (SIGKILL). The supervisor starts it again."""
+        self._do("kill", node_id)
+
+    def power_cut(self, node_id: str, for_s: float = 1.0) -> None:
+        """Cut the power of the node's host: what was not synced is lost or torn."""
+        self._do("power", node_id, for_s)
+
+    def freeze(self, node_id: str, for_s: float) -> None:
+        """Stop the node's process (SIGSTOP), and let it go on after ``for_s`` seconds."""
+        self._do("freeze", node_id, for_s)
+
+    def cut(self, node_id: str, for_s: float) -> None:
+        """Cut the node off from everybody for ``for_s`` seconds."""
+        self._do("cut", node_id, for_s, detail="both all")
+
+    def slow(self, node_id: str, by_s: float, for_s: float) -> None:
+        """Let all that the node says and hears take ``by_s`` seconds longer."""
+        self._do("slow node", node_id, for_s, by_s)
+
+    def fill_disk(self, node_id: str, for_s: float) -> None:
+        """Leave no space on the node's disk for ``for_s`` seconds."""
+        self._do("disk full", node_id, for_s)
+
+    def wipe(self, node_id: str) -> None:
+        """End the node's process and lose its directory."""
+        self._do("wipe", node_id)
+
+    def kill_coordinator(self) -> None:
+        """End the coordinator's process. It is started again."""
+        self._do("kill coordinator", COORDINATOR)
+
+    def kill_supervisor(self) -> None:
+        """End the supervisor's process. It is started again."""
+        self._do("kill supervisor", SUPERVISOR)
+
+    def heal(self) -> None:
+        """End every fault, and let none begin any more."""
+        self._fate.cancel()
+        self._nemesis.heal()
+
+    def told(self) -> list[str]:
+        """Return what happened to processes and disks so far, a line each, with the virtual time."""
+        return [
+            f"{event.at_s:10.3f}  {event.source} {event.what} {event.target}".rstrip()
+            for event in self._cluster.trace.notable
+        ]
+
+    def _do(self, kind: FaultKind, target: str, for_s: float = 0.0, amount: float = 0.0, detail: str = "") -> None:
+        known = {*self.nodes, COORDINATOR, SUPERVISOR}
+        if target not in known:
+            raise InvalidOption(f"there is no node {target!r}; there are {', '.join(self.nodes)}")
+        self._nemesis.begin(Fault(self.now_s, kind, target, for_s, amount, detail))
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """End the world. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            for store in self._stores:
+                store.close()
+            self._fate.cancel()
+            self._cluster.kill()
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
