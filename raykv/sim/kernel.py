@@ -27,7 +27,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         step.handle = handle
         return handle
 
-    def run_until_complete(self, future: Awaitable[T]) -> T:
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """See asyncio; also from inside another loop, as a notebook's cell is: this one waits for nothing real."""
         outer = asyncio._get_running_loop()  # noqa: SLF001
         asyncio._set_running_loop(None)  # noqa: SLF001

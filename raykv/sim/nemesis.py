@@ -29,7 +29,8 @@ class Nemesis:
         self._rng: random.Random = cluster.rng("nemesis")
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._kept: dict[int, SimDisk] = {}
-        self.rotten: set[str] = set()
+        self.hurting: dict[str, int] = {}
+        """Target -> how many faults that last for a while are on it now."""
 
     async def run(self) -> None:
         """Do each fault at its time, and end it at its end."""
@@ -57,14 +58,23 @@ class Nemesis:
 
     def _until(self, fault: Fault, undo: Callable[[], None]) -> None:
         """Undo a fault when its time is over, or when all heals."""
-        entry = (fault.at_s, undo)
+        target = fault.target
+        self.hurting[target] = self.hurting.get(target, 0) + 1
+
+        def over() -> None:
+            undo()
+            self.hurting[target] -= 1
+            if not self.hurting[target]:
+                del self.hurting[target]
+
+        entry = (fault.at_s, over)
         self._undo.append(entry)
 
         def end() -> None:
             if entry in self._undo:
                 self._undo.remove(entry)
-                self._cluster.trace.note(f"over: {fault.kind}", "nemesis", fault.target)
-                undo()
+                self._cluster.trace.note(f"over: {fault.kind}", "nemesis", target)
+                over()
 
         self._cluster.loop.later(fault.for_s, end)
 
@@ -209,5 +219,4 @@ class Nemesis:
         if files:
             path, size = self._rng.choice(files)
             disk.flip_bit(path, self._rng.randrange(size), self._rng.randrange(8))
-            self.rotten.add(path)
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)

@@ -25,6 +25,7 @@ from raykv.records.keys import encode_key
 from raykv.replication.cluster_state import decode_state
 from raykv.sim.checkers import check_buckets, check_history
 from raykv.sim.cluster import SUPERVISOR, Cluster
+from raykv.sim.health import EVERY_S, Health
 from raykv.sim.history import History, Violation
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
@@ -116,6 +117,7 @@ class _Run:
         self.cluster = Cluster(loop, scenario.cluster, f"run {scenario.seed}")
         self.history = History()
         self.nemesis = Nemesis(self.cluster, scenario.faults)
+        self.health = Health(self.cluster, self.nemesis, scenario)
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
         self.cluster.network.heard = self._hear
@@ -130,6 +132,7 @@ class _Run:
         clients = [Process(self.loop, program.client) for program in self.scenario.programs]
         running = [process.spawn(self._client(process, index)) for index, process in enumerate(clients)]
         nemesis = self.loop.create_task(self.nemesis.run())
+        watch = self.loop.create_task(self._watch())
         await asyncio.sleep(self.scenario.duration_s)
         await nemesis
         self.nemesis.heal()
@@ -140,6 +143,9 @@ class _Run:
         for task in running:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 self._report("client failed", repr(task.exception()))
+        watch.cancel()
+        if self.scenario.within:
+            self.violations += self.health.judge(self.history)
         await self._converge()
         await cluster.stop()
         await self._drain()
@@ -158,6 +164,11 @@ class _Run:
             return  # whether the store serves at last, the reads of phase two say
         client = Client(program, store, self.loop, self.history, (self.scenario.r, self.scenario.w))
         await client.run(self.scenario.duration_s + AFTERWARDS_S)
+
+    async def _watch(self) -> None:
+        while True:
+            self.health.sample()
+            await asyncio.sleep(EVERY_S)
 
     def _report(self, rule: str, text: str, key: str = "") -> None:
         self.violations.append(Violation(rule, key, text, self.loop.now_s))

@@ -1,0 +1,77 @@
+"""What a seed becomes."""
+
+from __future__ import annotations
+
+from raykv.sim import scenario as s
+
+SEEDS = range(300)
+
+
+def test_a_seed_is_one_scenario():
+    assert [s.draw(seed) for seed in range(20)] == [s.draw(seed) for seed in range(20)]
+    assert len({repr(s.draw(seed)) for seed in range(50)}) == 50
+
+
+def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
+    kinds = [{fault.kind for fault in s.draw(seed).faults} for seed in SEEDS]
+    every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL}
+    assert set().union(*kinds) == every
+    assert all(len(drawn) < len(every) for drawn in kinds)
+    for kind in every:
+        assert any(kind not in drawn for drawn in kinds)
+
+
+def test_within_the_promises_one_node_after_the_other():
+    checked = 0
+    for seed in SEEDS:
+        scenario = s.draw(seed)
+        copies = scenario.cluster.store.copies
+        spare = copies - max(scenario.r, scenario.w)
+        faults = [fault for fault in scenario.faults if fault.kind in {*s.DISTURBING, *s.LASTING}]
+        if not scenario.within:
+            continue
+        assert len(scenario.lasting) <= spare
+        for fault in faults:
+            until_s = fault.at_s + fault.for_s + s.RECOVERY_S
+            others = {other.target for other in faults if fault.at_s <= other.at_s < until_s} | {fault.target}
+            assert len(others | scenario.lasting) <= max(spare, 0) or spare == 0, scenario.seed
+            checked += 1
+        if spare == 0:
+            assert faults == []
+    assert checked > 300
+
+
+def test_beyond_them_anything_comes_together():
+    def at_once(scenario):
+        return max(
+            (len({o.target for o in scenario.faults if f.at_s <= o.at_s < f.at_s + 3}) for f in scenario.faults),
+            default=0,
+        )
+
+    assert max(at_once(s.draw(seed)) for seed in SEEDS if not s.draw(seed).within) >= 3
+
+
+def test_old_copies_are_never_a_majority_and_somebody_remembers():
+    for seed in SEEDS:
+        faults = s.draw(seed).faults
+        if any(fault.kind == "roll back" for fault in faults):
+            assert len({fault.target for fault in faults if fault.kind == "roll back"}) == 1
+            assert not any(fault.kind in {"kill supervisor", "kill coordinator"} for fault in faults)
+
+
+def test_a_power_cut_costs_what_interval_does_not_promise():
+    for seed in SEEDS:
+        scenario = s.draw(seed)
+        if scenario.cluster.store.durability == "interval":
+            assert all(fault.kind != "power" for fault in scenario.faults)
+
+
+def test_weak_levels():
+    scenario = s.draw(5, weak=True)
+    assert (scenario.r, scenario.w) == (1, 1)
+    assert scenario.odds.lost == 0
+
+
+def test_a_fault_is_told_in_a_line():
+    fault = s.Fault(1.5, "cut", "n1", 2.0, 0.0, "both n2")
+    assert fault.told().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]
