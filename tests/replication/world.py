@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import selectors
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +27,7 @@ from raykv.replication.front import Front
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.ring import Member, claim
 from raykv.sim.disk import SimDisk
+from raykv.sim.kernel import VirtualLoop
 from raykv.versions import time_from_ms
 
 if TYPE_CHECKING:
@@ -37,32 +37,6 @@ if TYPE_CHECKING:
 WALL_MS = 1_700_000_000_000
 STORE_ID = "store-1"
 BUCKET = 1
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps."""
-
-    def __init__(self) -> None:
-        super().__init__(_JumpingSelector(self))
-        self.now_s = 1000.0
-
-    def time(self) -> float:
-        return self.now_s
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        events = super().select(0)
-        if not events:
-            if timeout is None:
-                raise RuntimeError("nothing is left to happen: the test waits for ever")
-            if timeout > 0:
-                self._loop.now_s += timeout + 1e-9  # rounding must not leave the timer in the future
-        return events
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
@@ -78,7 +52,7 @@ class Clock:
         self.skew_ms = skew_ms
 
     def wall_ms(self) -> int:
-        return WALL_MS + int((self.monotonic_s() - 1000.0) * 1000) + self.skew_ms
+        return WALL_MS + int(self.monotonic_s() * 1000) + self.skew_ms
 
     def monotonic_s(self) -> float:
         return asyncio.get_running_loop().time()
