@@ -92,6 +92,8 @@ class Supervisor:
         self._register = Register(transport)
         self._nodes: dict[str, _Node] = {}
         self._hosts_of: dict[str, str] = {}
+        self._unborn: set[str] = set()
+        """Nodes of a store that is being founded which have never run: an empty directory of theirs lacks nothing."""
         self._sequence = 0
         self._changing = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
@@ -122,7 +124,7 @@ class Supervisor:
 
     async def _start(self) -> ClusterState:
         found = await self._launcher.directories()
-        unusable = await self._bring_up(found, fresh=False)
+        unusable = await self._bring_up(found)
         answers = await self._read_all(found)
         if latest(answers) is not None:
             await self._recover(answers, found)
@@ -172,7 +174,8 @@ class Supervisor:
             logger.warning("store %s: %s", self._name, warning)
         self._hosts_of = {member.node_id: member.host for member in state.ring.members}
         new = [member.node_id for member in state.ring.members if member.node_id not in found]
-        unusable = await self._bring_up(new, fresh=True)
+        self._unborn.update(new)
+        unusable = await self._bring_up(new)
         if unusable is not None:
             raise unusable
         await self._register.store(state)
@@ -202,7 +205,7 @@ class Supervisor:
             logger.warning(
                 "store %s: no directory of %s here; started on their hosts", self._name, ", ".join(elsewhere)
             )
-            await self._bring_up(elsewhere, fresh=False)
+            await self._bring_up(elsewhere)
         deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
         while missing := missing_for_majority(state, answers):
             if self._clock.monotonic_s() > deadline_s:
@@ -214,7 +217,7 @@ class Supervisor:
             state = latest(answers) or state
         await self._register.take_over(answers)
 
-    async def _bring_up(self, nodes: Sequence[str], *, fresh: bool) -> InvalidOption | None:
+    async def _bring_up(self, nodes: Sequence[str]) -> InvalidOption | None:
         """Start these nodes, or adopt those that run already.
 
         Returns the error to be raised if the store cannot do without those whose directories cannot be used.
@@ -223,7 +226,7 @@ class Supervisor:
         async def one(node_id: str) -> None:
             self._nodes.setdefault(node_id, _Node(since_s=self._clock.monotonic_s()))
             launched = await self._launcher.adopt(node_id, ADOPT_TIMEOUT_S)
-            self._up(node_id, launched or await self._launch(node_id, fresh=fresh, take_over=False))
+            self._up(node_id, launched or await self._launch(node_id, take_over=False))
 
         results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
         unusable: InvalidOption | None = None
@@ -305,7 +308,7 @@ class Supervisor:
         delay_s = 0.1
         while node.state != "up":
             try:
-                launched = await self._launch(node_id, fresh=False, take_over=True)
+                launched = await self._launch(node_id, take_over=True)
             except LaunchFailed as failure:
                 if node.cause != str(failure):
                     node.cause = str(failure)
@@ -316,11 +319,11 @@ class Supervisor:
                 node.restarts += 1
                 self._up(node_id, launched)
 
-    async def _launch(self, node_id: str, *, fresh: bool, take_over: bool) -> Launched:
+    async def _launch(self, node_id: str, *, take_over: bool) -> Launched:
         return await self._launcher.launch(
             node_id,
             self._hosts_of.get(node_id, ""),
-            fresh=fresh,
+            fresh=node_id in self._unborn,
             take_over=take_over,
             known=self._nodes[node_id].known,
             timeout_s=LAUNCH_TIMEOUT_S,
@@ -328,6 +331,7 @@ class Supervisor:
 
     def _up(self, node_id: str, launched: Launched) -> None:
         node, now_s = self._nodes[node_id], self._clock.monotonic_s()
+        self._unborn.discard(node_id)
         if node.state == "down":
             node.last_outage_s = now_s - node.since_s
         node.state, node.cause, node.since_s = "up", "", now_s

@@ -116,6 +116,23 @@ def test_a_store_that_has_lost_every_directory_is_not_founded_anew(world: Module
     world.run(story())
 
 
+def test_a_node_that_fails_at_the_founding_lacks_nothing_when_it_comes(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing["n3"] = LaunchFailed("crashed", "at birth")
+        await bench.started()
+        assert await bench.peer.put("a", "1", w=2)
+        del bench.launcher.failing["n3"]
+        await asyncio.sleep(10)
+        assert bench.cluster.node("n3").identity["complete"]
+        assert await bench.peer.get("a", r=3) == "1"
+        bench.cluster.wipe("n3")
+        await asyncio.sleep(10)
+        assert not bench.cluster.node("n3").identity["complete"], "from then on it may lack something"
+
+    world.run(story())
+
+
 def test_more_copies_than_nodes_founds_nothing(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world, 2, copies=2)
