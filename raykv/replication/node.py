@@ -104,6 +104,11 @@ class StorageNode:
         return self._directory.identity.incarnation
 
     @property
+    def whole(self) -> bool:
+        """Whether it has all that it acknowledged, as far as it knows (P1)."""
+        return self._replica.complete and not self._engine.damaged
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The directory's identity, as plain data."""
         data: dict[str, Any] = msgspec.to_builtins(self._directory.identity)

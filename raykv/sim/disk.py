@@ -147,8 +147,9 @@ class SimDisk:
         """Names in the directory, sorted."""
         if path not in self._directories:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
-        entries = [*self._names, *self._directories]
-        return sorted(entry[len(path) + 1 :] for entry in entries if entry and _directory_of(entry) == path)
+        below = len(path) + 1
+        within = [entry[below:] for entry in (*self._names, *self._directories) if entry.startswith(path + "/")]
+        return sorted(name for name in within if name and "/" not in name)
 
     def sync_directory(self, path: str) -> None:
         """Make the changes to names in the directory safe."""

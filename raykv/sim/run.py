@@ -191,6 +191,10 @@ class _Run:
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
         if lost := [node_id for node_id in down if node_id not in self.scenario.lasting]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
+        for node_id in self.cluster.node_ids:
+            node = self.cluster.nodes.living(node_id)
+            if node is not None and node_id not in self.scenario.lasting and not node.whole:
+                self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
         process = Process(self.loop, "client-last")
         if not await process.spawn(self._read_all(process)) or self.scenario.lasting or self.violations:
             return
