@@ -249,9 +249,10 @@ NodeRequestBody: TypeAlias = Read | Write | Scan | Ping | ReadRegister | Promise
 
 
 class LogEnd(_Message, frozen=True):
-    """How far a node's log was durable when it said so, in which life of its directory."""
+    """How far a node's log was durable when it said so, in which life of its directory and which incarnation."""
 
     life: int
+    incarnation: int
     position: int
 
 

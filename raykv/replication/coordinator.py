@@ -210,14 +210,14 @@ class Coordinator:
             outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
             if outcome is None:
                 if hedge_at_s < deadline_s:
-                    asks = round_.more()
-                    self._probe.count("hedges", sum(map(len, asks.values())))
-                    send(asks)
+                    send(round_.more())
                 hedge_at_s = self._clock.monotonic_s() + max(hedge_s, RETRY_S)
             elif isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
                 send(_note_read(outcome.node_id, outcome.about, outcome.answer, round_))
             else:
                 send(round_.failed(outcome.node_id, outcome.about))
+        self._probe.count("hedges", round_.hedges)
+        self._probe.count("hedges_won", round_.hedges_won)
         return await self._repair(entry, keys, r, round_, deadline_s)
 
     async def _repair(

@@ -85,10 +85,13 @@ class StorageNode:
             note=lock_note,
         )
         self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
-        if self.incarnation <= spec.known.incarnation or self._falls_short_of(spec.known.life, spec.known.log_position):
+        known = spec.known
+        if self.incarnation <= known.incarnation or (
+            known.life == self._life and not self._engine.recovered(known.log_position)
+        ):
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
-            self._directory.distrust(spec.known.incarnation)
+            self._directory.distrust(known.incarnation)
         self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
@@ -158,22 +161,21 @@ class StorageNode:
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
 
     def _log_end(self) -> f.LogEnd:
-        return f.LogEnd(self._life, self._engine.durable_end)
+        return f.LogEnd(self._life, self.incarnation, self._engine.durable_end)
 
     @property
     def _life(self) -> int:
         return int(self._directory.identity.life[:16], 16)
 
-    def _falls_short_of(self, life: int, position: int) -> bool:
-        """Whether this directory, in this life, has held more than it holds now."""
-        return life == self._life and position > self._engine.durable_end
-
     def _compare(self, log_end: f.LogEnd | None) -> None:
-        """Compare with what a peer has heard from this node; a log that falls short was copied back, or lost its end.
+        """Compare with what a peer has heard from earlier runs of this node: it may have lost what it acknowledged.
 
-        The host may have lost its power, with durability "interval"; or the directory is a copy from an earlier time.
+        The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
+        chunk of the log has rotted, which by itself looks like a torn tail.
         """
-        if log_end is not None and self._falls_short_of(log_end.life, log_end.position):
+        if log_end is None or log_end.life != self._life or log_end.incarnation >= self.incarnation:
+            return
+        if not self._engine.recovered(log_end.position):
             logger.error(
                 "store %s: node %s is incomplete: it has lost the end of its log",
                 self.spec.store.name,

@@ -24,6 +24,7 @@ class _Reading:
     asked: list[str]
     failed: list[str] = field(default_factory=list)
     answers: dict[str, bytes | None] = field(default_factory=dict)
+    raced: list[str] = field(default_factory=list)
 
 
 class ReadRound:
@@ -34,6 +35,10 @@ class ReadRound:
         self._r = r
         self._items = [_Reading(order, []) for order in orders]
         self._open = set(range(len(orders)))
+        self.hedges = 0
+        """How often a node was asked because others were slow."""
+        self.hedges_won = 0
+        """How many of those answered before a key had its r answers."""
 
     @property
     def open(self) -> bool:
@@ -54,6 +59,7 @@ class ReadRound:
             if index in self._open:
                 item = self._items[index]
                 item.answers[node_id] = record
+                self.hedges_won += node_id in item.raced
                 if len(item.answers) >= self._r:
                     self._open.discard(index)
 
@@ -72,7 +78,10 @@ class ReadRound:
         asks: Asks = {}
         for index in sorted(self._open):
             item = self._items[index]
-            if not self._ask_next(asks, index, item):
+            if self._ask_next(asks, index, item):
+                self.hedges += 1
+                item.raced.append(item.asked[-1])
+            else:
                 for node_id in dict.fromkeys(item.failed):
                     asks.setdefault(node_id, []).append(index)
                 item.failed.clear()

@@ -8,6 +8,7 @@ by the supervisor alone. Each process has a network place of its own; each node 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -25,7 +26,7 @@ from raykv.ports import PeerSilent, PeerUnreachable
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
 from raykv.sim.host import Host, SimClock
-from raykv.sim.kernel import Process
+from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import Network, SimTransport
 from raykv.sim.nodes import NodeWorld, SimLauncher
 from raykv.sim.trace import Trace
@@ -135,6 +136,7 @@ class Cluster:
     def _actor(self, name: str) -> Process:
         """Make a process that Ray starts again when it ends."""
         process = self.actors[name] = Process(self.loop, name)
+        self.trace.note("starts", name)
 
         def restart() -> None:
             if name == SUPERVISOR:
@@ -169,7 +171,8 @@ class Cluster:
         """Stop the store cleanly, as ``raykv.shutdown`` does."""
         self._stopping = True
         if self.supervisor is not None and self.actors[SUPERVISOR].alive:
-            await self.actors[SUPERVISOR].spawn(self.supervisor.stop())
+            with contextlib.suppress(ProcessEnded):
+                await self.actors[SUPERVISOR].spawn(self.supervisor.stop())
         for process in self.actors.values():
             process.kill()
 

@@ -160,12 +160,15 @@ class Network:
         if fate < odds.lost + odds.late:
             delay_s += rng.random() ** 2 * odds.late_s
         self._trace.note(what, source, target, number, frame)
-        self._loop.later(delay_s, self._pass, source, target, deliver)
+        self._loop.later(delay_s, self._pass, source, target, number, deliver)
 
-    def _pass(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+    def _pass(self, source: str, target: str, number: int, deliver: Callable[[], None]) -> None:
         if (source, target) not in self.cuts:
             deliver()
-        elif self._rng.random() < 0.5:
+            return
+        held = self._rng.random() < 0.5
+        self._trace.note("held by a cut" if held else "lost in a cut", source, target, number)
+        if held:
             self._held.append((source, target, deliver))
 
     def _arrive(self, call: _Call, frame: bytes) -> None:

@@ -119,6 +119,8 @@ class NodeWorld:
                     lock_note=msgspec.json.encode({"pid": created.pid}),
                 )
             except DirectoryInUse as error:
+                if waited_s == 0.0:
+                    self.trace.note("waits for its directory", process.name)
                 if waited_s > LOCK_WAIT_S:
                     raise LaunchFailed("in use", str(error)) from None
                 if take_over and not killed and waited_s > KILL_AFTER_S:

@@ -34,9 +34,11 @@ from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
 from raykv.sim.workload import Client
 from raykv.storage.blob import read_blob
-from raykv.storage.directory import REGISTER_NAME
+from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raykv.client.aio import AsyncStore
     from raykv.replication.cluster_state import ClusterState
     from raykv.sim.kernel import VirtualLoop
@@ -76,7 +78,7 @@ def run(scenario: Scenario, *, keep: bool = False, strict: bool = True) -> Outco
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     try:
-        runner, loop = run_virtual(lambda loop: _Run(loop, scenario, strict).go())
+        runner, loop = run_virtual(lambda loop: _Run(loop, scenario, strict, heard).go())
     finally:
         logger.removeHandler(heard)
         logger.setLevel(level)
@@ -103,14 +105,18 @@ class _LogCounter(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.counts: Counter[str] = Counter()
+        self.runs: Callable[[str], bool] = lambda _: False
+        """Says whether a node's process runs, and is not frozen."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count."""
         self.counts[f"log: {record.msg}"] += 1
+        if record.msg.startswith("node %s suspected") and isinstance(record.args, tuple):
+            self.counts["false suspicions"] += self.runs(str(record.args[0]))
 
 
 class _Run:
-    def __init__(self, loop: VirtualLoop, scenario: Scenario, strict: bool) -> None:
+    def __init__(self, loop: VirtualLoop, scenario: Scenario, strict: bool, heard: _LogCounter) -> None:
         self.loop = loop
         self.scenario = scenario
         self.strict = strict
@@ -121,6 +127,7 @@ class _Run:
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
         self.cluster.network.heard = self._hear
+        heard.runs = self._runs
         for name, host in self.cluster.hosts.items():
             host.skew_ms = scenario.skews_ms.get(name, 0.0)
             host.drift = scenario.drifts.get(name, 1.0)
@@ -147,6 +154,7 @@ class _Run:
         if self.scenario.within:
             self.violations += self.health.judge(self.history)
         await self._converge()
+        self._count_storage()
         await cluster.stop()
         await self._drain()
         copies, skew_ms = self.scenario.cluster.store.copies, self.scenario.skew_ms
@@ -276,6 +284,19 @@ class _Run:
         for name in left:
             self._report("left behind", name)
 
+    def _runs(self, node_id: str) -> bool:
+        node = self.cluster.nodes.living(node_id)
+        return node is not None and not self.cluster.nodes.current[node_id].process.frozen
+
+    def _count_storage(self) -> None:
+        """Add what the engines counted to what happened."""
+        for node_id in self.cluster.node_ids:
+            node = self.cluster.nodes.living(node_id)
+            if node is not None:
+                for name, amount in msgspec.to_builtins(node._engine.stats()).items():  # noqa: SLF001
+                    if name in {"flushes", "compactions", "bloom_negatives", "cache_hits"}:
+                        self.cluster.counts[f"engine: {name}"] += amount
+
     # ---- what is heard on the way ----
 
     def _hear(self, what: str, source: str, target: str, frame: bytes) -> None:
@@ -301,11 +322,13 @@ class _Run:
             self._report("two states", f"two states of the cluster bear the number {state.ballot}")
 
     def _ballot_on_disk(self, node_id: str) -> tuple[int, int]:
+        if node_id in self.scenario.lasting:
+            return 1 << 30, 0  # it may have held it
         try:
             disk: Any = self.cluster.hosts[node_id].disk
-            _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 24)
-            kept = f.node_answers.decode(payload).body
+            _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 25)
+            kept = f.node_answers.decode(payload[LIFE_BYTES:]).body
         except (OSError, CorruptData):
-            return (1 << 30, 0) if node_id in self.scenario.lasting else (0, 0)
+            return 0, 0
         assert isinstance(kept, f.RegisterAnswer)
         return kept.generation, kept.version

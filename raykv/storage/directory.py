@@ -2,7 +2,7 @@
 
 ``lock``      held for as long as the node lives; its content is a note on the holder
 ``identity``  store, node, *life*, incarnation, and two promises: *clean* and *complete*
-``register``  the node's copy of the cluster's state
+``register``  the node's copy of the cluster's state, with the life that it was kept in
 
 A *life* is drawn at random when the directory is made: a node that was replaced and joins again with an empty directory
 has another life, though the same id. The *incarnation* grows by one, durably, with every opening, before anything
@@ -35,6 +35,7 @@ REGISTER_NAME = "register"
 _IDENTITY_MAGIC = b"RAYKVIDN"
 _REGISTER_MAGIC = b"RAYKVREG"
 VERSION = 1
+LIFE_BYTES = 32
 MAX_IDENTITY_BYTES = 16 << 10
 MAX_REGISTER_BYTES = 16 << 20
 _MAX_NOTE_BYTES = 4 << 10
@@ -147,34 +148,33 @@ class NodeDirectory:
             self._save(msgspec.structs.replace(self.identity, complete=complete))
 
     def distrust(self, known_incarnation: int = 0) -> None:
-        """Note, durably, that this directory is an old copy: incomplete, in a new life, without a register.
+        """Note, durably and in one step, that this directory is an old copy: incomplete, in a new life.
 
-        Its promises are those of the past: it must not vote before it was told what was decided (P5). ``identity`` is
-        then in an incarnation beyond ``known_incarnation``.
+        The register goes with the former life: its promises are of the past, and it must not vote before it was told what
+        was decided (P5). ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
         identity = self.identity
         incarnation = max(identity.incarnation, known_incarnation + 1)
         self._save(
             msgspec.structs.replace(identity, complete=False, life=_new_life(self._random), incarnation=incarnation)
         )
-        register = f"{self.path}/{REGISTER_NAME}"
-        if self._fs.exists(register):
-            self._fs.unlink(register)
-            self._fs.sync_directory(self.path)
 
     def load_register(self) -> bytes | None:
-        """Return what ``save_register`` kept last, or None. ``CorruptData`` if it cannot be read."""
+        """Return what ``save_register`` kept last in this life, or None. ``CorruptData`` if it cannot be read."""
+        path = f"{self.path}/{REGISTER_NAME}"
         try:
-            return read_blob(self._fs, f"{self.path}/{REGISTER_NAME}", _REGISTER_MAGIC, VERSION, MAX_REGISTER_BYTES)[1]
+            _, payload = read_blob(self._fs, path, _REGISTER_MAGIC, VERSION, MAX_REGISTER_BYTES + LIFE_BYTES)
         except FileNotFoundError:
             return None
+        return payload[LIFE_BYTES:] if payload[:LIFE_BYTES] == self.identity.life.encode() else None
 
     def save_register(self, data: bytes) -> None:
         """Keep ``data``, at most 16 MiB, durably and whole, in place of what was there. Two syncs."""
         self._assert_held()
         if len(data) > MAX_REGISTER_BYTES:
             raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
-        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, VERSION, data)
+        payload = self.identity.life.encode() + data
+        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, VERSION, payload)
 
     def close(self) -> None:
         """Give the lock back. Idempotent. Whether the stop was clean, ``mark_clean`` has said."""

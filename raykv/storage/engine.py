@@ -48,7 +48,7 @@ from raykv.storage.memtable import Found, Memtable
 from raykv.storage.merge import merge
 from raykv.storage.recovery import ROTTEN_SUFFIX, recover, set_aside
 from raykv.storage.run import Run
-from raykv.storage.wal import segment_name
+from raykv.storage.wal import LENGTH_BITS, segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +106,8 @@ class Engine:
         self._manifest = recovered.manifest
         self._runs = recovered.runs
         self._log = recovered.log
+        self._recovered_ends = recovered.ends
+        self._oldest_recovered = recovered.manifest.oldest_segment
         self._memtable = recovered.memtable
         self._entries = recovered.memtable.entries
         self._sealed = recovered.sealed
@@ -262,9 +264,18 @@ class Engine:
     def durable_end(self) -> int:
         """Where the durable part of the log ends, as a number that grows over all runs of this store.
 
-        A store that was copied back from an earlier time falls short of what its node has told its peers.
+        Once it was told to somebody, a later run can be asked whether it ``recovered`` all up to there.
         """
         return self._log.durable_end
+
+    def recovered(self, end: int) -> bool:
+        """Whether recovery found all that was durable when an earlier run's ``durable_end`` was ``end``.
+
+        Not so if this is a copy from an earlier time; or if the end of the log was lost in a way that looks like a torn
+        tail: a power cut before it was synced, rot in its last chunk.
+        """
+        segment, length = divmod(end, 1 << LENGTH_BITS)
+        return segment < self._oldest_recovered or length <= self._recovered_ends.get(segment, -1)
 
     def next_sync(self, *, sync: bool = True) -> SyncJob | None:
         """Return a job for everything appended so far; None if nothing waits.

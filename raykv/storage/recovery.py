@@ -1,6 +1,8 @@
 """From files to a running engine.
 
-1. Read the manifest. None in an empty directory: a new store. None beside other files: the store is lost.
+1. Read the manifest. None in an empty directory: a new store. None beside other files: the store is lost. Then sync the
+   directory: a process that died may have left names in the kernel only, and what is done because of a name must not
+   outlive it.
 2. Unlink orphans: tables that the manifest does not name, segments before the first that matters, unfinished files.
 3. Open the tables. One that cannot be read is damage with the range that the manifest has, and is set aside.
 4. Replay the log's segments in order (``raykv.storage.replay``) into memtables.
@@ -45,6 +47,8 @@ class Recovered(NamedTuple):
     sealed: list[Memtable]
     memtable: Memtable
     log: Log
+    ends: dict[int, int]
+    """Segment -> up to where it counts."""
 
 
 class _Replay(NamedTuple):
@@ -52,6 +56,7 @@ class _Replay(NamedTuple):
     memtable: Memtable
     log: Log
     damages: list[Damage]
+    ends: dict[int, int]
 
 
 def recover(fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCache) -> Recovered:
@@ -67,6 +72,7 @@ def recover(fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCach
             raise CorruptData(f"{directory} holds {strays[0]} but no manifest", file=directory)
         manifest = Manifest()
         manifests.save(fs, directory, manifest)
+    fs.sync_directory(directory)  # a process that died may have left a name, the manifest's even, in the kernel only
     _remove_orphans(fs, directory, manifest)
     runs, lost = _open_tables(fs, directory, manifest, cache)
     replay = _replay(fs, directory, manifest, config)
@@ -80,7 +86,7 @@ def recover(fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCach
         manifests.save(fs, directory, manifest)
         for damage in lost:
             set_aside(fs, directory, damage.file)
-    return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log)
+    return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log, replay.ends)
 
 
 def set_aside(fs: FileSystem, directory: str, name: str) -> None:
@@ -137,6 +143,7 @@ def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConf
     sealed: list[Memtable] = []
     memtable = Memtable(oldest)
     damages: list[Damage] = []
+    ends: dict[int, int] = {}
     length = size = 0
     imperfect = False
     for number in range(oldest, last + 1):
@@ -148,6 +155,7 @@ def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConf
         replayed = replay_segment(fs, directory, number, sealed_length, sealed=number < last)
         damages += replayed.damages
         length, size = replayed.length, replayed.size
+        ends[number] = length
         imperfect = bool(replayed.damages) or length < size
         if not memtable.entries:
             memtable.first_segment = number
@@ -163,7 +171,7 @@ def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConf
         _make_safe(fs, directory, last, length, size, log if imperfect else None)
     if not memtable.entries:
         memtable.first_segment = log.segment
-    return _Replay(sealed, memtable, log, damages)
+    return _Replay(sealed, memtable, log, damages, ends)
 
 
 def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:

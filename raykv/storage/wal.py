@@ -50,7 +50,7 @@ CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
 MAX_CHUNK_BYTES = 32 << 20
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
-_LENGTH_BITS = 40
+LENGTH_BITS = 40
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -68,7 +68,7 @@ def segment_header(number: int, previous: int, previous_length: int) -> bytes:
 
 def _end(segment: int, length: int) -> int:
     """Return the end of the log as one number. A segment of which nothing is left has been flushed: all of it counts."""
-    return (segment << _LENGTH_BITS) + (length or (1 << _LENGTH_BITS) - 1)
+    return (segment << LENGTH_BITS) + (length or (1 << LENGTH_BITS) - 1)
 
 
 def chunk(payload: bytes, segment: int, offset: int, synced_up_to: int) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -59,7 +59,7 @@ class _Node:
     incarnation: int = 0
     pid: int = 0
     since_s: float = 0.0
-    known: Known = field(default_factory=Known)
+    log_end: f.LogEnd | None = None
     restarts: int = 0
     last_outage_s: float | None = None
 
@@ -275,23 +275,22 @@ class Supervisor:
                 return f"it does not answer: {misses} pings of the supervisor and one of a coordinator went unanswered"
 
     async def _ping(self, node_id: str) -> int | None:
-        known = self._nodes[node_id].known
-        log_end = f.LogEnd(known.life, known.log_position) if known.life else None
-        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), log_end))
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), self._nodes[node_id].log_end))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, PING_TIMEOUT_S))
         except (PeerFailure, CorruptData):
             return None
         if not isinstance(answer.body, f.Pong):
             return None
-        self._note_known(node_id, answer)
+        node = self._nodes[node_id]
+        if answer.incarnation >= node.incarnation:
+            node.log_end = answer.log_end  # to notice when its directory is an old copy one day
         return answer.incarnation
 
-    def _note_known(self, node_id: str, answer: f.NodeAnswer) -> None:
-        """Remember how far the node has come, to notice when its directory is an old copy one day."""
+    def _known(self, node_id: str) -> Known:
         node = self._nodes[node_id]
-        if answer.log_end is not None and answer.incarnation >= node.known.incarnation:
-            node.known = Known(answer.incarnation, answer.log_end.life, answer.log_end.position)
+        end = node.log_end
+        return Known(node.incarnation) if end is None else Known(node.incarnation, end.life, end.position)
 
     async def _second_reaches(self, node_id: str) -> bool:
         """Ask a coordinator for the second opinion. No opinion is no second reporter."""
@@ -325,7 +324,7 @@ class Supervisor:
             self._hosts_of.get(node_id, ""),
             fresh=node_id in self._unborn,
             take_over=take_over,
-            known=self._nodes[node_id].known,
+            known=self._known(node_id),
             timeout_s=LAUNCH_TIMEOUT_S,
         )
 
@@ -336,7 +335,6 @@ class Supervisor:
             node.last_outage_s = now_s - node.since_s
         node.state, node.cause, node.since_s = "up", "", now_s
         node.incarnation, node.pid = launched.incarnation, launched.pid
-        node.known = node.known._replace(incarnation=max(launched.incarnation, node.known.incarnation))
         logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
 
     def _down(self, node_id: str, cause: str) -> None:

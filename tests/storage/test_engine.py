@@ -6,6 +6,7 @@ import random
 import pytest
 
 from raykv.errors import StoreClosed
+from raykv.sim.disk import SimDisk
 from raykv.storage import Engine, EngineFailed, Found
 from raykv.storage.engine import MAX_KEY_BYTES
 
@@ -381,3 +382,38 @@ def test_merge_is_all_it_knows_of_records(disk, drive):
     engine.update(b"k", b"a")
     engine.update(b"k", b"b")
     assert engine.get(b"k").record == b"ab"
+
+
+def test_a_later_run_can_be_asked_whether_it_found_all_that_was_durable(drive):
+    """Rot in the log's last chunk looks like a torn tail; a copy from an earlier time like a store that did less."""
+    disk = SimDisk()
+    engine = drive.open(disk, memtable_bytes=1 << 16)
+    ends = [engine.durable_end]
+    copies = []
+    for number in range(6):
+        copies.append(disk.crash(random.Random(1), "keep"))
+        engine.update(b"%d" % number, b"%08d" % number)
+        drive.sync(engine)
+        ends.append(engine.durable_end)
+        if number == 3:
+            engine.compact_fully()
+            drive.work(engine)
+    assert ends == sorted(ends)
+    assert len(set(ends)) == len(ends)
+    for cut, copy in enumerate(copies):
+        old = drive.open(copy, memtable_bytes=1 << 16)
+        assert [old.recovered(end) for end in ends] == [number <= cut for number in range(len(ends))]
+        old.update(b"new", b"%08d" % 9)
+        drive.sync(old)
+        assert not old.recovered(ends[-1]), "what it has done since does not make up for it"
+    crashed = disk.crash(random.Random(1), "drop")
+    whole = drive.open(crashed, memtable_bytes=1 << 16)
+    assert all(map(whole.recovered, ends))
+    path = drive.files(disk, ".wal")[-1]
+    disk.flip_bit(path, disk.size(path) - 3)
+    for _ in range(3):  # also by a recovery of what a first one has cut
+        rotten = drive.open(disk, memtable_bytes=1 << 16)
+        assert not rotten.damaged
+        assert rotten.recovered(ends[-2])
+        assert not rotten.recovered(ends[-1])
+        disk = disk.crash(random.Random(1), "random")
