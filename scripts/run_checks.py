@@ -13,7 +13,12 @@ BIN = Path(sys.executable).parent
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "style": ("ruff", [["ruff", "check", "."], ["ruff", "format", "--check", "."]]),
     "types": ("mypy, strict, on raykv/", [["mypy"]]),
-    "unit": ("tests without Ray", [["pytest", "-m", "not ray and not wheel and not notebook"]]),
+    "unit": (
+        "tests without Ray",
+        [["pytest", "-m", "not ray and not wheel and not notebook and not simulation and not crash"]],
+    ),
+    "simulation": ("100 simulated clusters", [["pytest", "-m", "simulation"]]),
+    "crash": ("20,000 power cuts", [["pytest", "-m", "crash"]]),
     "ray": ("tests on a Ray cluster", [["pytest", "-m", "ray"]]),
     "wheel": ("the wheel, installed in a clean environment", [["pytest", "-m", "wheel"]]),
     "notebooks": ("the notebooks, executed", [["pytest", "-m", "notebook"]]),

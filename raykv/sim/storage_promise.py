@@ -1,0 +1,143 @@
+"""What one node's storage owes after a crash, and what an opening of it shows.
+
+A record stands behind the number of the update that brought it, its *version*. So the newest version among all records
+says which update was the last to survive, and then the whole content must be what it was after that update. That is
+more than "every key has a record that was written, none is older than was promised, nothing is invented": what survives is
+a prefix of all updates, as the log's order has it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from raykv.sim.legal_disks import seeded
+from raykv.storage import Engine, Identity, NodeDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from raykv.config import NodeConfig
+    from raykv.ports import FileSystem
+
+PATH = "/node"
+DROPPED = b"~"
+"""Keys from here on belong to a dropped bucket: compactions leave them out, and nobody reads them."""
+_VERSION_DIGITS = 8
+
+
+def stamped(version: int, body: bytes) -> bytes:
+    """Return a record with its version in front."""
+    return b"%08d" % version + body
+
+
+def merge(stored: bytes | None, incoming: bytes) -> bytes:
+    """Keep the record with the higher version."""
+    return incoming if stored is None else max(stored, incoming)
+
+
+class Found(NamedTuple):
+    """What an opening showed: the identity as it was found and as it is now, the register, the log's end, all records."""
+
+    previous: Identity | None
+    identity: Identity
+    register: bytes | None
+    end: int
+    content: dict[bytes, bytes]
+    wrong: str
+    """Damage, or a position other than 0; empty if all is well."""
+
+    @property
+    def version(self) -> int:
+        """The newest version among the records; 0 if there are none."""
+        return int(max(self.content.values())[:_VERSION_DIGITS]) if self.content else 0
+
+
+class Promise(NamedTuple):
+    """What the next opening must show.
+
+    ``states``: version -> all records after that update, for all updates since ``durable``. ``durable``: the newest that
+    was reported to be on the disk; ``written``: to be in the kernel. The log's end (``Engine.durable_end``) is at least
+    ``durable_end``, or ``written_end``, likewise. ``registers`` and ``identities``: those that may be found: the one saved
+    last, and one being saved.
+    """
+
+    states: dict[int, dict[bytes, bytes]]
+    durable: int
+    written: int
+    durable_end: int
+    written_end: int
+    registers: tuple[bytes | None, ...]
+    identities: tuple[Identity | None, ...]
+
+    def broken_by(self, found: Found, *, kernel_lived: bool) -> tuple[str, str] | None:
+        """Return what was expected and what was found, if that is not the same."""
+        if found.wrong:
+            return "no damage, and everything at position 0", found.wrong
+        if found.previous not in self.identities:
+            return f"identity: one of {self.identities}", f"{found.previous}"
+        if found.identity != following(found.previous):
+            return f"identity: {following(found.previous)}", f"{found.identity}"
+        if found.register not in self.registers:
+            return f"register: one of {self.registers}", f"{found.register!r}"
+        lowest, end = (self.written, self.written_end) if kernel_lived else (self.durable, self.durable_end)
+        if found.end < end:
+            return f"the end of the log at {end:#x} or later", f"{found.end:#x}"
+        version = found.version
+        if version < lowest:
+            return f"records up to version {lowest} or later", f"up to version {version}"
+        state = self.states.get(version)
+        if state is None:
+            return f"records up to one of the versions {sorted(self.states)}", f"up to version {version}"
+        if found.content != state:
+            keys = [key for key in sorted({*state, *found.content}) if state.get(key) != found.content.get(key)]
+            expected, shown = ({key: content.get(key) for key in keys} for content in (state, found.content))
+            return f"with version {version}: {_short(expected)}", _short(shown)
+        return None
+
+
+def _short(content: Mapping[bytes, bytes | None]) -> str:
+    parts = [f"{key!r}: {record and record[:_VERSION_DIGITS]!r}" for key, record in content.items()]
+    return "{" + ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "") + "}"
+
+
+def shown_by(found: Found) -> Promise:
+    """Return the promise that what was shown stays so: as an opening finds it that ends before it changes anything."""
+    version = found.version
+    states = {version: found.content}
+    return Promise(states, version, version, found.end, found.end, (found.register,), (found.previous,))
+
+
+def following(previous: Identity | None) -> Identity:
+    """Return the identity that the opening after ``previous`` gives."""
+    if previous is None:
+        life = f"{seeded('life').getrandbits(128):032x}"
+        return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True)
+    return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False)
+
+
+def open_directory(fs: FileSystem) -> NodeDirectory:
+    """Take the node's directory on that disk."""
+    return NodeDirectory.open(fs, PATH, store_id="s", node_id="n1", random=seeded("life"), complete_if_new=True)
+
+
+def open_engine(fs: FileSystem, config: NodeConfig) -> Engine:
+    """Recover the engine beside it."""
+    engine = Engine.open(fs, f"{PATH}/data", config, merge)
+    engine.drop = _is_dropped
+    return engine
+
+
+def look(directory: NodeDirectory, engine: Engine) -> Found:
+    """Read everything that an opening shows."""
+    items = list(engine.scan(b"", DROPPED))
+    wrong = "; ".join(map(str, engine.damaged))
+    if any(found.position for _, found in items):
+        wrong += f" positions {[(key, found.position) for key, found in items if found.position]}"
+    content = {key: found.record for key, found in items}
+    return Found(directory.previous, directory.identity, directory.load_register(), engine.durable_end, content, wrong)
+
+
+def _is_dropped(key: bytes) -> bool:
+    return key >= DROPPED
