@@ -1,0 +1,234 @@
+"""Runs whole raykv clusters in virtual time, each with the faults that its seed draws, and checks every promise.
+
+A failing seed prints what happened and the command that runs it again; the same seed gives the same run, always. Ends
+with 1 if a promise was broken, or if something that must happen now and then never did in 100 seeds or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raykv.errors import CorruptData
+from raykv.sim.attempt import attempt
+from raykv.sim.batch import Job, batch, replay, run_seed
+from raykv.sim.observed import observed
+from raykv.sim.scenario import draw
+from raykv.sim.scenario_file import load, save
+from raykv.sim.shrink import BUDGET_RUNS, shrink, size_of
+from raykv.sim.sometimes import TABLE, never, total
+from raykv.sim.story import report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from raykv.sim.batch import Result
+    from raykv.sim.scenario import Scenario
+
+REPORTS = 3
+"""How many failing seeds are told in full; of the others one line each."""
+LINE_EVERY_S = 15.0
+SHOWN_EVERY_S = 0.5
+
+
+class Ticker:
+    """A line on stderr that says how far we are: over and over the same one on a terminal, else now and then one."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown_s = time.monotonic()
+
+    def tick(self, line: str) -> None:
+        """Show the line, if it is time to."""
+        now_s = time.monotonic()
+        if now_s - self._shown_s > (SHOWN_EVERY_S if self._terminal else LINE_EVERY_S):
+            self._shown_s = now_s
+            print(f"\r{line}   " if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._terminal:
+            print(file=sys.stderr)
+
+
+class Progress(Ticker):
+    """How far a batch is."""
+
+    def __init__(self, seeds: int) -> None:
+        super().__init__()
+        self.seeds = seeds
+        self.done = self.failures = 0
+        self.virtual_s = 0.0
+        self.operations = 0
+        self.began_s = time.monotonic()
+
+    def add(self, result: Result) -> None:
+        """Count a result; show where we are if it is time to."""
+        self.done += 1
+        self.failures += bool(result.violations)
+        self.virtual_s += result.virtual_s
+        self.operations += result.operations
+        left_min = (self.seeds - self.done) / self.done * (time.monotonic() - self.began_s) / 60
+        self.tick(
+            f"{self.done} of {self.seeds} seeds, {self.rates()}, {self.failures} failures, {left_min:.1f} min left"
+        )
+
+    def rates(self) -> str:
+        """Return how fast it goes."""
+        taken_s = time.monotonic() - self.began_s
+        return f"{self.done / taken_s * 60:.0f} seeds a minute, {self.virtual_s / taken_s:.0f} virtual s a real s"
+
+    def summary(self) -> str:
+        """Return the figures of the whole batch."""
+        self.end()
+        return (
+            f"{self.done} seeds in {(time.monotonic() - self.began_s) / 60:.1f} minutes: {self.operations:,} operations, "
+            f"{self.virtual_s / 3600:.1f} virtual hours, {self.rates()}, {self.failures} failures"
+        )
+
+
+def run_batch(arguments: argparse.Namespace) -> int:
+    """Run a range of seeds."""
+    first, last = arguments.seeds
+    progress = Progress(last - first + 1)
+    hashes: dict[int, str] = {}
+    counts: Counter[str] = Counter()
+    in_seeds: Counter[str] = Counter()
+    told = 0
+    for result in batch(range(first, last + 1), jobs=arguments.jobs, job=Job(run=run_seed, weak=arguments.weak)):
+        progress.add(result)
+        hashes[result.seed] = result.trace_hash
+        counts.update(result.counts)
+        in_seeds.update(name for name, count in result.counts.items() if count)
+        if result.violations:
+            told += 1
+            rule = result.violations[0].rule
+            again = f"seed {result.seed}: {rule}.  {replay(result.seed, weak=arguments.weak)}"
+            full = told <= REPORTS and not arguments.weak
+            print(f"\n{result.report}\n" if full else again, flush=True)
+    if arguments.trace_hashes:
+        lines = [f"{seed} {hashes[seed]}\n" for seed in sorted(hashes)]
+        arguments.trace_hashes.write_text("".join(lines))
+    if arguments.counts:
+        print(table_of(counts, in_seeds))
+    missing = [] if arguments.weak else never(counts, progress.done)
+    print("\n".join([*missing, progress.summary()]))
+    if arguments.weak:
+        print(f"with W=1 and R=1 the checkers reported in {progress.failures} of {progress.done} seeds")
+        return int(progress.failures == 0)
+    return int(bool(progress.failures or missing))
+
+
+def table_of(counts: Mapping[str, int], in_seeds: Mapping[str, int]) -> str:
+    """Return all counters, and what must happen now and then."""
+    lines = [f"{'times':>10}{'in seeds':>10}  counter"]
+    lines += [f"{counts[name]:>10,}{in_seeds[name]:>10,}  {name}" for name in sorted(counts)]
+    lines += ["", f"{'times':>10}{'of seeds':>10}  must happen now and then"]
+    lines += [f"{total(row, counts):>10,}{row.of:>10,}  {name}: {row.sentence}" for name, row in TABLE.items()]
+    return "\n".join(lines)
+
+
+def run_one(arguments: argparse.Namespace) -> int:
+    """Run one seed or one scenario, and shrink it if asked to."""
+    strict = not arguments.weak
+    weak = " --weak" if arguments.weak else ""
+    if arguments.scenario:
+        try:
+            scenario = load(arguments.scenario)
+        except (OSError, CorruptData) as error:
+            print(error, file=sys.stderr)
+            return 2
+        again = f"scripts/simulate --scenario {arguments.scenario}{weak}"
+    else:
+        scenario = draw(arguments.seed, weak=arguments.weak)
+        again = replay(arguments.seed, weak=arguments.weak)
+    outcome = attempt(scenario, strict=strict)
+    if arguments.shrink and outcome.violations:
+        scenario = shrink_to(scenario, outcome.violations[0].rule, arguments)
+        again = f"scripts/simulate --scenario {arguments.shrink}{weak}"
+        outcome = attempt(scenario, strict=strict)
+    print(report(outcome, again))
+    counts = Counter(outcome.counts) + observed(outcome)
+    if arguments.counts:
+        print("\n".join(["", *(f"{count:>10,}  {name}" for name, count in sorted(counts.items()))]))
+    print(
+        f"\n{outcome.operations} operations, {outcome.events} events, {outcome.virtual_s:.1f} virtual s, "
+        f"trace {outcome.trace_hash or 'unknown'}"
+    )
+    return int(bool(outcome.violations) != arguments.weak)
+
+
+def shrink_to(scenario: Scenario, rule: str, arguments: argparse.Namespace) -> Scenario:
+    """Make a failing scenario small, write it to the file, and return it."""
+    show = Ticker()
+    small = shrink(
+        scenario, rule=rule, strict=not arguments.weak, budget_runs=arguments.shrink_runs, progress=show.tick
+    )
+    save(small, arguments.shrink)
+    show.end()
+    print(f"{size_of(scenario)}; shrunk to {size_of(small)} in {arguments.shrink}", file=sys.stderr)
+    return small
+
+
+def seed_range(text: str) -> tuple[int, int]:
+    """Read A-B."""
+    first, _, last = text.partition("-")
+    try:
+        numbers = int(first), int(last)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not A-B, two numbers") from None
+    if not 0 <= numbers[0] <= numbers[1]:
+        raise argparse.ArgumentTypeError(f"in {text!r} the second is below the first")
+    return numbers
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=seed_range, metavar="A-B", help="all seeds from A to B, B included")
+    what.add_argument("--seed", type=int, metavar="N", help="one seed, with a report of what went wrong")
+    what.add_argument("--scenario", type=Path, metavar="FILE", help="one scenario from a file that --shrink wrote")
+    parser.add_argument(
+        "--shrink", type=Path, metavar="FILE", help="leave out of a failing --seed or --scenario what can be; write it"
+    )
+    parser.add_argument(
+        "--shrink-runs", type=int, default=BUDGET_RUNS, metavar="N", help=f"at most so many runs ({BUDGET_RUNS})"
+    )
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (as many as there are cores)")
+    parser.add_argument(
+        "--trace-hashes", type=Path, metavar="FILE", help="write a line 'seed hash' for each of --seeds"
+    )
+    parser.add_argument("--counts", action="store_true", help="print all counters, and what must happen now and then")
+    parser.add_argument(
+        "--weak", action="store_true",
+        help="W=1 and R=1, held to what strict quorums promise: the checkers must report, and 0 says that they did",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    if arguments.shrink and arguments.seeds:
+        parser.error("--shrink goes with --seed or --scenario")
+    if arguments.trace_hashes and not arguments.seeds:
+        parser.error("--trace-hashes goes with --seeds")
+    return arguments
+
+
+def main() -> int:
+    """Return 0 if every promise was kept."""
+    arguments = parse()
+    try:
+        return run_batch(arguments) if arguments.seeds else run_one(arguments)
+    except BrokenPipeError:  # whoever read this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The short form of the batches: ``scripts/simulate --seeds 1-5000`` and its like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "simulate.py"
+pytestmark = pytest.mark.simulation
+
+
+def simulate(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *words],
+        check=False, capture_output=True, text=True, timeout=900, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_a_hundred_seeds_keep_every_promise() -> None:
+    done = simulate("--seeds", "1-100")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_same_seed_is_the_same_run_whatever_the_hash_seed(tmp_path: Path) -> None:
+    hashes = []
+    for number in ("0", "1", "4242"):
+        simulate("--seeds", "1-8", "--trace-hashes", str(tmp_path / number), PYTHONHASHSEED=number)
+        hashes.append((tmp_path / number).read_text())
+    assert len(hashes[0].splitlines()) == 8
+    assert all(len(line.split()) == 2 for line in hashes[0].splitlines())
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_the_checkers_report_a_weak_store_and_the_report_says_how_to_see_it_again(tmp_path: Path) -> None:
+    done = simulate("--seeds", "1-8", "--weak", "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = next(line for line in done.stdout.splitlines() if "lost or stale" in line)
+    seed = again.split("--seed ")[1].split()[0]
+    one = simulate("--seed", seed, "--weak", "--shrink", str(tmp_path / "small.json"), "--shrink-runs", "4")
+    assert one.returncode == 0, one.stdout + one.stderr
+    assert f"again:     scripts/simulate --scenario {tmp_path / 'small.json'} --weak" in one.stdout
+    small = simulate("--scenario", str(tmp_path / "small.json"), "--weak", "--counts")
+    assert small.returncode == 0
+    assert "lost or stale" in small.stdout
+    assert "op: put ok" in small.stdout
+
+
+def test_a_wrong_command_line_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    for words in (["--seeds", "9-3"], ["--seeds", "1-2", "--shrink", "x"], ["--seed", "x"], [], ["--scenario", "none"],
+                  ["--scenario", str(tmp_path / "bad.json")]):  # fmt: skip
+        done = simulate(*words)
+        assert done.returncode == 2, words
+        assert "Traceback" not in done.stderr
