@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -23,7 +23,7 @@ from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_ident
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.sim.host import Host
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from raykv.sim.network import Network
     from raykv.sim.trace import Trace
 
+Serve: TypeAlias = "Callable[[StorageNode, bytes], Awaitable[bytes]]"
 PATH = "/data"
 LOCK_WAIT_S = 5.0
 KILL_AFTER_S = 0.3
@@ -43,9 +44,10 @@ POWER_NOTICE_S = (1.0, 15.0)
 class NodeProcess:
     """One storage process: its kernel process, and the node once its directory is open."""
 
-    def __init__(self, process: Process, pid: int) -> None:
+    def __init__(self, process: Process, pid: int, watched: Serve) -> None:
         self.process = process
         self.pid = pid
+        self.watched = watched
         self.node: StorageNode | None = None
         self.opening: asyncio.Task[Launched] | None = None
 
@@ -53,7 +55,7 @@ class NodeProcess:
         """Answer a frame; before the directory is open the actor's method raises."""
         if self.node is None:
             raise PeerUnreachable("the node is not open")
-        return await self.node.serve(frame)
+        return await self.watched(self.node, frame)
 
 
 class NodeWorld:
@@ -83,11 +85,15 @@ class NodeWorld:
         self.by_pid: dict[int, NodeProcess] = {}
         self.founded = False
         self._pids = itertools.count(4001)
+        self.serve: Serve = lambda node, frame: node.serve(frame)
+        """How a node answers a frame; a run that watches the answers puts itself here."""
+        self.opened: Callable[[StorageNode], None] = lambda _: None
+        """Told of every node that has opened its directory."""
 
     def create(self, node_id: str) -> NodeProcess:
         """Start a process for the node, in place of the one that Ray knew."""
         process = Process(self.loop, node_address(node_id))
-        created = NodeProcess(process, next(self._pids))
+        created = NodeProcess(process, next(self._pids), self.serve)
         self.by_pid[created.pid] = created
         self.current[node_id] = created
         self.network.register(process, created.serve)
@@ -135,6 +141,7 @@ class NodeWorld:
                 raise LaunchFailed("damaged", str(error)) from None
             else:
                 self.trace.note(f"runs as incarnation {created.node.incarnation}", process.name)
+                self.opened(created.node)
                 return Launched(created.node.incarnation, created.pid)
             await asyncio.sleep(0.05)
             waited_s += 0.05

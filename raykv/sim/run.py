@@ -30,6 +30,7 @@ from raykv.sim.history import History, Violation
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
 from raykv.sim.nodes import PATH
+from raykv.sim.promises import Promises
 from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
 from raykv.sim.workload import Client
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from raykv.client.aio import AsyncStore
     from raykv.replication.cluster_state import ClusterState
+    from raykv.replication.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
 
 AFTERWARDS_S = 3.0
@@ -128,6 +130,11 @@ class _Run:
         self._states: dict[tuple[int, int], bytes] = {}
         self.cluster.network.heard = self._hear
         heard.runs = self._runs
+        # That a directory is an old copy its node may learn only from the first who asks it.
+        old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
+        self.promises = Promises(loop, scenario.cluster.store.partitions, old)
+        self.cluster.nodes.serve = self._serve
+        self.cluster.nodes.opened = lambda node: self.promises.audit(node.spec.node_id, node)
         for name, host in self.cluster.hosts.items():
             host.skew_ms = scenario.skews_ms.get(name, 0.0)
             host.drift = scenario.drifts.get(name, 1.0)
@@ -154,13 +161,14 @@ class _Run:
         if self.scenario.within:
             self.violations += self.health.judge(self.history)
         await self._converge()
-        self._count_storage()
+        self._look_into_nodes()
         await cluster.stop()
         await self._drain()
         copies, skew_ms = self.scenario.cluster.store.copies, self.scenario.skew_ms
         found = check_history(self.history, copies, skew_ms, strict=self.strict)
         self.violations += [violation for violation in found if not self._excused(violation)]
         self.violations += check_buckets(self.history)
+        self.violations += self.promises.broken
         for host in cluster.hosts.values():
             self.violations += [Violation("two writers", "", text) for text in host.two_writers[:1]]
         return self
@@ -288,11 +296,19 @@ class _Run:
         node = self.cluster.nodes.living(node_id)
         return node is not None and not self.cluster.nodes.current[node_id].process.frozen
 
-    def _count_storage(self) -> None:
-        """Add what the engines counted to what happened."""
+    async def _serve(self, node: StorageNode, frame: bytes) -> bytes:
+        node_id = node.spec.node_id
+        before = self.promises.before(node_id)
+        answer = await node.serve(frame)
+        self.promises.answered(node_id, frame, answer, before)
+        return answer
+
+    def _look_into_nodes(self) -> None:
+        """Compare what the nodes hold in the end with what they promised, and add what their engines counted."""
         for node_id in self.cluster.node_ids:
             node = self.cluster.nodes.living(node_id)
             if node is not None:
+                self.promises.audit(node_id, node)
                 for name, amount in msgspec.to_builtins(node._engine.stats()).items():  # noqa: SLF001
                     if name in {"flushes", "compactions", "bloom_negatives", "cache_hits"}:
                         self.cluster.counts[f"engine: {name}"] += amount

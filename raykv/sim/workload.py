@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 StepKind = Literal["put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open"]
 WEIGHTS: dict[StepKind, float] = {
-    "put": 34, "get": 34, "delete": 6, "contains": 3, "put_many": 6, "get_many": 6, "delete_many": 2, "scan": 6, "open": 1.5,
+    "put": 34, "get": 34, "delete": 6, "contains": 3, "put_many": 6, "get_many": 6, "delete_many": 2, "scan": 7, "open": 3,
 }  # fmt: skip
 TTL_PREFIX = "ttl-"
+_PAUSES = 0.2
+"""This share of the steps comes after a longer pause."""
+_BURST_S = 0.004
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -41,6 +44,8 @@ class Step(msgspec.Struct, frozen=True):
     ttl_s: float | None = None
     timeout_s: float = 5.0
     reverse: bool = False
+    page: int | None = None
+    """A scan asks for so many keys at a time, and goes on behind the last one."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -52,9 +57,10 @@ class Program(msgspec.Struct, frozen=True):
 
 
 def draw_program(
-    rng: random.Random, client: str, coordinator: str, keys: Sequence[str], steps: int, pause_s: float
+    rng: random.Random, client: str, coordinator: str, keys: Sequence[str], steps: int, duration_s: float
 ) -> Program:
-    """Draw a program. Pauses are exponential with mean ``pause_s``."""
+    """Draw a program for about ``duration_s``: bursts of steps a few milliseconds apart, and longer pauses."""
+    pause_s = duration_s / (_PAUSES * steps)
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     program = []
     for _ in range(steps):
@@ -64,13 +70,14 @@ def draw_program(
         ttl_s = round(rng.uniform(0.5, 4.0), 2) if kind == "put" and chosen[0].startswith(TTL_PREFIX) else None
         program.append(
             Step(
-                pause_s=round(rng.expovariate(1 / pause_s), 4),
+                pause_s=round(rng.expovariate(1 / (pause_s if rng.random() < _PAUSES else _BURST_S)), 4),
                 kind=kind,
                 keys=chosen,
-                padding=rng.choice((0, 0, 20, 300, 1500)),
+                padding=rng.choice((0, 0, 20, 300, 1500, 3000)),
                 ttl_s=ttl_s,
                 timeout_s=rng.choice((1.0, 5.0, 5.0)),
                 reverse=rng.random() < 0.3,
+                page=rng.choice((None, 1, 2)) if kind == "scan" else None,
             )
         )
     return Program(client, coordinator, tuple(program))
@@ -210,11 +217,10 @@ class Client:
         )
 
     async def _scan(self, step: Step) -> None:
-        prefix = step.keys[0][:2]
+        prefix = step.keys[0][: 1 if step.keys[0][0] < "t" else 2]
         began_s = self._loop.now_s
         try:
-            pages = self._store.scan(prefix=prefix, reverse=step.reverse, r=self._r, timeout=step.timeout_s)
-            pairs = [pair async for pair in pages]
+            pairs = await self._pages(prefix, step)
         except RaykvError:
             return
         client, ended_s = self._program.client, self._loop.now_s
@@ -222,6 +228,18 @@ class Client:
         self._history.scans.append(seen)
         for key, value in pairs:
             self._history.add(client, "scan", str(key), began_s, ended_s, "ok", value=value, level=self._r)
+
+    async def _pages(self, prefix: str, step: Step) -> list[tuple[Any, Any]]:
+        pairs: list[tuple[Any, Any]] = []
+        while True:
+            after = pairs[-1][0] if pairs else None
+            found = self._store.scan(
+                prefix=prefix, after=after, limit=step.page, reverse=step.reverse, r=self._r, timeout=step.timeout_s
+            )
+            page = [pair async for pair in found]
+            pairs += page
+            if step.page is None or len(page) < step.page:
+                return pairs
 
     # ---- buckets ----
 

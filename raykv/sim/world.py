@@ -24,8 +24,10 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import msgspec
+
 from raykv.client.store import Store
-from raykv.config import KIB, Durability, NodeConfig, StoreConfig, check_count, check_seconds
+from raykv.config import KIB, Durability, NodeConfig, StoreConfig, check_count, check_seconds, quorum
 from raykv.errors import InvalidOption
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR, Cluster, ClusterSpec, SimLink
 from raykv.sim.kernel import Process, VirtualLoop
@@ -78,16 +80,16 @@ class World:
         """The ids of the storage nodes."""
         self.faults: tuple[Fault, ...] = ()
         """What goes wrong by itself, in order."""
-        rng = random.Random(f"world {seed}")
-        if faults:
-            budget = store.copies - (store.copies // 2 + 1)
-            self.faults = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, budget)
-            self._cluster.network.odds = draw_odds(rng)
-        self._nemesis = Nemesis(self._cluster, self.faults)
         self._cluster.start()
-        self._fate = self._loop.create_task(self._nemesis.run())
         self.store = self.connect()
         """A handle of the store; its calls let the virtual time pass."""
+        if faults:  # they begin once the store serves
+            rng = random.Random(f"world {seed}")
+            drawn = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, store.copies - quorum(store.copies))
+            self.faults = tuple(msgspec.structs.replace(fault, at_s=fault.at_s + self.now_s) for fault in drawn)
+            self._cluster.network.odds = draw_odds(rng)
+        self._nemesis = Nemesis(self._cluster, self.faults)
+        self._fate = self._loop.create_task(self._nemesis.run())
 
     # ---- handles and time ----
 
@@ -184,7 +186,7 @@ class World:
                 store.close()
             self._fate.cancel()
             self._cluster.kill()
-            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(asyncio.sleep(1))  # what was cancelled comes to its end
             self._loop.close()
 
     def __enter__(self) -> Self:

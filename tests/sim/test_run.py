@@ -38,7 +38,9 @@ CALM = msgspec.structs.replace(
 )  # fmt: skip
 CALM = msgspec.structs.replace(
     CALM,
-    cluster=msgspec.structs.replace(CALM.cluster, nodes=3, store=msgspec.structs.replace(CALM.cluster.store, copies=3)),
+    cluster=msgspec.structs.replace(
+        CALM.cluster, nodes=3, store=msgspec.structs.replace(CALM.cluster.store, copies=3, durability="group")
+    ),
 )
 
 

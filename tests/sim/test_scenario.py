@@ -21,23 +21,20 @@ def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
         assert any(kind not in drawn for drawn in kinds)
 
 
-def test_within_the_promises_one_node_after_the_other():
+def test_within_the_promises_a_minority_is_disturbed_and_less_is_lost():
     checked = 0
     for seed in SEEDS:
         scenario = s.draw(seed)
         copies = scenario.cluster.store.copies
-        spare = copies - max(scenario.r, scenario.w)
         faults = [fault for fault in scenario.faults if fault.kind in {*s.DISTURBING, *s.LASTING}]
         if not scenario.within:
             continue
-        assert len(scenario.lasting) <= spare
+        assert len(scenario.lasting) <= copies - max(scenario.r, scenario.w)
         for fault in faults:
-            until_s = fault.at_s + fault.for_s + s.RECOVERY_S
+            until_s = fault.at_s + fault.for_s + s.RECOVERY_S - 0.01  # times are rounded
             others = {other.target for other in faults if fault.at_s <= other.at_s < until_s} | {fault.target}
-            assert len(others | scenario.lasting) <= max(spare, 0) or spare == 0, scenario.seed
+            assert len(others | scenario.lasting) <= (copies - 1) // 2, scenario.seed
             checked += 1
-        if spare == 0:
-            assert faults == []
     assert checked > 300
 
 

@@ -101,7 +101,7 @@ def test_a_seed_gives_the_same_world_under_any_hash_seed():
         "        try: world.store.put(f'k{n % 5}', n)\n"
         "        except raykv.RaykvError as error: print(type(error).__name__)\n"
         "        world.sleep(0.5)\n"
-        "    world.heal(); print(world.now_s, sorted(world.store.items()), *world.told(), sep='\\n')\n"
+        "    world.heal(); world.sleep(30); print(world.now_s, sorted(world.store.items()), *world.told(), sep='\\n')\n"
     )
     outputs = [
         subprocess.run(

@@ -1,0 +1,94 @@
+"""What each node has acknowledged or shown, it must hold for ever, or say that it cannot tell (P1, P3).
+
+Clients see a lost promise only if enough replicas lose it at once, or the right ones are asked. So every answer of every
+node is watched as well: a write that it acknowledged and a record that it showed are from then on a promise of that node.
+A later answer with less breaks it; so does a run that starts with less, or ends with it. A node that says "incomplete",
+or that a key is unreadable, has kept its word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raykv.records import frames as f
+from raykv.records.record import stamp_of
+from raykv.ring import partition_of_key
+from raykv.sim.history import Violation
+
+if TYPE_CHECKING:
+    from raykv.replication.node import StorageNode
+    from raykv.sim.kernel import VirtualLoop
+
+MAX_REPORTED = 3
+Held = dict[tuple[int, bytes], bytes]
+"""(bucket id, encoded key) -> the stamp below which the node must not fall."""
+
+
+class Promises:
+    """The promises of all nodes of one run. ``forgiven``: nodes that may break theirs without knowing it."""
+
+    def __init__(self, loop: VirtualLoop, partitions: int, forgiven: set[str]) -> None:
+        self._loop = loop
+        self._partitions = partitions
+        self._forgiven = forgiven
+        self._held: dict[str, Held] = {}
+        self.broken: list[Violation] = []
+
+    def before(self, node_id: str) -> Held:
+        """Return what is promised now: what an answer to a request that arrives now may not fall below."""
+        return dict(self._held.get(node_id, {}))
+
+    def answered(self, node_id: str, request: bytes, answer: bytes, before: Held) -> None:
+        """Compare an answer with what was promised before its request came, and add what it promises."""
+        body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
+        if isinstance(body, f.Write) and isinstance(said, f.WriteDone):
+            for (key, record), newer in zip(body.items, said.newer, strict=True):
+                if newer == 0:
+                    self._promise(node_id, body.bucket_id, key, stamp_of(record))
+        elif isinstance(body, f.Read) and isinstance(said, f.ReadDone):
+            for at, (key, shown) in enumerate(zip(body.keys, said.records, strict=True)):
+                if at not in said.unreadable:
+                    self._shown(node_id, body.bucket_id, key, shown, before)
+        elif isinstance(body, f.Scan) and isinstance(said, f.ScanDone):
+            self._scanned(node_id, body, said, before)
+
+    def audit(self, node_id: str, node: StorageNode) -> None:
+        """Compare what a node has now with all that it ever promised."""
+        for (bucket_id, key), mark in self._held.get(node_id, {}).items():
+            said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001 - as no client could, at once
+            if isinstance(said, f.ReadDone) and not said.unreadable:
+                held = said.records[0]
+                if held is None or stamp_of(held) < mark:
+                    self._break(
+                        node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed"
+                    )
+
+    def _shown(self, node_id: str, bucket_id: int, key: bytes, record: bytes | None, before: Held) -> None:
+        mark = stamp_of(record) if record is not None else b""
+        if mark < before.get((bucket_id, key), b""):
+            self._break(node_id, key, "answered a read with less than it had acknowledged or shown")
+        self._promise(node_id, bucket_id, key, mark)
+
+    def _scanned(self, node_id: str, body: f.Scan, said: f.ScanDone, before: Held) -> None:
+        given = dict(said.items)
+        for (bucket_id, key), mark in before.items():
+            if bucket_id != body.bucket_id or not body.start <= key < body.end:
+                continue
+            if partition_of_key(key, self._partitions) not in body.partitions:
+                continue
+            if said.covered is not None and (key < said.covered if body.reverse else key > said.covered):
+                continue
+            if key not in given or stamp_of(given[key]) < mark:
+                self._break(node_id, key, "answered a scan with less than it had acknowledged or shown")
+        for key, record in given.items():
+            self._promise(node_id, body.bucket_id, key, stamp_of(record))
+
+    def _promise(self, node_id: str, bucket_id: int, key: bytes, mark: bytes) -> None:
+        held = self._held.setdefault(node_id, {})
+        if mark > held.get((bucket_id, key), b""):
+            held[bucket_id, key] = mark
+
+    def _break(self, node_id: str, key: bytes, what: str) -> None:
+        if node_id not in self._forgiven and len(self.broken) < MAX_REPORTED:
+            shown = key[1:].decode(errors="replace")
+            self.broken.append(Violation("promise broken", shown, f"{node_id} {what}: {shown}", self._loop.now_s))

@@ -1,0 +1,84 @@
+"""What nodes have acknowledged or shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, stamp
+from raykv.ring import partition_of_key
+from raykv.sim.kernel import VirtualLoop
+from raykv.sim.promises import Promises
+
+KEY = encode_key("k")
+OLD, NEW = (stamp(pack_body(bytes([number]) * 16, b"v"), number << 16) for number in (1, 2))
+READ = f.Read(1, [KEY])
+SCAN = f.Scan(1, b"", b"\xff", 10, False, False, [partition_of_key(KEY, 8)])
+
+
+class Bench:
+    def __init__(self, forgiven=()):
+        self.promises = Promises(VirtualLoop(), 8, set(forgiven))
+
+    def say(self, body, answer, before=None):
+        self.promises.answered(
+            "n1",
+            f.node_requests.encode(f.NodeRequest(0, body)),
+            f.node_answers.encode(f.NodeAnswer(1, answer)),
+            self.promises.before("n1") if before is None else before,
+        )
+        return len(self.promises.broken)
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def test_more_is_fine_and_less_is_not(bench):
+    assert bench.say(f.Write(1, [(KEY, OLD)]), f.WriteDone([0])) == 0
+    assert bench.say(READ, f.ReadDone([OLD])) == 0
+    assert bench.say(READ, f.ReadDone([NEW])) == 0
+    assert bench.say(f.Read(2, [KEY]), f.ReadDone([None])) == 0, "another bucket"
+    assert bench.say(READ, f.ReadDone([OLD])) == 1
+    assert bench.say(READ, f.ReadDone([None])) == 2
+
+
+def test_what_was_not_taken_is_not_promised(bench):
+    assert bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([7])) == 0
+    assert bench.say(f.Write(1, [(KEY, NEW)]), f.NodeRefused("overloaded", "")) == 0
+    assert bench.say(READ, f.ReadDone([None])) == 0
+
+
+def test_saying_that_it_cannot_tell_is_keeping_ones_word(bench):
+    bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    assert bench.say(READ, f.Incomplete("wiped")) == 0
+    assert bench.say(READ, f.ReadDone([None], [0])) == 0
+
+
+def test_what_was_promised_while_an_answer_was_on_its_way_does_not_bind_it(bench):
+    before = bench.promises.before("n1")
+    bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    assert bench.say(READ, f.ReadDone([None]), before) == 0
+
+
+def test_a_scan_keeps_it_too(bench):
+    bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    assert bench.say(SCAN, f.ScanDone([(KEY, NEW)], None)) == 0
+    assert bench.say(SCAN, f.ScanDone([], b"\x00")) == 0, "it does not reach as far"
+    assert bench.say(f.Scan(1, b"\xf0", b"\xff", 10, False, False, SCAN.partitions), f.ScanDone([], None)) == 0
+    assert bench.say(f.Scan(1, b"", b"\xff", 10, False, False, []), f.ScanDone([], None)) == 0
+    assert bench.say(SCAN, f.ScanDone([(KEY, OLD)], None)) == 1
+    assert bench.say(SCAN, f.ScanDone([], None)) == 2
+
+
+def test_a_copied_directory_is_forgiven_and_reports_are_few():
+    forgiven = Bench(["n1"])
+    forgiven.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    assert forgiven.say(READ, f.ReadDone([None])) == 0
+    many = Bench()
+    many.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    for _ in range(10):
+        reported = many.say(READ, f.ReadDone([None]))
+    assert reported == 3
