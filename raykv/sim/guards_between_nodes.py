@@ -1,0 +1,584 @@
+"""The guards of quorums, clocks, clients and the cluster's state, as bugs to plant."""
+
+from __future__ import annotations
+
+from raykv.sim.planting import Edit, Planted
+
+_SHADOWED = "if time == 0 or self._newer_counts:"
+_STAMP = "stamp_of(incoming) > stamp_of(stored)"
+_UNTOUCHED = "if item.acks or item.newer or item.maybe or item.pending else"
+
+BETWEEN_NODES = (
+    # ---- writes ----
+    Planted(
+        "shadowed write acknowledged",
+        "P7",
+        "a replica that holds something newer counts, and a write is acknowledged that nobody will ever see",
+        (Edit("raykv.replication.quorum:WriteRound.answered", _SHADOWED, "if time >= 0:"),),
+    ),
+    Planted(
+        "refusal counted as acknowledgement",
+        "P7",
+        "a node that did not take the write is counted among the W that hold it",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator._note_write",
+                "    round_.failed(outcome.node_id, outcome.about, refused)",
+                "    if refused:\n"
+                "        round_.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))\n"
+                "    else:\n"
+                "        round_.failed(outcome.node_id, outcome.about, refused)",
+            ),
+        ),
+    ),
+    Planted(
+        "silence counted as acknowledgement",
+        "P7",
+        "a node that does not answer is counted among the W that hold the write",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator._note_write",
+                "    round_.failed(outcome.node_id, outcome.about, refused)",
+                "    if refused:\n"
+                "        round_.failed(outcome.node_id, outcome.about, refused)\n"
+                "    else:\n"
+                "        round_.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))",
+            ),
+        ),
+    ),
+    Planted(
+        "acknowledgements carried over to a new stamp",
+        "P7",
+        "a write is stamped again, and those count that hold it under the former stamp, below what it had to pass",
+        (Edit("raykv.replication.quorum:WriteRound.restamped", "    item.acks.clear()\n", ""),),
+    ),
+    Planted(
+        "answers to a former stamp counted",
+        "P7",
+        "a late answer to the former stamp counts for the new one, which its node may never get",
+        (
+            Edit(
+                "raykv.replication.quorum:WriteRound.answered",
+                "if attempt != item.attempt:",
+                "if attempt > item.attempt:",
+            ),
+        ),
+    ),
+    Planted(
+        "a retry is stamped anew",
+        "P7, P8",
+        "one write has two stamps, and between them fits another's",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator._spread",
+                "                send(round_.more())\n",
+                "                asks = round_.more()\n"
+                "                for index in sorted({index for indexes in asks.values() for index in indexes}):\n"
+                "                    records[index] = restamp(records[index], self._hybrid.next(self._clock.wall_ms()))\n"
+                "                send(asks)\n",
+            ),
+        ),
+    ),
+    Planted(
+        "given up counted as written",
+        "P7",
+        "a write that could not be stamped above what is stored is acknowledged",
+        (Edit("raykv.replication.quorum:WriteRound.settled", " and index not in self._given_up", ""),),
+    ),
+    Planted(
+        "unknown outcome told as refused",
+        "P8",
+        "no answer came, the client is told that nothing was written, and the write surfaces later",
+        (
+            Edit(
+                "raykv.replication.quorum:WriteRound.untouched",
+                _UNTOUCHED,
+                "if item.acks or item.newer or not item.refusals else",
+            ),
+        ),
+    ),
+    Planted(
+        "what stands under a former stamp is forgotten",
+        "P8",
+        'a write is stamped again and then refused by all: "nothing was written", and its first stamp stands',
+        (
+            Edit(
+                "raykv.replication.quorum:WriteRound.restamped",
+                "item.maybe = item.maybe or bool(item.acks or item.pending)",
+                "item.maybe = False",
+            ),
+        ),
+    ),
+    Planted(
+        "a node's failed disk told as refused",
+        "P8",
+        'the log could not be synced, yet its bytes are there after the restart: "nothing was written" was wrong',
+        (
+            Edit(
+                "raykv.replication.peers:Peers._call_incarnation",
+                'if answer.body.reason == "failed":',
+                'if answer.body.reason == "never":',
+            ),
+        ),
+    ),
+    Planted(
+        "the coordinator's death told as refused",
+        "P8",
+        "the coordinator dies with the write under way; the client is told that nothing was written",
+        (
+            Edit(
+                "raykv.client.operations:_settle_writes",
+                "if isinstance(answer, PeerAbsent):",
+                "if isinstance(answer, PeerFailure):",
+            ),
+        ),
+    ),
+    Planted(
+        "a write is sent twice",
+        "P8",
+        "the coordinator dies after the write was done; the client sends it again, over what was written since",
+        (
+            Edit(
+                "raykv.client.driver:_may_repeat",
+                "(exchange.repeatable and not isinstance(failure, PeerSilent))",
+                "not isinstance(failure, PeerSilent)",
+            ),
+        ),
+    ),
+    # ---- reads ----
+    Planted(
+        "no read repair",
+        "P9",
+        "a value that is on one replica only is read, and the next read asks the others",
+        (Edit("raykv.replication.coordinator:Coordinator._repair", "if not behind:", "if behind is not None:"),),
+    ),
+    Planted(
+        "read returns before its repair",
+        "P9",
+        "a read returns what R replicas do not hold yet, and the next read asks the others",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator._repair",
+                "for key, _ in items], r, newer_counts",
+                "for key, _ in items], 1, newer_counts",
+            ),
+        ),
+    ),
+    Planted(
+        "any record will do for a repair",
+        "P9",
+        "a replica that holds an older record counts among the R that hold what was read",
+        (Edit("raykv.replication.quorum:ReadRound.holders", "if covers(held, record)", "if held is not None"),),
+    ),
+    Planted(
+        "a repair is stamped anew",
+        "P9",
+        "a repair meets something newer, and puts the old value above it",
+        (Edit("raykv.replication.coordinator:Coordinator._repair", "newer_counts=True", "newer_counts=False"),),
+    ),
+    Planted(
+        "one answer fewer than R",
+        "P9",
+        "a read asks R replicas and takes the first R - 1",
+        (
+            Edit(
+                "raykv.replication.quorum:ReadRound.answered",
+                "if len(item.answers) >= self._r:",
+                "if len(item.answers) >= max(1, self._r - 1):",
+            ),
+        ),
+    ),
+    Planted(
+        "a read without its quorum finds nothing",
+        "P9",
+        "too few replicas answer, and the client is told that the key is absent",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator._repair",
+                "            results.append(_quorum_not_met(r, self.primaries(key, entry.config.n), round_.answers(index)))",
+                "            results.append(round_.merged(index))",
+            ),
+        ),
+    ),
+    Planted(
+        "an unreadable record is taken for absent",
+        "P9",
+        "a node cannot read a record, for its block is rotten, and counts as one that never had it",
+        (
+            Edit(
+                "raykv.replication.coordinator:_note_read",
+                "unreadable = set(answer.unreadable)",
+                "unreadable = set(answer.unreadable[:0])",
+            ),
+        ),
+    ),
+    Planted(
+        "an incomplete node answers reads",
+        "P1",
+        'a node that lost its directory says "absent", and a read of it and of one that was away finds nothing',
+        (Edit("raykv.replication.replica:Replica._read", "if not self.complete:", "if self.complete is None:"),),
+    ),
+    Planted(
+        "a tombstone is answered as absent",
+        "P9",
+        "a replica that missed the delete brings the deleted value back",
+        (
+            Edit(
+                "raykv.replication.replica:Replica._read",
+                "None if found is None else found.record)",
+                "None if found is None or len(header_of(found.record)) == len(found.record) else found.record)",
+            ),
+        ),
+    ),
+    Planted(
+        "expired values are read",
+        "P9",
+        "a time to live has passed, and the value is still there",
+        (Edit("raykv.replication.coordinator:_payload", "if taken.live(now_ms) else", "if not taken.tombstone else"),),
+    ),
+    Planted(
+        "expiry by the node's clock",
+        "P9",
+        "a node whose clock is ahead drops what has not expired, and an older value comes to light",
+        (
+            Edit(
+                "raykv.replication.replica:Replica._read",
+                "    for index, key in enumerate(keys):\n",
+                "    from raykv.records.record import unpack\n\n    for index, key in enumerate(keys):\n",
+            ),
+            Edit(
+                "raykv.replication.replica:Replica._read",
+                "None if found is None else found.record)",
+                "None if found is None or not unpack(found.record).live(self._wall_ms()) else found.record)",
+            ),
+        ),
+    ),
+    Planted(
+        "the answer that came last stands",
+        "P9",
+        "a coordinator takes the latest answer for the newest record",
+        (Edit("raykv.replication.quorum:ReadRound.merged", "result = merge(result, record)", "result = record"),),
+    ),
+    Planted(
+        "the record that came last stands",
+        "lww",
+        "a late write of long ago replaces what is newer",
+        (Edit("raykv.versions.lww:merge", _STAMP, "stamp_of(incoming) != stamp_of(stored)"),),
+    ),
+    # ---- scans ----
+    Planted(
+        "a scan takes the first of differing answers",
+        "P15, P9",
+        "two replicas differ, and a scan shows what the one says that answered first",
+        (Edit("raykv.replication.scan:ScanCoordinator._settle", " or len(set(seen[key])) > 1]", "]"),),
+    ),
+    Planted(
+        "a scan does not repair what one replica lacks",
+        "P15, P9",
+        "a scan shows a value that is on one replica only, and the next read asks the others",
+        (Edit("raykv.replication.scan:ScanCoordinator._settle", "if len(seen[key]) < request.r or", "if"),),
+    ),
+    Planted(
+        "a scan returns what it has",
+        "P15",
+        "too few replicas answer, and the scan leaves out what they have",
+        (
+            Edit(
+                "raykv.replication.scan:ScanCoordinator._gather",
+                "            raise QuorumNotMet(",
+                "            return answers\n            raise QuorumNotMet(",
+            ),
+        ),
+    ),
+    Planted(
+        "a scan leaves out what cannot be read",
+        "P15",
+        "the quorum read of a key fails, and the scan goes on without that key",
+        (
+            Edit(
+                "raykv.replication.scan:ScanCoordinator._settle",
+                "                raise record\n",
+                "                continue\n",
+            ),
+        ),
+    ),
+    Planted(
+        "an incomplete node answers scans",
+        "P1, P15",
+        "a node that lost its directory says that there is nothing, and so does one that was away",
+        (Edit("raykv.replication.replica:Replica._scan", "if not self.complete:", "if self.complete is None:"),),
+    ),
+    Planted(
+        "a scan shows what is not durable",
+        "P3",
+        "a scan shows a value, the host loses power, and a later read finds an older one",
+        (
+            Edit(
+                "raykv.replication.replica:Replica._scan",
+                "position = max(position, at)",
+                "position = max(position, 0 * at)",
+            ),
+        ),
+    ),
+    Planted(
+        "a page repeats its last key",
+        "P15",
+        "the next page begins with the key with which the last one ended",
+        (
+            Edit(
+                "raykv.replication.scan:ScanCoordinator.page", 'bound if request.reverse else bound + b"\\x00"', "bound"
+            ),
+        ),
+    ),
+    Planted(
+        "a page reaches beyond what all have sent",
+        "P15",
+        "a node's answer was cut off, the page goes on behind it, and that node's keys are left out",
+        (
+            Edit(
+                "raykv.replication.scan:_covered",
+                "max(bounds) if reverse else min(bounds)",
+                "min(bounds) if reverse else max(bounds)",
+            ),
+        ),
+    ),
+    Planted(
+        "a cut answer counts as whole",
+        "P15",
+        "a node has more keys than fit into its answer, and the scan ends there",
+        (Edit("raykv.replication.replica:Replica._scan", "items[-1][0]", "None"),),
+    ),
+    # ---- clocks ----
+    Planted(
+        "hybrid time goes back",
+        "P7",
+        "a coordinator's clock is set back, and its next write stands below its last",
+        (
+            Edit(
+                "raykv.versions.hybrid_clock:HybridClock.next",
+                "max(self._last + 1, time_from_ms(now_ms))",
+                "time_from_ms(now_ms)",
+            ),
+        ),
+    ),
+    Planted(
+        "stamped anew and not above",
+        "P7",
+        "a coordinator whose clock is behind never gets above what is stored: its writes fail until the clock has caught up",
+        (
+            Edit(
+                "raykv.versions.hybrid_clock:HybridClock.observe",
+                "self._last = max(self._last, time)",
+                "self._last = max(self._last, 0 * time)",
+            ),
+        ),
+    ),
+    Planted(
+        "times of the far future are taken",
+        "clock",
+        "one host's clock is an hour ahead, and nobody else can write to its keys for an hour",
+        (
+            Edit(
+                "raykv.versions.hybrid_clock:check_not_ahead",
+                "> now_ms + MAX_CLOCK_SKEW_MS",
+                "> now_ms + MAX_CLOCK_SKEW_MS * 1000",
+            ),
+        ),
+    ),
+    # ---- runs of a node ----
+    Planted(
+        "an earlier run is believed",
+        "P6",
+        "the answer of a process that was given up counts",
+        (
+            Edit(
+                "raykv.replication.peers:Peers._call_incarnation",
+                "if answer.incarnation < peer.incarnation:",
+                "if answer.incarnation < 0:",
+            ),
+        ),
+    ),
+    Planted(
+        "log ends are not compared",
+        "P1, P6",
+        "a directory is brought back from a copy made in the same run, and the node answers with the past",
+        (Edit("raykv.storage.engine:Engine.recovered", "return segment <", "return segment >= 0 or segment <"),),
+    ),
+    Planted(
+        "an old directory keeps its votes",
+        "P5",
+        "a directory is brought back from a copy, and its node votes with the promises of the past",
+        (
+            Edit(
+                "raykv.storage.directory:NodeDirectory.load_register",
+                "if payload[:LIFE_BYTES] == self.identity.life.encode() else None",
+                "",
+            ),
+            Edit("raykv.replication.replica:Replica.distrust", "    self._register.forget()\n", ""),
+        ),
+    ),
+    # ---- the cluster's state ----
+    Planted(
+        "accepted against a promise",
+        "P5",
+        "two supervisors in turn put different states on the same nodes",
+        (
+            Edit(
+                "raykv.replication.replica:_Register.accept",
+                "request.generation >= kept.promised and",
+                "request.generation >= 0 and",
+            ),
+        ),
+    ),
+    Planted(
+        "a lower number replaces a higher one",
+        "P5",
+        "a late request brings an older state back on a node",
+        (
+            Edit(
+                "raykv.replication.replica:_Register.accept",
+                "ballot > held or (ballot == held and request.state == kept.state)",
+                "ballot != held or request.state == kept.state",
+            ),
+            Edit("raykv.replication.replica:_Register.accept", "if granted and ballot > held and", "if granted and"),
+        ),
+    ),
+    Planted(
+        "one number, two states",
+        "P5",
+        "a change failed on all but a minority; the next one goes under the same number",
+        (
+            Edit(
+                "raykv.supervision.register:Register.store", "if state.version <= self._tried:", "if state.version < 0:"
+            ),
+            Edit("raykv.replication.replica:_Register.accept", " and request.state == kept.state)", ")"),
+            Edit("raykv.replication.replica:_Register.accept", "ballot > held and (voter", "ballot >= held and (voter"),
+        ),
+    ),
+    Planted(
+        "any state is taken over, not the latest",
+        "P5",
+        "a supervisor restarts, reads an older state from a node that was away, and a bucket is forgotten",
+        (
+            Edit(
+                "raykv.supervision.register:latest",
+                "newest = max(held, key=lambda answer: (answer.generation, answer.version))",
+                "newest = held[0]",
+            ),
+        ),
+    ),
+    Planted(
+        "the promises' states are not looked at",
+        "P5",
+        "a state that was stored between reading and promising is lost",
+        (
+            Edit(
+                "raykv.supervision.register:Register.take_over",
+                "newest = max(latest(granted) or state, state, key=lambda found: found.ballot)",
+                "newest = state",
+            ),
+        ),
+    ),
+    Planted(
+        "taken over without promises",
+        "P5",
+        "a supervisor takes over while nodes have promised themselves to a later one",
+        (
+            Edit(
+                "raykv.supervision.register:Register.take_over",
+                "if len(granted) < quorum(len(members)):",
+                "if len(granted) < 0:",
+            ),
+        ),
+    ),
+    Planted(
+        "handed out before a majority has it",
+        "P5",
+        "a bucket is created on one node, that node is lost, and the bucket's id is given to another",
+        (
+            Edit(
+                "raykv.supervision.register:Register.store",
+                "if len(granted) >= quorum(len(members)):",
+                "if len(granted) >= 1:",
+            ),
+        ),
+    ),
+    Planted(
+        "taken over and not stored",
+        "P5",
+        "a supervisor serves a state under its own number that is on no disk",
+        (
+            Edit(
+                "raykv.supervision.register:Register.take_over",
+                "    await self.store(msgspec.structs.replace(newest, generation=generation))",
+                "    self.state = msgspec.structs.replace(newest, generation=generation)",
+            ),
+        ),
+    ),
+    Planted(
+        "a node without its register votes",
+        "P5",
+        "a wiped node has forgotten what it promised, and makes a majority with one that never knew",
+        (
+            Edit(
+                "raykv.replication.replica:_Register._votes",
+                "self._kept.state is not None or self._directory.identity.complete",
+                "True",
+            ),
+        ),
+    ),
+    Planted(
+        "the register is kept in memory",
+        "P5",
+        "a node restarts and has forgotten what it promised and accepted",
+        (
+            Edit(
+                "raykv.replication.replica:_Register._keep",
+                "    self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))\n",
+                "",
+            ),
+        ),
+    ),
+    Planted(
+        "a store is founded over another",
+        "P5",
+        "all that is left of a store are wiped directories, and the supervisor founds a new store on them",
+        (
+            Edit(
+                "raykv.supervision.supervisor:Supervisor._start", "elif await self._launcher.founded():", "elif False:"
+            ),
+        ),
+    ),
+    Planted(
+        "the silent are not waited for",
+        "P5",
+        "a first start was cut off behind the first majority; the next one finds some nodes silent, and founds anew",
+        (
+            Edit(
+                "raykv.supervision.supervisor:Supervisor._start", "elif await self._launcher.founded():", "elif False:"
+            ),
+            Edit(
+                "raykv.supervision.supervisor:Supervisor._start",
+                "elif len(answers) == len(found):",
+                "elif len(answers) >= 0:",
+            ),
+        ),
+    ),
+    # ---- buckets ----
+    Planted(
+        "dropped by what is not decided",
+        "P5",
+        "a drop reaches one node only and is undone; that node has thrown the bucket's records away",
+        (
+            Edit(
+                "raykv.replication.replica:Replica.handle", "if answer.granted and body.decided:", "if answer.granted:"
+            ),
+        ),
+    ),
+    Planted(
+        "an unknown bucket is taken for a dropped one",
+        "P5",
+        "a node with an old state throws the records of a new bucket away",
+        (Edit("raykv.replication.cluster_state:ClusterState.dropped", "bucket_id < self.next_bucket_id and ", ""),),
+    ),
+)

@@ -1,0 +1,23 @@
+"""The catalogue of planted bugs: what a store would be without each of its guards."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from raykv.sim.guards_between_nodes import BETWEEN_NODES
+from raykv.sim.guards_on_disk import ON_DISK
+from raykv.sim.planting import Planted, edited
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CATALOGUE: dict[str, Planted] = {bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES)}
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Iterator[Planted]:
+    """Switch a guard off for the time of the block. ``KeyError`` if there is none of that name; see ``planting``."""
+    bug = CATALOGUE[name]
+    with edited(bug.edits):
+        yield bug
