@@ -100,6 +100,8 @@ class Cluster:
         )
         self.actors: dict[str, Process] = {}
         """The processes of supervisor and coordinators that run now, by name."""
+        self.former: list[Process] = []
+        """Supervisors that live on although another has been started."""
         self.supervisor: Supervisor | None = None
         self.coordinators: dict[str, Coordinator] = {}
         self._restarts = self.rng("restarts")
@@ -133,12 +135,25 @@ class Cluster:
         self.network.register(process, front.serve)
         process.spawn(front.keep_up_to_date())
 
+    def start_another_supervisor(self) -> None:
+        """Start a supervisor in the place of the present one, which lives on."""
+        self.former.append(self.actors[SUPERVISOR])
+        self.supervisor = None
+        self._start_supervisor()
+
+    def end_former_supervisors(self) -> None:
+        """End those that live on: Ray has found their hosts again."""
+        for process in self.former:
+            process.kill()
+
     def _actor(self, name: str) -> Process:
         """Make a process that Ray starts again when it ends."""
         process = self.actors[name] = Process(self.loop, name)
         self.trace.note("starts", name)
 
         def restart() -> None:
+            if self.actors[name] is not process:
+                return  # another has its place already
             if name == SUPERVISOR:
                 self.supervisor = None
             if not self._stopping:
@@ -179,12 +194,16 @@ class Cluster:
     def kill(self) -> None:
         """End all processes at once."""
         self._stopping = True
-        for process in [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]:
+        for process in [
+            *self.actors.values(),
+            *self.former,
+            *(created.process for created in self.nodes.by_pid.values()),
+        ]:
             process.kill()
 
     def unfinished(self) -> list[str]:
         """Return the tasks that processes have left behind, running or ended."""
-        processes = [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]
+        processes = [*self.actors.values(), *self.former, *(created.process for created in self.nodes.by_pid.values())]
         return [f"{process.name}: {task.get_coro()}" for process in processes for task in process.tasks]
 
 
@@ -227,7 +246,9 @@ class _SupervisorShell:
         except RaykvError as error:
             cluster.trace.note(f"could not start the store: {error}", SUPERVISOR)
             return
-        self._supervisor = cluster.supervisor = supervisor
+        self._supervisor = supervisor
+        if cluster.actors[SUPERVISOR] is process:
+            cluster.supervisor = supervisor
         cluster.trace.note(f"serves generation {supervisor.state.generation}", SUPERVISOR)
 
     def _exit(self, cause: str) -> None:

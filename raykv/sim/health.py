@@ -58,7 +58,8 @@ class Health:
         """Return the operations that failed without an excuse."""
         scenario = self._scenario
         spare = scenario.cluster.store.copies - max(scenario.r, scenario.w)
-        if scenario.odds.lost or scenario.odds.late or scenario.odds.delay_s[1] > 0.01:
+        far_off = any(fault.kind == "clock far off" for fault in scenario.faults)
+        if scenario.odds.lost or scenario.odds.late or scenario.odds.delay_s[1] > 0.01 or far_off:
             return []
         found = []
         for op in history.ops:

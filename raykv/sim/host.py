@@ -105,6 +105,10 @@ class Host:
         self.up = True
         self.slow_disk_s = 0.0
         self.crash_after: int | None = None
+        self.crash_in = ""
+        """Only operations on paths that contain this count."""
+        self.on_crash: Callable[[], None] | None = None
+        """What comes with it: a power cut."""
         self.writer: Process | None = None
         """Who changed the disk last."""
         self.two_writers: list[str] = []
@@ -136,10 +140,12 @@ class Host:
         if self.writer is not None and self.writer is not process and self.writer.alive:
             self.two_writers.append(f"{process.name}: {operation} on {path} while an earlier run is alive")
         self.writer = process
-        if self.crash_after is not None:
+        if self.crash_after is not None and self.crash_in in path:
             self.crash_after -= 1
             if self.crash_after < 0:
                 self.crash_after = None
                 self._trace.note(f"dies in front of {operation} {path}", process.name)
                 process.kill()
+                if self.on_crash is not None:
+                    self.on_crash()
                 raise ProcessEnded(process.name)

@@ -55,6 +55,7 @@ class Nemesis:
         for _, undo in pending:
             undo()
         cluster.network.odds = NetworkOdds(delay_s=cluster.network.odds.delay_s)
+        cluster.end_former_supervisors()
         for host in cluster.hosts.values():
             host.crash_after = None
             host.disk.stop_failing()
@@ -100,8 +101,9 @@ class Nemesis:
         self._cluster.nodes.kill(fault.target)
 
     def _do_crash_at(self, fault: Fault, number: int) -> None:
-        del number
-        self._cluster.hosts[fault.target].crash_after = int(fault.amount)
+        host = self._cluster.hosts[fault.target]
+        host.crash_after, host.crash_in = int(fault.amount), fault.detail
+        host.on_crash = partial(self._do_power, fault, number) if fault.for_s else None
 
     def _do_freeze(self, fault: Fault, number: int) -> None:
         del number
@@ -124,6 +126,15 @@ class Nemesis:
             self._until(fault, process.thaw)
 
     _do_freeze_supervisor = _do_freeze_coordinator
+
+    def _do_another_supervisor(self, fault: Fault, number: int) -> None:
+        """Start one beside that which runs: Ray has lost sight of its host, and it lives on, perhaps frozen for a while."""
+        former = self._cluster.actors[fault.target]
+        if former.alive:
+            if number % 2:
+                former.freeze()
+                self._until(fault, former.thaw)
+            self._cluster.start_another_supervisor()
 
     def _do_power(self, fault: Fault, number: int) -> None:
         del number
@@ -174,15 +185,17 @@ class Nemesis:
         del number
         self._cluster.hosts[fault.target].skew_ms += fault.amount
 
+    _do_clock_far_off = _do_clock_jump
+
     # ---- disks ----
 
     def _do_slow_disk(self, fault: Fault, number: int) -> None:
         del number
         host = self._cluster.hosts[fault.target]
-        host.slow_disk_s = fault.amount
+        usual_s, host.slow_disk_s = host.slow_disk_s, fault.amount
 
         def end() -> None:
-            host.slow_disk_s = 0.0
+            host.slow_disk_s = min(usual_s, host.slow_disk_s)
 
         self._until(fault, end)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from raykv.sim.kernel import VirtualLoop
 
 MAX_REPORTED = 3
+OPERATION = slice(9, 25)
+"""Where a record has its operation id."""
 Held = dict[tuple[int, bytes], bytes]
 """(bucket id, encoded key) -> the stamp below which the node must not fall."""
 
@@ -33,6 +35,9 @@ class Promises:
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
         self.broken: list[Violation] = []
+        self._stamped: dict[bytes, bytes] = {}
+        self._passed: set[bytes] = set()
+        """Operations to which a node said that it holds something newer."""
 
     def before(self, node_id: str) -> Held:
         """Return what is promised now: what an answer to a request that arrives now may not fall below."""
@@ -43,7 +48,10 @@ class Promises:
         body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
         if isinstance(body, f.Write) and isinstance(said, f.WriteDone):
             for (key, record), newer in zip(body.items, said.newer, strict=True):
-                if newer == 0:
+                self._stamped_once(key, record)
+                if newer:
+                    self._passed.add(record[OPERATION])
+                else:
                     self._promise(node_id, body.bucket_id, key, stamp_of(record))
         elif isinstance(body, f.Read) and isinstance(said, f.ReadDone):
             for at, (key, shown) in enumerate(zip(body.keys, said.records, strict=True)):
@@ -51,6 +59,15 @@ class Promises:
                     self._shown(node_id, body.bucket_id, key, shown, before)
         elif isinstance(body, f.Scan) and isinstance(said, f.ScanDone):
             self._scanned(node_id, body, said, before)
+
+    def _stamped_once(self, key: bytes, record: bytes) -> None:
+        """Report a write that has two stamps though no node held anything newer (P7, P8)."""
+        operation, mark = record[OPERATION], stamp_of(record)
+        if self._stamped.setdefault(operation, mark) != mark and operation not in self._passed:
+            shown = key[1:].decode(errors="replace")
+            text = f"a write of {shown} was stamped again though no node held anything newer"
+            self.broken.append(Violation("stamped twice", shown, text, self._loop.now_s))
+            self._passed.add(operation)
 
     def audit(self, node_id: str, node: StorageNode) -> None:
         """Compare what a node has now with all that it ever promised."""

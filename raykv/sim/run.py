@@ -138,6 +138,7 @@ class _Run:
         for name, host in self.cluster.hosts.items():
             host.skew_ms = scenario.skews_ms.get(name, 0.0)
             host.drift = scenario.drifts.get(name, 1.0)
+            host.slow_disk_s = scenario.disk_s
 
     async def go(self) -> _Run:
         cluster = self.cluster
@@ -238,6 +239,8 @@ class _Run:
                 self._report("never served", f"after all healed: {error}")
             return False
         keys = sorted({op.key for op in self.history.ops})
+        if scenario.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
+            await self._write_all(store, keys)
         deadline_s = self.loop.now_s + READABLE_S
         levels = [scenario.r] if scenario.lasting else [scenario.r, scenario.cluster.store.copies]
         for level in levels:
@@ -245,6 +248,32 @@ class _Run:
                 if not await self._read_until(store, key, level, deadline_s):
                     return False
         return True
+
+    async def _write_all(self, store: AsyncStore, keys: list[str]) -> None:
+        """Write every key once more: what serves must also take writes."""
+        deadline_s = self.loop.now_s + READABLE_S
+        for key in keys:
+            value, began_s = f"last@{key}", self.loop.now_s
+            while True:
+                try:
+                    result = await store.put(key, value, w=self.scenario.w, timeout=2)
+                except RaykvError as error:
+                    operation_id = str(error.details.get("operation_id", ""))
+                    self.history.add(
+                        "last", "put", key, began_s, self.loop.now_s, "unknown",
+                        value=value, operation_id=operation_id, error=str(error), level=self.scenario.w,
+                    )  # fmt: skip
+                    if self.loop.now_s > deadline_s:
+                        self._report("unwritable", f"{key} after all healed: {error}", key)
+                        return
+                    await asyncio.sleep(0.5)
+                    value, began_s = f"{value}+", self.loop.now_s
+                else:
+                    self.history.add(
+                        "last", "put", key, began_s, self.loop.now_s, "ok",
+                        value=value, operation_id=result.operation_id, level=self.scenario.w,
+                    )  # fmt: skip
+                    break
 
     async def _read_until(self, store: AsyncStore, key: str, level: int, deadline_s: float) -> bool:
         while True:

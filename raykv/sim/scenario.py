@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
-    "clock jump",
+    "clock jump", "another supervisor", "clock far off",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -36,6 +36,7 @@ DISTURBING: tuple[FaultKind, ...] = (
 LASTING: tuple[FaultKind, ...] = ("bit rot", "wipe", "roll back")
 CENTRAL: tuple[FaultKind, ...] = (
     "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor", "clock jump",
+    "another supervisor", "clock far off",
 )  # fmt: skip
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
@@ -46,8 +47,9 @@ RECOVERY_S = 3.0
 class Fault(msgspec.Struct, frozen=True):
     """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
 
-    ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for
-    "clock jump", age in seconds for "roll back". ``detail``: for "cut", from whom, and whether both ways.
+    ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for the
+    clocks, age in seconds for "roll back". ``detail``: for "cut", from whom, and whether both ways; for "crash at", which
+    files count; with ``for_s`` the power goes with it.
     """
 
     at_s: float
@@ -77,6 +79,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]
     programs: tuple[Program, ...]
     within: bool
+    disk_s: float = 0.0
+    """What every disk takes longer than a quick one."""
     duration_s: float
     """How long clients and faults go on; then everything heals."""
 
@@ -85,7 +89,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         """The most by which a host's clock can be off in this run."""
         off = max(map(abs, self.skews_ms.values()), default=0.0)
         drift = max((abs(drift - 1.0) for drift in self.drifts.values()), default=0.0) * 300_000
-        return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind == "clock jump")
+        return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind.startswith("clock"))
 
     @property
     def promised(self) -> bool:
@@ -131,6 +135,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         faults=faults,
         programs=_draw_programs(rng, coordinators, duration_s),
         within=within,
+        disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
     )
 
@@ -179,7 +184,7 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
     coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
     interval = cluster.store.durability == "interval"
     kinds = [kind for kind in rng.sample(DISTURBING, rng.randint(0, 6)) if not (interval and kind == "power")]
-    central = [kind for kind in CENTRAL if rng.random() < 0.3]
+    central = [kind for kind in CENTRAL if rng.random() < (0.1 if kind == "clock far off" else 0.3)]
     lasting = [kind for kind in LASTING if rng.random() < 0.25]
     if "roll back" in lasting:
         # That a directory is an old copy only those know who have heard from the node since. Until nodes hear from each
@@ -191,18 +196,48 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
     lasting = lasting if lost else []
     faults = _draw_passing(
         rng, kinds, victims if lasting or budget is None else nodes, [*nodes, *coordinators, SUPERVISOR], duration_s,
-        one_by_one=budget is not None,
+        power=not interval, one_by_one=budget is not None,
     ) if victims else []  # fmt: skip
+    if budget is None and kinds and rng.random() < 0.6:
+        faults += _draw_at_once(rng, kinds, nodes, duration_s, power=not interval)
     faults += _draw_lasting(rng, lasting, lost, duration_s, together=budget is None)
+    if "kill supervisor" in central:  # and just then nobody is there who remembers
+        faults += [Fault(fault.at_s, "kill supervisor", SUPERVISOR) for fault in faults if fault.kind == "wipe"]
     for kind in central:
         for _ in range(rng.randint(1, 4)):
-            target = SUPERVISOR if "supervisor" in kind else rng.choice(coordinators)
-            if kind == "clock jump":
-                target = rng.choice([*nodes, *coordinators])
-            for_s = round(rng.uniform(0.2, 6.0), 3) if "freeze" in kind else 0.0
-            amount = round(rng.uniform(-2000, 2000)) if kind == "clock jump" else 0.0
-            faults.append(Fault(round(rng.uniform(0.0, duration_s), 3), kind, target, for_s, amount))
+            faults.append(_draw_central(rng, kind, nodes, coordinators, duration_s))
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def _draw_central(
+    rng: random.Random, kind: FaultKind, nodes: Sequence[str], coordinators: Sequence[str], duration_s: float
+) -> Fault:
+    """Draw what befalls a supervisor, a coordinator or a clock."""
+    target = SUPERVISOR if "supervisor" in kind else rng.choice(coordinators)
+    for_s = amount = 0.0
+    if kind.startswith("freeze") or kind == "another supervisor":
+        for_s = round(rng.uniform(0.2, 6.0), 3)
+    elif kind == "clock jump":
+        target, amount = rng.choice([*nodes, *coordinators]), round(rng.uniform(-2000, 2000))
+    elif kind == "clock far off":
+        amount = rng.choice((-1, 1)) * rng.choice((90_000, 120_000, 3_600_000))
+    return Fault(round(rng.uniform(0.0, duration_s), 3), kind, target, for_s, amount)
+
+
+def _draw_at_once(
+    rng: random.Random, kinds: Sequence[FaultKind], nodes: Sequence[str], duration_s: float, *, power: bool
+) -> list[Fault]:
+    """Draw a fault of one kind that befalls a majority, or all, at about the same time."""
+    faults = []
+    for _ in range(rng.randint(1, 3)):
+        kind, at_s = rng.choice(kinds), rng.uniform(1.0, duration_s)
+        some = rng.sample(list(nodes), rng.choice((len(nodes), len(nodes), len(nodes) // 2 + 1)))
+        times_s = [at_s + rng.choice((0.0, rng.uniform(0.0, 0.05))) for _ in some]
+        faults += [
+            _disturb(rng, kind, time_s, target, nodes, power=power)
+            for target, time_s in zip(some, times_s, strict=True)
+        ]
+    return faults
 
 
 def _draw_passing(
@@ -212,6 +247,7 @@ def _draw_passing(
     others: Sequence[str],
     duration_s: float,
     *,
+    power: bool,
     one_by_one: bool,
 ) -> list[Fault]:
     """Draw what disturbs nodes for a while: up to three faults close together on one node, then on another."""
@@ -221,7 +257,7 @@ def _draw_passing(
         target = rng.choice(targets)
         over_s = 0.0
         for _ in range(rng.choice((1, 1, 2, 3))):
-            fault = _disturb(rng, rng.choice(kinds), at_s, target, others)
+            fault = _disturb(rng, rng.choice(kinds), at_s, target, others, power=power)
             faults.append(fault)
             over_s = max(over_s, fault.at_s + fault.for_s)
             at_s += rng.choice((rng.uniform(0.0, 0.6), rng.uniform(0.3, 3.0)))  # perhaps while it is coming back
@@ -242,14 +278,22 @@ def _draw_lasting(
                 at_s = round(rng.uniform(2.0, duration_s), 3)
                 age_s = round(rng.uniform(0.5, at_s), 3) if kind == "roll back" else 0.0
                 faults.append(Fault(at_s, kind, target, 0.0, age_s))
+                if (
+                    kind == "bit rot" and rng.random() < 0.5
+                ):  # it is found when the node starts, or else when it is read
+                    faults.append(Fault(round(at_s + rng.uniform(0.0, 2.0), 3), "kill", target))
     return faults
 
 
-def _disturb(rng: random.Random, kind: FaultKind, at_s: float, target: str, others: Sequence[str]) -> Fault:
+def _disturb(
+    rng: random.Random, kind: FaultKind, at_s: float, target: str, others: Sequence[str], *, power: bool = True
+) -> Fault:
     for_s, amount, detail = 0.0, 0.0, ""
     match kind:
         case "crash at":
-            amount = rng.randrange(0, rng.choice((3, 30, 200)))
+            detail = rng.choice(("", "", "", ".wal", ".sst", "manifest", "register", "identity"))
+            amount = rng.randrange(0, {"": rng.choice((3, 30, 200)), ".wal": 40, ".sst": 12}.get(detail, 8))
+            for_s = rng.uniform(0.1, 3.0) if power and rng.random() < 0.5 else 0.0
         case "power":
             for_s = rng.uniform(0.1, 8.0)
         case "freeze":

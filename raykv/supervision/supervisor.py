@@ -201,6 +201,8 @@ class Supervisor:
         hosts = {member.node_id: member.host for member in state.ring.members}
         self._hosts_of = hosts | dict.fromkeys(found, "")
         elsewhere = [member.node_id for member in state.ring.members if member.node_id not in self._nodes]
+        if not await self._launcher.founded():
+            self._unborn.update(elsewhere)  # the state stands, and was never handed out: nobody has written anything
         if elsewhere:
             logger.warning(
                 "store %s: no directory of %s here; started on their hosts", self._name, ", ".join(elsewhere)

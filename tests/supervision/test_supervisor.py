@@ -133,6 +133,22 @@ def test_a_node_that_fails_at_the_founding_lacks_nothing_when_it_comes(world: Mo
     world.run(story())
 
 
+def test_a_founding_that_is_taken_up_again_by_another_has_whole_nodes(world: ModuleType) -> None:
+    """The state was stored on a majority, and then the supervisor died: n3 had never run."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing["n3"] = LaunchFailed("crashed", "at birth")
+        bench.dead_supervisor(await bench.started())
+        bench.launcher.was_founded = False
+        del bench.launcher.failing["n3"]
+        await bench.started()
+        assert bench.cluster.node("n3").identity["complete"]
+        assert bench.launcher.was_founded
+
+    world.run(story())
+
+
 def test_more_copies_than_nodes_founds_nothing(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world, 2, copies=2)
