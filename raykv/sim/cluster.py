@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -100,6 +101,8 @@ class Cluster:
         )
         self.actors: dict[str, Process] = {}
         """The processes of supervisor and coordinators that run now, by name."""
+        self.founder_ended_s = math.inf
+        """When the first supervisor had its end, or another in its place."""
         self.former: list[Process] = []
         """Supervisors that live on although another has been started."""
         self.supervisor: Supervisor | None = None
@@ -138,6 +141,7 @@ class Cluster:
     def start_another_supervisor(self) -> None:
         """Start a supervisor in the place of the present one, which lives on."""
         self.former.append(self.actors[SUPERVISOR])
+        self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
         self.supervisor = None
         self._start_supervisor()
 
@@ -156,6 +160,7 @@ class Cluster:
                 return  # another has its place already
             if name == SUPERVISOR:
                 self.supervisor = None
+                self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
             if not self._stopping:
                 delay_s = self._restarts.uniform(*RESTART_S)
                 self.loop.later(

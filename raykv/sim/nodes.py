@@ -50,6 +50,19 @@ class NodeProcess:
         self.watched = watched
         self.node: StorageNode | None = None
         self.opening: asyncio.Task[Launched] | None = None
+        self.forgotten = False
+        """Ray was told to end it, and has given its name free."""
+
+    @property
+    def known(self) -> bool:
+        """Whether Ray has it under its name."""
+        return self.process.alive and not self.forgotten
+
+    def end(self) -> None:
+        """Do what Ray does when it is to end an actor: a frozen process does not hear of it."""
+        self.forgotten = True
+        if not self.process.frozen:
+            self.process.kill()
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a frame; before the directory is open the actor's method raises."""
@@ -205,10 +218,16 @@ class SimLauncher:
         world = self._world
         self._supervisor.check()
         former = world.current.get(node_id)
-        ours = former is not None and former.process.alive
-        if former is not None and not former.process.frozen:
-            former.process.kill()
+        ours = former is not None and former.known
+        if former is not None:
+            former.end()
         await asyncio.sleep(world.rng.uniform(*START_S))
+        while (other := world.current.get(node_id)) is not None and other.known:
+            # Another supervisor has been quicker. Names are unique: wait until it is free, as long as there is time.
+            timeout_s -= 0.1
+            if timeout_s <= 0:
+                raise LaunchFailed("slow", "another process has its name")
+            await asyncio.sleep(0.1)
         self._supervisor.check()
         if not world.hosts[node_id].up:
             raise LaunchFailed("no host", f"the host of node {node_id} is down")
@@ -221,17 +240,17 @@ class SimLauncher:
             async with asyncio.timeout(timeout_s):
                 return await self._opened(created)
         except TimeoutError:
-            created.process.kill()
+            created.end()
             raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s") from None
         except LaunchFailed:
-            created.process.kill()
+            created.end()
             raise
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         """See ``ports.Launcher``."""
         self._supervisor.check()
         current = self._world.current.get(node_id)
-        if current is None or not current.process.alive:
+        if current is None or not current.known:
             return None
         try:
             async with asyncio.timeout(timeout_s):
@@ -245,7 +264,7 @@ class SimLauncher:
         current = self._world.current.get(node_id)
         if current is None:
             return "no process of it runs"
-        if current.process.alive:
+        if current.known:
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
             def tell() -> None:

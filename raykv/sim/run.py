@@ -134,7 +134,9 @@ class _Run:
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
         self.promises = Promises(loop, scenario.cluster.store.partitions, old)
         self.cluster.nodes.serve = self._serve
-        self.cluster.nodes.opened = lambda node: self.promises.audit(node.spec.node_id, node)
+        self.cluster.nodes.opened = self._opened
+        self.late: set[str] = set()
+        """Nodes that first ran when the founder was gone: nobody knew that they had never run, so they are incomplete."""
         for name, host in self.cluster.hosts.items():
             host.skew_ms = scenario.skews_ms.get(name, 0.0)
             host.drift = scenario.drifts.get(name, 1.0)
@@ -206,14 +208,14 @@ class _Run:
         """Wait until all that can be up is up; then read everything, and compare the copies."""
         down = await self._wait_for_nodes()
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
-        if lost := [node_id for node_id in down if node_id not in self.scenario.lasting]:
+        if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
         for node_id in self.cluster.node_ids:
             node = self.cluster.nodes.living(node_id)
-            if node is not None and node_id not in self.scenario.lasting and not node.whole:
+            if node is not None and node_id not in self.impaired and not node.whole:
                 self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
         process = Process(self.loop, "client-last")
-        if not await process.spawn(self._read_all(process)) or self.scenario.lasting or self.violations:
+        if not await process.spawn(self._read_all(process)) or self.impaired or self.violations:
             return
         self._compare()
 
@@ -222,7 +224,7 @@ class _Run:
         deadline_s = self.loop.now_s + UP_AGAIN_S
         while True:
             down = [node_id for node_id in cluster.node_ids if cluster.nodes.living(node_id) is None]
-            waiting = [node_id for node_id in down if node_id not in self.scenario.lasting]
+            waiting = [node_id for node_id in down if node_id not in self.impaired]
             serving = cluster.actors[SUPERVISOR].alive and cluster.supervisor is not None
             given_up = self.loop.now_s > deadline_s - UP_AGAIN_S / 2  # those that a fault did for may come up, or not
             if (serving and not waiting and (not down or given_up)) or self.loop.now_s > deadline_s:
@@ -233,16 +235,16 @@ class _Run:
         """Read every key, by quorum and from all copies. False if they could not be read."""
         scenario, cluster = self.scenario, self.cluster
         try:
-            store = await cluster.connect(process, attempts=60 if scenario.promised else 1)
+            store = await cluster.connect(process, attempts=60 if self.promised else 1)
         except RaykvError as error:
-            if scenario.promised:
+            if self.promised:
                 self._report("never served", f"after all healed: {error}")
             return False
         keys = sorted({op.key for op in self.history.ops})
-        if scenario.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
+        if self.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
             await self._write_all(store, keys)
         deadline_s = self.loop.now_s + READABLE_S
-        levels = [scenario.r] if scenario.lasting else [scenario.r, scenario.cluster.store.copies]
+        levels = [scenario.r] if self.impaired else [scenario.r, scenario.cluster.store.copies]
         for level in levels:
             for key in keys:
                 if not await self._read_until(store, key, level, deadline_s):
@@ -281,7 +283,7 @@ class _Run:
             try:
                 value = await store.get(key, r=level, timeout=2)
             except RaykvError as error:
-                if not self.scenario.promised:
+                if not self.promised:
                     return False
                 if self.loop.now_s > deadline_s:
                     self._report("unreadable", f"{key} with r={level} after all healed: {error}", key)
@@ -325,6 +327,23 @@ class _Run:
         node = self.cluster.nodes.living(node_id)
         return node is not None and not self.cluster.nodes.current[node_id].process.frozen
 
+    def _opened(self, node: StorageNode) -> None:
+        if node.incarnation == 1 and self.loop.now_s > self.cluster.founder_ended_s:
+            self.late.add(node.spec.node_id)
+        self.promises.audit(node.spec.node_id, node)
+
+    @property
+    def impaired(self) -> set[str]:
+        """The nodes of which it cannot be asked that they have everything."""
+        return self.scenario.lasting | self.late
+
+    @property
+    def promised(self) -> bool:
+        """Whether all must be readable and writable in the end."""
+        scenario = self.scenario
+        spare = scenario.cluster.store.copies - max(scenario.r, scenario.w)
+        return not self.impaired or (scenario.within and len(self.impaired) <= spare)
+
     async def _serve(self, node: StorageNode, frame: bytes) -> bytes:
         node_id = node.spec.node_id
         before = self.promises.before(node_id)
@@ -367,7 +386,7 @@ class _Run:
             self._report("two states", f"two states of the cluster bear the number {state.ballot}")
 
     def _ballot_on_disk(self, node_id: str) -> tuple[int, int]:
-        if node_id in self.scenario.lasting:
+        if node_id in self.impaired:
             return 1 << 30, 0  # it may have held it
         try:
             disk: Any = self.cluster.hosts[node_id].disk

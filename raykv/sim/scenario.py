@@ -92,11 +92,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind.startswith("clock"))
 
     @property
-    def promised(self) -> bool:
-        """Whether all must be readable in the end."""
-        return self.within or not self.lasting
-
-    @property
     def lasting(self) -> set[str]:
         """The nodes that a fault did something to that nothing undoes."""
         return {fault.target for fault in self.faults if fault.kind in LASTING}
