@@ -387,18 +387,6 @@ BETWEEN_NODES = (
     ),
     # ---- runs of a node ----
     Planted(
-        "an earlier run is believed",
-        "P6",
-        "the answer of a process that was given up counts",
-        (
-            Edit(
-                "raykv.replication.peers:Peers._call_incarnation",
-                "if answer.incarnation < peer.incarnation:",
-                "if answer.incarnation < 0:",
-            ),
-        ),
-    ),
-    Planted(
         "log ends are not compared",
         "P1, P6",
         "a directory is brought back from a copy made in the same run, and the node answers with the past",
