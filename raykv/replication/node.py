@@ -263,7 +263,11 @@ class StorageNode:
             await self._executor.run(job.run)
         except OSError as error:
             # A full disk. Nothing is lost: the log has it. Meanwhile writes run into max_unflushed_bytes.
-            self._engine.abandon(job)
+            try:
+                self._engine.abandon(job)
+            except EngineFailed as failed:  # the log has found no room either
+                self._fail(str(failed))
+                return
             if not self._full:
                 logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
             self._full = True

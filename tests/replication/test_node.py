@@ -15,7 +15,7 @@ from raykv.records import frames as f
 from raykv.records.keys import encode_key
 from raykv.replication.cluster_state import encode_state
 from raykv.replication.node import NodeSpec, StorageNode
-from raykv.storage import DirectoryForeign, DirectoryInUse, read_identity
+from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed, read_identity
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -248,6 +248,30 @@ def test_a_node_that_stopped_on_a_failed_sync_is_recovered_with_all_it_acknowled
         process = cluster.revive("n1")
         assert process.node.incarnation == 2
         assert await cluster.held("n1", "a") is not None
+
+    world.run(story())
+
+
+def test_a_disk_too_full_for_the_log_and_for_a_flush_at_once_stops_the_node(world: ModuleType) -> None:
+    """The flush fails while the log has failed already: one cause, told once, and no exception that nobody handles."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        node, disk = cluster.node("n1"), cluster.disks["n1"]
+        await cluster.ask("n1", write(world, "a"))
+        node._engine.compact_fully()
+        sync = node._engine.next_sync()
+        sync.run()
+        node._engine.finish_sync(sync)
+        flush = node._engine.next_job()
+        node._engine.update(b"k", world.put_record("b"))
+        failing = node._engine.next_sync()
+        disk.space_bytes = 0
+        with pytest.raises(EngineFailed):
+            failing.run()
+        await node._run_job(flush)
+        assert len(cluster.failures) == 1
+        assert "log" in cluster.failures[0][1]
 
     world.run(story())
 
