@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
@@ -133,12 +133,20 @@ class Launcher(Protocol):
         ...
 
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
+        self,
+        node_id: str,
+        host: str,
+        *,
+        fresh: Callable[[], Awaitable[bool]],
+        take_over: bool,
+        known: Known,
+        timeout_s: float,
     ) -> Launched:
         """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
 
         ``host``: where its directory is; empty: where the supervisor runs.
-        ``fresh``: the store is being created, so an empty directory lacks nothing. ``take_over``: end the process that
+        ``fresh``: says whether an empty directory lacks nothing, for the node has never run. Asked when the process is
+        created and no earlier: until its name was free somebody else may have run it. ``take_over``: end the process that
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
         ``known``: what was last seen of the node.
         """

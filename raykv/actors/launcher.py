@@ -21,6 +21,8 @@ from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import FileSystem
 
@@ -66,14 +68,21 @@ class RayLauncher:
             raise StoreUnavailable(f"path {self._path} cannot be written: {error.strerror or error}") from None
 
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
+        self,
+        node_id: str,
+        host: str,
+        *,
+        fresh: Callable[[], Awaitable[bool]],
+        take_over: bool,
+        known: Known,
+        timeout_s: float,
     ) -> Launched:
         """See ``ports.Launcher``."""
         try:
             async with asyncio.timeout(timeout_s):
                 # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
                 ours = await self._discard(node_id)
-                handle = await self._create(node_id, host, fresh=fresh, known=known)
+                handle = await self._create(node_id, host, fresh=await fresh(), known=known)
                 take_over = take_over or ours
                 answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
         except TimeoutError:

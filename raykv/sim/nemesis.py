@@ -11,7 +11,7 @@ from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
 from raykv.sim.network import NetworkOdds
-from raykv.storage.wal import HEADER_BYTES, SENTINEL
+from raykv.storage.wal import CHUNK, HEADER_BYTES, SENTINEL
 
 if TYPE_CHECKING:
     import random
@@ -240,8 +240,10 @@ class Nemesis:
             path = self._rng.choice([path for path in files if path.endswith(kind)])
             size = disk.synced_size(path)
             if kind == "wal":
-                # The last chunk of a log has no witness yet: rot in it looks like a torn tail, and that it is none only
-                # peers know who have heard how far the log was. A limit of the design; marks at idle moments would end it.
-                size = max(HEADER_BYTES, disk.read_file(path, MAX_LOG_BYTES)[:size].rfind(SENTINEL))
+                # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
+                # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
+                data = disk.read_file(path, MAX_LOG_BYTES)[:size]
+                last = data.rfind(SENTINEL)
+                size = max(HEADER_BYTES, CHUNK.unpack_from(data, last)[4] if last >= 0 else 0)
             disk.flip_bit(path, self._rng.randrange(size), self._rng.randrange(8))
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)

@@ -211,7 +211,14 @@ class SimLauncher:
         self._world.founded = True
 
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
+        self,
+        node_id: str,
+        host: str,
+        *,
+        fresh: Callable[[], Awaitable[bool]],
+        take_over: bool,
+        known: Known,
+        timeout_s: float,
     ) -> Launched:
         """See ``ports.Launcher``."""
         del host  # each node has a host of its own here
@@ -228,12 +235,13 @@ class SimLauncher:
             if timeout_s <= 0:
                 raise LaunchFailed("slow", "another process has its name")
             await asyncio.sleep(0.1)
+        empty_is_whole = await fresh()
         self._supervisor.check()
         if not world.hosts[node_id].up:
             raise LaunchFailed("no host", f"the host of node {node_id} is down")
         created = world.create(node_id)
         created.opening = created.process.spawn(
-            world.open(created, node_id, fresh=fresh, known=known, take_over=take_over or ours)
+            world.open(created, node_id, fresh=empty_is_whole, known=known, take_over=take_over or ours)
         )
         created.opening.add_done_callback(_look_at)  # perhaps nobody waits for it any more
         try:

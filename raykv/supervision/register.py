@@ -25,9 +25,13 @@ from raykv.replication.peers import node_address
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from raykv.ports import Transport
+    from raykv.ports import Clock, Transport
+
+    _Asked = asyncio.Task[f.RegisterAnswer | None]
 
 CALL_TIMEOUT_S = 2.0
+LINGER_S = 0.2
+"""How long the others are waited for once a majority has answered: a host that is down would cost the whole time-out."""
 
 
 class Superseded(Exception):
@@ -54,8 +58,9 @@ def missing_for_majority(state: ClusterState, answers: Mapping[str, f.RegisterAn
 class Register:
     """The supervisor's side."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, clock: Clock) -> None:
         self._transport = transport
+        self._clock = clock
         self.state: ClusterState | None = None
         self._tried = 0
 
@@ -107,6 +112,14 @@ class Register:
             f"the cluster's state could not be changed: {len(granted)} of {len(members)} nodes hold it, a majority is needed"
         )
 
+    async def owned(self) -> bool:
+        """Whether a majority of the members has promised itself to nobody later."""
+        assert self.state is not None
+        members = [member.node_id for member in self.state.ring.members]
+        answers = await self._ask(members, f.ReadRegister())
+        own = [answer for answer in answers.values() if answer.voter and answer.promised <= self.state.generation]
+        return len(own) == len(answers) and len(own) >= quorum(len(members))
+
     async def bring_up_to_date(self, node_id: str) -> None:
         """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again."""
         await self._tell_decided([node_id])
@@ -127,5 +140,26 @@ class Register:
                 return None
             return answer.body if isinstance(answer.body, f.RegisterAnswer) else None
 
-        given = await asyncio.gather(*(one(node_id) for node_id in nodes))
-        return {node_id: answer for node_id, answer in zip(nodes, given, strict=True) if answer is not None}
+        loop = asyncio.get_running_loop()
+        asked = {loop.create_task(one(node_id)): node_id for node_id in nodes}
+        answers: dict[str, f.RegisterAnswer] = {}
+        waiting = set(asked)
+        deadline_s = self._clock.monotonic_s() + CALL_TIMEOUT_S
+        try:
+            while waiting and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
+                done, waiting = await self._some(waiting, left_s)
+                answers |= {asked[task]: answer for task in done if (answer := task.result()) is not None}
+                if sum(answer.granted and answer.voter for answer in answers.values()) >= quorum(len(nodes)):
+                    deadline_s = min(deadline_s, self._clock.monotonic_s() + LINGER_S)
+        finally:
+            for task in asked:
+                task.cancel()
+        return {node_id: answers[node_id] for node_id in nodes if node_id in answers}
+
+    async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:
+        """Wait until one of them is done, or the time is over."""
+        try:
+            async with self._clock.timeout(timeout_s):
+                return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return set(), tasks

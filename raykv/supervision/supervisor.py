@@ -89,7 +89,7 @@ class Supervisor:
         self._clock = clock
         self._launcher = launcher
         self._on_failure = on_failure
-        self._register = Register(transport)
+        self._register = Register(transport, clock)
         self._nodes: dict[str, _Node] = {}
         self._hosts_of: dict[str, str] = {}
         self._unborn: set[str] = set()
@@ -324,11 +324,23 @@ class Supervisor:
         return await self._launcher.launch(
             node_id,
             self._hosts_of.get(node_id, ""),
-            fresh=node_id in self._unborn,
+            fresh=lambda: self._never_ran(node_id),
             take_over=take_over,
             known=self._known(node_id),
             timeout_s=LAUNCH_TIMEOUT_S,
         )
+
+    async def _never_ran(self, node_id: str) -> bool:
+        """Say whether an empty directory of the node lacks nothing.
+
+        Not so if another supervisor has founded or taken over the store: the node may have run for that one, and have lost
+        its directory since.
+        """
+        if node_id not in self._unborn:
+            return False
+        if self._register.state is None:
+            return not await self._launcher.founded()
+        return await self._register.owned()
 
     def _up(self, node_id: str, launched: Launched) -> None:
         node, now_s = self._nodes[node_id], self._clock.monotonic_s()

@@ -31,7 +31,7 @@ from raykv.sim.kernel import VirtualLoop
 from raykv.versions import time_from_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
 WALL_MS = 1_700_000_000_000
@@ -436,14 +436,22 @@ class Launcher:
         self.was_founded = True
 
     async def launch(
-        self, node_id: str, host: str, *, fresh: bool, take_over: bool, known: Known, timeout_s: float
+        self,
+        node_id: str,
+        host: str,
+        *,
+        fresh: Callable[[], Awaitable[bool]],
+        take_over: bool,
+        known: Known,
+        timeout_s: float,
     ) -> Launched:
         assert timeout_s > 0
         await asyncio.sleep(0.05)
         self.attempts.append((node_id, asyncio.get_running_loop().time()))
         if node_id in self.failing:
             raise self.failing[node_id]
-        self.launched.append((node_id, host, fresh, take_over))
+        empty_is_whole = await fresh()
+        self.launched.append((node_id, host, empty_is_whole, take_over))
         if node_id not in self.cluster.disks:
             self.cluster.disks[node_id] = SimDisk()
             self.cluster.clocks[node_id] = Clock()
@@ -452,7 +460,7 @@ class Launcher:
             if not take_over:
                 raise LaunchFailed("in use", "another process holds the directory")
             self.cluster.kill(node_id, "keep")
-        process = self.cluster.open(node_id, fresh=fresh)
+        process = self.cluster.open(node_id, fresh=empty_is_whole)
         if node_id not in self.found:
             self.found.append(node_id)
         assert process.node is not None

@@ -17,6 +17,13 @@ from raykv.sim.nodes import NodeWorld, SimLauncher
 from raykv.sim.trace import Trace
 
 
+def _says(fresh):
+    async def say():
+        return fresh
+
+    return say
+
+
 class Bench:
     def __init__(self, loop):
         trace = Trace(loop)
@@ -32,7 +39,7 @@ class Bench:
 
     async def launch(self, *, fresh=False, take_over=False, known=Known(), timeout_s=30.0):  # noqa: B008
         return await self.supervisor.spawn(
-            self.launcher.launch("n1", "", fresh=fresh, take_over=take_over, known=known, timeout_s=timeout_s)
+            self.launcher.launch("n1", "", fresh=_says(fresh), take_over=take_over, known=known, timeout_s=timeout_s)
         )
 
     @property
@@ -174,7 +181,7 @@ def test_a_node_that_gives_itself_up_is_gone_a_moment_later():
 def test_a_launch_outlives_its_supervisor():
     async def story(bench):
         task = bench.supervisor.spawn(
-            bench.launcher.launch("n1", "", fresh=True, take_over=False, known=Known(), timeout_s=30.0)
+            bench.launcher.launch("n1", "", fresh=_says(True), take_over=False, known=Known(), timeout_s=30.0)
         )
         while "n1" not in bench.nodes.current:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -27,15 +27,19 @@ def cut_off(cluster: Any, name: str, *nodes: str) -> None:
         cluster.cut(name, f"node/{node_id}")
 
 
+def world_clock(cluster: Any) -> Any:
+    return next(iter(cluster.clocks.values()))
+
+
 async def founded(world: ModuleType, nodes: int = 5, *, name: str = "s1") -> tuple[Any, Register]:
     cluster = world.Cluster(nodes).start()
-    register = Register(cluster.network.transport(name))
+    register = Register(cluster.network.transport(name), world_clock(cluster))
     await register.store(cluster.state)
     return cluster, register
 
 
 async def take_over(cluster: Any, name: str) -> Register:
-    register = Register(cluster.network.transport(name))
+    register = Register(cluster.network.transport(name), world_clock(cluster))
     await register.take_over(await register.read(cluster.ids))
     return register
 
@@ -206,7 +210,7 @@ def test_of_two_that_take_over_at_once_at_most_one_does(world: ModuleType) -> No
             for name in ("s2", "s3"):
                 for node_id in cluster.ids:
                     cluster.network.delays[(name, f"node/{node_id}")] = rng.random() * 0.1
-            registers = [Register(cluster.network.transport(name)) for name in ("s2", "s3")]
+            registers = [Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s2", "s3")]
 
             async def attempt(register: Register, name: str, cluster: Any = cluster) -> str:
                 try:
@@ -253,7 +257,7 @@ def test_a_state_on_a_minority_that_dies_meanwhile_does_not_stop_the_take_over(w
         with pytest.raises(StoreUnavailable):
             await first.store(cluster.state.with_bucket(bucket("a")))
         cluster.mend()
-        second = Register(cluster.network.transport("s2"))
+        second = Register(cluster.network.transport("s2"), world_clock(cluster))
         answers = await second.read(cluster.ids)
         cluster.kill("n1")
         state = await second.take_over(answers)
@@ -287,3 +291,37 @@ def test_a_change_that_failed_never_wins_over_one_that_was_handed_out(world: Mod
     handed_out, taken = lost_on_the_way(world)
     assert handed_out.bucket("b") is not None
     assert taken.bucket("b") is not None, "bucket b was handed out, with data in it under its id"
+
+
+def test_a_host_that_is_down_does_not_hold_up_a_majority(world: ModuleType) -> None:
+    """A supervisor that starts asks four times: waiting for the silent each time would keep the store from serving."""
+
+    async def story() -> None:
+        cluster, _ = await founded(world, 3)
+        cut_off(cluster, "s2", "n3")
+        began_s = world.asyncio.get_running_loop().time()
+        second = await take_over(cluster, "s2")
+        assert second.state is not None
+        assert world.asyncio.get_running_loop().time() - began_s < 1.5
+        assert await second.owned()
+
+    world.run(story())
+
+
+def test_a_register_is_owned_until_somebody_later_is_promised_to(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, first = await founded(world, 3)
+        assert await first.owned()
+        await take_over(cluster, "s2")
+        assert not await first.owned()
+
+    world.run(story())
+
+
+def test_without_a_majority_nobody_says_that_it_owns_a_register(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, first = await founded(world, 3)
+        cut_off(cluster, "s1", "n2", "n3")
+        assert not await first.owned()
+
+    world.run(story())

@@ -688,3 +688,30 @@ def test_stop_ends_the_watch_and_waits_for_no_dead_node(world: ModuleType) -> No
         assert bench.launcher.launched == []
 
     world.run(story())
+
+
+def test_a_founder_that_was_overtaken_does_not_take_an_empty_directory_for_new(world: ModuleType) -> None:
+    """Simulated seed 200436: it waited for a node's name while another founded the store; then the node was wiped."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        slow = bench.supervisor()
+        slow._unborn.update(["n1", "n2", "n3"])
+        assert await slow._never_ran("n1")
+        await bench.started()
+        assert not await slow._never_ran("n1")
+
+    world.run(story())
+
+
+def test_an_owner_that_was_superseded_does_not_take_an_empty_directory_for_new(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        former = await bench.started()
+        former._unborn.add("n1")
+        assert await former._never_ran("n1")
+        bench.dead_supervisor(former)
+        await bench.started()
+        assert not await former._never_ran("n1")
+
+    world.run(story())
