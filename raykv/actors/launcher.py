@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.supervisor")
 
 ASK_AGAIN_S = 0.5
+NAME_WAIT_S = 5.0
 
 STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -130,10 +131,13 @@ class RayLauncher:
         ray_node = await self._in_thread(_ray_node_of, host)
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
         actor = self._actor.options(**options)
-        while True:  # until Ray has given the name free; the caller's time-out bounds it
+        deadline_s = asyncio.get_running_loop().time() + NAME_WAIT_S
+        while True:  # until Ray has given the name free
             try:
                 return await self._in_thread(actor.remote, msgspec.msgpack.encode(spec))
             except ValueError:
+                if asyncio.get_running_loop().time() > deadline_s:
+                    raise LaunchFailed("slow", "another process has its name") from None
                 await asyncio.sleep(0.02)
 
     async def _discard(self, node_id: str) -> bool:

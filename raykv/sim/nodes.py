@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Serve: TypeAlias = "Callable[[StorageNode, bytes], Awaitable[bytes]]"
 PATH = "/data"
 LOCK_WAIT_S = 5.0
+NAME_WAIT_S = 5.0
 KILL_AFTER_S = 0.3
 EXIT_AFTER_S = 0.1
 START_S = (0.05, 0.4)
@@ -144,7 +145,8 @@ class NodeWorld:
                     raise LaunchFailed("in use", str(error)) from None
                 if take_over and not killed and waited_s > KILL_AFTER_S:
                     self.trace.note("is ended, for it holds the directory", process.name)
-                    self.by_pid[msgspec.json.decode(error.note, type=dict[str, int])["pid"]].process.kill()
+                    if (holder := self._holder(error.note)) is not None:
+                        holder.kill()
                     killed = True
             except DirectoryForeign as error:
                 raise LaunchFailed("foreign", str(error)) from None
@@ -158,6 +160,13 @@ class NodeWorld:
                 return Launched(created.node.incarnation, created.pid)
             await asyncio.sleep(0.05)
             waited_s += 0.05
+
+    def _holder(self, note: bytes) -> Process | None:
+        """Return the process that holds a directory; None if the note in its lock cannot be read."""
+        try:
+            return self.by_pid[msgspec.json.decode(note, type=dict[str, int])["pid"]].process
+        except (msgspec.MsgspecError, KeyError):
+            return None
 
     def _exit(self, process: Process, cause: str) -> None:
         self.trace.note(f"gives up: {cause}", process.name)
@@ -229,10 +238,11 @@ class SimLauncher:
         if former is not None:
             former.end()
         await asyncio.sleep(world.rng.uniform(*START_S))
+        waited_s = 0.0
         while (other := world.current.get(node_id)) is not None and other.known:
-            # Another supervisor has been quicker. Names are unique: wait until it is free, as long as there is time.
-            timeout_s -= 0.1
-            if timeout_s <= 0:
+            # Another supervisor has been quicker. Names are unique: wait a while until it is free.
+            waited_s += 0.1
+            if waited_s > NAME_WAIT_S:
                 raise LaunchFailed("slow", "another process has its name")
             await asyncio.sleep(0.1)
         empty_is_whole = await fresh()

@@ -121,14 +121,22 @@ class Register:
         return len(own) == len(answers) and len(own) >= quorum(len(members))
 
     async def bring_up_to_date(self, node_id: str) -> None:
-        """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again."""
-        await self._tell_decided([node_id])
+        """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again.
 
-    async def _tell_decided(self, nodes: Sequence[str]) -> None:
+        Raises ``Superseded`` if it has promised itself to a later supervisor.
+        """
+        answers = await self._tell_decided([node_id])
+        if self.state is not None and any(answer.promised > self.state.generation for answer in answers.values()):
+            raise Superseded(f"generation {self.state.generation} is no longer the latest")
+
+    async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Say that the present state is decided: only now may nodes act on it, and one that lost its own votes again."""
-        if self.state is not None:
-            state = self.state
-            await self._ask(nodes, f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True))
+        state = self.state
+        if state is None:
+            return {}
+        return await self._ask(
+            nodes, f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True)
+        )
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
         frame = f.node_requests.encode(f.NodeRequest(0, body))

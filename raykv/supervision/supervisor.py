@@ -306,11 +306,14 @@ class Supervisor:
     async def _bring_back(self, node_id: str) -> None:
         """Start a lost node again, for as long as it takes."""
         node = self._nodes[node_id]
-        delay_s = 0.1
+        delay_s, again = 0.1, False
         while node.state != "up":
             try:
-                launched = await self._launch(node_id, take_over=True)
+                # What could not be started, perhaps somebody else has: a former supervisor that lives on.
+                adopted = await self._launcher.adopt(node_id, PING_TIMEOUT_S) if again else None
+                launched = adopted or await self._launch(node_id, take_over=True)
             except LaunchFailed as failure:
+                again = True
                 if node.cause != str(failure):
                     node.cause = str(failure)
                     logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)

@@ -325,3 +325,14 @@ def test_without_a_majority_nobody_says_that_it_owns_a_register(world: ModuleTyp
         assert not await first.owned()
 
     world.run(story())
+
+
+def test_a_supervisor_hears_from_a_node_that_it_is_no_longer_the_one(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, first = await founded(world, 3)
+        await first.bring_up_to_date("n1")
+        await take_over(cluster, "s2")
+        with pytest.raises(Superseded):
+            await first.bring_up_to_date("n1")
+
+    world.run(story())

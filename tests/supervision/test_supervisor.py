@@ -715,3 +715,19 @@ def test_an_owner_that_was_superseded_does_not_take_an_empty_directory_for_new(w
         assert not await former._never_ran("n1")
 
     world.run(story())
+
+
+def test_a_node_that_somebody_else_has_started_is_taken_as_it_is(world: ModuleType) -> None:
+    """Simulated seed 212095: a former supervisor was quicker, and its process was waited out, then ended for nothing."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.failing["n2"] = LaunchFailed("slow", "another process has its name")
+        bench.cluster.kill("n2")
+        await asyncio.sleep(0.12)
+        bench.cluster.open("n2")
+        await asyncio.sleep(2)
+        assert (await bench.states())["n2"] == "up"
+
+    world.run(story())
