@@ -113,12 +113,18 @@ class Register:
         )
 
     async def owned(self) -> bool:
-        """Whether a majority of the members has promised itself to nobody later."""
+        """Whether a majority of the members has promised itself to nobody later.
+
+        Raises ``StoreUnavailable`` if too few answer to tell.
+        """
         assert self.state is not None
         members = [member.node_id for member in self.state.ring.members]
-        answers = await self._ask(members, f.ReadRegister())
-        own = [answer for answer in answers.values() if answer.voter and answer.promised <= self.state.generation]
-        return len(own) == len(answers) and len(own) >= quorum(len(members))
+        answers = (await self._ask(members, f.ReadRegister())).values()
+        if any(answer.promised > self.state.generation for answer in answers):
+            return False
+        if sum(answer.voter for answer in answers) < quorum(len(members)):
+            raise StoreUnavailable(f"only {len(answers)} of {len(members)} nodes say whom they have promised themselves to")
+        return True
 
     async def bring_up_to_date(self, node_id: str) -> None:
         """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again.

@@ -337,13 +337,16 @@ class Supervisor:
         """Say whether an empty directory of the node lacks nothing.
 
         Not so if another supervisor has founded or taken over the store: the node may have run for that one, and have lost
-        its directory since.
+        its directory since. Raises ``LaunchFailed`` while that cannot be told.
         """
         if node_id not in self._unborn:
             return False
         if self._register.state is None:
             return not await self._launcher.founded()
-        return await self._register.owned()
+        try:
+            return await self._register.owned()
+        except StoreUnavailable as error:
+            raise LaunchFailed("undecided", f"it may have run before: {error}") from None
 
     def _up(self, node_id: str, launched: Launched) -> None:
         node, now_s = self._nodes[node_id], self._clock.monotonic_s()

@@ -731,3 +731,18 @@ def test_a_node_that_somebody_else_has_started_is_taken_as_it_is(world: ModuleTy
         assert (await bench.states())["n2"] == "up"
 
     world.run(story())
+
+
+def test_while_nobody_can_say_whether_a_node_ever_ran_it_is_not_started(world: ModuleType) -> None:
+    """Simulated seed 221471: started at once, it would take itself for incomplete, for ever."""
+
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        supervisor._unborn.add("n1")
+        bench.cluster.kill("n2")
+        bench.cluster.kill("n3")
+        with pytest.raises(LaunchFailed, match="may have run"):
+            await supervisor._never_ran("n1")
+
+    world.run(story())
