@@ -8,16 +8,18 @@
 
 **How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
-(``raykv.records``, ``raykv.client``) and sends it to the *coordinator*, which stamps it (``raykv.versions``) and sends it
-to all N owners; W durable acknowledgements make a success. A read asks R owners, keeps the newest, and writes back what
-some of them lacked (``raykv.replication``). Each node keeps its records in a log-structured merge tree on its own disk:
+(``raykv.records``, ``raykv.client``) and sends it to the *coordinator*. That gets a *dot* for it, the write's own name,
+from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N owners; W durable acknowledgements
+make a success. A read asks R owners, merges what they say, and writes back what some of them lacked
+(``raykv.replication``). Each node keeps its records in a log-structured merge tree on its own disk:
 write-ahead log, memtable, SSTables (``raykv.storage``). A *supervisor* notices dead and frozen nodes and starts them again
 on their directories; it keeps the ring and the buckets as one register on the nodes' disks (``raykv.supervision``). All
 of this is code without Ray, clock or disk; ``raykv.actors`` runs it as Ray actors, and a simulation can run the very same.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
 after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent writes
-to a key the one with the later stamp stands (``versioning="lww"``).
+that carry their contexts none is lost: both stand, until somebody who has seen both merges them (``versioning="vector"``,
+the default; with ``"lww"`` the one with the later stamp stands).
 
 **What it does not.** It is not linearizable and has no compare-and-set; no transactions over keys; scans are no
 snapshots. With a cut, the side that cannot reach a quorum refuses: a consistent store cannot also answer on both sides.
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from raykv.client.operations import WriteResult
+from raykv.client.operations import Versions, WriteResult
 from raykv.client.store import Bucket, Store
 from raykv.config import (
     MAX_NODES,
@@ -52,6 +54,7 @@ from raykv.errors import (
     BatchError,
     BucketMismatch,
     CorruptData,
+    InvalidContext,
     InvalidKey,
     InvalidOption,
     NotEnoughNodes,
@@ -64,6 +67,7 @@ from raykv.errors import (
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
+from raykv.versions.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,10 +75,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "WriteResult",
+    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "Versions", "WriteResult", "Context",
     "NodeConfig", "StoreConfig", "BucketConfig", "Level", "Codec", "Durability",
-    "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "StoreNotFound", "BucketMismatch", "NotEnoughNodes",
-    "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData", "StoreClosed", "BatchError",
+    "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
+    "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
+    "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 

@@ -31,9 +31,13 @@ MAX_TTL_S = 100 * 365 * 86_400.0
 MAX_CLOCK_SKEW_MS = 60_000
 MAX_FRAME_BYTES = 64 * MIB
 MAX_BATCH_ITEMS = 10_000
+MAX_SIBLINGS = 64
+"""Versions of one key that nobody merged; past it a write whose context has not seen them is refused."""
+MAX_SIBLINGS_BYTES = 4 * MIB
 
 Level: TypeAlias = int | Literal["one", "quorum", "all"]
 Durability: TypeAlias = Literal["group", "interval", "always"]
+Versioning: TypeAlias = Literal["vector", "lww"]
 Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
 
 _STORE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
@@ -149,7 +153,7 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     r: int
     w: int
-    versioning: Literal["lww"] = "lww"
+    versioning: Versioning = "vector"
     ttl_ms: int | None = None
     codec: Codec = "auto"
     pair_bytes: int = DEFAULT_PAIR_BYTES
@@ -159,7 +163,7 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("n", self.n, 1, MAX_COPIES)
         check_count("r", self.r, 1, self.n)
         check_count("w", self.w, 1, self.n)
-        check_choice("versioning", self.versioning, ("lww",))
+        check_choice("versioning", self.versioning, ("vector", "lww"))
         if self.ttl_ms is not None:
             check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000))
         check_choice("codec", self.codec, ("auto", "msgpack", "raw"))

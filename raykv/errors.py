@@ -1,7 +1,7 @@
 """Every error that raykv raises, in one tree, classed by what the caller may do.
 
 * **The caller's mistake**: nothing was sent. Correct the call. ``InvalidKey``, ``PairTooLarge``, ``InvalidOption``,
-  ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
+  ``InvalidContext``, ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
 * **Try again**: nothing was written, or it was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
 * **Outcome unknown**: the write may stand on some replicas and may surface later. ``WriteOutcomeUnknown``. Read, then
   decide; writing the same value again is safe.
@@ -38,6 +38,10 @@ class PairTooLarge(RaykvError, ValueError):
 
 class InvalidOption(RaykvError, ValueError):
     """An option, level, time or name is out of its range. The caller's mistake; nothing was sent."""
+
+
+class InvalidContext(RaykvError, ValueError):
+    """The context is damaged, or of another key, bucket or store. The caller's mistake; nothing was sent."""
 
 
 class StoreNotFound(RaykvError):
@@ -104,7 +108,7 @@ class BatchError(RaykvError):
 _CLASSES: dict[str, type[RaykvError]] = {
     cls.__name__: cls
     for cls in (
-        RaykvError, InvalidKey, PairTooLarge, InvalidOption, StoreNotFound, BucketMismatch, NotEnoughNodes,
+        RaykvError, InvalidKey, PairTooLarge, InvalidOption, InvalidContext, StoreNotFound, BucketMismatch, NotEnoughNodes,
         StoreUnavailable, QuorumNotMet, WriteOutcomeUnknown, Overloaded, CorruptData, StoreClosed,
     )
 }  # fmt: skip

@@ -160,7 +160,7 @@ def test_store_settings(field: str, fine: list[Any], bad: list[Any]) -> None:
         ("n", [3, 9], [0, 1, 10, True]),  # 1 is less than r and w
         ("r", [1, 3], [0, 4, True, "one"]),
         ("w", [1, 3], [0, 4, True, "all"]),
-        ("versioning", ["lww"], ["vector", "", None]),
+        ("versioning", ["vector", "lww"], ["newest", "", None]),
         ("codec", ["auto", "msgpack", "raw"], ["pickle", None]),
         ("pair_bytes", [1, 10_240, 1 << 20], [0, (1 << 20) + 1, 1.5]),
     ],

@@ -22,8 +22,8 @@ DETAILS = {"limit": 5, "have": ["n1", "n2"], "inner": {"a": None}, "name": "kept
 
 def test_the_tree_is_the_one_that_was_promised() -> None:
     assert [cls.__name__ for cls in CLASSES] == [
-        "BatchError", "BucketMismatch", "CorruptData", "InvalidKey", "InvalidOption", "NotEnoughNodes", "Overloaded",
-        "PairTooLarge", "QuorumNotMet", "RaykvError", "StoreClosed", "StoreNotFound", "StoreUnavailable",
+        "BatchError", "BucketMismatch", "CorruptData", "InvalidContext", "InvalidKey", "InvalidOption", "NotEnoughNodes",
+        "Overloaded", "PairTooLarge", "QuorumNotMet", "RaykvError", "StoreClosed", "StoreNotFound", "StoreUnavailable",
         "WriteOutcomeUnknown",
     ]  # fmt: skip
     assert all(getattr(raykv, cls.__name__) is cls for cls in CLASSES)
@@ -35,6 +35,7 @@ def test_the_tree_is_the_one_that_was_promised() -> None:
         (errors.InvalidKey, ValueError),
         (errors.PairTooLarge, ValueError),
         (errors.InvalidOption, ValueError),
+        (errors.InvalidContext, ValueError),
         (errors.NotEnoughNodes, ValueError),
         (errors.QuorumNotMet, TimeoutError),
         (errors.WriteOutcomeUnknown, TimeoutError),

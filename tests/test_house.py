@@ -22,11 +22,11 @@ ALLOWED = {
     **dict.fromkeys(PLAIN, BASE),
     "replication": BASE | set(PLAIN),
     "supervision": BASE | set(PLAIN) | {"replication"},
-    "client": BASE | {"viz", "raykv"},  # raykv: a pickled handle calls raykv.connect where it arrives
+    "client": BASE | {"versions", "viz", "raykv"},  # raykv: a pickled handle calls raykv.connect where it arrives
     "sim": BASE | set(PLAIN) | {"replication", "supervision", "client"},
     "actors": BASE | set(PLAIN) | {"replication", "supervision", "client"},
     "cli": BASE | {"raykv", "actors", "client", "viz", "supervision", "replication"},
-    "__init__": BASE | {"client", "actors", "supervision"},
+    "__init__": BASE | {"client", "actors", "supervision", "versions"},
 }
 MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}
 IMPURE = {"asyncio", "time", "socket", "threading", "os", "subprocess", "datetime", "multiprocessing", "concurrent"}

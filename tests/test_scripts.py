@@ -35,3 +35,20 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert rows["put_many"]["raykv"]["median"] > 8_000 / 5
     assert rows["get_many"]["raykv"]["median"] > 15_000 / 5
+
+
+@pytest.mark.ray
+def test_what_clients_are_told_while_processes_are_killed_is_consistent() -> None:
+    shown = run("consistency.py", "--operations", "2000", "--seed", "3")
+    figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
+    assert figures["reported"] == 0
+    assert figures["kills"] > 0
+    assert figures["outcomes"]["put ok"] > 500
+    assert max(map(int, figures["values_shown_by_a_read"])) > 1, "siblings were seen"
+
+
+@pytest.mark.ray
+def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
+    shown = run("consistency.py", "--operations", "2000", "--seed", "3", "--weak")
+    figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
+    assert figures["reported"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 from raykv.actors.logs import log_to_stderr
@@ -16,6 +17,7 @@ from raykv.records import frames as f
 from raykv.replication.cluster_state import DEFAULT_BUCKET
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
+from raykv.versions.context import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ class CoordinatorActor:
         log_to_stderr()
         clock = SystemClock()
         transport = RayTransport(store)
-        self._coordinator = Coordinator(transport, clock, CountingProbe())
+        self._coordinator = Coordinator(transport, clock, CountingProbe(), random.SystemRandom())
         self._front = Front(self._coordinator, transport, clock)
         self._watch: asyncio.Task[None] | None = None
 
@@ -92,15 +94,18 @@ class CoordinatorActor:
         self, bucket: str, timeout: float, single: bool, request: Callable[[Operations], f.CoordinatorRequest]
     ) -> bytes:
         codec = "raw"
+        places: list[bytes] = []
         answer: f.CoordinatorAnswer
         try:
-            state = await self._coordinator.state(check_timeout(timeout))
+            state = await self._coordinator.routing.state(check_timeout(timeout))
             entry = state.bucket(check_bucket_name(bucket))
             if entry is None:
                 raise InvalidOption(f"there is no bucket {bucket!r}; create it with store.bucket({bucket!r})")
             codec = entry.config.codec
-            frame = f.coordinator_requests.encode(request(Operations(entry.bucket_id, entry.config)))
-            answer = f.coordinator_answers.decode(await self.serve(frame))
+            asked = request(Operations(entry.bucket_id, entry.config))
+            if isinstance(asked, f.WriteMany):
+                places = [place_of(state.store_id, entry.bucket_id, key) for key, _, _ in asked.items]
+            answer = f.coordinator_answers.decode(await self.serve(f.coordinator_requests.encode(asked)))
         except RaykvError as error:
             answer = f.Refused(f.Failed.of(error))
-        return f.handed_answers.encode(f.Handed(single, codec, answer))
+        return f.handed_answers.encode(f.Handed(single, codec, answer, places))

@@ -63,7 +63,7 @@ def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float)
     item = answer.items[0]
     if isinstance(item, f.Failed):
         raise item.error()
-    return ABSENT if item is None else decode_plain(item)
+    return decode_plain(item.payloads[0]) if item.payloads and not item.gone else ABSENT
 
 
 def pages(
@@ -88,8 +88,9 @@ def pages(
         page = run(_ask(request, timeout_s), link)
         if not isinstance(page, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
-        yield [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in page.items]
-        limit -= len(page.items)
+        found = [(key, payloads[0]) for key, payloads, gone in page.items if not gone]
+        yield [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in found]
+        limit -= len(found)
         if page.resume is None:
             return
         left = ops.remaining(left, page.resume, reverse=reverse)

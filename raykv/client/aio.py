@@ -8,13 +8,15 @@ from raykv.client import operations as ops
 from raykv.client.driver import run_async
 from raykv.client.store import Session, bucket_options, check_limit
 from raykv.client.views import RingView, Status
-from raykv.config import Codec, Level, check_bucket_name, check_level
+from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from raykv.client.operations import Operations, Steps, WriteResult
+    from raykv.client.operations import Operations, Steps, Versions, WriteResult
     from raykv.records.keys import Key
+    from raykv.versions.context import Context
+    from raykv.versions.resolvers import Resolver
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -62,16 +64,44 @@ class AsyncBucket(Generic[V]):
         key: Key,
         value: V,
         *,
+        context: Context | None = None,
         w: Level | None = None,
         ttl: float | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """See ``Bucket.put``."""
-        return await self._run(self._operations.put(key, value, w=w, ttl=ttl, timeout=timeout))
+        return await self._run(self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout))
 
-    async def delete(self, key: Key, *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> WriteResult:
+    async def delete(
+        self,
+        key: Key,
+        *,
+        context: Context | None = None,
+        w: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
         """See ``Bucket.delete``."""
-        return await self._run(self._operations.delete(key, w=w, timeout=timeout))
+        return await self._run(self._operations.delete(key, context=context, w=w, timeout=timeout))
+
+    async def get_versions(
+        self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> Versions[V]:
+        """See ``Bucket.get_versions``."""
+        return await self._run(self._operations.get_versions(key, r=r, timeout=timeout))
+
+    async def modify(
+        self,
+        key: Key,
+        change: Callable[[Any], V],
+        default: Any = None,
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
+        """See ``Bucket.modify``. ``change`` is an ordinary function."""
+        return await self._run(self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout))
 
     async def get_many(
         self,
@@ -164,10 +194,12 @@ class AsyncStore(AsyncBucket[Any]):
         self,
         name: str,
         *,
-        versioning: str | None = None,
+        versioning: Versioning | None = None,
         n: int | None = None,
         r: Level | None = None,
         w: Level | None = None,
+        sloppy: bool = False,
+        resolver: Resolver = "newest",
         ttl: float | None = None,
         codec: Codec | None = None,
         pair_bytes: int | None = None,
@@ -175,9 +207,10 @@ class AsyncStore(AsyncBucket[Any]):
     ) -> AsyncBucket[Any]:
         """See ``Store.bucket``."""
         options = bucket_options(
-            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
-        )
-        opened = await self._run(self._session.open_bucket(check_bucket_name(name), options, timeout))
+            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
+            pair_bytes=pair_bytes,
+        )  # fmt: skip
+        opened = await self._run(self._session.open_bucket(check_bucket_name(name), options, timeout, resolver))
         return AsyncBucket(self._session, opened)
 
     async def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from raykv.client.operations import WINDOW
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WINDOW = 6
 RETRY_S = 0.1
+RETRY_CEILING_S = 1.0
 GRACE = 1.08
 """The coordinator keeps the time itself; the client waits a little longer for what it says."""
 
@@ -83,6 +84,15 @@ def _may_repeat(exchange: Exchange, failure: PeerFailure, remaining_s: float) ->
     return isinstance(failure, PeerAbsent) or (exchange.repeatable and not isinstance(failure, PeerSilent))
 
 
+def _pause_s(tries: int, link: Link, remaining_s: float) -> float:
+    """How long to wait before trying again: longer each time, and not in step with all the others who wait.
+
+    Time is left for one more try (``remaining_s`` is above ``RETRY_S``, see ``_may_repeat``).
+    """
+    spread = 0.5 + link.random_bytes(1)[0] / 255
+    return float(min(min(RETRY_CEILING_S, RETRY_S * 2.0**tries) * spread, remaining_s - RETRY_S / 2))
+
+
 def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     answers: list[Answer] = []
     under_way: deque[tuple[bytes, Any, float]] = deque()
@@ -103,15 +113,18 @@ def _submit(link: Link, frame: bytes) -> Any:
 
 
 def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_s: float) -> Answer:
+    tries = 0
     while True:
         try:
             if isinstance(ticket, PeerFailure):
                 raise ticket
             return link.result(ticket, max(0.001, deadline_s - link.monotonic_s()))
         except PeerFailure as failure:
-            if not _may_repeat(exchange, failure, deadline_s - link.monotonic_s()):
+            remaining_s = deadline_s - link.monotonic_s()
+            if not _may_repeat(exchange, failure, remaining_s):
                 return failure
-            link.pause(RETRY_S)
+            link.pause(_pause_s(tries, link, remaining_s))
+            tries += 1
             ticket = _submit(link, frame)
 
 
@@ -121,13 +134,16 @@ async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
     async def one(frame: bytes) -> Answer:
         async with window:
             deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
+            tries = 0
             while True:
                 try:
                     return await link.call(frame, max(0.001, deadline_s - link.monotonic_s()))
                 except PeerFailure as failure:
-                    if not _may_repeat(exchange, failure, deadline_s - link.monotonic_s()):
+                    remaining_s = deadline_s - link.monotonic_s()
+                    if not _may_repeat(exchange, failure, remaining_s):
                         return failure
-                    await link.sleep(RETRY_S)
+                    await link.sleep(_pause_s(tries, link, remaining_s))
+                    tries += 1
 
     if len(exchange.frames) == 1:
         return [await one(exchange.frames[0])]

@@ -9,12 +9,14 @@ that may have been carried out is never sent twice (P8).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
+from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
     BatchError,
@@ -31,6 +33,8 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
+from raykv.versions.context import Context, place_of, seal, unseal
+from raykv.versions.resolvers import Resolver, resolve
 
 T = TypeVar("T")
 
@@ -42,6 +46,9 @@ CHUNK_READS = 250
 CHUNK_ANSWER_BYTES = 16 * MIB
 PAGE_ITEMS = 1000
 PAGE_KEYS = 2000
+WINDOW = 6
+"""Requests of one batch that are under way at once."""
+_TRIES_WHEN_LATE = 3
 
 
 class Exchange(NamedTuple):
@@ -54,14 +61,27 @@ class Exchange(NamedTuple):
 
 
 Answer: TypeAlias = bytes | PeerFailure
+_Decoded: TypeAlias = f.CoordinatorAnswer | PeerFailure | CorruptData
+_Item: TypeAlias = tuple[bytes, bytes, bytes | None]
 Steps: TypeAlias = Generator[Exchange, list[Answer], T]
 
 
 class WriteResult(NamedTuple):
-    """An acknowledged write: ``acks`` are the nodes that held it durably by then, ``operation_id`` names it."""
+    """An acknowledged write: ``acks`` are the nodes that held it durably by then, ``operation_id`` names it.
+
+    ``context`` stands for what it superseded and itself: a write that gives it back supersedes just that.
+    """
 
     acks: tuple[str, ...]
     operation_id: str
+    context: Context
+
+
+class Versions(NamedTuple, Generic[T]):
+    """What stands under a key: the values that nobody superseded, the newest first (none: absent), and their context."""
+
+    values: list[T]
+    context: Context
 
 
 class Page(NamedTuple):
@@ -81,22 +101,78 @@ class ScanRange(NamedTuple):
 class Operations:
     """The operations on one bucket."""
 
-    def __init__(self, bucket_id: int, config: BucketConfig, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        bucket_id: int,
+        config: BucketConfig,
+        store_id: str = "",
+        *,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        memory: Memory | None = None,
+        resolver: Resolver = "newest",
+    ) -> None:
         """``random_bytes``: where operation ids are drawn from."""
         self.bucket_id = bucket_id
         self.config = config
+        self.store_id = store_id
+        self.resolver = resolver
         self._random_bytes = random_bytes
+        self._memory = memory or Memory(time.monotonic)
 
     # ---- reads ----
 
     def get(self, key: Key, default: Any, *, r: Any, timeout: Any) -> Steps[Any]:
         """Read one key."""
         timeout_s = check_timeout(timeout)
-        answer = yield from _ask(self.read_request([key], r, timeout_s), timeout_s)
-        item = _items(answer, f.GotMany, 1)[0]
+        found = yield from self._find(self.read_request([key], r, timeout_s), timeout_s)
+        return self._resolved(found.payloads) if self._is_there(found.payloads, found.gone) else default
+
+    def get_versions(self, key: Key, *, r: Any, timeout: Any) -> Steps[Versions[Any]]:
+        """Read all that stands under one key, and the context."""
+        timeout_s = check_timeout(timeout)
+        request = self.read_request([key], r, timeout_s, causality=True)
+        found = yield from self._find(request, timeout_s)
+        values = [decode_value(payload, self.config.codec) for payload in found.payloads]
+        return Versions(values, seal(found.causality, self._place(request.keys[0])))
+
+    def modify(
+        self, key: Key, change: Callable[[Any], Any], default: Any, *, r: Any, w: Any, ttl: Any, timeout: Any
+    ) -> Steps[WriteResult]:
+        """Read, apply, and write with the context read."""
+        timeout_s = check_timeout(timeout)
+        if not callable(change):
+            raise InvalidOption(f"modify takes a function of the present value; got {shown(change)}")
+        check_level("w", self.config.w if w is None else w, self.config.n)
+        until_s = self._memory.now_s() + timeout_s
+        request = self.read_request([key], r, timeout_s, causality=True)
+        found = yield from self._find(request, timeout_s)
+        present = self._resolved(found.payloads) if self._is_there(found.payloads, found.gone) else default
+        context = seal(found.causality, self._place(request.keys[0]))
+        value = change(present)
+        left_s = until_s - self._memory.now_s()
+        if left_s <= 0:
+            raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
+        return (yield from self.put(key, value, context=context, w=w, ttl=ttl, timeout=left_s))
+
+    def _find(self, request: f.GetMany, timeout_s: float) -> Steps[f.Found]:
+        answer = yield from _ask(request, timeout_s, self._memory)
+        item: f.Found | f.Failed = _items(answer, f.GotMany, 1)[0]
         if isinstance(item, f.Failed):
             raise item.error()
-        return default if item is None else decode_value(item, self.config.codec)
+        return item
+
+    def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
+        """Whether there is a value: for who asks for the newest, not if that is a delete."""
+        return bool(payloads) and not (gone and self.resolver == "newest")
+
+    def _resolved(self, payloads: list[bytes]) -> Any:
+        codec = self.config.codec
+        if len(payloads) == 1 or self.resolver == "newest":
+            return decode_value(payloads[0], codec)
+        return resolve(self.resolver, [decode_value(payload, codec) for payload in payloads])
+
+    def _place(self, key: bytes) -> bytes:
+        return place_of(self.store_id, self.bucket_id, key)
 
     def contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[bool]:
         """Say whether a key has a value. A failed read raises: it never means "absent" (P9)."""
@@ -118,13 +194,14 @@ class Operations:
         results: dict[Key, Any] = {}
         errors: dict[Key, RaykvError] = {}
         for chunk, answer in zip(chunks, answers, strict=True):
-            for key, item in zip(wanted[chunk], _settle(answer, f.GotMany, wanted[chunk], timeout_s), strict=True):
+            settled = _settle(answer, f.GotMany, wanted[chunk], timeout_s, self._memory)
+            for key, item in zip(wanted[chunk], settled, strict=True):
                 if isinstance(item, RaykvError):
                     errors[key] = item
                 elif isinstance(item, f.Failed):
                     errors[key] = item.error()
                 else:
-                    _decode_into(results, errors, key, item, default, self.config.codec)
+                    self._decode_into(results, errors, key, item, default)
         return _batch_result("read", results, errors)
 
     def page(
@@ -146,20 +223,42 @@ class Operations:
         answer = yield from _ask(request, timeout_s)
         if not isinstance(answer, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
-        codec = self.config.codec
-        return Page(decode_pairs(answer.items, codec, keys_only=keys_only), answer.resume)
+        pairs = [
+            (decode_key(key), None if keys_only else self._resolved(payloads))
+            for key, payloads, gone in answer.items
+            if self._is_there(payloads, gone)
+        ]
+        return Page(pairs, answer.resume)
+
+    def _decode_into(
+        self, results: dict[Key, Any], errors: dict[Key, RaykvError], key: Key, found: f.Found, default: Any
+    ) -> None:
+        try:
+            there = self._is_there(found.payloads, found.gone)
+            results[key] = self._resolved(found.payloads) if there else default
+        except RaykvError as error:
+            errors[key] = error
 
     # ---- writes ----
 
-    def put(self, key: Key, value: Any, *, w: Any, ttl: Any, timeout: Any) -> Steps[WriteResult]:
+    def put(self, key: Key, value: Any, *, w: Any, ttl: Any, timeout: Any, context: Any = None) -> Steps[WriteResult]:
         """Write one key."""
         timeout_s = check_timeout(timeout)
-        return (yield from self._write_one(self.write_request([(key, value)], w, ttl, timeout_s), timeout_s))
+        request = self._seen(self.write_request([(key, value)], w, ttl, timeout_s), context)
+        return (yield from self._write_one(request, timeout_s))
 
-    def delete(self, key: Key, *, w: Any, timeout: Any) -> Steps[WriteResult]:
+    def delete(self, key: Key, *, w: Any, timeout: Any, context: Any = None) -> Steps[WriteResult]:
         """Write a tombstone."""
         timeout_s = check_timeout(timeout)
-        return (yield from self._write_one(self.delete_request([key], w, timeout_s), timeout_s))
+        request = self._seen(self.delete_request([key], w, timeout_s), context)
+        return (yield from self._write_one(request, timeout_s))
+
+    def _seen(self, request: f.WriteMany, context: Any) -> f.WriteMany:
+        """Return the request of one write with its context. Raises ``InvalidContext``."""
+        if context is None:
+            return request
+        ((key, body, _),) = request.items
+        return msgspec.structs.replace(request, items=[(key, body, unseal(context, self._place(key)))])
 
     def put_many(
         self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], *, w: Any, ttl: Any, timeout: Any
@@ -179,24 +278,26 @@ class Operations:
 
     # ---- requests, checked and encoded ----
 
-    def read_request(self, keys: Iterable[Key], r: Any, timeout_s: float) -> f.GetMany:
+    def read_request(self, keys: Iterable[Key], r: Any, timeout_s: float, *, causality: bool = False) -> f.GetMany:
         """Return the request for these keys."""
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
-        return f.GetMany(self.bucket_id, [encode_key(key) for key in keys], replicas, timeout_s)
+        return f.GetMany(self.bucket_id, [encode_key(key) for key in keys], replicas, timeout_s, causality)
 
     def write_request(self, pairs: Iterable[tuple[Key, Any]], w: Any, ttl: Any, timeout_s: float) -> f.WriteMany:
         """Return the request that writes these pairs. Everything wrong with them is found here."""
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
         ids = _operation_ids(self._random_bytes)
-        items = [(encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms)) for key, value in pairs]
+        items: list[_Item] = [
+            (encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms), None) for key, value in pairs
+        ]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def delete_request(self, keys: Iterable[Key], w: Any, timeout_s: float) -> f.WriteMany:
         """Return the request that deletes these keys."""
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ids = _operation_ids(self._random_bytes)
-        items = [(encode_key(key), pack_tombstone_body(next(ids))) for key in keys]
+        items: list[_Item] = [(encode_key(key), pack_tombstone_body(next(ids)), None) for key in keys]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def _payload(self, key: Key, value: Any) -> bytes:
@@ -213,41 +314,100 @@ class Operations:
         return payload
 
     def _write_one(self, request: f.WriteMany, timeout_s: float) -> Steps[WriteResult]:
-        (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=False)
-        (item,) = _settle_writes(answer, request.items, timeout_s)
+        ((item,),) = yield from self._send_writes([request], timeout_s)
         if isinstance(item, RaykvError):
             raise item
         return item
 
     def _write_many(self, keys: list[Key], request: f.WriteMany, timeout_s: float) -> Steps[dict[Key, WriteResult]]:
         chunks = _chunks(request.items)
-        requests: list[f.CoordinatorRequest] = [
-            f.WriteMany(self.bucket_id, request.items[chunk], request.w, timeout_s) for chunk in chunks
-        ]
-        answers = yield Exchange(_encode(requests), timeout_s, repeatable=False)
+        requests = [msgspec.structs.replace(request, items=request.items[chunk]) for chunk in chunks]
+        settled = yield from self._send_writes(requests, timeout_s)
         results: dict[Key, Any] = {}
         errors: dict[Key, RaykvError] = {}
-        for chunk, answer in zip(chunks, answers, strict=True):
-            for key, item in zip(keys[chunk], _settle_writes(answer, request.items[chunk], timeout_s), strict=True):
+        for chunk, items in zip(chunks, settled, strict=True):
+            for key, item in zip(keys[chunk], items, strict=True):
                 if isinstance(item, RaykvError):
                     errors[key] = item
                 else:
                     results[key] = item
         return _batch_result("written", results, errors)
 
+    def _send_writes(
+        self, requests: list[f.WriteMany], timeout_s: float
+    ) -> Steps[list[list[WriteResult | RaykvError]]]:
+        """Send writes; return one result an item of each.
+
+        A coordinator that calls a request late has done nothing with it, and has said what time it is: it is sent again.
+        """
+        memory = self._memory
+        until_s = memory.now_s() + timeout_s
+        settled: list[list[WriteResult | RaykvError]] = [[] for _ in requests]
+        waiting = list(range(len(requests)))
+        for _ in range(_TRIES_WHEN_LATE):
+            left_s = until_s - memory.now_s()
+            if not waiting or left_s <= 0:
+                break
+            # What is sent in a later window may wait for those before it, each for its time.
+            dated = [
+                memory.dated(requests[at], until_s + timeout_s * (position // WINDOW))
+                for position, at in enumerate(waiting)
+            ]
+            frames = _encode(dated)
+            answers = yield Exchange(frames, left_s, repeatable=False)
+            late = []
+            for at, answer in zip(waiting, answers, strict=True):
+                decoded = _decoded(answer, memory)
+                if isinstance(decoded, f.Late):
+                    late.append(at)
+                settled[at] = self._settle_writes(decoded, requests[at].items, timeout_s)
+            waiting = late
+        return settled
+
+    def _settle_writes(self, answer: _Decoded, items: list[_Item], timeout_s: float) -> list[WriteResult | RaykvError]:
+        match answer:
+            case PeerAbsent():
+                return [_unanswered(answer, timeout_s)] * len(items)
+            case PeerFailure() | CorruptData():
+                return _unknown(items, str(answer))
+            case f.Refused():
+                return [answer.failed.error()] * len(items)
+            case f.Late():
+                error = StoreUnavailable("nothing was written: the request reached the coordinator after its time")
+                return [error] * len(items)
+            case f.WroteMany() if len(answer.items) == len(items):
+                return [
+                    result.error() if isinstance(result, f.Failed) else _result(result, self._place(key))
+                    for result, (key, _, _) in zip(answer.items, items, strict=True)
+                ]
+        return _unknown(items, "it gave another answer than asked for")
+
 
 # ---- the store itself ----
 
 
 def open_bucket(
-    name: str, options: Mapping[str, Any], *, timeout: Any, random_bytes: Callable[[int], bytes] = os.urandom
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    timeout: Any,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    memory: Memory | None = None,
+    resolver: Resolver = "newest",
 ) -> Steps[Operations]:
     """Find or create a bucket."""
     timeout_s = check_timeout(timeout)
-    answer = yield from _ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s)
+    answer = yield from _ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s, memory)
     if not isinstance(answer, f.BucketOpened):
         raise CorruptData("the coordinator gave another answer than asked for")
-    return Operations(answer.bucket_id, msgspec.convert(answer.config, BucketConfig), random_bytes)
+    return Operations(
+        answer.bucket_id,
+        msgspec.convert(answer.config, BucketConfig),
+        answer.store_id,
+        random_bytes=random_bytes,
+        memory=memory,
+        resolver=resolver,
+    )
 
 
 def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
@@ -290,13 +450,6 @@ def remaining(left: ScanRange, resume: bytes, *, reverse: bool) -> ScanRange:
     return ScanRange(left.start, resume) if reverse else ScanRange(resume, left.end)
 
 
-def decode_pairs(items: list[tuple[bytes, bytes]], codec: str, *, keys_only: bool) -> list[tuple[Key, Any]]:
-    """Return pairs as the user knows them."""
-    if keys_only:
-        return [(decode_key(key), None) for key, _ in items]
-    return [(decode_key(key), decode_value(payload, codec)) for key, payload in items]
-
-
 def decode_handed(frame: bytes) -> Any:
     """Return what a plain call of the coordinator's handle brought, or raise its error."""
     handed = f.handed_answers.decode(frame)
@@ -306,11 +459,18 @@ def decode_handed(frame: bytes) -> Any:
     items: list[Any]
     if isinstance(answer, f.GotMany):
         items = [
-            item.error() if isinstance(item, f.Failed) else None if item is None else decode_value(item, handed.codec)
+            item.error()
+            if isinstance(item, f.Failed)
+            else decode_value(item.payloads[0], handed.codec)
+            if item.payloads and not item.gone
+            else None
             for item in answer.items
         ]
-    elif isinstance(answer, f.WroteMany):
-        items = [item.error() if isinstance(item, f.Failed) else _result(item) for item in answer.items]
+    elif isinstance(answer, f.WroteMany) and len(answer.items) == len(handed.places):
+        items = [
+            item.error() if isinstance(item, f.Failed) else _result(item, place)
+            for item, place in zip(answer.items, handed.places, strict=True)
+        ]
     else:
         raise CorruptData("the coordinator gave another answer than asked for")
     if handed.single:
@@ -327,7 +487,9 @@ def decode_handed(frame: bytes) -> Any:
 # ---- small parts ----
 
 
-def _ask(request: f.CoordinatorRequest, timeout_s: float, *, repeatable: bool = True) -> Steps[f.CoordinatorAnswer]:
+def _ask(
+    request: f.CoordinatorRequest, timeout_s: float, memory: Memory | None = None, *, repeatable: bool = True
+) -> Steps[f.CoordinatorAnswer]:
     """Send one request; raise what went wrong."""
     (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=repeatable)
     if isinstance(answer, PeerFailure):
@@ -337,6 +499,19 @@ def _ask(request: f.CoordinatorRequest, timeout_s: float, *, repeatable: bool = 
     decoded = f.coordinator_answers.decode(answer)
     if isinstance(decoded, f.Refused):
         raise decoded.failed.error()
+    if memory is not None:
+        memory.note(decoded)
+    return decoded
+
+
+def _decoded(answer: Answer, memory: Memory) -> _Decoded:
+    if isinstance(answer, PeerFailure):
+        return answer
+    try:
+        decoded = f.coordinator_answers.decode(answer)
+    except CorruptData as error:
+        return error
+    memory.note(decoded)
     return decoded
 
 
@@ -356,7 +531,7 @@ def _items(answer: f.CoordinatorAnswer, kind: type[f.GotMany], count: int) -> li
     return answer.items
 
 
-def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: float) -> list[Any]:
+def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: float, memory: Memory) -> list[Any]:
     """Return one result a key, whatever became of the request."""
     try:
         if isinstance(answer, PeerFailure):
@@ -364,36 +539,19 @@ def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: f
         decoded = f.coordinator_answers.decode(answer)
         if isinstance(decoded, f.Refused):
             raise decoded.failed.error()
+        memory.note(decoded)
         return _items(decoded, kind, len(keys))
     except RaykvError as error:
         return [error] * len(keys)
 
 
-def _settle_writes(
-    answer: Answer, items: list[tuple[bytes, bytes]], timeout_s: float
-) -> list[WriteResult | RaykvError]:
-    if isinstance(answer, PeerAbsent):
-        return [_unanswered(answer, timeout_s)] * len(items)
-    if isinstance(answer, PeerFailure):
-        return _unknown(items, str(answer))
-    try:
-        decoded = f.coordinator_answers.decode(answer)
-    except CorruptData as error:
-        return _unknown(items, str(error))
-    if isinstance(decoded, f.Refused):
-        return [decoded.failed.error()] * len(items)
-    if not isinstance(decoded, f.WroteMany) or len(decoded.items) != len(items):
-        return _unknown(items, "it gave another answer than asked for")
-    return [item.error() if isinstance(item, f.Failed) else _result(item) for item in decoded.items]
-
-
-def _unknown(items: list[tuple[bytes, bytes]], why: str) -> list[WriteResult | RaykvError]:
+def _unknown(items: list[_Item], why: str) -> list[WriteResult | RaykvError]:
     cause = f"the coordinator did not say what became of the write ({why}); it may stand and may surface later"
-    return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body in items]
+    return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body, _ in items]
 
 
-def _result(acked: f.Acked) -> WriteResult:
-    return WriteResult(tuple(acked.nodes), acked.operation_id.hex())
+def _result(acked: f.Acked, place: bytes) -> WriteResult:
+    return WriteResult(tuple(acked.nodes), acked.operation_id.hex(), seal(acked.causality, place))
 
 
 def _told(answer: f.CoordinatorAnswer) -> Any:
@@ -428,15 +586,6 @@ def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, 
     return pairs
 
 
-def _decode_into(
-    results: dict[Key, Any], errors: dict[Key, RaykvError], key: Key, payload: bytes | None, default: Any, codec: str
-) -> None:
-    try:
-        results[key] = default if payload is None else decode_value(payload, codec)
-    except CorruptData as error:
-        errors[key] = error
-
-
 def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:
     if errors:
         first = next(iter(errors.values()))
@@ -450,11 +599,11 @@ def _page_size(limit: int | None, *, keys_only: bool) -> int:
     return largest if limit is None else min(limit, largest)
 
 
-def _chunks(items: list[tuple[bytes, bytes]]) -> list[slice]:
+def _chunks(items: list[_Item]) -> list[slice]:
     """Cut a batch into requests of about ``CHUNK_BYTES``."""
     chunks: list[slice] = []
     start = size_bytes = 0
-    for index, (key, body) in enumerate(items):
+    for index, (key, body, _) in enumerate(items):
         item_bytes = len(key) + len(body)
         if index > start and (size_bytes + item_bytes > CHUNK_BYTES or index - start >= CHUNK_WRITES):
             chunks.append(slice(start, index))

@@ -14,17 +14,30 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from raykv.client import operations as ops
 from raykv.client.driver import run
+from raykv.client.memory import Memory
 from raykv.client.views import RingView, Status
-from raykv.config import DEFAULT_PAIR_BYTES, Codec, Level, check_bucket_name, check_count, check_level, check_ttl
+from raykv.config import (
+    DEFAULT_PAIR_BYTES,
+    Codec,
+    Level,
+    Versioning,
+    check_bucket_name,
+    check_choice,
+    check_count,
+    check_level,
+    check_ttl,
+)
 from raykv.errors import InvalidOption, StoreClosed
+from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from raykv.client.aio import AsyncBucket, AsyncStore
     from raykv.client.driver import Link
-    from raykv.client.operations import Operations, Steps, WriteResult
+    from raykv.client.operations import Operations, Steps, Versions, WriteResult
     from raykv.records.keys import Key
+    from raykv.versions.context import Context
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -41,6 +54,7 @@ class Session:
     def __init__(self, name: str, link: Link) -> None:
         self.name = name
         self._link: Link | None = link
+        self._memory = Memory(link.monotonic_s)
 
     @property
     def link(self) -> Link:
@@ -56,9 +70,18 @@ class Session:
         _warn_inside_loop()
         return run(steps, self.link)
 
-    def open_bucket(self, name: str, options: Mapping[str, Any], timeout: float) -> Steps[Operations]:
+    def open_bucket(
+        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
+    ) -> Steps[Operations]:
         """Return the steps that find or create a bucket."""
-        return ops.open_bucket(name, options, timeout=timeout, random_bytes=self.link.random_bytes)
+        return ops.open_bucket(
+            name,
+            options,
+            timeout=timeout,
+            random_bytes=self.link.random_bytes,
+            memory=self._memory,
+            resolver=check_resolver(resolver),
+        )
 
     def close(self) -> None:
         """End the handle; the store goes on."""
@@ -118,23 +141,70 @@ class Bucket(Generic[V]):
         key: Key,
         value: V,
         *,
+        context: Context | None = None,
         w: Level | None = None,
         ttl: float | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """Write the value; return once W replicas hold it durably.
 
-        ``ttl``: seconds after which it is absent again. Raises ``PairTooLarge``, ``InvalidKey``, ``InvalidOption``
+        With the ``context`` of a read it supersedes exactly what that read has shown; what it has not shown stays beside
+        it (in a bucket with vector versioning). Without one it supersedes whatever the cluster holds when it is asked.
+
+        ``ttl``: seconds after which it is absent again. Raises ``InvalidContext``, ``PairTooLarge``, ``InvalidKey``,
+        ``InvalidOption``
         before anything is sent; ``WriteOutcomeUnknown`` if fewer than W acknowledged in time (it may stand).
 
         >>> store.put("user:1", {"name": "Ada"}, w="all").acks           # doctest: +SKIP
         ('n1', 'n2', 'n3')
         """
-        return self._session.run(self._operations.put(key, value, w=w, ttl=ttl, timeout=timeout))
+        steps = self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout)
+        return self._session.run(steps)
 
-    def delete(self, key: Key, *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> WriteResult:
-        """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone."""
-        return self._session.run(self._operations.delete(key, w=w, timeout=timeout))
+    def delete(
+        self,
+        key: Key,
+        *,
+        context: Context | None = None,
+        w: Level | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
+        """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone.
+
+        With the ``context`` of a read, values that were written meanwhile stay.
+        """
+        return self._session.run(self._operations.delete(key, context=context, w=w, timeout=timeout))
+
+    def get_versions(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Versions[V]:
+        """Return all values that stand under the key, the newest first, and their context. An absent key has none.
+
+        >>> versions = store.get_versions("cart:1")           # doctest: +SKIP
+        >>> store.put("cart:1", union(versions.values), context=versions.context)           # doctest: +SKIP
+
+        Errors and cost as for ``get``.
+        """
+        return self._session.run(self._operations.get_versions(key, r=r, timeout=timeout))
+
+    def modify(
+        self,
+        key: Key,
+        change: Callable[[Any], V],
+        default: Any = None,
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult:
+        """Read the value (``default`` if absent), apply ``change``, write the outcome with the context that was read.
+
+        Not a compare-and-set: of two at the same time both are acknowledged, and their outcomes stand side by side until
+        somebody merges them (the bucket's resolver, at the next ``modify``). What ``change`` raises is passed on, and
+        nothing is written.
+
+        >>> store.modify("visits", lambda n: n + 1, 0)           # doctest: +SKIP
+        """
+        return self._session.run(self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout))
 
     # ---- batches ----
 
@@ -261,7 +331,7 @@ class Bucket(Generic[V]):
         return f"<raykv bucket {self.name!r} of store {self._session.name!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reconnect_bucket, (self._session.name, self.name, self._options)
+        return _reconnect_bucket, (self._session.name, self.name, self._options, self._operations.resolver)
 
 
 class Store(Bucket[Any]):
@@ -287,10 +357,12 @@ class Store(Bucket[Any]):
         self,
         name: str,
         *,
-        versioning: str | None = None,
+        versioning: Versioning | None = None,
         n: int | None = None,
         r: Level | None = None,
         w: Level | None = None,
+        sloppy: bool = False,
+        resolver: Resolver = "newest",
         ttl: float | None = None,
         codec: Codec | None = None,
         pair_bytes: int | None = None,
@@ -298,14 +370,19 @@ class Store(Bucket[Any]):
     ) -> Bucket[Any]:
         """Return the bucket of that name, created with these options if there is none.
 
-        ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless said otherwise;
-        ``versioning``: ``"lww"``; ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``;
-        ``pair_bytes``: largest key and value together. Raises ``BucketMismatch`` if it exists with other settings.
+        ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
+        less); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless said otherwise;
+        ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
+        and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+
+        ``resolver`` belongs to this handle: ``"newest"``, or a function of the list of values (the newest first) that
+        returns the one that ``get`` is to give. ``sloppy=True`` is not there yet.
         """
         options = bucket_options(
-            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, ttl=ttl, codec=codec, pair_bytes=pair_bytes
-        )
-        steps = self._session.open_bucket(check_bucket_name(name), options, timeout)
+            self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
+            pair_bytes=pair_bytes,
+        )  # fmt: skip
+        steps = self._session.open_bucket(check_bucket_name(name), options, timeout, resolver)
         return Bucket(self._session, self._session.run(steps), options)
 
     def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
@@ -366,16 +443,18 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
     ``store_copies``: the n of the store's default bucket, the most a bucket can keep.
     """
     options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
-    if "versioning" in options and options["versioning"] != "lww":
-        raise InvalidOption(f"versioning must be 'lww' in this release; got {options['versioning']!r}")
+    if "versioning" in options:
+        check_choice("versioning", options["versioning"], ("vector", "lww"))
+    if options.pop("sloppy", False) is not False:
+        raise InvalidOption("sloppy=True is not there yet: it comes with hinted handoff")
     n = check_count("n", options.get("n", store_copies), 1, store_copies)
     for level in ("r", "w"):
         if level in options:
             options[level] = check_level(level, options[level], n)
     if given.get("ttl") is not None:
         options["ttl_ms"] = check_ttl(given["ttl"])
-    if "codec" in options and options["codec"] not in ("auto", "msgpack", "raw"):
-        raise InvalidOption(f"codec must be 'auto', 'msgpack' or 'raw'; got {options['codec']!r}")
+    if "codec" in options:
+        check_choice("codec", options["codec"], ("auto", "msgpack", "raw"))
     if "pair_bytes" in options:
         check_count("pair_bytes", options["pair_bytes"], 1, 1024 * DEFAULT_PAIR_BYTES // 10)
     return options
@@ -408,8 +487,8 @@ def _reconnect(name: str) -> Store:
     return raykv.connect(name)
 
 
-def _reconnect_bucket(store: str, name: str, options: Mapping[str, Any]) -> Bucket[Any]:
+def _reconnect_bucket(store: str, name: str, options: Mapping[str, Any], resolver: Resolver) -> Bucket[Any]:
     handle = _reconnect(store)
     session = handle._session  # noqa: SLF001 - the bucket's own kind
-    operations = session.run(session.open_bucket(name, options, ops.DEFAULT_TIMEOUT_S))
+    operations = session.run(session.open_bucket(name, options, ops.DEFAULT_TIMEOUT_S, resolver))
     return Bucket(session, operations, options)

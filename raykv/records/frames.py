@@ -45,31 +45,42 @@ class Failed(_Message, frozen=True):
 
 
 class Acked(_Message, frozen=True):
-    """A write's W is met: its operation id, and the nodes that had acknowledged durably by then."""
+    """A write's W is met: its operation id, the nodes that had acknowledged durably by then, what it superseded."""
 
     operation_id: bytes
     nodes: list[str]
+    causality: bytes
+    """Packed (``raykv.versions.causality``), its own dot and time included."""
 
 
 # ---- client -> coordinator ----------------------------------------------------------------------------------------
 
 
 class GetMany(_Message, frozen=True):
-    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``."""
+    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether it is wanted too."""
 
     bucket_id: int
     keys: list[bytes]
     r: int
     timeout_s: float
+    causality: bool = False
 
 
 class WriteMany(_Message, frozen=True):
-    """Quorum writes of (encoded key, body). A key stands at most once. Answer: ``WroteMany``."""
+    """Quorum writes of (encoded key, body, causality or None). A key stands at most once. Answer: ``WroteMany``, ``Late``.
+
+    The causality is what the writer has seen of the key, packed; None: it has not looked. ``after``: the newest hybrid
+    time that the client has seen. ``run`` and ``expires_s``: until when the coordinator may begin with it, by its own
+    monotonic clock as its run ``run`` told it (P8); without them it may begin whenever the request reaches it.
+    """
 
     bucket_id: int
-    items: list[tuple[bytes, bytes]]
+    items: list[tuple[bytes, bytes, bytes | None]]
     w: int
     timeout_s: float
+    after: int = 0
+    run: int = 0
+    expires_s: float = 0.0
 
 
 class ScanPage(_Message, frozen=True):
@@ -134,30 +145,53 @@ CoordinatorRequest: TypeAlias = GetMany | WriteMany | ScanPage | OpenBucket | Dr
 SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | Tell
 
 
-class GotMany(_Message, frozen=True):
-    """One entry a key, in the order asked: the record's payload, None for absent, or the error."""
+class Found(_Message, frozen=True):
+    """What stands under a key: payloads, the newest first; none if it is absent. ``causality``: if it was wanted.
 
-    items: list[bytes | Failed | None]
+    ``gone``: a delete that has not seen these is newer than all of them (or a version that has expired).
+    """
+
+    payloads: list[bytes]
+    gone: bool = False
+    causality: bytes = b""
+
+
+class GotMany(_Message, frozen=True):
+    """One entry a key, in the order asked. ``time``: the newest hybrid time among them."""
+
+    items: list[Found | Failed]
+    time: int = 0
 
 
 class WroteMany(_Message, frozen=True):
-    """One entry an item, in the order sent."""
+    """One entry an item, in the order sent. ``time``: the newest hybrid time among them."""
 
     items: list[Acked | Failed]
+    time: int = 0
+
+
+class Late(_Message, frozen=True):
+    """The request came when its time was over, or was meant for another run of the coordinator: nothing was done."""
+
+    run: int
+    now_s: float
 
 
 class Page(_Message, frozen=True):
-    """Live records in order, (encoded key, payload); ``resume`` is the bound for the next page, None at the end."""
+    """What stands, in order: (encoded key, payloads, gone) as in ``Found``; ``resume``: where the next page begins."""
 
-    items: list[tuple[bytes, bytes]]
+    items: list[tuple[bytes, list[bytes], bool]]
     resume: bytes | None
 
 
 class BucketOpened(_Message, frozen=True):
-    """The bucket's id and its policy (fields of BucketConfig)."""
+    """The bucket's id and its policy (fields of BucketConfig), and whose it is. ``run``, ``now_s``: the coordinator's."""
 
     bucket_id: int
     config: dict[str, Any]
+    store_id: str = ""
+    run: int = 0
+    now_s: float = 0.0
 
 
 class Told(_Message, frozen=True):
@@ -172,7 +206,7 @@ class Refused(_Message, frozen=True):
     failed: Failed
 
 
-CoordinatorAnswer: TypeAlias = GotMany | WroteMany | Page | BucketOpened | Told | Refused
+CoordinatorAnswer: TypeAlias = GotMany | WroteMany | Late | Page | BucketOpened | Told | Refused
 
 
 class Handed(_Message, frozen=True):
@@ -181,6 +215,8 @@ class Handed(_Message, frozen=True):
     single: bool
     codec: str
     answer: CoordinatorAnswer
+    places: list[bytes] = []
+    """Of the keys written, for their contexts (see ``raykv.versions.context``)."""
 
 
 SupervisorAnswer: TypeAlias = Publish | BucketOpened | Told | Refused
@@ -194,6 +230,19 @@ class Read(_Message, frozen=True):
 
     bucket_id: int
     keys: list[bytes]
+
+
+class Reserve(_Message, frozen=True):
+    """What is there of ``keys``, and a dot for each that has an operation id: the first half of a vector write.
+
+    Nothing is kept under the dot until the write comes with it, and it comes only from whoever got this answer; an answer
+    that is lost costs a dot. Answer: ``ReserveDone``, or ``Incomplete``.
+    """
+
+    bucket_id: int
+    keys: list[bytes]
+    operation_ids: list[bytes]
+    """One a key; empty where no dot is wanted."""
 
 
 class Write(_Message, frozen=True):
@@ -245,7 +294,9 @@ class Stop(_Message, frozen=True):
     """Close the directory cleanly; answer nothing more. Answer: ``Pong``."""
 
 
-NodeRequestBody: TypeAlias = Read | Write | Scan | Ping | ReadRegister | PromiseRegister | AcceptRegister | Stop
+NodeRequestBody: TypeAlias = (
+    Read | Reserve | Write | Scan | Ping | ReadRegister | PromiseRegister | AcceptRegister | Stop
+)
 
 
 class LogEnd(_Message, frozen=True):
@@ -274,6 +325,24 @@ class ReadDone(_Message, frozen=True):
     records: list[bytes | None]
     unreadable: list[int] = []
     """Indexes of the keys that lie in a damaged range here: no answer, like ``Incomplete``."""
+    left: list[int] = []
+    """Indexes of the keys that the answer had no room for: ask again."""
+
+
+class Reserved(_Message, frozen=True):
+    """A dot (none if it was not wanted: counter 0), and what the node holds of the key."""
+
+    actor: bytes
+    counter: int
+    causality: bytes
+    siblings: int
+    record_bytes: int
+
+
+class ReserveDone(_Message, frozen=True):
+    """One entry a key, in the order asked; None for one that lies in a damaged range."""
+
+    items: list[Reserved | None]
 
 
 class WriteDone(_Message, frozen=True):
@@ -327,7 +396,9 @@ class NodeRefused(_Message, frozen=True):
     message: str
 
 
-NodeAnswerBody: TypeAlias = ReadDone | WriteDone | ScanDone | Incomplete | Pong | RegisterAnswer | NodeRefused
+NodeAnswerBody: TypeAlias = (
+    ReadDone | ReserveDone | WriteDone | ScanDone | Incomplete | Pong | RegisterAnswer | NodeRefused
+)
 
 
 class NodeAnswer(_Message, frozen=True):

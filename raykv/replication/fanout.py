@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from raykv.ports import PeerFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raykv.ports import Clock
     from raykv.records import frames as f
     from raykv.replication.peers import Peers
 
 T = TypeVar("T")
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+
+RETRY_S = 0.05
 
 CALL_TIMEOUT_S = 2.0
 """A node that takes longer is suspected. Longer than any healthy answer, shorter than an operation's time."""
@@ -64,3 +70,41 @@ class Fanout(Generic[T]):
             self._outcomes.put_nowait(Outcome(node_id, about, None, failure))
         else:
             self._outcomes.put_nowait(Outcome(node_id, about, answer, None))
+
+
+class Round(Protocol[A_co]):
+    """An accumulator that says whom to ask next."""
+
+    @property
+    def open(self) -> bool:
+        """Whether answers are still missing."""
+        ...
+
+    def more(self) -> A_co:
+        """Time has passed: say whom to ask in addition."""
+        ...
+
+
+async def gather(
+    round_: Round[A],
+    fan: Fanout[T],
+    clock: Clock,
+    *,
+    send: Callable[[A], None],
+    take: Callable[[Outcome[T]], A],
+    hedge_s: float,
+    deadline_s: float,
+) -> None:
+    """Take outcomes, and ask others where the round wants it, until it is settled or time is up.
+
+    What is slow is raced after ``hedge_s``, and again after as long (at least ``RETRY_S``).
+    """
+    hedge_at_s = clock.monotonic_s() + hedge_s
+    while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
+        outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
+        if outcome is not None:
+            send(take(outcome))
+            continue
+        if hedge_at_s < deadline_s:
+            send(round_.more())
+        hedge_at_s = clock.monotonic_s() + max(hedge_s, RETRY_S)

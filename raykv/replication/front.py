@@ -11,7 +11,6 @@ from raykv.config import check_bucket_name, check_timeout
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
-from raykv.records.record import body_operation_id
 from raykv.replication.cluster_state import check_same_bucket
 from raykv.replication.peers import node_address
 
@@ -43,7 +42,7 @@ class Front:
         """Ask for news now and then, for ever: what was told may have been lost on the way."""
         while True:
             try:
-                await self._coordinator.fetch_news(NEWS_EVERY_S)
+                await self._coordinator.routing.fetch_news(NEWS_EVERY_S)
             except RaykvError as error:
                 logger.debug("no news: %s", error)
             await self._clock.sleep(NEWS_EVERY_S)
@@ -52,16 +51,9 @@ class Front:
         coordinator = self._coordinator
         match request:
             case f.GetMany():
-                got = await coordinator.get_many(request)
-                return f.GotMany([f.Failed.of(item) if isinstance(item, RaykvError) else item for item in got])
+                return await coordinator.get_many(request)
             case f.WriteMany():
-                wrote = await coordinator.write_many(request)
-                return f.WroteMany(
-                    [
-                        f.Failed.of(item) if isinstance(item, RaykvError) else f.Acked(body_operation_id(body), item)
-                        for item, (_, body) in zip(wrote, request.items, strict=True)
-                    ]
-                )
+                return await coordinator.write_many(request)
             case f.ScanPage():
                 return await coordinator.scan_page(request)
             case f.OpenBucket():
@@ -71,22 +63,27 @@ class Front:
             case f.Tell():
                 return await self._tell(request)
             case f.Publish():
-                coordinator.learn(request)
+                coordinator.routing.learn(request)
                 return f.Told(None)
             case f.Reach():
                 return f.Told(await self._reaches(request))
 
     async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
         check_bucket_name(request.name)
-        state = await self._coordinator.state(check_timeout(request.timeout_s))
+        state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
         entry = state.bucket(request.name)
         if entry is not None:
             check_same_bucket(entry.config, request.options)
-            return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
-        return await self._ask_supervisor(request, request.timeout_s)
+            opened: f.CoordinatorAnswer = f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
+        else:
+            opened = await self._ask_supervisor(request, request.timeout_s)
+        if isinstance(opened, f.BucketOpened):
+            run, now_s = self._coordinator.run, self._clock.monotonic_s()
+            return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)
+        return opened
 
     async def _tell(self, request: f.Tell) -> f.CoordinatorAnswer:
-        state = await self._coordinator.state(check_timeout(request.timeout_s))
+        state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
         data: Any
         match request.what:
             case "ring":

@@ -92,7 +92,7 @@ class StorageNode:
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
             self._directory.distrust(known.incarnation)
-        self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms)
+        self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms, random)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +131,8 @@ class StorageNode:
             return self._answer(f.Pong())
         try:
             self._compare(request.log_end)
+            if self._stopped is not None:
+                return self._answer(f.NodeRefused("stopping", self._stopped))
             body, position = self._replica.handle(request.body)
             if isinstance(request.body, f.Ping) and request.body.with_stats:
                 body = f.Pong(self._stats())
@@ -173,7 +175,12 @@ class StorageNode:
         The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
         chunk of the log has rotted, which by itself looks like a torn tail.
         """
-        if log_end is None or log_end.life != self._life or log_end.incarnation >= self.incarnation:
+        if log_end is None or log_end.life != self._life:
+            return
+        if log_end.incarnation == self.incarnation and log_end.position > self._engine.durable_end:
+            # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).
+            self._fail("its machine was rolled back")
+        if log_end.incarnation >= self.incarnation:
             return
         if not self._engine.recovered(log_end.position):
             logger.error(

@@ -54,6 +54,8 @@ class _Peer:
     down: str | None = None
     calls: int = 0
     probing: bool = False
+    incomplete: bool = False
+    """Whether it last answered a read with "incomplete": it is asked last, until it answers one."""
     usual_s: dict[tuple[str, int], float] = field(default_factory=dict)
 
 
@@ -77,9 +79,10 @@ class Peers:
             peer.down = down.get(node_id)
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
-        """Return ``nodes`` with the suspected and the down ones last; otherwise as given."""
+        """Return ``nodes`` with the suspected and the down ones last, the incomplete before them; otherwise as given."""
         now_s = self._clock.monotonic_s()
-        return sorted(nodes, key=lambda node_id: self._doubt(self._peer(node_id), now_s))
+        peers = {node_id: self._peer(node_id) for node_id in nodes}
+        return sorted(nodes, key=lambda node_id: (self._doubt(peers[node_id], now_s), peers[node_id].incomplete))
 
     def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
         """How long such nodes usually take at the most (95th percentile) for a request of this kind and size.
@@ -117,6 +120,8 @@ class Peers:
             if suspected:
                 peer.probing = False
         peer.suspected_until_s = 0.0
+        if isinstance(answer, f.ReadDone | f.ReserveDone | f.ScanDone | f.Incomplete):
+            peer.incomplete = isinstance(answer, f.Incomplete)
         self._note_latency(peer, type(body).__name__, items, self._clock.monotonic_s() - started_s)
         return answer
 

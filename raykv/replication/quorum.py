@@ -7,33 +7,38 @@ is sent a request a node and yet each of its keys has a quorum of its own. Items
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from raykv.versions import covers, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from raykv.records import frames as f
+
+T = TypeVar("T")
 Asks: TypeAlias = dict[str, list[int]]
 """Node id -> the items to ask it for."""
+ReserveAsks: TypeAlias = dict[str, list[tuple[int, bool]]]
+"""Node id -> the items to ask it for, each with whether a dot is wanted."""
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Asking(Generic[T]):
     order: Sequence[str]
     asked: list[str]
     failed: list[str] = field(default_factory=list)
-    answers: dict[str, bytes | None] = field(default_factory=dict)
+    answers: dict[str, T] = field(default_factory=dict)
     raced: list[str] = field(default_factory=list)
 
 
-class ReadRound:
-    """Reads until each key has ``r`` complete answers (P9)."""
+class AskRound(Generic[T]):
+    """Asks nodes until each item has ``r`` answers."""
 
     def __init__(self, orders: Sequence[Sequence[str]], r: int) -> None:
-        """``orders``: for each key its primaries, the one to ask first in front."""
+        """``orders``: for each item the nodes to ask, the one to ask first in front."""
         self._r = r
-        self._items = [_Reading(order, []) for order in orders]
+        self._items: list[_Asking[T]] = [_Asking(order, []) for order in orders]
         self._open = set(range(len(orders)))
         self.hedges = 0
         """How often a node was asked because others were slow."""
@@ -42,23 +47,23 @@ class ReadRound:
 
     @property
     def open(self) -> bool:
-        """Whether a key still lacks answers."""
+        """Whether an item still lacks answers."""
         return bool(self._open)
 
     def start(self) -> Asks:
-        """Ask the first r of each key."""
+        """Ask the first r of each item."""
         asks: Asks = {}
         for index, item in enumerate(self._items):
             for node_id in item.order[: self._r]:
                 self._ask(asks, index, item, node_id)
         return asks
 
-    def answered(self, node_id: str, indexes: Sequence[int], records: Sequence[bytes | None]) -> None:
+    def answered(self, node_id: str, indexes: Sequence[int], answers: Sequence[T]) -> None:
         """Take a node's answer. What comes after the r-th answer is not needed and left out."""
-        for index, record in zip(indexes, records, strict=True):
+        for index, answer in zip(indexes, answers, strict=True):
             if index in self._open:
                 item = self._items[index]
-                item.answers[node_id] = record
+                item.answers[node_id] = answer
                 self.hedges_won += node_id in item.raced
                 if len(item.answers) >= self._r:
                     self._open.discard(index)
@@ -88,8 +93,28 @@ class ReadRound:
         return asks
 
     def settled(self, index: int) -> bool:
-        """Whether the key has its r answers."""
+        """Whether the item has its r answers."""
         return index not in self._open
+
+    def answers(self, index: int) -> list[str]:
+        """Return the nodes that answered."""
+        return list(self._items[index].answers)
+
+    def _ask_next(self, asks: Asks, index: int, item: _Asking[T]) -> bool:
+        for node_id in item.order:
+            if node_id not in item.asked:
+                self._ask(asks, index, item, node_id)
+                return True
+        return False
+
+    @staticmethod
+    def _ask(asks: Asks, index: int, item: _Asking[T], node_id: str) -> None:
+        item.asked.append(node_id)
+        asks.setdefault(node_id, []).append(index)
+
+
+class ReadRound(AskRound["bytes | None"]):
+    """Reads until each key has ``r`` complete answers (P9)."""
 
     def merged(self, index: int) -> bytes | None:
         """Return what the answers make together."""
@@ -103,21 +128,120 @@ class ReadRound:
         """Return the nodes that answered with ``record`` or something newer."""
         return [node_id for node_id, held in self._items[index].answers.items() if covers(held, record)]
 
-    def answers(self, index: int) -> list[str]:
-        """Return the nodes that answered."""
-        return list(self._items[index].answers)
 
-    def _ask_next(self, asks: Asks, index: int, item: _Reading) -> bool:
-        for node_id in item.order:
-            if node_id not in item.asked:
-                self._ask(asks, index, item, node_id)
-                return True
-        return False
+@dataclass(slots=True)
+class _Reserving:
+    order: Sequence[str]
+    needed: int
+    stampers: list[str] = field(default_factory=list)
+    """Whom a dot was asked of."""
+    waiting: list[tuple[str, bool]] = field(default_factory=list)
+    """Who was asked and has not answered yet, and whether for a dot too."""
+    failed: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    """Whom anything was asked of."""
+    spare: int = 0
+    """How many more than needed may be waited for: one more each time that was too long."""
+    answers: dict[str, f.Reserved] = field(default_factory=dict)
+    dot: f.Reserved | None = None
+    others_asked: bool = False
+
+
+class ReserveRound:
+    """The first round of vector writes: for each item a dot, and what ``needed`` of its primaries hold (P7).
+
+    A dot is asked of one node; of another when that one fails or is slow. Two that were given do no harm: a write goes
+    under one of them only (see ``stamper``).
+    """
+
+    def __init__(self, orders: Sequence[Sequence[str]], needed: Sequence[int]) -> None:
+        """``orders``: for each item its primaries, the one to be asked first in front."""
+        self._items = [_Reserving(order, count) for order, count in zip(orders, needed, strict=True)]
+        self._open = set(range(len(orders)))
+
+    @property
+    def open(self) -> bool:
+        """Whether an item still lacks its dot or an answer."""
+        return bool(self._open)
+
+    def start(self) -> ReserveAsks:
+        """Ask the first for a dot, and as many as needed what they hold."""
+        return self._ask_all()
+
+    def more(self) -> ReserveAsks:
+        """Time has passed: ask one more for what is still missing; where all were asked, those again that failed."""
+        for item in self._items:
+            item.failed.clear()
+            item.spare += 1
+        return self._ask_all()
+
+    def answered(self, node_id: str, asked: Sequence[tuple[int, bool]], answers: Sequence[f.Reserved]) -> None:
+        """Take a node's answers for (item, whether with a dot) pairs."""
+        for (index, with_dot), answer in zip(asked, answers, strict=True):
+            item = self._items[index]
+            _forget(item.waiting, (node_id, with_dot))
+            item.answers.setdefault(node_id, answer)
+            if with_dot and item.dot is None:
+                item.dot = answer
+            if item.dot is not None and len(item.answers) >= item.needed:
+                self._open.discard(index)
+
+    def failed(self, node_id: str, asked: Sequence[tuple[int, bool]]) -> ReserveAsks:
+        """Take a failure (or "incomplete"); ask others instead."""
+        for index, with_dot in asked:
+            item = self._items[index]
+            _forget(item.waiting, (node_id, with_dot))
+            if node_id not in item.failed:
+                item.failed.append(node_id)
+        return self._ask_all()
+
+    @property
+    def second_dots(self) -> int:
+        """How many items had to ask another node for a dot."""
+        return sum(item.others_asked for item in self._items)
+
+    def settled(self, index: int) -> bool:
+        """Whether the item has its dot and what is needed beside."""
+        return index not in self._open
+
+    def outcome(self, index: int) -> tuple[f.Reserved, list[f.Reserved]]:
+        """Return the dot of a settled item, and all answers."""
+        item = self._items[index]
+        assert item.dot is not None, "the item is not settled"
+        return item.dot, list(item.answers.values())
+
+    def _ask_all(self) -> ReserveAsks:
+        asks: ReserveAsks = {}
+        for index in sorted(self._open):
+            item = self._items[index]
+            for node_id, with_dot in self._wanted(item):
+                item.waiting.append((node_id, with_dot))
+                item.asked.append(node_id)
+                asks.setdefault(node_id, []).append((index, with_dot))
+        return asks
 
     @staticmethod
-    def _ask(asks: Asks, index: int, item: _Reading, node_id: str) -> None:
-        item.asked.append(node_id)
-        asks.setdefault(node_id, []).append(index)
+    def _wanted(item: _Reserving) -> Iterator[tuple[str, bool]]:
+        """Yield whom to ask now: those first that were not asked yet."""
+        expected = {*item.answers, *(node_id for node_id, _ in item.waiting)}
+        dots_waited_for = sum(with_dot for _, with_dot in item.waiting)
+        if item.dot is None and dots_waited_for < 1 + item.spare:
+            able = [n for n in item.order if (n, True) not in item.waiting and n not in item.failed]
+            for node_id in sorted(able, key=item.stampers.count)[:1]:
+                item.others_asked = item.others_asked or bool(item.stampers)
+                item.stampers.append(node_id)
+                expected.add(node_id)
+                yield node_id, True
+        lacking = item.needed - len(item.answers)
+        wanted = lacking + item.spare - (len(expected) - len(item.answers)) if lacking > 0 else 0
+        able = [n for n in item.order if n not in expected and n not in item.failed]
+        for node_id in sorted(able, key=item.asked.count)[: max(0, wanted)]:
+            yield node_id, False
+
+
+def _forget(waiting: list[tuple[str, bool]], asked: tuple[str, bool]) -> None:
+    if asked in waiting:
+        waiting.remove(asked)
 
 
 @dataclass(slots=True)

@@ -21,13 +21,18 @@ import msgspec
 
 from raykv.errors import CorruptData
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES, STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
-from raykv.records.record import check, header_of, stamp_of, time_of
+from raykv.records.kinds import check, header_of, is_vector, public
+from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
+from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key
-from raykv.versions import ClockTooFarAhead, check_not_ahead
+from raykv.versions import ClockTooFarAhead, causality_of, check_not_ahead
+from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
+    import random as random_module
     from collections.abc import Callable, Iterator
 
     from raykv.storage import Engine, NodeDirectory
@@ -36,6 +41,7 @@ logger = logging.getLogger("raykv.replica")
 
 MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
+MAX_READ_BYTES = 16 << 20
 
 Answer = tuple[f.NodeAnswerBody, int]
 
@@ -43,11 +49,19 @@ Answer = tuple[f.NodeAnswerBody, int]
 class Replica:
     """One node's handlers. Shares the engine with the shell, which does the waiting and the long disk work."""
 
-    def __init__(self, engine: Engine, directory: NodeDirectory, partitions: int, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        directory: NodeDirectory,
+        partitions: int,
+        wall_ms: Callable[[], int],
+        random: random_module.Random,
+    ) -> None:
         self._engine = engine
         self._directory = directory
         self._partitions = partitions
         self._wall_ms = wall_ms
+        self._stamper = Stamper(random)
         self._register = _Register(directory)
         self._note_damage()
 
@@ -57,6 +71,8 @@ class Replica:
             match body:
                 case f.Read():
                     return self._read(body)
+                case f.Reserve():
+                    return self._reserve(body)
                 case f.Write():
                     return self._write(body)
                 case f.Scan():
@@ -98,34 +114,69 @@ class Replica:
             return self._incomplete()
         records: list[bytes | None] = []
         unreadable: list[int] = []
-        position = 0
+        size_bytes = position = 0
         keys = [self._storage_key(request.bucket_id, key) for key in request.keys]
         for index, key in enumerate(keys):
+            if size_bytes > MAX_READ_BYTES:
+                return f.ReadDone(
+                    records + [None] * (len(keys) - index), unreadable, [*range(index, len(keys))]
+                ), position
             try:
                 found = self._engine.get(key)
             except CorruptData:
                 unreadable.append(index)
                 found = None
-            records.append(None if found is None else found.record)
+            record = None if found is None else public(found.record)
+            records.append(record)
+            size_bytes += 0 if record is None else len(record)
             position = position if found is None else max(position, found.position)
         if unreadable:
             self._note_damage()
         return f.ReadDone(records, unreadable), position
 
+    def _reserve(self, request: f.Reserve) -> Answer:
+        """Show what is here of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
+        if not self.complete:
+            return self._incomplete()
+        if self._engine.overloaded:
+            return self._overloaded()
+        items: list[f.Reserved | None] = []
+        position = 0
+        for key, operation_id in zip(request.keys, request.operation_ids, strict=False):
+            storage_key = self._storage_key(request.bucket_id, key)
+            try:
+                found = self._engine.get(storage_key)
+            except CorruptData:
+                items.append(None)
+                continue
+            record = None if found is None else found.record
+            actor, counter = self._stamper.reserve(storage_key, record, operation_id) if operation_id else (b"", 0)
+            seen = causality_of(record)
+            siblings = 0 if record is None else len(vector.decode(record).siblings)
+            items.append(f.Reserved(actor, counter, pack_causality(seen), siblings, len(record or b"")))
+            position = position if found is None else max(position, found.position)
+        if None in items:
+            self._note_damage()
+        return f.ReserveDone(items), position
+
     def _write(self, request: f.Write) -> Answer:
         if self._engine.overloaded:
-            return f.NodeRefused("overloaded", "the node's unflushed writes have reached their bound"), 0
+            return self._overloaded()
         now_ms = self._wall_ms()
         for _, record in request.items:  # all are looked at before the first is kept
-            check(record)
-            check_not_ahead(time_of(record), now_ms)
+            check_not_ahead(check(record), now_ms)
         keys = [self._storage_key(request.bucket_id, key) for key, _ in request.items]
         newer: list[int] = []
         position = 0
         for key, (_, record) in zip(keys, request.items, strict=True):
-            kept = self._engine.update(key, record)
-            # A newer record shadows this write: it must not count as an acknowledgement (P7).
-            newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
+            if is_vector(record):
+                kept = self._engine.update(key, self._stamper.sign(key, record))
+                self._stamper.kept(key, kept.record)
+                newer.append(0)
+            else:
+                kept = self._engine.update(key, record)
+                # A newer record shadows this write: it must not count as an acknowledgement (P7).
+                newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
             position = max(position, kept.position)
         return f.WriteDone(newer), position
 
@@ -148,7 +199,11 @@ class Replica:
     def _scan_partition(self, request: f.Scan, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
         prefix = storage_prefix(partition, request.bucket_id)
         for key, found in self._engine.scan(prefix + request.start, prefix + request.end, reverse=request.reverse):
-            yield key[STORAGE_PREFIX_BYTES:], found.record, found.position
+            yield key[STORAGE_PREFIX_BYTES:], public(found.record), found.position
+
+    @staticmethod
+    def _overloaded() -> Answer:
+        return f.NodeRefused("overloaded", "the node's unflushed writes have reached their bound"), 0
 
     def _incomplete(self) -> Answer:
         return f.Incomplete("this node may lack writes that it acknowledged, until its peers have made it whole"), 0

@@ -11,50 +11,31 @@ between pages: it survives restarts of nodes and coordinators and changes of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from raykv.errors import QuorumNotMet, RaykvError
 from raykv.records import frames as f
-from raykv.records.record import header_of
-from raykv.replication.fanout import Fanout
-from raykv.replication.quorum import ReadRound
+from raykv.records.kinds import header_of
+from raykv.replication.fanout import Fanout, gather
+from raykv.replication.quorum import AskRound
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Sequence
-
-    from raykv.ports import Clock
-    from raykv.replication.cluster_state import BucketEntry, ClusterState
-    from raykv.replication.peers import Peers
+    from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.fanout import Outcome
     from raykv.replication.quorum import Asks
+    from raykv.replication.reading import Reads
+    from raykv.replication.routing import Routing
 
 MAX_PAGE_ITEMS = 2000
 _HEDGE_FLOOR_S = 0.2
 
 
-class Reader(Protocol):
-    """What a scan needs of the coordinator."""
-
-    tasks: set[asyncio.Task[None]]
-
-    async def state(self, timeout_s: float) -> ClusterState:
-        """Return the cluster's state."""
-        ...
-
-    async def read_records(
-        self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float
-    ) -> list[bytes | RaykvError | None]:
-        """Read records by quorum, with repair."""
-        ...
-
-
 class ScanCoordinator:
     """Pages of scans."""
 
-    def __init__(self, reader: Reader, peers: Peers, clock: Clock) -> None:
-        self._reader = reader
-        self._peers = peers
-        self._clock = clock
+    def __init__(self, routing: Routing, reads: Reads) -> None:
+        self._routing = routing
+        self._reads = reads
 
     async def page(
         self, entry: BucketEntry, request: f.ScanPage, deadline_s: float
@@ -64,9 +45,9 @@ class ScanCoordinator:
         Raises ``QuorumNotMet`` if a partition does not get R complete answers in time.
         """
         limit = max(1, min(request.limit, MAX_PAGE_ITEMS))
-        state = await self._reader.state(request.timeout_s)
-        n = entry.config.n
-        orders = [self._peers.in_order(state.ring.preference_list(p, n)[:n]) for p in range(state.ring.partitions)]
+        state = await self._routing.state(request.timeout_s)
+        n, peers = entry.config.n, self._routing.peers
+        orders = [peers.in_order(state.ring.preference_list(p, n)[:n]) for p in range(state.ring.partitions)]
         answers = await self._gather(entry, request, orders, limit, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
@@ -86,8 +67,9 @@ class ScanCoordinator:
         self, entry: BucketEntry, request: f.ScanPage, orders: list[list[str]], limit: int, deadline_s: float
     ) -> list[f.ScanDone]:
         """Get answers until every partition has R. A partition counts here as a key does in a read."""
-        round_ = ReadRound(orders, request.r)
-        fan: Fanout[list[int]] = Fanout(self._peers, self._clock, deadline_s, self._reader.tasks)
+        routing = self._routing
+        round_: AskRound[None] = AskRound(orders, request.r)
+        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
         answers: list[f.ScanDone] = []
 
         def send(asks: Asks) -> None:
@@ -97,27 +79,23 @@ class ScanCoordinator:
                 )
                 fan.send(node_id, body, limit, partitions)
 
-        hedge_s = max(_HEDGE_FLOOR_S, self._peers.hedge_delay_s("Scan", limit, sorted({order[0] for order in orders})))
+        def take(outcome: Outcome[list[int]]) -> Asks:
+            if not isinstance(outcome.answer, f.ScanDone):
+                return round_.failed(outcome.node_id, outcome.about)
+            round_.answered(outcome.node_id, outcome.about, [None] * len(outcome.about))
+            answers.append(outcome.answer)
+            return {}
+
+        usual_s = routing.peers.hedge_delay_s("Scan", limit, sorted({order[0] for order in orders}))
         send(round_.start())
-        hedge_at_s = self._clock.monotonic_s() + hedge_s
-        while round_.open:
-            now_s = self._clock.monotonic_s()
-            if now_s >= deadline_s:
-                lacking = next(index for index in range(len(orders)) if not round_.settled(index))
-                raise QuorumNotMet(
-                    f"the scan needs {request.r} of nodes {', '.join(orders[lacking])} for partition {lacking}; "
-                    f"{len(round_.answers(lacking))} answered in time"
-                )
-            outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
-            if outcome is None:
-                if hedge_at_s < deadline_s:
-                    send(round_.more())
-                hedge_at_s = self._clock.monotonic_s() + hedge_s
-            elif isinstance(outcome.answer, f.ScanDone):
-                round_.answered(outcome.node_id, outcome.about, [None] * len(outcome.about))
-                answers.append(outcome.answer)
-            else:
-                send(round_.failed(outcome.node_id, outcome.about))
+        hedge_s = max(_HEDGE_FLOOR_S, usual_s)
+        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        if round_.open:
+            lacking = next(index for index in range(len(orders)) if not round_.settled(index))
+            raise QuorumNotMet(
+                f"the scan needs {request.r} of nodes {', '.join(orders[lacking])} for partition {lacking}; "
+                f"{len(round_.answers(lacking))} answered in time"
+            )
         return answers
 
     async def _settle(
@@ -133,7 +111,7 @@ class ScanCoordinator:
         settled: dict[bytes, bytes] = {}
         if differing:
             for key, record in zip(
-                differing, await self._reader.read_records(entry, differing, request.r, deadline_s), strict=True
+                differing, await self._reads.records(entry, differing, request.r, deadline_s), strict=True
             ):
                 if isinstance(record, RaykvError):
                     raise record

@@ -1,4 +1,4 @@
-"""What may be demanded of a history, and no more (lww buckets).
+"""What may be demanded of a history, and no more. Of keys with vector versions: ``vector_checker``; here of the others.
 
 For each key, with strict quorums (the levels of two operations add up to more than N), if one operation had returned
 before another was asked:
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from raykv.sim.history import Op, Violation, shown
 from raykv.sim.host import EPOCH_MS
+from raykv.sim.vector_checker import VectorChecker
 from raykv.versions import time_to_ms
 
 if TYPE_CHECKING:
@@ -32,18 +33,25 @@ if TYPE_CHECKING:
     from raykv.sim.history import History, ScanSeen, Stamps
 
 _READS = ("get", "scan")
+LATE_S = 0.5
+"""How much later than its time a write may be sent out: clocks drift."""
 
 
-def check_history(history: History, copies: int, skew_ms: float, *, strict: bool = True) -> list[Violation]:
+def check_history(
+    history: History, copies: int, skew_ms: float, *, plain: str = "", strict: bool = True
+) -> list[Violation]:
     """Return what is wrong with a history; ``copies`` = N, ``skew_ms`` = the most by which a clock was off.
 
-    O(n log n) a key, beside the scans.
+    ``plain``: the first letters of the keys in the bucket where the last writer wins. O(n log n) for such a key.
     """
     for scan in history.scans:
         _record_absences(history, scan)
     written = {op.value: op for op in history.ops if op.kind == "put"}
-    found: list[Violation] = []
+    found = [*history.stamps.broken, *_check_late(history)]
     for key, ops in history.by_key().items():
+        if key[0] not in plain:
+            found += VectorChecker(key, ops, history.stamps, copies, skew_ms, strict=strict).check()
+            continue
         checker = _KeyChecker(key, ops, history.stamps, written, copies, skew_ms, strict)
         found += checker.check()
     for scan in history.scans:
@@ -165,6 +173,15 @@ class _KeyChecker:
             rule = "acknowledged and shadowed"
             text = f"{told}; the later {op.kind} of {shown(op.value)} by {op.client} stands below it"
         self._report(rule, op, text)
+
+
+def _check_late(history: History) -> Iterable[Violation]:
+    """No write is begun after its time: its client may have written over it since (P8)."""
+    for op in history.ops:
+        sent_s = history.stamps.sent_s.get(op.operation_id) if op.operation_id and not op.reads else None
+        if sent_s is not None and op.until_s and sent_s > op.until_s + LATE_S:
+            text = f"{op.client}'s {op.kind} of {shown(op.value)} was sent out at {sent_s:.4f} s, due by {op.until_s:.4f} s"
+            yield Violation("carried out late", op.key, text, sent_s)
 
 
 def check_buckets(history: History) -> list[Violation]:

@@ -132,7 +132,8 @@ class Cluster:
         process = self._actor(name)
         clock = SimClock(self.hosts[name], process)
         transport = SimTransport(self.network, process)
-        coordinator = process.run(lambda: Coordinator(transport, clock, SimProbe(self.counts)))
+        rng = self._restarts
+        coordinator = process.run(lambda: Coordinator(transport, clock, SimProbe(self.counts), rng))
         front = Front(coordinator, transport, clock)
         self.coordinators[name] = coordinator
         self.network.register(process, front.serve)

@@ -22,12 +22,12 @@ BETWEEN_NODES = (
         "a node that did not take the write is counted among the W that hold it",
         (
             Edit(
-                "raykv.replication.coordinator:Coordinator._note_write",
-                "    round_.failed(outcome.node_id, outcome.about, refused)",
+                "raykv.replication.spreading:Spread._note",
+                "    self._round.failed(outcome.node_id, outcome.about, refused)",
                 "    if refused:\n"
-                "        round_.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))\n"
+                "        self._round.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))\n"
                 "    else:\n"
-                "        round_.failed(outcome.node_id, outcome.about, refused)",
+                "        self._round.failed(outcome.node_id, outcome.about, refused)",
             ),
         ),
     ),
@@ -37,12 +37,12 @@ BETWEEN_NODES = (
         "a node that does not answer is counted among the W that hold the write",
         (
             Edit(
-                "raykv.replication.coordinator:Coordinator._note_write",
-                "    round_.failed(outcome.node_id, outcome.about, refused)",
+                "raykv.replication.spreading:Spread._note",
+                "    self._round.failed(outcome.node_id, outcome.about, refused)",
                 "    if refused:\n"
-                "        round_.failed(outcome.node_id, outcome.about, refused)\n"
+                "        self._round.failed(outcome.node_id, outcome.about, refused)\n"
                 "    else:\n"
-                "        round_.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))",
+                "        self._round.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))",
             ),
         ),
     ),
@@ -70,11 +70,12 @@ BETWEEN_NODES = (
         "one write has two stamps, and between them fits another's",
         (
             Edit(
-                "raykv.replication.coordinator:Coordinator._spread",
+                "raykv.replication.spreading:Spread.run",
                 "                send(round_.more())\n",
-                "                asks = round_.more()\n"
+                "                from raykv.records.kinds import is_vector\n\n                asks = round_.more()\n"
                 "                for index in sorted({index for indexes in asks.values() for index in indexes}):\n"
-                "                    records[index] = restamp(records[index], self._hybrid.next(self._clock.wall_ms()))\n"
+                "                    if self._restamper is not None and not is_vector(self._records[index]):\n"
+                "                        self._records[index] = self._restamper.restamp(self._records[index], 0)\n"
                 "                send(asks)\n",
             ),
         ),
@@ -127,9 +128,9 @@ BETWEEN_NODES = (
         "the coordinator dies with the write under way; the client is told that nothing was written",
         (
             Edit(
-                "raykv.client.operations:_settle_writes",
-                "if isinstance(answer, PeerAbsent):",
-                "if isinstance(answer, PeerFailure):",
+                "raykv.client.operations:Operations._settle_writes",
+                "case PeerAbsent():",
+                "case PeerFailure():",
             ),
         ),
     ),
@@ -145,12 +146,154 @@ BETWEEN_NODES = (
             ),
         ),
     ),
+    Planted(
+        "what comes too late is carried out",
+        "P8",
+        "a coordinator thaws, and does what its client was told is unknown, over what was written since",
+        (
+            Edit(
+                "raykv.replication.coordinator:Coordinator.write_many",
+                "if request.run and (request.run != self.run or now_s > request.expires_s):",
+                "if request.run and request.run != self.run:",
+            ),
+            Edit(
+                "raykv.replication.coordinator:Coordinator.write_many",
+                "deadline_s = min(deadline_s, request.expires_s)",
+                "deadline_s = max(deadline_s, request.expires_s)",
+            ),
+        ),
+    ),
+    Planted(
+        "what thaws goes on",
+        "P8",
+        "a coordinator is frozen between the two rounds of a write, and sends it out after its thaw",
+        (
+            Edit(
+                "raykv.replication.spreading:Spread.run",
+                "    if clock.monotonic_s() >= deadline_s:",
+                "    if clock.monotonic_s() >= 1e9:",
+            ),
+        ),
+    ),
+    # ---- vectors ----
+    Planted(
+        "a blind write looks at one replica",
+        "P7",
+        "a write without a context asks a replica that missed an acknowledged value, and leaves it standing beside",
+        (
+            Edit(
+                "raykv.replication.writing:Writes._reserve",
+                "all_shown = n - w + 1 if 2 * w > n else 1",
+                "all_shown = 1",
+            ),
+        ),
+    ),
+    Planted(
+        "a blind write supersedes nothing",
+        "P7",
+        "every write without a context becomes a sibling of all others",
+        (Edit("raykv.replication.writing:Writes._stamped", "seen = union(seen, causality.seen)", "seen = ()"),),
+    ),
+    Planted(
+        "a context is taken for all there is",
+        "P7",
+        "a write discards what its writer has not seen: a concurrent write is lost",
+        (
+            Edit(
+                "raykv.replication.writing:Writes._stamped",
+                "        seen = item.seen.seen\n",
+                "        seen = union(item.seen.seen, unpack_causality(given.causality).seen)\n",
+            ),
+        ),
+    ),
+    Planted(
+        "a dot stands for all before it",
+        "P7",
+        "a plain version vector: a write discards a concurrent one that went through the same node",
+        (Edit("raykv.versions.causality:with_dot", "((actor, counter, counter),)", "((actor, 1, counter),)"),),
+    ),
+    Planted(
+        "stamped below what was seen",
+        "P7",
+        "a coordinator's clock is behind, and what supersedes a value is older than it",
+        (
+            Edit(
+                "raykv.replication.writing:Writes._next_time",
+                "self._hybrid.observe(above, now_ms)",
+                "self._hybrid.observe(0 * above, now_ms)",
+            ),
+        ),
+    ),
+    Planted(
+        "an incomplete node gives dots",
+        "P1",
+        "a node that lost its directory shows nothing, and what was acknowledged is left standing",
+        (Edit("raykv.replication.replica:Replica._reserve", "if not self.complete:", "if self.complete is None:"),),
+    ),
+    Planted(
+        "an id is gone on with after a restart",
+        "P2",
+        "a node forgets which dots it gave, and gives one a second time",
+        (Edit("raykv.replication.stamper:Stamper.__init__", "self._run = self._draw()", "self._run = bytes(8)"),),
+    ),
+    Planted(
+        "dots given out are forgotten",
+        "P2",
+        "a dot is given again while the write that has it is on its way",
+        (
+            Edit(
+                "raykv.replication.stamper:Stamper.kept",
+                "entry is not None and is_whole(vector.decode(record).seen, entry.actor, entry.last)",
+                "entry is not None",
+            ),
+        ),
+    ),
+    Planted(
+        "what was superseded comes back",
+        "vector",
+        "two replicas meet, and versions stand again that one of them had seen superseded",
+        (
+            Edit("raykv.versions.dvvset:sync", " if s.dot in in_other or not contains(other.seen, s.dot)}", "}"),
+            Edit("raykv.versions.dvvset:sync", " if s.dot in in_one or not contains(one.seen, s.dot)}", "}"),
+        ),
+    ),
+    Planted(
+        "what comes in is taken for all",
+        "vector",
+        "a replica keeps the write that came in, and forgets the versions that it had",
+        (
+            Edit(
+                "raykv.versions.merging:merge",
+                "dvvset.sync(vector.decode(stored), vector.decode(incoming))",
+                "vector.decode(incoming)",
+            ),
+        ),
+    ),
+    Planted(
+        "a tombstone hides what it has not seen",
+        "vector",
+        "a delete, and a write at the same time: the write is acknowledged, and nobody sees it",
+        (
+            Edit(
+                "raykv.versions.dvvset:values",
+                "payloads = [record.payload for record in records if record.live(now_ms)]",
+                "deleted = any(record.tombstone for record in records)\n"
+                "    payloads = [record.payload for record in records if record.live(now_ms) and not deleted]",
+            ),
+        ),
+    ),
+    Planted(
+        "an older write hides a delete",
+        "P7",
+        "a write that nobody acknowledged surfaces after a later delete was acknowledged, and the key has a value again",
+        (Edit("raykv.versions.dvvset:values", "bool(payloads) and not records[0].live(now_ms)", "False"),),
+    ),
     # ---- reads ----
     Planted(
         "no read repair",
         "P9",
         "a value that is on one replica only is read, and the next read asks the others",
-        (Edit("raykv.replication.coordinator:Coordinator._repair", "if not behind:", "if behind is not None:"),),
+        (Edit("raykv.replication.reading:Reads._repair", "if not behind:", "if behind is not None:"),),
     ),
     Planted(
         "read returns before its repair",
@@ -158,9 +301,9 @@ BETWEEN_NODES = (
         "a read returns what R replicas do not hold yet, and the next read asks the others",
         (
             Edit(
-                "raykv.replication.coordinator:Coordinator._repair",
-                "for key, _ in items], r, newer_counts",
-                "for key, _ in items], 1, newer_counts",
+                "raykv.replication.reading:Reads._repair",
+                "WriteRound(primaries_of, r, newer_counts",
+                "WriteRound(primaries_of, 1, newer_counts",
             ),
         ),
     ),
@@ -174,7 +317,7 @@ BETWEEN_NODES = (
         "a repair is stamped anew",
         "P9",
         "a repair meets something newer, and puts the old value above it",
-        (Edit("raykv.replication.coordinator:Coordinator._repair", "newer_counts=True", "newer_counts=False"),),
+        (Edit("raykv.replication.reading:Reads._repair", "newer_counts=True", "newer_counts=False"),),
     ),
     Planted(
         "one answer fewer than R",
@@ -182,7 +325,7 @@ BETWEEN_NODES = (
         "a read asks R replicas and takes the first R - 1",
         (
             Edit(
-                "raykv.replication.quorum:ReadRound.answered",
+                "raykv.replication.quorum:AskRound.answered",
                 "if len(item.answers) >= self._r:",
                 "if len(item.answers) >= max(1, self._r - 1):",
             ),
@@ -194,8 +337,8 @@ BETWEEN_NODES = (
         "too few replicas answer, and the client is told that the key is absent",
         (
             Edit(
-                "raykv.replication.coordinator:Coordinator._repair",
-                "            results.append(_quorum_not_met(r, self.primaries(key, entry.config.n), round_.answers(index)))",
+                "raykv.replication.reading:Reads._repair",
+                "            results.append(quorum_not_met(r, primaries, round_.answers(index)))",
                 "            results.append(round_.merged(index))",
             ),
         ),
@@ -206,9 +349,9 @@ BETWEEN_NODES = (
         "a node cannot read a record, for its block is rotten, and counts as one that never had it",
         (
             Edit(
-                "raykv.replication.coordinator:_note_read",
-                "unreadable = set(answer.unreadable)",
-                "unreadable = set(answer.unreadable[:0])",
+                "raykv.replication.reading:_note_read",
+                "unreadable, left = set(answer.unreadable), set(answer.left)",
+                "unreadable, left = set(answer.unreadable[:0]), set(answer.left)",
             ),
         ),
     ),
@@ -225,8 +368,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.replica:Replica._read",
-                "None if found is None else found.record)",
-                "None if found is None or len(header_of(found.record)) == len(found.record) else found.record)",
+                "None if found is None else public(found.record)",
+                "None if found is None or len(header_of(found.record)) == len(found.record) else public(found.record)",
             ),
         ),
     ),
@@ -234,7 +377,10 @@ BETWEEN_NODES = (
         "expired values are read",
         "P9",
         "a time to live has passed, and the value is still there",
-        (Edit("raykv.replication.coordinator:_payload", "if taken.live(now_ms) else", "if not taken.tombstone else"),),
+        (
+            Edit("raykv.versions.merging:shown", "if taken.live(now_ms) else", "if not taken.tombstone else"),
+            Edit("raykv.versions.dvvset:values", "if record.live(now_ms)]", "if not record.tombstone]"),
+        ),
     ),
     Planted(
         "expiry by the node's clock",
@@ -244,12 +390,12 @@ BETWEEN_NODES = (
             Edit(
                 "raykv.replication.replica:Replica._read",
                 "    for index, key in enumerate(keys):\n",
-                "    from raykv.records.record import unpack\n\n    for index, key in enumerate(keys):\n",
+                "    from raykv.versions import shown\n\n    for index, key in enumerate(keys):\n",
             ),
             Edit(
                 "raykv.replication.replica:Replica._read",
-                "None if found is None else found.record)",
-                "None if found is None or not unpack(found.record).live(self._wall_ms()) else found.record)",
+                "None if found is None else public(found.record)",
+                "None if found is None or not shown(found.record, self._wall_ms()).payloads else public(found.record)",
             ),
         ),
     ),
@@ -285,8 +431,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.scan:ScanCoordinator._gather",
-                "            raise QuorumNotMet(",
-                "            return answers\n            raise QuorumNotMet(",
+                "        raise QuorumNotMet(",
+                "        return answers\n        raise QuorumNotMet(",
             ),
         ),
     ),

@@ -17,10 +17,14 @@ import msgspec
 
 from raykv.client.codecs import decode_value
 from raykv.errors import CorruptData
+from raykv.records import vector_record as vector
+from raykv.records.kinds import is_vector
 from raykv.records.record import stamp_of, unpack
 
 if TYPE_CHECKING:
     from raykv.records import frames as f
+    from raykv.records.record import Record
+    from raykv.records.vector_record import Dot, Seen
 
 Kind = Literal["put", "delete", "get", "scan"]
 Outcome = Literal["ok", "unknown", "refused"]
@@ -48,6 +52,19 @@ class Op(NamedTuple):
     error: str = ""
     level: int = 0
     """R or W."""
+    values: tuple[str, ...] | None = None
+    """All that a read with its context was shown, the newest first; None if it asked for one value only."""
+    seen: Seen | None = None
+    """The causal history in the context that was read, or given back."""
+    until_s: float = 0.0
+    """Until when a coordinator may begin with a write."""
+    blind: bool = False
+    """Whether a write had no context."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads."""
+        return self.kind in {"get", "scan"}
 
     def told(self) -> str:
         """Return a line for the story of a key."""
@@ -56,8 +73,11 @@ class Op(NamedTuple):
             if self.kind == "delete"
             else f" {shown(self.value)}"
             if self.kind == "put"
+            else f" -> {' | '.join(map(shown, self.values)) or 'nothing'}"
+            if self.values is not None
             else f" -> {shown(self.value)}"
         )
+        value += " (with context)" if not (self.reads or self.blind) else ""
         level = f" ({'r' if self.kind in {'get', 'scan'} else 'w'}={self.level})"
         outcome = "" if self.outcome == "ok" else f": {self.outcome} ({self.error})"
         return (
@@ -86,6 +106,16 @@ class BucketSeen(NamedTuple):
     at_s: float
 
 
+class VectorWrite(NamedTuple):
+    """A write as its coordinator sent it: when, its dot, what it supersedes (with itself), its time, whether a delete."""
+
+    at_s: float
+    dot: Dot
+    seen: Seen
+    time: int
+    tombstone: bool
+
+
 class Stamps:
     """The stamps that writes were given, heard on the network."""
 
@@ -93,11 +123,26 @@ class Stamps:
         self.of_operation: dict[str, list[tuple[float, bytes]]] = {}
         """Operation id -> (when it was first heard, stamp), in that order."""
         self.operation_of_value: dict[str, str] = {}
+        self.writes: dict[str, VectorWrite] = {}
+        """Operation id -> what was sent to the nodes for it, of vector buckets."""
+        self.broken: list[Violation] = []
+        self.sent_s: dict[str, float] = {}
+        """Operation id -> when a record of it was first sent to a node."""
+        self._dots: dict[tuple[bytes, Dot], str] = {}
         self._seen: set[bytes] = set()
+
+    def send(self, at_s: float, request: f.Write) -> None:
+        """Take note of what a coordinator sends."""
+        for _, record in request.items:
+            for taken in versions_in(record):
+                self.sent_s.setdefault(taken.operation_id.hex(), at_s)
 
     def hear(self, at_s: float, request: f.Write) -> None:
         """Take note of a request that carries records to a node."""
-        for _, record in request.items:
+        for key, record in request.items:
+            if is_vector(record):
+                self._hear_versions(at_s, key, record)
+                continue
             mark = stamp_of(record)
             if mark in self._seen:
                 continue
@@ -105,11 +150,37 @@ class Stamps:
             taken = unpack(record)
             operation_id = taken.operation_id.hex()
             self.of_operation.setdefault(operation_id, []).append((at_s, mark))
-            if taken.payload is not None:
-                try:
-                    self.operation_of_value.setdefault(str(decode_value(taken.payload, "auto")), operation_id)
-                except CorruptData:
-                    continue
+            self._note_value(taken.payload, operation_id)
+
+    def _hear_versions(self, at_s: float, key: bytes, record: bytes) -> None:
+        """Take note of versions. Of each write the first that is heard is what its coordinator sent: it alone has it."""
+        versions = vector.decode(record)
+        name = key[1:].decode(errors="replace")
+        for sibling in versions.siblings:
+            taken = sibling.record
+            operation_id = taken.operation_id.hex()
+            known = self.writes.get(operation_id)
+            if known is None:
+                self.writes[operation_id] = VectorWrite(at_s, sibling.dot, versions.seen, taken.time, taken.tombstone)
+                self._note_value(taken.payload, operation_id)
+            elif known.dot != sibling.dot:
+                text = f"one write of {name} has two dots: {known.dot} and {sibling.dot} (P8)"
+                self.broken.append(Violation("two dots", name, text, at_s))
+            if self._dots.setdefault((key, sibling.dot), operation_id) != operation_id:
+                text = f"two writes of {name} have one dot, {sibling.dot} (P2)"
+                self.broken.append(Violation("dot given twice", name, text, at_s))
+
+    def _note_value(self, payload: bytes, operation_id: str) -> None:
+        if payload:
+            try:
+                self.operation_of_value.setdefault(str(decode_value(payload, "auto")), operation_id)
+            except CorruptData:
+                return
+
+    @property
+    def dots(self) -> set[tuple[bytes, Dot]]:
+        """All dots that something was written under, each with its key."""
+        return set(self._dots)
 
     def last(self, operation_id: str, before_s: float) -> bytes:
         """Return the last stamp that the operation was given before that moment; empty if none."""
@@ -119,6 +190,13 @@ class Stamps:
         """Return the first stamp that the operation was given; empty if it was never sent to a node."""
         marks = self.of_operation.get(operation_id)
         return marks[0][1] if marks else b""
+
+
+def versions_in(record: bytes) -> list[Record]:
+    """Return the versions in a record of any kind."""
+    if is_vector(record):
+        return [sibling.record for sibling in vector.decode(record).siblings]
+    return [unpack(record)]
 
 
 class History:

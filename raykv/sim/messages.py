@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from raykv.client.codecs import decode_value
 from raykv.errors import CorruptData
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import decode_key, encode_key
+from raykv.records.kinds import is_vector
 from raykv.records.record import TIME_COUNTER_BITS, stamp, unpack
 from raykv.replication.cluster_state import decode_state
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_to_ms
+from raykv.versions.causality import unpack_causality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from raykv.records.vector_record import Dot, Seen
     from raykv.sim.trace import Event
 
 Topic = Literal["data", "state", "life"]
@@ -81,6 +85,8 @@ def held(record: bytes | None) -> str:
     """Return a record in words."""
     if record is None:
         return "absent"
+    if is_vector(record):
+        return _held_versions(record)
     try:
         taken = unpack(record)
         ttl = "" if taken.ttl_ms is None else f" ttl {taken.ttl_ms / 1000:g}s"
@@ -90,6 +96,40 @@ def held(record: bytes | None) -> str:
         return f"{value}{moment(taken.time)}{ttl}"
     except CorruptData as error:
         return f"damaged ({error})"
+
+
+def _held_versions(record: bytes) -> str:
+    try:
+        versions = vector.decode(record)
+        said = [
+            f"{held(stamp(sibling.body, sibling.time))}({dot_in_words(sibling.dot)})" for sibling in versions.siblings
+        ]
+    except CorruptData as error:
+        return f"damaged ({error})"
+    return f"{' | '.join(said) or 'nothing'} over {history_in_words(versions.seen)}"
+
+
+def dot_in_words(dot: Dot) -> str:
+    """Return a dot: the first digits of its actor, its counter."""
+    actor, counter = dot
+    return f"{actor[:2].hex()}.{counter}"
+
+
+def history_in_words(seen: Seen) -> str:
+    """Return a causal history."""
+    spans = [
+        f"{actor[:2].hex()}.{low}-{high}" if low < high else f"{actor[:2].hex()}.{low}" for actor, low, high in seen
+    ]
+    return f"{{{' '.join(spans)}}}"
+
+
+def _context(packed: bytes | None) -> str:
+    if packed is None:
+        return ""
+    try:
+        return f" having seen {history_in_words(unpack_causality(packed).seen)}"
+    except CorruptData:
+        return " having seen what cannot be read"
 
 
 def body_of(event: Event) -> Any:
@@ -167,8 +207,14 @@ class Interpreter:
             case f.Read():
                 return f"read {self._list((key, '') for key in body.keys)}", "data", body.keys
             case f.WriteMany():
-                items = [(key, _of_body(item)) for key, item in body.items]
+                items = [(key, _of_body(item) + _context(seen)) for key, item, seen in body.items]
                 return f"put {self._list(items)} w={body.w}", "data", [key for key, _ in items]
+            case f.Reserve():
+                wanted = [
+                    (key, " dot" if with_dot else "")
+                    for key, with_dot in zip(body.keys, body.operation_ids, strict=False)
+                ]
+                return f"reserve {self._list(wanted)}", "data", body.keys
             case f.Write():
                 words = self._list((key, "=" + held(record)) for key, record in body.items)
                 return f"write {words}", "data", [key for key, _ in body.items]
@@ -187,23 +233,28 @@ class Interpreter:
     def _answered(self, body: Any, request: Any) -> str:
         match body:
             case f.GotMany() if isinstance(request, f.GetMany):
-                got = [(item.name if isinstance(item, f.Failed) else _payload(item)) for item in body.items]
+                got = [(item.name if isinstance(item, f.Failed) else _payloads(item.payloads)) for item in body.items]
                 return self._list((key, "=" + text) for key, text in zip(request.keys, got, strict=False))
             case f.WroteMany() if isinstance(request, f.WriteMany):
                 done = [
                     f": {i.name}" if isinstance(i, f.Failed) else f" acked by {','.join(i.nodes)}" for i in body.items
                 ]
-                return self._list((key, text) for (key, _), text in zip(request.items, done, strict=False))
+                return self._list((key, text) for (key, _, _), text in zip(request.items, done, strict=False))
             case f.ReadDone() if isinstance(request, f.Read):
                 found = [
                     "unreadable" if at in body.unreadable else held(record) for at, record in enumerate(body.records)
                 ]
                 return self._list((key, "=" + text) for key, text in zip(request.keys, found, strict=False))
+            case f.ReserveDone() if isinstance(request, f.Reserve):
+                shown = ["unreadable" if item is None else _reserved(item) for item in body.items]
+                return self._list((key, text) for key, text in zip(request.keys, shown, strict=False))
             case f.WriteDone() if isinstance(request, f.Write):
                 kept = [f" newer held {moment(time)}" if time else " kept" for time in body.newer]
                 return self._list((key, text) for (key, _), text in zip(request.items, kept, strict=False))
             case f.Page():
-                return self._list((key, "=" + _payload(payload)) for key, payload in body.items) or "nothing there"
+                return (
+                    self._list((key, "=" + _payloads(payloads)) for key, payloads, _ in body.items) or "nothing there"
+                )
             case f.ScanDone():
                 return self._list((key, "=" + held(record)) for key, record in body.items) or "nothing there"
         return _of_answer(body)
@@ -217,11 +268,20 @@ def _name(encoded: bytes) -> str:
     return key if isinstance(key, str) else repr(key)
 
 
-def _payload(payload: bytes | None) -> str:
+def _payloads(payloads: list[bytes]) -> str:
+    return " | ".join(map(_payload, payloads)) or "absent"
+
+
+def _payload(payload: bytes) -> str:
     try:
-        return "absent" if payload is None else brief(decode_value(payload, "msgpack"))
+        return brief(decode_value(payload, "msgpack"))
     except CorruptData:
         return "some value"
+
+
+def _reserved(item: f.Reserved) -> str:
+    dot = f" given {dot_in_words((item.actor, item.counter))}" if item.counter else ""
+    return f"{dot} over{_context(item.causality).removeprefix(' having seen')}"
 
 
 def _of_body(body: bytes) -> str:

@@ -7,11 +7,13 @@ import random as random_module
 from functools import partial
 from typing import TYPE_CHECKING
 
+from crc32c import crc32c
+
 from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
 from raykv.sim.network import NetworkOdds
-from raykv.storage.wal import CHUNK, HEADER_BYTES, SENTINEL
+from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL
 
 if TYPE_CHECKING:
     import random
@@ -242,8 +244,21 @@ class Nemesis:
             if kind == "wal":
                 # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
                 # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
-                data = disk.read_file(path, MAX_LOG_BYTES)[:size]
-                last = data.rfind(SENTINEL)
-                size = max(HEADER_BYTES, CHUNK.unpack_from(data, last)[4] if last >= 0 else 0)
+                size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
             disk.flip_bit(path, self._rng.randrange(size), self._rng.randrange(8))
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
+
+
+def _witnessed(log: bytes) -> int:
+    """Return up to where the chunks of a log, as far as they are whole, say that it was synced."""
+    at, witnessed = HEADER_BYTES, 0
+    while log[at : at + len(SENTINEL)] == SENTINEL and at + CHUNK_HEAD_BYTES <= len(log):
+        head = log[at : at + CHUNK.size]
+        _, length, _, _, synced_up_to, checksum = CHUNK.unpack(head)
+        payload = log[at + CHUNK_HEAD_BYTES : at + CHUNK_HEAD_BYTES + length]
+        (head_checksum,) = CHECKSUM.unpack_from(log, at + CHUNK.size)
+        if crc32c(head) != head_checksum or len(payload) != length or crc32c(payload) != checksum:
+            break
+        witnessed = synced_up_to
+        at += CHUNK_HEAD_BYTES + length
+    return witnessed

@@ -7,6 +7,7 @@ or nothing at all until their time is up.
 
 A process that has begun to serve a request goes on with it, whether or not somebody still waits for the answer.
 ``heard`` gets ("asks" or "answers", from, to, frame) of every frame that is delivered; the checkers learn stamps there.
+``sent`` gets (from, to, frame) of every request when it is sent.
 
 Frames from clients are never repeated: Ray delivers an actor call at most once when it may not retry it.
 """
@@ -86,6 +87,7 @@ class Network:
         self.unreachable: set[str] = set()
         """Processes whose host is down, and of whose end nobody has learned yet."""
         self.heard: Callable[[str, str, str, bytes], None] = lambda *_: None
+        self.sent: Callable[[str, str, bytes], None] = lambda *_: None
 
     # ---- who is there ----
 
@@ -132,6 +134,7 @@ class Network:
         self._numbers += 1
         answer: asyncio.Future[bytes] = self._loop.create_future()
         call = _Call(self._numbers, source, peer, answer)
+        self.sent(source.name, peer, frame)
         copies = 2 if not source.name.startswith("client") and self._rng.random() < self.odds.repeated else 1
         for _ in range(copies):
             self._send(source.name, peer, "asks", call.number, frame, lambda: self._arrive(call, frame))

@@ -11,11 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raykv.records import frames as f
+from raykv.records.kinds import header_of, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
 from raykv.sim.history import Violation
+from raykv.versions import causality_of, merge
+from raykv.versions import covers as holds
+from raykv.versions.causality import covers, unpack_causality
 
 if TYPE_CHECKING:
+    from raykv.records.vector_record import Dot
     from raykv.replication.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
 
@@ -23,7 +28,7 @@ MAX_REPORTED = 3
 OPERATION = slice(9, 25)
 """Where a record has its operation id."""
 Held = dict[tuple[int, bytes], bytes]
-"""(bucket id, encoded key) -> the stamp below which the node must not fall."""
+"""(bucket id, encoded key) -> the record, without payloads, below which the node must not fall."""
 
 
 class Promises:
@@ -35,6 +40,8 @@ class Promises:
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
         self.broken: list[Violation] = []
+        self.dots: set[tuple[bytes, Dot]] = set()
+        """All that were given, each with its key."""
         self._stamped: dict[bytes, bytes] = {}
         self._passed: set[bytes] = set()
         """Operations to which a node said that it holds something newer."""
@@ -52,7 +59,13 @@ class Promises:
                 if newer:
                     self._passed.add(record[OPERATION])
                 else:
-                    self._promise(node_id, body.bucket_id, key, stamp_of(record))
+                    self._promise(node_id, body.bucket_id, key, header_of(record))
+        elif isinstance(body, f.Reserve) and isinstance(said, f.ReserveDone):
+            for key, item in zip(body.keys, said.items, strict=True):
+                if item is not None:
+                    if item.counter:
+                        self.dots.add((key, (item.actor, item.counter)))
+                    self._reserved(node_id, body.bucket_id, key, item, before)
         elif isinstance(body, f.Read) and isinstance(said, f.ReadDone):
             for at, (key, shown) in enumerate(zip(body.keys, said.records, strict=True)):
                 if at not in said.unreadable:
@@ -62,6 +75,8 @@ class Promises:
 
     def _stamped_once(self, key: bytes, record: bytes) -> None:
         """Report a write that has two stamps though no node held anything newer (P7, P8)."""
+        if is_vector(record):
+            return  # its dots are watched (``history.Stamps``)
         operation, mark = record[OPERATION], stamp_of(record)
         if self._stamped.setdefault(operation, mark) != mark and operation not in self._passed:
             shown = key[1:].decode(errors="replace")
@@ -71,41 +86,47 @@ class Promises:
 
     def audit(self, node_id: str, node: StorageNode) -> None:
         """Compare what a node has now with all that it ever promised."""
-        for (bucket_id, key), mark in self._held.get(node_id, {}).items():
+        for (bucket_id, key), promised in self._held.get(node_id, {}).items():
             said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001 - as no client could, at once
-            if isinstance(said, f.ReadDone) and not said.unreadable:
-                held = said.records[0]
-                if held is None or stamp_of(held) < mark:
-                    self._break(
-                        node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed"
-                    )
+            if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
+                self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
 
     def _shown(self, node_id: str, bucket_id: int, key: bytes, record: bytes | None, before: Held) -> None:
-        mark = stamp_of(record) if record is not None else b""
-        if mark < before.get((bucket_id, key), b""):
+        promised = before.get((bucket_id, key))
+        if promised is not None and not _holds(record, promised):
             self._break(node_id, key, "answered a read with less than it had acknowledged or shown")
-        self._promise(node_id, bucket_id, key, mark)
+        if record is not None:
+            self._promise(node_id, bucket_id, key, header_of(record))
+
+    def _reserved(self, node_id: str, bucket_id: int, key: bytes, item: f.Reserved, before: Held) -> None:
+        promised = before.get((bucket_id, key))
+        if promised is not None and not covers(unpack_causality(item.causality).seen, causality_of(promised).seen):
+            self._break(node_id, key, "gave a dot over less than it had acknowledged or shown")
 
     def _scanned(self, node_id: str, body: f.Scan, said: f.ScanDone, before: Held) -> None:
         given = dict(said.items)
-        for (bucket_id, key), mark in before.items():
+        for (bucket_id, key), promised in before.items():
             if bucket_id != body.bucket_id or not body.start <= key < body.end:
                 continue
             if partition_of_key(key, self._partitions) not in body.partitions:
                 continue
             if said.covered is not None and (key < said.covered if body.reverse else key > said.covered):
                 continue
-            if key not in given or stamp_of(given[key]) < mark:
+            if not _holds(given.get(key), promised):
                 self._break(node_id, key, "answered a scan with less than it had acknowledged or shown")
         for key, record in given.items():
-            self._promise(node_id, body.bucket_id, key, stamp_of(record))
+            self._promise(node_id, body.bucket_id, key, header_of(record))
 
-    def _promise(self, node_id: str, bucket_id: int, key: bytes, mark: bytes) -> None:
+    def _promise(self, node_id: str, bucket_id: int, key: bytes, record: bytes) -> None:
         held = self._held.setdefault(node_id, {})
-        if mark > held.get((bucket_id, key), b""):
-            held[bucket_id, key] = mark
+        held[bucket_id, key] = merge(held.get((bucket_id, key)), record)
 
     def _break(self, node_id: str, key: bytes, what: str) -> None:
         if node_id not in self._forgiven and len(self.broken) < MAX_REPORTED:
             shown = key[1:].decode(errors="replace")
             self.broken.append(Violation("promise broken", shown, f"{node_id} {what}: {shown}", self._loop.now_s))
+
+
+def _holds(record: bytes | None, promised: bytes) -> bool:
+    """Whether ``record`` is what was promised, or more."""
+    return record is not None and holds(header_of(record), promised)

@@ -22,7 +22,7 @@ from raykv.config import quorum
 from raykv.errors import CorruptData, RaykvError
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
-from raykv.replication.cluster_state import decode_state
+from raykv.replication.cluster_state import DEFAULT_BUCKET, decode_state
 from raykv.sim.checkers import check_buckets, check_history
 from raykv.sim.cluster import SUPERVISOR, Cluster
 from raykv.sim.health import EVERY_S, Health
@@ -33,24 +33,27 @@ from raykv.sim.nodes import PATH
 from raykv.sim.promises import Promises
 from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
-from raykv.sim.workload import Client
+from raykv.sim.workload import PLAIN_BUCKET, Buckets, Client
 from raykv.storage.blob import read_blob
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raykv.client.aio import AsyncStore
+    from raykv.client.aio import AsyncBucket
     from raykv.replication.cluster_state import ClusterState
     from raykv.replication.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
 
 AFTERWARDS_S = 3.0
 """How long clients go on after all has healed."""
-CLIENTS_DONE_S = 60.0
+CLIENTS_DONE_S = 120.0
 UP_AGAIN_S = 90.0
 READABLE_S = 30.0
 DRAINED_S = 30.0
+_WRITE = f.Write.__name__.encode()
+_WRITE_WITHIN = 40
+"""Where a request says what it is: not every frame is decoded to find the writes."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -129,6 +132,7 @@ class _Run:
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
         self.cluster.network.heard = self._hear
+        self.cluster.network.sent = self._sent
         heard.runs = self._runs
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
@@ -168,10 +172,12 @@ class _Run:
         await cluster.stop()
         await self._drain()
         copies, skew_ms = self.scenario.cluster.store.copies, self.scenario.skew_ms
-        found = check_history(self.history, copies, skew_ms, strict=self.strict)
+        plain = self.scenario.plain
+        found = check_history(self.history, copies, skew_ms, plain=plain, strict=self.strict)
         self.violations += [violation for violation in found if not self._excused(violation)]
         self.violations += check_buckets(self.history)
         self.violations += self.promises.broken
+        cluster.counts["gaps"] += len(self.promises.dots - self.history.stamps.dots)
         for host in cluster.hosts.values():
             self.violations += [Violation("two writers", "", text) for text in host.two_writers[:1]]
         return self
@@ -189,9 +195,10 @@ class _Run:
         program = self.scenario.programs[index]
         try:
             store = await self.cluster.connect(process, program.coordinator, attempts=10)
+            buckets = await Buckets.open(store, self.scenario.plain, attempts=8)
         except RaykvError:
             return  # whether the store serves at last, the reads of phase two say
-        client = Client(program, store, self.loop, self.history, (self.scenario.r, self.scenario.w))
+        client = Client(program, buckets, store, self.loop, self.history, (self.scenario.r, self.scenario.w))
         await client.run(self.scenario.duration_s + AFTERWARDS_S)
 
     async def _watch(self) -> None:
@@ -235,35 +242,36 @@ class _Run:
         """Read every key, by quorum and from all copies. False if they could not be read."""
         scenario, cluster = self.scenario, self.cluster
         try:
-            store = await cluster.connect(process, attempts=60 if self.promised else 1)
+            attempts = 60 if self.promised else 1
+            buckets = await Buckets.open(await cluster.connect(process, attempts=attempts), scenario.plain, attempts)
         except RaykvError as error:
             if self.promised:
                 self._report("never served", f"after all healed: {error}")
             return False
         keys = sorted({op.key for op in self.history.ops})
         if self.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
-            await self._write_all(store, keys)
+            await self._write_all(buckets, keys)
         deadline_s = self.loop.now_s + READABLE_S
         levels = [scenario.r] if self.impaired else [scenario.r, scenario.cluster.store.copies]
         for level in levels:
             for key in keys:
-                if not await self._read_until(store, key, level, deadline_s):
+                if not await self._read_until(buckets.of(key), key, level, deadline_s):
                     return False
         return True
 
-    async def _write_all(self, store: AsyncStore, keys: list[str]) -> None:
+    async def _write_all(self, buckets: Buckets, keys: list[str]) -> None:
         """Write every key once more: what serves must also take writes."""
         deadline_s = self.loop.now_s + READABLE_S
         for key in keys:
             value, began_s = f"last@{key}", self.loop.now_s
             while True:
                 try:
-                    result = await store.put(key, value, w=self.scenario.w, timeout=2)
+                    result = await buckets.of(key).put(key, value, w=self.scenario.w, timeout=2)
                 except RaykvError as error:
                     operation_id = str(error.details.get("operation_id", ""))
                     self.history.add(
                         "last", "put", key, began_s, self.loop.now_s, "unknown",
-                        value=value, operation_id=operation_id, error=str(error), level=self.scenario.w,
+                        value=value, operation_id=operation_id, error=str(error), level=self.scenario.w, blind=True,
                     )  # fmt: skip
                     if self.loop.now_s > deadline_s:
                         self._report("unwritable", f"{key} after all healed: {error}", key)
@@ -273,15 +281,15 @@ class _Run:
                 else:
                     self.history.add(
                         "last", "put", key, began_s, self.loop.now_s, "ok",
-                        value=value, operation_id=result.operation_id, level=self.scenario.w,
+                        value=value, operation_id=result.operation_id, level=self.scenario.w, blind=True,
                     )  # fmt: skip
                     break
 
-    async def _read_until(self, store: AsyncStore, key: str, level: int, deadline_s: float) -> bool:
+    async def _read_until(self, bucket: AsyncBucket[Any], key: str, level: int, deadline_s: float) -> bool:
         while True:
             began_s = self.loop.now_s
             try:
-                value = await store.get(key, r=level, timeout=2)
+                value = await bucket.get(key, r=level, timeout=2)
             except RaykvError as error:
                 if not self.promised:
                     return False
@@ -301,11 +309,13 @@ class _Run:
         ring, n = state.ring, self.scenario.cluster.store.copies
         for key in sorted({op.key for op in self.history.ops}):
             encoded = encode_key(key)
+            entry = state.bucket(PLAIN_BUCKET if key[0] in self.scenario.plain else DEFAULT_BUCKET)
+            bucket_id = 0 if entry is None else entry.bucket_id
             owners = ring.preference_list(ring.partition_of(encoded), n)[:n]
             held: dict[str, Any] = {}
             for node_id in owners:
                 node = self.cluster.nodes.living(node_id)
-                answer = None if node is None else node._replica.handle(f.Read(1, [encoded]))[0]  # noqa: SLF001
+                answer = None if node is None else node._replica.handle(f.Read(bucket_id, [encoded]))[0]  # noqa: SLF001
                 held[node_id] = answer.records[0] if isinstance(answer, f.ReadDone) else None
             if len(set(held.values())) > 1:
                 shown = {node_id: record and record.hex()[:48] for node_id, record in held.items()}
@@ -362,6 +372,12 @@ class _Run:
                         self.cluster.counts[f"engine: {name}"] += amount
 
     # ---- what is heard on the way ----
+
+    def _sent(self, source: str, target: str, frame: bytes) -> None:
+        if target.startswith("node/") and source != SUPERVISOR and _WRITE in frame[:_WRITE_WITHIN]:
+            body = f.node_requests.decode(frame).body
+            if isinstance(body, f.Write):
+                self.history.stamps.send(self.loop.now_s, body)
 
     def _hear(self, what: str, source: str, target: str, frame: bytes) -> None:
         if what == "asks" and target.startswith("node/"):

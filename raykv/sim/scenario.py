@@ -79,6 +79,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]
     programs: tuple[Program, ...]
     within: bool
+    plain: str = ""
+    """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
     disk_s: float = 0.0
     """What every disk takes longer than a quick one."""
     duration_s: float
@@ -130,6 +132,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         faults=faults,
         programs=_draw_programs(rng, coordinators, duration_s),
         within=within,
+        plain=random.Random(f"buckets {seed}").choice(("", "at", "bc", "b", "t", "abct")),
         disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
     )

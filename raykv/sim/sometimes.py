@@ -43,6 +43,10 @@ TABLE: dict[str, Sometimes] = {
     "write refused": Sometimes(("op: put refused", "op: delete refused"), "a client was told: nothing written", 1000),
     "read refused": Sometimes(("op: get refused",), "a read did not get its quorum"),
     "scan": Sometimes(("op: scan to its end",), "a scan came to its end"),
+    "late": Sometimes(("late_requests",), "a request reached a coordinator after its time, or in another run (P8)"),
+    "siblings": Sometimes(("siblings_read",), "a reader was shown values that were written at the same time"),
+    "second dot": Sometimes(("second_dots",), "a node was asked for a dot because another gave none (P8)"),
+    "gap": Sometimes(("gaps",), "a dot was given and nothing was written under it"),
     # nodes
     "incomplete": Sometimes(("answer: incomplete",), "a node that may lack something answered no read (P1)"),
     "unreadable": Sometimes(("answer: unreadable",), "a node could not read a key in a damaged range", 10_000),

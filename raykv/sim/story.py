@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.sim.excerpt import Gap, excerpt
 from raykv.sim.ladder import ladder, world_of
-from raykv.sim.messages import of_mark
+from raykv.sim.messages import dot_in_words, history_in_words, moment, of_mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,14 +57,21 @@ def story(outcome: Outcome, key: str, *, moments: Sequence[float] = (), limit: i
 def _told(op: Op, stamps: Stamps, moments: Sequence[float]) -> str:
     marked = any(abs(op.returned_s - at_s) < 1e-4 for at_s in moments)
     if op.kind in {"put", "delete"}:
-        given = [of_mark(mark) for _, mark in stamps.of_operation.get(op.operation_id, ())]
-        note = f"   stamped {', '.join(given)}" if given else ""
+        given = _stamps_of(op.operation_id, stamps)
+        note = f"   stamped {given}" if given else ""
     else:
-        given = [
-            of_mark(mark) for _, mark in stamps.of_operation.get(stamps.operation_of_value.get(str(op.value), ""), ())
-        ]
-        note = f"   which has {', '.join(given)}" if given else ""
+        given = _stamps_of(stamps.operation_of_value.get(str(op.value), ""), stamps)
+        note = f"   which has {given}" if given else ""
+        note += f"   seen {history_in_words(op.seen)}" if op.seen is not None else ""
     return f"{'>>' if marked else '  '}{_short_error(op.told())}{note}"
+
+
+def _stamps_of(operation_id: str, stamps: Stamps) -> str:
+    """Return the stamps of a write; of one with a dot, its time, its dot, and what it supersedes."""
+    sent = stamps.writes.get(operation_id)
+    if sent is not None:
+        return f"{moment(sent.time)} {dot_in_words(sent.dot)} over {history_in_words(sent.seen)}"
+    return ", ".join(of_mark(mark) for _, mark in stamps.of_operation.get(operation_id, ()))
 
 
 def _short_error(told: str) -> str:

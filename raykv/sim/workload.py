@@ -1,5 +1,8 @@
 """What clients do: seeded programs of operations, run through the real client code, every answer written down.
 
+Some keys are in the bucket "default", which keeps vectors, the others in "plain", where the last writer wins; a key's first
+letter says which. Clients read some keys with their context and give it back, at once or much later.
+
 A program is a plain list of steps, drawn before the run, so that a failing run can be run again with some left out.
 Values are unique: they name the client and the step. Padding makes some of them large, so that memtables fill up and
 compactions run.
@@ -8,30 +11,50 @@ compactions run.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from raykv.errors import BatchError, RaykvError, WriteOutcomeUnknown
 from raykv.sim.history import BucketSeen, ScanSeen
+from raykv.versions.causality import unpack_causality
+from raykv.versions.context import Context, causality_in
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from raykv.client.aio import AsyncStore
+    from raykv.client.aio import AsyncBucket, AsyncStore
     from raykv.client.operations import WriteResult
+    from raykv.records.vector_record import Seen
     from raykv.sim.history import History
     from raykv.sim.kernel import VirtualLoop
 
-StepKind = Literal["put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open"]
+StepKind = Literal[
+    "put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open",
+    "get_versions", "put_seen", "delete_seen", "modify",
+]  # fmt: skip
 WEIGHTS: dict[StepKind, float] = {
-    "put": 34, "get": 34, "delete": 6, "contains": 3, "put_many": 6, "get_many": 6, "delete_many": 2, "scan": 7, "open": 3,
+    "put": 18, "get": 14, "delete": 4, "contains": 3, "put_many": 5, "get_many": 6, "delete_many": 2, "scan": 7, "open": 3,
+    "get_versions": 18, "put_seen": 14, "delete_seen": 3, "modify": 4,
 }  # fmt: skip
 TTL_PREFIX = "ttl-"
+PLAIN_BUCKET = "plain"
+_FORGETS = 0.3
+"""How often a client reads anew before it writes with a context, rather than giving back the one it has."""
 _PAUSES = 0.2
 """This share of the steps comes after a longer pause."""
 _BURST_S = 0.004
+_WITH_TTL = ("put", "put_seen", "modify")
+
+
+MODIFIED: Literal["modified"] = "modified"
+"""Stands for the context of a ``modify``, which its caller does not see."""
+
+
+def seen_in(context: Context) -> Seen:
+    """Return the causal history in a context."""
+    return unpack_causality(causality_in(context)).seen
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -46,6 +69,8 @@ class Step(msgspec.Struct, frozen=True):
     reverse: bool = False
     page: int | None = None
     """A scan asks for so many keys at a time, and goes on behind the last one."""
+    anew: bool = False
+    """Whether a write with a context reads first, although it has a context."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -67,7 +92,7 @@ def draw_program(
         kind = rng.choices(kinds, weights)[0]
         count = rng.randint(2, len(keys)) if kind.endswith("_many") else 1
         chosen = tuple(rng.sample(list(keys), min(count, len(keys))))
-        ttl_s = round(rng.uniform(0.5, 4.0), 2) if kind == "put" and chosen[0].startswith(TTL_PREFIX) else None
+        ttl_s = round(rng.uniform(0.5, 4.0), 2) if kind in _WITH_TTL and chosen[0].startswith(TTL_PREFIX) else None
         program.append(
             Step(
                 pause_s=round(rng.expovariate(1 / (pause_s if rng.random() < _PAUSES else _BURST_S)), 4),
@@ -78,9 +103,45 @@ def draw_program(
                 timeout_s=rng.choice((1.0, 5.0, 5.0)),
                 reverse=rng.random() < 0.3,
                 page=rng.choice((None, 1, 2)) if kind == "scan" else None,
+                anew=rng.random() < _FORGETS,
             )
         )
     return Program(client, coordinator, tuple(program))
+
+
+class Buckets(NamedTuple):
+    """A client's handles: of the bucket that keeps vectors, and of the plain one, whose keys begin with ``letters``."""
+
+    vector: AsyncBucket[Any]
+    plain: AsyncBucket[Any] | None
+    letters: str
+
+    @classmethod
+    async def open(cls, store: AsyncStore, letters: str, attempts: int) -> Buckets:
+        """Open both. Raises ``RaykvError`` if that fails so many times."""
+        for attempt in range(1, attempts + 1 if letters else 1):
+            try:
+                return cls(store, await store.bucket(PLAIN_BUCKET, versioning="lww"), letters)
+            except RaykvError:
+                if attempt == attempts:
+                    raise
+                await asyncio.sleep(0.5)
+        return cls(store, None, letters)
+
+    def of(self, key: str) -> AsyncBucket[Any]:
+        """Return the bucket of a key."""
+        if key[0] in self.letters:
+            assert self.plain is not None
+            return self.plain
+        return self.vector
+
+    def split(self, keys: Iterable[str]) -> list[tuple[AsyncBucket[Any], list[str]]]:
+        """Return each bucket with its keys."""
+        parts: dict[str, tuple[AsyncBucket[Any], list[str]]] = {}
+        for key in keys:
+            bucket = self.of(key)
+            parts.setdefault(bucket.name, (bucket, []))[1].append(key)
+        return list(parts.values())
 
 
 class Client:
@@ -89,6 +150,7 @@ class Client:
     def __init__(
         self,
         program: Program,
+        buckets: Buckets,
         store: AsyncStore,
         loop: VirtualLoop,
         history: History,
@@ -96,7 +158,10 @@ class Client:
     ) -> None:
         """``levels``: R and W."""
         self._program = program
+        self._buckets = buckets
         self._store = store
+        self._contexts: dict[str, Context] = {}
+        """The last that this client got of each key."""
         self._loop = loop
         self._history = history
         self._r, self._w = levels
@@ -116,44 +181,85 @@ class Client:
 
     # ---- writes ----
 
-    async def _put(self, step: Step) -> None:
+    async def _put(self, step: Step, context: Context | None = None) -> None:
         key = step.keys[0]
         value = self._value(key, step.padding)
         began_s = self._loop.now_s
+        outcome: WriteResult | RaykvError
         try:
-            result = await self._store.put(key, value, w=self._w, ttl=step.ttl_s, timeout=step.timeout_s)
+            outcome = await self._buckets.of(key).put(
+                key, value, context=context, w=self._w, ttl=step.ttl_s, timeout=step.timeout_s
+            )
         except RaykvError as error:
-            self._wrote("put", key, value, began_s, error, step.ttl_s)
-        else:
-            self._wrote("put", key, value, began_s, result, step.ttl_s)
+            outcome = error
+        self._wrote("put", key, value, began_s, outcome, step.ttl_s, context, timeout_s=step.timeout_s)
 
-    async def _delete(self, step: Step) -> None:
-        began_s = self._loop.now_s
+    async def _delete(self, step: Step, context: Context | None = None) -> None:
+        key, began_s = step.keys[0], self._loop.now_s
+        outcome: WriteResult | RaykvError
         try:
-            result = await self._store.delete(step.keys[0], w=self._w, timeout=step.timeout_s)
+            outcome = await self._buckets.of(key).delete(key, context=context, w=self._w, timeout=step.timeout_s)
         except RaykvError as error:
-            self._wrote("delete", step.keys[0], None, began_s, error)
-        else:
-            self._wrote("delete", step.keys[0], None, began_s, result)
+            outcome = error
+        self._wrote("delete", key, None, began_s, outcome, None, context, timeout_s=step.timeout_s)
+
+    async def _put_seen(self, step: Step) -> None:
+        if (context := await self._context(step)) is not None:
+            await self._put(step, context)
+
+    async def _delete_seen(self, step: Step) -> None:
+        if (context := await self._context(step)) is not None:
+            await self._delete(step, context)
+
+    async def _context(self, step: Step) -> Context | None:
+        """Return a context of the key: one got before, perhaps long ago, or a new one. None if it cannot be read."""
+        key = step.keys[0]
+        if step.anew or key not in self._contexts:
+            self._contexts.pop(key, None)
+            await self._get_versions(step)
+        return self._contexts.get(key)
+
+    async def _modify(self, step: Step) -> None:
+        key = step.keys[0]
+        value = self._value(key, step.padding)
+        began_s = self._loop.now_s
+        read: list[object] = []
+
+        def change(present: object) -> str:
+            read.append(present)
+            return value
+
+        outcome: WriteResult | RaykvError
+        try:
+            outcome = await self._buckets.of(key).modify(
+                key, change, r=self._r, w=self._w, ttl=step.ttl_s, timeout=step.timeout_s
+            )
+        except RaykvError as error:
+            outcome = error
+        if read:  # else it did not come to write
+            self._wrote("put", key, value, began_s, outcome, step.ttl_s, MODIFIED, timeout_s=step.timeout_s)
 
     async def _put_many(self, step: Step) -> None:
         values = {key: self._value(key, step.padding) for key in step.keys if not key.startswith(TTL_PREFIX)}
-        began_s = self._loop.now_s
-        try:
-            done: dict[Any, Any] = await self._store.put_many(values, w=self._w, timeout=step.timeout_s)
-        except BatchError as error:
-            done = {**error.results, **error.errors}
-        for key, outcome in done.items():
-            self._wrote("put", key, values[key], began_s, outcome)
+        for bucket, keys in self._buckets.split(values):
+            began_s = self._loop.now_s
+            part = {key: values[key] for key in keys}
+            try:
+                done: dict[Any, Any] = await bucket.put_many(part, w=self._w, timeout=step.timeout_s)
+            except BatchError as error:
+                done = {**error.results, **error.errors}
+            for key, outcome in done.items():
+                self._wrote("put", key, values[key], began_s, outcome, timeout_s=step.timeout_s)
 
     async def _delete_many(self, step: Step) -> None:
-        began_s = self._loop.now_s
-        try:
-            done: dict[Any, Any] = await self._store.delete_many(step.keys, w=self._w, timeout=step.timeout_s)
-        except BatchError as error:
-            done = {**error.results, **error.errors}
-        for key, outcome in done.items():
-            self._wrote("delete", key, None, began_s, outcome)
+        for bucket, keys in self._buckets.split(step.keys):
+            began_s = self._loop.now_s
+            try:
+                done: dict[Any, Any] = await bucket.delete_many(keys, w=self._w, timeout=step.timeout_s)
+            except BatchError as error:
+                done = {**error.results, **error.errors}
+            for key, outcome in done.items():
+                self._wrote("delete", key, None, began_s, outcome, timeout_s=step.timeout_s)
 
     def _wrote(
         self,
@@ -163,6 +269,9 @@ class Client:
         began_s: float,
         outcome: WriteResult | RaykvError,
         ttl_s: float | None = None,
+        context: Context | Literal["modified"] | None = None,
+        *,
+        timeout_s: float,
     ) -> None:
         if isinstance(outcome, RaykvError):
             told = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
@@ -170,21 +279,37 @@ class Client:
             error = f"{type(outcome).__name__}: {outcome}"
         else:
             told, operation_id, error = "ok", outcome.operation_id, ""
+            self._contexts[key] = outcome.context
         self._history.add(
             self._program.client, kind, key, began_s, self._loop.now_s, told,
             value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._w,
+            seen=seen_in(context) if isinstance(context, Context) else None, blind=context is None,
+            until_s=began_s + timeout_s,
         )  # fmt: skip
 
     # ---- reads ----
 
     async def _get(self, step: Step) -> None:
-        await self._read_one(step, self._store.get(step.keys[0], r=self._r, timeout=step.timeout_s))
+        reading = self._buckets.of(step.keys[0]).get(step.keys[0], r=self._r, timeout=step.timeout_s)
+        await self._read_one(step, reading)
+
+    async def _get_versions(self, step: Step) -> None:
+        key, began_s = step.keys[0], self._loop.now_s
+        try:
+            versions = await self._buckets.of(key).get_versions(key, r=self._r, timeout=step.timeout_s)
+        except RaykvError as error:
+            self._read(key, began_s, error)
+        else:
+            self._contexts[key] = versions.context
+            newest = versions.values[0] if versions.values else None
+            self._read(key, began_s, newest, tuple(versions.values), seen_in(versions.context))
 
     async def _contains(self, step: Step) -> None:
         """As ``in`` does; found, it is read once more, for a checker has no use for a bare yes."""
         began_s = self._loop.now_s
         try:
-            if await self._store.contains(step.keys[0], r=self._r, timeout=step.timeout_s):
+            bucket = self._buckets.of(step.keys[0])
+            if await bucket.contains(step.keys[0], r=self._r, timeout=step.timeout_s):
                 await self._get(step)
             else:
                 self._read(step.keys[0], began_s, None)
@@ -199,28 +324,37 @@ class Client:
             self._read(step.keys[0], began_s, error)
 
     async def _get_many(self, step: Step) -> None:
-        began_s = self._loop.now_s
-        try:
-            done: dict[Any, Any] = await self._store.get_many(step.keys, r=self._r, timeout=step.timeout_s)
-        except BatchError as error:
-            done = {**error.results, **error.errors}
-        for key, outcome in done.items():
-            self._read(key, began_s, outcome)
+        for bucket, keys in self._buckets.split(step.keys):
+            began_s = self._loop.now_s
+            try:
+                done: dict[Any, Any] = await bucket.get_many(keys, r=self._r, timeout=step.timeout_s)
+            except BatchError as error:
+                done = {**error.results, **error.errors}
+            for key, outcome in done.items():
+                self._read(key, began_s, outcome)
 
-    def _read(self, key: str, began_s: float, outcome: str | RaykvError | None) -> None:
+    def _read(
+        self,
+        key: str,
+        began_s: float,
+        outcome: str | RaykvError | None,
+        values: tuple[str, ...] | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         if isinstance(outcome, RaykvError):
             error, told, value = f"{type(outcome).__name__}: {outcome}", "refused", None
         else:
             error, told, value = "", "ok", outcome
         self._history.add(
-            self._program.client, "get", key, began_s, self._loop.now_s, told, value=value, error=error, level=self._r
-        )
+            self._program.client, "get", key, began_s, self._loop.now_s, told,
+            value=value, error=error, level=self._r, values=values, seen=seen,
+        )  # fmt: skip
 
     async def _scan(self, step: Step) -> None:
         prefix = step.keys[0][: 1 if step.keys[0][0] < "t" else 2]
         began_s = self._loop.now_s
         try:
-            pairs = await self._pages(prefix, step)
+            pairs = await self._pages(self._buckets.of(prefix), prefix, step)
         except RaykvError:
             return
         client, ended_s = self._program.client, self._loop.now_s
@@ -229,11 +363,11 @@ class Client:
         for key, value in pairs:
             self._history.add(client, "scan", str(key), began_s, ended_s, "ok", value=value, level=self._r)
 
-    async def _pages(self, prefix: str, step: Step) -> list[tuple[Any, Any]]:
+    async def _pages(self, bucket: AsyncBucket[Any], prefix: str, step: Step) -> list[tuple[Any, Any]]:
         pairs: list[tuple[Any, Any]] = []
         while True:
             after = pairs[-1][0] if pairs else None
-            found = self._store.scan(
+            found = bucket.scan(
                 prefix=prefix, after=after, limit=step.page, reverse=step.reverse, r=self._r, timeout=step.timeout_s
             )
             page = [pair async for pair in found]

@@ -35,13 +35,14 @@ from raykv.sim.nemesis import Nemesis
 from raykv.sim.scenario import Fault, FaultKind, draw_faults, draw_odds
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from raykv.client.aio import AsyncStore
 
 T = TypeVar("T")
 
 MAX_NODES = 15
+MAX_COORDINATORS = 5
 MAX_SLEEP_S = 30 * 86_400.0
 FAULTS_FOR_S = 600.0
 
@@ -51,33 +52,39 @@ def start(
     *,
     nodes: int = 3,
     n: int | None = None,
+    coordinators: int = 1,
     faults: bool = False,
     durability: Durability = "group",
     partitions: int = 32,
 ) -> World:
     """Start a simulated store; use it in a ``with`` block.
 
-    ``nodes``, ``n`` (copies), ``durability``, ``partitions``: as in ``raykv.start``. ``faults``: things go wrong, as the
+    ``nodes``, ``n`` (copies), ``durability``, ``partitions``: as in ``raykv.start``. ``coordinators``: how many; a client
+    asks one of them. ``faults``: things go wrong, as the
     seed will have it, for the first ten minutes of virtual time. Raises ``InvalidOption``.
     """
     check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
     store = StoreConfig(name="simulated", copies=copies, partitions=partitions, durability=durability)
-    return World(seed, store, nodes, faults=faults)
+    check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
+    return World(seed, store, nodes, coordinators, faults=faults)
 
 
 class World:
     """A simulated cluster and a store on it. Made by ``raykv.sim.start``."""
 
-    def __init__(self, seed: int, store: StoreConfig, nodes: int, *, faults: bool) -> None:
+    def __init__(self, seed: int, store: StoreConfig, nodes: int, coordinators: int, *, faults: bool) -> None:
         self._loop = VirtualLoop()
         config = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
-        self._cluster = Cluster(self._loop, ClusterSpec(store=store, nodes=nodes, config=config), f"world {seed}")
+        spec = ClusterSpec(store=store, nodes=nodes, coordinators=coordinators, config=config)
+        self._cluster = Cluster(self._loop, spec, f"world {seed}")
         self._clients = 0
         self._closed = False
         self._stores: list[Store] = []
         self.nodes = tuple(self._cluster.node_ids)
         """The ids of the storage nodes."""
+        self.coordinators = tuple(self._cluster.coordinator_names)
+        """The names of the coordinators."""
         self.faults: tuple[Fault, ...] = ()
         """What goes wrong by itself, in order."""
         self._cluster.start()
@@ -93,9 +100,10 @@ class World:
 
     # ---- handles and time ----
 
-    def connect(self) -> Store:
-        """Return another handle, of a client of its own."""
-        store = Store(self._cluster.spec.store.name, SimLink(self._cluster, self._client(), COORDINATOR))
+    def connect(self, coordinator: str = COORDINATOR) -> Store:
+        """Return another handle, of a client of its own that asks that coordinator."""
+        self._check_known(coordinator, self.coordinators)
+        store = Store(self._cluster.spec.store.name, SimLink(self._cluster, self._client(), coordinator))
         self._stores.append(store)
         return store
 
@@ -138,6 +146,21 @@ class World:
         """Cut the node off from everybody for ``for_s`` seconds."""
         self._do("cut", node_id, for_s, detail="both all")
 
+    def split(self, side: Sequence[str], for_s: float) -> None:
+        """Cut the network in two for ``for_s`` seconds: these nodes and coordinators on one side, the rest on the other.
+
+        A client stays with its coordinator.
+        """
+        places = (*self.nodes, *self.coordinators)
+        for name in side:
+            self._check_known(name, places)
+        rest = [name for name in (*places, SUPERVISOR) if name not in side]
+        for here in side:
+            for there in rest:
+                node, other = (here, there) if here in self.nodes else (there, here)
+                if node in self.nodes:
+                    self._do("cut", node, for_s, detail=f"both {other}")
+
     def slow(self, node_id: str, by_s: float, for_s: float) -> None:
         """Let all that the node says and hears take ``by_s`` seconds longer."""
         self._do("slow node", node_id, for_s, by_s)
@@ -171,10 +194,12 @@ class World:
         ]
 
     def _do(self, kind: FaultKind, target: str, for_s: float = 0.0, amount: float = 0.0, detail: str = "") -> None:
-        known = {*self.nodes, COORDINATOR, SUPERVISOR}
-        if target not in known:
-            raise InvalidOption(f"there is no node {target!r}; there are {', '.join(self.nodes)}")
+        self._check_known(target, (*self.nodes, COORDINATOR, SUPERVISOR))
         self._nemesis.begin(Fault(self.now_s, kind, target, for_s, amount, detail))
+
+    def _check_known(self, name: str, known: Sequence[str]) -> None:
+        if name not in known:
+            raise InvalidOption(f"there is no {name!r}; there are {', '.join(known)}")
 
     # ---- the end ----
 

@@ -123,7 +123,9 @@ class Register:
         if any(answer.promised > self.state.generation for answer in answers):
             return False
         if sum(answer.voter for answer in answers) < quorum(len(members)):
-            raise StoreUnavailable(f"only {len(answers)} of {len(members)} nodes say whom they have promised themselves to")
+            raise StoreUnavailable(
+                f"only {len(answers)} of {len(members)} nodes say whom they have promised themselves to"
+            )
         return True
 
     async def bring_up_to_date(self, node_id: str) -> None:

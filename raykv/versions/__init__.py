@@ -1,20 +1,38 @@
-"""WHICH write stands when two meet.
+"""WHICH version stands when two meet.
 
 Versions are immutable: a write makes a new one. What happens when two versions of a key meet is the bucket's policy.
 
+* ``vector`` (the default): nothing that is concurrent is lost. Every write has a *dot*, which no other write has, and
+  says what its writer had seen; it supersedes exactly that, and whatever it did not see stays beside it as a *sibling*
+  (``dvvset``, over ``causality``). A reader gets all siblings and a *context* (``context``), and whoever writes with that
+  context merges them. ``get`` gives one of them (``resolvers``).
 * ``lww`` (last writer wins): the newer stamp stands. Stamps are hybrid logical times (``hybrid_clock``) with the random
-  operation id as the tie-break, so every replica picks the same winner in any order of arrival. Of two concurrent writes
-  one is silently lost; that is what the policy means.
-* ``vector`` (dotted version vectors, siblings) is not built yet. A record opens with its kind, and ``merge`` goes by
-  it; another kind is another branch there.
+  operation id as the tie-break, so every replica picks the same winner in any order of arrival (``lww``). Of two
+  concurrent writes one is silently lost; that is what the policy means, and it costs a round less.
 
-``merge`` is commutative, associative and idempotent: the three properties by which replicas that have seen the same
-writes end equal, whatever the network did (Shapiro et al. 2011, "Conflict-free replicated data types", 2.2).
+``merge`` (``merging``) goes by the kind of the records. It is commutative, associative and idempotent: the three
+properties by which replicas that have seen the same writes end equal, whatever the network did (Shapiro et al. 2011,
+"Conflict-free replicated data types", 2.2). ``vector_clock`` has the classic clocks, for comparison only.
+
+**Dots are never reused** (P2). The counters of an actor id grow by one, and are given out by one run of one node, for one
+record, from memory; where that memory is gone (a restart, a record that was dropped) a fresh random id is drawn. Who
+draws them is ``raykv.replication.stamper``.
 """
 
 from __future__ import annotations
 
 from raykv.versions.hybrid_clock import ClockTooFarAhead, HybridClock, check_not_ahead, time_from_ms, time_to_ms
-from raykv.versions.lww import covers, merge
+from raykv.versions.merging import Shown, causality_of, covers, merge, shown
 
-__all__ = ["ClockTooFarAhead", "HybridClock", "check_not_ahead", "covers", "merge", "time_from_ms", "time_to_ms"]
+__all__ = [
+    "ClockTooFarAhead",
+    "HybridClock",
+    "Shown",
+    "causality_of",
+    "check_not_ahead",
+    "covers",
+    "merge",
+    "shown",
+    "time_from_ms",
+    "time_to_ms",
+]

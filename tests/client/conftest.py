@@ -12,10 +12,14 @@ import pytest
 from raykv.config import BucketConfig
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
-from raykv.records.record import body_operation_id, check_body, stamp, unpack
+from raykv.records.record import body_operation_id, check_body, stamp, time_of, unpack
+from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+STORE_ID = "fake"
 
 
 class FakeLink:
@@ -37,6 +41,9 @@ class FakeLink:
         self.frames = 0
         self.now_s = 50.0
         self.slept: list[float] = []
+        self.run = 7
+        self.ahead_s = 1000.0  # the coordinator's clock, of the client's
+        self.time = 0
         self._random = random.Random(6)
 
     # ---- the link ----
@@ -99,31 +106,54 @@ class FakeLink:
     def answer(self, request: Any) -> Any:
         if isinstance(request, f.OpenBucket):
             if request.name != self.config.name:
-                return f.BucketOpened(2, {"n": 3, "r": 2, "w": 2, "name": request.name} | request.options)
-            return f.BucketOpened(1, msgspec.to_builtins(self.config))
+                config = {"n": 3, "r": 2, "w": 2, "name": request.name} | request.options
+                return f.BucketOpened(2, config, STORE_ID, self.run, self.now_s + self.ahead_s)
+            return f.BucketOpened(1, msgspec.to_builtins(self.config), STORE_ID, self.run, self.now_s + self.ahead_s)
         if isinstance(request, f.GetMany):
-            return f.GotMany([self._value(key) for key in request.keys])
+            return f.GotMany(
+                [f.Found(self._payloads(key), False, self._causality(key, request)) for key in request.keys],
+                max((time_of(self.records[key]) for key in request.keys if key in self.records), default=0),
+            )
         if isinstance(request, f.WriteMany):
-            for key, body in request.items:
-                check_body(body)
-                self.records[key] = stamp(body, 1 << 16)
-            return f.WroteMany([f.Acked(body_operation_id(body), ["n1", "n2"]) for _, body in request.items])
+            return self._write(request)
         if isinstance(request, f.ScanPage):
             return self._page(request)
         return f.Told([msgspec.to_builtins(self.config)] if request.what == "buckets" else {})
 
-    def _value(self, key: bytes) -> bytes | None:
+    def _write(self, request: f.WriteMany) -> f.WroteMany | f.Late:
+        now_s = self.now_s + self.ahead_s
+        if request.run and (request.run != self.run or now_s > request.expires_s):
+            return f.Late(self.run, now_s)
+        self.time += 1 << 16
+        for key, body, seen in request.items:
+            check_body(body)
+            if seen is not None:
+                unpack_causality(seen)
+            self.records[key] = stamp(body, self.time)
+        causality = pack_causality(Causality(self.time))
+        items = [f.Acked(body_operation_id(body), ["n1", "n2"], causality) for _, body, _ in request.items]
+        return f.WroteMany(list(items), self.time)
+
+    def _causality(self, key: bytes, request: f.GetMany) -> bytes:
+        if not request.causality:
+            return b""
+        return pack_causality(Causality(time_of(self.records[key]) if key in self.records else 0))
+
+    def _payloads(self, key: bytes) -> list[bytes]:
         record = self.records.get(key)
         if record is None:
-            return None
+            return []
         taken = unpack(record)
-        return None if taken.tombstone else taken.payload
+        return [] if taken.tombstone else [taken.payload]
 
     def _page(self, request: f.ScanPage) -> f.Page:
         keys = sorted((key for key in self.records if request.start <= key < request.end), reverse=request.reverse)
         size = min(request.limit, self.page_items)
-        items = [(key, b"" if request.keys_only else self._value(key)) for key in keys[:size]]
-        live = [(key, payload) for key, payload in items if payload is not None and self._value(key) is not None]
+        live = [
+            (key, [b""] if request.keys_only else payloads, False)
+            for key in keys[:size]
+            if (payloads := self._payloads(key))
+        ]
         if len(keys) <= size:
             return f.Page(live, None)
         last = keys[size - 1]

@@ -11,6 +11,7 @@ from raykv.client import driver
 from raykv.client.operations import Exchange
 from raykv.errors import BatchError, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent
+from raykv.records import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,9 @@ def test_a_read_whose_coordinator_died_is_sent_again(
     link.script = [failure, failure]
     assert both("get", "a") == 1
     assert len(link.requests) == 4
-    assert no_waiting.slept == [driver.RETRY_S] * 2
+    first, second = no_waiting.slept
+    assert 0.5 <= first / driver.RETRY_S <= 1.5
+    assert 0.5 <= second / (2 * driver.RETRY_S) <= 1.5, "twice as long, the spread aside"
 
 
 def test_a_read_without_an_answer_is_an_error_and_not_sent_again(both: Callable[..., Any], link: Any) -> None:
@@ -57,6 +60,20 @@ def test_a_read_gives_up_when_its_time_is_over(
     assert 1.5 < no_waiting.now_s - began_s <= 2 * driver.GRACE
 
 
+def test_who_waits_longer_tries_less_often_and_nobody_in_step_with_others(
+    both: Callable[..., Any], link: Any, no_waiting: SimpleNamespace
+) -> None:
+    waits: list[list[float]] = []
+    for _ in range(2):
+        link.script = [absent()] * 12
+        no_waiting.slept.clear()
+        both("get", "a", timeout=30)
+        waits.append(list(no_waiting.slept))
+        for tries, slept_s in enumerate(waits[-1]):
+            assert 0.5 <= slept_s / min(driver.RETRY_CEILING_S, driver.RETRY_S * 2**tries) <= 1.5
+    assert all(one != other for one, other in zip(*waits, strict=True))
+
+
 # ---- writes ----
 
 
@@ -68,7 +85,7 @@ def test_a_write_that_may_have_been_carried_out_is_never_sent_again(
     with pytest.raises(WriteOutcomeUnknown, match="may stand and may surface later") as caught:
         both("put", "a", 1)
     assert len(link.requests) == 1
-    (_, body) = link.requests[0].items[0]
+    (_, body, _) = link.requests[0].items[0]
     assert caught.value.operation_id == body[:16].hex()
     assert caught.value.acks == ()
 
@@ -91,6 +108,61 @@ def test_a_write_that_never_finds_a_coordinator_was_not_made(
     with pytest.raises(StoreUnavailable):
         both("put", "a", 1, timeout=1)
     assert not link.records
+
+
+def test_a_write_that_comes_to_another_run_of_the_coordinator_is_sent_again(
+    both: Callable[..., Any], link: Any, no_waiting: SimpleNamespace
+) -> None:
+    """P8: what the client knows of the former run's clock says nothing of this one's."""
+    both("put", "a", 1)
+    link.requests.clear()
+    link.run, link.ahead_s = 8, -20.0
+    link.script = [absent()]
+    result = both("put", "a", 2, timeout=3)
+    runs = [request.run for request in link.requests]
+    assert runs == [7, 7, 8], "not there; there, and another one; as that one said"
+    assert len({request.items[0][1] for request in link.requests}) == 1, "one operation"
+    assert result.operation_id == link.requests[0].items[0][1][:16].hex()
+    assert both("get", "a") == 2
+    assert link.timeouts[-2] < 3 * driver.GRACE, "within the same time"
+
+
+@pytest.mark.parametrize("name", ["put", "delete"])
+def test_a_write_that_always_comes_late_was_not_made(both: Callable[..., Any], link: Any, name: str) -> None:
+    both("put", "a", 1)
+    link.requests.clear()
+    link.script = [f.Late(7, 2000.0 + number) for number in range(100)]
+    with pytest.raises(StoreUnavailable, match=r"nothing was written.*after its time"):
+        both(name, "a", *([2] if name == "put" else []))
+    assert len(link.requests) == 3
+    link.script = []
+    assert both("get", "a") == 1
+
+
+def test_a_write_whose_time_is_over_when_it_is_told_so_is_not_sent_again(both: Callable[..., Any], link: Any) -> None:
+    """The coordinator was frozen with the request in hand, and thawed after its time."""
+
+    def thawed(request: f.WriteMany) -> Any:
+        link.now_s += 2.05
+        return link.answer(request)
+
+    both("put", "a", 1)
+    link.requests.clear()
+    link.script = [thawed]
+    with pytest.raises(StoreUnavailable, match="nothing was written"):
+        both("put", "a", 2, timeout=2)
+    assert len(link.requests) == 1
+    assert both("get", "a") == 1
+
+
+def test_of_a_batch_only_what_came_late_is_sent_again(both: Callable[..., Any], link: Any) -> None:
+    pairs = {f"k{number}": number for number in range(1200)}
+    link.script = [link.answer, f.Late(7, 1050.0), link.answer]
+    assert both("put_many", pairs).keys() == pairs.keys()
+    sent = [[key for key, _, _ in request.items] for request in link.requests]
+    assert len(sent) == 4
+    assert sent[3] == sent[1]
+    assert both("get_many", list(pairs)) == pairs
 
 
 def test_a_retry_that_then_dies_is_unknown(both: Callable[..., Any], link: Any, no_waiting: SimpleNamespace) -> None:

@@ -30,9 +30,11 @@ from raykv.errors import (
 from raykv.records import frames as f
 from raykv.records.keys import encode_bound, encode_key
 from raykv.records.record import unpack
+from raykv.versions.causality import NOTHING_SEEN
+from raykv.versions.context import place_of, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BAD_KEYS = [
     "", b"", "k" * 1025, b"k" * 1025, "é" * 600, "a\ud800", 5, None, ("a",), bytearray(b"a"), 1.5, True, ["a"], {"a": 1},
@@ -45,6 +47,10 @@ FAILED = f.Failed.of(QuorumNotMet("the read needs 2", needed=2))
 
 def payload_of(value: Any) -> bytes:
     return encode_value(value, "auto")
+
+
+def found(*values: Any) -> f.Found:
+    return f.Found([payload_of(value) for value in values])
 
 
 # ---- before anything is sent ----
@@ -207,24 +213,26 @@ def test_every_write_has_an_operation_id_of_its_own(both: Callable[..., Any], li
     both("put_many", {f"k{number}": 1 for number in range(1200)})
     both("put", "a", 1)
     both("put", "a", 1)
-    ids = [body[:16] for request in link.requests for _, body in request.items]
+    ids = [body[:16] for request in link.requests for _, body, _ in request.items]
     assert len(set(ids)) == len(ids) == 1202
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 10_000), max_size=200))
 def test_a_batch_is_cut_by_size_and_count(sizes: list[int]) -> None:
-    items = [(b"\x02k", bytes(size)) for size in sizes]
+    items = [(b"\x02k", bytes(size), None) for size in sizes]
     chunks = ops._chunks(items)
     assert [item for chunk in chunks for item in items[chunk]] == items
     for chunk in chunks:
         part = items[chunk]
         assert 1 <= len(part) <= ops.CHUNK_WRITES
-        assert len(part) == 1 or sum(len(key) + len(body) for key, body in part) <= ops.CHUNK_BYTES
+        assert len(part) == 1 or sum(len(key) + len(body) for key, body, _ in part) <= ops.CHUNK_BYTES
     for before, after in itertools.pairwise(chunks):
         first = items[after.start]
         full = len(items[before]) == ops.CHUNK_WRITES
-        assert full or sum(len(k) + len(b) for k, b in [*items[before], first]) > ops.CHUNK_BYTES, "no cut without need"
+        assert full or sum(len(k) + len(b) for k, b, _ in [*items[before], first]) > ops.CHUNK_BYTES, (
+            "no cut without need"
+        )
 
 
 def test_frames_of_a_batch_stay_below_what_ray_moves_cheaply(both: Callable[..., Any], link: Any) -> None:
@@ -276,7 +284,7 @@ def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: An
             link.script = [answer]
             with pytest.raises(QuorumNotMet, match="the read needs 2"):
                 call()
-    link.script = [f.GotMany([payload_of(1), FAILED, None])]
+    link.script = [f.GotMany([found(1), FAILED, f.Found([])])]
     with pytest.raises(BatchError) as caught:
         both("get_many", ["a", "b", "c"], default="default")
     assert caught.value.results == {"a": 1, "c": "default"}
@@ -286,12 +294,12 @@ def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: An
 
 
 def test_an_undecodable_value_is_an_error_of_its_key_only(both: Callable[..., Any], link: Any) -> None:
-    link.script = [f.GotMany([payload_of(1), b"\x09what"])]
+    link.script = [f.GotMany([found(1), f.Found([b"\x09what"])])]
     with pytest.raises(BatchError) as caught:
         both("get_many", ["a", "b"])
     assert caught.value.results == {"a": 1}
     assert isinstance(caught.value.errors["b"], CorruptData)
-    link.script = [f.GotMany([b"\x09what"])]
+    link.script = [f.GotMany([f.Found([b"\x09what"])])]
     with pytest.raises(CorruptData):
         both("get", "a")
 
@@ -328,7 +336,7 @@ def test_a_batch_settles_all_and_then_raises_one_error(both: Callable[..., Any],
     keys = [f"k{number}" for number in range(1300)]
 
     def partly(request: f.WriteMany) -> f.WroteMany:
-        acked = [f.Acked(body[:16], ["n1", "n2"]) for _, body in request.items]
+        acked = [f.Acked(body[:16], ["n1", "n2"], NOTHING_SEEN) for _, body, _ in request.items]
         return f.WroteMany([FAILED if number % 2 else ack for number, ack in enumerate(acked)])
 
     link.script = [link.answer, f.Refused(f.Failed.of(Overloaded("full"))), partly]
@@ -350,7 +358,7 @@ def test_a_batch_settles_all_and_then_raises_one_error(both: Callable[..., Any],
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"junk", f.Told(1), f.WroteMany([]), f.GotMany([]), f.GotMany([None, None]), f.Page([], None)],
+    [b"", b"junk", f.Told(1), f.WroteMany([]), f.GotMany([]), f.GotMany([f.Found([])] * 2), f.Page([], None)],
     ids=repr,
 )
 def test_an_answer_that_does_not_fit_is_corrupt(both: Callable[..., Any], link: Any, answer: Any) -> None:
@@ -486,7 +494,7 @@ def test_a_scan_is_lazy(store: Any, link: Any) -> None:
 
 
 def test_a_scan_whose_page_fails_raises(both: Callable[..., Any], link: Any) -> None:
-    link.script = [f.Page([(encode_key("a"), payload_of(1))], encode_bound("b")), f.Refused(FAILED)]
+    link.script = [f.Page([(encode_key("a"), [payload_of(1)], False)], encode_bound("b")), f.Refused(FAILED)]
     with pytest.raises(QuorumNotMet):
         both("scan")
 
@@ -495,7 +503,7 @@ def test_a_full_scan_under_a_lower_hidden_bound(both: Callable[..., Any], link: 
     link.script = [
         f.Page([], encode_bound("b")),
         f.Page([], encode_bound("c")),
-        f.Page([(encode_key("c"), payload_of(1))], None),
+        f.Page([(encode_key("c"), [payload_of(1)], False)], None),
     ]
     assert both("scan") == [("c", 1)], "an empty page is not the end"
     assert [request.start for request in link.requests] == [b"", encode_bound("b"), encode_bound("c")]
@@ -504,33 +512,37 @@ def test_a_full_scan_under_a_lower_hidden_bound(both: Callable[..., Any], link: 
 # ---- what a plain call of the coordinator's actor brings ----
 
 
-def handed(answer: Any, *, single: bool, codec: str = "auto") -> Any:
-    return ops.decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer)))
+def handed(answer: Any, *, single: bool, codec: str = "auto", places: Sequence[bytes] = ()) -> Any:
+    return ops.decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer, list(places))))
 
 
 def test_handed_answers_decode() -> None:
-    assert handed(f.GotMany([payload_of((1, 2))]), single=True) == (1, 2)
-    assert handed(f.GotMany([None]), single=True) is None
-    assert handed(f.GotMany([payload_of(1), None]), single=False) == [1, None]
-    assert handed(f.WroteMany([f.Acked(b"\xab", ["n1"])]), single=True) == ops.WriteResult(("n1",), "ab")
+    assert handed(f.GotMany([found((1, 2))]), single=True) == (1, 2)
+    assert handed(f.GotMany([f.Found([])]), single=True) is None
+    assert handed(f.GotMany([found(1), f.Found([])]), single=False) == [1, None]
+    place = place_of("fake", 1, encode_key("a"))
+    wrote = handed(f.WroteMany([f.Acked(b"\xab", ["n1"], NOTHING_SEEN)]), single=True, places=[place])
+    assert wrote == ops.WriteResult(("n1",), "ab", seal(NOTHING_SEEN, place))
+    with pytest.raises(CorruptData):
+        handed(f.WroteMany([f.Acked(b"\xab", ["n1"], NOTHING_SEEN)]), single=True)
     with pytest.raises(QuorumNotMet):
         handed(f.GotMany([FAILED]), single=True)
     with pytest.raises(QuorumNotMet):
         handed(f.Refused(FAILED), single=False)
     with pytest.raises(BatchError) as caught:
-        handed(f.GotMany([payload_of(1), FAILED]), single=False)
+        handed(f.GotMany([found(1), FAILED]), single=False)
     assert list(caught.value.errors) == [1]
     with pytest.raises(CorruptData):
         handed(f.Told(1), single=True)
     with pytest.raises(CorruptData):
         ops.decode_handed(b"junk")
     with pytest.raises(CorruptData, match="never unpickles"):
-        handed(f.GotMany([payload_of((1, 2))]), single=True, codec="msgpack")
+        handed(f.GotMany([found((1, 2))]), single=True, codec="msgpack")
 
 
 def test_a_handed_batch_keeps_results_and_errors_apart() -> None:
     with pytest.raises(BatchError) as caught:
-        handed(f.GotMany([payload_of(1), FAILED]), single=False)
+        handed(f.GotMany([found(1), FAILED]), single=False)
     assert caught.value.results == {0: 1}
 
 

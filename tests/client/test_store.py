@@ -165,7 +165,8 @@ def test_bucket_options_as_they_are_sent(both: Callable[..., Any], link: Any) ->
     "options",
     [
         {"n": 4}, {"n": 0}, {"n": True}, {"n": "all"}, {"r": 4}, {"n": 2, "w": 3}, {"w": "some"}, {"w": True},
-        {"versioning": "vector"}, {"codec": "pickle"}, {"codec": ["auto"]}, {"pair_bytes": 0}, {"pair_bytes": 2**20 + 1},
+        {"versioning": "newest"}, {"versioning": True}, {"resolver": "oldest"}, {"resolver": None},
+        {"codec": "pickle"}, {"codec": ["auto"]}, {"pair_bytes": 0}, {"pair_bytes": 2**20 + 1},
         {"ttl": 0}, {"ttl": "5"}, {"timeout": None},
     ],
     ids=repr,

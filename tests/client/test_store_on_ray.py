@@ -181,7 +181,7 @@ def test_buckets(shared_store: raykv.Store) -> None:
         {"n": 0},
         {"r": 4},
         {"n": 2, "w": 3},
-        {"versioning": "vector"},
+        {"versioning": "newest"},
         {"codec": "x"},
     ]
     for options in [*bad, {"ttl": -1}, {"pair_bytes": 0}, {"w": True}]:

@@ -16,10 +16,14 @@ from raykv.records import frames as f
 
 FAILED = f.Failed("QuorumNotMet", "too few", {"needed": 2, "have": ["n1"]})
 COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
-    (f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0), "0195a74765744d616e790192c4020261c402016202cb4014000000000000"),
     (
-        f.WriteMany(1, [(b"\x02a", b"body")], 2, 0.5),
-        "0195a957726974654d616e79019192c4020261c404626f647902cb3fe0000000000000",
+        f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0, causality=True),
+        "0196a74765744d616e790192c4020261c402016202cb4014000000000000c3",
+    ),
+    (
+        f.WriteMany(1, [(b"\x02a", b"body", None), (b"\x02b", b"body", b"seen")], 2, 0.5, 9, 7, 1.5),
+        "0198a957726974654d616e79019293c4020261c404626f6479c093c4020262c404626f6479c4047365656e02cb3fe0000000"
+        "0000000907cb3ff8000000000000",
     ),
     (
         f.ScanPage(1, b"", b"\x03", 10, True, False, 2, 5.0),
@@ -40,15 +44,16 @@ SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
 ]
 COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
     (
-        f.GotMany([b"x", None, FAILED]),
-        "0192a7476f744d616e7993c40178c094a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
-        "82a66e656564656402a46861766591a26e31",
+        f.GotMany([f.Found([b"x", b"y"], True, b"seen"), f.Found([]), FAILED], 9),
+        "0193a7476f744d616e799394a5466f756e6492c40178c40179c3c4047365656e94a5466f756e6490c2c40094a64661696c6564ac"
+        "51756f72756d4e6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109",
     ),
-    (f.WroteMany([f.Acked(b"id", ["n1"]), FAILED]),
-     "0192a957726f74654d616e799293a541636b6564c402696491a26e3194a64661696c6564ac51756f72756d4e6f744d6574"
-     "a7746f6f2066657782a66e656564656402a46861766591a26e31"),
-    (f.Page([(b"\x02a", b"x")], b"\x02b"), "0193a4506167659192c4020261c40178c4020262"),
-    (f.BucketOpened(2, {"n": 3}), "0193ac4275636b65744f70656e65640281a16e03"),
+    (f.WroteMany([f.Acked(b"id", ["n1"], b"seen"), FAILED], 9),
+     "0193a957726f74654d616e799294a541636b6564c402696491a26e31c4047365656e94a64661696c6564ac51756f72756d4e"
+     "6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109"),
+    (f.Late(7, 1.5), "0193a44c61746507cb3ff8000000000000"),
+    (f.Page([(b"\x02a", [b"x", b"y"], True)], b"\x02b"), "0193a4506167659193c402026192c40178c40179c3c4020262"),
+    (f.BucketOpened(2, {"n": 3}, "s", 7, 1.5), "0196ac4275636b65744f70656e65640281a16e03a17307cb3ff8000000000000"),
     (f.Told([1, "a", None, True]), "0192a4546f6c649401a161c0c3"),
     (f.Refused(FAILED), "0192a75265667573656494a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
      "82a66e656564656402a46861766591a26e31"),
@@ -59,6 +64,10 @@ SUPERVISOR_ANSWERS = [
 ]
 NODE_BODIES: list[tuple[Any, str]] = [
     (f.Read(1, [b"\x02a"]), "0194ab4e6f6465526571756573740793a4526561640191c4020261c0"),
+    (
+        f.Reserve(1, [b"\x02a", b"\x02b"], [b"id", b""]),
+        "0194ab4e6f6465526571756573740794a7526573657276650192c4020261c402026292c4026964c400c0",
+    ),
     (f.Write(1, [(b"\x02a", b"rec")]), "0194ab4e6f6465526571756573740793a55772697465019192c4020261c403726563c0"),
     (
         f.Scan(1, b"", b"\x03", 5, False, True, [0, 1]),
@@ -71,7 +80,12 @@ NODE_BODIES: list[tuple[Any, str]] = [
     (f.Stop(), "0194ab4e6f6465526571756573740791a453746f70c0"),
 ]
 NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
-    (f.ReadDone([b"rec", None]), "0194aa4e6f6465416e737765720793a852656164446f6e6592c403726563c090c0"),
+    (f.ReadDone([b"rec", None], [1], [2]), "0194aa4e6f6465416e737765720794a852656164446f6e6592c403726563c091019102c0"),
+    (
+        f.ReserveDone([f.Reserved(b"actor", 5, b"seen", 2, 99), None]),
+        "0194aa4e6f6465416e737765720792ab52657365727665446f6e659296a85265736572766564c4056163746f7205c4047365"
+        "656e0263c0c0",
+    ),
     (f.WriteDone([0, 9]), "0194aa4e6f6465416e737765720792a95772697465446f6e65920009c0"),
     (
         f.ScanDone([(b"\x02a", b"rec")], None),
@@ -92,8 +106,8 @@ CASES: list[tuple[f.FrameType[Any], Any, str]] = [
     *((f.supervisor_answers, *pair) for pair in SUPERVISOR_ANSWERS),
     *((f.node_requests, f.NodeRequest(7, body), golden) for body, golden in NODE_BODIES),
     *((f.node_answers, f.NodeAnswer(7, body), golden) for body, golden in NODE_ANSWER_BODIES),
-    (f.handed_answers, f.Handed(True, "auto", f.GotMany([None])),
-     "0194a648616e646564c3a46175746f92a7476f744d616e7991c0"),
+    (f.handed_answers, f.Handed(True, "auto", f.GotMany([]), [b"place"]),
+     "0195a648616e646564c3a46175746f93a7476f744d616e79900091c405706c616365"),
 ]  # fmt: skip
 KINDS = [
     f.coordinator_requests, f.coordinator_answers, f.supervisor_requests, f.supervisor_answers, f.handed_answers,
@@ -191,7 +205,7 @@ def test_a_pickle_is_no_frame() -> None:
 
 
 def test_a_frame_has_a_largest_size_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = f.GotMany([b"x" * 100])
+    message = f.GotMany([f.Found([b"x" * 100])])
     frame = f.coordinator_answers.encode(message)
     monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame))
     assert f.coordinator_answers.decode(f.coordinator_answers.encode(message)) == message

@@ -135,7 +135,7 @@ def test_defaults_of_a_bucket_are_majorities(options: dict[str, Any], expected: 
     "options",
     [
         {"n": 4}, {"n": 0}, {"n": True}, {"n": "2"}, {"n": None}, {"r": 4}, {"w": 0}, {"r": "one"}, {"n": 1, "w": 2},
-        {"codec": "pickle"}, {"versioning": "vector"}, {"pair_bytes": 0}, {"ttl_ms": "x"},
+        {"codec": "pickle"}, {"versioning": "newest"}, {"pair_bytes": 0}, {"ttl_ms": "x"},
     ],
     ids=str,
 )  # fmt: skip

@@ -22,6 +22,7 @@ from raykv.records import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, time_of, unpack
 from raykv.replication import coordinator as c
+from raykv.replication import spreading
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -379,7 +380,7 @@ def test_newer_writes_that_keep_coming_end_the_attempts_after_three(world: Modul
         (error,) = await peer.write([("k", pack_body(peer.operation(), b"mine"))], timeout_s=5)
         assert type(error) is WriteOutcomeUnknown
         assert "3 times" in str(error)
-        assert peer.probe["restamps"] == c.MAX_RESTAMPS == 3
+        assert peer.probe["restamps"] == spreading.MAX_RESTAMPS == 3
 
     world.run(story())
 
@@ -762,11 +763,11 @@ def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(
             (InvalidOption, f.GetMany(1, [a], 2, 1e9)),
             (CorruptData, f.GetMany(1, [a, b""], 2, 5.0)),
             (CorruptData, f.GetMany(1, [b"\x02" + b"k" * 1025], 2, 5.0)),
-            (InvalidOption, f.WriteMany(1, [(a, body)] * 4, 2, 5.0)),
-            (InvalidOption, f.WriteMany(1, [(a, body)], 4, 5.0)),
-            (InvalidOption, f.WriteMany(1, [(a, body)], 2, -1.0)),
-            (CorruptData, f.WriteMany(1, [(a, body), (b"\x02", body)], 2, 5.0)),
-            (CorruptData, f.WriteMany(1, [(a, body), (a, b"short")], 2, 5.0)),
+            (InvalidOption, f.WriteMany(1, [(a, body, None)] * 4, 2, 5.0)),
+            (InvalidOption, f.WriteMany(1, [(a, body, None)], 4, 5.0)),
+            (InvalidOption, f.WriteMany(1, [(a, body, None)], 2, -1.0)),
+            (CorruptData, f.WriteMany(1, [(a, body, None), (b"\x02", body, None)], 2, 5.0)),
+            (CorruptData, f.WriteMany(1, [(a, body, None), (a, b"short", None)], 2, 5.0)),
             (InvalidOption, f.ScanPage(1, b"", b"\x03", 10, False, False, 4, 5.0)),
         ]
         cluster.network.frames.clear()
@@ -834,18 +835,20 @@ def test_older_news_is_not_taken(world: ModuleType) -> None:
         cluster.state = cluster.state.with_bucket(world.BucketConfig(name="b", n=3, r=2, w=2))
         cluster.publish(peer)
         new = cluster.news()
-        peer.core.learn(old)
-        assert (await peer.core.state(1.0)).bucket("b") is not None
+        peer.core.routing.learn(old)
+        assert (await peer.core.routing.state(1.0)).bucket("b") is not None
         later = world.ClusterState(
             store_id="store-1", generation=2, version=1, config=cluster.store, ring=cluster.state.ring
         )
-        peer.core.learn(f.Publish(0, world.encode_state(later), {}, {}))
-        assert (await peer.core.state(1.0)).generation == 2, "a later supervisor counts its news from the beginning"
-        peer.core.learn(f.Publish(99, new.state, {}, {}))
-        assert (await peer.core.state(1.0)).generation == 2, "the former supervisor is not heard any more"
+        peer.core.routing.learn(f.Publish(0, world.encode_state(later), {}, {}))
+        assert (await peer.core.routing.state(1.0)).generation == 2, (
+            "a later supervisor counts its news from the beginning"
+        )
+        peer.core.routing.learn(f.Publish(99, new.state, {}, {}))
+        assert (await peer.core.routing.state(1.0)).generation == 2, "the former supervisor is not heard any more"
         with pytest.raises(CorruptData):
-            peer.core.learn(f.Publish(100, b"nonsense", {}, {}))
-        assert (await peer.core.state(1.0)).generation == 2
+            peer.core.routing.learn(f.Publish(100, b"nonsense", {}, {}))
+        assert (await peer.core.routing.state(1.0)).generation == 2
 
     world.run(story())
 

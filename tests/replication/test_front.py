@@ -21,6 +21,7 @@ from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, encode_key
 from raykv.records.record import pack_body
 from raykv.replication import front as front_module
+from raykv.versions.causality import NOTHING_SEEN, Causality, unpack_causality
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -38,13 +39,15 @@ def test_operations_go_through_as_frames(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
-        wrote = await peer.ask(f.WriteMany(1, [(A, pack_body(ID, b"v"))], 3, 5.0))
+        wrote = await peer.ask(f.WriteMany(1, [(A, pack_body(ID, b"v"), None)], 3, 5.0))
         (acked,) = wrote.items
         assert acked.operation_id == ID
         assert sorted(acked.nodes) == ["n1", "n2", "n3"]
-        assert await peer.ask(f.GetMany(1, [ABSENT, A], 2, 5.0)) == f.GotMany([None, b"v"])
+        got = await peer.ask(f.GetMany(1, [ABSENT, A], 2, 5.0))
+        assert got == f.GotMany([f.Found([]), f.Found([b"v"])], wrote.time)
+        assert unpack_causality(acked.causality) == Causality(wrote.time)
         page = f.ScanPage(1, b"", LAST_TAG_END, 10, False, False, 2, 5.0)
-        assert await peer.ask(page) == f.Page([(A, b"v")], None)
+        assert await peer.ask(page) == f.Page([(A, [b"v"], False)], None)
         assert await peer.ask(f.GetMany(1, [], 2, 5.0)) == f.GotMany([])
         assert await peer.ask(f.WriteMany(1, [], 2, 5.0)) == f.WroteMany([])
 
@@ -57,7 +60,7 @@ def test_errors_of_single_items_stand_in_their_places(world: ModuleType) -> None
         peer = cluster.coordinator()
         cluster.kill("n1")
         cluster.kill("n2")
-        wrote = await peer.ask(f.WriteMany(1, [(A, pack_body(ID, b"v"))], 2, 0.3))
+        wrote = await peer.ask(f.WriteMany(1, [(A, pack_body(ID, b"v"), None)], 2, 0.3))
         (failed,) = wrote.items
         unknown = failed.error()
         assert type(unknown) is WriteOutcomeUnknown
@@ -84,9 +87,10 @@ def test_a_bad_frame_is_refused_as_data(world: ModuleType, frame: bytes) -> None
 @given(
     request=st.one_of(
         st.builds(f.GetMany, st.integers(0, 3), st.lists(st.binary(max_size=3), max_size=3), st.integers(-1, 5),
-                  st.floats(-1, 2)),
-        st.builds(f.WriteMany, st.integers(0, 3), st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=30)),
-                  max_size=3), st.integers(-1, 5), st.floats(-1, 2)),
+                  st.floats(-1, 2), st.booleans()),
+        st.builds(f.WriteMany, st.integers(0, 3), st.lists(st.tuples(st.binary(max_size=3), st.binary(max_size=30),
+                  st.none() | st.binary(max_size=9) | st.just(NOTHING_SEEN)), max_size=3), st.integers(-1, 5),
+                  st.floats(-1, 2), st.integers(0, 2**64 - 1), st.integers(0, 2), st.floats(-1, 9)),
         st.builds(f.ScanPage, st.integers(0, 3), st.binary(max_size=3), st.binary(max_size=3), st.integers(-2, 2000),
                   st.booleans(), st.booleans(), st.integers(-1, 5), st.floats(-1, 2)),
         st.builds(f.OpenBucket, st.text(max_size=3), st.dictionaries(st.sampled_from(["n", "r", "codec"]),
@@ -125,16 +129,20 @@ def test_a_bucket_that_is_known_is_opened_here_and_others_by_the_supervisor(worl
             asked.append(f.supervisor_requests.decode(frame))
             return f.supervisor_answers.encode(f.BucketOpened(7, {"name": "new"}))
 
+        def opened_now(bucket_id: int, config: dict[str, Any]) -> f.BucketOpened:
+            """Whoever opened it: the store and the clock are this coordinator's to tell."""
+            return f.BucketOpened(bucket_id, config, world.STORE_ID, peer.core.run, peer.clock.monotonic_s())
+
         cluster.network.processes["supervisor"] = world.Process(supervise)
         opened = await peer.ask(f.OpenBucket("default", {"n": 3}, 1.0))
-        assert opened.bucket_id == 1
         assert opened.config["w"] == 2
+        assert opened == opened_now(1, opened.config)
         assert asked == []
         mismatch = error(await peer.ask(f.OpenBucket("default", {"n": 2}, 1.0)))
         assert type(mismatch) is BucketMismatch
         assert mismatch.details["differing"] == {"n": [3, 2]}
         request = f.OpenBucket("new", {"n": 2}, 1.0)
-        assert await peer.ask(request) == f.BucketOpened(7, {"name": "new"})
+        assert await peer.ask(request) == opened_now(7, {"name": "new"})
         assert asked == [request]
         assert type(error(await peer.ask(f.OpenBucket("a\n", {}, 1.0)))) is InvalidOption
         assert type(error(await peer.ask(f.OpenBucket("new", {}, -1.0)))) is InvalidOption
@@ -193,17 +201,17 @@ def test_news_is_taken_and_missed_news_is_fetched(world: ModuleType) -> None:
         peer = cluster.coordinator()
         cluster.state = cluster.state.with_bucket(world.BucketConfig(name="b", n=3, r=2, w=2))
         cluster.sequence += 1
-        assert (await peer.core.state(1.0)).bucket("b") is None
+        assert (await peer.core.routing.state(1.0)).bucket("b") is None
         keeping = asyncio.create_task(peer.front.keep_up_to_date())
         await asyncio.sleep(0.1)
-        assert (await peer.core.state(1.0)).bucket("b") is not None
+        assert (await peer.core.routing.state(1.0)).bucket("b") is not None
         cluster.cut("coordinator", "supervisor")
         await asyncio.sleep(5)
         cluster.mend()
         cluster.state = cluster.state.without_bucket("b")
         cluster.sequence += 1
         await asyncio.sleep(2 * front_module.NEWS_EVERY_S + 0.1)
-        assert (await peer.core.state(1.0)).bucket("b") is None, "it went on asking after a failure"
+        assert (await peer.core.routing.state(1.0)).bucket("b") is None, "it went on asking after a failure"
         keeping.cancel()
         assert await peer.ask(cluster.news()) == f.Told(None)
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raykv.records import frames as f
 from raykv.records.record import pack_body, stamp
-from raykv.replication.quorum import Asks, ReadRound, WriteRound
+from raykv.replication.quorum import AskRound, Asks, ReadRound, ReserveAsks, ReserveRound, WriteRound
 from raykv.versions import covers
 
 ABC = ["a", "b", "c"]
@@ -95,6 +96,126 @@ def test_holders_are_those_that_cover_what_was_read(r: int) -> None:
     newest = record(2) if r == 1 else record(3)
     assert round_.merged(0) == newest
     assert round_.holders(0, newest) == (["a"] if r == 1 else ["b"])
+
+
+def test_what_is_counted_need_not_be_a_record() -> None:
+    """A scan counts partitions: an answer without a value settles as well."""
+    round_: AskRound[None] = AskRound([ABC, ["b", "c", "a"]], 1)
+    assert round_.start() == {"a": [0], "b": [1]}
+    round_.answered("a", [0], [None])
+    assert round_.settled(0)
+    assert round_.failed("b", [1]) == {"c": [1]}
+    round_.answered("c", [1], [None])
+    assert not round_.open
+    assert (round_.answers(0), round_.answers(1)) == (["a"], ["c"])
+
+
+# ---- the first round of vector writes: tables ----
+
+
+def shown(node_id: str, counter: int = 0) -> f.Reserved:
+    """What a node answers: with a dot if ``counter`` is given."""
+    return f.Reserved(node_id.encode() if counter else b"", counter, node_id.encode(), 0, 0)
+
+
+def test_the_first_is_asked_for_a_dot_and_as_many_as_needed_what_they_hold() -> None:
+    round_ = ReserveRound([ABC, ["c", "a", "b"], ["b", "a", "c"]], [2, 1, 3])
+    assert round_.start() == {
+        "a": [(0, True), (2, False)],
+        "b": [(0, False), (2, True)],
+        "c": [(1, True), (2, False)],
+    }
+    assert round_.open
+
+
+def test_it_takes_the_dot_and_enough_who_have_shown() -> None:
+    round_ = ReserveRound([ABC, ABC, ABC], [2, 2, 1])
+    round_.start()
+    round_.answered("a", [(0, True), (2, True)], [shown("a", 1), shown("a", 2)])
+    assert [round_.settled(index) for index in range(3)] == [False, False, True], "a dot, but one has shown and not two"
+    round_.answered("b", [(1, False)], [shown("b")])
+    round_.answered("c", [(1, False)], [shown("c")])
+    assert not round_.settled(1), "two have shown, but there is no dot"
+    round_.answered("b", [(0, False)], [shown("b")])
+    round_.answered("a", [(1, True)], [shown("a", 3)])
+    assert not round_.open
+    assert round_.outcome(0) == (shown("a", 1), [shown("a", 1), shown("b")])
+    assert round_.outcome(1) == (shown("a", 3), [shown("b"), shown("c"), shown("a", 3)])
+
+
+def test_one_who_shows_twice_counts_once() -> None:
+    round_ = ReserveRound([ABC], [2])
+    round_.start()
+    round_.answered("a", [(0, True)], [shown("a", 1)])
+    round_.answered("a", [(0, True)], [shown("a", 1)])
+    assert not round_.settled(0)
+
+
+def test_where_the_first_fails_another_gives_the_dot_though_it_was_asked_what_it_holds_already() -> None:
+    round_ = ReserveRound([ABC], [2])
+    assert round_.start() == {"a": [(0, True)], "b": [(0, False)]}
+    assert round_.failed("a", [(0, True)]) == {"b": [(0, True)], "c": [(0, False)]}
+    round_.answered("b", [(0, False)], [shown("b")])
+    round_.answered("c", [(0, False)], [shown("c")])
+    assert not round_.settled(0)
+    round_.answered("b", [(0, True)], [shown("b", 1)])
+    dot, answers = round_.outcome(0)
+    assert dot == shown("b", 1)
+    assert answers == [shown("b"), shown("c")], "what it held when it was first asked is as good"
+    assert round_.second_dots == 1
+
+
+def test_the_dot_that_comes_first_is_the_one_and_others_come_in_vain() -> None:
+    """P8: the slow one's answer changes nothing, before the round is over or after."""
+    round_ = ReserveRound([ABC, ABC], [2, 1])
+    round_.start()
+    assert round_.more() == {"b": [(0, True), (1, True)], "c": [(0, False)]}
+    round_.answered("b", [(0, True), (1, True)], [shown("b", 1), shown("b", 2)])
+    assert (round_.settled(0), round_.settled(1)) == (False, True)
+    round_.answered("a", [(0, True), (1, True)], [shown("a", 8), shown("a", 9)])
+    assert round_.settled(0)
+    assert round_.outcome(0)[0] == shown("b", 1)
+    assert round_.outcome(1)[0] == shown("b", 2)
+    assert round_.failed("c", [(0, False)]) == {}
+    assert round_.more() == {}
+
+
+def test_each_time_that_is_too_long_one_more_is_asked() -> None:
+    """Any number may be silent: all are asked in the end, and nobody twice who has not answered."""
+    round_ = ReserveRound([["a", "b", "c", "d", "e"]], [2])
+    assert round_.start() == {"a": [(0, True)], "b": [(0, False)]}
+    assert round_.more() == {"b": [(0, True)], "c": [(0, False)]}
+    assert round_.more() == {"c": [(0, True)], "d": [(0, False)]}
+    round_.answered("c", [(0, False)], [shown("c")])
+    assert round_.more() == {"d": [(0, True)], "e": [(0, False)]}
+    round_.answered("d", [(0, False)], [shown("d")])
+    assert round_.more() == {"e": [(0, True)]}, "enough have shown"
+    assert round_.more() == {}
+    assert round_.failed("a", [(0, True)]) == {}
+    assert round_.failed("e", [(0, False)]) == {}, "e is still awaited for its dot, a has failed just now"
+    assert round_.more() == {"a": [(0, True)]}
+    assert round_.second_dots == 1, "one item"
+
+
+def test_those_that_failed_are_asked_again_when_time_has_passed() -> None:
+    round_ = ReserveRound([ABC], [1])
+    assert round_.start() == {"a": [(0, True)]}
+    assert round_.failed("a", [(0, True)]) == {"b": [(0, True)]}
+    assert round_.failed("b", [(0, True)]) == {"c": [(0, True)]}
+    assert round_.failed("c", [(0, True)]) == {}, "nobody is left"
+    assert round_.more() == {"a": [(0, True)], "b": [(0, False)]}
+    assert round_.failed("a", [(0, True)]) == {"b": [(0, True)], "c": [(0, False)]}
+    assert round_.failed("b", [(0, True), (0, False)]) == {"c": [(0, True)]}
+    round_.answered("c", [(0, True)], [shown("c", 1)])
+    assert not round_.open
+
+
+def test_what_fails_for_one_item_hinders_no_other() -> None:
+    round_ = ReserveRound([ABC, ABC], [1, 1])
+    assert round_.start() == {"a": [(0, True), (1, True)]}
+    round_.answered("a", [(0, True)], [shown("a", 1)])
+    assert round_.failed("a", [(1, True)]) == {"b": [(1, True)]}, "of item 1 the node cannot read what it has"
+    assert (round_.settled(0), round_.settled(1)) == (True, False)
 
 
 # ---- writes: tables ----
@@ -310,6 +431,71 @@ def test_reads_under_any_order_of_answers_failures_and_hedges(data: st.DataObjec
         if not round_.open:
             break
         calls.add(round_.more())
+    assert not round_.open
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_reservations_under_any_order_of_answers_failures_and_hedges(data: st.DataObject) -> None:
+    nodes = [f"n{number}" for number in range(data.draw(st.integers(1, 5), "nodes"))]
+    orders = data.draw(st.lists(st.permutations(nodes), min_size=1, max_size=3), "orders")
+    needed = [data.draw(st.integers(1, len(nodes)), "needed") for _ in orders]
+    round_ = ReserveRound(orders, needed)
+    under_way: list[tuple[str, list[tuple[int, bool]]]] = []
+    heard: list[dict[str, f.Reserved]] = [{} for _ in orders]
+    dots: list[f.Reserved | None] = [None for _ in orders]
+    counter = raced = 0
+
+    def send(asks: ReserveAsks) -> None:
+        for node_id, asked in asks.items():
+            assert len(set(asked)) == len(asked) > 0
+            for index, with_dot in asked:
+                assert not round_.settled(index), "nobody is asked for what is there"
+                again = any(name == node_id and (index, with_dot) in about for name, about in under_way)
+                assert not again, "who has not answered yet is not asked the same again"
+            under_way.append((node_id, asked))
+        for index in range(len(orders)):
+            awaited = {node_id for node_id, about in under_way if (index, True) in about}
+            assert len(awaited) <= 1 + raced, "a dot in vain costs a few bytes: no crowd is asked"
+
+    def answer(node_id: str, about: list[tuple[int, bool]]) -> None:
+        nonlocal counter
+        given = []
+        for index, with_dot in about:
+            counter += 1
+            given.append(shown(node_id, counter if with_dot else 0))
+            if not round_.settled(index):
+                heard[index].setdefault(node_id, given[-1])
+                if with_dot and dots[index] is None:
+                    dots[index] = given[-1]
+        round_.answered(node_id, about, given)
+
+    send(round_.start())
+    for _ in range(data.draw(st.integers(0, 40), "steps")):
+        step = data.draw(st.sampled_from(["answer", "fail", "more"]))
+        if step == "more":
+            raced += 1
+            send(round_.more())
+        elif under_way:
+            node_id, about = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
+            if step == "answer":
+                answer(node_id, about)
+            else:
+                send(round_.failed(node_id, about))
+        for index in range(len(orders)):
+            done = dots[index] is not None and len(heard[index]) >= needed[index]
+            assert round_.settled(index) == done
+            if done:
+                dot, answers = round_.outcome(index)
+                assert dot == dots[index]
+                assert answers[: len(heard[index])] == list(heard[index].values())
+    # And it always comes to its end once the nodes answer.
+    for _ in range(10):
+        while under_way:
+            answer(*under_way.pop())
+        if not round_.open:
+            break
+        send(round_.more())
     assert not round_.open
 
 

@@ -93,7 +93,7 @@ def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> N
         held = sorted(by_owner[busy][:30] + by_owner[quiet][:1] + by_owner[quiet][-1:])
         await fill(peer, held, w=1)
         page = await peer.page(limit=10, r=1)
-        keys = [key[1:].decode() for key, _ in page.items]
+        keys = [key[1:].decode() for key, *_ in page.items]
         assert keys == held[:10]
         assert page.resume == encode_key(held[9]) + b"\x00"
         assert [key for key, _ in await peer.scan(limits=[10], r=1)] == held
@@ -109,7 +109,7 @@ def test_bounds_limit_and_direction(world: ModuleType) -> None:
         a, b = encode_key("k010"), encode_key("k020")
 
         async def keys(**options: Any) -> list[str]:
-            return [key[1:].decode() for key, _ in (await peer.page(a, b, **options)).items]
+            return [key[1:].decode() for key, *_ in (await peer.page(a, b, **options)).items]
 
         assert await keys() == KEYS[10:20]
         assert await keys(reverse=True) == KEYS[10:20][::-1]
@@ -134,7 +134,7 @@ def test_bytes_keys_come_before_str_keys(world: ModuleType) -> None:
                 body = world.f.Write(1, [(encode_key(key), world.put_record("v"))])
                 await cluster.ask(node_id, body)
         page = await peer.page()
-        assert [key for key, _ in page.items] == [b"\x01\x00", b"\x01\xff\xff", b"\x02a", b"\x02z", b"\x02\xc3\xa9"]
+        assert [key for key, *_ in page.items] == [b"\x01\x00", b"\x01\xff\xff", b"\x02a", b"\x02z", b"\x02\xc3\xa9"]
 
     world.run(story())
 
@@ -168,7 +168,7 @@ def test_keys_only_carries_no_values(world: ModuleType) -> None:
         await cluster.give("n1", "a", world.put_record("y" * 5000, 5000))  # so that it goes through a read too
         cluster.network.frames.clear()
         page = await peer.page(keys_only=True, r=3)
-        assert page.items == [(encode_key("a"), b"")]
+        assert page.items == [(encode_key("a"), [b""], False)]
 
     world.run(story())
 
@@ -219,7 +219,7 @@ def test_a_scan_goes_on_over_deaths_freezes_and_restarts(world: ModuleType) -> N
                     fault = rng.choice(["kill", "freeze"]), rng.choice(cluster.ids)
                     getattr(cluster, fault[0])(fault[1])
                 page = await peer.page(start, limit=9, timeout_s=4)
-                found += [(key[1:].decode(), payload.decode()) for key, payload in page.items]
+                found += [(key[1:].decode(), payload.decode()) for key, (payload,), _ in page.items]
                 if page.resume is None:
                     break
                 start = page.resume

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.ports import Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.records import frames as f
-from raykv.records.keys import LAST_TAG_END, encode_key
+from raykv.records.keys import LAST_TAG_END, encode_key, storage_prefix
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.replication.cluster_state import ClusterState, encode_state
 from raykv.replication.coordinator import Coordinator
@@ -173,51 +173,89 @@ class Peer:
         self.clock = Clock(skew_ms)
         self.probe = Probe()
         transport = cluster.network.transport(name)
-        self.core = Coordinator(transport, self.clock, self.probe)
+        cluster.coordinators += 1
+        self.core = Coordinator(transport, self.clock, self.probe, random.Random(f"{name} {cluster.coordinators}"))
         self.front = Front(self.core, transport, self.clock)
         self._operations = random.Random(name)
 
     def operation(self) -> bytes:
         return self._operations.randbytes(16)
 
-    async def write(
-        self, items: Sequence[tuple[str, bytes]], *, w: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET
-    ) -> list[Any]:
-        pairs = [(encode_key(key), body) for key, body in items]
-        return await self.core.write_many(f.WriteMany(bucket, pairs, w, timeout_s))
-
-    async def put(
+    async def send(
         self,
-        key: str,
-        value: str,
+        items: Sequence[tuple[str, bytes, bytes | None]],
         *,
         w: int = 2,
         timeout_s: float = 5.0,
-        ttl_ms: int | None = None,
         bucket: int = BUCKET,
-    ) -> list[str]:
-        """Put and return the acknowledging nodes, or raise."""
-        body = pack_body(self.operation(), value.encode(), ttl_ms)
-        (result,) = await self.write([(key, body)], w=w, timeout_s=timeout_s, bucket=bucket)
-        if isinstance(result, Exception):
-            raise result
-        return list(result)
-
-    async def delete(self, key: str, *, w: int = 2, timeout_s: float = 5.0) -> list[str]:
-        (result,) = await self.write([(key, pack_tombstone_body(self.operation()))], w=w, timeout_s=timeout_s)
-        if isinstance(result, Exception):
-            raise result
-        return list(result)
-
-    async def get_many(
-        self, keys: Sequence[str], *, r: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET
+        after: int = 0,
     ) -> list[Any]:
-        items = await self.core.get_many(f.GetMany(bucket, [encode_key(key) for key in keys], r, timeout_s))
-        return [item.decode() if isinstance(item, bytes) else item for item in items]
+        """Write (key, body, causality or None) items; return the ``Acked`` or the error of each."""
+        encoded = [(encode_key(key), body, seen) for key, body, seen in items]
+        wrote = await self.core.write_many(f.WriteMany(bucket, encoded, w, timeout_s, after))
+        assert isinstance(wrote, f.WroteMany), wrote
+        assert len(wrote.items) == len(items)
+        return [item.error() if isinstance(item, f.Failed) else item for item in wrote.items]
 
-    async def get(self, key: str, *, r: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET) -> Any:
-        """Get the value or None, or raise."""
-        (item,) = await self.get_many([key], r=r, timeout_s=timeout_s, bucket=bucket)
+    async def write(self, items: Sequence[tuple[str, bytes]], **options: Any) -> list[Any]:
+        """Write (key, body) pairs; return who acknowledged, or the error of each."""
+        sent = await self.send([(key, body, None) for key, body in items], **options)
+        return [item.nodes if isinstance(item, f.Acked) else item for item in sent]
+
+    async def store(
+        self,
+        key: str,
+        value: str | None,
+        *,
+        context: bytes | None = None,
+        operation: bytes | None = None,
+        ttl_ms: int | None = None,
+        **options: Any,
+    ) -> f.Acked:
+        """Put (or, with None, delete) with a context or without one; return all that is answered, or raise."""
+        operation = operation or self.operation()
+        body = pack_tombstone_body(operation) if value is None else pack_body(operation, value.encode(), ttl_ms)
+        (result,) = await self.send([(key, body, context)], **options)
+        if isinstance(result, Exception):
+            raise result
+        assert result.operation_id == operation
+        return result
+
+    async def put(self, key: str, value: str, **options: Any) -> list[str]:
+        """Put and return the acknowledging nodes, or raise."""
+        return (await self.store(key, value, **options)).nodes
+
+    async def delete(self, key: str, **options: Any) -> list[str]:
+        return (await self.store(key, None, **options)).nodes
+
+    async def find(
+        self, keys: Sequence[str], *, r: int = 2, timeout_s: float = 5.0, bucket: int = BUCKET
+    ) -> list[tuple[list[str], bytes] | Exception]:
+        """Return what stands under each key, the newest first, with the causality; or its error."""
+        request = f.GetMany(bucket, [encode_key(key) for key in keys], r, timeout_s, causality=True)
+        got = await self.core.get_many(request)
+        assert len(got.items) == len(keys)
+        return [
+            item.error()
+            if isinstance(item, f.Failed)
+            else ([payload.decode() for payload in item.payloads], item.causality)
+            for item in got.items
+        ]
+
+    async def get_many(self, keys: Sequence[str], **options: Any) -> list[Any]:
+        found = await self.find(keys, **options)
+        return [item if isinstance(item, Exception) else next(iter(item[0]), None) for item in found]
+
+    async def get(self, key: str, **options: Any) -> Any:
+        """Get the (newest) value or None, or raise."""
+        (item,) = await self.get_many([key], **options)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def versions(self, key: str, **options: Any) -> tuple[list[str], bytes]:
+        """Get all that stands, the newest first, and the causality; or raise."""
+        (item,) = await self.find([key], **options)
         if isinstance(item, Exception):
             raise item
         return item
@@ -243,7 +281,7 @@ class Peer:
         start, end = b"", LAST_TAG_END
         for turn in range(10_000):
             page = await self.page(start, end, limit=limits[turn % len(limits)], reverse=reverse, **options)
-            found += [(key[1:].decode(), payload.decode()) for key, payload in page.items]
+            found += [(key[1:].decode(), payload.decode()) for key, (payload,), _ in page.items]
             if page.resume is None:
                 return found
             start, end = (start, page.resume) if reverse else (page.resume, end)
@@ -255,8 +293,8 @@ class Peer:
 
     async def rest(self) -> None:
         """Wait until no call is under way."""
-        while self.core.tasks:
-            await asyncio.wait(self.core.tasks)
+        while self.core.routing.tasks:
+            await asyncio.wait(self.core.routing.tasks)
 
 
 class Cluster:
@@ -270,7 +308,9 @@ class Cluster:
         partitions: int = 8,
         durability: Literal["group", "interval", "always"] = "group",
         config: NodeConfig | None = None,
+        versioning: Literal["vector", "lww"] = "lww",
     ) -> None:
+        """``versioning``: of the bucket "default"."""
         self.network = Network()
         self.random = random.Random(7)
         self.ids = [f"n{number + 1}" for number in range(nodes)]
@@ -281,6 +321,7 @@ class Cluster:
         self.failures: list[tuple[str, str]] = []
         self.down: dict[str, str] = {}
         self.sequence = 0
+        self.coordinators = self.clients = 0
         quorum = copies // 2 + 1
         state = ClusterState(
             store_id=STORE_ID,
@@ -289,7 +330,9 @@ class Cluster:
             config=self.store,
             ring=claim([Member(node_id) for node_id in self.ids], partitions, copies),
         )
-        self.state = state.with_bucket(BucketConfig(name="default", n=copies, r=quorum, w=quorum))
+        self.state = state.with_bucket(
+            BucketConfig(name="default", n=copies, r=quorum, w=quorum, versioning=versioning)
+        )
         self.network.processes["supervisor"] = Process(self._supervise)
 
     def start(self, *nodes: str, fresh: bool = True) -> Cluster:
@@ -371,7 +414,7 @@ class Cluster:
     def publish(self, *peers: Peer) -> None:
         self.sequence += 1
         for peer in peers:
-            peer.core.learn(self.news())
+            peer.core.routing.learn(self.news())
 
     def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0) -> Peer:
         """A coordinator that has heard the news."""
@@ -396,6 +439,13 @@ class Cluster:
         assert isinstance(answer, f.ReadDone), answer
         return answer.records[0]
 
+    def stored(self, node_id: str, key: str, bucket: int = BUCKET) -> bytes | None:
+        """The record as the node keeps it, with the part that never leaves it, also if it answers no reads."""
+        encoded = encode_key(key)
+        partition = self.state.ring.partition_of(encoded)
+        found = self.node(node_id)._engine.get(storage_prefix(partition, bucket) + encoded)
+        return None if found is None else found.record
+
     async def give(self, node_id: str, key: str, record: bytes, bucket: int = BUCKET) -> None:
         """Write a record to one node only."""
         answer = await self.ask(node_id, f.Write(bucket, [(encode_key(key), record)]))
@@ -413,6 +463,29 @@ def put_record(value: str, at_ms: int = 0, *, operation: int = 1, ttl_ms: int | 
 
 def delete_record(at_ms: int = 0, *, operation: int = 1) -> bytes:
     return stamp(pack_tombstone_body(bytes([operation]) * 16), time_from_ms(WALL_MS + at_ms))
+
+
+class ClientLink:
+    """``client.driver.Link`` of a client in the same loop: awaiting only."""
+
+    def __init__(self, cluster: Cluster, peer: str = "coordinator", name: str = "client") -> None:
+        cluster.clients += 1
+        self._transport = cluster.network.transport(name)
+        self._peer = peer
+        self._clock = Clock()
+        self._random = random.Random(f"{name} {cluster.clients}")
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        return await self._transport.call(self._peer, frame, timeout_s)
+
+    def monotonic_s(self) -> float:
+        return self._clock.monotonic_s()
+
+    async def sleep(self, delay_s: float) -> None:
+        await self._clock.sleep(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        return self._random.randbytes(count)
 
 
 class Launcher:

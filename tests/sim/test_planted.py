@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from raykv.replication import coordinator, quorum
+from raykv.replication import reading
 from raykv.replication.quorum import WriteRound
 from raykv.sim.hunt import hunt
 from raykv.sim.planted import CATALOGUE, planted
 from raykv.sim.planting import Edit, Stale, edited, source_of
-from raykv.versions import lww
+from raykv.versions import causality, dvvset
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "planted.py"
 QUICK = ("shadowed write acknowledged", "acknowledgements carried over to a new stamp", "expired values are read",
          "the answer that came last stands", "incarnation not kept")  # fmt: skip
 ANSWERED = "raykv.replication.quorum:WriteRound.answered"
-MERGE = "raykv.versions.lww:merge"
+UNION = "raykv.versions.causality:union"
 
 
 def test_the_catalogue_is_of_some_size_and_says_why():
@@ -60,12 +60,12 @@ def test_a_planted_bug_is_there_and_gone():
 
 
 def test_a_function_is_changed_wherever_it_is_known():
-    originals = (lww.merge, quorum.merge)
-    assert lww.merge is quorum.merge
-    with edited([Edit(MERGE, "return incoming", "return stored or incoming")]):
-        assert quorum.merge is lww.merge is not originals[0]
-        assert coordinator.WriteRound is WriteRound
-    assert (lww.merge, quorum.merge) == originals
+    originals = (causality.union, dvvset.union)
+    assert causality.union is dvvset.union
+    with edited([Edit(UNION, "return other", "return one")]):
+        assert dvvset.union is causality.union is not originals[0]
+        assert reading.WriteRound is WriteRound
+    assert (causality.union, dvvset.union) == originals
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,20 @@ import msgspec
 import pytest
 
 from raykv.ports import LaunchFailed
+from raykv.records import vector_record as vector
+from raykv.records.record import pack_body
 from raykv.replication.quorum import ReadRound
 from raykv.sim import run as run_module
 from raykv.sim.network import NetworkOdds
 from raykv.sim.run import run
 from raykv.sim.scenario import Fault, draw
 from raykv.sim.workload import Program, Step
+from raykv.versions.dvvset import event
 
 CALM = msgspec.structs.replace(
     draw(1),
     within=True,
+    plain="",
     r=2,
     w=2,
     odds=NetworkOdds(),
@@ -153,7 +157,7 @@ def test_copies_that_differ_in_the_end_are_noticed(monkeypatch):
         done = await original(self, process)
         node = self.cluster.nodes.living("n1")
         for key in list(node._engine._entries)[-1:]:
-            node._engine.update(key, b"\xff" * 60)
+            node._engine.update(key, vector.encode(event((b"stranger", 1), (), 1, pack_body(bytes(16), b"x"))))
         return done
 
     monkeypatch.setattr(run_module._Run, "_read_all", read_and_spoil)
@@ -171,10 +175,10 @@ def test_a_state_that_is_handed_out_too_early_is_noticed(monkeypatch):
 def test_an_operation_that_fails_without_an_excuse_is_noticed(monkeypatch):
     original = run_module.Client._read
 
-    def failed(self, key, began_s, outcome):
+    def failed(self, key, began_s, outcome, values=None, seen=None):
         if self._history.ops and len(self._history.ops) >= 9:
             outcome = run_module.RaykvError("for no reason")
-        original(self, key, began_s, outcome)
+        original(self, key, began_s, outcome, values, seen)
 
     monkeypatch.setattr(run_module.Client, "_read", failed)
     assert rules(run(CALM)) == ["failed within the promises"]

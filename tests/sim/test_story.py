@@ -2,6 +2,7 @@ import msgspec
 import pytest
 
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.sim.excerpt import Gap, excerpt
@@ -14,6 +15,8 @@ from raykv.sim.scenario import draw
 from raykv.sim.story import make_of, moments_of, report, story
 from raykv.sim.trace import Event
 from raykv.versions import time_from_ms
+from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
+from raykv.versions.dvvset import event
 
 AT = time_from_ms(EPOCH_MS + 1500)
 A1 = encode_key("a1")
@@ -84,13 +87,33 @@ def test_messages_to_nodes_in_words():
 
 
 def test_messages_of_clients_in_words():
-    put = asks(1, "coordinator", f.WriteMany(1, [(A1, record("client1.3@a1")[9:])], 2, 1.0), source="client1")
+    put = asks(1, "coordinator", f.WriteMany(1, [(A1, record("client1.3@a1")[9:], None)], 2, 1.0), source="client1")
     assert said(put).words == "put a1=c1.3 w=2"
-    done = answers(1, "coordinator", f.WroteMany([f.Acked(b"o" * 16, ["n1", "n2"])]), target="client1")
+    done = answers(1, "coordinator", f.WroteMany([f.Acked(b"o" * 16, ["n1", "n2"], NOTHING_SEEN)]), target="client1")
     assert said(put, done).words == "a1 acked by n1,n2"
     get = asks(2, "coordinator", f.GetMany(1, [A1], 2, 1.0), source="client1")
-    got = answers(2, "coordinator", f.GotMany([b"\x01client1.3@a1"]), target="client1")
+    got = answers(2, "coordinator", f.GotMany([f.Found([b"\x01client1.3@a1"])]), target="client1")
     assert said(get, got).words == "a1=c1.3"
+    two = answers(2, "coordinator", f.GotMany([f.Found([b"\x01client1.3@a1", b"\x01client2.1@a1"])]), target="client1")
+    assert said(get, two).words == "a1=c1.3 | c2.1"
+    none = answers(2, "coordinator", f.GotMany([f.Found([])]), target="client1")
+    assert said(get, none).words == "a1=absent"
+
+
+def test_messages_about_versions_in_words():
+    actor, seen = b"\xab\xcd" + bytes(6), ((b"\xab\xcd" + bytes(6), 1, 3),)
+    packed = pack_causality(Causality(AT, seen))
+    put = asks(1, "coordinator", f.WriteMany(1, [(A1, record("client1.3@a1")[9:], packed)], 2, 1.0), source="client1")
+    assert said(put).words == "put a1=c1.3 having seen {abcd.1-3} w=2"
+    reserve = asks(2, "node/n1", f.Reserve(1, [A1], [b"o" * 16]))
+    assert said(reserve).words == "reserve a1 dot [run 2]"
+    given = answers(2, "node/n1", f.ReserveDone([f.Reserved(actor, 4, packed, 1, 60)]))
+    assert said(reserve, given).words == "a1 given abcd.4 over {abcd.1-3} [run 2]"
+    version = vector.encode(event((actor, 4), seen, AT, record("client1.3@a1")[9:]))
+    assert (
+        said(asks(3, "node/n1", f.Write(1, [(A1, version)]))).words
+        == "write a1=c1.3@1.500(abcd.4) over {abcd.1-4} [run 2]"
+    )
 
 
 def test_a_frame_that_does_not_decode_is_said_to_be_one():

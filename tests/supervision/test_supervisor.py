@@ -246,7 +246,7 @@ def test_while_a_node_is_down_the_coordinator_knows_why(world: ModuleType) -> No
         await asyncio.sleep(2)
         news = await bench.ask(f.GetNews())
         assert news.down == {"n2": "its host is not there"}
-        assert bench.peer.core._peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
+        assert bench.peer.core.routing.peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
         assert (await bench.states()) == {"n1": "up", "n2": "down", "n3": "up"}
 
     world.run(story())

@@ -1,0 +1,39 @@
+"""What every record can be asked, of whatever kind it is: one dispatch on its first byte."""
+
+from __future__ import annotations
+
+from raykv.errors import CorruptData
+from raykv.records import record as lww
+from raykv.records import vector_record as vector
+
+
+def is_vector(record: bytes) -> bool:
+    """Whether the record is of a vector bucket."""
+    return record[:1] == bytes([vector.KIND_VECTOR])
+
+
+def check(record: bytes) -> int:
+    """Return the newest hybrid time in ``record``. Raises ``CorruptData`` unless it is laid out as its kind says.
+
+    And may travel: a node's own part of it must not.
+    """
+    if is_vector(record):
+        return max((sibling.time for sibling in vector.check(record).siblings), default=0)
+    lww.check(record)
+    return lww.time_of(record)
+
+
+def header_of(record: bytes) -> bytes:
+    """Return the record without payloads."""
+    return vector.header(record) if is_vector(record) else lww.header_of(record)
+
+
+def public(record: bytes) -> bytes:
+    """Return what may leave the node that keeps ``record``."""
+    return vector.with_own(record, b"") if is_vector(record) else record
+
+
+def check_same(one: bytes, other: bytes) -> None:
+    """Raise ``CorruptData`` if two records of a key are of different kinds: a bucket keeps its own for ever."""
+    if one[:1] != other[:1]:
+        raise CorruptData("two records of one key are of different kinds")

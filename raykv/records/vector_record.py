@@ -1,0 +1,145 @@
+"""The vector record: all concurrent versions of one key, and the writes that they stand above, as bytes.
+
+::
+
+    kind        1 byte    2
+    own size    1 byte    0, or 16: what follows is the node's own and never leaves it
+    [own       16 bytes   the run in which the node drew an actor id for this record, and that id (P2)]
+    the rest              msgpack: [seen, siblings]
+
+``seen`` is the record's causal history: the dots of all writes that it has taken in, as *spans* ``(actor, low, high)``
+of counters, sorted, disjoint and not adjacent. A version vector is the case in which every span begins at 1; spans also
+say exactly what a write was shown that overtook another one (see ``raykv.versions.causality``). ``siblings`` are the
+writes that none of these has superseded, by dot: ``[actor, counter, hybrid time, body]``, the body as the client packed
+it (``record``). A tombstone is a sibling like any other.
+
+The encoding is canonical: equal states are equal bytes, so replicas compare by bytes.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeAlias
+
+import msgspec
+
+from raykv.config import MIB
+from raykv.errors import CorruptData
+from raykv.records.record import HEADER_BYTES, Record, check_body, header_of, stamp, unpack
+
+KIND_VECTOR = 2
+ACTOR_BYTES = 8
+OWN_BYTES = 2 * ACTOR_BYTES
+MAX_VECTOR_RECORD_BYTES = 15 * MIB
+MAX_SPANS = 10_000
+_OWN_AT = 2
+_PUBLIC = bytes([KIND_VECTOR, 0])
+_STAMP_BYTES = 9
+
+Span: TypeAlias = tuple[bytes, int, int]
+"""(actor, low, high): the dots of that actor with these counters, both included."""
+Dot: TypeAlias = tuple[bytes, int]
+"""(actor, counter): names one write of one key for ever."""
+Seen: TypeAlias = tuple[Span, ...]
+
+
+class Sibling(msgspec.Struct, frozen=True, array_like=True):
+    """One version: its dot, the hybrid time of its write, and what was written."""
+
+    actor: bytes
+    counter: int
+    time: int
+    body: bytes
+
+    @property
+    def dot(self) -> Dot:
+        """The dot of its write."""
+        return self.actor, self.counter
+
+    @property
+    def record(self) -> Record:
+        """The version taken apart, as a record of its own."""
+        return unpack(stamp(self.body, self.time))
+
+
+class VersionSet(msgspec.Struct, frozen=True, array_like=True):
+    """A record taken apart: what it has taken in, and what of that stands. Operations: ``raykv.versions.dvvset``."""
+
+    seen: Seen = ()
+    siblings: tuple[Sibling, ...] = ()
+
+
+_decoder = msgspec.msgpack.Decoder(VersionSet)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(versions: VersionSet, own: bytes = b"") -> bytes:
+    """Return the record. ``own``: what the node keeps for itself, ``OWN_BYTES`` or nothing."""
+    assert len(own) in {0, OWN_BYTES}
+    return bytes([KIND_VECTOR, len(own)]) + own + _encode(versions)
+
+
+def decode(record: bytes) -> VersionSet:
+    """Take a record apart that was checked once. Raises ``CorruptData`` if it cannot be one."""
+    start = _OWN_AT + len(own_of(record))
+    try:
+        return _decoder.decode(memoryview(record)[start:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptData(f"not a vector record: {error}") from None
+
+
+def own_of(record: bytes) -> bytes:
+    """Return what the node keeps for itself in a record; empty if nothing."""
+    if len(record) < _OWN_AT or record[0] != KIND_VECTOR or record[1] not in {0, OWN_BYTES}:
+        raise CorruptData("not a vector record")
+    return record[_OWN_AT : _OWN_AT + record[1]]
+
+
+def with_own(record: bytes, own: bytes) -> bytes:
+    """Return the record with another own part; ``b""`` takes it away: what may leave the node."""
+    if record[1] == len(own) == 0:
+        return record
+    start = _OWN_AT + len(own_of(record))
+    return bytes([KIND_VECTOR, len(own)]) + own + record[start:]
+
+
+def check(record: bytes) -> VersionSet:
+    """Take a record apart. Raises ``CorruptData`` unless it is as above, canonical and without an own part. O(size)."""
+    if len(record) > MAX_VECTOR_RECORD_BYTES or record[:_OWN_AT] != _PUBLIC:
+        raise CorruptData("a vector record is too long, of another kind, or has a part that must not travel")
+    versions = decode(record)
+    check_seen(versions.seen)
+    for sibling in versions.siblings:
+        check_body(sibling.body)
+        if not 0 <= sibling.time < 1 << 64:
+            raise CorruptData("a version has no possible time")
+        if not any(actor == sibling.actor and low <= sibling.counter <= high for actor, low, high in versions.seen):
+            raise CorruptData("a record holds a version that it has not taken in")
+    if any(one.dot >= other.dot for one, other in pairwise(versions.siblings)):
+        raise CorruptData("versions are out of order")
+    if encode(versions) != record:
+        raise CorruptData("a vector record is not in the one form that equal records have")
+    return versions
+
+
+def check_seen(seen: Seen) -> None:
+    """Raise ``CorruptData`` unless these are sorted, disjoint spans that are not adjacent."""
+    if len(seen) > MAX_SPANS:
+        raise CorruptData(f"a causal history has {len(seen)} spans; at most {MAX_SPANS} are taken")
+    if any(len(actor) != ACTOR_BYTES or not 1 <= low <= high < 1 << 63 for actor, low, high in seen):
+        raise CorruptData("a causal history names an impossible dot")
+    if any(one[0] > other[0] or (one[0] == other[0] and one[2] + 1 >= other[1]) for one, other in pairwise(seen)):
+        raise CorruptData("the spans of a causal history are out of order")
+
+
+def header(record: bytes) -> bytes:
+    """Return the record without the payloads of its versions: enough to know what stands, and whether it has expired."""
+    versions = decode(record)
+    bare = [
+        msgspec.structs.replace(sibling, body=header_of(stamp(sibling.body, sibling.time))[_STAMP_BYTES:])
+        for sibling in versions.siblings
+    ]
+    return encode(VersionSet(versions.seen, tuple(bare)))
+
+
+assert HEADER_BYTES > _STAMP_BYTES

@@ -1,0 +1,116 @@
+"""Quorum reads with repair (P9).
+
+R primaries are asked, a slow one is raced with the next (hedging: Dean & Barroso 2013, "The Tail at Scale"), R complete
+answers are merged, what those R lacked is written back, and the read returns once R hold the merged record. That last
+step is what keeps reads of one key from going backward when 2R > N.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raykv.config import MIB
+from raykv.errors import QuorumNotMet, RaykvError
+from raykv.records import frames as f
+from raykv.replication.fanout import Fanout, gather
+from raykv.replication.quorum import Asks, ReadRound, WriteRound
+from raykv.replication.spreading import Spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.fanout import Outcome
+    from raykv.replication.routing import Routing
+
+MAX_ANSWER_BYTES = 8 * MIB
+"""A node is asked for no more keys at once than fit into an answer of this size."""
+
+Read = bytes | RaykvError | None
+
+
+class Reads:
+    """Reads of records, tombstones too."""
+
+    def __init__(self, routing: Routing) -> None:
+        self._routing = routing
+
+    async def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
+        """Return the record, None, or the error of each key."""
+        routing = self._routing
+        round_ = ReadRound(routing.orders(keys, entry.config.n), r)
+        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
+
+        def send(asks: Asks) -> None:
+            at_once = max(1, MAX_ANSWER_BYTES // entry.config.pair_bytes)
+            for node_id, wanted in asks.items():
+                for at in range(0, len(wanted), at_once):
+                    indexes = wanted[at : at + at_once]
+                    body = f.Read(entry.bucket_id, [keys[index] for index in indexes])
+                    fan.send(node_id, body, len(indexes), indexes)
+
+        def take(outcome: Outcome[list[int]]) -> Asks:
+            if isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
+                return _note_read(outcome.node_id, outcome.about, outcome.answer, round_)
+            return round_.failed(outcome.node_id, outcome.about)
+
+        first = round_.start()
+        send(first)
+        hedge_s = routing.peers.hedge_delay_s("Read", max(map(len, first.values()), default=0), list(first))
+        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        routing.probe.count("hedges", round_.hedges)
+        routing.probe.count("hedges_won", round_.hedges_won)
+        return await self._repair(entry, keys, r, round_, deadline_s)
+
+    async def _repair(
+        self, entry: BucketEntry, keys: Sequence[bytes], r: int, round_: ReadRound, deadline_s: float
+    ) -> list[Read]:
+        results: list[Read] = []
+        behind: list[tuple[int, bytes, list[str]]] = []
+        for index, key in enumerate(keys):
+            if not round_.settled(index):
+                primaries = self._routing.primaries(key, entry.config.n)
+                results.append(quorum_not_met(r, primaries, round_.answers(index)))
+                continue
+            merged = round_.merged(index)
+            results.append(merged)
+            if merged is not None and len(holders := round_.holders(index, merged)) < r:
+                behind.append((index, merged, holders))
+        if not behind:
+            return results
+        self._routing.probe.count("read_repairs", len(behind))
+        records = [merged for _, merged, _ in behind]
+        lacking = [keys[index] for index, _, _ in behind]
+        primaries_of = [self._routing.primaries(key, entry.config.n) for key in lacking]
+        repair = WriteRound(primaries_of, r, newer_counts=True)
+        for position, (_, _, holders) in enumerate(behind):
+            repair.already(position, holders)
+        await Spread(self._routing, entry, records, lacking, repair).run(deadline_s)
+        for position, (index, _, _) in enumerate(behind):
+            if not repair.settled(position):
+                results[index] = quorum_not_met(
+                    r, primaries_of[position], repair.acks(position), what="hold what was read"
+                )
+        return results
+
+
+def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:
+    """Take a node's answer; return whom to ask for the keys that it could not read or had no room for."""
+    unreadable, left = set(answer.unreadable), set(answer.left)
+    fine = [at for at in range(len(indexes)) if at not in unreadable and at not in left]
+    round_.answered(node_id, [indexes[at] for at in fine], [answer.records[at] for at in fine])
+    asks = round_.failed(node_id, [indexes[at] for at in sorted(unreadable) if at < len(indexes)])
+    if left:
+        asks.setdefault(node_id, []).extend(indexes[at] for at in sorted(left) if at < len(indexes))
+    return asks
+
+
+def quorum_not_met(r: int, primaries: Sequence[str], have: Sequence[str], what: str = "answered") -> QuorumNotMet:
+    """Return the error of a read that did not get its quorum."""
+    missing = [node_id for node_id in primaries if node_id not in have]
+    return QuorumNotMet(
+        f"the read needs {r} of nodes {', '.join(primaries)}; {len(have)} {what} in time; without: {', '.join(missing)}",
+        needed=r,
+        have=list(have),
+        missing=missing,
+    )

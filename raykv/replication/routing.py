@@ -1,0 +1,99 @@
+"""What a coordinator knows of the cluster: its state, as the supervisor tells it, and who owns a key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.replication.cluster_state import decode_state
+from raykv.replication.fanout import RETRY_S
+from raykv.replication.peers import Peers
+from raykv.ring import partition_of_key
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from raykv.ports import Clock, Probe, Transport
+    from raykv.replication.cluster_state import BucketEntry, ClusterState
+
+
+class Routing:
+    """The coordinator's view; reads, writes and scans share it."""
+
+    def __init__(self, transport: Transport, clock: Clock, probe: Probe) -> None:
+        self._transport = transport
+        self.clock = clock
+        self.probe = probe
+        self.peers = Peers(transport, clock, probe)
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
+        self._state: ClusterState | None = None
+        self._buckets: dict[int, BucketEntry] = {}
+        self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this ring: (partition, n) -> nodes
+        self._news = (0, 0)
+
+    def learn(self, news: f.Publish) -> None:
+        """Take the supervisor's news, unless newer news is known."""
+        state = decode_state(news.state)
+        if (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot):
+            return
+        self._news = (state.generation, news.sequence)
+        self._state = state
+        self._buckets = {entry.bucket_id: entry for entry in state.buckets}
+        self._primaries = {}
+        self.peers.learn(news.incarnations, news.down)
+
+    async def fetch_news(self, timeout_s: float) -> None:
+        """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
+        try:
+            frame = await self._transport.call("supervisor", f.supervisor_requests.encode(f.GetNews()), timeout_s)
+            answer = f.supervisor_answers.decode(frame)
+        except PeerFailure as failure:
+            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
+        if isinstance(answer, f.Refused):
+            raise answer.failed.error()
+        if isinstance(answer, f.Publish):
+            self.learn(answer)
+
+    async def state(self, timeout_s: float) -> ClusterState:
+        """Return the cluster's state as last heard; ask for it if none was heard yet."""
+        deadline_s = self.clock.monotonic_s() + timeout_s
+        while self._state is None:
+            try:
+                await self.fetch_news(max(0.001, deadline_s - self.clock.monotonic_s()))
+            except StoreUnavailable:  # coordinator and supervisor were both away: the supervisor is coming back
+                if self.clock.monotonic_s() + RETRY_S >= deadline_s:
+                    raise
+                await self.clock.sleep(RETRY_S)
+        return self._state
+
+    async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
+        """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
+        await self.state(timeout_s)
+        if bucket_id not in self._buckets:
+            await self.fetch_news(timeout_s)
+        entry = self._buckets.get(bucket_id)
+        if entry is None:
+            raise InvalidOption(
+                "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
+            )
+        return entry
+
+    def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
+        """Return the n nodes that are to hold a key."""
+        assert self._state is not None, "asked before a state was heard"
+        ring = self._state.ring
+        place = (partition_of_key(key, ring.partitions), n)
+        nodes = self._primaries.get(place)
+        if nodes is None:
+            nodes = self._primaries[place] = ring.preference_list(place[0], n)[:n]
+        return nodes
+
+    def orders(self, keys: Sequence[bytes], n: int) -> list[list[str]]:
+        """Return for each key its primaries, those first that are to be asked first."""
+        primaries = [self.primaries(key, n) for key in keys]
+        in_order = {nodes: self.peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
+        return [in_order[nodes] for nodes in primaries]

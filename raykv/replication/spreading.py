@@ -1,0 +1,109 @@
+"""Sending records to their primaries until enough hold them: for client writes and for read repair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from raykv.ports import PeerAbsent
+from raykv.records import frames as f
+from raykv.replication.fanout import RETRY_S, Fanout
+from raykv.replication.peers import PeerRefused
+from raykv.versions import ClockTooFarAhead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.fanout import Outcome
+    from raykv.replication.quorum import Asks, WriteRound
+    from raykv.replication.routing import Routing
+
+MAX_RESTAMPS = 3
+
+
+class Restamper(Protocol):
+    """Stamps a record again, above what the replicas hold."""
+
+    def restamp(self, record: bytes, above: int) -> bytes:
+        """Return the same write with a time above ``above``. Raises ``ClockTooFarAhead``."""
+        ...
+
+
+class Spread:
+    """One spread: records, keys and their round."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        entry: BucketEntry,
+        records: list[bytes],
+        keys: Sequence[bytes],
+        round_: WriteRound,
+        restamper: Restamper | None = None,
+    ) -> None:
+        """Make a spread; ``records`` are stamped again in place."""
+        self._routing = routing
+        self._entry = entry
+        self._records = records
+        self._keys = keys
+        self._round = round_
+        self._restamper = restamper
+        self.failures: dict[str, str] = {}
+        """What each failing node last said."""
+
+    async def run(self, deadline_s: float) -> None:
+        """Send until the round is met or time is up."""
+        routing, round_, clock = self._routing, self._round, self._routing.clock
+        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks)
+
+        def send(asks: Asks) -> None:
+            for node_id, indexes in asks.items():
+                body = f.Write(self._entry.bucket_id, [(self._keys[index], self._records[index]) for index in indexes])
+                fan.send(node_id, body, len(indexes), [(index, round_.attempt(index)) for index in indexes])
+
+        if clock.monotonic_s() >= deadline_s:
+            return  # this process was frozen meanwhile: its client has been told that the outcome is unknown (P8)
+        send(round_.start())
+        retry_at_s = clock.monotonic_s() + RETRY_S
+        while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
+            outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
+            if outcome is None:
+                if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
+                    send(round_.more())
+                retry_at_s = clock.monotonic_s() + RETRY_S
+                continue
+            self._note(outcome)
+            if clock.monotonic_s() < deadline_s and (due := round_.to_restamp()):
+                send(round_.start(self._restamp(due)))
+
+    def _note(self, outcome: Outcome[list[tuple[int, int]]]) -> None:
+        answer = outcome.answer
+        if isinstance(answer, f.WriteDone) and len(answer.newer) == len(outcome.about):
+            self._round.answered(outcome.node_id, outcome.about, answer.newer)
+            return
+        failure = outcome.failure
+        self.failures[outcome.node_id] = str(failure) if failure is not None else "gave an answer that does not fit"
+        refused = failure.reason if isinstance(failure, PeerRefused) else None
+        if isinstance(failure, PeerAbsent):
+            refused = "absent"  # nothing was sent
+        self._round.failed(outcome.node_id, outcome.about, refused)
+
+    def _restamp(self, due: dict[int, int]) -> list[int]:
+        """Stamp these writes again, above what the replicas hold; return those for which that may be."""
+        assert self._restamper is not None, "where newer counts nothing is stamped again"
+        again: list[int] = []
+        for index, time in due.items():
+            if self._round.attempt(index) >= MAX_RESTAMPS:
+                self.failures["coordinator"] = f"newer writes came in between {MAX_RESTAMPS} times"
+                self._round.give_up(index)
+                continue
+            try:
+                self._records[index] = self._restamper.restamp(self._records[index], time)
+            except ClockTooFarAhead as error:
+                self.failures["coordinator"] = f"a write cannot be stamped above what is stored: {error}"
+                self._round.give_up(index)
+                continue
+            again.append(index)
+            self._round.restamped(index)
+            self._routing.probe.count("restamps")
+        return again

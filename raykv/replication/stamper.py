@@ -1,0 +1,94 @@
+"""A node's dots: given out once each, and worth nothing until a coordinator writes under them.
+
+A vector write has two rounds. In the first a node *reserves* a dot for it, and shows what it holds of the key; in the
+second the coordinator writes the value under that dot to all owners. So a node that gives a dot keeps nothing, and a
+coordinator that gets no answer may ask another node: of two dots that were given for one write only one is ever written
+under, whichever answer was lost. **One write has one dot** (P8). (Where the stamper itself keeps the write, as in Dynamo
+and Riak, a write that was stamped at A, whose answer was lost, and again at B has two dots; whoever reads one and
+deletes it leaves the other to come back.)
+
+**A dot is given once** (P2). An actor id is 64 random bits, drawn here, for one record, in one run of the node; its
+counters grow by one. A run goes on with the id of a record in two cases only:
+
+* it has the id in memory, with the last counter that it gave out;
+* the id stands in the record itself, in its own part, under the name of this run, and nothing was given out that is not
+  written: the last counter is the highest that the record has taken in.
+
+In every other case a fresh id is drawn: after a restart (the name of a run is random too), after the record was dropped,
+and when memory is full, for then the run takes another name. So a torn tail, a directory that was copied back, a
+tombstone that was purged, or a fallback that handed its records over cannot make a dot a second time. An id that comes in
+from elsewhere is never gone on with: the own part does not travel.
+
+A dot whose write never comes leaves a gap: one more span in the histories of that record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from raykv.records import vector_record as vector
+from raykv.versions.causality import highest, is_whole
+
+if TYPE_CHECKING:
+    import random as random_module
+
+    from raykv.records.vector_record import Dot
+
+MAX_OPEN = 50_000
+"""Records with dots given out and not yet written; past it the run takes another name."""
+_ID_BITS = 8 * vector.ACTOR_BYTES
+
+
+@dataclass(slots=True)
+class _Open:
+    actor: bytes
+    last: int
+    given: dict[bytes, int] = field(default_factory=dict)
+    """Operation id -> counter, so that a request that comes twice gets the same dot twice."""
+
+
+class Stamper:
+    """Gives dots for the records of one run of one node. O(spans of the record) each."""
+
+    def __init__(self, random: random_module.Random, max_open: int = MAX_OPEN) -> None:
+        self._random = random
+        self._max_open = max_open
+        self._run = self._draw()
+        self._open: dict[bytes, _Open] = {}
+
+    def reserve(self, key: bytes, stored: bytes | None, operation_id: bytes) -> Dot:
+        """Return a dot for an operation on the record ``stored`` (as this node keeps it) of ``key``."""
+        entry = self._open.get(key)
+        if entry is None:
+            if len(self._open) >= self._max_open:
+                self._run = self._draw()
+                self._open.clear()
+            entry = self._open[key] = self._begin(stored)
+        counter = entry.given.get(operation_id)
+        if counter is None:
+            counter = entry.last = entry.last + 1
+            entry.given[operation_id] = counter
+        return entry.actor, counter
+
+    def _begin(self, stored: bytes | None) -> _Open:
+        own = vector.own_of(stored) if stored is not None else b""
+        if own[: vector.ACTOR_BYTES] != self._run:
+            return _Open(self._draw(), 0)
+        assert stored is not None
+        actor = own[vector.ACTOR_BYTES :]
+        return _Open(actor, highest(vector.decode(stored).seen, actor))
+
+    def sign(self, key: bytes, incoming: bytes) -> bytes:
+        """Return ``incoming`` with this node's own part, if it gave out dots for the record."""
+        entry = self._open.get(key)
+        return incoming if entry is None else vector.with_own(incoming, self._run + entry.actor)
+
+    def kept(self, key: bytes, record: bytes) -> None:
+        """Take note of what is kept now: once all that was given out is written, memory is not needed."""
+        entry = self._open.get(key)
+        if entry is not None and is_whole(vector.decode(record).seen, entry.actor, entry.last):
+            del self._open[key]
+
+    def _draw(self) -> bytes:
+        return self._random.getrandbits(_ID_BITS).to_bytes(vector.ACTOR_BYTES)

@@ -1,0 +1,249 @@
+"""Quorum writes (P7, P8).
+
+**lww** (one round): the coordinator stamps the write with a hybrid time and sends it to all N primaries. A replica that
+holds something newer does not count; if that keeps W from being met the write is stamped again above it, under the same
+operation id. A retry to a node keeps its stamp, so it is the same write.
+
+**vector** (two rounds): first a primary gives a dot, and enough primaries show what they hold (``ReserveRound``); then
+the write goes out to all N under that dot, with its context: the one that the writer gave, or, if it gave none, all that
+was shown. What a write without a context is to supersede must be seen before it is sent, and it is: it asks N - W + 1
+primaries, and any write that W of them acknowledged is on one of those. A write with a context needs the dot only.
+
+Why not let the first primary keep the write, answer with its state, and stamp again where others hold more (as P7 and P8
+have it)? Then a write can have two dots: two that meet each other and are both stamped again, a dot whose answer was
+lost. Each such case needs a rule of its own. A dot that nothing was written under needs none.
+
+W durable acknowledgements make a success. A miss is *unknown*, not undone: it may stand, and may surface later. In the
+first round nothing has been written yet, and that is what the client is told if it fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from raykv.config import MAX_SIBLINGS, MAX_SIBLINGS_BYTES
+from raykv.errors import Overloaded, PairTooLarge, RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.records import frames as f
+from raykv.records import vector_record as vector
+from raykv.records.record import body_operation_id, restamp, stamp, time_of
+from raykv.replication.fanout import Fanout, gather
+from raykv.replication.quorum import ReserveAsks, ReserveRound, WriteRound
+from raykv.replication.spreading import Spread
+from raykv.versions import ClockTooFarAhead, HybridClock
+from raykv.versions.causality import Causality, covers, union, unpack_causality, with_dot
+from raykv.versions.dvvset import event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.fanout import Outcome
+    from raykv.replication.routing import Routing
+
+RESERVE_FLOOR_S = 0.1
+"""A node is given at least this long for a dot before another one is asked: each dot in vain costs a few bytes."""
+
+
+class Put(NamedTuple):
+    """A write as the client sent it: the body packed, the causality checked; None: it has not looked."""
+
+    key: bytes
+    body: bytes
+    seen: Causality | None
+
+
+class Done(NamedTuple):
+    """A write that W nodes hold: which ones, and what it has superseded, itself included."""
+
+    nodes: list[str]
+    causality: Causality
+
+
+Written = Done | RaykvError
+
+
+class Writes:
+    """Writes of one coordinator. Holds its hybrid clock."""
+
+    def __init__(self, routing: Routing) -> None:
+        self._routing = routing
+        self._hybrid = HybridClock()
+
+    async def write(
+        self, entry: BucketEntry, items: Sequence[Put], w: int, after: int, deadline_s: float
+    ) -> list[Written]:
+        """Write the items; ``after``: the newest time that the client has seen. Raises ``StoreUnavailable``."""
+        try:
+            self._hybrid.observe(after, self._routing.clock.wall_ms())
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+        if entry.config.versioning == "vector":
+            return await self._write_vector(entry, items, w, deadline_s)
+        return await self._write_lww(entry, items, w, deadline_s)
+
+    # ---- last writer wins ----
+
+    async def _write_lww(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
+        results: list[Written | None] = []
+        records: list[bytes] = []
+        for item in items:
+            try:
+                records.append(stamp(item.body, self._next_time(item.seen.time if item.seen else 0)))
+                results.append(None)
+            except ClockTooFarAhead as error:
+                results.append(StoreUnavailable(f"nothing was written: {error}"))
+        fine = [index for index, result in enumerate(results) if result is None]
+        stamped = await self._spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        for position, index in enumerate(fine):
+            outcome = stamped[position]
+            time = time_of(records[position])
+            results[index] = Done(outcome, Causality(time)) if isinstance(outcome, list) else outcome
+        return [result for result in results if result is not None]
+
+    def restamp(self, record: bytes, above: int) -> bytes:
+        """See ``spreading.Restamper``."""
+        return restamp(record, self._next_time(above))
+
+    def _next_time(self, above: int) -> int:
+        """Return a hybrid time above ``above``. Raises ``ClockTooFarAhead``."""
+        now_ms = self._routing.clock.wall_ms()
+        self._hybrid.observe(above, now_ms)
+        return self._hybrid.next(now_ms)
+
+    # ---- vector ----
+
+    async def _write_vector(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
+        reserved, failures = await self._reserve(entry, items, w, deadline_s)
+        results: list[Written | None] = []
+        records: list[bytes] = []
+        causalities: list[Causality] = []
+        for index, item in enumerate(items):
+            if not reserved.settled(index):
+                results.append(_nothing_written(item, failures))
+                continue
+            dot, shown = reserved.outcome(index)
+            try:
+                record, causality = self._stamped(item, dot, shown)
+            except RaykvError as error:
+                results.append(error)
+            else:
+                results.append(None)
+                records.append(record)
+                causalities.append(causality)
+        fine = [index for index, result in enumerate(results) if result is None]
+        spread = await self._spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        for position, index in enumerate(fine):
+            outcome = spread[position]
+            results[index] = Done(outcome, causalities[position]) if isinstance(outcome, list) else outcome
+        return [result for result in results if result is not None]
+
+    def _stamped(self, item: Put, given: f.Reserved, shown: Sequence[f.Reserved]) -> tuple[bytes, Causality]:
+        """Return the record of a write, and what it supersedes, itself included.
+
+        Raises ``PairTooLarge`` (too many versions that nobody merged), ``StoreUnavailable`` (a clock far ahead).
+        """
+        dot = (given.actor, given.counter)
+        found = [unpack_causality(answer.causality) for answer in shown]
+        if item.seen is not None:
+            seen = item.seen.seen
+            _check_room(item, given, covers(seen, unpack_causality(given.causality).seen))
+        else:
+            seen = ()
+            for causality in found:
+                seen = union(seen, causality.seen)
+        above = max([causality.time for causality in found] + [item.seen.time if item.seen else 0])
+        try:
+            time = self._next_time(above)
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+        return vector.encode(event(dot, seen, time, item.body)), Causality(time, with_dot(seen, dot))
+
+    async def _reserve(
+        self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
+    ) -> tuple[ReserveRound, dict[str, str]]:
+        """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
+        routing, n = self._routing, entry.config.n
+        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised.
+        all_shown = n - w + 1 if 2 * w > n else 1
+        needed = [1 if item.seen is not None else all_shown for item in items]
+        round_ = ReserveRound(routing.orders([item.key for item in items], n), needed)
+        fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
+        failures: dict[str, str] = {}
+
+        def send(asks: ReserveAsks) -> None:
+            for node_id, asked in asks.items():
+                keys = [items[index].key for index, _ in asked]
+                ids = [body_operation_id(items[index].body) if with_dot else b"" for index, with_dot in asked]
+                fan.send(node_id, f.Reserve(entry.bucket_id, keys, ids), len(asked), asked)
+
+        def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
+            answer = outcome.answer
+            if isinstance(answer, f.ReserveDone) and len(answer.items) == len(outcome.about):
+                pairs = list(zip(outcome.about, answer.items, strict=True))
+                given = [(about, item) for about, item in pairs if item is not None]
+                round_.answered(outcome.node_id, [about for about, _ in given], [item for _, item in given])
+                return round_.failed(outcome.node_id, [about for about, item in pairs if item is None])
+            failures[outcome.node_id] = _said(outcome)
+            return round_.failed(outcome.node_id, outcome.about)
+
+        first = round_.start()
+        send(first)
+        usual_s = routing.peers.hedge_delay_s("Reserve", max(map(len, first.values()), default=0), list(first))
+        hedge_s = max(RESERVE_FLOOR_S, usual_s)
+        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        routing.probe.count("second_dots", round_.second_dots)
+        return round_, failures
+
+    async def _spread(
+        self, entry: BucketEntry, items: Sequence[Put], records: list[bytes], w: int, deadline_s: float
+    ) -> list[list[str] | RaykvError]:
+        """Send the records out; return who acknowledged each, or its error."""
+        keys = [item.key for item in items]
+        round_ = WriteRound([self._routing.primaries(key, entry.config.n) for key in keys], w)
+        spread = Spread(self._routing, entry, records, keys, round_, self)
+        await spread.run(deadline_s)
+        return [
+            round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
+            for index, item in enumerate(items)
+        ]
+
+
+def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:
+    """Refuse one more version where too many stand that the writer has not seen."""
+    room = given.siblings < MAX_SIBLINGS and given.record_bytes + len(item.body) <= MAX_SIBLINGS_BYTES
+    if not room and not seen_all:
+        raise PairTooLarge(
+            f"{given.siblings} versions of this key stand side by side, {given.record_bytes} bytes, and the context has "
+            "not seen them all: read it, and write what they make together with the context of that read",
+            siblings=given.siblings,
+            limit=MAX_SIBLINGS,
+        )
+
+
+def _said(outcome: Outcome[Any]) -> str:
+    if outcome.failure is not None:
+        return str(outcome.failure)
+    return outcome.answer.reason if isinstance(outcome.answer, f.Incomplete) else "gave an answer that does not fit"
+
+
+def _nothing_written(item: Put, failures: dict[str, str]) -> RaykvError:
+    said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
+    return StoreUnavailable(
+        f"nothing was written, for too few replicas said what they hold: {said}",
+        operation_id=body_operation_id(item.body).hex(),
+        failures=failures,
+    )
+
+
+def _write_error(round_: WriteRound, index: int, item: Put, w: int, failures: dict[str, str]) -> RaykvError:
+    operation_id = body_operation_id(item.body).hex()
+    details: dict[str, Any] = {"operation_id": operation_id, "acks": round_.acks(index), "failures": failures}
+    said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
+    if reasons := round_.untouched(index):
+        kind = Overloaded if "overloaded" in reasons else StoreUnavailable
+        return kind(f"nothing was written, for no replica took it: {said}", **details)
+    return WriteOutcomeUnknown(
+        f"the write has {len(details['acks'])} of {w} acknowledgements; it may stand and may surface later ({said})",
+        needed=w,
+        **details,
+    )

@@ -1,0 +1,97 @@
+"""The context: the opaque form in which a user holds what a read has shown, and gives it back with a write.
+
+::
+
+    version    1 byte    1
+    place      8 bytes   which key of which bucket of which store it is of (a hash; contexts are no secrets)
+    causality            newest hybrid time and causal history (``causality``)
+    checksum   4 bytes   crc32c of all before
+
+One that was damaged, comes from a later raykv, or is of another key is refused: taken for this key's it would discard
+versions that nobody has seen.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, final
+
+from crc32c import crc32c
+from xxhash import xxh3_64_digest
+
+from raykv.errors import CorruptData, InvalidContext
+from raykv.versions.causality import MAX_CAUSALITY_BYTES, unpack_causality
+
+CONTEXT_VERSION = 1
+PLACE_BYTES = 8
+_CHECKSUM = struct.Struct(">I")
+_OVERHEAD_BYTES = 1 + PLACE_BYTES + _CHECKSUM.size
+
+
+@final
+class Context:
+    """What a read has shown. Hold it, store it (``bytes(context)``), give it back: ``put(key, value, context=context)``.
+
+    Equal and hashable by content; ``Context(data)`` takes back what ``bytes`` gave. Raises ``InvalidContext`` if damaged.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: bytes) -> None:
+        if not isinstance(token, bytes):
+            raise InvalidContext(f"a context is made of bytes; got {type(token).__name__}")
+        if not _OVERHEAD_BYTES < len(token) <= MAX_CAUSALITY_BYTES + _OVERHEAD_BYTES:
+            raise InvalidContext("this is no context: give back what get_versions or a write returned, unchanged")
+        if token[0] != CONTEXT_VERSION:
+            raise InvalidContext(f"a context of version {token[0]}; this raykv reads {CONTEXT_VERSION}")
+        if _CHECKSUM.unpack(token[-_CHECKSUM.size :])[0] != crc32c(token[: -_CHECKSUM.size]):
+            raise InvalidContext("this context is damaged: its checksum does not hold")
+        self._token = token
+
+    def __bytes__(self) -> bytes:
+        return self._token
+
+    def __eq__(self, other: object) -> bool:
+        return self._token == other._token if isinstance(other, Context) else NotImplemented
+
+    def __hash__(self) -> int:
+        return int.from_bytes(self._token[-_CHECKSUM.size :])
+
+    def __repr__(self) -> str:
+        return f"<raykv context, {len(self._token)} bytes>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Context, (self._token,)
+
+
+def place_of(store_id: str, bucket_id: int, key: bytes) -> bytes:
+    """Return the eight bytes by which a context knows its key."""
+    return xxh3_64_digest(b"\x00".join((store_id.encode(), str(bucket_id).encode(), key)))
+
+
+def seal(causality: bytes, place: bytes) -> Context:
+    """Make a context of a packed causality."""
+    head = bytes([CONTEXT_VERSION]) + place + causality
+    return Context(head + _CHECKSUM.pack(crc32c(head)))
+
+
+def causality_in(context: Context) -> bytes:
+    """Return the packed causality in a context, of whatever key."""
+    return bytes(context)[1 + PLACE_BYTES : -_CHECKSUM.size]
+
+
+def unseal(context: object, place: bytes) -> bytes:
+    """Return the packed causality in a context, or in its bytes. Raises ``InvalidContext``."""
+    if isinstance(context, bytes):
+        context = Context(context)
+    if not isinstance(context, Context):
+        raise InvalidContext(f"a context is what get_versions or a write returned; got {type(context).__name__}")
+    token = bytes(context)
+    if token[1 : 1 + PLACE_BYTES] != place:
+        raise InvalidContext("this context is of another key, bucket or store")
+    causality = causality_in(context)
+    try:
+        unpack_causality(causality)
+    except CorruptData as error:
+        raise InvalidContext(f"this context cannot be read: {error}") from None
+    return causality

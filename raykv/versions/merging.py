@@ -1,0 +1,65 @@
+"""What two records of a key make together, and what a reader sees of a record, whatever the bucket's policy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from raykv.records import kinds
+from raykv.records import vector_record as vector
+from raykv.records.record import time_of, unpack
+from raykv.versions import dvvset, lww
+from raykv.versions.causality import Causality
+
+
+def merge(stored: bytes | None, incoming: bytes) -> bytes:
+    """Return the record that stands. Commutative, associative, idempotent, but for the node's own part of a record.
+
+    ``CorruptData`` if the two are of different kinds.
+    """
+    if stored is None:
+        return incoming
+    kinds.check_same(stored, incoming)
+    if not kinds.is_vector(stored):
+        return lww.merge(stored, incoming)
+    synced = dvvset.sync(vector.decode(stored), vector.decode(incoming))
+    return vector.encode(synced, vector.own_of(incoming) or vector.own_of(stored))
+
+
+def covers(stored: bytes | None, record: bytes) -> bool:
+    """Whether a replica that holds ``stored`` holds ``record`` or something newer."""
+    if stored is None:
+        return False
+    kinds.check_same(stored, record)
+    if not kinds.is_vector(record):
+        return lww.covers(stored, record)
+    return stored == record or merge(stored, record) == stored
+
+
+class Shown(NamedTuple):
+    """What a reader is shown: payloads, the newest first (none: deleted, expired or absent).
+
+    ``gone``: there are payloads, and the newest version is none of them, for it is a delete, or has expired: who asks for
+    the newest alone finds nothing.
+    """
+
+    payloads: list[bytes]
+    gone: bool = False
+
+
+def shown(record: bytes | None, now_ms: int) -> Shown:
+    """Return what a reader at ``now_ms`` is shown of a record."""
+    if record is None:
+        return Shown([])
+    if kinds.is_vector(record):
+        return Shown(*dvvset.values(vector.decode(record), now_ms))
+    taken = unpack(record)
+    return Shown([taken.payload] if taken.live(now_ms) else [])
+
+
+def causality_of(record: bytes | None) -> Causality:
+    """Return what whoever read this record has seen."""
+    if record is None:
+        return Causality()
+    if kinds.is_vector(record):
+        return dvvset.join(vector.decode(record))
+    return Causality(time_of(record))

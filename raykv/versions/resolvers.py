@@ -1,0 +1,35 @@
+"""Resolvers: which value a reader gets where several stand.
+
+A resolver belongs to a handle and runs in its client. It is ``"newest"`` (by hybrid time, ties broken by operation id, the
+same everywhere) or a Python function that takes the list of values, the newest first, and returns one. It is asked only
+where there are two or more. What it returns is what ``get`` returns; it is written back by whoever writes with the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, cast
+
+from raykv.errors import InvalidOption
+
+Resolver: TypeAlias = Literal["newest"] | Callable[[list[Any]], Any]
+
+
+def check_resolver(resolver: object) -> Resolver:
+    """Return ``resolver`` if it is one. Raises ``InvalidOption``."""
+    if resolver == "newest" or callable(resolver):
+        return cast("Resolver", resolver)
+    raise InvalidOption(f"a resolver is 'newest' or a function of the list of values; got {resolver!r}")
+
+
+def resolve(resolver: Resolver, values: list[Any]) -> Any:
+    """Return the one value for these (at least one). Raises ``InvalidOption``, caused by what the resolver raised."""
+    assert values, "there is nothing to resolve"
+    if len(values) == 1 or resolver == "newest":
+        return values[0]
+    try:
+        return resolver(values)
+    except Exception as error:
+        raise InvalidOption(
+            f"the resolver failed on {len(values)} values: {type(error).__name__}: {error}; get_versions shows them all"
+        ) from error

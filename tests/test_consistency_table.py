@@ -1,0 +1,151 @@
+"""The README's table of consistency, row by row, in simulated worlds with two coordinators and a client on each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import raykv
+import raykv.sim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+README = Path(__file__).parent.parent / "README.md"
+ROWS = {
+    ("3, 2, 2 (default)", "strict", "vector"): "strong",
+    ("3, 2, 2", "strict", "lww"): "strong",
+    ("3, 1, 3", "strict", "both"): "strong, for reading",
+    ("3, 3, 1", "strict", "vector"): "strong, for writing",
+    ("3, 1, 1", "strict", "vector"): "weak, eventual",
+    ("3, 1, 1", "strict", "lww"): "weak, eventual",
+    ("any", "sloppy", ""): "",
+}
+
+
+@pytest.fixture
+def world() -> Iterator[raykv.sim.World]:
+    with raykv.sim.start(seed=5, coordinators=2) as made:
+        yield made
+
+
+def both_sides(world: raykv.sim.World, versioning: str, r: int, w: int) -> tuple[raykv.Bucket, raykv.Bucket]:
+    """Return one bucket, as the clients of two coordinators hold it."""
+    here = world.connect().bucket("b", versioning=versioning, r=r, w=w)
+    return here, world.connect("coordinator2").bucket("b")
+
+
+def test_the_table_in_the_readme_has_these_rows() -> None:
+    lines = README.read_text().splitlines()
+    start = lines.index("| N, R, W | quorum | versions | what is promised | name |")
+    found = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        numbers, quorum, versions, _, name = (cell.strip() for cell in line.strip("|").split("|"))
+        found[numbers, quorum, versions] = name
+    assert found == ROWS
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+@pytest.mark.parametrize("victim", ["n1", "n2", "n3"])
+def test_quorums_see_every_acknowledged_write_with_any_copy_away(
+    world: raykv.sim.World, versioning: str, victim: str
+) -> None:
+    here, there = both_sides(world, versioning, 2, 2)
+    here.put("k", 0)
+    for turn in range(1, 9):
+        world.freeze(victim, for_s=3)
+        writer, reader = (here, there) if turn % 2 else (there, here)
+        writer.put("k", turn)
+        assert reader.get("k") == turn
+        assert writer.get("k") == turn
+        world.sleep(1)
+        if turn % 3 == 0:
+            reader.delete("k")
+            assert writer.get("k") is None
+            world.sleep(5)
+
+
+def concurrent_writes(world: raykv.sim.World, versioning: str, r: int, w: int) -> list[str]:
+    here, there = both_sides(world, versioning, r, w)
+    here.put("k", "old")
+    world.sleep(1)
+    seen_here, seen_there = here.get_versions("k").context, there.get_versions("k").context
+    here.put("k", "one", context=seen_here)
+    there.put("k", "other", context=seen_there)
+    world.sleep(1)
+    return sorted(here.get_versions("k", r="all").values)
+
+
+def test_with_vectors_no_write_that_carried_its_context_is_lost(world: raykv.sim.World) -> None:
+    assert concurrent_writes(world, "vector", 2, 2) == ["one", "other"]
+
+
+def test_where_the_last_writer_wins_one_of_two_is_lost(world: raykv.sim.World) -> None:
+    assert concurrent_writes(world, "lww", 2, 2) == ["other"]
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+def test_the_smaller_side_of_a_cut_refuses_and_the_larger_goes_on(world: raykv.sim.World, versioning: str) -> None:
+    small, large = both_sides(world, versioning, 2, 2)
+    small.put("k", "before")
+    world.split(["n1", "coordinator"], for_s=60)
+    with pytest.raises(raykv.QuorumNotMet):
+        small.get("k", timeout=2)
+    with pytest.raises(raykv.RaykvError):
+        small.put("k", "small", timeout=2)
+    large.put("k", "large")
+    assert large.get("k") == "large"
+    world.heal()
+    world.sleep(5)
+    assert small.get("k") in ({"large"} if versioning == "vector" else {"large", "small"})
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+def test_what_all_acknowledged_one_can_tell(world: raykv.sim.World, versioning: str) -> None:
+    here, there = both_sides(world, versioning, 1, 3)
+    here.put("k", 1)
+    world.freeze("n1", for_s=30)
+    world.freeze("n2", for_s=30)
+    assert there.get("k", timeout=10) == 1
+    with pytest.raises(raykv.RaykvError):
+        here.put("k", 2, timeout=2)
+
+
+def test_what_one_acknowledged_all_can_tell(world: raykv.sim.World) -> None:
+    here, there = both_sides(world, "vector", 3, 1)
+    world.split(["n1", "coordinator"], for_s=20)
+    here.put("k", "one", timeout=10)
+    there.put("k", "other", timeout=10)
+    with pytest.raises(raykv.QuorumNotMet):
+        there.get("k", timeout=2)
+    world.sleep(30)
+    assert sorted(there.get_versions("k").values) == ["one", "other"], "two blind writes stand side by side"
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+def test_where_one_copy_is_enough_a_read_may_be_stale_and_in_the_end_all_are_equal(
+    world: raykv.sim.World, versioning: str
+) -> None:
+    here, there = both_sides(world, versioning, 1, 1)
+    here.put("k", "old")
+    world.sleep(1)
+    world.split(["n1", "coordinator"], for_s=20)
+    seen_here, seen_there = here.get_versions("k").context, there.get_versions("k").context
+    here.put("k", "one", context=seen_here, timeout=10)
+    assert there.get("k") == "old", "a write that was acknowledged is missed"
+    there.put("k", "other", context=seen_there, timeout=10)
+    world.sleep(30)
+    here.get("k", r="all")
+    world.sleep(1)
+    copies = {tuple(sorted(bucket.get_versions("k", r=1).values)) for bucket in (here, there) for _ in range(5)}
+    assert copies == ({("one", "other")} if versioning == "vector" else {("other",)})
+
+
+def test_sloppy_quorums_are_refused_until_they_are_there(world: raykv.sim.World) -> None:
+    with pytest.raises(raykv.InvalidOption, match="hinted handoff"):
+        world.store.bucket("s", sloppy=True)
+    assert world.store.bucket("s", sloppy=False).name == "s"
