@@ -619,7 +619,7 @@ BETWEEN_NODES = (
         "a supervisor takes over while nodes have promised themselves to a later one",
         (
             Edit(
-                "raykv.supervision.register:Register.take_over",
+                "raykv.supervision.register:Register._promised",
                 "if len(granted) < quorum(len(members)):",
                 "if len(granted) < 0:",
             ),

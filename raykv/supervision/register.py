@@ -78,17 +78,32 @@ class Register:
             raise StoreUnavailable("no node holds a cluster state")
         members = [member.node_id for member in state.ring.members]
         generation = 1 + max([answer.promised for answer in answers.values()] + [state.generation])
-        promises = await self._ask(members, f.PromiseRegister(generation))
-        granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
-        if len(granted) < quorum(len(members)):
-            if any(not answer.granted for answer in promises.values()):
-                raise Superseded(f"a generation above {generation} was promised")
-            raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
+        granted = await self._promised(members, generation)
         # A state that only one of those read before held may be missing here, and may be taken all the same.
         newest = max(latest(granted) or state, state, key=lambda found: found.ballot)
         await self.store(msgspec.structs.replace(newest, generation=generation))
         assert self.state is not None
         return self.state
+
+    async def found(self, state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> None:
+        """Store the first state of a store, under a generation that is promised to nobody else.
+
+        ``answers``: what nodes say that were there before. Two founders at a time would otherwise both take themselves for
+        the owner. Raises as ``take_over`` does.
+        """
+        generation = 1 + max((answer.promised for answer in answers.values()), default=0)
+        await self._promised([member.node_id for member in state.ring.members], generation)
+        await self.store(msgspec.structs.replace(state, generation=generation))
+
+    async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.RegisterAnswer]:
+        """Let a majority promise itself to ``generation``; return the answers of those that did."""
+        promises = await self._ask(members, f.PromiseRegister(generation))
+        granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
+        if len(granted) < quorum(len(members)):
+            if any(not answer.granted for answer in promises.values()):
+                raise Superseded(f"generation {generation} or a later one was promised to another")
+            raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
+        return granted
 
     async def store(self, state: ClusterState) -> None:
         """Put ``state`` on a majority of its members, under a version of its own; only then is it ``self.state``.

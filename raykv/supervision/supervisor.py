@@ -135,7 +135,7 @@ class Supervisor:
             )
         elif len(answers) == len(found):
             # Every directory says that nothing was ever handed out: a first start that did not come to its end, or none.
-            await self._found(found)
+            await self._found(found, answers)
         else:
             silent = ", ".join(node_id for node_id in found if node_id not in answers)
             raise unusable or StoreUnavailable(f"the store's nodes did not come up: {silent}", missing=silent)
@@ -165,7 +165,7 @@ class Supervisor:
         await asyncio.gather(*(one(node_id) for node_id in self._nodes))
         logger.info("store %s: stopped", self._name)
 
-    async def _found(self, found: Sequence[str]) -> None:
+    async def _found(self, found: Sequence[str], answers: dict[str, f.RegisterAnswer]) -> None:
         plan = self._plan
         if plan.nodes < plan.store.copies:
             raise NotEnoughNodes(f"n={plan.store.copies} copies need as many nodes; nodes={plan.nodes}")
@@ -178,7 +178,7 @@ class Supervisor:
         unusable = await self._bring_up(new)
         if unusable is not None:
             raise unusable
-        await self._register.store(state)
+        await self._register.found(state, answers)
 
     async def _read_all(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Read the nodes' copies, waiting for those that are up and slow."""

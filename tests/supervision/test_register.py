@@ -337,3 +337,32 @@ def test_a_supervisor_hears_from_a_node_that_it_is_no_longer_the_one(world: Modu
             await first.bring_up_to_date("n1")
 
     world.run(story())
+
+
+def test_of_two_founders_at_most_one_owns_the_store(world: ModuleType) -> None:
+    """Simulated seed 311609: both stored the same first state, and each took an empty directory for a new one."""
+
+    async def story() -> None:
+        for seed in range(20):
+            rng = random.Random(seed)
+            cluster = world.Cluster(3).start()
+            for name in ("s1", "s2"):
+                for node_id in cluster.ids:
+                    cluster.network.delays[(name, f"node/{node_id}")] = rng.random() * 0.1
+            registers = [Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s1", "s2")]
+
+            async def attempt(register: Register, cluster: Any = cluster) -> bool:
+                try:
+                    await register.found(cluster.state, {})
+                except (Superseded, StoreUnavailable):
+                    return False
+                return True
+
+            founded_by = await world.asyncio.gather(*map(attempt, registers))
+            assert sum(founded_by) <= 1
+            if not any(founded_by):  # each got a promise or two; the next one goes beyond
+                third = Register(cluster.network.transport("s3"), world_clock(cluster))
+                await third.found(cluster.state, await third.read(cluster.ids))
+                assert await third.owned()
+
+    world.run(story())
