@@ -45,9 +45,11 @@ class Fanout(Generic[T]):
         self._deadline_s = deadline_s
         self._tasks = tasks
         self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
+        self._waiting: list[str] = []
 
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         """Start a call."""
+        self._waiting.append(node_id)
         task = asyncio.get_running_loop().create_task(self._call(node_id, body, items, about))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -70,6 +72,13 @@ class Fanout(Generic[T]):
             self._outcomes.put_nowait(Outcome(node_id, about, None, failure))
         else:
             self._outcomes.put_nowait(Outcome(node_id, about, answer, None))
+        finally:
+            self._waiting.remove(node_id)
+
+    def note_slow(self) -> None:
+        """Take note of the nodes that have not answered yet: others are about to be asked."""
+        for node_id in dict.fromkeys(self._waiting):
+            self._peers.note_slow(node_id)
 
 
 class Round(Protocol[A_co]):
@@ -106,5 +115,6 @@ async def gather(
             send(take(outcome))
             continue
         if hedge_at_s < deadline_s:
+            fan.note_slow()
             send(round_.more())
         hedge_at_s = clock.monotonic_s() + max(hedge_s, RETRY_S)

@@ -1,8 +1,8 @@
 """A coordinator's view of the storage nodes: which run answers, who is slow, whom to ask first.
 
 One coordinator's suspicion steers its own traffic and nothing else; "down" is the cluster's verdict and comes from the
-supervisor. A suspected peer is asked last, and calls to it fail at once except for one probe at a time, so that a frozen
-node does not gather calls. Its first answer clears it.
+supervisor. A slow peer is asked after the others for some seconds. A suspected one is asked last, and calls to it fail at
+once except for one probe at a time, so that a frozen node does not gather calls. Its first answer clears it.
 
 Every call names the incarnation it is meant for, every answer the one that gave it; what comes from a lower one than is
 known comes from a process that was given up, perhaps frozen and thawed, and is not believed (P6).
@@ -29,6 +29,8 @@ SUSPECT_DEAD_S = 0.1
 SUSPECT_SILENT_S = 1.0
 MAX_CALLS_PER_PEER = 2000
 HEDGE_FLOOR_S = 0.02
+SLOW_S = (1.0, 30.0)
+"""How long a node that was raced is asked after the others: at first, and at the most if it is slow every time."""
 HEDGE_CEILING_S = 0.5
 _QUANTILE = 0.95
 
@@ -54,6 +56,8 @@ class _Peer:
     down: str | None = None
     calls: int = 0
     probing: bool = False
+    slow_until_s: float = 0.0
+    slow_s: float = 0.0
     incomplete: bool = False
     """Whether it last answered a read with "incomplete": it is asked last, until it answers one."""
     usual_s: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -79,10 +83,14 @@ class Peers:
             peer.down = down.get(node_id)
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
-        """Return ``nodes`` with the suspected and the down ones last, the incomplete before them; otherwise as given."""
+        """Return ``nodes`` with the down ones last, before them the suspected, the incomplete, the slow; else as given."""
         now_s = self._clock.monotonic_s()
-        peers = {node_id: self._peer(node_id) for node_id in nodes}
-        return sorted(nodes, key=lambda node_id: (self._doubt(peers[node_id], now_s), peers[node_id].incomplete))
+
+        def rank(node_id: str) -> tuple[int, bool, bool]:
+            peer = self._peer(node_id)
+            return self._doubt(peer, now_s), peer.incomplete, now_s < peer.slow_until_s
+
+        return sorted(nodes, key=rank)
 
     def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
         """How long such nodes usually take at the most (95th percentile) for a request of this kind and size.
@@ -92,6 +100,14 @@ class Peers:
         size = items.bit_length()
         usual_s = sorted(self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes) or [0.05]
         return min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
+
+    def note_slow(self, node_id: str) -> None:
+        """Take note that others were asked because this node takes its time."""
+        peer, now_s = self._peer(node_id), self._clock.monotonic_s()
+        if now_s >= peer.slow_until_s:
+            first_s, most_s = SLOW_S
+            peer.slow_s = min(most_s, max(first_s, 2 * peer.slow_s))
+            peer.slow_until_s = now_s + peer.slow_s
 
     async def call(self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float) -> f.NodeAnswerBody:
         """Ask a node. Raises ``PeerRefused`` (did nothing), ``PeerSilent``, ``PeerDead`` (may have done it)."""
@@ -172,6 +188,8 @@ class Peers:
     def _note_latency(self, peer: _Peer, kind: str, items: int, taken_s: float) -> None:
         """Move the estimate of the 95th percentile (stochastic approximation, Robbins & Monro 1951)."""
         size = (kind, items.bit_length())
+        if taken_s <= HEDGE_FLOOR_S and self._clock.monotonic_s() >= peer.slow_until_s:
+            peer.slow_s = 0.0
         usual_s = peer.usual_s.get(size, taken_s * 2)
         step_s = 0.1 * usual_s
         peer.usual_s[size] = usual_s + (step_s * _QUANTILE if taken_s > usual_s else -step_s * (1 - _QUANTILE))

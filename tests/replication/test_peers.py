@@ -321,3 +321,40 @@ def test_a_failure_is_no_measure_of_latency(bench: Bench) -> None:
         assert bench.peers.hedge_delay_s("Ping", 1, ["n1"]) == before_s
 
     asyncio.run(story())
+
+
+def test_a_node_that_was_raced_is_asked_after_the_others_longer_each_time(bench: Bench) -> None:
+    nodes = ["n1", "n2", "n3"]
+    for for_s in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        bench.peers.note_slow("n1")
+        bench.peers.note_slow("n1")  # while it counts as slow nothing is added
+        assert bench.peers.in_order(nodes) == ["n2", "n3", "n1"]
+        bench.clock.now_s += for_s - 0.01
+        assert bench.peers.in_order(nodes) == ["n2", "n3", "n1"]
+        bench.clock.now_s += 0.02
+        assert bench.peers.in_order(nodes) == nodes
+
+
+def test_a_quick_answer_is_a_new_beginning_for_a_slow_node(bench: Bench) -> None:
+    async def story() -> None:
+        for _ in range(4):
+            bench.peers.note_slow("n1")
+            bench.clock.now_s += 31
+        await bench.call(bench.took(0.01, pong()))
+        bench.peers.note_slow("n1")
+        bench.clock.now_s += 1.01
+        assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+
+    asyncio.run(story())
+
+
+def test_a_node_that_answers_no_reads_is_asked_last_until_it_does(bench: Bench) -> None:
+    async def story() -> None:
+        await bench.call(f.NodeAnswer(1, f.Incomplete("wiped")), body=f.Read(1, [b"\x02a"]))
+        assert bench.peers.in_order(["n1", "n2"]) == ["n2", "n1"]
+        await bench.call(f.NodeAnswer(1, f.WriteDone([0])))
+        assert bench.peers.in_order(["n1", "n2"]) == ["n2", "n1"], "a write says nothing of it"
+        await bench.call(f.NodeAnswer(1, f.ReadDone([None])), body=f.Read(1, [b"\x02a"]))
+        assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+
+    asyncio.run(story())

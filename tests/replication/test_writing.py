@@ -406,6 +406,7 @@ def test_a_dot_that_was_given_in_vain_is_never_written_under(world: ModuleType) 
         await peer.put(key, "1")
         cluster.network.delays.clear()
         await peer.rest()
+        await asyncio.sleep(2)  # until n1 is asked first again
         await peer.put(key, "2", w=3)
         spans = unpack_causality((await peer.versions(key))[1]).seen
         assert sorted((low, high) for _, low, high in spans) == [(1, 1), (2, 2)], "counter 1 of n1 is a gap for ever"
@@ -479,6 +480,30 @@ def test_a_frozen_coordinator_does_not_carry_out_after_its_thaw_what_its_client_
         assert (await other.get_versions("k", r=3)).values == ["later"]
         await store.put("k", "still", timeout=1)
         assert await other.get("k") == "still", "it does carry out what comes in time"
+
+    world.run(story())
+
+
+def test_a_coordinator_that_was_frozen_between_the_rounds_does_not_begin_the_second_one(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning="vector").start()
+        peer = cluster.coordinator()
+        call, monotonic_s = cluster.network.call, peer.clock.monotonic_s
+        frozen_s = 0.0
+        peer.clock.monotonic_s = lambda: monotonic_s() + frozen_s
+
+        async def freezing(source: str, target: str, frame: bytes, timeout_s: float) -> bytes:
+            nonlocal frozen_s
+            answer = await call(source, target, frame, timeout_s)
+            if isinstance(f.node_requests.decode(frame).body, f.Reserve):
+                frozen_s = 10.0  # with the answer in hand
+            return answer
+
+        cluster.network.call = freezing
+        with pytest.raises(WriteOutcomeUnknown):
+            await peer.store("k", "v", context=NOTHING_SEEN, timeout_s=1)
+        await asyncio.sleep(3)
+        assert sent(cluster, f.Write) == []
 
     world.run(story())
 

@@ -188,3 +188,23 @@ def test_a_split_is_over_when_its_time_is():
             world.split(["n9"], for_s=1)
         with pytest.raises(raykv.InvalidOption, match="no 'n1'"):
             world.connect("n1")
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+def test_one_slow_replica_hardly_shows_in_quorum_reads(versioning):
+    with raykv.sim.start(seed=1) as world:
+        bucket = world.store.bucket("b", versioning=versioning)
+        bucket.put_many({f"k{number}": number for number in range(50)})
+        world.sleep(1)
+
+        def p99_s():
+            taken_s = []
+            for number in range(1000):
+                began_s = world.now_s
+                assert bucket.get(f"k{number % 50}") == number % 50
+                taken_s.append(world.now_s - began_s)
+            return sorted(taken_s)[990]
+
+        healthy_s = p99_s()
+        world.slow("n2", by_s=0.2, for_s=600)
+        assert p99_s() <= 3 * healthy_s

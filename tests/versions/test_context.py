@@ -146,6 +146,11 @@ def test_a_context_of_another_key_bucket_or_store_is_refused(store: str, bucket:
             unseal(context, other)
 
 
+def test_where_one_part_of_a_place_ends_and_the_next_begins_matters() -> None:
+    assert place_of("store", 31, b"key") != place_of("store", 3, b"1key")
+    assert place_of("store1", 3, b"key") != place_of("store", 13, b"key")
+
+
 @pytest.mark.parametrize("version", [0, CONTEXT_VERSION + 1, 255])
 def test_a_context_of_another_version_is_refused_and_says_so(version: int) -> None:
     with pytest.raises(InvalidContext, match=f"version {version}"):
