@@ -684,17 +684,14 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "the silent are not waited for",
+        "a founder does not look at what is there",
         "P5",
-        "a first start was cut off behind the first majority; the next one finds some nodes silent, and founds anew",
+        "two founders at a time: the second stores a state of its own over the first one's, which was handed out",
         (
             Edit(
-                "raykv.supervision.supervisor:Supervisor._start", "elif await self._launcher.founded():", "elif False:"
-            ),
-            Edit(
-                "raykv.supervision.supervisor:Supervisor._start",
-                "elif len(answers) == len(found):",
-                "elif len(answers) >= 0:",
+                "raykv.supervision.register:Register.found",
+                "msgspec.structs.replace(latest(granted) or state, generation",
+                "msgspec.structs.replace(state, generation",
             ),
         ),
     ),

@@ -88,12 +88,13 @@ class Register:
     async def found(self, state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> None:
         """Store the first state of a store, under a generation that is promised to nobody else.
 
-        ``answers``: what nodes say that were there before. Two founders at a time would otherwise both take themselves for
-        the owner. Raises as ``take_over`` does.
+        ``answers``: what nodes say that were there before. If a node holds a state by now, another founder was here: that
+        state stands. Two founders at a time would otherwise both take themselves for the owner. Raises as ``take_over``
+        does.
         """
         generation = 1 + max((answer.promised for answer in answers.values()), default=0)
-        await self._promised([member.node_id for member in state.ring.members], generation)
-        await self.store(msgspec.structs.replace(state, generation=generation))
+        granted = await self._promised([member.node_id for member in state.ring.members], generation)
+        await self.store(msgspec.structs.replace(latest(granted) or state, generation=generation))
 
     async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.RegisterAnswer]:
         """Let a majority promise itself to ``generation``; return the answers of those that did."""

@@ -133,12 +133,12 @@ class Supervisor:
                 f"store {self._name!r} was founded, and its state is in none of the directories that are left "
                 f"({', '.join(found) or 'none is'}): bring the others back, or destroy the store"
             )
-        elif len(answers) == len(found):
-            # Every directory says that nothing was ever handed out: a first start that did not come to its end, or none.
-            await self._found(found, answers)
+        elif unusable is not None:
+            raise unusable
         else:
-            silent = ", ".join(node_id for node_id in found if node_id not in answers)
-            raise unusable or StoreUnavailable(f"the store's nodes did not come up: {silent}", missing=silent)
+            # Nothing was ever handed out: a first start that did not come to its end, or none. What another one may have
+            # stored on a majority this one finds, whoever is silent.
+            await self._found(found, answers)
         await self._launcher.note_founded()
         for member in self.state.ring.members:
             self._spawn(self._tend(member.node_id))

@@ -12,6 +12,7 @@ from raykv.actors.os_files import OsFileSystem
 from raykv.config import NodeConfig, StoreConfig
 from raykv.ports import Known
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.replication.cluster_state import encode_state
 from raykv.replication.node import NodeSpec, StorageNode
@@ -494,6 +495,76 @@ def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) ->
         cluster.kill("n1")
         cluster.revive("n1")
         assert isinstance((await told(cluster, None, read("a"))).body, f.Incomplete), "and so it stays"
+
+    world.run(story())
+
+
+# ---- dots (P2) ----
+
+
+def test_after_a_restart_a_nodes_dots_come_from_a_fresh_actor_id(world: ModuleType) -> None:
+    """One run goes on with its id, also where nothing of it is in memory any more; another run never does."""
+
+    async def dots(cluster: Any, peer: Any, values: list[str]) -> tuple[dict[bytes, int], bytes]:
+        for value in values:
+            await peer.put("k", value, w=1)
+        await peer.rest()
+        record = cluster.stored("n1", "k")
+        return {actor: high for actor, _, high in vector.decode(record).seen}, vector.own_of(record)
+
+    async def story(mode: str) -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        peer = cluster.coordinator()
+        first, own = await dots(cluster, peer, ["1", "2", "3"])
+        ((actor, counter),) = first.items()
+        assert counter == 3
+        assert own[vector.ACTOR_BYTES :] == actor
+        assert own[: vector.ACTOR_BYTES] != actor, "the run has a name of its own"
+        copy = cluster.disks["n1"].crash(random.Random(1), "keep")
+        cluster.kill("n1", mode)
+        cluster.revive("n1")
+        cluster.publish(peer)
+        await asyncio.sleep(2)
+        second, later = await dots(cluster, peer, ["4", "5"])
+        assert second == first | {later[vector.ACTOR_BYTES :]: 2}
+        assert later[: vector.ACTOR_BYTES] != own[: vector.ACTOR_BYTES]
+        cluster.kill("n1", mode)
+        cluster.disks["n1"] = copy  # an old directory, which knows nothing of the second run
+        cluster.revive("n1")
+        incarnation = cluster.node("n1").incarnation
+        reserve = f.Reserve(1, [encode_key("k")], [bytes(16)])
+        again = await cluster.ask("n1", reserve)
+        assert incarnation == 2
+        assert again.items[0].actor not in second.keys() | {actor}
+
+    for mode in ("drop", "keep"):
+        world.run(story(mode))
+
+
+def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) -> None:
+    """Memory and disk were set back to an earlier moment; a peer has heard of later ones. It would give dots twice."""
+
+    async def told(cluster: Any, log_end: f.LogEnd, body: Any) -> f.NodeAnswer:
+        return f.node_answers.decode(
+            await cluster.node("n1").serve(f.node_requests.encode(f.NodeRequest(0, body, log_end)))
+        )
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        peer = cluster.coordinator()
+        await peer.put("k", "1", w=1)
+        end = (await told(cluster, f.LogEnd(0, 1, 1 << 50), f.Ping())).log_end
+        assert end is not None
+        assert cluster.failures == [], "another life of the directory tells nothing of this one"
+        assert (await told(cluster, end, f.Ping())).body == f.Pong(), "as far as it is"
+        further = f.LogEnd(end.life, end.incarnation, end.position + 1)
+        for body in (f.Reserve(1, [encode_key("k")], [bytes(16)]), read("k"), f.Ping()):
+            answer = (await told(cluster, further, body)).body
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "stopping"
+        assert cluster.failures == [("n1", "its machine was rolled back")]
+        refused = await cluster.ask("n1", f.Write(1, [(encode_key("k"), cluster.stored("n1", "k"))]))
+        assert isinstance(refused, f.NodeRefused), "nor does it answer those who have not heard"
 
     world.run(story())
 

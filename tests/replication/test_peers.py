@@ -134,6 +134,29 @@ def test_the_down_come_after_the_suspected_and_otherwise_order_stays(bench: Benc
     assert bench.peers.in_order(["a", "b", "c", "d"]) == ["a", "c", "d", "b"]
 
 
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (f.Read(1, []), f.ReadDone([])),
+        (f.Reserve(1, [], []), f.ReserveDone([])),
+        (f.Scan(1, b"", b"", 1, False, False, []), f.ScanDone([], None)),
+    ],
+)
+def test_who_is_incomplete_is_asked_last_but_before_the_suspected_until_it_answers_a_read(
+    bench: Bench, body: Any, answer: Any
+) -> None:
+    async def story() -> None:
+        await bench.call(f.NodeAnswer(1, f.Incomplete("wiped")), node="a", body=body)
+        await bench.fail(PeerSilent("x"), node="b")
+        assert bench.peers.in_order(["a", "b", "c"]) == ["c", "a", "b"]
+        await bench.call(f.NodeAnswer(1, f.WriteDone([])), node="a", body=f.Write(1, []))
+        assert bench.peers.in_order(["a", "b", "c"]) == ["c", "a", "b"], "that it takes writes makes nobody whole"
+        await bench.call(f.NodeAnswer(1, answer), node="a", body=body)
+        assert bench.peers.in_order(["a", "b", "c"]) == ["a", "c", "b"]
+
+    asyncio.run(story())
+
+
 def test_a_suspected_node_gets_one_probe_at_a_time(bench: Bench) -> None:
     async def story() -> None:
         await bench.fail(PeerSilent("x"))

@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 
 from raykv.config import NodeConfig
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import LAST_TAG_END, encode_key
-from raykv.records.record import header_of
+from raykv.records.record import header_of, pack_body
 from raykv.replication import replica
 from raykv.replication.cluster_state import encode_state
+from raykv.versions.causality import NOTHING_SEEN, unpack_causality
+from raykv.versions.dvvset import event, join
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from raykv.records.vector_record import Dot, Seen
 
 ALL = list(range(8))
 
@@ -104,7 +109,7 @@ def test_a_garbled_record_is_refused_and_nothing_of_the_batch_is_kept(world: Mod
 def test_a_key_that_no_client_could_send_is_refused(world: ModuleType, key: bytes) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        for body in (f.Read(1, [key]), f.Write(1, [(key, world.put_record("a"))])):
+        for body in (f.Read(1, [key]), f.Reserve(1, [key], [bytes(16)]), f.Write(1, [(key, world.put_record("a"))])):
             answer = await cluster.ask("n1", body)
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "corrupt"
@@ -148,6 +153,169 @@ def test_too_much_unflushed_is_overloaded_for_writes_and_not_for_reads(world: Mo
     world.run(story())
 
 
+def test_an_answer_has_room_for_so_much_and_says_what_it_left(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "MAX_READ_BYTES", 1000)
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        records = [world.put_record("x" * 600, number) for number in range(5)]
+        for number, record in enumerate(records):
+            await cluster.give("n1", f"k{number}", record)
+        answer = await cluster.ask("n1", read("k0", "absent", "k1", "k2", "k3"))
+        assert answer == f.ReadDone([records[0], None, records[1], None, None], [], [3, 4])
+        assert await cluster.ask("n1", read("k2", "k3")) == f.ReadDone(records[2:4]), "whoever asks again comes on"
+        assert (await cluster.ask("n1", read("k4"))).left == []
+
+    world.run(story())
+
+
+# ---- dots and vector records ----
+
+
+def version(world: ModuleType, value: str, dot: Dot, seen: Seen = (), at_ms: int = 0) -> bytes:
+    body = pack_body(value.encode().ljust(16)[:16], value.encode())
+    return vector.encode(event(dot, seen, world.time_from_ms(world.WALL_MS + at_ms), body))
+
+
+def reserve(*keys: str, operations: tuple[int, ...]) -> f.Reserve:
+    """Operation 0: no dot is wanted."""
+    ids = [bytes([operation]) * 16 if operation else b"" for operation in operations]
+    return f.Reserve(1, [encode_key(key) for key in keys], ids)
+
+
+def test_a_dot_is_given_and_what_is_held_is_shown_and_nothing_is_kept(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        records = [version(world, value, (value.encode() * 8, 1), at_ms=3) for value in ("a", "b")]
+        for record in records:
+            await cluster.give("n1", "held", record)
+        merged = await cluster.held("n1", "held")
+        before = [cluster.stored("n1", key) for key in ("held", "new")]
+        answer = await cluster.ask("n1", reserve("held", "new", "held", operations=(1, 2, 0)))
+        held, new, shown = answer.items
+        assert (held.counter, new.counter, shown.counter) == (1, 1, 0)
+        assert (len(held.actor), len(new.actor), shown.actor) == (vector.ACTOR_BYTES, vector.ACTOR_BYTES, b"")
+        assert held.actor != new.actor, "an id is of one key"
+        for one in (held, shown):
+            assert unpack_causality(one.causality) == join(vector.decode(merged))
+            assert (one.siblings, one.record_bytes) == (2, len(merged))
+        assert (new.causality, new.siblings, new.record_bytes) == (NOTHING_SEEN, 0, 0)
+        assert [cluster.stored("n1", key) for key in ("held", "new")] == before
+        again = await cluster.ask("n1", reserve("held", "held", operations=(1, 3)))
+        assert [(item.actor, item.counter) for item in again.items] == [(held.actor, 1), (held.actor, 2)], (
+            "one operation, one dot; another one, another dot"
+        )
+
+    world.run(story())
+
+
+def test_a_write_under_a_dot_of_this_node_goes_on_from_there_and_its_own_part_stays_here(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        (given,) = (await cluster.ask("n1", reserve("k", operations=(1,)))).items
+        record = version(world, "1", (given.actor, given.counter))
+        assert await cluster.ask("n1", f.Write(1, [(encode_key("k"), record)])) == f.WriteDone([0])
+        stored = cluster.stored("n1", "k")
+        assert vector.own_of(stored)[vector.ACTOR_BYTES :] == given.actor
+        assert await cluster.held("n1", "k") == record, "what is read is what was sent"
+        assert (await cluster.ask("n1", scan())).items == [(encode_key("k"), record)]
+        bare = (await cluster.ask("n1", scan(keys_only=True))).items
+        assert bare == [(encode_key("k"), vector.header(record))]
+        (next_one,) = (await cluster.ask("n1", reserve("k", operations=(2,)))).items
+        assert (next_one.actor, next_one.counter) == (given.actor, 2)
+        for bad in (stored, b"\x02", record[:-1]):
+            answer = await cluster.ask("n1", f.Write(1, [(encode_key("k"), bad)]))
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "corrupt", "a part that must not travel is not taken in"
+        assert cluster.stored("n1", "k") == stored
+
+    world.run(story())
+
+
+def test_a_write_that_was_superseded_before_it_came_is_held_all_the_same(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        first = version(world, "1", (b"a" * 8, 1), at_ms=9)
+        above = version(world, "2", (b"b" * 8, 1), vector.decode(first).seen)
+        await cluster.give("n1", "k", above)
+        assert await cluster.ask("n1", f.Write(1, [(encode_key("k"), first)])) == f.WriteDone([0])
+        assert await cluster.held("n1", "k") == above, "though its time is the newer one: what counts is who saw whom"
+
+    world.run(story())
+
+
+def test_a_version_of_a_time_too_far_ahead_is_refused(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        items = [(encode_key("k"), version(world, "far", (b"a" * 8, 1), at_ms=60_001))]
+        answer = await cluster.ask("n1", f.Write(1, items))
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "clock"
+        assert cluster.stored("n1", "k") is None
+
+    world.run(story())
+
+
+def test_what_was_shown_waits_until_it_is_durable(world: ModuleType) -> None:
+    """P3: a context that names a write which its node then forgets would supersede what nobody has."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        gate = cluster.process("n1").executor.gate
+        gate.clear()
+        write = f.Write(1, [(encode_key("k"), version(world, "1", (b"a" * 8, 1)))])
+        pending = [
+            world.asyncio.create_task(cluster.ask("n1", body)) for body in (write, reserve("k", operations=(1,)))
+        ]
+        free = world.asyncio.create_task(cluster.ask("n1", reserve("other", operations=(1,))))
+        for _ in range(20):
+            await world.asyncio.sleep(0)
+        assert [task.done() for task in (*pending, free)] == [False, False, True]
+        gate.set()
+        assert (await pending[1]).items[0].siblings == 1
+
+    world.run(story())
+
+
+def test_who_is_overloaded_gives_no_dot(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, max_unflushed_bytes=4096, block_cache_bytes=0)
+        cluster = world.Cluster(1, copies=1, config=config, versioning="vector").start()
+        cluster.disks["n1"].fail("create", ".sst")
+        for number in range(40):
+            record = version(world, "x" * 500, (b"a" * 8, 1))
+            answer = await cluster.ask("n1", f.Write(1, [(encode_key(f"k{number}"), record)]))
+            if isinstance(answer, f.NodeRefused):
+                break
+        assert answer.reason == "overloaded"
+        answer = await cluster.ask("n1", reserve("k", operations=(1,)))
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "overloaded"
+        assert await cluster.held("n1", "k0") is not None
+
+    world.run(story())
+
+
+def test_two_kinds_of_records_never_meet(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, versioning="vector").start()
+        lww, vectors = world.put_record("lww"), version(world, "vector", (b"a" * 8, 1))
+        await cluster.give("n1", "lww", lww)
+        await cluster.give("n1", "vector", vectors)
+        for key, record in (("lww", vectors), ("vector", lww)):
+            answer = await cluster.ask("n1", f.Write(1, [(encode_key(key), record)]))
+            assert isinstance(answer, f.NodeRefused)
+            assert answer.reason == "corrupt"
+        answer = await cluster.ask("n1", reserve("lww", operations=(1,)))
+        assert isinstance(answer, f.NodeRefused)
+        assert (await cluster.held("n1", "lww"), await cluster.held("n1", "vector")) == (lww, vectors)
+        assert cluster.failures == []
+
+    world.run(story())
+
+
 # ---- completeness (P1) ----
 
 
@@ -159,6 +327,7 @@ def test_a_node_that_lost_its_directory_takes_writes_and_answers_no_reads(world:
         cluster.revive("n1")
         assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete)
         assert isinstance(await cluster.ask("n1", scan()), f.Incomplete)
+        assert isinstance(await cluster.ask("n1", reserve("a", operations=(1,))), f.Incomplete)
         assert await cluster.ask("n1", f.Write(1, [(encode_key("a"), world.put_record("b", 9))])) == f.WriteDone([0])
         assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes nobody whole"
         assert (await cluster.ask("n1", f.Ping(with_stats=True))).stats["complete"] is False
@@ -199,6 +368,8 @@ def test_rot_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleTyp
         stats = (await cluster.ask("n1", f.Ping(with_stats=True))).stats
         assert stats["complete"] is True
         assert len(stats["damage"]) == 1
+        shown = (await cluster.ask("n1", reserve("absent", f"k{unreadable[1]}", operations=(1, 1)))).items
+        assert [item is None for item in shown] == [False, True], "of what it cannot read it gives no dot"
         assert cluster.failures == []
 
     world.run(story())

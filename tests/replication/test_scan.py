@@ -199,6 +199,38 @@ def test_replicas_that_differ_are_settled_and_mended(world: ModuleType, reverse:
     world.run(story())
 
 
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_concurrent_versions_are_shown_all_of_them_and_replicas_mended(world: ModuleType, keys_only: bool) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning="vector").start()
+        peer, other = cluster.coordinator(), cluster.coordinator("other")
+        await fill(peer, KEYS[:8], w=3)
+        for number, key in enumerate(KEYS[:4]):
+            _, context = await peer.versions(key)
+            await asyncio.sleep(0.01)
+            cluster.cut("coordinator", f"node/{cluster.ids[number % 3]}")
+            await peer.store(key, "one", context=context)
+            await asyncio.sleep(0.01)
+            await other.store(key, "two" if number % 2 else None, context=context)
+            await peer.rest()
+            cluster.mend()
+        await peer.delete(KEYS[5], w=3)
+        await asyncio.sleep(3)
+        page = await peer.page(keys_only=keys_only, r=2)
+        shown = {key[1:].decode(): [payload.decode() for payload in payloads] for key, payloads in page.items}
+        expected = {key: ["two", "one"] if number % 2 else ["one"] for number, key in enumerate(KEYS[:4])}
+        expected |= {key: [key] for key in (KEYS[4], *KEYS[6:8])}
+        if keys_only:
+            expected = {key: [""] * len(values) for key, values in expected.items()}
+        assert shown == expected
+        assert list(shown) == sorted(shown)
+        await peer.rest()
+        for key in KEYS[:8]:
+            assert len({await cluster.held(node_id, key) for node_id in cluster.ids}) == 1, "and whole records at that"
+
+    world.run(story())
+
+
 def test_a_scan_goes_on_over_deaths_freezes_and_restarts(world: ModuleType) -> None:
     async def story() -> None:
         for seed in range(6):

@@ -366,3 +366,19 @@ def test_of_two_founders_at_most_one_owns_the_store(world: ModuleType) -> None:
                 assert await third.owned()
 
     world.run(story())
+
+
+def test_what_another_founder_has_stored_stands(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        first, second = (Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s1", "s2"))
+        await first.found(cluster.state, {})
+        cluster.kill("n1")
+        another = cluster.state.with_bucket(bucket("of another plan"))
+        await second.found(another, await second.read(["n2"]))
+        assert second.state is not None
+        assert second.state.bucket("of another plan") is None
+        assert await second.owned()
+        assert not await first.owned()
+
+    world.run(story())
