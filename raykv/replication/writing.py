@@ -163,8 +163,10 @@ class Writes:
     ) -> tuple[ReserveRound, dict[str, str]]:
         """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
         routing, n = self._routing, entry.config.n
-        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised.
-        all_shown = n - w + 1 if 2 * w > n else 1
+        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
+        # write may have waited for the bucket's W, whatever this one waits for.
+        least = min(w, entry.config.w)
+        all_shown = n - least + 1 if 2 * least > n else 1
         needed = [1 if item.seen is not None else all_shown for item in items]
         round_ = ReserveRound(routing.orders([item.key for item in items], n), needed)
         fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)

@@ -183,7 +183,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.writing:Writes._reserve",
-                "all_shown = n - w + 1 if 2 * w > n else 1",
+                "all_shown = n - least + 1 if 2 * least > n else 1",
                 "all_shown = 1",
             ),
         ),

@@ -222,10 +222,14 @@ def test_refused_by_all_in_the_second_round_is_certain_to_have_written_nothing(w
 
 @pytest.mark.parametrize("nodes", [3, 5])
 @pytest.mark.parametrize("away", [0, 1, 2])
+@pytest.mark.parametrize("all_of_them", [False, True])
 def test_a_write_without_a_context_supersedes_what_was_acknowledged_before(
-    world: ModuleType, nodes: int, away: int
+    world: ModuleType, nodes: int, away: int, all_of_them: bool
 ) -> None:
-    """Y is acknowledged by those who were there; X goes through with one as the first primary that lacks Y."""
+    """Y is acknowledged by those who were there; X goes through with one as the first primary that lacks Y.
+
+    X may wait for all N: that Y waited for a majority only it must bear in mind all the same.
+    """
 
     async def story() -> None:
         cluster = world.Cluster(nodes, copies=nodes, versioning="vector").start()
@@ -241,7 +245,7 @@ def test_a_write_without_a_context_supersedes_what_was_acknowledged_before(
         assert not set(y.nodes) & set(absent)
         await former.rest()
         assert [cluster.stored(node_id, "k") for node_id in absent] == [None] * len(absent)
-        x = await peer.store("k", "X", w=w)
+        x = await peer.store("k", "X", w=nodes if all_of_them else w)
         y_seen, x_seen = unpack_causality(y.causality), unpack_causality(x.causality)
         assert covers(x_seen.seen, y_seen.seen), "X stands above Y"
         await peer.rest()
