@@ -115,6 +115,7 @@ def _refuse_constant(name: str) -> None:
 )
 @key_argument
 @click.option("--bytes", "raw", is_flag=True, help="Write the value's bytes as they are, with no newline.")
+@click.option("--versions", is_flag=True, help="Print all values that stand side by side, the newest first.")
 @r_option
 @bucket_option
 @store_option
@@ -122,23 +123,42 @@ def _refuse_constant(name: str) -> None:
 @json_option
 @click.pass_context
 def get(
-    context: click.Context, key: str, raw: bool, r: Any, bucket: str, store: str, timeout: float, as_json: bool
+    context: click.Context,
+    key: str,
+    raw: bool,
+    versions: bool,
+    r: Any,
+    bucket: str,
+    store: str,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Print the value of KEY: text as it is, all else as JSON. Exit code 1 if there is none.
 
     A pickled value is shown as "<pickled, N bytes>": unpickling runs code of whoever wrote it, and looking must not.
     """
+    if raw and versions:
+        raise click.UsageError("--bytes and --versions do not go together: several values would run into each other")
     link = reading.link_to(store)
-    value = reading.read(
+    standing = reading.read(
         link, reading.open_bucket(link, store, bucket, timeout, create=False), key, r, timeout_s=timeout
     )
-    found = value is not reading.ABSENT
-    if as_json:
+    value = standing.newest
+    found = bool(standing.values) if versions else value is not reading.ABSENT
+    if as_json and versions:
+        click.echo(output.as_json({"key": key, "found": found, "values": standing.values}))
+    elif as_json:
         click.echo(output.as_json({"key": key, "found": found} | ({"value": value} if found else {})))
+    elif versions:
+        for one in standing.values:
+            click.echo(output.shown_alone(one))
     elif found and raw:
         _write_raw(value)
     elif found:
         click.echo(output.shown_alone(value))
+    if not versions and len(standing.values) > 1:
+        more = len(standing.values) - 1
+        click.echo(f"raykv: {more} more written at the same time; --versions shows all", err=True)
     if not found:
         click.echo(f"raykv: there is no key {output.one_line(repr(key))}", err=True)
         context.exit(1)

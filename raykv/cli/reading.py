@@ -55,15 +55,23 @@ def open_bucket(link: Link, store: str, bucket: str, timeout_s: float, *, create
     return run(ops.open_bucket(bucket, {}, timeout=timeout_s), link)
 
 
-def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float) -> Any:
-    """Return a key's value, decoded if it is plain, or ``ABSENT``."""
+class Standing(NamedTuple):
+    """What stands under a key: the newest value or ``ABSENT``, and all values, the newest first; decoded if plain."""
+
+    newest: Any
+    values: list[Any]
+
+
+def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float) -> Standing:
+    """Read a key."""
     answer = run(_ask(operations.read_request([key], r, timeout_s), timeout_s), link)
     if not isinstance(answer, f.GotMany) or len(answer.items) != 1:
         raise CorruptData("the coordinator gave another answer than asked for")
     item = answer.items[0]
     if isinstance(item, f.Failed):
         raise item.error()
-    return decode_plain(item.payloads[0]) if item.payloads and not item.gone else ABSENT
+    values = [decode_plain(payload) for payload in item.payloads]
+    return Standing(values[0] if values and not item.gone else ABSENT, values)
 
 
 def pages(

@@ -143,6 +143,8 @@ class Operations:
         if not callable(change):
             raise InvalidOption(f"modify takes a function of the present value; got {shown(change)}")
         check_level("w", self.config.w if w is None else w, self.config.n)
+        if ttl is not None:
+            check_ttl(ttl)
         until_s = self._memory.now_s() + timeout_s
         request = self.read_request([key], r, timeout_s, causality=True)
         found = yield from self._find(request, timeout_s)

@@ -154,3 +154,21 @@ def test_another_process_finds_the_store(shared_store: raykv.Store) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "from here\n", "")
+
+
+@pytest.mark.usefixtures("shared_store")
+def test_values_that_stand_side_by_side(shared_store: raykv.Store) -> None:
+    bucket = shared_store.bucket("cli")
+    nothing = bucket.get_versions("cart").context
+    bucket.put("cart", ["book"], context=nothing)
+    bucket.put("cart", ["pen"], context=nothing)
+    shown = CliRunner().invoke(cli, ["get", *ON, "cart"])
+    assert (shown.exit_code, shown.stdout) == (0, '["pen"]\n')
+    assert shown.stderr == "raykv: 1 more written at the same time; --versions shows all\n"
+    assert run("get", "cart", "--versions").stdout == '["pen"]\n["book"]\n'
+    assert json.loads(run("get", "cart", "--versions", "--json").stdout)["values"] == [["pen"], ["book"]]
+    assert CliRunner().invoke(cli, ["get", *ON, "cart", "--versions", "--bytes"]).exit_code == 2
+    run("delete", "cart")
+    assert json.loads(run("get", "cart", "--versions", "--json", code=1).stdout) == {
+        "key": "cart", "found": False, "values": [],
+    }  # fmt: skip

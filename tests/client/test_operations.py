@@ -18,6 +18,7 @@ from raykv.config import BucketConfig
 from raykv.errors import (
     BatchError,
     CorruptData,
+    InvalidContext,
     InvalidKey,
     InvalidOption,
     Overloaded,
@@ -30,8 +31,8 @@ from raykv.errors import (
 from raykv.records import frames as f
 from raykv.records.keys import encode_bound, encode_key
 from raykv.records.record import unpack
-from raykv.versions.causality import NOTHING_SEEN
-from raykv.versions.context import place_of, seal
+from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
+from raykv.versions.context import Context, place_of, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -351,6 +352,262 @@ def test_a_batch_settles_all_and_then_raises_one_error(both: Callable[..., Any],
     back = cloudpickle.loads(cloudpickle.dumps(error))
     assert back.results == error.results
     assert back.errors.keys() == error.errors.keys()
+
+
+# ---- versions and contexts ----
+
+
+NOTHING = Causality()
+SEEN = Causality(5 << 16, ((b"actor..1", 1, 3),))
+
+
+def context_of(key: Any, causality: Causality = NOTHING, *, bucket_id: int = 1, store: str = "fake") -> Context:
+    return seal(pack_causality(causality), place_of(store, bucket_id, encode_key(key)))
+
+
+def test_versions_are_all_that_stands_and_their_context(both: Callable[..., Any], link: Any) -> None:
+    link.script = [f.GotMany([f.Found([payload_of((1, 2)), payload_of("x")], True, pack_causality(SEEN))], SEEN.time)]
+    versions = both("get_versions", "a", r="all", timeout=2)
+    assert versions == ([(1, 2), "x"], context_of("a", SEEN))
+    assert (link.requests[0].r, link.requests[0].timeout_s, link.requests[0].causality) == (3, 2.0, True)
+    assert both("get_versions", "absent") == ([], context_of("absent"))
+    both("get", "a")
+    both("get_many", ["a"])
+    assert [request.causality for request in link.requests] == [True, True, False, False], "only where it is wanted"
+    link.script = [f.GotMany([FAILED])]
+    with pytest.raises(QuorumNotMet):
+        both("get_versions", "a")
+
+
+def test_a_context_goes_with_the_write_as_it_is_or_as_bytes(both: Callable[..., Any], link: Any) -> None:
+    context = context_of("a", SEEN)
+    for form in (context, bytes(context), Context(bytes(context))):
+        both("put", "a", 1, context=form)
+        both("delete", "a", context=form)
+    both("put", "a", 1)
+    both("put", "a", 1, context=context_of("a"))
+    sent = [request.items[0][2] for request in link.requests]
+    assert sent == [pack_causality(SEEN)] * 6 + [None, NOTHING_SEEN], "to have found nothing is not not to have looked"
+
+
+def test_a_result_has_the_context_of_its_own_key(both: Callable[..., Any], link: Any) -> None:
+    result = both("put", "a", 1)
+    assert result.context == context_of("a", Causality(link.time))
+    both("put", "a", 2, context=result.context)
+    results = both("put_many", {"b": 1, b"b": 2})
+    written_at = link.time
+    for key, written in results.items():
+        assert written.context == context_of(key, Causality(written_at))
+        both("delete", key, context=written.context)
+    assert both("delete_many", ["b"])["b"].context == context_of("b", Causality(link.time))
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        b"", b"x" * 30, "text", 5, True, (), bytes(context_of("a"))[:-1], bytes(context_of("a")) + b"x",
+        context_of("b"), context_of(b"a"), context_of("a", bucket_id=2), context_of("a", store="other"),
+        seal(b"junk", place_of("fake", 1, encode_key("a"))),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_context_that_does_not_fit_is_refused_and_nothing_is_sent(
+    both: Callable[..., Any], link: Any, context: Any
+) -> None:
+    for call in (lambda: both("put", "a", 1, context=context), lambda: both("delete", "a", context=context)):
+        with pytest.raises(InvalidContext):
+            call()
+    assert link.frames == 0
+
+
+def test_what_a_program_has_seen_is_said_with_its_next_write(both: Callable[..., Any], store: Any, link: Any) -> None:
+    """P7: over all handles of one ``connect``, whichever key and bucket it saw."""
+    both("put", "a", 1)
+    assert link.requests[-1].after == 0
+    both("put", "b", 1)
+    assert link.requests[-1].after == 1 << 16, "the time of its last write"
+    bucket = store.bucket("carts")
+    link.script = [f.GotMany([found(1)], 77 << 16)]
+    assert both("get", "a", on=bucket) == 1
+    both("delete", "a")
+    assert link.requests[-1].after == 77 << 16
+    link.script = [f.GotMany([found(1)], 88 << 16)]
+    both("get_many", ["a"])
+    both("put_many", {"a": 1})
+    assert link.requests[-1].after == 88 << 16
+    both("put", "a", 1, on=bucket)
+    assert link.requests[-1].after == 88 << 16
+
+
+def test_a_write_says_until_when_it_may_be_begun_in_the_coordinators_time(both: Callable[..., Any], link: Any) -> None:
+    """P8."""
+    both("put", "a", 1, timeout=2)
+    both("delete_many", ["a"], timeout=3)
+    link.now_s += 10
+    both("put", "a", 1)
+    assert [request.run for request in link.requests] == [7] * 3
+    assert [request.expires_s for request in link.requests] == [1052.0, 1053.0, 1065.0]
+
+
+# ---- resolvers and modify ----
+
+
+def several(*values: Any, gone: bool = False, causality: Causality = SEEN) -> f.GotMany:
+    return f.GotMany([f.Found([payload_of(value) for value in values], gone, pack_causality(causality))])
+
+
+def test_a_resolver_is_asked_where_there_are_several_and_given_the_newest_first(
+    both: Callable[..., Any], store: Any, link: Any
+) -> None:
+    asked: list[list[Any]] = []
+
+    def union(values: list[Any]) -> Any:
+        asked.append(values)
+        return sorted(set().union(*values))
+
+    bucket = store.bucket("carts", resolver=union)
+    for answer, expected in (
+        (several([3], [1]), [1, 3]),
+        (several([3], [1], gone=True), [1, 3]),
+        (several([7]), [7]),
+        (several([7], gone=True), [7]),
+        (several(), "none"),
+    ):
+        link.script = [answer]
+        assert both("get", "a", "none", on=bucket) == expected
+        link.script = [f.GotMany([*answer.items, found([5], [6])])]
+        assert both("get_many", ["a", "b"], "none", on=bucket) == {"a": expected, "b": [5, 6]}
+    assert asked.count([[3], [1]]) == 4
+    assert [[7]] not in asked
+    link.script = [f.Page([(encode_key("a"), [payload_of([2]), payload_of([4])], False)], None)]
+    assert both("scan", on=bucket) == [("a", [2, 4])]
+    link.script = [several([3], [1])]
+    assert both("contains", "a", on=bucket) is True
+
+
+def test_the_newest_is_the_one_by_default_and_none_if_that_is_a_delete(both: Callable[..., Any], link: Any) -> None:
+    for answer, expected in (
+        (several("new", "old"), "new"),
+        (several("old", "older", gone=True), "none"),
+        (several("old", gone=True), "none"),
+    ):
+        link.script = [answer] * 3
+        assert both("get", "a", "none") == expected
+        assert both("get_many", ["a"], "none") == {"a": expected}
+        assert both("contains", "a") is (expected != "none")
+        assert link.script == []
+    link.script = [several("old", "older", gone=True)]
+    assert both("get_versions", "a").values == ["old", "older"], "they do stand"
+
+
+def test_a_resolver_that_raises_loses_nothing(both: Callable[..., Any], store: Any, link: Any) -> None:
+    def fails(values: list[Any]) -> Any:
+        raise LookupError(f"what to do with {len(values)} values")
+
+    bucket = store.bucket("carts", resolver=fails)
+    calls: list[Callable[[], Any]] = [
+        lambda: both("get", "a", on=bucket),
+        lambda: both("contains", "a", on=bucket),
+        lambda: both("modify", "a", lambda value: value, on=bucket),
+    ]
+    for call in calls:
+        link.requests.clear()
+        link.script = [several(1, 2)]
+        with pytest.raises(InvalidOption, match="failed on 2 values: LookupError: what to do with 2 values") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert [type(request) for request in link.requests] == [f.GetMany], "nothing is written"
+    link.script = [f.GotMany([found(1, 2), found(3)])]
+    with pytest.raises(BatchError) as batch:
+        both("get_many", ["a", "b"], on=bucket)
+    assert batch.value.results == {"b": 3}
+    assert isinstance(batch.value.errors["a"], InvalidOption)
+    link.script = [several(1, 2)]
+    assert both("get_versions", "a", on=bucket).values == [1, 2]
+    both("put", "a", 3, on=bucket)
+
+
+def test_modify_writes_the_outcome_with_the_context_read(both: Callable[..., Any], store: Any, link: Any) -> None:
+    place = context_of("a", SEEN)
+    link.script = [several(41)]
+    result = both("modify", "a", lambda value: value + 1, 0, r=1, w="all", ttl=1.5)
+    read, write = link.requests
+    assert (read.r, read.causality, write.w) == (1, True, 3)
+    ((_, body, causality),) = write.items
+    assert (body[16:17], unpack(b"\x01" + bytes(8) + body).ttl_ms) == (b"\x02", 1500)
+    assert causality == pack_causality(SEEN)
+    assert bytes(place)[9:-4] == causality
+    assert len(result.acks) == 2
+    assert both("get", "a") == 42
+    seen: list[Any] = []
+    for answer, expected in ((several(gone=False), "none"), (several("old", gone=True), "none"), (several(None), None)):
+        link.script = [answer]
+        both("modify", "a", seen.append, "none")
+        assert seen.pop() == expected
+    merging = store.bucket("carts", resolver=sum)
+    link.script = [several(1, 2, gone=True)]
+    both("modify", "a", lambda value: value * 10, on=merging)
+    assert both("get", "a", on=merging) == 30
+
+
+class Oops(Exception):
+    pass
+
+
+def test_what_the_function_of_modify_raises_is_passed_on_and_nothing_is_written(
+    both: Callable[..., Any], link: Any
+) -> None:
+    both("put", "a", 1)
+
+    def fails(value: Any) -> Any:
+        raise Oops(value)
+
+    link.requests.clear()
+    with pytest.raises(Oops, match="1"):
+        both("modify", "a", fails)
+    assert [type(request) for request in link.requests] == [f.GetMany]
+    for change, error in (
+        (lambda _: "x" * 10_240, PairTooLarge),
+        (lambda _: [b"x" * 6000] * 2, PairTooLarge),
+    ):
+        with pytest.raises(error):
+            both("modify", "a", change)
+    assert {type(request) for request in link.requests} == {f.GetMany}
+    assert both("get", "a") == 1
+
+
+def test_modify_is_checked_before_anything_is_sent(both: Callable[..., Any], link: Any) -> None:
+    def same(value: Any) -> Any:
+        return value
+
+    for call, error in (
+        (lambda: both("modify", "a", 5), InvalidOption),
+        (lambda: both("modify", "a", None), InvalidOption),
+        (lambda: both("modify", "", same), InvalidKey),
+        (lambda: both("modify", "a", same, w=4), InvalidOption),
+        (lambda: both("modify", "a", same, r=4), InvalidOption),
+        (lambda: both("modify", "a", same, timeout=0), InvalidOption),
+        (lambda: both("modify", "a", same, ttl=-1), InvalidOption),
+    ):
+        with pytest.raises(error):
+            call()
+    assert link.frames == 0
+
+
+def test_modify_has_one_time_for_all_that_it_does(both: Callable[..., Any], link: Any) -> None:
+    def slow(value: Any) -> Any:
+        link.now_s += 2.0
+        return value
+
+    both("put", "a", 1)
+    link.requests.clear()
+    both("modify", "a", slow, timeout=3)
+    read, write = link.requests
+    assert (read.timeout_s, write.timeout_s) == (3.0, pytest.approx(1.0))
+    assert write.expires_s == pytest.approx(link.now_s + link.ahead_s + 1.0)
+    with pytest.raises(StoreUnavailable, match=r"nothing was written.*all of the 2 s"):
+        both("modify", "a", slow, timeout=2)
+    assert isinstance(link.requests[-1], f.GetMany)
 
 
 # ---- answers that do not fit ----

@@ -9,10 +9,12 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import pytest
 
 import raykv
 from raykv.client import store as store_module
+from raykv.client.codecs import encode_value
 from raykv.errors import InvalidOption, QuorumNotMet, StoreClosed
 from raykv.records import frames as f
 
@@ -69,7 +71,9 @@ def test_a_closed_handle_says_so_in_every_call(store: Any, link: Any) -> None:
         lambda: next(walk), lambda: store["a"], lambda: "a" in store, lambda: list(store.keys()), lambda: store.count(),
         lambda: store.status(), lambda: store.ring(), lambda: store.buckets(), lambda: store.bucket("b"),
         lambda: store.drop_bucket("b"), lambda: bucket.get("a"), lambda: asyncio.run(store.aio.get("a")),
-        lambda: asyncio.run(bucket.aio.put("a", 1)),
+        lambda: asyncio.run(bucket.aio.put("a", 1)), lambda: store.get_versions("a"),
+        lambda: store.modify("a", lambda value: value), lambda: asyncio.run(store.aio.get_versions("a")),
+        lambda: asyncio.run(bucket.aio.modify("a", lambda value: value)),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(StoreClosed, match=r"raykv\.connect"):
@@ -232,6 +236,27 @@ def test_a_store_travels_as_its_name(store: Any, link: Any, monkeypatch: pytest.
     assert back_bucket.name == "carts"
     assert link.requests[-1].options == {"n": 2, "ttl_ms": 3000}
     assert copy.copy(store).store_name == "shop"
+
+
+def test_a_resolver_belongs_to_the_handle_and_travels_with_it(
+    store: Any, link: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raykv, "connect", lambda name: store_module.Store(name, link))
+    bucket = store.bucket("counts", resolver=sum, versioning="vector")
+    assert "resolver" not in link.requests[-1].options, "it is nothing that all must agree on"
+    assert link.requests[-1].options == {"versioning": "vector"}
+    both_stand = f.GotMany([f.Found([encode_value(2, "auto"), encode_value(40, "auto")])])
+    for handle, expected in (
+        (bucket, 42),
+        (store.bucket("counts"), 2),
+        (store.bucket("counts", resolver=max), 40),
+        (pickle.loads(pickle.dumps(bucket)), 42),
+        (cloudpickle.loads(cloudpickle.dumps(store.bucket("counts", resolver=lambda values: values[-1]))), 40),
+    ):
+        link.script = [both_stand]
+        assert handle.get("k") == expected
+    link.script = [both_stand]
+    assert asyncio.run(bucket.aio.get("k")) == 42
 
 
 def test_status_and_ring_are_plain_data_that_prints(both: Callable[..., Any], link: Any) -> None:
