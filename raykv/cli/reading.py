@@ -15,6 +15,7 @@ from raykv.cli.cluster import join_ray
 from raykv.client import operations as ops
 from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
 from raykv.client.driver import run
+from raykv.client.memory import Memory
 from raykv.client.store import DEFAULT_BUCKET
 from raykv.config import check_level
 from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable
@@ -52,7 +53,7 @@ def open_bucket(link: Link, store: str, bucket: str, timeout_s: float, *, create
         names = [config["name"] for config in run(ops.tell("buckets", timeout=timeout_s), link)]
         if bucket not in names:
             raise click.ClickException(f"store {store!r} has no bucket {bucket!r}; it has: {', '.join(names)}")
-    return run(ops.open_bucket(bucket, {}, timeout=timeout_s), link)
+    return run(ops.open_bucket(bucket, {}, timeout=timeout_s, memory=Memory(link.monotonic_s)), link)
 
 
 class Standing(NamedTuple):

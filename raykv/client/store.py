@@ -178,6 +178,8 @@ class Bucket(Generic[V]):
     def get_versions(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Versions[V]:
         """Return all values that stand under the key, the newest first, and their context. An absent key has none.
 
+        A delete hides what it had seen and nothing else; ``get`` finds nothing if the newest version is a delete.
+
         >>> versions = store.get_versions("cart:1")           # doctest: +SKIP
         >>> store.put("cart:1", union(versions.values), context=versions.context)           # doctest: +SKIP
 

@@ -18,6 +18,8 @@ from raykv.config import MAX_FRAME_BYTES
 from raykv.errors import CorruptData, RaykvError, from_data, to_data
 
 FRAME_VERSION = 1
+NO_ROOM = -1
+"""Nothing was kept, for too many versions of the key stand that nobody merged."""
 
 T = TypeVar("T")
 _VERSION = bytes([FRAME_VERSION])
@@ -346,7 +348,7 @@ class ReserveDone(_Message, frozen=True):
 
 
 class WriteDone(_Message, frozen=True):
-    """One entry an item: 0 if the record is now held durably, else the newer hybrid time that is held (P7)."""
+    """One entry an item: 0 if the record is now held durably, else the newer time that is held (P7), or ``NO_ROOM``."""
 
     newer: list[int]
 

@@ -24,7 +24,7 @@ from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.replication.replica import Replica
 from raykv.storage import Engine, EngineFailed, NodeDirectory
-from raykv.versions import merge
+from raykv.versions import merge_bounded
 
 if TYPE_CHECKING:
     import random
@@ -84,7 +84,7 @@ class StorageNode:
             complete_if_new=spec.fresh,
             note=lock_note,
         )
-        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge)
+        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge_bounded)
         known = spec.known
         if self.incarnation <= known.incarnation or (
             known.life == self._life and not self._engine.recovered(known.log_position)

@@ -292,13 +292,15 @@ class WriteRound:
             self._ack(index, self._items[index], node_id)
 
     def answered(self, node_id: str, attempts: Sequence[tuple[int, int]], newer: Sequence[int]) -> None:
-        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, else the newer time it holds."""
+        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, -1 = no room, else the newer time held."""
         for (index, attempt), time in zip(attempts, newer, strict=True):
             item = self._items[index]
             if attempt != item.attempt:
                 continue  # an answer to an earlier stamp of this write says nothing of the present one
             item.pending.discard(node_id)
-            if time == 0 or self._newer_counts:
+            if time < 0:
+                item.refusals.append("no room")
+            elif time == 0 or self._newer_counts:
                 self._ack(index, item, node_id)
             else:
                 item.newer[node_id] = time

@@ -28,7 +28,7 @@ from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key
-from raykv.versions import ClockTooFarAhead, causality_of, check_not_ahead
+from raykv.versions import ClockTooFarAhead, TooManyVersions, causality_of, check_not_ahead
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
@@ -170,7 +170,11 @@ class Replica:
         position = 0
         for key, (_, record) in zip(keys, request.items, strict=True):
             if is_vector(record):
-                kept = self._engine.update(key, self._stamper.sign(key, record))
+                try:
+                    kept = self._engine.update(key, self._stamper.sign(key, record))
+                except TooManyVersions:
+                    newer.append(f.NO_ROOM)
+                    continue
                 self._stamper.kept(key, kept.record)
                 newer.append(0)
             else:

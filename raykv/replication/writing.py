@@ -27,10 +27,11 @@ from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.record import body_operation_id, restamp, stamp, time_of
 from raykv.replication.fanout import Fanout, gather
+from raykv.replication.peers import PeerRefused
 from raykv.replication.quorum import ReserveAsks, ReserveRound, WriteRound
 from raykv.replication.spreading import Spread
 from raykv.versions import ClockTooFarAhead, HybridClock
-from raykv.versions.causality import Causality, covers, union, unpack_causality, with_dot
+from raykv.versions.causality import Causality, contains, covers, union, unpack_causality, with_dot
 from raykv.versions.dvvset import event
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from raykv.replication.fanout import Outcome
     from raykv.replication.routing import Routing
 
+OVERLOADED = "overloaded"
 RESERVE_FLOOR_S = 0.1
 """A node is given at least this long for a dot before another one is asked: each dot in vain costs a few bytes."""
 
@@ -151,6 +153,10 @@ class Writes:
             seen = ()
             for causality in found:
                 seen = union(seen, causality.seen)
+        if contains(seen, dot):  # its giver has lost the memory of this run, or the context was made up
+            raise StoreUnavailable(
+                "nothing was written: the name that was given to the write was given before; try again"
+            )
         above = max([causality.time for causality in found] + [item.seen.time if item.seen else 0])
         try:
             time = self._next_time(above)
@@ -186,6 +192,8 @@ class Writes:
                 round_.answered(outcome.node_id, [about for about, _ in given], [item for _, item in given])
                 return round_.failed(outcome.node_id, [about for about, item in pairs if item is None])
             failures[outcome.node_id] = _said(outcome)
+            if isinstance(outcome.failure, PeerRefused) and outcome.failure.reason == "overloaded":
+                failures[OVERLOADED] = "some have reached their bounds"
             return round_.failed(outcome.node_id, outcome.about)
 
         first = round_.start()
@@ -230,7 +238,8 @@ def _said(outcome: Outcome[Any]) -> str:
 
 def _nothing_written(item: Put, failures: dict[str, str]) -> RaykvError:
     said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
-    return StoreUnavailable(
+    kind = Overloaded if OVERLOADED in failures else StoreUnavailable
+    return kind(
         f"nothing was written, for too few replicas said what they hold: {said}",
         operation_id=body_operation_id(item.body).hex(),
         failures=failures,
@@ -242,6 +251,10 @@ def _write_error(round_: WriteRound, index: int, item: Put, w: int, failures: di
     details: dict[str, Any] = {"operation_id": operation_id, "acks": round_.acks(index), "failures": failures}
     said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
     if reasons := round_.untouched(index):
+        if "no room" in reasons:
+            return PairTooLarge(
+                "nothing was written, for too many versions of this key stand that nobody merged", **details
+            )
         kind = Overloaded if "overloaded" in reasons else StoreUnavailable
         return kind(f"nothing was written, for no replica took it: {said}", **details)
     return WriteOutcomeUnknown(

@@ -22,16 +22,18 @@ draws them is ``raykv.replication.stamper``.
 from __future__ import annotations
 
 from raykv.versions.hybrid_clock import ClockTooFarAhead, HybridClock, check_not_ahead, time_from_ms, time_to_ms
-from raykv.versions.merging import Shown, causality_of, covers, merge, shown
+from raykv.versions.merging import Shown, TooManyVersions, causality_of, covers, merge, merge_bounded, shown
 
 __all__ = [
     "ClockTooFarAhead",
     "HybridClock",
     "Shown",
+    "TooManyVersions",
     "causality_of",
     "check_not_ahead",
     "covers",
     "merge",
+    "merge_bounded",
     "shown",
     "time_from_ms",
     "time_to_ms",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
 from raykv.records import kinds
 from raykv.records import vector_record as vector
 from raykv.records.record import time_of, unpack
 from raykv.versions import dvvset, lww
 from raykv.versions.causality import Causality
+
+MAX_STORED_BYTES = MAX_SIBLINGS_BYTES + MAX_PAIR_BYTES
 
 
 def merge(stored: bytes | None, incoming: bytes) -> bytes:
@@ -23,6 +26,24 @@ def merge(stored: bytes | None, incoming: bytes) -> bytes:
         return lww.merge(stored, incoming)
     synced = dvvset.sync(vector.decode(stored), vector.decode(incoming))
     return vector.encode(synced, vector.own_of(incoming) or vector.own_of(stored))
+
+
+class TooManyVersions(Exception):
+    """Versions of one key that nobody merged are too many bytes together."""
+
+
+def merge_bounded(stored: bytes | None, incoming: bytes) -> bytes:
+    """Return what ``merge`` does, for a node to keep. Raises ``TooManyVersions`` instead of growing past all bounds.
+
+    Writes at the same time slip past the bound that their coordinators look at. What replicas hold already they may still
+    bring together: that must not keep reads from their repair.
+    """
+    kept = merge(stored, incoming)
+    if len(kept) > MAX_STORED_BYTES and kinds.is_vector(kept) and len(kept) > len(stored or b""):
+        one_write = dvvset.size(vector.decode(incoming)) == 1
+        if one_write or len(kept) > vector.MAX_VECTOR_RECORD_BYTES:
+            raise TooManyVersions(f"the versions of this key that nobody merged have {len(kept)} bytes")
+    return kept
 
 
 def covers(stored: bytes | None, record: bytes) -> bool:

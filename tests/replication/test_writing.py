@@ -14,6 +14,7 @@ from raykv.client.store import Session
 from raykv.errors import (
     InvalidContext,
     InvalidOption,
+    Overloaded,
     PairTooLarge,
     StoreUnavailable,
     WriteOutcomeUnknown,
@@ -23,7 +24,7 @@ from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body
 from raykv.replication import writing
-from raykv.versions import time_from_ms
+from raykv.versions import merging, time_from_ms
 from raykv.versions.causality import NOTHING_SEEN, Causality, covers, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
@@ -713,6 +714,57 @@ def test_siblings_that_are_too_large_together_are_refused_as_well(
         assert sorted({value[0] for value in values}) == ["x", "y"]
         await peer.store("k", "z" * 1900, context=context)
         assert (await peer.versions("k"))[0] == ["z" * 1900]
+
+    world.run(story())
+
+
+def test_writes_at_the_same_time_do_not_grow_a_record_past_all_bounds(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is let in by what stood before any; then nodes take what there is room for, and refuse the rest."""
+    monkeypatch.setattr(merging, "MAX_STORED_BYTES", 5_000)
+
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning="vector").start()
+        peer = cluster.coordinator()
+        stores = [peer.store("k", chr(65 + n) * 900, context=NOTHING_SEEN, timeout_s=1) for n in range(20)]
+        outcomes = await asyncio.gather(*stores, return_exceptions=True)
+        acked = sum(isinstance(outcome, f.Acked) for outcome in outcomes)
+        assert 3 <= acked <= 5
+        assert {type(outcome) for outcome in outcomes} <= {f.Acked, PairTooLarge, WriteOutcomeUnknown}
+        assert any(isinstance(outcome, PairTooLarge) for outcome in outcomes)
+        await peer.rest()
+        assert all(len(cluster.stored(node_id, "k")) <= 5_000 for node_id in cluster.ids)
+        assert cluster.failures == []
+        values, context = await peer.versions("k", r=3)  # what some refused and others took is brought together
+        assert acked <= len(values)
+        await peer.store("k", "merged", context=context, w=3)
+        assert (await peer.versions("k", r=3))[0] == ["merged"]
+
+    world.run(story())
+
+
+def test_a_context_that_has_seen_what_was_never_written_is_refused_as_data(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning="vector").start()
+        peer = cluster.coordinator()
+        await peer.put("k", "1", w=3)
+        ((actor, low, high),) = unpack_causality((await peer.versions("k"))[1]).seen
+        future = pack_causality(Causality(0, ((actor, low, high + 1),)))
+        with pytest.raises(StoreUnavailable, match="given before"):
+            await peer.store("k", "2", context=future)
+        assert (await peer.versions("k"))[0] == ["1"]
+
+    world.run(story())
+
+
+def test_where_all_are_overloaded_that_is_the_error(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykv.storage.engine.Engine.overloaded", property(lambda _: True))
+
+    async def story() -> None:
+        peer = world.Cluster(3, versioning="vector").start().coordinator()
+        with pytest.raises(Overloaded, match="nothing was written"):
+            await peer.put("k", "1", timeout_s=0.5)
 
     world.run(story())
 
