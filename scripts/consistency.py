@@ -28,7 +28,7 @@ import raykv
 from raykv.sim.history import History, VectorWrite
 from raykv.sim.vector_checker import VectorChecker
 from raykv.sim.workload import seen_in
-from raykv.versions.causality import contains, unpack_causality
+from raykv.versions.causality import contains, union, unpack_causality
 from raykv.versions.context import causality_in
 
 if TYPE_CHECKING:
@@ -165,15 +165,16 @@ def dots_found(history: History) -> None:
                 (own,) = _dots(writes[op.operation_id].seen, op.seen)
                 writes[op.operation_id] = writes[op.operation_id]._replace(dot=own)
                 taken.add(own)
-        for op in acked:
+        by_end = sorted(acked, key=lambda op: op.returned_s)
+        earlier: Seen = ()
+        at = 0
+        for op in acked:  # in the order in which they were asked
+            while at < len(by_end) and by_end[at].returned_s < op.invoked_s:
+                earlier = union(earlier, writes[by_end[at].operation_id].seen)
+                at += 1
             if op.seen is None:
                 sent = writes[op.operation_id]
-                earlier = [writes[other.operation_id].seen for other in acked if other.returned_s < op.invoked_s]
-                new = [
-                    dot
-                    for dot in _dots(sent.seen, ())
-                    if dot not in taken and not any(contains(e, dot) for e in earlier)
-                ]
+                new = [dot for dot in _dots(sent.seen, earlier) if dot not in taken]
                 if len(new) == 1:
                     writes[op.operation_id] = sent._replace(dot=new[0])
                     taken.add(new[0])
@@ -226,6 +227,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         trouble.ended.set()
         trouble.join(10)
         raykv.shutdown("consistency")
+    print(f"{len(history.ops):,} operations; now they are checked", file=sys.stderr, flush=True)
     dots_found(history)
     found = []
     for key, ops in history.by_key().items():
