@@ -28,7 +28,7 @@ import raykv
 from raykv.sim.history import History, VectorWrite
 from raykv.sim.vector_checker import VectorChecker
 from raykv.sim.workload import seen_in
-from raykv.versions.causality import contains, union, unpack_causality
+from raykv.versions.causality import union, unpack_causality
 from raykv.versions.context import causality_in
 
 if TYPE_CHECKING:
@@ -184,12 +184,20 @@ def dots_found(history: History) -> None:
 
 
 def _dots(seen: Seen, without: Seen) -> list[tuple[bytes, int]]:
-    return [
-        (actor, counter)
-        for actor, low, high in seen
-        for counter in range(low, high + 1)
-        if not contains(without, (actor, counter))
-    ]
+    """Return the dots of ``seen`` that ``without`` does not have. O(spans + dots returned)."""
+    others: dict[bytes, list[tuple[int, int]]] = {}
+    for actor, low, high in without:
+        others.setdefault(actor, []).append((low, high))
+    found: list[tuple[bytes, int]] = []
+    for actor, low, high in seen:
+        at = low
+        for other_low, other_high in others.get(actor, ()):
+            if other_low > high:
+                break
+            found += [(actor, counter) for counter in range(at, min(other_low, high + 1))]
+            at = max(at, other_high + 1)
+        found += [(actor, counter) for counter in range(at, high + 1)]
+    return found
 
 
 async def work(clients: list[Client], operations: int, levels: tuple[int, int], trouble: Trouble) -> None:
