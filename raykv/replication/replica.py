@@ -28,7 +28,7 @@ from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key
-from raykv.versions import ClockTooFarAhead, TooManyVersions, causality_of, check_not_ahead
+from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ class Replica:
                 continue
             record = None if found is None else found.record
             actor, counter = self._stamper.reserve(storage_key, record, operation_id) if operation_id else (b"", 0)
-            seen = causality_of(record)
-            siblings = 0 if record is None else len(vector.decode(record).siblings)
-            items.append(f.Reserved(actor, counter, pack_causality(seen), siblings, len(record or b"")))
+            versions = dvvset.EMPTY if record is None else vector.decode(record)
+            seen = pack_causality(dvvset.join(versions))
+            items.append(f.Reserved(actor, counter, seen, dvvset.size(versions), len(record or b"")))
             position = position if found is None else max(position, found.position)
         if None in items:
             self._note_damage()
