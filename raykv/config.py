@@ -24,7 +24,7 @@ MAX_KEY_BYTES = 1 * KIB
 DEFAULT_PAIR_BYTES = 10 * KIB
 MAX_PAIR_BYTES = 1 * MIB
 MAX_NODES = 1000
-MAX_PARTITIONS = 65_536
+MAX_PARTITIONS = 32_768
 MAX_COPIES = 9
 MAX_TIMEOUT_S = 3600.0
 MAX_TTL_S = 100 * 365 * 86_400.0
@@ -136,6 +136,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """N of the ring: how many primaries a partition has. A bucket may keep fewer copies, never more."""
     partitions: int = 256
     durability: Durability = "group"
+    grace_s: float = 10 * 86_400.0
+    """How long a delete is remembered at the least. Nothing older than half of it is taken for a new write (P10)."""
 
     def __post_init__(self) -> None:
         check_store_name(self.name)
@@ -144,6 +146,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.partitions & (self.partitions - 1):
             raise InvalidOption(f"partitions must be a power of two, as 256 or 1024; got {self.partitions}")
         check_choice("durability", self.durability, ("group", "interval", "always"))
+        check_seconds("grace_s", self.grace_s, MAX_TTL_S)
 
 
 class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +157,8 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
     r: int
     w: int
     versioning: Versioning = "vector"
+    sloppy: bool = False
+    """Whether a fallback may stand in for a primary that does not answer (see ``raykv.replication.hints``)."""
     ttl_ms: int | None = None
     codec: Codec = "auto"
     pair_bytes: int = DEFAULT_PAIR_BYTES
@@ -164,6 +169,8 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("r", self.r, 1, self.n)
         check_count("w", self.w, 1, self.n)
         check_choice("versioning", self.versioning, ("vector", "lww"))
+        if not isinstance(self.sloppy, bool):
+            raise InvalidOption(f"sloppy must be True or False; got {shown(self.sloppy)}")
         if self.ttl_ms is not None:
             check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000))
         check_choice("codec", self.codec, ("auto", "msgpack", "raw"))
@@ -190,6 +197,16 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Memtables waiting for their flush; past it a write is ``Overloaded``."""
     sync_interval_s: float = 0.1
     """With ``durability="interval"``: how often the log is synced."""
+    gossip_every_s: float = 0.5
+    """How often the node exchanges heartbeats with another."""
+    max_hint_bytes: int = 1 * GIB
+    """Hints kept for nodes that are away; past it the node refuses more, and anti-entropy has to find what is missing."""
+    max_hint_age_s: float = 3 * 3600.0
+    """An older hint is forgotten; one that was counted as an acknowledgement is kept for half the grace."""
+    background_bytes_per_s: int = 8 * MIB
+    """What hand-off, repair and healing may send and fetch, together; less while clients wait longer than usual."""
+    repair_every_s: float = 86_400.0
+    """How often the node compares each partition that it is the first owner of with the other owners."""
 
     def __post_init__(self) -> None:
         check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB)
@@ -201,6 +218,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("runs_per_level", self.runs_per_level, 2, 64)
         check_count("max_unflushed_bytes", self.max_unflushed_bytes, self.memtable_bytes, 64 * GIB)
         check_seconds("sync_interval_s", self.sync_interval_s, 60)
+        check_seconds("gossip_every_s", self.gossip_every_s, 60)
+        check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB)
+        check_seconds("max_hint_age_s", self.max_hint_age_s, MAX_TTL_S)
+        check_count("background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB)
+        check_seconds("repair_every_s", self.repair_every_s, MAX_TTL_S)
 
 
 def quorum(n: int) -> int:

@@ -141,7 +141,7 @@ def make(kind: Any, base: dict[str, Any], **changes: Any) -> Any:
     [
         ("name", ["a"], ["", "a/b"]),
         ("copies", [1, 9], [0, 10, True, 2.0]),
-        ("partitions", [8, 16, 256, 65_536], [0, 4, 7, 9, 100, 131_072, 256.0, True]),
+        ("partitions", [8, 16, 256, 32_768], [0, 4, 7, 9, 100, 65_536, 256.0, True]),
         ("durability", ["group", "interval", "always"], ["", "never", None]),
     ],
 )

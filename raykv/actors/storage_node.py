@@ -15,7 +15,8 @@ import msgspec
 
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.os_files import OsFileSystem
-from raykv.actors.world import SystemClock, ThreadExecutor, exit_soon
+from raykv.actors.transport import RayTransport
+from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse
@@ -43,7 +44,9 @@ class StorageNodeActor:
         try:
             async with self._opening:  # two at once would be in each other's way at the lock
                 if self._node is None:
-                    self._node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
+                    node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
+                    node.begin()
+                    self._node = node
         except DirectoryInUse as error:
             return {"failed": "in use", "message": str(error)}
         except DirectoryForeign as error:
@@ -83,6 +86,8 @@ class StorageNodeActor:
                     random=random.SystemRandom(),
                     on_failure=exit_soon,
                     lock_note=msgspec.json.encode({"pid": os.getpid()}),
+                    transport=RayTransport(self._spec.store.name),
+                    probe=CountingProbe(),
                 )
             except DirectoryInUse as error:
                 waited_s = time.monotonic() - started_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,9 @@ from raykv.cli.options import examples, json_option, store_option, timeout_optio
 from raykv.cli.reading import link_to
 from raykv.client import operations as ops
 from raykv.client.driver import run
+from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.views import RingView, Status, seconds, table
+from raykv.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,19 +173,42 @@ def buckets(store: str, timeout: float, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json(found))
         return
-    columns = ["bucket", "n", "r", "w", "versioning", "codec", "ttl"]
+    columns = ["bucket", "n", "r", "w", "versioning", "quorum", "codec", "ttl"]
     rows = [
         [
             output.shown(config["name"]), str(config["n"]), str(config["r"]), str(config["w"]), config["versioning"],
-            config["codec"], seconds(config["ttl_ms"] / 1000) if config["ttl_ms"] else "",
+            "sloppy" if config["sloppy"] else "strict", config["codec"],
+            seconds(config["ttl_ms"] / 1000) if config["ttl_ms"] else "",
         ]
         for config in found
     ]  # fmt: skip
     output.show_text(table(columns, rows))
 
 
+@click.command(epilog=examples("raykv repair", "raykv repair --store shop --json"))
+@store_option
+@timeout_option
+@json_option
+def repair(store: str, timeout: float, as_json: bool) -> None:
+    """Compare all copies of all pairs now, and mend what differs.
+
+    It goes on by itself in the background, once a day. --timeout is for one partition.
+    """
+    link = link_to(store)
+    partitions = run(ops.tell("ring", timeout=timeout), link)["partitions"]
+    report = RepairReport.begin(partitions)
+    with click.progressbar(range(partitions), label="partitions", file=sys.stderr, show_pos=True) as bar:
+        for partition in bar:
+            try:
+                report.add(run(ops.repair(partition, timeout=max(timeout, REPAIR_TIMEOUT_S)), link))
+            except StoreUnavailable as error:
+                report.fail(partition, error)
+    click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
+    report.checked()
+
+
 def _told(what: str, store: str, timeout_s: float) -> Any:
     return run(ops.tell(what, timeout=timeout_s), link_to(store))
 
 
-COMMANDS = (start, stop, status, ring, buckets)
+COMMANDS = (start, stop, status, ring, buckets, repair)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from raykv.client import operations as ops
 from raykv.client.driver import run_async
+from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.store import Session, bucket_options, check_limit
 from raykv.client.views import RingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
+from raykv.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -198,7 +200,7 @@ class AsyncStore(AsyncBucket[Any]):
         n: int | None = None,
         r: Level | None = None,
         w: Level | None = None,
-        sloppy: bool = False,
+        sloppy: bool | None = None,
         resolver: Resolver = "newest",
         ttl: float | None = None,
         codec: Codec | None = None,
@@ -220,6 +222,20 @@ class AsyncStore(AsyncBucket[Any]):
     async def drop_bucket(self, name: str, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
         """See ``Store.drop_bucket``."""
         return await self._run(ops.drop_bucket(check_bucket_name(name), timeout=timeout))
+
+    async def repair(
+        self, *, progress: Callable[[int, int], object] | None = None, timeout: float = REPAIR_TIMEOUT_S
+    ) -> RepairReport:
+        """See ``Store.repair``."""
+        report = RepairReport.begin((await self._run(ops.tell("ring", timeout=timeout)))["partitions"])
+        for partition in range(report["partitions"]):
+            try:
+                report.add(await self._run(ops.repair(partition, timeout=timeout)))
+            except StoreUnavailable as error:
+                report.fail(partition, error)
+            if progress is not None:
+                progress(partition + 1, report["partitions"])
+        return report.checked()
 
     async def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
         """See ``Store.status``."""

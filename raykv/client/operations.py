@@ -419,6 +419,13 @@ def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
     return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s, repeatable=False))))
 
 
+def repair(partition: int, *, timeout: Any) -> Steps[dict[str, Any]]:
+    """Compare the owners of a partition now, and mend what differs. Returns figures."""
+    timeout_s = check_timeout(timeout)
+    figures: dict[str, Any] = _told((yield from _ask(f.RepairPartition(partition, timeout_s), timeout_s)))
+    return figures
+
+
 def tell(what: str, *, timeout: Any) -> Steps[Any]:
     """Ask for plain data to show."""
     timeout_s = check_timeout(timeout)

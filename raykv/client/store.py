@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 from raykv.client import operations as ops
 from raykv.client.driver import run
 from raykv.client.memory import Memory
+from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.views import RingView, Status
 from raykv.config import (
     DEFAULT_PAIR_BYTES,
@@ -26,8 +27,9 @@ from raykv.config import (
     check_count,
     check_level,
     check_ttl,
+    shown,
 )
-from raykv.errors import InvalidOption, StoreClosed
+from raykv.errors import InvalidOption, StoreClosed, StoreUnavailable
 from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
@@ -363,7 +365,7 @@ class Store(Bucket[Any]):
         n: int | None = None,
         r: Level | None = None,
         w: Level | None = None,
-        sloppy: bool = False,
+        sloppy: bool | None = None,
         resolver: Resolver = "newest",
         ttl: float | None = None,
         codec: Codec | None = None,
@@ -377,8 +379,12 @@ class Store(Bucket[Any]):
         ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
         and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
 
+        ``sloppy=True``: another node may stand in for one of the n that does not answer, for writes and for reads; so it
+        answers on both sides of a cut, and what was acknowledged on one side may not be seen on the other until the cut
+        has healed. Without it the side with too few of the n refuses.
+
         ``resolver`` belongs to this handle: ``"newest"``, or a function of the list of values (the newest first) that
-        returns the one that ``get`` is to give. ``sloppy=True`` is not there yet.
+        returns the one that ``get`` is to give.
         """
         options = bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
@@ -394,6 +400,26 @@ class Store(Bucket[Any]):
     def drop_bucket(self, name: str, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
         """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
         return self._session.run(ops.drop_bucket(check_bucket_name(name), timeout=timeout))
+
+    def repair(
+        self, *, progress: Callable[[int, int], object] | None = None, timeout: float = REPAIR_TIMEOUT_S
+    ) -> RepairReport:
+        """Compare all copies now, partition by partition, and mend what differs (anti-entropy by Merkle trees).
+
+        It goes on by itself in the background, once a day for each partition; call this when you know that something was
+        lost. Returns a dict of figures. ``progress(done, all)`` is called after each partition; ``timeout``: seconds for
+        one partition. Raises ``StoreUnavailable`` if some partitions could not be compared with all their owners (the
+        figures are in ``.details``); the others are mended. Call it again: what is equal costs next to nothing.
+        """
+        report = RepairReport.begin(self._session.run(ops.tell("ring", timeout=timeout))["partitions"])
+        for partition in range(report["partitions"]):
+            try:
+                report.add(self._session.run(ops.repair(partition, timeout=timeout)))
+            except StoreUnavailable as error:
+                report.fail(partition, error)
+            if progress is not None:
+                progress(partition + 1, report["partitions"])
+        return report.checked()
 
     def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
         """Return how the store is: plain data (a dict) that prints well and shows itself in a notebook."""
@@ -447,8 +473,8 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
     if "versioning" in options:
         check_choice("versioning", options["versioning"], ("vector", "lww"))
-    if options.pop("sloppy", False) is not False:
-        raise InvalidOption("sloppy=True is not there yet: it comes with hinted handoff")
+    if not isinstance(options.get("sloppy", False), bool):
+        raise InvalidOption(f"sloppy must be True or False; got {shown(options['sloppy'])}")
     n = check_count("n", options.get("n", store_copies), 1, store_copies)
     for level in ("r", "w"):
         if level in options:

@@ -20,6 +20,8 @@ from raykv.errors import CorruptData, RaykvError, from_data, to_data
 FRAME_VERSION = 1
 NO_ROOM = -1
 """Nothing was kept, for too many versions of the key stand that nobody merged."""
+FULL = -2
+"""Nothing was kept, for the node keeps as many hints as it may."""
 
 T = TypeVar("T")
 _VERSION = bytes([FRAME_VERSION])
@@ -143,7 +145,16 @@ class Reach(_Message, frozen=True):
     timeout_s: float
 
 
-CoordinatorRequest: TypeAlias = GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach
+class RepairPartition(_Message, frozen=True):
+    """Compare a partition's owners now, and mend what differs. Answer: ``Told`` with figures."""
+
+    partition: int
+    timeout_s: float
+
+
+CoordinatorRequest: TypeAlias = (
+    GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach | RepairPartition
+)
 SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | Tell
 
 
@@ -228,10 +239,14 @@ SupervisorAnswer: TypeAlias = Publish | BucketOpened | Told | Refused
 
 
 class Read(_Message, frozen=True):
-    """The node's records of ``keys``. Answer: ``ReadDone``, or ``Incomplete``."""
+    """The node's records of ``keys``. Answer: ``ReadDone``, or ``Incomplete``.
+
+    ``hints``: what it keeps for others counts too (a sloppy bucket).
+    """
 
     bucket_id: int
     keys: list[bytes]
+    hints: bool = False
 
 
 class Reserve(_Message, frozen=True):
@@ -245,13 +260,32 @@ class Reserve(_Message, frozen=True):
     keys: list[bytes]
     operation_ids: list[bytes]
     """One a key; empty where no dot is wanted."""
+    hints: bool = False
 
 
 class Write(_Message, frozen=True):
-    """Keep these (encoded key, record). Answer, once durable: ``WriteDone``."""
+    """Keep these (encoded key, record). Answer, once durable: ``WriteDone``.
+
+    ``made_ms``: when its sender took the records up, by the sender's wall clock. What is older than half the grace is
+    refused as "old": the delete that stands above it may be forgotten by now (P10). 0: no matter.
+    """
 
     bucket_id: int
     items: list[tuple[bytes, bytes]]
+    made_ms: int = 0
+
+
+class Hint(_Message, frozen=True):
+    """Keep (encoded key, record, nodes that miss it) until these nodes have it (P11). Answer: ``WriteDone``.
+
+    An empty record: what the node itself holds under the key.
+    """
+
+    bucket_id: int
+    items: list[tuple[bytes, bytes, list[str]]]
+    made_ms: int
+    counted: bool = False
+    """Whether the coordinator counts it as an acknowledgement (a sloppy bucket): then it is kept for longer."""
 
 
 class Scan(_Message, frozen=True):
@@ -296,8 +330,77 @@ class Stop(_Message, frozen=True):
     """Close the directory cleanly; answer nothing more. Answer: ``Pong``."""
 
 
+class Gossip(_Message, frozen=True):
+    """Heartbeats: node id -> (incarnation, counter), as far as the sender has heard. Answer: ``Gossip``."""
+
+    sender: str
+    table: dict[str, tuple[int, int]]
+
+
+class Tree(_Message, frozen=True):
+    """Digests of a partition's Merkle tree: the children of these nodes of ``level``. Answer: ``TreeDone``.
+
+    The tree is over these buckets and ``16 ** depth`` leaves (see ``raykv.replication.merkle``); level 0 is the root, and
+    level -1 asks for the root itself.
+    """
+
+    partition: int
+    buckets: list[int]
+    depth: int
+    level: int
+    indexes: list[int]
+
+
+class Leaves(_Message, frozen=True):
+    """What is in these leaves of a partition's tree. Answer: ``LeavesDone``."""
+
+    partition: int
+    buckets: list[int]
+    depth: int
+    indexes: list[int]
+
+
+class Fetch(_Message, frozen=True):
+    """Records for another owner, whether or not this one is complete. Answer: ``ReadDone``."""
+
+    bucket_id: int
+    keys: list[bytes]
+
+
+class Purge(_Message, frozen=True):
+    """Forget these (bucket id, encoded key, digest), all of them dead. Answer: ``Purged``.
+
+    Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so.
+    """
+
+    items: list[tuple[int, bytes, int]]
+    sure: bool
+
+
+class Repair(_Message, frozen=True):
+    """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``."""
+
+    partition: int
+    timeout_s: float
+
+
 NodeRequestBody: TypeAlias = (
-    Read | Reserve | Write | Scan | Ping | ReadRegister | PromiseRegister | AcceptRegister | Stop
+    Read
+    | Reserve
+    | Write
+    | Hint
+    | Scan
+    | Ping
+    | ReadRegister
+    | PromiseRegister
+    | AcceptRegister
+    | Stop
+    | Gossip
+    | Tree
+    | Leaves
+    | Fetch
+    | Purge
+    | Repair
 )
 
 
@@ -348,7 +451,7 @@ class ReserveDone(_Message, frozen=True):
 
 
 class WriteDone(_Message, frozen=True):
-    """One entry an item: 0 if the record is now held durably, else the newer time that is held (P7), or ``NO_ROOM``."""
+    """One entry an item: 0 if the record is now held durably, else the newer time held (P7), ``NO_ROOM`` or ``FULL``."""
 
     newer: list[int]
 
@@ -367,9 +470,39 @@ class Incomplete(_Message, frozen=True):
 
 
 class Pong(_Message, frozen=True):
-    """The node is there."""
+    """The node is there, and suspects these others (P12)."""
 
     stats: dict[str, Any] | None = None
+    suspects: list[str] = []
+
+
+class TreeDone(_Message, frozen=True):
+    """The digests asked for, in their order; how many records the tree is over; whether the node lacks nothing here."""
+
+    digests: list[int]
+    records: int
+    whole: bool
+
+
+class LeavesDone(_Message, frozen=True):
+    """The records of the leaves asked for: (bucket id, encoded key, digest)."""
+
+    entries: list[tuple[int, bytes, int]]
+    whole: bool
+    left: list[int] = []
+    """Leaves that the answer had no room for: ask again."""
+
+
+class Purged(_Message, frozen=True):
+    """Indexes of the records that the node holds exactly so, or has forgotten now."""
+
+    indexes: list[int]
+
+
+class Repaired(_Message, frozen=True):
+    """What a repair did, as figures."""
+
+    figures: dict[str, Any]
 
 
 class RegisterAnswer(_Message, frozen=True):
@@ -390,8 +523,9 @@ class RegisterAnswer(_Message, frozen=True):
 class NodeRefused(_Message, frozen=True):
     """The node will not.
 
-    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "stopping"; with
-    "failed" (its disk did) it may have carried the request out.
+    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
+    "not yet" (it does not know enough of the cluster, or a peer is needed that is away); with "failed" (its disk did) it
+    may have carried the request out.
     """
 
     reason: str
@@ -399,7 +533,19 @@ class NodeRefused(_Message, frozen=True):
 
 
 NodeAnswerBody: TypeAlias = (
-    ReadDone | ReserveDone | WriteDone | ScanDone | Incomplete | Pong | RegisterAnswer | NodeRefused
+    ReadDone
+    | ReserveDone
+    | WriteDone
+    | ScanDone
+    | Incomplete
+    | Pong
+    | RegisterAnswer
+    | NodeRefused
+    | Gossip
+    | TreeDone
+    | LeavesDone
+    | Purged
+    | Repaired
 )
 
 

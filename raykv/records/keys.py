@@ -25,6 +25,10 @@ LAST_TAG_END = b"\x03"
 
 _STORAGE_PREFIX = struct.Struct(">HI")
 STORAGE_PREFIX_BYTES = _STORAGE_PREFIX.size
+_PRIVATE = b"\xff\xff"
+"""Begins what a node keeps for itself: no partition has that number (``MAX_PARTITIONS``)."""
+HINTS = _PRIVATE + b"h"
+REPAIRS = _PRIVATE + b"r"
 MAX_ENCODED_KEY_BYTES = 1 + MAX_KEY_BYTES
 
 
@@ -89,6 +93,11 @@ def storage_prefix(partition: int, bucket_id: int) -> bytes:
         return _STORAGE_PREFIX.pack(partition, bucket_id)
     except struct.error:
         raise CorruptData(f"there is no partition {partition} or no bucket {bucket_id}") from None
+
+
+def is_private(storage_key: bytes) -> bool:
+    """Whether the node keeps this for itself: no key of a bucket stands behind it."""
+    return storage_key.startswith(_PRIVATE)
 
 
 def storage_bucket(storage_key: bytes) -> int:

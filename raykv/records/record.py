@@ -55,6 +55,14 @@ class Record(NamedTuple):
             return False
         return self.ttl_ms is None or now_ms < (self.time >> TIME_COUNTER_BITS) + self.ttl_ms
 
+    @property
+    def dead_since_ms(self) -> int | None:
+        """When it was deleted, or expires; None for a value without a time to live."""
+        at_ms = self.time >> TIME_COUNTER_BITS
+        if self.tombstone:
+            return at_ms
+        return None if self.ttl_ms is None else at_ms + self.ttl_ms
+
 
 def pack_body(operation_id: bytes, payload: bytes, ttl_ms: int | None = None) -> bytes:
     """Pack what the client knows of a put."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, check_timeout
-from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, check_count, check_timeout
+from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError, StoreUnavailable
+from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES
 from raykv.records.record import body_operation_id, check_body
@@ -132,6 +133,31 @@ class Coordinator:
         now_ms = self._clock.wall_ms()
         found = ((key, shown(record, now_ms)) for key, record in records)
         return f.Page([(key, item.payloads, item.gone) for key, item in found if item.payloads], resume)
+
+    async def repair_partition(self, request: f.RepairPartition) -> dict[str, Any]:
+        """Let an owner of the partition compare it with the others, and mend what differs. Returns its figures.
+
+        Raises ``StoreUnavailable`` if no owner could.
+        """
+        deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
+        state = await self.routing.state(request.timeout_s)
+        check_count("partition", request.partition, 0, state.ring.partitions - 1)
+        said: dict[str, str] = {}
+        for node_id in self.routing.owners(request.partition):
+            left_s = deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                break
+            try:
+                answer = await self.routing.peers.call(node_id, f.Repair(request.partition, left_s), 1, left_s)
+            except PeerFailure as failure:
+                said[node_id] = str(failure)
+                continue
+            if isinstance(answer, f.Repaired):
+                return {**answer.figures, "partition": request.partition, "node_id": node_id}
+        reasons = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(said.items())) or "no answer in time"
+        raise StoreUnavailable(
+            f"partition {request.partition} was not compared with all its owners: {reasons}", failures=said
+        )
 
     async def _admit(self, bucket_id: int, items: int, timeout_s: float) -> BucketEntry:
         if items > MAX_BATCH_ITEMS:

@@ -46,6 +46,7 @@ class Fanout(Generic[T]):
         self._tasks = tasks
         self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
         self._waiting: list[str] = []
+        self._late: Callable[[Outcome[T] | None], None] | None = None
 
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         """Start a call."""
@@ -67,13 +68,26 @@ class Fanout(Generic[T]):
     async def _call(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         timeout_s = max(0.001, min(CALL_TIMEOUT_S, self._deadline_s - self._clock.monotonic_s()))
         try:
-            answer = await self._peers.call(node_id, body, items, timeout_s)
+            answer: f.NodeAnswerBody | None = await self._peers.call(node_id, body, items, timeout_s)
+            outcome = Outcome(node_id, about, answer, None)
         except PeerFailure as failure:
-            self._outcomes.put_nowait(Outcome(node_id, about, None, failure))
-        else:
-            self._outcomes.put_nowait(Outcome(node_id, about, answer, None))
+            outcome = Outcome(node_id, about, None, failure)
         finally:
             self._waiting.remove(node_id)
+        if self._late is None:
+            self._outcomes.put_nowait(outcome)
+            return
+        self._late(outcome)
+        if not self._waiting:
+            self._late(None)
+
+    def leave(self, late: Callable[[Outcome[T] | None], None]) -> None:
+        """Wait no more: from now on each outcome goes to ``late``; None when the last one has come."""
+        self._late = late
+        while not self._outcomes.empty():
+            late(self._outcomes.get_nowait())
+        if not self._waiting:
+            late(None)
 
     def note_slow(self) -> None:
         """Take note of the nodes that have not answered yet: others are about to be asked."""

@@ -67,6 +67,8 @@ class Front:
                 return f.Told(None)
             case f.Reach():
                 return f.Told(await self._reaches(request))
+            case f.RepairPartition():
+                return f.Told(await coordinator.repair_partition(request))
 
     async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
         check_bucket_name(request.name)

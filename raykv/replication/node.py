@@ -22,7 +22,9 @@ from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData
 from raykv.ports import Known
 from raykv.records import frames as f
+from raykv.replication.hints import HintStore
 from raykv.replication.replica import Replica
+from raykv.replication.upkeep import Upkeep
 from raykv.storage import Engine, EngineFailed, NodeDirectory
 from raykv.versions import merge_bounded
 
@@ -30,12 +32,23 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from raykv.ports import Clock, Executor, FileSystem
+    from raykv.ports import Clock, Executor, FileSystem, Probe, Transport
     from raykv.storage import Job, SyncJob
 
 logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
+
+
+class NoProbe:
+    """``ports.Probe`` that counts nothing."""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """See ``ports.Probe``."""
+
+    def counted(self) -> dict[str, int]:
+        """See ``ports.Probe``."""
+        return {}
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +79,13 @@ class StorageNode:
         random: random.Random,
         on_failure: Callable[[str], None],
         lock_note: bytes = b"{}",
+        transport: Transport | None = None,
+        probe: Probe | None = None,
     ) -> None:
         """Open the directory and recover. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``OSError``, ``CorruptData``.
 
-        ``on_failure(cause)`` is called once when the node can no longer be trusted and must be recreated.
+        ``on_failure(cause)`` is called once when the node can no longer be trusted and must be recreated. ``transport``:
+        how it reaches the other nodes; without one it only answers.
         """
         self.spec = spec
         self._clock = clock
@@ -92,7 +108,8 @@ class StorageNode:
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
             self._directory.distrust(known.incarnation)
-        self._replica = Replica(self._engine, self._directory, spec.store.partitions, clock.wall_ms, random)
+        self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
+        self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +117,36 @@ class StorageNode:
         self._interval = False
         self._full = False
         self._stopped: str | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._upkeep: Upkeep | None = None
+        if transport is not None:
+            self._upkeep = Upkeep(
+                spec.node_id,
+                self.incarnation,
+                spec.node,
+                engine=self._engine,
+                replica=self._replica,
+                hints=self._hints,
+                partitions=spec.store.partitions,
+                transport=transport,
+                clock=clock,
+                probe=probe or NoProbe(),
+                random=random,
+                durable=self._until_durable,
+                superseded=self._fail,
+            )
+
+    def begin(self) -> None:
+        """Begin with what the node does by itself. To be called once, on the event loop that serves."""
+        assert not self._loops
+        for work in self._upkeep.loops() if self._upkeep is not None else ():
+            task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(self._loop_ended)
+            self._loops.append(task)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"its upkeep came upon {error!r}")
 
     @property
     def incarnation(self) -> int:
@@ -133,22 +180,41 @@ class StorageNode:
             self._compare(request.log_end)
             if self._stopped is not None:
                 return self._answer(f.NodeRefused("stopping", self._stopped))
-            body, position = self._replica.handle(request.body)
-            if isinstance(request.body, f.Ping) and request.body.with_stats:
-                body = f.Pong(self._stats())
-            if position > self._engine.durable_position:
-                await self._durable(position)
+            body = await self._handle(request.body)
             self._work()
         except (EngineFailed, OSError) as error:
             self._fail(f"its disk failed: {error}")
             body = f.NodeRefused("failed", str(error))
         return self._answer(body)
 
+    async def _handle(self, request: f.NodeRequestBody) -> f.NodeAnswerBody:
+        """Return the answer once the log holds what it depends on."""
+        upkeep = self._upkeep
+        if upkeep is not None and (answer := await upkeep.answer(request)) is not None:
+            return answer
+        if isinstance(request, f.Ping):
+            suspects = upkeep.suspects() if upkeep is not None else []
+            return f.Pong(self._stats() if request.with_stats else None, suspects)
+        began_s = self._clock.monotonic_s()
+        body, position = self._replica.handle(request)
+        await self._until_durable(position)
+        if upkeep is not None and isinstance(request, f.Read | f.Reserve | f.Write | f.Scan):
+            upkeep.throttle.note(self._clock.monotonic_s() - began_s)
+        return body
+
+    async def _until_durable(self, position: int) -> None:
+        if position > self._engine.durable_position:
+            await self._durable(position)
+
     async def stop(self) -> None:
         """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark."""
         if self._stopped is not None:
             return
         self._stopped = "stopped"
+        for task in self._loops:
+            task.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
         while self._tasks or self._waiting:
             await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
         self._engine.close()
@@ -307,6 +373,7 @@ class StorageNode:
             "incarnation": self.incarnation,
             "complete": self._replica.complete,
             "damage": [str(damage) for damage in self._engine.damaged],
+            **(self._upkeep.figures() if self._upkeep is not None else {}),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from raykv.records.frames import FULL
 from raykv.versions import covers, merge
 
 if TYPE_CHECKING:
@@ -254,20 +255,33 @@ class _Writing:
     retry: list[str] = field(default_factory=list)
     maybe: bool = False
     refusals: list[str] = field(default_factory=list)
+    fallbacks: Sequence[str] = ()
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    """Fallback -> the primary that it stands in for; "" once it has failed to."""
 
 
 class WriteRound:
     """Writes until each item has ``w`` durable acknowledgements (P7, P8)."""
 
-    def __init__(self, primaries: Sequence[Sequence[str]], w: int, *, newer_counts: bool = False) -> None:
-        """``primaries``: for each item, the nodes that are to hold it.
+    def __init__(
+        self,
+        primaries: Sequence[Sequence[str]],
+        w: int,
+        *,
+        newer_counts: bool = False,
+        fallbacks: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """``primaries``: for each item, the nodes that are to hold it; ``fallbacks``: who may stand in (a sloppy bucket).
 
         ``newer_counts``: a node that holds something newer is as good as one that took the record. True for read
         repair, which only wants nobody behind; false for a client's write, which a newer record would shadow (P7).
         """
         self._w = w
         self._newer_counts = newer_counts
-        self._items = [_Writing(nodes, []) for nodes in primaries]
+        self._items = [
+            _Writing(nodes, [], fallbacks=others)
+            for nodes, others in zip(primaries, fallbacks or [()] * len(primaries), strict=True)
+        ]
         self._open = set(range(len(primaries)))
         self._given_up: set[int] = set()
 
@@ -292,14 +306,16 @@ class WriteRound:
             self._ack(index, self._items[index], node_id)
 
     def answered(self, node_id: str, attempts: Sequence[tuple[int, int]], newer: Sequence[int]) -> None:
-        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, -1 = no room, else the newer time held."""
+        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, negative = no room, else the newer time."""
         for (index, attempt), time in zip(attempts, newer, strict=True):
             item = self._items[index]
             if attempt != item.attempt:
                 continue  # an answer to an earlier stamp of this write says nothing of the present one
             item.pending.discard(node_id)
             if time < 0:
-                item.refusals.append("no room")
+                item.refusals.append("overloaded" if time == FULL else "no room")
+                if node_id in item.stand_ins:
+                    item.stand_ins[node_id] = ""
             elif time == 0 or self._newer_counts:
                 self._ack(index, item, node_id)
             else:
@@ -312,7 +328,10 @@ class WriteRound:
             if attempt != item.attempt:
                 continue  # restamped meanwhile: what was sent before is accounted for in ``maybe``
             item.pending.discard(node_id)
-            item.retry.append(node_id)
+            if node_id in item.stand_ins:
+                item.stand_ins[node_id] = ""  # another one may
+            else:
+                item.retry.append(node_id)
             if refused is None:
                 item.maybe = True
             else:
@@ -344,6 +363,35 @@ class WriteRound:
         item.acks.clear()
         item.newer.clear()
         item.retry.clear()
+        item.stand_ins.clear()
+
+    def stand_ins(self, *, silent: bool) -> dict[str, list[tuple[int, str]]]:
+        """Return fallback -> (item, primary) pairs: who is to stand in now for primaries that failed.
+
+        ``silent``: for those also that have not answered yet.
+        """
+        found: dict[str, list[tuple[int, str]]] = {}
+        for index in sorted(self._open):
+            item = self._items[index]
+            for primary in item.primaries:
+                if primary in item.acks or primary in item.newer or primary in item.stand_ins.values():
+                    continue
+                if primary in item.pending and not silent:
+                    continue
+                fallback = next((node_id for node_id in item.fallbacks if node_id not in item.stand_ins), None)
+                if fallback is None:
+                    break
+                item.stand_ins[fallback] = primary
+                item.pending.add(fallback)
+                found.setdefault(fallback, []).append((index, primary))
+        return found
+
+    def missed(self, index: int) -> tuple[list[str], list[str]]:
+        """Return (who holds the item, the primaries that did not acknowledge it and for which nobody stands in) (P11)."""
+        item = self._items[index]
+        stood_for = {primary for node_id, primary in item.stand_ins.items() if node_id in item.acks}
+        without = [n for n in item.primaries if n not in item.acks and n not in item.newer and n not in stood_for]
+        return list(item.acks), [] if index in self._given_up else without
 
     def more(self) -> Asks:
         """Time has passed: send again to those that failed, for the items that still lack acknowledgements."""

@@ -7,6 +7,7 @@ step is what keeps reads of one key from going backward when 2R > N.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from raykv.config import MIB
@@ -38,7 +39,8 @@ class Reads:
     async def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
         """Return the record, None, or the error of each key."""
         routing = self._routing
-        round_ = ReadRound(routing.orders(keys, entry.config.n), r)
+        sloppy = entry.config.sloppy
+        round_ = ReadRound(routing.orders(keys, entry.config.n, sloppy=sloppy), r)
         fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
 
         def send(asks: Asks) -> None:
@@ -46,7 +48,7 @@ class Reads:
             for node_id, wanted in asks.items():
                 for at in range(0, len(wanted), at_once):
                     indexes = wanted[at : at + at_once]
-                    body = f.Read(entry.bucket_id, [keys[index] for index in indexes])
+                    body = f.Read(entry.bucket_id, [keys[index] for index in indexes], sloppy)
                     fan.send(node_id, body, len(indexes), indexes)
 
         def take(outcome: Outcome[list[int]]) -> Asks:
@@ -85,7 +87,13 @@ class Reads:
         repair = WriteRound(primaries_of, r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
-        await Spread(self._routing, entry, records, lacking, repair).run(deadline_s)
+        spread = Spread(self._routing, entry, records, lacking, repair).run(deadline_s)
+        if entry.config.sloppy:  # a cut may keep the primaries out of reach, and the answer is wanted all the same
+            task = asyncio.get_running_loop().create_task(spread)
+            self._routing.tasks.add(task)
+            task.add_done_callback(self._routing.tasks.discard)
+            return results
+        await spread
         for position, (index, _, _) in enumerate(behind):
             if not repair.settled(position):
                 results[index] = quorum_not_met(

@@ -19,23 +19,34 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from raykv.config import MAX_COPIES
 from raykv.errors import CorruptData
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
-from raykv.records.keys import MAX_ENCODED_KEY_BYTES, STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
+from raykv.records.keys import (
+    MAX_ENCODED_KEY_BYTES,
+    STORAGE_PREFIX_BYTES,
+    is_private,
+    storage_bucket,
+    storage_prefix,
+)
 from raykv.records.kinds import check, header_of, is_vector, public
 from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
+from raykv.replication.hints import HintsFull
 from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key
-from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset
+from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset, merge
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from raykv.storage import Engine, NodeDirectory
+    from raykv.config import StoreConfig
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.replication.hints import HintStore
+    from raykv.storage import Damage, Engine, NodeDirectory
 
 logger = logging.getLogger("raykv.replica")
 
@@ -53,14 +64,21 @@ class Replica:
         self,
         engine: Engine,
         directory: NodeDirectory,
-        partitions: int,
+        store: StoreConfig,
+        hints: HintStore,
         wall_ms: Callable[[], int],
         random: random_module.Random,
     ) -> None:
         self._engine = engine
         self._directory = directory
-        self._partitions = partitions
+        self._partitions = store.partitions
+        self._max_age_ms = round(store.grace_s * 1000 / 2)
+        self._hints = hints
         self._wall_ms = wall_ms
+        self.state: ClusterState | None = None
+        """The latest decided state that this node was told."""
+        self.distrusted = 0
+        """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
         self._register = _Register(directory)
         self._note_damage()
@@ -75,24 +93,29 @@ class Replica:
                     return self._reserve(body)
                 case f.Write():
                     return self._write(body)
+                case f.Hint():
+                    return self._hint(body)
                 case f.Scan():
                     return self._scan(body)
-                case f.ReadRegister():
-                    return self._register.read(), 0
-                case f.PromiseRegister():
-                    return self._register.promise(body), 0
-                case f.AcceptRegister():
-                    answer = self._register.accept(body)
-                    if answer.granted and body.decided:
-                        self._learn_drops(body.state)
-                    return answer, 0
-                case f.Ping() | f.Stop():
-                    return f.Pong(), 0
+                case f.ReadRegister() | f.PromiseRegister() | f.AcceptRegister():
+                    return self._of_register(body), 0
+                case _:
+                    return f.NodeRefused("not yet", "this run of the node has no way to reach others"), 0
         except CorruptData as error:
             self._note_damage()
             return f.NodeRefused("corrupt", str(error)), 0
         except ClockTooFarAhead as error:
             return f.NodeRefused("clock", str(error)), 0
+
+    def _of_register(self, body: f.ReadRegister | f.PromiseRegister | f.AcceptRegister) -> f.RegisterAnswer:
+        if isinstance(body, f.ReadRegister):
+            return self._register.read()
+        if isinstance(body, f.PromiseRegister):
+            return self._register.promise(body)
+        answer = self._register.accept(body)
+        if answer.granted and body.decided:
+            self._learn(body.state)
+        return answer
 
     @property
     def complete(self) -> bool:
@@ -103,6 +126,15 @@ class Replica:
         """Be incomplete from now on: this directory lacks something that the node acknowledged (P1)."""
         self._directory.distrust()
         self._register.forget()
+        self.distrusted += 1
+
+    def made_whole(self, damages: Sequence[Damage]) -> None:
+        """Answer reads again: the peers have given back all that this node, or these damaged ranges, may lack (P1)."""
+        for damage in damages:
+            if damage in self._engine.damaged:
+                self._engine.heal(damage)
+        if all(damage.start is not None for damage in self._engine.damaged):
+            self._directory.set_complete(True)
 
     def _storage_key(self, bucket_id: int, key: bytes) -> bytes:
         if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
@@ -127,9 +159,11 @@ class Replica:
                 unreadable.append(index)
                 found = None
             record = None if found is None else public(found.record)
+            position = position if found is None else max(position, found.position)
+            if request.hints:
+                record, position = self._with_hints(request.bucket_id, request.keys[index], record, position)
             records.append(record)
             size_bytes += 0 if record is None else len(record)
-            position = position if found is None else max(position, found.position)
         if unreadable:
             self._note_damage()
         return f.ReadDone(records, unreadable), position
@@ -150,19 +184,28 @@ class Replica:
                 items.append(None)
                 continue
             record = None if found is None else found.record
+            position = position if found is None else max(position, found.position)
+            if request.hints:
+                record, position = self._with_hints(request.bucket_id, key, record, position)
             actor, counter = self._stamper.reserve(storage_key, record, operation_id) if operation_id else (b"", 0)
             versions = dvvset.EMPTY if record is None else vector.decode(record)
             seen = pack_causality(dvvset.join(versions))
             items.append(f.Reserved(actor, counter, seen, dvvset.size(versions), len(record or b"")))
-            position = position if found is None else max(position, found.position)
         if None in items:
             self._note_damage()
         return f.ReserveDone(items), position
+
+    def _with_hints(self, bucket_id: int, key: bytes, record: bytes | None, position: int) -> tuple[bytes | None, int]:
+        """Return what is here of a key with what is kept of it for others."""
+        hinted, at = self._hints.of(bucket_id, key)
+        return (record if hinted is None else merge(record, hinted)), max(position, at)
 
     def _write(self, request: f.Write) -> Answer:
         if self._engine.overloaded:
             return self._overloaded()
         now_ms = self._wall_ms()
+        if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
+            return self._old(now_ms - request.made_ms)
         for _, record in request.items:  # all are looked at before the first is kept
             check_not_ahead(check(record), now_ms)
         keys = [self._storage_key(request.bucket_id, key) for key, _ in request.items]
@@ -183,6 +226,39 @@ class Replica:
                 newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
             position = max(position, kept.position)
         return f.WriteDone(newer), position
+
+    def _hint(self, request: f.Hint) -> Answer:
+        """Keep writes for nodes that missed them (P11)."""
+        if self._engine.overloaded:
+            return self._overloaded()
+        now_ms = self._wall_ms()
+        if now_ms - request.made_ms > self._max_age_ms:
+            return self._old(now_ms - request.made_ms)
+        for key, record, _ in request.items:
+            self._storage_key(request.bucket_id, key)
+            if record:
+                check_not_ahead(check(record), now_ms)
+        newer: list[int] = []
+        position = 0
+        for key, record, targets in request.items:
+            held = 0
+            for target in targets[:MAX_COPIES]:
+                try:
+                    at, time = self._hints.keep(
+                        target, request.bucket_id, key, record, request.made_ms, counted=request.counted
+                    )
+                except HintsFull:
+                    held = f.FULL
+                except TooManyVersions:
+                    held = f.NO_ROOM
+                else:
+                    held, position = held or time, max(position, at)
+            newer.append(held)
+        return f.WriteDone(newer), position
+
+    @staticmethod
+    def _old(age_ms: int) -> Answer:
+        return f.NodeRefused("old", f"it was made {age_ms // 1000} s ago: what deletes it may be forgotten by now"), 0
 
     def _scan(self, request: f.Scan) -> Answer:
         if not self.complete:
@@ -219,10 +295,10 @@ class Replica:
             self._directory.set_complete(False)
             logger.error("node %s is incomplete from now on: %s", self._directory.identity.node_id, unknown)
 
-    def _learn_drops(self, data: bytes) -> None:
-        """Let compactions leave out what was dropped: by a decided state only, for any other may yet be undone."""
-        state = decode_state(data)
-        self._engine.drop = lambda key: state.dropped(storage_bucket(key))
+    def _learn(self, data: bytes) -> None:
+        """Act on a decided state only, for any other may yet be undone. Compactions leave out what was dropped."""
+        state = self.state = decode_state(data)
+        self._engine.drop = lambda key: not is_private(key) and state.dropped(storage_bucket(key))
 
 
 class _Register:

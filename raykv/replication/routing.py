@@ -33,6 +33,7 @@ class Routing:
         self._state: ClusterState | None = None
         self._buckets: dict[int, BucketEntry] = {}
         self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this ring: (partition, n) -> nodes
+        self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._news = (0, 0)
 
     def learn(self, news: f.Publish) -> None:
@@ -43,7 +44,7 @@ class Routing:
         self._news = (state.generation, news.sequence)
         self._state = state
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
-        self._primaries = {}
+        self._primaries, self._fallbacks = {}, {}
         self.peers.learn(news.incarnations, news.down)
 
     async def fetch_news(self, timeout_s: float) -> None:
@@ -92,8 +93,26 @@ class Routing:
             nodes = self._primaries[place] = ring.preference_list(place[0], n)[:n]
         return nodes
 
-    def orders(self, keys: Sequence[bytes], n: int) -> list[list[str]]:
-        """Return for each key its primaries, those first that are to be asked first."""
+    def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
+        """Return for each key its primaries, those to be asked first in front; ``sloppy``: the fallbacks after them."""
         primaries = [self.primaries(key, n) for key in keys]
         in_order = {nodes: self.peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
-        return [in_order[nodes] for nodes in primaries]
+        if not sloppy:
+            return [in_order[nodes] for nodes in primaries]
+        return [in_order[nodes] + self.fallbacks(key, n) for key, nodes in zip(keys, primaries, strict=True)]
+
+    def fallbacks(self, key: bytes, n: int) -> list[str]:
+        """Return the other nodes, in the order in which they may stand in for the key's n primaries."""
+        assert self._state is not None, "asked before a state was heard"
+        ring = self._state.ring
+        place = (partition_of_key(key, ring.partitions), n)
+        nodes = self._fallbacks.get(place)
+        if nodes is None:
+            nodes = self._fallbacks[place] = ring.preference_list(*place)[n:]
+        return self.peers.in_order(nodes)
+
+    def owners(self, partition: int) -> list[str]:
+        """Return the nodes that hold copies of a partition, the one to be asked first in front."""
+        assert self._state is not None, "asked before a state was heard"
+        ring = self._state.ring
+        return self.peers.in_order(ring.preference_list(partition, ring.copies)[: ring.copies])

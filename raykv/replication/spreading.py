@@ -1,10 +1,17 @@
-"""Sending records to their primaries until enough hold them: for client writes and for read repair."""
+"""Sending records to their primaries until enough hold them: for client writes and for read repair.
+
+In a sloppy bucket a fallback stands in for a primary that fails, or is silent for a while; it keeps the record as a hint,
+and counts. What a primary has not acknowledged in the end earns a hint in any bucket (P11): once all calls have come to
+their end, long after the client has its answer perhaps, a node that holds the write is told who lacks it. If this
+coordinator ends before that, anti-entropy will find it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from raykv.ports import PeerAbsent
+from raykv.ports import PeerAbsent, PeerFailure
 from raykv.records import frames as f
 from raykv.replication.fanout import RETRY_S, Fanout
 from raykv.replication.peers import PeerRefused
@@ -19,6 +26,9 @@ if TYPE_CHECKING:
     from raykv.replication.routing import Routing
 
 MAX_RESTAMPS = 3
+SILENT_S = 0.2
+"""After so long a fallback stands in for a primary that has not answered."""
+HINT_TIMEOUT_S = 2.0
 
 
 class Restamper(Protocol):
@@ -41,13 +51,14 @@ class Spread:
         round_: WriteRound,
         restamper: Restamper | None = None,
     ) -> None:
-        """Make a spread; ``records`` are stamped again in place."""
+        """Make a spread; ``records`` are stamped again in place. Without a ``restamper`` it is no write of a client's."""
         self._routing = routing
         self._entry = entry
         self._records = records
         self._keys = keys
         self._round = round_
         self._restamper = restamper
+        self._made_ms = routing.clock.wall_ms()
         self.failures: dict[str, str] = {}
         """What each failing node last said."""
 
@@ -58,23 +69,70 @@ class Spread:
 
         def send(asks: Asks) -> None:
             for node_id, indexes in asks.items():
-                body = f.Write(self._entry.bucket_id, [(self._keys[index], self._records[index]) for index in indexes])
+                items = [(self._keys[index], self._records[index]) for index in indexes]
+                body = f.Write(self._entry.bucket_id, items, self._made_ms)
                 fan.send(node_id, body, len(indexes), [(index, round_.attempt(index)) for index in indexes])
+
+        def stand_in(*, silent: bool) -> None:
+            for node_id, pairs in round_.stand_ins(silent=silent).items():
+                hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
+                body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
+                fan.send(node_id, body, len(hints), [(index, round_.attempt(index)) for index, _ in pairs])
+                routing.probe.count("stand_ins", len(pairs))
 
         if clock.monotonic_s() >= deadline_s:
             return  # this process was frozen meanwhile: its client has been told that the outcome is unknown (P8)
         send(round_.start())
+        silent_at_s = clock.monotonic_s() + SILENT_S
         retry_at_s = clock.monotonic_s() + RETRY_S
         while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
             outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
             if outcome is None:
                 if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
                     send(round_.more())
+                    stand_in(silent=retry_at_s >= silent_at_s)
                 retry_at_s = clock.monotonic_s() + RETRY_S
                 continue
             self._note(outcome)
-            if clock.monotonic_s() < deadline_s and (due := round_.to_restamp()):
-                send(round_.start(self._restamp(due)))
+            if clock.monotonic_s() < deadline_s:
+                if due := round_.to_restamp():
+                    send(round_.start(self._restamp(due)))
+                stand_in(silent=False)
+        if self._restamper is not None:
+            fan.leave(self._late)
+
+    def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
+        """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
+        if outcome is not None:
+            self._note(outcome)
+            return
+        lacking: dict[tuple[str, ...], list[tuple[bytes, bytes, list[str]]]] = {}
+        for index, key in enumerate(self._keys):
+            holders, missed = self._round.missed(index)
+            if not holders or not missed:
+                continue
+            primaries = self._routing.primaries(key, self._entry.config.n)
+            holders.sort(key=lambda node_id: node_id not in primaries)
+            record = b"" if holders[0] in primaries else self._records[index]
+            lacking.setdefault(tuple(holders), []).append((key, record, missed))
+        if lacking:
+            task = asyncio.get_running_loop().create_task(self._hint(lacking))
+            self._routing.tasks.add(task)
+            task.add_done_callback(self._routing.tasks.discard)
+
+    async def _hint(self, lacking: dict[tuple[str, ...], list[tuple[bytes, bytes, list[str]]]]) -> None:
+        """Tell a node that holds each write who lacks it; if it does not answer, the next."""
+        routing = self._routing
+        for holders, hints in lacking.items():
+            body = f.Hint(self._entry.bucket_id, hints, self._made_ms)
+            for holder in holders:
+                try:
+                    answer = await routing.peers.call(holder, body, len(hints), HINT_TIMEOUT_S)
+                except PeerFailure:
+                    continue
+                if isinstance(answer, f.WriteDone):
+                    routing.probe.count("hints", len(hints))
+                    break
 
     def _note(self, outcome: Outcome[list[tuple[int, int]]]) -> None:
         answer = outcome.answer

@@ -174,7 +174,8 @@ class Writes:
         least = min(w, entry.config.w)
         all_shown = n - least + 1 if 2 * least > n else 1
         needed = [1 if item.seen is not None else all_shown for item in items]
-        round_ = ReserveRound(routing.orders([item.key for item in items], n), needed)
+        sloppy = entry.config.sloppy
+        round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
         fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
         failures: dict[str, str] = {}
 
@@ -182,7 +183,7 @@ class Writes:
             for node_id, asked in asks.items():
                 keys = [items[index].key for index, _ in asked]
                 ids = [body_operation_id(items[index].body) if with_dot else b"" for index, with_dot in asked]
-                fan.send(node_id, f.Reserve(entry.bucket_id, keys, ids), len(asked), asked)
+                fan.send(node_id, f.Reserve(entry.bucket_id, keys, ids, sloppy), len(asked), asked)
 
         def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
             answer = outcome.answer
@@ -209,7 +210,9 @@ class Writes:
     ) -> list[list[str] | RaykvError]:
         """Send the records out; return who acknowledged each, or its error."""
         keys = [item.key for item in items]
-        round_ = WriteRound([self._routing.primaries(key, entry.config.n) for key in keys], w)
+        n = entry.config.n
+        fallbacks = [self._routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
+        round_ = WriteRound([self._routing.primaries(key, n) for key in keys], w, fallbacks=fallbacks)
         spread = Spread(self._routing, entry, records, keys, round_, self)
         await spread.run(deadline_s)
         return [

@@ -19,6 +19,7 @@ from raykv.replication.node import NodeSpec, StorageNode
 from raykv.replication.peers import node_address
 from raykv.sim.host import SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded
+from raykv.sim.network import SimTransport
 from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class NodeWorld:
                     random=self.rng,
                     on_failure=lambda cause: self._exit(process, cause),
                     lock_note=msgspec.json.encode({"pid": created.pid}),
+                    transport=SimTransport(self.network, process),
                 )
+                created.node.begin()
             except DirectoryInUse as error:
                 if waited_s == 0.0:
                     self.trace.note("waits for its directory", process.name)

@@ -5,7 +5,10 @@ runs. Reads ask the memtable, the sealed memtables, then the runs from the newes
 
 **The newest record covers the older ones.** ``update`` merges what comes in with what is stored, by a function handed
 in, and keeps the outcome. So the first source that has a key has the answer, and a compaction keeps the newest record
-and forgets the rest. The engine knows no versions: a delete is a record like any other.
+and forgets the rest. The engine knows no versions: a delete of a client's is a record like any other.
+
+**Deletion markers** are the engine's own: ``erase`` writes an empty record, which covers the older ones and reads as
+nothing. It goes when nothing older is left that could come to light: with a compaction that reaches the oldest run.
 
 **Who runs where.** All methods belong to one thread, the event loop's, and none waits for the disk but cold reads,
 ``finish`` and ``heal`` (a small manifest) and ``close``. Long work comes as jobs, whose ``run`` belongs to any thread:
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
 Merge: TypeAlias = Callable[[bytes | None, bytes], bytes]
 """(stored or None, incoming) -> what to keep. Idempotent; never less than what was stored."""
 
+MARKER = b""
+"""The record of a key that was erased."""
 MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 _SEGMENT_FACTOR = 4
@@ -71,8 +76,8 @@ _SEGMENT_FACTOR = 4
 class EngineStats(msgspec.Struct, frozen=True):
     """Sizes now, and counts since the engine was opened.
 
-    ``table_records`` counts overwritten ones too; ``wal_bytes`` is what was written to the log, ``bytes_written`` that
-    and all tables.
+    ``table_records`` counts overwritten ones and deletion markers too; ``wal_bytes`` is what was written to the log,
+    ``bytes_written`` that and all tables.
     """
 
     memtable_records: int
@@ -145,36 +150,61 @@ class Engine:
         if self._ranges:
             self._check_intact(key)
         found = self._entries.get(key)
-        if found is not None:
-            return found
-        try:
-            return self._find_below(key)
-        except BlockRotten as rot:
-            self._note(rot.damage)
-            raise _corrupt(rot.damage) from None
+        if found is None:
+            try:
+                found = self._find_below(key)
+            except BlockRotten as rot:
+                self._note(rot.damage)
+                raise _corrupt(rot.damage) from None
+        return found if found is not None and found.record else None
 
     def update(self, key: bytes, record: bytes) -> Found:
         """Merge ``record`` with what is stored, and keep the outcome if that changes anything. Costs a ``get``.
 
         Returns what is kept, with the position that makes it safe. In a damaged range it merges with what is left.
         """
-        if self._closed or self._log.failure is not None:
-            self._refuse()
-        if len(key) > MAX_KEY_BYTES or len(record) > MAX_RECORD_BYTES:
-            raise ValueError(f"a key of {len(key)} bytes or a record of {len(record)} is beyond the engine's limits")
-        found = self._entries.get(key)
-        while found is None:
-            try:
-                found = self._find_below(key)
-                break
-            except BlockRotten as rot:
-                self._note(rot.damage)  # the block reads as empty from now on, so this ends
-        if found is None:
+        self._check_update(key, record)
+        found = self._newest(key)
+        if found is None or not found.record:
             kept = self._merge(None, record)
         else:
             kept = self._merge(found.record, record)
             if kept == found.record:
                 return found
+        return self._put(key, kept)
+
+    def replace(self, key: bytes, record: bytes) -> Found:
+        """Keep ``record`` as it is, whatever is stored. Returns what is kept, as ``update`` does. Costs a ``get``."""
+        self._check_update(key, record)
+        found = self._newest(key)
+        return found if found is not None and found.record == record else self._put(key, record)
+
+    def erase(self, key: bytes) -> int:
+        """Forget the key. Returns the position that makes it safe; 0 if nothing was stored. Costs a ``get``.
+
+        In a damaged range only what is left can be seen to be there, and an erasure of the rest is not written down.
+        """
+        self._check()
+        found = self._newest(key)
+        return 0 if found is None or not found.record else self._put(key, MARKER).position
+
+    def _check_update(self, key: bytes, record: bytes) -> None:
+        if self._closed or self._log.failure is not None:
+            self._refuse()
+        if not record or len(key) > MAX_KEY_BYTES or len(record) > MAX_RECORD_BYTES:
+            raise ValueError(f"a key of {len(key)} bytes or a record of {len(record)} is beyond the engine's limits")
+
+    def _newest(self, key: bytes) -> Found | None:
+        """Return the newest that can be read of a key, a deletion marker too."""
+        found = self._entries.get(key)
+        while found is None:
+            try:
+                return self._find_below(key)
+            except BlockRotten as rot:
+                self._note(rot.damage)  # the block reads as empty from now on, so this ends
+        return found
+
+    def _put(self, key: bytes, kept: bytes) -> Found:
         log, memtable = self._log, self._memtable
         found = memtable.put(key, kept, log.append(key, kept))
         limit = self._config.memtable_bytes
@@ -182,15 +212,46 @@ class Engine:
             self._seal()
         return found
 
-    def scan(self, start: bytes, end: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, Found]]:
+    def scan(
+        self, start: bytes, end: bytes | None, *, reverse: bool = False, around_damage: bool = False
+    ) -> Iterator[tuple[bytes, Found]]:
         """Yield ``(key, Found)`` of ``[start, end)`` in key order (``end=None``: to the last), lazily.
 
         May be left lying between steps while updates, flushes and compactions go on: each key comes at most once, what
         was there at the first step and was not touched comes exactly once, with a record that was current at some time
-        since. ``CorruptData`` where it reaches a damaged range. O(sources) to begin, O(log sources) a record.
+        since. ``CorruptData`` where it reaches a damaged range; with ``around_damage`` (forward only) the keys in such
+        ranges are left out instead. O(sources) to begin, O(log sources) a record.
         """
         self._check()
+        if around_damage:
+            if reverse:
+                raise ValueError("a scan around damage goes forward")
+            return self._scan_around(start, end)
         return chain.from_iterable(self._scan(start, end, reverse))
+
+    def _scan_around(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
+        """Scan from one damaged range to the next, also those that come to light on the way."""
+        low = start
+        while end is None or low < end:
+            within = next(
+                (pair for pair in self._ranges if pair[0] <= low and (pair[1] is None or low < pair[1])), None
+            )
+            if within is not None:
+                if within[1] is None:
+                    return
+                low = within[1]
+                continue
+            ahead = [pair[0] for pair in self._ranges if pair[0] > low and (end is None or pair[0] < end)]
+            high = min(ahead, default=end)
+            try:
+                for key, found in chain.from_iterable(self._windows(low, high, reverse=False)):
+                    yield key, found
+                    low = key + b"\x00"
+            except CorruptData:
+                continue  # noted: the next turn goes around it
+            if high is None:
+                return
+            low = high
 
     def _scan(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
         """Scan up to the first damaged range, and raise there."""
@@ -219,7 +280,8 @@ class Engine:
             sources = [memtable.batches(start, end, reverse=reverse) for memtable in memtables]
             sources += [_table_batches(part, start, end, reverse) for part in tables if part]
             for keys, found in merge(sources, reverse=reverse):
-                yield zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
+                pairs = zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
+                yield (pair for pair in pairs if pair[1].record)
         except BlockRotten as rot:
             self._note(rot.damage)
             raise _corrupt(rot.damage) from None
@@ -304,7 +366,7 @@ class Engine:
             oldest = self._sealed[-1]
             assert oldest.last_segment is not None
             if oldest.last_segment <= self._log.sealed_through:  # else its segment is still being written
-                self._flush = FlushJob(self._workshop, oldest)
+                self._flush = FlushJob(self._workshop, oldest, lowest=not self._runs)
                 return self._flush
         if self._compaction is None and self._runs:
             if self._full_compaction and not self._sealed:
@@ -314,7 +376,8 @@ class Engine:
                 numbers = compaction.pick(self._runs, self._config)
             if numbers is not None:
                 chosen = [run for run in self._runs if run.number in numbers]
-                self._compaction = CompactionJob(self._workshop, chosen, self.drop)
+                lowest = chosen[-1] is self._runs[-1]
+                self._compaction = CompactionJob(self._workshop, chosen, self.drop, lowest=lowest)
                 return self._compaction
         return None
 
@@ -394,6 +457,13 @@ class Engine:
     def damaged(self) -> tuple[Damage, ...]:
         """The rot that recovery, reads and compactions found and that is not healed."""
         return tuple(self._damaged)
+
+    def damaged_in(self, start: bytes, end: bytes | None) -> bool:
+        """Whether rot is known that may have cost a key in ``[start, end)``. O(damages)."""
+        return any(
+            damage.start is None or ((end is None or damage.start < end) and (damage.end is None or start < damage.end))
+            for damage in self._damaged
+        )
 
     def heal(self, damage: Damage) -> None:
         """Forget ``damage``: the peers have given back all its keys (P1). Its range is read again.

@@ -4,6 +4,7 @@ A job is made on the event-loop thread with all that it needs, none of which cha
 sorted runs. ``run`` reads and writes files, syncs each, then syncs the directory. It touches nothing of the engine.
 ``Engine.finish`` then names the new tables in the manifest; until that is safe, they are orphans that a recovery removes.
 
+A job whose outcome will be the oldest run leaves deletion markers (empty records) out: nothing older is left to cover.
 A compaction takes dropped keys out, and passes over rotten blocks; their ranges are in ``damages`` and go into the same
 manifest as its outcome. The tables with rotten blocks are set aside under another name, not unlinked.
 """
@@ -86,29 +87,34 @@ class Workshop:
 class FlushJob:
     """Turn a sealed memtable into a sorted run."""
 
-    __slots__ = ("_workshop", "created", "memtable", "tables")
+    __slots__ = ("_lowest", "_workshop", "created", "memtable", "tables")
 
-    def __init__(self, workshop: Workshop, memtable: Memtable) -> None:
+    def __init__(self, workshop: Workshop, memtable: Memtable, *, lowest: bool = False) -> None:
+        """``lowest``: there is no run yet."""
         assert memtable.last_segment is not None, "only a sealed memtable is flushed"
         self._workshop = workshop
+        self._lowest = lowest
         self.memtable = memtable
         self.created: list[int] = []
         self.tables: list[Table] | None = None
 
     def run(self) -> None:
         """Write the tables. Any thread; raises ``OSError``."""
-        self.tables = self._workshop.build(self.memtable.sorted_batches(), self.created)
+        batches = self.memtable.sorted_batches()
+        self.tables = self._workshop.build(_without_markers(batches) if self._lowest else batches, self.created)
 
 
 class CompactionJob:
     """Merge neighbouring sorted runs (newest first) into one."""
 
-    __slots__ = ("_drop", "_workshop", "created", "damages", "runs", "tables")
+    __slots__ = ("_drop", "_lowest", "_workshop", "created", "damages", "runs", "tables")
 
-    def __init__(self, workshop: Workshop, runs: list[Run], drop: Drop | None) -> None:
+    def __init__(self, workshop: Workshop, runs: list[Run], drop: Drop | None, *, lowest: bool = False) -> None:
+        """``lowest``: the oldest run is among them."""
         assert runs
         self._workshop = workshop
         self._drop = drop
+        self._lowest = lowest
         self.runs = runs
         self.created: list[int] = []
         self.damages: list[Damage] = []
@@ -119,6 +125,8 @@ class CompactionJob:
         batches = merge([run.stream(self._on_rot) for run in self.runs])
         if self._drop is not None:
             batches = _without(batches, self._drop)
+        if self._lowest:
+            batches = _without_markers(batches)
         self.tables = self._workshop.build(batches, self.created)
 
     def _on_rot(self, rot: BlockRotten) -> None:
@@ -131,6 +139,15 @@ def _without(batches: Iterable[Block], drop: Drop) -> Iterator[Block]:
         if len(kept) == len(keys):
             yield keys, records
         else:
+            yield [keys[at] for at in kept], [records[at] for at in kept]
+
+
+def _without_markers(batches: Iterable[Block]) -> Iterator[Block]:
+    for keys, records in batches:
+        if all(records):
+            yield keys, records
+        else:
+            kept = [at for at, record in enumerate(records) if record]
             yield [keys[at] for at in kept], [records[at] for at in kept]
 
 

@@ -2,9 +2,15 @@
 
 For every node one task (``_tend``) waits until the node is lost, makes it down, starts it again on its directory, and
 tells the coordinators. A node is lost in one of two ways (P12): its process has ended, which Ray notices within a tenth
-of a second and which is proof; or it does not answer, and then a second reporter has to say so too, for the supervisor's
-own link may be what is broken. A node that is started again takes over its directory only once the former process is
-gone (P6): the launcher ends it and waits for the lock.
+of a second and which is proof; or it does not answer the supervisor, and two reporters say that it is silent: two other
+nodes, which suspect it by their gossip and say so with every answer to a ping; or one of them, or a coordinator, and the
+supervisor itself after two pings in vain. A reporter's word expires. While a node answers the supervisor, what others
+say of it does not matter: there is a cut between them, which a new process would not mend.
+
+A node that is started again takes over its directory only once the former process is gone (P6): the launcher ends it and
+waits for the lock. That is why a supervisor which reaches a minority only may start nodes again, too: on its own side it
+does no harm, and of the other side's directories it cannot have the locks. (P12 asks for a majority. What changes the
+cluster's state needs one anyway, see ``register``.)
 
 One line is logged per change of state, with store, node and cause.
 """
@@ -19,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
+from raykv.membership import Verdicts
 from raykv.ports import Known, LaunchFailed, PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import (
@@ -46,6 +53,8 @@ PING_TIMEOUT_S = 1.0
 ADOPT_TIMEOUT_S = 5.0
 """How long a process that runs already is given to answer, before it is ended and another started in its place."""
 MISSES_BEFORE_SUSPICION = 2
+WORD_EXPIRES_S = 3.0
+"""How long a reporter's word holds: a little more than two rounds of pings."""
 LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
 MAJORITY_TIMEOUT_S = 30.0
@@ -94,6 +103,11 @@ class Supervisor:
         self._hosts_of: dict[str, str] = {}
         self._unborn: set[str] = set()
         """Nodes of a store that is being founded which have never run: an empty directory of theirs lacks nothing."""
+        self._verdicts = Verdicts(expires_s=WORD_EXPIRES_S)
+        self._silent: set[str] = set()
+        """Nodes that have not answered several pings in a row."""
+        self._out_of_reach: set[str] = set()
+        """Nodes that the coordinator did not reach when it was asked."""
         self._sequence = 0
         self._changing = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
@@ -271,10 +285,27 @@ class Supervisor:
         while True:
             await self._clock.sleep(PING_EVERY_S)
             misses = 0 if await self._ping(node_id) is not None else misses + 1
-            if misses == MISSES_BEFORE_SUSPICION:
+            if misses < MISSES_BEFORE_SUSPICION:
+                self._silent.discard(node_id)
+                self._out_of_reach.discard(node_id)
+            elif node_id not in self._silent:
+                self._silent.add(node_id)
                 logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
-            if misses >= MISSES_BEFORE_SUSPICION and not await self._second_reaches(node_id):
-                return f"it does not answer: {misses} pings of the supervisor and one of a coordinator went unanswered"
+            if not misses:
+                continue
+            reporters = self._judged(node_id)
+            if misses >= MISSES_BEFORE_SUSPICION and not reporters:
+                (self._out_of_reach.discard if await self._second_reaches(node_id) else self._out_of_reach.add)(node_id)
+                reporters = self._judged(node_id)
+            if reporters:
+                return f"it does not answer: {misses} pings went unanswered, and {', '.join(reporters)} say so"
+
+    def _judged(self, node_id: str) -> list[str]:
+        """Return by whose word the node is down: other nodes, the coordinator, this supervisor. Empty: it is not."""
+        now_s = self._clock.monotonic_s()
+        self._verdicts.report("supervisor", sorted(self._silent), now_s)
+        self._verdicts.report("coordinator", sorted(self._out_of_reach), now_s)
+        return self._verdicts.down(now_s).get(node_id, [])
 
     async def _ping(self, node_id: str) -> int | None:
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), self._nodes[node_id].log_end))
@@ -285,6 +316,7 @@ class Supervisor:
         if not isinstance(answer.body, f.Pong):
             return None
         node = self._nodes[node_id]
+        self._verdicts.report(node_id, answer.body.suspects, self._clock.monotonic_s())
         if answer.incarnation >= node.incarnation:
             node.log_end = answer.log_end  # to notice when its directory is an old copy one day
         return answer.incarnation
@@ -351,6 +383,9 @@ class Supervisor:
     def _up(self, node_id: str, launched: Launched) -> None:
         node, now_s = self._nodes[node_id], self._clock.monotonic_s()
         self._unborn.discard(node_id)
+        self._silent.discard(node_id)
+        self._out_of_reach.discard(node_id)
+        self._verdicts.forget(node_id)
         if node.state == "down":
             node.last_outage_s = now_s - node.since_s
         node.state, node.cause, node.since_s = "up", "", now_s

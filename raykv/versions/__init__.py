@@ -22,7 +22,16 @@ draws them is ``raykv.replication.stamper``.
 from __future__ import annotations
 
 from raykv.versions.hybrid_clock import ClockTooFarAhead, HybridClock, check_not_ahead, time_from_ms, time_to_ms
-from raykv.versions.merging import Shown, TooManyVersions, causality_of, covers, merge, merge_bounded, shown
+from raykv.versions.merging import (
+    Shown,
+    TooManyVersions,
+    causality_of,
+    covers,
+    dead_since_ms,
+    merge,
+    merge_bounded,
+    shown,
+)
 
 __all__ = [
     "ClockTooFarAhead",
@@ -32,6 +41,7 @@ __all__ = [
     "causality_of",
     "check_not_ahead",
     "covers",
+    "dead_since_ms",
     "merge",
     "merge_bounded",
     "shown",

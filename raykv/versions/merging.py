@@ -84,3 +84,13 @@ def causality_of(record: bytes | None) -> Causality:
     if kinds.is_vector(record):
         return dvvset.join(vector.decode(record))
     return Causality(time_of(record))
+
+
+def dead_since_ms(record: bytes) -> int | None:
+    """Return since when nothing lives in a record, deleted or expired: ms since 1970, perhaps to come. None: one does."""
+    if kinds.is_vector(record):
+        since = [taken.dead_since_ms for taken in dvvset.newest_first(vector.decode(record))]
+    else:
+        since = [unpack(record).dead_since_ms]
+    known = [since_ms for since_ms in since if since_ms is not None]
+    return max(known, default=0) if len(known) == len(since) else None

@@ -152,7 +152,7 @@ def test_a_bad_name_is_refused_and_options_cannot_rename() -> None:
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(InvalidOption):
-        cs.bucket_from_options("b", {"sloppy": True}, 3)
+        cs.bucket_from_options("b", {"slopy": True}, 3)
 
 
 def test_a_mismatch_shows_both_sides() -> None:

@@ -329,15 +329,17 @@ def test_limits_and_closing(drive, disk):
     engine = drive.open(disk)
     with pytest.raises(ValueError, match="limits"):
         engine.update(bytes(MAX_KEY_BYTES + 1), b"")
-    engine.update(b"", b"")
+    with pytest.raises(ValueError, match="limits"):
+        engine.update(b"k", b"")
+    engine.update(b"", b"x")
     engine.update(b"\xff" * 1100, b"x" * 1_100_000)
     engine.close()
     engine.close()
-    for call in (lambda: engine.get(b""), lambda: engine.update(b"", b""), lambda: engine.scan(b"", None)):
+    for call in (lambda: engine.get(b""), lambda: engine.update(b"", b"x"), lambda: engine.scan(b"", None)):
         with pytest.raises(StoreClosed):
             call()
     engine = drive.open(disk)
-    assert engine.get(b"") == (b"", 0)
+    assert engine.get(b"") == (b"x", 0)
     assert len(engine.get(b"\xff" * 1100).record) == 1_100_000
     drive.flush(engine)
     assert len(engine.get(b"\xff" * 1100).record) == 1_100_000

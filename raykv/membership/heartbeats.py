@@ -1,0 +1,74 @@
+"""Heartbeats: one counter a node, and a table of all of them that is merged with others' tables.
+
+A node counts up its own entry and nobody else's; an entry that is higher than the known one is news, and proves that its
+node ran when it was made. Merging takes the higher entry of each node, so that it does not matter in which order tables
+arrive, how often, or by what way (van Renesse, Minsky and Hayden: A gossip-style failure detection service, Middleware
+1998, section 3). An entry is (incarnation, counter): a restarted process counts from 0 again, in a higher incarnation.
+
+**Whole tables.** In every round every node counts up, so that every entry is news: a table of "what changed" would be
+the whole table but a round later. What could be saved is told in ``membership``; what it costs, ``scripts/gossip``.
+
+Left out: who the members are. Entries of others are neither taken nor passed on, for a node that has left the ring
+would otherwise go round for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Table: TypeAlias = dict[str, tuple[int, int]]
+"""By node id: (incarnation, counter), both at least 0."""
+
+_NEVER = (0, 0)
+
+
+class Heartbeats:
+    """One node's table. Every operation is O(members)."""
+
+    def __init__(self, node_id: str, incarnation: int) -> None:
+        self.node_id = node_id
+        self.superseded = False
+        """Whether a later incarnation of this node was heard of: this process was given up, and replaced."""
+        self._table: Table = {node_id: (incarnation, 0)}
+
+    def set_members(self, node_ids: Iterable[str]) -> None:
+        """Keep a table of these nodes and the own one; what is known of any other is forgotten."""
+        self._table = {node_id: self._table.get(node_id, _NEVER) for node_id in sorted({*node_ids, self.node_id})}
+
+    def beat(self) -> None:
+        """Count the own heartbeat up by one."""
+        incarnation, counter = self._table[self.node_id]
+        self._table[self.node_id] = (incarnation, counter + 1)
+
+    def table(self) -> Table:
+        """Return a copy of the table, sorted by id; (0, 0) is a member that was never heard of."""
+        return dict(self._table)
+
+    def merge(self, table: Table) -> list[str]:
+        """Take what is newer in another's table; return the ids, never the own, whose heartbeat advanced.
+
+        An entry that is not a tuple of two whole numbers from 0 on is passed over, and so is a node that is no member.
+        """
+        advanced = []
+        known = self._table
+        for node_id, entry in table.items():
+            held = known.get(node_id)
+            if held is None or entry == held or not _sound(entry) or entry < held:
+                continue
+            if node_id == self.node_id:
+                # The own count is the own affair, whatever others say of it; but a later run of this node is its end.
+                self.superseded = self.superseded or entry[0] > held[0]
+                continue
+            known[node_id] = entry
+            advanced.append(node_id)
+        return advanced
+
+
+def _sound(entry: object) -> bool:
+    if type(entry) is not tuple or len(entry) != 2:
+        return False
+    incarnation, counter = entry
+    return type(incarnation) is int and type(counter) is int and incarnation >= 0 and counter >= 0

@@ -1,0 +1,121 @@
+"""Phi accrual: how surprising a peer's silence is, on a scale that does not depend on the network.
+
+A peer is not "dead after 3 s". Its news come in gaps, whose mean and deviation are learned; phi is -log10 of the chance
+that a living peer stays silent for as long as this one has (Hayashibara, Défago, Yared and Katayama: The phi accrual
+failure detector, SRDS 2004, section 4). At a threshold of 8 a living peer is suspected once in 10^8 gaps, if its gaps are
+what they are taken for.
+
+**What they are taken for**: normal, as in the paper and in Akka, plus a pause. With gossip a peer's news come by way of
+everybody; the gaps between *advances* of its counter (``scripts/gossip`` at 10 % loss, two partners a round) have a mean
+of 1.0 to 1.2 rounds and a deviation of 0.2 (3 nodes) to 0.65 rounds (500), but beyond 3 rounds they end as slowly as an
+exponential: ten times rarer for 0.5 to 0.6 rounds more. A normal distribution alone cuts that off too early. An
+exponential one with the same mean, as in Cassandra, suspects at 18 rounds, which is 9 s, for it takes the whole
+distribution for such an end. So the normal's limit is pushed out by an *acceptable pause* of 2 rounds, which also covers
+a process that was busy with something else for a second: Akka's answer to garbage collection. With every_s = 0.5 that
+gives a limit of 2.2 s for 3 nodes and of 2.7 to 3.4 s for more.
+
+**What keeps it sane.** The deviation has a floor of a quarter round: three nodes on a quiet machine have one of nearly 0,
+and the first hiccup would be a death. A gap longer than the limit counts as the limit: one long silence (a cut, a
+restart) must not make the detector blind afterwards, yet a network that got slow is learned by and by. A peer that was
+just made known is taken to have been heard of at that moment, with an estimate that is wide at first (a limit of 8.6
+rounds) and counts as much as 5 gaps.
+
+**Against the paper**: the window fades (each gap weighs 1/window, the earlier ones fade) where the paper keeps the last
+gaps; that is two numbers a peer where 200 would stand, and no sum that gathers rounding errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from raykv.config import check_count, check_seconds
+from raykv.errors import InvalidOption
+
+PAUSE_ROUNDS = 2.0
+"""How much longer than its gaps a peer may be silent without any doubt."""
+DEVIATION_FLOOR_ROUNDS = 0.25
+FIRST_GAP_ROUNDS = 1.0
+FIRST_DEVIATION_ROUNDS = 1.0
+FIRST_WEIGHT = 5
+"""The first estimate of a peer's gaps counts as this many gaps."""
+MAX_EVERY_S = 3600.0
+MAX_THRESHOLD = 100.0
+MAX_WINDOW = 1_000_000
+
+
+@dataclass(slots=True)
+class _Peer:
+    heard_s: float
+    mean_s: float
+    variance_s2: float
+    limit_s: float
+    gaps: int = FIRST_WEIGHT
+    excused: bool = False
+    """Whether ``heard_s`` is a moment at which it was not heard of: the gap from there on says nothing."""
+
+
+class PhiAccrual:
+    """How long each peer has been silent, and what that means.
+
+    ``every_s``: the time between two heartbeats (a round). ``threshold``: the phi from which on a peer is suspected.
+    ``window``: about how many gaps are remembered. ``InvalidOption`` if one is out of range.
+    """
+
+    def __init__(self, *, every_s: float, threshold: float = 8.0, window: int = 200) -> None:
+        self._every_s = check_seconds("every_s", every_s, MAX_EVERY_S)
+        if not 0 < threshold <= MAX_THRESHOLD:
+            raise InvalidOption(f"threshold must be a number above 0 and at most {MAX_THRESHOLD:g}; got {threshold!r}")
+        self._threshold = threshold
+        self._deviations = -NormalDist().inv_cdf(10**-threshold)
+        self._window = check_count("window", window, 1, MAX_WINDOW)
+        self._floor_s = DEVIATION_FLOOR_ROUNDS * self._every_s
+        self._pause_s = PAUSE_ROUNDS * self._every_s
+        self._peers: dict[str, _Peer] = {}
+
+    def heard(self, peer: str, now_s: float) -> None:
+        """Take note that there was news of a peer, or that it was made known. O(1)."""
+        known = self._peers.get(peer)
+        if known is None:
+            mean_s, deviation_s = FIRST_GAP_ROUNDS * self._every_s, FIRST_DEVIATION_ROUNDS * self._every_s
+            limit_s = self._limit_s(mean_s, deviation_s)
+            self._peers[peer] = _Peer(now_s, mean_s, deviation_s * deviation_s, limit_s, excused=True)
+            return
+        if not known.excused:
+            known.gaps += 1
+            share = 1 / min(known.gaps, self._window)
+            off_s = min(now_s - known.heard_s, known.limit_s) - known.mean_s
+            known.mean_s += share * off_s
+            known.variance_s2 = (1 - share) * (known.variance_s2 + share * off_s * off_s)
+            known.limit_s = self._limit_s(known.mean_s, math.sqrt(known.variance_s2))
+        known.heard_s = now_s
+        known.excused = False
+
+    def excuse(self, now_s: float) -> None:
+        """Take everybody as heard of just now, without learning from it: it was the listener who was away."""
+        for peer in self._peers.values():
+            peer.heard_s = now_s
+            peer.excused = True
+
+    def forget(self, peer: str) -> None:
+        """Drop what is known of a peer; it is fine if nothing is."""
+        self._peers.pop(peer, None)
+
+    def phi(self, peer: str, now_s: float) -> float:
+        """Return phi, 0 or above: 1 is one gap in ten, 8 one in 10^8; ``inf`` past about 320; 0 for an unknown peer."""
+        known = self._peers.get(peer)
+        if known is None:
+            return 0.0
+        deviation_s = max(self._floor_s, math.sqrt(known.variance_s2))
+        deviations = (now_s - known.heard_s - self._pause_s - known.mean_s) / deviation_s
+        chance = math.erfc(deviations / math.sqrt(2)) / 2
+        return max(0.0, -math.log10(chance)) if chance > 0 else math.inf
+
+    def suspects(self, now_s: float) -> list[str]:
+        """Return the peers whose phi is at the threshold or above it, sorted. O(peers), and cheap."""
+        return sorted(peer for peer, known in self._peers.items() if now_s - known.heard_s >= known.limit_s)
+
+    def _limit_s(self, mean_s: float, deviation_s: float) -> float:
+        """Return the silence at which phi reaches the threshold."""
+        return self._pause_s + mean_s + self._deviations * max(self._floor_s, deviation_s)

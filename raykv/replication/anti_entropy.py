@@ -1,0 +1,365 @@
+"""Anti-entropy: two owners of a partition compare their Merkle trees, and give each other what differs (P1, P10).
+
+One owner leads: it walks down both trees, asks for the keys of the leaves that differ, fetches what the other holds of
+these, merges it in, and sends what the other then lacks. Both ends merge as they do with any write, so it does no harm
+that writes go on meanwhile, that a message comes twice, or that two owners lead at once.
+
+``repair`` does that with every other owner, for one partition. After it, all owners hold what the leader held when it
+began to compare, and more; so it is also the moment at which deletes can be forgotten:
+
+**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes when its grace is over and
+*every* owner says that it holds exactly that record, durably. Two steps: ask all; then tell all. An owner that missed
+the second step still has the tombstone: at the next repair it flows back, and goes with the next purge. Nothing older
+can come back from an owner, for all have held the tombstone; what else could bring it (a hint, a write that was long
+under way) is refused after half the grace. So trees need not leave out what is purgeable as of some time (as P10 has
+it): no node purges alone.
+
+``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
+one of them: N - W + 1 intact ones; from all others if fewer are intact.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from raykv.config import KIB, MAX_FRAME_BYTES
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.replication.merkle import MAX_DEPTH, Tree, depth_for, differing, digest
+from raykv.versions import dead_since_ms, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from raykv.ports import Clock
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.replication.local_copy import LocalCopy
+    from raykv.replication.merkle import Entry
+    from raykv.replication.peers import Peers
+    from raykv.replication.throttle import Throttle
+
+logger = logging.getLogger("raykv.node")
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 5.0
+INDEXES_AT_ONCE = 256
+KEYS_AT_ONCE = 256
+BATCH_BYTES = 256 * KIB
+LEAVES_BYTES = MAX_FRAME_BYTES // 4
+_ENTRY_OVERHEAD_BYTES = 24
+
+
+class PeerLacks(Exception):
+    """The peer did not answer, or not with what was asked."""
+
+
+@dataclass(slots=True)
+class Mended:
+    """What an exchange, or several, did."""
+
+    compared: int = 0
+    """Records of this node that were compared."""
+    fetched: int = 0
+    sent: int = 0
+    bytes: int = 0
+    """Frames sent and received, together."""
+    purged: int = 0
+    exchanges: int = 0
+    whole: bool = True
+    """Whether the other owner lacked nothing, as far as it knew, from beginning to end."""
+
+    def add(self, other: Mended) -> None:
+        """Add another's figures."""
+        self.compared += other.compared
+        self.fetched += other.fetched
+        self.sent += other.sent
+        self.bytes += other.bytes
+        self.purged += other.purged
+        self.exchanges += other.exchanges
+        self.whole = self.whole and other.whole
+
+    def figures(self) -> dict[str, Any]:
+        """Return them as plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Share(NamedTuple):
+    """Buckets of a partition that have the same owners."""
+
+    owners: tuple[str, ...]
+    buckets: tuple[int, ...]
+    intact_needed: int
+    """Of how many intact other owners a node must have taken over everything to lack nothing (P1): N - W + 1."""
+
+
+def shares(state: ClusterState, partition: int) -> list[Share]:
+    """Return the owners of a partition, bucket by bucket; those with the same n together."""
+    found = []
+    for n in sorted({entry.config.n for entry in state.buckets}):
+        entries = [entry for entry in state.buckets if entry.config.n == n]
+        least = min(entry.config.w for entry in entries)
+        owners = state.ring.preference_list(partition, n)[:n]
+        found.append(Share(owners, tuple(entry.bucket_id for entry in entries), n - least + 1))
+    return found
+
+
+class AntiEntropy:
+    """One node's part, leading and answering."""
+
+    def __init__(self, node_id: str, local: LocalCopy, peers: Peers, clock: Clock, throttle: Throttle) -> None:
+        self._node_id = node_id
+        self._local = local
+        self._peers = peers
+        self._clock = clock
+        self._throttle = throttle
+
+    # ---- answering ----
+
+    async def tree(self, request: f.Tree) -> f.NodeAnswerBody:
+        """Answer ``Tree``."""
+        whole = self._local.whole(request.partition)
+        if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+        tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=request.level == -1)
+        try:
+            digests = tree.children(request.level, request.indexes)
+        except IndexError:
+            return f.NodeRefused("corrupt", "a peer asked for a node that its tree does not have")
+        return f.TreeDone(digests, tree.records, whole and self._local.whole(request.partition))
+
+    async def leaves(self, request: f.Leaves) -> f.NodeAnswerBody:
+        """Answer ``Leaves``."""
+        if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+        tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=False)
+        found: list[Entry] = []
+        left: list[int] = []
+        size_bytes = 0
+        for index, entries in tree.leaves(request.indexes).items():
+            leaf_bytes = sum(len(key) + _ENTRY_OVERHEAD_BYTES for _, key, _ in entries)
+            if found and size_bytes + leaf_bytes > LEAVES_BYTES:
+                left.append(index)
+                continue
+            size_bytes += leaf_bytes
+            found += entries
+        return f.LeavesDone(found, self._local.whole(request.partition), left)
+
+    async def fetch(self, request: f.Fetch) -> f.NodeAnswerBody:
+        """Answer ``Fetch``."""
+        if len(request.keys) > KEYS_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for too many records at once")
+        records = await self._local.fetch(request.bucket_id, request.keys)
+        size_bytes = 0
+        for index, record in enumerate(records):
+            size_bytes += len(record or b"")
+            if index and size_bytes > MAX_FRAME_BYTES // 2:
+                rest = [*range(index, len(records))]
+                return f.ReadDone(records[:index] + [None] * len(rest), [], rest)
+        return f.ReadDone(records)
+
+    async def purge(self, request: f.Purge) -> f.NodeAnswerBody:
+        """Answer ``Purge``."""
+        indexes = []
+        for index, (bucket_id, key, value) in enumerate(request.items):
+            if request.sure:
+                if self._local.erase(bucket_id, key, value):
+                    indexes.append(index)
+            else:
+                (record,) = await self._local.fetch(bucket_id, [key])
+                if record is not None and digest(bucket_id, key, record) == value:
+                    indexes.append(index)
+        return f.Purged(indexes)
+
+    # ---- leading ----
+
+    async def repair(self, state: ClusterState, partition: int) -> Mended:
+        """Compare the partition with all its other owners, mend what differs, and purge what all may forget.
+
+        Raises ``PeerLacks`` if an owner cannot be reached: what was mended by then stays.
+        """
+        total = Mended()
+        for share in shares(state, partition):
+            others = [node_id for node_id in share.owners if node_id != self._node_id]
+            if self._node_id not in share.owners:
+                continue
+            failure: PeerLacks | None = None
+            for peer in others:
+                try:
+                    total.add(await self.exchange(partition, share.buckets, peer))
+                except PeerLacks as lack:
+                    failure = lack
+            if failure is not None:
+                raise failure
+            if total.whole and self._local.whole(partition):
+                grace_ms = round(state.config.grace_s * 1000)
+                total.purged += await self._purge(partition, share, others, grace_ms)
+        return total
+
+    async def heal(self, state: ClusterState, partition: int) -> bool:
+        """Take over what this node may lack of the partition. False if too few other owners could be asked."""
+        for share in shares(state, partition):
+            if self._node_id not in share.owners:
+                continue
+            others = [node_id for node_id in share.owners if node_id != self._node_id]
+            intact = asked = 0
+            for peer in others:
+                try:
+                    mended = await self.exchange(partition, share.buckets, peer)
+                except PeerLacks as lack:
+                    logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
+                    continue
+                asked += 1
+                intact += mended.whole
+            if intact < share.intact_needed and asked < len(others):
+                return False
+        return True
+
+    async def exchange(self, partition: int, buckets: Sequence[int], peer: str) -> Mended:
+        """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``."""
+        done = Mended(exchanges=1)
+        local = await self._local.tree(partition, buckets, anew=True)
+        depth = local.depth
+        root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
+        if (better := depth_for(root.records)) > depth:
+            depth, local = better, local.deeper(better)
+            root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
+        done.compared = local.records
+        if root.digests == [local.root]:
+            return done
+        frontier = [0]
+        for level in range(depth):
+            below: list[int] = []
+            for some in _chunks(frontier, INDEXES_AT_ONCE):
+                theirs = await self._tree(peer, f.Tree(partition, [*buckets], depth, level, some), done)
+                mine = local.children(level, some)
+                if len(theirs.digests) != len(mine):
+                    raise PeerLacks(f"node {peer} gave digests that do not fit")
+                below += differing(some, mine, theirs.digests)
+            frontier = below
+        for some in _chunks(frontier, INDEXES_AT_ONCE):
+            await self._mend_leaves(partition, buckets, peer, local, some, done)
+        return done
+
+    async def _mend_leaves(
+        self, partition: int, buckets: Sequence[int], peer: str, local: Tree, indexes: list[int], done: Mended
+    ) -> None:
+        wanted = indexes
+        while wanted:
+            answer = await self._ask(peer, f.Leaves(partition, [*buckets], local.depth, wanted), done)
+            if not isinstance(answer, f.LeavesDone) or not set(answer.left) < {*wanted}:
+                raise PeerLacks(f"node {peer} gave leaves that do not fit")
+            done.whole = done.whole and answer.whole
+            had = [index for index in wanted if index not in answer.left]
+            mine = {entry for entries in local.leaves(had).values() for entry in entries}
+            theirs = {entry for entry in answer.entries if entry[0] in buckets}
+            fetch = sorted((bucket_id, key) for bucket_id, key, _ in theirs - mine)
+            give = sorted({(bucket_id, key) for bucket_id, key, _ in mine - theirs} - {*fetch})
+            await self._mend(peer, fetch, done, fetch=True)
+            await self._mend(peer, give, done, fetch=False)
+            wanted = answer.left
+
+    async def _mend(self, peer: str, pairs: list[tuple[int, bytes]], done: Mended, *, fetch: bool) -> None:
+        """Make both hold the same under these (bucket id, key); ``fetch``: the peer holds something there."""
+        for bucket_id in dict.fromkeys(bucket_id for bucket_id, _ in pairs):
+            keys = [key for bucket, key in pairs if bucket == bucket_id]
+            for some in _chunks(keys, KEYS_AT_ONCE):
+                theirs = await self._fetch(peer, bucket_id, some, done) if fetch else [None] * len(some)
+                taken = [(key, record) for key, record in zip(some, theirs, strict=True) if record is not None]
+                if taken:
+                    done.fetched += len(taken)
+                    await self._local.write(bucket_id, taken)
+                mine = await self._local.fetch(bucket_id, some)
+                lacking = [
+                    (key, record)
+                    for key, record, their in zip(some, mine, theirs, strict=True)
+                    if record is not None and (their is None or merge(their, record) != their)
+                ]
+                await self._send(peer, bucket_id, lacking, done)
+
+    async def _fetch(self, peer: str, bucket_id: int, keys: list[bytes], done: Mended) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        while len(records) < len(keys):
+            wanted = keys[len(records) :]
+            answer = await self._ask(peer, f.Fetch(bucket_id, wanted), done)
+            if not isinstance(answer, f.ReadDone) or len(answer.records) != len(wanted):
+                raise PeerLacks(f"node {peer} gave records that do not fit")
+            got = answer.records[: len(wanted) - len(answer.left)]
+            if not got:
+                raise PeerLacks(f"node {peer} gave no records")
+            records += got
+        return records
+
+    async def _send(self, peer: str, bucket_id: int, items: list[tuple[bytes, bytes]], done: Mended) -> None:
+        for some in _batches(items):
+            answer = await self._ask(peer, f.Write(bucket_id, some), done)
+            if not isinstance(answer, f.WriteDone):
+                raise PeerLacks(f"node {peer} gave an answer that does not fit")
+            done.sent += len(some)
+
+    async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
+        """Forget what is dead for longer than the grace, if all owners hold exactly that. Returns how many."""
+        now_ms, purged, done = self._clock.wall_ms(), 0, Mended()
+        tree = await self._local.tree(partition, share.buckets, anew=True)
+        for some in _chunks(tree.entries, KEYS_AT_ONCE):
+            dead = [entry for entry in some if self._dead(entry, now_ms - grace_ms)]
+            for peer in others:
+                if dead:
+                    answer = await self._ask(peer, f.Purge(dead, sure=False), done)
+                    agreed = answer.indexes if isinstance(answer, f.Purged) else []
+                    dead = [dead[index] for index in agreed if 0 <= index < len(dead)]
+            for bucket_id, key, _ in dead:
+                await self._local.fetch(bucket_id, [key])  # it must be durable here too
+            for peer in others if dead else ():
+                await self._ask(peer, f.Purge(dead, sure=True), done)
+            purged += sum(self._local.erase(*entry) for entry in dead)
+        return purged
+
+    def _dead(self, entry: Entry, before_ms: int) -> bool:
+        bucket_id, key, value = entry
+        (record,), _ = self._local.held(bucket_id, [key])
+        if record is None or digest(bucket_id, key, record) != value:
+            return False
+        since_ms = dead_since_ms(record)
+        return since_ms is not None and since_ms < before_ms
+
+    async def _tree(self, peer: str, request: f.Tree, done: Mended) -> f.TreeDone:
+        answer = await self._ask(peer, request, done)
+        if not isinstance(answer, f.TreeDone):
+            raise PeerLacks(f"node {peer} gave an answer that does not fit")
+        done.whole = done.whole and answer.whole
+        return answer
+
+    async def _ask(self, peer: str, body: f.NodeRequestBody, done: Mended) -> f.NodeAnswerBody:
+        size_bytes = len(msgspec.msgpack.encode(body))
+        try:
+            answer = await self._peers.call(peer, body, 1, CALL_TIMEOUT_S)
+        except PeerFailure as failure:
+            raise PeerLacks(f"node {peer}: {failure}") from None
+        size_bytes += len(msgspec.msgpack.encode(answer))
+        done.bytes += size_bytes
+        await self._throttle.take(size_bytes)
+        return answer
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for at in range(0, len(items), size):
+        yield list(items[at : at + size])
+
+
+def _batches(items: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Cut into batches of about ``BATCH_BYTES``."""
+    batch: list[tuple[bytes, bytes]] = []
+    size_bytes = 0
+    for key, record in items:
+        batch.append((key, record))
+        size_bytes += len(key) + len(record)
+        if size_bytes >= BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch

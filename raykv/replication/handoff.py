@@ -1,0 +1,147 @@
+"""Hinted handoff: a node that was away is given what others have kept for it (P11).
+
+The holder tries by itself, about once a second, every node that hints wait for and that it does not suspect; so replay
+begins as soon as the node answers, also when it has been replaced. What is sent is an ordinary write under the ring as
+it is now: to the node itself if it is still an owner, else to those who are. A hint is forgotten when it is durable
+there. The bytes go through the node's throttle.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from raykv.config import KIB
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.ring import partition_of_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from raykv.ports import Clock
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.replication.hints import Hint, HintStore
+    from raykv.replication.local_copy import LocalCopy
+    from raykv.replication.peers import Peers
+    from raykv.replication.throttle import Throttle
+
+logger = logging.getLogger("raykv.node")
+
+CALL_TIMEOUT_S = 2.0
+BATCH_BYTES = 256 * KIB
+BATCH_ITEMS = 500
+
+
+class Handoff:
+    """One node's replay of the hints that it keeps."""
+
+    def __init__(
+        self,
+        node_id: str,
+        hints: HintStore,
+        local: LocalCopy,
+        peers: Peers,
+        clock: Clock,
+        throttle: Throttle,
+        max_age_s: float,
+    ) -> None:
+        self._node_id = node_id
+        self._hints = hints
+        self._local = local
+        self._peers = peers
+        self._clock = clock
+        self._throttle = throttle
+        self._max_age_ms = round(max_age_s * 1000)
+        self.replayed = 0
+        """Hints that were delivered."""
+        self.expired = 0
+        """Hints that were forgotten for their age."""
+
+    async def run(self, state: ClusterState, suspects: Collection[str]) -> None:
+        """Give every node that hints wait for, and that is not suspected, what is its own."""
+        for target in sorted(self._hints.counts):
+            if target not in suspects:
+                await self._replay(state, target)
+
+    async def _replay(self, state: ClusterState, target: str) -> None:
+        after, before = b"", self.replayed
+        while batch := self._batch(target, after):
+            after = batch[-1].place
+            fresh = [hint for hint in batch if not self._too_old(state, hint)]
+            if not await self._deliver(state, target, fresh):
+                break
+        if self.replayed > before:
+            logger.info("node %s: %d hints replayed to node %s", self._node_id, self.replayed - before, target)
+
+    def _batch(self, target: str, after: bytes) -> list[Hint]:
+        batch: list[Hint] = []
+        size_bytes = 0
+        for hint in self._hints.waiting(target, after):
+            batch.append(hint)
+            size_bytes += hint.size_bytes
+            if len(batch) >= BATCH_ITEMS or size_bytes >= BATCH_BYTES:
+                break
+        return batch
+
+    def _too_old(self, state: ClusterState, hint: Hint) -> bool:
+        age_ms = self._clock.wall_ms() - hint.made_ms
+        most_ms = round(state.config.grace_s * 500) if hint.counted else self._max_age_ms
+        if age_ms <= most_ms:
+            return False
+        self.expired += 1
+        self._hints.forget(hint)
+        if hint.counted:
+            logger.error(
+                "node %s: a write that was kept for node %s is given up after %d s",
+                self._node_id,
+                hint.target,
+                age_ms // 1000,
+            )
+        return True
+
+    async def _deliver(self, state: ClusterState, target: str, hints: list[Hint]) -> bool:
+        """Deliver a batch. False if its node cannot be reached now."""
+        n_of = {entry.bucket_id: entry.config.n for entry in state.buckets}
+        for bucket_id in dict.fromkeys(hint.bucket_id for hint in hints):
+            if bucket_id not in n_of and not state.dropped(bucket_id):
+                continue  # not heard of yet
+            of_bucket = [hint for hint in hints if hint.bucket_id == bucket_id]
+            if bucket_id not in n_of:
+                for hint in of_bucket:
+                    self._hints.forget(hint)
+                continue
+            groups: dict[tuple[str, ...], list[Hint]] = {}
+            for hint in of_bucket:
+                partition = partition_of_key(hint.key, state.ring.partitions)
+                owners = state.ring.preference_list(partition, n_of[bucket_id])[: n_of[bucket_id]]
+                groups.setdefault((target,) if target in owners else owners, []).append(hint)
+            for recipients, group in groups.items():
+                if not await self._give(bucket_id, recipients, group):
+                    return False
+        return True
+
+    async def _give(self, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
+        """Write what the hints stand for to all of ``recipients``, and forget them then."""
+        own = await self._local.fetch(bucket_id, [hint.key for hint in hints if not hint.record])
+        held = iter(own)
+        records = [(hint, hint.record or next(held)) for hint in hints]
+        items = [(hint.key, record) for hint, record in records if record]
+        # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
+        made_ms = min((hint.made_ms for hint in hints if hint.record), default=self._clock.wall_ms())
+        for node_id in recipients if items else ():
+            await self._throttle.take(sum(len(key) + len(record) for key, record in items))
+            if node_id == self._node_id:
+                await self._local.write(bucket_id, items)
+                continue
+            try:
+                answer = await self._peers.call(node_id, f.Write(bucket_id, items, made_ms), len(items), CALL_TIMEOUT_S)
+            except PeerFailure as failure:
+                logger.debug("node %s: hints for node %s wait: %s", self._node_id, node_id, failure)
+                return False
+            if not isinstance(answer, f.WriteDone):
+                return False
+        for hint in hints:
+            self._hints.forget(hint)
+        self.replayed += len(hints)
+        return True

@@ -1,0 +1,127 @@
+"""A node's own records, for its work in the background: trees over them, and records out and in.
+
+Nothing leaves here before the log holds it (P3), as with answers to clients. Scans give the loop back every few hundred
+records, so that clients do not wait for a tree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raykv.records import frames as f
+from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_prefix
+from raykv.records.kinds import public
+from raykv.replication.merkle import Entry, Tree, depth_for, digest
+from raykv.ring import partition_of_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from raykv.ports import Clock
+    from raykv.replication.replica import Replica
+    from raykv.storage import Engine
+
+PAUSE_EVERY = 500
+KEEP_TREE_S = 20.0
+MAX_TREES = 4
+OVERLOADED_WAIT_S = 0.1
+
+
+class LocalCopy:
+    """See the module. ``durable(position)`` waits until the log holds that position."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        replica: Replica,
+        partitions: int,
+        clock: Clock,
+        durable: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._engine = engine
+        self._replica = replica
+        self._partitions = partitions
+        self._clock = clock
+        self._durable = durable
+        self._trees: dict[tuple[int, tuple[int, ...]], tuple[float, Tree]] = {}
+
+    def whole(self, partition: int) -> bool:
+        """Whether this node has all that it acknowledged in the partition (P1)."""
+        return self._replica.complete and not self._engine.damaged_in(*_bounds(partition))
+
+    async def tree(self, partition: int, buckets: Sequence[int], depth: int | None = None, *, anew: bool) -> Tree:
+        """Return a tree over the partition's records in these buckets; without ``anew`` one of some seconds ago will do.
+
+        ``depth``: None for what suits the number of records. Where rot is, there is nothing.
+        """
+        place = (partition, tuple(buckets))
+        kept = self._trees.get(place)
+        now_s = self._clock.monotonic_s()
+        if kept is None or anew or now_s - kept[0] > KEEP_TREE_S:
+            entries = await self._entries(partition, buckets)
+            tree = Tree(entries, depth_for(len(entries)) if depth is None else depth)
+        else:
+            tree = kept[1] if depth is None else kept[1].deeper(depth)
+            now_s = kept[0]
+        self._trees.pop(place, None)
+        self._trees[place] = (now_s, tree)
+        if len(self._trees) > MAX_TREES:
+            del self._trees[next(iter(self._trees))]
+        return tree
+
+    async def _entries(self, partition: int, buckets: Sequence[int]) -> list[Entry]:
+        entries: list[Entry] = []
+        for bucket_id in buckets:
+            prefix = storage_prefix(partition, bucket_id)
+            end = storage_prefix(partition, bucket_id + 1)
+            for count, (key, found) in enumerate(self._engine.scan(prefix, end, around_damage=True), start=1):
+                encoded = key[STORAGE_PREFIX_BYTES:]
+                entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
+                if count % PAUSE_EVERY == 0:
+                    await self._clock.sleep(0)
+        return entries
+
+    def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[list[bytes | None], int]:
+        """Return the record of each key as it may travel (None: absent, or rotten), and the position they depend on."""
+        records: list[bytes | None] = []
+        position = 0
+        for key in keys:
+            place = self._place(bucket_id, key)
+            found = None if self._engine.damaged_in(place, place + b"\x00") else self._engine.get(place)
+            records.append(None if found is None else public(found.record))
+            position = max(position, 0 if found is None else found.position)
+        return records, position
+
+    async def fetch(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the record of each key, once the log holds it."""
+        records, position = self.held(bucket_id, keys)
+        await self._durable(position)
+        return records
+
+    async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]]) -> bool:
+        """Merge records in, and wait until they are durable. False if the node will not have some of them."""
+        while True:
+            answer, position = self._replica.handle(f.Write(bucket_id, items))
+            if isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
+                await self._clock.sleep(OVERLOADED_WAIT_S)
+                continue
+            await self._durable(position)
+            return isinstance(answer, f.WriteDone) and f.NO_ROOM not in answer.newer
+
+    def erase(self, bucket_id: int, key: bytes, value: int) -> bool:
+        """Forget the record if it is still the one with that digest. False if it is another."""
+        place = self._place(bucket_id, key)
+        found = self._engine.get(place)
+        if found is None:
+            return True
+        if digest(bucket_id, key, public(found.record)) != value:
+            return False
+        self._engine.erase(place)
+        return True
+
+    def _place(self, bucket_id: int, key: bytes) -> bytes:
+        return storage_prefix(partition_of_key(key, self._partitions), bucket_id) + key
+
+
+def _bounds(partition: int) -> tuple[bytes, bytes]:
+    return storage_prefix(partition, 0), storage_prefix(partition + 1, 0)

@@ -1,0 +1,267 @@
+"""What a storage node does by itself, beside answering: it gossips, hands hints over, repairs, and becomes whole again.
+
+Each is a loop of its own that fetches, asks a decision elsewhere (``membership``, ``merkle``, ``hints``) and acts; none
+of them is waited for by a client. They begin when the node has been told a decided state of the cluster, for they need
+to know who owns what.
+
+A repair of each partition comes round once in ``repair_every_s``, led by its first owner. When each was last done is kept
+in the node's engine, so that a restart goes on where the former run was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from raykv.errors import CorruptData
+from raykv.membership import FailureDetector
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.records.keys import REPAIRS
+from raykv.replication.anti_entropy import AntiEntropy, Mended, PeerLacks, shares
+from raykv.replication.handoff import Handoff
+from raykv.replication.local_copy import LocalCopy
+from raykv.replication.peers import Peers
+from raykv.replication.throttle import Throttle
+
+if TYPE_CHECKING:
+    import random as random_module
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from raykv.config import NodeConfig
+    from raykv.ports import Clock, Probe, Transport
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.replication.hints import HintStore
+    from raykv.replication.replica import Replica
+    from raykv.storage import Engine
+
+logger = logging.getLogger("raykv.node")
+
+KIND_MARK = 4
+HANDOFF_EVERY_S = 1.0
+HEAL_EVERY_S = 1.0
+REPAIR_LOOKS = 1000
+"""How often in ``repair_every_s`` the node looks whether a partition is due."""
+BUSY_S = 0.5
+EXCHANGE_SHARE = 0.8
+"""How much of a round an exchange of heartbeats may take."""
+
+
+class Upkeep:
+    """The background work of one run of a node."""
+
+    def __init__(
+        self,
+        node_id: str,
+        incarnation: int,
+        config: NodeConfig,
+        *,
+        engine: Engine,
+        replica: Replica,
+        hints: HintStore,
+        partitions: int,
+        transport: Transport,
+        clock: Clock,
+        probe: Probe,
+        random: random_module.Random,
+        durable: Callable[[int], Awaitable[None]],
+        superseded: Callable[[str], None],
+    ) -> None:
+        """``durable(position)`` waits for the log; ``superseded(cause)``: a later run of this node is known."""
+        self._node_id = node_id
+        self._config = config
+        self._engine = engine
+        self._replica = replica
+        self._clock = clock
+        self._random = random
+        self._superseded = superseded
+        self.throttle = Throttle(clock, config.background_bytes_per_s)
+        self.peers = Peers(transport, clock, probe)
+        self.hints = hints
+        self.detector = FailureDetector(node_id, incarnation, every_s=config.gossip_every_s, random=random)
+        self._local = LocalCopy(engine, replica, partitions, clock, durable)
+        self.anti_entropy = AntiEntropy(node_id, self._local, self.peers, clock, self.throttle)
+        self.handoff = Handoff(node_id, hints, self._local, self.peers, clock, self.throttle, config.max_hint_age_s)
+        self._members: tuple[str, ...] = ()
+        self._repaired_ms: dict[int, int] = {}
+        self._repairing: set[int] = set()
+        self.mended = Mended()
+        """What all repairs of this run did."""
+        self._healed: set[int] = set()
+        self._healing = -1
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The latest decided state that this node was told."""
+        return self._replica.state
+
+    def suspects(self) -> list[str]:
+        """Return the nodes that this one suspects now."""
+        return self.detector.suspects(self._clock.monotonic_s())
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the loops, each to run for ever."""
+        return [self._gossip(), self._hand_over(), self._heal(), self._repair()]
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is going on, as plain data."""
+        return {
+            "suspects": self.suspects(),
+            "hints": dict(sorted(self.hints.counts.items())),
+            "hint_bytes": self.hints.bytes,
+            "hints_replayed": self.handoff.replayed,
+            "hints_expired": self.handoff.expired,
+            "repaired": self.mended.figures(),
+            "background_bytes_per_s": round(self.throttle.bytes_per_s),
+            "healed_partitions": len(self._healed) if not self._replica.complete else None,
+        }
+
+    # ---- answering ----
+
+    async def answer(self, body: f.NodeRequestBody) -> f.NodeAnswerBody | None:
+        """Answer what needs more than one look at the records; None if that is not for here."""
+        try:
+            match body:
+                case f.Gossip():
+                    self.detector.hear(body.table, self._clock.monotonic_s())
+                    return f.Gossip(self._node_id, self.detector.table())
+                case f.Tree():
+                    return await self.anti_entropy.tree(body)
+                case f.Leaves():
+                    return await self.anti_entropy.leaves(body)
+                case f.Fetch():
+                    return await self.anti_entropy.fetch(body)
+                case f.Purge():
+                    return await self.anti_entropy.purge(body)
+                case f.Repair():
+                    return await self._repair_now(body)
+                case _:
+                    return None
+        except CorruptData as error:
+            return f.NodeRefused("corrupt", str(error))
+
+    async def _repair_now(self, request: f.Repair) -> f.NodeAnswerBody:
+        state = self.state
+        if state is None or not 0 <= request.partition < state.ring.partitions:
+            return f.NodeRefused("not yet", "the node has not been told what the cluster looks like")
+        try:
+            async with self._clock.timeout(request.timeout_s):
+                mended = await self._repair_one(state, request.partition)
+        except PeerLacks as lack:
+            return f.NodeRefused("not yet", str(lack))
+        except TimeoutError:
+            return f.NodeRefused("not yet", f"not compared within {request.timeout_s:g} s")
+        return f.Repaired(mended.figures())
+
+    # ---- the loops ----
+
+    async def _gossip(self) -> None:
+        """Exchange heartbeats with another node, again and again."""
+        every_s = self._config.gossip_every_s
+        await self._clock.sleep(every_s * self._random.random())  # or nodes that start together stay in step
+        while True:
+            state, now_s = self.state, self._clock.monotonic_s()
+            if state is not None:
+                members = tuple(member.node_id for member in state.ring.members)
+                if members != self._members:
+                    self._members = members
+                    self.detector.set_members(members, now_s)
+                # All at once, and within the round: the next tick must not be late, or this node takes itself for stalled.
+                peers = self.detector.tick(now_s)
+                await asyncio.gather(*(self._exchange_heartbeats(peer, EXCHANGE_SHARE * every_s) for peer in peers))
+                if self.detector.superseded:
+                    self._superseded("gossip knows a later run of this node")
+                    return
+                taken_s = self._clock.monotonic_s() - now_s
+                await self._clock.sleep(max(0.0, every_s - taken_s))
+            else:
+                await self._clock.sleep(every_s)
+
+    async def _exchange_heartbeats(self, peer: str, timeout_s: float) -> None:
+        try:
+            answer = await self.peers.call(peer, f.Gossip(self._node_id, self.detector.table()), 1, timeout_s)
+        except PeerFailure:
+            return
+        if isinstance(answer, f.Gossip):
+            self.detector.hear(answer.table, self._clock.monotonic_s())
+
+    async def _hand_over(self) -> None:
+        while True:
+            await self._clock.sleep(HANDOFF_EVERY_S)
+            if self.state is not None and self.hints.counts:
+                await self.handoff.run(self.state, self.suspects())
+
+    async def _heal(self) -> None:
+        """Become whole again (P1), whenever this node is not."""
+        while True:
+            await self._clock.sleep(HEAL_EVERY_S)
+            state = self.state
+            if state is None or (self._replica.complete and not self._engine.damaged):
+                self._healed.clear()
+                continue
+            if self._healing != self._replica.distrusted:
+                self._healing = self._replica.distrusted
+                self._healed.clear()
+            damages = self._engine.damaged
+            for partition in range(state.ring.partitions):
+                owned = any(self._node_id in share.owners for share in shares(state, partition))
+                if not owned or partition in self._healed or self._local.whole(partition):
+                    continue
+                if await self.anti_entropy.heal(state, partition):
+                    self._healed.add(partition)
+                else:
+                    break
+            else:
+                if self._healing == self._replica.distrusted:
+                    self._replica.made_whole(damages)
+                    logger.info("node %s is whole again", self._node_id)
+                self._healed.clear()
+
+    # ---- repair, now and then ----
+
+    async def _repair(self) -> None:
+        every_s = self._config.repair_every_s
+        while True:
+            await self._clock.sleep(min(every_s / REPAIR_LOOKS, 60.0))
+            state = self.state
+            if state is None or not self._replica.complete:
+                continue
+            now_ms = self._clock.wall_ms()
+            for partition in state.ring.first_partitions_of(self._node_id):
+                if now_ms - self._last_ms(partition, now_ms) < every_s * 1000 or partition in self._repairing:
+                    continue
+                try:
+                    await self._repair_one(state, partition)
+                except PeerLacks as lack:
+                    logger.debug("node %s: partition %d waits for its repair: %s", self._node_id, partition, lack)
+                    await self._clock.sleep(BUSY_S)
+
+    async def _repair_one(self, state: ClusterState, partition: int) -> Mended:
+        self._repairing.add(partition)
+        try:
+            mended = await self.anti_entropy.repair(state, partition)
+        finally:
+            self._repairing.discard(partition)
+        self.mended.add(mended)
+        if partition in state.ring.first_partitions_of(self._node_id):
+            now_ms = self._clock.wall_ms()
+            self._repaired_ms[partition] = now_ms
+            self._engine.replace(_mark(partition), bytes([KIND_MARK]) + now_ms.to_bytes(8))
+        return mended
+
+    def _last_ms(self, partition: int, now_ms: int) -> int:
+        """Return when the partition was repaired last; if never, some time in the last period: not all at once."""
+        known = self._repaired_ms.get(partition)
+        if known is None:
+            found = self._engine.get(_mark(partition))
+            if found is not None:
+                known = int.from_bytes(found.record[1:9])
+            else:
+                known = now_ms - round(self._random.random() * self._config.repair_every_s * 1000)
+            self._repaired_ms[partition] = known
+        return min(known, now_ms)
+
+
+def _mark(partition: int) -> bytes:
+    return REPAIRS + partition.to_bytes(2)
