@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import raykv
 import raykv.sim
+from raykv.records.keys import encode_key
+from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,7 @@ ROWS = {
     ("3, 3, 1", "strict", "vector"): "strong, for writing",
     ("3, 1, 1", "strict", "vector"): "weak, eventual",
     ("3, 1, 1", "strict", "lww"): "weak, eventual",
-    ("any", "sloppy", ""): "",
+    ("3, 2, 2", "sloppy", "vector"): "always answering, eventual",
 }
 
 
@@ -145,7 +147,32 @@ def test_where_one_copy_is_enough_a_read_may_be_stale_and_in_the_end_all_are_equ
     assert copies == ({("one", "other")} if versioning == "vector" else {("other",)})
 
 
-def test_sloppy_quorums_are_refused_until_they_are_there(world: raykv.sim.World) -> None:
-    with pytest.raises(raykv.InvalidOption, match="hinted handoff"):
-        world.store.bucket("s", sloppy=True)
-    assert world.store.bucket("s", sloppy=False).name == "s"
+def test_a_sloppy_bucket_answers_on_both_sides_of_a_cut_and_a_strict_one_on_the_larger() -> None:
+    with raykv.sim.start(seed=5, nodes=5, coordinators=2) as world:
+        near, far = world.connect(), world.connect("coordinator2")
+        sloppy = {"n": 3, "r": 2, "w": 2, "sloppy": True}
+        sides = [(store.bucket("sloppy", **sloppy), store.bucket("strict", n=3, r=2, w=2)) for store in (near, far)]
+        (here, strict_here), (there, strict_there) = sides
+        ring = world.store.ring()
+        key = next(f"k{number}" for number in range(100) if {*owners_of(ring, f"k{number}")} == {"n3", "n4", "n5"})
+        here.put(key, "old")
+        strict_here.put(key, "old")
+        seen = here.get_versions(key).context, there.get_versions(key).context
+        world.split(["n1", "n2", "coordinator"], for_s=30)
+        here.put(key, "one", context=seen[0], timeout=10)
+        there.put(key, "other", context=seen[1], timeout=10)
+        assert (here.get(key, timeout=10), there.get(key, timeout=10)) == ("one", "other"), "both sides answer (AP)"
+        with pytest.raises(raykv.RaykvError):
+            strict_here.put(key, "one", timeout=2)
+        with pytest.raises(raykv.QuorumNotMet):
+            strict_here.get(key, timeout=2)
+        strict_there.put(key, "other", timeout=10)
+        world.sleep(60)
+        for bucket in (here, there):
+            assert sorted(bucket.get_versions(key).values) == ["one", "other"], "nothing acknowledged is lost"
+        assert strict_here.get(key) == "other"
+
+
+def owners_of(ring: Any, key: str) -> list[str]:
+    """Return the nodes that are to hold a key."""
+    return ring.owners(partition_of_key(encode_key(key), ring["partitions"]))

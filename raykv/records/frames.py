@@ -470,10 +470,11 @@ class Incomplete(_Message, frozen=True):
 
 
 class Pong(_Message, frozen=True):
-    """The node is there, and suspects these others (P12)."""
+    """The node is there, and suspects these others (P12). ``ballot``: of the latest decided state that it was told."""
 
     stats: dict[str, Any] | None = None
     suspects: list[str] = []
+    ballot: tuple[int, int] = (0, 0)
 
 
 class TreeDone(_Message, frozen=True):

@@ -7,12 +7,12 @@ that writes go on meanwhile, that a message comes twice, or that two owners lead
 ``repair`` does that with every other owner, for one partition. After it, all owners hold what the leader held when it
 began to compare, and more; so it is also the moment at which deletes can be forgotten:
 
-**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes when its grace is over and
-*every* owner says that it holds exactly that record, durably. Two steps: ask all; then tell all. An owner that missed
-the second step still has the tombstone: at the next repair it flows back, and goes with the next purge. Nothing older
-can come back from an owner, for all have held the tombstone; what else could bring it (a hint, a write that was long
-under way) is refused after half the grace. So trees need not leave out what is purgeable as of some time (as P10 has
-it): no node purges alone.
+**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes when its grace is over, and
+*every* owner has said, half a grace apart, that it holds exactly that record, durably. First all are asked. At a repair
+half a grace later they are asked again, and then told to forget it. Between the two no owner held anything older, so
+whatever could still bring something older (a hint, a repair, a write long under way) was made before, and who receives
+it refuses it for its age. An owner that is not told still has the tombstone: at the next repair it flows back, and goes
+once more. So trees need not leave out what is purgeable as of some time (as P10 has it): no node purges alone.
 
 ``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
 one of them: N - W + 1 intact ones; from all others if fewer are intact.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -52,6 +53,17 @@ KEYS_AT_ONCE = 256
 BATCH_BYTES = 256 * KIB
 LEAVES_BYTES = MAX_FRAME_BYTES // 4
 _ENTRY_OVERHEAD_BYTES = 24
+MAX_AGREED = 1_000_000
+"""Dead records of which this node remembers that all owners held them; the rest waits."""
+
+
+class Healed(Enum):
+    """What a node's attempt to become whole has come to."""
+
+    FULLY = "fully"
+    AS_FAR_AS_CAN_BE = "as far as can be"
+    """All other owners were asked, and too few of them are intact: more has been lost than the copies can make good."""
+    NOT_YET = "not yet"
 
 
 class PeerLacks(Exception):
@@ -117,6 +129,8 @@ class AntiEntropy:
         self._peers = peers
         self._clock = clock
         self._throttle = throttle
+        self._agreed: dict[Entry, int] = {}
+        """Dead records -> when all owners held exactly that (ms, by this node's wall clock)."""
 
     # ---- answering ----
 
@@ -200,8 +214,9 @@ class AntiEntropy:
                 total.purged += await self._purge(partition, share, others, grace_ms)
         return total
 
-    async def heal(self, state: ClusterState, partition: int) -> bool:
-        """Take over what this node may lack of the partition. False if too few other owners could be asked."""
+    async def heal(self, state: ClusterState, partition: int) -> Healed:
+        """Take over what this node may lack of the partition."""
+        healed = Healed.FULLY
         for share in shares(state, partition):
             if self._node_id not in share.owners:
                 continue
@@ -215,9 +230,11 @@ class AntiEntropy:
                     continue
                 asked += 1
                 intact += mended.whole
-            if intact < share.intact_needed and asked < len(others):
-                return False
-        return True
+            if intact < share.intact_needed:
+                if asked < len(others):
+                    return Healed.NOT_YET
+                healed = Healed.AS_FAR_AS_CAN_BE
+        return healed
 
     async def exchange(self, partition: int, buckets: Sequence[int], peer: str) -> Mended:
         """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``."""
@@ -268,18 +285,19 @@ class AntiEntropy:
         for bucket_id in dict.fromkeys(bucket_id for bucket_id, _ in pairs):
             keys = [key for bucket, key in pairs if bucket == bucket_id]
             for some in _chunks(keys, KEYS_AT_ONCE):
+                made_ms = self._clock.wall_ms()
                 theirs = await self._fetch(peer, bucket_id, some, done) if fetch else [None] * len(some)
                 taken = [(key, record) for key, record in zip(some, theirs, strict=True) if record is not None]
                 if taken:
                     done.fetched += len(taken)
-                    await self._local.write(bucket_id, taken)
+                    await self._local.write(bucket_id, taken, made_ms)
                 mine = await self._local.fetch(bucket_id, some)
                 lacking = [
                     (key, record)
                     for key, record, their in zip(some, mine, theirs, strict=True)
                     if record is not None and (their is None or merge(their, record) != their)
                 ]
-                await self._send(peer, bucket_id, lacking, done)
+                await self._send(peer, f.Write(bucket_id, lacking, made_ms), done)
 
     async def _fetch(self, peer: str, bucket_id: int, keys: list[bytes], done: Mended) -> list[bytes | None]:
         records: list[bytes | None] = []
@@ -294,19 +312,23 @@ class AntiEntropy:
             records += got
         return records
 
-    async def _send(self, peer: str, bucket_id: int, items: list[tuple[bytes, bytes]], done: Mended) -> None:
-        for some in _batches(items):
-            answer = await self._ask(peer, f.Write(bucket_id, some), done)
+    async def _send(self, peer: str, write: f.Write, done: Mended) -> None:
+        for some in _batches(write.items):
+            answer = await self._ask(peer, msgspec.structs.replace(write, items=some), done)
             if not isinstance(answer, f.WriteDone):
                 raise PeerLacks(f"node {peer} gave an answer that does not fit")
             done.sent += len(some)
 
     async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
-        """Forget what is dead for longer than the grace, if all owners hold exactly that. Returns how many."""
+        """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
         now_ms, purged, done = self._clock.wall_ms(), 0, Mended()
         tree = await self._local.tree(partition, share.buckets, anew=True)
+        present = {*tree.entries}
+        for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in present]:
+            if self._local.partition_of(entry[1]) == partition:
+                del self._agreed[entry]
         for some in _chunks(tree.entries, KEYS_AT_ONCE):
-            dead = [entry for entry in some if self._dead(entry, now_ms - grace_ms)]
+            dead = [entry for entry in some if self._dead(entry, now_ms - grace_ms // 2)]
             for peer in others:
                 if dead:
                     answer = await self._ask(peer, f.Purge(dead, sure=False), done)
@@ -314,10 +336,22 @@ class AntiEntropy:
                     dead = [dead[index] for index in agreed if 0 <= index < len(dead)]
             for bucket_id, key, _ in dead:
                 await self._local.fetch(bucket_id, [key])  # it must be durable here too
-            for peer in others if dead else ():
-                await self._ask(peer, f.Purge(dead, sure=True), done)
-            purged += sum(self._local.erase(*entry) for entry in dead)
+            due = [entry for entry in dead if self._long_agreed(entry, now_ms, grace_ms)]
+            for peer in others if due else ():
+                await self._ask(peer, f.Purge(due, sure=True), done)
+            purged += sum(self._local.erase(*entry) for entry in due)
+            for entry in due:
+                del self._agreed[entry]
         return purged
+
+    def _long_agreed(self, entry: Entry, now_ms: int, grace_ms: int) -> bool:
+        """Whether all owners held exactly this half a grace ago already; take note that they do now."""
+        since_ms = self._agreed.get(entry)
+        if since_ms is None:
+            if len(self._agreed) < MAX_AGREED:
+                self._agreed[entry] = now_ms
+            return False
+        return now_ms - since_ms > grace_ms // 2 and self._dead(entry, now_ms - grace_ms)
 
     def _dead(self, entry: Entry, before_ms: int) -> bool:
         bucket_id, key, value = entry

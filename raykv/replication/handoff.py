@@ -123,16 +123,17 @@ class Handoff:
 
     async def _give(self, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
         """Write what the hints stand for to all of ``recipients``, and forget them then."""
+        now_ms = self._clock.wall_ms()
         own = await self._local.fetch(bucket_id, [hint.key for hint in hints if not hint.record])
         held = iter(own)
         records = [(hint, hint.record or next(held)) for hint in hints]
         items = [(hint.key, record) for hint, record in records if record]
         # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
-        made_ms = min((hint.made_ms for hint in hints if hint.record), default=self._clock.wall_ms())
+        made_ms = min((hint.made_ms for hint in hints if hint.record), default=now_ms)
         for node_id in recipients if items else ():
             await self._throttle.take(sum(len(key) + len(record) for key, record in items))
             if node_id == self._node_id:
-                await self._local.write(bucket_id, items)
+                await self._local.write(bucket_id, items, made_ms)
                 continue
             try:
                 answer = await self._peers.call(node_id, f.Write(bucket_id, items, made_ms), len(items), CALL_TIMEOUT_S)

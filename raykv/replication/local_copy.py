@@ -98,10 +98,17 @@ class LocalCopy:
         await self._durable(position)
         return records
 
-    async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]]) -> bool:
-        """Merge records in, and wait until they are durable. False if the node will not have some of them."""
+    def partition_of(self, key: bytes) -> int:
+        """Return the partition of an encoded key."""
+        return partition_of_key(key, self._partitions)
+
+    async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]], made_ms: int) -> bool:
+        """Merge records in, and wait until they are durable. False if the node will not have some of them.
+
+        ``made_ms``: when they were asked for (see ``frames.Write``).
+        """
         while True:
-            answer, position = self._replica.handle(f.Write(bucket_id, items))
+            answer, position = self._replica.handle(f.Write(bucket_id, items, made_ms))
             if isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
                 await self._clock.sleep(OVERLOADED_WAIT_S)
                 continue
@@ -120,7 +127,7 @@ class LocalCopy:
         return True
 
     def _place(self, bucket_id: int, key: bytes) -> bytes:
-        return storage_prefix(partition_of_key(key, self._partitions), bucket_id) + key
+        return storage_prefix(self.partition_of(key), bucket_id) + key
 
 
 def _bounds(partition: int) -> tuple[bytes, bytes]:

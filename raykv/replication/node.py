@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
+ALIVE_EVERY_S = 600.0
 
 
 class NoProbe:
@@ -99,15 +100,24 @@ class StorageNode:
             random=random,
             complete_if_new=spec.fresh,
             note=lock_note,
+            now_ms=clock.wall_ms(),
         )
-        self._engine = Engine.open(fs, f"{spec.path}/data", spec.node, merge_bounded)
+        previous = self._directory.previous
+        away_ms = clock.wall_ms() - previous.alive_ms if previous is not None else 0
+        self._old = away_ms > spec.store.grace_s * 1000 / 2
+        """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
+        self._engine = self._open_engine(fs)
         known = spec.known
         if self.incarnation <= known.incarnation or (
             known.life == self._life and not self._engine.recovered(known.log_position)
         ):
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
-            self._directory.distrust(known.incarnation)
+            self._directory.distrust(known.incarnation, set_aside=self._old)
+            if self._old:
+                self._engine.close()
+                self._engine = self._open_engine(fs)
+        self._directory.remove_old_data()
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
         self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -136,13 +146,23 @@ class StorageNode:
                 superseded=self._fail,
             )
 
+    def _open_engine(self, fs: FileSystem) -> Engine:
+        where = f"{self.spec.path}/{self._directory.identity.data}"
+        return Engine.open(fs, where, self.spec.node, merge_bounded)
+
     def begin(self) -> None:
         """Begin with what the node does by itself. To be called once, on the event loop that serves."""
         assert not self._loops
-        for work in self._upkeep.loops() if self._upkeep is not None else ():
+        loops = [*self._upkeep.loops(), self._note_alive()] if self._upkeep is not None else []
+        for work in loops:
             task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(self._loop_ended)
             self._loops.append(task)
+
+    async def _note_alive(self) -> None:
+        while True:
+            await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.grace_s / 8))
+            self._directory.note_alive(self._clock.wall_ms())
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -157,6 +177,16 @@ class StorageNode:
     def whole(self) -> bool:
         """Whether it has all that it acknowledged, as far as it knows (P1)."""
         return self._replica.complete and not self._engine.damaged
+
+    @property
+    def hints_waiting(self) -> dict[str, int]:
+        """How many hints it keeps for whom."""
+        return dict(sorted(self._hints.counts.items()))
+
+    @property
+    def mended(self) -> dict[str, Any]:
+        """What the repairs that it led in this run did, as figures."""
+        return self._upkeep.mended.figures() if self._upkeep is not None else {}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -194,7 +224,9 @@ class StorageNode:
             return answer
         if isinstance(request, f.Ping):
             suspects = upkeep.suspects() if upkeep is not None else []
-            return f.Pong(self._stats() if request.with_stats else None, suspects)
+            state = self._replica.state
+            ballot = (0, 0) if state is None else state.ballot
+            return f.Pong(self._stats() if request.with_stats else None, suspects, ballot)
         began_s = self._clock.monotonic_s()
         body, position = self._replica.handle(request)
         await self._until_durable(position)
@@ -254,7 +286,9 @@ class StorageNode:
                 self.spec.store.name,
                 self.spec.node_id,
             )
-            self._replica.distrust()
+            self._replica.distrust(stale=self._old)
+            if self._old:
+                self._fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
 
     def _refusal(self, request: f.NodeRequest) -> f.NodeRefused | None:
         if self._stopped is not None:

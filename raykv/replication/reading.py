@@ -39,6 +39,7 @@ class Reads:
     async def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
         """Return the record, None, or the error of each key."""
         routing = self._routing
+        began_ms = routing.clock.wall_ms()
         sloppy = entry.config.sloppy
         round_ = ReadRound(routing.orders(keys, entry.config.n, sloppy=sloppy), r)
         fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
@@ -62,10 +63,10 @@ class Reads:
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.probe.count("hedges", round_.hedges)
         routing.probe.count("hedges_won", round_.hedges_won)
-        return await self._repair(entry, keys, r, round_, deadline_s)
+        return await self._repair(entry, keys, r, round_, began_ms, deadline_s)
 
     async def _repair(
-        self, entry: BucketEntry, keys: Sequence[bytes], r: int, round_: ReadRound, deadline_s: float
+        self, entry: BucketEntry, keys: Sequence[bytes], r: int, round_: ReadRound, began_ms: int, deadline_s: float
     ) -> list[Read]:
         results: list[Read] = []
         behind: list[tuple[int, bytes, list[str]]] = []
@@ -87,7 +88,7 @@ class Reads:
         repair = WriteRound(primaries_of, r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
-        spread = Spread(self._routing, entry, records, lacking, repair).run(deadline_s)
+        spread = Spread(self._routing, entry, records, lacking, repair, made_ms=began_ms).run(deadline_s)
         if entry.config.sloppy:  # a cut may keep the primaries out of reach, and the answer is wanted all the same
             task = asyncio.get_running_loop().create_task(spread)
             self._routing.tasks.add(task)

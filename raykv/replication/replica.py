@@ -122,9 +122,12 @@ class Replica:
         """Whether this node may answer reads."""
         return self._directory.identity.complete
 
-    def distrust(self) -> None:
-        """Be incomplete from now on: this directory lacks something that the node acknowledged (P1)."""
-        self._directory.distrust()
+    def distrust(self, *, stale: bool = False) -> None:
+        """Be incomplete from now on: this directory lacks something that the node acknowledged (P1).
+
+        ``stale``: and what it holds must not be believed either.
+        """
+        self._directory.distrust(stale=stale)
         self._register.forget()
         self.distrusted += 1
 
@@ -244,7 +247,7 @@ class Replica:
             held = 0
             for target in targets[:MAX_COPIES]:
                 try:
-                    at, time = self._hints.keep(
+                    time, at = self._hints.keep(
                         target, request.bucket_id, key, record, request.made_ms, counted=request.counted
                     )
                 except HintsFull:

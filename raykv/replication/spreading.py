@@ -50,15 +50,19 @@ class Spread:
         keys: Sequence[bytes],
         round_: WriteRound,
         restamper: Restamper | None = None,
+        made_ms: int | None = None,
     ) -> None:
-        """Make a spread; ``records`` are stamped again in place. Without a ``restamper`` it is no write of a client's."""
+        """Make a spread; ``records`` are stamped again in place. Without a ``restamper`` it is no write of a client's.
+
+        ``made_ms``: since when the records may stand elsewhere (see ``frames.Write``); None: they are new.
+        """
         self._routing = routing
         self._entry = entry
         self._records = records
         self._keys = keys
         self._round = round_
         self._restamper = restamper
-        self._made_ms = routing.clock.wall_ms()
+        self._made_ms = routing.clock.wall_ms() if made_ms is None else made_ms
         self.failures: dict[str, str] = {}
         """What each failing node last said."""
 

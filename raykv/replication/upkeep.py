@@ -19,7 +19,7 @@ from raykv.membership import FailureDetector
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import REPAIRS
-from raykv.replication.anti_entropy import AntiEntropy, Mended, PeerLacks, shares
+from raykv.replication.anti_entropy import AntiEntropy, Healed, Mended, PeerLacks, shares
 from raykv.replication.handoff import Handoff
 from raykv.replication.local_copy import LocalCopy
 from raykv.replication.peers import Peers
@@ -27,14 +27,14 @@ from raykv.replication.throttle import Throttle
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from raykv.config import NodeConfig
     from raykv.ports import Clock, Probe, Transport
     from raykv.replication.cluster_state import ClusterState
     from raykv.replication.hints import HintStore
     from raykv.replication.replica import Replica
-    from raykv.storage import Engine
+    from raykv.storage import Damage, Engine
 
 logger = logging.getLogger("raykv.node")
 
@@ -89,6 +89,7 @@ class Upkeep:
         self.mended = Mended()
         """What all repairs of this run did."""
         self._healed: set[int] = set()
+        self._lossy: set[int] = set()
         self._healing = -1
 
     @property
@@ -203,20 +204,33 @@ class Upkeep:
             if self._healing != self._replica.distrusted:
                 self._healing = self._replica.distrusted
                 self._healed.clear()
+                self._lossy.clear()
             damages = self._engine.damaged
             for partition in range(state.ring.partitions):
                 owned = any(self._node_id in share.owners for share in shares(state, partition))
                 if not owned or partition in self._healed or self._local.whole(partition):
                     continue
-                if await self.anti_entropy.heal(state, partition):
-                    self._healed.add(partition)
-                else:
+                outcome = await self.anti_entropy.heal(state, partition)
+                if outcome is Healed.NOT_YET:
                     break
+                self._healed.add(partition)
+                if outcome is Healed.AS_FAR_AS_CAN_BE:
+                    self._lossy.add(partition)
             else:
                 if self._healing == self._replica.distrusted:
-                    self._replica.made_whole(damages)
-                    logger.info("node %s is whole again", self._node_id)
+                    self._made_whole(damages)
                 self._healed.clear()
+
+    def _made_whole(self, damages: Sequence[Damage]) -> None:
+        if self._lossy:
+            logger.error(
+                "node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost",
+                self._node_id,
+                len(self._lossy),
+            )
+        self._lossy.clear()
+        self._replica.made_whole(damages)
+        logger.info("node %s is whole again", self._node_id)
 
     # ---- repair, now and then ----
 

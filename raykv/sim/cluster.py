@@ -194,7 +194,7 @@ class Cluster:
         if self.supervisor is not None and self.actors[SUPERVISOR].alive:
             with contextlib.suppress(ProcessEnded):
                 await self.actors[SUPERVISOR].spawn(self.supervisor.stop())
-        for process in self.actors.values():
+        for process in [*self.actors.values(), *(created.process for created in self.nodes.by_pid.values())]:
             process.kill()
 
     def kill(self) -> None:

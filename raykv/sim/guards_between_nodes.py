@@ -702,7 +702,9 @@ BETWEEN_NODES = (
         "a drop reaches one node only and is undone; that node has thrown the bucket's records away",
         (
             Edit(
-                "raykv.replication.replica:Replica.handle", "if answer.granted and body.decided:", "if answer.granted:"
+                "raykv.replication.replica:Replica._of_register",
+                "if answer.granted and body.decided:",
+                "if answer.granted:",
             ),
         ),
     ),

@@ -222,11 +222,29 @@ class Interpreter:
                 words = f"scan {_name(body.start)}.. {'backward ' if body.reverse else ''}"
                 level = f"r={body.r}" if isinstance(body, f.ScanPage) else f"of {len(body.partitions)} partitions"
                 return words + level, "data", _Range(body.start, body.end)
-            case f.Ping() | f.Reach() | f.Stop() | f.Tell() | f.GetNews():
+            case f.Hint() | f.Fetch() | f.Purge() | f.Tree() | f.Leaves() | f.Repair() | f.RepairPartition():
+                return self._asked_beside(body)
+            case f.Ping() | f.Reach() | f.Stop() | f.Tell() | f.GetNews() | f.Gossip():
                 return _of_life(body), "life", ()
             case None:
                 return "a request that does not decode", "life", ()
         return _of_state(body), "state", ()
+
+    def _asked_beside(self, body: Any) -> tuple[str, Topic, Sequence[bytes] | _Range]:
+        """Do so for what nodes ask each other in the background."""
+        match body:
+            case f.Hint():
+                words = self._list(
+                    (key, f"{'=' + held(record) if record else ''} for {','.join(of)}")
+                    for key, record, of in body.items
+                )
+                return f"keep {words}", "data", [key for key, _, _ in body.items]
+            case f.Fetch():
+                return f"fetch {self._list((key, '') for key in body.keys)}", "data", body.keys
+            case f.Purge():
+                words = self._list((key, "") for _, key, _ in body.items)
+                return f"{'forget' if body.sure else 'may we forget?'} {words}", "data", [k for _, k, _ in body.items]
+        return _of_comparison(body), "state", ()
 
     # ---- answers ----
 
@@ -240,7 +258,7 @@ class Interpreter:
                     f": {i.name}" if isinstance(i, f.Failed) else f" acked by {','.join(i.nodes)}" for i in body.items
                 ]
                 return self._list((key, text) for (key, _, _), text in zip(request.items, done, strict=False))
-            case f.ReadDone() if isinstance(request, f.Read):
+            case f.ReadDone() if isinstance(request, f.Read | f.Fetch):
                 found = [
                     "unreadable" if at in body.unreadable else held(record) for at, record in enumerate(body.records)
                 ]
@@ -248,9 +266,9 @@ class Interpreter:
             case f.ReserveDone() if isinstance(request, f.Reserve):
                 shown = ["unreadable" if item is None else _reserved(item) for item in body.items]
                 return self._list((key, text) for key, text in zip(request.keys, shown, strict=False))
-            case f.WriteDone() if isinstance(request, f.Write):
-                kept = [f" newer held {moment(time)}" if time else " kept" for time in body.newer]
-                return self._list((key, text) for (key, _), text in zip(request.items, kept, strict=False))
+            case f.WriteDone() if isinstance(request, f.Write | f.Hint):
+                keys = [item[0] for item in request.items]
+                return self._list((key, _kept(time)) for key, time in zip(keys, body.newer, strict=False))
             case f.Page():
                 return (
                     self._list((key, "=" + _payloads(payloads)) for key, payloads, _ in body.items) or "nothing there"
@@ -289,7 +307,23 @@ def _of_body(body: bytes) -> str:
     return "=" + held(stamp(body, 0)).replace(moment(0), "")
 
 
-def _of_life(body: f.Ping | f.Reach | f.Stop | f.Tell | f.GetNews) -> str:
+def _kept(time: int) -> str:
+    """Say what became of a record that a node was to keep."""
+    if time < 0:
+        return " no room"
+    return f" newer held {moment(time)}" if time else " kept"
+
+
+def _of_comparison(body: f.Tree | f.Leaves | f.Repair | f.RepairPartition) -> str:
+    match body:
+        case f.Tree():
+            return f"tree of partition {body.partition}, level {body.level}"
+        case f.Leaves():
+            return f"{len(body.indexes)} leaves of partition {body.partition}"
+    return f"repair partition {body.partition}"
+
+
+def _of_life(body: f.Ping | f.Reach | f.Stop | f.Tell | f.GetNews | f.Gossip) -> str:
     match body:
         case f.Reach():
             return f"do you reach {body.node_id}?"

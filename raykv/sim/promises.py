@@ -15,11 +15,13 @@ from raykv.records.kinds import header_of, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
 from raykv.sim.history import Violation
-from raykv.versions import causality_of, merge
+from raykv.sim.host import EPOCH_MS
+from raykv.versions import causality_of, dead_since_ms, merge
 from raykv.versions import covers as holds
 from raykv.versions.causality import covers, unpack_causality
 
 if TYPE_CHECKING:
+    from raykv.config import StoreConfig
     from raykv.records.vector_record import Dot
     from raykv.replication.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
@@ -32,11 +34,15 @@ Held = dict[tuple[int, bytes], bytes]
 
 
 class Promises:
-    """The promises of all nodes of one run. ``forgiven``: nodes that may break theirs without knowing it."""
+    """The promises of all nodes of one run. ``forgiven``: nodes that may break theirs without knowing it.
 
-    def __init__(self, loop: VirtualLoop, partitions: int, forgiven: set[str]) -> None:
+    ``skew_ms``: the most by which a clock is off.
+    """
+
+    def __init__(self, loop: VirtualLoop, store: StoreConfig, forgiven: set[str], skew_ms: float) -> None:
         self._loop = loop
-        self._partitions = partitions
+        self._partitions = store.partitions
+        self._grace_ms = store.grace_s * 1000 - 2 * skew_ms
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
         self.broken: list[Violation] = []
@@ -53,25 +59,42 @@ class Promises:
     def answered(self, node_id: str, request: bytes, answer: bytes, before: Held) -> None:
         """Compare an answer with what was promised before its request came, and add what it promises."""
         body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
-        if isinstance(body, f.Write) and isinstance(said, f.WriteDone):
-            for (key, record), newer in zip(body.items, said.newer, strict=True):
-                self._stamped_once(key, record)
-                if newer:
-                    self._passed.add(record[OPERATION])
-                else:
-                    self._promise(node_id, body.bucket_id, key, header_of(record))
-        elif isinstance(body, f.Reserve) and isinstance(said, f.ReserveDone):
-            for key, item in zip(body.keys, said.items, strict=True):
-                if item is not None:
-                    if item.counter:
-                        self.dots.add((key, (item.actor, item.counter)))
-                    self._reserved(node_id, body.bucket_id, key, item, before)
-        elif isinstance(body, f.Read) and isinstance(said, f.ReadDone):
-            for at, (key, shown) in enumerate(zip(body.keys, said.records, strict=True)):
-                if at not in said.unreadable:
-                    self._shown(node_id, body.bucket_id, key, shown, before)
-        elif isinstance(body, f.Scan) and isinstance(said, f.ScanDone):
-            self._scanned(node_id, body, said, before)
+        match body, said:
+            case f.Write(), f.WriteDone():
+                self._wrote(node_id, body, said)
+            case f.Reserve(), f.ReserveDone():
+                self._dots_given(node_id, body, said, before)
+            case f.Purge(sure=True), f.Purged():
+                for at in said.indexes:
+                    self._purged(node_id, *body.items[at][:2])
+            case ((f.Read() | f.Fetch()), f.ReadDone()):
+                self._read(node_id, body, said, before)
+            case f.Scan(), f.ScanDone():
+                self._scanned(node_id, body, said, before)
+
+    def _read(self, node_id: str, body: f.Read | f.Fetch, said: f.ReadDone, before: Held) -> None:
+        """Take what a node showed. Another owner may be shown less than was promised; hints come and go."""
+        for at, (key, shown) in enumerate(zip(body.keys, said.records, strict=True)):
+            if isinstance(body, f.Fetch):
+                if shown is not None:
+                    self._promise(node_id, body.bucket_id, key, header_of(shown))
+            elif at not in said.unreadable and not body.hints:
+                self._shown(node_id, body.bucket_id, key, shown, before)
+
+    def _dots_given(self, node_id: str, body: f.Reserve, said: f.ReserveDone, before: Held) -> None:
+        for key, item in zip(body.keys, said.items, strict=True):
+            if item is not None:
+                if item.counter:
+                    self.dots.add((key, (item.actor, item.counter)))
+                self._reserved(node_id, body.bucket_id, key, item, before)
+
+    def _wrote(self, node_id: str, body: f.Write, said: f.WriteDone) -> None:
+        for (key, record), newer in zip(body.items, said.newer, strict=True):
+            self._stamped_once(key, record)
+            if newer:
+                self._passed.add(record[OPERATION])
+            else:
+                self._promise(node_id, body.bucket_id, key, header_of(record))
 
     def _stamped_once(self, key: bytes, record: bytes) -> None:
         """Report a write that has two stamps though no node held anything newer (P7, P8)."""
@@ -116,6 +139,16 @@ class Promises:
                 self._break(node_id, key, "answered a scan with less than it had acknowledged or shown")
         for key, record in given.items():
             self._promise(node_id, body.bucket_id, key, header_of(record))
+
+    def _purged(self, node_id: str, bucket_id: int, key: bytes) -> None:
+        """Take back all promises of a record that its owners have agreed to forget; it must have been dead for long."""
+        promised = self._held.get(node_id, {}).get((bucket_id, key))
+        since_ms = None if promised is None else dead_since_ms(promised)
+        now_ms = EPOCH_MS + self._loop.now_s * 1000
+        if promised is not None and (since_ms is None or now_ms - since_ms < self._grace_ms):
+            self._break(node_id, key, "forgot what was not dead for longer than the grace")
+        for held in self._held.values():
+            held.pop((bucket_id, key), None)
 
     def _promise(self, node_id: str, bucket_id: int, key: bytes, record: bytes) -> None:
         held = self._held.setdefault(node_id, {})

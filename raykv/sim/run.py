@@ -2,7 +2,8 @@
 
 **Phase one**: clients run their programs while the nemesis is at work. Whatever they are told must be true.
 **Phase two**: nothing fails any more. In bounded virtual time every node must be up that can be, every operation must
-have come to its end, every key must be readable, and a read of all copies must leave them equal.
+have come to its end, incomplete nodes must have made themselves whole, no hint may wait, a repair must leave all copies
+equal though nobody reads them, and every key must be readable from all of them.
 Then the store is stopped; no task may be left behind, and no exception that nobody handled.
 
 Beside the history (``checkers``) these are watched: no two runs of a node change its disk at once (P6), every state of
@@ -50,8 +51,17 @@ AFTERWARDS_S = 3.0
 CLIENTS_DONE_S = 120.0
 UP_AGAIN_S = 90.0
 READABLE_S = 30.0
+MENDED_S = 120.0
+REPAIRED_S = 60.0
 DRAINED_S = 30.0
-_WRITE = f.Write.__name__.encode()
+_LOSSY = (
+    "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
+)
+_WHATEVER_IS_LOST = {
+    "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
+    "not made whole", "not repaired", "not up again", "two states", "two writers", "unreadable", "unwritable",
+}  # fmt: skip
+_WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -131,12 +141,14 @@ class _Run:
         self.health = Health(self.cluster, self.nemesis, scenario)
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
+        self._coordinators = {*self.cluster.coordinator_names}
         self.cluster.network.heard = self._hear
         self.cluster.network.sent = self._sent
         heard.runs = self._runs
+        self.heard = heard
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
-        self.promises = Promises(loop, scenario.cluster.store.partitions, old)
+        self.promises = Promises(loop, scenario.cluster.store, old, scenario.skew_ms)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
         self.late: set[str] = set()
@@ -177,10 +189,22 @@ class _Run:
         self.violations += [violation for violation in found if not self._excused(violation)]
         self.violations += check_buckets(self.history)
         self.violations += self.promises.broken
+        self._judge_losses()
         cluster.counts["gaps"] += len(self.promises.dots - self.history.stamps.dots)
         for host in cluster.hosts.values():
             self.violations += [Violation("two writers", "", text) for text in host.two_writers[:1]]
         return self
+
+    def _judge_losses(self) -> None:
+        """Nodes that were left with too few intact others have said so: within the promises none may have to.
+
+        Beyond them what was acknowledged may be gone then, and nothing can be demanded of what is read.
+        """
+        if self.heard.counts[_LOSSY]:
+            if self.scenario.within:
+                self._report("lost within the promises", _LOSSY)
+            else:
+                self.violations = [violation for violation in self.violations if violation.rule in _WHATEVER_IS_LOST]
 
     def _excused(self, violation: Violation) -> bool:
         """Whether P1 and P7 are at odds here: a node that lost its directory counts toward W, and cannot know what stood.
@@ -202,8 +226,14 @@ class _Run:
         await client.run(self.scenario.duration_s + AFTERWARDS_S)
 
     async def _watch(self) -> None:
+        doubted: set[str] = set()
         while True:
             self.health.sample()
+            for node_id in self.cluster.node_ids:
+                node = self.cluster.nodes.living(node_id)
+                if node is not None and not node.whole and node_id not in self.impaired | doubted:
+                    doubted.add(node_id)
+                    self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
             await asyncio.sleep(EVERY_S)
 
     def _report(self, rule: str, text: str, key: str = "") -> None:
@@ -217,14 +247,48 @@ class _Run:
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
-        for node_id in self.cluster.node_ids:
-            node = self.cluster.nodes.living(node_id)
-            if node is not None and node_id not in self.impaired and not node.whole:
-                self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
+        await self._wait_until_mended(down)
         process = Process(self.loop, "client-last")
-        if not await process.spawn(self._read_all(process)) or self.impaired or self.violations:
-            return
-        self._compare()
+        if not down and self.promised and await process.spawn(self._repair_all(process)):
+            self._compare("a repair")
+        if await process.spawn(self._read_all(process)) and not down and not self.violations:
+            self._compare("a read of all copies")
+
+    async def _wait_until_mended(self, down: list[str]) -> None:
+        """Wait until all nodes are whole and all hints are delivered. With nodes that stay down that may never be."""
+        deadline_s = self.loop.now_s + (10.0 if down else MENDED_S)
+        while True:
+            living = {node_id: self.cluster.nodes.living(node_id) for node_id in self.cluster.node_ids}
+            waiting = [node_id for node_id, node in living.items() if node is not None and not node.whole]
+            hints = {node_id: counts for node_id, node in living.items() if node and (counts := node.hints_waiting)}
+            if not waiting and not hints:
+                return
+            if self.loop.now_s > deadline_s:
+                if self.cluster.supervisor is None:
+                    return  # too few have kept the cluster's state: that it does not serve is told elsewhere
+                if waiting and not down:
+                    self._report("not made whole", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
+                elif hints and not down:
+                    self._report("hints left", f"{hints} {MENDED_S:g} s after all healed")
+                return
+            await asyncio.sleep(0.5)
+
+    async def _repair_all(self, process: Process) -> bool:
+        """Let all copies be compared, as ``store.repair()`` does. False if that could not be done."""
+        deadline_s = self.loop.now_s + REPAIRED_S
+        while True:
+            try:
+                store = await self.cluster.connect(process, attempts=60)
+                report = await store.repair(timeout=10)
+            except RaykvError as error:
+                if self.loop.now_s > deadline_s:
+                    self._report("not repaired", f"after all healed: {error}")
+                    return False
+                await asyncio.sleep(0.5)
+            else:
+                for what in ("fetched", "sent", "purged"):
+                    self.cluster.counts[f"repair: {what}"] += report[what]
+                return True
 
     async def _wait_for_nodes(self) -> list[str]:
         cluster = self.cluster
@@ -301,7 +365,7 @@ class _Run:
                 self.history.add("last", "get", key, began_s, self.loop.now_s, "ok", value=value, level=level)
                 return True
 
-    def _compare(self) -> None:
+    def _compare(self, after: str) -> None:
         """Compare what the owners of each key hold."""
         state = self._state()
         if state is None:
@@ -319,7 +383,7 @@ class _Run:
                 held[node_id] = answer.records[0] if isinstance(answer, f.ReadDone) else None
             if len(set(held.values())) > 1:
                 shown = {node_id: record and record.hex()[:48] for node_id, record in held.items()}
-                self._report("copies differ", f"after a read of all copies of {key}: {shown}", key)
+                self._report("copies differ", f"after {after}, of {key}: {shown}", key)
 
     def _state(self) -> ClusterState | None:
         supervisor = self.cluster.supervisor
@@ -370,20 +434,19 @@ class _Run:
                 for name, amount in msgspec.to_builtins(node._engine.stats()).items():  # noqa: SLF001
                     if name in {"flushes", "compactions", "bloom_negatives", "cache_hits"}:
                         self.cluster.counts[f"engine: {name}"] += amount
+                for name, amount in node.mended.items():
+                    self.cluster.counts[f"mended: {name}"] += int(amount)
 
     # ---- what is heard on the way ----
 
     def _sent(self, source: str, target: str, frame: bytes) -> None:
-        if target.startswith("node/") and source != SUPERVISOR and _WRITE in frame[:_WRITE_WITHIN]:
-            body = f.node_requests.decode(frame).body
-            if isinstance(body, f.Write):
-                self.history.stamps.send(self.loop.now_s, body)
+        if target.startswith("node/") and source in self._coordinators and (write := _write_in(frame)) is not None:
+            self.history.stamps.send(self.loop.now_s, write)
 
     def _hear(self, what: str, source: str, target: str, frame: bytes) -> None:
         if what == "asks" and target.startswith("node/"):
-            body = f.node_requests.decode(frame).body
-            if isinstance(body, f.Write):
-                self.history.stamps.hear(self.loop.now_s, body)
+            if (write := _write_in(frame)) is not None:
+                self.history.stamps.hear(self.loop.now_s, write)
         elif source == SUPERVISOR and not target.startswith("node/"):
             news: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
             if isinstance(news, f.Publish):
@@ -412,3 +475,13 @@ class _Run:
             return 0, 0
         assert isinstance(kept, f.RegisterAnswer)
         return kept.generation, kept.version
+
+
+def _write_in(frame: bytes) -> f.Write | None:
+    """Return the write that a request carries, also to a fallback; None if it carries none."""
+    if _WRITE not in frame[:_WRITE_WITHIN] and _HINT not in frame[:_WRITE_WITHIN]:
+        return None
+    body = f.node_requests.decode(frame).body
+    if isinstance(body, f.Hint):
+        return f.Write(body.bucket_id, [(key, record) for key, record, _ in body.items if record])
+    return body if isinstance(body, f.Write) else None

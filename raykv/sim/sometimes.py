@@ -47,7 +47,16 @@ TABLE: dict[str, Sometimes] = {
     "siblings": Sometimes(("siblings_read",), "a reader was shown values that were written at the same time"),
     "second dot": Sometimes(("second_dots",), "a node was asked for a dot because another gave none (P8)"),
     "gap": Sometimes(("gaps",), "a dot was given and nothing was written under it"),
+    "hint": Sometimes(("hints",), "a node was told who lacks what it holds (P11)"),
+    "stand-in": Sometimes(("stand_ins",), "a fallback stood in for a primary (a sloppy bucket)"),
     # nodes
+    "replayed": Sometimes(("log: node %s: %d hints replayed*",), "hints were delivered (P11)"),
+    "whole again": Sometimes(("log: node %s is whole again",), "an incomplete node made itself whole (P1)"),
+    "mended": Sometimes(
+        ("repair: fetched", "repair: sent", "mended: fetched", "mended: sent"), "a repair sent records"
+    ),
+    "purged": Sometimes(("mended: purged", "repair: purged"), "dead records were forgotten by all (P10)"),
+    "made too long ago": Sometimes(("answer: refused old",), "a write was refused for its age (P10)", 1000),
     "incomplete": Sometimes(("answer: incomplete",), "a node that may lack something answered no read (P1)"),
     "unreadable": Sometimes(("answer: unreadable",), "a node could not read a key in a damaged range", 10_000),
     "overloaded": Sometimes(("answer: refused overloaded",), "a node had too much that was not flushed", 10_000),

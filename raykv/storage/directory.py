@@ -1,7 +1,8 @@
 """A node's directory: one process holds it, and it remembers whose it is (P6).
 
 ``lock``      held for as long as the node lives; its content is a note on the holder
-``identity``  store, node, *life*, incarnation, and two promises: *clean* and *complete*
+``identity``  store, node, *life*, incarnation, two promises: *clean* and *complete*; where the data is, and until when
+              the node was alive
 ``register``  the node's copy of the cluster's state, with the life that it was kept in
 
 A *life* is drawn at random when the directory is made: a node that was replaced and joins again with an empty directory
@@ -9,6 +10,10 @@ has another life, though the same id. The *incarnation* grows by one, durably, w
 else is done; so two runs of a node never bear the same number, unless the directory was copied back, which the peers
 notice. ``clean`` is set by a clean stop and taken away, durably, by the next opening: what was found is in ``previous``.
 ``complete`` is this directory's own opinion on whether it holds all that it acknowledged (P1).
+
+A directory that turns out to be an old copy is a new life. If it is older than what deletes are remembered for, its data
+is set aside as well, in this directory, and the node begins empty: what it holds may have been deleted and forgotten
+everywhere else (P6, P10). That it was away for long is no reason: while it is away, nothing of its share is forgotten.
 
 The identity is written before any data is, so data without an identity is a directory that somebody has tampered with,
 and is refused. Omitted: moving and copying directories (``Engine`` has no part in it).
@@ -66,6 +71,12 @@ class Identity(msgspec.Struct, frozen=True):
     incarnation: int
     clean: bool
     complete: bool
+    data: str = "data"
+    """Name of the directory in it where the engine's files are."""
+    alive_ms: int = 0
+    """When the node was last known to run, by its wall clock."""
+    stale: bool = False
+    """Whether ``data`` is to be set aside at the next opening."""
 
 
 def read_identity(fs: FileSystem, path: str) -> Identity | None:
@@ -115,12 +126,13 @@ class NodeDirectory:
         complete_if_new: bool,
         life: str | None = None,
         note: bytes = b"",
+        now_ms: int = 0,
     ) -> NodeDirectory:
         """Make the directory if missing, take its lock and begin a new incarnation.
 
         ``life``: the life it is expected to be in, if that is known. ``note`` goes into the lock for whoever finds it
-        taken: JSON with the process id. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``CorruptData``, ``OSError``;
-        the lock is free again then.
+        taken: JSON with the process id. ``now_ms``: the wall clock. Raises ``DirectoryInUse``, ``DirectoryForeign``,
+        ``CorruptData``, ``OSError``; the lock is free again then.
         """
         fs.make_directories(path)
         lock_path = f"{path}/{LOCK_NAME}"
@@ -131,6 +143,9 @@ class NodeDirectory:
         try:
             previous = read_identity(fs, path)
             identity = _next_identity(fs, path, previous, store_id, node_id, life, random, complete_if_new)
+            identity = msgspec.structs.replace(identity, alive_ms=now_ms)
+            if identity.stale:
+                identity = _set_aside(identity)
             directory = cls(fs, path, lock, identity, previous, random)
             directory._save(identity)
         except BaseException:
@@ -147,17 +162,28 @@ class NodeDirectory:
         if complete != self.identity.complete:
             self._save(msgspec.structs.replace(self.identity, complete=complete))
 
-    def distrust(self, known_incarnation: int = 0) -> None:
+    def note_alive(self, now_ms: int) -> None:
+        """Note, durably, that the node runs."""
+        self._save(msgspec.structs.replace(self.identity, alive_ms=now_ms))
+
+    def remove_old_data(self) -> None:
+        """Remove what was set aside, but for the last that was."""
+        names = [name for name in self._fs.list_directory(self.path) if name.startswith("data")]
+        for name in sorted(names, key=lambda name: (len(name), name))[:-2]:
+            self._fs.remove_tree(f"{self.path}/{name}")
+
+    def distrust(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
         """Note, durably and in one step, that this directory is an old copy: incomplete, in a new life.
+
+        ``set_aside``: begin with no data. ``stale``: do so at the next opening.
 
         The register goes with the former life: its promises are of the past, and it must not vote before it was told what
         was decided (P5). ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
-        identity = self.identity
+        identity = _set_aside(self.identity) if set_aside else self.identity
         incarnation = max(identity.incarnation, known_incarnation + 1)
-        self._save(
-            msgspec.structs.replace(identity, complete=False, life=_new_life(self._random), incarnation=incarnation)
-        )
+        life = _new_life(self._random)
+        self._save(msgspec.structs.replace(identity, complete=False, life=life, incarnation=incarnation, stale=stale))
 
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` kept last in this life, or None. ``CorruptData`` if it cannot be read."""
@@ -189,6 +215,11 @@ class NodeDirectory:
 
     def _assert_held(self) -> None:
         assert self._lock is not None, "the directory is closed"
+
+
+def _set_aside(identity: Identity) -> Identity:
+    """Return the identity with an empty place for its data; what is there now stays."""
+    return msgspec.structs.replace(identity, data=f"data-{identity.incarnation}", stale=False, complete=False)
 
 
 def _new_life(random: random_module.Random) -> str:

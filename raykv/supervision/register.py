@@ -144,14 +144,18 @@ class Register:
             )
         return True
 
-    async def bring_up_to_date(self, node_id: str) -> None:
-        """Give the present state to a node that was away. Not reaching it is fine: it will ask to be caught up again.
+    async def bring_up_to_date(self, node_id: str) -> bool:
+        """Give the present state to a node that was away. Not reaching it is fine: its next pong will tell.
 
-        Raises ``Superseded`` if it has promised itself to a later supervisor.
+        False if it keeps a later one: of a change that failed, and stands on a minority. It takes the present state only
+        under a later number (``store``). Raises ``Superseded`` if it has promised itself to a later supervisor.
         """
-        answers = await self._tell_decided([node_id])
-        if self.state is not None and any(answer.promised > self.state.generation for answer in answers.values()):
+        answers = (await self._tell_decided([node_id])).values()
+        if self.state is None:
+            return True
+        if any(answer.promised > self.state.generation for answer in answers):
             raise Superseded(f"generation {self.state.generation} is no longer the latest")
+        return all((answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
     async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Say that the present state is decided: only now may nodes act on it, and one that lost its own votes again."""

@@ -18,6 +18,7 @@ One line is logged per change of state, with store, node and cause.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,8 @@ class _Node:
     pid: int = 0
     since_s: float = 0.0
     log_end: f.LogEnd | None = None
+    ballot: tuple[int, int] = (0, 0)
+    """Of the decided state that it knows."""
     restarts: int = 0
     last_outage_s: float | None = None
 
@@ -266,8 +269,15 @@ class Supervisor:
                 self._down(node_id, cause)
                 await self._publish()
             await self._bring_back(node_id)
-            await self._register.bring_up_to_date(node_id)
+            await self._bring_up_to_date(node_id)
             await self._publish()
+
+    async def _bring_up_to_date(self, node_id: str) -> None:
+        """See to it that the node knows the present state."""
+        if not await self._register.bring_up_to_date(node_id):
+            async with self._changing:
+                with contextlib.suppress(StoreUnavailable):  # the next pong will tell
+                    await self._register.store(self.state)  # under a number above that of the change that failed
 
     async def _until_lost(self, node_id: str) -> str:
         """Wait until the node's process has ended, or two reporters agree that it does not answer."""
@@ -292,6 +302,8 @@ class Supervisor:
                 self._silent.add(node_id)
                 logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
             if not misses:
+                if self._nodes[node_id].ballot < self.state.ballot:  # what it was told has not reached it
+                    await self._bring_up_to_date(node_id)
                 continue
             reporters = self._judged(node_id)
             if misses >= MISSES_BEFORE_SUSPICION and not reporters:
@@ -318,6 +330,7 @@ class Supervisor:
         node = self._nodes[node_id]
         self._verdicts.report(node_id, answer.body.suspects, self._clock.monotonic_s())
         if answer.incarnation >= node.incarnation:
+            node.ballot = answer.body.ballot
             node.log_end = answer.log_end  # to notice when its directory is an old copy one day
         return answer.incarnation
 

@@ -128,8 +128,8 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
     ),
     (f.Incomplete("wiped"), "0194aa4e6f6465416e737765720792aa496e636f6d706c657465a57769706564c0"),
     (
-        f.Pong({"records": 1}, ["n2"]),
-        "0194aa4e6f6465416e737765720793a4506f6e6781a77265636f7264730191a26e32c0",
+        f.Pong({"records": 1}, ["n2"], (3, 4)),
+        "0194aa4e6f6465416e737765720794a4506f6e6781a77265636f7264730191a26e32920304c0",
     ),
     (
         f.TreeDone([0, (1 << 64) - 1], 9, whole=True),

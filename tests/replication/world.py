@@ -55,7 +55,10 @@ class Clock:
         return WALL_MS + int(self.monotonic_s() * 1000) + self.skew_ms
 
     def monotonic_s(self) -> float:
-        return asyncio.get_running_loop().time()
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:  # a node may be opened before there is a loop
+            return 0.0
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)

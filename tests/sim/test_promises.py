@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raykv.config import StoreConfig
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp
@@ -19,7 +20,7 @@ SCAN = f.Scan(1, b"", b"\xff", 10, False, False, [partition_of_key(KEY, 8)])
 
 class Bench:
     def __init__(self, forgiven=()):
-        self.promises = Promises(VirtualLoop(), 8, set(forgiven))
+        self.promises = Promises(VirtualLoop(), StoreConfig(name="sim", copies=3, partitions=8), set(forgiven), 0.0)
 
     def say(self, body, answer, before=None):
         self.promises.answered(
