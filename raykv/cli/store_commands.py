@@ -17,7 +17,6 @@ from raykv.client import operations as ops
 from raykv.client.driver import run
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.views import RingView, Status, seconds, table
-from raykv.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,17 +191,14 @@ def buckets(store: str, timeout: float, as_json: bool) -> None:
 def repair(store: str, timeout: float, as_json: bool) -> None:
     """Compare all copies of all pairs now, and mend what differs.
 
-    It goes on by itself in the background, once a day. --timeout is for one partition.
+    It goes on by itself in the background, once a day.
     """
     link = link_to(store)
-    partitions = run(ops.tell("ring", timeout=timeout), link)["partitions"]
-    report = RepairReport.begin(partitions)
-    with click.progressbar(range(partitions), label="partitions", file=sys.stderr, show_pos=True) as bar:
-        for partition in bar:
-            try:
-                report.add(run(ops.repair(partition, timeout=max(timeout, REPAIR_TIMEOUT_S)), link))
-            except StoreUnavailable as error:
-                report.fail(partition, error)
+    report = RepairReport.begin(run(ops.tell("ring", timeout=timeout), link)["partitions"])
+    with click.progressbar(length=report["partitions"], label="partitions", file=sys.stderr, show_pos=True) as bar:
+        for some in report.portions():
+            report.add(run(ops.repair(some, timeout=max(timeout, REPAIR_TIMEOUT_S)), link))
+            bar.update(len(some))
     click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
     report.checked()
 

@@ -10,7 +10,6 @@ from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.store import Session, bucket_options, check_limit
 from raykv.client.views import RingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
-from raykv.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -228,13 +227,10 @@ class AsyncStore(AsyncBucket[Any]):
     ) -> RepairReport:
         """See ``Store.repair``."""
         report = RepairReport.begin((await self._run(ops.tell("ring", timeout=timeout)))["partitions"])
-        for partition in range(report["partitions"]):
-            try:
-                report.add(await self._run(ops.repair(partition, timeout=timeout)))
-            except StoreUnavailable as error:
-                report.fail(partition, error)
+        for some in report.portions():
+            report.add(await self._run(ops.repair(some, timeout=timeout)))
             if progress is not None:
-                progress(partition + 1, report["partitions"])
+                progress(some[-1] + 1, report["partitions"])
         return report.checked()
 
     async def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -419,10 +419,10 @@ def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
     return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s, repeatable=False))))
 
 
-def repair(partition: int, *, timeout: Any) -> Steps[dict[str, Any]]:
-    """Compare the owners of a partition now, and mend what differs. Returns figures."""
+def repair(partitions: Sequence[int], *, timeout: Any) -> Steps[list[dict[str, Any]]]:
+    """Compare the owners of these partitions now, and mend what differs. Returns figures of each."""
     timeout_s = check_timeout(timeout)
-    figures: dict[str, Any] = _told((yield from _ask(f.RepairPartition(partition, timeout_s), timeout_s)))
+    figures: list[dict[str, Any]] = _told((yield from _ask(f.RepairPartitions([*partitions], timeout_s), timeout_s)))
     return figures
 
 

@@ -8,10 +8,11 @@ from raykv.client.views import size
 from raykv.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 REPAIR_TIMEOUT_S = 60.0
-"""For one partition."""
+"""For some partitions."""
+AT_ONCE = 16
 _SUMMED = ("compared", "fetched", "sent", "bytes", "purged")
 
 
@@ -27,23 +28,28 @@ class RepairReport(dict[str, Any]):
         """Return a report in which nothing has been done yet."""
         return cls(partitions=partitions, mended=0, **dict.fromkeys(_SUMMED, 0), failed={})
 
-    def add(self, figures: Mapping[str, Any]) -> None:
-        """Add a partition's figures."""
-        for name in _SUMMED:
-            self[name] += figures[name]
-        self["mended"] += bool(figures["fetched"] or figures["sent"])
+    def portions(self) -> Iterator[range]:
+        """Yield the partitions in portions, each to be asked for at once."""
+        for first in range(0, self["partitions"], AT_ONCE):
+            yield range(first, min(first + AT_ONCE, self["partitions"]))
 
-    def fail(self, partition: int, error: StoreUnavailable) -> None:
-        """Note that a partition could not be compared with all its owners."""
-        self["failed"][partition] = error.message
+    def add(self, done: Iterable[Mapping[str, Any]]) -> None:
+        """Add the figures of partitions, or why they were not compared with all their owners."""
+        for figures in done:
+            if "failed" in figures:
+                self["failed"][figures["partition"]] = figures["failed"]
+                continue
+            for name in _SUMMED:
+                self[name] += figures[name]
+            self["mended"] += bool(figures["fetched"] or figures["sent"])
 
     def checked(self) -> Self:
         """Return this report. Raises ``StoreUnavailable`` if a partition failed."""
         if failed := self["failed"]:
-            first = next(iter(failed.values()))
+            partition, reason = next(iter(failed.items()))
             raise StoreUnavailable(
                 f"{len(failed)} of {self['partitions']} partitions were not compared with all their owners; the first: "
-                f"{first}; the others are mended",
+                f"partition {partition} ({reason}); the others are mended",
                 **self,
             )
         return self

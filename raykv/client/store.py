@@ -29,7 +29,7 @@ from raykv.config import (
     check_ttl,
     shown,
 )
-from raykv.errors import InvalidOption, StoreClosed, StoreUnavailable
+from raykv.errors import InvalidOption, StoreClosed
 from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
@@ -407,18 +407,15 @@ class Store(Bucket[Any]):
         """Compare all copies now, partition by partition, and mend what differs (anti-entropy by Merkle trees).
 
         It goes on by itself in the background, once a day for each partition; call this when you know that something was
-        lost. Returns a dict of figures. ``progress(done, all)`` is called after each partition; ``timeout``: seconds for
-        one partition. Raises ``StoreUnavailable`` if some partitions could not be compared with all their owners (the
+        lost. Returns a dict of figures. ``progress(done, all)`` is called with numbers of partitions; ``timeout``: seconds
+        for some of them. Raises ``StoreUnavailable`` if some partitions could not be compared with all their owners (the
         figures are in ``.details``); the others are mended. Call it again: what is equal costs next to nothing.
         """
         report = RepairReport.begin(self._session.run(ops.tell("ring", timeout=timeout))["partitions"])
-        for partition in range(report["partitions"]):
-            try:
-                report.add(self._session.run(ops.repair(partition, timeout=timeout)))
-            except StoreUnavailable as error:
-                report.fail(partition, error)
+        for some in report.portions():
+            report.add(self._session.run(ops.repair(some, timeout=timeout)))
             if progress is not None:
-                progress(partition + 1, report["partitions"])
+                progress(some[-1] + 1, report["partitions"])
         return report.checked()
 
     def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:

@@ -71,4 +71,5 @@ def _sound(entry: object) -> bool:
     if type(entry) is not tuple or len(entry) != 2:
         return False
     incarnation, counter = entry
-    return type(incarnation) is int and type(counter) is int and incarnation >= 0 and counter >= 0
+    # An incarnation below 0 is lower than any that is held, so that nobody takes it.
+    return type(incarnation) is int and type(counter) is int and counter >= 0

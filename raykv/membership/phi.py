@@ -17,7 +17,7 @@ gives a limit of 2.2 s for 3 nodes and of 2.7 to 3.4 s for more.
 **What keeps it sane.** The deviation has a floor of a quarter round: three nodes on a quiet machine have one of nearly 0,
 and the first hiccup would be a death. A gap longer than the limit counts as the limit: one long silence (a cut, a
 restart) must not make the detector blind afterwards, yet a network that got slow is learned by and by. A peer that was
-just made known is taken to have been heard of at that moment, with an estimate that is wide at first (a limit of 8.6
+just made known is taken to have been heard of at that moment, with an estimate that is wide at first (a limit of 7.2
 rounds) and counts as much as 5 gaps.
 
 **Against the paper**: the window fades (each gap weighs 1/window, the earlier ones fade) where the paper keeps the last
@@ -37,7 +37,7 @@ PAUSE_ROUNDS = 2.0
 """How much longer than its gaps a peer may be silent without any doubt."""
 DEVIATION_FLOOR_ROUNDS = 0.25
 FIRST_GAP_ROUNDS = 1.0
-FIRST_DEVIATION_ROUNDS = 1.0
+FIRST_DEVIATION_ROUNDS = 0.75
 FIRST_WEIGHT = 5
 """The first estimate of a peer's gaps counts as this many gaps."""
 MAX_EVERY_S = 3600.0

@@ -145,15 +145,18 @@ class Reach(_Message, frozen=True):
     timeout_s: float
 
 
-class RepairPartition(_Message, frozen=True):
-    """Compare a partition's owners now, and mend what differs. Answer: ``Told`` with figures."""
+class RepairPartitions(_Message, frozen=True):
+    """Compare these partitions' owners now, and mend what differs. Answer: ``Told`` with a list of figures.
 
-    partition: int
+    An entry has "partition", and "failed" with the reason if it was not compared with all its owners.
+    """
+
+    partitions: list[int]
     timeout_s: float
 
 
 CoordinatorRequest: TypeAlias = (
-    GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach | RepairPartition
+    GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach | RepairPartitions
 )
 SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | Tell
 

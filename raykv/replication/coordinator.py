@@ -12,10 +12,11 @@ that was frozen would else carry out, after its thaw, what its clients were told
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, check_count, check_timeout
-from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError, StoreUnavailable
+from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from raykv.ports import Clock, Probe, Transport
     from raykv.replication.cluster_state import BucketEntry
 
+MAX_REPAIRS_AT_ONCE = 64
 MAX_ITEMS_UNDER_WAY = 50_000
 """Items of all batches that a coordinator works on at once; past it a batch is ``Overloaded``."""
 
@@ -134,30 +136,30 @@ class Coordinator:
         found = ((key, shown(record, now_ms)) for key, record in records)
         return f.Page([(key, item.payloads, item.gone) for key, item in found if item.payloads], resume)
 
-    async def repair_partition(self, request: f.RepairPartition) -> dict[str, Any]:
-        """Let an owner of the partition compare it with the others, and mend what differs. Returns its figures.
-
-        Raises ``StoreUnavailable`` if no owner could.
-        """
+    async def repair_partitions(self, request: f.RepairPartitions) -> list[dict[str, Any]]:
+        """Let an owner of each partition compare it with the others, and mend what differs. Returns figures of each."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         state = await self.routing.state(request.timeout_s)
-        check_count("partition", request.partition, 0, state.ring.partitions - 1)
+        check_count("partitions asked for at once", len(request.partitions), 0, MAX_REPAIRS_AT_ONCE)
+        for partition in request.partitions:
+            check_count("partition", partition, 0, state.ring.partitions - 1)
+        return await asyncio.gather(*(self._repair(partition, deadline_s) for partition in request.partitions))
+
+    async def _repair(self, partition: int, deadline_s: float) -> dict[str, Any]:
         said: dict[str, str] = {}
-        for node_id in self.routing.owners(request.partition):
+        for node_id in self.routing.owners(partition):
             left_s = deadline_s - self._clock.monotonic_s()
             if left_s <= 0:
                 break
             try:
-                answer = await self.routing.peers.call(node_id, f.Repair(request.partition, left_s), 1, left_s)
+                answer = await self.routing.peers.call(node_id, f.Repair(partition, left_s), 1, left_s)
             except PeerFailure as failure:
                 said[node_id] = str(failure)
                 continue
             if isinstance(answer, f.Repaired):
-                return {**answer.figures, "partition": request.partition, "node_id": node_id}
+                return {**answer.figures, "partition": partition, "node_id": node_id}
         reasons = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(said.items())) or "no answer in time"
-        raise StoreUnavailable(
-            f"partition {request.partition} was not compared with all its owners: {reasons}", failures=said
-        )
+        return {"partition": partition, "failed": reasons}
 
     async def _admit(self, bucket_id: int, items: int, timeout_s: float) -> BucketEntry:
         if items > MAX_BATCH_ITEMS:

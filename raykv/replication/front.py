@@ -67,8 +67,8 @@ class Front:
                 return f.Told(None)
             case f.Reach():
                 return f.Told(await self._reaches(request))
-            case f.RepairPartition():
-                return f.Told(await coordinator.repair_partition(request))
+            case f.RepairPartitions():
+                return f.Told(await coordinator.repair_partitions(request))
 
     async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
         check_bucket_name(request.name)

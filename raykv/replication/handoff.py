@@ -31,6 +31,8 @@ logger = logging.getLogger("raykv.node")
 CALL_TIMEOUT_S = 2.0
 BATCH_BYTES = 256 * KIB
 BATCH_ITEMS = 500
+BATCHES_A_SECOND = 4
+"""No batch is more than this part of what may be sent in a second."""
 
 
 class Handoff:
@@ -124,12 +126,26 @@ class Handoff:
     async def _give(self, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
         """Write what the hints stand for to all of ``recipients``, and forget them then."""
         now_ms = self._clock.wall_ms()
-        own = await self._local.fetch(bucket_id, [hint.key for hint in hints if not hint.record])
-        held = iter(own)
-        records = [(hint, hint.record or next(held)) for hint in hints]
+        own = iter(await self._local.fetch(bucket_id, [hint.key for hint in hints if not hint.record]))
+        records = [(hint, hint.record or next(own)) for hint in hints]
+        while records:
+            some, size_bytes = 0, 0
+            for _, record in records:
+                size_bytes += len(record or b"")
+                some += 1
+                if size_bytes >= min(BATCH_BYTES, self._throttle.bytes_per_s / BATCHES_A_SECOND):
+                    break
+            if not await self._write(bucket_id, recipients, records[:some], now_ms):
+                return False
+            records = records[some:]
+        return True
+
+    async def _write(
+        self, bucket_id: int, recipients: tuple[str, ...], records: list[tuple[Hint, bytes | None]], now_ms: int
+    ) -> bool:
         items = [(hint.key, record) for hint, record in records if record]
         # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
-        made_ms = min((hint.made_ms for hint in hints if hint.record), default=now_ms)
+        made_ms = min((hint.made_ms for hint, _ in records if hint.record), default=now_ms)
         for node_id in recipients if items else ():
             await self._throttle.take(sum(len(key) + len(record) for key, record in items))
             if node_id == self._node_id:
@@ -142,7 +158,7 @@ class Handoff:
                 return False
             if not isinstance(answer, f.WriteDone):
                 return False
-        for hint in hints:
+        for hint, _ in records:
             self._hints.forget(hint)
-        self.replayed += len(hints)
+        self.replayed += len(records)
         return True

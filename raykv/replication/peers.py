@@ -56,6 +56,8 @@ class _Peer:
     down: str | None = None
     calls: int = 0
     probing: bool = False
+    told: bool = False
+    """Whether its present silence was logged."""
     slow_until_s: float = 0.0
     slow_s: float = 0.0
     incomplete: bool = False
@@ -135,7 +137,7 @@ class Peers:
             peer.calls -= 1
             if suspected:
                 peer.probing = False
-        peer.suspected_until_s = 0.0
+        peer.suspected_until_s, peer.told = 0.0, False
         if isinstance(answer, f.ReadDone | f.ReserveDone | f.ScanDone | f.Incomplete):
             peer.incomplete = isinstance(answer, f.Incomplete)
         self._note_latency(peer, type(body).__name__, items, self._clock.monotonic_s() - started_s)
@@ -182,7 +184,8 @@ class Peers:
         now_s = self._clock.monotonic_s()
         if now_s >= peer.suspected_until_s and peer.down is None:
             self._probe.count("suspicions")
-            logger.warning("node %s suspected: %s", node_id, cause)
+            (logger.debug if peer.told else logger.warning)("node %s suspected: %s", node_id, cause)
+            peer.told = True
         peer.suspected_until_s = now_s + seconds
 
     def _note_latency(self, peer: _Peer, kind: str, items: int, taken_s: float) -> None:

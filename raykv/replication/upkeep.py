@@ -41,6 +41,7 @@ logger = logging.getLogger("raykv.node")
 KIND_MARK = 4
 HANDOFF_EVERY_S = 1.0
 HEAL_EVERY_S = 1.0
+HEALED_AT_ONCE = 8
 REPAIR_LOOKS = 1000
 """How often in ``repair_every_s`` the node looks whether a partition is due."""
 BUSY_S = 0.5
@@ -206,20 +207,32 @@ class Upkeep:
                 self._healed.clear()
                 self._lossy.clear()
             damages = self._engine.damaged
-            for partition in range(state.ring.partitions):
-                owned = any(self._node_id in share.owners for share in shares(state, partition))
-                if not owned or partition in self._healed or self._local.whole(partition):
-                    continue
-                outcome = await self.anti_entropy.heal(state, partition)
-                if outcome is Healed.NOT_YET:
-                    break
-                self._healed.add(partition)
-                if outcome is Healed.AS_FAR_AS_CAN_BE:
-                    self._lossy.add(partition)
-            else:
+            lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
+            if await self._heal_all(state, [partition for partition in lacking if partition not in self._healed]):
                 if self._healing == self._replica.distrusted:
                     self._made_whole(damages)
                 self._healed.clear()
+
+    def _owned(self, state: ClusterState) -> list[int]:
+        return [
+            partition
+            for partition in range(state.ring.partitions)
+            if any(self._node_id in share.owners for share in shares(state, partition))
+        ]
+
+    async def _heal_all(self, state: ClusterState, partitions: list[int]) -> bool:
+        """Take these partitions over, some at once. False if one must wait."""
+        for at in range(0, len(partitions), HEALED_AT_ONCE):
+            some = partitions[at : at + HEALED_AT_ONCE]
+            outcomes = await asyncio.gather(*(self.anti_entropy.heal(state, partition) for partition in some))
+            for partition, outcome in zip(some, outcomes, strict=True):
+                if outcome is not Healed.NOT_YET:
+                    self._healed.add(partition)
+                if outcome is Healed.AS_FAR_AS_CAN_BE:
+                    self._lossy.add(partition)
+            if Healed.NOT_YET in outcomes:
+                return False
+        return True
 
     def _made_whole(self, damages: Sequence[Damage]) -> None:
         if self._lossy:

@@ -222,7 +222,7 @@ class Interpreter:
                 words = f"scan {_name(body.start)}.. {'backward ' if body.reverse else ''}"
                 level = f"r={body.r}" if isinstance(body, f.ScanPage) else f"of {len(body.partitions)} partitions"
                 return words + level, "data", _Range(body.start, body.end)
-            case f.Hint() | f.Fetch() | f.Purge() | f.Tree() | f.Leaves() | f.Repair() | f.RepairPartition():
+            case f.Hint() | f.Fetch() | f.Purge() | f.Tree() | f.Leaves() | f.Repair() | f.RepairPartitions():
                 return self._asked_beside(body)
             case f.Ping() | f.Reach() | f.Stop() | f.Tell() | f.GetNews() | f.Gossip():
                 return _of_life(body), "life", ()
@@ -314,13 +314,15 @@ def _kept(time: int) -> str:
     return f" newer held {moment(time)}" if time else " kept"
 
 
-def _of_comparison(body: f.Tree | f.Leaves | f.Repair | f.RepairPartition) -> str:
+def _of_comparison(body: f.Tree | f.Leaves | f.Repair | f.RepairPartitions) -> str:
     match body:
         case f.Tree():
             return f"tree of partition {body.partition}, level {body.level}"
         case f.Leaves():
             return f"{len(body.indexes)} leaves of partition {body.partition}"
-    return f"repair partition {body.partition}"
+        case f.Repair():
+            return f"repair partition {body.partition}"
+    return f"repair {len(body.partitions)} partitions"
 
 
 def _of_life(body: f.Ping | f.Reach | f.Stop | f.Tell | f.GetNews | f.Gossip) -> str:

@@ -13,6 +13,7 @@ from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
 from raykv.sim.network import NetworkOdds
+from raykv.sim.nodes import EXIT_AFTER_S
 from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL
 
 if TYPE_CHECKING:
@@ -112,7 +113,13 @@ class Nemesis:
         current = self._cluster.nodes.current.get(fault.target)
         if current is not None and current.process.alive:
             current.process.freeze()
-            self._until(fault, current.process.thaw)
+
+            def thaw() -> None:
+                current.process.thaw()
+                if current.forgotten:  # it finds what Ray told it while it was frozen
+                    self._cluster.loop.later(EXIT_AFTER_S, current.process.kill)
+
+            self._until(fault, thaw)
 
     def _do_kill_coordinator(self, fault: Fault, number: int) -> None:
         del number

@@ -114,6 +114,17 @@ class Promises:
             if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
 
+    def renew(self, node_id: str, node: StorageNode) -> None:
+        """Forget what a node promised before it lost its memory and does not have now that it is whole again.
+
+        It has taken over what W had acknowledged; of a write that it alone had acknowledged nobody can know.
+        """
+        held = self._held.get(node_id, {})
+        for (bucket_id, key), promised in list(held.items()):
+            said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001
+            if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
+                del held[bucket_id, key]
+
     def _shown(self, node_id: str, bucket_id: int, key: bytes, record: bytes | None, before: Held) -> None:
         promised = before.get((bucket_id, key))
         if promised is not None and not _holds(record, promised):

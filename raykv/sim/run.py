@@ -57,6 +57,7 @@ DRAINED_S = 30.0
 _LOSSY = (
     "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
 )
+_WHOLE_AGAIN = "node %s is whole again"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
     "not made whole", "not repaired", "not up again", "two states", "two writers", "unreadable", "unwritable",
@@ -122,12 +123,16 @@ class _LogCounter(logging.Handler):
         self.counts: Counter[str] = Counter()
         self.runs: Callable[[str], bool] = lambda _: False
         """Says whether a node's process runs, and is not frozen."""
+        self.whole_again: Callable[[str], None] = lambda _: None
+        """Told of a node that has made itself whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count."""
         self.counts[f"log: {record.msg}"] += 1
         if record.msg.startswith("node %s suspected") and isinstance(record.args, tuple):
             self.counts["false suspicions"] += self.runs(str(record.args[0]))
+        if record.msg == _WHOLE_AGAIN and isinstance(record.args, tuple):
+            self.whole_again(str(record.args[0]))
 
 
 class _Run:
@@ -145,6 +150,7 @@ class _Run:
         self.cluster.network.heard = self._hear
         self.cluster.network.sent = self._sent
         heard.runs = self._runs
+        heard.whole_again = self._whole_again
         self.heard = heard
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
@@ -400,6 +406,10 @@ class _Run:
     def _runs(self, node_id: str) -> bool:
         node = self.cluster.nodes.living(node_id)
         return node is not None and not self.cluster.nodes.current[node_id].process.frozen
+
+    def _whole_again(self, node_id: str) -> None:
+        if (node := self.cluster.nodes.living(node_id)) is not None:
+            self.promises.renew(node_id, node)
 
     def _opened(self, node: StorageNode) -> None:
         if node.incarnation == 1 and self.loop.now_s > self.cluster.founder_ended_s:

@@ -47,6 +47,10 @@ MAX_SLEEP_S = 30 * 86_400.0
 FAULTS_FOR_S = 600.0
 
 
+SMALL_NODE = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
+"""What a node of a simulated store is given unless its user says otherwise."""
+
+
 def start(
     seed: int = 0,
     *,
@@ -56,26 +60,39 @@ def start(
     faults: bool = False,
     durability: Durability = "group",
     partitions: int = 32,
+    grace_s: float | None = None,
+    node: NodeConfig | None = None,
 ) -> World:
     """Start a simulated store; use it in a ``with`` block.
 
     ``nodes``, ``n`` (copies), ``durability``, ``partitions``: as in ``raykv.start``. ``coordinators``: how many; a client
-    asks one of them. ``faults``: things go wrong, as the
-    seed will have it, for the first ten minutes of virtual time. Raises ``InvalidOption``.
+    asks one of them. ``faults``: things go wrong, as the seed will have it, for the first ten minutes of virtual time.
+    ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``: settings of the storage nodes. Raises
+    ``InvalidOption``.
     """
     check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
     store = StoreConfig(name="simulated", copies=copies, partitions=partitions, durability=durability)
+    if grace_s is not None:
+        store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
     check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
-    return World(seed, store, nodes, coordinators, faults=faults)
+    return World(seed, store, nodes, coordinators, faults=faults, config=node or SMALL_NODE)
 
 
 class World:
     """A simulated cluster and a store on it. Made by ``raykv.sim.start``."""
 
-    def __init__(self, seed: int, store: StoreConfig, nodes: int, coordinators: int, *, faults: bool) -> None:
+    def __init__(
+        self,
+        seed: int,
+        store: StoreConfig,
+        nodes: int,
+        coordinators: int,
+        *,
+        faults: bool,
+        config: NodeConfig,
+    ) -> None:
         self._loop = VirtualLoop()
-        config = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
         spec = ClusterSpec(store=store, nodes=nodes, coordinators=coordinators, config=config)
         self._cluster = Cluster(self._loop, spec, f"world {seed}")
         self._clients = 0
