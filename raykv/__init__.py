@@ -10,10 +10,10 @@
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
 (``raykv.records``, ``raykv.client``) and sends it to the *coordinator*. That gets a *dot* for it, the write's own name,
 from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N owners; W durable acknowledgements
-make a success. A read asks R owners, merges what they say, and writes back what some of them lacked
-(``raykv.replication``). Each node keeps its records in a log-structured merge tree on its own disk:
-write-ahead log, memtable, SSTables (``raykv.storage``). A *supervisor* notices dead and frozen nodes and starts them again
-on their directories; it keeps the ring and the buckets as one register on the nodes' disks (``raykv.supervision``). All
+make a success. A read asks R owners, merges what they say, and writes back what some of them lacked;
+who missed a write gets it by a hint, or when copies are compared (``raykv.replication``). Each node keeps its records in a log-structured merge tree on its own disk:
+write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip heartbeats and suspect who falls silent
+(``raykv.membership``); a *supervisor* weighs their words and starts dead and frozen nodes again on their directories; it keeps the ring and the buckets as one register on the nodes' disks (``raykv.supervision``). All
 of this is code without Ray, clock or disk; ``raykv.actors`` runs it as Ray actors, and a simulation can run the very same.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
@@ -22,7 +22,8 @@ that carry their contexts none is lost: both stand, until somebody who has seen 
 the default; with ``"lww"`` the one with the later stamp stands).
 
 **What it does not.** It is not linearizable and has no compare-and-set; no transactions over keys; scans are no
-snapshots. With a cut, the side that cannot reach a quorum refuses: a consistent store cannot also answer on both sides.
+snapshots. With a cut, the side that cannot reach a quorum refuses; a bucket made with ``sloppy=True`` answers on both
+sides, and sorts it out later. No store can do both.
 
 Importing this package does not import Ray; starting or connecting does.
 """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.joining import join_ray
@@ -83,15 +84,24 @@ def _supervisor_of(name: str, orders: Orders) -> tuple[Any, bool]:
         supervisor = find_actor(name, SUPERVISOR)
     except ValueError:
         _kill_all(name)  # what a supervisor that was ended for good has left
-        options = _SERVICE_OPTIONS | {"name": actor_name(name, SUPERVISOR)}
+        options = _service_options() | {"name": actor_name(name, SUPERVISOR)}
         try:
             supervisor = ray.remote(SupervisorActor).options(**options).remote(msgspec.msgpack.encode(orders))
             created = True
         except ValueError:  # somebody else was faster
             supervisor = find_actor(name, SUPERVISOR)
-    options = _SERVICE_OPTIONS | {"name": actor_name(name, COORDINATOR), "get_if_exists": True}
+    options = _service_options() | {"name": actor_name(name, COORDINATOR), "get_if_exists": True}
     ray.remote(CoordinatorActor).options(**options).remote(name)
     return supervisor, created
+
+
+def _service_options() -> dict[str, Any]:
+    """Put supervisor and coordinator on the host of whoever starts the store, and elsewhere only when that is gone.
+
+    There is the marker that the supervisor needs; and left to itself Ray would put them on any host, to be lost with it.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    return _SERVICE_OPTIONS | {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}
 
 
 def join(name: str) -> CoordinatorLink:

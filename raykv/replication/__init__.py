@@ -5,6 +5,12 @@ Read it bottom-up: ``cluster_state`` (what all agree on), ``stamper`` (a node's 
 ``routing`` (who owns what), ``spreading``, ``reading``, ``writing``, ``scan``, ``coordinator`` (the whole), ``front`` (its
 door). It is written over ``raykv.ports`` only, so the same code runs inside Ray actors and in simulation.
 
-Left out so far: hints and hinted handoff, sloppy quorums, Merkle exchange, purge of tombstones, partition transfer.
-Replicas that missed a write are mended when the key is next read or scanned.
+**Copies that differ** are brought together in four ways, each for what the one before it missed: the coordinator sends a
+write again while somebody waits for it (``spreading``); a node that holds it keeps a hint for who does not (``hints``,
+``handoff``; P11); a read writes back what some of its answers lacked (``reading``; P9); and each partition is compared by
+Merkle trees once a day, or when asked (``merkle``, ``anti_entropy``). The last also makes incomplete nodes whole (P1) and
+forgets dead records (P10). A node does this by itself (``upkeep``), on its own records (``local_copy``), and slower while
+clients wait (``throttle``).
+
+Left out so far: partition transfer.
 """
