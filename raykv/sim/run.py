@@ -22,7 +22,7 @@ import msgspec
 from raykv.config import quorum
 from raykv.errors import CorruptData, RaykvError
 from raykv.records import frames as f
-from raykv.records.keys import encode_key
+from raykv.records.keys import encode_key, is_private
 from raykv.replication.cluster_state import DEFAULT_BUCKET, decode_state
 from raykv.sim.checkers import check_buckets, check_history
 from raykv.sim.cluster import SUPERVISOR, Cluster
@@ -34,9 +34,10 @@ from raykv.sim.nodes import PATH
 from raykv.sim.promises import Promises
 from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
-from raykv.sim.workload import PLAIN_BUCKET, Buckets, Client
+from raykv.sim.workload import PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
 from raykv.storage.blob import read_blob
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
+from raykv.versions import dead_since_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,8 @@ UP_AGAIN_S = 90.0
 READABLE_S = 30.0
 MENDED_S = 120.0
 REPAIRED_S = 60.0
+LONG_GRACE_S = 3600.0
+"""With a grace longer than this nothing is purged in a run."""
 DRAINED_S = 30.0
 _LOSSY = (
     "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
@@ -185,7 +188,8 @@ class _Run:
         watch.cancel()
         if self.scenario.within:
             self.violations += self.health.judge(self.history)
-        await self._converge()
+        if await self._converge():
+            await self._forget()
         self._look_into_nodes()
         await cluster.stop()
         await self._drain()
@@ -247,8 +251,8 @@ class _Run:
 
     # ---- phase two ----
 
-    async def _converge(self) -> None:
-        """Wait until all that can be up is up; then read everything, and compare the copies."""
+    async def _converge(self) -> bool:
+        """Wait until all that can be up is up; then read everything, and compare the copies. True if all is well."""
         down = await self._wait_for_nodes()
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
@@ -257,8 +261,56 @@ class _Run:
         process = Process(self.loop, "client-last")
         if not down and self.promised and await process.spawn(self._repair_all(process)):
             self._compare("a repair")
-        if await process.spawn(self._read_all(process)) and not down and not self.violations:
-            self._compare("a read of all copies")
+        if not await process.spawn(self._read_all(process)) or down or self.violations:
+            return False
+        self._compare("a read of all copies")
+        return self.promised and not self.violations
+
+    async def _forget(self) -> None:
+        """Let the grace pass, and what is dead be forgotten: it must be gone, and no other value be there than before."""
+        grace_s = self.scenario.cluster.store.grace_s
+        if grace_s > LONG_GRACE_S:
+            return
+        process = Process(self.loop, "client-late")
+        try:
+            before = await process.spawn(self._values(process, delete=True))
+        except RaykvError as error:
+            self._report("unwritable", f"after all healed: {error}")
+            return
+        # The clock of the record may be ahead of those that look at it.
+        await asyncio.sleep(grace_s + 2 * self.scenario.skew_ms / 1000 + 1)
+        for _ in range(2):
+            if not await process.spawn(self._repair_all(process)):
+                return
+            await asyncio.sleep(grace_s / 2 + 2 * self.scenario.skew_ms / 1000 + 1)
+        if await process.spawn(self._repair_all(process)):
+            after = await process.spawn(self._values(process))
+            for key in sorted(key for key in before if before[key] != after[key]):
+                self._report(
+                    "back or gone", f"{key}: {before[key]} before what is dead was forgotten, {after[key]} after", key
+                )
+            self._check_purged()
+
+    async def _values(self, process: Process, *, delete: bool = False) -> dict[str, str | None]:
+        """Return what every key holds, but those that expire. ``delete``: after every other one has been deleted."""
+        buckets = await Buckets.open(await self.cluster.connect(process, attempts=60), self.scenario.plain, 60)
+        keys = sorted({op.key for op in self.history.ops if not op.key.startswith(TTL_PREFIX)})
+        for key in keys[::2] if delete else ():
+            await buckets.of(key).delete(key, timeout=10)
+        return {key: await buckets.of(key).get(key, timeout=10) for key in keys}
+
+    def _check_purged(self) -> None:
+        """Compare the nodes' clocks with what they still hold: nothing that was dead when the last repair but one began."""
+        grace_ms = self.scenario.cluster.store.grace_s * 1000
+        for node_id in self.cluster.node_ids:
+            node = self.cluster.nodes.living(node_id)
+            records = [] if node is None else [item for item in node._engine.scan(b"", None) if not is_private(item[0])]  # noqa: SLF001
+            for key, found in records:
+                since_ms = dead_since_ms(found.record)
+                now_ms = self.cluster.hosts[node_id].wall_ms()
+                if since_ms is not None and now_ms - since_ms > 2 * grace_ms + 4 * self.scenario.skew_ms:
+                    self._report("not forgotten", f"{node_id} still holds {key!r}, dead for {now_ms - since_ms:.0f} ms")
+                    return
 
     async def _wait_until_mended(self, down: list[str]) -> None:
         """Wait until all nodes are whole and all hints are delivered. With nodes that stay down that may never be."""

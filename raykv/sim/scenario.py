@@ -20,6 +20,7 @@ import msgspec
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR, ClusterSpec
 from raykv.sim.network import NetworkOdds
+from raykv.sim.upkeep_settings import with_upkeep
 from raykv.sim.workload import TTL_PREFIX, Program, draw_program
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
     skewed = rng.random() < 0.5
     hosts = [*node_ids, *coordinators, SUPERVISOR]
     faults = draw_faults(rng, cluster, duration_s, copies - max(r, w) if within else None)
+    far_off = any(fault.kind == "clock far off" for fault in faults)
+    cluster = with_upkeep(cluster, seed, duration_s, clocks_far_off=far_off)
     return Scenario(
         seed=seed,
         cluster=cluster,

@@ -1,0 +1,153 @@
+"""The guards of what nodes do by themselves, as bugs to plant: hints, repair, purge, becoming whole again."""
+
+from __future__ import annotations
+
+from raykv.sim.planting import Edit, Planted
+
+_HEAL = "raykv.replication.anti_entropy:AntiEntropy.heal"
+_PURGE = "raykv.replication.anti_entropy:AntiEntropy._purge"
+
+OF_UPKEEP = (
+    # ---- complete or silent (P1) ----
+    Planted(
+        "whole without asking anybody",
+        "P1",
+        "a wiped node answers reads again as soon as it has tried to reach the others, whether or not they answered",
+        (Edit(_HEAL, "        if intact < share.intact_needed:\n", "        if intact < 0:\n"),),
+    ),
+    Planted(
+        "one intact owner is enough",
+        "P1",
+        "a wiped node takes over from one other owner, who has not heard of every write that W acknowledged",
+        (Edit(_HEAL, "        if intact < share.intact_needed:\n", "        if intact < 1:\n"),),
+    ),
+    Planted(
+        "incomplete owners taken for intact",
+        "P1",
+        "two wiped nodes make each other whole",
+        (Edit(_HEAL, "intact += mended.whole", "intact += 1"),),
+    ),
+    Planted(
+        "taken over without its sync",
+        "P1, P3",
+        "a node says that it is whole, its host loses power, and it forgets what it took over",
+        (
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.write",
+                "        await self._durable(position)\n",
+                "        position = 0\n",
+            ),
+        ),
+    ),
+    Planted(
+        "given away before its sync",
+        "P3",
+        "another owner is given a record that this one then forgets",
+        (
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.fetch",
+                "    await self._durable(position)\n",
+                "    position = 0\n",
+            ),
+        ),
+    ),
+    # ---- repair ----
+    Planted(
+        "repair fetches and does not send",
+        "P9",
+        "an owner that was compared still lacks what the other holds",
+        (
+            Edit(
+                "raykv.replication.anti_entropy:AntiEntropy._mend",
+                "            await self._send(peer, f.Write(bucket_id, lacking, made_ms), done)",
+                "            made_ms = 0",
+            ),
+        ),
+    ),
+    Planted(
+        "only the first leaf that differs is mended",
+        "P9",
+        "owners that were compared still differ",
+        (
+            Edit(
+                "raykv.replication.anti_entropy:AntiEntropy.exchange",
+                "        frontier = below\n",
+                "        frontier = below[:1]\n",
+            ),
+        ),
+    ),
+    Planted(
+        "a node is told the cluster's state once only",
+        "P5",
+        "the message is lost, and the node never hands a hint over nor becomes whole",
+        (
+            Edit(
+                "raykv.supervision.supervisor:Supervisor._until_silent",
+                "if self._nodes[node_id].ballot < self.state.ballot:",
+                "if self._nodes[node_id].ballot < (0, 0):",
+            ),
+        ),
+    ),
+    # ---- hints (P11) ----
+    Planted(
+        "a hint is forgotten before it is delivered",
+        "P11",
+        "a write that a fallback acknowledged is gone when its primary is back",
+        (
+            Edit(
+                "raykv.replication.handoff:Handoff._write",
+                "        await self._throttle.take(sum(len(key) + len(record) for key, record in items))\n",
+                "        break\n",
+            ),
+        ),
+    ),
+    Planted(
+        "a stand-in acknowledges and keeps nothing",
+        "P11",
+        "a write counts on a fallback that does not have it",
+        (
+            Edit(
+                "raykv.replication.hints:HintStore.keep",
+                "    return newer, self._engine.replace(place, stored).position",
+                "    return newer, 0",
+            ),
+        ),
+    ),
+    # ---- purge (P10) ----
+    Planted(
+        "forgotten though an owner has not said that it holds it",
+        "P10",
+        "the owner that missed the delete gives the value back",
+        (
+            Edit(
+                _PURGE,
+                "                dead = [dead[index] for index in agreed if 0 <= index < len(dead)]\n",
+                "                agreed = []\n",
+            ),
+        ),
+    ),
+    Planted(
+        "forgotten before the grace is over",
+        "P10",
+        "what is under way brings the deleted value back",
+        (
+            Edit(
+                "raykv.replication.anti_entropy:AntiEntropy._long_agreed",
+                "    return now_ms - since_ms > grace_ms // 2 and self._dead(entry, now_ms - grace_ms)",
+                "    return True",
+            ),
+        ),
+    ),
+    Planted(
+        "forgotten although it is another record by now",
+        "P10",
+        "a write that came between the two steps of a purge is erased with the tombstone",
+        (
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.erase",
+                "    if digest(bucket_id, key, public(found.record)) != value:\n        return False\n",
+                "",
+            ),
+        ),
+    ),
+)
