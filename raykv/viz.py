@@ -156,11 +156,13 @@ def _short(text: str) -> str:
 # ---- figures over time, or over anything ----
 
 _LEFT = 76
-_RIGHT = 16
+_RIGHT = 26
 _PLOT = 700
 _SHADES = (_COLOURS[1], _COLOURS[3])
 _DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333")
+_MARKED = 30
+"""A line of so few points shows them."""
 _LETTER = 6.3
 """How wide a letter is, about, at 12 points."""
 
@@ -293,7 +295,8 @@ def timeline_svg(
         counts = []
         for success, word in ((True, "succeeded"), (False, "failed")):
             chosen = [(at, taken_ms) for at, taken_ms, succeeded in operations if succeeded == success]
-            parts.append(_points({(x_axis.at(at), y_axis.at(taken_ms)) for at, taken_ms in chosen}, cross=not success))
+            places = {(x_axis.at(at), y_axis.at(taken_ms)) for at, taken_ms in chosen}
+            parts.append(_points(places, _COLOURS[0], 3.5) if success else _points(places, _FAULT, cross=True))
             counts.append(f"{len(chosen):,} {word}")
         parts.append(_text(_LEFT, low - height - 7, name, extra=' font-weight="bold"'))
         parts.append(_text(_LEFT + _PLOT, low - height - 7, ", ".join(counts), anchor="end"))
@@ -304,14 +307,16 @@ def timeline_svg(
     return "".join(parts)
 
 
-def _points(places: Iterable[tuple[float | None, float | None]], *, cross: bool) -> str:
+def _points(
+    places: Iterable[tuple[float | None, float | None]], colour: str, width: float = 6, *, cross: bool = False
+) -> str:
     """Draw points as one path: a few thousand of them are a small picture still."""
     found = sorted((x, y) for x, y in places if x is not None and y is not None)
     if not found:
         return ""
     steps = [f"M{x - 3:.1f},{y - 3:.1f}l6,6m0,-6l-6,6" if cross else f"M{x:g},{y:g}h0" for x, y in found]
-    style = f'stroke="{_FAULT}" stroke-width="1.8"' if cross else f'stroke="{_COLOURS[0]}" stroke-width="3.5"'
-    return f'<path d="{"".join(steps)}" fill="none" stroke-linecap="round" {style}/>'
+    width = 1.8 if cross else width
+    return f'<path d="{"".join(steps)}" fill="none" stroke-linecap="round" stroke="{colour}" stroke-width="{width:g}"/>'
 
 
 def lines_svg(
@@ -344,7 +349,7 @@ def lines_svg(
     ]
     for name, level in levels.items():
         if (level_y := y_axis.at(level)) is not None:
-            parts.append(_line(_LEFT, level_y, _LEFT + _PLOT, level_y, _FAULT, ' stroke-width="1.5"'))
+            parts.append(_line(_LEFT, level_y, _LEFT + _PLOT, level_y, _INK))
             parts.append(_text(_LEFT + 6, level_y - 5, name))
     for number, (name, line) in enumerate(lines.items()):
         style = f' stroke-width="2" stroke-dasharray="{_DASHES[number % len(_DASHES)]}"'
@@ -352,6 +357,8 @@ def lines_svg(
         places = [(x_axis.at(at), y_axis.at(value)) for at, value in line]
         path = " ".join(f"{at_x:g},{at_y:g}" for at_x, at_y in places if at_x is not None and at_y is not None)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-linejoin="round"{style}/>')
+        if len(line) <= _MARKED:
+            parts.append(_points(places, colour))
         legend_x, legend_y = _LEFT + number % 2 * _PLOT / 2, 20 + number // 2 * 20
         parts.append(_line(legend_x, legend_y - 4, legend_x + 32, legend_y - 4, colour, style))
         parts.append(_text(legend_x + 40, legend_y, name))
@@ -367,6 +374,7 @@ def lines_svg(
 _TREE = 380
 _LEVEL = 78
 _NODE_HEIGHT = 20
+_SAME = "#BBBBBB"
 
 
 def merkle_svg(trees: Mapping[str, Sequence[Sequence[int]]], fan_out: int = 16) -> str:
@@ -389,7 +397,7 @@ def merkle_svg(trees: Mapping[str, Sequence[Sequence[int]]], fan_out: int = 16) 
         compared.append([at * fan_out + child for at in differ[-1] for child in range(fan_out)])
     rows = [row for row in compared[: len(one)] if row]
     left = 150
-    width, height = left + 2 * _TREE + 40, 50 + len(rows) * _LEVEL
+    width, height = left + 2 * _TREE + 40, 68 + max(1, len(rows)) * _LEVEL
     parts = [_head(width, height, "two Merkle trees compared")]
     for level, row in enumerate(rows):
         y = 48 + level * _LEVEL
@@ -401,8 +409,14 @@ def merkle_svg(trees: Mapping[str, Sequence[Sequence[int]]], fan_out: int = 16) 
         begin = left + number * (_TREE + 24)
         parts.append(_text(begin + _TREE / 2, 24, name, anchor="middle", extra=' font-weight="bold"'))
         parts.append(_tree(levels, rows, differ, begin, fan_out))
+    for x, colour, meaning in (
+        (left, _FAULT, "differs: what is below it is compared"),
+        (left + _TREE + 24, _SAME, "equal: nothing below it is asked for"),
+    ):
+        parts.append(f'<rect x="{x}" y="{height - 24}" width="12" height="12" fill="{colour}"/>')
+        parts.append(_text(x + 18, height - 14, meaning))
     if not rows:
-        parts.append(_text(12, 40, "nothing to compare"))
+        parts.append(_text(12, 57, "nothing to compare"))
     parts.append("</svg>")
     return "".join(parts)
 
@@ -438,7 +452,7 @@ def _tree(
             title = f"level {level}, node {at}: {levels[level][at]:016x}" + (", differs" if differs else "")
             parts.append(
                 f'<rect x="{from_x:.1f}" y="{y}" width="{to_x - from_x:.1f}" height="{_NODE_HEIGHT}" '
-                f'fill="{_FAULT if differs else "#BBBBBB"}"><title>{title}</title></rect>'
+                f'fill="{_FAULT if differs else _SAME}"><title>{title}</title></rect>'
             )
             if not level:
                 digest = f"{levels[0][0]:016x}"[:6] + "…"

@@ -362,6 +362,12 @@ class StorageNode:
 
     def _work(self) -> None:
         """Start the flushes and compactions that are due."""
+        if self._engine.overloaded and not self._syncing:
+            # What waits to be flushed waits for its segment to be synced, and a node that refuses writes syncs for nobody.
+            self._take_sync(sync=True)
+            if self._syncs:
+                self._syncing = True
+                self._spawn(self._sync_all())
         while (job := self._engine.next_job()) is not None:
             self._spawn(self._run_job(job))
 

@@ -47,7 +47,7 @@ def check_history(
     for scan in history.scans:
         _record_absences(history, scan)
     written = {op.value: op for op in history.ops if op.kind == "put"}
-    found = [*history.stamps.broken, *_check_late(history)]
+    found = [*history.stamps.broken, *_check_late(history), *_check_acks(history)]
     for key, ops in history.by_key().items():
         if key[0] not in plain:
             found += VectorChecker(key, ops, history.stamps, copies, skew_ms, strict=strict).check()
@@ -182,6 +182,15 @@ def _check_late(history: History) -> Iterable[Violation]:
         if sent_s is not None and op.until_s and sent_s > op.until_s + LATE_S:
             text = f"{op.client}'s {op.kind} of {shown(op.value)} was sent out at {sent_s:.4f} s, due by {op.until_s:.4f} s"
             yield Violation("carried out late", op.key, text, sent_s)
+
+
+def _check_acks(history: History) -> Iterable[Violation]:
+    """Yield the acknowledged writes that name fewer than W nodes that hold them (P7)."""
+    for op in history.ops:
+        if op.outcome == "ok" and op.acks is not None and len(set(op.acks)) < op.level:
+            named = ", ".join(sorted(set(op.acks))) or "nobody"
+            text = f"{op.client} was told that its {op.kind} of {shown(op.value)} stands, with w={op.level}, on {named}"
+            yield Violation("acknowledged by too few", op.key, text, op.returned_s)
 
 
 def check_buckets(history: History) -> list[Violation]:

@@ -22,6 +22,8 @@ from raykv.records.kinds import is_vector
 from raykv.records.record import stamp_of, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from raykv.records import frames as f
     from raykv.records.record import Record
     from raykv.records.vector_record import Dot, Seen
@@ -60,6 +62,8 @@ class Op(NamedTuple):
     """Until when a coordinator may begin with a write."""
     blind: bool = False
     """Whether a write had no context."""
+    acks: tuple[str, ...] | None = None
+    """The nodes that hold an acknowledged write, as its client was told; None if that was not recorded."""
 
     @property
     def reads(self) -> bool:
@@ -207,6 +211,8 @@ class History:
         self.scans: list[ScanSeen] = []
         self.buckets: list[BucketSeen] = []
         self.stamps = Stamps()
+        self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
+        """Told of a write's key, operation id and nodes at the moment when its client is told that it stands."""
 
     def by_key(self) -> dict[str, list[Op]]:
         """Return the ops of each key, in the order in which they were asked."""

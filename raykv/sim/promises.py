@@ -21,6 +21,8 @@ from raykv.versions import covers as holds
 from raykv.versions.causality import covers, unpack_causality
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.config import StoreConfig
     from raykv.records.vector_record import Dot
     from raykv.replication.node import StorageNode
@@ -113,6 +115,15 @@ class Promises:
             said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001 - as no client could, at once
             if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
+
+    def check_held(self, key: bytes, mark: bytes, nodes: Sequence[str]) -> None:
+        """Report a write that counts on a node which never acknowledged its last stamp (P7)."""
+        for node_id in nodes:
+            held = [record for (_, known), record in self._held.get(node_id, {}).items() if known == key]
+            if held and all(not is_vector(record) and stamp_of(record) < mark for record in held):
+                shown = key[1:].decode(errors="replace")
+                text = f"a write of {shown} counts on {node_id}, which acknowledged it under a former stamp only"
+                self.broken.append(Violation("counted under a former stamp", shown, text, self._loop.now_s))
 
     def renew(self, node_id: str, node: StorageNode) -> None:
         """Forget what a node promised before it lost its memory and does not have now that it is whole again.

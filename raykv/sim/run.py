@@ -40,7 +40,7 @@ from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 from raykv.versions import dead_since_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from raykv.client.aio import AsyncBucket
     from raykv.replication.cluster_state import ClusterState
@@ -152,6 +152,7 @@ class _Run:
         self._coordinators = {*self.cluster.coordinator_names}
         self.cluster.network.heard = self._hear
         self.cluster.network.sent = self._sent
+        self.history.acknowledged = self._check_held
         heard.runs = self._runs
         heard.whole_again = self._whole_again
         self.heard = heard
@@ -458,6 +459,10 @@ class _Run:
     def _runs(self, node_id: str) -> bool:
         node = self.cluster.nodes.living(node_id)
         return node is not None and not self.cluster.nodes.current[node_id].process.frozen
+
+    def _check_held(self, key: str, operation_id: str, nodes: Sequence[str]) -> None:
+        if key[0] in self.scenario.plain and (mark := self.history.stamps.last(operation_id, self.loop.now_s)):
+            self.promises.check_held(encode_key(key), mark, nodes)
 
     def _whole_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:

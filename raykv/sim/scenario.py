@@ -19,6 +19,7 @@ import msgspec
 
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR, ClusterSpec
+from raykv.sim.flavours import flavoured
 from raykv.sim.network import NetworkOdds
 from raykv.sim.upkeep_settings import with_upkeep
 from raykv.sim.workload import TTL_PREFIX, Program, draw_program
@@ -84,6 +85,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
     disk_s: float = 0.0
     """What every disk takes longer than a quick one."""
+    flavour: str = ""
+    """The one kind of trouble that this run is about (``raykv.sim.flavours``)."""
     duration_s: float
     """How long clients and faults go on; then everything heals."""
 
@@ -124,7 +127,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
     faults = draw_faults(rng, cluster, duration_s, copies - max(r, w) if within else None)
     far_off = any(fault.kind == "clock far off" for fault in faults)
     cluster = with_upkeep(cluster, seed, duration_s, clocks_far_off=far_off)
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         cluster=cluster,
         r=r,
@@ -139,6 +142,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
     )
+    return scenario if weak else flavoured(scenario, Fault)
 
 
 def _node_config(rng: random.Random) -> NodeConfig:

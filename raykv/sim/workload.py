@@ -45,6 +45,9 @@ _FORGETS = 0.3
 _PAUSES = 0.2
 """This share of the steps comes after a longer pause."""
 _BURST_S = 0.004
+_CROWD_BURST_S = 0.001
+_CROWD_PAUSE_S = 0.5
+_CROWD_PAUSES = 0.02
 _WITH_TTL = ("put", "put_seen", "modify")
 
 
@@ -106,6 +109,30 @@ def draw_program(
                 anew=rng.random() < _FORGETS,
             )
         )
+    return Program(client, coordinator, tuple(program))
+
+
+def draw_crowding(
+    rng: random.Random,
+    client: str,
+    coordinator: str,
+    keys: Sequence[str],
+    steps: int,
+    paddings: Sequence[int],
+    timeouts_s: Sequence[float],
+) -> Program:
+    """Draw a program that hammers on a few keys with blind writes, one right after the other."""
+    kinds: list[StepKind] = ["put", "get", "delete"]
+    program = [
+        Step(
+            pause_s=round(rng.expovariate(1 / (_CROWD_PAUSE_S if rng.random() < _CROWD_PAUSES else _CROWD_BURST_S)), 4),
+            kind=rng.choices(kinds, (50, 46, 4))[0],
+            keys=(rng.choice(keys),),
+            padding=rng.choice(paddings),
+            timeout_s=rng.choice(timeouts_s),
+        )
+        for _ in range(steps)
+    ]
     return Program(client, coordinator, tuple(program))
 
 
@@ -273,18 +300,20 @@ class Client:
         *,
         timeout_s: float,
     ) -> None:
+        acks: tuple[str, ...] | None = None
         if isinstance(outcome, RaykvError):
             told = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
             operation_id = str(outcome.details.get("operation_id", ""))
             error = f"{type(outcome).__name__}: {outcome}"
         else:
-            told, operation_id, error = "ok", outcome.operation_id, ""
+            told, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
+            self._history.acknowledged(key, operation_id, acks)
             self._contexts[key] = outcome.context
         self._history.add(
             self._program.client, kind, key, began_s, self._loop.now_s, told,
             value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._w,
             seen=seen_in(context) if isinstance(context, Context) else None, blind=context is None,
-            until_s=began_s + timeout_s,
+            until_s=began_s + timeout_s, acks=acks,
         )  # fmt: skip
 
     # ---- reads ----

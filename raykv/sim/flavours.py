@@ -1,0 +1,272 @@
+"""Runs that are about one kind of trouble.
+
+Swarm testing leaves kinds of fault out; a flavour goes further, and puts everything that one kind of mistake needs into
+one short run: many clients on one key with clocks that differ, several supervisors that found the store at the same
+time, disks that fail in the moment when a table is made, rot in what is read. About two runs in five have one.
+
+The draws of a flavour come from a generator of their own, so the other runs stay as they are.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.config import KIB, quorum
+from raykv.sim.cluster import COORDINATOR, SUPERVISOR
+from raykv.sim.network import NetworkOdds
+from raykv.sim.workload import Program, Step, draw_crowding, draw_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from raykv.sim.scenario import Fault, Scenario
+
+    MakeFault = Callable[..., Fault]
+
+KEYS = ("a1", "a2", "a3", "b1", "b2", "c1")
+QUICK = NetworkOdds(delay_s=(0.0002, 0.002))
+SLOW = NetworkOdds(delay_s=(0.001, 0.02))
+
+
+def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
+    """Return the scenario, in two of five cases made into one that is about one kind of trouble."""
+    rng = random.Random(f"flavour {scenario.seed}")
+    draw = rng.choice((None,) * 9 + (_crowd, _full_crowd, _founding, _takeovers, _failing_disks, _rot))
+    return scenario if draw is None else draw(scenario, rng, fault)
+
+
+def _crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Many clients write one or two keys at once, some through a coordinator whose clock is behind."""
+    del fault
+    scenario = _with_a_clock_behind(scenario, rng)
+    copies = scenario.cluster.store.copies
+    keys = KEYS[: rng.choice((1, 1, 2))]
+    return msgspec.structs.replace(
+        scenario,
+        flavour="crowd",
+        r=quorum(copies),
+        w=quorum(copies),
+        programs=_crowding(rng, keys, clients=7, behind=3, steps=30, padding=(0, 20), timeouts_s=(1.0, 5.0)),
+        faults=(),
+        within=True,
+        plain="a",
+        disk_s=0.0,
+        odds=rng.choice((QUICK, SLOW)),
+        duration_s=6.0,
+    )
+
+
+def _full_crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Do so with values that fill memtables faster than slow disks take them: all nodes refuse again and again."""
+    del fault
+    scenario = _with_a_clock_behind(scenario, rng)
+    cluster = scenario.cluster
+    config = msgspec.structs.replace(cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=4 * KIB)
+    return msgspec.structs.replace(
+        scenario,
+        flavour="full crowd",
+        cluster=msgspec.structs.replace(cluster, config=config),
+        r=1,
+        w=cluster.store.copies,
+        programs=_crowding(
+            rng, KEYS[:3], clients=8, behind=4, steps=60, padding=(300, 1500, 3000), timeouts_s=(0.5, 1.0)
+        ),
+        faults=(),
+        within=False,
+        plain="a",
+        disk_s=rng.choice((0.05, 0.1, 0.2)),
+        odds=QUICK,
+        duration_s=10.0,
+    )
+
+
+def _with_a_clock_behind(scenario: Scenario, rng: random.Random) -> Scenario:
+    cluster = msgspec.structs.replace(scenario.cluster, coordinators=2)
+    skews_ms = dict.fromkeys([*_hosts(scenario), f"{COORDINATOR}2"], 0.0)
+    skews_ms[COORDINATOR] = -float(rng.randint(300, 2000))
+    return msgspec.structs.replace(scenario, cluster=cluster, skews_ms=skews_ms, drifts=dict.fromkeys(skews_ms, 1.0))
+
+
+def _crowding(
+    rng: random.Random,
+    keys: Sequence[str],
+    *,
+    clients: int,
+    behind: int,
+    steps: int,
+    padding: Sequence[int],
+    timeouts_s: Sequence[float],
+) -> tuple[Program, ...]:
+    """Return programs of blind writes; ``behind`` of the clients ask the coordinator whose clock is behind."""
+    return tuple(
+        draw_crowding(
+            rng, f"client{number + 1}", COORDINATOR if number < behind else f"{COORDINATOR}2", keys, steps, padding,
+            timeouts_s,
+        )
+        for number in range(clients)
+    )  # fmt: skip
+
+
+def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Several supervisors found the store at the same time, and clients open buckets at once."""
+    faults = [
+        fault(round(rng.uniform(0.05, 2.0), 3), "another supervisor", SUPERVISOR, round(rng.uniform(0.05, 1.0), 3))
+        for _ in range(rng.randint(5, 10))
+    ]
+    late_s = rng.choice((0.3, 1.0, 3.0))
+    return msgspec.structs.replace(
+        scenario,
+        flavour="founding",
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=_openers(scenario, rng, steps=25, duration_s=6.0),
+        odds=NetworkOdds(delay_s=rng.choice((QUICK, SLOW)).delay_s, late=rng.choice((0.2, 0.4)), late_s=late_s),
+        within=True,
+        duration_s=6.0,
+        disk_s=rng.choice((0.0, 0.03)),
+    )
+
+
+def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Supervisors come one upon the other while buckets are opened, and nodes are away or lose their directories."""
+    nodes = [f"n{number + 1}" for number in range(scenario.cluster.nodes)]
+    faults, at_s = [], 1.0
+    victims = rng.sample(nodes, max(1, (scenario.cluster.store.copies - 1) // 2))
+    while at_s < 14.0:
+        kind = rng.choice(("another supervisor", "another supervisor", "kill supervisor", "freeze supervisor"))
+        faults.append(
+            fault(round(at_s, 3), kind, SUPERVISOR, 0.0 if "kill" in kind else round(rng.uniform(0.2, 3.0), 3))
+        )
+        node = rng.choice(nodes)
+        match rng.randrange(5):
+            case 0:
+                faults.append(fault(round(at_s + rng.uniform(-0.3, 0.3), 3), "kill", node))
+            case 1:
+                side = rng.choice(("from ", "to ", "both ")) + SUPERVISOR
+                faults.append(fault(round(at_s, 3), "cut", node, round(rng.uniform(0.3, 3.0), 3), 0.0, side))
+            case 2:
+                faults.append(fault(round(at_s, 3), "freeze", node, round(rng.uniform(0.3, 2.0), 3)))
+            case 3:
+                faults.append(fault(round(at_s + rng.uniform(0.0, 0.5), 3), "wipe", rng.choice(victims)))
+        at_s += rng.uniform(0.3, 1.5)
+    return msgspec.structs.replace(
+        scenario,
+        flavour="takeovers",
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=_openers(scenario, rng, steps=80, duration_s=14.0),
+        odds=NetworkOdds(delay_s=SLOW.delay_s, late=rng.choice((0.1, 0.3)), late_s=1.0, lost=rng.choice((0.0, 0.1))),
+        within=False,
+        duration_s=14.0,
+        disk_s=0.0,
+    )
+
+
+def _openers(scenario: Scenario, rng: random.Random, *, steps: int, duration_s: float) -> tuple[Program, ...]:
+    """Return programs that open many buckets beside their other work."""
+    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, scenario.cluster.coordinators + 1))]
+    programs = []
+    for number in range(rng.randint(3, 5)):
+        program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS[:3], steps, duration_s)
+        opening = [
+            Step(
+                round(rng.expovariate(20.0), 4),
+                "open",
+                (f"{key}{rng.randrange(20)}",),
+                timeout_s=rng.choice((1.0, 5.0)),
+            )
+            for key in rng.choices(KEYS, k=steps // 2)
+        ]
+        mixed = [*program.steps, *opening[4:]]
+        rng.shuffle(mixed)
+        programs.append(msgspec.structs.replace(program, steps=(*opening[:4], *mixed)))
+    return tuple(programs)
+
+
+def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Flushes and compactions all the time, and disks and hosts that fail in the middle of them, one node at a time."""
+    cluster = scenario.cluster
+    store = msgspec.structs.replace(cluster.store, durability=rng.choice(("group", "always")))
+    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    faults, at_s = [], 1.5
+    while at_s < 18.0:
+        node = rng.choice(nodes)
+        power_s = round(rng.uniform(0.1, 0.4), 3)
+        match rng.randrange(4):
+            case 0:
+                faults.append(fault(round(at_s, 3), "sync fails", node, 0.0, rng.randrange(6)))
+                faults.append(fault(round(at_s + rng.uniform(0.0, 0.3), 3), "power", node, power_s))
+            case 1:
+                detail, most = rng.choice(((".sst", 10), ("manifest", 6), (".wal", 30), ("", 60)))
+                faults.append(fault(round(at_s, 3), "crash at", node, power_s, rng.randrange(most), detail))
+            case 2:
+                faults.append(fault(round(at_s, 3), "slow disk", node, 2.0, rng.choice((0.05, 0.2, 0.5))))
+                faults.append(fault(round(at_s + rng.uniform(0.5, 1.5), 3), "kill", node))
+            case 3:
+                faults.append(fault(round(at_s, 3), "power", node, power_s))
+        at_s += rng.uniform(3.0, 4.5) if scenario.within else rng.uniform(0.6, 2.0)
+    copies = store.copies
+    config = msgspec.structs.replace(
+        cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=64 * KIB, block_bytes=256, runs_per_level=2
+    )
+    return msgspec.structs.replace(
+        scenario,
+        flavour="failing disks",
+        cluster=msgspec.structs.replace(cluster, store=store, config=config),
+        r=quorum(copies),
+        w=quorum(copies),
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=_busy(scenario, rng, 18.0),
+        odds=rng.choice((QUICK, SLOW)),
+        duration_s=18.0,
+        disk_s=rng.choice((0.0, 0.005)),
+    )
+
+
+def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Bits flip all the time on the disks of a few nodes, in logs and tables that are read and merged."""
+    cluster = scenario.cluster
+    copies = cluster.store.copies
+    majority = quorum(copies)
+    spare = max(0, copies - majority)
+    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    victims = rng.sample(nodes, max(1, spare))
+    faults, at_s = [], 1.0
+    while at_s < 16.0:
+        victim = rng.choice(victims)
+        faults.append(fault(round(at_s, 3), "bit rot", victim))
+        if rng.random() < 0.3:
+            faults.append(fault(round(at_s + rng.uniform(0.0, 0.2), 3), "kill", victim))
+        at_s += rng.uniform(0.15, 0.8)
+    config = msgspec.structs.replace(
+        cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=32 * KIB, block_bytes=256, block_cache_bytes=0
+    )
+    return msgspec.structs.replace(
+        scenario,
+        flavour="rot",
+        cluster=msgspec.structs.replace(cluster, config=config),
+        r=majority,
+        w=majority,
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=_busy(scenario, rng, 16.0),
+        odds=QUICK,
+        within=spare > 0,
+        duration_s=16.0,
+        disk_s=0.0,
+    )
+
+
+def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Program, ...]:
+    """Return programs with many values of some size."""
+    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, scenario.cluster.coordinators + 1))]
+    programs = []
+    for number in range(4):
+        program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS, 90, duration_s)
+        steps = tuple(msgspec.structs.replace(step, padding=rng.choice((20, 300, 1500))) for step in program.steps)
+        programs.append(msgspec.structs.replace(program, steps=steps))
+    return tuple(programs)
+
+
+def _hosts(scenario: Scenario) -> list[str]:
+    return [*(f"n{number + 1}" for number in range(scenario.cluster.nodes)), COORDINATOR, SUPERVISOR]
