@@ -30,42 +30,57 @@ BACK_TIMEOUT_S = 60.0
 class Writer(threading.Thread):
     """Writes to its own keys until told to stop, and keeps what each of them may hold."""
 
+    timeout_s = 2.0
+
     def __init__(self, store: raykv.Store, number: int, seed: int) -> None:
         super().__init__(daemon=True)
         self.store = store
         self.number = number
         self.random = random.Random(seed)
         self.may_hold: dict[str, set[Any]] = {}
-        self.acknowledged = self.unknown = 0
+        self.acknowledged = self.unknown = 0  # writes, by key
+        self.operations = self.failed = 0  # calls, of which a batch is one
         self.stop_it = threading.Event()
         self.counter = 0
 
     def run(self) -> None:
         """Write."""
         while not self.stop_it.is_set():
-            choice = self.random.random()
-            keys = [
-                f"w{self.number}:{self.random.randrange(KEYS_PER_WRITER)}" for _ in range(20 if choice < 0.2 else 1)
-            ]
-            self.counter += 1
-            value = GONE if choice > 0.9 else f"{self.number}.{self.counter}." + "x" * self.random.randrange(2000)
-            self._write(list(dict.fromkeys(keys)), value)
+            self.step()
 
-    def _write(self, keys: list[str], value: str) -> None:
+    def step(self) -> None:
+        """Do one operation."""
+        choice = self.random.random()
+        keys = [self.key() for _ in range(20 if choice < 0.2 else 1)]
+        self.write(list(dict.fromkeys(keys)), GONE if choice > 0.9 else self.value())
+
+    def key(self) -> str:
+        """Choose a key."""
+        return f"w{self.number}:{self.random.randrange(KEYS_PER_WRITER)}"
+
+    def value(self) -> str:
+        """Make a value that was not there yet."""
+        self.counter += 1
+        return f"{self.number}.{self.counter}." + "x" * self.random.randrange(2000)
+
+    def write(self, keys: list[str], value: str) -> None:
+        """Write the value under these keys, or delete them."""
         for key in keys:  # before it is sent, for it may be seen from then on
             self.may_hold.setdefault(key, {GONE}).add(value)
         errors: dict[str, raykv.RaykvError] = {}
         try:
             if value is GONE:
-                self.store.delete_many(keys, timeout=2)
+                self.store.delete_many(keys, timeout=self.timeout_s)
             elif len(keys) > 1:
-                self.store.put_many(dict.fromkeys(keys, value), timeout=2)
+                self.store.put_many(dict.fromkeys(keys, value), timeout=self.timeout_s)
             else:
-                self.store.put(keys[0], value, timeout=2)
+                self.store.put(keys[0], value, timeout=self.timeout_s)
         except raykv.BatchError as error:
             errors = error.errors
         except raykv.RaykvError as error:
             errors = dict.fromkeys(keys, error)
+        self.operations += 1
+        self.failed += bool(errors)
         for key in keys:
             if key not in errors:
                 self.acknowledged += 1
@@ -136,7 +151,7 @@ def run(rounds: int, seed: int, writers_count: int) -> dict[str, Any]:
             lost += verify(store, state)
             acknowledged += sum(writer.acknowledged for writer in state)
             unknown += sum(writer.unknown for writer in state)
-            state = [_next(writer) for writer in state]
+            state = [successor_of(writer) for writer in state]
             if turn % 10 == 0 or turn == rounds or lost:
                 print(
                     f"round {turn} of {rounds}: {acknowledged} acknowledged, {unknown} unknown, {len(lost)} lost",
@@ -150,9 +165,9 @@ def run(rounds: int, seed: int, writers_count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _next(writer: Writer) -> Writer:
+def successor_of(writer: Writer) -> Writer:
     """Return a writer that goes on where this one stopped: a thread runs once."""
-    successor = Writer(writer.store, writer.number, writer.random.randrange(2**32))
+    successor = type(writer)(writer.store, writer.number, writer.random.randrange(2**32))
     successor.may_hold, successor.counter = writer.may_hold, writer.counter
     return successor
 

@@ -30,6 +30,16 @@ def test_rounds_of_kill_and_verify_lose_nothing() -> None:
 
 
 @pytest.mark.ray
+def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
+    kinds = "kill,freeze,wipe,rot,supervisor,all"
+    run("fault_rounds.py", "--rounds", "6", "--seed", "3", "--faults", kinds, "--json", str(tmp_path / "faults.json"))
+    figures = json.loads((tmp_path / "faults.json").read_text())
+    assert {name: row["rounds"] for name, row in figures["faults"].items()} == dict.fromkeys(kinds.split(","), 1)
+    assert figures["lost"] == 0
+    assert figures["acknowledged"] > 100
+
+
+@pytest.mark.ray
 def test_the_benchmark_runs(tmp_path: Path) -> None:
     run("bench.py", "--rounds", "1", "--json", str(tmp_path / "bench.json"))
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]

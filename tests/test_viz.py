@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -82,3 +83,207 @@ def test_every_band_lies_inside_the_one_before(copies: int) -> None:
     radii = [[float(radius) for radius in re.findall(r"A(-?[\d.]+),", path.get("d") or "")] for path in paths]
     assert all(outer > inner > 0 for outer, inner in radii)
     assert len({outer for outer, _ in radii}) == copies
+
+
+# ---- figures ----
+
+NASTY = "<script>alert(1)</script>&\"'"
+
+
+def texts(svg: str) -> list[str]:
+    """Parse a picture and return its texts; none of them, and no point, may lie outside of it."""
+    root = ET.fromstring(svg)
+    assert root.tag == f"{SVG}svg"
+    width, height = float(root.get("width") or 0), float(root.get("height") or 0)
+    assert root[0].tag == f"{SVG}rect", "paper first: dark text must be readable on a dark page"
+    assert (root[0].get("width"), root[0].get("height")) == (root.get("width"), root.get("height"))
+    for text in root.iter(f"{SVG}text"):
+        assert 0 <= float(text.get("x") or 0) <= width, text.text
+        assert 0 <= float(text.get("y") or 0) <= height, text.text
+    for x, y in re.findall(r"(?:M|points=\"| )(-?[\d.]+),(-?[\d.]+)", svg):
+        assert 0 <= float(x) <= width
+        assert 0 <= float(y) <= height
+    assert "nan" not in svg
+    assert "inf" not in svg
+    return [text.text or "" for text in root.iter(f"{SVG}text")]
+
+
+def test_versions_lie_on_paper_too() -> None:
+    writes = [
+        {"name": "1st", "text": NASTY, "by": "a", "seen": []},
+        {"name": "2nd", "text": "", "by": "b", "seen": ["1st"]},
+    ]
+    svg = viz.versions_svg(writes, ["2nd"])
+    assert "<script" not in svg
+    assert {"1st", "2nd", "a", "b"} <= {*texts(svg)}
+    texts(viz.versions_svg([]))
+    texts(viz.ring_svg(ring(3, 8)))
+
+
+def test_a_timeline_shows_each_operation_where_it_belongs() -> None:
+    lanes = {
+        "one": [(0.0, 1.0, True), (5.0, 10.0, True), (10.0, 1000.0, False)],
+        "other": [(2.0, 100.0, True)],
+    }
+    svg = viz.timeline_svg(lanes, [("the cut", 4.0, 6.0)], x="virtual seconds")
+    shown = texts(svg)
+    assert {"one", "2 succeeded, 1 failed", "other", "1 succeeded, 0 failed", "the cut", "virtual seconds"} <= {*shown}
+    assert {"1", "10", "100", "1,000", "0", "2", "8"} <= {*shown}, "ticks"
+    dots, crosses, more_dots = [path.get("d") or "" for path in ET.fromstring(svg).iter(f"{SVG}path")]
+    (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+),([\d.]+)h0", dots)]
+    assert (x1, x2) == (viz._LEFT, viz._LEFT + viz._PLOT / 2)
+    assert y1 - y2 == pytest.approx(90 / 3), "a decade of three"
+    assert crosses.count("M") == 1
+    assert "h0" not in crosses
+    (x,) = re.findall(r"M([\d.]+),", more_dots)
+    assert float(x) == pytest.approx(viz._LEFT + viz._PLOT / 5)
+
+
+def test_names_of_spans_stand_beside_or_above_one_another() -> None:
+    spans = [("a rather long name", 1.0, 1.1), ("another long name", 1.2, 1.3), ("far away", 9.0, 10.0)]
+    svg = viz.timeline_svg({"": [(0.0, 1.0, True)]}, spans)
+    places = {
+        text.text: (float(text.get("x") or 0), float(text.get("y") or 0))
+        for text in ET.fromstring(svg).iter(f"{SVG}text")
+        if text.text in {name for name, _, _ in spans}
+    }
+    assert len(places) == 3
+    assert places["a rather long name"][1] != places["another long name"][1]
+    assert places["a rather long name"][1] == places["far away"][1]
+
+
+def test_thousands_of_operations_are_a_small_picture() -> None:
+    svg = viz.timeline_svg({"": [(at / 1000, 1 + at % 97, True) for at in range(20_000)]})
+    assert "20,000 succeeded, 0 failed" in texts(svg)
+    assert len(svg) < 300_000
+
+
+@pytest.mark.parametrize(
+    "lanes",
+    [
+        {},
+        {"none": []},
+        {"odd": [(float("nan"), 1.0, True), (1.0, float("inf"), False), (1.0, 0.0, True), (-1.0, 1e-9, True)]},
+        {"one": [(0.0, 0.5, True)]},
+    ],
+)
+def test_any_timeline_is_a_picture(lanes: dict[str, list[tuple[float, float, bool]]]) -> None:
+    shown = texts(viz.timeline_svg(lanes, [("", float("nan"), 1.0)]))
+    assert ("no operations" in shown) == (not lanes)
+
+
+def test_lines_go_through_their_points() -> None:
+    svg = viz.lines_svg({"up": [(0, 0), (50, 5), (100, 10)], "flat": [(0, 5), (100, 5)]}, x="nodes", y="rounds")
+    assert {"up", "flat", "nodes", "rounds", "0", "20", "100", "10"} <= {*texts(svg)}
+    up, flat = [line.get("points") or "" for line in ET.fromstring(svg).iter(f"{SVG}polyline")]
+    assert up.split()[0].startswith(f"{viz._LEFT},")
+    assert up.split()[1].split(",") == [f"{viz._LEFT + viz._PLOT / 2:g}", flat.split()[0].split(",")[1]]
+    assert len({line.get("stroke-dasharray") for line in ET.fromstring(svg).iter(f"{SVG}polyline")}) == 2
+
+
+def test_logarithmic_axes_have_a_decade_for_each_decade_and_no_place_for_zero() -> None:
+    svg = viz.lines_svg({"": [(1, 1), (0, 5), (10, 0), (10, 10), (100, 100), (1000, 1000)]}, x="x", y="y", log="xy")
+    (line,) = ET.fromstring(svg).iter(f"{SVG}polyline")
+    points = [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
+    assert len(points) == 4
+    steps = [(b[0] - a[0], a[1] - b[1]) for a, b in pairwise(points)]
+    assert all(step == pytest.approx((viz._PLOT / 3, 230 / 3), abs=0.2) for step in steps)
+    assert {"1", "10", "100", "1,000"} <= {*texts(svg)}
+
+
+def test_a_level_and_a_span_are_named() -> None:
+    svg = viz.lines_svg(
+        {"phi": [(0, 0), (1, 4)]}, x="s", y="phi", levels={"threshold": 8.0}, spans=[("silent", 0.5, 1.0)]
+    )
+    assert {"threshold", "silent", "8"} <= {*texts(svg)}
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        [(1, 1)],
+        [(0, 0)],
+        [(3, 7), (3, 7)],
+        [(-5, -5)],
+        [(1, float("inf")), (2, float("nan"))],
+        [(1e-7, 1e12), (1e9, 1)],
+    ],
+)
+def test_any_lines_are_a_picture(line: list[tuple[float, float]], log: str) -> None:
+    shown = texts(viz.lines_svg({"a": line, "b": []}, x="x", y="y", log=log))
+    assert ("nothing to show" in shown) == (not line)
+    assert "nothing to show" in texts(viz.lines_svg({}, x="x", y="y", log=log))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0, 10, [0, 2, 4, 6, 8, 10]), (0, 0.7, [0, 0.2, 0.4, 0.6]), (3, 1320, [0, 500, 1000]), (-2, 2, [-2, -1, 0, 1, 2])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) -> None:
+    axis = viz._Axis([low, high], 0, 100)
+    assert axis.ticks == pytest.approx(ticks)
+    assert all(axis.at(tick) is not None for tick in axis.ticks)
+    many = viz._Axis([1e-9, 1e15], 0, 100, log=True).ticks
+    assert len(many) <= 7
+
+
+def digests(differ: dict[int, int], depth: int = 2, fan_out: int = 4) -> list[list[int]]:
+    """Return a tree's digests, those of some leaves changed."""
+    levels = [[differ.get(at, at) for at in range(fan_out**depth)]]
+    while len(levels[0]) > 1:
+        below = levels[0]
+        levels.insert(
+            0, [hash(tuple(below[at : at + fan_out])) & (1 << 64) - 1 for at in range(0, len(below), fan_out)]
+        )
+    return levels
+
+
+def test_trees_are_drawn_where_they_are_compared_and_nowhere_else() -> None:
+    svg = viz.merkle_svg({"n1": digests({}), "n2": digests({5: 99, 6: 99, 15: 99})}, fan_out=4)
+    assert {"n1", "n2", "root", "level 1", "leaves", "4 of 4 compared", "8 of 16 compared", "3 differ"} <= {*texts(svg)}
+    titles = [rect.findtext(f"{SVG}title") for rect in ET.fromstring(svg).iter(f"{SVG}rect")]
+    drawn = [re.fullmatch(r"level (\d), node (\d+): [0-9a-f]{16}(, differs)?", title) for title in titles if title]
+    assert all(drawn)
+    found = [(int(match[1]), int(match[2]), bool(match[3])) for match in drawn if match]
+    leaves = [(2, at, at in (5, 6, 15)) for at in (4, 5, 6, 7, 12, 13, 14, 15)]
+    assert found == 2 * [(0, 0, True), *((1, at, at in (1, 3)) for at in range(4)), *leaves]
+
+
+def test_of_equal_trees_only_the_roots_are_drawn() -> None:
+    svg = viz.merkle_svg({"n1": digests({}), "n2": digests({})}, fan_out=4)
+    assert "equal: the end" in texts(svg)
+    assert len(list(ET.fromstring(svg).iter(f"{SVG}title"))) == 2
+    texts(viz.merkle_svg({"n1": [[7]], "n2": [[8]]}))
+    assert "nothing to compare" in texts(viz.merkle_svg({"n1": [], "n2": []}))
+
+
+def test_trees_in_which_all_differs_still_fit() -> None:
+    svg = viz.merkle_svg({"n1": digests({}, 2, 16), "n2": digests(dict.fromkeys(range(256), 999), 2, 16)})
+    root = ET.fromstring(svg)
+    rects = [rect for rect in root.iter(f"{SVG}rect") if rect.findtext(f"{SVG}title")]
+    assert len(rects) == 2 * (1 + 16 + 256)
+    assert all(float(rect.get("width") or 0) > 0 for rect in rects)
+    assert all(
+        float(rect.get("x") or 0) + float(rect.get("width") or 0) <= float(root.get("width") or 0) for rect in rects
+    )
+
+
+@pytest.mark.parametrize(
+    "trees",
+    [{}, {"n1": digests({})}, {"n1": digests({}), "n2": digests({}, 1)}, {"n1": [[1], [1, 2]], "n2": [[1], [1, 2]]}],
+)
+def test_what_are_not_two_trees_of_one_shape_is_refused(trees: dict[str, list[list[int]]]) -> None:
+    with pytest.raises(ValueError, match="two trees of one shape"):
+        viz.merkle_svg(trees, fan_out=4)
+
+
+def test_no_name_gets_into_a_figure_unescaped() -> None:
+    for svg in (
+        viz.timeline_svg({NASTY: [(0.0, 1.0, True)]}, [(NASTY, 0.0, 1.0)], x=NASTY),
+        viz.lines_svg({NASTY: [(0, 0)]}, x=NASTY, y=NASTY, levels={NASTY: 1.0}, spans=[(NASTY, 0.0, 1.0)]),
+        viz.merkle_svg({NASTY: [[1]], NASTY + "2": [[2]]}),
+    ):
+        assert "<script" not in svg
+        assert NASTY in texts(svg)

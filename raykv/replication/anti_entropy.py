@@ -50,6 +50,8 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 5.0
 INDEXES_AT_ONCE = 256
 KEYS_AT_ONCE = 256
+MAX_ROUNDS = 3
+"""How often all others are compared in one repair, where writes go on meanwhile."""
 BATCH_BYTES = 256 * KIB
 LEAVES_BYTES = MAX_FRAME_BYTES // 4
 _ENTRY_OVERHEAD_BYTES = 24
@@ -167,17 +169,21 @@ class AntiEntropy:
         """Answer ``Fetch``."""
         if len(request.keys) > KEYS_AT_ONCE:
             return f.NodeRefused("corrupt", "a peer asked for too many records at once")
-        records = await self._local.fetch(request.bucket_id, request.keys)
-        size_bytes = 0
+        done = await self._local.read(request.bucket_id, request.keys)
+        records, size_bytes = done.records, 0
         for index, record in enumerate(records):
             size_bytes += len(record or b"")
             if index and size_bytes > MAX_FRAME_BYTES // 2:
                 rest = [*range(index, len(records))]
-                return f.ReadDone(records[:index] + [None] * len(rest), [], rest)
-        return f.ReadDone(records)
+                return f.ReadDone(
+                    records[:index] + [None] * len(rest), [at for at in done.unreadable if at < index], rest
+                )
+        return done
 
     async def purge(self, request: f.Purge) -> f.NodeAnswerBody:
         """Answer ``Purge``."""
+        if len(request.items) > KEYS_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked to forget too much at once")
         indexes = []
         for index, (bucket_id, key, value) in enumerate(request.items):
             if request.sure:
@@ -197,11 +203,29 @@ class AntiEntropy:
         Raises ``PeerLacks`` if an owner cannot be reached: what was mended by then stays.
         """
         total = Mended()
+        failures: list[PeerLacks] = []
         for share in shares(state, partition):
             others = [node_id for node_id in share.owners if node_id != self._node_id]
             if self._node_id not in share.owners:
                 continue
-            failure: PeerLacks | None = None
+            try:
+                done = await self._mend_all(partition, share, others)
+                total.add(done)
+                if done.whole and self._local.whole(partition):
+                    grace_ms = round(state.config.grace_s * 1000)
+                    total.purged += await self._purge(partition, share, others, grace_ms)
+            except PeerLacks as lack:
+                failures.append(lack)
+        if failures:
+            raise failures[0]
+        return total
+
+    async def _mend_all(self, partition: int, share: Share, others: Sequence[str]) -> Mended:
+        """Compare with all others until a round brings nothing that those before it may lack. Raises ``PeerLacks``."""
+        total = Mended()
+        failure: PeerLacks | None = None
+        for _ in range(MAX_ROUNDS):
+            fetched = total.fetched
             for peer in others:
                 try:
                     total.add(await self.exchange(partition, share.buckets, peer))
@@ -209,9 +233,8 @@ class AntiEntropy:
                     failure = lack
             if failure is not None:
                 raise failure
-            if total.whole and self._local.whole(partition):
-                grace_ms = round(state.config.grace_s * 1000)
-                total.purged += await self._purge(partition, share, others, grace_ms)
+            if total.fetched == fetched or len(others) == 1:
+                break
         return total
 
     async def heal(self, state: ClusterState, partition: int) -> Healed:
@@ -290,7 +313,8 @@ class AntiEntropy:
                 taken = [(key, record) for key, record in zip(some, theirs, strict=True) if record is not None]
                 if taken:
                     done.fetched += len(taken)
-                    await self._local.write(bucket_id, taken, made_ms)
+                    if not await self._local.write(bucket_id, taken, made_ms):
+                        raise PeerLacks("this node did not take all that it was given")
                 mine = await self._local.fetch(bucket_id, some)
                 lacking = [
                     (key, record)
@@ -326,7 +350,7 @@ class AntiEntropy:
         present = {*tree.entries}
         for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in present]:
             if self._local.partition_of(entry[1]) == partition:
-                del self._agreed[entry]
+                self._agreed.pop(entry, None)
         for some in _chunks(tree.entries, KEYS_AT_ONCE):
             dead = [entry for entry in some if self._dead(entry, now_ms - grace_ms // 2)]
             for peer in others:
@@ -341,7 +365,7 @@ class AntiEntropy:
                 await self._ask(peer, f.Purge(due, sure=True), done)
             purged += sum(self._local.erase(*entry) for entry in due)
             for entry in due:
-                del self._agreed[entry]
+                self._agreed.pop(entry, None)
         return purged
 
     def _long_agreed(self, entry: Entry, now_ms: int, grace_ms: int) -> bool:
@@ -355,7 +379,8 @@ class AntiEntropy:
 
     def _dead(self, entry: Entry, before_ms: int) -> bool:
         bucket_id, key, value = entry
-        (record,), _ = self._local.held(bucket_id, [key])
+        done, _ = self._local.held(bucket_id, [key])
+        record = done.records[0]
         if record is None or digest(bucket_id, key, record) != value:
             return False
         since_ms = dead_since_ms(record)

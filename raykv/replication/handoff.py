@@ -73,6 +73,8 @@ class Handoff:
             fresh = [hint for hint in batch if not self._too_old(state, hint)]
             if not await self._deliver(state, target, fresh):
                 break
+        else:
+            self._hints.recount(target)
         if self.replayed > before:
             logger.info("node %s: %d hints replayed to node %s", self._node_id, self.replayed - before, target)
 
@@ -126,8 +128,10 @@ class Handoff:
     async def _give(self, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
         """Write what the hints stand for to all of ``recipients``, and forget them then."""
         now_ms = self._clock.wall_ms()
-        own = iter(await self._local.fetch(bucket_id, [hint.key for hint in hints if not hint.record]))
-        records = [(hint, hint.record or next(own)) for hint in hints]
+        keys = [hint.key for hint in hints if not hint.record]
+        own = await self._local.read(bucket_id, keys)
+        held = {key: own.records[at] for at, key in enumerate(keys) if at not in own.unreadable}
+        records = [(hint, hint.record or held[hint.key]) for hint in hints if hint.record or hint.key in held]
         while records:
             some, size_bytes = 0, 0
             for _, record in records:
@@ -146,19 +150,23 @@ class Handoff:
         items = [(hint.key, record) for hint, record in records if record]
         # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
         made_ms = min((hint.made_ms for hint, _ in records if hint.record), default=now_ms)
+        refused: set[bytes] = set()
         for node_id in recipients if items else ():
             await self._throttle.take(sum(len(key) + len(record) for key, record in items))
             if node_id == self._node_id:
-                await self._local.write(bucket_id, items, made_ms)
+                if not await self._local.write(bucket_id, items, made_ms):
+                    return False
                 continue
             try:
                 answer = await self._peers.call(node_id, f.Write(bucket_id, items, made_ms), len(items), CALL_TIMEOUT_S)
             except PeerFailure as failure:
                 logger.debug("node %s: hints for node %s wait: %s", self._node_id, node_id, failure)
                 return False
-            if not isinstance(answer, f.WriteDone):
+            if not isinstance(answer, f.WriteDone) or len(answer.newer) != len(items):
                 return False
+            refused.update(key for (key, _), newer in zip(items, answer.newer, strict=True) if newer < 0)
         for hint, _ in records:
-            self._hints.forget(hint)
-        self.replayed += len(records)
+            if hint.key not in refused:  # where there is no room now there may be later
+                self._hints.forget(hint)
+                self.replayed += 1
         return True

@@ -30,7 +30,7 @@ from raykv.errors import CorruptData
 from raykv.records.keys import HINTS
 from raykv.records.kinds import is_vector
 from raykv.records.record import stamp_of, time_of
-from raykv.versions import merge_bounded
+from raykv.versions import merge, merge_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +126,7 @@ class HintStore:
                 continue
             position = max(position, found.position)
             if kept := _decoder.decode(found.record[1:]).record:
-                record = merge_bounded(record, kept)
+                record = merge(record, kept)
         return record, position
 
     def waiting(self, target: str, after: bytes = b"") -> Iterator[Hint]:
@@ -136,10 +136,19 @@ class HintStore:
 
     def forget(self, hint: Hint) -> None:
         """Drop a hint that has been delivered, or is of no use; one that has changed since stays."""
-        found = self._engine.get(hint.place)
+        try:
+            found = self._engine.get(hint.place)
+        except CorruptData:
+            return  # ``recount`` will miss it
         if found is not None and found.record == hint.stored:
             self._count(hint, -1)
             self._engine.erase(hint.place)
+
+    def recount(self, target: str) -> None:
+        """Count the hints for a node anew: rot may have taken some."""
+        if target in self.counts and not any(self.waiting(target)):
+            del self.counts[target]
+            self.bytes = sum(hint.size_bytes for hint in self._scan(HINTS, _after(HINTS)))
 
     def _scan(self, start: bytes, end: bytes) -> Iterator[Hint]:
         for place, found in self._engine.scan(start, end, around_damage=True):

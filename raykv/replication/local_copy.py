@@ -6,8 +6,10 @@ records, so that clients do not wait for a tree.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from raykv.errors import CorruptData
 from raykv.records import frames as f
 from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_prefix
 from raykv.records.kinds import public
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from raykv.ports import Clock
     from raykv.replication.replica import Replica
     from raykv.storage import Engine
+
+logger = logging.getLogger("raykv.node")
 
 PAUSE_EVERY = 500
 KEEP_TREE_S = 20.0
@@ -81,22 +85,30 @@ class LocalCopy:
                     await self._clock.sleep(0)
         return entries
 
-    def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[list[bytes | None], int]:
-        """Return the record of each key as it may travel (None: absent, or rotten), and the position they depend on."""
+    def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[f.ReadDone, int]:
+        """Return the record of each key as it may travel, and the position that they depend on."""
         records: list[bytes | None] = []
+        unreadable: list[int] = []
         position = 0
-        for key in keys:
-            place = self._place(bucket_id, key)
-            found = None if self._engine.damaged_in(place, place + b"\x00") else self._engine.get(place)
+        for index, place in enumerate([self._place(bucket_id, key) for key in keys]):
+            try:
+                found = self._engine.get(place)
+            except CorruptData:
+                unreadable.append(index)
+                found = None
             records.append(None if found is None else public(found.record))
             position = max(position, 0 if found is None else found.position)
-        return records, position
+        return f.ReadDone(records, unreadable), position
+
+    async def read(self, bucket_id: int, keys: Sequence[bytes]) -> f.ReadDone:
+        """Return the record of each key, once the log holds it."""
+        done, position = self.held(bucket_id, keys)
+        await self._durable(position)
+        return done
 
     async def fetch(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the record of each key, once the log holds it."""
-        records, position = self.held(bucket_id, keys)
-        await self._durable(position)
-        return records
+        """Return the record of each key, once the log holds it; None also for what cannot be read."""
+        return (await self.read(bucket_id, keys)).records
 
     def partition_of(self, key: bytes) -> int:
         """Return the partition of an encoded key."""
@@ -105,7 +117,7 @@ class LocalCopy:
     async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]], made_ms: int) -> bool:
         """Merge records in, and wait until they are durable. False if the node will not have some of them.
 
-        ``made_ms``: when they were asked for (see ``frames.Write``).
+        What is no record at all is passed over. ``made_ms``: when they were asked for (see ``frames.Write``).
         """
         while True:
             answer, position = self._replica.handle(f.Write(bucket_id, items, made_ms))
@@ -113,12 +125,21 @@ class LocalCopy:
                 await self._clock.sleep(OVERLOADED_WAIT_S)
                 continue
             await self._durable(position)
+            if isinstance(answer, f.NodeRefused) and answer.reason == "corrupt":
+                if len(items) == 1:
+                    logger.error("what another owner holds under %r is no record: %s", items[0][0], answer.message)
+                    return True
+                taken = [await self.write(bucket_id, [item], made_ms) for item in items]
+                return all(taken)
             return isinstance(answer, f.WriteDone) and f.NO_ROOM not in answer.newer
 
     def erase(self, bucket_id: int, key: bytes, value: int) -> bool:
         """Forget the record if it is still the one with that digest. False if it is another."""
         place = self._place(bucket_id, key)
-        found = self._engine.get(place)
+        try:
+            found = self._engine.get(place)
+        except CorruptData:
+            return False
         if found is None:
             return True
         if digest(bucket_id, key, public(found.record)) != value:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.config import NodeConfig, StoreConfig
-from raykv.errors import CorruptData
+from raykv.errors import CorruptData, StoreClosed
 from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.replication.hints import HintStore
@@ -112,7 +112,10 @@ class StorageNode:
             known.life == self._life and not self._engine.recovered(known.log_position)
         ):
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
-            logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
+            if previous is None:
+                logger.error("store %s: node %s: its directory is gone; it begins empty", spec.store.name, spec.node_id)
+            else:
+                logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
             self._directory.distrust(known.incarnation, set_aside=self._old)
             if self._old:
                 self._engine.close()
@@ -212,6 +215,8 @@ class StorageNode:
                 return self._answer(f.NodeRefused("stopping", self._stopped))
             body = await self._handle(request.body)
             self._work()
+        except StoreClosed as error:  # stopped while it was at work
+            body = f.NodeRefused("failed", str(error))
         except (EngineFailed, OSError) as error:
             self._fail(f"its disk failed: {error}")
             body = f.NodeRefused("failed", str(error))

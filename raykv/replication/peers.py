@@ -1,7 +1,8 @@
 """A coordinator's view of the storage nodes: which run answers, who is slow, whom to ask first.
 
 One coordinator's suspicion steers its own traffic and nothing else; "down" is the cluster's verdict and comes from the
-supervisor. A slow peer is asked after the others for some seconds. A suspected one is asked last, and calls to it fail at
+supervisor. A slow peer is asked after the others for some seconds; one that owes an answer for longer than a healthy node
+ever takes, and has given none since, after those. A suspected one is asked last, and calls to it fail at
 once except for one probe at a time, so that a frozen node does not gather calls. Its first answer clears it.
 
 Every call names the incarnation it is meant for, every answer the one that gave it; what comes from a lower one than is
@@ -27,6 +28,8 @@ logger = logging.getLogger("raykv.coordinator")
 
 SUSPECT_DEAD_S = 0.1
 SUSPECT_SILENT_S = 1.0
+SILENT_S = 0.3
+"""A node that has owed an answer for so long, and has given none meanwhile, is asked after the others."""
 MAX_CALLS_PER_PEER = 2000
 HEDGE_FLOOR_S = 0.02
 SLOW_S = (1.0, 30.0)
@@ -63,6 +66,14 @@ class _Peer:
     incomplete: bool = False
     """Whether it last answered a read with "incomplete": it is asked last, until it answers one."""
     usual_s: dict[tuple[str, int], float] = field(default_factory=dict)
+    pending: dict[int, float] = field(default_factory=dict)
+    """Calls under way -> when each began, the oldest first."""
+    answered_s: float = 0.0
+
+    def silent(self, now_s: float) -> bool:
+        """Whether it owes an answer for too long."""
+        oldest_s = next(iter(self.pending.values()), now_s)
+        return now_s - max(oldest_s, self.answered_s) > SILENT_S
 
 
 class Peers:
@@ -73,6 +84,7 @@ class Peers:
         self._clock = clock
         self._probe = probe
         self._peers: dict[str, _Peer] = {}
+        self._calls = 0
 
     def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> None:
         """Take the supervisor's news: a node that runs anew is no longer suspected."""
@@ -85,12 +97,12 @@ class Peers:
             peer.down = down.get(node_id)
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
-        """Return ``nodes`` with the down ones last, before them the suspected, the incomplete, the slow; else as given."""
+        """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given."""
         now_s = self._clock.monotonic_s()
 
-        def rank(node_id: str) -> tuple[int, bool, bool]:
+        def rank(node_id: str) -> tuple[int, bool, bool, bool]:
             peer = self._peer(node_id)
-            return self._doubt(peer, now_s), peer.incomplete, now_s < peer.slow_until_s
+            return self._doubt(peer, now_s), peer.incomplete, peer.silent(now_s), now_s < peer.slow_until_s
 
         return sorted(nodes, key=rank)
 
@@ -121,7 +133,9 @@ class Peers:
             raise PeerRefused("suspected", f"node {node_id} is not answering")
         peer.probing = peer.probing or suspected
         peer.calls += 1
-        started_s = self._clock.monotonic_s()
+        self._calls += 1
+        number, started_s = self._calls, self._clock.monotonic_s()
+        peer.pending[number] = started_s
         try:
             answer = await self._call_incarnation(node_id, peer, body, timeout_s)
         except PeerDead:
@@ -131,13 +145,15 @@ class Peers:
             self._suspect(node_id, peer, SUSPECT_SILENT_S, f"no answer within {timeout_s:.2g} s")
             raise
         except PeerUnreachable as failure:
-            self._suspect(node_id, peer, SUSPECT_DEAD_S, str(failure))
+            self._suspect(node_id, peer, SUSPECT_SILENT_S, str(failure))
             raise
         finally:
             peer.calls -= 1
+            del peer.pending[number]
             if suspected:
                 peer.probing = False
         peer.suspected_until_s, peer.told = 0.0, False
+        peer.answered_s = self._clock.monotonic_s()
         if isinstance(answer, f.ReadDone | f.ReserveDone | f.ScanDone | f.Incomplete):
             peer.incomplete = isinstance(answer, f.Incomplete)
         self._note_latency(peer, type(body).__name__, items, self._clock.monotonic_s() - started_s)

@@ -373,6 +373,9 @@ class WriteRound:
         found: dict[str, list[tuple[int, str]]] = {}
         for index in sorted(self._open):
             item = self._items[index]
+            if silent:  # some time has passed: those that failed to stand in may try again
+                for node_id in [node_id for node_id, primary in item.stand_ins.items() if not primary]:
+                    del item.stand_ins[node_id]
             for primary in item.primaries:
                 if primary in item.acks or primary in item.newer or primary in item.stand_ins.values():
                     continue

@@ -8,6 +8,7 @@ from raykv.errors import InvalidOption, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import decode_state
+from raykv.replication.courier import Courier
 from raykv.replication.fanout import RETRY_S
 from raykv.replication.peers import Peers
 from raykv.ring import partition_of_key
@@ -30,6 +31,7 @@ class Routing:
         self.peers = Peers(transport, clock, probe)
         self.tasks: set[asyncio.Task[None]] = set()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
+        self.courier = Courier(self.peers, clock, probe, self.tasks)
         self._state: ClusterState | None = None
         self._buckets: dict[int, BucketEntry] = {}
         self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this ring: (partition, n) -> nodes

@@ -8,10 +8,9 @@ coordinator ends before that, anti-entropy will find it.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from raykv.ports import PeerAbsent, PeerFailure
+from raykv.ports import PeerAbsent
 from raykv.records import frames as f
 from raykv.replication.fanout import RETRY_S, Fanout
 from raykv.replication.peers import PeerRefused
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 MAX_RESTAMPS = 3
 SILENT_S = 0.2
 """After so long a fallback stands in for a primary that has not answered."""
-HINT_TIMEOUT_S = 2.0
 
 
 class Restamper(Protocol):
@@ -110,33 +108,14 @@ class Spread:
         if outcome is not None:
             self._note(outcome)
             return
-        lacking: dict[tuple[str, ...], list[tuple[bytes, bytes, list[str]]]] = {}
         for index, key in enumerate(self._keys):
             holders, missed = self._round.missed(index)
             if not holders or not missed:
                 continue
             primaries = self._routing.primaries(key, self._entry.config.n)
-            holders.sort(key=lambda node_id: node_id not in primaries)
-            record = b"" if holders[0] in primaries else self._records[index]
-            lacking.setdefault(tuple(holders), []).append((key, record, missed))
-        if lacking:
-            task = asyncio.get_running_loop().create_task(self._hint(lacking))
-            self._routing.tasks.add(task)
-            task.add_done_callback(self._routing.tasks.discard)
-
-    async def _hint(self, lacking: dict[tuple[str, ...], list[tuple[bytes, bytes, list[str]]]]) -> None:
-        """Tell a node that holds each write who lacks it; if it does not answer, the next."""
-        routing = self._routing
-        for holders, hints in lacking.items():
-            body = f.Hint(self._entry.bucket_id, hints, self._made_ms)
-            for holder in holders:
-                try:
-                    answer = await routing.peers.call(holder, body, len(hints), HINT_TIMEOUT_S)
-                except PeerFailure:
-                    continue
-                if isinstance(answer, f.WriteDone):
-                    routing.probe.count("hints", len(hints))
-                    break
+            holders.sort(key=lambda node_id: node_id not in primaries)  # those need not be sent what they hold
+            item = (key, self._records[index], missed)
+            self._routing.courier.take(tuple(holders), primaries, self._entry.bucket_id, item, self._made_ms)
 
     def _note(self, outcome: Outcome[list[tuple[int, int]]]) -> None:
         answer = outcome.answer

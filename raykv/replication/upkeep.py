@@ -91,12 +91,14 @@ class Upkeep:
         """What all repairs of this run did."""
         self._healed: set[int] = set()
         self._lossy: set[int] = set()
-        self._healing = -1
+        self._healing: tuple[int, Sequence[Damage]] = (-1, ())
+        """What is being healed: how often the node was distrusted, and the rot that is known."""
 
     @property
     def state(self) -> ClusterState | None:
-        """The latest decided state that this node was told."""
-        return self._replica.state
+        """The latest decided state that this node was told; None while it is no member of the ring."""
+        state = self._replica.state
+        return state if state is not None and state.ring.has_member(self._node_id) else None
 
     def suspects(self) -> list[str]:
         """Return the nodes that this one suspects now."""
@@ -104,7 +106,16 @@ class Upkeep:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Return the loops, each to run for ever."""
-        return [self._gossip(), self._hand_over(), self._heal(), self._repair()]
+        return [self._gossip(), *(self._for_ever(work) for work in (self._hand_over, self._heal, self._repair))]
+
+    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop; rot that it comes upon costs what is rotten, and not the node."""
+        while True:
+            try:
+                await work()
+            except CorruptData as error:
+                logger.error("node %s: %s", self._node_id, error)
+                await self._clock.sleep(HEAL_EVERY_S)
 
     def figures(self) -> dict[str, Any]:
         """Return what is going on, as plain data."""
@@ -202,14 +213,14 @@ class Upkeep:
             if state is None or (self._replica.complete and not self._engine.damaged):
                 self._healed.clear()
                 continue
-            if self._healing != self._replica.distrusted:
-                self._healing = self._replica.distrusted
+            damages = self._engine.damaged
+            if self._healing != (self._replica.distrusted, damages):  # what came to light since may lie anywhere
+                self._healing = (self._replica.distrusted, damages)
                 self._healed.clear()
                 self._lossy.clear()
-            damages = self._engine.damaged
             lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
             if await self._heal_all(state, [partition for partition in lacking if partition not in self._healed]):
-                if self._healing == self._replica.distrusted:
+                if self._healing == (self._replica.distrusted, self._engine.damaged):
                     self._made_whole(damages)
                 self._healed.clear()
 
@@ -281,9 +292,12 @@ class Upkeep:
         """Return when the partition was repaired last; if never, some time in the last period: not all at once."""
         known = self._repaired_ms.get(partition)
         if known is None:
-            found = self._engine.get(_mark(partition))
+            try:
+                found = self._engine.get(_mark(partition))
+            except CorruptData:
+                found = None
             if found is not None:
-                known = int.from_bytes(found.record[1:9])
+                known = min(now_ms, int.from_bytes(found.record[1:9]))  # a clock may have been ahead
             else:
                 known = now_ms - round(self._random.random() * self._config.repair_every_s * 1000)
             self._repaired_ms[partition] = known

@@ -113,8 +113,8 @@ def _crowding(
 def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     """Several supervisors found the store at the same time, and clients open buckets at once."""
     faults = [
-        fault(round(rng.uniform(0.05, 2.0), 3), "another supervisor", SUPERVISOR, round(rng.uniform(0.05, 1.0), 3))
-        for _ in range(rng.randint(5, 10))
+        fault(round(rng.uniform(0.05, 3.0), 3), "another supervisor", SUPERVISOR, round(rng.uniform(0.05, 1.0), 3))
+        for _ in range(rng.randint(10, 30))
     ]
     late_s = rng.choice((0.3, 1.0, 3.0))
     return msgspec.structs.replace(
@@ -185,10 +185,11 @@ def _openers(scenario: Scenario, rng: random.Random, *, steps: int, duration_s: 
 
 
 def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
-    """Flushes and compactions all the time, and disks and hosts that fail in the middle of them, one node at a time."""
+    """Flushes and compactions all the time, and disks and hosts that fail in the middle of them."""
     cluster = scenario.cluster
     store = msgspec.structs.replace(cluster.store, durability=rng.choice(("group", "always")))
     nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    copies = store.copies
     faults, at_s = [], 1.5
     while at_s < 18.0:
         node = rng.choice(nodes)
@@ -205,8 +206,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
                 faults.append(fault(round(at_s + rng.uniform(0.5, 1.5), 3), "kill", node))
             case 3:
                 faults.append(fault(round(at_s, 3), "power", node, power_s))
-        at_s += rng.uniform(3.0, 4.5) if scenario.within else rng.uniform(0.6, 2.0)
-    copies = store.copies
+        at_s += rng.uniform(0.6, 2.0)
     config = msgspec.structs.replace(
         cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=64 * KIB, block_bytes=256, runs_per_level=2
     )
@@ -219,6 +219,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
         faults=tuple(sorted(faults, key=lambda each: each.at_s)),
         programs=_busy(scenario, rng, 18.0),
         odds=rng.choice((QUICK, SLOW)),
+        within=False,
         duration_s=18.0,
         disk_s=rng.choice((0.0, 0.005)),
     )

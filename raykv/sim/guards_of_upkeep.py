@@ -45,7 +45,7 @@ OF_UPKEEP = (
         "another owner is given a record that this one then forgets",
         (
             Edit(
-                "raykv.replication.local_copy:LocalCopy.fetch",
+                "raykv.replication.local_copy:LocalCopy.read",
                 "    await self._durable(position)\n",
                 "    position = 0\n",
             ),

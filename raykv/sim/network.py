@@ -115,6 +115,10 @@ class Network:
         """Let nothing pass from ``source`` to ``target``."""
         self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
 
+    def is_cut(self, one: str, other: str) -> bool:
+        """Whether nothing passes between them, in one direction at least."""
+        return (one, other) in self.cuts or (other, one) in self.cuts
+
     def mend(self, source: str, target: str) -> None:
         """End a cut; what it held back is delivered."""
         left = self.cuts.pop((source, target), 1) - 1

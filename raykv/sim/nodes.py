@@ -236,6 +236,8 @@ class SimLauncher:
         del host  # each node has a host of its own here
         world = self._world
         self._supervisor.check()
+        if world.network.is_cut(self._supervisor.name, node_address(node_id)):
+            raise LaunchFailed("no host", f"the host of node {node_id} is out of reach")
         former = world.current.get(node_id)
         ours = former is not None and former.known
         if former is not None:

@@ -1,10 +1,11 @@
 """A load on one node's storage that a seed decides, and what the storage owes at every moment of it.
 
 ``StorageLoad`` holds a ``NodeDirectory`` and an ``Engine`` on a ``SimDisk``, and does what a storage process does: updates,
-syncs with and without force, flushes, compactions, full ones, the register, the promise of completeness, clean stops.
-Its threads are simulated too: before any operation on the disk another thread may get its turn. The event loop's goes on
-while a job is at work; a job goes on while the loop's installs another. Now and then the process dies or the host loses
-power: ``before`` says so by raising ``Crashed``, and the next process goes on with what is left.
+replacements, erasures, syncs with and without force, flushes, compactions, full ones, the register, the promise of
+completeness, clean stops. Its threads are simulated too: before any operation on the disk another thread may get its
+turn. The event loop's goes on while a job is at work; a job goes on while the loop's installs another. Now and then the
+process dies or the host loses power: ``before`` says so by raising ``Crashed``, and the next process goes on with what is
+left.
 
 Every seed takes its own sizes and its own mixture of steps (swarm testing: Groce et al., ISSTA 2012). Omitted: faults of
 the disk and rot (tests/storage has those), damage and its healing.
@@ -21,7 +22,17 @@ import msgspec
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
 from raykv.sim.legal_disks import seeded
-from raykv.sim.storage_promise import DROPPED, Promise, following, look, open_directory, open_engine, shown_by, stamped
+from raykv.sim.storage_promise import (
+    DROPPED,
+    Promise,
+    following,
+    look,
+    merge,
+    open_directory,
+    open_engine,
+    shown_by,
+    stamped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +44,12 @@ _SHAPES = (*2 * ((6, 500, 4096), (28, 60, 1024), (30, 120, 2048)), (40, 1300, 40
 than one table."""
 _DROPPED_SHARES = (0.0, 0.0, 0.1, 1.0)
 """Of the updates, for a while: with 1 there will be runs of which a compaction leaves nothing."""
+_ERASED_SHARES = (0.0, 0.1, 0.3, 0.9)
+"""Of the writes, for a while: with the last there will be runs of little but deletion markers, and empty stores."""
+_REPLACED_SHARE = 0.1
+_OLD_SHARE = 0.05
+_OLD = 0
+"""The version of records that a merge gives up for any other: a replacement keeps them, an update where nothing is."""
 _MAX_DEPTH = 3
 """How many threads are in the midst of something at once."""
 
@@ -65,7 +82,7 @@ class StorageLoad:
             for weight in (12, 6, 3, 5, 5, 5, 0.4, 0.8, 1, 0.4, 0.4)
         ]  # fmt: skip
         self._steps = (
-            self._update, self._sync, self._take_sync, self._take_job, self._run_job, self._finish_job, self._abandon_job,
+            self._write, self._sync, self._take_sync, self._take_job, self._run_job, self._finish_job, self._abandon_job,
             self._compact_fully, self._save_register, self._save_complete, self._stop,
         )  # fmt: skip
         self._version = 0
@@ -87,7 +104,11 @@ class StorageLoad:
         self._positions: list[tuple[int, int]] = []
         self._depth = 0
         self._loop_at_work = False
+        self._change_mixture()
+
+    def _change_mixture(self) -> None:
         self._dropped_share = self._rng.choice(_DROPPED_SHARES)
+        self._erased_share = self._rng.choice(_ERASED_SHARES)
 
     def run(self, steps: int) -> None:
         """Take so many steps, over as many processes as it takes."""
@@ -151,7 +172,7 @@ class StorageLoad:
         self.promise = shown_by(found)._replace(identities=(directory.identity,))
         self._directory, self._engine = directory, engine
 
-    def _update(self) -> None:
+    def _write(self) -> None:
         rng, engine = self._rng, self._running
         if engine.overloaded:
             self._work()
@@ -164,13 +185,21 @@ class StorageLoad:
                 continue
             key = b"%03d" % rng.randrange(self._keys)
             content = self.promise.states[max(self.promise.states)]
-            if key in content and rng.random() < 0.05:
-                engine.update(key, stamped(0, body))  # an old record changes nothing
-                continue
-            self._version += 1
-            record = stamped(self._version, body)
-            self.promise.states[self._version] = {**content, key: record}
-            self._positions.append((engine.update(key, record).position, self._version))
+            after = dict(content)
+            if rng.random() < self._erased_share:
+                after.pop(key, None)
+                position = engine.erase(key)
+            elif rng.random() < _REPLACED_SHARE:
+                after[key] = stamped(_OLD, body)
+                position = engine.replace(key, after[key]).position
+            else:
+                record = stamped(_OLD if rng.random() < _OLD_SHARE else self._version + 1, body)
+                after[key] = merge(content.get(key), record)
+                position = engine.update(key, record).position
+            if after != content:  # else nothing was written, and the position is an older one
+                self._version += 1
+                self.promise.states[self._version] = after
+                self._positions.append((position, self._version))
 
     def _take_sync(self) -> None:
         sync = self._rng.random() < 0.75
@@ -203,7 +232,7 @@ class StorageLoad:
             self._note_written(job.position, synced=sync)
 
     def _note_written(self, position: int, *, synced: bool) -> None:
-        """All updates up to ``position`` are reported to be in the kernel, or on the disk."""
+        """All writes up to ``position`` are reported to be in the kernel, or on the disk."""
         end = self._running.durable_end
         written = max([self.promise.written, *(version for at, version in self._positions if at <= position)])
         self.promise = self.promise._replace(written=written, written_end=end)
@@ -245,7 +274,7 @@ class StorageLoad:
             self._work()
             return
         self._running.compact_fully()
-        self._dropped_share = self._rng.choice(_DROPPED_SHARES)
+        self._change_mixture()
 
     def _save_register(self) -> None:
         assert self._directory is not None

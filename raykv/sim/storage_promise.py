@@ -1,9 +1,10 @@
 """What one node's storage owes after a crash, and what an opening of it shows.
 
-A record stands behind the number of the update that brought it, its *version*. So the newest version among all records
-says which update was the last to survive, and then the whole content must be what it was after that update. That is
-more than "every key has a record that was written, none is older than was promised, nothing is invented": what survives is
-a prefix of all updates, as the log's order has it.
+Every write that changes something (an update, a replacement, an erasure) has a number, its *version*. The whole content
+must be what it was after one of them, and not after one before the newest that was promised. That is more than "every key
+has a record that was written, none is older than was promised, nothing is invented, nothing erased comes back": what
+survives is a prefix of all writes, as the log's order has it. An update's record stands behind its version, so that it
+is one of a kind; after an erasure the content may be what it was before, and then nobody can tell the two apart.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _VERSION_DIGITS = 8
 
 
 def stamped(version: int, body: bytes) -> bytes:
-    """Return a record with its version in front."""
+    """Return a record with a version in front."""
     return b"%08d" % version + body
 
 
@@ -48,17 +49,12 @@ class Found(NamedTuple):
     wrong: str
     """Damage, or a position other than 0; empty if all is well."""
 
-    @property
-    def version(self) -> int:
-        """The newest version among the records; 0 if there are none."""
-        return int(max(self.content.values())[:_VERSION_DIGITS]) if self.content else 0
-
 
 class Promise(NamedTuple):
     """What the next opening must show.
 
-    ``states``: version -> all records after that update, for all updates since ``durable``. ``durable``: the newest that
-    was reported to be on the disk; ``written``: to be in the kernel. The log's end (``Engine.durable_end``) is at least
+    ``states``: version -> all records after that write, for all writes since ``durable``. ``durable``: the newest that was
+    reported to be on the disk; ``written``: to be in the kernel. The log's end (``Engine.durable_end``) is at least
     ``durable_end``, or ``written_end``, likewise. ``registers`` and ``identities``: those that may be found: the one saved
     last, and one being saved.
     """
@@ -84,17 +80,20 @@ class Promise(NamedTuple):
         lowest, end = (self.written, self.written_end) if kernel_lived else (self.durable, self.durable_end)
         if found.end < end:
             return f"the end of the log at {end:#x} or later", f"{found.end:#x}"
-        version = found.version
-        if version < lowest:
-            return f"records up to version {lowest} or later", f"up to version {version}"
-        state = self.states.get(version)
-        if state is None:
-            return f"records up to one of the versions {sorted(self.states)}", f"up to version {version}"
-        if found.content != state:
-            keys = [key for key in sorted({*state, *found.content}) if state.get(key) != found.content.get(key)]
+        versions = [version for version, state in self.states.items() if state == found.content]
+        if not versions:
+            nearest = min(self.states, key=lambda version: len(_differing(self.states[version], found.content)))
+            state = self.states[nearest]
+            keys = _differing(state, found.content)
             expected, shown = ({key: content.get(key) for key in keys} for content in (state, found.content))
-            return f"with version {version}: {_short(expected)}", _short(shown)
+            return f"with version {nearest}, the nearest of {len(self.states)}: {_short(expected)}", _short(shown)
+        if max(versions) < lowest:
+            return f"what was there after version {lowest} or later", f"what was there after version {max(versions)}"
         return None
+
+
+def _differing(state: dict[bytes, bytes], content: dict[bytes, bytes]) -> list[bytes]:
+    return [key for key in sorted({*state, *content}) if state.get(key) != content.get(key)]
 
 
 def _short(content: Mapping[bytes, bytes | None]) -> str:
@@ -103,10 +102,11 @@ def _short(content: Mapping[bytes, bytes | None]) -> str:
 
 
 def shown_by(found: Found) -> Promise:
-    """Return the promise that what was shown stays so: as an opening finds it that ends before it changes anything."""
-    version = found.version
-    states = {version: found.content}
-    return Promise(states, version, version, found.end, found.end, (found.register,), (found.previous,))
+    """Return the promise that what was shown stays so: as an opening finds it that ends before it changes anything.
+
+    It stands as version 0: before all that will be written.
+    """
+    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (found.previous,))
 
 
 def following(previous: Identity | None) -> Identity:

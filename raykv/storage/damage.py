@@ -43,6 +43,12 @@ class Damage(msgspec.Struct, frozen=True, array_like=True):
         keys = "keys not known" if self.start is None else f"keys {self.start!r} to {self.end!r}"
         return f"{self.file} at {self.offset}: {self.reason} ({keys})"
 
+    def touches(self, start: bytes, end: bytes | None) -> bool:
+        """Whether it may have cost a key in ``[start, end)``."""
+        if self.start is None:
+            return True
+        return (end is None or self.start < end) and (self.end is None or start < self.end)
+
     def same_place(self, other: Damage) -> bool:
         """Whether both tell of the same bytes."""
         return self.file == other.file and self.offset == other.offset
@@ -62,6 +68,24 @@ def damaged_ranges(damages: Iterable[Damage]) -> list[tuple[bytes, bytes | None]
         ((damage.start, damage.end) for damage in damages if damage.start is not None),
         key=lambda pair: (pair[0], pair[1] is None, pair[1] or b""),
     )
+
+
+def intact(
+    ranges: Iterable[tuple[bytes, bytes | None]], start: bytes, end: bytes | None
+) -> list[tuple[bytes, bytes | None]]:
+    """Return the stretches of ``[start, end)`` that no range touches, ascending. ``ranges``: as ``damaged_ranges``."""
+    stretches: list[tuple[bytes, bytes | None]] = []
+    for low, high in ranges:
+        if end is not None and low >= end:
+            break
+        if low > start:
+            stretches.append((start, low))
+        if high is None:
+            return stretches
+        start = max(start, high)
+    if end is None or start < end:
+        stretches.append((start, end))
+    return stretches
 
 
 def report(damage: Damage) -> None:

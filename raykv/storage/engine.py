@@ -8,7 +8,8 @@ in, and keeps the outcome. So the first source that has a key has the answer, an
 and forgets the rest. The engine knows no versions: a delete of a client's is a record like any other.
 
 **Deletion markers** are the engine's own: ``erase`` writes an empty record, which covers the older ones and reads as
-nothing. It goes when nothing older is left that could come to light: with a compaction that reaches the oldest run.
+nothing. It goes when nothing older is left that could come to light: with a compaction that reaches the oldest run, or
+a flush when there is no run yet. Erasing is for the node's own use: nothing keeps other nodes from bringing the key back.
 
 **Who runs where.** All methods belong to one thread, the event loop's, and none waits for the disk but cold reads,
 ``finish`` and ``heal`` (a small manifest) and ``close``. Long work comes as jobs, whose ``run`` belongs to any thread:
@@ -44,7 +45,7 @@ from raykv.storage import compaction
 from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache
-from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, report
+from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest
 from raykv.storage.memtable import Found, Memtable
@@ -123,6 +124,7 @@ class Engine:
         self._damaged = list(recovered.manifest.damaged)
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
+        self._noted: list[Damage] = []  # since the engine was opened, also what is healed by now
         self._ranges = damaged_ranges(self._damaged)
         self._closed = False
         self._bloom_negatives = self._flushes = self._compactions = self._job_bytes = 0
@@ -180,13 +182,18 @@ class Engine:
         return found if found is not None and found.record == record else self._put(key, record)
 
     def erase(self, key: bytes) -> int:
-        """Forget the key. Returns the position that makes it safe; 0 if nothing was stored. Costs a ``get``.
+        """Forget the key. Returns the position that makes it safe; 0 if it is, as when nothing was stored. Costs a ``get``.
 
-        In a damaged range only what is left can be seen to be there, and an erasure of the rest is not written down.
+        Reads show nothing from then on: an absence has no position, so whoever must not see it early asks for this one.
+        Nothing is written if nothing is there, except in a damaged range: what rot seems to have taken may be read again.
         """
         self._check()
+        if len(key) > MAX_KEY_BYTES:
+            raise ValueError(f"a key of {len(key)} bytes is beyond the engine's limits")
         found = self._newest(key)
-        return 0 if found is None or not found.record else self._put(key, MARKER).position
+        if found is None:
+            return self._put(key, MARKER).position if self.damaged_in(key, key + b"\x00") else 0
+        return self._put(key, MARKER).position if found.record else found.position
 
     def _check_update(self, key: bytes, record: bytes) -> None:
         if self._closed or self._log.failure is not None:
@@ -219,39 +226,37 @@ class Engine:
 
         May be left lying between steps while updates, flushes and compactions go on: each key comes at most once, what
         was there at the first step and was not touched comes exactly once, with a record that was current at some time
-        since. ``CorruptData`` where it reaches a damaged range; with ``around_damage`` (forward only) the keys in such
-        ranges are left out instead. O(sources) to begin, O(log sources) a record.
+        since. ``CorruptData`` where it reaches a damaged range, or sooner if that has come to light since the first step.
+        O(sources) to begin, O(log sources) a record.
+
+        With ``around_damage`` every key in a damaged range is left out instead, also one that could be read: one that was
+        written since, say. Rot whose keys are not known (``damaged_in``) leaves out what it took. Such a scan begins anew
+        behind each range; once the engine is closed it ends there, with ``StoreClosed``.
         """
         self._check()
         if around_damage:
-            if reverse:
-                raise ValueError("a scan around damage goes forward")
-            return self._scan_around(start, end)
+            return self._scan_around(start, end, reverse)
         return chain.from_iterable(self._scan(start, end, reverse))
 
-    def _scan_around(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
-        """Scan from one damaged range to the next, also those that come to light on the way."""
-        low = start
-        while end is None or low < end:
-            within = next(
-                (pair for pair in self._ranges if pair[0] <= low and (pair[1] is None or low < pair[1])), None
-            )
-            if within is not None:
-                if within[1] is None:
-                    return
-                low = within[1]
-                continue
-            ahead = [pair[0] for pair in self._ranges if pair[0] > low and (end is None or pair[0] < end)]
-            high = min(ahead, default=end)
+    def _scan_around(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, Found]]:
+        """Scan one intact stretch after the other. What is left to do is ``[start, end)``."""
+        while stretches := intact(self._ranges, start, end):
+            low, high = stretches[-1] if reverse else stretches[0]
             try:
-                for key, found in chain.from_iterable(self._windows(low, high, reverse=False)):
+                for key, found in chain.from_iterable(self._windows(low, high, reverse=reverse)):
                     yield key, found
-                    low = key + b"\x00"
+                    if reverse:
+                        end = key
+                    else:
+                        start = key + b"\x00"
             except CorruptData:
                 continue  # noted: the next turn goes around it
-            if high is None:
+            if reverse:
+                end = low
+            elif high is None:
                 return
-            low = high
+            else:
+                start = high
 
     def _scan(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
         """Scan up to the first damaged range, and raise there."""
@@ -272,22 +277,36 @@ class Engine:
     def _windows(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
         if end is not None and start >= end:
             return
+        self._check()  # a scan may begin late, or anew: its tables must still be open
         memtables = [self._memtable, *self._sealed]
         tables = [run.overlapping(start, end) for run in self._runs]
+        noted = len(self._noted)
         for table in chain.from_iterable(tables):
             table.retain()
         try:
             sources = [memtable.batches(start, end, reverse=reverse) for memtable in memtables]
             sources += [_table_batches(part, start, end, reverse) for part in tables if part]
             for keys, found in merge(sources, reverse=reverse):
+                self._check_since(noted, start, end)
                 pairs = zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
                 yield (pair for pair in pairs if pair[1].record)
+                if reverse:
+                    end = keys[0]
+                else:
+                    start = keys[-1] + b"\x00"
+            self._check_since(noted, start, end)
         except BlockRotten as rot:
             self._note(rot.damage)
             raise _corrupt(rot.damage) from None
         finally:
             for table in chain.from_iterable(tables):
                 table.release()
+
+    def _check_since(self, noted: int, start: bytes, end: bytes | None) -> None:
+        """Raise if others have met rot in ``[start, end)`` since: a scan under way would read its block as empty."""
+        for damage in self._noted[noted:]:
+            if damage.touches(start, end):
+                raise _corrupt(damage)
 
     def _find_below(self, key: bytes) -> Found | None:
         """Look for ``key`` in everything older than the memtable."""
@@ -460,10 +479,7 @@ class Engine:
 
     def damaged_in(self, start: bytes, end: bytes | None) -> bool:
         """Whether rot is known that may have cost a key in ``[start, end)``. O(damages)."""
-        return any(
-            damage.start is None or ((end is None or damage.start < end) and (damage.end is None or start < damage.end))
-            for damage in self._damaged
-        )
+        return any(damage.touches(start, end) for damage in self._damaged)
 
     def heal(self, damage: Damage) -> None:
         """Forget ``damage``: the peers have given back all its keys (P1). Its range is read again.
@@ -488,6 +504,7 @@ class Engine:
             return
         report(damage)
         self._damaged.append(damage)
+        self._noted.append(damage)
         self._ranges = damaged_ranges(self._damaged)
         self._unsaved_damage = True
 

@@ -516,6 +516,8 @@ class Supervisor:
         }
 
     async def _stats(self, node_id: str) -> dict[str, Any] | None:
+        if self._nodes[node_id].state != "up":
+            return None  # or whoever asks would wait for it just when it matters
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(with_stats=True)))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, STATUS_TIMEOUT_S))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.ports import Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.records import frames as f
+from raykv.records import vector_record as vector
 from raykv.records.keys import LAST_TAG_END, encode_key, storage_prefix
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.replication.cluster_state import ClusterState, encode_state
@@ -29,6 +30,7 @@ from raykv.ring import Member, claim
 from raykv.sim.disk import SimDisk
 from raykv.sim.kernel import VirtualLoop
 from raykv.versions import time_from_ms
+from raykv.versions.dvvset import event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -165,6 +167,19 @@ class Transport:
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         return await self._network.call(self._source, peer, frame, timeout_s)
+
+
+class NodeTransport(Transport):
+    """A storage node's end: a process that is frozen sends nothing, and takes note of nothing."""
+
+    process: Process
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        await self.process.running.wait()
+        try:
+            return await super().call(peer, frame, timeout_s)
+        finally:
+            await self.process.running.wait()
 
 
 class Peer:
@@ -312,12 +327,18 @@ class Cluster:
         durability: Literal["group", "interval", "always"] = "group",
         config: NodeConfig | None = None,
         versioning: Literal["vector", "lww"] = "lww",
+        sloppy: bool = False,
+        grace_s: float = 10 * 86_400.0,
+        upkeep: bool = False,
     ) -> None:
-        """``versioning``: of the bucket "default"."""
+        """``versioning``, ``sloppy``: of the bucket "default". ``upkeep``: they work by themselves, and reach each other."""
         self.network = Network()
         self.random = random.Random(7)
         self.ids = [f"n{number + 1}" for number in range(nodes)]
-        self.store = StoreConfig(name="test", copies=copies, partitions=partitions, durability=durability)
+        self.store = StoreConfig(
+            name="test", copies=copies, partitions=partitions, durability=durability, grace_s=grace_s
+        )
+        self.upkeep = upkeep
         self.config = config or NodeConfig(block_cache_bytes=0)
         self.disks = {node_id: SimDisk() for node_id in self.ids}
         self.clocks = {node_id: Clock() for node_id in self.ids}
@@ -334,7 +355,7 @@ class Cluster:
             ring=claim([Member(node_id) for node_id in self.ids], partitions, copies),
         )
         self.state = state.with_bucket(
-            BucketConfig(name="default", n=copies, r=quorum, w=quorum, versioning=versioning)
+            BucketConfig(name="default", n=copies, r=quorum, w=quorum, versioning=versioning, sloppy=sloppy)
         )
         self.network.processes["supervisor"] = Process(self._supervise)
 
@@ -361,11 +382,35 @@ class Cluster:
             executor=executor,
             random=self.random,
             on_failure=failed,
+            transport=NodeTransport(self.network, f"node/{node_id}") if self.upkeep else None,
         )
         process = Process(node.serve)
         process.node, process.executor = node, executor
         self.network.processes[f"node/{node_id}"] = process
+        if self.upkeep:
+            node._upkeep.peers._transport.process = process
+            node.begin()
+            self.tell(node_id)
         return process
+
+    def tell(self, *nodes: str) -> None:
+        """Tell these nodes, or all that run, the decided state."""
+        state = self.state
+        body = f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True)
+        for node_id in nodes or [node_id for node_id in self.ids if self.runs(node_id)]:
+            answer, _ = self.node(node_id)._replica.handle(body)
+            assert isinstance(answer, f.RegisterAnswer)
+            assert answer.granted
+
+    def change(self, state: ClusterState, *peers: Peer) -> None:
+        """Decide another state, and tell it to all that run and to these coordinators."""
+        self.state = state
+        self.tell()
+        self.publish(*peers)
+
+    def runs(self, node_id: str) -> bool:
+        process = self.network.processes.get(f"node/{node_id}")
+        return process is not None and not process.ended.done()
 
     def process(self, node_id: str) -> Process:
         return self.network.processes[f"node/{node_id}"]
@@ -380,6 +425,8 @@ class Cluster:
         process = self.process(node_id)
         if not process.ended.done():
             process.ended.set_result("killed")
+        for task in process.node._loops:
+            task.cancel()
         self.disks[node_id] = self.disks[node_id].crash(self.random, mode)
 
     def freeze(self, node_id: str) -> None:
@@ -455,8 +502,35 @@ class Cluster:
         assert isinstance(answer, f.WriteDone), answer
 
     def owners(self, key: str) -> tuple[str, ...]:
-        ring = self.state.ring
-        return ring.owners(ring.partition_of(encode_key(key)))
+        return self.state.ring.owners(self.partition(key))
+
+    def partition(self, key: str) -> int:
+        return self.state.ring.partition_of(encode_key(key))
+
+    def place(self, key: str, bucket: int = BUCKET) -> bytes:
+        """Where a node's engine keeps the key."""
+        return storage_prefix(self.partition(key), bucket) + encode_key(key)
+
+    def flush(self, node_id: str) -> list[str]:
+        """Bring all that the node holds into a table; return the tables that are new."""
+        engine, disk = self.node(node_id)._engine, self.disks[node_id]
+        before = disk.files()
+        for seal in (True, False):
+            if (sync := engine.next_sync()) is not None:
+                sync.run(True)
+                engine.finish_sync(sync)
+            if seal:
+                engine._seal()
+        while (job := engine.next_job()) is not None:
+            job.run()
+            engine.finish(job)
+        return [path for path in disk.files() if path.endswith(".sst") and path not in before]
+
+    def between_nodes(self, kind: type[Any]) -> list[tuple[str, str, Any]]:
+        """The requests of one kind that nodes sent each other: (from, to, request)."""
+        frames = [frame for frame in self.network.frames if frame[0].startswith("node/")]
+        bodies = [(source[5:], target[5:], f.node_requests.decode(frame).body) for source, target, frame in frames]
+        return [sent for sent in bodies if isinstance(sent[2], kind)]
 
 
 def put_record(value: str, at_ms: int = 0, *, operation: int = 1, ttl_ms: int | None = None) -> bytes:
@@ -466,6 +540,12 @@ def put_record(value: str, at_ms: int = 0, *, operation: int = 1, ttl_ms: int | 
 
 def delete_record(at_ms: int = 0, *, operation: int = 1) -> bytes:
     return stamp(pack_tombstone_body(bytes([operation]) * 16), time_from_ms(WALL_MS + at_ms))
+
+
+def vector_record(writer: int, value: str, *, at_ms: int = 0) -> bytes:
+    """The record of a write that has seen nothing, under a dot of its own."""
+    body = pack_body(bytes([writer]) * 16, value.encode())
+    return vector.encode(event((bytes([writer]) * 8, 1), (), time_from_ms(WALL_MS + at_ms), body))
 
 
 class ClientLink:

@@ -18,7 +18,7 @@ from raykv.sim.storage_load import StorageLoad
 from raykv.storage import directory, engine, manifest, recovery, wal
 from raykv.storage.blob import write_blob
 from raykv.storage.damage import Damage
-from raykv.storage.jobs import Workshop
+from raykv.storage.jobs import CompactionJob, FlushJob, Workshop
 from raykv.storage.sstable import TableWriter
 from raykv.storage.wal import segment_name
 
@@ -170,6 +170,45 @@ def clean_left_standing(monkeypatch):
     monkeypatch.setattr(directory, "_next_identity", lazy)
 
 
+def markers_left_out_by_every(job):
+    """Of the newer runs too, though an older one has a record for them to cover."""
+
+    def plant(monkeypatch):
+        run = job.run
+
+        def lazy(self):
+            self._lowest = True
+            run(self)
+
+        monkeypatch.setattr(job, "run", lazy)
+
+    return plant
+
+
+def markers_not_logged(monkeypatch):
+    put = engine.Engine._put
+
+    def lazy(self, key, kept):
+        return put(self, key, kept) if kept else self._memtable.put(key, kept, self._log.appended_position)
+
+    monkeypatch.setattr(engine.Engine, "_put", lazy)
+
+
+def markers_not_replayed(monkeypatch):
+    replay_segment = recovery.replay_segment
+
+    def lazy(*arguments, **named):
+        found = replay_segment(*arguments, **named)
+        pairs = [[pair for pair in zip(*block, strict=True) if pair[1]] for block in found.blocks]
+        return found._replace(blocks=[([key for key, _ in part], [record for _, record in part]) for part in pairs])
+
+    monkeypatch.setattr(recovery, "replay_segment", lazy)
+
+
+def replacements_merged(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "replace", engine.Engine.update)
+
+
 FAULTS = {
     "blobs without sync": blobs_without("sync"),
     "blobs without sync_directory": blobs_without("sync_directory"),
@@ -183,6 +222,11 @@ FAULTS = {
     "cut off first": a_torn_tail_cut_off_before_the_next_segment_bears_witness,
     "cut short": a_segment_cut_short_counted_as_a_witness,
     "clean": clean_left_standing,
+    "markers not flushed": markers_left_out_by_every(FlushJob),
+    "markers not compacted": markers_left_out_by_every(CompactionJob),
+    "markers not logged": markers_not_logged,
+    "markers not replayed": markers_not_replayed,
+    "replacements merged": replacements_merged,
 }
 
 

@@ -1,7 +1,8 @@
 """Crashes at every kind of moment, on a disk that keeps no more than it promised.
 
-After a crash: what was reported durable is there (or something newer of the same key), nothing is there that was not
-written, no torn tail is called rot, and recovering again, or being cut off while recovering, changes nothing.
+After a crash: of every key there is what was reported durable (or something newer; what was erased is gone), nothing is
+there that was not written, no torn tail is called rot, and recovering again, or being cut off while recovering, changes
+nothing.
 """
 
 import random
@@ -24,9 +25,9 @@ class World:
         self.modes = modes
         self.disk = SimDisk()
         self.version = 0
-        self.written = {}  # key -> every record it ever had
-        self.durable = {}  # key -> newest record reported durable
-        self.waiting = []  # (position, key, record)
+        self.written = {}  # key -> all that it ever was, oldest first: records, None where it was not there
+        self.durable = {}  # key -> the place there of what was reported durable
+        self.waiting = []  # (position, key, place)
         self.end = 0  # the furthest durable end of the log that was told
 
     def arm(self, operations):
@@ -51,21 +52,33 @@ class World:
         if sync:
             assert engine.durable_end >= self.end
             self.end = engine.durable_end
-            for position, key, record in self.waiting:
+            for position, key, place in self.waiting:
                 if position <= job.position:
-                    self.durable[key] = record
+                    self.durable[key] = place
             self.waiting = [entry for entry in self.waiting if entry[0] > job.position]
+
+    def write(self, engine, key):
+        rng = self.rng
+        self.version += 1
+        record = b"%08d" % self.version + rng.randbytes(rng.randrange(120))
+        states = self.written.setdefault(key, [None])
+        what = rng.random()
+        if what < 0.15:
+            position, kept = engine.erase(key), None
+        elif what < 0.3:  # with what an update would lose
+            kept, position = engine.replace(key, b"00000000" + record)
+        else:
+            kept, position = engine.update(key, record)
+            assert kept == record
+        if kept != states[-1]:
+            states.append(kept)
+            self.waiting.append((position, key, len(states) - 1))
 
     def run(self, engine, steps):
         rng = self.rng
         jobs = []
         for _ in range(steps):
-            self.version += 1
-            key = b"%02d" % rng.randrange(60)
-            record = b"%08d" % self.version + rng.randbytes(rng.randrange(120))
-            self.written.setdefault(key, set()).add(record)
-            found = engine.update(key, record)
-            self.waiting.append((found.position, key, found.record))
+            self.write(engine, b"%02d" % rng.randrange(60))
             if rng.random() < 0.3:
                 self.sync(engine, sync=rng.random() < 0.7)
             if rng.random() < 0.2 and (job := engine.next_job()) is not None:
@@ -80,15 +93,19 @@ class World:
             engine.abandon(job)
         if rng.random() < 0.3:
             engine.close()
-            self.durable.update({key: record for _, key, record in self.waiting})
+            self.durable.update({key: place for _, key, place in self.waiting})
             self.waiting = []
 
     def check(self, content):
-        for key, record in content.items():
-            assert record in self.written[key], "invented"
-        for key, record in self.durable.items():
-            assert key in content, "lost"
-            assert content[key] >= record, "went back"
+        assert content.keys() <= self.written.keys(), "invented"
+        for key, states in self.written.items():
+            assert content.get(key) in states, "invented"
+            assert content.get(key) in states[self.durable.get(key, 0) :], "lost, or back again, or went back"
+
+    def go_on_from(self, content):
+        """All that is there now is durable, and nothing else was ever written."""
+        self.written = {key: [record] for key, record in content.items()}
+        self.durable, self.waiting = {}, []
 
 
 @pytest.mark.parametrize("modes", [("drop",), ("keep",), ("random",), ("random", "keep", "drop")])
@@ -128,7 +145,7 @@ def test_crashes(drive, seed, modes):
         again = drive.open(world.disk)
         assert not again.damaged
         assert drive.content(again) == content
-        world.durable, world.waiting = dict(content), []
+        world.go_on_from(content)
         world.crash()
 
 

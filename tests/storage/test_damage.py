@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from raykv.errors import CorruptData
+from raykv.errors import CorruptData, StoreClosed
+from raykv.storage.damage import Damage, intact
 
 
 def rotten_table(drive, disk, count=300, at=0.5):
@@ -242,3 +243,268 @@ def test_the_witness_of_rot_may_be_cut_off_and_is_not_forgotten(drive, disk):
         assert drive.content(engine) == {b"b": b"1" * 50}
         assert len(engine.damaged) == 1
         assert disk.size("/node/data/00000001.wal") == ends[1]
+
+
+# ---- scans around it ------------------------------------------------------------------------------------------
+
+
+def around(engine, start=b"", end=None, *, reverse=False):
+    return [key for key, _ in engine.scan(start, end, reverse=reverse, around_damage=True)]
+
+
+def outside(engine, keys, reverse=False):
+    """What of ``keys`` lies in no range that is known to be damaged."""
+    ranges = [(damage.start, damage.end) for damage in engine.damaged if damage.start is not None]
+    left = [key for key in keys if not any(low <= key and (high is None or key < high) for low, high in ranges)]
+    return sorted(left, reverse=reverse)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("at", [[0.0005], [0.5], [0.9], [0.2, 0.25, 0.6]])
+def test_a_scan_around_damage_leaves_out_no_more_than_its_ranges(drive, disk, reverse, at):
+    engine = drive.open(disk, compression="none", block_cache_bytes=0)
+    model = drive.fill(engine, 200)
+    drive.flush(engine)
+    path = drive.files(disk, ".sst")[0]
+    for part in at:
+        disk.flip_bit(path, 20 + int(disk.size(path) * part * 0.9))
+    assert not engine.damaged
+    for _ in range(2):  # it comes to light on the way; it is known
+        seen = around(engine, reverse=reverse)
+        assert len(engine.damaged) == len(at)
+        assert seen == outside(engine, model, reverse)
+        assert 0 < len(model) - len(seen) < 15 * len(at)
+    for damage in engine.damaged:
+        inner = [key for key in model if damage.start <= key < damage.end]
+        assert around(engine, inner[0], inner[-1] + b"\x00", reverse=reverse) == []
+        assert around(engine, b"", inner[-1], reverse=reverse) == outside(
+            engine, [key for key in model if key < inner[0]], reverse
+        )
+        assert around(engine, inner[-1], None, reverse=reverse) == outside(
+            engine, [key for key in model if key > inner[-1]], reverse
+        )
+    for damage in engine.damaged:
+        engine.heal(damage)
+    left = around(engine, reverse=reverse)
+    assert left == [key for key, _ in engine.scan(b"", None, reverse=reverse)], "healed: the range is read again"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_was_written_into_a_damaged_range_since_is_left_out_until_it_is_healed(drive, disk, reverse):
+    engine, model, _ = rotten_table(drive, disk)
+    refused = read_all(engine, model)
+    for key in model:
+        engine.update(key, b"99999999")
+    engine.erase(b"k00000")
+    assert around(engine, reverse=reverse) == sorted({*model} - {*refused} - {b"k00000"}, reverse=reverse)
+    engine.heal(engine.damaged[0])
+    assert around(engine, reverse=reverse) == sorted({*model} - {b"k00000"}, reverse=reverse)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_scans_around_any_damage(drive, disk, seed):
+    """Several runs of several tables, rot anywhere in them, tables that cannot be opened, bounds anywhere."""
+    rng = random.Random(seed)
+    engine = drive.open(disk, block_cache_bytes=0, compression="none")
+    model = drive.fill(engine, 500)
+    drive.flush(engine)
+    model |= drive.fill(engine, 300, version=2, prefix=rng.choice(("k", "k00", "l")))
+    for key in rng.sample(sorted(model), 50):
+        engine.erase(key)
+        del model[key]
+    engine.close()
+    paths = drive.files(disk, ".sst")
+    for _ in range(rng.randrange(1, 5)):
+        path = rng.choice(paths)
+        disk.flip_bit(path, rng.randrange(disk.size(path)), rng.randrange(8))
+    engine = drive.open(disk, block_cache_bytes=0, compression="none")
+    for _ in range(8):
+        reverse = rng.random() < 0.5
+        low, high = sorted(rng.choices(sorted(model), k=2))
+        start, end = rng.choice((b"", low)), rng.choice((None, high))
+        seen = []
+        current = {key: {record} for key, record in model.items()}  # since the scan began
+        for key, found in engine.scan(start, end, reverse=reverse, around_damage=True):
+            seen.append(key)
+            assert found.record in current[key]
+            if rng.random() < 0.01:
+                changed = rng.choice(sorted(model))
+                model[changed] = engine.replace(changed, b"%08d" % rng.randrange(10**8)).record
+                current[changed].add(model[changed])
+            if rng.random() < 0.003:
+                drive.flush(engine)
+        wanted = [key for key in model if start <= key and (end is None or key < end)]
+        assert set(outside(engine, wanted)) <= set(seen)
+        assert seen == sorted(set(seen), reverse=reverse)
+        drive.sync(engine)
+        again = around(engine, start, end, reverse=reverse)
+        assert again == outside(engine, wanted, reverse)
+    for key in model:
+        assert engine.damaged_in(key, key + b"\x00") == (key not in outside(engine, model))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_around_damage_ends_with_the_engine(drive, disk, reverse):
+    engine, model, _ = rotten_table(drive, disk)
+    read_all(engine, model)
+    scan = engine.scan(b"", None, reverse=reverse, around_damage=True)
+    next(scan)
+    late = engine.scan(b"", None, reverse=reverse)
+    engine.close()
+    with pytest.raises(StoreClosed):
+        list(scan)
+    with pytest.raises(StoreClosed):
+        next(late)
+
+
+@pytest.mark.parametrize("healed", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rot_that_others_meet_while_a_scan_is_under_way(drive, disk, reverse, healed):
+    """From then on its block reads as empty, and what it covers in an older run must not come to light."""
+    engine = drive.open(disk, compression="none", block_cache_bytes=0)
+    drive.fill(engine, 1000)
+    drive.flush(engine)
+    old = {*drive.files(disk, ".sst")}
+    model = {}
+    for number in range(1000):
+        key = b"k%05d" % number
+        model[key] = engine.update(key, b"%08d" % 2 * 5).record
+    drive.sync(engine)
+    while type(job := engine.next_job()).__name__ == "FlushJob":
+        job.run()
+        engine.finish(job)
+    new = sorted({*drive.files(disk, ".sst")} - old)
+    path = new[len(new) // 2]
+    disk.flip_bit(path, disk.size(path) // 2)
+    scans = [engine.scan(b"", None, reverse=reverse, around_damage=around) for around in (False, True)]
+    seen = [[next(scan)] for scan in scans]
+    for key in model:
+        engine.update(key, b"%08d" % 0)  # it is older than all that is there
+    (damage,) = engine.damaged
+    if healed:
+        engine.compact_fully()
+        for key in model:
+            if damage.start <= key < damage.end:
+                engine.update(key, model[key])
+        engine.heal(damage)
+    with pytest.raises(CorruptData):
+        seen[0].extend(scans[0])
+    seen[1].extend(scans[1])
+    for items in seen:
+        assert all(found.record == model[key] for key, found in items)
+    keys = [[key for key, _ in items] for items in seen]
+    assert keys[0] == sorted(model, reverse=reverse)[: len(keys[0])]
+    assert keys[1] == outside(engine, model, reverse)
+    assert (len(keys[1]) == len(model)) == healed
+
+
+@pytest.mark.parametrize("around_damage", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rot_that_others_meet_before_and_behind_a_scan_under_way(drive, disk, reverse, around_damage):
+    """What it has passed is as it was; in the last block of all it would look like the end."""
+    engine = drive.open(disk, compression="none", block_cache_bytes=0)
+    model = drive.fill(engine, 200)
+    drive.flush(engine)
+    (path,) = drive.files(disk, ".sst")
+    keys = sorted(model, reverse=reverse)
+    scan = engine.scan(b"", None, reverse=reverse, around_damage=around_damage)
+    seen = [next(scan)[0] for _ in range(100)]
+    data = disk.read_file(path, 1 << 20)
+    for key in (keys[0], keys[-1]):
+        disk.flip_bit(path, data.index(model[key]))
+        with pytest.raises(CorruptData):
+            engine.get(key)
+        if key == keys[0]:
+            seen += [next(scan)[0] for _ in range(20)]
+    assert seen == keys[:120]
+    assert len(engine.damaged) == 2
+    if around_damage:
+        seen += [key for key, _ in scan]
+    else:
+        with pytest.raises(CorruptData):
+            seen.extend(key for key, _ in scan)
+    left = outside(engine, keys[120:], reverse)
+    assert len(left) < 80
+    if around_damage:
+        assert seen == keys[:120] + left
+    else:
+        assert seen == keys[: len(seen)]
+
+
+def test_intact_stretches():
+    rng = random.Random(2)
+    for _ in range(500):
+        ranges = sorted(
+            (low, low + rng.randrange(1, 6)) for low in (rng.randrange(20) for _ in range(rng.randrange(4)))
+        )
+        pairs = [(b"%02d" % low, b"%02d" % high) for low, high in ranges]
+        start, end = rng.randrange(25), rng.randrange(25)
+        stretches = intact(pairs, b"%02d" % start, b"%02d" % end)
+        numbers = [number for low, high in stretches for number in range(int(low), int(high))]
+        assert numbers == [n for n in range(start, end) if not any(low <= n < high for low, high in ranges)]
+        assert all(low < high for low, high in stretches)
+    assert intact([(b"b", b"c")], b"a", None) == [(b"a", b"b"), (b"c", None)]
+    assert intact([(b"b", None)], b"a", None) == [(b"a", b"b")]
+    assert intact([(b"b", None), (b"c", b"d")], b"c", None) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (b"a", b"c", False), (b"a", b"c\x00", True), (b"a", None, True), (b"c", b"d", True), (b"d", b"dd", True),
+        (b"e", b"f", False), (b"e", None, False), (b"dz", None, True),
+    ],
+)  # fmt: skip
+def test_damaged_in(drive, disk, start, end, expected):
+    engine = drive.open(disk)
+    assert not engine.damaged_in(start, end)
+    engine._damaged = [Damage("1.sst", 0, b"c", b"e", "")]
+    assert engine.damaged_in(start, end) is expected
+    engine._damaged = [Damage("1.wal", 0, None, None, "")]
+    assert engine.damaged_in(start, end), "it may be anything"
+    engine._damaged = [Damage("1.sst", 0, b"c", None, "")]
+    assert engine.damaged_in(start, end) is (end is None or end > b"c")
+
+
+# ---- erasures in it -------------------------------------------------------------------------------------------
+
+
+def test_an_erasure_that_meets_rot_is_written_down_once(drive, disk):
+    engine, model, _ = rotten_table(drive, disk)
+    refused = read_all(engine, model)
+    for key in refused:
+        position = engine.erase(key)
+        assert position == engine.appended_position > engine.durable_position
+        assert engine.erase(key) == position == engine.appended_position
+    drive.sync(engine)
+    assert engine.erase(b"elsewhere") == 0
+    engine.heal(engine.damaged[0])
+    assert drive.content(engine) == {key: record for key, record in model.items() if key not in refused}
+
+
+def test_an_erasure_finds_the_rot_itself(drive, disk):
+    engine, model, _ = rotten_table(drive, disk)
+    for key in model:
+        assert engine.erase(key) > 0
+    assert len(engine.damaged) == 1
+    engine.heal(engine.damaged[0])
+    assert drive.content(engine) == {}
+
+
+def test_what_a_bad_read_hid_stays_erased_when_it_can_be_read_again(drive, disk):
+    engine = drive.open(disk, memtable_bytes=1 << 20, max_unflushed_bytes=1 << 20)
+    for key in (b"a", b"b", b"c"):
+        engine.update(key, b"r" * 20)
+        drive.sync(engine)
+    engine.close()
+    (path,) = drive.files(disk, ".wal")
+    place = disk.size(path) // 2
+    disk.flip_bit(path, place)
+    engine = drive.open(disk, memtable_bytes=1 << 20, max_unflushed_bytes=1 << 20)
+    assert engine.damaged
+    (lost,) = {b"a", b"b", b"c"} - {*drive.content(engine)}
+    assert engine.erase(lost) == 1
+    engine.close()
+    disk.flip_bit(path, place)
+    engine = drive.open(disk, memtable_bytes=1 << 20, max_unflushed_bytes=1 << 20)
+    assert {*drive.content(engine)} == {b"a", b"b", b"c"} - {lost}

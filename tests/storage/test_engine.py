@@ -48,11 +48,23 @@ def test_against_a_dict(drive, disk, seed):
     for step in range(2500):
         what = rng.random()
         key = b"%03d" % rng.randrange(300) * rng.choice((1, 1, 1, 20))
-        if what < 0.6:
+        if what < 0.45:
             record = b"%03d" % rng.randrange(1000) + bytes(rng.randrange(60))
             kept = drive.merge(model.get(key), record)
             assert engine.update(key, record).record == kept
             model[key] = kept
+        elif what < 0.5:
+            record = b"%03d" % rng.randrange(1000)
+            before = engine.appended_position
+            assert engine.replace(key, record).record == record
+            assert (engine.appended_position > before) == (model.get(key) != record)
+            model[key] = record
+        elif what < 0.6:
+            before = engine.appended_position
+            position = engine.erase(key)
+            assert position <= engine.appended_position
+            assert (engine.appended_position > before) == (key in model)
+            model.pop(key, None)
         elif what < 0.8:
             found = engine.get(key)
             assert (found and found.record) == model.get(key)
@@ -61,7 +73,9 @@ def test_against_a_dict(drive, disk, seed):
             end = rng.choice((high, None))
             reverse = rng.random() < 0.5
             want = sorted(((k, v) for k, v in model.items() if k >= low and (end is None or k < end)), reverse=reverse)
-            assert [(k, f.record) for k, f in engine.scan(low, end, reverse=reverse)] == want
+            around = rng.random() < 0.5  # there is no damage, so it is all one
+            scan = engine.scan(low, end, reverse=reverse, around_damage=around)
+            assert [(k, f.record) for k, f in scan] == want
         elif what < 0.9:
             drive.sync(engine, sync=rng.random() < 0.7)
         elif what < 0.97:
@@ -81,7 +95,12 @@ def test_against_a_dict(drive, disk, seed):
             engine = drive.open(disk)
             assert not engine.damaged
     assert drive.content(engine) == model
+    while running:
+        engine.abandon(running.pop())
+    drive.flush(engine)
+    assert drive.content(engine) == model
     stats = engine.stats()
+    assert stats.table_records == len(model), "a full compaction leaves neither overwritten records nor markers"
     assert stats.damaged == 0
     engine.close()
 
