@@ -62,3 +62,20 @@ def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
     shown = run("consistency.py", "--operations", "2000", "--seed", "3", "--weak")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] > 0
+
+
+@pytest.mark.simulation
+def test_hours_with_a_node_down_and_hours_of_deletes(tmp_path: Path) -> None:
+    words = ["--outage-hours", "0.2", "--delete-hours", "1", "--json", str(tmp_path / "times.json")]
+    run("long_times.py", *words)
+    figures = json.loads((tmp_path / "times.json").read_text())
+    assert figures["outage"]["copies_equal"]
+    assert figures["outage"]["hints_left"] == 0 < figures["outage"]["most_hints"]
+    assert figures["deletes"]["came_back"] == figures["deletes"]["dead_and_not_gone"] == 0
+    assert figures["deletes"]["purged"] > 0
+
+
+def test_gossip_is_measured(tmp_path: Path) -> None:
+    run("gossip.py", "--nodes", "3,5", "--hours", "0.02", "--json", str(tmp_path / "gossip.json"))
+    figures = json.loads((tmp_path / "gossip.json").read_text())
+    assert all(row["missed"] == row["false_verdicts"] == 0 for row in figures["detection"])

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from raykv.sim.cluster import ClusterSpec
 
 REPAIR_EVERY_S = (86_400.0, 5.0, 15.0)
-FORGETFUL = 0.3
+HEALED_WITHIN_S = 150.0
+"""Until then after the faults all is read and written once more: contexts must not have shrunk by then."""
+FORGETFUL = 0.2
 """This share of the runs ends with a purge."""
 
 
@@ -24,6 +26,6 @@ def with_upkeep(cluster: ClusterSpec, seed: int, duration_s: float, *, clocks_fa
     config = msgspec.structs.replace(cluster.config, repair_every_s=rng.choice(REPAIR_EVERY_S))
     store = cluster.store
     if rng.random() < FORGETFUL and not clocks_far_off:
-        store = msgspec.structs.replace(store, grace_s=round(duration_s) + 20.0)
+        store = msgspec.structs.replace(store, grace_s=round(duration_s) + HEALED_WITHIN_S)
         config = msgspec.structs.replace(config, max_hint_age_s=store.grace_s / 2)
     return msgspec.structs.replace(cluster, store=store, config=config)
