@@ -34,7 +34,7 @@ from raykv.sim.nodes import PATH
 from raykv.sim.promises import Promises
 from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
-from raykv.sim.workload import PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
+from raykv.sim.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
 from raykv.storage.blob import read_blob
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 from raykv.versions import dead_since_ms
@@ -230,7 +230,7 @@ class _Run:
         program = self.scenario.programs[index]
         try:
             store = await self.cluster.connect(process, program.coordinator, attempts=10)
-            buckets = await Buckets.open(store, self.scenario.plain, attempts=8)
+            buckets = await Buckets.open(store, self.scenario.plain, self.scenario.loose, attempts=8)
         except RaykvError:
             return  # whether the store serves at last, the reads of phase two say
         client = Client(program, buckets, store, self.loop, self.history, (self.scenario.r, self.scenario.w))
@@ -294,7 +294,9 @@ class _Run:
 
     async def _values(self, process: Process, *, delete: bool = False) -> dict[str, str | None]:
         """Return what every key holds, but those that expire. ``delete``: after every other one has been deleted."""
-        buckets = await Buckets.open(await self.cluster.connect(process, attempts=60), self.scenario.plain, 60)
+        buckets = await Buckets.open(
+            await self.cluster.connect(process, attempts=60), self.scenario.plain, self.scenario.loose, 60
+        )
         keys = sorted({op.key for op in self.history.ops if not op.key.startswith(TTL_PREFIX)})
         for key in keys[::2] if delete else ():
             await buckets.of(key).delete(key, timeout=10)
@@ -366,7 +368,9 @@ class _Run:
         scenario, cluster = self.scenario, self.cluster
         try:
             attempts = 60 if self.promised else 1
-            buckets = await Buckets.open(await cluster.connect(process, attempts=attempts), scenario.plain, attempts)
+            buckets = await Buckets.open(
+                await cluster.connect(process, attempts=attempts), scenario.plain, scenario.loose, attempts
+            )
         except RaykvError as error:
             if self.promised:
                 self._report("never served", f"after all healed: {error}")
@@ -394,7 +398,7 @@ class _Run:
                     operation_id = str(error.details.get("operation_id", ""))
                     self.history.add(
                         "last", "put", key, began_s, self.loop.now_s, "unknown",
-                        value=value, operation_id=operation_id, error=str(error), level=self.scenario.w, blind=True,
+                        value=value, operation_id=operation_id, error=str(error), level=0, blind=True,
                     )  # fmt: skip
                     if self.loop.now_s > deadline_s:
                         self._report("unwritable", f"{key} after all healed: {error}", key)
@@ -402,9 +406,10 @@ class _Run:
                     await asyncio.sleep(0.5)
                     value, began_s = f"{value}+", self.loop.now_s
                 else:
+                    judged = 0 if key[0] in self.scenario.loose else self.scenario.w
                     self.history.add(
                         "last", "put", key, began_s, self.loop.now_s, "ok",
-                        value=value, operation_id=result.operation_id, level=self.scenario.w, blind=True,
+                        value=value, operation_id=result.operation_id, level=judged, blind=True,
                     )  # fmt: skip
                     break
 
@@ -421,8 +426,13 @@ class _Run:
                     return False
                 await asyncio.sleep(0.5)
             else:
-                self.history.add("last", "get", key, began_s, self.loop.now_s, "ok", value=value, level=level)
+                judged = self._judged_by(key, level)
+                self.history.add("last", "get", key, began_s, self.loop.now_s, "ok", value=value, level=judged)
                 return True
+
+    def _judged_by(self, key: str, level: int) -> int:
+        """Return the level by which a read of the last client is judged: of a sloppy bucket, only all copies count."""
+        return level if key[0] not in self.scenario.loose or level == self.scenario.cluster.store.copies else 0
 
     def _compare(self, after: str) -> None:
         """Compare what the owners of each key hold."""
@@ -432,7 +442,10 @@ class _Run:
         ring, n = state.ring, self.scenario.cluster.store.copies
         for key in sorted({op.key for op in self.history.ops}):
             encoded = encode_key(key)
-            entry = state.bucket(PLAIN_BUCKET if key[0] in self.scenario.plain else DEFAULT_BUCKET)
+            name = DEFAULT_BUCKET
+            if key[0] in self.scenario.plain + self.scenario.loose:
+                name = PLAIN_BUCKET if key[0] in self.scenario.plain else LOOSE_BUCKET
+            entry = state.bucket(name)
             bucket_id = 0 if entry is None else entry.bucket_id
             owners = ring.preference_list(ring.partition_of(encoded), n)[:n]
             held: dict[str, Any] = {}

@@ -83,6 +83,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     within: bool
     plain: str = ""
     """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
+    loose: str = ""
+    """The first letters of the keys that are in a sloppy bucket."""
     disk_s: float = 0.0
     """What every disk takes longer than a quick one."""
     flavour: str = ""
@@ -138,10 +140,13 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         faults=faults,
         programs=_draw_programs(rng, coordinators, duration_s),
         within=within,
-        plain=random.Random(f"buckets {seed}").choice(("", "at", "bc", "b", "t", "abct")),
+        plain=random.Random(f"buckets {seed}").choice(("", "at", "b", "b", "t", "abct")),
+        loose=random.Random(f"loose {seed}").choice(("", "c", "c")) if nodes > copies and not weak else "",
         disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
     )
+    if any(letter in scenario.plain for letter in scenario.loose):
+        scenario = msgspec.structs.replace(scenario, loose="")
     return scenario if weak else flavoured(scenario, Fault)
 
 

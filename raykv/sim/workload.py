@@ -40,6 +40,8 @@ WEIGHTS: dict[StepKind, float] = {
 }  # fmt: skip
 TTL_PREFIX = "ttl-"
 PLAIN_BUCKET = "plain"
+LOOSE_BUCKET = "loose"
+LOOSE_OPTIONS: dict[str, Any] = {"versioning": "vector", "sloppy": True}
 _FORGETS = 0.3
 """How often a client reads anew before it writes with a context, rather than giving back the one it has."""
 _PAUSES = 0.2
@@ -137,30 +139,38 @@ def draw_crowding(
 
 
 class Buckets(NamedTuple):
-    """A client's handles: of the bucket that keeps vectors, and of the plain one, whose keys begin with ``letters``."""
+    """A client's handles: of the bucket that keeps vectors, and of others, by the first letters of their keys.
+
+    In the loose one (a sloppy bucket) no two operations need meet: its reads are judged by level 0, its acknowledged writes
+    by level 1. So an acknowledged write must be seen by whoever asks all copies, when all is mended, and nothing else must.
+    """
 
     vector: AsyncBucket[Any]
-    plain: AsyncBucket[Any] | None
-    letters: str
+    others: dict[str, AsyncBucket[Any]]
+    loose: str
 
     @classmethod
-    async def open(cls, store: AsyncStore, letters: str, attempts: int) -> Buckets:
-        """Open both. Raises ``RaykvError`` if that fails so many times."""
-        for attempt in range(1, attempts + 1 if letters else 1):
-            try:
-                return cls(store, await store.bucket(PLAIN_BUCKET, versioning="lww"), letters)
-            except RaykvError:
-                if attempt == attempts:
-                    raise
-                await asyncio.sleep(0.5)
-        return cls(store, None, letters)
+    async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int) -> Buckets:
+        """Open them. Raises ``RaykvError`` if that fails so many times."""
+        others: dict[str, AsyncBucket[Any]] = {}
+        wanted: list[tuple[str, str, dict[str, Any]]] = [
+            (plain, PLAIN_BUCKET, {"versioning": "lww"}),
+            (loose, LOOSE_BUCKET, LOOSE_OPTIONS),
+        ]
+        for letters, name, options in wanted:
+            for attempt in range(1, attempts + 1 if letters else 1):
+                try:
+                    others |= dict.fromkeys(letters, await store.bucket(name, **options))
+                    break
+                except RaykvError:
+                    if attempt == attempts:
+                        raise
+                    await asyncio.sleep(0.5)
+        return cls(store, others, loose)
 
     def of(self, key: str) -> AsyncBucket[Any]:
         """Return the bucket of a key."""
-        if key[0] in self.letters:
-            assert self.plain is not None
-            return self.plain
-        return self.vector
+        return self.others.get(key[0], self.vector)
 
     def split(self, keys: Iterable[str]) -> list[tuple[AsyncBucket[Any], list[str]]]:
         """Return each bucket with its keys."""
@@ -201,6 +211,12 @@ class Client:
             if self._loop.now_s > until_s:
                 return
             await getattr(self, f"_{step.kind}")(step)
+
+    def _level(self, key: str, acks: object = ()) -> int:
+        """Return the level by which a read is judged; ``acks``: a write, None if it was not acknowledged."""
+        if key[0] in self._buckets.loose:
+            return int(bool(acks))
+        return self._r if acks == () else self._w
 
     def _value(self, key: str, padding: int) -> str:
         self._values += 1
@@ -311,7 +327,7 @@ class Client:
             self._contexts[key] = outcome.context
         self._history.add(
             self._program.client, kind, key, began_s, self._loop.now_s, told,
-            value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._w,
+            value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._level(key, acks),
             seen=seen_in(context) if isinstance(context, Context) else None, blind=context is None,
             until_s=began_s + timeout_s, acks=acks,
         )  # fmt: skip
@@ -376,7 +392,7 @@ class Client:
             error, told, value = "", "ok", outcome
         self._history.add(
             self._program.client, "get", key, began_s, self._loop.now_s, told,
-            value=value, error=error, level=self._r, values=values, seen=seen,
+            value=value, error=error, level=self._level(key), values=values, seen=seen,
         )  # fmt: skip
 
     async def _scan(self, step: Step) -> None:
@@ -387,10 +403,14 @@ class Client:
         except RaykvError:
             return
         client, ended_s = self._program.client, self._loop.now_s
-        seen = ScanSeen(client, began_s, ended_s, prefix, step.reverse, [str(key) for key, _ in pairs], self._r)
+        seen = ScanSeen(
+            client, began_s, ended_s, prefix, step.reverse, [str(key) for key, _ in pairs], self._level(prefix)
+        )
         self._history.scans.append(seen)
         for key, value in pairs:
-            self._history.add(client, "scan", str(key), began_s, ended_s, "ok", value=value, level=self._r)
+            self._history.add(
+                client, "scan", str(key), began_s, ended_s, "ok", value=value, level=self._level(str(key))
+            )
 
     async def _pages(self, bucket: AsyncBucket[Any], prefix: str, step: Step) -> list[tuple[Any, Any]]:
         pairs: list[tuple[Any, Any]] = []
