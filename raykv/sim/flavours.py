@@ -22,6 +22,7 @@ from raykv.sim.workload import Program, Step, draw_crowding, draw_program
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from raykv.sim.cluster import ClusterSpec
     from raykv.sim.scenario import Fault, Scenario
 
     MakeFault = Callable[..., Fault]
@@ -34,7 +35,7 @@ SLOW = NetworkOdds(delay_s=(0.001, 0.02))
 def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
     """Return the scenario, in two of five cases made into one that is about one kind of trouble."""
     rng = random.Random(f"flavour {scenario.seed}")
-    draw = rng.choice((None,) * 9 + (_crowd, _full_crowd, _founding, _takeovers, _failing_disks, _rot))
+    draw = rng.choice((None,) * 9 + (_crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers))
     return scenario if draw is None else draw(scenario, rng, fault)
 
 
@@ -111,27 +112,66 @@ def _crowding(
 
 
 def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
-    """Several supervisors found the store at the same time, and clients open buckets at once."""
-    faults = [
-        fault(round(rng.uniform(0.05, 3.0), 3), "another supervisor", SUPERVISOR, round(rng.uniform(0.05, 1.0), 3))
-        for _ in range(rng.randint(10, 30))
-    ]
-    late_s = rng.choice((0.3, 1.0, 3.0))
+    """Three supervisors found the store at the same time, each of them held up where it hurts.
+
+    The first is frozen before it has stored anything (the nodes it waits for are). The second finds the host of one node
+    off, and is frozen before it has asked the others. The third gets promises and is frozen before it stores. Now the
+    second one reads: promises, and no state yet. While it waits for the node that it has not seen, the third stores its
+    state and hands it out, and clients open buckets. Then the second asks for promises, with a number above the third's.
+
+    The moments are drawn around where they must be: in about half of the runs it comes to this, in the others near it.
+    """
+    store = scenario.cluster.store
+    if store.durability == "interval":  # which does not promise to outlive a power cut
+        store = msgspec.structs.replace(store, durability="group")
+    cluster = msgspec.structs.replace(scenario.cluster, store=store)
+    coordinators, duration_s = _coordinators(cluster), 9.0
+    programs = []
+    for number in range(rng.randint(3, 5)):
+        program = draw_program(
+            rng, f"client{number + 1}", rng.choice(coordinators), rng.sample(KEYS, 3), 30, duration_s
+        )
+        opens = tuple(Step(pause_s=0.01, kind="open", keys=(key,)) for key in rng.sample(KEYS, 3))
+        programs.append(msgspec.structs.replace(program, steps=opens + program.steps + opens))
     return msgspec.structs.replace(
         scenario,
         flavour="founding",
-        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
-        programs=_openers(scenario, rng, steps=25, duration_s=6.0),
-        odds=NetworkOdds(delay_s=rng.choice((QUICK, SLOW)).delay_s, late=rng.choice((0.2, 0.4)), late_s=late_s),
-        within=True,
-        duration_s=6.0,
-        disk_s=rng.choice((0.0, 0.03)),
+        cluster=cluster,
+        odds=QUICK,
+        faults=_held_up(rng, _nodes(cluster), fault),
+        programs=tuple(programs),
+        within=False,
+        plain=scenario.plain or "a",
+        duration_s=duration_s,
     )
+
+
+def _held_up(rng: random.Random, nodes: Sequence[str], fault: MakeFault) -> tuple[Fault, ...]:
+    """Draw what holds three founders up. A former supervisor is frozen by every second fault that starts another."""
+
+    def about(at_s: float, by_s: float = 0.02) -> float:
+        return round(at_s + rng.uniform(-by_s, by_s), 3)
+
+    off, slow_s, wake_s, stopped_s = rng.choice(nodes), rng.choice((0.03, 0.05)), about(1.3), rng.uniform(0.6, 1.2)
+    stop_s = about(wake_s + 0.05 + 3 * slow_s)
+    faults = [
+        fault(about(0.5), "power", off, 0.25),
+        fault(about(0.6), "another supervisor", SUPERVISOR, 6.0),
+        fault(about(0.72), "slow node", off, 3.0, slow_s),
+        fault(about(0.85), "another supervisor", SUPERVISOR, about(0.95, 0.1)),
+        fault(stop_s, "freeze supervisor", SUPERVISOR, round(stopped_s, 3)),
+        fault(about(stop_s + 0.05), "freeze", off, round(stopped_s + 3.4, 3)),
+    ]
+    for node in nodes:
+        if node != off:
+            at_s = round(rng.uniform(0.15, 0.35), 3)
+            faults += [fault(0.0, "slow node", node, 3.0, slow_s), fault(at_s, "freeze", node, round(wake_s - at_s, 3))]
+    return tuple(sorted(faults, key=lambda each: each.at_s))
 
 
 def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     """Supervisors come one upon the other while buckets are opened, and nodes are away or lose their directories."""
-    nodes = [f"n{number + 1}" for number in range(scenario.cluster.nodes)]
+    nodes = _nodes(scenario.cluster)
     faults, at_s = [], 1.0
     victims = rng.sample(nodes, max(1, (scenario.cluster.store.copies - 1) // 2))
     while at_s < 14.0:
@@ -165,7 +205,7 @@ def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scen
 
 def _openers(scenario: Scenario, rng: random.Random, *, steps: int, duration_s: float) -> tuple[Program, ...]:
     """Return programs that open many buckets beside their other work."""
-    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, scenario.cluster.coordinators + 1))]
+    coordinators = _coordinators(scenario.cluster)
     programs = []
     for number in range(rng.randint(3, 5)):
         program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS[:3], steps, duration_s)
@@ -188,7 +228,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     """Flushes and compactions all the time, and disks and hosts that fail in the middle of them."""
     cluster = scenario.cluster
     store = msgspec.structs.replace(cluster.store, durability=rng.choice(("group", "always")))
-    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    nodes = _nodes(cluster)
     copies = store.copies
     faults, at_s = [], 1.5
     while at_s < 18.0:
@@ -231,7 +271,7 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     copies = cluster.store.copies
     majority = quorum(copies)
     spare = max(0, copies - majority)
-    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
+    nodes = _nodes(cluster)
     victims = rng.sample(nodes, max(1, spare))
     faults, at_s = [], 1.0
     while at_s < 16.0:
@@ -260,7 +300,7 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
 
 def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Program, ...]:
     """Return programs with many values of some size."""
-    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, scenario.cluster.coordinators + 1))]
+    coordinators = _coordinators(scenario.cluster)
     programs = []
     for number in range(4):
         program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS, 90, duration_s)
@@ -270,4 +310,12 @@ def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Pr
 
 
 def _hosts(scenario: Scenario) -> list[str]:
-    return [*(f"n{number + 1}" for number in range(scenario.cluster.nodes)), COORDINATOR, SUPERVISOR]
+    return [*_nodes(scenario.cluster), COORDINATOR, SUPERVISOR]
+
+
+def _nodes(cluster: ClusterSpec) -> list[str]:
+    return [f"n{number + 1}" for number in range(cluster.nodes)]
+
+
+def _coordinators(cluster: ClusterSpec) -> list[str]:
+    return [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
