@@ -12,12 +12,13 @@ you break things by hand or let the seed do it. See ``raykv.sim.world``.
 
 * ``kernel``: the event loop with virtual time; processes. ``trace``: what happened, and its hash.
 * ``disk``, ``host``, ``network``: what processes stand on. ``nodes``, ``cluster``: what Ray does in the real world.
-* ``scenario``: from a seed to everything that will be done (swarm). ``workload``: what clients do. ``nemesis``: what fails.
+* ``scenario``: from a seed to everything that will be done (swarm); ``flavours``: runs about one kind of trouble.
+  ``workload``: what clients do. ``nemesis``: what fails.
 * ``history``, ``checkers``, ``vector_checker``, ``linearizability``: what was told to clients, and what may be demanded
   of it. ``promises``: what nodes said, and must hold. ``health``: who was well when.
 * ``run``: one run, in two phases. ``story``, ``shrink``: what a failing run shows. ``batch``: many runs.
 * ``planted``: guards that can be switched off here, to see that the checkers notice. ``crash_points``: one engine, every
-  disk that a power cut may leave.
+  disk that a power cut may leave. ``gossip``: the failure detectors of hundreds of nodes, and nothing else.
 
 Left out: threads (work for the executor happens at one moment), pre-emption within a step, and Ray itself, whose part is
 played by ``nodes`` and ``cluster`` from measurements; the tests on real Ray cover what they assume.

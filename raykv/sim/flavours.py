@@ -50,7 +50,7 @@ def _crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
         flavour="crowd",
         r=quorum(copies),
         w=quorum(copies),
-        programs=_crowding(rng, keys, clients=7, behind=3, steps=30, padding=(0, 20), timeouts_s=(1.0, 5.0)),
+        programs=_crowding(rng, keys, clients=6, behind=3, steps=25, padding=(0, 20), timeouts_s=(1.0, 5.0)),
         faults=(),
         within=True,
         plain="a",
@@ -73,7 +73,7 @@ def _full_crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Sce
         r=1,
         w=cluster.store.copies,
         programs=_crowding(
-            rng, KEYS[:3], clients=8, behind=4, steps=60, padding=(300, 1500, 3000), timeouts_s=(0.5, 1.0)
+            rng, KEYS[:3], clients=8, behind=4, steps=40, padding=(300, 1500, 3000), timeouts_s=(0.5, 1.0)
         ),
         faults=(),
         within=False,

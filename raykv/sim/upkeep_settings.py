@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from raykv.sim.cluster import ClusterSpec
 
 REPAIR_EVERY_S = (86_400.0, 5.0, 15.0)
-HEALED_WITHIN_S = 150.0
+HEALED_WITHIN_S = 100.0
 """Until then after the faults all is read and written once more: contexts must not have shrunk by then."""
 FORGETFUL = 0.2
 """This share of the runs ends with a purge."""

@@ -98,7 +98,7 @@ def test_buckets(shared_store: raykv.Store) -> None:
     shared_store.bucket("cli-short", ttl=60, r="one", codec="msgpack")
     text = run("buckets", "--store", "shared").stdout
     assert [line.split() for line in text.splitlines() if line.startswith("cli-short")] == [
-        ["cli-short", "3", "1", "2", "vector", "msgpack", "60", "s"]
+        ["cli-short", "3", "1", "2", "vector", "strict", "msgpack", "60", "s"]
     ]
     listed = json.loads(run("buckets", "--store", "shared", "--json").stdout)
     assert "default" in [config["name"] for config in listed]
