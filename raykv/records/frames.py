@@ -327,6 +327,8 @@ class AcceptRegister(_Message, frozen=True):
     state: bytes
     decided: bool = False
     """Whether a majority holds this state by now, so that it may be acted on."""
+    lives: list[int] = []
+    """Of the nodes without a vote that were seen before this state was first sent to anybody: they may vote again."""
 
 
 class Stop(_Message, frozen=True):
@@ -473,7 +475,10 @@ class Incomplete(_Message, frozen=True):
 
 
 class Pong(_Message, frozen=True):
-    """The node is there, and suspects these others (P12). ``ballot``: of the latest decided state that it was told."""
+    """The node is there, and suspects these others (P12).
+
+    ``ballot``: of the latest decided state that it was told, if it votes.
+    """
 
     stats: dict[str, Any] | None = None
     suspects: list[str] = []
@@ -513,7 +518,8 @@ class RegisterAnswer(_Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
     ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
-    accepted, and does not, until it was given a decided state.
+    accepted, and does not, until it was given a decided state that a majority of the others accepted after it had begun its
+    present ``life`` (of its directory, the first 64 bits).
     """
 
     granted: bool
@@ -522,6 +528,7 @@ class RegisterAnswer(_Message, frozen=True):
     version: int
     state: bytes | None
     voter: bool = True
+    life: int = 0
 
 
 class NodeRefused(_Message, frozen=True):

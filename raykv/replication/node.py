@@ -229,9 +229,7 @@ class StorageNode:
             return answer
         if isinstance(request, f.Ping):
             suspects = upkeep.suspects() if upkeep is not None else []
-            state = self._replica.state
-            ballot = (0, 0) if state is None else state.ballot
-            return f.Pong(self._stats() if request.with_stats else None, suspects, ballot)
+            return f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
         began_s = self._clock.monotonic_s()
         body, position = self._replica.handle(request)
         await self._until_durable(position)
@@ -270,7 +268,7 @@ class StorageNode:
 
     @property
     def _life(self) -> int:
-        return int(self._directory.identity.life[:16], 16)
+        return self._directory.life
 
     def _compare(self, log_end: f.LogEnd | None) -> None:
         """Compare with what a peer has heard from earlier runs of this node: it may have lost what it acknowledged.

@@ -118,6 +118,11 @@ class Replica:
         return answer
 
     @property
+    def ballot(self) -> tuple[int, int]:
+        """Number of the latest decided state that this node was told; (0, 0) for as long as it has no vote."""
+        return (0, 0) if self.state is None or not self._register.votes else self.state.ballot
+
+    @property
     def complete(self) -> bool:
         """Whether this node may answer reads."""
         return self._directory.identity.complete
@@ -305,7 +310,14 @@ class Replica:
 
 
 class _Register:
-    """A node's copy of the cluster's state, with what it promised (P5). The acceptor of Paxos, one value for ever."""
+    """A node's copy of the cluster's state, with what it promised (P5). The acceptor of Paxos, one value for ever.
+
+    A node that lost its register has no vote: it may have promised itself to somebody who still counts on it. A decided
+    state gives it a new one only if a majority of the others accepted that state after the loss. Every promise of its
+    former life was part of a majority too, so one of those others knew of it, and would have refused. *Schedule without
+    this: S3 is promised A and C; A is wiped; S2, of an earlier generation, tells A what was decided long ago; A and B
+    accept a change of S2; S3 stores what it read of A and C before, and the change is gone.*
+    """
 
     def __init__(self, directory: NodeDirectory) -> None:
         self._directory = directory
@@ -318,31 +330,35 @@ class _Register:
         self._kept = f.RegisterAnswer(True, 0, 0, 0, None)
 
     def read(self) -> f.RegisterAnswer:
-        return self._answer(granted=True, voter=self._votes())
+        return self._answer(granted=True)
 
     def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
-        voter = self._votes()
         granted = request.generation > self._kept.promised
         if granted:
             self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
-        return self._answer(granted=granted, voter=voter)
+        return self._answer(granted=granted)
 
     def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
-        voter, kept = self._votes(), self._kept
+        kept = self._kept
         ballot, held = (request.generation, request.version), (kept.generation, kept.version)
         granted = request.generation >= kept.promised and (
             ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
         )
-        if granted and ballot > held and (voter or request.decided):
+        if granted and ballot > held and (self.votes or self._may_vote_again(request)):
             decode_state(request.state)  # nothing that cannot be read back is kept
             self._keep(f.RegisterAnswer(True, request.generation, *ballot, request.state))
-        return self._answer(granted=granted, voter=voter)
+            self._directory.enfranchise()
+        return self._answer(granted=granted)
 
-    def _votes(self) -> bool:
-        return self._kept.state is not None or self._directory.identity.complete
+    @property
+    def votes(self) -> bool:
+        return self._directory.identity.votes
 
-    def _answer(self, *, granted: bool, voter: bool) -> f.RegisterAnswer:
-        return msgspec.structs.replace(self._kept, granted=granted, voter=voter)
+    def _may_vote_again(self, request: f.AcceptRegister) -> bool:
+        return request.decided and self._directory.life in request.lives
+
+    def _answer(self, *, granted: bool) -> f.RegisterAnswer:
+        return msgspec.structs.replace(self._kept, granted=granted, voter=self.votes, life=self._directory.life)
 
     def _keep(self, kept: f.RegisterAnswer) -> None:
         self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))

@@ -6,10 +6,14 @@ A batch must go on after a seed whose run ended in an exception, and shrinking m
 from __future__ import annotations
 
 import gc
+import hashlib
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from raykv.sim.drills import drilled
 from raykv.sim.history import Violation
 from raykv.sim.run import Outcome, run
 
@@ -20,7 +24,8 @@ if TYPE_CHECKING:
 def attempt(scenario: Scenario, *, strict: bool = True) -> Outcome:
     """Run a scenario, keeping history and trace. An exception becomes a violation of the rule "raised <its class>"."""
     try:
-        return run(scenario, keep=True, strict=strict)
+        outcome = run(scenario, keep=True, strict=strict)
+        return outcome if not scenario.drills else _with_drills(outcome, scenario)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - ProcessEnded is no Exception, and may get here too
@@ -36,6 +41,12 @@ def attempt(scenario: Scenario, *, strict: bool = True) -> Outcome:
         counts={},
         scenario=scenario,
     )
+
+
+def _with_drills(outcome: Outcome, scenario: Scenario) -> Outcome:
+    found, trace_hash = drilled(scenario.seed, scenario.drills)
+    whole = hashlib.blake2b((outcome.trace_hash + trace_hash).encode(), digest_size=16)
+    return msgspec.structs.replace(outcome, violations=outcome.violations + found, trace_hash=whole.hexdigest())
 
 
 def _clear_away() -> None:

@@ -2,7 +2,8 @@
 
 Swarm testing leaves kinds of fault out; a flavour goes further, and puts everything that one kind of mistake needs into
 one short run: many clients on one key with clocks that differ, several supervisors that found the store at the same
-time, disks that fail in the moment when a table is made, rot in what is read. About two runs in five have one.
+time, disks that fail in the moment when a table is made, rot in what is read, a node that has lost what it knew while the
+next one was away. About half of the runs have one.
 
 The draws of a flavour come from a generator of their own, so the other runs stay as they are.
 """
@@ -17,7 +18,7 @@ import msgspec
 from raykv.config import KIB, quorum
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
 from raykv.sim.network import NetworkOdds
-from raykv.sim.workload import Program, Step, draw_crowding, draw_program
+from raykv.sim.workload import Program, Step, StepKind, draw_crowding, draw_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +34,9 @@ SLOW = NetworkOdds(delay_s=(0.001, 0.02))
 
 
 def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
-    """Return the scenario, in two of five cases made into one that is about one kind of trouble."""
+    """Return the scenario, in half of all cases made into one that is about one kind of trouble."""
     rng = random.Random(f"flavour {scenario.seed}")
-    draw = rng.choice((None,) * 9 + (_crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers))
+    draw = rng.choice((None,) * 12 + _FLAVOURS)
     return scenario if draw is None else draw(scenario, rng, fault)
 
 
@@ -246,6 +247,8 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
                 faults.append(fault(round(at_s + rng.uniform(0.5, 1.5), 3), "kill", node))
             case 3:
                 faults.append(fault(round(at_s, 3), "power", node, power_s))
+        if rng.random() < 0.3:  # the same write fails on all of them, and its bytes are there after the restart
+            faults += [fault(round(at_s + 0.3, 3), "sync fails", each) for each in nodes]
         at_s += rng.uniform(0.6, 2.0)
     config = msgspec.structs.replace(
         cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=64 * KIB, block_bytes=256, runs_per_level=2
@@ -298,6 +301,112 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     )
 
 
+def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """One node loses what it has while another is away, which comes back when the third goes.
+
+    Then two are asked of which one never had what was written, and the other has it no more. A node that is whole again
+    loses its power soon, as does one that gave it what it has.
+    """
+    cluster = scenario.cluster
+    nodes = _nodes(cluster)
+    victims = rng.sample(nodes, rng.choice((1, 1, 1, 2)))
+    kinds = rng.choice((("wipe",), ("wipe",), ("bit rot",), ("roll back",)))
+    if kinds == ("roll back",):  # of a majority nobody could tell
+        victims = victims[:1]
+    powers = rng.random() < 0.5 and cluster.store.durability != "interval"
+    faults, at_s = [], rng.uniform(2.0, 3.0)
+    while at_s < 16.0:
+        away, third = [*rng.sample([node for node in nodes if node not in victims], len(nodes) - len(victims)), ""][:2]
+        # With two victims what both had acknowledged must be with the one that is away.
+        away_s, back_s = (rng.uniform(0.5, 1.5), rng.uniform(0.01, 0.05)) if third else (0.0, rng.uniform(1.5, 3.0))
+        faults.append(fault(round(at_s - away_s, 3), "freeze", away, round(away_s + back_s, 3)))
+        for victim in victims:
+            for _ in range(8 if kinds == ("bit rot",) else 1):
+                age_s = round(rng.uniform(0.1, away_s + 0.2), 3) if kinds == ("roll back",) else 0.0
+                lost_s = round(at_s - rng.uniform(0.0, 0.3) * bool(third), 3)
+                faults.append(fault(lost_s, kinds[0], victim, 0.0, age_s))
+            if powers:
+                faults.append(fault(round(at_s, 3), "power when whole", victim, 0.2, rng.choice((0.0, 0.001, 0.3))))
+        if third and rng.random() < 0.8:
+            faults.append(fault(round(at_s, 3), "freeze", third, round(rng.uniform(1.0, 4.0), 3)))
+        at_s += rng.uniform(5.0, 7.0)
+    config = msgspec.structs.replace(
+        cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=32 * KIB, block_bytes=256, block_cache_bytes=0
+    )
+    copies = cluster.store.copies
+    return msgspec.structs.replace(
+        scenario,
+        flavour="lost and away",
+        cluster=msgspec.structs.replace(cluster, config=config),
+        r=quorum(copies),
+        w=quorum(copies),
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=_busy(scenario, rng, 18.0),
+        odds=QUICK,
+        within=False,
+        duration_s=18.0,
+        disk_s=0.0,
+    )
+
+
+def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Scan in short pages over many keys of which every replica lacks some, with little time for each page."""
+    copies, nodes = scenario.cluster.store.copies, _nodes(scenario.cluster)
+    keys = [f"b{number:03}" for number in range(150)]
+    faults = []
+    if rng.random() < 0.5:  # two at once, perhaps between the two rounds of a page
+        for at_s in (1.5, 2.5, 3.5, 4.5, 5.5):
+            faults += [fault(round(at_s + rng.uniform(0.0, 0.004), 4), "kill", node) for node in rng.sample(nodes, 2)]
+    kinds: list[StepKind] = ["put", "delete", "scan", "get"]
+    programs = []
+    for number in range(8):
+        steps = tuple(
+            Step(
+                pause_s=round(rng.expovariate(1 / 0.01), 4),
+                kind=rng.choices(kinds, (45, 5, 35, 15))[0],
+                keys=(rng.choice(keys),),
+                timeout_s=rng.choice((0.04, 0.2, 1.0, 1.0)),
+                reverse=rng.random() < 0.3,
+                page=rng.choice((None, 3, 5, 20)),
+            )
+            for _ in range(120)
+        )
+        programs.append(Program(f"client{number + 1}", rng.choice(_coordinators(scenario.cluster)), steps))
+    return msgspec.structs.replace(
+        scenario,
+        flavour="scans",
+        r=quorum(copies),
+        w=quorum(copies),
+        faults=tuple(faults),
+        programs=tuple(programs),
+        odds=NetworkOdds(
+            delay_s=(0.0005, 0.01), late=rng.choice((0.0, 0.1)), late_s=0.3, lost=rng.choice((0.2, 0.3, 0.4))
+        ),
+        within=False,
+        plain=rng.choice(("", "b")),
+        loose="",
+        duration_s=7.0,
+        disk_s=0.0,
+    )
+
+
+def _nothing_left(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """All directories are wiped at once, and the supervisor ends: no store must come up where one was."""
+    at_s = round(rng.uniform(4.0, 6.0), 3)
+    faults = [fault(at_s, "wipe", node) for node in _nodes(scenario.cluster)]
+    faults.append(fault(at_s, "kill supervisor", SUPERVISOR))
+    return msgspec.structs.replace(
+        scenario,
+        flavour="nothing left",
+        faults=tuple(faults),
+        programs=_openers(scenario, rng, steps=40, duration_s=12.0),
+        odds=QUICK,
+        within=False,
+        duration_s=12.0,
+        disk_s=0.0,
+    )
+
+
 def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Program, ...]:
     """Return programs with many values of some size."""
     coordinators = _coordinators(scenario.cluster)
@@ -319,3 +428,9 @@ def _nodes(cluster: ClusterSpec) -> list[str]:
 
 def _coordinators(cluster: ClusterSpec) -> list[str]:
     return [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
+
+
+_FLAVOURS = (
+    _crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers, _lost_and_away, _lost_and_away, _scans,
+    _nothing_left,
+)  # fmt: skip

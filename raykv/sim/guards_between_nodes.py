@@ -549,6 +549,7 @@ BETWEEN_NODES = (
                 "",
             ),
             Edit("raykv.replication.replica:Replica.distrust", "    self._register.forget()\n", ""),
+            Edit("raykv.storage.directory:NodeDirectory.distrust", "votes=False", "votes=identity.votes"),
         ),
     ),
     # ---- the cluster's state ----
@@ -586,7 +587,11 @@ BETWEEN_NODES = (
                 "raykv.supervision.register:Register.store", "if state.version <= self._tried:", "if state.version < 0:"
             ),
             Edit("raykv.replication.replica:_Register.accept", " and request.state == kept.state)", ")"),
-            Edit("raykv.replication.replica:_Register.accept", "ballot > held and (voter", "ballot >= held and (voter"),
+            Edit(
+                "raykv.replication.replica:_Register.accept",
+                "ballot > held and (self.votes",
+                "ballot >= held and (self.votes",
+            ),
         ),
     ),
     Planted(
@@ -632,7 +637,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.supervision.register:Register.store",
-                "if len(granted) >= quorum(len(members)):",
+                "if len(granted) >= quorum(len(members)) or all_of_them:",
                 "if len(granted) >= 1:",
             ),
         ),
@@ -655,9 +660,21 @@ BETWEEN_NODES = (
         "a wiped node has forgotten what it promised, and makes a majority with one that never knew",
         (
             Edit(
-                "raykv.replication.replica:_Register._votes",
-                "self._kept.state is not None or self._directory.identity.complete",
+                "raykv.replication.replica:_Register.votes",
+                "self._directory.identity.votes",
                 "True",
+            ),
+        ),
+    ),
+    Planted(
+        "a vote is given back with what was decided before",
+        "P5",
+        "a wiped node votes again with a state older than its last promise, and a change passes a later supervisor by",
+        (
+            Edit(
+                "raykv.replication.replica:_Register._may_vote_again",
+                "request.decided and self._directory.life in request.lives",
+                "request.decided",
             ),
         ),
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from raykv.sim.drills import drilled
 from raykv.sim.history import Violation
 from raykv.sim.planted import planted
 from raykv.sim.run import run
@@ -30,7 +31,7 @@ class Caught(NamedTuple):
 def violations(scenario: Scenario) -> list[Violation]:
     """Run a scenario; return what is wrong with it."""
     try:
-        return run(scenario).violations
+        return drilled(scenario.seed, scenario.drills)[0] or run(scenario).violations
     except Exception as error:  # noqa: BLE001 - whatever ends a run is a finding
         return [Violation("the run ended", "", f"{type(error).__name__}: {error}")]
 

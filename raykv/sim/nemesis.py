@@ -35,6 +35,7 @@ class Nemesis:
         self._rng: random.Random = cluster.rng("nemesis")
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._kept: dict[int, SimDisk] = {}
+        self._when_whole: dict[str, Fault] = {}
         self.hurting: dict[str, int] = {}
         """Target -> how many faults that last for a while are on it now."""
 
@@ -54,6 +55,7 @@ class Nemesis:
         """End all that lasts: cuts, frozen processes, slow and full disks, a bad network."""
         cluster = self._cluster
         cluster.trace.note("all heals")
+        self._when_whole.clear()
         pending, self._undo = self._undo, []
         for _, undo in pending:
             undo()
@@ -161,6 +163,15 @@ class Nemesis:
 
         self._until(fault, up)
 
+    def _do_power_when_whole(self, fault: Fault, number: int) -> None:
+        del number
+        self._when_whole[fault.target] = fault
+
+    def whole_again(self, node_id: str) -> None:
+        """Hear that a node has made itself whole: now its power may go."""
+        if (fault := self._when_whole.pop(node_id, None)) is not None:
+            self._cluster.loop.later(fault.amount, self._do_power, fault, -1)
+
     # ---- network and clocks ----
 
     def _do_cut(self, fault: Fault, number: int) -> None:
@@ -239,21 +250,25 @@ class Nemesis:
 
     def _do_bit_rot(self, fault: Fault, number: int) -> None:
         del number
-        disk = self._cluster.hosts[fault.target].disk
-        files = [path for path in disk.files() if disk.synced_size(path) > 0]
-        kinds = sorted(
-            {path.rpartition(".")[2] for path in files}
-        )  # one log among many tables is as likely as they are
-        if kinds:
-            kind = self._rng.choice(kinds)
-            path = self._rng.choice([path for path in files if path.endswith(kind)])
-            size = disk.synced_size(path)
-            if kind == "wal":
-                # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
-                # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
-                size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
-            disk.flip_bit(path, self._rng.randrange(size), self._rng.randrange(8))
+        if (path := flip_a_bit(self._cluster.hosts[fault.target].disk, self._rng)) is not None:
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
+
+
+def flip_a_bit(disk: SimDisk, rng: random.Random) -> str | None:
+    """Flip a bit of what is safe on a disk, in a file of any kind; return which file, None if there is none."""
+    files = [path for path in disk.files() if disk.synced_size(path) > 0]
+    kinds = sorted({path.rpartition(".")[2] for path in files})  # one log among many tables is as likely as they are
+    if not kinds:
+        return None
+    kind = rng.choice(kinds)
+    path = rng.choice([path for path in files if path.endswith(kind)])
+    size = disk.synced_size(path)
+    if kind == "wal":
+        # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
+        # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
+        size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
+    disk.flip_bit(path, rng.randrange(size), rng.randrange(8))
+    return path
 
 
 def _witnessed(log: bytes) -> int:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raykv.config import MAX_CLOCK_SKEW_MS
 from raykv.records import frames as f
-from raykv.records.kinds import header_of, is_vector
+from raykv.records.kinds import check, header_of, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
 from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS
-from raykv.versions import causality_of, dead_since_ms, merge
+from raykv.versions import causality_of, dead_since_ms, merge, time_to_ms
 from raykv.versions import covers as holds
 from raykv.versions.causality import covers, unpack_causality
 
@@ -58,12 +59,15 @@ class Promises:
         """Return what is promised now: what an answer to a request that arrives now may not fall below."""
         return dict(self._held.get(node_id, {}))
 
-    def answered(self, node_id: str, request: bytes, answer: bytes, before: Held) -> None:
-        """Compare an answer with what was promised before its request came, and add what it promises."""
+    def answered(self, node_id: str, request: bytes, answer: bytes, before: Held, wall_ms: int) -> None:
+        """Compare an answer with what was promised before its request came, and add what it promises.
+
+        ``wall_ms``: the node's clock, the latest it showed meanwhile.
+        """
         body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
         match body, said:
             case f.Write(), f.WriteDone():
-                self._wrote(node_id, body, said)
+                self._wrote(node_id, body, said, wall_ms)
             case f.Reserve(), f.ReserveDone():
                 self._dots_given(node_id, body, said, before)
             case f.Purge(sure=True), f.Purged():
@@ -90,9 +94,11 @@ class Promises:
                     self.dots.add((key, (item.actor, item.counter)))
                 self._reserved(node_id, body.bucket_id, key, item, before)
 
-    def _wrote(self, node_id: str, body: f.Write, said: f.WriteDone) -> None:
+    def _wrote(self, node_id: str, body: f.Write, said: f.WriteDone, wall_ms: int) -> None:
         for (key, record), newer in zip(body.items, said.newer, strict=True):
             self._stamped_once(key, record)
+            if (ahead_ms := time_to_ms(check(record)) - wall_ms) > MAX_CLOCK_SKEW_MS:
+                self._break(node_id, key, f"took a write from {ahead_ms / 1000:.0f} s ahead of its clock")
             if newer:
                 self._passed.add(record[OPERATION])
             else:

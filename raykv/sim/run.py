@@ -480,6 +480,7 @@ class _Run:
     def _whole_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:
             self.promises.renew(node_id, node)
+            self.nemesis.whole_again(node_id)
 
     def _opened(self, node: StorageNode) -> None:
         if node.incarnation == 1 and self.loop.now_s > self.cluster.founder_ended_s:
@@ -500,9 +501,10 @@ class _Run:
 
     async def _serve(self, node: StorageNode, frame: bytes) -> bytes:
         node_id = node.spec.node_id
-        before = self.promises.before(node_id)
+        before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
+        began_ms = host.wall_ms()
         answer = await node.serve(frame)
-        self.promises.answered(node_id, frame, answer, before)
+        self.promises.answered(node_id, frame, answer, before, max(began_ms, host.wall_ms()))
         return answer
 
     def _look_into_nodes(self) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
-    "clock jump", "another supervisor", "clock far off",
+    "clock jump", "another supervisor", "clock far off", "power when whole",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -50,8 +50,9 @@ class Fault(msgspec.Struct, frozen=True):
     """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
 
     ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for the
-    clocks, age in seconds for "roll back". ``detail``: for "cut", from whom, and whether both ways; for "crash at", which
-    files count; with ``for_s`` the power goes with it.
+    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when whole".
+    ``detail``: for "cut", from whom, and whether both ways; for "crash at", which files count; with ``for_s`` the power
+    goes with it.
     """
 
     at_s: float
@@ -91,6 +92,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The one kind of trouble that this run is about (``raykv.sim.flavours``)."""
     duration_s: float
     """How long clients and faults go on; then everything heals."""
+    drills: int = 0
+    """How often the drills of the seed are run beside it (``raykv.sim.drills``)."""
 
     @property
     def skew_ms(self) -> float:
@@ -144,6 +147,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         loose=random.Random(f"loose {seed}").choice(("", "c", "c")) if nodes > copies and not weak else "",
         disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
+        drills=0 if weak else 1,
     )
     if any(letter in scenario.plain for letter in scenario.loose):
         scenario = msgspec.structs.replace(scenario, loose="")

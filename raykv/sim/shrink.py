@@ -141,6 +141,10 @@ class _Search:
 
     def _round(self) -> None:
         """Leave out what can be left out, once through all kinds of things."""
+        idle = tuple(msgspec.structs.replace(program, steps=()) for program in self.best.programs[:1])
+        if self.best.drills and self.fails(msgspec.structs.replace(self.best, faults=(), programs=idle)):
+            return  # it was one of the drills: the rest has nothing to do with it
+        self.fails(msgspec.structs.replace(self.best, drills=0))
         ddmin(self.best.faults, self._with_faults)
         ddmin(self.best.programs, self._with_programs)
         ddmin(sorted(_keys(self.best)), self._with_keys)

@@ -113,7 +113,7 @@ def following(previous: Identity | None) -> Identity:
     """Return the identity that the opening after ``previous`` gives."""
     if previous is None:
         life = f"{seeded('life').getrandbits(128):032x}"
-        return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True)
+        return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True, votes=True)
     return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False)
 
 

@@ -71,6 +71,8 @@ class Identity(msgspec.Struct, frozen=True):
     incarnation: int
     clean: bool
     complete: bool
+    votes: bool = False
+    """Whether its register has all that it ever promised and accepted (P5)."""
     data: str = "data"
     """Name of the directory in it where the engine's files are."""
     alive_ms: int = 0
@@ -153,6 +155,11 @@ class NodeDirectory:
             raise
         return directory
 
+    @property
+    def life(self) -> int:
+        """The first 64 bits of the life, as peers name it."""
+        return int(self.identity.life[:16], 16)
+
     def mark_clean(self) -> None:
         """Note, durably, that this run ended cleanly. The last thing before ``close``."""
         self._save(msgspec.structs.replace(self.identity, clean=True))
@@ -161,6 +168,11 @@ class NodeDirectory:
         """Note, durably, whether this directory holds all that it acknowledged."""
         if complete != self.identity.complete:
             self._save(msgspec.structs.replace(self.identity, complete=complete))
+
+    def enfranchise(self) -> None:
+        """Note, durably, that its register may be counted among a majority again (P5)."""
+        if not self.identity.votes:
+            self._save(msgspec.structs.replace(self.identity, votes=True))
 
     def note_alive(self, now_ms: int) -> None:
         """Note, durably, that the node runs."""
@@ -177,13 +189,17 @@ class NodeDirectory:
 
         ``set_aside``: begin with no data. ``stale``: do so at the next opening.
 
-        The register goes with the former life: its promises are of the past, and it must not vote before it was told what
-        was decided (P5). ``identity`` is then in an incarnation beyond ``known_incarnation``.
+        The register goes with the former life: its promises are of the past, and it does not vote until it is let (P5).
+        ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
         identity = _set_aside(self.identity) if set_aside else self.identity
         incarnation = max(identity.incarnation, known_incarnation + 1)
         life = _new_life(self._random)
-        self._save(msgspec.structs.replace(identity, complete=False, life=life, incarnation=incarnation, stale=stale))
+        self._save(
+            msgspec.structs.replace(
+                identity, complete=False, votes=False, life=life, incarnation=incarnation, stale=stale
+            )
+        )
 
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` kept last in this life, or None. ``CorruptData`` if it cannot be read."""
@@ -249,6 +265,7 @@ def _next_identity(
             incarnation=1,
             clean=False,
             complete=complete_if_new,
+            votes=complete_if_new,
         )
     for what, found, expected in (
         ("store", previous.store_id, store_id),

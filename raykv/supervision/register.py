@@ -63,6 +63,10 @@ class Register:
         self._clock = clock
         self.state: ClusterState | None = None
         self._tried = 0
+        self._voteless: dict[str, int] = {}
+        """Nodes that have lost their register, each with its present life."""
+        self._lives: list[int] = []
+        """Those of them that may vote again, for the present state was sent out after they had been seen."""
 
     async def read(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Ask these nodes for their copies; those that answer are in the result."""
@@ -115,11 +119,15 @@ class Register:
             # A change that failed may stand on a minority under this number; no other may go under it.
             state = msgspec.structs.replace(state, version=self._tried + 1)
         self._tried = state.version
+        lives = sorted(self._voteless.values())
         members = [member.node_id for member in state.ring.members]
         answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
         granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
-        if len(granted) >= quorum(len(members)):
-            self.state = state
+        # If a majority has lost its register, nobody can know what it had promised. All others together, and nobody
+        # away, is the most that can be asked for; without it there would never be another change.
+        all_of_them = bool(granted) and len(answers) == len(members) and all(each.granted for each in answers.values())
+        if len(granted) >= quorum(len(members)) or all_of_them:
+            self.state, self._lives = state, lives
             await self._tell_decided(members)
             return
         if any(answer.promised > state.generation for answer in answers.values()):
@@ -147,23 +155,25 @@ class Register:
     async def bring_up_to_date(self, node_id: str) -> bool:
         """Give the present state to a node that was away. Not reaching it is fine: its next pong will tell.
 
-        False if it keeps a later one: of a change that failed, and stands on a minority. It takes the present state only
-        under a later number (``store``). Raises ``Superseded`` if it has promised itself to a later supervisor.
+        False if it keeps a later one (of a change that failed, and stands on a minority), or has lost its vote since the
+        present state was sent out. It takes, or votes with, the present state only under a later number (``store``).
+        Raises ``Superseded`` if it has promised itself to a later supervisor.
         """
         answers = (await self._tell_decided([node_id])).values()
         if self.state is None:
             return True
         if any(answer.promised > self.state.generation for answer in answers):
             raise Superseded(f"generation {self.state.generation} is no longer the latest")
-        return all((answer.generation, answer.version) <= self.state.ballot for answer in answers)
+        return all(answer.voter and (answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
     async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
-        """Say that the present state is decided: only now may nodes act on it, and one that lost its own votes again."""
+        """Say that the present state is decided: only now may nodes act on it, and those in ``_lives`` vote again."""
         state = self.state
         if state is None:
             return {}
         return await self._ask(
-            nodes, f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True)
+            nodes,
+            f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True, lives=self._lives),
         )
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
@@ -190,6 +200,10 @@ class Register:
         finally:
             for task in asked:
                 task.cancel()
+        for node_id, answer in answers.items():
+            self._voteless.pop(node_id, None)
+            if not answer.voter:
+                self._voteless[node_id] = answer.life
         return {node_id: answers[node_id] for node_id in nodes if node_id in answers}
 
     async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:

@@ -470,7 +470,9 @@ def accept(world_cluster: Any, generation: int, version: int) -> f.AcceptRegiste
 def test_a_node_that_was_told_nothing_says_so(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        assert await cluster.ask("n1", f.ReadRegister()) == f.RegisterAnswer(True, 0, 0, 0, None)
+        answer = await cluster.ask("n1", f.ReadRegister())
+        assert answer == f.RegisterAnswer(True, 0, 0, 0, None, life=answer.life)
+        assert answer.life
 
     world.run(story())
 
@@ -607,7 +609,7 @@ def test_one_ballot_has_one_state(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_a_node_that_lost_its_directory_has_no_vote_until_it_was_given_a_decided_state(world: ModuleType) -> None:
+def test_a_node_that_lost_its_directory_has_no_vote_until_a_later_decision_names_its_life(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         assert (await cluster.ask("n1", f.ReadRegister())).voter
@@ -620,7 +622,14 @@ def test_a_node_that_lost_its_directory_has_no_vote_until_it_was_given_a_decided
         assert not answer.voter
         assert answer.state is None
         assert not (await cluster.ask("n1", f.PromiseRegister(7))).voter
-        await cluster.ask("n1", msgspec.structs.replace(accept, generation=7, decided=True))
+        decided = msgspec.structs.replace(accept, generation=7, decided=True)
+        answer = await cluster.ask("n1", decided)
+        assert not answer.voter  # it may have been decided before the vote was lost
+        await cluster.ask("n1", msgspec.structs.replace(decided, lives=[answer.life + 1]))
+        assert not (await cluster.ask("n1", f.ReadRegister())).voter
+        assert (await cluster.ask("n1", msgspec.structs.replace(decided, lives=[answer.life]))).voter
+        cluster.kill("n1")
+        cluster.revive("n1")
         assert (await cluster.ask("n1", f.ReadRegister())).voter
 
     world.run(story())

@@ -22,12 +22,13 @@ class Bench:
     def __init__(self, forgiven=()):
         self.promises = Promises(VirtualLoop(), StoreConfig(name="sim", copies=3, partitions=8), set(forgiven), 0.0)
 
-    def say(self, body, answer, before=None):
+    def say(self, body, answer, before=None, wall_ms=0):
         self.promises.answered(
             "n1",
             f.node_requests.encode(f.NodeRequest(0, body)),
             f.node_answers.encode(f.NodeAnswer(1, answer)),
             self.promises.before("n1") if before is None else before,
+            wall_ms,
         )
         return len(self.promises.broken)
 
@@ -83,3 +84,10 @@ def test_a_copied_directory_is_forgiven_and_reports_are_few():
     for _ in range(10):
         reported = many.say(READ, f.ReadDone([None]))
     assert reported == 3
+
+
+def test_a_node_takes_nothing_from_far_ahead_of_its_clock(bench):
+    late = stamp(pack_body(b"3" * 16, b"v"), 100_000 << 16)
+    assert bench.say(f.Write(1, [(KEY, late)]), f.WriteDone([0]), wall_ms=50_000) == 0
+    assert bench.say(f.Write(1, [(KEY, late)]), f.WriteDone([0]), wall_ms=30_000) == 1
+    assert "70 s ahead" in bench.promises.broken[0].text

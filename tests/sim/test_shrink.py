@@ -61,9 +61,10 @@ def pretend(monkeypatch):
 
 
 def big():
-    return next(
+    found = next(
         found for found in map(draw, itertools.count()) if len(found.faults) > 6 and any(found.skews_ms.values())
     )
+    return msgspec.structs.replace(found, drills=0)
 
 
 def test_everything_goes_that_may(pretend):

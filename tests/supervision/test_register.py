@@ -382,3 +382,26 @@ def test_what_another_founder_has_stored_stands(world: ModuleType) -> None:
         assert not await first.owned()
 
     world.run(story())
+
+
+def test_p5_a_lost_promise_is_not_made_good_by_what_was_decided_before(world: ModuleType) -> None:
+    """S3 is promised n1 and n3; n1 is wiped; S2 tells n1 what was decided, and must not get a change past S3 with it."""
+
+    async def story() -> None:
+        cluster, second = await founded(world, 3)
+        third = Register(cluster.network.transport("s3"), world_clock(cluster))
+        cut_off(cluster, "s3", "n2")
+        answers = await third.read(cluster.ids)
+        granted = await third._promised(cluster.ids, 9)
+        assert sorted(granted) == ["n1", "n3"]
+        cluster.kill("n1")
+        cluster.disks["n1"] = world.SimDisk()
+        cluster.revive("n1")
+        assert not await second.bring_up_to_date("n1")
+        with pytest.raises(Superseded):
+            await second.store(second.state.with_bucket(bucket("gone")))
+        cluster.network.cuts.clear()
+        await third.take_over(answers | await third.read(cluster.ids))  # and what n2 accepted may be taken or not
+        assert (await third.read(["n1"]))["n1"].voter
+
+    world.run(story())
