@@ -15,7 +15,10 @@ it refuses it for its age. An owner that is not told still has the tombstone: at
 once more. So trees need not leave out what is purgeable as of some time (as P10 has it): no node purges alone.
 
 ``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
-one of them: N - W + 1 intact ones; from all others if fewer are intact.
+one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
+that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
+the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
+acknowledged it, or one of those asked would have it.
 """
 
 from __future__ import annotations
@@ -240,14 +243,17 @@ class AntiEntropy:
     async def heal(self, state: ClusterState, partition: int) -> Healed:
         """Take over what this node may lack of the partition."""
         healed = Healed.FULLY
+        before_ms = self._clock.wall_ms() - state.config.grace_s * 1000
         for share in shares(state, partition):
             if self._node_id not in share.owners:
                 continue
             others = [node_id for node_id in share.owners if node_id != self._node_id]
             intact = asked = 0
+            orphans = await self._local.uncovered(partition, share.buckets, before_ms)
             for peer in others:
                 try:
-                    mended = await self.exchange(partition, share.buckets, peer)
+                    orphans = await self._not_at(peer, orphans)
+                    mended = await self.exchange(partition, share.buckets, peer, hold_back=orphans)
                 except PeerLacks as lack:
                     logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
                     continue
@@ -257,10 +263,31 @@ class AntiEntropy:
                 if asked < len(others):
                     return Healed.NOT_YET
                 healed = Healed.AS_FAR_AS_CAN_BE
+            else:
+                await self._local.forget(orphans)
         return healed
 
-    async def exchange(self, partition: int, buckets: Sequence[int], peer: str) -> Mended:
-        """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``."""
+    async def _not_at(self, peer: str, entries: list[Entry]) -> list[Entry]:
+        """Return those of which the peer holds nothing at all. Raises ``PeerLacks``."""
+        left: list[Entry] = []
+        done = Mended()
+        for some in _chunks(entries, KEYS_AT_ONCE):
+            answer = await self._ask(peer, f.Purge(some, sure=False), done)  # which costs less than the records would
+            same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
+            other = [entry for index, entry in enumerate(some) if index not in same]
+            for bucket_id in dict.fromkeys(entry[0] for entry in other):
+                keys = [key for bucket, key, _ in other if bucket == bucket_id]
+                records = dict(zip(keys, await self._fetch(peer, bucket_id, keys, done), strict=True))
+                left += [entry for entry in other if entry[0] == bucket_id and records[entry[1]] is None]
+        return left
+
+    async def exchange(
+        self, partition: int, buckets: Sequence[int], peer: str, hold_back: Sequence[Entry] = ()
+    ) -> Mended:
+        """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``.
+
+        ``hold_back``: records that the peer is not to be given.
+        """
         done = Mended(exchanges=1)
         local = await self._local.tree(partition, buckets, anew=True)
         depth = local.depth
@@ -282,11 +309,18 @@ class AntiEntropy:
                 below += differing(some, mine, theirs.digests)
             frontier = below
         for some in _chunks(frontier, INDEXES_AT_ONCE):
-            await self._mend_leaves(partition, buckets, peer, local, some, done)
+            await self._mend_leaves(partition, buckets, peer, local, some, done, {*hold_back})
         return done
 
     async def _mend_leaves(
-        self, partition: int, buckets: Sequence[int], peer: str, local: Tree, indexes: list[int], done: Mended
+        self,
+        partition: int,
+        buckets: Sequence[int],
+        peer: str,
+        local: Tree,
+        indexes: list[int],
+        done: Mended,
+        hold_back: set[Entry],
     ) -> None:
         wanted = indexes
         while wanted:
@@ -298,7 +332,7 @@ class AntiEntropy:
             mine = {entry for entries in local.leaves(had).values() for entry in entries}
             theirs = {entry for entry in answer.entries if entry[0] in buckets}
             fetch = sorted((bucket_id, key) for bucket_id, key, _ in theirs - mine)
-            give = sorted({(bucket_id, key) for bucket_id, key, _ in mine - theirs} - {*fetch})
+            give = sorted({(bucket_id, key) for bucket_id, key, _ in mine - theirs - hold_back} - {*fetch})
             await self._mend(peer, fetch, done, fetch=True)
             await self._mend(peer, give, done, fetch=False)
             wanted = answer.left

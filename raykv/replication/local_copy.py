@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from raykv.errors import CorruptData
 from raykv.records import frames as f
 from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_prefix
-from raykv.records.kinds import public
+from raykv.records.kinds import check, public
 from raykv.replication.merkle import Entry, Tree, depth_for, digest
 from raykv.ring import partition_of_key
+from raykv.versions import time_to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,6 +85,36 @@ class LocalCopy:
                 if count % PAUSE_EVERY == 0:
                     await self._clock.sleep(0)
         return entries
+
+    async def uncovered(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
+        """Return the records from before ``before_ms`` over which rot may have taken something newer (P10).
+
+        A deletion, and that it was forgotten, say: both may have been in what rot took, and a value may have come to light
+        that all owners have agreed to forget.
+        """
+        found: dict[tuple[int, bytes], Entry] = {}
+        for damage in self._engine.damaged:
+            for bucket_id in buckets:
+                low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
+                if damage.start is not None:
+                    low, high = max(low, damage.start), high if damage.end is None else min(high, damage.end)
+                for count, (place, kept) in enumerate(self._engine.scan_what_is_left(low, high), start=1):
+                    if time_to_ms(check(kept.record)) < before_ms:
+                        key = place[STORAGE_PREFIX_BYTES:]
+                        found[bucket_id, key] = (bucket_id, key, digest(bucket_id, key, public(kept.record)))
+                    if count % PAUSE_EVERY == 0:
+                        await self._clock.sleep(0)
+        return [*found.values()]
+
+    async def forget(self, entries: Sequence[Entry]) -> None:
+        """Forget these records, if they are still the same, and wait until that is durable."""
+        position = 0
+        for bucket_id, key, value in entries:
+            place = self._place(bucket_id, key)
+            for _, kept in self._engine.scan_what_is_left(place, place + b"\x00"):
+                if digest(bucket_id, key, public(kept.record)) == value:
+                    position = max(position, self._engine.erase(place))
+        await self._durable(position)
 
     def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[f.ReadDone, int]:
         """Return the record of each key as it may travel, and the position that they depend on."""

@@ -21,9 +21,10 @@ from raykv.errors import CorruptData, RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
-from raykv.records.record import pack_body, stamp
+from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.replication.cluster_state import BucketEntry, encode_state
 from raykv.replication.coordinator import Coordinator
+from raykv.replication.merkle import digest
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
 from raykv.sim.cluster import SimProbe
@@ -73,7 +74,7 @@ class _Drill:
             name: Host(name, loop, random_module.Random(f"{seed}/{name}"), self.trace)
             for name in [*self.node_ids, "coordinator"]
         }
-        self.store = StoreConfig(name="drill", copies=COPIES, partitions=8, durability="group")
+        self.store = StoreConfig(name="drill", copies=COPIES, partitions=8, durability="group", grace_s=1.0)
         self.promises = Promises(loop, self.store, set(), 0.0)
         self.mends = rng.random() < 0.5
         """Whether nodes make themselves whole."""
@@ -97,6 +98,9 @@ class _Drill:
         self.time = EPOCH_MS << 16
         self.floor: dict[str, int] = {}
         """Key -> the time of the newest record that a quorum has acknowledged or shown."""
+        self.forgotten: dict[str, int] = {}
+        """Key -> the time of the delete that all copies have forgotten."""
+        self.puts: list[asyncio.Task[None]] = []
         self.faults = 0
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
@@ -114,23 +118,15 @@ class _Drill:
             self._start(node_id, fresh=True)
             await self._tell(node_id)
         rng = self.rng
-        kinds = rng.sample(("kill", "wipe", "rot", "wait"), 3)
+        self.kinds = rng.sample(("kill", "wipe", "rot", "wait"), 3)
+        steps = (
+            self._put, self._put_beside, self._read_some, self._scan, self._fault, self._start_all, self._forget,
+        )  # fmt: skip
         for _ in range(STEPS):
             if self.violations or self.promises.broken:
                 break
-            match rng.choices(("put", "read", "scan", "fault", "start"), (10, 5, 3, 2, 3))[0]:
-                case "put" if rng.random() < 0.3:
-                    self.client.spawn(self._put())
-                case "put":
-                    await self._put()
-                case "read":
-                    await self._read(rng.sample(self.keys, 3))
-                case "scan":
-                    await self._scan()
-                case "fault":
-                    await self._fault(rng.choice(kinds))
-                case "start":
-                    await self._start_all()
+            (step,) = rng.choices(steps, (7, 3, 5, 3, 2, 3, 2))
+            await step()
         await self._start_all()
         await asyncio.sleep(rng.choice((0.0, 2.0)))
         for _ in range(2):  # other copies are asked, or in another order
@@ -248,6 +244,54 @@ class _Drill:
             for encoded, record in items:
                 self._raise(encoded[1:].decode(), int.from_bytes(record[1:9], "big"))
 
+    async def _put_beside(self) -> None:
+        """Begin a put, and do not wait for it."""
+        self.puts.append(self.client.spawn(self._put()))
+
+    async def _read_some(self) -> None:
+        await self._read(self.rng.sample(self.keys, 3))
+
+    async def _forget(self) -> None:
+        """Delete a key on all copies, and let all of them forget it, as a purge does."""
+        await asyncio.gather(*self.puts, return_exceptions=True)  # or one would come after it that was made before
+        if not all(self._runs(node_id) and self.nodes[node_id].whole for node_id in self.node_ids):
+            return
+        key, faults = self.rng.choice(self.keys), self.faults
+        if self.rng.random() < 0.5:  # what is deleted is in a table, and the delete in the log
+            for node in self.nodes.values():
+                node._engine.compact_fully()  # noqa: SLF001
+            await self._read([key])
+            await asyncio.sleep(0.3)
+        self.time += 1
+        encoded, tombstone = encode_key(key), stamp(pack_tombstone_body(self.rng.randbytes(16)), self.time)
+        write = f.Write(self.bucket_id, [(encoded, tombstone)])
+        done = await asyncio.gather(*(self._ask(node_id, write) for node_id in self.node_ids))
+        if not all(isinstance(answer, f.WriteDone) for answer in done):
+            return
+        purge = f.Purge([(self.bucket_id, encoded, digest(self.bucket_id, encoded, tombstone))], sure=True)
+        self.promises.forget(self.bucket_id, encoded)
+        self.floor.pop(key, None)
+        purged = await asyncio.gather(*(self._ask(node_id, purge) for node_id in self.node_ids))
+        if all(isinstance(answer, f.Purged) and answer.indexes for answer in purged) and faults == self.faults:
+            self.forgotten[key] = self.time
+            if self.rng.random() < 0.5:
+                await self._rot_of_the_log(self.rng.choice(self.node_ids))
+
+    async def _rot_of_the_log(self, node_id: str) -> None:
+        """Let most of what a node has logged lately rot, deletes and what was forgotten among it; start it again."""
+        if self.lossy - {node_id} or "rot" not in self.kinds:
+            return
+        for _ in range(3):  # rot in what nothing was logged after looks like a torn tail
+            await self._put()
+        self.faults += 1
+        self.lossy.add(node_id)
+        self._end(node_id)
+        for _ in range(40):
+            flip_a_bit(self.hosts[node_id].disk, self.rng, ".wal")
+        self._start(node_id)
+        await self._tell(node_id)
+        await asyncio.sleep(self.rng.choice((0.0, 3.0)))
+
     async def _read(self, keys: list[str]) -> None:
         floor = dict(self.floor)
         try:
@@ -287,6 +331,9 @@ class _Drill:
     def _compare(self, key: str, record: bytes | None, what: str, floor: dict[str, int]) -> None:
         """Compare what was shown with what stood on a quorum, or had been shown, when it was asked for."""
         time = 0 if record is None else int.from_bytes(record[1:9], "big")
+        if 0 < time < self.forgotten.get(key, 0):
+            text = f"in a drill with three copies: a {what} of {key} shows what all copies had deleted and forgotten"
+            self.violations.append(Violation("came back", key, text, self.loop.now_s))
         if time < floor.get(key, 0):
             found = "nothing" if record is None else "an older record"
             text = f"in a drill with three copies: a {what} of {key} shows {found}, and a newer one was on a quorum or shown"
@@ -299,8 +346,8 @@ class _Drill:
 
     # ---- faults ----
 
-    async def _fault(self, kind: str) -> None:
-        rng = self.rng
+    async def _fault(self) -> None:
+        rng, kind = self.rng, self.rng.choice(self.kinds)
         node_id = rng.choice(self.node_ids)
         self.faults += 1
         self.trace.note(f"fault: {kind}", node_id)
@@ -326,7 +373,7 @@ class _Drill:
                 if rng.random() < 0.5:  # of one that gives, or one that takes
                     self.loop.later(rng.uniform(0.0, 0.3), self._power, rng.choice(self.node_ids))
                 for _ in range(rng.choice((0, 3))):
-                    self.client.spawn(self._put())
+                    await self._put_beside()
                 await asyncio.sleep(rng.choice((0.0, 3.0)))
             case "rot" if may_lose and self._runs(node_id):
                 for _ in range(6):

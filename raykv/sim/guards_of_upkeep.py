@@ -51,6 +51,12 @@ OF_UPKEEP = (
             ),
         ),
     ),
+    Planted(
+        "rot uncovers what was forgotten",
+        "P10",
+        "rot takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
+        (Edit(_HEAL, "            await self._local.forget(orphans)\n", "            orphans = []\n"),),
+    ),
     # ---- repair ----
     Planted(
         "repair fetches and does not send",

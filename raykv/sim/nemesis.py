@@ -254,9 +254,12 @@ class Nemesis:
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
 
 
-def flip_a_bit(disk: SimDisk, rng: random.Random) -> str | None:
-    """Flip a bit of what is safe on a disk, in a file of any kind; return which file, None if there is none."""
-    files = [path for path in disk.files() if disk.synced_size(path) > 0]
+def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "") -> str | None:
+    """Flip a bit of what is safe on a disk, in a file of any kind (or whose name ends so).
+
+    Returns which file; None if there is none.
+    """
+    files = [path for path in disk.files() if disk.synced_size(path) > 0 and path.endswith(ending)]
     kinds = sorted({path.rpartition(".")[2] for path in files})  # one log among many tables is as likely as they are
     if not kinds:
         return None

@@ -175,6 +175,10 @@ class Promises:
         now_ms = EPOCH_MS + self._loop.now_s * 1000
         if promised is not None and (since_ms is None or now_ms - since_ms < self._grace_ms):
             self._break(node_id, key, "forgot what was not dead for longer than the grace")
+        self.forget(bucket_id, key)
+
+    def forget(self, bucket_id: int, key: bytes) -> None:
+        """Take back all promises of a key."""
         for held in self._held.values():
             held.pop((bucket_id, key), None)
 

@@ -238,6 +238,14 @@ class Engine:
             return self._scan_around(start, end, reverse)
         return chain.from_iterable(self._scan(start, end, reverse))
 
+    def scan_what_is_left(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
+        """Yield ``(key, Found)`` of ``[start, end)`` as they will be read once all damage is healed.
+
+        What stands in a damaged range may be older than what rot took there: to be compared, never to be answered with.
+        """
+        self._check()
+        return chain.from_iterable(self._windows(start, end, reverse=False))
+
     def _scan_around(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, Found]]:
         """Scan one intact stretch after the other. What is left to do is ``[start, end)``."""
         while stretches := intact(self._ranges, start, end):

@@ -746,10 +746,16 @@ def test_from_a_node_with_rot_of_unknown_extent_is_taken_what_is_left(world: Mod
     world.run(story())
 
 
-@pytest.mark.xfail(strict=True, reason="bug (P10): where a deletion marker rots, healing brings back what it covered")
+def long_after(cluster: Any) -> Any:
+    """Let the records that the tests give be older than the grace."""
+    for clock in cluster.clocks.values():
+        clock.skew_ms = 20 * 86_400_000
+    return cluster
+
+
 def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL)).start()
         node = cluster.node("n1")
         for node_id in cluster.ids:
             await cluster.give(node_id, "a", world.put_record("deleted long ago"))
@@ -768,10 +774,9 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world:
     world.run(story())
 
 
-@pytest.mark.xfail(strict=True, reason="bug (P10): where the log rots, healing spreads what was deleted and forgotten")
 def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL)).start()
         for node_id in cluster.ids:
             await cluster.give(node_id, "a", world.put_record("deleted long ago"))
             cluster.flush(node_id)
@@ -859,5 +864,29 @@ def test_hints_that_rotted_do_not_count_for_ever(world: ModuleType) -> None:
         assert cluster.node("n1").whole
         assert list(cluster.node("n1")._hints.waiting("n9")) == []
         assert cluster.node("n1").hints_waiting == {}
+
+    world.run(story())
+
+
+@pytest.mark.parametrize(("late", "also_on", "stays"), [(True, (), False), (True, ("n3",), True), (False, (), True)])
+def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
+    world: ModuleType, late: bool, also_on: tuple[str, ...], stays: bool
+) -> None:
+    """What only this node has beside the rot is forgotten if it is older than the grace: no W had acknowledged it."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3, upkeep=True, config=SMALL)
+        cluster = (long_after(cluster) if late else cluster).start()
+        record = world.put_record("old", operation=2)
+        for node_id in ("n1", *also_on):
+            await cluster.give(node_id, "a", record)
+        table = cluster.flush("n1")[0]
+        await cluster.give("n1", "a", world.put_record("new", 5))
+        newer = next(name for name in cluster.flush("n1") if name != table)
+        rot(cluster, "n1", newer, "a")
+        assert (await cluster.ask("n1", read("a"))).unreadable == [0]
+        await asyncio.sleep(5)
+        assert cluster.node("n1").whole
+        assert await cluster.held("n1", "a") == (record if stays else None)
 
     world.run(story())
