@@ -131,6 +131,13 @@ class LocalCopy:
             position = max(position, 0 if found is None else found.position)
         return f.ReadDone(records, unreadable), position
 
+    async def all_durable(self) -> None:
+        """Wait until all that is here now is durable.
+
+        A tree has what another owner sent a moment ago, too; a comparison that finds nothing missing relies on it.
+        """
+        await self._durable(self._engine.appended_position)
+
     async def read(self, bucket_id: int, keys: Sequence[bytes]) -> f.ReadDone:
         """Return the record of each key, once the log holds it."""
         done, position = self.held(bucket_id, keys)

@@ -220,6 +220,7 @@ class Upkeep:
                 self._lossy.clear()
             lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
             if await self._heal_all(state, [partition for partition in lacking if partition not in self._healed]):
+                await self._local.all_durable()
                 if self._healing == (self._replica.distrusted, self._engine.damaged):
                     self._made_whole(damages)
                 self._healed.clear()

@@ -40,6 +40,18 @@ OF_UPKEEP = (
         ),
     ),
     Planted(
+        "whole by what is not synced",
+        "P1, P3",
+        "what a node compared with others was not synced yet, it says that it is whole, and loses it with its power",
+        (
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.all_durable",
+                "await self._durable(self._engine.appended_position)",
+                "assert self._engine.appended_position >= 0",
+            ),
+        ),
+    ),
+    Planted(
         "given away before its sync",
         "P3",
         "another owner is given a record that this one then forgets",

@@ -890,3 +890,26 @@ def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
         assert await cluster.held("n1", "a") == (record if stays else None)
 
     world.run(story())
+
+
+def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> None:
+    """What another owner has just sent looks like its own in the comparison: without its sync it is lost with the power."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        for node_id in ("n2", "n3"):
+            await cluster.give(node_id, "a", world.put_record("v"))
+        cluster.kill("n1")
+        cluster.disks["n1"] = world.SimDisk()
+        cluster.revive("n1")
+        executor = cluster.network.processes["node/n1"].executor
+        executor.gate.clear()
+        sending = asyncio.ensure_future(cluster.give("n1", "a", world.put_record("v")))
+        await asyncio.sleep(10)
+        assert not cluster.node("n1").whole
+        executor.gate.set()
+        await sending
+        await asyncio.sleep(3)
+        assert cluster.node("n1").whole
+
+    world.run(story())
