@@ -83,7 +83,7 @@ class _Drill:
         self.large = not self.all_get_all and rng.random() < 0.1
         """Whether there is more to be scanned than fits into one answer of a node."""
         self.r, self.w = (1, COPIES) if self.all_get_all else (2, 2)
-        self.slow_disk_s = rng.choice((0.0, 0.05))
+        self.slow_disk_s = rng.choice((0.0, 0.02, 0.1))
         plan = Plan(store=self.store, nodes=COPIES, weights=(1.0,) * COPIES)
         facts = [HostFacts(name=node_id) for node_id in self.node_ids]
         config = BucketConfig(name="default", n=COPIES, r=self.r, w=self.w, versioning="lww")
@@ -125,7 +125,7 @@ class _Drill:
         for _ in range(STEPS):
             if self.violations or self.promises.broken:
                 break
-            (step,) = rng.choices(steps, (7, 3, 5, 3, 2, 3, 2))
+            (step,) = rng.choices(steps, (7, 4, 4, 2, 4, 4, 2))
             await step()
         await self._start_all()
         await asyncio.sleep(rng.choice((0.0, 2.0)))

@@ -37,6 +37,11 @@ OF_UPKEEP = (
                 "        await self._durable(position)\n",
                 "        position = 0\n",
             ),
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.all_durable",
+                "await self._durable(self._engine.appended_position)",
+                "assert self._engine.appended_position >= 0",
+            ),
         ),
     ),
     Planted(
