@@ -23,7 +23,9 @@ class Book:
         self.history = History()
         self.operations = 0
 
-    def write(self, kind, key, value, began, ended, stamp_s=None, outcome="ok", w=2, ttl_s=None, heard_s=None):
+    def write(
+        self, kind, key, value, began, ended, stamp_s=None, outcome="ok", w=2, ttl_s=None, heard_s=None, acks=None
+    ):
         self.operations += 1
         operation = self.operations.to_bytes(16, "big")
         stamps = stamp_s if isinstance(stamp_s, list) else [began if stamp_s is None else stamp_s]
@@ -36,7 +38,17 @@ class Book:
             record = stamp(body, time_from_ms(EPOCH_MS + int(at_s * 1000)))
             self.history.stamps.hear(began if heard_s is None else heard_s, f.Write(1, [(b"\x02k", record)]))
         self.history.add(
-            "c", kind, key, began, ended, outcome, value=value, operation_id=operation.hex(), ttl_s=ttl_s, level=w
+            "c",
+            kind,
+            key,
+            began,
+            ended,
+            outcome,
+            value=value,
+            operation_id=operation.hex(),
+            ttl_s=ttl_s,
+            level=w,
+            acks=acks,
         )
 
     def put(self, value, began, ended, key="k", **options):
@@ -241,3 +253,19 @@ def test_a_bucket_that_has_another_id_and_an_id_given_twice():
     assert [violation.rule for violation in check_buckets(history)] == ["bucket forgotten"]
     history.buckets[-1] = BucketSeen("c", "c", 3, 4.0)
     assert [violation.rule for violation in check_buckets(history)] == ["bucket id given twice"]
+
+
+@pytest.mark.parametrize(
+    ("acks", "outcome", "rules"),
+    [
+        (("n1", "n2"), "ok", []),
+        (("n1",), "ok", ["acknowledged by too few"]),
+        (("n1", "n1"), "ok", ["acknowledged by too few"]),
+        ((), "ok", ["acknowledged by too few"]),
+        (("n1",), "unknown", []),
+        (None, "ok", []),
+    ],
+)
+def test_an_acknowledged_write_names_w_nodes(book, acks, outcome, rules):
+    book.put("a", 1, 2, acks=acks, outcome=outcome)
+    assert book.rules() == rules

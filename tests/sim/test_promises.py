@@ -91,3 +91,16 @@ def test_a_node_takes_nothing_from_far_ahead_of_its_clock(bench):
     assert bench.say(f.Write(1, [(KEY, late)]), f.WriteDone([0]), wall_ms=50_000) == 0
     assert bench.say(f.Write(1, [(KEY, late)]), f.WriteDone([0]), wall_ms=30_000) == 1
     assert "70 s ahead" in bench.promises.broken[0].text
+
+
+def test_a_write_counts_on_no_node_that_acknowledged_a_former_stamp_only(bench):
+    bench.say(f.Write(1, [(KEY, OLD)]), f.WriteDone([0]))
+    mark = NEW[1:25]
+    bench.promises.check_held(KEY, mark, ["n2"])
+    assert bench.promises.broken == [], "of a node that was never heard nothing is known"
+    bench.promises.check_held(KEY, mark, ["n1"])
+    assert [violation.rule for violation in bench.promises.broken] == ["counted under a former stamp"]
+    bench.promises.broken.clear()
+    bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
+    bench.promises.check_held(KEY, mark, ["n1"])
+    assert bench.promises.broken == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from raykv.sim import scenario as s
 
 SEEDS = range(300)
@@ -72,3 +74,21 @@ def test_weak_levels():
 def test_a_fault_is_told_in_a_line():
     fault = s.Fault(1.5, "cut", "n1", 2.0, 0.0, "both n2")
     assert fault.told().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]
+
+
+def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
+    flavours = Counter(s.draw(seed).flavour for seed in range(400))
+    assert 0.4 < flavours[""] / 400 < 0.65
+    assert set(flavours) == {
+        "", "crowd", "full crowd", "founding", "failing disks", "rot", "takeovers", "lost and away", "scans",
+        "nothing left",
+    }  # fmt: skip
+    assert all(s.draw(seed, weak=True).flavour == "" for seed in range(20))
+
+
+def test_who_loses_everything_while_another_is_away_is_no_majority_of_old_copies():
+    drawn = [found for seed in range(400) if (found := s.draw(seed)).flavour == "lost and away"]
+    assert any(len(scenario.lasting) == 2 for scenario in drawn)
+    for scenario in drawn:
+        assert len(scenario.lasting) <= 2
+        assert len({fault.target for fault in scenario.faults if fault.kind == "roll back"}) <= 1
