@@ -17,8 +17,8 @@ once more. So trees need not leave out what is purgeable as of some time (as P10
 ``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
 one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
 that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
-the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
-acknowledged it, or one of those asked would have it.
+the grace, and no other owner holds anything of, all of them being intact, is forgotten once more, and given to nobody. No W
+owners had acknowledged it. (In a sloppy bucket they may have: then it stays.)
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ class Share(NamedTuple):
     buckets: tuple[int, ...]
     intact_needed: int
     """Of how many intact other owners a node must have taken over everything to lack nothing (P1): N - W + 1."""
+    sloppy: frozenset[int] = frozenset()
+    """Those of the buckets whose writes others may have acknowledged in an owner's place."""
 
 
 def shares(state: ClusterState, partition: int) -> list[Share]:
@@ -121,7 +123,8 @@ def shares(state: ClusterState, partition: int) -> list[Share]:
         entries = [entry for entry in state.buckets if entry.config.n == n]
         least = min(entry.config.w for entry in entries)
         owners = state.ring.preference_list(partition, n)[:n]
-        found.append(Share(owners, tuple(entry.bucket_id for entry in entries), n - least + 1))
+        sloppy = frozenset(entry.bucket_id for entry in entries if entry.config.sloppy)
+        found.append(Share(owners, tuple(entry.bucket_id for entry in entries), n - least + 1, sloppy))
     return found
 
 
@@ -263,8 +266,8 @@ class AntiEntropy:
                 if asked < len(others):
                     return Healed.NOT_YET
                 healed = Healed.AS_FAR_AS_CAN_BE
-            else:
-                await self._local.forget(orphans)
+            elif intact == len(others):
+                await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
         return healed
 
     async def _not_at(self, peer: str, entries: list[Entry]) -> list[Entry]:
@@ -276,9 +279,12 @@ class AntiEntropy:
             same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
             other = [entry for index, entry in enumerate(some) if index not in same]
             for bucket_id in dict.fromkeys(entry[0] for entry in other):
-                keys = [key for bucket, key, _ in other if bucket == bucket_id]
-                records = dict(zip(keys, await self._fetch(peer, bucket_id, keys, done), strict=True))
-                left += [entry for entry in other if entry[0] == bucket_id and records[entry[1]] is None]
+                here = [entry for entry in other if entry[0] == bucket_id]
+                answer = await self._ask(peer, f.Fetch(bucket_id, [key for _, key, _ in here]), done)
+                if not isinstance(answer, f.ReadDone) or len(answer.records) != len(here):
+                    raise PeerLacks(f"node {peer} gave records that do not fit")
+                held = {*answer.unreadable, *answer.left}  # of which it may have something
+                left += [e for at, e in enumerate(here) if answer.records[at] is None and at not in held]
         return left
 
     async def exchange(

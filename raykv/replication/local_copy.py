@@ -76,11 +76,16 @@ class LocalCopy:
 
     async def _entries(self, partition: int, buckets: Sequence[int]) -> list[Entry]:
         entries: list[Entry] = []
+        # Rot of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
+        unknown = any(damage.start is None for damage in self._engine.damaged)
+        before_ms = self._clock.wall_ms() - self._replica.grace_ms if unknown else 0.0
         for bucket_id in buckets:
             prefix = storage_prefix(partition, bucket_id)
             end = storage_prefix(partition, bucket_id + 1)
             for count, (key, found) in enumerate(self._engine.scan(prefix, end, around_damage=True), start=1):
                 encoded = key[STORAGE_PREFIX_BYTES:]
+                if unknown and _before(found.record, before_ms):
+                    continue
                 entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
                 if count % PAUSE_EVERY == 0:
                     await self._clock.sleep(0)
@@ -99,7 +104,7 @@ class LocalCopy:
                 if damage.start is not None:
                     low, high = max(low, damage.start), high if damage.end is None else min(high, damage.end)
                 for count, (place, kept) in enumerate(self._engine.scan_what_is_left(low, high), start=1):
-                    if time_to_ms(check(kept.record)) < before_ms:
+                    if _before(kept.record, before_ms):
                         key = place[STORAGE_PREFIX_BYTES:]
                         found[bucket_id, key] = (bucket_id, key, digest(bucket_id, key, public(kept.record)))
                     if count % PAUSE_EVERY == 0:
@@ -187,6 +192,11 @@ class LocalCopy:
 
     def _place(self, bucket_id: int, key: bytes) -> bytes:
         return storage_prefix(self.partition_of(key), bucket_id) + key
+
+
+def _before(record: bytes, before_ms: float) -> bool:
+    """Whether all that a record holds was written before that time."""
+    return time_to_ms(check(public(record))) < before_ms
 
 
 def _bounds(partition: int) -> tuple[bytes, bytes]:

@@ -72,7 +72,8 @@ class Replica:
         self._engine = engine
         self._directory = directory
         self._partitions = store.partitions
-        self._max_age_ms = round(store.grace_s * 1000 / 2)
+        self.grace_ms = store.grace_s * 1000
+        self._max_age_ms = round(self.grace_ms / 2)
         self._hints = hints
         self._wall_ms = wall_ms
         self.state: ClusterState | None = None

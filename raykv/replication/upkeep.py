@@ -158,6 +158,8 @@ class Upkeep:
         state = self.state
         if state is None or not 0 <= request.partition < state.ring.partitions:
             return f.NodeRefused("not yet", "the node has not been told what the cluster looks like")
+        if not self._replica.complete:
+            return f.NodeRefused("not yet", "this node may lack writes that it acknowledged; it is being made whole")
         try:
             async with self._clock.timeout(request.timeout_s):
                 mended = await self._repair_one(state, request.partition)

@@ -83,6 +83,7 @@ class _Drill:
         self.large = not self.all_get_all and rng.random() < 0.1
         """Whether there is more to be scanned than fits into one answer of a node."""
         self.r, self.w = (1, COPIES) if self.all_get_all else (2, 2)
+        self.repair_every_s = rng.choice((86_400.0, 1.0))
         self.slow_disk_s = rng.choice((0.0, 0.02, 0.1))
         plan = Plan(store=self.store, nodes=COPIES, weights=(1.0,) * COPIES)
         facts = [HostFacts(name=node_id) for node_id in self.node_ids]
@@ -146,7 +147,7 @@ class _Drill:
             store_id="drill", node_id=node_id, path=PATH, store=self.store, fresh=fresh,
             node=NodeConfig(
                 memtable_bytes=1 << 18 if self.large else 4096, block_bytes=256, block_cache_bytes=0, runs_per_level=2,
-                repair_every_s=86_400.0,
+                repair_every_s=self.repair_every_s,
             ),
         )  # fmt: skip
         transport = SimTransport(self.network, process) if self.mends else None

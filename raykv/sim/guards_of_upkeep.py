@@ -42,6 +42,11 @@ OF_UPKEEP = (
                 "await self._durable(self._engine.appended_position)",
                 "assert self._engine.appended_position >= 0",
             ),
+            Edit(
+                "raykv.replication.local_copy:LocalCopy.read",
+                "    await self._durable(position)\n",
+                "    position = 0\n",
+            ),
         ),
     ),
     Planted(
@@ -72,7 +77,7 @@ OF_UPKEEP = (
         "rot uncovers what was forgotten",
         "P10",
         "rot takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
-        (Edit(_HEAL, "            await self._local.forget(orphans)\n", "            orphans = []\n"),),
+        (Edit(_HEAL, "await self._local.forget(", "await self._local.forget([] and "),),
     ),
     # ---- repair ----
     Planted(

@@ -104,6 +104,17 @@ class Register:
         """Let a majority promise itself to ``generation``; return the answers of those that did."""
         promises = await self._ask(members, f.PromiseRegister(generation))
         granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
+        if len(granted) >= quorum(len(members)):
+            # One of them may have lost its register while the last of them had not promised yet, and votes again for
+            # somebody who knew nothing of this round. Those that are as they were now make a majority at one moment.
+            again = await self._ask([*granted], f.ReadRegister())
+            granted = {
+                node_id: answer
+                for node_id, answer in granted.items()
+                if (now := again.get(node_id)) is not None
+                and now.voter
+                and (now.life, now.promised) == (answer.life, generation)
+            }
         if len(granted) < quorum(len(members)):
             if any(not answer.granted for answer in promises.values()):
                 raise Superseded(f"generation {generation} or a later one was promised to another")
@@ -125,10 +136,21 @@ class Register:
         granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
         # If a majority has lost its register, nobody can know what it had promised. All others together, and nobody
         # away, is the most that can be asked for; without it there would never be another change.
-        all_of_them = bool(granted) and len(answers) == len(members) and all(each.granted for each in answers.values())
+        without = [answer.life for answer in answers.values() if not answer.voter]
+        all_of_them = (
+            bool(granted)
+            and len(answers) == len(members)
+            and all(answer.granted for answer in answers.values())
+            and {*without} <= {*lives}
+        )
         if len(granted) >= quorum(len(members)) or all_of_them:
             self.state, self._lives = state, lives
-            await self._tell_decided(members)
+            told = await self._tell_decided(members)
+            holding = sum((each.generation, each.version) == state.ballot and each.voter for each in told.values())
+            if len(granted) < quorum(len(members)) and holding < quorum(len(members)):
+                raise StoreUnavailable(
+                    f"the cluster's state is on {holding} of {len(members)} nodes; a majority is needed"
+                )
             return
         if any(answer.promised > state.generation for answer in answers.values()):
             raise Superseded(f"generation {state.generation} is no longer the latest")

@@ -233,3 +233,26 @@ def test_where_rot_is_nothing_is_held_and_the_partition_is_not_whole(world: Modu
         assert not any(local.whole(partition) for partition in range(8)), "an incomplete node is whole nowhere"
 
     world.run(story())
+
+
+def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: ModuleType) -> None:
+    """A record with a dot that this node gave has a part that must not travel; its age is told all the same."""
+
+    async def story() -> None:
+        cluster, local = one_node(world, config=SMALL)
+        key, engine = encode_key("a"), cluster.node("n1")._engine
+        reserved = (await cluster.ask("n1", f.Reserve(1, [key], [b"7" * 16]))).items[0]
+        stamper = cluster.node("n1")._replica._stamper
+        engine.update(cluster.place("a"), stamper.sign(cluster.place("a"), world.vector_record(1, "v")))
+        assert reserved is not None
+        (table,) = cluster.flush("n1")
+        disk = cluster.disks["n1"]
+        disk.flip_bit(table, bytes(disk._names[table].data).index(cluster.place("a")))
+        assert (await cluster.ask("n1", f.Read(1, [key]))).unreadable == [0]
+        later_ms = cluster.clocks["n1"].wall_ms() + 1e9
+        assert await local.uncovered(cluster.partition("a"), [1], later_ms) == []
+        engine.update(cluster.place("a"), stamper.sign(cluster.place("a"), world.vector_record(1, "v")))
+        assert [entry[1] for entry in await local.uncovered(cluster.partition("a"), [1], later_ms)] == [key]
+        assert await local.uncovered(cluster.partition("a"), [1], 0.0) == []
+
+    world.run(story())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -403,5 +404,24 @@ def test_p5_a_lost_promise_is_not_made_good_by_what_was_decided_before(world: Mo
         cluster.network.cuts.clear()
         await third.take_over(answers | await third.read(cluster.ids))  # and what n2 accepted may be taken or not
         assert (await third.read(["n1"]))["n1"].voter
+
+    world.run(story())
+
+
+def test_p5_a_promise_that_was_lost_before_the_last_one_came_does_not_count(world: ModuleType) -> None:
+    """S3 is promised n1, n1 loses its register, and only then comes the promise of n3: that is no majority."""
+
+    async def story() -> None:
+        cluster, _ = await founded(world, 3)
+        third = Register(cluster.network.transport("s3"), world_clock(cluster))
+        answers = await third.read(cluster.ids)
+        cut_off(cluster, "s3", "n2")
+        cluster.network.delays["s3", "node/n3"] = 1.0
+        taking = asyncio.ensure_future(third.take_over(answers))
+        await asyncio.sleep(0.5)
+        assert (await Register(cluster.network.transport("s4"), world_clock(cluster)).read(["n1"]))["n1"].promised == 2
+        cluster.node("n1")._replica.distrust()
+        with pytest.raises(StoreUnavailable):
+            await taking
 
     world.run(story())
