@@ -295,7 +295,7 @@ class AntiEntropy:
         ``hold_back``: records that the peer is not to be given.
         """
         done = Mended(exchanges=1)
-        local = await self._local.tree(partition, buckets, anew=True)
+        local = await self._local.tree(partition, buckets, anew=True, own=True)
         depth = local.depth
         root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
         if (better := depth_for(root.records)) > depth:

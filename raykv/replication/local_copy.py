@@ -48,22 +48,25 @@ class LocalCopy:
         self._partitions = partitions
         self._clock = clock
         self._durable = durable
-        self._trees: dict[tuple[int, tuple[int, ...]], tuple[float, Tree]] = {}
+        self._trees: dict[tuple[int, tuple[int, ...], bool], tuple[float, Tree]] = {}
 
     def whole(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
         return self._replica.complete and not self._engine.damaged_in(*_bounds(partition))
 
-    async def tree(self, partition: int, buckets: Sequence[int], depth: int | None = None, *, anew: bool) -> Tree:
+    async def tree(
+        self, partition: int, buckets: Sequence[int], depth: int | None = None, *, anew: bool, own: bool = False
+    ) -> Tree:
         """Return a tree over the partition's records in these buckets; without ``anew`` one of some seconds ago will do.
 
-        ``depth``: None for what suits the number of records. Where rot is, there is nothing.
+        ``depth``: None for what suits the number of records. Where rot is, there is nothing. ``own``: not to be shown to
+        others, so it has what rot may have uncovered too: what is the same elsewhere need not be fetched again.
         """
-        place = (partition, tuple(buckets))
+        place = (partition, tuple(buckets), own)
         kept = self._trees.get(place)
         now_s = self._clock.monotonic_s()
         if kept is None or anew or now_s - kept[0] > KEEP_TREE_S:
-            entries = await self._entries(partition, buckets)
+            entries = await self._entries(partition, buckets, own=own)
             tree = Tree(entries, depth_for(len(entries)) if depth is None else depth)
         else:
             tree = kept[1] if depth is None else kept[1].deeper(depth)
@@ -74,19 +77,18 @@ class LocalCopy:
             del self._trees[next(iter(self._trees))]
         return tree
 
-    async def _entries(self, partition: int, buckets: Sequence[int]) -> list[Entry]:
+    async def _entries(self, partition: int, buckets: Sequence[int], *, own: bool) -> list[Entry]:
         entries: list[Entry] = []
         # Rot of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
-        unknown = any(damage.start is None for damage in self._engine.damaged)
+        unknown = not own and any(damage.start is None for damage in self._engine.damaged)
         before_ms = self._clock.wall_ms() - self._replica.grace_ms if unknown else 0.0
         for bucket_id in buckets:
             prefix = storage_prefix(partition, bucket_id)
             end = storage_prefix(partition, bucket_id + 1)
             for count, (key, found) in enumerate(self._engine.scan(prefix, end, around_damage=True), start=1):
                 encoded = key[STORAGE_PREFIX_BYTES:]
-                if unknown and _before(found.record, before_ms):
-                    continue
-                entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
+                if not (unknown and _before(found.record, before_ms)):
+                    entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
                 if count % PAUSE_EVERY == 0:
                     await self._clock.sleep(0)
         return entries

@@ -12,6 +12,7 @@ from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.replication import local_copy
 from raykv.replication.merkle import digest
+from raykv.storage import Damage
 from raykv.versions import merging
 
 if TYPE_CHECKING:
@@ -254,5 +255,24 @@ def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: 
         engine.update(cluster.place("a"), stamper.sign(cluster.place("a"), world.vector_record(1, "v")))
         assert [entry[1] for entry in await local.uncovered(cluster.partition("a"), [1], later_ms)] == [key]
         assert await local.uncovered(cluster.partition("a"), [1], 0.0) == []
+
+    world.run(story())
+
+
+def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: ModuleType) -> None:
+    """It stands in the node's own tree: what others hold of it need not be fetched again."""
+
+    async def story() -> None:
+        cluster, local = one_node(world, config=SMALL)
+        cluster.clocks["n1"].skew_ms = 20 * 86_400_000
+        old, new = keys_in(cluster, 3, 2)
+        await cluster.give("n1", old, world.put_record("old"))
+        await cluster.give("n1", new, world.put_record("new", 20 * 86_400_000))
+        assert (await local.tree(3, [1], 1, anew=True)).records == 2
+        cluster.node("n1")._engine._damaged.append(Damage("1.wal", 0, None, None, "rot"))
+        shown = await local.tree(3, [1], 1, anew=True)
+        assert [key for _, key, _ in shown.entries] == [encode_key(new)]
+        assert (await local.tree(3, [1], 1, anew=True, own=True)).records == 2
+        assert (await local.tree(3, [1], 1, anew=False)).records == 1, "each has a place of its own"
 
     world.run(story())
