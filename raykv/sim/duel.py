@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from raykv.config import NodeConfig, StoreConfig, quorum
-from raykv.errors import CorruptData, RaykvError
+from raykv.errors import RaykvError
 from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.records.keys import storage_prefix
@@ -29,12 +29,10 @@ from raykv.replication.peers import node_address
 from raykv.sim.disk import SimDisk
 from raykv.sim.history import Violation
 from raykv.sim.host import Host, SimClock
-from raykv.sim.kernel import Process, ProcessEnded, run_virtual
+from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.network import Network, NetworkOdds, SimTransport
-from raykv.sim.nodes import open_node
+from raykv.sim.nodes import ballot_on_disk, open_node
 from raykv.sim.trace import Trace
-from raykv.storage.blob import read_blob
-from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 from raykv.supervision.founding import Host as HostFacts
 from raykv.supervision.founding import Plan, first_state
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
@@ -386,19 +384,12 @@ class _Duel:
         self.handed_out[state.ballot] = data
         self.states.append(state)
         holding = [
-            node_id for node_id in self.node_ids if node_id in self.lost or self._on_disk(node_id) >= state.ballot
+            node_id
+            for node_id in self.node_ids
+            if node_id in self.lost or ballot_on_disk(self.hosts[node_id].disk) >= state.ballot
         ]
         if len(holding) < quorum(len(self.node_ids)):
             self._report("handed out too early", f"state {state.ballot} is on {holding} of {self.node_ids} only")
-
-    def _on_disk(self, node_id: str) -> tuple[int, int]:
-        try:
-            _, payload = read_blob(self.hosts[node_id].disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 25)
-            kept = f.node_answers.decode(payload[LIFE_BYTES:]).body
-        except (OSError, CorruptData, ProcessEnded):
-            return _NEVER
-        assert isinstance(kept, f.RegisterAnswer)
-        return kept.generation, kept.version
 
     def _check_dropped(self, node_id: str, node: StorageNode) -> None:
         """Compare what the node's compactions would leave out with what was dropped."""

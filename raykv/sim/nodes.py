@@ -15,12 +15,14 @@ import msgspec
 
 from raykv.errors import CorruptData
 from raykv.ports import Known, Launched, LaunchFailed, PeerUnreachable
+from raykv.records import frames as f
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.replication.peers import node_address
 from raykv.sim.host import SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import SimTransport
-from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_identity
+from raykv.storage.blob import read_blob
+from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME, DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
     import random
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import Transport
+    from raykv.sim.disk import SimDisk
     from raykv.sim.host import Host
     from raykv.sim.kernel import VirtualLoop
     from raykv.sim.network import Network
@@ -191,6 +194,17 @@ class NodeWorld:
         """Return the node, if its process runs and its directory is open."""
         created = self.current.get(node_id)
         return created.node if created is not None and created.process.alive else None
+
+
+def ballot_on_disk(disk: SimDisk) -> tuple[int, int]:
+    """Return (generation, version) of the cluster's state that a node's disk holds; (0, 0) if it holds none."""
+    try:
+        _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 25)
+        kept = f.node_answers.decode(payload[LIFE_BYTES:]).body
+    except (OSError, CorruptData):
+        return 0, 0
+    assert isinstance(kept, f.RegisterAnswer)
+    return kept.generation, kept.version
 
 
 def open_node(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.config import quorum
-from raykv.errors import CorruptData, RaykvError
+from raykv.errors import RaykvError
 from raykv.records import frames as f
 from raykv.records.keys import encode_key, is_private
 from raykv.replication.cluster_state import DEFAULT_BUCKET, decode_state
@@ -30,13 +30,11 @@ from raykv.sim.health import EVERY_S, Health
 from raykv.sim.history import History, Violation
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
-from raykv.sim.nodes import PATH
+from raykv.sim.nodes import ballot_on_disk
 from raykv.sim.promises import Promises
 from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
 from raykv.sim.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
-from raykv.storage.blob import read_blob
-from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME
 from raykv.versions import dead_since_ms
 
 if TYPE_CHECKING:
@@ -549,14 +547,7 @@ class _Run:
     def _ballot_on_disk(self, node_id: str) -> tuple[int, int]:
         if node_id in self.impaired:
             return 1 << 30, 0  # it may have held it
-        try:
-            disk: Any = self.cluster.hosts[node_id].disk
-            _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 25)
-            kept = f.node_answers.decode(payload[LIFE_BYTES:]).body
-        except (OSError, CorruptData):
-            return 0, 0
-        assert isinstance(kept, f.RegisterAnswer)
-        return kept.generation, kept.version
+        return ballot_on_disk(self.cluster.hosts[node_id].disk)
 
 
 def _write_in(frame: bytes) -> f.Write | None:
