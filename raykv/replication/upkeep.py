@@ -42,7 +42,7 @@ KIND_MARK = 4
 HANDOFF_EVERY_S = 1.0
 HEAL_EVERY_S = 1.0
 HEALED_AT_ONCE = 8
-REPAIR_LOOKS = 1000
+REPAIR_LOOKS = 50
 """How often in ``repair_every_s`` the node looks whether a partition is due."""
 BUSY_S = 0.5
 EXCHANGE_SHARE = 0.8

@@ -83,6 +83,8 @@ class _Duel:
         self.supervisors: list[Process] = []
         self.handed_out: dict[tuple[int, int], bytes] = {}
         self.states: list[ClusterState] = []
+        self.dropped: set[int] = set()
+        """The buckets that some state has dropped."""
         self.to_drop: set[str] = set()
         """Buckets that somebody has tried to drop."""
         self.store = StoreConfig(name="duel", copies=3, partitions=8, durability="group")
@@ -383,6 +385,7 @@ class _Duel:
             return
         self.handed_out[state.ballot] = data
         self.states.append(state)
+        self.dropped.update({*range(state.next_bucket_id)}.difference(entry.bucket_id for entry in state.buckets))
         holding = [
             node_id
             for node_id in self.node_ids
@@ -398,11 +401,7 @@ class _Duel:
             return
         given = max((state.next_bucket_id for state in self.states), default=1)
         for bucket_id in range(given + 1):
-            unasked = not any(
-                bucket_id < state.next_bucket_id and all(entry.bucket_id != bucket_id for entry in state.buckets)
-                for state in self.states
-            )
-            if unasked and drop(storage_prefix(0, bucket_id) + b"k"):
+            if bucket_id not in self.dropped and drop(storage_prefix(0, bucket_id) + b"k"):
                 self._report(
                     "dropped unasked", f"{node_id} takes bucket {bucket_id} for dropped, and nobody dropped it"
                 )

@@ -22,12 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import selectors
 import traceback
+from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 
 T = TypeVar("T")
 
@@ -44,40 +45,48 @@ class NothingLeft(RuntimeError):
     """Nothing is left to happen, and somebody still waits: for ever."""
 
 
-class _Step:
-    """A callback of a process, which may find the process frozen when its turn comes."""
+class _Step(asyncio.Handle):
+    """A callback whose turn it is, or will be; its process may be frozen by then. ``process`` is None for the world's."""
 
-    __slots__ = ("args", "callback", "context", "handle", "process")
-
-    def __init__(
-        self,
-        process: Process,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: contextvars.Context,
-    ) -> None:
-        self.process = process
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.handle: asyncio.Handle | None = None
-
-    def __call__(self) -> None:
-        if self.process.frozen:
-            self.process.parked.append(self)
-        elif self.handle is None or not self.handle.cancelled():  # it may have been cancelled while it was parked
-            self.callback(*self.args)
+    __slots__ = ("process",)
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _cancelled: bool
+    _context: contextvars.Context
+    process: Process | None
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+class _Timer(asyncio.TimerHandle):
+    """A step that falls due at a moment."""
+
+    __slots__ = ("process",)
+    _args: tuple[Any, ...]
+    _callback: Callable[..., object]
+    _cancelled: bool
+    _context: contextvars.Context
+    _scheduled: bool
+    process: Process | None
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """See the module.
+
+    It keeps what is to be done by itself, in place of ``BaseEventLoop``: half the time of a run would go there, for files
+    that nobody asks, and for the order of timers.
+    """
 
     def __init__(self) -> None:
-        super().__init__(_JumpingSelector(self))
+        super().__init__()
         self.now_s = 0.0
         self.failures: list[str] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         """Tasks of no process that are not done."""
+        self._due: deque[_Step | _Timer] = deque()
+        self._timers: list[tuple[float, int, _Timer]] = []
+        """A heap; of timers for one moment, the one that was set first comes first."""
+        self._set_timers = 0
+        self._void_timers = 0
+        """How many in the heap were cancelled."""
         self.set_task_factory(cast("Any", self._make_task))
         self.set_exception_handler(self._note_failure)
 
@@ -89,24 +98,70 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """See asyncio; a frozen process's callbacks wait."""
-        process = _process.get() if context is None else context.get(_process)
-        if process is None:
-            return super().call_soon(callback, *args, context=context)
-        step = _Step(process, callback, args, contextvars.copy_context() if context is None else context)
-        step.handle = super().call_soon(step, context=step.context)
-        return step.handle
+        step = _Step(callback, args, self, context)
+        step.process = step._context.get(_process)  # noqa: SLF001
+        self._due.append(step)
+        return step
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """See asyncio; a frozen process's timers fire late."""
+        return self.call_at(self.now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """See asyncio; a frozen process's timers fire late."""
-        process = _process.get() if context is None else context.get(_process)
-        if process is None:
-            return super().call_at(when, callback, *args, context=context)
-        step = _Step(process, callback, args, contextvars.copy_context() if context is None else context)
-        handle = super().call_at(when, step, context=step.context)
-        step.handle = handle
-        return handle
+        timer = _Timer(when, callback, args, self, context)
+        timer.process = timer._context.get(_process)  # noqa: SLF001
+        timer._scheduled = True  # noqa: SLF001 - it tells us when it is cancelled
+        self._set_timers += 1
+        heappush(self._timers, (when, self._set_timers, timer))
+        return timer
+
+    def again(self, steps: Iterable[_Step | _Timer]) -> None:
+        """Let steps that were parked have their turn."""
+        self._due.extend(steps)
+
+    def _run_once(self) -> None:
+        """Do what is due now; if nothing is, let the time pass until something is."""
+        due, timers = self._due, self._timers
+        if self._void_timers > 100 and 2 * self._void_timers > len(timers):  # those of timeouts that nobody needed
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]  # noqa: SLF001
+            heapify(timers)
+            self._void_timers = 0
+        if not due:
+            while timers and timers[0][2]._cancelled:  # noqa: SLF001
+                heappop(timers)
+                self._void_timers -= 1
+            if not timers:
+                raise NothingLeft("nothing is left to happen, and somebody still waits")
+            self.now_s = max(self.now_s, timers[0][0])
+        while timers and timers[0][0] <= self.now_s:
+            timer = heappop(timers)[2]
+            timer._scheduled = False  # noqa: SLF001
+            if timer._cancelled:  # noqa: SLF001
+                self._void_timers -= 1
+            else:
+                due.append(timer)
+        for _ in range(len(due)):
+            step = due.popleft()
+            if step._cancelled:  # noqa: SLF001 # it may have been while it was parked, too
+                continue
+            if step.process is not None and step.process.frozen:
+                step.process.parked.append(step)
+                continue
+            try:
+                step._context.run(step._callback, *step._args)  # noqa: SLF001
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does: it is the handler's
+                self.call_exception_handler({"message": f"Exception in {step!r}", "exception": error})
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if cast("_Timer", handle)._scheduled:  # noqa: SLF001
+            self._void_timers += 1
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """See asyncio; also from inside another loop, as a notebook's cell is: this one waits for nothing real."""
@@ -147,21 +202,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.failures.append(f"{context.get('message', 'an exception that nobody handled')}\n{text}".rstrip())
 
 
-class _JumpingSelector(selectors.SelectSelector):
-    """Asks no file; lets the time pass instead."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise NothingLeft("nothing is left to happen, and somebody still waits")
-        if timeout > 0:
-            self._loop.now_s += timeout + 1e-9  # rounding must not leave the timer in the future
-        return []
-
-
 class Process:
     """A process of the simulated world. ``name`` is its address."""
 
@@ -172,7 +212,7 @@ class Process:
         self.frozen = False
         self.tasks: dict[asyncio.Task[Any], None] = {}
         """Its tasks that are not done."""
-        self.parked: list[_Step] = []
+        self.parked: list[_Step | _Timer] = []
         self.on_kill: list[Callable[[], None]] = []
         """What the world does when it ends: give locks back, tell those who wait for an answer."""
         self._context = contextvars.Context()
@@ -202,8 +242,7 @@ class Process:
         """Let it go on (SIGCONT): first with what it has missed."""
         self.frozen = False
         parked, self.parked = self.parked, []
-        for step in parked:
-            self.loop.call_soon(step, context=step.context)
+        self.loop.again(parked)
 
     def kill(self) -> None:
         """End it (SIGKILL). Idempotent."""

@@ -442,7 +442,8 @@ def test_refused_by_all_is_certain_to_have_written_nothing(world: ModuleType) ->
         peer = cluster.coordinator()
         for node_id in cluster.ids:  # the nodes' clocks are two minutes behind: they refuse the write's time
             cluster.clocks[node_id].skew_ms = -120_000
-        (error,) = await peer.write([("k", pack_body(peer.operation(), b"1"))], timeout_s=0.5)
+        operation = pack_body(peer.operation(), b"1")
+        (error,) = await peer.write([("k", operation)], timeout_s=0.7)  # when none of its retries is under way
         assert type(error) is StoreUnavailable
         assert "nothing was written" in str(error)
         assert await peer.get("k") is None
