@@ -10,15 +10,13 @@ import time
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "style": ("ruff", [["ruff", "check", "."], ["ruff", "format", "--check", "."]]),
     "types": ("mypy, strict, on raykv/", [["mypy"]]),
     "unit": (
         "tests without Ray, on all cores",
-        [
-            ["pytest", "-n", "auto", "--dist", "worksteal"]
-            + ["-m", "not ray and not wheel and not notebook and not simulation and not crash"]
-        ],
+        [["pytest", "-n", "auto", "--dist", "worksteal", "-m", UNIT]],
     ),
     "simulation": ("100 simulated clusters", [["pytest", "-m", "simulation"]]),
     "crash": ("20,000 power cuts", [["pytest", "-m", "crash"]]),
