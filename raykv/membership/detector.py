@@ -79,8 +79,7 @@ class FailureDetector:
         peers = [node_id for node_id in self._heartbeats.table() if node_id != self._heartbeats.node_id]
         for gone in sorted(set(self._peers).difference(peers)):
             self._phi.forget(gone)
-        for new in sorted(set(peers).difference(self._peers)):
-            self._phi.heard(new, now_s)
+        self._phi.heard(sorted(set(peers).difference(self._peers)), now_s)
         self._peers = peers
 
     def tick(self, now_s: float) -> list[str]:
@@ -105,8 +104,7 @@ class FailureDetector:
     def hear(self, table: Table, now_s: float) -> None:
         """Take in a peer's table, by whatever way it came. O(members)."""
         self._notice(now_s)
-        for peer in self._heartbeats.merge(table):
-            self._phi.heard(peer, now_s)
+        self._phi.heard(self._heartbeats.merge(table), now_s)
 
     def phi(self, peer: str, now_s: float) -> float:
         """Return how surprising the silence of a peer is (``PhiAccrual.phi``), for whoever wants to look."""

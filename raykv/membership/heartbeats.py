@@ -53,14 +53,16 @@ class Heartbeats:
         An entry that is not a tuple of two whole numbers from 0 on is passed over, and so is a node that is no member.
         """
         advanced = []
-        known = self._table
+        known, own = self._table, self.node_id
         for node_id, entry in table.items():
-            held = known.get(node_id)
-            if held is None or entry == held or not _sound(entry) or entry < held:
+            try:  # most entries are no news: one comparison for each of those
+                if entry <= known.get(node_id, entry) or not _sound(entry):
+                    continue
+            except TypeError:  # no numbers
                 continue
-            if node_id == self.node_id:
-                # The own count is the own affair, whatever others say of it; but a later run of this node is its end.
-                self.superseded = self.superseded or entry[0] > held[0]
+            if node_id == own:
+                # The own count is the own affair, whatever others say of it; a later run of this node is its end.
+                self.superseded = self.superseded or entry[0] > known[own][0]
                 continue
             known[node_id] = entry
             advanced.append(node_id)

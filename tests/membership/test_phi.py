@@ -12,10 +12,10 @@ from raykv.membership import PhiAccrual
 
 
 def hears(phi, peer, gaps_s, now_s=0.0):
-    phi.heard(peer, now_s)
+    phi.heard([peer], now_s)
     for gap_s in gaps_s:
         now_s += gap_s
-        phi.heard(peer, now_s)
+        phi.heard([peer], now_s)
     return now_s
 
 
@@ -32,7 +32,7 @@ def test_a_peer_made_known_has_a_grace():
     phi = PhiAccrual(every_s=0.5)
     assert phi.phi("a", 100.0) == 0.0
     assert phi.suspects(100.0) == []
-    phi.heard("a", 100.0)
+    phi.heard(["a"], 100.0)
     assert phi.suspects(103.5) == []
     assert phi.suspects(103.7) == ["a"]
 
@@ -86,19 +86,19 @@ def test_news_clear_a_suspect():
     phi = PhiAccrual(every_s=0.5)
     end_s = hears(phi, "a", [0.5] * 50)
     assert phi.suspects(end_s + 10) == ["a"]
-    phi.heard("a", end_s + 10)
+    phi.heard(["a"], end_s + 10)
     assert phi.suspects(end_s + 10) == []
 
 
 def test_suspects_are_sorted_and_the_forgotten_are_not_among_them():
     phi = PhiAccrual(every_s=0.5)
     for peer in ("c", "a", "b"):
-        phi.heard(peer, 0.0)
+        phi.heard([peer], 0.0)
     assert phi.suspects(60.0) == ["a", "b", "c"]
     phi.forget("b")
     phi.forget("never known")
     assert phi.suspects(60.0) == ["a", "c"]
-    phi.heard("b", 60.0)
+    phi.heard(["b"], 60.0)
     assert phi.suspects(60.0) == ["a", "c"]
 
 
@@ -106,7 +106,7 @@ def test_one_long_silence_does_not_make_it_blind():
     phi = PhiAccrual(every_s=0.5)
     end_s = hears(phi, "a", [0.5] * 400)
     before_s = limit_s(phi, "a", end_s)
-    phi.heard("a", end_s + 3600)
+    phi.heard(["a"], end_s + 3600)
     assert limit_s(phi, "a", end_s + 3600) < before_s + 0.5
 
 
@@ -117,7 +117,7 @@ def test_a_network_that_got_slow_is_learned():
     for _ in range(600):
         end_s += 4.0
         suspicions += phi.suspects(end_s) == ["a"]
-        phi.heard("a", end_s)
+        phi.heard(["a"], end_s)
     assert 1 <= suspicions <= 20
     assert phi.suspects(end_s + 4.0) == []
 
@@ -140,15 +140,15 @@ def test_an_excuse_teaches_nothing():
         phi.excuse(end_s)
         assert phi.suspects(end_s + 1.0) == []
         end_s += 0.01
-        phi.heard("a", end_s)
+        phi.heard(["a"], end_s)
     assert limit_s(phi, "a", end_s) == pytest.approx(before_s, abs=0.01)
 
 
 def test_the_first_news_after_being_made_known_teach_nothing():
     phi = PhiAccrual(every_s=0.5)
     for peer, wait_s in (("a", 0.01), ("b", 3.0)):
-        phi.heard(peer, 0.0)
-        phi.heard(peer, wait_s)
+        phi.heard([peer], 0.0)
+        phi.heard([peer], wait_s)
     assert limit_s(phi, "a", 0.01) == pytest.approx(limit_s(phi, "b", 3.0), abs=0.002)
 
 
