@@ -100,9 +100,9 @@ class PhiAccrual:
                 known.mean_s += share * off_s
                 known.variance_s2 = variance_s2 = (1 - share) * (known.variance_s2 + share * off_s * off_s)
                 deviation_s = math.sqrt(variance_s2)
-                known.limit_s = (
-                    pause_s + known.mean_s + deviations * (deviation_s if deviation_s > floor_s else floor_s)
-                )
+                if deviation_s < floor_s:  # noqa: PLR1730
+                    deviation_s = floor_s
+                known.limit_s = pause_s + known.mean_s + deviations * deviation_s
             known.heard_s = now_s
 
     def excuse(self, now_s: float) -> None:
