@@ -266,7 +266,8 @@ class AntiEntropy:
                 if asked < len(others):
                     return Healed.NOT_YET
                 healed = Healed.AS_FAR_AS_CAN_BE
-            elif intact == len(others):
+            else:
+                # What W nodes acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held.
                 await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
         return healed
 

@@ -74,6 +74,8 @@ class Replica:
         self._partitions = store.partitions
         self.grace_ms = store.grace_s * 1000
         self._max_age_ms = round(self.grace_ms / 2)
+        self.scan_bytes = MAX_SCAN_BYTES
+        """An answer to a scan ends behind the record with which it has so many."""
         self._hints = hints
         self._wall_ms = wall_ms
         self.state: ClusterState | None = None
@@ -277,7 +279,7 @@ class Replica:
         size_bytes = position = 0
         runs = [self._scan_partition(request, partition) for partition in request.partitions]
         for key, record, at in heapq.merge(*runs, key=itemgetter(0), reverse=request.reverse):
-            if len(items) >= limit or size_bytes >= MAX_SCAN_BYTES:
+            if len(items) >= limit or size_bytes >= self.scan_bytes:
                 return f.ScanDone(items, items[-1][0]), position
             kept = header_of(record) if request.keys_only else record
             items.append((key, kept))

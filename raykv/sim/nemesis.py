@@ -254,8 +254,8 @@ class Nemesis:
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
 
 
-def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "") -> str | None:
-    """Flip a bit of what is safe on a disk, in a file of any kind (or whose name ends so).
+def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: int = 1) -> str | None:
+    """Flip a bit of what is safe on a disk, or several, in a file of any kind (or whose name ends so).
 
     Returns which file; None if there is none.
     """
@@ -270,7 +270,8 @@ def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "") -> str | Non
         # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
         # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
         size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
-    disk.flip_bit(path, rng.randrange(size), rng.randrange(8))
+    for _ in range(times):
+        disk.flip_bit(path, rng.randrange(size), rng.randrange(8))
     return path
 
 

@@ -774,9 +774,14 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world:
     world.run(story())
 
 
-def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(world: ModuleType) -> None:
+@pytest.mark.parametrize(("r", "w", "away"), [(2, 2, ()), (1, 3, ()), (1, 3, ("n2",))])
+def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
+    world: ModuleType, r: int, w: int, away: tuple[str, ...]
+) -> None:
+    """Of three that acknowledge together, one that is intact is enough to say what was not acknowledged."""
+
     async def story() -> None:
-        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL)).start()
+        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL, r=r, w=w)).start()
         for node_id in cluster.ids:
             await cluster.give(node_id, "a", world.put_record("deleted long ago"))
             cluster.flush(node_id)
@@ -790,9 +795,13 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(world: Modu
         data = disk._names[log].data
         first, last = bytes(data).index(cluster.place("a")), bytes(data).rindex(cluster.place("a"))
         data[first:last] = bytes(last - first)  # a sector: the delete, and that it was forgotten
+        for node_id in away:
+            cluster.kill(node_id)
         cluster.revive("n1")
         await asyncio.sleep(10)
         assert cluster.node("n1").whole
+        for node_id in away:
+            cluster.revive(node_id)
         assert [await cluster.held(node_id, "a") for node_id in cluster.ids] == [None] * 3
 
     world.run(story())

@@ -330,8 +330,13 @@ class Cluster:
         sloppy: bool = False,
         grace_s: float = 10 * 86_400.0,
         upkeep: bool = False,
+        r: int | None = None,
+        w: int | None = None,
     ) -> None:
-        """``versioning``, ``sloppy``: of the bucket "default". ``upkeep``: they work by themselves, and reach each other."""
+        """``versioning``, ``sloppy``, ``r``, ``w`` (a majority) are those of the bucket "default".
+
+        ``upkeep``: the nodes work by themselves, and reach each other.
+        """
         self.network = Network()
         self.random = random.Random(7)
         self.ids = [f"n{number + 1}" for number in range(nodes)]
@@ -355,7 +360,7 @@ class Cluster:
             ring=claim([Member(node_id) for node_id in self.ids], partitions, copies),
         )
         self.state = state.with_bucket(
-            BucketConfig(name="default", n=copies, r=quorum, w=quorum, versioning=versioning, sloppy=sloppy)
+            BucketConfig(name="default", n=copies, r=r or quorum, w=w or quorum, versioning=versioning, sloppy=sloppy)
         )
         self.network.processes["supervisor"] = Process(self._supervise)
 

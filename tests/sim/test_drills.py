@@ -40,6 +40,10 @@ def test_a_drill_is_clean_and_the_same_again(name):
         ("rot", "blocks are not verified", "rot passed over"),
         ("copies", "a scan leaves out what cannot be read", "copies passed over"),
         ("copies", "an unreadable record is taken for absent", "copies passed over"),
+        ("copies", "a page reaches beyond what all have sent", "copies passed over"),
+        ("copies", "a node's failed disk told as refused", "refused and written"),
+        ("copies", "old directory counted complete", "promise broken"),
+        ("copies", "rot uncovers what was forgotten", "came back"),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule):
