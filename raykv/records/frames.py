@@ -382,6 +382,19 @@ class Purge(_Message, frozen=True):
     sure: bool
 
 
+class Clear(_Message, frozen=True):
+    """Forget what you hold of a partition and are not to hold by the state of this epoch. Answer: ``Cleared``."""
+
+    partition: int
+
+
+class TakeOver(_Message, frozen=True):
+    """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything."""
+
+    partition: int
+    timeout_s: float
+
+
 class Repair(_Message, frozen=True):
     """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``."""
 
@@ -405,6 +418,8 @@ NodeRequestBody: TypeAlias = (
     | Leaves
     | Fetch
     | Purge
+    | Clear
+    | TakeOver
     | Repair
 )
 
@@ -427,6 +442,8 @@ class NodeRequest(_Message, frozen=True):
     incarnation: int
     body: NodeRequestBody
     log_end: LogEnd | None = None
+    epoch: int = 0
+    """Of the cluster's state by which the node was chosen; 0: it does not matter who owns what (P4)."""
 
 
 class ReadDone(_Message, frozen=True):
@@ -508,6 +525,12 @@ class Purged(_Message, frozen=True):
     indexes: list[int]
 
 
+class Cleared(_Message, frozen=True):
+    """So many records were forgotten."""
+
+    records: int
+
+
 class Repaired(_Message, frozen=True):
     """What a repair did, as figures."""
 
@@ -531,11 +554,21 @@ class RegisterAnswer(_Message, frozen=True):
     life: int = 0
 
 
+class Moved(_Message, frozen=True):
+    """What the request is about has other owners by now, or is on its way: this is the state that the node knows (P4).
+
+    It did nothing.
+    """
+
+    state: bytes
+
+
 class NodeRefused(_Message, frozen=True):
     """The node will not.
 
     It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
-    "not yet" (it does not know enough of the cluster, or a peer is needed that is away); with "failed" (its disk did) it
+    "not yet" (it does not know enough of the cluster, or a peer is needed that is away), "behind" (it does not know the
+    request's epoch: tell it the state); with "failed" (its disk did) it
     may have carried the request out.
     """
 
@@ -551,11 +584,13 @@ NodeAnswerBody: TypeAlias = (
     | Incomplete
     | Pong
     | RegisterAnswer
+    | Moved
     | NodeRefused
     | Gossip
     | TreeDone
     | LeavesDone
     | Purged
+    | Cleared
     | Repaired
 )
 

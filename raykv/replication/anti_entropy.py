@@ -89,6 +89,8 @@ class Mended:
     exchanges: int = 0
     whole: bool = True
     """Whether the other owner lacked nothing, as far as it knew, from beginning to end."""
+    epoch: int = 0
+    """Of the state by which the other owner was chosen."""
 
     def add(self, other: Mended) -> None:
         """Add another's figures."""
@@ -102,18 +104,23 @@ class Mended:
 
     def figures(self) -> dict[str, Any]:
         """Return them as plain data."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "epoch"}
 
 
 class Share(NamedTuple):
     """Buckets of a partition that have the same owners."""
 
     owners: tuple[str, ...]
+    """All that are to hold it, old and new owners while it moves."""
     buckets: tuple[int, ...]
     intact_needed: int
     """Of how many intact other owners a node must have taken over everything to lack nothing (P1): N - W + 1."""
     sloppy: frozenset[int] = frozenset()
     """Those of the buckets whose writes others may have acknowledged in an owner's place."""
+    asked: tuple[str, ...] = ()
+    """Those of the owners of which reads ask: W of these hold every acknowledged write."""
+    epoch: int = 0
+    """Of the state that says all this; a peer that knows of other owners refuses (P4)."""
 
 
 def shares(state: ClusterState, partition: int) -> list[Share]:
@@ -122,9 +129,10 @@ def shares(state: ClusterState, partition: int) -> list[Share]:
     for n in sorted({entry.config.n for entry in state.buckets}):
         entries = [entry for entry in state.buckets if entry.config.n == n]
         least = min(entry.config.w for entry in entries)
-        owners = state.ring.preference_list(partition, n)[:n]
         sloppy = frozenset(entry.bucket_id for entry in entries if entry.config.sloppy)
-        found.append(Share(owners, tuple(entry.bucket_id for entry in entries), n - least + 1, sloppy))
+        buckets = tuple(entry.bucket_id for entry in entries)
+        owners, asked = state.holders(partition, n), state.read_set(partition, n)
+        found.append(Share(owners, buckets, n - least + 1, sloppy, asked, state.epoch))
     return found
 
 
@@ -234,13 +242,37 @@ class AntiEntropy:
             fetched = total.fetched
             for peer in others:
                 try:
-                    total.add(await self.exchange(partition, share.buckets, peer))
+                    total.add(await self.exchange(partition, share.buckets, peer, epoch=share.epoch))
                 except PeerLacks as lack:
                     failure = lack
             if failure is not None:
                 raise failure
             if total.fetched == fetched or len(others) == 1:
                 break
+        return total
+
+    async def take_over(self, state: ClusterState, partition: int) -> Mended:
+        """Take over what this node is to hold of a partition and did not own: from those of whom reads ask (P4).
+
+        From N - min(R, W) + 1 that lack nothing, or from all others if fewer do. Raises ``PeerLacks`` without them.
+        """
+        total = Mended()
+        for share in shares(state, partition):
+            if self._node_id not in share.owners or self._node_id in share.asked:
+                continue
+            configs = [entry.config for entry in state.buckets if entry.bucket_id in share.buckets]
+            needed = max(config.n - min(config.r, config.w) + 1 for config in configs)
+            whole, failures = 0, []
+            for peer in share.asked:
+                try:
+                    done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
+                except PeerLacks as lack:
+                    failures.append(str(lack))
+                    continue
+                total.add(done)
+                whole += done.whole
+            if whole < needed and failures:
+                raise PeerLacks("; ".join(failures))
         return total
 
     async def heal(self, state: ClusterState, partition: int) -> Healed:
@@ -251,30 +283,33 @@ class AntiEntropy:
             if self._node_id not in share.owners:
                 continue
             others = [node_id for node_id in share.owners if node_id != self._node_id]
-            intact = asked = 0
+            intact: set[str] = set()
+            asked: set[str] = set()
             orphans = await self._local.uncovered(partition, share.buckets, before_ms)
             for peer in others:
                 try:
-                    orphans = await self._not_at(peer, orphans)
-                    mended = await self.exchange(partition, share.buckets, peer, hold_back=orphans)
+                    orphans = await self._not_at(peer, orphans, share.epoch)
+                    mended = await self.exchange(partition, share.buckets, peer, hold_back=orphans, epoch=share.epoch)
                 except PeerLacks as lack:
                     logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
                     continue
-                asked += 1
-                intact += mended.whole
-            if intact < share.intact_needed:
-                if asked < len(others):
+                asked.add(peer)
+                if mended.whole:
+                    intact.add(peer)
+            known = len(intact.intersection(share.asked))
+            if known < share.intact_needed:
+                if len(asked) < len(others):
                     return Healed.NOT_YET
                 healed = Healed.AS_FAR_AS_CAN_BE
             else:
-                # What W nodes acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held.
+                # What W acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held it.
                 await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
         return healed
 
-    async def _not_at(self, peer: str, entries: list[Entry]) -> list[Entry]:
+    async def _not_at(self, peer: str, entries: list[Entry], epoch: int) -> list[Entry]:
         """Return those of which the peer holds nothing at all. Raises ``PeerLacks``."""
         left: list[Entry] = []
-        done = Mended()
+        done = Mended(epoch=epoch)
         for some in _chunks(entries, KEYS_AT_ONCE):
             answer = await self._ask(peer, f.Purge(some, sure=False), done)  # which costs less than the records would
             same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
@@ -289,13 +324,13 @@ class AntiEntropy:
         return left
 
     async def exchange(
-        self, partition: int, buckets: Sequence[int], peer: str, hold_back: Sequence[Entry] = ()
+        self, partition: int, buckets: Sequence[int], peer: str, hold_back: Sequence[Entry] = (), *, epoch: int = 0
     ) -> Mended:
         """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``.
 
-        ``hold_back``: records that the peer is not to be given.
+        ``hold_back``: records that the peer is not to be given. ``epoch``: of the state by which it was chosen.
         """
-        done = Mended(exchanges=1)
+        done = Mended(exchanges=1, epoch=epoch)
         local = await self._local.tree(partition, buckets, anew=True, own=True)
         depth = local.depth
         root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
@@ -386,7 +421,7 @@ class AntiEntropy:
 
     async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
         """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
-        now_ms, purged, done = self._clock.wall_ms(), 0, Mended()
+        now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
         tree = await self._local.tree(partition, share.buckets, anew=True)
         present = {*tree.entries}
         for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in present]:
@@ -437,7 +472,7 @@ class AntiEntropy:
     async def _ask(self, peer: str, body: f.NodeRequestBody, done: Mended) -> f.NodeAnswerBody:
         size_bytes = len(msgspec.msgpack.encode(body))
         try:
-            answer = await self._peers.call(peer, body, 1, CALL_TIMEOUT_S)
+            answer = await self._peers.call(peer, body, 1, CALL_TIMEOUT_S, done.epoch)
         except PeerFailure as failure:
             raise PeerLacks(f"node {peer}: {failure}") from None
         size_bytes += len(msgspec.msgpack.encode(answer))

@@ -7,6 +7,7 @@ supervisor's ballot, ``version`` counts changes; later is the greater pair.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,8 +31,17 @@ class BucketEntry(msgspec.Struct, frozen=True, array_like=True):
     config: BucketConfig
 
 
-class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module. Changed only by the methods below, which return a new one."""
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """A partition on its way to other owners (P4): who owned it, in order, is in the ring; ``owners`` are to."""
+
+    partition: int
+    owners: tuple[str, ...]
+    reads_new: bool = False
+    """Writes go to both in any case. Reads ask those of the ring, until the others have everything."""
+
+
+class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """See the module. Changed only by the methods below, which return a new one; how owners change: ``moves``."""
 
     format: int = STATE_FORMAT
     store_id: str
@@ -41,11 +51,53 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True):
     ring: Ring
     buckets: tuple[BucketEntry, ...] = ()
     next_bucket_id: int = 1
+    epoch: int = 1
+    """Grows with every change of who owns what, or is to be asked. Requests carry it (P4)."""
+    moves: tuple[Move, ...] = ()
+    """The partitions that are on their way."""
+    goal: Ring | None = None
+    """The ring that the moves lead to; None if nothing is to be moved."""
+    next_node: int = 0
+    """The number of the next node that joins; an id is never used again. 0: one more than the founders."""
 
     @property
     def ballot(self) -> tuple[int, int]:
         """(generation, version): of two states the one with the greater is later."""
         return self.generation, self.version
+
+    def read_set(self, partition: int, n: int) -> tuple[str, ...]:
+        """Return the n nodes of whom reads ask R, the first owner in front."""
+        move = self._moving.get(partition)
+        return move.owners[:n] if move is not None and move.reads_new else self.ring.preference_list(partition, n)[:n]
+
+    def write_sets(self, partition: int, n: int) -> tuple[tuple[str, ...], ...]:
+        """Return the sets of n nodes of each of which W must acknowledge a write: one, or two while the partition moves."""
+        before = self.ring.preference_list(partition, n)[:n]
+        move = self._moving.get(partition)
+        if move is None or set(move.owners[:n]) == set(before):
+            return (before,)
+        return (before, move.owners[:n])
+
+    def holders(self, partition: int, n: int) -> tuple[str, ...]:
+        """Return all nodes that are to hold the partition's records in buckets of n copies, old owners in front."""
+        sets = self.write_sets(partition, n)
+        return sets[0] if len(sets) == 1 else tuple(dict.fromkeys(sets[0] + sets[1]))
+
+    def order(self, partition: int, n: int) -> tuple[str, ...]:
+        """Return all nodes, each once: those to be written to, then the others as they may stand in for one."""
+        rest = self.ring.preference_list(partition, n)
+        return tuple(dict.fromkeys(self.holders(partition, n) + rest))
+
+    @cached_property
+    def _moving(self) -> dict[int, Move]:
+        return {move.partition: move for move in self.moves}
+
+    def differs(self, other: ClusterState, partition: int) -> bool:
+        """Whether a request for the partition would go elsewhere by that other state."""
+        mine, theirs = self._moving.get(partition), other._moving.get(partition)
+        if mine != theirs:
+            return True
+        return self.ring.owners(partition) != other.ring.owners(partition)
 
     def bucket(self, name: str) -> BucketEntry | None:
         """Return the bucket of that name."""

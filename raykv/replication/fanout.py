@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from raykv.ports import PeerFailure
+from raykv.replication.peers import MOVED, PeerRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,13 @@ class Fanout(Generic[T]):
     Calls still under way when the operation is done go on in ``tasks``: a write is wanted on all N, not on W only.
     """
 
-    def __init__(self, peers: Peers, clock: Clock, deadline_s: float, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(
+        self, peers: Peers, clock: Clock, deadline_s: float, tasks: set[asyncio.Task[None]], epoch: int = 0
+    ) -> None:
+        """``epoch``: of the state by which the nodes are chosen."""
+        self.moved = False
+        """Whether a node knows of other owners: what is asked of whom is to be thought over anew (P4)."""
+        self._epoch = epoch
         self._peers = peers
         self._clock = clock
         self._deadline_s = deadline_s
@@ -68,9 +75,10 @@ class Fanout(Generic[T]):
     async def _call(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         timeout_s = max(0.001, min(CALL_TIMEOUT_S, self._deadline_s - self._clock.monotonic_s()))
         try:
-            answer: f.NodeAnswerBody | None = await self._peers.call(node_id, body, items, timeout_s)
+            answer: f.NodeAnswerBody | None = await self._peers.call(node_id, body, items, timeout_s, self._epoch)
             outcome = Outcome(node_id, about, answer, None)
         except PeerFailure as failure:
+            self.moved = self.moved or (isinstance(failure, PeerRefused) and failure.reason == MOVED)
             outcome = Outcome(node_id, about, None, failure)
         finally:
             self._waiting.remove(node_id)
@@ -118,13 +126,15 @@ async def gather(
     hedge_s: float,
     deadline_s: float,
 ) -> None:
-    """Take outcomes, and ask others where the round wants it, until it is settled or time is up.
+    """Take outcomes, and ask others where the round wants it, until it is settled, ``fan.moved``, or time is up.
 
     What is slow is raced after ``hedge_s``, and again after as long (at least ``RETRY_S``).
     """
     hedge_at_s = clock.monotonic_s() + hedge_s
     while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
         outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
+        if fan.moved:
+            return
         if outcome is not None:
             send(take(outcome))
             continue

@@ -118,14 +118,14 @@ class Handoff:
             groups: dict[tuple[str, ...], list[Hint]] = {}
             for hint in of_bucket:
                 partition = partition_of_key(hint.key, state.ring.partitions)
-                owners = state.ring.preference_list(partition, n_of[bucket_id])[: n_of[bucket_id]]
+                owners = state.holders(partition, n_of[bucket_id])
                 groups.setdefault((target,) if target in owners else owners, []).append(hint)
             for recipients, group in groups.items():
-                if not await self._give(bucket_id, recipients, group):
+                if not await self._give(state.epoch, bucket_id, recipients, group):
                     return False
         return True
 
-    async def _give(self, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
+    async def _give(self, epoch: int, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
         """Write what the hints stand for to all of ``recipients``, and forget them then."""
         now_ms = self._clock.wall_ms()
         keys = [hint.key for hint in hints if not hint.record]
@@ -139,13 +139,18 @@ class Handoff:
                 some += 1
                 if size_bytes >= min(BATCH_BYTES, self._throttle.bytes_per_s / BATCHES_A_SECOND):
                     break
-            if not await self._write(bucket_id, recipients, records[:some], now_ms):
+            if not await self._write(epoch, bucket_id, recipients, records[:some], now_ms):
                 return False
             records = records[some:]
         return True
 
     async def _write(
-        self, bucket_id: int, recipients: tuple[str, ...], records: list[tuple[Hint, bytes | None]], now_ms: int
+        self,
+        epoch: int,
+        bucket_id: int,
+        recipients: tuple[str, ...],
+        records: list[tuple[Hint, bytes | None]],
+        now_ms: int,
     ) -> bool:
         items = [(hint.key, record) for hint, record in records if record]
         # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
@@ -158,7 +163,8 @@ class Handoff:
                     return False
                 continue
             try:
-                answer = await self._peers.call(node_id, f.Write(bucket_id, items, made_ms), len(items), CALL_TIMEOUT_S)
+                write = f.Write(bucket_id, items, made_ms)
+                answer = await self._peers.call(node_id, write, len(items), CALL_TIMEOUT_S, epoch)
             except PeerFailure as failure:
                 logger.debug("node %s: hints for node %s wait: %s", self._node_id, node_id, failure)
                 return False

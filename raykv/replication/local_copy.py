@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raykv.errors import CorruptData
 from raykv.records import frames as f
-from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_prefix
+from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
 from raykv.records.kinds import check, public
 from raykv.replication.merkle import Entry, Tree, depth_for, digest
 from raykv.ring import partition_of_key
@@ -122,6 +122,36 @@ class LocalCopy:
                 if digest(bucket_id, key, public(kept.record)) == value:
                     position = max(position, self._engine.erase(place))
         await self._durable(position)
+
+    async def clear(self, partition: int) -> int:
+        """Forget what this node holds of a partition and is not to hold by the present state; return how many records.
+
+        Durable when it returns. Each bucket by itself, for in one of fewer copies a node may hold less than its place in
+        the ring says.
+        """
+        position = count = 0
+        places: list[bytes] = []
+        for bucket_id in self._engine_buckets(partition):
+            if not self._replica.holds(partition, bucket_id):
+                low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
+                places += [place for place, _ in self._engine.scan_what_is_left(low, high)]
+        for count, place in enumerate(places, start=1):
+            if self._replica.holds(partition, storage_bucket(place)):
+                break  # it is to be the owner again
+            position = max(position, self._engine.erase(place))
+            if count % PAUSE_EVERY == 0:
+                await self._durable(position)
+        await self._durable(position)
+        return count
+
+    def _engine_buckets(self, partition: int) -> list[int]:
+        """Return the ids of the buckets of which anything is here in a partition."""
+        found: list[int] = []
+        low, high = _bounds(partition)
+        while (first := next(iter(self._engine.scan_what_is_left(low, high)), None)) is not None:
+            found.append(storage_bucket(first[0]))
+            low = storage_prefix(partition, found[-1] + 1)
+        return found
 
     def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[f.ReadDone, int]:
         """Return the record of each key as it may travel, and the position that they depend on."""

@@ -293,7 +293,7 @@ class StorageNode:
             if self._old:
                 self._fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
 
-    def _refusal(self, request: f.NodeRequest) -> f.NodeRefused | None:
+    def _refusal(self, request: f.NodeRequest) -> f.NodeAnswerBody | None:
         if self._stopped is not None:
             return f.NodeRefused("stopping", self._stopped)
         if request.incarnation > self.incarnation:
@@ -302,7 +302,7 @@ class StorageNode:
             return f.NodeRefused("stopping", "superseded")
         if 0 < request.incarnation < self.incarnation:
             return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
-        return None
+        return self._replica.outdated(request.epoch, request.body) if request.epoch else None
 
     async def _durable(self, position: int) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

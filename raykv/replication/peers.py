@@ -20,9 +20,10 @@ from raykv.ports import PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.records import frames as f
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from raykv.ports import Clock, Probe, Transport
+    from raykv.replication.cluster_state import ClusterState
 
 logger = logging.getLogger("raykv.coordinator")
 
@@ -36,6 +37,8 @@ SLOW_S = (1.0, 30.0)
 """How long a node that was raced is asked after the others: at first, and at the most if it is slow every time."""
 HEDGE_CEILING_S = 0.5
 _QUANTILE = 0.95
+MOVED = "moved on"
+"""The reason of a refusal: the node was chosen by a state that is not the present one."""
 
 
 def node_address(node_id: str) -> str:
@@ -79,7 +82,21 @@ class _Peer:
 class Peers:
     """Calls to storage nodes, with what was learned of each."""
 
-    def __init__(self, transport: Transport, clock: Clock, probe: Probe) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Clock,
+        probe: Probe,
+        *,
+        state: Callable[[], tuple[ClusterState, bytes] | None] = lambda: None,
+        moved: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        """``state()``: the cluster's state as the caller knows it, to be told to a node that does not know it yet.
+
+        ``moved(state)``: told of a later one.
+        """
+        self._state = state
+        self._moved = moved
         self._transport = transport
         self._clock = clock
         self._probe = probe
@@ -123,8 +140,13 @@ class Peers:
             peer.slow_s = min(most_s, max(first_s, 2 * peer.slow_s))
             peer.slow_until_s = now_s + peer.slow_s
 
-    async def call(self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float) -> f.NodeAnswerBody:
-        """Ask a node. Raises ``PeerRefused`` (did nothing), ``PeerSilent``, ``PeerDead`` (may have done it)."""
+    async def call(
+        self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float, epoch: int = 0
+    ) -> f.NodeAnswerBody:
+        """Ask a node. Raises ``PeerRefused`` (did nothing), ``PeerSilent``, ``PeerDead`` (may have done it).
+
+        ``epoch``: of the state by which the node was chosen. Refused with ``MOVED`` if it is not of the present.
+        """
         peer = self._peer(node_id)
         if peer.calls >= MAX_CALLS_PER_PEER:
             raise PeerRefused("overloaded", f"{MAX_CALLS_PER_PEER} calls to node {node_id} are under way")
@@ -137,7 +159,7 @@ class Peers:
         number, started_s = self._calls, self._clock.monotonic_s()
         peer.pending[number] = started_s
         try:
-            answer = await self._call_incarnation(node_id, peer, body, timeout_s)
+            answer = await self._call_incarnation(node_id, peer, body, timeout_s, epoch)
         except PeerDead:
             self._suspect(node_id, peer, SUSPECT_DEAD_S, "its process has ended")
             raise
@@ -160,14 +182,15 @@ class Peers:
         return answer
 
     async def _call_incarnation(
-        self, node_id: str, peer: _Peer, body: f.NodeRequestBody, timeout_s: float
+        self, node_id: str, peer: _Peer, body: f.NodeRequestBody, timeout_s: float, epoch: int
     ) -> f.NodeAnswerBody:
         deadline_s = self._clock.monotonic_s() + timeout_s
-        for _ in range(3):
+        told = False
+        for _ in range(4):
             remaining_s = deadline_s - self._clock.monotonic_s()
             if remaining_s <= 0:
                 break
-            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end))
+            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end, epoch))
             frame = await self._transport.call(node_address(node_id), request, remaining_s)
             try:
                 answer = f.node_answers.decode(frame)
@@ -178,13 +201,28 @@ class Peers:
             if answer.incarnation > peer.incarnation:
                 peer.incarnation, peer.down = answer.incarnation, None  # it runs again: no need to wait for the news
             peer.log_end = _further(peer.log_end, answer.log_end)
+            if isinstance(answer.body, f.Moved):
+                self._moved(answer.body.state)
+                raise PeerRefused(MOVED, f"node {node_id} knows of other owners")
             if not isinstance(answer.body, f.NodeRefused):
                 return answer.body
+            if answer.body.reason == "behind" and not told and (frame_of_state := self._what_to_tell(epoch)):
+                told = True  # the supervisor will, too; but who asks knows the state already
+                await self._transport.call(node_address(node_id), frame_of_state, remaining_s)
+                continue
             if answer.body.reason == "failed":  # after it had begun: it may have been carried out
                 raise PeerSilent(answer.body.message)
             if answer.body.reason != "moved":
                 raise PeerRefused(answer.body.reason, answer.body.message)
         raise PeerSilent(f"node {node_id} did not settle on an incarnation")
+
+    def _what_to_tell(self, epoch: int) -> bytes | None:
+        known = self._state()
+        if known is None or known[0].epoch < epoch:
+            return None
+        state, data = known
+        body = f.AcceptRegister(state.generation, state.version, data, decided=True)
+        return f.node_requests.encode(f.NodeRequest(0, body))
 
     def _peer(self, node_id: str) -> _Peer:
         peer = self._peers.get(node_id)

@@ -13,7 +13,7 @@ from raykv.records.frames import FULL
 from raykv.versions import covers, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from raykv.records import frames as f
 
@@ -247,7 +247,10 @@ def _forget(waiting: list[tuple[str, bool]], asked: tuple[str, bool]) -> None:
 
 @dataclass(slots=True)
 class _Writing:
+    sets: Sequence[Sequence[str]]
+    """The nodes that are to hold it, as sets in each of which it needs its acknowledgements: one, or two (P4)."""
     primaries: Sequence[str]
+    """All of them, each once."""
     acks: list[str]
     attempt: int = 0
     newer: dict[str, int] = field(default_factory=dict)
@@ -261,17 +264,17 @@ class _Writing:
 
 
 class WriteRound:
-    """Writes until each item has ``w`` durable acknowledgements (P7, P8)."""
+    """Writes until each item has ``w`` durable acknowledgements of each of its sets of owners (P4, P7, P8)."""
 
     def __init__(
         self,
-        primaries: Sequence[Sequence[str]],
+        sets: Sequence[Sequence[Sequence[str]]],
         w: int,
         *,
         newer_counts: bool = False,
         fallbacks: Sequence[Sequence[str]] | None = None,
     ) -> None:
-        """``primaries``: for each item, the nodes that are to hold it; ``fallbacks``: who may stand in (a sloppy bucket).
+        """Begin; ``sets``: for each item, the sets of nodes that are to hold it; ``fallbacks``: who may stand in (sloppy).
 
         ``newer_counts``: a node that holds something newer is as good as one that took the record. True for read
         repair, which only wants nobody behind; false for a client's write, which a newer record would shadow (P7).
@@ -279,10 +282,10 @@ class WriteRound:
         self._w = w
         self._newer_counts = newer_counts
         self._items = [
-            _Writing(nodes, [], fallbacks=others)
-            for nodes, others in zip(primaries, fallbacks or [()] * len(primaries), strict=True)
+            _Writing(owners, _all_of(owners), [], fallbacks=others)
+            for owners, others in zip(sets, fallbacks or [()] * len(sets), strict=True)
         ]
-        self._open = set(range(len(primaries)))
+        self._open = set(range(len(sets)))
         self._given_up: set[int] = set()
 
     @property
@@ -337,6 +340,27 @@ class WriteRound:
             else:
                 item.refusals.append(refused)
 
+    def go_elsewhere(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
+        """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.
+
+        What holds an item holds it still, whoever owns it; and an item that has its acknowledgements keeps them.
+        """
+        for index in sorted(self._open):
+            item = self._items[index]
+            item.maybe = item.maybe or bool(item.pending)
+            item.sets, item.primaries = sets[index], _all_of(sets[index])
+            item.fallbacks = fallbacks[index] if fallbacks is not None else ()
+            item.pending.clear()
+            item.retry.clear()
+            item.newer.clear()
+            if all(self._counted(item, owners) >= self._w for owners in item.sets):
+                self._open.discard(index)
+
+    @property
+    def waiting(self) -> list[int]:
+        """The items that still lack acknowledgements."""
+        return sorted(self._open)
+
     def attempt(self, index: int) -> int:
         """Return how often the item has been stamped anew."""
         return self._items[index].attempt
@@ -350,7 +374,7 @@ class WriteRound:
         due: dict[int, int] = {}
         for index in sorted(self._open):
             item = self._items[index]
-            if item.newer and len(item.acks) + len(item.newer) >= self._w:
+            if item.newer and all(self._counted(item, owners, item.newer) >= self._w for owners in item.sets):
                 due[index] = max(item.newer.values())
         return due
 
@@ -433,5 +457,15 @@ class WriteRound:
     def _ack(self, index: int, item: _Writing, node_id: str) -> None:
         if node_id not in item.acks:
             item.acks.append(node_id)
-            if len(item.acks) >= self._w:
+            if all(self._counted(item, owners) >= self._w for owners in item.sets):
                 self._open.discard(index)
+
+    def _counted(self, item: _Writing, owners: Sequence[str], others: Collection[str] = ()) -> int:
+        """Return how many hold the item as one of ``owners``, or in the place of one, or are owners among ``others``."""
+        if self._newer_counts:
+            return len(item.acks)
+        return sum((item.stand_ins.get(node_id) or node_id) in owners for node_id in [*item.acks, *others])
+
+
+def _all_of(sets: Sequence[Sequence[str]]) -> Sequence[str]:
+    return sets[0] if len(sets) == 1 else list(dict.fromkeys(node_id for owners in sets for node_id in owners))

@@ -38,11 +38,21 @@ class Reads:
 
     async def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
         """Return the record, None, or the error of each key."""
+        clock = self._routing.clock
+        while True:
+            results, moved = await self._once(entry, keys, r, deadline_s)
+            if not moved or clock.monotonic_s() >= deadline_s:
+                return results
+
+    async def _once(
+        self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float
+    ) -> tuple[list[Read], bool]:
+        """Read by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
         routing = self._routing
         began_ms = routing.clock.wall_ms()
         sloppy = entry.config.sloppy
         round_ = ReadRound(routing.orders(keys, entry.config.n, sloppy=sloppy), r)
-        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
+        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch)
 
         def send(asks: Asks) -> None:
             at_once = max(1, MAX_ANSWER_BYTES // entry.config.pair_bytes)
@@ -63,11 +73,13 @@ class Reads:
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.probe.count("hedges", round_.hedges)
         routing.probe.count("hedges_won", round_.hedges_won)
+        if fan.moved and round_.open:
+            return [QuorumNotMet("the owners changed while they were asked")] * len(keys), True
         return await self._repair(entry, keys, r, round_, began_ms, deadline_s)
 
     async def _repair(
         self, entry: BucketEntry, keys: Sequence[bytes], r: int, round_: ReadRound, began_ms: int, deadline_s: float
-    ) -> list[Read]:
+    ) -> tuple[list[Read], bool]:
         results: list[Read] = []
         behind: list[tuple[int, bytes, list[str]]] = []
         for index, key in enumerate(keys):
@@ -80,27 +92,27 @@ class Reads:
             if merged is not None and len(holders := round_.holders(index, merged)) < r:
                 behind.append((index, merged, holders))
         if not behind:
-            return results
+            return results, False
         self._routing.probe.count("read_repairs", len(behind))
         records = [merged for _, merged, _ in behind]
         lacking = [keys[index] for index, _, _ in behind]
         primaries_of = [self._routing.primaries(key, entry.config.n) for key in lacking]
-        repair = WriteRound(primaries_of, r, newer_counts=True)
+        repair = WriteRound([(owners,) for owners in primaries_of], r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
-        spread = Spread(self._routing, entry, records, lacking, repair, made_ms=began_ms).run(deadline_s)
+        spread = Spread(self._routing, entry, records, lacking, repair, made_ms=began_ms)
         if entry.config.sloppy:  # a cut may keep the primaries out of reach, and the answer is wanted all the same
-            task = asyncio.get_running_loop().create_task(spread)
+            task = asyncio.get_running_loop().create_task(spread.run(deadline_s))
             self._routing.tasks.add(task)
             task.add_done_callback(self._routing.tasks.discard)
-            return results
-        await spread
+            return results, False
+        await spread.run(deadline_s)
         for position, (index, _, _) in enumerate(behind):
             if not repair.settled(position):
                 results[index] = quorum_not_met(
                     r, primaries_of[position], repair.acks(position), what="hold what was read"
                 )
-        return results
+        return results, spread.moved
 
 
 def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:

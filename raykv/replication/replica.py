@@ -41,7 +41,7 @@ from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from raykv.config import StoreConfig
     from raykv.replication.cluster_state import ClusterState
@@ -78,8 +78,11 @@ class Replica:
         """An answer to a scan ends behind the record with which it has so many."""
         self._hints = hints
         self._wall_ms = wall_ms
-        self.state: ClusterState | None = None
-        """The latest decided state that this node was told."""
+        self.known: tuple[ClusterState, bytes] | None = None
+        """The latest decided state that this node was told, and its bytes."""
+        self._changed: dict[int, int] = {}
+        """Partition -> the epoch since which its owners are what they are, as far as this run knows; else ``_since``."""
+        self._since = 0
         self.distrusted = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
@@ -109,6 +112,54 @@ class Replica:
             return f.NodeRefused("corrupt", str(error)), 0
         except ClockTooFarAhead as error:
             return f.NodeRefused("clock", str(error)), 0
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The latest decided state that this node was told."""
+        return self.known[0] if self.known is not None else None
+
+    def outdated(self, epoch: int, body: f.NodeRequestBody) -> f.NodeAnswerBody | None:
+        """Return the answer to a request that was addressed by a state other than the present one (P4), else None.
+
+        One that is behind must not answer, nor one that has no vote: it has forgotten what it knew, and would believe a
+        coordinator that has not heard of anything either.
+        """
+        state = self.state
+        if not self._register.votes:
+            return f.NodeRefused("not yet", "this node has lost its memory, and waits for the supervisor")
+        if state is None or epoch > state.epoch:
+            return f.NodeRefused("behind", f"this node does not know epoch {epoch} yet")
+        if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerns(body)):
+            assert self.known is not None
+            return f.Moved(self.known[1])
+        return None
+
+    def _concerns(self, body: f.NodeRequestBody) -> set[int]:
+        """Return the partitions that a request is about."""
+        match body:
+            case f.Read() | f.Reserve() | f.Fetch():
+                keys: Iterable[bytes] = body.keys
+            case f.Write():
+                keys = (key for key, _ in body.items)
+            case f.Hint():
+                keys = (key for key, _, _ in body.items)
+            case f.Purge():
+                keys = (key for _, key, _ in body.items)
+            case f.Scan():
+                return {*body.partitions}
+            case f.Tree() | f.Leaves() | f.Clear() | f.TakeOver() | f.Repair():
+                return {body.partition}
+            case _:
+                return set()
+        return {partition_of_key(key, self._partitions) for key in keys}
+
+    def holds(self, partition: int, bucket_id: int) -> bool:
+        """Whether this node is to hold a bucket's records in a partition, by the latest state. Unknown buckets: it is."""
+        state, node_id = self.state, self._directory.identity.node_id
+        if state is None:
+            return True
+        entry = next((entry for entry in state.buckets if entry.bucket_id == bucket_id), None)
+        return entry is None or node_id in state.holders(partition, entry.config.n)
 
     def _of_register(self, body: f.ReadRegister | f.PromiseRegister | f.AcceptRegister) -> f.RegisterAnswer:
         if isinstance(body, f.ReadRegister):
@@ -306,9 +357,23 @@ class Replica:
             self._directory.set_complete(False)
             logger.error("node %s is incomplete from now on: %s", self._directory.identity.node_id, unknown)
 
+    def learn(self, data: bytes) -> None:
+        """Take a decided state that another node knows, as if the supervisor had told it."""
+        state = decode_state(data)
+        self._of_register(f.AcceptRegister(state.generation, state.version, data, decided=True))
+
     def _learn(self, data: bytes) -> None:
         """Act on a decided state only, for any other may yet be undone. Compactions leave out what was dropped."""
-        state = self.state = decode_state(data)
+        state, before = decode_state(data), self.state
+        if before is not None and before.ballot >= state.ballot:
+            return
+        self.known = (state, data)
+        if before is None:
+            self._since = state.epoch
+        else:
+            for partition in range(state.ring.partitions):
+                if state.differs(before, partition):
+                    self._changed[partition] = state.epoch
         self._engine.drop = lambda key: not is_private(key) and state.dropped(storage_bucket(key))
 
 

@@ -28,13 +28,16 @@ class Routing:
         self._transport = transport
         self.clock = clock
         self.probe = probe
-        self.peers = Peers(transport, clock, probe)
+        self.peers = Peers(transport, clock, probe, state=lambda: self._known, moved=self.learn_state)
         self.tasks: set[asyncio.Task[None]] = set()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
         self.courier = Courier(self.peers, clock, probe, self.tasks)
         self._state: ClusterState | None = None
+        self._known: tuple[ClusterState, bytes] | None = None
+        """The state with its bytes as they came: nodes compare those."""
         self._buckets: dict[int, BucketEntry] = {}
-        self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this ring: (partition, n) -> nodes
+        self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this state: (partition, n) -> nodes
+        self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._news = (0, 0)
 
@@ -44,10 +47,24 @@ class Routing:
         if (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot):
             return
         self._news = (state.generation, news.sequence)
-        self._state = state
-        self._buckets = {entry.bucket_id: entry for entry in state.buckets}
-        self._primaries, self._fallbacks = {}, {}
+        self._take(state, news.state)
         self.peers.learn(news.incarnations, news.down)
+
+    def learn_state(self, data: bytes) -> None:
+        """Take a decided state that a node knows, unless a later one is known."""
+        state = decode_state(data)
+        if self._state is None or state.ballot > self._state.ballot:
+            self._take(state, data)
+
+    def _take(self, state: ClusterState, data: bytes) -> None:
+        self._state, self._known = state, (state, data)
+        self._buckets = {entry.bucket_id: entry for entry in state.buckets}
+        self._primaries, self._write_sets, self._fallbacks = {}, {}, {}
+
+    @property
+    def epoch(self) -> int:
+        """Of the state as last heard."""
+        return self._state.epoch if self._state is not None else 0
 
     async def fetch_news(self, timeout_s: float) -> None:
         """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
@@ -86,14 +103,28 @@ class Routing:
         return entry
 
     def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
-        """Return the n nodes that are to hold a key."""
-        assert self._state is not None, "asked before a state was heard"
-        ring = self._state.ring
-        place = (partition_of_key(key, ring.partitions), n)
+        """Return the n nodes of whom a read of a key asks R."""
+        place = self._place(key, n)
         nodes = self._primaries.get(place)
         if nodes is None:
-            nodes = self._primaries[place] = ring.preference_list(place[0], n)[:n]
+            nodes = self._primaries[place] = self._present.read_set(*place)
         return nodes
+
+    def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
+        """Return the sets of n nodes of each of which W are to acknowledge a write of a key (P4)."""
+        place = self._place(key, n)
+        sets = self._write_sets.get(place)
+        if sets is None:
+            sets = self._write_sets[place] = self._present.write_sets(*place)
+        return sets
+
+    @property
+    def _present(self) -> ClusterState:
+        assert self._state is not None, "asked before a state was heard"
+        return self._state
+
+    def _place(self, key: bytes, n: int) -> tuple[int, int]:
+        return partition_of_key(key, self._present.ring.partitions), n
 
     def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
         """Return for each key its primaries, those to be asked first in front; ``sloppy``: the fallbacks after them."""
@@ -104,17 +135,14 @@ class Routing:
         return [in_order[nodes] + self.fallbacks(key, n) for key, nodes in zip(keys, primaries, strict=True)]
 
     def fallbacks(self, key: bytes, n: int) -> list[str]:
-        """Return the other nodes, in the order in which they may stand in for the key's n primaries."""
-        assert self._state is not None, "asked before a state was heard"
-        ring = self._state.ring
-        place = (partition_of_key(key, ring.partitions), n)
+        """Return the other nodes, in the order in which they may stand in for the key's primaries."""
+        place = self._place(key, n)
         nodes = self._fallbacks.get(place)
         if nodes is None:
-            nodes = self._fallbacks[place] = ring.preference_list(*place)[n:]
+            holders, every = self._present.holders(*place), self._present.order(*place)
+            nodes = self._fallbacks[place] = every[len(holders) :]
         return self.peers.in_order(nodes)
 
     def owners(self, partition: int) -> list[str]:
         """Return the nodes that hold copies of a partition, the one to be asked first in front."""
-        assert self._state is not None, "asked before a state was heard"
-        ring = self._state.ring
-        return self.peers.in_order(ring.preference_list(partition, ring.copies)[: ring.copies])
+        return self.peers.in_order(self._present.read_set(partition, self._present.ring.copies))

@@ -45,10 +45,12 @@ class ScanCoordinator:
         Raises ``QuorumNotMet`` if a partition does not get R complete answers in time.
         """
         limit = max(1, min(request.limit, MAX_PAGE_ITEMS))
-        state = await self._routing.state(request.timeout_s)
         n, peers = entry.config.n, self._routing.peers
-        orders = [peers.in_order(state.ring.preference_list(p, n)[:n]) for p in range(state.ring.partitions)]
-        answers = await self._gather(entry, request, orders, limit, deadline_s)
+        answers: list[f.ScanDone] | None = None
+        while answers is None:
+            state = await self._routing.state(request.timeout_s)
+            orders = [peers.in_order(state.read_set(partition, n)) for partition in range(state.ring.partitions)]
+            answers = await self._gather(entry, request, orders, limit, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:
@@ -65,11 +67,14 @@ class ScanCoordinator:
 
     async def _gather(
         self, entry: BucketEntry, request: f.ScanPage, orders: list[list[str]], limit: int, deadline_s: float
-    ) -> list[f.ScanDone]:
-        """Get answers until every partition has R. A partition counts here as a key does in a read."""
+    ) -> list[f.ScanDone] | None:
+        """Get answers until every partition has R. A partition counts here as a key does in a read.
+
+        None if other owners came to light meanwhile: ask them.
+        """
         routing = self._routing
         round_: AskRound[None] = AskRound(orders, request.r)
-        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
+        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch)
         answers: list[f.ScanDone] = []
 
         def send(asks: Asks) -> None:
@@ -90,6 +95,8 @@ class ScanCoordinator:
         send(round_.start())
         hedge_s = max(_HEDGE_FLOOR_S, usual_s)
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        if round_.open and fan.moved and routing.clock.monotonic_s() < deadline_s:
+            return None
         if round_.open:
             lacking = next(index for index in range(len(orders)) if not round_.settled(index))
             raise QuorumNotMet(

@@ -61,58 +61,65 @@ class Spread:
         self._round = round_
         self._restamper = restamper
         self._made_ms = routing.clock.wall_ms() if made_ms is None else made_ms
+        self._epoch = routing.epoch
+        self.moved = False
+        """Whether the owners have changed under way: the round is to go on elsewhere."""
         self.failures: dict[str, str] = {}
         """What each failing node last said."""
 
     async def run(self, deadline_s: float) -> None:
-        """Send until the round is met or time is up."""
+        """Send until the round is met, ``moved``, or time is up."""
         routing, round_, clock = self._routing, self._round, self._routing.clock
-        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks)
-
-        def send(asks: Asks) -> None:
-            for node_id, indexes in asks.items():
-                items = [(self._keys[index], self._records[index]) for index in indexes]
-                body = f.Write(self._entry.bucket_id, items, self._made_ms)
-                fan.send(node_id, body, len(indexes), [(index, round_.attempt(index)) for index in indexes])
-
-        def stand_in(*, silent: bool) -> None:
-            for node_id, pairs in round_.stand_ins(silent=silent).items():
-                hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
-                body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
-                fan.send(node_id, body, len(hints), [(index, round_.attempt(index)) for index, _ in pairs])
-                routing.probe.count("stand_ins", len(pairs))
-
+        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks, self._epoch)
         if clock.monotonic_s() >= deadline_s:
             return  # this process was frozen meanwhile: its client has been told that the outcome is unknown (P8)
-        send(round_.start())
+        self._send(fan, round_.start(round_.waiting))
         silent_at_s = clock.monotonic_s() + SILENT_S
         retry_at_s = clock.monotonic_s() + RETRY_S
-        while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
+        while round_.open and not fan.moved and (now_s := clock.monotonic_s()) < deadline_s:
             outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
             if outcome is None:
                 if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
-                    send(round_.more())
-                    stand_in(silent=retry_at_s >= silent_at_s)
+                    self._send(fan, round_.more())
+                    self._stand_in(fan, silent=retry_at_s >= silent_at_s)
                 retry_at_s = clock.monotonic_s() + RETRY_S
                 continue
             self._note(outcome)
-            if clock.monotonic_s() < deadline_s:
+            if clock.monotonic_s() < deadline_s and not fan.moved:
                 if due := round_.to_restamp():
-                    send(round_.start(self._restamp(due)))
-                stand_in(silent=False)
+                    self._send(fan, round_.start(self._restamp(due)))
+                self._stand_in(fan, silent=False)
+        self.moved = fan.moved and round_.open
         if self._restamper is not None:
             fan.leave(self._late)
+
+    def _send(self, fan: Fanout[list[tuple[int, int]]], asks: Asks) -> None:
+        for node_id, indexes in asks.items():
+            items = [(self._keys[index], self._records[index]) for index in indexes]
+            body = f.Write(self._entry.bucket_id, items, self._made_ms)
+            fan.send(node_id, body, len(indexes), [(index, self._round.attempt(index)) for index in indexes])
+
+    def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:
+        for node_id, pairs in self._round.stand_ins(silent=silent).items():
+            hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
+            body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
+            fan.send(node_id, body, len(hints), [(index, self._round.attempt(index)) for index, _ in pairs])
+            self._routing.probe.count("stand_ins", len(pairs))
 
     def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
         """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
         if outcome is not None:
             self._note(outcome)
             return
+        if self.moved:
+            return  # whoever goes on elsewhere sees to the hints
         for index, key in enumerate(self._keys):
             holders, missed = self._round.missed(index)
             if not holders or not missed:
                 continue
-            primaries = self._routing.primaries(key, self._entry.config.n)
+            primaries = tuple(
+                node_id for owners in self._routing.write_sets(key, self._entry.config.n) for node_id in owners
+            )
             holders.sort(key=lambda node_id: node_id not in primaries)  # those need not be sent what they hold
             item = (key, self._records[index], missed)
             self._routing.courier.take(tuple(holders), primaries, self._entry.bucket_id, item, self._made_ms)

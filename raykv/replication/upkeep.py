@@ -78,7 +78,7 @@ class Upkeep:
         self._random = random
         self._superseded = superseded
         self.throttle = Throttle(clock, config.background_bytes_per_s)
-        self.peers = Peers(transport, clock, probe)
+        self.peers = Peers(transport, clock, probe, state=lambda: replica.known, moved=replica.learn)
         self.hints = hints
         self.detector = FailureDetector(node_id, incarnation, every_s=config.gossip_every_s, random=random)
         self._local = LocalCopy(engine, replica, partitions, clock, durable)
@@ -149,6 +149,10 @@ class Upkeep:
                     return await self.anti_entropy.purge(body)
                 case f.Repair():
                     return await self._repair_now(body)
+                case f.Clear():
+                    return f.Cleared(await self._local.clear(body.partition))
+                case f.TakeOver():
+                    return await self._take_over(body)
                 case _:
                     return None
         except CorruptData as error:
@@ -168,6 +172,21 @@ class Upkeep:
         except TimeoutError:
             return f.NodeRefused("not yet", f"not compared within {request.timeout_s:g} s")
         return f.Repaired(mended.figures())
+
+    async def _take_over(self, request: f.TakeOver) -> f.NodeAnswerBody:
+        """Get from the old owners what this node is to hold of a partition that moves to it (P4)."""
+        state = self.state
+        if state is None:
+            return f.NodeRefused("not yet", "the node is no member yet")
+        try:
+            async with self._clock.timeout(request.timeout_s):
+                done = await self.anti_entropy.take_over(state, request.partition)
+        except PeerLacks as lack:
+            return f.NodeRefused("not yet", str(lack))
+        except TimeoutError:
+            return f.NodeRefused("not yet", f"not taken over within {request.timeout_s:g} s")
+        await self._local.all_durable()
+        return f.Repaired(done.figures())
 
     # ---- the loops ----
 

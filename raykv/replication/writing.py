@@ -174,9 +174,20 @@ class Writes:
         least = min(w, entry.config.w)
         all_shown = n - least + 1 if 2 * least > n else 1
         needed = [1 if item.seen is not None else all_shown for item in items]
-        sloppy = entry.config.sloppy
+        while True:
+            round_, failures, moved = await self._reserve_once(entry, items, needed, deadline_s)
+            if not moved or routing.clock.monotonic_s() >= deadline_s:
+                return round_, failures
+
+    async def _reserve_once(
+        self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
+    ) -> tuple[ReserveRound, dict[str, str], bool]:
+        """Ask by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
+        routing, n, sloppy = self._routing, entry.config.n, entry.config.sloppy
         round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
-        fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks)
+        fan: Fanout[list[tuple[int, bool]]] = Fanout(
+            routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch
+        )
         failures: dict[str, str] = {}
 
         def send(asks: ReserveAsks) -> None:
@@ -203,18 +214,28 @@ class Writes:
         hedge_s = max(RESERVE_FLOOR_S, usual_s)
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.probe.count("second_dots", round_.second_dots)
-        return round_, failures
+        return round_, failures, fan.moved and round_.open
 
     async def _spread(
         self, entry: BucketEntry, items: Sequence[Put], records: list[bytes], w: int, deadline_s: float
     ) -> list[list[str] | RaykvError]:
         """Send the records out; return who acknowledged each, or its error."""
         keys = [item.key for item in items]
-        n = entry.config.n
-        fallbacks = [self._routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
-        round_ = WriteRound([self._routing.primaries(key, n) for key in keys], w, fallbacks=fallbacks)
-        spread = Spread(self._routing, entry, records, keys, round_, self)
-        await spread.run(deadline_s)
+        routing, n = self._routing, entry.config.n
+
+        def owners() -> tuple[list[tuple[tuple[str, ...], ...]], list[list[str]] | None]:
+            fallbacks = [routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
+            return [routing.write_sets(key, n) for key in keys], fallbacks
+
+        sets, fallbacks = owners()
+        round_ = WriteRound(sets, w, fallbacks=fallbacks)
+        while True:
+            spread = Spread(routing, entry, records, keys, round_, self)
+            await spread.run(deadline_s)
+            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+                break
+            round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
+            routing.probe.count("writes_moved")
         return [
             round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
             for index, item in enumerate(items)

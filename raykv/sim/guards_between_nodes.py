@@ -71,12 +71,12 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.spreading:Spread.run",
-                "                send(round_.more())\n",
+                "                self._send(fan, round_.more())\n",
                 "                from raykv.records.kinds import is_vector\n\n                asks = round_.more()\n"
                 "                for index in sorted({index for indexes in asks.values() for index in indexes}):\n"
                 "                    if self._restamper is not None and not is_vector(self._records[index]):\n"
                 "                        self._records[index] = self._restamper.restamp(self._records[index], 0)\n"
-                "                send(asks)\n",
+                "                self._send(fan, asks)\n",
             ),
         ),
     ),
@@ -302,8 +302,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.reading:Reads._repair",
-                "WriteRound(primaries_of, r, newer_counts",
-                "WriteRound(primaries_of, 1, newer_counts",
+                "for owners in primaries_of], r, newer_counts",
+                "for owners in primaries_of], 1, newer_counts",
             ),
         ),
     ),

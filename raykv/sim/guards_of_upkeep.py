@@ -13,19 +13,19 @@ OF_UPKEEP = (
         "whole without asking anybody",
         "P1",
         "a wiped node answers reads again as soon as it has tried to reach the others, whether or not they answered",
-        (Edit(_HEAL, "        if intact < share.intact_needed:\n", "        if intact < 0:\n"),),
+        (Edit(_HEAL, "        if known < share.intact_needed:\n", "        if known < 0:\n"),),
     ),
     Planted(
         "one intact owner is enough",
         "P1",
         "a wiped node takes over from one other owner, who has not heard of every write that W acknowledged",
-        (Edit(_HEAL, "        if intact < share.intact_needed:\n", "        if intact < 1:\n"),),
+        (Edit(_HEAL, "        if known < share.intact_needed:\n", "        if known < 1:\n"),),
     ),
     Planted(
         "incomplete owners taken for intact",
         "P1",
         "two wiped nodes make each other whole",
-        (Edit(_HEAL, "intact += mended.whole", "intact += 1"),),
+        (Edit(_HEAL, "if mended.whole:", "if True:"),),
     ),
     Planted(
         "taken over without its sync",

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 PING = f.Ping()
 
 
+@pytest.fixture(autouse=True)
+def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TELLS", False)
+
+
 class Counting:
     """A round that wants so many answers, and one more node each time that it is too long."""
 

@@ -257,7 +257,7 @@ def test_moved_is_tried_again_with_the_new_incarnation_within_the_same_time(benc
 
 
 def test_moved_for_ever_is_silence(bench: Bench) -> None:
-    failure = asyncio.run(bench.fail(refused("moved", 2), refused("moved", 3), refused("moved", 4)))
+    failure = asyncio.run(bench.fail(*(refused("moved", number) for number in (2, 3, 4, 5))))
     assert isinstance(failure, PeerSilent)
 
 

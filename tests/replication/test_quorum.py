@@ -222,7 +222,7 @@ def test_what_fails_for_one_item_hinders_no_other() -> None:
 
 
 def test_a_write_goes_to_all_and_w_acknowledgements_settle_it() -> None:
-    round_ = WriteRound([ABC, ["b", "c", "d"]], 2)
+    round_ = WriteRound([[ABC], [["b", "c", "d"]]], 2)
     assert round_.start() == {"a": [0], "b": [0, 1], "c": [0, 1], "d": [1]}
     round_.answered("b", [(0, 0), (1, 0)], [0, 0])
     assert not round_.settled(0)
@@ -249,7 +249,7 @@ def test_a_write_goes_to_all_and_w_acknowledgements_settle_it() -> None:
     ],
 )
 def test_when_a_write_is_to_be_stamped_again(w: int, answers: dict[str, int], due: dict[int, int]) -> None:
-    round_ = WriteRound([ABC], w)
+    round_ = WriteRound([[ABC]], w)
     round_.start()
     for node_id, newer in answers.items():
         round_.answered(node_id, [(0, 0)], [newer])
@@ -257,7 +257,7 @@ def test_when_a_write_is_to_be_stamped_again(w: int, answers: dict[str, int], du
 
 
 def test_acknowledgements_of_a_former_stamp_never_count() -> None:
-    round_ = WriteRound([ABC], 2)
+    round_ = WriteRound([[ABC]], 2)
     round_.start()
     round_.answered("a", [(0, 0)], [0])
     round_.answered("b", [(0, 0)], [7])
@@ -276,7 +276,7 @@ def test_acknowledgements_of_a_former_stamp_never_count() -> None:
 
 
 def test_for_a_repair_something_newer_is_as_good() -> None:
-    round_ = WriteRound([ABC], 2, newer_counts=True)
+    round_ = WriteRound([[ABC]], 2, newer_counts=True)
     round_.already(0, ["a"])
     assert round_.start() == {"b": [0], "c": [0]}, "who holds it is not written to"
     round_.answered("b", [(0, 0)], [99])
@@ -285,7 +285,7 @@ def test_for_a_repair_something_newer_is_as_good() -> None:
 
 
 def test_holders_enough_settle_a_repair_without_a_word() -> None:
-    round_ = WriteRound([ABC], 2, newer_counts=True)
+    round_ = WriteRound([[ABC]], 2, newer_counts=True)
     round_.already(0, ["a", "a"])
     assert not round_.settled(0)
     round_.already(0, ["c"])
@@ -293,7 +293,7 @@ def test_holders_enough_settle_a_repair_without_a_word() -> None:
 
 
 def test_the_failed_are_sent_to_again_when_time_has_passed() -> None:
-    round_ = WriteRound([ABC, ABC], 2)
+    round_ = WriteRound([[ABC], [ABC]], 2)
     round_.start()
     round_.failed("a", [(0, 0), (1, 0)], None)
     round_.answered("b", [(0, 0), (1, 0)], [0, 0])
@@ -313,7 +313,7 @@ def test_the_failed_are_sent_to_again_when_time_has_passed() -> None:
     ],
 )
 def test_nothing_was_written_is_said_only_if_it_is_certain(story: list[tuple[str, str]], reasons: list[str]) -> None:
-    round_ = WriteRound([ABC], 2)
+    round_ = WriteRound([[ABC]], 2)
     round_.start()
     for what, node_id in story:
         if what == "refuse":
@@ -327,7 +327,7 @@ def test_nothing_was_written_is_said_only_if_it_is_certain(story: list[tuple[str
 
 
 def test_a_send_without_an_outcome_may_have_been_carried_out() -> None:
-    round_ = WriteRound([ABC], 2)
+    round_ = WriteRound([[ABC]], 2)
     round_.start()
     round_.failed("a", [(0, 0)], "overloaded")
     round_.failed("b", [(0, 0)], "overloaded")
@@ -335,7 +335,7 @@ def test_a_send_without_an_outcome_may_have_been_carried_out() -> None:
 
 
 def test_acknowledgements_of_a_former_stamp_mean_that_something_was_written() -> None:
-    round_ = WriteRound([ABC], 2)
+    round_ = WriteRound([[ABC]], 2)
     round_.start()
     round_.answered("a", [(0, 0)], [0])
     round_.answered("b", [(0, 0)], [7])
@@ -348,7 +348,7 @@ def test_acknowledgements_of_a_former_stamp_mean_that_something_was_written() ->
 
 
 def test_who_has_acknowledged_is_not_sent_to_again() -> None:
-    round_ = WriteRound([ABC], 3)
+    round_ = WriteRound([[ABC]], 3)
     round_.start()
     round_.answered("b", [(0, 0)], [0])
     round_.answered("c", [(0, 0)], [7])
@@ -506,7 +506,7 @@ def test_writes_under_any_order_of_answers_failures_and_stamps(data: st.DataObje
     w = data.draw(st.integers(1, len(nodes)), "w")
     items = data.draw(st.integers(1, 3), "items")
     newer_counts = data.draw(st.booleans(), "repair")
-    round_ = WriteRound([nodes] * items, w, newer_counts=newer_counts)
+    round_ = WriteRound([[nodes]] * items, w, newer_counts=newer_counts)
     under_way: list[tuple[str, list[tuple[int, int]]]] = []
     attempts = [0] * items
     acks: list[list[str]] = [[] for _ in range(items)]

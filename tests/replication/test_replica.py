@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 ALL = list(range(8))
 
 
+@pytest.fixture(autouse=True)
+def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TELLS", False)
+
+
 def read(*keys: str) -> f.Read:
     return f.Read(1, [encode_key(key) for key in keys])
 

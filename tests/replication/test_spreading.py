@@ -197,7 +197,7 @@ def test_a_read_repair_leaves_no_hints(world: ModuleType) -> None:
 
 
 def sloppy_round(w: int = 2) -> WriteRound:
-    round_ = WriteRound([ABC], w, fallbacks=[DE])
+    round_ = WriteRound([[ABC]], w, fallbacks=[DE])
     round_.start()
     return round_
 
@@ -280,7 +280,7 @@ def test_a_write_that_was_given_up_is_missed_by_nobody() -> None:
 
 
 def test_in_a_strict_bucket_nobody_stands_in() -> None:
-    round_ = WriteRound([ABC], 2)
+    round_ = WriteRound([[ABC]], 2)
     round_.start()
     round_.failed("b", [(0, 0)], None)
     assert round_.stand_ins(silent=True) == {}

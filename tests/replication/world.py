@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 WALL_MS = 1_700_000_000_000
 STORE_ID = "store-1"
 BUCKET = 1
+TELLS = True
+"""Whether a node that is started is told the cluster's state at once, as by a supervisor."""
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
@@ -395,14 +397,19 @@ class Cluster:
         if self.upkeep:
             node._upkeep.peers._transport.process = process
             node.begin()
+        if self.upkeep or TELLS:
             self.tell(node_id)
         return process
 
     def tell(self, *nodes: str) -> None:
         """Tell these nodes, or all that run, the decided state."""
         state = self.state
-        body = f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True)
         for node_id in nodes or [node_id for node_id in self.ids if self.runs(node_id)]:
+            lives = [
+                self.node(node_id)._directory.life
+            ]  # as a supervisor does, after it has seen that a register is lost
+            data = encode_state(state)
+            body = f.AcceptRegister(state.generation, state.version, data, decided=True, lives=lives)
             answer, _ = self.node(node_id)._replica.handle(body)
             assert isinstance(answer, f.RegisterAnswer)
             assert answer.granted

@@ -48,12 +48,12 @@ def test_a_planted_bug_is_there_and_gone():
     method = WriteRound.answered
     with planted("shadowed write acknowledged"):
         assert WriteRound.answered is not method
-        round_ = WriteRound([["n1"]], 1)
+        round_ = WriteRound([[["n1"]]], 1)
         round_.start()
         round_.answered("n1", [(0, 0)], [7])
         assert round_.settled(0)
     assert WriteRound.answered is method
-    round_ = WriteRound([["n1"]], 1)
+    round_ = WriteRound([[["n1"]]], 1)
     round_.start()
     round_.answered("n1", [(0, 0)], [7])
     assert not round_.settled(0)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+@pytest.fixture(autouse=True)
+def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TELLS", False)
+
+
 def bucket(name: str) -> BucketConfig:
     return BucketConfig(name=name, n=3, r=2, w=2)
 

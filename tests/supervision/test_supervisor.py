@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+@pytest.fixture(autouse=True)
+def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TELLS", False)
+
+
 class Bench:
     """A cluster without nodes, a launcher, a coordinator, and supervisors over them."""
 
