@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
@@ -92,6 +94,16 @@ class Launched(NamedTuple):
     pid: int
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that storage nodes can run on, with what it has to give."""
+
+    name: str
+    cpus: float = 1.0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    zone: str = ""
+
+
 class Known(NamedTuple):
     """What was last seen of a node. A directory that falls short of it was copied back, and is not believed (P6)."""
 
@@ -151,6 +163,14 @@ class Launcher(Protocol):
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
         ``known``: what was last seen of the node.
         """
+        ...
+
+    async def hosts(self) -> list[Host]:
+        """Return the machines that are there now, sorted by name."""
+        ...
+
+    async def retire(self, node_id: str, host: str) -> None:
+        """End the process of a node that is no member any more, and set its directory aside (P6), if it can be reached."""
         ...
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_director
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.actors.transport import until_ended
 from raykv.errors import StoreUnavailable
-from raykv.ports import Known, Launched, LaunchFailed
+from raykv.ports import Host, Known, Launched, LaunchFailed
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
 
@@ -30,6 +31,7 @@ logger = logging.getLogger("raykv.supervisor")
 
 ASK_AGAIN_S = 0.5
 NAME_WAIT_S = 5.0
+RETIRE_TIMEOUT_S = 20.0
 
 STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -95,6 +97,24 @@ class RayLauncher:
             await self._discard(node_id)
             raise LaunchFailed(answer["failed"], answer["message"])
         return Launched(answer["incarnation"], answer["pid"])
+
+    async def hosts(self) -> list[Host]:
+        """See ``ports.Launcher``."""
+        hosts: list[Host] = await self._in_thread(_hosts, self._path)
+        return hosts
+
+    async def retire(self, node_id: str, host: str) -> None:
+        """See ``ports.Launcher``."""
+        try:
+            handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
+            async with asyncio.timeout(RETIRE_TIMEOUT_S):
+                await handle.set_aside.remote()
+        except (ValueError, TimeoutError, RayError) as error:
+            logger.warning(
+                "store %s: the directory of node %s%s stays where it is: %s",
+                self._store.name, node_id, f" on {host}" if host else "", _first_line(error),
+            )  # fmt: skip
+        await self._discard(node_id)
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         """See ``ports.Launcher``."""
@@ -173,3 +193,19 @@ def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in reversed(lines) if "Error" in line), lines[0] if lines else "")
     return f"{type(error).__name__}: {cause[:300]}"
+
+
+def _hosts(path: str) -> list[Host]:
+    disk_bytes = shutil.disk_usage(path).total
+    hosts = {
+        host_name(node): Host(
+            name=host_name(node),
+            cpus=float(node["Resources"].get("CPU", 1.0)),
+            memory_bytes=int(node["Resources"].get("memory", 0)),
+            disk_bytes=disk_bytes,
+            zone=str(node.get("Labels", {}).get("raykv-zone", "")),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    return [hosts[name] for name in sorted(hosts)]

@@ -72,6 +72,18 @@ class StorageNodeActor:
         if self._node is not None:
             await self._node.stop()
 
+    async def set_aside(self) -> None:
+        """Stop, and rename the directory: this node is no member of its store any more, and never will be (P6)."""
+        await self.stop()
+        await asyncio.get_running_loop().run_in_executor(None, self._rename)
+
+    def _rename(self) -> None:
+        path = self._spec.path
+        free = (f"{path}.left-{number}" for number in range(1000))
+        target = next((name for name in free if not os.path.exists(name)), None)
+        if target is not None:
+            os.rename(path, target)
+
     def _open(self, take_over: bool) -> StorageNode:
         """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not go by itself."""
         started_s = time.monotonic()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from typing import Any
 
 import msgspec
 import ray
 
-from raykv.actors.launcher import RayLauncher, host_name
+from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import claim_path
 from raykv.actors.os_files import OsFileSystem
@@ -19,7 +18,7 @@ from raykv.actors.transport import RayTransport
 from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
 from raykv.errors import RaykvError, to_data
-from raykv.supervision.founding import Host, Plan
+from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
 logger = logging.getLogger("raykv.supervisor")
@@ -82,13 +81,14 @@ class SupervisorActor:
         try:
             fs = OsFileSystem()
             store_id, store = claim_path(fs, orders.path, store, orders.given)
+            launcher = RayLauncher(store_id, store, orders.node, orders.path, fs)
             supervisor = Supervisor(
                 store_id,
                 msgspec.structs.replace(orders.plan, store=store),
-                _hosts(orders.path),
+                await launcher.hosts(),
                 transport=RayTransport(store.name),
                 clock=SystemClock(),
-                launcher=RayLauncher(store_id, store, orders.node, orders.path, fs),
+                launcher=launcher,
                 on_failure=exit_soon,
             )
             await supervisor.start()
@@ -97,19 +97,3 @@ class SupervisorActor:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}
         return {"path": orders.path}
-
-
-def _hosts(path: str) -> list[Host]:
-    disk_bytes = shutil.disk_usage(path).total
-    hosts = {
-        host_name(node): Host(
-            name=host_name(node),
-            cpus=float(node["Resources"].get("CPU", 1.0)),
-            memory_bytes=int(node["Resources"].get("memory", 0)),
-            disk_bytes=disk_bytes,
-            zone=str(node.get("Labels", {}).get("raykv-zone", "")),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    return [hosts[name] for name in sorted(hosts)]

@@ -134,6 +134,40 @@ class Publish(_Message, frozen=True):
     incarnations: dict[str, int]
 
 
+class AddNode(_Message, frozen=True):
+    """Let one more storage node join. Answer: ``Told`` with its id.
+
+    ``weight``: 0 for what its host can carry. ``host``, ``zone``: empty for where there is most room.
+    """
+
+    weight: float
+    zone: str
+    host: str
+    timeout_s: float
+
+
+class RemoveNode(_Message, frozen=True):
+    """Let a node give away all that it holds, and leave. Answer: ``Told``."""
+
+    node_id: str
+    timeout_s: float
+
+
+class SetWeight(_Message, frozen=True):
+    """Let a node carry more or less than it does. Answer: ``Told``."""
+
+    node_id: str
+    weight: float
+    timeout_s: float
+
+
+class Rebalance(_Message, frozen=True):
+    """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Told``."""
+
+    action: str
+    timeout_s: float
+
+
 class GetNews(_Message, frozen=True):
     """A coordinator asks the supervisor for its news. Answer: ``Publish``."""
 
@@ -156,9 +190,21 @@ class RepairPartitions(_Message, frozen=True):
 
 
 CoordinatorRequest: TypeAlias = (
-    GetMany | WriteMany | ScanPage | OpenBucket | DropBucket | Tell | Publish | Reach | RepairPartitions
+    GetMany
+    | WriteMany
+    | ScanPage
+    | OpenBucket
+    | DropBucket
+    | AddNode
+    | RemoveNode
+    | SetWeight
+    | Rebalance
+    | Tell
+    | Publish
+    | Reach
+    | RepairPartitions
 )
-SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | Tell
+SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | AddNode | RemoveNode | SetWeight | Rebalance | Tell
 
 
 class Found(_Message, frozen=True):
@@ -383,9 +429,7 @@ class Purge(_Message, frozen=True):
 
 
 class Clear(_Message, frozen=True):
-    """Forget what you hold of a partition and are not to hold by the state of this epoch. Answer: ``Cleared``."""
-
-    partition: int
+    """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``."""
 
 
 class TakeOver(_Message, frozen=True):

@@ -7,6 +7,7 @@ records, so that clients do not wait for a tree.
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from raykv.errors import CorruptData
@@ -123,28 +124,29 @@ class LocalCopy:
                     position = max(position, self._engine.erase(place))
         await self._durable(position)
 
-    async def clear(self, partition: int) -> int:
-        """Forget what this node holds of a partition and is not to hold by the present state; return how many records.
+    async def clear(self) -> int:
+        """Forget what this node holds and is not to hold by the present state; return how many records.
 
-        Durable when it returns. Each bucket by itself, for in one of fewer copies a node may hold less than its place in
-        the ring says.
+        Durable when it returns. Bucket by bucket, for in one of fewer copies a node may hold less than its place in the
+        ring says.
         """
         position = count = 0
-        places: list[bytes] = []
-        for bucket_id in self._engine_buckets(partition):
-            if not self._replica.holds(partition, bucket_id):
+        for partition in range(self._partitions):
+            for bucket_id in self._buckets_here(partition):
                 low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
-                places += [place for place, _ in self._engine.scan_what_is_left(low, high)]
-        for count, place in enumerate(places, start=1):
-            if self._replica.holds(partition, storage_bucket(place)):
-                break  # it is to be the owner again
-            position = max(position, self._engine.erase(place))
-            if count % PAUSE_EVERY == 0:
-                await self._durable(position)
-        await self._durable(position)
+                while not self._replica.holds(partition, bucket_id):
+                    places = [place for place, _ in islice(self._engine.scan_what_is_left(low, high), PAUSE_EVERY)]
+                    for place in places:
+                        position = max(position, self._engine.erase(place))
+                    count += len(places)
+                    await self._durable(position)
+                    if len(places) < PAUSE_EVERY:
+                        break
+                    low = places[-1] + b"\x00"
+            await self._clock.sleep(0)
         return count
 
-    def _engine_buckets(self, partition: int) -> list[int]:
+    def _buckets_here(self, partition: int) -> list[int]:
         """Return the ids of the buckets of which anything is here in a partition."""
         found: list[int] = []
         low, high = _bounds(partition)

@@ -112,10 +112,22 @@ def ended(state: ClusterState) -> ClusterState:
     return _changed(state, ring=_with_rows(state.ring, {move.partition: move.owners for move in state.moves}), moves=())
 
 
+def put_off(state: ClusterState) -> ClusterState:
+    """Return the state in which what was at step 1 is as it was, to be moved at another time."""
+    assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
+    return _changed(state, moves=())
+
+
 def taken_back(state: ClusterState) -> ClusterState:
     """Return the state in which what was at step 1 is as it was, and nothing is to be moved."""
     assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
     return _changed(state, moves=(), goal=None)
+
+
+def without_member(state: ClusterState, node_id: str) -> ClusterState:
+    """Return the state without a node that owns nothing any more."""
+    members = tuple(member for member in state.ring.members if member.node_id != node_id)
+    return _changed(state, ring=_with_members(state.ring, members))
 
 
 def arrived(state: ClusterState) -> ClusterState:
@@ -157,7 +169,8 @@ def lacking(state: ClusterState, moves: Iterable[Move], knowing: Collection[str]
 
 
 def _changed(state: ClusterState, **fields: object) -> ClusterState:
-    return msgspec.structs.replace(state, version=state.version + 1, epoch=state.epoch + 1, **fields)
+    known = {"version": state.version + 1, "epoch": state.epoch + 1, "next_node": next_number(state)}
+    return msgspec.structs.replace(state, **(known | fields))
 
 
 def _with_members(ring: Ring, members: tuple[Member, ...]) -> Ring:

@@ -147,8 +147,10 @@ class Replica:
                 keys = (key for _, key, _ in body.items)
             case f.Scan():
                 return {*body.partitions}
-            case f.Tree() | f.Leaves() | f.Clear() | f.TakeOver() | f.Repair():
+            case f.Tree() | f.Leaves() | f.TakeOver() | f.Repair():
                 return {body.partition}
+            case f.Clear():
+                return {*range(self._partitions)}
             case _:
                 return set()
         return {partition_of_key(key, self._partitions) for key in keys}

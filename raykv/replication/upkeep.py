@@ -150,7 +150,7 @@ class Upkeep:
                 case f.Repair():
                     return await self._repair_now(body)
                 case f.Clear():
-                    return f.Cleared(await self._local.clear(body.partition))
+                    return f.Cleared(await self._local.clear())
                 case f.TakeOver():
                     return await self._take_over(body)
                 case _:

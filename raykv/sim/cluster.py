@@ -23,6 +23,7 @@ from raykv.client.operations import DEFAULT_TIMEOUT_S
 from raykv.client.store import DEFAULT_BUCKET, Session
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.errors import RaykvError
+from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
@@ -31,7 +32,6 @@ from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import Network, SimTransport
 from raykv.sim.nodes import NodeWorld, SimLauncher
 from raykv.sim.trace import Trace
-from raykv.supervision.founding import Host as HostFacts
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 

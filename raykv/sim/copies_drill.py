@@ -18,6 +18,7 @@ import msgspec
 
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
+from raykv.ports import Host as HostFacts
 from raykv.ports import Known, PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
@@ -38,7 +39,6 @@ from raykv.sim.network import Network, NetworkOdds, SimTransport
 from raykv.sim.nodes import open_node
 from raykv.sim.promises import Promises
 from raykv.sim.trace import Trace
-from raykv.supervision.founding import Host as HostFacts
 from raykv.supervision.founding import Plan, first_state
 
 if TYPE_CHECKING:

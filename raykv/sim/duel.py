@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from raykv.config import NodeConfig, StoreConfig, quorum
 from raykv.errors import RaykvError
+from raykv.ports import Host as HostFacts
 from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.records.keys import storage_prefix
@@ -33,7 +34,6 @@ from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.network import Network, NetworkOdds, SimTransport
 from raykv.sim.nodes import ballot_on_disk, open_node
 from raykv.sim.trace import Trace
-from raykv.supervision.founding import Host as HostFacts
 from raykv.supervision.founding import Plan, first_state
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 

@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from raykv import ports
 from raykv.errors import CorruptData
 from raykv.ports import Known, Launched, LaunchFailed, PeerUnreachable
 from raykv.records import frames as f
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.replication.peers import node_address
-from raykv.sim.host import SimClock, SimExecutor
+from raykv.sim.disk import SimDisk
+from raykv.sim.host import Host, SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import SimTransport
 from raykv.storage.blob import read_blob
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME, DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Awaitable, Callable, Mapping
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import Transport
-    from raykv.sim.disk import SimDisk
-    from raykv.sim.host import Host
     from raykv.sim.kernel import VirtualLoop
     from raykv.sim.network import Network
     from raykv.sim.trace import Trace
@@ -86,7 +86,7 @@ class NodeWorld:
         network: Network,
         rng: random.Random,
         trace: Trace,
-        hosts: Mapping[str, Host],
+        hosts: dict[str, Host],
         store_id: str,
         store: StoreConfig,
         config: NodeConfig,
@@ -110,7 +110,9 @@ class NodeWorld:
         """Told of every node that has opened its directory."""
 
     def create(self, node_id: str) -> NodeProcess:
-        """Start a process for the node, in place of the one that Ray knew."""
+        """Start a process for the node, in place of the one that Ray knew; a new one gets a host of its own."""
+        if node_id not in self.hosts:
+            self.hosts[node_id] = Host(node_id, self.loop, random.Random(self.rng.getrandbits(64)), self.trace)
         process = Process(self.loop, node_address(node_id))
         created = NodeProcess(process, next(self._pids), self.serve)
         self.by_pid[created.pid] = created
@@ -288,7 +290,7 @@ class SimLauncher:
             await asyncio.sleep(0.1)
         empty_is_whole = await fresh()
         self._supervisor.check()
-        if not world.hosts[node_id].up:
+        if node_id in world.hosts and not world.hosts[node_id].up:
             raise LaunchFailed("no host", f"the host of node {node_id} is down")
         created = world.create(node_id)
         created.opening = created.process.spawn(
@@ -304,6 +306,21 @@ class SimLauncher:
         except LaunchFailed:
             created.end()
             raise
+
+    async def hosts(self) -> list[ports.Host]:
+        """See ``ports.Launcher``."""
+        self._supervisor.check()
+        return [ports.Host(name=f"spare-{len(self._world.hosts)}")]  # each node has a host of its own here
+
+    async def retire(self, node_id: str, host: str) -> None:
+        """See ``ports.Launcher``."""
+        del host
+        self._supervisor.check()
+        current = self._world.current.get(node_id)
+        if current is not None:
+            current.process.kill()
+            current.end()
+        self._world.hosts[node_id].replace_disk(SimDisk())
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         """See ``ports.Launcher``."""

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from raykv.config import BucketConfig, StoreConfig, quorum
+from raykv.errors import InvalidOption
 from raykv.replication.cluster_state import DEFAULT_BUCKET, ClusterState
 from raykv.ring import Member, auto_weight, claim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine that storage nodes can run on, with what it has to give."""
-
-    name: str
-    cpus: float = 1.0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    zone: str = ""
+    from raykv.ports import Host
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +37,34 @@ def place(plan: Plan, hosts: Sequence[Host]) -> list[Member]:
     for index, host in enumerate(on_host):
         if plan.weights == "auto":
             sharing = sum(1 for other in on_host if other.name == host.name)
-            weight = auto_weight(host.cpus, host.memory_bytes, host.disk_bytes, sharing)
+            weight = auto_weight(*_has(host), sharing)
         else:
             weight = plan.weights[index]
         zone = plan.zones[index % len(plan.zones)] if plan.zones else host.zone
         members.append(Member(node_id=f"n{index + 1}", weight=weight, host=host.name, zone=zone))
     return members
+
+
+def place_one(
+    members: Sequence[Member], hosts: Sequence[Host], node_id: str, *, weight: float, host: str, zone: str
+) -> Member:
+    """Return one more node, on the host that has the fewest for its processors.
+
+    ``weight``: 0 for what the host has room for. ``host``, ``zone``: where it is wanted; empty: anywhere. A zone that no
+    host is in is a name for the node only. ``InvalidOption`` if there is no such host.
+    """
+    there = [each for each in hosts if host in {"", each.name}]
+    if not there:
+        raise InvalidOption(f"there is no host {host!r}; there are {', '.join(each.name for each in hosts) or 'none'}")
+    there = [each for each in there if zone in {"", each.zone}] or there
+    on_host = {each.name: sum(member.host == each.name for member in members) for each in there}
+    best = min(there, key=lambda each: (on_host[each.name] / max(each.cpus, 0.1), each.name))
+    carries = weight or auto_weight(*_has(best), on_host[best.name] + 1)
+    return Member(node_id=node_id, weight=carries, host=best.name, zone=zone or best.zone)
+
+
+def _has(host: Host) -> tuple[float, int, int]:
+    return host.cpus, host.memory_bytes, host.disk_bytes
 
 
 def first_state(plan: Plan, store_id: str, hosts: Sequence[Host]) -> ClusterState:

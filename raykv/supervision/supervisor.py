@@ -27,8 +27,9 @@ import msgspec
 
 from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
 from raykv.membership import Verdicts
-from raykv.ports import Known, LaunchFailed, PeerFailure
+from raykv.ports import Host, Known, LaunchFailed, PeerFailure
 from raykv.records import frames as f
+from raykv.replication import moves
 from raykv.replication.cluster_state import (
     DEFAULT_BUCKET,
     BucketEntry,
@@ -38,14 +39,15 @@ from raykv.replication.cluster_state import (
     encode_state,
 )
 from raykv.replication.peers import node_address
-from raykv.ring import partition_warning
-from raykv.supervision.founding import Host, Plan, first_state
+from raykv.ring import Member, partition_warning
+from raykv.supervision.founding import Plan, first_state, place_one
+from raykv.supervision.rebalancing import Rebalancing
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.ports import Clock, Launched, Launcher, Transport
+    from raykv.ports import Clock, Host, Launched, Launcher, Transport
 
 logger = logging.getLogger("raykv.supervisor")
 
@@ -113,6 +115,17 @@ class Supervisor:
         """Nodes that the coordinator did not reach when it was asked."""
         self._sequence = 0
         self._changing = asyncio.Lock()
+        self._joining = asyncio.Lock()
+        self._tending: dict[str, asyncio.Task[None]] = {}
+        self._rebalancing = Rebalancing(
+            plan.store.name,
+            transport=transport,
+            clock=clock,
+            state=lambda: self.state,
+            change=self._alter,
+            knows=self._knows,
+            left=self._see_off,
+        )
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
 
     @property
@@ -157,9 +170,12 @@ class Supervisor:
             # stored on a majority this one finds, whoever is silent.
             await self._found(found, answers)
         await self._launcher.note_founded()
-        for member in self.state.ring.members:
-            self._spawn(self._tend(member.node_id))
+        members = [member.node_id for member in self.state.ring.members]
+        for node_id in members:
+            self._tending[node_id] = self._spawn(self._tend(node_id))
         await self._publish()
+        self._spawn(self._see_off([node_id for node_id in found if node_id not in members]))
+        self._spawn(self._rebalancing.run())
         logger.info(
             "store %s: serving with %d nodes, %d partitions, %d copies (generation %d)",
             self._name, len(self.state.ring.members), self.state.ring.partitions, self.state.ring.copies,
@@ -171,16 +187,15 @@ class Supervisor:
         """Stop watching and close every node cleanly. Nodes that do not answer are left to the caller."""
         for task in list(self._tasks):
             task.cancel()
-        frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
-
-        async def one(node_id: str) -> None:
-            try:
-                await self._transport.call(node_address(node_id), frame, 10.0)
-            except PeerFailure as failure:
-                logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, failure)
-
-        await asyncio.gather(*(one(node_id) for node_id in self._nodes))
+        await asyncio.gather(*(self._stop_node(node_id) for node_id in self._nodes))
         logger.info("store %s: stopped", self._name)
+
+    async def _stop_node(self, node_id: str) -> None:
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
+        try:
+            await self._transport.call(node_address(node_id), frame, 10.0)
+        except PeerFailure as failure:
+            logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, failure)
 
     async def _found(self, found: Sequence[str], answers: dict[str, f.RegisterAnswer]) -> None:
         plan = self._plan
@@ -450,6 +465,106 @@ class Supervisor:
             logger.info("store %s: bucket %r dropped", self._name, name)
             return True
 
+    # ---- nodes come and go ----
+
+    async def add_node(self, weight: float, zone: str, host: str, timeout_s: float) -> str:
+        """Let one more node join, and begin to give it its share. Returns its id.
+
+        ``weight``: 0 for what its host can carry. Raises ``InvalidOption``, ``StoreUnavailable``.
+        """
+        async with self._joining:
+            node_id = f"n{moves.next_number(self.state)}"
+            hosts = await self._launcher.hosts()
+            member = place_one(self.state.ring.members, hosts, node_id, weight=weight, host=host, zone=zone)
+            self._hosts_of[node_id] = member.host
+            self._nodes[node_id] = _Node(since_s=self._clock.monotonic_s())
+            self._unborn.add(node_id)
+            try:
+                self._up(node_id, await self._launch(node_id, take_over=True))
+                await self._alter(lambda state: moves.with_member(state, member))
+            except (LaunchFailed, RaykvError) as error:
+                if not self.state.ring.has_member(node_id):
+                    del self._nodes[node_id]
+                raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
+            self._tending[node_id] = self._spawn(self._tend(node_id))
+            await self._aim(lambda members: [*members, member], timeout_s)
+        logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
+        return node_id
+
+    async def remove_node(self, node_id: str, timeout_s: float) -> None:
+        """Let a node give away what it holds, and leave then. Raises ``NotEnoughNodes`` if too few would be left."""
+        self.state.ring.member(node_id)
+        async with self._joining:
+            await self._aim(lambda members: [member for member in members if member.node_id != node_id], timeout_s)
+        logger.info("store %s: node %s is to leave", self._name, node_id)
+
+    async def set_weight(self, node_id: str, weight: float, timeout_s: float) -> None:
+        """Let a node carry more or less."""
+        member = self.state.ring.member(node_id)
+        weighted = Member(node_id=node_id, weight=weight, host=member.host, zone=member.zone)
+        async with self._joining:
+            await self._aim(lambda members: [weighted if each == member else each for each in members], timeout_s)
+        logger.info("store %s: node %s is to carry %g", self._name, node_id, weight)
+
+    async def rebalance(self, action: str) -> None:
+        """Hold the moves, go on with them, or take them back."""
+        match action:
+            case "pause" | "resume":
+                self._rebalancing.paused = action == "pause"
+            case "abort":
+                async with self._changing:
+                    state = self.state
+                    if any(move.reads_new for move in state.moves):
+                        raise StoreUnavailable("new owners are being read by now; it ends in a moment, try again then")
+                    if state.goal is not None:
+                        await self._change(moves.taken_back(state))
+            case _:
+                raise InvalidOption(f"rebalancing can be told to pause, resume or abort; got {action!r}")
+
+    async def _aim(self, wanted: Callable[[list[Member]], list[Member]], timeout_s: float) -> None:
+        """Make a ring of other members the goal; ``wanted`` is given those of the present goal, or of the ring."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        while True:
+            async with self._changing:
+                state = self.state
+                if not state.moves:
+                    present = state.goal.members if state.goal is not None else state.ring.members
+                    # One that has just joined is a member of the ring already, and owns nothing.
+                    members = {member.node_id: member for member in wanted([*present])}
+                    await self._change(moves.with_goal(state, members.values()))
+                    return
+            if self._clock.monotonic_s() > deadline_s:
+                raise StoreUnavailable("partitions are moving just now, and the wave did not end in time; try again")
+            await self._clock.sleep(0.1)
+
+    async def _see_off(self, nodes: list[str]) -> None:
+        """End those that are no members any more, and set their directories aside (P6)."""
+        for node_id in nodes:
+            if (task := self._tending.pop(node_id, None)) is not None:
+                task.cancel()
+            await self._stop_node(node_id)
+            await self._launcher.retire(node_id, self._hosts_of.pop(node_id, ""))
+            self._nodes.pop(node_id, None)
+            self._verdicts.forget(node_id)
+            logger.info("store %s: node %s has left", self._name, node_id)
+        if nodes:
+            await self._publish()
+
+    async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
+        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not."""
+        for _ in range(2):
+            node = self._nodes.get(node_id)
+            if node is None or await self._ping(node_id) is None:
+                return False
+            if node.ballot >= ballot:
+                return True
+            await self._bring_up_to_date(node_id)
+        return False
+
+    async def _alter(self, change: Callable[[ClusterState], ClusterState]) -> None:
+        async with self._changing:
+            await self._change(change(self.state))
+
     async def _change(self, state: ClusterState) -> None:
         try:
             await self._register.store(state)
@@ -479,6 +594,17 @@ class Supervisor:
                 return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
             case f.DropBucket():
                 return f.Told(await self.drop_bucket(request.name))
+            case f.AddNode():
+                return f.Told(await self.add_node(request.weight, request.zone, request.host, request.timeout_s))
+            case f.RemoveNode():
+                await self.remove_node(request.node_id, request.timeout_s)
+                return f.Told(None)
+            case f.SetWeight():
+                await self.set_weight(request.node_id, request.weight, request.timeout_s)
+                return f.Told(None)
+            case f.Rebalance():
+                await self.rebalance(request.action)
+                return f.Told(None)
             case f.Tell():
                 return f.Told(await self.status())
 
@@ -493,6 +619,7 @@ class Supervisor:
             "generation": state.generation,
             "version": state.version,
             "ring_epoch": state.ring.epoch,
+            "rebalancing": self._rebalancing.progress(),
             "config": msgspec.to_builtins(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
             "nodes": [
@@ -525,10 +652,11 @@ class Supervisor:
             return None
         return answer.body.stats if isinstance(answer.body, f.Pong) else None
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

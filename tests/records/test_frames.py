@@ -31,6 +31,10 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     ),
     (f.OpenBucket("b", {"n": 2}, 1.0), "0194aa4f70656e4275636b6574a16281a16e02cb3ff0000000000000"),
     (f.DropBucket("b", 1.0), "0193aa44726f704275636b6574a162cb3ff0000000000000"),
+    (f.AddNode(2.0, "a", "h1", 1.0), "0195a74164644e6f6465cb4000000000000000a161a26831cb3ff0000000000000"),
+    (f.RemoveNode("n1", 1.0), "0193aa52656d6f76654e6f6465a26e31cb3ff0000000000000"),
+    (f.SetWeight("n1", 2.0, 1.0), "0194a9536574576569676874a26e31cb4000000000000000cb3ff0000000000000"),
+    (f.Rebalance("pause", 1.0), "0193a9526562616c616e6365a57061757365cb3ff0000000000000"),
     (f.Tell("ring", 1.0), "0193a454656c6ca472696e67cb3ff0000000000000"),
     (
         f.Publish(3, b"state", {"n1": "gone"}, {"n1": 4}),
@@ -39,9 +43,10 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     (f.Reach("n1", 1.0), "0193a55265616368a26e31cb3ff0000000000000"),
     (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
 ]
+ELASTIC = f.AddNode | f.RemoveNode | f.SetWeight | f.Rebalance
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
     (f.GetNews(), "0191a74765744e657773"),
-    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell)),
+    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell | ELASTIC)),
 ]
 COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
     (
@@ -109,7 +114,7 @@ NODE_BODIES: list[tuple[Any, str]] = [
         f.Purge([(1, b"\x02a", 1 << 63)], sure=True),
         "0195ab4e6f6465526571756573740793a55075726765919301c4020261cf8000000000000000c3c000",
     ),
-    (f.Clear(5), "0195ab4e6f6465526571756573740792a5436c65617205c000"),
+    (f.Clear(), "0195ab4e6f6465526571756573740791a5436c656172c000"),
     (f.TakeOver(5, 1.0), "0195ab4e6f6465526571756573740793a854616b654f76657205cb3ff0000000000000c000"),
     (
         f.Repair(5, 1.0),

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
-from raykv.ports import Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
+from raykv.ports import Host, Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import LAST_TAG_END, encode_key, storage_prefix
@@ -397,7 +397,7 @@ class Cluster:
         if self.upkeep:
             node._upkeep.peers._transport.process = process
             node.begin()
-        if self.upkeep or TELLS:
+        if TELLS:
             self.tell(node_id)
         return process
 
@@ -592,6 +592,7 @@ class Launcher:
         self.was_founded = False
         self.failing: dict[str, LaunchFailed] = {}
         self.launched: list[tuple[str, str, bool, bool]] = []
+        self.retired: list[str] = []
         self.attempts: list[tuple[str, float]] = []
 
     async def directories(self) -> list[str]:
@@ -633,6 +634,16 @@ class Launcher:
             self.found.append(node_id)
         assert process.node is not None
         return Launched(process.node.incarnation, 4000 + len(self.launched))
+
+    async def hosts(self) -> list[Host]:
+        return [Host(name=name, cpus=4.0, memory_bytes=8 << 30, disk_bytes=100 << 30) for name in ("h1", "h2")]
+
+    async def retire(self, node_id: str, host: str) -> None:
+        self.retired.append(node_id)
+        self.found.remove(node_id)
+        process = self.cluster.network.processes.pop(f"node/{node_id}", None)
+        if process is not None and not process.ended.done():
+            process.ended.set_result("retired")
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         process = self.cluster.network.processes.get(f"node/{node_id}")

@@ -8,7 +8,8 @@ import pytest
 
 from raykv.config import GIB, StoreConfig
 from raykv.errors import NotEnoughNodes
-from raykv.supervision.founding import Host, Plan, first_state, place
+from raykv.ports import Host
+from raykv.supervision.founding import Plan, first_state, place
 
 
 def host(name: str, zone: str = "", cpus: float = 4, memory: float = 16, disk: float = 200) -> Host:

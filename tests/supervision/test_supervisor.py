@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, StoreUnavailable
-from raykv.ports import LaunchFailed
+from raykv.ports import Host, LaunchFailed
 from raykv.records import frames as f
 from raykv.supervision import supervisor as s
-from raykv.supervision.founding import Host, Plan
+from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:

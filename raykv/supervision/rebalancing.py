@@ -1,0 +1,241 @@
+"""Brings the ring to its goal: partition by partition, in waves, over any number of supervisors (P4).
+
+What is to be done next follows from the cluster's state alone, so that a supervisor which takes over goes on where the last
+one was. Each turn looks at the state and takes it one step further:
+
+* nothing is under way, partitions are left: whoever gains some first clears away what it may hold of them from an earlier
+  time (a value whose deletion all others have forgotten would come back), then they go to step 1 together;
+* at step 1: once enough owners know of it, the new ones take over; once all have, to step 2;
+* at step 2: once enough owners know of it, to step 3, and the old owners clear away what they held;
+* nothing is left: the goal is the ring, and who is no member of it has left.
+
+A new owner that goes down before step 2 is not waited for: the wave is put off, and tried again without that node. An old
+one that is down is not needed, as long as enough of the others are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from raykv.errors import StoreUnavailable
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.replication import moves
+from raykv.replication.cluster_state import ClusterState, Move, encode_state
+from raykv.replication.node import NoProbe
+from raykv.replication.peers import Peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from raykv.ports import Clock, Transport
+
+logger = logging.getLogger("raykv.supervisor")
+
+LOOK_EVERY_S = 0.5
+CONFIRM_EVERY_S = 0.05
+CONFIRM_TIMEOUT_S = 5.0
+CLEAR_TIMEOUT_S = 30.0
+TAKE_OVER_TIMEOUT_S = 60.0
+AWAY_S = 15.0
+"""So long a wave waits for a new owner that does not answer, before it is put off."""
+SHUN_S = 30.0
+"""So long nothing is moved to such a node."""
+
+
+class Rebalancing:
+    """One supervisor's work on the ring. ``run`` it for ever."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        transport: Transport,
+        clock: Clock,
+        state: Callable[[], ClusterState],
+        change: Callable[[Callable[[ClusterState], ClusterState]], Coroutine[Any, Any, None]],
+        knows: Callable[[str, tuple[int, int]], Coroutine[Any, Any, bool]],
+        left: Callable[[list[str]], Coroutine[Any, Any, None]],
+    ) -> None:
+        """``change(fn)`` makes ``fn(state)`` the state. Raises ``StoreUnavailable``.
+
+        ``knows(node_id, ballot)``: whether the node knows, durably, of that state or a later one. ``left(nodes)``: these
+        are no members any more.
+        """
+        self._name = name
+        self._clock = clock
+        self._state = state
+        self._change = change
+        self._knows = knows
+        self._left = left
+        self._peers = Peers(transport, clock, NoProbe(), state=self._told)
+        self._shunned: dict[str, float] = {}
+        self.paused = False
+        self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "put_off": 0}
+        """What was done by this supervisor."""
+        self.waits_for = ""
+        """Why it does not go on just now, to be shown."""
+
+    def _told(self) -> tuple[ClusterState, bytes]:
+        state = self._state()
+        return state, encode_state(state)
+
+    def progress(self) -> dict[str, Any] | None:
+        """Return what is going on, as plain data; None if nothing is to be moved."""
+        state = self._state()
+        if state.goal is None:
+            return None
+        step = "" if not state.moves else "read by the new owners" if state.moves[0].reads_new else "being taken over"
+        return {
+            "partitions_left": moves.left(state),
+            "moving": [move.partition for move in state.moves],
+            "step": step,
+            "paused": self.paused,
+            "waits_for": self.waits_for,
+            **self.figures,
+        }
+
+    async def run(self) -> None:
+        """Take one step after the other, whenever there is something to do."""
+        while True:
+            state = self._state()
+            idle = state.goal is None or (self.paused and not state.moves)
+            try:
+                if idle or not await self._step(state):
+                    await self._clock.sleep(LOOK_EVERY_S)
+            except StoreUnavailable as error:
+                self.waits_for = str(error)
+                await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _step(self, state: ClusterState) -> bool:
+        """Take the state one step further. False if that is not possible now."""
+        if not state.moves:
+            if not moves.left(state):
+                return await self._arrive(state)
+            return await self._begin(state)
+        if not state.moves[0].reads_new:
+            return await self._take_over(state)
+        if not await self._enough_know(state, state.moves):
+            return False
+        await self._change(moves.ended)
+        self.figures["partitions"] += len(state.moves)
+        self.waits_for = ""
+        losing = {node_id for move in state.moves for node_id in state.ring.owners(move.partition)}
+        await self._clear(sorted(losing), "what was given away waits to be cleared")
+        return True
+
+    async def _begin(self, state: ClusterState) -> bool:
+        now_s = self._clock.monotonic_s()
+        shunned = {node_id for node_id, until_s in self._shunned.items() if now_s < until_s}
+        wave = moves.next_wave(state, shunned)
+        if not wave:
+            self.waits_for = f"{', '.join(sorted(shunned))} did not answer; tried again soon"
+            return False
+        gaining = sorted({node_id for move in wave for node_id in moves.gains(state, move)})
+        if unclear := await self._clear(gaining, "a new owner does not answer"):
+            self._shun(unclear)
+            return False
+        await self._change(lambda now: moves.begun(now, wave))
+        self.figures["waves"] += 1
+        logger.info(
+            "store %s: %d partitions begin to move to %s; %d are left",
+            self._name, len(wave), ", ".join(gaining) or "another order", moves.left(state),
+        )  # fmt: skip
+        return True
+
+    async def _take_over(self, state: ClusterState) -> bool:
+        """Let the new owners take over what is at step 1; once all have, reads ask them."""
+        gaining: dict[str, list[int]] = {}
+        for move in state.moves:
+            for node_id in moves.gains(state, move):
+                gaining.setdefault(node_id, []).append(move.partition)
+        if not await self._enough_know(state, state.moves, AWAY_S):
+            return await self._put_off(state, gaining)
+        done = await asyncio.gather(*(self._give(state, node_id, gaining[node_id]) for node_id in sorted(gaining)))
+        late = [node_id for node_id, well in zip(sorted(gaining), done, strict=True) if not well]
+        if late:
+            self._shun(late)
+            self.figures["put_off"] += 1
+            await self._change(moves.put_off)
+            return True
+        await self._change(moves.reading_new)
+        return True
+
+    async def _put_off(self, state: ClusterState, gaining: Iterable[str]) -> bool:
+        """Take the wave back if it is a new owner that is missing; an old one may be waited for as well before as after."""
+        away = [node_id for node_id in sorted(gaining) if not await self._knows(node_id, state.ballot)]
+        self._shun(away)
+        self.figures["put_off"] += 1
+        await self._change(moves.put_off)
+        return not away
+
+    async def _give(self, state: ClusterState, node_id: str, partitions: list[int]) -> bool:
+        """Let a node take over these partitions, one after the other. False if it does not come to an end."""
+        patience_s = self._clock.monotonic_s() + AWAY_S
+        for partition in partitions:
+            body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S)
+            while True:
+                try:
+                    answer = await self._peers.call(node_id, body, 1, TAKE_OVER_TIMEOUT_S + 1.0, state.epoch)
+                except PeerFailure as failure:
+                    self.waits_for = f"node {node_id} has not taken over partition {partition}: {failure}"
+                    if self._clock.monotonic_s() > patience_s:
+                        return False
+                    await self._clock.sleep(CONFIRM_EVERY_S * 4)
+                    continue
+                if isinstance(answer, f.Repaired):
+                    self.figures["records"] += int(answer.figures.get("fetched", 0))
+                    self.figures["bytes"] += int(answer.figures.get("bytes", 0))
+                patience_s = self._clock.monotonic_s() + AWAY_S
+                break
+        return True
+
+    async def _arrive(self, state: ClusterState) -> bool:
+        assert state.goal is not None
+        gone = [member.node_id for member in state.ring.members if not state.goal.has_member(member.node_id)]
+        for node_id in gone[1:]:  # members change one at a time (P5)
+            await self._change(lambda now, node_id=node_id: moves.without_member(now, node_id))  # type: ignore[misc]
+        await self._change(moves.arrived)
+        self.waits_for = ""
+        logger.info("store %s: the ring is as it is to be, epoch %d", self._name, self._state().ring.epoch)
+        await self._left(gone)
+        return True
+
+    async def _clear(self, nodes: list[str], why: str) -> list[str]:
+        """Let these nodes forget what they are not to hold. Returns those that did not say that they have."""
+        epoch = self._state().epoch
+
+        async def one(node_id: str) -> bool:
+            try:
+                answer = await self._peers.call(node_id, f.Clear(), 1, CLEAR_TIMEOUT_S, epoch)
+            except PeerFailure as failure:
+                self.waits_for = f"{why}: {failure}"
+                return False
+            return isinstance(answer, f.Cleared)
+
+        done = await asyncio.gather(*(one(node_id) for node_id in nodes))
+        return [node_id for node_id, well in zip(nodes, done, strict=True) if not well]
+
+    async def _enough_know(
+        self, state: ClusterState, those: tuple[Move, ...], timeout_s: float = CONFIRM_TIMEOUT_S
+    ) -> bool:
+        """Wait until enough owners of what moves know of the state, durably. False if they do not in time."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        knowing: set[str] = set()
+        while missing := moves.lacking(state, those, knowing):
+            ordered = sorted(missing)
+            told = await asyncio.gather(*(self._knows(node_id, state.ballot) for node_id in ordered))
+            knowing.update(node_id for node_id, known in zip(ordered, told, strict=True) if known)
+            if self._clock.monotonic_s() > deadline_s:
+                self.waits_for = f"too few owners know of the last step: without {', '.join(sorted(missing - knowing))}"
+                return not moves.lacking(state, those, knowing)
+            if moves.lacking(state, those, knowing):
+                await self._clock.sleep(CONFIRM_EVERY_S)
+        self.waits_for = ""
+        return True
+
+    def _shun(self, nodes: Iterable[str]) -> None:
+        until_s = self._clock.monotonic_s() + SHUN_S
+        self._shunned.update((node_id, until_s) for node_id in nodes)

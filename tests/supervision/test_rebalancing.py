@@ -1,0 +1,263 @@
+"""Nodes that join, leave and carry more, while clients write and read: the supervisor, its nodes and a coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
+from raykv.ports import LaunchFailed
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tests.supervision.test_supervisor import Bench
+
+KEYS = [f"k{number}" for number in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "TELLS", False)
+
+
+@pytest.fixture
+def new_bench(world: ModuleType) -> Any:
+    from tests.supervision.test_supervisor import Bench
+
+    return lambda nodes=3, **options: Bench(world, nodes, upkeep=True, **options)
+
+
+async def arrived(bench: Bench, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Wait until nothing is to be moved; return the status."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            status = (await bench.ask(f.Tell("status", 1.0))).data
+            if status["rebalancing"] is None:
+                return status
+            await asyncio.sleep(0.1)
+
+
+async def fill(bench: Bench) -> None:
+    for key in KEYS:
+        await bench.peer.put(key, f"of {key}")
+
+
+async def check(bench: Bench, supervisor: Any, prefix: str = "of") -> None:
+    """Every key is read, is on exactly its owners, and every owner is a member."""
+    ring = supervisor.state.ring
+    for key in KEYS:
+        assert await bench.peer.get(key) == f"{prefix} {key}"
+    await asyncio.sleep(3)  # clearing away
+    for key in KEYS:
+        owners = ring.owners(ring.partition_of(encode_key(key)))
+        held = [m.node_id for m in ring.members if bench.cluster.stored(m.node_id, key) is not None]
+        assert sorted(held) == sorted(owners), key
+
+
+def test_a_node_joins_and_gets_its_share(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        answer = await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        assert answer == f.Told("n4")
+        status = await arrived(bench)
+        ring = supervisor.state.ring
+        assert [member.node_id for member in ring.members] == ["n1", "n2", "n3", "n4"]
+        ring.check()
+        assert len(ring.partitions_of("n4")) == 6
+        assert [node["state"] for node in status["nodes"]] == ["up"] * 4
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_a_node_leaves_and_keeps_nothing(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(4)
+        supervisor = await bench.started()
+        await fill(bench)
+        assert await bench.ask(f.RemoveNode("n2", 10.0)) == f.Told(None)
+        await arrived(bench)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
+        await asyncio.sleep(1)
+        assert bench.launcher.retired == ["n2"]
+        await check(bench, supervisor)
+        assert await bench.ask(f.AddNode(0.0, "", "", 10.0)) == f.Told("n5"), "an id is never used again"
+
+    world.run(story())
+
+
+def test_from_three_to_five_to_three_under_writes_and_reads(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        acked: dict[str, int] = {}
+        stop = False
+
+        async def writes(key: str) -> None:
+            number = 0
+            while not stop:
+                number += 1
+                await bench.peer.put(key, str(number))
+                acked[key] = number
+                assert int(await bench.peer.get(key)) >= number
+                await asyncio.sleep(0.01)
+
+        clients = [asyncio.create_task(writes(f"w{number}")) for number in range(6)]
+        for _ in range(2):
+            await bench.ask(f.AddNode(1.0, "", "", 30.0))
+        await arrived(bench)
+        assert len(supervisor.state.ring.members) == 5
+        for node_id in ("n1", "n4"):
+            await bench.ask(f.RemoveNode(node_id, 30.0))
+        await arrived(bench)
+        stop = True
+        await asyncio.gather(*clients)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n2", "n3", "n5"]
+        for key, number in acked.items():
+            assert int(await bench.peer.get(key)) == number
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_weights_move_partitions(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(4, copies=2)
+        supervisor = await bench.started()
+        await fill(bench)
+        await bench.ask(f.SetWeight("n3", 3.0, 10.0))
+        await arrived(bench)
+        ring = supervisor.state.ring
+        assert ring.member("n3").weight == 3.0
+        assert len(ring.partitions_of("n3")) == 6, "three of four copies of its host, which has one of two"
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_what_cannot_be_is_refused_and_changes_nothing(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        before = supervisor.state
+        for request, kind in (
+            (f.RemoveNode("n2", 1.0), NotEnoughNodes),
+            (f.RemoveNode("n9", 1.0), InvalidOption),
+            (f.SetWeight("n1", -1.0, 1.0), InvalidOption),
+            (f.AddNode(1.0, "", "nowhere", 1.0), InvalidOption),
+            (f.Rebalance("dance", 1.0), InvalidOption),
+        ):
+            answer = await bench.ask(request)
+            assert isinstance(answer, f.Refused), request
+            assert type(answer.failed.error()) is kind, answer.failed
+        bench.launcher.failing["n4"] = LaunchFailed("unusable", "no room")
+        answer = await bench.ask(f.AddNode(1.0, "", "", 1.0))
+        assert type(answer.failed.error()) is StoreUnavailable
+        assert "no room" in answer.failed.message
+        assert supervisor.state == before
+        assert set(await bench.states()) == {"n1", "n2", "n3"}
+
+    world.run(story())
+
+
+def test_it_can_be_paused_and_taken_back(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench(4)
+        supervisor = await bench.started()
+        await fill(bench)
+        table = supervisor.state.ring.table
+        await bench.ask(f.Rebalance("pause", 1.0))
+        await bench.ask(f.RemoveNode("n4", 10.0))
+        await asyncio.sleep(5)
+        assert supervisor.state.ring.table == table
+        assert (await bench.ask(f.Tell("status", 1.0))).data["rebalancing"]["paused"] is True
+        await bench.ask(f.Rebalance("abort", 1.0))
+        assert supervisor.state.goal is None
+        await bench.ask(f.Rebalance("resume", 1.0))
+        await asyncio.sleep(5)
+        assert supervisor.state.ring.table == table
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_another_supervisor_goes_on_at_any_step(world: ModuleType, new_bench: Any, steps: int) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        changes = 0
+        change = supervisor._change
+
+        async def counted(state: Any) -> None:
+            nonlocal changes
+            changes += 1
+            if changes > steps:
+                await asyncio.Event().wait()  # it has died here
+            await change(state)
+
+        supervisor._change = counted
+        adding = asyncio.create_task(bench.ask(f.AddNode(1.0, "", "", 10.0)))
+        await asyncio.sleep(20)
+        adding.cancel()
+        bench.dead_supervisor(supervisor)
+        bench.launcher.was_founded = True
+        second = await bench.started()
+        await arrived(bench)
+        if second.state.ring.has_member("n4") and not second.state.ring.partitions_of("n4"):
+            await bench.ask(
+                f.SetWeight("n4", 1.0, 10.0)
+            )  # it had joined, and no more: whoever asked did not hear of it
+            await arrived(bench)
+        second.state.ring.check()
+        await check(bench, second)
+
+    world.run(story())
+
+
+def test_a_joiner_that_dies_is_not_waited_for_and_stops_no_writes(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        async with asyncio.timeout(10):
+            while not supervisor.state.moves:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        bench.launcher.failing["n4"] = LaunchFailed("no host", "gone")
+        bench.cluster.kill("n4")
+        for number in range(200):
+            await bench.peer.put(f"x{number}", "v", timeout_s=2.0)
+            await asyncio.sleep(0.1)
+        assert supervisor._rebalancing.figures["put_off"] >= 1 or not supervisor.state.moves
+        del bench.launcher.failing["n4"]
+        await arrived(bench, 120.0)
+        await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_a_dead_node_is_replaced(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        bench.launcher.failing["n2"] = LaunchFailed("no host", "gone")
+        bench.cluster.kill("n2")
+        await asyncio.sleep(2)
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        await bench.ask(f.RemoveNode("n2", 60.0))
+        await arrived(bench, 120.0)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
+        await check(bench, supervisor)
+
+    world.run(story())
