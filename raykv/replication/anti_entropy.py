@@ -254,25 +254,28 @@ class AntiEntropy:
     async def take_over(self, state: ClusterState, partition: int) -> Mended:
         """Take over what this node is to hold of a partition and did not own: from those of whom reads ask (P4).
 
-        From N - min(R, W) + 1 that lack nothing, or from all others if fewer do. Raises ``PeerLacks`` without them.
+        From N - W + 1 that lack nothing; of those that are to leave, and are not there, nothing can be had any more. Raises
+        ``PeerLacks`` for as long as fewer answer.
         """
+        stay = {member.node_id for member in (state.goal or state.ring).members}
         total = Mended()
         for share in shares(state, partition):
             if self._node_id not in share.owners or self._node_id in share.asked:
                 continue
-            configs = [entry.config for entry in state.buckets if entry.bucket_id in share.buckets]
-            needed = max(config.n - min(config.r, config.w) + 1 for config in configs)
-            whole, failures = 0, []
+            whole, lost, said = 0, 0, []
             for peer in share.asked:
                 try:
                     done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
                 except PeerLacks as lack:
-                    failures.append(str(lack))
+                    said.append(str(lack))
+                    lost += peer not in stay
                     continue
                 total.add(done)
                 whole += done.whole
-            if whole < needed and failures:
-                raise PeerLacks("; ".join(failures))
+                if not done.whole:
+                    said.append(f"node {peer} may lack something")
+            if whole < min(share.intact_needed, len(share.asked) - lost):
+                raise PeerLacks("; ".join(said))
         return total
 
     async def heal(self, state: ClusterState, partition: int) -> Healed:

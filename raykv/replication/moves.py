@@ -39,11 +39,21 @@ MOVES_A_NODE = 8
 
 
 def with_member(state: ClusterState, member: Member) -> ClusterState:
-    """Return the state with one more node, which owns nothing yet. ``InvalidOption`` if there is one of that id."""
-    ring = state.ring
+    """Return the state with one more node, which owns nothing yet, on its way to a ring in which it has its share.
+
+    ``InvalidOption`` if there is one of that id.
+    """
+    ring, wanted = state.ring, wanted_members(state)
     if ring.has_member(member.node_id):
         raise InvalidOption(f"there is a node {member.node_id!r}", node_id=member.node_id)
-    return _changed(state, ring=_with_members(ring, (*ring.members, member)), next_node=next_number(state) + 1)
+    joined = _changed(state, ring=_with_members(ring, (*ring.members, member)), next_node=next_number(state) + 1)
+    goal = with_goal(joined, (*wanted, member)).goal
+    return msgspec.structs.replace(joined, goal=goal)
+
+
+def wanted_members(state: ClusterState) -> tuple[Member, ...]:
+    """Return the members of the ring that is aimed at, or else of the present one."""
+    return (state.goal or state.ring).members
 
 
 def next_number(state: ClusterState) -> int:

@@ -99,6 +99,7 @@ class Cluster:
             spec.store,
             spec.config,
         )
+        self.nodes.joined, self.nodes.left = self._joined, self._left
         self.actors: dict[str, Process] = {}
         """The processes of supervisor and coordinators that run now, by name."""
         self.founder_ended_s = math.inf
@@ -109,6 +110,14 @@ class Cluster:
         self.coordinators: dict[str, Coordinator] = {}
         self._restarts = self.rng("restarts")
         self._stopping = False
+
+    def _joined(self, node_id: str, host: Host) -> None:
+        self.hosts[node_id] = host
+        self.node_ids.append(node_id)
+
+    def _left(self, node_id: str) -> None:
+        if node_id in self.node_ids:
+            self.node_ids.remove(node_id)
 
     def rng(self, purpose: str) -> random.Random:
         """Return a generator of its own for ``purpose``: what one draws does not move what the others draw."""

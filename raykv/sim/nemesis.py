@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crc32c import crc32c
 
+from raykv.errors import RaykvError
 from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
 from raykv.sim.network import NetworkOdds
 from raykv.sim.nodes import EXIT_AFTER_S
 from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL
+from raykv.supervision.register import Superseded
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from raykv.sim.cluster import Cluster
     from raykv.sim.scenario import Fault
+    from raykv.supervision.supervisor import Supervisor
 
 MAX_LOG_BYTES = 64 << 20
+MAX_NODES = 7
+ELASTIC_TIMEOUT_S = 60.0
 
 
 class Nemesis:
@@ -147,6 +152,37 @@ class Nemesis:
                 self._until(fault, former.thaw)
             self._cluster.start_another_supervisor()
 
+    def _do_add_node(self, fault: Fault, number: int) -> None:
+        del number
+        if len(self._cluster.node_ids) < MAX_NODES:
+            self._ask_supervisor(lambda supervisor: supervisor.add_node(fault.amount, "", "", ELASTIC_TIMEOUT_S))
+
+    def _do_remove_node(self, fault: Fault, number: int) -> None:
+        del fault, number
+        draw = self._rng.random()
+        self._ask_supervisor(lambda supervisor: supervisor.remove_node(_member(supervisor, draw), ELASTIC_TIMEOUT_S))
+
+    def _do_set_weight(self, fault: Fault, number: int) -> None:
+        del number
+        draw = self._rng.random()
+        self._ask_supervisor(
+            lambda supervisor: supervisor.set_weight(_member(supervisor, draw), fault.amount, ELASTIC_TIMEOUT_S)
+        )
+
+    def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]]) -> None:
+        cluster = self._cluster
+        supervisor, process = cluster.supervisor, cluster.actors[SUPERVISOR]
+        if supervisor is None or not process.alive:
+            return
+
+        async def ask() -> None:
+            try:
+                await work(supervisor)
+            except (RaykvError, Superseded) as error:
+                cluster.trace.note(f"does not change the ring: {error}", SUPERVISOR)
+
+        process.spawn(ask())
+
     def _do_power(self, fault: Fault, number: int) -> None:
         del number
         cluster, host = self._cluster, self._cluster.hosts[fault.target]
@@ -252,6 +288,11 @@ class Nemesis:
         del number
         if (path := flip_a_bit(self._cluster.hosts[fault.target].disk, self._rng)) is not None:
             self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
+
+
+def _member(supervisor: Supervisor, draw: float) -> str:
+    members = supervisor.state.ring.members
+    return members[int(draw * len(members))].node_id
 
 
 def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: int = 1) -> str | None:

@@ -28,7 +28,7 @@ from raykv.storage.blob import read_blob
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME, DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import Transport
@@ -108,11 +108,16 @@ class NodeWorld:
         """How a node answers a frame; a run that watches the answers puts itself here."""
         self.opened: Callable[[StorageNode], None] = lambda _: None
         """Told of every node that has opened its directory."""
+        self.joined: Callable[[str, Host], None] = lambda _, __: None
+        """Told of every node that is new, with its host."""
+        self.left: Callable[[str], None] = lambda _: None
+        """Told of every node that is no member any more."""
 
     def create(self, node_id: str) -> NodeProcess:
         """Start a process for the node, in place of the one that Ray knew; a new one gets a host of its own."""
         if node_id not in self.hosts:
             self.hosts[node_id] = Host(node_id, self.loop, random.Random(self.rng.getrandbits(64)), self.trace)
+            self.joined(node_id, self.hosts[node_id])
         process = Process(self.loop, node_address(node_id))
         created = NodeProcess(process, next(self._pids), self.serve)
         self.by_pid[created.pid] = created
@@ -320,7 +325,10 @@ class SimLauncher:
         if current is not None:
             current.process.kill()
             current.end()
-        self._world.hosts[node_id].replace_disk(SimDisk())
+        if node_id in self._world.hosts:
+            self._world.kill_all(node_id)
+            self._world.hosts[node_id].replace_disk(SimDisk())
+        self._world.left(node_id)
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
         """See ``ports.Launcher``."""

@@ -56,6 +56,8 @@ def _count_answer(counts: Counter[str], event: Event) -> None:
             counts[f"answer: refused {body.reason}"] += 1
         case f.Incomplete():
             counts["answer: incomplete"] += 1
+        case f.Moved():
+            counts["answer: moved"] += 1
         case f.WriteDone() if any(body.newer):
             counts["answer: newer held"] += 1
         case f.ReadDone() if body.unreadable:

@@ -117,10 +117,22 @@ class Promises:
 
     def audit(self, node_id: str, node: StorageNode) -> None:
         """Compare what a node has now with all that it ever promised."""
+        self.given_away(node_id, node)
         for (bucket_id, key), promised in self._held.get(node_id, {}).items():
             said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001 - as no client could, at once
             if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
+
+    def given_away(self, node_id: str, node: StorageNode) -> None:
+        """Forget what a node promised of partitions that it is not to hold any more: others hold them (P4)."""
+        held = self._held.get(node_id, {})
+        for bucket_id, key in list(held):
+            if not node._replica.holds(partition_of_key(key, self._partitions), bucket_id):  # noqa: SLF001
+                del held[bucket_id, key]
+
+    def left(self, node_id: str) -> None:
+        """Forget what a node promised that is no member any more."""
+        self._held.pop(node_id, None)
 
     def check_held(self, key: bytes, mark: bytes, nodes: Sequence[str]) -> None:
         """Report a write that counts on a node which never acknowledged its last stamp (P7)."""

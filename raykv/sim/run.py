@@ -50,6 +50,7 @@ AFTERWARDS_S = 3.0
 CLIENTS_DONE_S = 120.0
 UP_AGAIN_S = 90.0
 READABLE_S = 30.0
+SETTLED_S = 200.0
 MENDED_S = 120.0
 REPAIRED_S = 60.0
 LONG_GRACE_S = 3600.0
@@ -61,9 +62,10 @@ _LOSSY = (
 _WHOLE_AGAIN = "node %s is whole again"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
-    "not made whole", "not repaired", "not up again", "two states", "two writers", "unreadable", "unwritable",
+    "not made whole", "not repaired", "not settled", "not up again", "two states", "two writers", "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
+_CLEAR = f.Clear.__name__.encode()
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -159,6 +161,14 @@ class _Run:
         self.promises = Promises(loop, scenario.cluster.store, old, scenario.skew_ms)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
+        self._founders = frozenset(self.cluster.node_ids)
+        forget = self.cluster.nodes.left
+
+        def left(node_id: str) -> None:
+            forget(node_id)
+            self.promises.left(node_id)
+
+        self.cluster.nodes.left = left
         self.late: set[str] = set()
         """Nodes that first ran when the founder was gone: nobody knew that they had never run, so they are incomplete."""
         for name, host in self.cluster.hosts.items():
@@ -240,7 +250,8 @@ class _Run:
             self.health.sample()
             for node_id in self.cluster.node_ids:
                 node = self.cluster.nodes.living(node_id)
-                if node is not None and not node.whole and node_id not in self.impaired | doubted:
+                doubtful = node_id in self.impaired | doubted or node_id not in self._founders
+                if node is not None and not node.whole and not doubtful:
                     doubted.add(node_id)
                     self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
             await asyncio.sleep(EVERY_S)
@@ -256,6 +267,7 @@ class _Run:
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
+        await self._wait_until_settled(down)
         await self._wait_until_mended(down)
         process = Process(self.loop, "client-last")
         if not down and self.promised and await process.spawn(self._repair_all(process)):
@@ -312,6 +324,17 @@ class _Run:
                 if since_ms is not None and now_ms - since_ms > 2 * grace_ms + 4 * self.scenario.skew_ms:
                     self._report("not forgotten", f"{node_id} still holds {key!r}, dead for {now_ms - since_ms:.0f} ms")
                     return
+
+    async def _wait_until_settled(self, down: list[str]) -> None:
+        """Wait until no partition is on its way. With nodes that stay down that may never be."""
+        deadline_s = self.loop.now_s + (10.0 if down else SETTLED_S)
+        while (state := self._state()) is not None and state.goal is not None:
+            if self.loop.now_s > deadline_s:
+                if not down and self.promised and self.cluster.supervisor is not None:
+                    progress = self.cluster.supervisor._rebalancing.progress()  # noqa: SLF001
+                    self._report("not settled", f"{SETTLED_S:g} s after all healed: {progress}")
+                return
+            await asyncio.sleep(0.5)
 
     async def _wait_until_mended(self, down: list[str]) -> None:
         """Wait until all nodes are whole and all hints are delivered. With nodes that stay down that may never be."""
@@ -445,7 +468,7 @@ class _Run:
                 name = PLAIN_BUCKET if key[0] in self.scenario.plain else LOOSE_BUCKET
             entry = state.bucket(name)
             bucket_id = 0 if entry is None else entry.bucket_id
-            owners = ring.preference_list(ring.partition_of(encoded), n)[:n]
+            owners = state.holders(ring.partition_of(encoded), n)
             held: dict[str, Any] = {}
             for node_id in owners:
                 node = self.cluster.nodes.living(node_id)
@@ -481,7 +504,8 @@ class _Run:
             self.nemesis.whole_again(node_id)
 
     def _opened(self, node: StorageNode) -> None:
-        if node.incarnation == 1 and self.loop.now_s > self.cluster.founder_ended_s:
+        founding = node.spec.node_id in self._founders
+        if founding and node.incarnation == 1 and self.loop.now_s > self.cluster.founder_ended_s:
             self.late.add(node.spec.node_id)
         self.promises.audit(node.spec.node_id, node)
 
@@ -502,6 +526,8 @@ class _Run:
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
         began_ms = host.wall_ms()
         answer = await node.serve(frame)
+        if _CLEAR in frame[:_WRITE_WITHIN]:
+            self.promises.given_away(node_id, node)
         self.promises.answered(node_id, frame, answer, before, max(began_ms, host.wall_ms()))
         return answer
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
-    "clock jump", "another supervisor", "clock far off", "power when whole",
+    "clock jump", "another supervisor", "clock far off", "power when whole", "add node", "remove node", "set weight",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -40,6 +40,7 @@ CENTRAL: tuple[FaultKind, ...] = (
     "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor", "clock jump",
     "another supervisor", "clock far off",
 )  # fmt: skip
+ELASTIC: tuple[FaultKind, ...] = ("add node", "remove node", "set weight")
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
 RECOVERY_S = 3.0
@@ -50,7 +51,7 @@ class Fault(msgspec.Struct, frozen=True):
     """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
 
     ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for the
-    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when whole".
+    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when whole"; a weight.
     ``detail``: for "cut", from whom, and whether both ways; for "crash at", which files count; with ``for_s`` the power
     goes with it.
     """
@@ -220,7 +221,19 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
     for kind in central:
         for _ in range(rng.randint(1, 4)):
             faults.append(_draw_central(rng, kind, nodes, coordinators, duration_s))
+    faults += _draw_elastic(rng, duration_s)
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
+
+
+def _draw_elastic(rng: random.Random, duration_s: float) -> list[Fault]:
+    """Draw changes of the ring: which node is to leave or to carry more is seen when it is time."""
+    if rng.random() > 0.3:
+        return []
+    kinds = rng.choices(ELASTIC, (3, 2, 1), k=rng.randint(1, 5))
+    return [
+        Fault(round(rng.uniform(1.0, duration_s), 3), kind, SUPERVISOR, 0.0, rng.choice((0.5, 1.0, 1.0, 3.0)))
+        for kind in kinds
+    ]
 
 
 def _draw_central(

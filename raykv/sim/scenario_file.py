@@ -12,7 +12,7 @@ import msgspec
 
 from raykv.errors import CorruptData, RaykvError
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
-from raykv.sim.scenario import CENTRAL, Scenario
+from raykv.sim.scenario import CENTRAL, ELASTIC, Scenario
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def _check(scenario: Scenario) -> None:
     coordinators = {COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, spec.coordinators + 1))}
     for fault in scenario.faults:
         central = {SUPERVISOR, *coordinators} | (nodes if fault.kind == "clock jump" else set())
-        if fault.target not in (central if fault.kind in CENTRAL else nodes):
+        if fault.target not in (central if fault.kind in CENTRAL + ELASTIC else nodes):
             raise CorruptData(f"there is no {fault.target!r} for {fault.kind!r}")
     for program in scenario.programs:
         if program.coordinator not in coordinators:

@@ -84,6 +84,13 @@ TABLE: dict[str, Sometimes] = {
     "supervisor": Sometimes(("event: a supervisor takes over",), "a supervisor took over from a former one (P5)"),
     "no vote": Sometimes(("answer: register without a vote",), "a node that forgot its promises did not vote (P5)"),
     "not granted": Sometimes(("answer: register not granted",), "a node kept its promise to a later one (P5)", 1000),
+    # the ring
+    "joined": Sometimes(("log: store %s: node %s joined*",), "a node joined"),
+    "left": Sometimes(("log: store %s: node %s has left",), "a node left, with nothing that was not elsewhere"),
+    "ring as wanted": Sometimes(("log: store %s: the ring is as*",), "partitions came to their new owners (P4)"),
+    "write moved": Sometimes(("writes_moved",), "owners changed while a write was under way (P4)", 1000),
+    "told by another": Sometimes(("answer: moved",), "a node told a coordinator of other owners (P4)"),
+    "behind": Sometimes(("answer: refused behind",), "a node did not know a request's epoch yet (P4)"),
     # the world
     "cut": Sometimes(("network: lost in a cut",), "a message was lost in a cut"),
     "held": Sometimes(("network: held by a cut",), "a message came after the cut that had held it up"),

@@ -119,7 +119,7 @@ class Rebalancing:
             return await self._take_over(state)
         if not await self._enough_know(state, state.moves):
             return False
-        await self._change(moves.ended)
+        await self._advance(state, moves.ended)
         self.figures["partitions"] += len(state.moves)
         self.waits_for = ""
         losing = {node_id for move in state.moves for node_id in state.ring.owners(move.partition)}
@@ -137,7 +137,7 @@ class Rebalancing:
         if unclear := await self._clear(gaining, "a new owner does not answer"):
             self._shun(unclear)
             return False
-        await self._change(lambda now: moves.begun(now, wave))
+        await self._advance(state, lambda now: moves.begun(now, wave))
         self.figures["waves"] += 1
         logger.info(
             "store %s: %d partitions begin to move to %s; %d are left",
@@ -158,9 +158,9 @@ class Rebalancing:
         if late:
             self._shun(late)
             self.figures["put_off"] += 1
-            await self._change(moves.put_off)
+            await self._advance(state, moves.put_off)
             return True
-        await self._change(moves.reading_new)
+        await self._advance(state, moves.reading_new)
         return True
 
     async def _put_off(self, state: ClusterState, gaining: Iterable[str]) -> bool:
@@ -168,7 +168,7 @@ class Rebalancing:
         away = [node_id for node_id in sorted(gaining) if not await self._knows(node_id, state.ballot)]
         self._shun(away)
         self.figures["put_off"] += 1
-        await self._change(moves.put_off)
+        await self._advance(state, moves.put_off)
         return not away
 
     async def _give(self, state: ClusterState, node_id: str, partitions: list[int]) -> bool:
@@ -195,13 +195,25 @@ class Rebalancing:
     async def _arrive(self, state: ClusterState) -> bool:
         assert state.goal is not None
         gone = [member.node_id for member in state.ring.members if not state.goal.has_member(member.node_id)]
-        for node_id in gone[1:]:  # members change one at a time (P5)
-            await self._change(lambda now, node_id=node_id: moves.without_member(now, node_id))  # type: ignore[misc]
-        await self._change(moves.arrived)
+        if len(gone) > 1:  # members change one at a time (P5)
+            await self._advance(state, lambda now: moves.without_member(now, gone[0]))
+            await self._left(gone[:1])
+            return True
+        await self._advance(state, moves.arrived)
         self.waits_for = ""
         logger.info("store %s: the ring is as it is to be, epoch %d", self._name, self._state().ring.epoch)
         await self._left(gone)
         return True
+
+    async def _advance(self, state: ClusterState, step: Callable[[ClusterState], ClusterState]) -> None:
+        """Make ``step(state)`` the state, unless somebody has changed who owns what meanwhile."""
+
+        def change(now: ClusterState) -> ClusterState:
+            if now.epoch != state.epoch:
+                raise StoreUnavailable("the ring was changed by somebody else meanwhile")
+            return step(now)
+
+        await self._change(change)
 
     async def _clear(self, nodes: list[str], why: str) -> list[str]:
         """Let these nodes forget what they are not to hold. Returns those that did not say that they have."""

@@ -174,7 +174,7 @@ class Supervisor:
         for node_id in members:
             self._tending[node_id] = self._spawn(self._tend(node_id))
         await self._publish()
-        self._spawn(self._see_off([node_id for node_id in found if node_id not in members]))
+        self._spawn(self._see_off_strays([node_id for node_id in found if node_id not in members]))
         self._spawn(self._rebalancing.run())
         logger.info(
             "store %s: serving with %d nodes, %d partitions, %d copies (generation %d)",
@@ -481,13 +481,12 @@ class Supervisor:
             self._unborn.add(node_id)
             try:
                 self._up(node_id, await self._launch(node_id, take_over=True))
-                await self._alter(lambda state: moves.with_member(state, member))
+                await self._between_waves(lambda state: moves.with_member(state, member), timeout_s)
             except (LaunchFailed, RaykvError) as error:
                 if not self.state.ring.has_member(node_id):
-                    del self._nodes[node_id]
+                    await self._see_off([node_id])
                 raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
             self._tending[node_id] = self._spawn(self._tend(node_id))
-            await self._aim(lambda members: [*members, member], timeout_s)
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
         return node_id
 
@@ -495,7 +494,12 @@ class Supervisor:
         """Let a node give away what it holds, and leave then. Raises ``NotEnoughNodes`` if too few would be left."""
         self.state.ring.member(node_id)
         async with self._joining:
-            await self._aim(lambda members: [member for member in members if member.node_id != node_id], timeout_s)
+            await self._between_waves(
+                lambda state: moves.with_goal(
+                    state, [each for each in moves.wanted_members(state) if each.node_id != node_id]
+                ),
+                timeout_s,
+            )
         logger.info("store %s: node %s is to leave", self._name, node_id)
 
     async def set_weight(self, node_id: str, weight: float, timeout_s: float) -> None:
@@ -503,7 +507,13 @@ class Supervisor:
         member = self.state.ring.member(node_id)
         weighted = Member(node_id=node_id, weight=weight, host=member.host, zone=member.zone)
         async with self._joining:
-            await self._aim(lambda members: [weighted if each == member else each for each in members], timeout_s)
+            await self._between_waves(
+                lambda state: moves.with_goal(
+                    state,
+                    [weighted if each.node_id == node_id else each for each in moves.wanted_members(state)],
+                ),
+                timeout_s,
+            )
         logger.info("store %s: node %s is to carry %g", self._name, node_id, weight)
 
     async def rebalance(self, action: str) -> None:
@@ -521,17 +531,13 @@ class Supervisor:
             case _:
                 raise InvalidOption(f"rebalancing can be told to pause, resume or abort; got {action!r}")
 
-    async def _aim(self, wanted: Callable[[list[Member]], list[Member]], timeout_s: float) -> None:
-        """Make a ring of other members the goal; ``wanted`` is given those of the present goal, or of the ring."""
+    async def _between_waves(self, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
+        """Change the state when nothing is under way just then. Raises ``StoreUnavailable`` if that takes too long."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
             async with self._changing:
-                state = self.state
-                if not state.moves:
-                    present = state.goal.members if state.goal is not None else state.ring.members
-                    # One that has just joined is a member of the ring already, and owns nothing.
-                    members = {member.node_id: member for member in wanted([*present])}
-                    await self._change(moves.with_goal(state, members.values()))
+                if not self.state.moves:
+                    await self._change(change(self.state))
                     return
             if self._clock.monotonic_s() > deadline_s:
                 raise StoreUnavailable("partitions are moving just now, and the wave did not end in time; try again")
@@ -550,10 +556,21 @@ class Supervisor:
         if nodes:
             await self._publish()
 
+    async def _see_off_strays(self, nodes: list[str]) -> None:
+        """See off those whose directories were found and that are no members: they have left, or never got so far."""
+        async with self._joining:
+            await self._see_off([node_id for node_id in nodes if not self.state.ring.has_member(node_id)])
+
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
-        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not."""
+        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not.
+
+        One that is to leave and is down, by verdict or proof, is not waited for: it is as good as gone.
+        """
+        goal = self.state.goal
         for _ in range(2):
             node = self._nodes.get(node_id)
+            if node is not None and node.state == "down" and goal is not None and not goal.has_member(node_id):
+                return True
             if node is None or await self._ping(node_id) is None:
                 return False
             if node.ballot >= ballot:

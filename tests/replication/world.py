@@ -640,7 +640,8 @@ class Launcher:
 
     async def retire(self, node_id: str, host: str) -> None:
         self.retired.append(node_id)
-        self.found.remove(node_id)
+        if node_id in self.found:
+            self.found.remove(node_id)
         process = self.cluster.network.processes.pop(f"node/{node_id}", None)
         if process is not None and not process.ended.done():
             process.ended.set_result("retired")

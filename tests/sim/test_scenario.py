@@ -16,7 +16,7 @@ def test_a_seed_is_one_scenario():
 
 def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
     kinds = [{fault.kind for fault in s.draw(seed).faults} for seed in SEEDS]
-    every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL}
+    every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL, *s.ELASTIC}
     assert set().union(*kinds) == every | {"power when whole"}
     assert all(len(drawn) < len(every) for drawn in kinds)
     for kind in every:
