@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run_async
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
@@ -232,6 +233,54 @@ class AsyncStore(AsyncBucket[Any]):
             if progress is not None:
                 progress(some[-1] + 1, report["partitions"])
         return report.checked()
+
+    async def add_node(
+        self,
+        weight: float | Literal["auto"] = "auto",
+        zone: str | None = None,
+        *,
+        host: str | None = None,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> str:
+        """See ``Store.add_node``."""
+        node_id: str = await self._run(elastic.add_node(weight, zone, host))
+        await self._until_balanced(wait, progress, timeout)
+        return node_id
+
+    async def remove_node(
+        self,
+        node_id: str,
+        *,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> None:
+        """See ``Store.remove_node``."""
+        await self._run(elastic.remove_node(node_id))
+        await self._until_balanced(wait, progress, timeout)
+
+    async def set_weight(
+        self,
+        node_id: str,
+        weight: float,
+        *,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> None:
+        """See ``Store.set_weight``."""
+        await self._run(elastic.set_weight(node_id, weight))
+        await self._until_balanced(wait, progress, timeout)
+
+    async def rebalance(self, action: elastic.Action) -> None:
+        """See ``Store.rebalance``."""
+        await self._run(elastic.rebalance(action))
+
+    async def _until_balanced(self, wait: bool, progress: Callable[[int, int], object] | None, timeout: float) -> None:
+        if wait:
+            await self._run(elastic.until_balanced(progress, timeout))
 
     async def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
         """See ``Store.status``."""

@@ -94,6 +94,8 @@ def _pause_s(tries: int, link: Link, remaining_s: float) -> float:
 
 
 def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
+    if exchange.pause_s:
+        link.pause(exchange.pause_s)
     answers: list[Answer] = []
     under_way: deque[tuple[bytes, Any, float]] = deque()
     for frame in exchange.frames:
@@ -129,6 +131,8 @@ def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_
 
 
 async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
+    if exchange.pause_s:
+        await link.sleep(exchange.pause_s)
     window = asyncio.Semaphore(WINDOW)
 
     async def one(frame: bytes) -> Answer:

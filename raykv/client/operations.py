@@ -58,6 +58,8 @@ class Exchange(NamedTuple):
     timeout_s: float
     repeatable: bool
     """Whether a request may be sent again although the first may have been carried out: true of reads."""
+    pause_s: float = 0.0
+    """With no frames: how long to wait."""
 
 
 Answer: TypeAlias = bytes | PeerFailure
@@ -157,7 +159,7 @@ class Operations:
         return (yield from self.put(key, value, context=context, w=w, ttl=ttl, timeout=left_s))
 
     def _find(self, request: f.GetMany, timeout_s: float) -> Steps[f.Found]:
-        answer = yield from _ask(request, timeout_s, self._memory)
+        answer = yield from ask(request, timeout_s, self._memory)
         item: f.Found | f.Failed = _items(answer, f.GotMany, 1)[0]
         if isinstance(item, f.Failed):
             raise item.error()
@@ -222,7 +224,7 @@ class Operations:
             replicas,
             timeout_s,
         )
-        answer = yield from _ask(request, timeout_s)
+        answer = yield from ask(request, timeout_s)
         if not isinstance(answer, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
         pairs = [
@@ -399,7 +401,7 @@ def open_bucket(
 ) -> Steps[Operations]:
     """Find or create a bucket."""
     timeout_s = check_timeout(timeout)
-    answer = yield from _ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s, memory)
+    answer = yield from ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s, memory)
     if not isinstance(answer, f.BucketOpened):
         raise CorruptData("the coordinator gave another answer than asked for")
     return Operations(
@@ -416,20 +418,20 @@ def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
     """Drop a bucket; False if there was none."""
     timeout_s = check_timeout(timeout)
     # Not repeatable: a second one might drop a bucket of that name that somebody has made meanwhile.
-    return bool(_told((yield from _ask(f.DropBucket(name, timeout_s), timeout_s, repeatable=False))))
+    return bool(told((yield from ask(f.DropBucket(name, timeout_s), timeout_s, repeatable=False))))
 
 
 def repair(partitions: Sequence[int], *, timeout: Any) -> Steps[list[dict[str, Any]]]:
     """Compare the owners of these partitions now, and mend what differs. Returns figures of each."""
     timeout_s = check_timeout(timeout)
-    figures: list[dict[str, Any]] = _told((yield from _ask(f.RepairPartitions([*partitions], timeout_s), timeout_s)))
+    figures: list[dict[str, Any]] = told((yield from ask(f.RepairPartitions([*partitions], timeout_s), timeout_s)))
     return figures
 
 
 def tell(what: str, *, timeout: Any) -> Steps[Any]:
     """Ask for plain data to show."""
     timeout_s = check_timeout(timeout)
-    return _told((yield from _ask(f.Tell(what, timeout_s), timeout_s)))
+    return told((yield from ask(f.Tell(what, timeout_s), timeout_s)))
 
 
 def scan_range(
@@ -496,7 +498,7 @@ def decode_handed(frame: bytes) -> Any:
 # ---- small parts ----
 
 
-def _ask(
+def ask(
     request: f.CoordinatorRequest, timeout_s: float, memory: Memory | None = None, *, repeatable: bool = True
 ) -> Steps[f.CoordinatorAnswer]:
     """Send one request; raise what went wrong."""
@@ -563,7 +565,8 @@ def _result(acked: f.Acked, place: bytes) -> WriteResult:
     return WriteResult(tuple(acked.nodes), acked.operation_id.hex(), seal(acked.causality, place))
 
 
-def _told(answer: f.CoordinatorAnswer) -> Any:
+def told(answer: f.CoordinatorAnswer) -> Any:
+    """Return the plain data of an answer. Raises ``CorruptData`` if it is another kind of answer."""
     if not isinstance(answer, f.Told):
         raise CorruptData("the coordinator gave another answer than asked for")
     return answer.data

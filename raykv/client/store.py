@@ -10,8 +10,9 @@ import asyncio
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
 
+from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run
 from raykv.client.memory import Memory
@@ -417,6 +418,67 @@ class Store(Bucket[Any]):
             if progress is not None:
                 progress(some[-1] + 1, report["partitions"])
         return report.checked()
+
+    def add_node(
+        self,
+        weight: float | Literal["auto"] = "auto",
+        zone: str | None = None,
+        *,
+        host: str | None = None,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> str:
+        """Let one more storage node join, and give it its share of the partitions. Returns its id.
+
+        ``weight``: what it carries beside the others, "auto" for what its host has room for. ``zone``, ``host``: where it
+        is wanted; else on the host with the fewest nodes for its processors. ``wait``: until it has its share, at most
+        ``timeout`` seconds; ``progress(moved, all)`` is called with numbers of partitions. Reads and writes go on all the
+        while. Raises ``InvalidOption``, ``StoreUnavailable``.
+        """
+        node_id = self._session.run(elastic.add_node(weight, zone, host))
+        self._until_balanced(wait, progress, timeout)
+        return node_id
+
+    def remove_node(
+        self,
+        node_id: str,
+        *,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> None:
+        """Let a node give its partitions to the others, and leave; also one that is gone for good: others have its copies.
+
+        Raises ``NotEnoughNodes`` if fewer would be left than there are copies: add one before. ``wait`` and the rest: as
+        in ``add_node``.
+        """
+        self._session.run(elastic.remove_node(node_id))
+        self._until_balanced(wait, progress, timeout)
+
+    def set_weight(
+        self,
+        node_id: str,
+        weight: float,
+        *,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> None:
+        """Let a node carry more or less of the partitions than it does. ``wait`` and the rest: as in ``add_node``."""
+        self._session.run(elastic.set_weight(node_id, weight))
+        self._until_balanced(wait, progress, timeout)
+
+    def rebalance(self, action: elastic.Action) -> None:
+        """Hold the moves of partitions ("pause"), go on with them ("resume"), or take back what can be ("abort").
+
+        After an "abort" the ring stays as it is by then: a node that joined may own little, one that was to leave stays.
+        """
+        self._session.run(elastic.rebalance(action))
+
+    def _until_balanced(self, wait: bool, progress: Callable[[int, int], object] | None, timeout: float) -> None:
+        if wait:
+            self._session.run(elastic.until_balanced(progress, timeout))
 
     def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
         """Return how the store is: plain data (a dict) that prints well and shows itself in a notebook."""

@@ -1,0 +1,85 @@
+"""Nodes come and go: what a client says for that, and how it waits until the partitions have moved."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from raykv.client.operations import Exchange, ask, told
+from raykv.config import check_choice, check_timeout
+from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.records import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from raykv.client.operations import Steps
+
+Action = Literal["pause", "resume", "abort"]
+
+REBALANCE_TIMEOUT_S = 600.0
+"""So long a call that moves partitions waits until they have moved; they go on without it."""
+ASK_TIMEOUT_S = 60.0
+LOOK_EVERY_S = 0.25
+MAX_WEIGHT = 1e6
+
+
+def add_node(weight: float | Literal["auto"], zone: str | None, host: str | None) -> Steps[str]:
+    """Let a node join; return its id."""
+    carries = 0.0 if weight == "auto" else _weight(weight)
+    request = f.AddNode(carries, _name("zone", zone), _name("host", host), ASK_TIMEOUT_S)
+    return str(told((yield from ask(request, ASK_TIMEOUT_S, repeatable=False))))
+
+
+def remove_node(node_id: str) -> Steps[None]:
+    """Let a node give away what it holds, and leave."""
+    told((yield from ask(f.RemoveNode(_name("node_id", node_id), ASK_TIMEOUT_S), ASK_TIMEOUT_S, repeatable=False)))
+
+
+def set_weight(node_id: str, weight: float) -> Steps[None]:
+    """Let a node carry more or less."""
+    request = f.SetWeight(_name("node_id", node_id), _weight(weight), ASK_TIMEOUT_S)
+    told((yield from ask(request, ASK_TIMEOUT_S)))
+
+
+def rebalance(action: Action) -> Steps[None]:
+    """Hold the moves, go on with them, or take them back."""
+    check_choice("action", action, ("pause", "resume", "abort"))
+    told((yield from ask(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
+
+
+def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:
+    """Wait until no partition is to be moved. ``progress(moved, all)`` is called with numbers of partitions.
+
+    Raises ``StoreUnavailable`` if that takes longer; they go on moving.
+    """
+    left_s, most, rebalancing = check_timeout(timeout), 0, None
+    while left_s > 0:
+        status = told((yield from ask(f.Tell("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
+        rebalancing = status["rebalancing"]
+        left = 0 if rebalancing is None else rebalancing["partitions_left"]
+        most = max(most, left)
+        if progress is not None and most:
+            progress(most - left, most)
+        if rebalancing is None:
+            return
+        yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)
+        left_s -= LOOK_EVERY_S
+    why = f" ({rebalancing['waits_for']})" if rebalancing and rebalancing["waits_for"] else ""
+    raise StoreUnavailable(f"partitions are still moving after {timeout:g} s{why}; they go on: see status()")
+
+
+def _weight(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_WEIGHT:
+        raise InvalidOption(f'a weight is a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {value!r}')
+    if not math.isfinite(value):
+        raise InvalidOption(f"a weight is a finite number; got {value!r}")
+    return float(value)
+
+
+def _name(what: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value or len(value) > 200:
+        raise InvalidOption(f"{what} is a name; got {value!r}")
+    return value

@@ -1,0 +1,48 @@
+"""add-node, remove-node, set-weight, rebalance."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+import raykv
+from raykv.cli.main import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*args: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, list(args))
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.mark.parametrize("words", [("add-node", "--weight", "much"), ("set-weight", "n1"), ("rebalance", "dance")])
+def test_wrong_usage(words: tuple[str, ...]) -> None:
+    assert run(*words, code=2).stderr.count("\n") == 1
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_nodes_come_and_go(store_name: str, tmp_path: Path) -> None:
+    raykv.start(store_name, nodes=2, path=str(tmp_path), partitions=8)
+    named = ["--store", store_name]
+    try:
+        run("put", *named, "k", "v")
+        added = run("add-node", *named, "--weight", "0.25")
+        assert added.stdout == "node n3 joined\n"
+        assert "partitions moved" in added.stderr
+        run("set-weight", *named, "n3", "1.5")
+        assert json.loads(run("remove-node", *named, "n1", "--json").stdout)["removed"] is True
+        ids = [node["node_id"] for node in json.loads(run("status", *named, "--json").stdout)["nodes"]]
+        assert ids == ["n2", "n3"]
+        assert run("get", *named, "k").stdout == "v\n"
+        assert "2 copies" in run("remove-node", *named, "n2", code=2).stderr
+        assert run("rebalance", *named, "pause").stdout == "the moves are held\n"
+        assert run("rebalance", *named, "resume").stdout == "the moves go on\n"
+    finally:
+        raykv.shutdown(store_name)
