@@ -36,7 +36,7 @@ SLOW = NetworkOdds(delay_s=(0.001, 0.02))
 def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
     """Return the scenario, in half of all cases made into one that is about one kind of trouble."""
     rng = random.Random(f"flavour {scenario.seed}")
-    draw = rng.choice((None,) * 12 + _FLAVOURS)
+    draw = rng.choice((None,) * 14 + _FLAVOURS)
     return scenario if draw is None else draw(scenario, rng, fault)
 
 
@@ -407,6 +407,71 @@ def _nothing_left(scenario: Scenario, rng: random.Random, fault: MakeFault) -> S
     )
 
 
+def _ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+    """Nodes join, leave and change their weight, one after the other, over a network on which many writes reach W only.
+
+    Many keys, so that each partition has some; coordinators that were frozen come back with a ring of the past; two that
+    run, and a supervisor that ends in the middle of a wave.
+    """
+    copies = rng.choice((2, 3, 3))
+    config = msgspec.structs.replace(scenario.cluster.config, memtable_bytes=4 * KIB, repair_every_s=86_400.0)
+    store = msgspec.structs.replace(scenario.cluster.store, copies=copies, partitions=8)
+    cluster = msgspec.structs.replace(
+        scenario.cluster, config=config, store=store, nodes=copies + rng.choice((0, 1)), coordinators=2
+    )
+    keys = [f"{letter}{number:02}" for letter in "ab" for number in range(12)]
+    faults, at_s = [], rng.uniform(1.5, 2.5)
+    while at_s < 16.0:
+        kind = rng.choices(("add node", "remove node", "set weight"), (4, 3, 3))[0]
+        faults.append(fault(round(at_s, 3), kind, SUPERVISOR, 0.0, rng.choice((0.3, 1.0, 4.0))))
+        if rng.random() < 0.5:
+            frozen = rng.choice(_coordinators(cluster))
+            before_s = max(0.0, at_s - rng.uniform(0.0, 0.5))
+            faults.append(fault(round(before_s, 3), "freeze coordinator", frozen, round(rng.uniform(0.1, 3.0), 3)))
+        if rng.random() < 0.15:
+            later_s = round(at_s + rng.uniform(0.0, 2.0), 3)
+            faults.append(
+                fault(
+                    later_s, rng.choice(("kill supervisor", "kill supervisor", "another supervisor")), SUPERVISOR, 1.0
+                )
+            )
+        if rng.random() < 0.25:
+            faults.append(fault(round(at_s + rng.uniform(0.0, 1.0), 3), "kill", rng.choice(_nodes(cluster))))
+        at_s += rng.uniform(0.5, 4.0)
+    kinds: list[StepKind] = ["put", "delete", "get", "scan"]
+    programs = []
+    for number in range(6):
+        steps = tuple(
+            Step(
+                pause_s=round(rng.expovariate(1 / 0.15), 4),
+                kind=rng.choices(kinds, (50, 5, 40, 5))[0],
+                keys=(rng.choice(keys),),
+                timeout_s=rng.choice((0.5, 2.0, 5.0)),
+            )
+            for _ in range(90)
+        )
+        programs.append(Program(f"client{number + 1}", rng.choice(_coordinators(cluster)), steps))
+    return msgspec.structs.replace(
+        scenario,
+        flavour="ring changes",
+        cluster=cluster,
+        r=quorum(copies),
+        w=quorum(copies),
+        skews_ms=dict.fromkeys([*_nodes(cluster), *_coordinators(cluster), SUPERVISOR], 0.0),
+        drifts=dict.fromkeys([*_nodes(cluster), *_coordinators(cluster), SUPERVISOR], 1.0),
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        programs=tuple(programs),
+        odds=NetworkOdds(
+            delay_s=(0.0005, 0.01), late=rng.choice((0.0, 0.2)), late_s=1.0, lost=rng.choice((0.0, 0.1, 0.25))
+        ),
+        within=False,
+        plain=rng.choice(("", "a", "ab")),
+        loose="",
+        duration_s=18.0,
+        disk_s=0.0,
+    )
+
+
 def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Program, ...]:
     """Return programs with many values of some size."""
     coordinators = _coordinators(scenario.cluster)
@@ -432,5 +497,5 @@ def _coordinators(cluster: ClusterSpec) -> list[str]:
 
 _FLAVOURS = (
     _crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers, _lost_and_away, _lost_and_away, _scans,
-    _nothing_left,
+    _nothing_left, _ring_changes, _ring_changes, _ring_changes,
 )  # fmt: skip

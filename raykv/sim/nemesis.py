@@ -169,10 +169,12 @@ class Nemesis:
             lambda supervisor: supervisor.set_weight(_member(supervisor, draw), fault.amount, ELASTIC_TIMEOUT_S)
         )
 
-    def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]]) -> None:
+    def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]], tries: int = 10) -> None:
         cluster = self._cluster
         supervisor, process = cluster.supervisor, cluster.actors[SUPERVISOR]
         if supervisor is None or not process.alive:
+            if tries:
+                cluster.loop.later(0.5, self._ask_supervisor, work, tries - 1)
             return
 
         async def ask() -> None:

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from raykv.sim.guards_between_nodes import BETWEEN_NODES
+from raykv.sim.guards_of_moves import OF_MOVES
 from raykv.sim.guards_of_upkeep import OF_UPKEEP
 from raykv.sim.guards_on_disk import ON_DISK
 from raykv.sim.planting import Planted, edited
@@ -13,7 +14,7 @@ from raykv.sim.planting import Planted, edited
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CATALOGUE: dict[str, Planted] = {bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_UPKEEP)}
+CATALOGUE: dict[str, Planted] = {bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_UPKEEP, *OF_MOVES)}
 
 
 @contextlib.contextmanager

@@ -376,13 +376,22 @@ class _Run:
         cluster = self.cluster
         deadline_s = self.loop.now_s + UP_AGAIN_S
         while True:
-            down = [node_id for node_id in cluster.node_ids if cluster.nodes.living(node_id) is None]
+            down = [
+                node_id
+                for node_id in cluster.node_ids
+                if cluster.nodes.living(node_id) is None and self._is_wanted(node_id)
+            ]
             waiting = [node_id for node_id in down if node_id not in self.impaired]
             serving = cluster.actors[SUPERVISOR].alive and cluster.supervisor is not None
             given_up = self.loop.now_s > deadline_s - UP_AGAIN_S / 2  # those that a fault did for may come up, or not
             if (serving and not waiting and (not down or given_up)) or self.loop.now_s > deadline_s:
                 return down
             await asyncio.sleep(0.5)
+
+    def _is_wanted(self, node_id: str) -> bool:
+        """Whether a node is to be up: not one that never came so far as to be a member."""
+        state = self._state()
+        return node_id in self._founders or state is None or state.ring.has_member(node_id)
 
     async def _read_all(self, process: Process) -> bool:
         """Read every key, by quorum and from all copies. False if they could not be read."""
