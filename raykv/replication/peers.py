@@ -111,7 +111,9 @@ class Peers:
                 peer.incarnation = incarnation
                 peer.suspected_until_s = 0.0
         for node_id, peer in self._peers.items():
-            peer.down = down.get(node_id)
+            # One that has answered in a later run than the supervisor knows of was started by another, and is not down.
+            later = peer.incarnation > incarnations.get(node_id, 0)
+            peer.down = None if later else down.get(node_id)
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
         """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given."""
@@ -164,7 +166,8 @@ class Peers:
             self._suspect(node_id, peer, SUSPECT_DEAD_S, "its process has ended")
             raise
         except PeerSilent:
-            self._suspect(node_id, peer, SUSPECT_SILENT_S, f"no answer within {timeout_s:.2g} s")
+            if peer.answered_s <= started_s:  # else it lives: this call may have been for a former run of it
+                self._suspect(node_id, peer, SUSPECT_SILENT_S, f"no answer within {timeout_s:.2g} s")
             raise
         except PeerUnreachable as failure:
             self._suspect(node_id, peer, SUSPECT_SILENT_S, str(failure))

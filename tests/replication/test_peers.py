@@ -381,3 +381,27 @@ def test_a_node_that_answers_no_reads_is_asked_last_until_it_does(bench: Bench) 
         assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
 
     asyncio.run(story())
+
+
+def test_news_of_a_death_is_old_once_a_later_run_has_answered(bench: Bench) -> None:
+    """Another supervisor may have started it; the one that tells still tries to (seed 712926 of the simulation)."""
+    bench.peers.learn({"n1": 2}, {})
+    asyncio.run(bench.call(pong(3)))
+    bench.peers.learn({"n1": 2}, {"n1": "its process ended"})
+    assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+    bench.peers.learn({"n1": 3}, {"n1": "its process ended"})
+    assert bench.peers.in_order(["n1", "n2"]) == ["n2", "n1"]
+
+
+def test_a_call_to_a_former_run_that_comes_to_nothing_says_nothing_of_the_present_one(bench: Bench) -> None:
+    async def story() -> None:
+        lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        old = asyncio.create_task(bench.fail(lost))
+        await asyncio.sleep(0)
+        bench.clock.now_s += 1.0
+        await bench.call(pong(2))
+        lost.set_result(PeerSilent("no answer"))
+        await old
+        assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+
+    asyncio.run(story())

@@ -261,3 +261,46 @@ def test_a_dead_node_is_replaced(world: ModuleType, new_bench: Any) -> None:
         await check(bench, supervisor)
 
     world.run(story())
+
+
+def test_what_only_some_old_owners_hold_is_taken_over_too(world: ModuleType, new_bench: Any) -> None:
+    """The new owner must not rely on the one old owner that missed the write (P4)."""
+
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        for number, key in enumerate(KEYS):
+            ring = supervisor.state.ring
+            owners = ring.owners(ring.partition_of(encode_key(key)))
+            for node_id in owners[: number % 3] + owners[number % 3 + 1 :]:
+                await bench.cluster.give(node_id, key, world.put_record(f"of {key}"))
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        await arrived(bench)
+        for key in KEYS:
+            assert await bench.peer.get(key) == f"of {key}"
+            owners = supervisor.state.ring.owners(supervisor.state.ring.partition_of(encode_key(key)))
+            if "n4" in owners:
+                assert bench.cluster.stored("n4", key) is not None
+
+    world.run(story())
+
+
+def test_a_coordinator_that_has_not_heard_of_a_move_is_told_by_the_nodes(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        stale = world.Peer(bench.cluster, "stale", 0)
+        assert await stale.get("k0") == "of k0"
+        del bench.cluster.network.processes["supervisor"]  # from here on only nodes can tell
+        await supervisor.add_node(1.0, "", "", 10.0)
+        async with asyncio.timeout(60):
+            while supervisor.state.goal is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        for key in KEYS:
+            await stale.put(key, f"again {key}")
+            assert await stale.get(key) == f"again {key}"
+        assert stale.core.routing.epoch == supervisor.state.epoch
+        await check(bench, supervisor, "again")
+
+    world.run(story())
