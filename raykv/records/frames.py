@@ -433,10 +433,14 @@ class Clear(_Message, frozen=True):
 
 
 class TakeOver(_Message, frozen=True):
-    """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything."""
+    """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything.
+
+    ``lost``: old owners that are to leave and are gone for good: nothing can be had of them.
+    """
 
     partition: int
     timeout_s: float
+    lost: list[str] = []
 
 
 class Repair(_Message, frozen=True):

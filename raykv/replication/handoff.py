@@ -62,16 +62,18 @@ class Handoff:
 
     async def run(self, state: ClusterState, suspects: Collection[str]) -> None:
         """Give every node that hints wait for, and that is not suspected, what is its own."""
+        leaving = state.goal is not None and not state.goal.has_member(self._node_id)
         for target in sorted(self._hints.counts):
-            if target not in suspects:
-                await self._replay(state, target)
+            if target not in suspects or leaving:
+                await self._replay(state, target, suspects if leaving else None)
 
-    async def _replay(self, state: ClusterState, target: str) -> None:
+    async def _replay(self, state: ClusterState, target: str, suspects: Collection[str] | None) -> None:
+        """Give a node what is its own. ``suspects``: this node is to leave, so those others that are there are given it."""
         after, before = b"", self.replayed
         while batch := self._batch(target, after):
             after = batch[-1].place
             fresh = [hint for hint in batch if not self._too_old(state, hint)]
-            if not await self._deliver(state, target, fresh):
+            if not await self._deliver(state, target, fresh, suspects):
                 break
         else:
             self._hints.recount(target)
@@ -104,7 +106,9 @@ class Handoff:
             )
         return True
 
-    async def _deliver(self, state: ClusterState, target: str, hints: list[Hint]) -> bool:
+    async def _deliver(
+        self, state: ClusterState, target: str, hints: list[Hint], suspects: Collection[str] | None
+    ) -> bool:
         """Deliver a batch. False if its node cannot be reached now."""
         n_of = {entry.bucket_id: entry.config.n for entry in state.buckets}
         for bucket_id in dict.fromkeys(hint.bucket_id for hint in hints):
@@ -119,7 +123,12 @@ class Handoff:
             for hint in of_bucket:
                 partition = partition_of_key(hint.key, state.ring.partitions)
                 owners = state.holders(partition, n_of[bucket_id])
-                groups.setdefault((target,) if target in owners else owners, []).append(hint)
+                moving = (
+                    len(state.write_sets(partition, n_of[bucket_id])) > 1
+                )  # the target may be about to lose it (P4)
+                alone = target in owners and not moving and suspects is None
+                those = tuple(node_id for node_id in owners if suspects is None or node_id not in suspects)
+                groups.setdefault((target,) if alone else those or owners, []).append(hint)
             for recipients, group in groups.items():
                 if not await self._give(state.epoch, bucket_id, recipients, group):
                     return False

@@ -49,6 +49,8 @@ class LocalCopy:
         self._partitions = partitions
         self._clock = clock
         self._durable = durable
+        self.taken = 0
+        """Records that others gave to this run."""
         self._trees: dict[tuple[int, tuple[int, ...], bool], tuple[float, Tree]] = {}
 
     def whole(self, partition: int) -> bool:
@@ -198,6 +200,7 @@ class LocalCopy:
         """
         while True:
             answer, position = self._replica.handle(f.Write(bucket_id, items, made_ms))
+            self.taken += len(items)
             if isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
                 await self._clock.sleep(OVERLOADED_WAIT_S)
                 continue

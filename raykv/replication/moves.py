@@ -87,11 +87,14 @@ def next_wave(state: ClusterState, skip: Collection[str] = ()) -> tuple[Move, ..
     wave: list[Move] = []
     for partition in range(state.ring.partitions):
         before, after = state.ring.owners(partition), state.goal.owners(partition)
-        gaining = [node_id for node_id in after if node_id not in before]
-        if before == after or {*gaining} & {*skip} or any(given[node_id] >= MOVES_A_NODE for node_id in gaining):
+        if before == after:
             continue
-        wave.append(Move(partition, after))
-        given.update(gaining)
+        move = Move(partition, after)
+        gaining = gains(state, move)
+        if {*gaining} & {*skip} or any(given[node_id] >= MOVES_A_NODE for node_id in gaining):
+            continue
+        wave.append(move)
+        given.update(gaining.keys())
         if len(wave) >= MOVES_AT_ONCE:
             break
     return tuple(wave)
@@ -159,21 +162,27 @@ def gains(state: ClusterState, move: Move) -> dict[str, tuple[int, ...]]:
     return {node_id: tuple(buckets) for node_id, buckets in sorted(found.items())}
 
 
-def enough_know(state: ClusterState, knowing: Collection[str]) -> bool:
+def enough_know(state: ClusterState, knowing: Collection[str], lost: Collection[str] = ()) -> bool:
     """Whether enough of each set of owners of what moves know of this state for the next step to begin (P4)."""
-    return not lacking(state, state.moves, knowing)
+    return not lacking(state, knowing, lost)
 
 
-def lacking(state: ClusterState, moves: Iterable[Move], knowing: Collection[str]) -> set[str]:
-    """Return the owners of which some more must know of the state, for these moves; empty if enough do."""
+def lacking(state: ClusterState, knowing: Collection[str], lost: Collection[str] = ()) -> set[str]:
+    """Return the owners of which some more must know of the state; empty if enough do.
+
+    ``lost``: nodes that are to leave and are gone for good: all the others must know then, if need be. Before step 3 only
+    the old owners count: it is for those who have not heard of step 2, and ask them.
+    """
     missing: set[str] = set()
-    for move in moves:
+    for move in state.moves:
         for entry in state.buckets:
             config = entry.config
             # With its bucket's R and W, or a majority's if those are lower: an operation may ask for more than they.
             needed = config.n - min(config.r, config.w, quorum(config.n)) + 1
-            for owners in (state.ring.owners(move.partition)[: config.n], move.owners[: config.n]):
-                if sum(node_id in knowing for node_id in owners) < min(needed, config.n):
+            old, new = state.ring.owners(move.partition)[: config.n], move.owners[: config.n]
+            for owners in (old,) if move.reads_new else (old, new):
+                there = sum(node_id not in lost for node_id in owners)
+                if sum(node_id in knowing for node_id in owners) < min(needed, there):
                     missing.update(node_id for node_id in owners if node_id not in knowing)
     return missing
 

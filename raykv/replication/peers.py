@@ -112,7 +112,7 @@ class Peers:
                 peer.suspected_until_s = 0.0
         for node_id, peer in self._peers.items():
             # One that has answered in a later run than the supervisor knows of was started by another, and is not down.
-            later = peer.incarnation > incarnations.get(node_id, 0)
+            later = peer.incarnation > incarnations.get(node_id, peer.incarnation)
             peer.down = None if later else down.get(node_id)
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:

@@ -343,18 +343,18 @@ class WriteRound:
     def go_elsewhere(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
         """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.
 
-        What holds an item holds it still, whoever owns it; and an item that has its acknowledgements keeps them.
+        It is sent to all of these once more, which does no harm. An item that has its acknowledgements keeps them.
         """
         for index in sorted(self._open):
             item = self._items[index]
-            item.maybe = item.maybe or bool(item.pending)
+            item.maybe = item.maybe or bool(item.pending or item.acks)
             item.sets, item.primaries = sets[index], _all_of(sets[index])
             item.fallbacks = fallbacks[index] if fallbacks is not None else ()
+            item.acks.clear()  # one that gave the partition up, and gets it back, may have cleared it away meanwhile
+            item.stand_ins.clear()
             item.pending.clear()
             item.retry.clear()
             item.newer.clear()
-            if all(self._counted(item, owners) >= self._w for owners in item.sets):
-                self._open.discard(index)
 
     @property
     def waiting(self) -> list[int]:
@@ -462,7 +462,7 @@ class WriteRound:
 
     def _counted(self, item: _Writing, owners: Sequence[str], others: Collection[str] = ()) -> int:
         """Return how many hold the item as one of ``owners``, or in the place of one, or are owners among ``others``."""
-        if self._newer_counts:
+        if self._newer_counts and len(item.sets) == 1:
             return len(item.acks)
         return sum((item.stand_ins.get(node_id) or node_id) in owners for node_id in [*item.acks, *others])
 

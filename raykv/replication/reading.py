@@ -89,15 +89,21 @@ class Reads:
                 continue
             merged = round_.merged(index)
             results.append(merged)
-            if merged is not None and len(holders := round_.holders(index, merged)) < r:
-                behind.append((index, merged, holders))
+            if merged is not None:
+                holders = round_.holders(index, merged)
+                sets = self._routing.write_sets(key, entry.config.n)
+                # While the partition moves, those who are asked next are the other set: they must not show less (P9).
+                known = len(holders) if len(sets) == 1 else min(len({*holders} & {*owners}) for owners in sets)
+                if known < r:
+                    behind.append((index, merged, holders))
         if not behind:
             return results, False
         self._routing.probe.count("read_repairs", len(behind))
         records = [merged for _, merged, _ in behind]
         lacking = [keys[index] for index, _, _ in behind]
         primaries_of = [self._routing.primaries(key, entry.config.n) for key in lacking]
-        repair = WriteRound([(owners,) for owners in primaries_of], r, newer_counts=True)
+        sets_of = [self._routing.write_sets(key, entry.config.n) for key in lacking]
+        repair = WriteRound(sets_of, r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
         spread = Spread(self._routing, entry, records, lacking, repair, made_ms=began_ms)

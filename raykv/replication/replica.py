@@ -174,6 +174,11 @@ class Replica:
         return answer
 
     @property
+    def votes(self) -> bool:
+        """Whether this node has its register: what it knows of the cluster is what a majority knows (P5)."""
+        return self._register.votes
+
+    @property
     def ballot(self) -> tuple[int, int]:
         """Number of the latest decided state that this node was told; (0, 0) for as long as it has no vote."""
         return (0, 0) if self.state is None or not self._register.votes else self.state.ballot
@@ -222,6 +227,10 @@ class Replica:
             except CorruptData:
                 unreadable.append(index)
                 found = None
+            if request.hints and not self.holds(
+                partition_of_key(request.keys[index], self._partitions), request.bucket_id
+            ):
+                found = None  # of a time when it was an owner: what deletes it may be forgotten by now
             record = None if found is None else public(found.record)
             position = position if found is None else max(position, found.position)
             if request.hints:
@@ -247,6 +256,8 @@ class Replica:
             except CorruptData:
                 items.append(None)
                 continue
+            if request.hints and not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
+                found = None
             record = None if found is None else found.record
             position = position if found is None else max(position, found.position)
             if request.hints:

@@ -178,13 +178,16 @@ class Upkeep:
         state = self.state
         if state is None:
             return f.NodeRefused("not yet", "the node is no member yet")
+        before = self._local.taken
         try:
             async with self._clock.timeout(request.timeout_s):
-                done = await self.anti_entropy.take_over(state, request.partition)
+                done = await self.anti_entropy.take_over(state, request.partition, request.lost)
         except PeerLacks as lack:
             return f.NodeRefused("not yet", str(lack))
         except TimeoutError:
-            return f.NodeRefused("not yet", f"not taken over within {request.timeout_s:g} s")
+            if self._local.taken > before:  # what is here by now need not come again
+                return f.Repaired({"partial": True, "fetched": self._local.taken - before, "bytes": 0})
+            return f.NodeRefused("not yet", f"nothing was taken over within {request.timeout_s:g} s")
         await self._local.all_durable()
         return f.Repaired(done.figures())
 
@@ -231,7 +234,9 @@ class Upkeep:
         while True:
             await self._clock.sleep(HEAL_EVERY_S)
             state = self.state
-            if state is None or (self._replica.complete and not self._engine.damaged):
+            if state is None or not self._replica.votes:
+                continue  # what it knows of the cluster it may know from one who was superseded
+            if self._replica.complete and not self._engine.damaged:
                 self._healed.clear()
                 continue
             damages = self._engine.damaged
@@ -242,7 +247,8 @@ class Upkeep:
             lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
             if await self._heal_all(state, [partition for partition in lacking if partition not in self._healed]):
                 await self._local.all_durable()
-                if self._healing == (self._replica.distrusted, self._engine.damaged):
+                unchanged = self.state is not None and self.state.ballot == state.ballot  # what it owns, above all
+                if unchanged and self._healing == (self._replica.distrusted, self._engine.damaged):
                     self._made_whole(damages)
                 self._healed.clear()
 

@@ -302,8 +302,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.reading:Reads._repair",
-                "for owners in primaries_of], r, newer_counts",
-                "for owners in primaries_of], 1, newer_counts",
+                "WriteRound(sets_of, r, newer_counts",
+                "WriteRound(sets_of, 1, newer_counts",
             ),
         ),
     ),

@@ -38,7 +38,7 @@ OF_MOVES = (
         (
             Edit(
                 f"{_REBALANCING}._enough_know",
-                "while missing := moves.lacking(state, those, knowing):",
+                "while missing := moves.lacking(state, knowing, self._lost()):",
                 "while missing := set[str]():",
             ),
             Edit(
@@ -91,13 +91,13 @@ OF_MOVES = (
         (
             Edit(
                 "raykv.replication.anti_entropy:AntiEntropy.take_over",
-                "if whole < min(share.intact_needed, len(share.asked) - lost):",
+                "if whole < min(share.intact_needed, len(there)):",
                 "if whole < 1:",
             ),
             Edit(
                 "raykv.replication.anti_entropy:AntiEntropy.take_over",
-                "for peer in share.asked:",
-                "for peer in share.asked[:1]:",
+                "for peer in there:",
+                "for peer in there[:1]:",
             ),
         ),
     ),

@@ -23,7 +23,7 @@ from raykv.errors import StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.replication import moves
-from raykv.replication.cluster_state import ClusterState, Move, encode_state
+from raykv.replication.cluster_state import ClusterState, encode_state
 from raykv.replication.node import NoProbe
 from raykv.replication.peers import Peers
 
@@ -38,8 +38,12 @@ LOOK_EVERY_S = 0.5
 CONFIRM_EVERY_S = 0.05
 CONFIRM_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 30.0
-TAKE_OVER_TIMEOUT_S = 60.0
-AWAY_S = 15.0
+TAKE_OVER_TIMEOUT_S = 10.0
+"""So long a new owner takes over before it says how far it is; it goes on when it is asked again."""
+SPREAD_TIMEOUT_S = 10.0
+HINTS_TIMEOUT_S = 120.0
+"""So long a node that is to leave may take to deliver what it keeps for others."""
+AWAY_S = 30.0
 """So long a wave waits for a new owner that does not answer, before it is put off."""
 SHUN_S = 30.0
 """So long nothing is moved to such a node."""
@@ -58,11 +62,12 @@ class Rebalancing:
         change: Callable[[Callable[[ClusterState], ClusterState]], Coroutine[Any, Any, None]],
         knows: Callable[[str, tuple[int, int]], Coroutine[Any, Any, bool]],
         left: Callable[[list[str]], Coroutine[Any, Any, None]],
+        lost: Callable[[], list[str]],
     ) -> None:
         """``change(fn)`` makes ``fn(state)`` the state. Raises ``StoreUnavailable``.
 
         ``knows(node_id, ballot)``: whether the node knows, durably, of that state or a later one. ``left(nodes)``: these
-        are no members any more.
+        are no members any more. ``lost()``: those that are to leave and are gone for good.
         """
         self._name = name
         self._clock = clock
@@ -70,6 +75,10 @@ class Rebalancing:
         self._change = change
         self._knows = knows
         self._left = left
+        self._lost = lost
+        self._unclear: set[str] = set()
+        """Nodes that may hold what they are not to hold any more."""
+        self._hints_until_s: float | None = None
         self._peers = Peers(transport, clock, NoProbe(), state=self._told)
         self._shunned: dict[str, float] = {}
         self.paused = False
@@ -99,8 +108,12 @@ class Rebalancing:
 
     async def run(self) -> None:
         """Take one step after the other, whenever there is something to do."""
+        self._unclear.update(member.node_id for member in self._state().ring.members)  # by a supervisor that has ended
         while True:
             state = self._state()
+            if self._unclear and not state.moves:
+                self._unclear = {*await self._clear(sorted(self._unclear), "what was given away waits to be cleared")}
+                self._unclear &= {member.node_id for member in self._state().ring.members}
             idle = state.goal is None or (self.paused and not state.moves)
             try:
                 if idle or not await self._step(state):
@@ -117,14 +130,30 @@ class Rebalancing:
             return await self._begin(state)
         if not state.moves[0].reads_new:
             return await self._take_over(state)
-        if not await self._enough_know(state, state.moves):
+        if not await self._enough_know(state):
             return False
+        losing: dict[str, list[int]] = {}
+        for move in state.moves:
+            for node_id in state.ring.owners(move.partition):
+                if node_id not in move.owners:
+                    losing.setdefault(node_id, []).append(move.partition)
+        await asyncio.gather(*(self._spread(state, node_id, losing[node_id]) for node_id in sorted(losing)))
         await self._advance(state, moves.ended)
         self.figures["partitions"] += len(state.moves)
         self.waits_for = ""
-        losing = {node_id for move in state.moves for node_id in state.ring.owners(move.partition)}
-        await self._clear(sorted(losing), "what was given away waits to be cleared")
+        self._unclear.update(node_id for move in state.moves for node_id in state.ring.owners(move.partition))
         return True
+
+    async def _spread(self, state: ClusterState, node_id: str, partitions: list[int]) -> None:
+        """Let an old owner give the others what it alone may hold: a write that asked for fewer than the bucket's W."""
+        for partition in partitions:
+            body = f.Repair(partition, SPREAD_TIMEOUT_S)
+            try:
+                await self._peers.call(node_id, body, 1, SPREAD_TIMEOUT_S + 1.0, state.epoch)
+            except PeerFailure as failure:
+                logger.info(
+                    "store %s: node %s did not compare partition %d: %s", self._name, node_id, partition, failure
+                )
 
     async def _begin(self, state: ClusterState) -> bool:
         now_s = self._clock.monotonic_s()
@@ -151,7 +180,7 @@ class Rebalancing:
         for move in state.moves:
             for node_id in moves.gains(state, move):
                 gaining.setdefault(node_id, []).append(move.partition)
-        if not await self._enough_know(state, state.moves, AWAY_S):
+        if not await self._enough_know(state, AWAY_S):
             return await self._put_off(state, gaining)
         done = await asyncio.gather(*(self._give(state, node_id, gaining[node_id]) for node_id in sorted(gaining)))
         late = [node_id for node_id, well in zip(sorted(gaining), done, strict=True) if not well]
@@ -175,26 +204,29 @@ class Rebalancing:
         """Let a node take over these partitions, one after the other. False if it does not come to an end."""
         patience_s = self._clock.monotonic_s() + AWAY_S
         for partition in partitions:
-            body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S)
             while True:
+                body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S, self._lost())
                 try:
                     answer = await self._peers.call(node_id, body, 1, TAKE_OVER_TIMEOUT_S + 1.0, state.epoch)
+                    assert isinstance(answer, f.Repaired), "a node gave an answer that does not fit"
                 except PeerFailure as failure:
                     self.waits_for = f"node {node_id} has not taken over partition {partition}: {failure}"
                     if self._clock.monotonic_s() > patience_s:
                         return False
                     await self._clock.sleep(CONFIRM_EVERY_S * 4)
                     continue
-                if isinstance(answer, f.Repaired):
-                    self.figures["records"] += int(answer.figures.get("fetched", 0))
-                    self.figures["bytes"] += int(answer.figures.get("bytes", 0))
+                self.figures["records"] += int(answer.figures.get("fetched", 0))
+                self.figures["bytes"] += int(answer.figures.get("bytes", 0))
                 patience_s = self._clock.monotonic_s() + AWAY_S
-                break
+                if not answer.figures.get("partial"):
+                    break
         return True
 
     async def _arrive(self, state: ClusterState) -> bool:
         assert state.goal is not None
         gone = [member.node_id for member in state.ring.members if not state.goal.has_member(member.node_id)]
+        if not await self._hints_delivered(gone):
+            return False
         if len(gone) > 1:  # members change one at a time (P5)
             await self._advance(state, lambda now: moves.without_member(now, gone[0]))
             await self._left(gone[:1])
@@ -203,6 +235,25 @@ class Rebalancing:
         self.waits_for = ""
         logger.info("store %s: the ring is as it is to be, epoch %d", self._name, self._state().ring.epoch)
         await self._left(gone)
+        return True
+
+    async def _hints_delivered(self, leaving: list[str]) -> bool:
+        """Whether those that are to leave keep nothing for others any more, or have had their time."""
+        waiting = []
+        for node_id in leaving:
+            try:
+                answer = await self._peers.call(node_id, f.Ping(with_stats=True), 1, CONFIRM_TIMEOUT_S)
+            except PeerFailure:
+                continue
+            if isinstance(answer, f.Pong) and answer.stats and answer.stats.get("hints"):
+                waiting.append(node_id)
+        now_s = self._clock.monotonic_s()
+        if waiting and self._hints_until_s is None:
+            self._hints_until_s = now_s + HINTS_TIMEOUT_S
+        if waiting and self._hints_until_s is not None and now_s < self._hints_until_s:
+            self.waits_for = f"{', '.join(waiting)} still keep writes for others"
+            return False
+        self._hints_until_s = None
         return True
 
     async def _advance(self, state: ClusterState, step: Callable[[ClusterState], ClusterState]) -> None:
@@ -230,20 +281,18 @@ class Rebalancing:
         done = await asyncio.gather(*(one(node_id) for node_id in nodes))
         return [node_id for node_id, well in zip(nodes, done, strict=True) if not well]
 
-    async def _enough_know(
-        self, state: ClusterState, those: tuple[Move, ...], timeout_s: float = CONFIRM_TIMEOUT_S
-    ) -> bool:
+    async def _enough_know(self, state: ClusterState, timeout_s: float = CONFIRM_TIMEOUT_S) -> bool:
         """Wait until enough owners of what moves know of the state, durably. False if they do not in time."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         knowing: set[str] = set()
-        while missing := moves.lacking(state, those, knowing):
+        while missing := moves.lacking(state, knowing, self._lost()):
             ordered = sorted(missing)
             told = await asyncio.gather(*(self._knows(node_id, state.ballot) for node_id in ordered))
             knowing.update(node_id for node_id, known in zip(ordered, told, strict=True) if known)
             if self._clock.monotonic_s() > deadline_s:
                 self.waits_for = f"too few owners know of the last step: without {', '.join(sorted(missing - knowing))}"
-                return not moves.lacking(state, those, knowing)
-            if moves.lacking(state, those, knowing):
+                return not moves.lacking(state, knowing, self._lost())
+            if moves.lacking(state, knowing, self._lost()):
                 await self._clock.sleep(CONFIRM_EVERY_S)
         self.waits_for = ""
         return True

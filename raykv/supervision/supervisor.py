@@ -62,6 +62,8 @@ LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
 MAJORITY_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 1.0
+LOST_AFTER_S = 20.0
+"""A node that is to leave, and is down for so long, is not waited for: what only it holds is given up."""
 
 
 @dataclass(slots=True)
@@ -125,6 +127,7 @@ class Supervisor:
             change=self._alter,
             knows=self._knows,
             left=self._see_off,
+            lost=self._lost,
         )
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
 
@@ -484,8 +487,9 @@ class Supervisor:
                 await self._between_waves(lambda state: moves.with_member(state, member), timeout_s)
             except (LaunchFailed, RaykvError) as error:
                 if not self.state.ring.has_member(node_id):
-                    await self._see_off([node_id])
-                raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
+                    # If its process runs it is left alone: it may be a member for whoever takes over.
+                    del self._nodes[node_id]
+                    raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
             self._tending[node_id] = self._spawn(self._tend(node_id))
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
         return node_id
@@ -562,21 +566,27 @@ class Supervisor:
             await self._see_off([node_id for node_id in nodes if not self.state.ring.has_member(node_id)])
 
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
-        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not.
-
-        One that is to leave and is down, by verdict or proof, is not waited for: it is as good as gone.
-        """
-        goal = self.state.goal
+        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not."""
         for _ in range(2):
             node = self._nodes.get(node_id)
-            if node is not None and node.state == "down" and goal is not None and not goal.has_member(node_id):
-                return True
             if node is None or await self._ping(node_id) is None:
                 return False
             if node.ballot >= ballot:
                 return True
             await self._bring_up_to_date(node_id)
         return False
+
+    def _lost(self) -> list[str]:
+        """Return the nodes that are to leave and have been down for so long that they are taken to be gone for good."""
+        goal, now_s = self.state.goal, self._clock.monotonic_s()
+        return [
+            node_id
+            for node_id, node in self._nodes.items()
+            if goal is not None
+            and not goal.has_member(node_id)
+            and node.state == "down"
+            and now_s - node.since_s > LOST_AFTER_S
+        ]
 
     async def _alter(self, change: Callable[[ClusterState], ClusterState]) -> None:
         async with self._changing:
@@ -628,7 +638,8 @@ class Supervisor:
     async def status(self) -> dict[str, Any]:
         """Return the store as plain data: settings, nodes with their state and figures."""
         state = self.state
-        stats = dict(zip(self._nodes, await asyncio.gather(*map(self._stats, self._nodes)), strict=True))
+        nodes = [member.node_id for member in state.ring.members]
+        stats = dict(zip(nodes, await asyncio.gather(*map(self._stats, nodes)), strict=True))
         now_s = self._clock.monotonic_s()
         return {
             "name": self._name,
@@ -660,7 +671,7 @@ class Supervisor:
         }
 
     async def _stats(self, node_id: str) -> dict[str, Any] | None:
-        if self._nodes[node_id].state != "up":
+        if node_id not in self._nodes or self._nodes[node_id].state != "up":
             return None  # or whoever asks would wait for it just when it matters
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(with_stats=True)))
         try:

@@ -453,6 +453,7 @@ def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -
         key = next(key for key in KEYS if cluster.partition(key) in done and "n1" in cluster.owners(key))
         node._engine.erase(cluster.place(key))  # what it is found to have lost
         node._replica.distrust()
+        cluster.tell("n1")  # its vote went with its memory, and it believes nobody until it has it back
         cluster.revive("n4")
         await asyncio.sleep(10)
         assert node.whole
@@ -473,6 +474,7 @@ def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(w
         asked = len(cluster.between_nodes(f.Tree))
         assert asked
         node._replica.distrust()
+        cluster.tell("n1")
         for _ in range(1200):
             await asyncio.sleep(0.05)
             if node.whole:

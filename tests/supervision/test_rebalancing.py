@@ -235,7 +235,7 @@ def test_a_joiner_that_dies_is_not_waited_for_and_stops_no_writes(world: ModuleT
                 await asyncio.sleep(0.001)
         bench.launcher.failing["n4"] = LaunchFailed("no host", "gone")
         bench.cluster.kill("n4")
-        for number in range(200):
+        for number in range(450):
             await bench.peer.put(f"x{number}", "v", timeout_s=2.0)
             await asyncio.sleep(0.1)
         assert supervisor._rebalancing.figures["put_off"] >= 1 or not supervisor.state.moves
