@@ -4,5 +4,8 @@
 watches the storage nodes and brings back those that are dead or not answering (P6, P12), and hands out news. Reads and
 writes never wait for it.
 
-Left out so far: adding, removing and replacing nodes, moving partitions, autoscaling, cold start over several hosts.
+``rebalancing`` brings the ring to where it is to be when a node joins, leaves or is to carry more: partition by partition,
+by the states that ``replication.moves`` makes of one another (P4).
+
+Left out so far: replacing a node whose host is gone without being told to, autoscaling, cold start over several hosts.
 """
