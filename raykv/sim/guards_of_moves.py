@@ -131,4 +131,28 @@ OF_MOVES = (
         "a wiped node takes writes under an epoch that it had promised to refuse",
         (Edit("raykv.replication.replica:Replica.outdated", "if not self._register.votes:", "if False:"),),
     ),
+    Planted(
+        "what was read need not be on the other owners",
+        "P4, P9",
+        "a read of the old owners shows what a read of the new ones, a moment later, does not",
+        (
+            Edit(
+                "raykv.replication.reading:Reads._repair",
+                "known = len(holders) if len(sets) == 1 else",
+                "known = len(holders) if sets else",
+            ),
+        ),
+    ),
+    Planted(
+        "a fallback answers with what it held as an owner",
+        "P4, P10",
+        "a sloppy read finds a value that its owners have deleted and forgotten, and repairs them with it",
+        (
+            Edit(
+                "raykv.replication.replica:Replica._read",
+                "if request.hints and not self.holds(",
+                "if request.hints and False and not self.holds(",
+            ),
+        ),
+    ),
 )

@@ -95,6 +95,42 @@ def test_nothing_goes_to_a_node_that_is_shunned() -> None:
     assert m.next_wave(joined(), ["n4"]) == ()
 
 
+def test_a_node_that_gains_by_its_place_in_the_row_only_is_shunned_too() -> None:
+    """In a bucket of one copy the first owner holds all: a change of order moves it."""
+    state = joined(n=1, r=1, w=1)
+    for _ in range(20):
+        wave = m.next_wave(state, ["n2"])
+        assert all("n2" not in m.gains(state, move) for move in wave)
+        if not wave:
+            break
+        state = m.ended(m.reading_new(m.begun(state, wave)))
+    assert state.goal is not None
+    assert all(m.gains(state, m.Move(at, state.goal.owners(at))) for at in range(8) if at in left_of(state))
+
+
+def left_of(state: ClusterState) -> list[int]:
+    assert state.goal is not None
+    return [at for at in range(8) if state.ring.owners(at) != state.goal.owners(at)]
+
+
+def test_one_that_is_lost_is_not_waited_for_but_all_others_are() -> None:
+    start = joined()
+    wave = m.next_wave(start)[:1]
+    first = m.begun(start, wave)
+    old = start.ring.owners(wave[0].partition)
+    others = [node_id for node_id in old if node_id != old[0]]
+    assert m.lacking(first, [*others, "n4"], [old[0]]) == set()
+    assert m.lacking(first, [others[0], "n4"], [old[0]]) != set()
+
+
+def test_before_step_three_only_the_old_must_know() -> None:
+    start = joined()
+    second = m.reading_new(m.begun(start, m.next_wave(start)[:1]))
+    old = second.ring.owners(second.moves[0].partition)
+    assert m.lacking(second, old[:2]) == set()
+    assert m.lacking(second, ["n4"]) != set()
+
+
 def test_fewer_than_the_copies_are_refused() -> None:
     state = state_of(3)
     with pytest.raises(NotEnoughNodes, match="3 copies"):

@@ -11,6 +11,7 @@ from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
+from raykv.replication import moves
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -302,5 +303,77 @@ def test_a_coordinator_that_has_not_heard_of_a_move_is_told_by_the_nodes(world: 
             assert await stale.get(key) == f"again {key}"
         assert stale.core.routing.epoch == supervisor.state.epoch
         await check(bench, supervisor, "again")
+
+    world.run(story())
+
+
+def moving(bench: Bench, supervisor: Any, *, reads_new: bool) -> Any:
+    """Make the state in which everything that is to move is at step 1 or 2; tell it to all nodes and the coordinator."""
+    state = supervisor.state
+    first = moves.begun(state, moves.next_wave(state))
+    return moves.reading_new(first) if reads_new else first
+
+
+def test_reads_do_not_go_backward_from_one_step_to_the_next(world: ModuleType, new_bench: Any) -> None:
+    """What a read of the old owners has shown, and nobody had acknowledged, a read of the new ones shows too (P9)."""
+
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await bench.ask(f.Rebalance("pause", 1.0))
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        await supervisor._alter(lambda _: moving(bench, supervisor, reads_new=False))
+        state = supervisor.state
+        key = next(key for key in KEYS if any(m.partition == partition_of(state, key) for m in state.moves))
+        move = next(m for m in state.moves if m.partition == partition_of(state, key))
+        old = state.ring.owners(move.partition)
+        for node_id in [*old[:2], *[n for n in old[2:] if n not in move.owners]]:
+            await bench.cluster.give(node_id, key, world.put_record("unacknowledged"))
+        assert await bench.peer.get(key) == "unacknowledged"
+        held = [n for n in move.owners if bench.cluster.stored(n, key) is not None]
+        assert len(held) >= 2, "R of the new owners hold what was shown"
+
+    world.run(story())
+
+
+def partition_of(state: Any, key: str) -> int:
+    found: int = state.ring.partition_of(encode_key(key))
+    return found
+
+
+def test_a_fallback_does_not_answer_with_what_it_held_as_an_owner(world: ModuleType) -> None:
+    """What deletes it may be forgotten by now: a sloppy read must not find it there, and bring it back (P4, P10)."""
+
+    async def story() -> None:
+        cluster = world.Cluster(4, sloppy=True).start()
+        cluster.tell()
+        key = KEYS[0]
+        stranger = next(n for n in cluster.ids if n not in cluster.owners(key))
+        await cluster.give(stranger, key, world.put_record("of long ago"))
+        found = await cluster.ask(stranger, f.Read(1, [encode_key(key)], hints=True))
+        assert found.records == [None]
+        assert await cluster.coordinator().get(key) is None
+
+    world.run(story())
+
+
+def test_nothing_is_taken_over_while_an_old_owner_only_does_not_answer(world: ModuleType, new_bench: Any) -> None:
+    """One call in vain does not make a leaving node a lost one: it may be the only one that has the write."""
+
+    async def story() -> None:
+        bench = new_bench(4)
+        supervisor = await bench.started()
+        await fill(bench)
+        for node_id in ("n1", "n2", "n3", "n4"):
+            for other in ("n1", "n2", "n3", "n4"):
+                if node_id != other and other == "n2":
+                    bench.cluster.cut(f"node/{node_id}", "node/n2")
+        await bench.ask(f.RemoveNode("n2", 10.0))
+        await asyncio.sleep(10)
+        assert not any(move.reads_new for move in supervisor.state.moves)
+        assert "n2" in [member.node_id for member in supervisor.state.ring.members]
+        bench.cluster.mend()
+        await arrived(bench, 120.0)
+        await check(bench, supervisor)
 
     world.run(story())
