@@ -81,7 +81,7 @@ def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
     assert 0.4 < flavours[""] / 400 < 0.65
     assert set(flavours) == {
         "", "crowd", "full crowd", "founding", "failing disks", "rot", "takeovers", "lost and away", "scans",
-        "nothing left",
+        "nothing left", "ring changes",
     }  # fmt: skip
     assert all(s.draw(seed, weak=True).flavour == "" for seed in range(20))
 

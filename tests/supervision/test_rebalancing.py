@@ -324,10 +324,10 @@ def test_reads_do_not_go_backward_from_one_step_to_the_next(world: ModuleType, n
         await bench.ask(f.AddNode(1.0, "", "", 10.0))
         await supervisor._alter(lambda _: moving(bench, supervisor, reads_new=False))
         state = supervisor.state
-        key = next(key for key in KEYS if any(m.partition == partition_of(state, key) for m in state.moves))
-        move = next(m for m in state.moves if m.partition == partition_of(state, key))
-        old = state.ring.owners(move.partition)
-        for node_id in [*old[:2], *[n for n in old[2:] if n not in move.owners]]:
+        found = {m.partition: m for m in state.moves if not {*state.ring.owners(m.partition)[:2]} <= {*m.owners}}
+        key = next(key for key in KEYS if partition_of(state, key) in found)
+        move = found[partition_of(state, key)]
+        for node_id in state.ring.owners(move.partition)[:2]:  # the two that are asked, and one of them is to lose it
             await bench.cluster.give(node_id, key, world.put_record("unacknowledged"))
         assert await bench.peer.get(key) == "unacknowledged"
         held = [n for n in move.owners if bench.cluster.stored(n, key) is not None]
