@@ -41,7 +41,7 @@ def pids(store: raykv.Store) -> list[int]:
 
 def change(store: raykv.Store, chance: random.Random) -> str:
     """Begin to change the ring; return what was asked for, or why it was refused."""
-    members = [node["node_id"] for node in store.status(timeout=5)["nodes"]]
+    members = [node["node_id"] for node in store.status(timeout=60)["nodes"]]
     may = ["add"] * (len(members) < MOST) + ["remove"] * (len(members) > LEAST) + ["weight"]
     what, node_id = chance.choice(may), chance.choice(members)
     try:
