@@ -56,14 +56,16 @@ def change(store: raykv.Store, chance: random.Random) -> str:
     return f"{what} {node_id}"
 
 
-def settle(store: raykv.Store) -> float:
-    """Wait until all nodes are up and nothing is to be moved; return the seconds that it took."""
-    began = time.monotonic()
+def settle(store: raykv.Store) -> tuple[float, str]:
+    """Wait until all nodes are up and nothing is to be moved; return the seconds that it took, and what it waited for."""
+    began, waited_for = time.monotonic(), ""
     while time.monotonic() - began < SETTLED_TIMEOUT_S:
         with contextlib.suppress(raykv.RaykvError):
             status = store.status(timeout=5)
             if all(node["state"] == "up" for node in status["nodes"]) and status["rebalancing"] is None:
-                return time.monotonic() - began
+                return time.monotonic() - began, waited_for
+            if status["rebalancing"] is not None:
+                waited_for = status["rebalancing"]["waits_for"] or waited_for
         time.sleep(0.2)
     sys.exit(f"not settled within {SETTLED_TIMEOUT_S:g} s: {store.status(timeout=10)}")
 
@@ -96,13 +98,14 @@ def run(rounds: int, seed: int, partitions: int) -> dict[str, Any]:
                 store = raykv.start(NAME, path=path, partitions=partitions)
                 for writer in state:
                     writer.store = store
-            settled_s.append(settle(store))
+            taken_s, waited_for = settle(store)
+            settled_s.append(taken_s)
             lost += verify(store, state)
             acknowledged += sum(writer.acknowledged for writer in state)
             unknown += sum(writer.unknown for writer in state)
             state = [successor_of(writer) for writer in state]
             print(
-                f"round {turn} of {rounds}: {said}; {len(killed)} killed; well after {settled_s[-1]:.1f} s; "
+                f"round {turn} of {rounds}: {said}; {len(killed)} killed; well after {taken_s:.1f} s{f' ({waited_for[:150]})' if taken_s > 20 and waited_for else ''}; "
                 f"{acknowledged} acknowledged, {unknown} unknown, {len(lost)} lost",
                 flush=True,
             )
