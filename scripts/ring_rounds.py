@@ -100,12 +100,13 @@ def run(rounds: int, seed: int, partitions: int) -> dict[str, Any]:
                     writer.store = store
             taken_s, waited_for = settle(store)
             settled_s.append(taken_s)
+            why = f" ({waited_for[:150]})" if taken_s > 20 and waited_for else ""
             lost += verify(store, state)
             acknowledged += sum(writer.acknowledged for writer in state)
             unknown += sum(writer.unknown for writer in state)
             state = [successor_of(writer) for writer in state]
             print(
-                f"round {turn} of {rounds}: {said}; {len(killed)} killed; well after {taken_s:.1f} s{f' ({waited_for[:150]})' if taken_s > 20 and waited_for else ''}; "
+                f"round {turn} of {rounds}: {said}; {len(killed)} killed; well after {taken_s:.1f} s{why}; "
                 f"{acknowledged} acknowledged, {unknown} unknown, {len(lost)} lost",
                 flush=True,
             )

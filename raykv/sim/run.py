@@ -342,7 +342,11 @@ class _Run:
         deadline_s = self.loop.now_s + (10.0 if down else MENDED_S)
         while True:
             living = {node_id: self.cluster.nodes.living(node_id) for node_id in self.cluster.node_ids}
-            waiting = [node_id for node_id, node in living.items() if node is not None and not node.whole]
+            waiting = [
+                node_id
+                for node_id, node in living.items()
+                if node is not None and not node.whole and self._is_wanted(node_id)
+            ]
             hints = {node_id: counts for node_id, node in living.items() if node and (counts := node.hints_waiting)}
             if not waiting and not hints:
                 return

@@ -487,8 +487,9 @@ class Supervisor:
                 await self._between_waves(lambda state: moves.with_member(state, member), timeout_s)
             except (LaunchFailed, RaykvError) as error:
                 if not self.state.ring.has_member(node_id):
-                    # If its process runs it is left alone: it may be a member for whoever takes over.
                     del self._nodes[node_id]
+                    if not isinstance(error, LaunchFailed):
+                        self._spawn(self._clear_away(node_id))
                     raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
             self._tending[node_id] = self._spawn(self._tend(node_id))
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
@@ -559,6 +560,21 @@ class Supervisor:
             logger.info("store %s: node %s has left", self._name, node_id)
         if nodes:
             await self._publish()
+
+    async def _clear_away(self, node_id: str) -> None:
+        """End a node that did not join, once nobody who takes over can find it a member.
+
+        The state in which it is one may stand on a minority; a later one must be decided first.
+        """
+        while True:
+            async with self._joining, self._changing:
+                if self.state.ring.has_member(node_id):
+                    return
+                with contextlib.suppress(StoreUnavailable):
+                    await self._change(msgspec.structs.replace(self.state, version=self.state.version + 1))
+                    break
+            await self._clock.sleep(1.0)
+        await self._see_off_strays([node_id])
 
     async def _see_off_strays(self, nodes: list[str]) -> None:
         """See off those whose directories were found and that are no members: they have left, or never got so far."""
