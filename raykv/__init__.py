@@ -129,8 +129,9 @@ def start(
     plan = Plan(store=wanted, nodes=nodes, zones=_zones(zones), weights=_weights(weights, nodes))
     given = {"n": n, "partitions": partitions, "durability": durability}
     lifecycle.found_or_join(plan, path, config or NodeConfig(), given)
-    store = Store(name, lifecycle.join(name))
-    check_agreed(msgspec.convert(store.status()["config"], StoreConfig), given)
+    # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
+    store = Store(name, lifecycle.join(name), timeout_s=lifecycle.ANSWER_TIMEOUT_S)
+    check_agreed(msgspec.convert(store.status(timeout=lifecycle.ANSWER_TIMEOUT_S)["config"], StoreConfig), given)
     return store
 
 

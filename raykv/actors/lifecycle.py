@@ -30,6 +30,7 @@ logger = logging.getLogger("raykv")
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 30.0
 
 _SERVICE_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,

@@ -342,9 +342,10 @@ class Bucket(Generic[V]):
 class Store(Bucket[Any]):
     """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
 
-    def __init__(self, name: str, link: Link) -> None:
+    def __init__(self, name: str, link: Link, *, timeout_s: float = ops.DEFAULT_TIMEOUT_S) -> None:
+        """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
         session = Session(name, link)
-        super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, ops.DEFAULT_TIMEOUT_S)), {})
+        super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, timeout_s)), {})
 
     @property
     def store_name(self) -> str:
