@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from raykv.client.operations import Exchange, ask, told
@@ -72,8 +71,6 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
 def _weight(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_WEIGHT:
         raise InvalidOption(f'a weight is a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {value!r}')
-    if not math.isfinite(value):
-        raise InvalidOption(f"a weight is a finite number; got {value!r}")
     return float(value)
 
 

@@ -17,8 +17,8 @@ once more. So trees need not leave out what is purgeable as of some time (as P10
 ``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
 one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
 that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
-the grace, and no other owner holds anything of, all of them being intact, is forgotten once more, and given to nobody. No W
-owners had acknowledged it. (In a sloppy bucket they may have: then it stays.)
+the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
+acknowledged it, or one of those asked would have it. (In a sloppy bucket others may have: then it stays.)
 """
 
 from __future__ import annotations

@@ -123,9 +123,8 @@ class Handoff:
             for hint in of_bucket:
                 partition = partition_of_key(hint.key, state.ring.partitions)
                 owners = state.holders(partition, n_of[bucket_id])
-                moving = (
-                    len(state.write_sets(partition, n_of[bucket_id])) > 1
-                )  # the target may be about to lose it (P4)
+                # While the partition moves the target may be about to lose it, so all are given it (P4).
+                moving = len(state.write_sets(partition, n_of[bucket_id])) > 1
                 alone = target in owners and not moving and suspects is None
                 those = tuple(node_id for node_id in owners if suspects is None or node_id not in suspects)
                 groups.setdefault((target,) if alone else those or owners, []).append(hint)

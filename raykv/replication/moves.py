@@ -9,7 +9,8 @@ A partition moves in three steps, and each is a state with an epoch of its own:
    partition over from the third.*
 2. Writes still go to both, reads ask the new. It begins when each new owner has everything, and enough know of step 1.
    *Schedule without the writes to the old: a coordinator still at step 1 reads from the old owners, and misses them.*
-3. The old owners are left out, and what they hold is cleared away. It begins when enough of both know of step 2.
+3. The old owners are left out, and what they hold is cleared away. It begins when enough of the old know of step 2: those
+   that do not would still answer a coordinator that has not heard of it either.
 
 From step 1 a move can be taken back, for the old owners have everything; from step 2 only ahead. Partitions move in waves,
 so that an epoch is not spent on each, and never so many for one node that it does nothing else.
@@ -162,13 +163,8 @@ def gains(state: ClusterState, move: Move) -> dict[str, tuple[int, ...]]:
     return {node_id: tuple(buckets) for node_id, buckets in sorted(found.items())}
 
 
-def enough_know(state: ClusterState, knowing: Collection[str], lost: Collection[str] = ()) -> bool:
-    """Whether enough of each set of owners of what moves know of this state for the next step to begin (P4)."""
-    return not lacking(state, knowing, lost)
-
-
 def lacking(state: ClusterState, knowing: Collection[str], lost: Collection[str] = ()) -> set[str]:
-    """Return the owners of which some more must know of the state; empty if enough do.
+    """Return the owners of which some more must know of the state; empty if enough do for the next step to begin (P4).
 
     ``lost``: nodes that are to leave and are gone for good: all the others must know then, if need be. Before step 3 only
     the old owners count: it is for those who have not heard of step 2, and ask them.

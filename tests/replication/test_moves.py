@@ -151,9 +151,9 @@ def test_how_many_owners_must_know_of_a_step(r: int, w: int, old_knowing: int, e
     gone = [node_id for node_id in old if node_id not in wave[0].owners]
     old.sort(key=lambda node_id: node_id in gone)  # those first that are in both sets
     knowing = [*old[:old_knowing], "n4"]
-    assert m.enough_know(first, knowing) is enough
-    assert m.enough_know(first, []) is False
-    assert m.enough_know(first, [*old, "n4"]) is True
+    assert (m.lacking(first, knowing) == set()) is enough
+    assert m.lacking(first, []) != set()
+    assert m.lacking(first, [*old, "n4"]) == set()
 
 
 def test_in_a_bucket_of_fewer_copies_only_some_owners_gain() -> None:
