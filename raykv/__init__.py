@@ -96,6 +96,7 @@ def start(
     weights: Sequence[float] | Literal["auto"] = "auto",
     durability: Durability | None = None,
     partitions: int | None = None,
+    replace_after: float = 600.0,
     config: NodeConfig | None = None,
 ) -> Store:
     """Start a store in this Ray cluster, or attach to the running one of that name, and return a handle.
@@ -103,7 +104,9 @@ def start(
     Without a Ray cluster a local one is started, which ends with this process; the data stays, and the next ``start``
     on the same ``path`` has it again.
 
-    ``nodes``, ``path`` (a directory of the store's own), ``zones``, ``weights`` and ``config`` matter at creation only.
+    ``nodes``, ``path`` (a directory of the store's own on every host), ``zones``, ``weights``, ``config`` and
+    ``replace_after`` (seconds after which a node is replaced whose host is gone) matter at creation only. The nodes are
+    dealt out over the hosts of the Ray cluster.
     ``n`` is the number of copies (default: 3, or the number of nodes if fewer), ``partitions`` a power of two (default
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
@@ -121,6 +124,7 @@ def start(
         copies=min(3, nodes) if n is None else n,
         partitions=256 if partitions is None else partitions,
         durability="group" if durability is None else durability,
+        replace_after_s=replace_after,
     )
     from raykv.actors import lifecycle
     from raykv.actors.marker import check_agreed

@@ -28,6 +28,7 @@ MAX_PARTITIONS = 32_768
 MAX_COPIES = 9
 MAX_TIMEOUT_S = 3600.0
 MAX_TTL_S = 100 * 365 * 86_400.0
+MAX_COOL_DOWN_S = 86_400.0
 MAX_CLOCK_SKEW_MS = 60_000
 MAX_FRAME_BYTES = 64 * MIB
 MAX_BATCH_ITEMS = 10_000
@@ -138,6 +139,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "group"
     grace_s: float = 10 * 86_400.0
     """How long a delete is remembered at the least. Nothing older than half of it is taken for a new write (P10)."""
+    replace_after_s: float = 600.0
+    """A node whose host has been gone for so long is replaced on another."""
 
     def __post_init__(self) -> None:
         check_store_name(self.name)
@@ -147,6 +150,43 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidOption(f"partitions must be a power of two, as 256 or 1024; got {self.partitions}")
         check_choice("durability", self.durability, ("group", "interval", "always"))
         check_seconds("grace_s", self.grace_s, MAX_TTL_S)
+        check_seconds("replace_after_s", self.replace_after_s, MAX_TTL_S)
+
+
+class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store may grow and shrink to by itself, and what a node of weight 1 can carry. See supervision.autoscaling."""
+
+    ops_per_s: float
+    """Operations a second of which a node of weight 1 is capable. Each copy that is read or written counts as one."""
+    node_bytes: int = 0
+    """Bytes on disk for a node of weight 1; 0: no matter."""
+    p99_ms: float = 0.0
+    """A node grows help if it answers slower than this in one of a hundred; 0: no matter."""
+    low: float = 0.40
+    high: float = 0.70
+    least: int = 3
+    most: int = 16
+    cool_down_s: float = 300.0
+    """After a change no change in the other direction for so long."""
+    ahead_s: float = 240.0
+    """How long it takes until a node that joins carries its share."""
+    hot_share: float = 0.25
+    """A key that draws more than this share of what a node can carry is hot."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ops_per_s <= 1e9:
+            raise InvalidOption(f"ops_per_s must be above 0; got {shown(self.ops_per_s)}")
+        check_count("node_bytes", self.node_bytes, 0, 1 << 60)
+        if not 0 <= self.p99_ms <= 1e6:
+            raise InvalidOption(f"p99_ms must be a number of milliseconds, or 0; got {shown(self.p99_ms)}")
+        if not 0 < self.low < self.high <= 1:
+            raise InvalidOption(f"the band must lie between 0 and 1; got {shown(self.low)} to {shown(self.high)}")
+        if not 0 < self.hot_share <= 1:
+            raise InvalidOption(f"hot_share is a share of a node; got {shown(self.hot_share)}")
+        check_count("least", self.least, 1, MAX_NODES)
+        check_count("most", self.most, self.least, MAX_NODES)
+        check_seconds("cool_down_s", self.cool_down_s, MAX_COOL_DOWN_S)
+        check_seconds("ahead_s", self.ahead_s, MAX_COOL_DOWN_S)
 
 
 class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +245,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """An older hint is forgotten; one that was counted as an acknowledgement is kept for half the grace."""
     background_bytes_per_s: int = 8 * MIB
     """What hand-off, repair and healing may send and fetch, together; less while clients wait longer than usual."""
+    cpus: float = 0.0
+    """What the node asks Ray for. 0: nothing, so that a laptop can hold five; else it waits for a host with so much room,
+    and where Ray's autoscaler brings machines by demand, one comes."""
     repair_every_s: float = 86_400.0
     """How often the node compares each partition that it is the first owner of with the other owners."""
 
@@ -222,6 +265,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB)
         check_seconds("max_hint_age_s", self.max_hint_age_s, MAX_TTL_S)
         check_count("background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB)
+        if isinstance(self.cpus, bool) or not 0 <= self.cpus <= 1024:
+            raise InvalidOption(f"cpus must be a number from 0 to 1024; got {shown(self.cpus)}")
         check_seconds("repair_every_s", self.repair_every_s, MAX_TTL_S)
 
 

@@ -130,8 +130,12 @@ class LaunchFailed(Exception):
 class Launcher(Protocol):
     """Starts and ends storage processes, and notices their end."""
 
-    async def directories(self) -> list[str]:
-        """Ids of the nodes of this store that have a data directory here (one that says whose it is), sorted."""
+    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+        """Find the data directories of this store (those that say whose they are): node id -> the host that it is on.
+
+        ``everywhere``: not only where the supervisor runs, but on every host that is there. Those that do not answer in
+        time are left out.
+        """
         ...
 
     async def founded(self) -> bool:
@@ -157,7 +161,7 @@ class Launcher(Protocol):
     ) -> Launched:
         """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
 
-        ``host``: where its directory is; empty: where the supervisor runs.
+        ``host``: where its directory is, or is to be; empty: where the supervisor runs.
         ``fresh``: says whether an empty directory lacks nothing, for the node has never run. Asked when the process is
         created and no earlier: until its name was free somebody else may have run it. ``take_over``: end the process that
         holds the directory, if one does (P6); the caller owns the store and has given that process up.
@@ -167,6 +171,13 @@ class Launcher(Protocol):
 
     async def hosts(self) -> list[Host]:
         """Return the machines that are there now, sorted by name."""
+        ...
+
+    async def room(self, timeout_s: float) -> str:
+        """Ask for a machine with room for one more node, and return its name; empty if any that is there will do.
+
+        Where machines come by demand this brings one. Raises ``LaunchFailed`` ("no host") if none has come in time.
+        """
         ...
 
     async def retire(self, node_id: str, host: str) -> None:

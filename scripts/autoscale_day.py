@@ -6,8 +6,8 @@ import argparse
 import statistics
 import sys
 
+from raykv.config import ScalingConfig
 from raykv.sim.autoscaling import day
-from raykv.supervision.autoscaling import Limits
 
 
 def main() -> int:
@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/autoscale_day", description=__doc__)
     parser.add_argument("--days", type=int, default=20, help="how many, each with a seed of its own (default 20)")
     arguments = parser.parse_args()
-    limits = Limits(ops_per_s=1000.0, most=20)
+    limits = ScalingConfig(ops_per_s=1000.0, most=20)
     days = [day(seed, limits) for seed in range(arguments.days)]
     shares = [each.inside for each in days]
     turned = sum(each.turned_too_soon(limits.cool_down_s) for each in days)

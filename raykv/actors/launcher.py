@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykv.actors import hosts
+from raykv.actors.hosts import first_line
 from raykv.actors.marker import note_founded, read_marker
-from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directories, node_directory
+from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.actors.transport import until_ended
 from raykv.errors import StoreUnavailable
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from raykv.config import NodeConfig, StoreConfig
     from raykv.ports import FileSystem
 
+T = TypeVar("T")
+
 logger = logging.getLogger("raykv.supervisor")
 
 ASK_AGAIN_S = 0.5
 NAME_WAIT_S = 5.0
 RETIRE_TIMEOUT_S = 20.0
+NOTE_TIMEOUT_S = 10.0
 
 STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -44,6 +48,14 @@ STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
 }
 
 
+class _Room:
+    """Asks for what a storage process asks for, to be told where there is room; where machines come by demand, one comes."""
+
+    def host(self) -> str:
+        """Return the name of the host that it has come to."""
+        return hosts.this_host()
+
+
 class RayLauncher:
     """``ports.Launcher`` over Ray."""
 
@@ -54,14 +66,23 @@ class RayLauncher:
         self._path = path
         self._fs = fs
         self._actor = ray.remote(StorageNodeActor)
+        self._founded = False
+        self._handles: dict[str, Any] = {}
+        self._notes: set[asyncio.Task[None]] = set()
 
-    async def directories(self) -> list[str]:
+    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
         """See ``ports.Launcher``."""
-        return node_directories(self._fs, self._path)
+        return await self._in_thread(self._places, everywhere)
+
+    def _places(self, everywhere: bool) -> dict[str, str]:
+        here = hosts.this_host()
+        looks = hosts.look_everywhere(self._path) if everywhere else {here: hosts.look_here(self._fs, self._path)}
+        return hosts.places(looks, there=[host.name for host in hosts.hosts(looks)])
 
     async def founded(self) -> bool:
         """See ``ports.Launcher``."""
-        return read_marker(self._fs, self._path).founded
+        self._founded = read_marker(self._fs, self._path).founded
+        return self._founded
 
     async def note_founded(self) -> None:
         """See ``ports.Launcher``."""
@@ -69,6 +90,16 @@ class RayLauncher:
             note_founded(self._fs, self._path)
         except OSError as error:
             raise StoreUnavailable(f"path {self._path} cannot be written: {error.strerror or error}") from None
+        self._founded = True
+        for node_id, handle in sorted(self._handles.items()):  # on their hosts, too; at the next start if not now
+            self._notes.add(asyncio.get_running_loop().create_task(self._note_there(node_id, handle)))
+
+    async def _note_there(self, node_id: str, handle: Any) -> None:
+        try:
+            async with asyncio.timeout(NOTE_TIMEOUT_S):
+                await handle.note_founded.remote()
+        except (TimeoutError, RayError) as error:
+            logger.info("store %s: node %s did not note the founding: %s", self._store.name, node_id, first_line(error))
 
     async def launch(
         self,
@@ -85,14 +116,15 @@ class RayLauncher:
             async with asyncio.timeout(timeout_s):
                 # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
                 ours = await self._discard(node_id)
-                handle = await self._create(node_id, host, fresh=await fresh(), known=known)
-                take_over = take_over or ours
-                answer: dict[str, Any] = await handle.open.remote(take_over=take_over)
+                ray_node = await self._in_thread(hosts.ray_node_of, host)
+                handle = await self._create(node_id, ray_node, fresh=await fresh(), known=known)
+                self._handles[node_id] = handle
+                answer: dict[str, Any] = await handle.open.remote(take_over=take_over or ours, founded=self._founded)
         except TimeoutError:
             await self._discard(node_id)
             raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s") from None
         except RayError as error:
-            raise LaunchFailed("crashed", _first_line(error)) from None
+            raise LaunchFailed("crashed", first_line(error)) from None
         if "failed" in answer:
             await self._discard(node_id)
             raise LaunchFailed(answer["failed"], answer["message"])
@@ -100,8 +132,25 @@ class RayLauncher:
 
     async def hosts(self) -> list[Host]:
         """See ``ports.Launcher``."""
-        hosts: list[Host] = await self._in_thread(_hosts, self._path)
-        return hosts
+        return await self._in_thread(lambda: hosts.hosts(hosts.look_everywhere(self._path)))
+
+    async def room(self, timeout_s: float) -> str:
+        """See ``ports.Launcher``."""
+        if not self._node.cpus:
+            return ""
+        probe = ray.remote(_Room).options(
+            num_cpus=self._node.cpus, max_restarts=0, enable_task_events=False, scheduling_strategy="SPREAD"
+        )
+        asked = await self._in_thread(probe.remote)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return str(await asked.host.remote())
+        except (TimeoutError, RayError):
+            raise LaunchFailed(
+                "no host", f"no host with {self._node.cpus:g} free processors came within {timeout_s:g} s"
+            ) from None
+        finally:
+            await self._in_thread(ray.kill, asked)
 
     async def retire(self, node_id: str, host: str) -> None:
         """See ``ports.Launcher``."""
@@ -112,7 +161,7 @@ class RayLauncher:
         except (ValueError, TimeoutError, RayError) as error:
             logger.warning(
                 "store %s: the directory of node %s%s stays where it is: %s",
-                self._store.name, node_id, f" on {host}" if host else "", _first_line(error),
+                self._store.name, node_id, f" on {host}" if host else "", first_line(error),
             )  # fmt: skip
         await self._discard(node_id)
 
@@ -121,9 +170,10 @@ class RayLauncher:
         try:
             handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
             async with asyncio.timeout(timeout_s):
-                answer: dict[str, Any] = await handle.open.remote(take_over=False)
+                answer: dict[str, Any] = await handle.open.remote(take_over=False, founded=self._founded)
         except (ValueError, TimeoutError, RayError):
             return None
+        self._handles[node_id] = handle
         return Launched(answer["incarnation"], answer["pid"]) if "pid" in answer else None
 
     async def ended(self, node_id: str) -> str:
@@ -137,7 +187,7 @@ class RayLauncher:
                 return "its process ended"
             await asyncio.sleep(ASK_AGAIN_S)  # Ray lost the connection, which proves nothing: the pings decide
 
-    async def _create(self, node_id: str, host: str, *, fresh: bool, known: Known) -> Any:
+    async def _create(self, node_id: str, ray_node: str, *, fresh: bool, known: Known) -> Any:
         spec = NodeSpec(
             store_id=self._store_id,
             node_id=node_id,
@@ -148,7 +198,7 @@ class RayLauncher:
             known=known,
         )
         options = STORAGE_ACTOR_OPTIONS | {"name": actor_name(self._store.name, node_address(node_id))}
-        ray_node = await self._in_thread(_ray_node_of, host)
+        options["num_cpus"] = self._node.cpus
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
         actor = self._actor.options(**options)
         deadline_s = asyncio.get_running_loop().time() + NAME_WAIT_S
@@ -170,42 +220,5 @@ class RayLauncher:
         return True
 
     @staticmethod
-    async def _in_thread(work: Any, *args: Any) -> Any:
+    async def _in_thread(work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(None, work, *args)
-
-
-def _ray_node_of(host: str) -> str:
-    """Return Ray's id of the living node on that host. It changes when Ray is restarted, so it is never kept."""
-    if not host:
-        return str(ray.get_runtime_context().get_node_id())
-    for node in ray.nodes():
-        if node["Alive"] and host_name(node) == host:
-            return str(node["NodeID"])
-    raise LaunchFailed("no host", f"its host {host} is not in the Ray cluster")
-
-
-def host_name(node: dict[str, Any]) -> str:
-    """Return the name of a Ray node's host: its label ``raykv-host`` if it has one, else its address."""
-    return str(node.get("Labels", {}).get("raykv-host") or node["NodeManagerAddress"])
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in reversed(lines) if "Error" in line), lines[0] if lines else "")
-    return f"{type(error).__name__}: {cause[:300]}"
-
-
-def _hosts(path: str) -> list[Host]:
-    disk_bytes = shutil.disk_usage(path).total
-    hosts = {
-        host_name(node): Host(
-            name=host_name(node),
-            cpus=float(node["Resources"].get("CPU", 1.0)),
-            memory_bytes=int(node["Resources"].get("memory", 0)),
-            disk_bytes=disk_bytes,
-            zone=str(node.get("Labels", {}).get("raykv-zone", "")),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    return [hosts[name] for name in sorted(hosts)]

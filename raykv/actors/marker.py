@@ -2,6 +2,9 @@
 
 A store's settings are read from here when it is started again, not taken from whoever starts it: with another number of
 partitions every node would look for its records in the wrong place and find nothing.
+
+Every host with a node of the store has one. So the store is found again wherever it is started from, and a host that lost
+its own is not taken for one that never had any.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from raykv.config import StoreConfig
 from raykv.errors import CorruptData, InvalidOption, RaykvError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from raykv.ports import FileSystem
 
 MARKER = "store.json"
@@ -35,16 +40,31 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the nodes have held a state once. From then on missing directories are a loss, not a first start."""
 
 
-def claim_path(fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, Any]) -> tuple[str, StoreConfig]:
+def claim_path(
+    fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, Any], elsewhere: Mapping[str, Marker] | None = None
+) -> tuple[str, StoreConfig]:
     """Return the id and the settings of the store that lives at ``path``; ``wanted`` becomes so if the path is new.
 
-    ``given``: settings that the caller named. Raises ``InvalidOption`` if one of them is another than the store was
-    founded with, or if the path cannot be used or is another store's; ``CorruptData``.
+    ``given``: settings that the caller named. ``elsewhere``: the markers at this path on other hosts (host -> marker), as
+    far as they bind somebody. Raises ``InvalidOption`` if a given setting is another than the store was founded with, or if
+    the path cannot be used or is another store's, or if hosts hold different stores of this name; ``CorruptData``.
     """
+    others = {host: marker for host, marker in (elsewhere or {}).items() if marker.store.name == wanted.name}
     try:
         fs.make_directories(path)
         marker = read_marker(fs, path) if fs.exists(f"{path}/{MARKER}") else None
         unbound = marker is not None and not marker.founded and not node_directories(fs, path)
+        if marker is None or (marker.store.name == wanted.name and unbound):
+            if len({other.store_id for other in others.values()}) > 1:
+                raise InvalidOption(
+                    f"path {path} holds different stores named {wanted.name!r} on the hosts {', '.join(others)}: "
+                    "start it where the right one is, and move the other out of the way",
+                    path=path,
+                )
+            if others:
+                marker = next(iter(others.values()))
+                _write(fs, path, marker)
+                unbound = False
         if marker is None or (marker.store.name == wanted.name and unbound):
             # New, or a first start that did not get as far as its first node: nothing binds it yet.
             store_id = marker.store_id if marker is not None else random.SystemRandom().randbytes(8).hex()
@@ -88,8 +108,27 @@ def note_founded(fs: FileSystem, path: str) -> None:
         _write(fs, path, msgspec.structs.replace(marker, founded=True))
 
 
+def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
+    """Leave the marker at ``path``, where a node of its store is, if none is there.
+
+    Raises ``OSError``, and ``InvalidOption`` if the path is another store's.
+    """
+    try:
+        present = read_marker(fs, path)
+    except (FileNotFoundError, CorruptData):  # one that is damaged is of no use to anybody
+        present = None
+    if (
+        present is not None
+        and present.store_id != marker.store_id
+        and (present.founded or present.store != marker.store)
+    ):
+        raise InvalidOption(f"path {path} is in use by store {present.store.name!r} ({present.store_id})", path=path)
+    if present is None or present.store_id != marker.store_id or (marker.founded and not present.founded):
+        _write(fs, path, marker)
+
+
 def _write(fs: FileSystem, path: str, marker: Marker) -> None:
-    draft = f"{path}/{MARKER}.{os.getpid()}"
+    draft = f"{path}/{MARKER}.{os.getpid()}"  # several nodes of a host may be at it at the same time
     if fs.exists(draft):
         fs.unlink(draft)
     file = fs.create(draft)

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from raykv.actors.hosts import LockNote, read_note, this_host
 from raykv.actors.logs import log_to_stderr
+from raykv.actors.marker import Marker, leave_marker
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
-from raykv.errors import CorruptData
+from raykv.errors import CorruptData, InvalidOption
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse
 
@@ -39,17 +41,20 @@ class StorageNodeActor:
         self._node: StorageNode | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self, *, take_over: bool) -> dict[str, Any]:
-        """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}."""
+    async def open(self, *, take_over: bool, founded: bool) -> dict[str, Any]:
+        """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}.
+
+        ``founded``: whether the store was founded, for the marker beside the directory.
+        """
         try:
             async with self._opening:  # two at once would be in each other's way at the lock
                 if self._node is None:
-                    node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over)
+                    node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over, founded)
                     node.begin()
                     self._node = node
         except DirectoryInUse as error:
             return {"failed": "in use", "message": str(error)}
-        except DirectoryForeign as error:
+        except (DirectoryForeign, InvalidOption) as error:
             return {"failed": "foreign", "message": str(error)}
         except OSError as error:
             return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
@@ -72,6 +77,18 @@ class StorageNodeActor:
         if self._node is not None:
             await self._node.stop()
 
+    async def note_founded(self) -> None:
+        """Note on this host that the store was founded, if that is not noted yet."""
+        await asyncio.get_running_loop().run_in_executor(None, self._leave_marker, True)
+
+    def _leave_marker(self, founded: bool) -> None:
+        spec = self._spec
+        leave_marker(
+            OsFileSystem(),
+            os.path.dirname(os.path.dirname(spec.path)),
+            Marker(store_id=spec.store_id, store=spec.store, founded=founded),
+        )
+
     async def set_aside(self) -> None:
         """Stop, and rename the directory: this node is no member of its store any more, and never will be (P6)."""
         await self.stop()
@@ -84,8 +101,10 @@ class StorageNodeActor:
         if target is not None:
             os.rename(path, target)
 
-    def _open(self, take_over: bool) -> StorageNode:
+    def _open(self, take_over: bool, founded: bool) -> StorageNode:
         """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not go by itself."""
+        self._leave_marker(founded)
+        host = this_host()
         started_s = time.monotonic()
         killed = False
         while True:
@@ -97,7 +116,7 @@ class StorageNodeActor:
                     executor=ThreadExecutor(),
                     random=random.SystemRandom(),
                     on_failure=exit_soon,
-                    lock_note=msgspec.json.encode({"pid": os.getpid()}),
+                    lock_note=msgspec.json.encode(LockNote(pid=os.getpid(), host=host)),
                     transport=RayTransport(self._spec.store.name),
                     probe=CountingProbe(),
                 )
@@ -105,16 +124,17 @@ class StorageNodeActor:
                 waited_s = time.monotonic() - started_s
                 if waited_s > LOCK_WAIT_S:
                     raise
-                if take_over and not killed and waited_s > KILL_AFTER_S:
-                    killed = self._kill(_pid_in(error.note))
+                holder = read_note(error.note)
+                if take_over and not killed and waited_s > KILL_AFTER_S and holder.host in {"", host}:
+                    killed = self._kill(holder.pid)
                 time.sleep(0.02)
 
-    def _kill(self, pid: int | None) -> bool:
+    def _kill(self, pid: int) -> bool:
         """End the former process of this node: a frozen one does not hear Ray's request to end.
 
         The pid stands in the lock file, written under the lock that is still held; so it is that process and no other.
         """
-        if pid is None or pid == os.getpid():
+        if pid in {0, os.getpid()}:
             return False
         logger.warning(
             "store %s: node %s: ending its former process %d", self._spec.store.name, self._spec.node_id, pid
@@ -124,11 +144,3 @@ class StorageNodeActor:
         except ProcessLookupError:
             return False
         return True
-
-
-def _pid_in(note: bytes) -> int | None:
-    """Return the process id in a lock's note, if it has one."""
-    try:
-        return msgspec.json.decode(note, type=dict[str, int]).get("pid")
-    except msgspec.MsgspecError:
-        return None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import ray
 
+from raykv.actors import hosts
 from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_stderr
-from raykv.actors.marker import claim_path
+from raykv.actors.marker import Marker, claim_path
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import SystemClock, exit_soon
@@ -20,6 +21,9 @@ from raykv.config import NodeConfig
 from raykv.errors import RaykvError, to_data
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from raykv.ports import FileSystem
 
 logger = logging.getLogger("raykv.supervisor")
 
@@ -80,7 +84,9 @@ class SupervisorActor:
         orders, store = self._orders, self._orders.plan.store
         try:
             fs = OsFileSystem()
-            store_id, store = claim_path(fs, orders.path, store, orders.given)
+            loop = asyncio.get_running_loop()
+            elsewhere = await loop.run_in_executor(None, _elsewhere, fs, orders.path)
+            store_id, store = claim_path(fs, orders.path, store, orders.given, elsewhere)
             launcher = RayLauncher(store_id, store, orders.node, orders.path, fs)
             supervisor = Supervisor(
                 store_id,
@@ -97,3 +103,11 @@ class SupervisorActor:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}
         return {"path": orders.path}
+
+
+def _elsewhere(fs: FileSystem, path: str) -> dict[str, Marker]:
+    """Return the markers on other hosts. One that is here and binds says enough."""
+    here = hosts.this_host()
+    if hosts.bound({here: hosts.look_here(fs, path)}, ""):
+        return {}
+    return hosts.bound(hosts.look_everywhere(path), here)

@@ -247,7 +247,7 @@ def _node_to_kill(store: Store) -> dict[str, Any]:
     """Return a node of the store that runs on this host: a process that this demo has started."""
     import ray
 
-    from raykv.actors.launcher import host_name
+    from raykv.actors.hosts import host_name
 
     here_id = ray.get_runtime_context().get_node_id()
     here = {host_name(host) for host in ray.nodes() if host["NodeID"] == here_id}

@@ -1,9 +1,9 @@
-"""The commands that change which nodes a store has: add-node, remove-node, set-weight, rebalance."""
+"""The commands that change which nodes a store has, and how much each carries."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -12,6 +12,7 @@ from raykv.cli.options import examples, json_option, store_option
 from raykv.cli.reading import link_to
 from raykv.client import elastic
 from raykv.client.driver import run
+from raykv.client.views import ScalingView
 
 _wait_option = click.option(
     "--wait/--no-wait", default=True, help="Wait until the partitions have moved.  [default: wait]"
@@ -66,6 +67,54 @@ def remove_node(node_id: str, store: str, wait: bool, timeout: float, as_json: b
     _finish(link, {"store": store, "node_id": node_id, "removed": True}, said, wait, timeout, as_json)
 
 
+@click.command("replace-node", epilog=examples("raykv replace-node n2", "raykv replace-node n2 --host 10.0.0.7"))
+@click.argument("node_id", metavar="NODE")
+@store_option
+@click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: where most room is]")
+@_wait_option
+@_timeout_option
+@json_option
+def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout: float, as_json: bool) -> None:
+    """Let a new node take the place of one that is down, now.
+
+    By itself this happens when the node's host has been gone for ten minutes, or as the store was started with.
+    """
+    link = link_to(store)
+    new = run(elastic.replace_node(node_id, host, timeout), link)
+    facts = {"store": store, "node_id": new, "instead_of": node_id}
+    _finish(link, facts, f"node {new} takes the place of {node_id}", wait, timeout, as_json)
+
+
+@click.command(
+    epilog=examples(
+        "raykv autoscale", "raykv autoscale --ops-per-s 3000 --most 9", "raykv autoscale --ops-per-s 3000 --dry-run",
+        "raykv autoscale --off",
+    )
+)  # fmt: skip
+@store_option
+@click.option("--ops-per-s", metavar="NUMBER", type=float, help="What a node of weight 1 can carry. Sets it going.")
+@click.option("--node-bytes", metavar="BYTES", type=int, help="What such a node can hold.  [default: does not matter]")
+@click.option(
+    "--p99-ms", metavar="MS", type=float, help="Add a node when answers are slower.  [default: does not matter]"
+)
+@click.option("--least", metavar="COUNT", type=int, help="Never fewer nodes.  [default: the number of copies]")
+@click.option("--most", metavar="COUNT", type=int, help="Never more nodes.  [default: 16]")
+@click.option("--low", metavar="SHARE", type=float, help="Remove a node below.  [default: 0.4]")
+@click.option("--high", metavar="SHARE", type=float, help="Add nodes above.  [default: 0.7]")
+@click.option("--cool-down", metavar="SECONDS", type=float, help="No change the other way for so long.  [default: 300]")
+@click.option("--dry-run", is_flag=True, help="Only say what these settings would do now.")
+@click.option("--off", is_flag=True, help="Let it rest.")
+@json_option
+def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any) -> None:
+    """Let a store grow and shrink with its load; say what it sees and would do, and why.
+
+    Without options it only tells. Operations are counted at the nodes: a read with R=2 is two of them.
+    """
+    given = cast("elastic.Limits", {name: value for name, value in limits.items() if value is not None})
+    found = ScalingView(run(elastic.autoscale(given, dry_run=dry_run, off=off), link_to(store)))
+    click.echo(output.as_json(found)) if as_json else output.show_text(repr(found))
+
+
 @click.command("set-weight", epilog=examples("raykv set-weight n2 2.5"))
 @click.argument("node_id", metavar="NODE")
 @click.argument("weight", type=float)
@@ -109,4 +158,4 @@ def _finish(link: Any, facts: dict[str, Any], said: str, wait: bool, timeout: fl
     click.echo(output.as_json(facts)) if as_json else output.show_text(said)
 
 
-COMMANDS = (add_node, remove_node, set_weight, rebalance)
+COMMANDS = (add_node, remove_node, replace_node, set_weight, rebalance, autoscale)

@@ -1,7 +1,7 @@
 """The settings of ``raykv start``: arguments, then the ``--config`` file, then defaults.
 
-The file is TOML, with a section ``[store]`` (nodes, path, n, zones, weights, durability, partitions) and a section
-``[node]`` (the fields of ``raykv.NodeConfig``). A name that neither knows is an error: a misspelt setting that is
+The file is TOML, with a section ``[store]`` (nodes, path, n, zones, weights, durability, partitions, replace_after) and a
+section ``[node]`` (the fields of ``raykv.NodeConfig``). A name that neither knows is an error: a misspelt setting that is
 silently ignored is found out too late.
 """
 
@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``raykv.start`` is called with; the fields up to ``partitions`` are the names of the section ``[store]``."""
+    """What ``raykv.start`` is called with; the fields before ``node`` are the names of the section ``[store]``."""
 
     nodes: int = 3
     path: str | None = None
@@ -31,6 +31,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
     weights: list[float] | Literal["auto"] = "auto"
     durability: Durability | None = None
     partitions: int | None = None
+    replace_after: float = 600.0
     node: NodeConfig = NodeConfig()
 
     def check(self) -> None:
@@ -45,6 +46,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
             copies=copies,
             partitions=256 if self.partitions is None else self.partitions,
             durability=self.durability or "group",
+            replace_after_s=self.replace_after,
         )
         if copies > self.nodes:
             raise NotEnoughNodes(f"n={copies} copies need as many nodes; nodes={self.nodes} are asked for")

@@ -31,8 +31,8 @@ _START_TIMEOUT_S = 30.0
         "raykv start --nodes 2 --weight 1 --weight 2.5",
         "raykv start --config raykv.toml",
     )
-    + "\n\nThe file has a section [store] with nodes, path, n, zones, weights, durability, partitions, and a section "
-    "[node] with the fields of raykv.NodeConfig, as block_cache_bytes."
+    + "\n\nThe file has a section [store] with nodes, path, n, zones, weights, durability, partitions, "
+    "replace_after, and a section [node] with the fields of raykv.NodeConfig, as block_cache_bytes."
 )
 @store_option
 @click.option("--nodes", metavar="COUNT", type=int, help="How many storage nodes.  [default: 3]")
@@ -42,6 +42,12 @@ _START_TIMEOUT_S = 30.0
 @click.option("--weight", "weights", metavar="NUMBER", type=float, multiple=True, help="One for each node; repeat it.")
 @click.option("--durability", type=click.Choice(["group", "interval", "always"]), help="When a write is acknowledged.")
 @click.option("--partitions", metavar="COUNT", type=int, help="A power of two, fixed for ever.  [default: 256]")
+@click.option(
+    "--replace-after",
+    metavar="SECONDS",
+    type=float,
+    help="Replace a node whose host is gone for so long.  [default: 600]",
+)
 @click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments go before it.")
 @json_option
 def start(
@@ -53,6 +59,7 @@ def start(
     weights: Sequence[float],
     durability: str | None,
     partitions: int | None,
+    replace_after: float | None,
     file: str | None,
     as_json: bool,
 ) -> None:
@@ -63,7 +70,7 @@ def start(
     """
     given = {
         "nodes": nodes, "path": path, "n": n, "zones": list(zones) or None, "weights": list(weights) or None,
-        "durability": durability, "partitions": partitions,
+        "durability": durability, "partitions": partitions, "replace_after": replace_after,
     }  # fmt: skip
     chosen = settings.merged(given, settings.read_file(file) if file is not None else {})
     ray_started = join_or_start_ray()

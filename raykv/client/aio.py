@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run_async
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.store import Session, bucket_options, check_limit
-from raykv.client.views import RingView, Status
+from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class AsyncStore(AsyncBucket[Any]):
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> str:
         """See ``Store.add_node``."""
-        node_id: str = await self._run(elastic.add_node(weight, zone, host))
+        node_id: str = await self._run(elastic.add_node(weight, zone, host, timeout))
         await self._until_balanced(wait, progress, timeout)
         return node_id
 
@@ -260,6 +260,26 @@ class AsyncStore(AsyncBucket[Any]):
         """See ``Store.remove_node``."""
         await self._run(elastic.remove_node(node_id))
         await self._until_balanced(wait, progress, timeout)
+
+    async def replace_node(
+        self,
+        node_id: str,
+        *,
+        host: str | None = None,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> str:
+        """See ``Store.replace_node``."""
+        new: str = await self._run(elastic.replace_node(node_id, host, timeout))
+        await self._until_balanced(wait, progress, timeout)
+        return new
+
+    async def autoscale(
+        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.Limits]
+    ) -> ScalingView:
+        """See ``Store.autoscale``."""
+        return ScalingView(await self._run(elastic.autoscale(limits, dry_run=dry_run, off=off)))
 
     async def set_weight(
         self,

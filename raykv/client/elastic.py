@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from raykv.client.operations import Exchange, ask, told
-from raykv.config import check_choice, check_timeout
+from raykv.config import ScalingConfig, check_choice, check_timeout
 from raykv.errors import InvalidOption, StoreUnavailable
 from raykv.records import frames as f
 
@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from raykv.client.operations import Steps
+
+
+class Limits(TypedDict, total=False):
+    """What the autoscaler goes by: see ``Store.autoscale``."""
+
+    ops_per_s: float
+    node_bytes: int
+    p99_ms: float
+    least: int
+    most: int
+    low: float
+    high: float
+    cool_down: float
+
 
 Action = Literal["pause", "resume", "abort"]
 
@@ -23,11 +37,19 @@ LOOK_EVERY_S = 0.25
 MAX_WEIGHT = 1e6
 
 
-def add_node(weight: float | Literal["auto"], zone: str | None, host: str | None) -> Steps[str]:
-    """Let a node join; return its id."""
+def add_node(
+    weight: float | Literal["auto"], zone: str | None, host: str | None, timeout: float = ASK_TIMEOUT_S
+) -> Steps[str]:
+    """Let a node join; return its id. It may have to wait for a machine to come."""
     carries = 0.0 if weight == "auto" else _weight(weight)
-    request = f.AddNode(carries, _name("zone", zone), _name("host", host), ASK_TIMEOUT_S)
-    return str(told((yield from ask(request, ASK_TIMEOUT_S, repeatable=False))))
+    request = f.AddNode(carries, _name("zone", zone), _name("host", host), check_timeout(timeout))
+    return str(told((yield from ask(request, request.timeout_s, repeatable=False))))
+
+
+def replace_node(node_id: str, host: str | None, timeout: float = ASK_TIMEOUT_S) -> Steps[str]:
+    """Let a new node take the place of a lost one; return its id."""
+    request = f.ReplaceNode(_name("node_id", node_id), _name("host", host), check_timeout(timeout))
+    return str(told((yield from ask(request, request.timeout_s, repeatable=False))))
 
 
 def remove_node(node_id: str) -> Steps[None]:
@@ -45,6 +67,23 @@ def rebalance(action: Action) -> Steps[None]:
     """Hold the moves, go on with them, or take them back."""
     check_choice("action", action, ("pause", "resume", "abort"))
     told((yield from ask(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
+
+
+def autoscale(limits: Limits, *, dry_run: bool, off: bool) -> Steps[dict[str, Any]]:
+    """Tell what the autoscaler sees and would do; set it going by ``limits``, or only try them.
+
+    Raises ``InvalidOption`` for what does not go together.
+    """
+    given = {"cool_down_s" if name == "cool_down" else name: value for name, value in limits.items()}
+    if unknown := sorted(given.keys() - {*ScalingConfig.__struct_fields__}):
+        raise InvalidOption(f"autoscaling has no option {', '.join(unknown)}")
+    if off and (given or dry_run):
+        raise InvalidOption("off=True goes with nothing else")
+    if given and "ops_per_s" not in given:
+        raise InvalidOption("autoscaling needs ops_per_s: what a node of weight 1 can carry, operations a second")
+    request = f.Autoscale(given or None, dry_run, off, ASK_TIMEOUT_S)
+    answer: dict[str, Any] = told((yield from ask(request, ASK_TIMEOUT_S)))
+    return answer
 
 
 def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:

@@ -10,14 +10,14 @@ import asyncio
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
 from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run
 from raykv.client.memory import Memory
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
-from raykv.client.views import RingView, Status
+from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import (
     DEFAULT_PAIR_BYTES,
     Codec,
@@ -433,11 +433,12 @@ class Store(Bucket[Any]):
         """Let one more storage node join, and give it its share of the partitions. Returns its id.
 
         ``weight``: what it carries beside the others, "auto" for what its host has room for. ``zone``, ``host``: where it
-        is wanted; else on the host with the fewest nodes for its processors. ``wait``: until it has its share, at most
-        ``timeout`` seconds; ``progress(moved, all)`` is called with numbers of partitions. Reads and writes go on all the
-        while. Raises ``InvalidOption``, ``StoreUnavailable``.
+        is wanted; else on the host with the fewest nodes for its processors, or, if nodes ask Ray for processors
+        (``NodeConfig.cpus``), wherever these come free, for which Ray may start a machine. ``wait``: until it has its
+        share, at most ``timeout`` seconds; ``progress(moved, all)`` is called with numbers of partitions. Reads and writes
+        go on all the while. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
-        node_id = self._session.run(elastic.add_node(weight, zone, host))
+        node_id = self._session.run(elastic.add_node(weight, zone, host, timeout))
         self._until_balanced(wait, progress, timeout)
         return node_id
 
@@ -456,6 +457,36 @@ class Store(Bucket[Any]):
         """
         self._session.run(elastic.remove_node(node_id))
         self._until_balanced(wait, progress, timeout)
+
+    def replace_node(
+        self,
+        node_id: str,
+        *,
+        host: str | None = None,
+        wait: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = elastic.REBALANCE_TIMEOUT_S,
+    ) -> str:
+        """Let a new node take the place of one that is down, at once. Returns its id.
+
+        By itself this happens when a node's host has been gone for ``replace_after`` (see ``raykv.start``). Raises
+        ``InvalidOption`` if the node is up. ``host``, ``wait`` and the rest: as in ``add_node``.
+        """
+        new = self._session.run(elastic.replace_node(node_id, host, timeout))
+        self._until_balanced(wait, progress, timeout)
+        return new
+
+    def autoscale(self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.Limits]) -> ScalingView:
+        """Let the store grow and shrink by itself between ``least`` and ``most`` nodes, and tell what it sees and would do.
+
+        ``ops_per_s``: what a node of weight 1 can carry, each copy that is read or written counted as one; ``node_bytes``:
+        what it can hold, ``p99_ms``: how slow one answer of a hundred may be, if these are to count. Nodes are added above
+        ``high`` of that, and one at a time is removed below ``low``; after a change ``cool_down`` seconds pass before
+        another in the other direction. With ``dry_run`` nothing is set, and nothing done; with ``off`` it rests; without
+        anything it only tells. The result is plain data: "would" and "why", "hot" (keys that more nodes would not help),
+        "nodes" with their load. Raises ``InvalidOption``.
+        """
+        return ScalingView(self._session.run(elastic.autoscale(limits, dry_run=dry_run, off=off)))
 
     def set_weight(
         self,

@@ -23,19 +23,53 @@ class Status(dict[str, Any]):
             f"{config['partitions']} partitions, durability {config['durability']}, "
             f"buckets: {', '.join(self['buckets'])}"
         )
-        return head + "\n" + table(_NODE_COLUMNS, self._rows())
+        return "\n".join([head, *self._under_way(), table(_NODE_COLUMNS, self._rows())])
 
     def _repr_html_(self) -> str:
-        head, _, _ = repr(self).partition("\n")
-        return f"<p>{escape(head)}</p>" + html_table(_NODE_COLUMNS, self._rows())
+        head, *more = repr(self).splitlines()
+        lines = [head, *more[: len(self._under_way())]]
+        return "".join(f"<p>{escape(line)}</p>" for line in lines) + html_table(_NODE_COLUMNS, self._rows())
 
     def _rows(self) -> list[list[str]]:
         return [_node_row(node) for node in self["nodes"]]
+
+    def _under_way(self) -> list[str]:
+        """Return a line on the partitions that move, and one on the autoscaler, if there is something to say."""
+        lines = []
+        if (moving := self.get("rebalancing")) is not None:
+            held = "held" if moving["paused"] else moving["waits_for"] or moving["step"]
+            lines.append(f"{moving['partitions_left']} partitions are to move{f' ({held})' if held else ''}")
+        if (scaling := self.get("autoscaling")) is not None:
+            lines.append(f"autoscaling would {scaling['would']}: {scaling['failed'] or scaling['why']}")
+        return lines
 
     @property
     def healthy(self) -> bool:
         """Whether every node is up and complete."""
         return all(node["state"] == "up" and (node["storage"] or {}).get("complete", False) for node in self["nodes"])
+
+
+class ScalingView(dict[str, Any]):
+    """What the autoscaler sees and would do, and why."""
+
+    def __repr__(self) -> str:
+        how = "dry run" if self["dry_run"] else "on" if self["on"] else "off"
+        lines = [f"autoscaling ({how}) would {self['would'] or 'do nothing'}: {self['failed'] or self['why']}"]
+        lines += [f"hot: {hot['key']!r} in bucket {hot['bucket']!r}" for hot in self["hot"]]
+        return "\n".join([*lines, table(_LOAD_COLUMNS, self._rows())])
+
+    def _repr_html_(self) -> str:
+        lines = repr(self).splitlines()[: 1 + len(self["hot"])]
+        return "".join(f"<p>{escape(line)}</p>" for line in lines) + html_table(_LOAD_COLUMNS, self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                node["node_id"], f"{node['ops_per_s']:g}", "?" if node["used"] is None else f"{node['used']:.0%}",
+                size(node["disk_bytes"]), f"{node['p99_ms']:.3g} ms",
+            ]
+            for node in self["nodes"]
+        ]  # fmt: skip
 
 
 class RingView(dict[str, Any]):
@@ -85,6 +119,7 @@ _NODE_COLUMNS = [
     "restarts",
     "cause",
 ]
+_LOAD_COLUMNS = ["node", "operations a second", "used", "on disk", "slowest of a hundred"]
 _MEMBER_COLUMNS = ["node", "weight", "host", "zone", "partitions", "first owner of"]
 
 

@@ -153,6 +153,14 @@ class RemoveNode(_Message, frozen=True):
     timeout_s: float
 
 
+class ReplaceNode(_Message, frozen=True):
+    """Let a new node take the place of one that is lost. Answer: ``Told`` with its id. ``host``: as in ``AddNode``."""
+
+    node_id: str
+    host: str
+    timeout_s: float
+
+
 class SetWeight(_Message, frozen=True):
     """Let a node carry more or less than it does. Answer: ``Told``."""
 
@@ -165,6 +173,18 @@ class Rebalance(_Message, frozen=True):
     """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Told``."""
 
     action: str
+    timeout_s: float
+
+
+class Autoscale(_Message, frozen=True):
+    """Tell what the autoscaler sees and would do; with ``limits`` (fields of ScalingConfig) set it going by them first.
+
+    ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Told``.
+    """
+
+    limits: dict[str, Any] | None
+    dry_run: bool
+    off: bool
     timeout_s: float
 
 
@@ -197,14 +217,17 @@ CoordinatorRequest: TypeAlias = (
     | DropBucket
     | AddNode
     | RemoveNode
+    | ReplaceNode
     | SetWeight
     | Rebalance
+    | Autoscale
     | Tell
     | Publish
     | Reach
     | RepairPartitions
 )
-SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | AddNode | RemoveNode | SetWeight | Rebalance | Tell
+ElasticRequest: TypeAlias = AddNode | RemoveNode | ReplaceNode | SetWeight | Rebalance | Autoscale
+SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | ElasticRequest | Tell
 
 
 class Found(_Message, frozen=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raykv.config import BucketConfig, StoreConfig
+from raykv.config import BucketConfig, ScalingConfig, StoreConfig
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, RaykvError
 from raykv.ring import Ring
 
@@ -59,6 +59,8 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The ring that the moves lead to; None if nothing is to be moved."""
     next_node: int = 0
     """The number of the next node that joins; an id is never used again. 0: one more than the founders."""
+    scaling: ScalingConfig | None = None
+    """By what the store grows and shrinks by itself; None: not at all."""
 
     @property
     def ballot(self) -> tuple[int, int]:
@@ -116,6 +118,10 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Return the state without that bucket. Its id is never given again, so its records stay out of sight."""
         rest = tuple(entry for entry in self.buckets if entry.config.name != name)
         return msgspec.structs.replace(self, version=self.version + 1, buckets=rest)
+
+    def with_scaling(self, scaling: ScalingConfig | None) -> ClusterState:
+        """Return the state in which the store grows and shrinks by these limits, or not by itself."""
+        return msgspec.structs.replace(self, version=self.version + 1, scaling=scaling)
 
     def dropped(self, bucket_id: int) -> bool:
         """Whether that id was given to a bucket that is no more. An id not yet given is not "dropped".

@@ -58,7 +58,10 @@ class Front:
                 return await coordinator.scan_page(request)
             case f.OpenBucket():
                 return await self._open_bucket(request)
-            case f.DropBucket() | f.AddNode() | f.RemoveNode() | f.SetWeight() | f.Rebalance():
+            case (
+                f.DropBucket() | f.AddNode() | f.RemoveNode() | f.ReplaceNode() | f.SetWeight() | f.Rebalance()
+                | f.Autoscale()
+            ):  # fmt: skip
                 return await self._ask_supervisor(request, request.timeout_s)
             case f.Tell():
                 return await self._tell(request)

@@ -52,6 +52,13 @@ def with_member(state: ClusterState, member: Member) -> ClusterState:
     return msgspec.structs.replace(joined, goal=goal)
 
 
+def with_replacement(state: ClusterState, member: Member, lost: str) -> ClusterState:
+    """Return the state with ``member`` on its way to what the node ``lost`` has, which is to leave. Raises as the others."""
+    state.ring.member(lost)
+    wanted = [each for each in wanted_members(state) if each.node_id != lost]
+    return with_goal(with_member(state, member), (*wanted, member))
+
+
 def wanted_members(state: ClusterState) -> tuple[Member, ...]:
     """Return the members of the ring that is aimed at, or else of the present one."""
     return (state.goal or state.ring).members

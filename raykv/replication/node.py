@@ -23,6 +23,7 @@ from raykv.errors import CorruptData, StoreClosed
 from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.replication.hints import HintStore
+from raykv.replication.load import LoadMeter
 from raykv.replication.replica import Replica
 from raykv.replication.upkeep import Upkeep
 from raykv.storage import Engine, EngineFailed, NodeDirectory
@@ -131,6 +132,7 @@ class StorageNode:
         self._full = False
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
         self._upkeep: Upkeep | None = None
         if transport is not None:
             self._upkeep = Upkeep(
@@ -234,7 +236,9 @@ class StorageNode:
         body, position = self._replica.handle(request)
         await self._until_durable(position)
         if upkeep is not None and isinstance(request, f.Read | f.Reserve | f.Write | f.Scan):
-            upkeep.throttle.note(self._clock.monotonic_s() - began_s)
+            now_s = self._clock.monotonic_s()
+            upkeep.throttle.note(now_s - began_s)
+            self._load.note(request, now_s - began_s, now_s)
         return body
 
     async def _until_durable(self, position: int) -> None:
@@ -417,6 +421,7 @@ class StorageNode:
             "complete": self._replica.complete,
             "damage": [str(damage) for damage in self._engine.damaged],
             **(self._upkeep.figures() if self._upkeep is not None else {}),
+            "load": self._load.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),

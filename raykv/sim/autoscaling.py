@@ -10,7 +10,8 @@ import random
 from itertools import pairwise
 from typing import NamedTuple
 
-from raykv.supervision.autoscaling import Autoscaler, Limits, NodeLoad
+from raykv.config import ScalingConfig
+from raykv.supervision.autoscaling import Autoscaler, NodeLoad
 
 DAY_S = 86_400
 LOOK_EVERY_S = 15
@@ -37,9 +38,9 @@ class Day(NamedTuple):
         )
 
 
-def day(seed: int, limits: Limits | None = None) -> Day:
+def day(seed: int, limits: ScalingConfig | None = None) -> Day:
     """Let the policy follow a day."""
-    limits = limits or Limits(ops_per_s=1000.0, most=20)
+    limits = limits or ScalingConfig(ops_per_s=1000.0, most=20)
     rng, scaler = random.Random(seed), Autoscaler(limits)
     count, pending, busy_until_s, inside = 4, 0, 0.0, 0
     changes: list[tuple[float, str, int]] = []

@@ -242,9 +242,10 @@ class SimLauncher:
         self._world = world
         self._supervisor = supervisor
 
-    async def directories(self) -> list[str]:
-        """See ``ports.Launcher``."""
-        found = []
+    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+        """See ``ports.Launcher``. All that are up are found in any case."""
+        del everywhere
+        found = {}
         for node_id, host in sorted(self._world.hosts.items()):
             if not host.up:
                 continue
@@ -253,7 +254,7 @@ class SimLauncher:
             except CorruptData:
                 identity = None  # somebody's, but it does not say whose
             if identity is not None and identity.store_id == self._world.store_id:
-                found.append(node_id)
+                found[node_id] = node_id  # each has a host of its own, of the same name
         return found
 
     async def founded(self) -> bool:
@@ -316,6 +317,12 @@ class SimLauncher:
         """See ``ports.Launcher``."""
         self._supervisor.check()
         return [ports.Host(name=f"spare-{len(self._world.hosts)}")]  # each node has a host of its own here
+
+    async def room(self, timeout_s: float) -> str:
+        """See ``ports.Launcher``."""
+        del timeout_s
+        self._supervisor.check()
+        return ""
 
     async def retire(self, node_id: str, host: str) -> None:
         """See ``ports.Launcher``."""

@@ -1,7 +1,9 @@
 """How many nodes a store should have, from what they carry: a pure policy, asked again and again.
 
-A node is to be used between 40 and 70 percent of what it was said to be able to carry (``Limits``), by operations or by
-bytes, whichever is more. Above the band nodes are added, below it one is taken away at a time, and in it nothing is done.
+A node is to be used between 40 and 70 percent of what it was said to be able to carry (``config.ScalingConfig``), by
+operations or by bytes, whichever is more. Above the band nodes are added, below it one is taken away at a time, and in it
+nothing is done. If a bound for their times is given, too, one is added while most nodes are slower. And if partitions lie
+otherwise than the weights ask for (somebody has taken moves back), putting that right comes first.
 
 **It looks ahead.** A node that joins helps only when its partitions have moved, so what counts is the load as it will be
 then, by the trend of the last minutes; else a store that grows every morning would be late every morning.
@@ -22,45 +24,10 @@ from collections import deque
 from math import ceil
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import msgspec
-
-from raykv.config import MAX_NODES, check_count, check_seconds
-from raykv.errors import InvalidOption
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_COOL_DOWN_S = 86_400.0
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store may grow and shrink to, and what a node of weight 1 can carry. ``InvalidOption`` if they do not fit."""
-
-    ops_per_s: float
-    """Operations a second, of all kinds, of which a node of weight 1 is capable."""
-    node_bytes: int = 0
-    """Bytes on disk for a node of weight 1; 0: no matter."""
-    low: float = 0.40
-    high: float = 0.70
-    least: int = 3
-    most: int = 16
-    cool_down_s: float = 300.0
-    """After a change no change in the other direction for so long."""
-    ahead_s: float = 240.0
-    """How long it takes until a node that joins carries its share."""
-    hot_share: float = 0.25
-    """A key that draws more than this share of what a node can carry is hot."""
-
-    def __post_init__(self) -> None:
-        if not self.ops_per_s > 0:
-            raise InvalidOption(f"ops_per_s must be above 0; got {self.ops_per_s!r}")
-        if not 0 < self.low < self.high <= 1:
-            raise InvalidOption(f"the band must lie between 0 and 1; got {self.low!r} to {self.high!r}")
-        if not 0 < self.hot_share <= 1:
-            raise InvalidOption(f"hot_share is a share of a node; got {self.hot_share!r}")
-        check_count("least", self.least, 1, MAX_NODES)
-        check_count("most", self.most, self.least, MAX_NODES)
-        check_seconds("cool_down_s", self.cool_down_s, MAX_COOL_DOWN_S)
+    from raykv.config import ScalingConfig
 
 
 class NodeLoad(NamedTuple):
@@ -71,12 +38,13 @@ class NodeLoad(NamedTuple):
     ops_per_s: float
     disk_bytes: int = 0
     heaviest: tuple[tuple[bytes, float], ...] = ()
+    p99_ms: float = 0.0
 
 
 class Decision(NamedTuple):
     """What to do, and why. ``nodes``: how many to add; ``node_id``: which to take away; ``hot``: keys that are too hot."""
 
-    action: Literal["add", "remove", "nothing"]
+    action: Literal["add", "remove", "rebalance", "nothing"]
     why: str
     nodes: int = 0
     node_id: str = ""
@@ -86,16 +54,19 @@ class Decision(NamedTuple):
 class Autoscaler:
     """The policy with what it remembers: the last minutes, and its last change."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ScalingConfig) -> None:
         self.limits = limits
         self._seen: deque[tuple[float, float]] = deque()
         """(moment, operations a second without those of hot keys)."""
         self._changed: tuple[float, str] | None = None
 
-    def decide(self, loads: Sequence[NodeLoad], now_s: float, *, moving: bool = False) -> Decision:
-        """Return what to do now. ``moving``: partitions are on their way because of an earlier change. O(nodes).
+    def decide(
+        self, loads: Sequence[NodeLoad], now_s: float, *, moving: bool = False, uneven: bool = False
+    ) -> Decision:
+        """Return what to do now. O(nodes).
 
-        The caller does it; a decision other than "nothing" counts as done.
+        ``moving``: partitions are on their way because of an earlier change. ``uneven``: they lie otherwise than the
+        weights ask for. The caller does it; a decision other than "nothing" counts as done.
         """
         limits = self.limits
         weight = sum(load.weight for load in loads)
@@ -105,34 +76,50 @@ class Autoscaler:
         drawn = sum(load.ops_per_s for load in loads)
         spread = max(0.0, drawn - sum(hot.values()))
         forecast = self._forecast(spread, now_s)
-        each = weight / len(loads)
         by_bytes = sum(load.disk_bytes for load in loads) / (weight * limits.node_bytes) if limits.node_bytes else 0.0
-        used, ahead = (ops / (weight * limits.ops_per_s) for ops in (spread, forecast))
-        used, ahead = max(used, by_bytes), max(ahead, by_bytes)
+        used, ahead = (max(ops / (weight * limits.ops_per_s), by_bytes) for ops in (spread, forecast))
         said = f"{used:.0%} of what {len(loads)} nodes can carry is used, {ahead:.0%} in {limits.ahead_s:.0f} s"
-        keys = tuple(hot)
-        if max(used, ahead) > limits.high:
-            middle = (limits.low + limits.high) / 2
-            wanted = ceil(max(used, ahead) * len(loads) / middle)
+        most, keys = max(used, ahead), tuple(hot)
+        fullest = max(load.ops_per_s / (load.weight * limits.ops_per_s) for load in loads)
+        if uneven and fullest > limits.high and not hot:
+            said = f"{said}; one node carries {fullest:.0%}, and partitions lie otherwise than the weights ask for"
+            return self._change("rebalance", now_s, moving, Decision("rebalance", said))
+        wanted = ceil(most * len(loads) / ((limits.low + limits.high) / 2)) if most > limits.high else 0
+        if not wanted and (slow_ms := self._slow_ms(loads)):
+            wanted, said = len(loads) + 1, f"{said}; one answer of a hundred takes {slow_ms:.3g} ms or longer"
+        if wanted:
             more = min(wanted, limits.most) - len(loads)
             if more <= 0:
                 return Decision("nothing", f"{said}, and there are the most nodes allowed ({limits.most})", hot=keys)
-            return self._change("add", now_s, said, moving, Decision("add", said, nodes=more, hot=keys))
+            return self._change("add", now_s, moving, Decision("add", said, nodes=more, hot=keys))
         if hot and drawn / (weight * limits.ops_per_s) > limits.high:
             return Decision("nothing", f"{said}; more is drawn by keys that more nodes would not help", hot=keys)
-        if max(used, ahead) < limits.low and len(loads) > limits.least:
+        if most < limits.low and len(loads) > limits.least:
             leaving = min(loads, key=lambda load: (load.weight, load.ops_per_s, load.node_id))
-            left = max(used, ahead) * weight / max(weight - leaving.weight, each / 2)
+            left = most * weight / max(weight - leaving.weight, weight / len(loads) / 2)
             if left < (limits.low + 2 * limits.high) / 3:
-                return self._change(
-                    "remove", now_s, said, moving, Decision("remove", said, node_id=leaving.node_id, hot=keys)
-                )
+                decision = Decision("remove", said, node_id=leaving.node_id, hot=keys)
+                return self._change("remove", now_s, moving, decision)
         return Decision("nothing", said, hot=keys)
 
-    def _change(self, direction: str, now_s: float, said: str, moving: bool, decision: Decision) -> Decision:
+    def changed(self, now_s: float, direction: str) -> None:
+        """Remember a change that this policy has not decided."""
+        self._changed = (now_s, direction)
+
+    def _slow_ms(self, loads: Sequence[NodeLoad]) -> float:
+        """Return how slow most nodes are, if that is too slow and they have something to do; else 0."""
+        limits = self.limits
+        busy = sorted(load.p99_ms for load in loads if load.ops_per_s > limits.low / 2 * load.weight * limits.ops_per_s)
+        middle_ms = busy[(len(busy) - 1) // 2] if 2 * len(busy) > len(loads) else 0.0
+        return middle_ms if limits.p99_ms and middle_ms > limits.p99_ms else 0.0
+
+    def _change(self, direction: str, now_s: float, moving: bool, decision: Decision) -> Decision:
         """Let a decision out, unless it comes too early."""
+        said = decision.why
         if moving:
             return Decision("nothing", f"{said}; partitions are still moving", hot=decision.hot)
+        if direction == "rebalance":
+            return decision
         if self._changed is not None:
             at_s, last = self._changed
             if last != direction and now_s - at_s < self.limits.cool_down_s:

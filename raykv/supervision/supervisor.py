@@ -40,9 +40,11 @@ from raykv.replication.cluster_state import (
 )
 from raykv.replication.peers import node_address
 from raykv.ring import Member, partition_warning
+from raykv.supervision.autoscaling import NodeLoad
 from raykv.supervision.founding import Plan, first_state, place_one
 from raykv.supervision.rebalancing import Rebalancing
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
+from raykv.supervision.scaling import Scaling, check_limits, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,8 +62,12 @@ WORD_EXPIRES_S = 3.0
 """How long a reporter's word holds: a little more than two rounds of pings."""
 LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
+GROW_TIMEOUT_S = 600.0
+"""How long a node that the autoscaler adds may wait for a machine to come."""
 MAJORITY_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 1.0
+REPLACE_LOOK_S = 1.0
+REPLACE_RETRY_S = 10.0
 LOST_AFTER_S = 20.0
 """A node that is to leave, and is down for so long, is not waited for: what only it holds is given up."""
 
@@ -73,6 +79,8 @@ class _Node:
     incarnation: int = 0
     pid: int = 0
     since_s: float = 0.0
+    host_gone: bool = False
+    """Whether the last attempt to start it found its host missing."""
     log_end: f.LogEnd | None = None
     ballot: tuple[int, int] = (0, 0)
     """Of the decided state that it knows."""
@@ -129,6 +137,15 @@ class Supervisor:
             left=self._see_off,
             lost=self._lost,
         )
+        self._scaling = Scaling(
+            plan.store.name,
+            clock=clock,
+            state=lambda: self.state,
+            measure=self._loads,
+            add=lambda: self.add_node(0.0, "", "", GROW_TIMEOUT_S),
+            remove=lambda node_id: self.remove_node(node_id, LAUNCH_TIMEOUT_S),
+            rebalance=lambda: self.rebalance("restore"),
+        )
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
 
     @property
@@ -156,11 +173,16 @@ class Supervisor:
             raise StoreUnavailable(f"store {self._name!r} is being taken over: {error}") from None
 
     async def _start(self) -> ClusterState:
-        found = await self._launcher.directories()
+        founded = await self._launcher.founded()
+        places = await self._launcher.directories(everywhere=not founded)
+        if founded and not places:  # what this host once held is gone, or was always elsewhere
+            places = await self._launcher.directories(everywhere=True)
+        self._hosts_of.update(places)
+        found = sorted(places)
         unusable = await self._bring_up(found)
         answers = await self._read_all(found)
         if latest(answers) is not None:
-            await self._recover(answers, found)
+            await self._recover(answers)
         elif await self._launcher.founded():
             raise unusable or StoreUnavailable(
                 f"store {self._name!r} was founded, and its state is in none of the directories that are left "
@@ -179,6 +201,8 @@ class Supervisor:
         await self._publish()
         self._spawn(self._see_off_strays([node_id for node_id in found if node_id not in members]))
         self._spawn(self._rebalancing.run())
+        self._spawn(self._replace_the_lost())
+        self._spawn(self._scaling.run())
         logger.info(
             "store %s: serving with %d nodes, %d partitions, %d copies (generation %d)",
             self._name, len(self.state.ring.members), self.state.ring.partitions, self.state.ring.copies,
@@ -225,34 +249,52 @@ class Supervisor:
                 return answers
             await self._clock.sleep(PING_EVERY_S)
 
-    async def _recover(self, answers: dict[str, f.RegisterAnswer], found: Sequence[str]) -> None:
+    async def _recover(self, answers: dict[str, f.RegisterAnswer]) -> None:
         state = latest(answers)
         assert state is not None
         if state.config != self._plan.store:
             raise CorruptData(f"store {self._name!r}: its path and its nodes disagree on how it was founded")
         if state.store_id != self._store_id:
             raise InvalidOption(f"the directories hold another store ({state.config.name!r})")
-        # What was found here is here, whatever this host was called when the store was founded.
-        hosts = {member.node_id: member.host for member in state.ring.members}
-        self._hosts_of = hosts | dict.fromkeys(found, "")
-        elsewhere = [member.node_id for member in state.ring.members if member.node_id not in self._nodes]
-        if not await self._launcher.founded():
-            self._unborn.update(elsewhere)  # the state stands, and was never handed out: nobody has written anything
-        if elsewhere:
-            logger.warning(
-                "store %s: no directory of %s here; started on their hosts", self._name, ", ".join(elsewhere)
-            )
-            await self._bring_up(elsewhere)
         deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
-        while missing := missing_for_majority(state, answers):
+        while True:
+            await self._bring_up_elsewhere(state.ring.members)
+            if not (missing := missing_for_majority(state, answers)):
+                break
             if self._clock.monotonic_s() > deadline_s:
-                raise StoreUnavailable(
-                    f"only a minority of the nodes came up; missing: {', '.join(missing)}", missing=missing
-                )
+                raise StoreUnavailable(self._minority(state.ring.members, missing), missing=missing)
             await self._clock.sleep(PING_EVERY_S)
             answers = await self._register.read([member.node_id for member in state.ring.members])
-            state = latest(answers) or state
+            state = latest(answers) or state  # perhaps a later one, with other members
         await self._register.take_over(answers)
+
+    async def _bring_up_elsewhere(self, members: Sequence[Member]) -> None:
+        """Start the members whose directories were not found here, on the hosts where they are."""
+        elsewhere = [member.node_id for member in members if member.node_id not in self._nodes]
+        if not elsewhere:
+            return
+        there = {host.name for host in await self._launcher.hosts()}
+        self._hosts_of = {member.node_id: member.host for member in members} | self._hosts_of
+        if not {self._hosts_of[node_id] for node_id in elsewhere} <= there:
+            # A machine that was started anew may have another name. What is found on it is there, whatever it is called.
+            places = await self._launcher.directories(everywhere=True)
+            self._hosts_of.update({node_id: places[node_id] for node_id in elsewhere if node_id in places})
+        if not await self._launcher.founded():
+            self._unborn.update(elsewhere)  # the state stands, and was never handed out: nobody has written anything
+        logger.info("store %s: %s started on other hosts", self._name, ", ".join(elsewhere))
+        await self._bring_up(elsewhere)
+
+    def _minority(self, members: Sequence[Member], missing: Sequence[str]) -> str:
+        """Say that too few came up, and what is missing."""
+        said = []
+        for node_id in missing:
+            host, cause = self._hosts_of.get(node_id), self._nodes[node_id].cause
+            said.append(f"{node_id}{f' on host {host}' if host else ''} ({cause or 'it does not answer'})")
+        there = len(members) - len(missing)
+        return (
+            f"these are a minority: {there} of {len(members)} nodes of store {self._name!r} came up, "
+            f"{len(members) // 2 + 1} are needed; missing: {', '.join(said)}"
+        )
 
     async def _bring_up(self, nodes: Sequence[str]) -> InvalidOption | None:
         """Start these nodes, or adopt those that run already.
@@ -270,6 +312,7 @@ class Supervisor:
         for node_id, result in zip(nodes, results, strict=True):
             if isinstance(result, LaunchFailed):
                 self._down(node_id, str(result))
+                self._nodes[node_id].host_gone = result.kind == "no host"
                 if result.kind in {"in use", "foreign", "unusable"}:
                     unusable = unusable or InvalidOption(f"node {node_id} cannot use its directory: {result}")
             elif isinstance(result, BaseException):
@@ -377,6 +420,7 @@ class Supervisor:
                 launched = adopted or await self._launch(node_id, take_over=True)
             except LaunchFailed as failure:
                 again = True
+                node.host_gone = failure.kind == "no host"
                 if node.cause != str(failure):
                     node.cause = str(failure)
                     logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)
@@ -419,7 +463,7 @@ class Supervisor:
         self._verdicts.forget(node_id)
         if node.state == "down":
             node.last_outage_s = now_s - node.since_s
-        node.state, node.cause, node.since_s = "up", "", now_s
+        node.state, node.cause, node.since_s, node.host_gone = "up", "", now_s, False
         node.incarnation, node.pid = launched.incarnation, launched.pid
         logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
 
@@ -476,24 +520,73 @@ class Supervisor:
         ``weight``: 0 for what its host can carry. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
         async with self._joining:
-            node_id = f"n{moves.next_number(self.state)}"
-            hosts = await self._launcher.hosts()
-            member = place_one(self.state.ring.members, hosts, node_id, weight=weight, host=host, zone=zone)
-            self._hosts_of[node_id] = member.host
-            self._nodes[node_id] = _Node(since_s=self._clock.monotonic_s())
-            self._unborn.add(node_id)
+            member = await self._place(weight, zone, host, timeout_s)
+            await self._let_join(member, lambda state: moves.with_member(state, member), timeout_s)
+        return member.node_id
+
+    async def replace_node(self, lost: str, host: str, timeout_s: float) -> str:
+        """Let a new node take the place of one that is lost. Returns its id. Raises as ``add_node``.
+
+        It takes over from the others what the lost one had. That leaves when it has, should it come back before as well.
+        """
+        async with self._joining:
+            former = self.state.ring.member(lost)
+            if self._nodes[lost].state == "up":
+                raise InvalidOption(f"node {lost} is up; what is to leave is removed, not replaced")
+            if self.state.goal is not None and not self.state.goal.has_member(lost):
+                raise InvalidOption(f"node {lost} is about to leave as it is")
+            member = await self._place(former.weight, "", host, timeout_s, instead_of=lost)
+            await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s)
+        logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
+        return member.node_id
+
+    async def _place(self, weight: float, zone: str, host: str, timeout_s: float, instead_of: str = "") -> Member:
+        node_id = f"n{moves.next_number(self.state)}"
+        if not host and not zone:
             try:
-                self._up(node_id, await self._launch(node_id, take_over=True))
-                await self._between_waves(lambda state: moves.with_member(state, member), timeout_s)
-            except (LaunchFailed, RaykvError) as error:
-                if not self.state.ring.has_member(node_id):
-                    del self._nodes[node_id]
-                    if not isinstance(error, LaunchFailed):
-                        self._spawn(self._clear_away(node_id))
-                    raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
-            self._tending[node_id] = self._spawn(self._tend(node_id))
+                host = await self._launcher.room(timeout_s)
+            except LaunchFailed as failure:
+                raise StoreUnavailable(f"no node was added: {failure}") from None
+        others = [member for member in self.state.ring.members if member.node_id != instead_of]
+        return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
+
+    async def _let_join(self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
+        """Start a node that has never run, and make it a member."""
+        node_id = member.node_id
+        self._hosts_of[node_id] = member.host
+        self._nodes[node_id] = _Node(since_s=self._clock.monotonic_s())
+        self._unborn.add(node_id)
+        try:
+            self._up(node_id, await self._launch(node_id, take_over=True))
+            await self._between_waves(change, timeout_s)
+        except (LaunchFailed, RaykvError) as error:
+            if not self.state.ring.has_member(node_id):
+                del self._nodes[node_id]
+                if not isinstance(error, LaunchFailed):
+                    self._spawn(self._clear_away(node_id))
+                raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
+        self._tending[node_id] = self._spawn(self._tend(node_id))
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
-        return node_id
+
+    async def _replace_the_lost(self) -> None:
+        """Replace nodes whose hosts have been gone for long, one after the other."""
+        while True:
+            await self._clock.sleep(REPLACE_LOOK_S)
+            if self.state.goal is not None:
+                continue
+            patience_s, now_s = self.state.config.replace_after_s, self._clock.monotonic_s()
+            for node_id, node in sorted(self._nodes.items()):
+                if node.state == "down" and node.host_gone and now_s - node.since_s > patience_s:
+                    logger.warning(
+                        "store %s: the host of node %s has been gone for %.0f s; it is replaced",
+                        self._name, node_id, now_s - node.since_s,
+                    )  # fmt: skip
+                    try:
+                        await self.replace_node(node_id, "", LAUNCH_TIMEOUT_S)
+                    except RaykvError as error:
+                        logger.warning("store %s: node %s is not replaced yet: %s", self._name, node_id, error)
+                        await self._clock.sleep(REPLACE_RETRY_S)
+                    break
 
     async def remove_node(self, node_id: str, timeout_s: float) -> None:
         """Let a node give away what it holds, and leave then. Raises ``NotEnoughNodes`` if too few would be left."""
@@ -526,6 +619,10 @@ class Supervisor:
         match action:
             case "pause" | "resume":
                 self._rebalancing.paused = action == "pause"
+            case "restore":
+                await self._between_waves(
+                    lambda state: moves.with_goal(state, moves.wanted_members(state)), LAUNCH_TIMEOUT_S
+                )
             case "abort":
                 async with self._changing:
                     state = self.state
@@ -648,14 +745,48 @@ class Supervisor:
             case f.Rebalance():
                 await self.rebalance(request.action)
                 return f.Told(None)
+            case f.ReplaceNode():
+                return f.Told(await self.replace_node(request.node_id, request.host, request.timeout_s))
+            case f.Autoscale():
+                return f.Told(await self.autoscale(request.limits, dry_run=request.dry_run, off=request.off))
             case f.Tell():
                 return f.Told(await self.status())
+
+    async def autoscale(self, limits: dict[str, Any] | None, *, dry_run: bool, off: bool) -> dict[str, Any]:
+        """Set the autoscaler going, try it, let it rest; return what it sees and would do. See ``frames.Autoscale``."""
+        wanted = None if limits is None else check_limits(limits, self.state.ring.copies)
+        if dry_run:
+            return await self._scaling.report(wanted or self.state.scaling)
+        if off or wanted is not None:
+            await self._alter(lambda state: state.with_scaling(wanted))
+            logger.info("store %s: autoscaling is %s", self._name, f"on: {wanted}" if wanted is not None else "off")
+        return await self._scaling.report()
+
+    async def _loads(self) -> list[NodeLoad]:
+        """Return what the nodes say that they carry, those that say nothing left out."""
+        members = self.state.ring.members
+        stats = await asyncio.gather(*(self._stats(member.node_id) for member in members))
+        return [
+            NodeLoad(
+                member.node_id,
+                member.weight,
+                float(told["load"].get("ops_per_s", 0.0)),
+                int(told["disk_bytes"]),
+                tuple((bytes(key), float(drawn)) for key, drawn in told["load"].get("keys", ())),
+                float(told["load"].get("p99_ms", 0.0)),
+            )
+            for member, told in zip(members, stats, strict=True)
+            if told is not None
+        ]
 
     async def status(self) -> dict[str, Any]:
         """Return the store as plain data: settings, nodes with their state and figures."""
         state = self.state
         nodes = [member.node_id for member in state.ring.members]
         stats = dict(zip(nodes, await asyncio.gather(*map(self._stats, nodes)), strict=True))
+        for told in stats.values():
+            if told is not None and (load := told["load"]):
+                load["keys"] = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]
         now_s = self._clock.monotonic_s()
         return {
             "name": self._name,
@@ -664,6 +795,7 @@ class Supervisor:
             "version": state.version,
             "ring_epoch": state.ring.epoch,
             "rebalancing": self._rebalancing.progress(),
+            "autoscaling": self._scaling.told(),
             "config": msgspec.to_builtins(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
             "nodes": [

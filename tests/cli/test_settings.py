@@ -16,7 +16,7 @@ def test_defaults() -> None:
     arguments = merged({"nodes": None}, {}).arguments()
     assert arguments == {
         "nodes": 3, "path": None, "n": None, "zones": None, "weights": "auto", "durability": None, "partitions": None,
-        "config": NodeConfig(),
+        "replace_after": 600.0, "config": NodeConfig(),
     }  # fmt: skip
 
 

@@ -35,6 +35,38 @@ def test_what_is_asked_for(link: Any) -> None:
     ]  # fmt: skip
 
 
+def test_a_lost_node_is_replaced(link: Any, both: Any) -> None:
+    link.script = [f.Told("n4"), moving(None)]
+    assert both("replace_node", "n2", host="h", timeout=30) == "n4"
+    assert link.requests[0] == f.ReplaceNode("n2", "h", 30.0)
+
+
+def test_autoscaling_is_set_tried_and_asked(link: Any, both: Any) -> None:
+    told = {
+        "on": True, "dry_run": False, "limits": {}, "action": "add", "would": "add 2 nodes", "why": "it is <full>",
+        "hot": [{"bucket": "b", "key": "k"}], "failed": "",
+        "nodes": [{"node_id": "n1", "ops_per_s": 5.0, "disk_bytes": 2048, "p99_ms": 1.234, "used": 0.25}],
+    }  # fmt: skip
+    link.script = [f.Told(told)] * 4
+    view = both("autoscale", ops_per_s=100, cool_down=9.0)
+    both("autoscale", ops_per_s=100, dry_run=True)
+    both("autoscale", off=True)
+    both("autoscale")
+    wait_s = elastic.ASK_TIMEOUT_S
+    assert link.requests == [
+        f.Autoscale({"ops_per_s": 100, "cool_down_s": 9.0}, False, False, wait_s),
+        f.Autoscale({"ops_per_s": 100}, True, False, wait_s), f.Autoscale(None, False, True, wait_s),
+        f.Autoscale(None, False, False, wait_s),
+    ]  # fmt: skip
+    lines = repr(view).splitlines()
+    assert lines[:2] == ["autoscaling (on) would add 2 nodes: it is <full>", "hot: 'k' in bucket 'b'"]
+    assert "25%" in lines[-1]
+    assert "&lt;full&gt;" in view._repr_html_()
+    for wrong in ({"off": True, "ops_per_s": 1}, {"most": 5}, {"speed": 3}, {"off": True, "dry_run": True}):
+        with pytest.raises(InvalidOption):
+            both("autoscale", **wrong)
+
+
 def test_waiting_tells_how_far_it_is(link: Any) -> None:
     link.script = [moving(5), moving(7), moving(3), moving(None)]
     seen: list[tuple[int, int]] = []

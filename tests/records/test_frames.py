@@ -33,6 +33,11 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     (f.DropBucket("b", 1.0), "0193aa44726f704275636b6574a162cb3ff0000000000000"),
     (f.AddNode(2.0, "a", "h1", 1.0), "0195a74164644e6f6465cb4000000000000000a161a26831cb3ff0000000000000"),
     (f.RemoveNode("n1", 1.0), "0193aa52656d6f76654e6f6465a26e31cb3ff0000000000000"),
+    (f.ReplaceNode("n1", "h1", 1.0), "0194ab5265706c6163654e6f6465a26e31a26831cb3ff0000000000000"),
+    (
+        f.Autoscale({"ops_per_s": 5.0}, True, False, 1.0),
+        "0195a94175746f7363616c6581a96f70735f7065725f73cb4014000000000000c3c2cb3ff0000000000000",
+    ),
     (f.SetWeight("n1", 2.0, 1.0), "0194a9536574576569676874a26e31cb4000000000000000cb3ff0000000000000"),
     (f.Rebalance("pause", 1.0), "0193a9526562616c616e6365a57061757365cb3ff0000000000000"),
     (f.Tell("ring", 1.0), "0193a454656c6ca472696e67cb3ff0000000000000"),
@@ -43,7 +48,7 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     (f.Reach("n1", 1.0), "0193a55265616368a26e31cb3ff0000000000000"),
     (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
 ]
-ELASTIC = f.AddNode | f.RemoveNode | f.SetWeight | f.Rebalance
+ELASTIC = f.ElasticRequest
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
     (f.GetNews(), "0191a74765744e657773"),
     *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell | ELASTIC)),

@@ -58,11 +58,11 @@ def run(story):
 
 def test_a_node_is_launched_found_and_adopted():
     async def story(bench):
-        assert await bench.launcher.directories() == []
+        assert await bench.launcher.directories() == {}
         assert await bench.launcher.adopt("n1", 1.0) is None
         launched = await bench.launch(fresh=True)
         assert (launched.incarnation, launched.pid) == (1, 4001)
-        assert await bench.launcher.directories() == ["n1"]
+        assert await bench.launcher.directories() == {"n1": "n1"}
         assert await bench.launcher.adopt("n1", 1.0) == launched
         assert bench.nodes.living("n1").whole
         assert bench.process.name == node_address("n1")
@@ -121,13 +121,13 @@ def test_what_cannot_be_launched_says_why():
         with pytest.raises(LaunchFailed) as caught:
             await bench.launch()
         assert caught.value.kind == "no host"
-        assert await bench.launcher.directories() == []
+        assert await bench.launcher.directories() == {}
         bench.host.up = True
         bench.host.disk.flip_bit("/data/identity", 30)
         with pytest.raises(LaunchFailed) as caught:
             await bench.launch()
         assert caught.value.kind == "damaged"
-        assert await bench.launcher.directories() == [], "it does not say whose it is"
+        assert await bench.launcher.directories() == {}, "it does not say whose it is"
 
     run(story)
 

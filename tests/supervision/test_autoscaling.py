@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from raykv.config import ScalingConfig
 from raykv.errors import InvalidOption
-from raykv.supervision.autoscaling import Autoscaler, Limits, NodeLoad
+from raykv.supervision.autoscaling import Autoscaler, NodeLoad
 
-LIMITS = Limits(ops_per_s=1000.0)
+LIMITS = ScalingConfig(ops_per_s=1000.0)
 
 
 def nodes(count: int, used: float, **more: object) -> list[NodeLoad]:
@@ -33,10 +34,10 @@ def test_the_lightest_node_is_taken_away() -> None:
 
 
 def test_bytes_count_too() -> None:
-    scaler = Autoscaler(Limits(ops_per_s=1000.0, node_bytes=100))
+    scaler = Autoscaler(ScalingConfig(ops_per_s=1000.0, node_bytes=100))
     assert scaler.decide(nodes(3, 0.1, disk_bytes=90), 0.0).action == "add"
     assert (
-        Autoscaler(Limits(ops_per_s=1000.0, node_bytes=100)).decide(nodes(5, 0.1, disk_bytes=60), 0.0).action
+        Autoscaler(ScalingConfig(ops_per_s=1000.0, node_bytes=100)).decide(nodes(5, 0.1, disk_bytes=60), 0.0).action
         == "nothing"
     )
 
@@ -85,7 +86,25 @@ def test_it_looks_ahead() -> None:
 )  # fmt: skip
 def test_limits_that_do_not_fit(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidOption):
-        Limits(**({"ops_per_s": 1000.0} | wrong))
+        ScalingConfig(**({"ops_per_s": 1000.0} | wrong))
+
+
+def test_slow_answers_are_a_reason_too_if_asked_for() -> None:
+    scaler = Autoscaler(ScalingConfig(ops_per_s=1000.0, p99_ms=50.0))
+    assert scaler.decide(nodes(3, 0.5, p99_ms=60.0), 0.0).nodes == 1
+    assert Autoscaler(LIMITS).decide(nodes(3, 0.5, p99_ms=60.0), 0.0).action == "nothing"
+    fast = Autoscaler(ScalingConfig(ops_per_s=1000.0, p99_ms=50.0))
+    assert fast.decide(nodes(3, 0.1, p99_ms=60.0), 0.0).action == "nothing", "idle nodes are slow for another reason"
+    one = [*nodes(2, 0.5, p99_ms=10.0), NodeLoad("n3", 1.0, 500.0, p99_ms=900.0)]
+    assert fast.decide(one, 0.0).action == "nothing", "it is that node, not the load"
+
+
+def test_uneven_shares_are_put_right_before_nodes_are_added() -> None:
+    loads = [NodeLoad("n1", 1.0, 900.0), NodeLoad("n2", 1.0, 500.0), NodeLoad("n3", 1.0, 900.0)]
+    assert Autoscaler(LIMITS).decide(loads, 0.0).action == "add"
+    assert Autoscaler(LIMITS).decide(loads, 0.0, uneven=True).action == "rebalance"
+    assert Autoscaler(LIMITS).decide(loads, 0.0, uneven=True, moving=True).action == "nothing"
+    assert Autoscaler(LIMITS).decide(nodes(3, 0.5), 0.0, uneven=True).action == "nothing", "it does no harm"
 
 
 def test_without_anybody_nothing_is_decided() -> None:

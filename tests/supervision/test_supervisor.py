@@ -400,7 +400,7 @@ def test_a_start_on_existing_directories_has_buckets_and_data_again(world: Modul
             bench.cluster.kill(node_id, "drop")
         bench.launcher.launched.clear()
         state = await bench.supervisor().start()
-        assert sorted(bench.launcher.launched) == [(node_id, "", False, False) for node_id in bench.cluster.ids]
+        assert sorted(bench.launcher.launched) == [(node_id, "h1", False, False) for node_id in bench.cluster.ids]
         assert state.bucket("carts") == entry
         assert state.next_bucket_id == old.next_bucket_id
         assert state.generation == old.generation + 1
@@ -503,7 +503,9 @@ def test_a_start_with_a_majority_missing_waits_and_then_says_what_is_missing(wor
             await bench.supervisor().start()
         assert asyncio.get_running_loop().time() - began_s >= s.MAJORITY_TIMEOUT_S
         assert caught.value.details["missing"] == ["n1", "n2", "n5"]
-        assert "n1, n2, n5" in str(caught.value)
+        said = str(caught.value)
+        assert said.startswith("these are a minority: 2 of 5 nodes of store 'test' came up, 3 are needed; missing: ")
+        assert "n1 on host h1 (not there), n2" in said
         for node_id in ("n3", "n4"):
             kept = await bench.cluster.ask(node_id, f.ReadRegister())
             assert kept.generation == 1, "a minority changes nothing"
@@ -749,5 +751,175 @@ def test_while_nobody_can_say_whether_a_node_ever_ran_it_is_not_started(world: M
         bench.cluster.kill("n3")
         with pytest.raises(LaunchFailed, match="may have run"):
             await supervisor._never_ran("n1")
+
+    world.run(story())
+
+
+# ---- hosts ----
+
+
+class Places:
+    """A launcher of which a test says where directories are, and which hosts there are."""
+
+    def __init__(self, launcher: Any) -> None:
+        self.here: dict[str, str] = {}
+        self.everywhere: dict[str, str] = {}
+        self.there = ["h1", "h2"]
+        launcher.directories = self.directories
+        launcher.hosts = self.hosts
+
+    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
+        return self.everywhere if everywhere else self.here
+
+    async def hosts(self) -> list[Host]:
+        return [Host(name=name, cpus=4.0) for name in self.there]
+
+
+async def stopped_bench(world: ModuleType, nodes: int = 3) -> Bench:
+    """Return a bench whose store was founded and whose processes have all ended."""
+    bench = Bench(world, nodes)
+    bench.dead_supervisor(await bench.started())
+    for node_id in bench.cluster.ids:
+        bench.cluster.kill(node_id, "keep")
+    bench.launcher.launched.clear()
+    return bench
+
+
+async def settled(supervisor: Supervisor) -> None:
+    """Wait until no partition is to be moved."""
+    for _ in range(200):
+        if supervisor.state.goal is None:
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError(supervisor.state.moves)
+
+
+def where(bench: Bench) -> dict[str, str]:
+    return {node_id: host for node_id, host, _, _ in bench.launcher.launched}
+
+
+def test_a_cold_start_finds_each_directory_on_its_host(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = await stopped_bench(world)
+        places = Places(bench.launcher)
+        places.here = {"n1": "h1"}
+        await bench.started()
+        assert where(bench) == {"n1": "h1", "n2": "h2", "n3": "h1"}, "the others are where the state says"
+
+    world.run(story())
+
+
+def test_a_host_that_came_back_by_another_name_is_found_by_what_it_holds(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = await stopped_bench(world)
+        places = Places(bench.launcher)
+        places.here, places.there = {"n1": "h1", "n3": "h1"}, ["h1", "h7"]
+        places.everywhere = places.here | {"n2": "h7"}
+        await bench.started()
+        assert where(bench)["n2"] == "h7"
+
+    world.run(story())
+
+
+def test_a_store_is_found_from_a_host_that_holds_nothing_of_it(world: ModuleType) -> None:
+    """Else a store would be founded anew over the other hosts' data."""
+
+    async def story() -> None:
+        bench = await stopped_bench(world)
+        places = Places(bench.launcher)
+        places.everywhere = {"n2": "h2"}
+        for founded in (False, True):
+            bench.launcher.was_founded = founded
+            supervisor = await bench.started()
+            assert supervisor.state.generation == 3 if founded else 2
+            bench.dead_supervisor(supervisor)
+
+    world.run(story())
+
+
+def test_members_that_joined_after_what_is_here_was_written_are_started_too(world: ModuleType) -> None:
+    """The one directory here is behind: the state in it has three nodes, and by now two of five are a minority."""
+
+    async def story() -> None:
+        bench = Bench(world, upkeep=True)
+        supervisor = await bench.started()
+        old = {"n1": bench.cluster.disks["n1"]}
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        await settled(supervisor)
+        bench.dead_supervisor(supervisor)
+        for node_id in [member.node_id for member in supervisor.state.ring.members]:
+            bench.cluster.kill(node_id, "keep")
+        assert old
+        places = Places(bench.launcher)
+        places.here = {"n1": "h1"}
+        bench.launcher.launched.clear()
+        again = await bench.started()
+        await asyncio.sleep(1)
+        assert sorted(where(bench)) == ["n1", "n2", "n3", "n4", "n5"]
+        assert len(again.state.ring.members) == 5
+
+    world.run(story())
+
+
+# ---- replacing ----
+
+
+def test_a_node_whose_host_is_gone_is_replaced_after_a_while(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, upkeep=True)
+        bench.plan = msgspec.structs.replace(
+            bench.plan, store=msgspec.structs.replace(bench.plan.store, replace_after_s=40.0)
+        )
+        supervisor = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.cluster.kill("n2")
+        bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is gone")
+        await asyncio.sleep(35)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n2", "n3"], "it may come back"
+        await asyncio.sleep(60)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
+        assert supervisor.state.goal is None
+        assert len(supervisor.state.ring.partitions_of("n4")) == supervisor.state.ring.partitions
+        assert await bench.peer.get("a", r=3) == "1"
+        assert await bench.states() == {"n1": "up", "n3": "up", "n4": "up"}
+
+    world.run(story())
+
+
+def test_a_node_that_only_cannot_be_started_is_not_replaced_by_itself(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, upkeep=True)
+        bench.plan = msgspec.structs.replace(
+            bench.plan, store=msgspec.structs.replace(bench.plan.store, replace_after_s=5.0)
+        )
+        supervisor = await bench.started()
+        bench.cluster.kill("n2")
+        bench.launcher.failing["n2"] = LaunchFailed("crashed", "again and again")
+        await asyncio.sleep(60)
+        assert supervisor.state.ring.has_member("n2")
+        assert supervisor.state.goal is None
+
+    world.run(story())
+
+
+def test_a_lost_node_is_replaced_by_command(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, upkeep=True)
+        supervisor = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        refused = error(await bench.ask(f.ReplaceNode("n2", "", 10.0)))
+        assert type(refused) is InvalidOption
+        assert "is up" in str(refused)
+        assert type(error(await bench.ask(f.ReplaceNode("n9", "", 10.0)))) is InvalidOption
+        bench.cluster.kill("n2")
+        bench.launcher.failing["n2"] = LaunchFailed("crashed", "again and again")
+        await asyncio.sleep(1)
+        assert type(error(await bench.ask(f.ReplaceNode("n2", "h9", 10.0)))) is InvalidOption
+        assert await bench.ask(f.ReplaceNode("n2", "h2", 10.0)) == f.Told("n4")
+        await settled(supervisor)
+        assert [(member.node_id, member.host) for member in supervisor.state.ring.members][-1] == ("n4", "h2")
+        assert await bench.peer.get("a", r=3) == "1"
+        assert bench.launcher.retired == ["n2"]
 
     world.run(story())

@@ -1,0 +1,174 @@
+"""The autoscaler at work: looks at what the nodes say, asks the policy (``autoscaling``), and does what it says.
+
+A supervisor that takes over begins with an empty memory: it has seen no trend, and does not know of the last change. So
+it waits for the cool-down once before it takes a node away.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.config import ScalingConfig
+from raykv.errors import InvalidOption, RaykvError
+from raykv.records.keys import STORAGE_PREFIX_BYTES, decode_key, storage_bucket
+from raykv.ring import targets
+from raykv.supervision.autoscaling import Autoscaler, Decision, NodeLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from raykv.ports import Clock
+    from raykv.replication.cluster_state import ClusterState
+
+logger = logging.getLogger("raykv.supervisor")
+
+LOOK_EVERY_S = 5.0
+
+
+class Scaling:
+    """One supervisor's autoscaler. ``run`` it for ever; it rests while the cluster's state has no limits."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        state: Callable[[], ClusterState],
+        measure: Callable[[], Awaitable[list[NodeLoad]]],
+        add: Callable[[], Awaitable[object]],
+        remove: Callable[[str], Awaitable[object]],
+        rebalance: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._state = state
+        self._measure = measure
+        self._add = add
+        self._remove = remove
+        self._rebalance = rebalance
+        self._policy: Autoscaler | None = None
+        self._last: Decision | None = None
+        self._failed = ""
+
+    async def run(self) -> None:
+        """Look, decide, act."""
+        while True:
+            limits = self._state().scaling
+            if limits is None:
+                self._policy, self._last, self._failed = None, None, ""
+            else:
+                if self._policy is None or self._policy.limits != limits:
+                    self._policy = Autoscaler(limits)
+                    self._policy.changed(self._clock.monotonic_s(), "add")
+                await self._act(await self._decide(self._policy))
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _decide(self, policy: Autoscaler) -> Decision:
+        loads, state = await self._measure(), self._state()
+        if len(loads) < len(state.ring.members):
+            return Decision("nothing", f"only {len(loads)} of {len(state.ring.members)} nodes say what they carry")
+        return policy.decide(loads, self._clock.monotonic_s(), moving=state.goal is not None, uneven=uneven(state))
+
+    async def _act(self, decision: Decision) -> None:
+        before, self._last = self._last, decision
+        if decision.hot and (before is None or before.hot != decision.hot):
+            logger.warning("store %s: hot keys: %s", self._name, ", ".join(map(_shown, self._keys(decision))))
+        if decision.action == "nothing":
+            return
+        logger.info("store %s: autoscaling: %s: %s", self._name, _what(decision), decision.why)
+        self._failed = ""
+        try:
+            match decision.action:
+                case "add":
+                    for _ in range(decision.nodes):
+                        await self._add()
+                case "remove":
+                    await self._remove(decision.node_id)
+                case "rebalance":
+                    await self._rebalance()
+        except RaykvError as error:
+            self._failed = str(error)
+            logger.warning("store %s: autoscaling: %s failed: %s", self._name, _what(decision), error)
+
+    def told(self) -> dict[str, Any] | None:
+        """Return for the status what was decided last and why; None while it is off."""
+        if self._state().scaling is None:
+            return None
+        decision = self._last or Decision("nothing", "it has only just begun")
+        return {"would": _what(decision), "why": decision.why, "hot": self._keys(decision), "failed": self._failed}
+
+    async def report(self, tried: ScalingConfig | None = None) -> dict[str, Any]:
+        """Return what it sees and would do, as plain data. ``tried``: by these limits instead of those that are set."""
+        state = self._state()
+        limits, decision = tried or state.scaling, self._last
+        if limits is not None and (tried is not None or decision is None):
+            decision = await self._decide(Autoscaler(limits))
+        loads = await self._measure()
+        return {
+            "on": state.scaling is not None,
+            "dry_run": tried is not None,
+            "limits": None if limits is None else msgspec.to_builtins(limits),
+            "action": "nothing" if decision is None else decision.action,
+            "would": "" if decision is None else _what(decision),
+            "why": "it is off" if decision is None else decision.why,
+            "hot": [] if decision is None else self._keys(decision),
+            "failed": self._failed,
+            "nodes": [
+                {
+                    "node_id": load.node_id,
+                    "ops_per_s": load.ops_per_s,
+                    "disk_bytes": load.disk_bytes,
+                    "p99_ms": load.p99_ms,
+                    "used": None if limits is None else round(load.ops_per_s / (load.weight * limits.ops_per_s), 3),
+                }
+                for load in loads
+            ],
+        }
+
+    def _keys(self, decision: Decision) -> list[dict[str, Any]]:
+        return [named(key, self._state()) for key in decision.hot]
+
+
+def named(key: bytes, state: ClusterState) -> dict[str, Any]:
+    """Return bucket and key, from a key as in the storage."""
+    names = {entry.bucket_id: entry.config.name for entry in state.buckets}
+    return {"bucket": names.get(storage_bucket(key), "?"), "key": decode_key(key[STORAGE_PREFIX_BYTES:])}
+
+
+def uneven(state: ClusterState) -> bool:
+    """Whether a node owns another number of copies than its weight asks for (P13), and nothing moves: it was taken back."""
+    if state.goal is not None:
+        return False
+    ring = state.ring
+    goals = targets(ring.members, ring.partitions, ring.copies)
+    return any(abs(len(ring.partitions_of(node_id)) - goal) >= 1 for node_id, goal in goals.items())
+
+
+def check_limits(limits: dict[str, Any], copies: int) -> ScalingConfig:
+    """Return the limits. Raises ``InvalidOption``; there are never to be fewer nodes than copies."""
+    try:
+        config = msgspec.convert({"least": copies, **limits}, ScalingConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidOption(f"autoscaling: {error}") from None
+    if config.least < copies:
+        raise InvalidOption(f"least: the store keeps {copies} copies, so it needs as many nodes; got {config.least}")
+    return config
+
+
+def _what(decision: Decision) -> str:
+    match decision.action:
+        case "add":
+            return f"add {decision.nodes} node{'s' if decision.nodes > 1 else ''}"
+        case "remove":
+            return f"remove node {decision.node_id}"
+        case "rebalance":
+            return "move partitions to where the weights ask for them"
+        case _:
+            return "do nothing"
+
+
+def _shown(key: dict[str, Any]) -> str:
+    return f"{key['key']!r} in bucket {key['bucket']!r}"

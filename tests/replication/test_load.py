@@ -1,0 +1,70 @@
+"""What a node is asked for, counted."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from raykv.records import frames as f
+from raykv.records.keys import encode_key, storage_prefix
+from raykv.replication.load import SAMPLED, WINDOW_S, LoadMeter, SpaceSaving
+from raykv.ring import partition_of_key
+
+
+def test_a_window_is_told_once_it_is_over() -> None:
+    meter = LoadMeter(8, 0.0)
+    for step in range(100):
+        meter.note(f.Read(1, [encode_key("a")]), 0.001, step / 10)
+    assert meter.figures(9.95) == {}
+    told = meter.figures(WINDOW_S)
+    assert told["ops_per_s"] == 10.0
+    assert 1.0 <= told["p99_ms"] <= 1.2
+    assert meter.figures(15.0) == told
+    assert meter.figures(2 * WINDOW_S)["ops_per_s"] == 0.0, "nobody asked for anything since"
+
+
+def test_what_counts() -> None:
+    meter = LoadMeter(8, 0.0)
+    keys = [encode_key(f"k{number}") for number in range(5)]
+    meter.note(f.Read(1, keys), 0.001, 1.0)
+    meter.note(f.Write(1, [(key, b"") for key in keys]), 0.001, 1.0)
+    meter.note(f.Reserve(1, keys, [b""] * 5), 0.001, 1.0)
+    meter.note(f.Scan(1, b"", b"z", 10, False, False, [1]), 0.001, 1.0)
+    assert meter.figures(10.0)["ops_per_s"] == 1.1
+
+
+def test_the_slowest_of_a_hundred() -> None:
+    meter = LoadMeter(8, 0.0)
+    for number in range(1000):
+        meter.note(f.Read(1, [b"\x02a"]), 0.5 if number % 50 == 0 else 0.0001, 1.0)
+    assert 500 <= meter.figures(10.0)["p99_ms"] <= 600
+
+
+def test_a_hot_key_and_its_partition_are_found_in_singles_and_in_batches() -> None:
+    rng, hot = random.Random(3), encode_key("hot")
+    for batch in (1, 10, 14):
+        meter = LoadMeter(64, 0.0)
+        for _ in range(7000 // batch):
+            keys = [hot if rng.random() < 0.3 else encode_key(f"k{rng.randrange(5000)}") for _ in range(batch)]
+            meter.note(f.Read(9, keys), 0.001, 1.0)
+        told = meter.figures(10.0)
+        partition = partition_of_key(hot, 64)
+        assert told["partitions"][0][0] == partition
+        key, drawn = told["keys"][0]
+        assert key == storage_prefix(partition, 9) + hot
+        assert 0.2 * 700 < drawn < 0.45 * 700
+
+
+def test_space_saving_keeps_every_frequent_key_and_counts_none_too_low() -> None:
+    rng = random.Random(7)
+    sketch, exact = SpaceSaving(20), Counter[bytes]()
+    for _ in range(5000):
+        key = str(min(int(rng.paretovariate(0.7)), 10_000)).encode()
+        sketch.add(key)
+        exact[key] += 1
+    told = dict(sketch.most(20))
+    assert len(told) == 20
+    for key, count in exact.items():
+        assert count <= 5000 / 20 or key in told
+        assert told.get(key, count) >= count
+    assert SAMPLED % 2
