@@ -33,6 +33,7 @@ import msgspec
 from raykv.config import KIB, MAX_FRAME_BYTES
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
+from raykv.records.keys import LAST_TAG_END
 from raykv.replication.merkle import MAX_DEPTH, Tree, depth_for, differing, digest
 from raykv.versions import dead_since_ms, merge
 
@@ -263,6 +264,8 @@ class AntiEntropy:
                 continue
             whole, said = 0, []
             there = [peer for peer in share.asked if peer not in lost]
+            if there:
+                total.add(await self._stream(partition, share, there[partition % len(there)]))
             for peer in there:
                 try:
                     done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
@@ -281,6 +284,33 @@ class AntiEntropy:
                     self._node_id, partition, whole, share.intact_needed,
                 )  # fmt: skip
         return total
+
+    async def _stream(self, partition: int, share: Share, peer: str) -> Mended:
+        """Copy what the peer holds of a partition of which nothing is here yet: without keys and digests before it.
+
+        It need not come to its end, and its source may lack something: the comparison with all owners, after it, tells.
+        """
+        done = Mended(epoch=share.epoch)
+        for bucket_id in share.buckets:
+            if (await self._local.tree(partition, [bucket_id], anew=True, own=True)).records:
+                continue
+            start = b""
+            while True:
+                made_ms = self._clock.wall_ms()
+                page = f.Scan(bucket_id, start, LAST_TAG_END, KEYS_AT_ONCE, False, False, [partition])
+                try:
+                    answer = await self._ask(peer, page, done)
+                except PeerLacks:
+                    return done
+                if not isinstance(answer, f.ScanDone) or (answer.items and not start <= answer.items[0][0]):
+                    return done
+                if answer.items and not await self._local.write(bucket_id, answer.items, made_ms):
+                    return done
+                done.fetched += len(answer.items)
+                if answer.covered is None or not answer.items:
+                    break
+                start = answer.items[-1][0] + b"\x00"
+        return done
 
     async def heal(self, state: ClusterState, partition: int) -> Healed:
         """Take over what this node may lack of the partition."""

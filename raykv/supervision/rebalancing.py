@@ -28,7 +28,7 @@ from raykv.replication.node import NoProbe
 from raykv.replication.peers import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from raykv.ports import Clock, Transport
 
@@ -36,6 +36,8 @@ logger = logging.getLogger("raykv.supervisor")
 
 LOOK_EVERY_S = 0.5
 CONFIRM_EVERY_S = 0.05
+AT_ONCE = 2
+"""So many partitions a node takes over, or compares, at the same time."""
 CONFIRM_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 30.0
 TAKE_OVER_TIMEOUT_S = 10.0
@@ -146,7 +148,11 @@ class Rebalancing:
 
     async def _spread(self, state: ClusterState, node_id: str, partitions: list[int]) -> None:
         """Let an old owner give the others what it alone may hold: a write that asked for fewer than the bucket's W."""
-        for partition in partitions:
+        left = iter(partitions)
+        await asyncio.gather(*(self._spread_in_turn(state, node_id, left) for _ in range(AT_ONCE)))
+
+    async def _spread_in_turn(self, state: ClusterState, node_id: str, left: Iterator[int]) -> None:
+        for partition in left:
             body = f.Repair(partition, SPREAD_TIMEOUT_S)
             try:
                 await self._peers.call(node_id, body, 1, SPREAD_TIMEOUT_S + 1.0, state.epoch)
@@ -201,9 +207,14 @@ class Rebalancing:
         return not away
 
     async def _give(self, state: ClusterState, node_id: str, partitions: list[int]) -> bool:
-        """Let a node take over these partitions, one after the other. False if it does not come to an end."""
-        patience_s = self._clock.monotonic_s() + AWAY_S
-        for partition in partitions:
+        """Let a node take over these partitions, a few at a time. False if it does not come to an end."""
+        left = iter(partitions)
+        done = await asyncio.gather(*(self._give_in_turn(state, node_id, left) for _ in range(AT_ONCE)))
+        return all(done)
+
+    async def _give_in_turn(self, state: ClusterState, node_id: str, left: Iterator[int]) -> bool:
+        for partition in left:
+            patience_s = self._clock.monotonic_s() + AWAY_S
             while True:
                 body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S, self._lost())
                 try:
