@@ -99,7 +99,7 @@ OF_MOVES = (
                 "for peer in there:",
                 "for peer in there[:1]:",
             ),
-            Edit(f"{_REBALANCING}._spread", "for partition in partitions:", "for partition in partitions[:0]:"),
+            Edit(f"{_REBALANCING}._spread_in_turn", "for partition in left:", "for partition in ():"),
         ),
     ),
     Planted(
