@@ -61,7 +61,7 @@ def outage(hours: float, seed: int) -> dict[str, Any]:
         gossip_every_s=GOSSIP_EVERY_S,
         max_hint_age_s=2 * hours * 3600 + 60,
     )
-    with raykv.sim.start(seed, node=config) as world:
+    with raykv.sim.start(seed, node=config, replace_after=2 * hours * 3600 + 60) as world:  # it is to come back
         store = world.store
         store.put_many({f"k{number}": "before" for number in range(500)})
         sent: Counter[int] = Counter()

@@ -61,18 +61,21 @@ def start(
     durability: Durability = "group",
     partitions: int = 32,
     grace_s: float | None = None,
+    replace_after: float = 600.0,
     node: NodeConfig | None = None,
 ) -> World:
     """Start a simulated store; use it in a ``with`` block.
 
-    ``nodes``, ``n`` (copies), ``durability``, ``partitions``: as in ``raykv.start``. ``coordinators``: how many; a client
-    asks one of them. ``faults``: things go wrong, as the seed will have it, for the first ten minutes of virtual time.
-    ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``: settings of the storage nodes. Raises
-    ``InvalidOption``.
+    ``nodes``, ``n`` (copies), ``durability``, ``partitions``, ``replace_after``: as in ``raykv.start``.
+    ``coordinators``: how many; a client asks one of them. ``faults``: things go wrong, as the seed will have it, for the
+    first ten minutes of virtual time. ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``:
+    settings of the storage nodes. Raises ``InvalidOption``.
     """
     check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
-    store = StoreConfig(name="simulated", copies=copies, partitions=partitions, durability=durability)
+    store = StoreConfig(
+        name="simulated", copies=copies, partitions=partitions, durability=durability, replace_after_s=replace_after
+    )
     if grace_s is not None:
         store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
     check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
