@@ -94,6 +94,9 @@ def look_everywhere(path: str) -> dict[str, Look]:
     for answer in late:
         ray.cancel(answer)
         logger.warning("host %s did not say within %g s what lies at %s", asked[answer], LOOK_TIMEOUT_S, path)
+    for host, look in sorted(looks.items()):
+        if look.trouble:
+            logger.warning("host %s cannot read what it was told of the store at %s: %s", host, path, look.trouble)
     return dict(sorted(looks.items()))
 
 

@@ -92,7 +92,9 @@ class RayLauncher:
             raise StoreUnavailable(f"path {self._path} cannot be written: {error.strerror or error}") from None
         self._founded = True
         for node_id, handle in sorted(self._handles.items()):  # on their hosts, too; at the next start if not now
-            self._notes.add(asyncio.get_running_loop().create_task(self._note_there(node_id, handle)))
+            note = asyncio.get_running_loop().create_task(self._note_there(node_id, handle))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
 
     async def _note_there(self, node_id: str, handle: Any) -> None:
         try:
@@ -154,6 +156,7 @@ class RayLauncher:
 
     async def retire(self, node_id: str, host: str) -> None:
         """See ``ports.Launcher``."""
+        self._handles.pop(node_id, None)
         try:
             handle = await self._in_thread(find_actor, self._store.name, node_address(node_id))
             async with asyncio.timeout(RETIRE_TIMEOUT_S):

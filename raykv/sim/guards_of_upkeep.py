@@ -110,9 +110,9 @@ OF_UPKEEP = (
         "the message is lost, and the node never hands a hint over nor becomes whole",
         (
             Edit(
-                "raykv.supervision.supervisor:Supervisor._until_silent",
-                "if self._nodes[node_id].ballot < self.state.ballot:",
-                "if self._nodes[node_id].ballot < (0, 0):",
+                "raykv.supervision.watch:Watch._until_silent",
+                "if state is not None and self.nodes[node_id].ballot < state.ballot:",
+                "if self.nodes[node_id].ballot < (0, 0):",
             ),
         ),
     ),

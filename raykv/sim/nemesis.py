@@ -155,18 +155,22 @@ class Nemesis:
     def _do_add_node(self, fault: Fault, number: int) -> None:
         del number
         if len(self._cluster.node_ids) < MAX_NODES:
-            self._ask_supervisor(lambda supervisor: supervisor.add_node(fault.amount, "", "", ELASTIC_TIMEOUT_S))
+            self._ask_supervisor(
+                lambda supervisor: supervisor.members.add_node(fault.amount, "", "", ELASTIC_TIMEOUT_S)
+            )
 
     def _do_remove_node(self, fault: Fault, number: int) -> None:
         del fault, number
         draw = self._rng.random()
-        self._ask_supervisor(lambda supervisor: supervisor.remove_node(_member(supervisor, draw), ELASTIC_TIMEOUT_S))
+        self._ask_supervisor(
+            lambda supervisor: supervisor.members.remove_node(_member(supervisor, draw), ELASTIC_TIMEOUT_S)
+        )
 
     def _do_set_weight(self, fault: Fault, number: int) -> None:
         del number
         draw = self._rng.random()
         self._ask_supervisor(
-            lambda supervisor: supervisor.set_weight(_member(supervisor, draw), fault.amount, ELASTIC_TIMEOUT_S)
+            lambda supervisor: supervisor.members.set_weight(_member(supervisor, draw), fault.amount, ELASTIC_TIMEOUT_S)
         )
 
     def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]], tries: int = 10) -> None:

@@ -1,11 +1,11 @@
 """WHAT the cluster should become: the one who watches, recreates, and keeps the cluster's state.
 
 ``register`` holds the state on the nodes' disks, by majority (P5); ``founding`` makes the first one; ``supervisor``
-watches the storage nodes and brings back those that are dead or not answering (P6, P12), and hands out news. Reads and
-writes never wait for it.
+founds a store or brings it back, and answers for it; ``watch`` brings back the nodes that are dead or do not answer
+(P6, P12). Reads and writes never wait for any of them.
 
-``rebalancing`` brings the ring to where it is to be when a node joins, leaves or is to carry more: partition by partition,
-by the states that ``replication.moves`` makes of one another (P4).
+``members`` lets nodes join, leave and take a lost one's place; ``rebalancing`` then brings the ring to where it is to be,
+partition by partition, by the states that ``replication.moves`` makes of one another (P4).
 
-Left out so far: replacing a node whose host is gone without being told to, autoscaling, cold start over several hosts.
+``scaling`` measures the load and does what ``autoscaling``, a pure policy, makes of it.
 """

@@ -24,3 +24,9 @@ def world() -> ModuleType:
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[name]
+
+
+@pytest.fixture
+def nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nodes hear of the cluster's state from the supervisor alone."""
+    monkeypatch.setattr(world, "TELLS", False)

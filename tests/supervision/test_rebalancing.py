@@ -16,19 +16,17 @@ from raykv.replication import moves
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tests.supervision.test_supervisor import Bench
+    from tests.supervision.bench import Bench
 
 KEYS = [f"k{number}" for number in range(60)]
 
 
-@pytest.fixture(autouse=True)
-def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "TELLS", False)
+pytestmark = pytest.mark.usefixtures("nobody_tells")
 
 
 @pytest.fixture
 def new_bench(world: ModuleType) -> Any:
-    from tests.supervision.test_supervisor import Bench
+    from tests.supervision.bench import Bench
 
     return lambda nodes=3, **options: Bench(world, nodes, upkeep=True, **options)
 
@@ -294,7 +292,7 @@ def test_a_coordinator_that_has_not_heard_of_a_move_is_told_by_the_nodes(world: 
         stale = world.Peer(bench.cluster, "stale", 0)
         assert await stale.get("k0") == "of k0"
         del bench.cluster.network.processes["supervisor"]  # from here on only nodes can tell
-        await supervisor.add_node(1.0, "", "", 10.0)
+        await supervisor.members.add_node(1.0, "", "", 10.0)
         async with asyncio.timeout(60):
             while supervisor.state.goal is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)

@@ -15,7 +15,7 @@ from raykv.replication import moves
 from raykv.supervision import scaling as s
 from raykv.supervision.autoscaling import NodeLoad
 from raykv.supervision.scaling import Scaling, check_limits, uneven
-from tests.supervision.test_supervisor import Bench, error
+from tests.supervision.bench import Bench, error
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -1,78 +1,24 @@
-"""The supervisor over real nodes in one event loop: founding, bringing back, verdicts, recovery, buckets."""
+"""The supervisor over real nodes in one event loop: founding, starting again, buckets, status, hosts."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, StoreUnavailable
-from raykv.ports import Host, LaunchFailed
+from raykv.ports import LaunchFailed
 from raykv.records import frames as f
-from raykv.supervision import supervisor as s
-from raykv.supervision.founding import Plan
-from raykv.supervision.supervisor import Supervisor
+from raykv.supervision.register import Superseded
+from raykv.supervision.supervisor import MAJORITY_TIMEOUT_S
+from tests.supervision.bench import Bench, Places, error, settled, stopped_bench, where
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-
-@pytest.fixture(autouse=True)
-def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "TELLS", False)
-
-
-class Bench:
-    """A cluster without nodes, a launcher, a coordinator, and supervisors over them."""
-
-    def __init__(self, world: ModuleType, nodes: int = 3, copies: int = 3, **options: Any) -> None:
-        self.world = world
-        self.cluster = world.Cluster(nodes, copies=copies, **options)
-        self.launcher = world.Launcher(self.cluster)
-        self.plan = Plan(store=self.cluster.store, nodes=nodes, weights=(1.0,) * nodes)
-        self.peer = world.Peer(self.cluster, "coordinator", 0)
-        self.cluster.network.processes["coordinator"] = world.Process(self.peer.front.serve)
-        del self.cluster.network.processes["supervisor"]
-
-    def supervisor(self, store_id: str = "store-1") -> Supervisor:
-        made = Supervisor(
-            store_id,
-            self.plan,
-            [Host(name="h1"), Host(name="h2")],
-            transport=self.cluster.network.transport("supervisor"),
-            clock=self.world.Clock(),
-            launcher=self.launcher,
-        )
-        self.cluster.network.processes["supervisor"] = self.world.Process(made.serve)
-        return made
-
-    async def started(self) -> Supervisor:
-        supervisor = self.supervisor()
-        await supervisor.start()
-        return supervisor
-
-    async def ask(self, request: f.SupervisorRequest) -> Any:
-        frame = await self.cluster.network.processes["supervisor"].serve(f.supervisor_requests.encode(request))
-        return f.supervisor_answers.decode(frame)
-
-    async def states(self) -> dict[str, str]:
-        status = (await self.ask(f.Tell("status", 1.0))).data
-        return {node["node_id"]: node["state"] for node in status["nodes"]}
-
-    def dead_supervisor(self, supervisor: Supervisor) -> None:
-        """Its process ends: its tasks are gone, and it says nothing more."""
-        for task in supervisor._tasks:
-            task.cancel()
-        del self.cluster.network.processes["supervisor"]
-
-
-def error(answer: Any) -> Exception:
-    assert isinstance(answer, f.Refused), answer
-    return answer.failed.error()
+pytestmark = pytest.mark.usefixtures("nobody_tells")
 
 
 # ---- founding ----
@@ -216,175 +162,6 @@ def test_founding_without_a_majority_is_refused(world: ModuleType) -> None:
     world.run(story())
 
 
-# ---- bringing back ----
-
-
-def test_a_dead_node_is_back_soon_with_its_data_and_everybody_is_told(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        await bench.peer.put("a", "1", w=3)
-        before = await bench.ask(f.GetNews())
-        bench.launcher.launched.clear()
-        bench.cluster.kill("n2", "drop")
-        await asyncio.sleep(1)
-        assert bench.launcher.launched == [("n2", "h2", False, True)], "on its host, taking its directory over (P6)"
-        after = await bench.ask(f.GetNews())
-        assert after.incarnations["n2"] == 2
-        assert after.down == {}
-        assert after.sequence > before.sequence
-        assert await bench.peer.get("a", r=3, timeout_s=1) == "1"
-        status = (await bench.ask(f.Tell("status", 1.0))).data
-        node = next(node for node in status["nodes"] if node["node_id"] == "n2")
-        assert (node["state"], node["restarts"], node["incarnation"]) == ("up", 1, 2)
-        assert 0 < node["last_outage_s"] < 1
-
-    world.run(story())
-
-
-def test_while_a_node_is_down_the_coordinator_knows_why(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is not there")
-        bench.cluster.kill("n2")
-        await asyncio.sleep(2)
-        news = await bench.ask(f.GetNews())
-        assert news.down == {"n2": "its host is not there"}
-        assert bench.peer.core.routing.peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
-        assert (await bench.states()) == {"n1": "up", "n2": "down", "n3": "up"}
-
-    world.run(story())
-
-
-def test_a_node_that_was_away_gets_the_state_it_missed(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        supervisor = await bench.started()
-        bench.launcher.failing["n2"] = LaunchFailed("slow", "no answer")
-        bench.cluster.kill("n2")
-        await asyncio.sleep(0.5)
-        await supervisor.open_bucket("carts", {"n": 2})
-        del bench.launcher.failing["n2"]
-        await asyncio.sleep(10)
-        kept = await bench.cluster.ask("n2", f.ReadRegister())
-        assert (kept.generation, kept.version) == supervisor.state.ballot
-
-    world.run(story())
-
-
-def test_launches_that_fail_are_tried_again_ever_more_slowly_and_logged_once(
-    world: ModuleType, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.failing["n2"] = LaunchFailed("crashed", "it crashes")
-        bench.launcher.attempts.clear()
-        with caplog.at_level(logging.INFO, "raykv.supervisor"):
-            bench.cluster.kill("n2")
-            await asyncio.sleep(60)
-        times = [at_s for node_id, at_s in bench.launcher.attempts if node_id == "n2"]
-        gaps = [later - earlier for earlier, later in pairwise(times)]
-        assert all(later >= earlier - 0.01 for earlier, later in pairwise(gaps))
-        assert gaps[0] < 0.3
-        assert s.LAUNCH_RETRY_CEILING_S <= gaps[-1] < s.LAUNCH_RETRY_CEILING_S + 0.2
-        assert 10 < len(times) < 25
-        assert len([line for line in caplog.messages if "could not be started" in line]) == 1
-        del bench.launcher.failing["n2"]
-        await asyncio.sleep(6)
-        assert (await bench.states())["n2"] == "up"
-
-    world.run(story())
-
-
-def test_one_line_a_change_with_store_node_and_cause(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        with caplog.at_level(logging.INFO, "raykv.supervisor"):
-            caplog.clear()
-            bench.cluster.kill("n2")
-            await asyncio.sleep(1)
-        lines = [record.getMessage() for record in caplog.records if record.name == "raykv.supervisor"]
-        assert len(lines) == 2
-        assert lines[0] == "store test: node n2 down: killed"
-        assert lines[1].startswith("store test: node n2 up: incarnation 2")
-
-    world.run(story())
-
-
-# ---- verdicts (P12) ----
-
-
-def test_a_frozen_node_is_down_on_the_word_of_two_and_replaced(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        former = bench.cluster.process("n3")
-        bench.cluster.freeze("n3")
-        began_s = asyncio.get_running_loop().time()
-        while bench.cluster.process("n3") is former:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
-        assert asyncio.get_running_loop().time() - began_s < 6
-        await asyncio.sleep(1)
-        assert bench.launcher.launched[-1] == ("n3", "h1", False, True)
-        assert (await bench.ask(f.GetNews())).incarnations["n3"] == 2
-        assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
-
-    world.run(story())
-
-
-def test_a_node_that_only_the_supervisor_does_not_reach_is_left_alone(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.launched.clear()
-        bench.cluster.cut("supervisor", "node/n3")
-        await asyncio.sleep(20)
-        assert bench.launcher.launched == []
-        assert (await bench.ask(f.GetNews())).down == {}
-        bench.cluster.cut("coordinator", "node/n3")
-        await asyncio.sleep(10)
-        assert bench.launcher.launched[0] == ("n3", "h1", False, True)
-
-    world.run(story())
-
-
-@pytest.mark.parametrize("how", ["gone", "frozen", "cut"])
-def test_without_a_second_reporter_there_is_no_verdict(world: ModuleType, how: str) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.launched.clear()
-        if how == "gone":
-            bench.cluster.network.processes["coordinator"].ended.set_result("killed")
-        elif how == "frozen":
-            bench.cluster.network.processes["coordinator"].running.clear()
-        else:
-            bench.cluster.cut("supervisor", "coordinator")
-        bench.cluster.freeze("n3")
-        await asyncio.sleep(20)
-        assert bench.launcher.launched == [], "the supervisor's word alone makes nobody down"
-
-    world.run(story())
-
-
-def test_a_short_stall_is_nothing(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.launched.clear()
-        for _ in range(5):
-            bench.cluster.freeze("n3")
-            await asyncio.sleep(1.2)
-            bench.cluster.thaw(bench.cluster.process("n3"))
-            await asyncio.sleep(2)
-        assert bench.launcher.launched == []
-
-    world.run(story())
-
-
 # ---- starting again ----
 
 
@@ -424,7 +201,7 @@ def test_a_supervisor_that_is_started_anew_adopts_the_nodes_that_run(world: Modu
         bench.cluster.kill("n1")
         await asyncio.sleep(1)
         assert [node_id for node_id, *_ in bench.launcher.launched] == ["n1"], "and watches them"
-        with pytest.raises(s.Superseded):
+        with pytest.raises(Superseded):
             await first.open_bucket("late", {})
 
     world.run(story())
@@ -501,7 +278,7 @@ def test_a_start_with_a_majority_missing_waits_and_then_says_what_is_missing(wor
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(StoreUnavailable) as caught:
             await bench.supervisor().start()
-        assert asyncio.get_running_loop().time() - began_s >= s.MAJORITY_TIMEOUT_S
+        assert asyncio.get_running_loop().time() - began_s >= MAJORITY_TIMEOUT_S
         assert caught.value.details["missing"] == ["n1", "n2", "n5"]
         said = str(caught.value)
         assert said.startswith("these are a minority: 2 of 5 nodes of store 'test' came up, 3 are needed; missing: ")
@@ -697,105 +474,7 @@ def test_stop_ends_the_watch_and_waits_for_no_dead_node(world: ModuleType) -> No
     world.run(story())
 
 
-def test_a_founder_that_was_overtaken_does_not_take_an_empty_directory_for_new(world: ModuleType) -> None:
-    """Simulated seed 200436: it waited for a node's name while another founded the store; then the node was wiped."""
-
-    async def story() -> None:
-        bench = Bench(world)
-        slow = bench.supervisor()
-        slow._unborn.update(["n1", "n2", "n3"])
-        assert await slow._never_ran("n1")
-        await bench.started()
-        assert not await slow._never_ran("n1")
-
-    world.run(story())
-
-
-def test_an_owner_that_was_superseded_does_not_take_an_empty_directory_for_new(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world)
-        former = await bench.started()
-        former._unborn.add("n1")
-        assert await former._never_ran("n1")
-        bench.dead_supervisor(former)
-        await bench.started()
-        assert not await former._never_ran("n1")
-
-    world.run(story())
-
-
-def test_a_node_that_somebody_else_has_started_is_taken_as_it_is(world: ModuleType) -> None:
-    """Simulated seed 212095: a former supervisor was quicker, and its process was waited out, then ended for nothing."""
-
-    async def story() -> None:
-        bench = Bench(world)
-        await bench.started()
-        bench.launcher.failing["n2"] = LaunchFailed("slow", "another process has its name")
-        bench.cluster.kill("n2")
-        await asyncio.sleep(0.12)
-        bench.cluster.open("n2")
-        await asyncio.sleep(2)
-        assert (await bench.states())["n2"] == "up"
-
-    world.run(story())
-
-
-def test_while_nobody_can_say_whether_a_node_ever_ran_it_is_not_started(world: ModuleType) -> None:
-    """Simulated seed 221471: started at once, it would take itself for incomplete, for ever."""
-
-    async def story() -> None:
-        bench = Bench(world)
-        supervisor = await bench.started()
-        supervisor._unborn.add("n1")
-        bench.cluster.kill("n2")
-        bench.cluster.kill("n3")
-        with pytest.raises(LaunchFailed, match="may have run"):
-            await supervisor._never_ran("n1")
-
-    world.run(story())
-
-
 # ---- hosts ----
-
-
-class Places:
-    """A launcher of which a test says where directories are, and which hosts there are."""
-
-    def __init__(self, launcher: Any) -> None:
-        self.here: dict[str, str] = {}
-        self.everywhere: dict[str, str] = {}
-        self.there = ["h1", "h2"]
-        launcher.directories = self.directories
-        launcher.hosts = self.hosts
-
-    async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
-        return self.everywhere if everywhere else self.here
-
-    async def hosts(self) -> list[Host]:
-        return [Host(name=name, cpus=4.0) for name in self.there]
-
-
-async def stopped_bench(world: ModuleType, nodes: int = 3) -> Bench:
-    """Return a bench whose store was founded and whose processes have all ended."""
-    bench = Bench(world, nodes)
-    bench.dead_supervisor(await bench.started())
-    for node_id in bench.cluster.ids:
-        bench.cluster.kill(node_id, "keep")
-    bench.launcher.launched.clear()
-    return bench
-
-
-async def settled(supervisor: Supervisor) -> None:
-    """Wait until no partition is to be moved."""
-    for _ in range(200):
-        if supervisor.state.goal is None:
-            return
-        await asyncio.sleep(0.5)
-    raise AssertionError(supervisor.state.moves)
-
-
-def where(bench: Bench) -> dict[str, str]:
-    return {node_id: host for node_id, host, _, _ in bench.launcher.launched}
 
 
 def test_a_cold_start_finds_each_directory_on_its_host(world: ModuleType) -> None:
@@ -858,68 +537,5 @@ def test_members_that_joined_after_what_is_here_was_written_are_started_too(worl
         await asyncio.sleep(1)
         assert sorted(where(bench)) == ["n1", "n2", "n3", "n4", "n5"]
         assert len(again.state.ring.members) == 5
-
-    world.run(story())
-
-
-# ---- replacing ----
-
-
-def test_a_node_whose_host_is_gone_is_replaced_after_a_while(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world, upkeep=True)
-        bench.plan = msgspec.structs.replace(
-            bench.plan, store=msgspec.structs.replace(bench.plan.store, replace_after_s=40.0)
-        )
-        supervisor = await bench.started()
-        await bench.peer.put("a", "1", w=3)
-        bench.cluster.kill("n2")
-        bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is gone")
-        await asyncio.sleep(35)
-        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n2", "n3"], "it may come back"
-        await asyncio.sleep(60)
-        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
-        assert supervisor.state.goal is None
-        assert len(supervisor.state.ring.partitions_of("n4")) == supervisor.state.ring.partitions
-        assert await bench.peer.get("a", r=3) == "1"
-        assert await bench.states() == {"n1": "up", "n3": "up", "n4": "up"}
-
-    world.run(story())
-
-
-def test_a_node_that_only_cannot_be_started_is_not_replaced_by_itself(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world, upkeep=True)
-        bench.plan = msgspec.structs.replace(
-            bench.plan, store=msgspec.structs.replace(bench.plan.store, replace_after_s=5.0)
-        )
-        supervisor = await bench.started()
-        bench.cluster.kill("n2")
-        bench.launcher.failing["n2"] = LaunchFailed("crashed", "again and again")
-        await asyncio.sleep(60)
-        assert supervisor.state.ring.has_member("n2")
-        assert supervisor.state.goal is None
-
-    world.run(story())
-
-
-def test_a_lost_node_is_replaced_by_command(world: ModuleType) -> None:
-    async def story() -> None:
-        bench = Bench(world, upkeep=True)
-        supervisor = await bench.started()
-        await bench.peer.put("a", "1", w=3)
-        refused = error(await bench.ask(f.ReplaceNode("n2", "", 10.0)))
-        assert type(refused) is InvalidOption
-        assert "is up" in str(refused)
-        assert type(error(await bench.ask(f.ReplaceNode("n9", "", 10.0)))) is InvalidOption
-        bench.cluster.kill("n2")
-        bench.launcher.failing["n2"] = LaunchFailed("crashed", "again and again")
-        await asyncio.sleep(1)
-        assert type(error(await bench.ask(f.ReplaceNode("n2", "h9", 10.0)))) is InvalidOption
-        assert await bench.ask(f.ReplaceNode("n2", "h2", 10.0)) == f.Told("n4")
-        await settled(supervisor)
-        assert [(member.node_id, member.host) for member in supervisor.state.ring.members][-1] == ("n4", "h2")
-        assert await bench.peer.get("a", r=3) == "1"
-        assert bench.launcher.retired == ["n2"]
 
     world.run(story())

@@ -1,0 +1,225 @@
+"""Nodes come, go and are replaced: by command, and when a host has been gone for long.
+
+All of it is one change of the cluster's state, which says what the members are to be (``moves.with_goal``); what follows
+from it, wave by wave, is ``rebalancing``'s. A node that is to join is started first, so that one which cannot start is
+never a member; one that has left is ended last, and its directory is set aside (P6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
+from raykv.ports import LaunchFailed
+from raykv.replication import moves
+from raykv.ring import Member
+from raykv.supervision.founding import place_one
+from raykv.supervision.watch import LAUNCH_TIMEOUT_S, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from raykv.ports import Clock, Launcher
+    from raykv.replication.cluster_state import ClusterState
+    from raykv.supervision.watch import Watch
+
+logger = logging.getLogger("raykv.supervisor")
+
+REPLACE_LOOK_S = 1.0
+REPLACE_RETRY_S = 10.0
+LOST_AFTER_S = 20.0
+"""A node that is to leave, and is down for so long, is not waited for: what only it holds is given up."""
+
+
+class Members:
+    """Who is a member of a store, and who is to be."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Clock,
+        launcher: Launcher,
+        watch: Watch,
+        state: Callable[[], ClusterState],
+        changing: asyncio.Lock,
+        change: Callable[[ClusterState], Awaitable[None]],
+        changed: Callable[[], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        """``change(state)`` decides a state, to be called with ``changing`` held; ``changed()``: a node has gone."""
+        self._name = name
+        self._clock = clock
+        self._launcher = launcher
+        self._watch = watch
+        self._state = state
+        self._changing = changing
+        self._change = change
+        self._changed = changed
+        self._spawn = spawn
+        self._joining = asyncio.Lock()
+
+    async def add_node(self, weight: float, zone: str, host: str, timeout_s: float) -> str:
+        """Let one more node join, and begin to give it its share. Returns its id.
+
+        ``weight``: 0 for what its host can carry. Raises ``InvalidOption``, ``StoreUnavailable``.
+        """
+        async with self._joining:
+            member = await self._place(weight, zone, host, timeout_s)
+            await self._let_join(member, lambda state: moves.with_member(state, member), timeout_s)
+        return member.node_id
+
+    async def replace_node(self, lost: str, host: str, timeout_s: float) -> str:
+        """Let a new node take the place of one that is lost. Returns its id. Raises as ``add_node``.
+
+        It takes over from the others what the lost one had. That leaves when it has, should it come back before as well.
+        """
+        async with self._joining:
+            former = self._state().ring.member(lost)
+            if self._watch.nodes[lost].state == "up":
+                raise InvalidOption(f"node {lost} is up; what is to leave is removed, not replaced")
+            goal = self._state().goal
+            if goal is not None and not goal.has_member(lost):
+                raise InvalidOption(f"node {lost} is about to leave as it is")
+            member = await self._place(former.weight, "", host, timeout_s, instead_of=lost)
+            await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s)
+        logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
+        return member.node_id
+
+    async def _place(self, weight: float, zone: str, host: str, timeout_s: float, instead_of: str = "") -> Member:
+        node_id = f"n{moves.next_number(self._state())}"
+        if not host and not zone:
+            try:
+                host = await self._launcher.room(timeout_s)
+            except LaunchFailed as failure:
+                raise StoreUnavailable(f"no node was added: {failure}") from None
+        others = [member for member in self._state().ring.members if member.node_id != instead_of]
+        return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
+
+    async def _let_join(self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
+        """Start a node that has never run, and make it a member."""
+        node_id = member.node_id
+        self._watch.hosts_of[node_id] = member.host
+        self._watch.nodes[node_id] = Node(since_s=self._clock.monotonic_s())
+        self._watch.unborn.add(node_id)
+        try:
+            self._watch.up(node_id, await self._watch.launch(node_id, take_over=True))
+            await self._between_waves(change, timeout_s)
+        except (LaunchFailed, RaykvError) as error:
+            if not self._state().ring.has_member(node_id):
+                del self._watch.nodes[node_id]
+                if not isinstance(error, LaunchFailed):
+                    self._spawn(self._clear_away(node_id))
+                raise StoreUnavailable(f"node {node_id} did not join: {error}") from None
+        self._watch.tend(node_id)
+        logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
+
+    async def replace_the_lost(self) -> None:
+        """Replace nodes whose hosts have been gone for long, one after the other."""
+        while True:
+            await self._clock.sleep(REPLACE_LOOK_S)
+            if self._state().goal is not None:
+                continue
+            patience_s, now_s = self._state().config.replace_after_s, self._clock.monotonic_s()
+            for node_id, node in sorted(self._watch.nodes.items()):
+                if node.state == "down" and node.host_gone and now_s - node.since_s > patience_s:
+                    logger.warning(
+                        "store %s: the host of node %s has been gone for %.0f s; it is replaced",
+                        self._name, node_id, now_s - node.since_s,
+                    )  # fmt: skip
+                    try:
+                        await self.replace_node(node_id, "", LAUNCH_TIMEOUT_S)
+                    except RaykvError as error:
+                        logger.warning("store %s: node %s is not replaced yet: %s", self._name, node_id, error)
+                        await self._clock.sleep(REPLACE_RETRY_S)
+                    break
+
+    async def remove_node(self, node_id: str, timeout_s: float) -> None:
+        """Let a node give away what it holds, and leave then. Raises ``NotEnoughNodes`` if too few would be left."""
+        self._state().ring.member(node_id)
+        async with self._joining:
+            await self._between_waves(
+                lambda state: moves.with_goal(
+                    state, [each for each in moves.wanted_members(state) if each.node_id != node_id]
+                ),
+                timeout_s,
+            )
+        logger.info("store %s: node %s is to leave", self._name, node_id)
+
+    async def set_weight(self, node_id: str, weight: float, timeout_s: float) -> None:
+        """Let a node carry more or less."""
+        member = self._state().ring.member(node_id)
+        weighted = Member(node_id=node_id, weight=weight, host=member.host, zone=member.zone)
+        async with self._joining:
+            await self._between_waves(
+                lambda state: moves.with_goal(
+                    state,
+                    [weighted if each.node_id == node_id else each for each in moves.wanted_members(state)],
+                ),
+                timeout_s,
+            )
+        logger.info("store %s: node %s is to carry %g", self._name, node_id, weight)
+
+    async def restore(self) -> None:
+        """Give every member its share again, where some have more than it and others less."""
+        await self._between_waves(lambda state: moves.with_goal(state, moves.wanted_members(state)), LAUNCH_TIMEOUT_S)
+
+    async def _between_waves(self, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
+        """Change the state when nothing is under way just then. Raises ``StoreUnavailable`` if that takes too long."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        while True:
+            async with self._changing:
+                if not self._state().moves:
+                    await self._change(change(self._state()))
+                    return
+            if self._clock.monotonic_s() > deadline_s:
+                raise StoreUnavailable("partitions are moving just now, and the wave did not end in time; try again")
+            await self._clock.sleep(0.1)
+
+    async def see_off(self, nodes: list[str]) -> None:
+        """End those that are no members any more, and set their directories aside (P6)."""
+        for node_id in nodes:
+            self._watch.let_rest(node_id)
+            await self._watch.stop_node(node_id)
+            await self._launcher.retire(node_id, self._watch.hosts_of.get(node_id, ""))
+            self._watch.forget(node_id)
+            logger.info("store %s: node %s has left", self._name, node_id)
+        if nodes:
+            await self._changed()
+
+    async def _clear_away(self, node_id: str) -> None:
+        """End a node that did not join, once nobody who takes over can find it a member.
+
+        The state in which it is one may stand on a minority; a later one must be decided first.
+        """
+        while True:
+            async with self._joining, self._changing:
+                if self._state().ring.has_member(node_id):
+                    return
+                with contextlib.suppress(StoreUnavailable):
+                    await self._change(msgspec.structs.replace(self._state(), version=self._state().version + 1))
+                    break
+            await self._clock.sleep(1.0)
+        await self.see_off_strays([node_id])
+
+    async def see_off_strays(self, nodes: list[str]) -> None:
+        """See off those whose directories were found and that are no members: they have left, or never got so far."""
+        async with self._joining:
+            await self.see_off([node_id for node_id in nodes if not self._state().ring.has_member(node_id)])
+
+    def lost(self) -> list[str]:
+        """Return the nodes that are to leave and have been down for so long that they are taken to be gone for good."""
+        goal, now_s = self._state().goal, self._clock.monotonic_s()
+        return [
+            node_id
+            for node_id, node in self._watch.nodes.items()
+            if goal is not None
+            and not goal.has_member(node_id)
+            and node.state == "down"
+            and now_s - node.since_s > LOST_AFTER_S
+        ]

@@ -1,0 +1,295 @@
+"""Watches a store's nodes: brings them up, notices that one is lost, and brings it back.
+
+For every node one task (``_tend``) waits until the node is lost, makes it down, starts it again on its directory, and
+lets that be known. A node is lost in one of two ways (P12): its process has ended, which Ray notices within a tenth
+of a second and which is proof; or it does not answer the supervisor, and two reporters say that it is silent: two other
+nodes, which suspect it by their gossip and say so with every answer to a ping; or one of them, or a coordinator, and the
+supervisor itself after two pings in vain. A reporter's word expires. While a node answers the supervisor, what others
+say of it does not matter: there is a cut between them, which a new process would not mend.
+
+A node that is started again takes over its directory only once the former process is gone (P6): the launcher ends it and
+waits for the lock. That is why a supervisor which reaches a minority only may start nodes again, too: on its own side it
+does no harm, and of the other side's directories it cannot have the locks. (P12 asks for a majority. What changes the
+cluster's state needs one anyway, see ``register``.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raykv.errors import CorruptData, InvalidOption, StoreUnavailable
+from raykv.membership import Verdicts
+from raykv.ports import Known, LaunchFailed, PeerFailure
+from raykv.records import frames as f
+from raykv.replication.peers import node_address
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from raykv.ports import Clock, Launched, Launcher, Transport
+    from raykv.supervision.register import Register
+
+logger = logging.getLogger("raykv.supervisor")
+
+PING_EVERY_S = 0.5
+PING_TIMEOUT_S = 1.0
+ADOPT_TIMEOUT_S = 5.0
+"""How long a process that runs already is given to answer, before it is ended and another started in its place."""
+MISSES_BEFORE_SUSPICION = 2
+WORD_EXPIRES_S = 3.0
+"""How long a reporter's word holds: a little more than two rounds of pings."""
+LAUNCH_TIMEOUT_S = 30.0
+LAUNCH_RETRY_CEILING_S = 5.0
+
+
+@dataclass(slots=True)
+class Node:
+    """What the supervisor knows of a node."""
+
+    state: str = "starting"
+    cause: str = ""
+    incarnation: int = 0
+    pid: int = 0
+    since_s: float = 0.0
+    host_gone: bool = False
+    """Whether the last attempt to start it found its host missing."""
+    log_end: f.LogEnd | None = None
+    ballot: tuple[int, int] = (0, 0)
+    """Of the decided state that it knows."""
+    restarts: int = 0
+    last_outage_s: float | None = None
+
+
+class Watch:
+    """The nodes of one store. ``bring_up`` some, then ``tend`` them."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        transport: Transport,
+        clock: Clock,
+        launcher: Launcher,
+        register: Register,
+        bring_up_to_date: Callable[[str], Awaitable[None]],
+        changed: Callable[[], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+    ) -> None:
+        """``bring_up_to_date(node_id)``: tell the node the present state; ``changed()``: a node has come up or gone down."""
+        self._name = name
+        self._transport = transport
+        self._clock = clock
+        self._launcher = launcher
+        self._register = register
+        self._bring_up_to_date = bring_up_to_date
+        self._changed = changed
+        self._spawn = spawn
+        self.nodes: dict[str, Node] = {}
+        self.hosts_of: dict[str, str] = {}
+        self.unborn: set[str] = set()
+        """Nodes of a store that is being founded which have never run: an empty directory of theirs lacks nothing."""
+        self._verdicts = Verdicts(expires_s=WORD_EXPIRES_S)
+        self._silent: set[str] = set()
+        """Nodes that have not answered several pings in a row."""
+        self._out_of_reach: set[str] = set()
+        """Nodes that the coordinator did not reach when it was asked."""
+        self._tending: dict[str, asyncio.Task[None]] = {}
+
+    def tend(self, node_id: str) -> None:
+        """Keep a node up from now on."""
+        self._tending[node_id] = self._spawn(self._tend(node_id))
+
+    def let_rest(self, node_id: str) -> None:
+        """Do not keep a node up any more."""
+        if (task := self._tending.pop(node_id, None)) is not None:
+            task.cancel()
+
+    def forget(self, node_id: str) -> None:
+        """Forget a node that is no member."""
+        self.nodes.pop(node_id, None)
+        self.hosts_of.pop(node_id, None)
+        self._silent.discard(node_id)
+        self._out_of_reach.discard(node_id)
+        self._verdicts.forget(node_id)
+
+    async def bring_up(self, nodes: Sequence[str]) -> InvalidOption | None:
+        """Start these nodes, or adopt those that run already.
+
+        Returns the error to be raised if the store cannot do without those whose directories cannot be used.
+        """
+
+        async def one(node_id: str) -> None:
+            self.nodes.setdefault(node_id, Node(since_s=self._clock.monotonic_s()))
+            launched = await self._launcher.adopt(node_id, ADOPT_TIMEOUT_S)
+            self.up(node_id, launched or await self.launch(node_id, take_over=False))
+
+        results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
+        unusable: InvalidOption | None = None
+        for node_id, result in zip(nodes, results, strict=True):
+            if isinstance(result, LaunchFailed):
+                self._down(node_id, str(result))
+                self.nodes[node_id].host_gone = result.kind == "no host"
+                if result.kind in {"in use", "foreign", "unusable"}:
+                    unusable = unusable or InvalidOption(f"node {node_id} cannot use its directory: {result}")
+            elif isinstance(result, BaseException):
+                raise result
+        return unusable
+
+    async def _tend(self, node_id: str) -> None:
+        """Keep one node up, for ever."""
+        node = self.nodes[node_id]
+        while True:
+            if node.state == "up":
+                cause = await self._until_lost(node_id)
+                self._down(node_id, cause)
+                await self._changed()
+            await self._bring_back(node_id)
+            await self._bring_up_to_date(node_id)
+            await self._changed()
+
+    async def _until_lost(self, node_id: str) -> str:
+        """Wait until the node's process has ended, or two reporters agree that it does not answer."""
+        ended = asyncio.ensure_future(self._launcher.ended(node_id))
+        silent = asyncio.ensure_future(self._until_silent(node_id))
+        try:
+            done, _ = await asyncio.wait({ended, silent}, return_when=asyncio.FIRST_COMPLETED)
+            return ended.result() if ended in done else silent.result()
+        finally:
+            ended.cancel()
+            silent.cancel()
+
+    async def _until_silent(self, node_id: str) -> str:
+        misses = 0
+        while True:
+            await self._clock.sleep(PING_EVERY_S)
+            misses = 0 if await self.ping(node_id) is not None else misses + 1
+            if misses < MISSES_BEFORE_SUSPICION:
+                self._silent.discard(node_id)
+                self._out_of_reach.discard(node_id)
+            elif node_id not in self._silent:
+                self._silent.add(node_id)
+                logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
+            if not misses:
+                state = self._register.state  # what it was told may not have reached it
+                if state is not None and self.nodes[node_id].ballot < state.ballot:
+                    await self._bring_up_to_date(node_id)
+                continue
+            reporters = self._judged(node_id)
+            if misses >= MISSES_BEFORE_SUSPICION and not reporters:
+                (self._out_of_reach.discard if await self._second_reaches(node_id) else self._out_of_reach.add)(node_id)
+                reporters = self._judged(node_id)
+            if reporters:
+                return f"it does not answer: {misses} pings went unanswered, and {', '.join(reporters)} say so"
+
+    def _judged(self, node_id: str) -> list[str]:
+        """Return by whose word the node is down: other nodes, the coordinator, this supervisor. Empty: it is not."""
+        now_s = self._clock.monotonic_s()
+        self._verdicts.report("supervisor", sorted(self._silent), now_s)
+        self._verdicts.report("coordinator", sorted(self._out_of_reach), now_s)
+        return self._verdicts.down(now_s).get(node_id, [])
+
+    async def ping(self, node_id: str) -> int | None:
+        """Return the node's incarnation, None if it does not answer; note what it says."""
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), self.nodes[node_id].log_end))
+        try:
+            answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, PING_TIMEOUT_S))
+        except (PeerFailure, CorruptData):
+            return None
+        if not isinstance(answer.body, f.Pong):
+            return None
+        node = self.nodes[node_id]
+        self._verdicts.report(node_id, answer.body.suspects, self._clock.monotonic_s())
+        if answer.incarnation >= node.incarnation:
+            node.ballot = answer.body.ballot
+            node.log_end = answer.log_end  # to notice when its directory is an old copy one day
+        return answer.incarnation
+
+    def _known(self, node_id: str) -> Known:
+        node = self.nodes[node_id]
+        end = node.log_end
+        return Known(node.incarnation) if end is None else Known(node.incarnation, end.life, end.position)
+
+    async def _second_reaches(self, node_id: str) -> bool:
+        """Ask a coordinator for the second opinion. No opinion is no second reporter."""
+        frame = f.coordinator_requests.encode(f.Reach(node_id, PING_TIMEOUT_S))
+        try:
+            answer = f.coordinator_answers.decode(await self._transport.call("coordinator", frame, PING_TIMEOUT_S * 2))
+        except (PeerFailure, CorruptData):
+            return True
+        return not (isinstance(answer, f.Told) and answer.data is False)
+
+    async def _bring_back(self, node_id: str) -> None:
+        """Start a lost node again, for as long as it takes."""
+        node = self.nodes[node_id]
+        delay_s, again = 0.1, False
+        while node.state != "up":
+            try:
+                # What could not be started, perhaps somebody else has: a former supervisor that lives on.
+                adopted = await self._launcher.adopt(node_id, PING_TIMEOUT_S) if again else None
+                launched = adopted or await self.launch(node_id, take_over=True)
+            except LaunchFailed as failure:
+                again = True
+                node.host_gone = failure.kind == "no host"
+                if node.cause != str(failure):
+                    node.cause = str(failure)
+                    logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)
+                await self._clock.sleep(delay_s)
+                delay_s = min(2 * delay_s, LAUNCH_RETRY_CEILING_S)
+            else:
+                node.restarts += 1
+                self.up(node_id, launched)
+
+    async def launch(self, node_id: str, *, take_over: bool) -> Launched:
+        """Start a node on its host. Raises ``LaunchFailed``."""
+        return await self._launcher.launch(
+            node_id,
+            self.hosts_of.get(node_id, ""),
+            fresh=lambda: self._never_ran(node_id),
+            take_over=take_over,
+            known=self._known(node_id),
+            timeout_s=LAUNCH_TIMEOUT_S,
+        )
+
+    async def _never_ran(self, node_id: str) -> bool:
+        """Say whether an empty directory of the node lacks nothing.
+
+        Not so if another supervisor has founded or taken over the store: the node may have run for that one, and have lost
+        its directory since. Raises ``LaunchFailed`` while that cannot be told.
+        """
+        if node_id not in self.unborn:
+            return False
+        if self._register.state is None:
+            return not await self._launcher.founded()
+        try:
+            return await self._register.owned()
+        except StoreUnavailable as error:
+            raise LaunchFailed("undecided", f"it may have run before: {error}") from None
+
+    def up(self, node_id: str, launched: Launched) -> None:
+        """Note that a node runs."""
+        node, now_s = self.nodes[node_id], self._clock.monotonic_s()
+        self.unborn.discard(node_id)
+        self._silent.discard(node_id)
+        self._out_of_reach.discard(node_id)
+        self._verdicts.forget(node_id)
+        if node.state == "down":
+            node.last_outage_s = now_s - node.since_s
+        node.state, node.cause, node.since_s, node.host_gone = "up", "", now_s, False
+        node.incarnation, node.pid = launched.incarnation, launched.pid
+        logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
+
+    def _down(self, node_id: str, cause: str) -> None:
+        node = self.nodes[node_id]
+        node.state, node.cause, node.since_s = "down", cause, self._clock.monotonic_s()
+        logger.warning("store %s: node %s down: %s", self._name, node_id, cause)
+
+    async def stop_node(self, node_id: str) -> None:
+        """Close a node cleanly, if it answers."""
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
+        try:
+            await self._transport.call(node_address(node_id), frame, 10.0)
+        except PeerFailure as failure:
+            logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, failure)
