@@ -52,6 +52,16 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
     coordinators: int = 1
     config: NodeConfig = NodeConfig()
 
+    @property
+    def node_ids(self) -> list[str]:
+        """The nodes that found the store."""
+        return [f"n{number + 1}" for number in range(self.nodes)]
+
+    @property
+    def coordinator_names(self) -> list[str]:
+        """The coordinators' names."""
+        return [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, self.coordinators + 1))]
+
 
 class SimProbe:
     """``ports.Probe`` that adds to the run's counters."""
@@ -80,11 +90,8 @@ class Cluster:
         self.trace = Trace(loop)
         self.counts: Counter[str] = Counter()
         self.network = Network(loop, self.rng("network"), self.trace)
-        self.node_ids = [f"n{number + 1}" for number in range(spec.nodes)]
-        self.coordinator_names = [
-            COORDINATOR,
-            *(f"{COORDINATOR}{number + 2}" for number in range(spec.coordinators - 1)),
-        ]
+        self.node_ids = spec.node_ids
+        self.coordinator_names = spec.coordinator_names
         self.hosts = {
             name: Host(name, loop, self.rng(f"host {name}"), self.trace)
             for name in [*self.node_ids, *self.coordinator_names, SUPERVISOR]

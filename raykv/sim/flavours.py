@@ -17,13 +17,13 @@ import msgspec
 
 from raykv.config import KIB, quorum
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
+from raykv.sim.flavours_of_moves import lost_hosts, ring_changes
 from raykv.sim.network import NetworkOdds
 from raykv.sim.workload import Program, Step, StepKind, draw_crowding, draw_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.sim.cluster import ClusterSpec
     from raykv.sim.scenario import Fault, Scenario
 
     MakeFault = Callable[..., Fault]
@@ -36,7 +36,7 @@ SLOW = NetworkOdds(delay_s=(0.001, 0.02))
 def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
     """Return the scenario, in half of all cases made into one that is about one kind of trouble."""
     rng = random.Random(f"flavour {scenario.seed}")
-    draw = rng.choice((None,) * 14 + _FLAVOURS)
+    draw = rng.choice((None,) * 13 + (lost_hosts,) + _FLAVOURS)
     return scenario if draw is None else draw(scenario, rng, fault)
 
 
@@ -126,7 +126,7 @@ def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scena
     if store.durability == "interval":  # which does not promise to outlive a power cut
         store = msgspec.structs.replace(store, durability="group")
     cluster = msgspec.structs.replace(scenario.cluster, store=store)
-    coordinators, duration_s = _coordinators(cluster), 9.0
+    coordinators, duration_s = cluster.coordinator_names, 9.0
     programs = []
     for number in range(rng.randint(3, 5)):
         program = draw_program(
@@ -139,7 +139,7 @@ def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scena
         flavour="founding",
         cluster=cluster,
         odds=QUICK,
-        faults=_held_up(rng, _nodes(cluster), fault),
+        faults=_held_up(rng, cluster.node_ids, fault),
         programs=tuple(programs),
         within=False,
         plain=scenario.plain or "a",
@@ -172,7 +172,7 @@ def _held_up(rng: random.Random, nodes: Sequence[str], fault: MakeFault) -> tupl
 
 def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     """Supervisors come one upon the other while buckets are opened, and nodes are away or lose their directories."""
-    nodes = _nodes(scenario.cluster)
+    nodes = scenario.cluster.node_ids
     faults, at_s = [], 1.0
     victims = rng.sample(nodes, max(1, (scenario.cluster.store.copies - 1) // 2))
     while at_s < 14.0:
@@ -206,7 +206,7 @@ def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scen
 
 def _openers(scenario: Scenario, rng: random.Random, *, steps: int, duration_s: float) -> tuple[Program, ...]:
     """Return programs that open many buckets beside their other work."""
-    coordinators = _coordinators(scenario.cluster)
+    coordinators = scenario.cluster.coordinator_names
     programs = []
     for number in range(rng.randint(3, 5)):
         program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS[:3], steps, duration_s)
@@ -229,7 +229,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     """Flushes and compactions all the time, and disks and hosts that fail in the middle of them."""
     cluster = scenario.cluster
     store = msgspec.structs.replace(cluster.store, durability=rng.choice(("group", "always")))
-    nodes = _nodes(cluster)
+    nodes = cluster.node_ids
     copies = store.copies
     faults, at_s = [], 1.5
     while at_s < 18.0:
@@ -274,7 +274,7 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     copies = cluster.store.copies
     majority = quorum(copies)
     spare = max(0, copies - majority)
-    nodes = _nodes(cluster)
+    nodes = cluster.node_ids
     victims = rng.sample(nodes, max(1, spare))
     faults, at_s = [], 1.0
     while at_s < 16.0:
@@ -308,7 +308,7 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     loses its power soon, as does one that gave it what it has.
     """
     cluster = scenario.cluster
-    nodes = _nodes(cluster)
+    nodes = cluster.node_ids
     victims = rng.sample(nodes, rng.choice((1, 1, 1, 2)))
     kinds = rng.choice((("wipe",), ("wipe",), ("bit rot",), ("roll back",)))
     if kinds == ("roll back",):  # of a majority nobody could tell
@@ -351,7 +351,7 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
 
 def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     """Scan in short pages over many keys of which every replica lacks some, with little time for each page."""
-    copies, nodes = scenario.cluster.store.copies, _nodes(scenario.cluster)
+    copies, nodes = scenario.cluster.store.copies, scenario.cluster.node_ids
     keys = [f"b{number:03}" for number in range(150)]
     faults = []
     if rng.random() < 0.5:  # two at once, perhaps between the two rounds of a page
@@ -371,7 +371,7 @@ def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
             )
             for _ in range(120)
         )
-        programs.append(Program(f"client{number + 1}", rng.choice(_coordinators(scenario.cluster)), steps))
+        programs.append(Program(f"client{number + 1}", rng.choice(scenario.cluster.coordinator_names), steps))
     return msgspec.structs.replace(
         scenario,
         flavour="scans",
@@ -393,7 +393,7 @@ def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
 def _nothing_left(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     """All directories are wiped at once, and the supervisor ends: no store must come up where one was."""
     at_s = round(rng.uniform(4.0, 6.0), 3)
-    faults = [fault(at_s, "wipe", node) for node in _nodes(scenario.cluster)]
+    faults = [fault(at_s, "wipe", node) for node in scenario.cluster.node_ids]
     faults.append(fault(at_s, "kill supervisor", SUPERVISOR))
     return msgspec.structs.replace(
         scenario,
@@ -407,74 +407,9 @@ def _nothing_left(scenario: Scenario, rng: random.Random, fault: MakeFault) -> S
     )
 
 
-def _ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
-    """Nodes join, leave and change their weight, one after the other, over a network on which many writes reach W only.
-
-    Many keys, so that each partition has some; coordinators that were frozen come back with a ring of the past; two that
-    run, and a supervisor that ends in the middle of a wave.
-    """
-    copies = rng.choice((2, 3, 3))
-    config = msgspec.structs.replace(scenario.cluster.config, memtable_bytes=4 * KIB, repair_every_s=86_400.0)
-    store = msgspec.structs.replace(scenario.cluster.store, copies=copies, partitions=8)
-    cluster = msgspec.structs.replace(
-        scenario.cluster, config=config, store=store, nodes=copies + rng.choice((0, 1)), coordinators=2
-    )
-    keys = [f"{letter}{number:02}" for letter in "ab" for number in range(12)]
-    faults, at_s = [], rng.uniform(1.5, 2.5)
-    while at_s < 16.0:
-        kind = rng.choices(("add node", "remove node", "set weight"), (4, 3, 3))[0]
-        faults.append(fault(round(at_s, 3), kind, SUPERVISOR, 0.0, rng.choice((0.3, 1.0, 4.0))))
-        if rng.random() < 0.5:
-            frozen = rng.choice(_coordinators(cluster))
-            before_s = max(0.0, at_s - rng.uniform(0.0, 0.5))
-            faults.append(fault(round(before_s, 3), "freeze coordinator", frozen, round(rng.uniform(0.1, 3.0), 3)))
-        if rng.random() < 0.15:
-            later_s = round(at_s + rng.uniform(0.0, 2.0), 3)
-            faults.append(
-                fault(
-                    later_s, rng.choice(("kill supervisor", "kill supervisor", "another supervisor")), SUPERVISOR, 1.0
-                )
-            )
-        if rng.random() < 0.25:
-            faults.append(fault(round(at_s + rng.uniform(0.0, 1.0), 3), "kill", rng.choice(_nodes(cluster))))
-        at_s += rng.uniform(0.5, 4.0)
-    kinds: list[StepKind] = ["put", "delete", "get", "scan"]
-    programs = []
-    for number in range(6):
-        steps = tuple(
-            Step(
-                pause_s=round(rng.expovariate(1 / 0.15), 4),
-                kind=rng.choices(kinds, (50, 5, 40, 5))[0],
-                keys=(rng.choice(keys),),
-                timeout_s=rng.choice((0.5, 2.0, 5.0)),
-            )
-            for _ in range(90)
-        )
-        programs.append(Program(f"client{number + 1}", rng.choice(_coordinators(cluster)), steps))
-    return msgspec.structs.replace(
-        scenario,
-        flavour="ring changes",
-        cluster=cluster,
-        r=quorum(copies),
-        w=quorum(copies),
-        skews_ms=dict.fromkeys([*_nodes(cluster), *_coordinators(cluster), SUPERVISOR], 0.0),
-        drifts=dict.fromkeys([*_nodes(cluster), *_coordinators(cluster), SUPERVISOR], 1.0),
-        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
-        programs=tuple(programs),
-        odds=NetworkOdds(
-            delay_s=(0.0005, 0.01), late=rng.choice((0.0, 0.2)), late_s=1.0, lost=rng.choice((0.0, 0.1, 0.25))
-        ),
-        within=False,
-        plain=rng.choice(("", "a", "ab")),
-        loose="",
-        duration_s=18.0,
-        disk_s=0.0,
-    )
-
-
 def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Program, ...]:
     """Return programs with many values of some size."""
-    coordinators = _coordinators(scenario.cluster)
+    coordinators = scenario.cluster.coordinator_names
     programs = []
     for number in range(4):
         program = draw_program(rng, f"client{number + 1}", rng.choice(coordinators), KEYS, 90, duration_s)
@@ -484,18 +419,10 @@ def _busy(scenario: Scenario, rng: random.Random, duration_s: float) -> tuple[Pr
 
 
 def _hosts(scenario: Scenario) -> list[str]:
-    return [*_nodes(scenario.cluster), COORDINATOR, SUPERVISOR]
-
-
-def _nodes(cluster: ClusterSpec) -> list[str]:
-    return [f"n{number + 1}" for number in range(cluster.nodes)]
-
-
-def _coordinators(cluster: ClusterSpec) -> list[str]:
-    return [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
+    return [*scenario.cluster.node_ids, COORDINATOR, SUPERVISOR]
 
 
 _FLAVOURS = (
     _crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers, _lost_and_away, _lost_and_away, _scans,
-    _nothing_left, _ring_changes, _ring_changes, _ring_changes,
+    _nothing_left, ring_changes, ring_changes, ring_changes,
 )  # fmt: skip

@@ -173,6 +173,10 @@ class Nemesis:
             lambda supervisor: supervisor.members.set_weight(_member(supervisor, draw), fault.amount, ELASTIC_TIMEOUT_S)
         )
 
+    def _do_replace_node(self, fault: Fault, number: int) -> None:
+        del number
+        self._ask_supervisor(lambda supervisor: supervisor.members.replace_node(fault.target, "", ELASTIC_TIMEOUT_S))
+
     def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]], tries: int = 10) -> None:
         cluster = self._cluster
         supervisor, process = cluster.supervisor, cluster.actors[SUPERVISOR]
@@ -189,21 +193,38 @@ class Nemesis:
 
         process.spawn(ask())
 
+    def _do_kill_all(self, fault: Fault, number: int) -> None:
+        """End every process of the store: what comes up again has only the disks."""
+        del fault, number
+        cluster = self._cluster
+        for node_id in list(cluster.node_ids):
+            cluster.nodes.kill_all(node_id)
+        for process in list(cluster.actors.values()):
+            process.kill()
+
     def _do_power(self, fault: Fault, number: int) -> None:
         del number
         cluster, host = self._cluster, self._cluster.hosts[fault.target]
         if not host.up:
             return
-        host.up = False
-        cluster.network.unreachable.add(node_address(fault.target))
-        cluster.nodes.kill_all(fault.target)
-        host.replace_disk(host.disk.crash(self._rng, "random"))
+        self._power_off(fault.target)
 
         def up() -> None:
             host.up = True
             cluster.network.unreachable.discard(node_address(fault.target))
 
         self._until(fault, up)
+
+    def _do_lose_host(self, fault: Fault, number: int) -> None:
+        del number
+        self._power_off(fault.target)
+
+    def _power_off(self, node_id: str) -> None:
+        cluster, host = self._cluster, self._cluster.hosts[node_id]
+        host.up = False
+        cluster.network.unreachable.add(node_address(node_id))
+        cluster.nodes.kill_all(node_id)
+        host.replace_disk(host.disk.crash(self._rng, "random"))
 
     def _do_power_when_whole(self, fault: Fault, number: int) -> None:
         del number

@@ -62,7 +62,8 @@ _LOSSY = (
 _WHOLE_AGAIN = "node %s is whole again"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
-    "not made whole", "not repaired", "not settled", "not up again", "two states", "two writers", "unreadable", "unwritable",
+    "not made whole", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
+    "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
 _CLEAR = f.Clear.__name__.encode()
@@ -267,7 +268,10 @@ class _Run:
         # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
-        await self._wait_until_settled(down)
+        await self._wait_until_settled([node_id for node_id in down if node_id not in self.scenario.gone])
+        if self.promised and (kept := sorted(self.scenario.gone & self._members())):
+            self._report("not replaced", f"{', '.join(kept)} still a member when all had long healed")
+        down = [node_id for node_id in down if node_id in self.cluster.node_ids]
         await self._wait_until_mended(down)
         process = Process(self.loop, "client-last")
         if not down and self.promised and await process.spawn(self._repair_all(process)):
@@ -329,7 +333,7 @@ class _Run:
     async def _wait_until_settled(self, down: list[str]) -> None:
         """Wait until no partition is on its way. With nodes that stay down that may never be."""
         deadline_s = self.loop.now_s + (10.0 if down else SETTLED_S)
-        while (state := self._state()) is not None and state.goal is not None:
+        while (state := self._state()) is not None and (state.goal is not None or self.scenario.gone & self._members()):
             if self.loop.now_s > deadline_s:
                 if not down and self.promised and self.cluster.supervisor is not None:
                     progress = self.cluster.supervisor._rebalancing.progress()  # noqa: SLF001
@@ -393,6 +397,11 @@ class _Run:
                 return down
             await asyncio.sleep(0.5)
 
+    def _members(self) -> set[str]:
+        """Return the present members; while nobody can say, those of old."""
+        state = self._state()
+        return {*self._founders} if state is None else {member.node_id for member in state.ring.members}
+
     def _is_wanted(self, node_id: str) -> bool:
         """Whether a node is to be up: not one that never came so far as to be a member."""
         state = self._state()
@@ -414,7 +423,7 @@ class _Run:
         if self.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
             await self._write_all(buckets, keys)
         deadline_s = self.loop.now_s + READABLE_S
-        levels = [scenario.r] if self.impaired else [scenario.r, scenario.cluster.store.copies]
+        levels = [scenario.r] if self.impaired & self._members() else [scenario.r, scenario.cluster.store.copies]
         for level in levels:
             for key in keys:
                 if not await self._read_until(buckets.of(key), key, level, deadline_s):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig
-from raykv.sim.cluster import COORDINATOR, SUPERVISOR, ClusterSpec
+from raykv.sim.cluster import SUPERVISOR, ClusterSpec
 from raykv.sim.flavours import flavoured
 from raykv.sim.network import NetworkOdds
 from raykv.sim.upkeep_settings import with_upkeep
@@ -31,6 +31,7 @@ FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
     "clock jump", "another supervisor", "clock far off", "power when whole", "add node", "remove node", "set weight",
+    "lose host", "replace node", "kill all",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -41,6 +42,8 @@ CENTRAL: tuple[FaultKind, ...] = (
     "another supervisor", "clock far off",
 )  # fmt: skip
 ELASTIC: tuple[FaultKind, ...] = ("add node", "remove node", "set weight")
+GONE: FaultKind = "lose host"
+"""A host goes for good, with all that lies on it: its node is to be replaced."""
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
 RECOVERY_S = 3.0
@@ -106,7 +109,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lasting(self) -> set[str]:
         """The nodes that a fault did something to that nothing undoes."""
-        return {fault.target for fault in self.faults if fault.kind in LASTING}
+        return {fault.target for fault in self.faults if fault.kind in (*LASTING, GONE)}
+
+    @property
+    def gone(self) -> set[str]:
+        """The nodes whose host is lost for good."""
+        return {fault.target for fault in self.faults if fault.kind == GONE}
 
 
 def draw(seed: int, *, weak: bool = False) -> Scenario:
@@ -126,8 +134,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         config=_node_config(rng),
     )
     duration_s = rng.uniform(10.0, 40.0)
-    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
-    node_ids = [f"n{number + 1}" for number in range(nodes)]
+    coordinators, node_ids = cluster.coordinator_names, cluster.node_ids
     skewed = rng.random() < 0.5
     hosts = [*node_ids, *coordinators, SUPERVISOR]
     faults = draw_faults(rng, cluster, duration_s, copies - max(r, w) if within else None)
@@ -195,8 +202,7 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
 
     What passes may befall any minority of the copies at once: operations may fail then, and nothing is lost.
     """
-    nodes = [f"n{number + 1}" for number in range(cluster.nodes)]
-    coordinators = [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, cluster.coordinators + 1))]
+    nodes, coordinators = cluster.node_ids, cluster.coordinator_names
     interval = cluster.store.durability == "interval"
     kinds = [kind for kind in rng.sample(DISTURBING, rng.randint(0, 6)) if not (interval and kind == "power")]
     central = [kind for kind in CENTRAL if rng.random() < (0.1 if kind == "clock far off" else 0.3)]

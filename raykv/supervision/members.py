@@ -32,8 +32,8 @@ logger = logging.getLogger("raykv.supervisor")
 
 REPLACE_LOOK_S = 1.0
 REPLACE_RETRY_S = 10.0
-LOST_AFTER_S = 20.0
-"""A node that is to leave, and is down for so long, is not waited for: what only it holds is given up."""
+AWAY_AFTER_S = 20.0
+"""A node that has been down for so long is not waited for by those that move."""
 
 
 class Members:
@@ -80,13 +80,14 @@ class Members:
         It takes over from the others what the lost one had. That leaves when it has, should it come back before as well.
         """
         async with self._joining:
-            former = self._state().ring.member(lost)
+            weight = self._state().ring.member(lost).weight
             if self._watch.nodes[lost].state == "up":
                 raise InvalidOption(f"node {lost} is up; what is to leave is removed, not replaced")
-            goal = self._state().goal
-            if goal is not None and not goal.has_member(lost):
-                raise InvalidOption(f"node {lost} is about to leave as it is")
-            member = await self._place(former.weight, "", host, timeout_s, instead_of=lost)
+            if (goal := self._state().goal) is not None:
+                if not goal.has_member(lost):
+                    raise InvalidOption(f"node {lost} is about to leave as it is")
+                weight = goal.member(lost).weight
+            member = await self._place(weight, "", host, timeout_s, instead_of=lost)
             await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s)
         logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
         return member.node_id
@@ -123,11 +124,11 @@ class Members:
         """Replace nodes whose hosts have been gone for long, one after the other."""
         while True:
             await self._clock.sleep(REPLACE_LOOK_S)
-            if self._state().goal is not None:
-                continue
             patience_s, now_s = self._state().config.replace_after_s, self._clock.monotonic_s()
+            wanted = {member.node_id for member in moves.wanted_members(self._state())}
             for node_id, node in sorted(self._watch.nodes.items()):
-                if node.state == "down" and node.host_gone and now_s - node.since_s > patience_s:
+                gone = node.state == "down" and node.host_gone and now_s - node.since_s > patience_s
+                if gone and node_id in wanted:
                     logger.warning(
                         "store %s: the host of node %s has been gone for %.0f s; it is replaced",
                         self._name, node_id, now_s - node.since_s,
@@ -212,14 +213,11 @@ class Members:
         async with self._joining:
             await self.see_off([node_id for node_id in nodes if not self._state().ring.has_member(node_id)])
 
-    def lost(self) -> list[str]:
-        """Return the nodes that are to leave and have been down for so long that they are taken to be gone for good."""
-        goal, now_s = self._state().goal, self._clock.monotonic_s()
+    def away(self) -> list[str]:
+        """Return the nodes that have been down for so long that no move waits for them."""
+        now_s = self._clock.monotonic_s()
         return [
             node_id
             for node_id, node in self._watch.nodes.items()
-            if goal is not None
-            and not goal.has_member(node_id)
-            and node.state == "down"
-            and now_s - node.since_s > LOST_AFTER_S
+            if node.state == "down" and now_s - node.since_s > AWAY_AFTER_S
         ]

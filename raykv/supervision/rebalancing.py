@@ -64,12 +64,12 @@ class Rebalancing:
         change: Callable[[Callable[[ClusterState], ClusterState]], Coroutine[Any, Any, None]],
         knows: Callable[[str, tuple[int, int]], Coroutine[Any, Any, bool]],
         left: Callable[[list[str]], Coroutine[Any, Any, None]],
-        lost: Callable[[], list[str]],
+        away: Callable[[], list[str]],
     ) -> None:
         """``change(fn)`` makes ``fn(state)`` the state. Raises ``StoreUnavailable``.
 
         ``knows(node_id, ballot)``: whether the node knows, durably, of that state or a later one. ``left(nodes)``: these
-        are no members any more. ``lost()``: those that are to leave and are gone for good.
+        are no members any more. ``away()``: those that have been down for so long that nobody waits for them.
         """
         self._name = name
         self._clock = clock
@@ -77,7 +77,7 @@ class Rebalancing:
         self._change = change
         self._knows = knows
         self._left = left
-        self._lost = lost
+        self._away = away
         self._unclear: set[str] = set()
         """Nodes that may hold what they are not to hold any more."""
         self._hints_until_s: float | None = None
@@ -92,6 +92,11 @@ class Rebalancing:
     def _told(self) -> tuple[ClusterState, bytes]:
         state = self._state()
         return state, encode_state(state)
+
+    def _lost(self) -> list[str]:
+        """Return the nodes that are to leave and are away: what only they hold is given up."""
+        goal = self._state().goal
+        return [] if goal is None else [node_id for node_id in self._away() if not goal.has_member(node_id)]
 
     def progress(self) -> dict[str, Any] | None:
         """Return what is going on, as plain data; None if nothing is to be moved."""
@@ -114,7 +119,9 @@ class Rebalancing:
         while True:
             state = self._state()
             if self._unclear and not state.moves:
-                self._unclear = {*await self._clear(sorted(self._unclear), "what was given away waits to be cleared")}
+                away = self._unclear & {*self._away()}
+                asked = sorted(self._unclear - away)
+                self._unclear = away | {*await self._clear(asked, "what was given away waits to be cleared")}
                 self._unclear &= {member.node_id for member in self._state().ring.members}
             idle = state.goal is None or (self.paused and not state.moves)
             try:
@@ -139,7 +146,8 @@ class Rebalancing:
             for node_id in state.ring.owners(move.partition):
                 if node_id not in move.owners:
                     losing.setdefault(node_id, []).append(move.partition)
-        await asyncio.gather(*(self._spread(state, node_id, losing[node_id]) for node_id in sorted(losing)))
+        there = sorted({*losing} - {*self._away()})
+        await asyncio.gather(*(self._spread(state, node_id, losing[node_id]) for node_id in there))
         await self._advance(state, moves.ended)
         self.figures["partitions"] += len(state.moves)
         self.waits_for = ""
@@ -163,7 +171,7 @@ class Rebalancing:
 
     async def _begin(self, state: ClusterState) -> bool:
         now_s = self._clock.monotonic_s()
-        shunned = {node_id for node_id, until_s in self._shunned.items() if now_s < until_s}
+        shunned = {node_id for node_id, until_s in self._shunned.items() if now_s < until_s} | {*self._away()}
         wave = moves.next_wave(state, shunned)
         if not wave:
             self.waits_for = f"{', '.join(sorted(shunned))} did not answer; tried again soon"

@@ -109,7 +109,7 @@ class Supervisor:
             change=self._alter,
             knows=self._knows,
             left=self.members.see_off,
-            lost=self.members.lost,
+            away=self.members.away,
         )
         self._scaling = Scaling(
             plan.store.name,

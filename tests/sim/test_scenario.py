@@ -17,7 +17,7 @@ def test_a_seed_is_one_scenario():
 def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
     kinds = [{fault.kind for fault in s.draw(seed).faults} for seed in SEEDS]
     every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL, *s.ELASTIC}
-    assert set().union(*kinds) == every | {"power when whole"}
+    assert set().union(*kinds) == every | {"power when whole", s.GONE, "replace node", "kill all"}
     assert all(len(drawn) < len(every) for drawn in kinds)
     for kind in every:
         assert any(kind not in drawn for drawn in kinds)
@@ -35,7 +35,8 @@ def test_within_the_promises_a_minority_is_disturbed_and_less_is_lost():
         for fault in faults:
             until_s = fault.at_s + fault.for_s + s.RECOVERY_S - 0.01  # times are rounded
             others = {other.target for other in faults if fault.at_s <= other.at_s < until_s} | {fault.target}
-            assert len(others | scenario.lasting) <= (copies - 1) // 2, scenario.seed
+            # While a host is lost for good another may be away: operations may fail then, what was acknowledged stays.
+            assert len(others | scenario.lasting - scenario.gone) <= (copies - 1) // 2, scenario.seed
             checked += 1
     assert checked > 300
 
@@ -78,10 +79,10 @@ def test_a_fault_is_told_in_a_line():
 
 def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
     flavours = Counter(s.draw(seed).flavour for seed in range(400))
-    assert 0.4 < flavours[""] / 400 < 0.65
+    assert 0.35 < flavours[""] / 400 < 0.6
     assert set(flavours) == {
         "", "crowd", "full crowd", "founding", "failing disks", "rot", "takeovers", "lost and away", "scans",
-        "nothing left", "ring changes",
+        "nothing left", "ring changes", "lost hosts",
     }  # fmt: skip
     assert all(s.draw(seed, weak=True).flavour == "" for seed in range(20))
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("nobody_tells")
 
 
-def impatient(world: ModuleType, replace_after_s: float) -> Bench:
+def impatient(world: ModuleType, replace_after_s: float, nodes: int = 3) -> Bench:
     """Return a bench whose store waits no longer than this for a host that is gone."""
-    bench = Bench(world, upkeep=True)
+    bench = Bench(world, nodes, upkeep=True)
     store = msgspec.structs.replace(bench.plan.store, replace_after_s=replace_after_s)
     bench.plan = msgspec.structs.replace(bench.plan, store=store)
     return bench
@@ -42,6 +42,26 @@ def test_a_node_whose_host_is_gone_is_replaced_after_a_while(world: ModuleType) 
         assert len(supervisor.state.ring.partitions_of("n4")) == supervisor.state.ring.partitions
         assert await bench.peer.get("a", r=3) == "1"
         assert await bench.states() == {"n1": "up", "n3": "up", "n4": "up"}
+
+    world.run(story())
+
+
+def test_a_host_that_goes_while_its_node_is_to_carry_more_is_replaced_as_well(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = impatient(world, 30.0, nodes=4)
+        supervisor = await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        bench.cluster.kill("n2")
+        bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is gone")
+        await asyncio.sleep(5)
+        assert await bench.ask(f.SetWeight("n2", 3.0, 10.0)) == f.Told(None)
+        await asyncio.sleep(20)
+        assert supervisor.state.goal is not None, "what n2 is to get it cannot take"
+        await asyncio.sleep(60)
+        assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4", "n5"]
+        assert supervisor.state.goal is None
+        assert supervisor.state.ring.member("n5").weight == 3.0
+        assert await bench.peer.get("a", r=3) == "1"
 
     world.run(story())
 

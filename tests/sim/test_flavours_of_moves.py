@@ -1,0 +1,42 @@
+"""Runs in which nodes come, go and are replaced."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raykv.sim import scenario as s
+from raykv.sim.run import run
+
+
+def of_flavour(flavour, count):
+    found, seed = [], 0
+    while len(found) < count:
+        if s.draw(seed).flavour == flavour:
+            found.append(s.draw(seed))
+        seed += 1
+    return found
+
+
+def test_one_host_is_lost_and_no_other_node_is_hurt_for_long():
+    for scenario in of_flavour("lost hosts", 20):
+        assert len(scenario.gone) == 1 == len(scenario.lasting)
+        assert scenario.within
+        others = [
+            fault for fault in scenario.faults if fault.target.startswith("n") and fault.target not in scenario.gone
+        ]
+        assert all(fault.for_s <= 2.0 for fault in others)
+        by_command = any(fault.kind == "replace node" for fault in scenario.faults)
+        assert by_command == (scenario.cluster.store.replace_after_s > scenario.duration_s)
+
+
+def test_a_lost_host_is_replaced_and_nothing_is_lost():
+    scenario = next(each for each in of_flavour("lost hosts", 9) if any(f.kind == "kill all" for f in each.faults))
+    outcome = run(msgspec.structs.replace(scenario, drills=0))
+    assert outcome.violations == []
+    assert outcome.counts["fault: lose host"] == outcome.counts["fault: kill all"] == 1
+    assert any("takes the place of" in name for name in outcome.counts)
+
+
+def test_a_run_of_ring_changes_changes_the_ring():
+    for scenario in of_flavour("ring changes", 10):
+        assert {fault.kind for fault in scenario.faults} & {*s.ELASTIC}
