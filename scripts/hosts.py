@@ -42,6 +42,7 @@ HEAD = "z-head"
 OBJECT_STORE_BYTES = 80 << 20
 WAIT_S = 180.0
 KEYS = 300
+SETTLE_S = 3.0
 
 
 class Hosts:
@@ -57,6 +58,9 @@ class Hosts:
         """Start hosts."""
         for name in names:
             self._raylets[name] = self.cluster.add_node(**self._options, labels={HOST_LABEL: name})
+        # Ray asks any host where an actor is to be placed, and one that has just come does not know the others yet: it
+        # would keep the supervisor for itself, which is to be on the head.
+        time.sleep(SETTLE_S)
 
     def lose(self, name: str) -> None:
         """Kill a host's raylet; its workers end when they notice."""

@@ -79,3 +79,20 @@ def test_gossip_is_measured(tmp_path: Path) -> None:
     run("gossip.py", "--nodes", "3,5", "--hours", "0.02", "--json", str(tmp_path / "gossip.json"))
     figures = json.loads((tmp_path / "gossip.json").read_text())
     assert all(row["missed"] == row["false_verdicts"] == 0 for row in figures["detection"])
+
+
+@pytest.mark.ray
+def test_growing_and_shrinking_under_load_loses_and_fails_nothing(tmp_path: Path) -> None:
+    short = ("--records", "3000", "--partitions", "32", "--steady", "3")
+    run("elastic.py", *short, "--json", str(tmp_path / "elastic.json"))  # it ends with 1 if anything is amiss
+    figures = json.loads((tmp_path / "elastic.json").read_text())
+    assert figures["acknowledged"] > 100
+    assert figures["3 to 5"]["copies_moved"] > 20
+
+
+@pytest.mark.ray
+def test_hosts_come_back_are_replaced_and_all_start_again() -> None:
+    shown = run("hosts.py", "--replace-after", "5")
+    figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
+    assert figures["load"]["acknowledged"] > 100
+    assert "h1" not in {host for host, _ in figures["replaced"]["nodes"].values()}

@@ -149,6 +149,56 @@ def test_the_first_compared_gets_what_the_second_brought_at_the_next_repair(worl
     world.run(story())
 
 
+def test_a_plain_copy_brings_a_partition_in_pages_and_nothing_where_there_is_something(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anti_entropy, "KEYS_AT_ONCE", 16)
+
+    async def story() -> None:
+        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        keys = keys_in(cluster, 3, 50)
+        others = keys_in(cluster, 5, 20)
+        records = {key: world.put_record(f"of {key}" + "x" * 200) for key in keys}
+        await give(cluster, "n1", records | {key: world.put_record("elsewhere") for key in others})
+        share = shares(cluster.state, 3)[0]
+        done = await of(cluster, "n2")._stream(3, share, "n1")
+        assert (done.fetched, done.compared, done.sent) == (50, 0, 0)
+        assert [await cluster.held("n2", key) for key in keys] == [*records.values()]
+        assert await cluster.held("n2", others[0]) is None, "another partition"
+        plain = sum(len(encode_key(key)) + len(record) for key, record in records.items())
+        assert plain < done.bytes < 1.2 * plain, "what it costs is what it brings"
+        assert len(cluster.between_nodes(f.Scan)) == 50 // 16 + 1
+        assert (await of(cluster, "n2")._stream(3, share, "n1")).fetched == 0
+
+    world.run(story())
+
+
+def test_a_plain_copy_that_is_cut_short_leaves_the_rest_to_the_comparison(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anti_entropy, "KEYS_AT_ONCE", 16)
+
+    async def story() -> None:
+        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        keys = keys_in(cluster, 3, 50)
+        await give(cluster, "n1", {key: world.put_record(f"of {key}") for key in keys})
+        local = of(cluster, "n2")._local
+        write, room = local.write, 2
+
+        async def full(bucket_id: int, items: Any, made_ms: int) -> bool:
+            nonlocal room
+            room -= 1
+            return room >= 0 and await write(bucket_id, items, made_ms)
+
+        monkeypatch.setattr(local, "write", full)
+        assert (await of(cluster, "n2")._stream(3, shares(cluster.state, 3)[0], "n1")).fetched == 32
+        monkeypatch.setattr(local, "write", write)
+        assert (await repair(cluster, "n2", 3))["fetched"] == 18
+        assert None not in [await cluster.held("n2", key) for key in keys]
+
+    world.run(story())
+
+
 def test_ten_that_differ_of_5000_cost_a_small_part_of_a_copy(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, upkeep=True).start()
