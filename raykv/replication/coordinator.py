@@ -42,8 +42,11 @@ MAX_ITEMS_UNDER_WAY = 50_000
 class Coordinator:
     """Quorum operations on one store."""
 
-    def __init__(self, transport: Transport, clock: Clock, probe: Probe, random: random_module.Random) -> None:
-        self.routing = Routing(transport, clock, probe)
+    def __init__(
+        self, transport: Transport, clock: Clock, probe: Probe, random: random_module.Random, *, asks: bool = False
+    ) -> None:
+        """``asks``: it runs inside a client; nobody brings it news (see ``routing``)."""
+        self.routing = Routing(transport, clock, probe, asks=asks)
         self.run = random.getrandbits(62) + 1
         """Names this run, so that a client's word on time is not taken for a word on another run's clock."""
         self._clock = clock

@@ -90,13 +90,15 @@ class Peers:
         *,
         state: Callable[[], tuple[ClusterState, bytes] | None] = lambda: None,
         moved: Callable[[bytes], None] = lambda _: None,
+        trouble: Callable[[], None] = lambda: None,
     ) -> None:
         """``state()``: the cluster's state as the caller knows it, to be told to a node that does not know it yet.
 
-        ``moved(state)``: told of a later one.
+        ``moved(state)``: told of a later one. ``trouble()``: told that a node does not answer as it should.
         """
         self._state = state
         self._moved = moved
+        self._trouble = trouble
         self._transport = transport
         self._clock = clock
         self._probe = probe
@@ -238,6 +240,7 @@ class Peers:
         return (2 if peer.down is not None else 0) + (1 if now_s < peer.suspected_until_s else 0)
 
     def _suspect(self, node_id: str, peer: _Peer, seconds: float, cause: str) -> None:
+        self._trouble()
         now_s = self._clock.monotonic_s()
         if now_s >= peer.suspected_until_s and peer.down is None:
             self._probe.count("suspicions")

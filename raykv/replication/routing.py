@@ -1,10 +1,17 @@
-"""What a coordinator knows of the cluster: its state, as the supervisor tells it, and who owns a key."""
+"""What a coordinator knows of the cluster: its state, as the supervisor tells it, and who owns a key.
+
+A coordinator actor is told, and asks once a second beside. A client that coordinates for itself is told nothing: there
+may be a thousand of them. It asks when it has reason to (a node does not answer, a bucket is not known), and otherwise
+once in ``STALE_S``; that other owners hold a key the nodes tell it themselves (P4).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import decode_state
@@ -14,21 +21,32 @@ from raykv.replication.peers import Peers
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from raykv.ports import Clock, Probe, Transport
     from raykv.replication.cluster_state import BucketEntry, ClusterState
 
 
+ASK_EVERY_S = 1.0
+"""No more often does a client ask for news of itself."""
+STALE_S = 30.0
+NEWS_TIMEOUT_S = 5.0
+
+
 class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
-    def __init__(self, transport: Transport, clock: Clock, probe: Probe) -> None:
+    def __init__(self, transport: Transport, clock: Clock, probe: Probe, *, asks: bool = False) -> None:
+        """``asks``: nobody tells this one; it asks for news when something seems amiss."""
         self._transport = transport
         self.clock = clock
         self.probe = probe
-        self.peers = Peers(transport, clock, probe, state=lambda: self._known, moved=self.learn_state)
+        self._asks = asks
+        self._asked_s = clock.monotonic_s()
+        self._asking: asyncio.Task[None] | None = None
+        self.peers = Peers(
+            transport, clock, probe, state=lambda: self._known, moved=self.learn_state, trouble=self._ask_for_news
+        )
         self.tasks: set[asyncio.Task[None]] = set()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
         self.courier = Courier(self.peers, clock, probe, self.tasks)
@@ -66,6 +84,24 @@ class Routing:
         """Of the state as last heard."""
         return self._state.epoch if self._state is not None else 0
 
+    def _ask_for_news(self, every_s: float = ASK_EVERY_S) -> None:
+        """Ask in the background, if this one asks at all and has not done so for a while."""
+        now_s = self.clock.monotonic_s()
+        if not self._asks or self._asking is not None or now_s - self._asked_s < every_s:
+            return
+        self._asked_s = now_s
+        self._asking = asyncio.get_running_loop().create_task(self._fetch_quietly())
+        self.tasks.add(self._asking)
+        self._asking.add_done_callback(self._asked)
+
+    async def _fetch_quietly(self) -> None:
+        with contextlib.suppress(RaykvError):  # it is asked again when there is reason to
+            await self.fetch_news(NEWS_TIMEOUT_S)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self._asking = None
+
     async def fetch_news(self, timeout_s: float) -> None:
         """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
         try:
@@ -93,6 +129,8 @@ class Routing:
     async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
         """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
         await self.state(timeout_s)
+        if self._asks:
+            self._ask_for_news(STALE_S)
         if bucket_id not in self._buckets:
             await self.fetch_news(timeout_s)
         entry = self._buckets.get(bucket_id)

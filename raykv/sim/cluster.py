@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 STORE_ID = "simulated"
 RESTART_S = (0.3, 2.0)
 COORDINATOR = "coordinator"
+DIRECT = "direct"
+"""In the place of a coordinator's name: the client coordinates for itself."""
 SUPERVISOR = "supervisor"
 
 
@@ -189,9 +191,22 @@ class Cluster:
 
     # ---- clients ----
 
+    def link(self, process: Process, coordinator: str = COORDINATOR) -> SimLink:
+        """Return a client process's link to that coordinator, or to its own (``DIRECT``)."""
+        return SimDirectLink(self, process) if coordinator == DIRECT else SimLink(self, process, coordinator)
+
+    def host_of_client(self, name: str) -> Host:
+        """Return the host that a client runs on; it is made when it is first asked for."""
+        if name not in self.hosts:
+            self.hosts[name] = Host(name, self.loop, self.rng(f"host {name}"), self.trace)
+        return self.hosts[name]
+
     async def connect(self, process: Process, coordinator: str = COORDINATOR, attempts: int = 60) -> AsyncStore:
-        """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does."""
-        session = Session(self.spec.store.name, SimLink(self, process, coordinator))
+        """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does.
+
+        ``coordinator``: whom it asks; ``DIRECT``: it coordinates for itself.
+        """
+        session = Session(self.spec.store.name, self.link(process, coordinator))
         for attempt in itertools.count(1):
             try:
                 steps = session.open_bucket(DEFAULT_BUCKET, {}, DEFAULT_TIMEOUT_S)
@@ -322,3 +337,28 @@ class SimLink:
     def random_bytes(self, count: int) -> bytes:
         """See ``client.driver.Link``."""
         return self._rng.randbytes(count)
+
+
+class SimDirectLink(SimLink):
+    """``client.driver.Link`` of a client process that coordinates for itself: as ``SimLink``, and no message goes out."""
+
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        super().__init__(cluster, process, DIRECT)
+        transport = SimTransport(cluster.network, process)
+        clock = SimClock(cluster.host_of_client(process.name), process)
+        rng = cluster.rng(f"coordinator of {process.name}")
+        made = process.run(lambda: Coordinator(transport, clock, SimProbe(cluster.counts), rng, asks=True))
+        self._front = Front(made, transport, clock)
+        cluster.counts["direct clients"] += 1
+
+    def submit(self, frame: bytes) -> asyncio.Task[bytes]:
+        """See ``client.driver.Link``."""
+        return self._process.spawn(self._front.serve(frame))
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self.submit(frame))
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None

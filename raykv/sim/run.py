@@ -25,7 +25,7 @@ from raykv.records import frames as f
 from raykv.records.keys import encode_key, is_private
 from raykv.replication.cluster_state import DEFAULT_BUCKET, decode_state
 from raykv.sim.checkers import check_buckets, check_history
-from raykv.sim.cluster import SUPERVISOR, Cluster
+from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster
 from raykv.sim.health import EVERY_S, Health
 from raykv.sim.history import History, Violation
 from raykv.sim.kernel import Process, run_virtual
@@ -150,7 +150,10 @@ class _Run:
         self.health = Health(self.cluster, self.nemesis, scenario)
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
-        self._coordinators = {*self.cluster.coordinator_names}
+        direct = {program.client for program in scenario.programs if program.coordinator == DIRECT}
+        self._coordinators = {*self.cluster.coordinator_names} | direct
+        for client in sorted(direct):
+            self.cluster.host_of_client(client)
         self.cluster.network.heard = self._hear
         self.cluster.network.sent = self._sent
         self.history.acknowledged = self._check_held

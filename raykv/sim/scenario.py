@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig
-from raykv.sim.cluster import SUPERVISOR, ClusterSpec
+from raykv.sim.cluster import DIRECT, SUPERVISOR, ClusterSpec
 from raykv.sim.flavours import flavoured
 from raykv.sim.network import NetworkOdds
 from raykv.sim.upkeep_settings import with_upkeep
@@ -46,6 +46,8 @@ GONE: FaultKind = "lose host"
 """A host goes for good, with all that lies on it: its node is to be replaced."""
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
 _DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
+DIRECT_RUNS, DIRECT_RUNS_OF_FLAVOURS = 0.6, 0.2
+"""In so many of the runs some clients coordinate for themselves; most flavours are about what befalls coordinators."""
 RECOVERY_S = 3.0
 """What a node is given after a fault to be back, before another node is disturbed (within the promises)."""
 
@@ -159,7 +161,22 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
     )
     if any(letter in scenario.plain for letter in scenario.loose):
         scenario = msgspec.structs.replace(scenario, loose="")
-    return scenario if weak else flavoured(scenario, Fault)
+    return scenario if weak else _with_direct_clients(flavoured(scenario, Fault))
+
+
+def _with_direct_clients(scenario: Scenario) -> Scenario:
+    """Return the scenario, some of whose clients may coordinate for themselves."""
+    rng = random.Random(f"direct {scenario.seed}")
+    if rng.random() > (DIRECT_RUNS_OF_FLAVOURS if scenario.flavour else DIRECT_RUNS):
+        return scenario
+    every = rng.random() < 0.3
+    programs = tuple(
+        msgspec.structs.replace(program, coordinator=DIRECT) if every or rng.random() < 0.5 else program
+        for program in scenario.programs
+    )
+    skewed = any(scenario.skews_ms.values())
+    skews_ms = {program.client: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for program in programs}
+    return msgspec.structs.replace(scenario, programs=programs, skews_ms=scenario.skews_ms | skews_ms)
 
 
 def _node_config(rng: random.Random) -> NodeConfig:

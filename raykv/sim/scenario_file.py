@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.errors import CorruptData, RaykvError
-from raykv.sim.cluster import COORDINATOR, SUPERVISOR
+from raykv.sim.cluster import DIRECT, SUPERVISOR
 from raykv.sim.scenario import CENTRAL, ELASTIC, Scenario
 
 if TYPE_CHECKING:
@@ -59,14 +59,13 @@ def _check(scenario: Scenario) -> None:
         raise CorruptData(f"{copies} copies, {spec.nodes} nodes and {spec.coordinators} coordinators make no cluster")
     if not (1 <= scenario.r <= copies and 1 <= scenario.w <= copies):
         raise CorruptData(f"r={scenario.r} and w={scenario.w} do not fit {copies} copies")
-    nodes = {f"n{number + 1}" for number in range(spec.nodes)}
-    coordinators = {COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, spec.coordinators + 1))}
+    nodes, coordinators = {*spec.node_ids}, {*spec.coordinator_names}
     for fault in scenario.faults:
         central = {SUPERVISOR, *coordinators} | (nodes if fault.kind == "clock jump" else set())
-        if fault.target not in (central if fault.kind in CENTRAL + ELASTIC else nodes):
+        if fault.target not in (central if fault.kind in (*CENTRAL, *ELASTIC, "kill all") else nodes):
             raise CorruptData(f"there is no {fault.target!r} for {fault.kind!r}")
     for program in scenario.programs:
-        if program.coordinator not in coordinators:
+        if program.coordinator not in coordinators | {DIRECT}:
             raise CorruptData(f"{program.client} asks {program.coordinator!r}, which is not there")
         if any(not step.keys for step in program.steps):
             raise CorruptData(f"a step of {program.client} has no key")

@@ -44,6 +44,7 @@ TABLE: dict[str, Sometimes] = {
     "read refused": Sometimes(("op: get refused",), "a read did not get its quorum"),
     "scan": Sometimes(("op: scan to its end",), "a scan came to its end"),
     "late": Sometimes(("late_requests",), "a request reached a coordinator after its time, or in another run (P8)"),
+    "direct client": Sometimes(("direct clients",), "a client coordinated for itself"),
     "siblings": Sometimes(("siblings_read",), "a reader was shown values that were written at the same time"),
     "second dot": Sometimes(("second_dots",), "a node was asked for a dot because another gave none (P8)"),
     "gap": Sometimes(("gaps",), "a dot was given and nothing was written under it"),
