@@ -1,0 +1,240 @@
+"""Calls over streams, and over Ray where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from raykv.actors.stream import wire
+from raykv.actors.stream.sockets import watch_the_other_end
+from raykv.config import MAX_FRAME_BYTES
+from raykv.ports import PeerFailure, PeerSilent, PeerUnreachable
+from raykv.replication.peers import PeerRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from raykv.ports import Transport
+
+logger = logging.getLogger("raykv.stream")
+
+MAX_UNSENT_BYTES = 16 * 1024 * 1024
+"""What may wait for a peer to read it, beside one frame of any size; past it a call is refused at once."""
+CONNECT_TIMEOUT_S = 5.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
+NOT_LISTENING_PAUSE_S = 30.0
+QUIET_S = 0.5
+"""A connection that brought nothing at all while a call waited in vain for so long is given up."""
+
+
+class Endpoint(NamedTuple):
+    """Where a process listens, and the secret of its run."""
+
+    host: str
+    port: int
+    secret: bytes
+
+
+class Connection(asyncio.Protocol):
+    """A connection to one server, with any number of requests under way. To be made by ``connect``."""
+
+    def __init__(self, secret: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handshake: wire.ClientHandshake | None = wire.ClientHandshake(
+            secret, secrets.token_bytes(wire.NONCE_BYTES)
+        )
+        self._reader = wire.Reader()
+        self._outbox = wire.Outbox(loop.call_soon, self._write)
+        self._pending: dict[int, tuple[asyncio.Future[bytes], int]] = {}
+        self._last = 0
+        self._transport: asyncio.Transport | None = None
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())  # who waited may be gone
+        self.usable = False
+        """Whether calls can go through it: it stands, and has not been given up."""
+        self.heard = 0
+        """How often anything came after the handshake."""
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """Send ``frame``, return the answer. To be called only while ``usable``; raises as ``ports.Transport``."""
+        assert self.usable
+        assert self._transport is not None
+        unsent_bytes = self._transport.get_write_buffer_size() + self._outbox.waiting_bytes
+        if len(frame) > MAX_FRAME_BYTES or (unsent_bytes and unsent_bytes + len(frame) > MAX_UNSENT_BYTES):
+            raise PeerRefused("overloaded", f"{unsent_bytes} bytes wait to be sent to it already")
+        self._last += 1
+        number = self._last
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        self._pending[number] = answer, self.heard
+        timer = self._loop.call_later(timeout_s, self._expire, number, timeout_s)
+        self._outbox.put(number, wire.REQUEST, frame)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._forget(number)
+
+    def give_up(self) -> None:
+        """Take no more calls; close once those under way have ended."""
+        self.usable = False
+        if not self._pending:
+            self.close()
+
+    def close(self) -> None:
+        """Close at once; calls under way end with ``PeerUnreachable``."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
+        assert self._handshake is not None
+        self._transport = tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        watch_the_other_end(transport)
+        tcp.write(self._handshake.hello())
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        try:
+            if self._handshake is not None:
+                self._shake_hands(self._handshake, data)
+                return
+            self.heard += 1
+            for number, kind, frame in self._reader.feed(data):
+                answer, _ = self._pending.get(number, (None, 0))
+                if answer is None or answer.done():
+                    continue  # nobody waits for it any more
+                if kind == wire.ANSWER:
+                    answer.set_result(frame)
+                else:
+                    answer.set_exception(PeerUnreachable("it failed while it was at the request"))
+        except wire.WireError as error:
+            self._end(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._end(exc or ConnectionResetError("the other side has closed"))
+
+    def _shake_hands(self, handshake: wire.ClientHandshake, data: bytes) -> None:
+        self._write([handshake.feed(data)])
+        if handshake.done:
+            self._handshake = None
+            if not self.ready.done():
+                self.usable = True
+                self.ready.set_result(None)
+
+    def _expire(self, number: int, timeout_s: float) -> None:
+        answer, heard = self._pending[number]
+        if answer.done():
+            return
+        answer.set_exception(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+        if heard == self.heard and timeout_s >= QUIET_S:
+            self.give_up()
+
+    def _forget(self, number: int) -> None:
+        del self._pending[number]
+        if not self.usable and not self._pending:
+            self.close()
+
+    def _write(self, parts: list[bytes]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(parts)
+
+    def _end(self, error: Exception) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+        for answer, _ in list(self._pending.values()):
+            if not answer.done():
+                answer.set_exception(PeerUnreachable(f"the connection to it was lost: {error}"))
+        self.close()
+
+
+async def connect(endpoint: Endpoint) -> Connection:
+    """Return a connection that stands. Raises ``OSError``, ``WireError``."""
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(
+        lambda: Connection(endpoint.secret, loop), endpoint.host, endpoint.port
+    )
+    try:
+        await connection.ready
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@dataclass(slots=True)
+class _Route:
+    """The way to one peer."""
+
+    connection: Connection | None = None
+    connecting: asyncio.Task[None] | None = None
+    next_try_s: float = 0.0
+    pause_s: float = FIRST_PAUSE_S
+
+
+class StreamTransport:
+    """``ports.Transport`` over streams. For one event loop."""
+
+    def __init__(self, beside: Transport, locate: Callable[[str], Awaitable[Endpoint | None]]) -> None:
+        """``beside``: what carries the calls while no connection stands.
+
+        ``locate(peer)``: where it listens; None if it does not. May raise ``PeerFailure``.
+        """
+        self._beside = beside
+        self._locate = locate
+        self._random = random.SystemRandom()
+        self._routes: dict[str, _Route] = {}
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``."""
+        route = self._routes.get(peer)
+        if route is None:
+            route = self._routes[peer] = _Route()
+        if route.connection is not None and route.connection.usable:
+            return await route.connection.call(frame, timeout_s)
+        self._begin_to_connect(peer, route)
+        return await self._beside.call(peer, frame, timeout_s)
+
+    def connected(self) -> list[str]:
+        """Return the peers to which a connection stands, sorted."""
+        return sorted(peer for peer, route in self._routes.items() if route.connection and route.connection.usable)
+
+    async def close(self) -> None:
+        """Close all connections; calls under way on them end with ``PeerUnreachable``."""
+        routes, self._routes = list(self._routes.values()), {}
+        tasks = [route.connecting for route in routes if route.connecting is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for route in routes:
+            if route.connection is not None:
+                route.connection.close()
+
+    def _begin_to_connect(self, peer: str, route: _Route) -> None:
+        loop = asyncio.get_running_loop()
+        if route.connecting is not None or loop.time() < route.next_try_s:
+            return
+        if route.connection is not None and route.connection.heard:
+            route.pause_s = FIRST_PAUSE_S  # it was of use: this is no series of failures
+        route.connecting = loop.create_task(self._connect(peer, route))
+
+    async def _connect(self, peer: str, route: _Route) -> None:
+        pause_s, route.pause_s = route.pause_s, min(LONGEST_PAUSE_S, 2 * route.pause_s)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                endpoint = await self._locate(peer)
+                if endpoint is None:
+                    pause_s = NOT_LISTENING_PAUSE_S
+                else:
+                    route.connection = await connect(endpoint)
+        except (OSError, wire.WireError, PeerFailure) as error:  # TimeoutError is an OSError
+            logger.debug("no stream to %s: %s", peer, error)
+        finally:
+            # Not in step with all the others who lost it at the same time.
+            route.next_try_s = asyncio.get_running_loop().time() + pause_s * (0.5 + self._random.random())
+            route.connecting = None

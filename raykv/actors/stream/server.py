@@ -1,0 +1,202 @@
+"""Listens, and hands the frames that come to a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, cast
+
+from raykv.actors.stream import wire
+from raykv.actors.stream.sockets import watch_the_other_end
+from raykv.config import MAX_FRAME_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger("raykv.stream")
+
+HANDSHAKE_S = 5.0
+MAX_STRANGERS = 64
+"""Connections that have not proved anything yet; of more the oldest is dropped."""
+MAX_CONNECTIONS = 4096
+MAX_UNDER_WAY = 4096
+MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
+"""Requests of one connection that are being handled; past it nothing is read from it until half of them are done."""
+HIGH_WATER_BYTES = 4 * 1024 * 1024
+"""Answers that wait for the other side to read them; past it nothing is read from it until it does."""
+MAX_UNREAD_BYTES = 4 * MAX_FRAME_BYTES
+"""Past it the connection is dropped: the other side does not read."""
+
+
+class StreamServer:
+    """Answers frames over TCP. For one event loop."""
+
+    def __init__(self, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self.secret = secrets.token_bytes(32)
+        """Of this run. Who knows it may ask anything."""
+        self.serve = serve
+        self.strangers: dict[_Connection, None] = {}
+        self.connections: set[_Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._listening: dict[str, asyncio.Server] = {}
+        self._opening = asyncio.Lock()
+
+    async def listen(self, host: str) -> int:
+        """Listen on this address of the host, if it does not yet, and return the port. Raises ``OSError``."""
+        assert host not in {"", "0.0.0.0", "::"}, "never on all addresses"  # noqa: S104
+        async with self._opening:
+            if host not in self._listening:
+                loop = asyncio.get_running_loop()
+                self._listening[host] = await loop.create_server(lambda: _Connection(self, loop), host, 0)
+        port: int = self._listening[host].sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Close all sockets, and cancel what is being handled."""
+        for server in self._listening.values():
+            server.close()
+        self._listening.clear()
+        for connection in [*self.connections, *self.strangers]:
+            connection.drop()
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.tasks.clear()
+        await asyncio.sleep(0)  # the loop tells of the end of a connection in its next turn
+
+
+class _Connection(asyncio.Protocol):
+    """One caller."""
+
+    def __init__(self, server: StreamServer, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._handshake: wire.ServerHandshake | None = wire.ServerHandshake(
+            server.secret, secrets.token_bytes(wire.NONCE_BYTES)
+        )
+        self._reader = wire.Reader()
+        self._outbox = wire.Outbox(loop.call_soon, self._write)
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._under_way_bytes = 0
+        self._unread = False
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
+        server = self._server
+        self._transport = tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        if len(server.connections) >= MAX_CONNECTIONS:
+            tcp.abort()
+            return
+        while len(server.strangers) >= MAX_STRANGERS:
+            next(iter(server.strangers)).drop()
+        server.strangers[self] = None
+        self._deadline = self._loop.call_later(HANDSHAKE_S, self.drop)
+        watch_the_other_end(transport)
+        tcp.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            if self._handshake is not None:
+                self._write([self._handshake.feed(data)])
+                if not self._handshake.done:
+                    return
+                data, self._handshake = self._handshake.rest, None
+                self._forget_stranger()
+                self._server.connections.add(self)
+            for number, _, frame in self._reader.feed(data):
+                self._begin(number, frame)
+        except wire.WireError as error:
+            logger.debug("a connection was dropped: %s", error)
+            self._write([error.reply])
+            self._transport.close() if error.reply else self.drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``. What it had asked is carried on with, as with an actor's calls."""
+        del exc
+        self._forget_stranger()
+        self._server.connections.discard(self)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """See ``asyncio.Protocol``."""
+        self._unread = True
+        self._steer()
+
+    def resume_writing(self) -> None:
+        """See ``asyncio.Protocol``."""
+        self._unread = False
+        self._steer()
+
+    def drop(self) -> None:
+        """Close at once."""
+        self._forget_stranger()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _forget_stranger(self) -> None:
+        self._server.strangers.pop(self, None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _begin(self, number: int, frame: bytes) -> None:
+        self._under_way += 1
+        self._under_way_bytes += len(frame)
+        if self._under_way >= MAX_UNDER_WAY or self._under_way_bytes > MAX_UNDER_WAY_BYTES:
+            self._steer()
+        self._server.tasks.add(self._loop.create_task(self._serve(number, frame)))
+
+    async def _serve(self, number: int, frame: bytes) -> None:
+        kind, answer = wire.FAILED, b""
+        try:
+            answered = await self._server.serve(frame)
+            assert len(answered) <= MAX_FRAME_BYTES
+            kind, answer = wire.ANSWER, answered
+        except Exception:
+            logger.exception("a request failed")
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._server.tasks.discard(task)
+            self._under_way -= 1
+            self._under_way_bytes -= len(frame)
+            if self._paused:
+                self._steer()
+            self._answer(number, kind, answer)
+
+    def _answer(self, number: int, kind: int, answer: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._outbox.put(number, kind, answer)
+        if transport.get_write_buffer_size() + self._outbox.waiting_bytes > MAX_UNREAD_BYTES:
+            logger.warning("a connection was dropped: its other end does not read its answers")
+            self.drop()
+
+    def _steer(self) -> None:
+        """Read on, or not."""
+        factor = 2 if self._paused else 1
+        too_much = (
+            self._unread
+            or self._under_way * factor >= MAX_UNDER_WAY
+            or self._under_way_bytes * factor > MAX_UNDER_WAY_BYTES
+        )
+        if self._transport is None or self._transport.is_closing() or too_much == self._paused:
+            return
+        self._paused = too_much
+        if too_much:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _write(self, parts: list[bytes]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(parts)

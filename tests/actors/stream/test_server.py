@@ -1,0 +1,294 @@
+"""What a server lets in, and what it does with those who behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from raykv.actors.stream import StreamServer, server, wire
+from raykv.actors.stream.client import Connection, Endpoint, connect
+from raykv.config import MAX_FRAME_BYTES
+from raykv.ports import PeerUnreachable
+from tests.actors.stream.conftest import LOOPBACK, Bench, settled
+
+
+async def echo(frame: bytes) -> bytes:
+    return b"stream " + frame
+
+
+async def raw(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    assert bench.endpoint is not None
+    return await asyncio.open_connection(LOOPBACK, bench.endpoint.port)
+
+
+async def friend(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that has shaken hands, in the test's own hands."""
+    reader, writer = await raw(bench)
+    handshake = wire.ClientHandshake(bench.server.secret, b"c" * 32)
+    writer.write(handshake.hello())
+    writer.write(handshake.feed(await reader.readexactly(70)))
+    return reader, writer
+
+
+async def hung_up(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_who_does_not_know_the_secret_is_hung_up_on_and_asks_nothing(run) -> None:
+    seen = []
+
+    async def serve(frame: bytes) -> bytes:
+        seen.append(frame)
+        return b""
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            reader, writer = await raw(bench)
+            writer.write(b"raykv" + bytes([wire.VERSION]) + b"c" * 32)
+            reply = await reader.readexactly(70)
+            reflected = reply[-32:]
+            writer.write(reflected + wire.head(1, wire.REQUEST, b"hello") + b"hello")
+            assert await hung_up(reader)
+            writer.close()
+            assert seen == []
+            assert not bench.server.connections
+
+    run(work())
+
+
+def test_another_version_hears_which_one_this_is(run) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            reader, writer = await raw(bench)
+            writer.write(b"raykv" + bytes([wire.VERSION + 1]) + bytes(10))
+            assert await reader.read() == b"raykv" + bytes([wire.VERSION])
+            writer.close()
+            await settled(lambda: not bench.server.strangers)
+
+    run(work())
+
+
+def test_a_stranger_has_a_few_seconds(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.05)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            reader, writer = await raw(bench)
+            writer.write(b"ray")
+            assert await hung_up(reader)
+            writer.close()
+            assert not bench.server.strangers
+
+    run(work())
+
+
+def test_a_stranger_who_says_too_much_is_hung_up_on(run) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            reader, writer = await raw(bench)
+            writer.write(b"raykv" + bytes([wire.VERSION]) + bytes(100_000))
+            assert await hung_up(reader)
+            writer.close()
+
+    run(work())
+
+
+def test_strangers_are_bounded_and_a_friend_gets_through(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "MAX_STRANGERS", 5)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            strangers = [await raw(bench) for _ in range(12)]
+            await settled(lambda: len(bench.server.strangers) == 5)
+            assert bench.endpoint is not None
+            connection = await connect(bench.endpoint)
+            assert await connection.call(b"x", 5.0) == b"stream x"
+            assert len(bench.server.strangers) <= 5
+            assert await hung_up(strangers[0][0])
+            connection.close()
+            for _, writer in strangers:
+                writer.close()
+
+    run(work())
+
+
+def test_connections_are_bounded(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            assert bench.endpoint is not None
+            first = await connect(bench.endpoint)
+            with pytest.raises(ConnectionError):
+                await connect(bench.endpoint)
+            assert await first.call(b"x", 5.0) == b"stream x"
+            first.close()
+
+    run(work())
+
+
+def test_a_frame_above_the_bound_ends_the_connection(run) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            reader, writer = await friend(bench)
+            writer.write((MAX_FRAME_BYTES + 1).to_bytes(4, "little") + bytes(9))
+            assert await hung_up(reader)
+            writer.close()
+
+    run(work())
+
+
+def test_requests_sent_byte_by_byte_are_answered(run) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            reader, writer = await friend(bench)
+            for byte in wire.head(9, wire.REQUEST, b"hello") + b"hello":
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.001)
+            answer = wire.head(9, wire.ANSWER, b"stream hello") + b"stream hello"
+            assert await reader.readexactly(len(answer)) == answer
+            writer.close()
+
+    run(work())
+
+
+def test_a_handler_that_breaks_leaves_the_outcome_unknown_and_the_connection_up(run, caplog) -> None:
+    async def serve(frame: bytes) -> bytes:
+        if frame == b"break":
+            raise RuntimeError("a bug")
+        if frame == b"cancel":
+            raise asyncio.CancelledError
+        return frame
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            await bench.connected()
+            for frame in (b"break", b"cancel"):
+                with pytest.raises(PeerUnreachable, match="failed while"):
+                    await bench.call(frame)
+            assert await bench.call(b"x") == b"x"
+            assert bench.beside.frames == []
+
+    with caplog.at_level(logging.ERROR, "raykv.stream"):
+        run(work())
+    assert [record.message for record in caplog.records] == ["a request failed"]
+
+
+def test_who_asks_too_much_at_once_is_read_more_slowly_and_answered_all_the_same(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "MAX_UNDER_WAY", 10)
+    most = 0
+
+    async def serve(frame: bytes) -> bytes:
+        nonlocal most
+        most = max(most, len(bench.server.tasks))
+        await asyncio.sleep(0.001)
+        return frame
+
+    bench = Bench(serve)
+
+    async def work() -> None:
+        async with bench:
+            await bench.connected()
+            frames = [b"%6d" % number + bytes(60_000) for number in range(200)]
+            assert await asyncio.gather(*map(bench.call, frames)) == frames
+            assert 1 < most < 30  # the bound, and what one read may bring beyond it
+
+    run(work())
+
+
+def test_who_does_not_read_its_answers_is_not_read_from_and_then_dropped(run, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(server, "HIGH_WATER_BYTES", 100_000)
+    monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 30_000_000)
+
+    served = []
+
+    async def serve(frame: bytes) -> bytes:
+        served.append(frame)
+        return bytes(10_000_000) if frame == b"large" else frame
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            _, writer = await friend(bench)
+            writer.transport.pause_reading()
+            writer.write(wire.head(1, wire.REQUEST, b"large") + b"large")
+            await settled(lambda: any(connection._paused for connection in bench.server.connections))
+            writer.write(wire.head(2, wire.REQUEST, b"small") + b"small")
+            await asyncio.sleep(0.05)
+            assert served == [b"large"]
+            writer.transport.abort()
+            await settled(lambda: not bench.server.connections)
+            # All at once, so that they are read before the first answer is due.
+            _, writer = await friend(bench)
+            writer.transport.pause_reading()
+            writer.write(b"".join(wire.head(number, wire.REQUEST, b"large") + b"large" for number in range(8)))
+            await settled(lambda: len(served) > 1)
+            await settled(lambda: not bench.server.connections)
+            writer.transport.abort()
+
+    with caplog.at_level(logging.WARNING, "raykv.stream"):
+        run(work())
+    assert "does not read its answers" in caplog.text
+
+
+def test_answers_are_read_on_after_a_pause(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "HIGH_WATER_BYTES", 100_000)
+
+    async def serve(frame: bytes) -> bytes:
+        return bytes(3_000_000)
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            await bench.connected()
+            connection = bench.transport._routes["node/a"].connection
+            assert isinstance(connection, Connection)
+            connection._transport.pause_reading()
+            calls = [asyncio.ensure_future(bench.call(b"x")) for _ in range(5)]
+            await settled(lambda: any(caller._paused for caller in bench.server.connections))
+            connection._transport.resume_reading()
+            assert [len(answer) for answer in await asyncio.gather(*calls)] == [3_000_000] * 5
+            assert await bench.call(b"x") == bytes(3_000_000)
+
+    run(work())
+
+
+def test_closing_leaves_no_task_and_no_socket(run) -> None:
+    async def work() -> None:
+        forever = asyncio.Event()
+
+        async def serve(frame: bytes) -> bytes:
+            await forever.wait()
+            return frame
+
+        listening = StreamServer(serve)
+        port = await listening.listen(LOOPBACK)
+        assert await listening.listen(LOOPBACK) == port
+        connection = await connect(Endpoint(LOOPBACK, port, listening.secret))
+        _, writer = await asyncio.open_connection(LOOPBACK, port)
+        call = asyncio.ensure_future(connection.call(b"x", 5.0))
+        await settled(lambda: len(listening.tasks) == 1 and len(listening.strangers) == 1)
+        await listening.close()
+        with pytest.raises(PeerUnreachable):
+            await call
+        await settled(lambda: not listening.connections)
+        assert not listening.tasks
+        assert not listening.strangers
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((LOOPBACK, port), 1)
+        writer.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+def test_it_never_listens_on_all_addresses(run, host: str) -> None:
+    async def work() -> None:
+        with pytest.raises(AssertionError, match="never"):
+            await StreamServer(echo).listen(host)
+
+    run(work())
