@@ -248,6 +248,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0.0
     """What the node asks Ray for. 0: nothing, so that a laptop can hold five; else it waits for a host with so much room,
     and where Ray's autoscaler brings machines by demand, one comes."""
+    stream: bool = True
+    """Whether it can be asked over TCP as well (see ``raykv.actors.stream``), or by calls of its actor only."""
     repair_every_s: float = 86_400.0
     """How often the node compares each partition that it is the first owner of with the other owners."""
 
@@ -267,6 +269,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB)
         if isinstance(self.cpus, bool) or not 0 <= self.cpus <= 1024:
             raise InvalidOption(f"cpus must be a number from 0 to 1024; got {shown(self.cpus)}")
+        if not isinstance(self.stream, bool):
+            raise InvalidOption(f"stream must be True or False; got {shown(self.stream)}")
         check_seconds("repair_every_s", self.repair_every_s, MAX_TTL_S)
 
 

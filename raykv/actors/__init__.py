@@ -1,8 +1,8 @@
 """THE REAL WORLD: Ray actors, the operating system's files, clock and threads.
 
 The actors are thin: each makes the real ports, hands them to the code that also runs in simulation (``StorageNode``,
-``Coordinator``, ``Supervisor``), and passes frames. ``lifecycle`` starts, finds and stops a store's actors; ``link`` is a
-client's way to its coordinator.
+``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors (``transport``), and over TCP (``stream``).
+``lifecycle`` starts, finds and stops a store's actors; ``link`` is a client's way to its coordinator.
 
 Why the supervisor recreates storage actors and not Ray: with ``max_restarts`` above 0 callers of a dead actor wait for
 two seconds before they hear of it; with 0 they hear at once and go on with the other replicas.

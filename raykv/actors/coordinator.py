@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from raykv.actors.logs import log_to_stderr
-from raykv.actors.transport import RayTransport
+from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.client.operations import Operations, pairs_of, several_keys
 from raykv.config import check_bucket_name, check_timeout
@@ -33,7 +33,7 @@ class CoordinatorActor:
     def __init__(self, store: str) -> None:
         log_to_stderr()
         clock = SystemClock()
-        transport = RayTransport(store)
+        transport = fast_transport(store)
         self._coordinator = Coordinator(transport, clock, CountingProbe(), random.SystemRandom())
         self._front = Front(self._coordinator, transport, clock)
         self._watch: asyncio.Task[None] | None = None

@@ -17,7 +17,8 @@ from raykv.actors.hosts import LockNote, read_note, this_host
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import Marker, leave_marker
 from raykv.actors.os_files import OsFileSystem
-from raykv.actors.transport import RayTransport
+from raykv.actors.stream import StreamServer
+from raykv.actors.transport import fast_transport, this_address
 from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData, InvalidOption
 from raykv.replication.node import NodeSpec, StorageNode
@@ -28,6 +29,7 @@ logger = logging.getLogger("raykv.node")
 LOCK_WAIT_S = 5.0
 """How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
 KILL_AFTER_S = 0.3
+LOOPBACK = "127.0.0.1"
 
 
 class StorageNodeActor:
@@ -40,6 +42,7 @@ class StorageNodeActor:
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
         self._node: StorageNode | None = None
         self._opening = asyncio.Lock()
+        self._streams = StreamServer(self.serve)
 
     async def open(self, *, take_over: bool, founded: bool) -> dict[str, Any]:
         """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}.
@@ -68,12 +71,30 @@ class StorageNodeActor:
             raise RuntimeError("the node is not open")
         return await self._node.serve(frame)
 
+    async def stream(self, caller: str) -> tuple[str, int, bytes] | None:
+        """Tell where this process listens for frames, and the secret of its run; None if it does not.
+
+        ``caller``: the address of the host that the caller is on. Nobody listens on an address that nobody asked for: the
+        loopback for processes of the same host, the address that Ray knows this host by for those of others, never on all.
+        """
+        if self._node is None:
+            raise RuntimeError("the node is not open")
+        if not self._spec.node.stream:
+            return None
+        here = this_address()
+        address = LOOPBACK if caller == here else here
+        try:
+            return address, await self._streams.listen(address), self._streams.secret
+        except OSError as error:
+            logger.warning("node %s cannot listen on %s: %s", self._spec.node_id, address, error.strerror or error)
+            return None
+
     async def forever(self) -> None:
         """Return never: who calls this hears at once when the process ends."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Close the directory cleanly."""
+        """Close the directory cleanly. Streams stay: who asks is told that nothing was done, until the process ends."""
         if self._node is not None:
             await self._node.stop()
 
@@ -92,6 +113,7 @@ class StorageNodeActor:
     async def set_aside(self) -> None:
         """Stop, and rename the directory: this node is no member of its store any more, and never will be (P6)."""
         await self.stop()
+        await self._streams.close()
         await asyncio.get_running_loop().run_in_executor(None, self._rename)
 
     def _rename(self) -> None:
@@ -117,7 +139,7 @@ class StorageNodeActor:
                     random=random.SystemRandom(),
                     on_failure=exit_soon,
                     lock_note=msgspec.json.encode(LockNote(pid=os.getpid(), host=host)),
-                    transport=RayTransport(self._spec.store.name),
+                    transport=fast_transport(self._spec.store.name),
                     probe=CountingProbe(),
                 )
             except DirectoryInUse as error:

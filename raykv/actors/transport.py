@@ -1,4 +1,4 @@
-"""Frames between processes, as calls of Ray actors.
+"""Frames between processes, as calls of Ray actors, and over streams where the actors listen.
 
 A frame goes in and comes out as ``bytes``; nothing of raykv's is pickled. Handles are looked up by name once and again
 after a death. Every call has its own deadline, for Ray itself notices a frozen process after a minute only.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from raykv.actors.naming import find_actor
+from raykv.actors.stream import Endpoint, StreamTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 
 
@@ -38,6 +40,17 @@ class RayTransport:
             self._handles.pop(peer, None)
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
 
+    async def endpoint(self, peer: str) -> Endpoint | None:
+        """Ask the actor where it listens for streams; None if it does not. Raises ``PeerFailure``."""
+        handle = self._handles.get(peer) or await self._find(peer)
+        if not hasattr(handle, "stream"):  # not of a kind that listens
+            return None
+        try:
+            told: tuple[str, int, bytes] | None = await handle.stream.remote(this_address())
+        except RayError as error:
+            raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
+        return Endpoint(*told) if told is not None else None
+
     async def _find(self, peer: str) -> Any:
         try:
             # A look-up asks the head and blocks, so it goes to a thread.
@@ -46,6 +59,17 @@ class RayTransport:
             raise PeerAbsent("no such process runs") from None
         self._handles[peer] = handle
         return handle
+
+
+def fast_transport(store: str) -> StreamTransport:
+    """Return the transport of processes that call often: over streams, and as calls of actors while there is none."""
+    calls = RayTransport(store)
+    return StreamTransport(calls, calls.endpoint)
+
+
+def this_address() -> str:
+    """Return the address by which the hosts of the Ray cluster know this one."""
+    return str(ray.util.get_node_ip_address())
 
 
 async def until_ended(handle: Any) -> bool:
