@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import raykv
+from raykv.actors.stream import Endpoint
+from raykv.actors.stream.client import connect
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerUnreachable
 from raykv.records import frames as f
 from raykv.replication.peers import node_address
@@ -84,6 +86,14 @@ def test_a_stream_is_on_the_hosts_own_address_only_for_who_comes_from_elsewhere(
     assert one[0] == "127.0.0.1"
     assert other[0] == here
     assert other[1] != one[1] or here == "127.0.0.1"
+
+    async def work() -> None:
+        for endpoint in (one, other):
+            connection = await connect(Endpoint(*endpoint))
+            assert isinstance(f.node_answers.decode(await connection.call(PING, 5.0)).body, f.Pong)
+            connection.close()
+
+    asyncio.run(work())
 
 
 def test_a_store_works_by_calls_alone(start_store: Any, store_name: str) -> None:
