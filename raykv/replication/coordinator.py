@@ -24,8 +24,9 @@ from raykv.records.record import body_operation_id, check_body
 from raykv.replication.reading import Reads
 from raykv.replication.routing import Routing
 from raykv.replication.scan import ScanCoordinator
+from raykv.replication.straight import Straight
 from raykv.replication.writing import Done, Put, Writes
-from raykv.versions import causality_of, shown
+from raykv.versions import seen_and_shown, shown
 from raykv.versions.causality import pack_causality, unpack_causality
 
 if TYPE_CHECKING:
@@ -43,11 +44,18 @@ class Coordinator:
     """Quorum operations on one store."""
 
     def __init__(
-        self, transport: Transport, clock: Clock, probe: Probe, random: random_module.Random, *, asks: bool = False
+        self,
+        transport: Transport,
+        clock: Clock,
+        probe: Probe,
+        random: random_module.Random,
+        *,
+        asks: bool = False,
+        run: int = 0,
     ) -> None:
-        """``asks``: it runs inside a client; nobody brings it news (see ``routing``)."""
+        """``asks``: it runs inside a client; nobody brings it news (see ``routing``). ``run``: drawn if it is 0."""
         self.routing = Routing(transport, clock, probe, asks=asks)
-        self.run = random.getrandbits(62) + 1
+        self.run = run or random.getrandbits(62) + 1
         """Names this run, so that a client's word on time is not taken for a word on another run's clock."""
         self._clock = clock
         self._probe = probe
@@ -55,6 +63,7 @@ class Coordinator:
         self._reads = Reads(self.routing)
         self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
+        self.straight = Straight(self.routing, self._writes, self.run)
 
     def figures(self) -> dict[str, Any]:
         """Return what this coordinator counts, as plain data."""
@@ -89,10 +98,9 @@ class Coordinator:
             if isinstance(record, RaykvError):
                 items.append(f.Failed.of(record))
                 continue
-            causality = causality_of(record)
+            causality, found = seen_and_shown(record, now_ms)
             newest = max(newest, causality.time)
             packed = pack_causality(causality) if request.causality else b""
-            found = shown(record, now_ms)
             self._probe.count("siblings_read", len(found.payloads) > 1)
             items.append(f.Found(found.payloads, found.gone, packed))
         return f.GotMany(items, newest)

@@ -144,6 +144,41 @@ class Peers:
             peer.slow_s = min(most_s, max(first_s, 2 * peer.slow_s))
             peer.slow_until_s = now_s + peer.slow_s
 
+    # ---- the straight way (``straight``) ----
+
+    def well(self, node_id: str, now_s: float) -> bool:
+        """Whether nothing speaks against a node."""
+        peer = self._peer(node_id)
+        return (
+            peer.down is None
+            and now_s >= peer.suspected_until_s
+            and now_s >= peer.slow_until_s
+            and not peer.incomplete
+            and not peer.silent(now_s)
+        )
+
+    def request(self, node_id: str, body: f.NodeRequestBody, epoch: int) -> bytes:
+        """Return the frame of a request to the run of the node that is known."""
+        peer = self._peer(node_id)
+        return f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end, epoch))
+
+    def plain(self, node_id: str, frame: bytes | None) -> f.NodeAnswerBody | None:
+        """Take an answer of just the run that was asked; None for any other, of which nothing is taken."""
+        if frame is None:
+            return None
+        try:
+            answer = f.node_answers.decode(frame)
+        except CorruptData:
+            return None
+        peer = self._peer(node_id)
+        if answer.incarnation != peer.incarnation:
+            return None
+        peer.log_end = _further(peer.log_end, answer.log_end)
+        peer.answered_s = self._clock.monotonic_s()
+        return answer.body
+
+    # ---- the usual way ----
+
     async def call(
         self, node_id: str, body: f.NodeRequestBody, items: int, timeout_s: float, epoch: int = 0
     ) -> f.NodeAnswerBody:

@@ -126,6 +126,12 @@ class Routing:
                 await self.clock.sleep(RETRY_S)
         return self._state
 
+    def known_bucket(self, bucket_id: int) -> BucketEntry | None:
+        """Return a bucket by its id, if it is known; ask for news if they are old."""
+        if self._asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
+            return None  # the usual way asks
+        return self._buckets.get(bucket_id)
+
     async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
         """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
         await self.state(timeout_s)

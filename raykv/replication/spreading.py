@@ -49,9 +49,12 @@ class Spread:
         round_: WriteRound,
         restamper: Restamper | None = None,
         made_ms: int | None = None,
+        *,
+        hints: bool = False,
     ) -> None:
-        """Make a spread; ``records`` are stamped again in place. Without a ``restamper`` it is no write of a client's.
+        """Make a spread; ``records`` are stamped again in place, if there is a ``restamper``.
 
+        ``hints``: whether those who miss a record get one; always with a ``restamper``, for then it is a client's write.
         ``made_ms``: since when the records may stand elsewhere (see ``frames.Write``); None: they are new.
         """
         self._routing = routing
@@ -60,6 +63,7 @@ class Spread:
         self._keys = keys
         self._round = round_
         self._restamper = restamper
+        self._hints = hints or restamper is not None
         self._made_ms = routing.clock.wall_ms() if made_ms is None else made_ms
         self._epoch = routing.epoch
         self.moved = False
@@ -90,7 +94,7 @@ class Spread:
                     self._send(fan, round_.start(self._restamp(due)))
                 self._stand_in(fan, silent=False)
         self.moved = fan.moved and round_.open
-        if self._restamper is not None:
+        if self._hints:
             fan.leave(self._late)
 
     def _send(self, fan: Fanout[list[tuple[int, int]]], asks: Asks) -> None:

@@ -75,27 +75,39 @@ class Writes:
         self, entry: BucketEntry, items: Sequence[Put], w: int, after: int, deadline_s: float
     ) -> list[Written]:
         """Write the items; ``after``: the newest time that the client has seen. Raises ``StoreUnavailable``."""
-        try:
-            self._hybrid.observe(after, self._routing.clock.wall_ms())
-        except ClockTooFarAhead as error:
-            raise StoreUnavailable(f"nothing was written: {error}") from None
+        self.observe(after)
         if entry.config.versioning == "vector":
             return await self._write_vector(entry, items, w, deadline_s)
         return await self._write_lww(entry, items, w, deadline_s)
 
+    def observe(self, after: int) -> None:
+        """Let what is stamped from now on be above a time that a client has seen. Raises ``StoreUnavailable``."""
+        try:
+            self._hybrid.observe(after, self._routing.clock.wall_ms())
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+
     # ---- last writer wins ----
+
+    def stamped_lww(self, item: Put) -> tuple[bytes, Causality]:
+        """Return the record of a write, and its causality. Raises ``StoreUnavailable``: a clock far ahead."""
+        try:
+            time = self._next_time(item.seen.time if item.seen else 0)
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+        return stamp(item.body, time), Causality(time)
 
     async def _write_lww(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
         results: list[Written | None] = []
         records: list[bytes] = []
         for item in items:
             try:
-                records.append(stamp(item.body, self._next_time(item.seen.time if item.seen else 0)))
+                records.append(self.stamped_lww(item)[0])
                 results.append(None)
-            except ClockTooFarAhead as error:
-                results.append(StoreUnavailable(f"nothing was written: {error}"))
+            except StoreUnavailable as error:
+                results.append(error)
         fine = [index for index, result in enumerate(results) if result is None]
-        stamped = await self._spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        stamped = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
         for position, index in enumerate(fine):
             outcome = stamped[position]
             time = time_of(records[position])
@@ -125,7 +137,7 @@ class Writes:
                 continue
             dot, shown = reserved.outcome(index)
             try:
-                record, causality = self._stamped(item, dot, shown)
+                record, causality = self.stamped(item, dot, shown)
             except RaykvError as error:
                 results.append(error)
             else:
@@ -133,13 +145,13 @@ class Writes:
                 records.append(record)
                 causalities.append(causality)
         fine = [index for index, result in enumerate(results) if result is None]
-        spread = await self._spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        spread = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
         for position, index in enumerate(fine):
             outcome = spread[position]
             results[index] = Done(outcome, causalities[position]) if isinstance(outcome, list) else outcome
         return [result for result in results if result is not None]
 
-    def _stamped(self, item: Put, given: f.Reserved, shown: Sequence[f.Reserved]) -> tuple[bytes, Causality]:
+    def stamped(self, item: Put, given: f.Reserved, shown: Sequence[f.Reserved]) -> tuple[bytes, Causality]:
         """Return the record of a write, and what it supersedes, itself included.
 
         Raises ``PairTooLarge`` (too many versions that nobody merged), ``StoreUnavailable`` (a clock far ahead).
@@ -164,16 +176,22 @@ class Writes:
             raise StoreUnavailable(f"nothing was written: {error}") from None
         return vector.encode(event(dot, seen, time, item.body)), Causality(time, with_dot(seen, dot))
 
+    @staticmethod
+    def shown_needed(entry: BucketEntry, item: Put, w: int) -> int:
+        """Return how many primaries must show what they hold, for a write to supersede what it is to supersede (P7)."""
+        if item.seen is not None:
+            return 1
+        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
+        # write may have waited for the bucket's W, whatever this one waits for.
+        n, least = entry.config.n, min(w, entry.config.w)
+        return n - least + 1 if 2 * least > n else 1
+
     async def _reserve(
         self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
     ) -> tuple[ReserveRound, dict[str, str]]:
         """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
-        routing, n = self._routing, entry.config.n
-        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
-        # write may have waited for the bucket's W, whatever this one waits for.
-        least = min(w, entry.config.w)
-        all_shown = n - least + 1 if 2 * least > n else 1
-        needed = [1 if item.seen is not None else all_shown for item in items]
+        routing = self._routing
+        needed = [self.shown_needed(entry, item, w) for item in items]
         while True:
             round_, failures, moved = await self._reserve_once(entry, items, needed, deadline_s)
             if not moved or routing.clock.monotonic_s() >= deadline_s:
@@ -216,7 +234,7 @@ class Writes:
         routing.probe.count("second_dots", round_.second_dots)
         return round_, failures, fan.moved and round_.open
 
-    async def _spread(
+    async def spread(
         self, entry: BucketEntry, items: Sequence[Put], records: list[bytes], w: int, deadline_s: float
     ) -> list[list[str] | RaykvError]:
         """Send the records out; return who acknowledged each, or its error."""
@@ -240,6 +258,19 @@ class Writes:
             round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
             for index, item in enumerate(items)
         ]
+
+    async def bring_to_the_rest(
+        self, entry: BucketEntry, item: Put, record: bytes, holders: Sequence[str], made_ms: int, timeout_s: float
+    ) -> None:
+        """Send a write that has its acknowledgements to the other owners once more; those that are away get hints.
+
+        Who holds something newer needs it no more.
+        """
+        routing = self._routing
+        round_ = WriteRound([routing.write_sets(item.key, entry.config.n)], entry.config.n, newer_counts=True)
+        round_.already(0, holders)
+        spread = Spread(routing, entry, [record], [item.key], round_, made_ms=made_ms, hints=True)
+        await spread.run(routing.clock.monotonic_s() + timeout_s)
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:

@@ -30,6 +30,7 @@ from raykv.versions.merging import (
     dead_since_ms,
     merge,
     merge_bounded,
+    seen_and_shown,
     shown,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "dead_since_ms",
     "merge",
     "merge_bounded",
+    "seen_and_shown",
     "shown",
     "time_from_ms",
     "time_to_ms",

@@ -84,6 +84,8 @@ def newest_time(state: VersionSet) -> int:
 def newest_first(state: VersionSet) -> list[Record]:
     """Return the versions, tombstones too, the newest first: by hybrid time, then operation id, everywhere the same."""
     records = [sibling.record for sibling in state.siblings]
+    if len(records) < 2:
+        return records
     return sorted(records, key=lambda record: (record.time, record.operation_id), reverse=True)
 
 

@@ -19,7 +19,7 @@ def merge(stored: bytes | None, incoming: bytes) -> bytes:
 
     ``CorruptData`` if the two are of different kinds.
     """
-    if stored is None:
+    if stored is None or stored == incoming:
         return incoming
     kinds.check_same(stored, incoming)
     if not kinds.is_vector(stored):
@@ -50,10 +50,10 @@ def covers(stored: bytes | None, record: bytes) -> bool:
     """Whether a replica that holds ``stored`` holds ``record`` or something newer."""
     if stored is None:
         return False
+    if stored == record:
+        return True
     kinds.check_same(stored, record)
-    if not kinds.is_vector(record):
-        return lww.covers(stored, record)
-    return stored == record or merge(stored, record) == stored
+    return merge(stored, record) == stored if kinds.is_vector(record) else lww.covers(stored, record)
 
 
 class Shown(NamedTuple):
@@ -84,6 +84,17 @@ def causality_of(record: bytes | None) -> Causality:
     if kinds.is_vector(record):
         return dvvset.join(vector.decode(record))
     return Causality(time_of(record))
+
+
+def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]:
+    """Return ``causality_of`` and ``shown`` of a record, which is taken apart once."""
+    if record is None:
+        return Causality(), Shown([])
+    if kinds.is_vector(record):
+        state = vector.decode(record)
+        return dvvset.join(state), Shown(*dvvset.values(state, now_ms))
+    taken = unpack(record)
+    return Causality(taken.time), Shown([taken.payload] if taken.live(now_ms) else [])
 
 
 def dead_since_ms(record: bytes) -> int | None:

@@ -172,6 +172,8 @@ class _Route:
     """The way to one peer."""
 
     connection: Connection | None = None
+    endpoint: Endpoint | None = None
+    """Where it leads."""
     connecting: asyncio.Task[None] | None = None
     next_try_s: float = 0.0
     pause_s: float = FIRST_PAUSE_S
@@ -204,6 +206,18 @@ class StreamTransport:
         """Return the peers to which a connection stands, sorted."""
         return sorted(peer for peer, route in self._routes.items() if route.connection and route.connection.usable)
 
+    def endpoint(self, peer: str) -> Endpoint | None:
+        """Return where the connection to a peer leads that stands now; None if none does."""
+        route = self._routes.get(peer)
+        return (
+            route.endpoint if route is not None and route.connection is not None and route.connection.usable else None
+        )
+
+    @property
+    def connecting(self) -> bool:
+        """Whether a connection is being made."""
+        return any(route.connecting is not None for route in self._routes.values())
+
     async def close(self) -> None:
         """Close all connections; calls under way on them end with ``PeerUnreachable``."""
         routes, self._routes = list(self._routes.values()), {}
@@ -231,7 +245,7 @@ class StreamTransport:
                 if endpoint is None:
                     pause_s = NOT_LISTENING_PAUSE_S
                 else:
-                    route.connection = await connect(endpoint)
+                    route.connection, route.endpoint = await connect(endpoint), endpoint
         except (OSError, wire.WireError, PeerFailure) as error:  # TimeoutError is an OSError
             logger.debug("no stream to %s: %s", peer, error)
         finally:

@@ -15,7 +15,13 @@ IDLE_S, EVERY_S, TIMES = 5, 2, 3
 def watch_the_other_end(transport: asyncio.BaseTransport) -> None:
     """Let the kernel close the connection when the other host does not answer any more (a frozen process's host does)."""
     tcp = transport.get_extra_info("socket")
-    if tcp is None or tcp.family not in {socket.AF_INET, socket.AF_INET6}:
+    if tcp is not None:
+        watch_socket(tcp)
+
+
+def watch_socket(tcp: socket.socket) -> None:
+    """See ``watch_the_other_end``."""
+    if tcp.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # the second is macOS's name

@@ -1,0 +1,242 @@
+"""A client's link to itself: it coordinates its own operations, by the code that the coordinator actor runs.
+
+An operation then costs one round to the replicas, and no call of a coordinator before it (Dynamo, section 6.4, halves its
+latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
+event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a
+``DrivenLoop``.
+
+A seat ends with its loop: an asynchronous generator that waits in it is closed when the loop is shut down. After a fork
+the child begins anew: sockets and selectors of the parent are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import random
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from raykv.actors.driven_loop import DrivenLoop, Work
+from raykv.actors.lines import Lines
+from raykv.actors.transport import fast_transport
+from raykv.actors.world import CountingProbe, SystemClock
+from raykv.errors import RaykvError
+from raykv.ports import PeerSilent
+from raykv.records import frames as f
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.front import Front
+from raykv.replication.straight import Stamped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+Ticket: TypeAlias = bytes | Work[bytes]
+"""An answer, or what will bring it."""
+
+_run = random.SystemRandom().getrandbits(62) + 1
+"""Names this process to itself: all its seats have the same clock."""
+
+
+class Seat:
+    """A coordinator in one event loop. Made in that loop."""
+
+    def __init__(self, store: str, probe: CountingProbe, see_to: Callable[[Stamped], None]) -> None:
+        """``see_to(write)``: let ``see_to`` run in this seat's loop."""
+        clock = SystemClock()
+        self._transport = fast_transport(store)
+        self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
+        self._front = Front(self._coordinator, self._transport, clock)
+        self._until_the_end: AsyncGenerator[None, None] | None = None
+
+        self.lines = Lines(self._coordinator.straight, self._transport.endpoint, see_to)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is going on that must come to its end although nobody waits for it."""
+        return bool(self._coordinator.routing.tasks) or self._transport.connecting or self.lines.owing
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer a request frame."""
+        return await self._front.serve(frame)
+
+    async def finish(self, write: Stamped) -> bytes:
+        """Finish a write that the straight way did not bring to its end."""
+        return f.coordinator_answers.encode(await self._coordinator.straight.finish(write))
+
+    async def see_to(self, write: Stamped) -> None:
+        """Bring a write to those who do not say that they hold it."""
+        await self._coordinator.straight.see_to(write)
+
+    async def stay(self) -> None:
+        """Stay until the loop is shut down, and close then."""
+        self._until_the_end = self._wait()
+        await anext(self._until_the_end)
+
+    async def _wait(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.lines.close()
+        await self._transport.close()
+
+
+class DirectLink:
+    """``client.driver.Link``, for all handles of one store in this process."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._probe = CountingProbe()
+        self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat] = weakref.WeakKeyDictionary()
+        self._own: Seat | None = None
+        self._loop = DrivenLoop(self._busy, self._listen)
+
+    def _busy(self) -> bool:
+        return self._own is not None and self._own.busy
+
+    def _listen(self) -> None:
+        if self._own is not None:
+            self._own.lines.listen()
+
+    def submit(self, frame: bytes) -> Ticket:
+        """See ``client.driver.Link``."""
+        if self._own is None or not self._loop.borrow():
+            return self._loop.submit(lambda: self._serve(frame))
+        seat = self._own
+        try:
+            outcome = seat.lines.serve(frame)
+        except RaykvError as error:
+            return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
+        finally:
+            self._loop.give_back()
+        if isinstance(outcome, Stamped):
+            write = outcome
+            return self._loop.submit(lambda: seat.finish(write))
+        return outcome if outcome is not None else self._loop.submit(lambda: self._serve(frame))
+
+    async def _serve(self, frame: bytes) -> bytes:
+        if self._own is None:
+            self._own = Seat(self._store, self._probe, self._see_to)
+        return await self._own.serve(frame)
+
+    def _see_to(self, write: Stamped) -> None:
+        seat = self._own
+        assert seat is not None
+        self._loop.submit(lambda: seat.see_to(write))
+
+    def result(self, ticket: Ticket, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        if isinstance(ticket, bytes):
+            return ticket
+        try:
+            return self._loop.result(ticket, timeout_s)
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        loop = asyncio.get_running_loop()
+        seat = self._seats.get(loop)
+        if seat is None:
+            seat = self._seats[loop] = Seat(self._store, self._probe, lambda _: None)
+            await seat.stay()
+        try:
+            async with asyncio.timeout(timeout_s):
+                # Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
+                return await asyncio.shield(loop.create_task(seat.serve(frame)))
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+
+    def monotonic_s(self) -> float:
+        """See ``client.driver.Link``."""
+        return time.monotonic()
+
+    def pause(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        time.sleep(delay_s)
+
+    async def sleep(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        await asyncio.sleep(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        """See ``client.driver.Link``."""
+        return os.urandom(count)
+
+    def close(self) -> None:
+        """Close all connections, and the loop."""
+        for loop, seat in list(self._seats.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(seat.close(), loop)
+        self._seats.clear()
+        self._loop.close(self._leave)
+
+    async def _leave(self) -> None:
+        if self._own is not None:
+            await self._own.close()
+
+
+# ---- one link for all handles of a process ----
+
+
+class _Shared:
+    def __init__(self, link: DirectLink) -> None:
+        self.link = link
+        self.handles = 0
+
+
+_lock = threading.Lock()
+_links: dict[str, _Shared] = {}
+_left_behind: list[Any] = []
+"""What the parent of this process had open before the fork. It is never used, and never closed here either."""
+
+
+def direct_link(store: str) -> DirectLink:
+    """Return this process's link to the store, made if there is none; to be given back by ``give_back``."""
+    with _lock:
+        shared = _links.get(store)
+        if shared is None:
+            shared = _links[store] = _Shared(DirectLink(store))
+        shared.handles += 1
+        return shared.link
+
+
+def give_back(store: str) -> None:
+    """Give the link back; the last one closes it."""
+    with _lock:
+        shared = _links.get(store)
+        if shared is None:
+            return
+        shared.handles -= 1
+        if shared.handles > 0:
+            return
+        del _links[store]
+    shared.link.close()
+
+
+def _close_all() -> None:
+    with _lock:
+        links = [shared.link for shared in _links.values()]
+        _links.clear()
+    for link in links:
+        link.close()
+
+
+def _begin_anew() -> None:
+    """After a fork, in the child."""
+    global _lock, _run  # noqa: PLW0603 - the process is another one
+    _lock = threading.Lock()
+    _left_behind.append(dict(_links))
+    _links.clear()
+    _run = random.SystemRandom().getrandbits(62) + 1
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_begin_anew)

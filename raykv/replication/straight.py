@@ -1,0 +1,308 @@
+"""The straight way: one operation on one key, while all is well.
+
+Nearly every operation meets nothing but healthy replicas that agree. For those most of what a coordinator does is in
+vain: tasks, timers, races, repairs. So a client that coordinates for itself first goes the straight way: it sends the
+frames of a round at once, waits for as many answers as the operation needs, and is done if each of them is plain. What is
+plain: the run that was asked has answered, knows of the same owners, is whole, and did what it was asked for; and all
+records that were read are the same.
+
+Anything else, and the operation goes the usual way: a read from the beginning; a write, once it has its stamp or its dot,
+under that (P8: one write has one stamp), to all owners, which is the same write again to those who have it. An
+acknowledgement that comes after W is not waited for, but heard: where none comes, the usual way is gone for the rest, and
+leaves a hint (P11).
+
+The decisions are those of the usual way (``routing``, ``peers``, ``writing``); what is here only says what is plain. It is
+a generator of ``Ask``, without input and output, to be driven over sockets that block, or in simulation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+
+from raykv.errors import RaykvError
+from raykv.ports import PeerFailure
+from raykv.records import frames as f
+from raykv.records.record import body_operation_id, check_body
+from raykv.replication.fanout import CALL_TIMEOUT_S
+from raykv.replication.peers import node_address
+from raykv.replication.writing import Done, Put
+from raykv.versions import seen_and_shown
+from raykv.versions.causality import Causality, pack_causality, unpack_causality
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from raykv.ports import Clock, Transport
+    from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.routing import Routing
+    from raykv.replication.writing import Writes
+
+T = TypeVar("T")
+
+WRITE_PATIENCE_S = 0.1
+"""So long a plain answer to a write is waited for, before the usual way is gone."""
+
+
+@dataclass(slots=True, eq=False)
+class Stamped:
+    """A write that has its stamp or its dot, and was sent under it."""
+
+    entry: BucketEntry
+    put: Put
+    record: bytes
+    causality: Causality
+    w: int
+    deadline_s: float
+    made_ms: int
+    acks: list[str] = field(default_factory=list)
+    """Who is known to hold it."""
+    taken_over: bool = False
+    """Whether the usual way sees to the rest of it."""
+
+
+class Ask(NamedTuple):
+    """Frames to be sent at once, node id -> frame. ``needed`` of them are to be answered within ``patience_s``.
+
+    ``about``: of a write, so that late answers can be told to ``Straight.late``.
+    """
+
+    frames: dict[str, bytes]
+    needed: int
+    patience_s: float
+    about: Stamped | None = None
+
+
+Steps: TypeAlias = Generator[Ask, dict[str, bytes], T]
+"""Is sent node id -> answer frame, of those that answered in time."""
+
+
+class Straight:
+    """The straight way of one coordinator. To be used where nobody else uses that coordinator at the same moment."""
+
+    def __init__(self, routing: Routing, writes: Writes, run: int) -> None:
+        self._routing = routing
+        self._writes = writes
+        self._run = run
+
+    # ---- reads ----
+
+    def get(self, request: f.GetMany) -> Steps[f.GotMany | None]:
+        """Read one key. None: go the usual way."""
+        routing = self._routing
+        entry = self._known(request.bucket_id)
+        if entry is None or len(request.keys) != 1 or not 1 <= request.r <= entry.config.n:
+            return None
+        (key,) = request.keys
+        asked = routing.orders(request.keys, entry.config.n)[0][: request.r]
+        if len(routing.write_sets(key, entry.config.n)) != 1 or not self._all_well(asked):
+            return None
+        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
+        frames = self._frames(asked, f.Read(entry.bucket_id, [key]))
+        answers = yield Ask(frames, request.r, patience_s)
+        records = []
+        for node_id in asked:
+            answer = routing.peers.plain(node_id, answers.get(node_id))
+            if not isinstance(answer, f.ReadDone) or answer.unreadable or answer.left or len(answer.records) != 1:
+                return None
+            records.append(answer.records[0])
+        if any(record != records[0] for record in records):
+            return None
+        routing.probe.count("straight_reads")
+        causality, found = seen_and_shown(records[0], routing.clock.wall_ms())
+        routing.probe.count("siblings_read", len(found.payloads) > 1)
+        packed = pack_causality(causality) if request.causality else b""
+        return f.GotMany([f.Found(found.payloads, found.gone, packed)], causality.time)
+
+    # ---- writes ----
+
+    def write(self, request: f.WriteMany) -> Steps[f.WroteMany | Stamped | None]:
+        """Write one key. None: nothing was written, go the usual way; ``Stamped``: ``finish`` it."""
+        routing, began_s = self._routing, self._routing.clock.monotonic_s()
+        entry = self._known(request.bucket_id)
+        late = request.run and (request.run != self._run or began_s > request.expires_s)
+        if entry is None or late or len(request.items) != 1 or not 1 <= request.w <= entry.config.n:
+            return None
+        key, body, seen = request.items[0]
+        check_body(body)
+        put = Put(key, body, None if seen is None else unpack_causality(seen))
+        sets = routing.write_sets(key, entry.config.n)
+        if len(sets) != 1 or not self._all_well(sets[0]):
+            return None
+        deadline_s = began_s + request.timeout_s
+        if request.run:
+            deadline_s = min(deadline_s, request.expires_s)
+        try:
+            self._writes.observe(request.after)
+            if entry.config.versioning == "vector":
+                reserved = yield from self._reserve(entry, put, request.w)
+                if reserved is None:
+                    return None
+                record, causality = self._writes.stamped(put, *reserved)
+            else:
+                record, causality = self._writes.stamped_lww(put)
+        except RaykvError as error:
+            return f.WroteMany([f.Failed.of(error)], 0)
+        if routing.clock.monotonic_s() >= deadline_s:
+            return None  # this process stood still meanwhile; nothing was written (P8)
+        made_ms = routing.clock.wall_ms()
+        about = Stamped(entry, put, record, causality, request.w, deadline_s, made_ms)
+        frames = self._frames(sets[0], f.Write(entry.bucket_id, [(key, record)], made_ms))
+        answers = yield Ask(frames, request.w, WRITE_PATIENCE_S, about)
+        for node_id, frame in answers.items():
+            if self._holds(node_id, frame):
+                about.acks.append(node_id)
+        if len(about.acks) < request.w:
+            return about
+        routing.probe.count("straight_writes")
+        return _wrote(put, about.acks, causality)
+
+    def _reserve(self, entry: BucketEntry, put: Put, w: int) -> Steps[tuple[f.Reserved, list[f.Reserved]] | None]:
+        """Get a dot, and what is there."""
+        routing = self._routing
+        needed = self._writes.shown_needed(entry, put, w)
+        asked = routing.orders([put.key], entry.config.n)[0][:needed]
+        operation_id = body_operation_id(put.body)
+        frames = {
+            node_id: self._frame(node_id, f.Reserve(entry.bucket_id, [put.key], [b"" if at else operation_id]))
+            for at, node_id in enumerate(asked)
+        }
+        answers = yield Ask(frames, needed, WRITE_PATIENCE_S)
+        shown = []
+        for node_id in asked:
+            answer = routing.peers.plain(node_id, answers.get(node_id))
+            if not isinstance(answer, f.ReserveDone) or len(answer.items) != 1 or answer.items[0] is None:
+                return None
+            shown.append(answer.items[0])
+        return shown[0], shown
+
+    async def finish(self, write: Stamped) -> f.WroteMany:
+        """Go the usual way with a write, under the stamp that it has."""
+        write.taken_over = True
+        self._routing.probe.count("straight_writes_left")
+        (outcome,) = await self._writes.spread(write.entry, [write.put], [write.record], write.w, write.deadline_s)
+        if isinstance(outcome, RaykvError):
+            return f.WroteMany([f.Failed.of(outcome)], 0)
+        return _wrote(write.put, outcome, write.causality)
+
+    def late(self, write: Stamped, node_id: str, frame: bytes | None) -> bool:
+        """Take an answer that nobody waited for; None: there will be none. True: somebody is to ``see_to`` the write."""
+        if frame is None or not self._holds(node_id, frame):
+            return True
+        write.acks.append(node_id)
+        return False
+
+    async def see_to(self, write: Stamped) -> None:
+        """Bring a write that has its W to those who do not say that they hold it, or leave a hint. Once is enough."""
+        if write.taken_over:
+            return
+        write.taken_over = True
+        self._routing.probe.count("straight_writes_seen_to")
+        await self._writes.bring_to_the_rest(
+            write.entry, write.put, write.record, write.acks, write.made_ms, CALL_TIMEOUT_S
+        )
+
+    # ---- what is plain ----
+
+    def _known(self, bucket_id: int) -> BucketEntry | None:
+        entry = self._routing.known_bucket(bucket_id)
+        return None if entry is None or entry.config.sloppy else entry
+
+    def _all_well(self, nodes: list[str] | tuple[str, ...]) -> bool:
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
+        return all(peers.well(node_id, now_s) for node_id in nodes)
+
+    def _frames(self, nodes: list[str] | tuple[str, ...], body: f.NodeRequestBody) -> dict[str, bytes]:
+        return {node_id: self._frame(node_id, body) for node_id in nodes}
+
+    def _frame(self, node_id: str, body: f.NodeRequestBody) -> bytes:
+        return self._routing.peers.request(node_id, body, self._routing.epoch)
+
+    def _holds(self, node_id: str, frame: bytes) -> bool:
+        """Whether a node says that it holds a write."""
+        answer = self._routing.peers.plain(node_id, frame)
+        return isinstance(answer, f.WriteDone) and answer.newer == [0]
+
+
+def _wrote(put: Put, nodes: list[str], causality: Causality) -> f.WroteMany:
+    done = Done(list(nodes), causality)
+    acked = f.Acked(body_operation_id(put.body), done.nodes, pack_causality(done.causality))
+    return f.WroteMany([acked], causality.time)
+
+
+# ---- awaiting it ----
+
+
+class Driver:
+    """Drives the straight way, awaiting; what comes late is seen to in ``tasks``."""
+
+    def __init__(self, straight: Straight, transport: Transport, clock: Clock, tasks: set[asyncio.Task[None]]) -> None:
+        self._straight = straight
+        self._transport = transport
+        self._clock = clock
+        self._tasks = tasks
+
+    async def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | None:
+        """Answer a request. None: it is to go the usual way."""
+        match request:
+            case f.GetMany() if len(request.keys) == 1:
+                return await self._run(self._straight.get(request))
+            case f.WriteMany() if len(request.items) == 1:
+                outcome = await self._run(self._straight.write(request))
+                return await self._straight.finish(outcome) if isinstance(outcome, Stamped) else outcome
+        return None
+
+    async def _run(self, steps: Steps[T]) -> T:
+        about: Stamped | None = None
+        asked: set[str] = set()
+        owing: set[str] = set()
+        try:
+            ask = next(steps)
+            while True:
+                answers, owing = await self._ask(ask)
+                about, asked = ask.about, {*ask.frames}
+                ask = steps.send(answers)
+        except StopIteration as done:
+            outcome: T = done.value
+        if about is not None and about is not outcome and not asked <= {*about.acks} | owing:
+            self._see_to(about)
+        return outcome
+
+    async def _ask(self, ask: Ask) -> tuple[dict[str, bytes], set[str]]:
+        """Return the answers, and who has not said anything yet."""
+        answers: dict[str, bytes] = {}
+        owing = {*ask.frames}
+        enough = asyncio.Event()
+        waiting = True
+
+        async def one(node_id: str, frame: bytes) -> None:
+            answer: bytes | None = None
+            with contextlib.suppress(PeerFailure):
+                answer = await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S)
+            if waiting:
+                owing.discard(node_id)
+                if answer is not None:
+                    answers[node_id] = answer
+                if len(answers) >= ask.needed or not owing:
+                    enough.set()
+            elif ask.about is not None and self._straight.late(ask.about, node_id, answer):
+                self._see_to(ask.about)
+
+        for node_id, frame in ask.frames.items():
+            self._begin(one(node_id, frame))
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(ask.patience_s):
+                await enough.wait()
+        waiting = False
+        return answers, owing
+
+    def _see_to(self, write: Stamped) -> None:
+        self._begin(self._straight.see_to(write))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
