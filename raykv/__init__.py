@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from raykv.client.operations import Versions, WriteResult
-from raykv.client.store import Bucket, Store
+from raykv.client.store import Bucket, Store, check_routing
 from raykv.config import (
     MAX_NODES,
     BucketConfig,
@@ -47,6 +47,7 @@ from raykv.config import (
     Durability,
     Level,
     NodeConfig,
+    Routing,
     StoreConfig,
     check_count,
     check_store_name,
@@ -79,7 +80,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "Versions", "WriteResult", "Context",
-    "NodeConfig", "StoreConfig", "BucketConfig", "Level", "Codec", "Durability",
+    "NodeConfig", "StoreConfig", "BucketConfig", "Level", "Codec", "Durability", "Routing",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
     "StoreClosed", "BatchError",
@@ -98,6 +99,7 @@ def start(
     partitions: int | None = None,
     replace_after: float = 600.0,
     config: NodeConfig | None = None,
+    routing: Routing = "auto",
 ) -> Store:
     """Start a store in this Ray cluster, or attach to the running one of that name, and return a handle.
 
@@ -111,9 +113,12 @@ def start(
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
 
+    ``routing`` is the handle's, see ``connect``.
+
     Raises ``InvalidOption``, ``NotEnoughNodes`` (n above nodes), ``StoreUnavailable`` (the store did not come up).
     """
     check_store_name(name)
+    check_routing(routing)
     _require_supported_platform()
     check_count("nodes", nodes, 1, MAX_NODES)
     if n is not None and check_count("n", n, 1, MAX_NODES) > nodes:
@@ -134,17 +139,24 @@ def start(
     given = {"n": n, "partitions": partitions, "durability": durability}
     lifecycle.found_or_join(plan, path, config or NodeConfig(), given)
     # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
-    store = Store(name, lifecycle.join(name), timeout_s=lifecycle.ANSWER_TIMEOUT_S)
+    store = Store(name, lifecycle.join(name, routing), timeout_s=lifecycle.ANSWER_TIMEOUT_S, routing=routing)
     check_agreed(msgspec.convert(store.status(timeout=lifecycle.ANSWER_TIMEOUT_S)["config"], StoreConfig), given)
     return store
 
 
-def connect(name: str = "default") -> Store:
-    """Return a handle of a running store, from any task, actor or job. Raises ``StoreNotFound``."""
+def connect(name: str = "default", *, routing: Routing = "auto") -> Store:
+    """Return a handle of a running store, from any task, actor or job. Raises ``StoreNotFound``.
+
+    ``routing``: who coordinates this handle's operations. ``"direct"``: this process, which talks to the storage nodes
+    itself; ``"coordinator"``: the store's coordinator actor, a call of which costs some milliseconds; ``"auto"``: this
+    process where it can reach the nodes. What an operation promises is the same. Handles of one process share their
+    connections; the last one that is closed ends them.
+    """
     check_store_name(name)
+    check_routing(routing)
     from raykv.actors import lifecycle
 
-    return Store(name, lifecycle.join(name))
+    return Store(name, lifecycle.join(name, routing), routing=routing)
 
 
 def coordinator(name: str = "default") -> Any:

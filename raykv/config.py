@@ -39,6 +39,7 @@ MAX_SIBLINGS_BYTES = 4 * MIB
 Level: TypeAlias = int | Literal["one", "quorum", "all"]
 Durability: TypeAlias = Literal["group", "interval", "always"]
 Versioning: TypeAlias = Literal["vector", "lww"]
+Routing: TypeAlias = Literal["auto", "direct", "coordinator"]
 Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
 
 _STORE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")

@@ -89,7 +89,7 @@ class Seat:
 
 
 class DirectLink:
-    """``client.driver.Link``, for all handles of one store in this process."""
+    """What all handles of one store in this process share: its seats. See ``client.driver.Link`` for the calls."""
 
     def __init__(self, store: str) -> None:
         self._store = store
@@ -154,6 +154,50 @@ class DirectLink:
         except TimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
 
+    def close(self) -> None:
+        """Close all connections, and the loop."""
+        for loop, seat in list(self._seats.items()):
+            if loop.is_running():
+                asyncio.run_coroutine_threadsafe(seat.close(), loop)
+        self._seats.clear()
+        self._loop.close(self._leave)
+
+    async def _leave(self) -> None:
+        if self._own is not None:
+            await self._own.close()
+
+
+# ---- one link for all handles of a process ----
+
+
+class DirectHandle:
+    """``client.driver.Link`` of one handle: this process's ``DirectLink``, whichever process this is by now."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._link = _take(store)
+        self._generation = _generation
+        self._given_back = weakref.finalize(self, _let_go, store, _generation)
+
+    def _here(self) -> DirectLink:
+        if self._generation != _generation:  # the process was forked
+            self._given_back.detach()
+            self._link, self._generation = _take(self._store), _generation
+            self._given_back = weakref.finalize(self, _let_go, self._store, _generation)
+        return self._link
+
+    def submit(self, frame: bytes) -> Ticket:
+        """See ``client.driver.Link``."""
+        return self._here().submit(frame)
+
+    def result(self, ticket: Ticket, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        return ticket if isinstance(ticket, bytes) else self._here().result(ticket, timeout_s)
+
+    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+        """See ``client.driver.Link``."""
+        return await self._here().call(frame, timeout_s)
+
     def monotonic_s(self) -> float:
         """See ``client.driver.Link``."""
         return time.monotonic()
@@ -171,19 +215,9 @@ class DirectLink:
         return os.urandom(count)
 
     def close(self) -> None:
-        """Close all connections, and the loop."""
-        for loop, seat in list(self._seats.items()):
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(seat.close(), loop)
-        self._seats.clear()
-        self._loop.close(self._leave)
-
-    async def _leave(self) -> None:
-        if self._own is not None:
-            await self._own.close()
-
-
-# ---- one link for all handles of a process ----
+        """See ``client.driver.Link``; the last handle closes all connections."""
+        if self._given_back.detach() is not None:
+            _give_back(self._store, self._generation)
 
 
 class _Shared:
@@ -194,12 +228,13 @@ class _Shared:
 
 _lock = threading.Lock()
 _links: dict[str, _Shared] = {}
+_generation = 0
+"""How many forks lie between this process and the one that loaded this module."""
 _left_behind: list[Any] = []
 """What the parent of this process had open before the fork. It is never used, and never closed here either."""
 
 
-def direct_link(store: str) -> DirectLink:
-    """Return this process's link to the store, made if there is none; to be given back by ``give_back``."""
+def _take(store: str) -> DirectLink:
     with _lock:
         shared = _links.get(store)
         if shared is None:
@@ -208,11 +243,17 @@ def direct_link(store: str) -> DirectLink:
         return shared.link
 
 
-def give_back(store: str) -> None:
-    """Give the link back; the last one closes it."""
+def _let_go(store: str, generation: int) -> None:
+    """Take note that a handle is gone that was not closed: the connections stay for the next one, or until the end."""
+    shared = _links.get(store)
+    if shared is not None and generation == _generation:
+        shared.handles -= 1
+
+
+def _give_back(store: str, generation: int) -> None:
     with _lock:
         shared = _links.get(store)
-        if shared is None:
+        if shared is None or generation != _generation:
             return
         shared.handles -= 1
         if shared.handles > 0:
@@ -231,10 +272,11 @@ def _close_all() -> None:
 
 def _begin_anew() -> None:
     """After a fork, in the child."""
-    global _lock, _run  # noqa: PLW0603 - the process is another one
+    global _lock, _run, _generation  # noqa: PLW0603 - the process is another one
     _lock = threading.Lock()
     _left_behind.append(dict(_links))
     _links.clear()
+    _generation += 1
     _run = random.SystemRandom().getrandbits(62) + 1
 
 

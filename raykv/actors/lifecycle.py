@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.coordinator import CoordinatorActor
+from raykv.actors.direct_link import DirectHandle
 from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.marker import MARKER, read_marker
@@ -24,6 +25,8 @@ from raykv.config import NodeConfig, check_store_name
 from raykv.errors import StoreNotFound, StoreUnavailable, from_data
 
 if TYPE_CHECKING:
+    from raykv.client.driver import Link
+    from raykv.config import Routing
     from raykv.supervision.founding import Plan
 
 logger = logging.getLogger("raykv")
@@ -105,17 +108,19 @@ def _service_options() -> dict[str, Any]:
     return _SERVICE_OPTIONS | {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}
 
 
-def join(name: str) -> CoordinatorLink:
+def join(name: str, routing: Routing = "auto") -> Link:
     """Return a link to a running store. Raises ``StoreNotFound``."""
     check_store_name(name)
     if not join_ray():
         raise StoreNotFound(f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()")
     try:
-        find_actor(name, COORDINATOR)
+        find_actor(name, SUPERVISOR)
     except ValueError:
         running = ", ".join(repr(store) for store in stores()) or "none"
         raise StoreNotFound(f"no store {name!r} runs in this Ray cluster; running: {running}") from None
-    return CoordinatorLink(name)
+    # A client of Ray's own client server (ray://) may be anywhere; actors it can reach, nodes it need not.
+    far_away = routing == "auto" and ray.util.client.ray.is_connected()
+    return CoordinatorLink(name) if routing == "coordinator" or far_away else DirectHandle(name)
 
 
 def stores() -> list[str]:

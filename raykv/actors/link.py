@@ -69,3 +69,6 @@ class CoordinatorLink:
     def random_bytes(self, count: int) -> bytes:
         """See ``client.driver.Link``."""
         return os.urandom(count)
+
+    def close(self) -> None:
+        """See ``client.driver.Link``."""

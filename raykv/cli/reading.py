@@ -44,7 +44,7 @@ def link_to(store: str) -> Link:
     join_ray()
     from raykv.actors import lifecycle
 
-    return lifecycle.join(store)
+    return lifecycle.join(store, "coordinator")  # one operation, and this process ends
 
 
 def open_bucket(link: Link, store: str, bucket: str, timeout_s: float, *, create: bool) -> Operations:

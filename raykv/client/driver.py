@@ -25,7 +25,7 @@ GRACE = 1.08
 
 
 class Link(Protocol):
-    """A client's way to its coordinator."""
+    """A client's way to its coordinator, which may be its own."""
 
     def submit(self, frame: bytes) -> Any:
         """Send a frame; return a ticket for ``result``. Raises ``PeerAbsent``."""
@@ -53,6 +53,10 @@ class Link(Protocol):
 
     def random_bytes(self, count: int) -> bytes:
         """Draw random bytes, for operation ids."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open: the handle is used no more. Idempotent."""
         ...
 
 

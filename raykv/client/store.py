@@ -22,6 +22,7 @@ from raykv.config import (
     DEFAULT_PAIR_BYTES,
     Codec,
     Level,
+    Routing,
     Versioning,
     check_bucket_name,
     check_choice,
@@ -54,8 +55,9 @@ _loop_warning = threading.Event()
 class Session:
     """What the handles of one ``connect`` share: the link, and whether it was closed."""
 
-    def __init__(self, name: str, link: Link) -> None:
+    def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
         self.name = name
+        self.routing: Routing = routing
         self._link: Link | None = link
         self._memory = Memory(link.monotonic_s)
 
@@ -88,7 +90,9 @@ class Session:
 
     def close(self) -> None:
         """End the handle; the store goes on."""
-        self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
 class Bucket(Generic[V]):
@@ -336,16 +340,23 @@ class Bucket(Generic[V]):
         return f"<raykv bucket {self.name!r} of store {self._session.name!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reconnect_bucket, (self._session.name, self.name, self._options, self._operations.resolver)
+        session = self._session
+        return _reconnect_bucket, (session.name, session.routing, self.name, self._options, self._operations.resolver)
 
 
 class Store(Bucket[Any]):
     """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
 
-    def __init__(self, name: str, link: Link, *, timeout_s: float = ops.DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, name: str, link: Link, *, timeout_s: float = ops.DEFAULT_TIMEOUT_S, routing: Routing = "auto"
+    ) -> None:
         """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
-        session = Session(name, link)
-        super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, timeout_s)), {})
+        session = Session(name, link, routing)
+        try:
+            super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, timeout_s)), {})
+        except BaseException:
+            session.close()
+            raise
 
     @property
     def store_name(self) -> str:
@@ -553,7 +564,7 @@ class Store(Bucket[Any]):
         return f"<raykv store {self.store_name!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reconnect, (self.store_name,)
+        return _reconnect, (self.store_name, self._session.routing)
 
 
 def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
@@ -584,6 +595,12 @@ def check_limit(limit: int | None) -> int | None:
     return None if limit is None else check_count("limit", limit, 0, 2**63)
 
 
+def check_routing(routing: Routing) -> Routing:
+    """Return a routing if it is one. Raises ``InvalidOption``."""
+    check_choice("routing", routing, ("auto", "direct", "coordinator"))
+    return routing
+
+
 def _warn_inside_loop() -> None:
     """Say once that a blocking call holds up the event loop it is made in. Notebooks always have one; say nothing."""
     if _loop_warning.is_set() or "IPython" in sys.modules:
@@ -600,14 +617,16 @@ def _warn_inside_loop() -> None:
     )
 
 
-def _reconnect(name: str) -> Store:
+def _reconnect(name: str, routing: Routing) -> Store:
     import raykv
 
-    return raykv.connect(name)
+    return raykv.connect(name, routing=routing)
 
 
-def _reconnect_bucket(store: str, name: str, options: Mapping[str, Any], resolver: Resolver) -> Bucket[Any]:
-    handle = _reconnect(store)
+def _reconnect_bucket(
+    store: str, routing: Routing, name: str, options: Mapping[str, Any], resolver: Resolver
+) -> Bucket[Any]:
+    handle = _reconnect(store, routing)
     session = handle._session  # noqa: SLF001 - the bucket's own kind
     operations = session.run(session.open_bucket(name, options, ops.DEFAULT_TIMEOUT_S, resolver))
     return Bucket(session, operations, options)

@@ -334,7 +334,10 @@ class StorageNode:
                 if not self._syncs:
                     self._take_sync(sync=self.spec.store.durability != "interval")
                 job, sync = self._syncs.popleft()
-                await self._executor.run(partial(job.run, sync))
+                if not sync and job.brief:
+                    job.run(sync)  # a change of threads would take several times as long
+                else:
+                    await self._executor.run(partial(job.run, sync))
                 self._engine.finish_sync(job)
                 self._release()
         except (EngineFailed, OSError) as error:

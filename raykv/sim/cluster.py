@@ -340,6 +340,9 @@ class SimLink:
         """See ``client.driver.Link``."""
         return self._rng.randbytes(count)
 
+    def close(self) -> None:
+        """See ``client.driver.Link``."""
+
 
 class SimDirectLink(SimLink):
     """``client.driver.Link`` of a client process that coordinates for itself: as ``SimLink``, and no message goes out."""

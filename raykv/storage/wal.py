@@ -48,6 +48,8 @@ CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = HEADER.size + CHECKSUM.size
 CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
 MAX_CHUNK_BYTES = 32 << 20
+BRIEF_BYTES = 64 * 1024
+"""So much is written to a file at once without leaving the event loop."""
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
 LENGTH_BITS = 40
@@ -91,9 +93,14 @@ class _Batch:
         self.position = 0
         self.seal = False
 
+    @property
+    def size_bytes(self) -> int:
+        """Of keys and records."""
+        return sum(map(len, self.keys)) + sum(map(len, self.records))
+
     def payloads(self) -> list[bytes]:
         """Return the updates, encoded, each payload of about 1 MiB or one record."""
-        total = sum(map(len, self.keys)) + sum(map(len, self.records))
+        total = self.size_bytes
         if total <= _CHUNK_TARGET_BYTES:
             return [_encode((self.keys, self.records))] if self.keys else []
         payloads = []
@@ -117,6 +124,11 @@ class _Writer:
         self.length = previous_length
         self.synced_up_to = previous_length
         self.bytes_written = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the present segment has been begun."""
+        return self._file is not None
 
     @property
     def end_position(self) -> int:
@@ -198,6 +210,11 @@ class SyncJob:
         self.synced = False
         self.done = False
 
+    @property
+    def brief(self) -> bool:
+        """Whether it only appends a little to the file that is open: without ``sync`` a matter of microseconds."""
+        return self._log.appends_briefly(self.batches)
+
     def run(self, sync: bool = True) -> None:
         """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine."""
         assert not self.done, "a job runs once"
@@ -274,6 +291,11 @@ class Log:
         job = SyncJob(self, batches, self.appended_position)
         self._taken.append(job)
         return job
+
+    def appends_briefly(self, batches: list[_Batch]) -> bool:
+        """Whether these go to the file that is open, and are few bytes."""
+        size_bytes = sum(batch.size_bytes for batch in batches)
+        return self._writer.is_open and size_bytes <= BRIEF_BYTES and not any(batch.seal for batch in batches)
 
     def carry_out(self, batches: list[_Batch], sync: bool) -> int:
         """Write and sync, and return where the log ends then; any failure is final."""

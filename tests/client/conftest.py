@@ -61,6 +61,9 @@ class FakeLink:
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
+    def close(self) -> None:
+        """See ``client.driver.Link``."""
+
     def submit(self, frame: bytes) -> Any:
         self._begin()
         step = self._step(frame)

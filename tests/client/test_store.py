@@ -220,18 +220,20 @@ def test_a_buckets_own_policy_is_used(store: Any, link: Any) -> None:
 
 
 def test_a_store_travels_as_its_name(store: Any, link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    connected: list[str] = []
+    connected: list[tuple[str, str]] = []
 
-    def connect(name: str) -> Any:
-        connected.append(name)
-        return store_module.Store(name, link)
+    def connect(name: str, *, routing: Any) -> Any:
+        connected.append((name, routing))
+        return store_module.Store(name, link, routing=routing)
 
     monkeypatch.setattr(raykv, "connect", connect)
     bucket = store.bucket("carts", n=2, ttl=3)
     data = pickle.dumps((store, bucket))
     assert len(data) < 500
     back, back_bucket = pickle.loads(data)
-    assert connected == ["shop", "shop"]
+    assert connected == [("shop", "auto"), ("shop", "auto")]
+    pickle.loads(pickle.dumps(store_module.Store("shop", link, routing="coordinator")))
+    assert connected[-1] == ("shop", "coordinator")
     assert back.store_name == "shop"
     assert back_bucket.name == "carts"
     assert link.requests[-1].options == {"n": 2, "ttl_ms": 3000}
@@ -241,7 +243,7 @@ def test_a_store_travels_as_its_name(store: Any, link: Any, monkeypatch: pytest.
 def test_a_resolver_belongs_to_the_handle_and_travels_with_it(
     store: Any, link: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raykv, "connect", lambda name: store_module.Store(name, link))
+    monkeypatch.setattr(raykv, "connect", lambda name, routing: store_module.Store(name, link, routing=routing))
     bucket = store.bucket("counts", resolver=sum, versioning="vector")
     assert "resolver" not in link.requests[-1].options, "it is nothing that all must agree on"
     assert link.requests[-1].options == {"versioning": "vector"}

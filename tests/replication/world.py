@@ -582,6 +582,9 @@ class ClientLink:
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
+    def close(self) -> None:
+        """See ``client.driver.Link``."""
+
 
 class Launcher:
     """``ports.Launcher`` over a cluster's disks."""

@@ -8,7 +8,16 @@ import pytest
 from raykv.errors import CorruptData
 from raykv.storage.damage import EngineFailed
 from raykv.storage.replay import read_header, replay_segment
-from raykv.storage.wal import CHUNK_HEAD_BYTES, HEADER, HEADER_BYTES, MAX_CHUNK_BYTES, Log, chunk, segment_header
+from raykv.storage.wal import (
+    BRIEF_BYTES,
+    CHUNK_HEAD_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    MAX_CHUNK_BYTES,
+    Log,
+    chunk,
+    segment_header,
+)
 
 PATH = "/d/00000001.wal"
 
@@ -95,6 +104,26 @@ def test_write_without_sync_then_sync(disk):
     log.finish(job)
     assert disk.size(PATH) == disk.synced_size(PATH)
     assert log.take(sync=True) is None
+
+
+def test_a_job_is_brief_if_it_only_appends_a_little_to_an_open_file(disk):
+    def taken():
+        job = log.take(sync=False)
+        brief = job.brief
+        job.run(sync=False)
+        log.finish(job)
+        return brief
+
+    log = Log(disk, "/d", 0, 0)
+    log.append(b"a", b"")
+    assert not taken(), "it begins a segment, and syncs for that"
+    log.append(b"b", b"x" * 1000)
+    assert taken()
+    log.append(b"c", b"x" * BRIEF_BYTES)
+    assert not taken(), "large"
+    log.append(b"d", b"")
+    log.rotate()
+    assert not taken(), "it ends the segment, and syncs for that"
 
 
 def test_jobs_run_and_finish_in_order(disk):
