@@ -96,3 +96,25 @@ def test_hosts_come_back_are_replaced_and_all_start_again() -> None:
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["load"]["acknowledged"] > 100
     assert "h1" not in {host for host, _ in figures["replaced"]["nodes"].values()}
+
+
+def test_the_costs_of_many_nodes_are_worked_out(tmp_path: Path) -> None:
+    words = ["--nodes", "12", "--partitions", "64,256", "--gb-per-node", "1", "--bytes-per-s", "1e6"]
+    shown = run("scale.py", *words, "--json", str(tmp_path / "scale.json"))
+    figures = json.loads((tmp_path / "scale.json").read_text())
+    coarse, fine = figures["rows"]
+    assert coarse["warning"] in shown
+    assert fine["warning"] is None
+    for row in (coarse, fine):
+        assert all(moved["copies"] == moved["least"] > 0 for moved in row["moved"].values())
+        for spread in row["spread"].values():
+            assert 0.5 < spread["least"] <= 1 <= spread["most"] < 1.5
+        rebuild = row["rebuild"]
+        assert (rebuild["partitions"], rebuild["helpers"], rebuild["takers"]) == (row["partitions"] // 4, 11, 11)
+        assert rebuild["alone_s"] == 1000
+        assert rebuild["ideal_s"] == pytest.approx(1000 / 11)
+        assert rebuild["ideal_s"] <= rebuild["at_once_s"] <= rebuild["in_waves_s"] < rebuild["alone_s"]
+        assert rebuild["at_once_s"] == pytest.approx(1000 * rebuild["most_fetched"] / rebuild["partitions"])
+        assert 1.5 * row["state"]["bytes"] < row["state"]["moving_bytes"] < 3 * row["state"]["bytes"]
+    assert fine["rebuild"]["waves"] > coarse["rebuild"]["waves"]
+    assert fine["state"]["bytes"] > coarse["state"]["bytes"] > figures["gossip_bytes"] > 100

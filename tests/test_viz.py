@@ -13,6 +13,8 @@ import pytest
 from raykv import viz
 from raykv.config import MAX_COPIES
 from raykv.ring import Member, claim
+from raykv.viz import paper
+from raykv.viz import ring as ring_picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -72,9 +74,9 @@ def test_one_owner_of_everything_is_still_a_ring() -> None:
 
 
 def test_neighbours_of_one_owner_are_one_arc() -> None:
-    rows = viz._runs(["a", "a", "b", "b", "b", "a"])
+    rows = ring_picture._runs(["a", "a", "b", "b", "b", "a"])
     assert rows == [(0, 2, "a"), (2, 5, "b"), (5, 6, "a")]
-    assert viz._runs([]) == []
+    assert ring_picture._runs([]) == []
 
 
 @pytest.mark.parametrize("copies", range(1, MAX_COPIES + 1))
@@ -131,12 +133,12 @@ def test_a_timeline_shows_each_operation_where_it_belongs() -> None:
     assert {"1", "10", "100", "1,000", "0", "2", "8"} <= {*shown}, "ticks"
     dots, crosses, more_dots = [path.get("d") or "" for path in ET.fromstring(svg).iter(f"{SVG}path")]
     (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+),([\d.]+)h0", dots)]
-    assert (x1, x2) == (viz._LEFT, viz._LEFT + viz._PLOT / 2)
+    assert (x1, x2) == (paper.LEFT, paper.LEFT + paper.PLOT / 2)
     assert y1 - y2 == pytest.approx(90 / 3), "a decade of three"
     assert crosses.count("M") == 1
     assert "h0" not in crosses
     (x,) = re.findall(r"M([\d.]+),", more_dots)
-    assert float(x) == pytest.approx(viz._LEFT + viz._PLOT / 5)
+    assert float(x) == pytest.approx(paper.LEFT + paper.PLOT / 5)
 
 
 def test_names_of_spans_stand_beside_or_above_one_another() -> None:
@@ -176,8 +178,8 @@ def test_lines_go_through_their_points() -> None:
     svg = viz.lines_svg({"up": [(0, 0), (50, 5), (100, 10)], "flat": [(0, 5), (100, 5)]}, x="nodes", y="rounds")
     assert {"up", "flat", "nodes", "rounds", "0", "20", "100", "10"} <= {*texts(svg)}
     up, flat = [line.get("points") or "" for line in ET.fromstring(svg).iter(f"{SVG}polyline")]
-    assert up.split()[0].startswith(f"{viz._LEFT},")
-    assert up.split()[1].split(",") == [f"{viz._LEFT + viz._PLOT / 2:g}", flat.split()[0].split(",")[1]]
+    assert up.split()[0].startswith(f"{paper.LEFT},")
+    assert up.split()[1].split(",") == [f"{paper.LEFT + paper.PLOT / 2:g}", flat.split()[0].split(",")[1]]
     assert len({line.get("stroke-dasharray") for line in ET.fromstring(svg).iter(f"{SVG}polyline")}) == 2
 
 
@@ -187,7 +189,7 @@ def test_logarithmic_axes_have_a_decade_for_each_decade_and_no_place_for_zero() 
     points = [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
     assert len(points) == 4
     steps = [(b[0] - a[0], a[1] - b[1]) for a, b in pairwise(points)]
-    assert all(step == pytest.approx((viz._PLOT / 3, 230 / 3), abs=0.2) for step in steps)
+    assert all(step == pytest.approx((paper.PLOT / 3, 230 / 3), abs=0.2) for step in steps)
     assert {"1", "10", "100", "1,000"} <= {*texts(svg)}
 
 
@@ -222,10 +224,10 @@ def test_any_lines_are_a_picture(line: list[tuple[float, float]], log: str) -> N
     [(0, 10, [0, 2, 4, 6, 8, 10]), (0, 0.7, [0, 0.2, 0.4, 0.6]), (3, 1320, [0, 500, 1000]), (-2, 2, [-2, -1, 0, 1, 2])],
 )
 def test_ticks_are_round_numbers(low: float, high: float, ticks: list[float]) -> None:
-    axis = viz._Axis([low, high], 0, 100)
+    axis = paper.Axis([low, high], 0, 100)
     assert axis.ticks == pytest.approx(ticks)
     assert all(axis.at(tick) is not None for tick in axis.ticks)
-    many = viz._Axis([1e-9, 1e15], 0, 100, log=True).ticks
+    many = paper.Axis([1e-9, 1e15], 0, 100, log=True).ticks
     assert len(many) <= 7
 
 
@@ -287,3 +289,98 @@ def test_no_name_gets_into_a_figure_unescaped() -> None:
     ):
         assert "<script" not in svg
         assert NASTY in texts(svg)
+
+
+# ---- the ring over time ----
+
+
+def lanes(svg: str) -> list[tuple[str, str, int, int, float, float]]:
+    """Return what an ownership picture says by its titles, and check that it is drawn so."""
+    found = []
+    for rect in ET.fromstring(svg).iter(f"{SVG}rect"):
+        if title := rect.findtext(f"{SVG}title"):
+            matched = re.fullmatch(
+                r"(\w+): (first|other) owner of partitions (\d+) to (\d+), ([\d.]+) to ([\d.]+)", title
+            )
+            assert matched, title
+            assert (rect.get("fill-opacity") is None) == (matched[2] == "first")
+            node_id, role, first, last, since, until = matched.groups()
+            found.append((node_id, role, int(first), int(last), float(since), float(until)))
+            assert float(rect.get("height") or 0) == pytest.approx(64 / 32 * (int(last) - int(first) + 1))
+    return found
+
+
+def test_each_partition_of_each_ring_is_drawn_at_each_of_its_owners_for_as_long_as_it_stood() -> None:
+    members = [Member(f"n{number}") for number in (1, 2, 3)]
+    first = claim(members, 32, 3)
+    second = claim([*members, Member("n4")], 32, 3, first)
+    rings = [(at, msgspec.to_builtins(ring)) for at, ring in ((5.0, first), (7.0, second), (9.0, second))]
+    svg = viz.ownership_svg(rings, 10.0, [("n4 joins", 6.0, 7.5)], title="<who>")
+    shown = texts(svg)
+    assert {
+        "n1",
+        "n4",
+        "n4 joins",
+        "<who>",
+        "seconds",
+        "first owner",
+        "32 of 32 partitions at first, 24 in the end",
+    } <= {*shown}
+    drawn = lanes(svg)
+    for since, until, ring in ((0.0, 2.0, first), (2.0, 5.0, second)):
+        for partition in range(32):
+            there = {
+                (node_id, role)
+                for node_id, role, low, high, begin, end in drawn
+                if low <= partition <= high and begin <= since and end >= until
+            }
+            owners = ring.owners(partition)
+            assert there == {(owners[0], "first"), *((node_id, "other") for node_id in owners[1:])}
+    assert not any(4.0 in (begin, end) for *_, begin, end in drawn), "a ring that is as before is no cut"
+    assert len(svg) < 100_000
+
+
+def test_a_film_of_one_ring_or_of_many_partitions_is_a_picture_and_none_is_refused() -> None:
+    texts(viz.ownership_svg([(0.0, ring(3, 8))], 0.0))
+    texts(viz.ownership_svg([(0.0, ring(12, 1024))], 1.0))
+    for rings in ([], [(0.0, ring(3, 8)), (1.0, ring(3, 16))]):
+        with pytest.raises(ValueError, match="one ring at least"):
+            viz.ownership_svg(rings, 2.0)
+
+
+def test_bars_are_as_high_as_their_values_and_stand_side_by_side() -> None:
+    svg = viz.bars_svg(
+        {"before": {"n1": 10, "n2": 20}, "after": {"n1": 5, "n3": 0}}, x="node", y="operations a second", title="Load"
+    )
+    assert {"before", "after", "n1", "n2", "n3", "node", "operations a second", "Load", "20"} <= {*texts(svg)}
+    bars = {
+        rect.findtext(f"{SVG}title"): [float(rect.get(name) or 0) for name in ("x", "y", "width", "height")]
+        for rect in ET.fromstring(svg).iter(f"{SVG}rect")
+        if rect.findtext(f"{SVG}title")
+    }
+    assert set(bars) == {"before, n1: 10", "before, n2: 20", "after, n1: 5", "after, n3: 0"}
+    heights = {name: height for name, (_, _, _, height) in bars.items()}
+    assert heights["before, n2: 20"] == pytest.approx(2 * heights["before, n1: 10"], abs=0.3)
+    assert heights["after, n3: 0"] == 0
+    assert len({round(y + height, 1) for _, y, _, height in bars.values()}) == 1, "they stand on one line"
+    placed = sorted((x, x + width) for x, _, width, _ in bars.values())
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(placed))
+
+
+@pytest.mark.parametrize("values", [{}, {"a": {}}, {"a": {"g": float("nan")}}, {"a": {"g": -3.0}, "b": {"g": 4.0}}])
+def test_any_bars_are_a_picture(values: dict[str, dict[str, float]]) -> None:
+    shown = texts(viz.bars_svg(values, x="x", y="y"))
+    assert ("nothing to show" in shown) == (not any(values.values()))
+
+
+def test_titles_make_room_for_themselves() -> None:
+    plain, titled = (
+        viz.lines_svg({"a": [(0, 0), (1, 1)]}, x="x", y="y", title=title) for title in ("", "What it shows")
+    )
+    assert "What it shows" in texts(titled)
+    heights = [float(ET.fromstring(svg).get("height") or 0) for svg in (plain, titled)]
+    assert heights[1] - heights[0] == paper.TITLE
+    assert "<script" not in viz.bars_svg({NASTY: {NASTY: 1.0}}, x=NASTY, y=NASTY, title=NASTY)
+    assert "<script" not in viz.ownership_svg(
+        [(0.0, ring(3, 8, name=NASTY + "{}"))], 1.0, [(NASTY, 0.0, 1.0)], title=NASTY
+    )

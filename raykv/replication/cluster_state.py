@@ -70,11 +70,11 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def read_set(self, partition: int, n: int) -> tuple[str, ...]:
         """Return the n nodes of whom reads ask R, the first owner in front."""
         move = self._moving.get(partition)
-        return move.owners[:n] if move is not None and move.reads_new else self.ring.preference_list(partition, n)[:n]
+        return move.owners[:n] if move is not None and move.reads_new else self.ring.primaries(partition, n)
 
     def write_sets(self, partition: int, n: int) -> tuple[tuple[str, ...], ...]:
         """Return the sets of n nodes of each of which W must acknowledge a write: one, or two while the partition moves."""
-        before = self.ring.preference_list(partition, n)[:n]
+        before = self.ring.primaries(partition, n)
         move = self._moving.get(partition)
         if move is None or set(move.owners[:n]) == set(before):
             return (before,)

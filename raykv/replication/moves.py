@@ -155,7 +155,8 @@ def arrived(state: ClusterState) -> ClusterState:
     """Return the state whose ring is the goal: who was to leave has left."""
     assert state.goal is not None
     assert not left(state)
-    return _changed(state, ring=state.goal, goal=None)
+    ring = msgspec.structs.replace(state.goal, epoch=state.ring.epoch + 1)  # later than those on the way to it
+    return _changed(state, ring=ring, goal=None)
 
 
 def gains(state: ClusterState, move: Move) -> dict[str, tuple[int, ...]]:

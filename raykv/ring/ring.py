@@ -93,6 +93,14 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
 
     # ---- in which order ------------------------------------------------------------------------------------------
 
+    def primaries(self, partition: int, n: int) -> tuple[str, ...]:
+        """Return the first n of the partition's owners: the head of its preference list, without making that. O(N).
+
+        ``InvalidOption`` as in ``preference_list``.
+        """
+        self._check_copies(n)
+        return self.owners(partition)[:n]
+
     def preference_list(self, partition: int, n: int) -> tuple[str, ...]:
         """Return all nodes, each once, in the order to ask them: n primaries, then the fallbacks.
 
@@ -100,8 +108,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         for a partition, which costs O(nodes x log nodes) or so. ``InvalidOption`` if there is no such partition, or if
         ``n`` is not in 1 .. N.
         """
-        if not 1 <= n <= self.copies:
-            raise InvalidOption(f"n must be from 1 to {self.copies}, the copies of this ring; got {n!r}")
+        self._check_copies(n)
         kept = self._preferences.get(partition)
         if kept is None:
             self._check_partition(partition)
@@ -200,6 +207,10 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         if index is None:
             raise InvalidOption(f"no node {node_id!r} in the ring of epoch {self.epoch}", node_id=node_id)
         return index
+
+    def _check_copies(self, n: int) -> None:
+        if not 1 <= n <= self.copies:
+            raise InvalidOption(f"n must be from 1 to {self.copies}, the copies of this ring; got {n!r}")
 
     def _check_partition(self, partition: int) -> None:
         if not 0 <= partition < self.partitions:

@@ -85,9 +85,11 @@ def test_waves_come_to_the_goal_and_are_small() -> None:
         assert len([move for move in wave if "n4" not in state.ring.owners(move.partition)]) <= m.MOVES_A_NODE
         state = m.ended(m.reading_new(m.begun(state, wave)))
         waves += 1
-    state = m.arrived(state)
+    last, state = state, m.arrived(state)
     state.ring.check()
-    assert state.goal is None
+    assert last.goal is not None
+    assert (state.goal, state.ring.table, state.ring.members) == (None, last.goal.table, last.goal.members)
+    assert state.ring.epoch > last.ring.epoch > last.goal.epoch, "a ring is known by its epoch: it must not go back"
     assert waves >= 192 / m.MOVES_A_NODE
 
 

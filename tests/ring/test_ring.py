@@ -41,9 +41,13 @@ def test_it_refuses_what_it_does_not_have():
             ring.owners(partition)
         with pytest.raises(InvalidOption):
             ring.preference_list(partition, 1)
+        with pytest.raises(InvalidOption):
+            ring.primaries(partition, 1)
     for n in (0, 3):
         with pytest.raises(InvalidOption):
             ring.preference_list(0, n)
+        with pytest.raises(InvalidOption):
+            ring.primaries(0, n)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,9 @@ def test_preference_list_goes_on_around_the_ring():
     assert ring.preference_list(0, 2) == ("a", "b", "c", "e", "d", "f")  # f owns nothing and comes last
     assert ring.preference_list(2, 2) == ("b", "e", "d", "c", "a", "f")
     assert ring.preference_list(0, 1) == ring.preference_list(0, 2)  # b is a's first fallback
+    for partition in range(4):
+        for n in (1, 2):
+            assert ring.primaries(partition, n) == ring.preference_list(partition, n)[:n]
 
 
 def test_fallbacks_bring_in_new_zones_first_then_new_hosts():

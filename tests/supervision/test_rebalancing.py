@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import raykv.sim
 from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.records import frames as f
@@ -375,3 +376,15 @@ def test_nothing_is_taken_over_while_an_old_owner_only_does_not_answer(world: Mo
         await check(bench, supervisor)
 
     world.run(story())
+
+
+def test_a_lost_node_is_not_waited_for_again_and_again() -> None:
+    """It owned 96 partitions: to ask it for each what it alone may hold, or to clear it, would take minutes."""
+    with raykv.sim.start(seed=1, nodes=4, partitions=128) as simulated:
+        simulated.store.put_many({key: f"of {key}" for key in KEYS})
+        simulated.power_cut("n4", for_s=86_400)
+        simulated.sleep(30)
+        began_s = simulated.now_s
+        simulated.store.remove_node("n4")
+        assert simulated.now_s - began_s < 60
+        assert simulated.store.get_many(KEYS) == {key: f"of {key}" for key in KEYS}
