@@ -29,7 +29,8 @@ from raykv.ports import PeerSilent
 from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.straight import Stamped
+from raykv.replication.joining import Joining
+from raykv.replication.straight import Driver, Stamped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -50,6 +51,8 @@ class Seat:
         self._transport = fast_transport(store)
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
         self._front = Front(self._coordinator, self._transport, clock)
+        self._driver = Driver(self._coordinator.straight, self._transport, clock, self._coordinator.routing.tasks)
+        self._joining = Joining(self._answer)
         self._until_the_end: AsyncGenerator[None, None] | None = None
 
         self.lines = Lines(self._coordinator.straight, self._transport.endpoint, see_to)
@@ -62,6 +65,22 @@ class Seat:
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame."""
         return await self._front.serve(frame)
+
+    async def call(self, frame: bytes) -> bytes:
+        """Answer a request frame of a caller who awaits it, perhaps together with others."""
+        request = f.coordinator_requests.decode(frame)
+        if not self._joining.takes(request):
+            # Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
+            return await asyncio.shield(asyncio.get_running_loop().create_task(self._front.serve(frame)))
+        try:
+            answer = await self._joining.answer(request)
+        except RaykvError as error:
+            answer = f.Refused(f.Failed.of(error))
+        return f.coordinator_answers.encode(answer)
+
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        answer = await self._driver.serve(request)
+        return answer if answer is not None else await self._front.answer(request)
 
     async def finish(self, write: Stamped) -> bytes:
         """Finish a write that the straight way did not bring to its end."""
@@ -147,12 +166,8 @@ class DirectLink:
         if seat is None:
             seat = self._seats[loop] = Seat(self._store, self._probe, lambda _: None)
             await seat.stay()
-        try:
-            async with asyncio.timeout(timeout_s):
-                # Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
-                return await asyncio.shield(loop.create_task(seat.serve(frame)))
-        except TimeoutError:
-            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        del timeout_s  # the coordinator keeps the time itself, and it is in this process
+        return await seat.call(frame)
 
     def close(self) -> None:
         """Close all connections, and the loop."""

@@ -137,22 +137,26 @@ def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_
 async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
     if exchange.pause_s:
         await link.sleep(exchange.pause_s)
+    if len(exchange.frames) == 1:
+        return [await _one_async(link, exchange, exchange.frames[0])]
     window = asyncio.Semaphore(WINDOW)
 
     async def one(frame: bytes) -> Answer:
         async with window:
-            deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
-            tries = 0
-            while True:
-                try:
-                    return await link.call(frame, max(0.001, deadline_s - link.monotonic_s()))
-                except PeerFailure as failure:
-                    remaining_s = deadline_s - link.monotonic_s()
-                    if not _may_repeat(exchange, failure, remaining_s):
-                        return failure
-                    await link.sleep(_pause_s(tries, link, remaining_s))
-                    tries += 1
+            return await _one_async(link, exchange, frame)
 
-    if len(exchange.frames) == 1:
-        return [await one(exchange.frames[0])]
     return list(await asyncio.gather(*map(one, exchange.frames)))
+
+
+async def _one_async(link: Link, exchange: Exchange, frame: bytes) -> Answer:
+    deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
+    tries = 0
+    while True:
+        try:
+            return await link.call(frame, max(0.001, deadline_s - link.monotonic_s()))
+        except PeerFailure as failure:
+            remaining_s = deadline_s - link.monotonic_s()
+            if not _may_repeat(exchange, failure, remaining_s):
+                return failure
+            await link.sleep(_pause_s(tries, link, remaining_s))
+            tries += 1

@@ -34,7 +34,7 @@ class Front:
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame."""
         try:
-            return f.coordinator_answers.encode(await self._answer(f.coordinator_requests.decode(frame)))
+            return f.coordinator_answers.encode(await self.answer(f.coordinator_requests.decode(frame)))
         except RaykvError as error:
             return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
 
@@ -47,7 +47,8 @@ class Front:
                 logger.debug("no news: %s", error)
             await self._clock.sleep(NEWS_EVERY_S)
 
-    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request. Raises ``RaykvError``."""
         coordinator = self._coordinator
         match request:
             case f.GetMany():

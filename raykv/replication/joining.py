@@ -1,0 +1,136 @@
+"""Natural batching: operations that begin in one turn of the event loop leave together.
+
+A thousand tasks that each await a ``get`` would be a thousand operations, each with its own rounds, timers and messages.
+What they ask for in the same turn of the loop becomes one request of many keys instead, and each gets its part of the
+answer. Nobody waits on a timer for others to come: a group leaves at the end of the turn in which it began, so one
+operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups.
+
+Only operations that ask for the same (bucket, level, time-out) go together, and of writes to one key each has a group of
+its own: they are different writes, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from raykv.errors import CorruptData, RaykvError
+from raykv.records import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Serve = Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
+
+T = TypeVar("T")
+
+MOST_TOGETHER = 250
+
+
+class _Group(Generic[T]):
+    __slots__ = ("keys", "members")
+
+    def __init__(self) -> None:
+        self.members: list[tuple[T, asyncio.Future[f.CoordinatorAnswer]]] = []
+        self.keys: set[bytes] = set()
+
+
+class Joining:
+    """The groups of one event loop. ``serve`` answers a request, alone or joined. Errors of a group are its members'."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
+        self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a group is under way."""
+        return bool(self._tasks)
+
+    def takes(self, request: f.CoordinatorRequest) -> bool:
+        """Whether a request may go with others: it is about one key."""
+        return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
+            isinstance(request, f.WriteMany) and len(request.items) == 1
+        )
+
+    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer a request that ``takes`` accepts. Raises ``RaykvError``. Cancelled, the operation goes on."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
+        if isinstance(request, f.GetMany):
+            alike = (request.bucket_id, request.r, request.timeout_s, request.causality)
+            group = self._reads.get(alike)
+            if group is None or len(group.members) >= MOST_TOGETHER:
+                group = self._reads[alike] = _Group()
+                loop.call_soon(self._leave_to_read, alike, group)
+            group.members.append((request, waiter))
+        else:
+            assert isinstance(request, f.WriteMany)
+            ((key, _, _),) = request.items
+            same = (request.bucket_id, request.w, request.timeout_s, request.run)
+            writes = self._writes.get(same)
+            if writes is None or key in writes.keys or len(writes.members) >= MOST_TOGETHER:
+                writes = self._writes[same] = _Group()
+                loop.call_soon(self._leave_to_write, same, writes)
+            writes.keys.add(key)
+            writes.members.append((request, waiter))
+        return await waiter
+
+    def _leave_to_read(self, alike: tuple[Any, ...], group: _Group[f.GetMany]) -> None:
+        if self._reads.get(alike) is group:
+            del self._reads[alike]
+        first = group.members[0][0]
+        request = first
+        if len(group.members) > 1:
+            keys = [member.keys[0] for member, _ in group.members]
+            request = f.GetMany(first.bucket_id, keys, first.r, first.timeout_s, first.causality)
+        self._begin(request, [waiter for _, waiter in group.members])
+
+    def _leave_to_write(self, same: tuple[Any, ...], group: _Group[f.WriteMany]) -> None:
+        if self._writes.get(same) is group:
+            del self._writes[same]
+        first = group.members[0][0]
+        request = first
+        if len(group.members) > 1:
+            requests = [member for member, _ in group.members]
+            request = f.WriteMany(
+                first.bucket_id,
+                [member.items[0] for member in requests],
+                first.w,
+                first.timeout_s,
+                after=max(member.after for member in requests),
+                run=first.run,
+                expires_s=min(member.expires_s for member in requests),
+            )
+        self._begin(request, [waiter for _, waiter in group.members])
+
+    def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
+        task = asyncio.get_running_loop().create_task(self._go(request, waiters))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _go(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
+        try:
+            answer = await self._serve(request)
+            parts = _parts(answer, len(waiters))
+        except RaykvError as error:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
+        for waiter, part in zip(waiters, parts, strict=True):
+            if not waiter.done():
+                waiter.set_result(part)
+
+
+def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]:
+    """Return each member's part of the answer."""
+    if count == 1 or isinstance(answer, f.Late | f.Refused):
+        return [answer] * count
+    if isinstance(answer, f.GotMany) and len(answer.items) == count:
+        return [f.GotMany([item], answer.time) for item in answer.items]
+    if isinstance(answer, f.WroteMany) and len(answer.items) == count:
+        return [f.WroteMany([item], answer.time) for item in answer.items]
+    raise CorruptData("a group of operations was answered with something else")
