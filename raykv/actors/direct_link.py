@@ -35,6 +35,8 @@ from raykv.replication.straight import Driver, Stamped
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+Place: TypeAlias = tuple[str, str]
+"""A store's name, and which of that name."""
 Ticket: TypeAlias = bytes | Work[bytes]
 """An answer, or what will bring it."""
 
@@ -188,17 +190,18 @@ class DirectLink:
 class DirectHandle:
     """``client.driver.Link`` of one handle: this process's ``DirectLink``, whichever process this is by now."""
 
-    def __init__(self, store: str) -> None:
-        self._store = store
-        self._link = _take(store)
+    def __init__(self, store: str, founded_by: str) -> None:
+        """``founded_by``: names the supervisor; another store of that name, or the same started anew, has another."""
+        self._place = (store, founded_by)
+        self._link = _take(self._place)
         self._generation = _generation
-        self._given_back = weakref.finalize(self, _let_go, store, _generation)
+        self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
 
     def _here(self) -> DirectLink:
         if self._generation != _generation:  # the process was forked
             self._given_back.detach()
-            self._link, self._generation = _take(self._store), _generation
-            self._given_back = weakref.finalize(self, _let_go, self._store, _generation)
+            self._link, self._generation = _take(self._place), _generation
+            self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
         return self._link
 
     def submit(self, frame: bytes) -> Ticket:
@@ -232,7 +235,7 @@ class DirectHandle:
     def close(self) -> None:
         """See ``client.driver.Link``; the last handle closes all connections."""
         if self._given_back.detach() is not None:
-            _give_back(self._store, self._generation)
+            _give_back(self._place, self._generation)
 
 
 class _Shared:
@@ -242,38 +245,38 @@ class _Shared:
 
 
 _lock = threading.Lock()
-_links: dict[str, _Shared] = {}
+_links: dict[Place, _Shared] = {}
 _generation = 0
 """How many forks lie between this process and the one that loaded this module."""
 _left_behind: list[Any] = []
 """What the parent of this process had open before the fork. It is never used, and never closed here either."""
 
 
-def _take(store: str) -> DirectLink:
+def _take(place: Place) -> DirectLink:
     with _lock:
-        shared = _links.get(store)
+        shared = _links.get(place)
         if shared is None:
-            shared = _links[store] = _Shared(DirectLink(store))
+            shared = _links[place] = _Shared(DirectLink(place[0]))
         shared.handles += 1
         return shared.link
 
 
-def _let_go(store: str, generation: int) -> None:
+def _let_go(place: Place, generation: int) -> None:
     """Take note that a handle is gone that was not closed: the connections stay for the next one, or until the end."""
-    shared = _links.get(store)
+    shared = _links.get(place)
     if shared is not None and generation == _generation:
         shared.handles -= 1
 
 
-def _give_back(store: str, generation: int) -> None:
+def _give_back(place: Place, generation: int) -> None:
     with _lock:
-        shared = _links.get(store)
+        shared = _links.get(place)
         if shared is None or generation != _generation:
             return
         shared.handles -= 1
         if shared.handles > 0:
             return
-        del _links[store]
+        del _links[place]
     shared.link.close()
 
 

@@ -114,13 +114,18 @@ def join(name: str, routing: Routing = "auto") -> Link:
     if not join_ray():
         raise StoreNotFound(f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()")
     try:
-        find_actor(name, SUPERVISOR)
+        supervisor = find_actor(name, SUPERVISOR)
+        find_actor(name, COORDINATOR)
     except ValueError:
         running = ", ".join(repr(store) for store in stores()) or "none"
         raise StoreNotFound(f"no store {name!r} runs in this Ray cluster; running: {running}") from None
     # A client of Ray's own client server (ray://) may be anywhere; actors it can reach, nodes it need not.
     far_away = routing == "auto" and ray.util.client.ray.is_connected()
-    return CoordinatorLink(name) if routing == "coordinator" or far_away else DirectHandle(name)
+    return CoordinatorLink(name) if routing == "coordinator" or far_away else DirectHandle(name, _identity(supervisor))
+
+
+def _identity(handle: Any) -> str:
+    return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no other name for it that stays
 
 
 def stores() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from raykv.actors.admission import Admission, may_wait
 from raykv.actors.hosts import LockNote, read_note, this_host
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import Marker, leave_marker
@@ -21,6 +22,7 @@ from raykv.actors.stream import StreamServer
 from raykv.actors.transport import fast_transport, this_address
 from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData, InvalidOption
+from raykv.records import frames as f
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse
 
@@ -30,6 +32,8 @@ LOCK_WAIT_S = 5.0
 """How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
 KILL_AFTER_S = 0.3
 LOOPBACK = "127.0.0.1"
+BY_RAY = "calls of the actor"
+"""All who ask by Ray are one caller to ``Admission``: Ray does not say who calls."""
 
 
 class StorageNodeActor:
@@ -42,7 +46,8 @@ class StorageNodeActor:
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
         self._node: StorageNode | None = None
         self._opening = asyncio.Lock()
-        self._streams = StreamServer(self.serve)
+        self._admission = Admission(time.monotonic)
+        self._streams = StreamServer(self._serve, self._admission, self._refusal)
 
     async def open(self, *, take_over: bool, founded: bool) -> dict[str, Any]:
         """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}.
@@ -66,10 +71,25 @@ class StorageNodeActor:
         return {"incarnation": self._node.incarnation, "pid": os.getpid()}
 
     async def serve(self, frame: bytes) -> bytes:
-        """Answer a request frame."""
+        """Answer a request frame, by a call of the actor."""
+        if not may_wait(frame):
+            return await self._serve(frame)
+        if not self._admission.enter(BY_RAY):
+            return self._refusal()
+        try:
+            return await self._serve(frame)
+        finally:
+            self._admission.leave(BY_RAY)
+
+    async def _serve(self, frame: bytes) -> bytes:
         if self._node is None:
             raise RuntimeError("the node is not open")
         return await self._node.serve(frame)
+
+    def _refusal(self) -> bytes:
+        assert self._node is not None, "nobody is let in before it is open"
+        refused = f.NodeRefused("overloaded", "it has more to do than it can")
+        return f.node_answers.encode(f.NodeAnswer(self._node.incarnation, refused))
 
     async def stream(self, caller: str) -> tuple[str, int, bytes] | None:
         """Tell where this process listens for frames, and the secret of its run; None if it does not.

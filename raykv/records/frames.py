@@ -710,3 +710,19 @@ supervisor_answers: FrameType[SupervisorAnswer] = FrameType(SupervisorAnswer, "s
 handed_answers: FrameType[Handed] = FrameType(Handed, "coordinator's answer")
 node_requests: FrameType[NodeRequest] = FrameType(NodeRequest, "node request")
 node_answers: FrameType[NodeAnswer] = FrameType(NodeAnswer, "node answer")
+
+
+_OPENING = 3 + len(NodeRequest.__name__)
+"""The version, the head of the array, and the name, before the incarnation."""
+_INTEGER_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
+"""First byte of an integer -> its length, where it is not one."""
+
+
+def kind_of_request(frame: bytes) -> bytes:
+    """Return the name of what a node is asked for (``b"Read"``), without decoding it. What is no request has none."""
+    try:
+        at = _OPENING + _INTEGER_BYTES.get(frame[_OPENING], 1) + 1
+        length = frame[at] & 0x1F
+    except IndexError:
+        return b""
+    return frame[at + 1 : at + 1 + length]

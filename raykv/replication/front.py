@@ -76,6 +76,7 @@ class Front:
 
     async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
         check_bucket_name(request.name)
+        await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
         state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
         entry = state.bucket(request.name)
         if entry is not None:
@@ -89,6 +90,8 @@ class Front:
         return opened
 
     async def _tell(self, request: f.Tell) -> f.CoordinatorAnswer:
+        if request.what != "status":
+            await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
         state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
         data: Any
         match request.what:

@@ -54,6 +54,11 @@ class PeerRefused(PeerFailure):
         self.reason = reason
 
 
+def is_overloaded(failure: PeerFailure | None) -> bool:
+    """Whether a peer did nothing because it has more to do than it can."""
+    return isinstance(failure, PeerRefused) and failure.reason == "overloaded"
+
+
 @dataclass(slots=True)
 class _Peer:
     incarnation: int = 0

@@ -31,6 +31,7 @@ class _Asking(Generic[T]):
     failed: list[str] = field(default_factory=list)
     answers: dict[str, T] = field(default_factory=dict)
     raced: list[str] = field(default_factory=list)
+    overloaded: list[str] = field(default_factory=list)
 
 
 class AskRound(Generic[T]):
@@ -41,6 +42,7 @@ class AskRound(Generic[T]):
         self._r = r
         self._items: list[_Asking[T]] = [_Asking(order, []) for order in orders]
         self._open = set(range(len(orders)))
+        self._given_up: set[int] = set()
         self.hedges = 0
         """How often a node was asked because others were slow."""
         self.hedges_won = 0
@@ -79,6 +81,20 @@ class AskRound(Generic[T]):
                 self._ask_next(asks, index, item)
         return asks
 
+    def overloaded(self, node_id: str, indexes: Sequence[int]) -> Asks:
+        """Take a refusal for want of time; ask the next. An item that too few are left for is given up, at once."""
+        for index in indexes:
+            item = self._items[index]
+            item.overloaded.append(node_id)
+            if index in self._open and len(item.order) - len({*item.overloaded}) < self._r:
+                self._open.discard(index)
+                self._given_up.add(index)
+        return self.failed(node_id, indexes)
+
+    def given_up(self, index: int) -> bool:
+        """Whether too many of those who could answer are overloaded."""
+        return index in self._given_up
+
     def more(self) -> Asks:
         """Time has passed: race those that are slow with the next in order; where all were asked, ask the failed."""
         asks: Asks = {}
@@ -95,7 +111,7 @@ class AskRound(Generic[T]):
 
     def settled(self, index: int) -> bool:
         """Whether the item has its r answers."""
-        return index not in self._open
+        return index not in self._open and index not in self._given_up
 
     def answers(self, index: int) -> list[str]:
         """Return the nodes that answered."""
@@ -146,6 +162,7 @@ class _Reserving:
     answers: dict[str, f.Reserved] = field(default_factory=dict)
     dot: f.Reserved | None = None
     others_asked: bool = False
+    overloaded: set[str] = field(default_factory=set)
 
 
 class ReserveRound:
@@ -159,6 +176,7 @@ class ReserveRound:
         """``orders``: for each item its primaries, the one to be asked first in front."""
         self._items = [_Reserving(order, count) for order, count in zip(orders, needed, strict=True)]
         self._open = set(range(len(orders)))
+        self._given_up: set[int] = set()
 
     @property
     def open(self) -> bool:
@@ -196,6 +214,16 @@ class ReserveRound:
                 item.failed.append(node_id)
         return self._ask_all()
 
+    def overloaded(self, node_id: str, asked: Sequence[tuple[int, bool]]) -> ReserveAsks:
+        """Take a refusal for want of time; ask others. An item that too few are left for is given up, at once."""
+        for index, _ in asked:
+            item = self._items[index]
+            item.overloaded.add(node_id)
+            if index in self._open and len(item.order) - len(item.overloaded) < item.needed:
+                self._open.discard(index)
+                self._given_up.add(index)
+        return self.failed(node_id, asked)
+
     @property
     def second_dots(self) -> int:
         """How many items had to ask another node for a dot."""
@@ -203,7 +231,7 @@ class ReserveRound:
 
     def settled(self, index: int) -> bool:
         """Whether the item has its dot and what is needed beside."""
-        return index not in self._open
+        return index not in self._open and index not in self._given_up
 
     def outcome(self, index: int) -> tuple[f.Reserved, list[f.Reserved]]:
         """Return the dot of a settled item, and all answers."""
@@ -259,6 +287,7 @@ class _Writing:
     maybe: bool = False
     refusals: list[str] = field(default_factory=list)
     fallbacks: Sequence[str] = ()
+    overloaded: set[str] = field(default_factory=set)
     stand_ins: dict[str, str] = field(default_factory=dict)
     """Fallback -> the primary that it stands in for; "" once it has failed to."""
 
@@ -339,6 +368,15 @@ class WriteRound:
                 item.maybe = True
             else:
                 item.refusals.append(refused)
+                if refused == "overloaded":
+                    item.overloaded.add(node_id)
+                    self._give_up_if_in_vain(index, item)
+
+    def _give_up_if_in_vain(self, index: int, item: _Writing) -> None:
+        """Give a write up that nobody has or may have, and that too few are left for: they are overloaded."""
+        untouched = not (item.acks or item.newer or item.maybe or item.pending)
+        if index in self._open and untouched and {*item.primaries} <= item.overloaded and not item.fallbacks:
+            self.give_up(index)
 
     def go_elsewhere(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
         """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.

@@ -11,9 +11,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from raykv.config import MIB
-from raykv.errors import QuorumNotMet, RaykvError
+from raykv.errors import Overloaded, QuorumNotMet, RaykvError
 from raykv.records import frames as f
 from raykv.replication.fanout import Fanout, gather
+from raykv.replication.peers import is_overloaded
 from raykv.replication.quorum import Asks, ReadRound, WriteRound
 from raykv.replication.spreading import Spread
 
@@ -43,6 +44,7 @@ class Reads:
             results, moved = await self._once(entry, keys, r, deadline_s)
             if not moved or clock.monotonic_s() >= deadline_s:
                 return results
+            self._routing.check_there(entry.bucket_id)
 
     async def _once(
         self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float
@@ -65,6 +67,8 @@ class Reads:
         def take(outcome: Outcome[list[int]]) -> Asks:
             if isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
                 return _note_read(outcome.node_id, outcome.about, outcome.answer, round_)
+            if is_overloaded(outcome.failure):
+                return round_.overloaded(outcome.node_id, outcome.about)
             return round_.failed(outcome.node_id, outcome.about)
 
         first = round_.start()
@@ -83,6 +87,9 @@ class Reads:
         results: list[Read] = []
         behind: list[tuple[int, bytes, list[str]]] = []
         for index, key in enumerate(keys):
+            if round_.given_up(index):
+                results.append(Overloaded("too many of the nodes that hold the key have more to do than they can"))
+                continue
             if not round_.settled(index):
                 primaries = self._routing.primaries(key, entry.config.n)
                 results.append(quorum_not_met(r, primaries, round_.answers(index)))

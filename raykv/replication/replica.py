@@ -132,6 +132,9 @@ class Replica:
         if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerns(body)):
             assert self.known is not None
             return f.Moved(self.known[1])
+        if isinstance(body, f.Read | f.Reserve | f.Write | f.Scan) and state.dropped(body.bucket_id):
+            assert self.known is not None
+            return f.Moved(self.known[1])  # a client that coordinates for itself may not have heard of it
         return None
 
     def _concerns(self, body: f.NodeRequestBody) -> set[int]:

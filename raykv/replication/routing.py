@@ -12,7 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
-from raykv.ports import PeerFailure
+from raykv.ports import PeerDead, PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.courier import Courier
@@ -31,6 +31,7 @@ ASK_EVERY_S = 1.0
 """No more often does a client ask for news of itself."""
 STALE_S = 30.0
 NEWS_TIMEOUT_S = 5.0
+REFRESH_TIMEOUT_S = 1.0
 
 
 class Routing:
@@ -62,7 +63,9 @@ class Routing:
     def learn(self, news: f.Publish) -> None:
         """Take the supervisor's news, unless newer news is known."""
         state = decode_state(news.state)
-        if (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot):
+        another = self._state is not None and state.store_id != self._state.store_id  # of the same name, founded since
+        older = (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot)
+        if older and not another:
             return
         self._news = (state.generation, news.sequence)
         self._take(state, news.state)
@@ -104,8 +107,12 @@ class Routing:
 
     async def fetch_news(self, timeout_s: float) -> None:
         """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
+        request = f.supervisor_requests.encode(f.GetNews())
         try:
-            frame = await self._transport.call("supervisor", f.supervisor_requests.encode(f.GetNews()), timeout_s)
+            try:
+                frame = await self._transport.call("supervisor", request, timeout_s)
+            except PeerDead:  # perhaps another has its place by now
+                frame = await self._transport.call("supervisor", request, timeout_s)
             answer = f.supervisor_answers.decode(frame)
         except PeerFailure as failure:
             raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
@@ -113,6 +120,14 @@ class Routing:
             raise answer.failed.error()
         if isinstance(answer, f.Publish):
             self.learn(answer)
+
+    async def refresh(self, timeout_s: float) -> None:
+        """Hear the news now, where nobody brings them. While the supervisor is away, what is known must do."""
+        if self._asks and self._state is None:
+            await self.fetch_news(timeout_s)
+        elif self._asks:
+            with contextlib.suppress(StoreUnavailable):
+                await self.fetch_news(min(timeout_s, REFRESH_TIMEOUT_S))
 
     async def state(self, timeout_s: float) -> ClusterState:
         """Return the cluster's state as last heard; ask for it if none was heard yet."""
@@ -139,12 +154,15 @@ class Routing:
             self._ask_for_news(STALE_S)
         if bucket_id not in self._buckets:
             await self.fetch_news(timeout_s)
-        entry = self._buckets.get(bucket_id)
-        if entry is None:
+        self.check_there(bucket_id)
+        return self._buckets[bucket_id]
+
+    def check_there(self, bucket_id: int) -> None:
+        """Raise ``InvalidOption`` if there is no such bucket in the state as last heard."""
+        if bucket_id not in self._buckets:
             raise InvalidOption(
                 "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
             )
-        return entry
 
     def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
         """Return the n nodes of whom a read of a key asks R."""

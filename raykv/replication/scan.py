@@ -48,6 +48,7 @@ class ScanCoordinator:
         n, peers = entry.config.n, self._routing.peers
         answers: list[f.ScanDone] | None = None
         while answers is None:
+            self._routing.check_there(entry.bucket_id)
             state = await self._routing.state(request.timeout_s)
             orders = [peers.in_order(state.read_set(partition, n)) for partition in range(state.ring.partitions)]
             answers = await self._gather(entry, request, orders, limit, deadline_s)

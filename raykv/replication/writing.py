@@ -27,7 +27,7 @@ from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.record import body_operation_id, restamp, stamp, time_of
 from raykv.replication.fanout import Fanout, gather
-from raykv.replication.peers import PeerRefused
+from raykv.replication.peers import is_overloaded
 from raykv.replication.quorum import ReserveAsks, ReserveRound, WriteRound
 from raykv.replication.spreading import Spread
 from raykv.versions import ClockTooFarAhead, HybridClock
@@ -196,6 +196,7 @@ class Writes:
             round_, failures, moved = await self._reserve_once(entry, items, needed, deadline_s)
             if not moved or routing.clock.monotonic_s() >= deadline_s:
                 return round_, failures
+            routing.check_there(entry.bucket_id)
 
     async def _reserve_once(
         self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
@@ -222,8 +223,9 @@ class Writes:
                 round_.answered(outcome.node_id, [about for about, _ in given], [item for _, item in given])
                 return round_.failed(outcome.node_id, [about for about, item in pairs if item is None])
             failures[outcome.node_id] = _said(outcome)
-            if isinstance(outcome.failure, PeerRefused) and outcome.failure.reason == "overloaded":
-                failures[OVERLOADED] = "some have reached their bounds"
+            if is_overloaded(outcome.failure):
+                failures[OVERLOADED] = "some have more to do than they can"
+                return round_.overloaded(outcome.node_id, outcome.about)
             return round_.failed(outcome.node_id, outcome.about)
 
         first = round_.start()
@@ -252,6 +254,7 @@ class Writes:
             await spread.run(deadline_s)
             if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 break
+            routing.check_there(entry.bucket_id)
             round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
             routing.probe.count("writes_moved")
         return [

@@ -302,3 +302,15 @@ def test_an_error_travels_as_data() -> None:
 def test_messages_are_immutable() -> None:
     with pytest.raises(AttributeError):
         f.Ping().with_stats = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("incarnation", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**40])
+def test_a_request_says_what_it_is_without_being_decoded(incarnation):
+    for body in (f.Ping(), f.Read(1, [b"k"]), f.Write(1, [(b"Read", b"r")]), f.Clear(), f.Gossip("n1", {})):
+        frame = f.node_requests.encode(f.NodeRequest(incarnation, body, None, 2**33))
+        assert f.kind_of_request(frame) == type(body).__name__.encode()
+
+
+def test_what_is_no_request_is_of_no_kind():
+    for frame in (b"", b"\x00", b"\xff" * 14, b"x" * 40, f.node_requests.encode(f.NodeRequest(1, f.Ping()))[:14]):
+        assert f.kind_of_request(frame) not in {b"Read", b"Write", b"Ping"}

@@ -551,7 +551,7 @@ def test_writes_under_any_order_of_answers_failures_and_stamps(data: st.DataObje
                     else:
                         newer[index][node_id] = time
             else:
-                round_.failed(node_id, about, "overloaded" if step == "refuse" else None)
+                round_.failed(node_id, about, "stopping" if step == "refuse" else None)
                 for index, _ in about:
                     touched[index] = touched[index] or step == "fail"
         for index in range(items):
@@ -559,3 +559,48 @@ def test_writes_under_any_order_of_answers_failures_and_stamps(data: st.DataObje
             assert round_.acks(index) == acks[index]
             assert round_.settled(index) == settled[index]
         assert round_.open == (not all(settled))
+
+
+# ---- nodes that have more to do than they can ----
+
+
+def test_a_read_is_given_up_at_once_when_too_few_are_left() -> None:
+    round_ = ReadRound([["n1", "n2", "n3"], ["n1", "n2", "n3"]], 2)
+    round_.start()
+    assert round_.overloaded("n1", [0]) == {"n3": [0]}
+    assert round_.open
+    assert round_.overloaded("n2", [0]) == {}
+    assert round_.given_up(0)
+    assert not round_.settled(0)
+    round_.answered("n3", [0], [b"late"])
+    assert not round_.settled(0)
+    assert round_.open, "the other one goes on"
+    round_.answered("n1", [1], [b"a"])
+    round_.answered("n2", [1], [b"a"])
+    assert not round_.open
+    assert round_.settled(1)
+
+
+def test_a_reservation_is_given_up_at_once_when_too_few_are_left() -> None:
+    round_ = ReserveRound([["n1", "n2", "n3"]], [2])
+    round_.start()
+    round_.overloaded("n1", [(0, True)])
+    assert round_.open
+    round_.overloaded("n2", [(0, False)])
+    assert not round_.open
+    assert not round_.settled(0)
+
+
+@pytest.mark.parametrize("first", ["acked", "unknown", "refused"])
+def test_a_write_is_given_up_only_if_nobody_has_it_or_may_have_it(first: str) -> None:
+    round_ = WriteRound([[["n1", "n2", "n3"]]], 2)
+    round_.start()
+    if first == "acked":
+        round_.answered("n1", [(0, 0)], [0])
+    else:
+        round_.failed("n1", [(0, 0)], "overloaded" if first == "refused" else None)
+    round_.failed("n2", [(0, 0)], "overloaded")
+    round_.failed("n3", [(0, 0)], "overloaded")
+    assert round_.open == (first != "refused")
+    assert not round_.settled(0)
+    assert ("overloaded" in round_.untouched(0)) == (first == "refused")

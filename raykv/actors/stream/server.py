@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING, cast
 
+from raykv.actors.admission import may_wait
 from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import watch_the_other_end
 from raykv.config import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from raykv.actors.admission import Admission
 
 logger = logging.getLogger("raykv.stream")
 
@@ -32,7 +36,15 @@ MAX_UNREAD_BYTES = 4 * MAX_FRAME_BYTES
 class StreamServer:
     """Answers frames over TCP. For one event loop."""
 
-    def __init__(self, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        serve: Callable[[bytes], Awaitable[bytes]],
+        admission: Admission | None = None,
+        refusal: Callable[[], bytes] = bytes,
+    ) -> None:
+        """``admission``: who is let in; ``refusal()``: what the others are answered."""
+        self.admission = admission
+        self.refusal = refusal
         self.secret = secrets.token_bytes(32)
         """Of this run. Who knows it may ask anything."""
         self.serve = serve
@@ -148,15 +160,24 @@ class _Connection(asyncio.Protocol):
             self._deadline = None
 
     def _begin(self, number: int, frame: bytes) -> None:
+        admission = self._server.admission
+        if admission is not None and may_wait(frame):
+            if not admission.enter(self):
+                self._answer(number, wire.ANSWER, self._server.refusal())
+                return
+        else:
+            admission = None
         self._under_way += 1
         self._under_way_bytes += len(frame)
         if self._under_way >= MAX_UNDER_WAY or self._under_way_bytes > MAX_UNDER_WAY_BYTES:
             self._steer()
-        self._server.tasks.add(self._loop.create_task(self._serve(number, frame)))
+        self._server.tasks.add(self._loop.create_task(self._serve(number, frame, admission, time.monotonic())))
 
-    async def _serve(self, number: int, frame: bytes) -> None:
+    async def _serve(self, number: int, frame: bytes, admission: Admission | None, begun_s: float) -> None:
         kind, answer = wire.FAILED, b""
         try:
+            if admission is not None:
+                admission.waited(time.monotonic() - begun_s)
             answered = await self._server.serve(frame)
             assert len(answered) <= MAX_FRAME_BYTES
             kind, answer = wire.ANSWER, answered
@@ -166,6 +187,8 @@ class _Connection(asyncio.Protocol):
             task = asyncio.current_task()
             assert task is not None
             self._server.tasks.discard(task)
+            if admission is not None:
+                admission.leave(self)
             self._under_way -= 1
             self._under_way_bytes -= len(frame)
             if self._paused:
