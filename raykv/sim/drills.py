@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from raykv.sim.copies_drill import copies_drill
 from raykv.sim.duel import duel
+from raykv.sim.power_drill import power_drill
 from raykv.sim.rot_drill import rot_drill
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 DUELS = 4
 ROT_DRILLS = 3
 COPIES_DRILLS = 2
+
+_DRILLS = ((duel, DUELS), (rot_drill, ROT_DRILLS), (copies_drill, COPIES_DRILLS), (power_drill, 1))
+"""Each, and how often it is run beside a seed."""
 
 
 def drilled(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
@@ -39,7 +43,7 @@ def drilled(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
 
 def _all(seed: int, rounds: int, found: list[Violation]) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    for drill, times in ((duel, DUELS), (rot_drill, ROT_DRILLS), (copies_drill, COPIES_DRILLS)):
+    for drill, times in _DRILLS:
         for number in range(times * rounds):
             wrong, trace = drill(seed, number)
             found += wrong
