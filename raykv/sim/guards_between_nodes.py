@@ -166,7 +166,7 @@ BETWEEN_NODES = (
     Planted(
         "what thaws goes on",
         "P8",
-        "a coordinator is frozen between the two rounds of a write, and sends it out after its thaw",
+        "a coordinator is frozen before it has sent a write, and sends it out after its thaw, stamped anew",
         (
             Edit(
                 "raykv.replication.spreading:Spread.run",
