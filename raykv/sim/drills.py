@@ -3,7 +3,8 @@
 A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a drill has only the parts that it is
 about, and meets little else. Both run the real code. ``duel`` is about the cluster's state, ``rot_drill`` about a node
 whose disk rots, ``power_drill`` about one whose host loses its power, ``copies_drill`` about copies that differ, and nodes
-that make themselves whole. ``copies_scenes`` are shorter still: a schedule each, played as it is told.
+that make themselves whole. ``copies_scenes`` and ``register_scenes`` are shorter still: a
+schedule each, played as it is told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from raykv.sim.copies_scenes import AT_ONCE as SCENES_AT_ONCE
 from raykv.sim.copies_scenes import copies_scene
 from raykv.sim.duel import duel
 from raykv.sim.power_drill import power_drill
+from raykv.sim.register_scenes import register_scene
 from raykv.sim.rot_drill import rot_drill
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ COPIES_DRILLS = 2
 
 _DRILLS = (
     (duel, DUELS), (rot_drill, ROT_DRILLS), (copies_drill, COPIES_DRILLS), (power_drill, 1), (copies_scene, SCENES_AT_ONCE),
+    (register_scene, 1),
 )  # fmt: skip
 """Each, and how often it is run beside a seed."""
 
