@@ -698,6 +698,11 @@ BETWEEN_NODES = (
             Edit(
                 "raykv.supervision.supervisor:Supervisor._start", "elif await self._launcher.founded():", "elif False:"
             ),
+            Edit(
+                "raykv.supervision.supervisor:Supervisor._never_ran",
+                "return not await self._launcher.founded()",
+                "return True",
+            ),
         ),
     ),
     Planted(
