@@ -17,6 +17,7 @@ from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, time_of
 from raykv.replication import moves
 from raykv.replication.peers import node_address
+from raykv.replication.upkeep import HEAL_EVERY_S
 from raykv.ring import partition_of_key
 from raykv.sim.copies_world import COPIES, CopiesWorld, Settings
 from raykv.sim.history import Violation
@@ -25,9 +26,6 @@ from raykv.sim.kernel import Process, run_virtual
 if TYPE_CHECKING:
     from raykv.replication.cluster_state import ClusterState, Move
     from raykv.sim.kernel import VirtualLoop
-
-HEALS_AFTER_S = 1.0
-"""A node looks whether it is whole so long after it has begun (``upkeep``)."""
 
 
 def copies_scene(seed: int, number: int = 0) -> tuple[list[Violation], str]:
@@ -158,7 +156,7 @@ class WholeAndItsPowerGoes(Scene):
         began_s = self.loop.now_s
         self.start(victim)
         await self.tell(victim)
-        await asyncio.sleep(began_s + HEALS_AFTER_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
+        await asyncio.sleep(began_s + HEAL_EVERY_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
         self.client.spawn(self.put(key, record, [victim]))
         await asyncio.sleep(4.0)
         self.power_when_whole = 0.0
