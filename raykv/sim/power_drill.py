@@ -68,6 +68,10 @@ class _Drill(LoneNode):
     async def _until_the_power_goes(self) -> None:
         rng = self.rng
         self._arm()
+        for _ in range(
+            rng.choice((0, 0, 6))
+        ):  # flushes find no room, and are tried again: memtables pile up in the log
+            self.host.disk.fail("create", ".sst")
         cuts = self.cuts
         for _ in range(WRITES_AT_MOST):
             if self.cuts > cuts or self.violations or self.node is None:

@@ -48,6 +48,7 @@ def test_a_drill_is_clean_and_the_same_again(name):
         ("power", "directory not synced behind new tables", "not whole"),
         ("power", "small file renamed before it is synced", "not to be opened"),
         ("power", "write acknowledged before its sync", "lost with the power"),
+        ("power", "replayed memtables in the wrong order", "lost with the power"),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule):
