@@ -11,13 +11,15 @@ import itertools
 import random as random_module
 from typing import TYPE_CHECKING
 
+from raykv.errors import StoreUnavailable
 from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
-from raykv.records.record import pack_body, time_of
+from raykv.records.record import pack_body, stamp_of, time_of
 from raykv.replication import moves
 from raykv.replication.peers import node_address
 from raykv.replication.upkeep import HEAL_EVERY_S
+from raykv.replication.writing import Put
 from raykv.ring import partition_of_key
 from raykv.sim.copies_world import COPIES, CopiesWorld, Settings
 from raykv.sim.history import Violation
@@ -385,9 +387,50 @@ class WrittenWhileItIsForgotten(Scene):
             await self.read([key])
 
 
+class RefusedUnderItsSecondStamp(Scene):
+    """A write is stamped again, and then refused by all.
+
+    One copy holds something newer, the others have taken the write under its first stamp; as it goes out again all nodes
+    end. Nobody takes it then, and still it may not be said that nothing was written (P8).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(r=1, w=COPIES, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, key = self.rng, self.rng.choice(self.keys)
+        self.time += rng.randint(1000, 30_000) << 16  # by a clock that is ahead
+        await self.put(key, self.record(), [rng.choice(self.node_ids)])
+        operation, stamps = rng.randbytes(16), set[bytes]()
+
+        def sent(source: str, target: str, frame: bytes) -> None:
+            del target
+            body = f.node_requests.decode(frame).body if source == "coordinator" else None
+            if isinstance(body, f.Write):
+                stamps.add(stamp_of(body.items[0][1]))
+                if len(stamps) > 1:
+                    for node_id in self.node_ids:
+                        self.loop.call_soon(self.processes[node_id].kill)
+
+        self.network.sent = sent
+        item = Put(encode_key(key), pack_body(operation, rng.randbytes(10)), None)
+        (outcome,) = await self.coordinator._writes.write(  # noqa: SLF001 - and not by way of a frame
+            self.entry, [item], self.w, 0, self.loop.now_s + 1.0
+        )
+        if isinstance(outcome, StoreUnavailable):
+            self.refused.add(operation)
+        await self.start_all()
+        for _ in range(COPIES):
+            await self.read([key])
+            self.end(next(node_id for node_id in self.node_ids if self.runs(node_id)))
+
+
 SCENES: tuple[type[Scene], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, WholeAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
-    AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten,
+    AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

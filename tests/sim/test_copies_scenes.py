@@ -15,6 +15,7 @@ BUGS = {
     "TheEpochThatWasForgotten": ("a node without a vote believes what it is told", "copies passed over"),
     "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
     "ForgottenTooSoon": ("forgotten though an owner has not said that it holds it", "copies passed over"),
+    "RefusedUnderItsSecondStamp": ("what stands under a former stamp is forgotten", "refused and written"),
     "WrittenWhileItIsForgotten": ("forgotten although it is another record by now", "copies passed over"),
 }
 
