@@ -18,7 +18,8 @@ you break things by hand or let the seed do it. See ``raykv.sim.world``.
   of it. ``promises``: what nodes said, and must hold. ``health``: who was well when.
 * ``run``: one run, in two phases. ``story``, ``shrink``: what a failing run shows. ``batch``: many runs.
 * ``drills``: parts alone, where a whole cluster is too kind to them: ``duel`` (supervisors over the cluster's state),
-  ``rot_drill`` (one node whose disk rots), ``copies_drill`` (three copies that differ, and nodes that heal).
+  ``rot_drill`` and ``power_drill`` (one node whose disk rots, whose power goes; ``lone_node``), ``copies_drill`` (three
+  copies that differ, and nodes that heal; ``copies_world``). ``copies_scenes``, ``register_scenes``: one schedule each.
 * ``planted``: guards that can be switched off here, to see that the checkers notice. ``crash_points``: one engine, every
   disk that a power cut may leave. ``gossip``: the failure detectors of hundreds of nodes, and nothing else.
 

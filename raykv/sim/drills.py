@@ -2,7 +2,9 @@
 
 A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a drill has only the parts that it is
 about, and meets little else. Both run the real code. ``duel`` is about the cluster's state, ``rot_drill`` about a node
-whose disk rots, ``copies_drill`` about copies that differ, and nodes that make themselves whole.
+whose disk rots, ``power_drill`` about one whose host loses its power, ``copies_drill`` about copies that differ, and nodes
+that make themselves whole. ``copies_scenes`` and ``register_scenes`` are shorter still: a
+schedule each, played as it is told.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from raykv.sim.copies_drill import copies_drill
+from raykv.sim.copies_scenes import AT_ONCE as SCENES_AT_ONCE
+from raykv.sim.copies_scenes import copies_scene
 from raykv.sim.duel import duel
+from raykv.sim.power_drill import power_drill
+from raykv.sim.register_scenes import register_scene
 from raykv.sim.rot_drill import rot_drill
 
 if TYPE_CHECKING:
@@ -21,6 +27,12 @@ if TYPE_CHECKING:
 DUELS = 4
 ROT_DRILLS = 3
 COPIES_DRILLS = 2
+
+_DRILLS = (
+    (duel, DUELS), (rot_drill, ROT_DRILLS), (copies_drill, COPIES_DRILLS), (power_drill, 1), (copies_scene, SCENES_AT_ONCE),
+    (register_scene, 1),
+)  # fmt: skip
+"""Each, and how often it is run beside a seed."""
 
 
 def drilled(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
@@ -39,7 +51,7 @@ def drilled(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
 
 def _all(seed: int, rounds: int, found: list[Violation]) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    for drill, times in ((duel, DUELS), (rot_drill, ROT_DRILLS), (copies_drill, COPIES_DRILLS)):
+    for drill, times in _DRILLS:
         for number in range(times * rounds):
             wrong, trace = drill(seed, number)
             found += wrong

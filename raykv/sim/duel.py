@@ -52,12 +52,14 @@ _KINDS = ("kill", "power", "wipe", "roll back", "cut", "cut off", "freeze", "slo
 
 def duel(seed: int, number: int = 0) -> tuple[list[Violation], str]:
     """Run one duel; return what was wrong, and the hash of its trace."""
-    runner, loop = run_virtual(lambda loop: _Duel(loop, f"duel {seed}.{number}").go())
+    runner, loop = run_virtual(lambda loop: Duel(loop, f"duel {seed}.{number}").go())
     found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-class _Duel:
+class Duel:
+    """Nodes, supervisors, what is done to them, and what is watched."""
+
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
         self.loop = loop
         self.rng = random_module.Random(seed)
@@ -97,7 +99,8 @@ class _Duel:
         )
         self.network.sent = self._sent
 
-    async def go(self) -> _Duel:
+    async def go(self) -> Duel:
+        """Run it."""
         rng = self.rng
         for node_id in self.node_ids:
             self._start_node(node_id)
@@ -106,6 +109,10 @@ class _Duel:
         for _ in range(rng.choice((1, 2, 2, 3))):
             self._another_supervisor()
         await nemesis
+        await self._heal_and_take_over()
+        return self
+
+    async def _heal_and_take_over(self) -> None:
         self.network.odds = NetworkOdds()
         for pair in list(self.network.cuts):
             self.network.mend(*pair)
@@ -118,7 +125,6 @@ class _Duel:
         for process in [*self.supervisors, *self.processes.values()]:
             process.kill()
         await asyncio.sleep(1.0)
-        return self
 
     def _report(self, rule: str, text: str) -> None:
         self.violations.append(Violation(rule, "", f"in a duel over the cluster's state: {text}", self.loop.now_s))

@@ -166,7 +166,7 @@ BETWEEN_NODES = (
     Planted(
         "what thaws goes on",
         "P8",
-        "a coordinator is frozen between the two rounds of a write, and sends it out after its thaw",
+        "a coordinator is frozen before it has sent a write, and sends it out after its thaw, stamped anew",
         (
             Edit(
                 "raykv.replication.spreading:Spread.run",
@@ -182,9 +182,9 @@ BETWEEN_NODES = (
         "a write without a context asks a replica that missed an acknowledged value, and leaves it standing beside",
         (
             Edit(
-                "raykv.replication.writing:Writes._reserve",
-                "all_shown = n - least + 1 if 2 * least > n else 1",
-                "all_shown = 1",
+                "raykv.replication.writing:Writes.shown_needed",
+                "return n - least + 1 if 2 * least > n else 1",
+                "return 1",
             ),
         ),
     ),
@@ -192,7 +192,7 @@ BETWEEN_NODES = (
         "a blind write supersedes nothing",
         "P7",
         "every write without a context becomes a sibling of all others",
-        (Edit("raykv.replication.writing:Writes._stamped", "seen = union(seen, causality.seen)", "seen = ()"),),
+        (Edit("raykv.replication.writing:Writes.stamped", "seen = union(seen, causality.seen)", "seen = ()"),),
     ),
     Planted(
         "a context is taken for all there is",
@@ -200,7 +200,7 @@ BETWEEN_NODES = (
         "a write discards what its writer has not seen: a concurrent write is lost",
         (
             Edit(
-                "raykv.replication.writing:Writes._stamped",
+                "raykv.replication.writing:Writes.stamped",
                 "        seen = item.seen.seen\n",
                 "        seen = union(item.seen.seen, unpack_causality(given.causality).seen)\n",
             ),
@@ -697,6 +697,11 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.supervision.supervisor:Supervisor._start", "elif await self._launcher.founded():", "elif False:"
+            ),
+            Edit(
+                "raykv.supervision.watch:Watch._never_ran",
+                "return not await self._launcher.founded()",
+                "return True",
             ),
         ),
     ),

@@ -107,6 +107,8 @@ class Host:
         self.crash_after: int | None = None
         self.crash_in = ""
         """Only operations on paths that contain this count."""
+        self.crash_of = ""
+        """Only operations of this kind count; empty: of any."""
         self.on_crash: Callable[[], None] | None = None
         """What comes with it: a power cut."""
         self.writer: Process | None = None
@@ -140,7 +142,7 @@ class Host:
         if self.writer is not None and self.writer is not process and self.writer.alive:
             self.two_writers.append(f"{process.name}: {operation} on {path} while an earlier run is alive")
         self.writer = process
-        if self.crash_after is not None and self.crash_in in path:
+        if self.crash_after is not None and self.crash_in in path and self.crash_of in {"", operation}:
             self.crash_after -= 1
             if self.crash_after < 0:
                 self.crash_after = None

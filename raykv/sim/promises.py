@@ -71,8 +71,11 @@ class Promises:
             case f.Reserve(), f.ReserveDone():
                 self._dots_given(node_id, body, said, before)
             case f.Purge(sure=True), f.Purged():
-                for at in said.indexes:
-                    self._purged(node_id, *body.items[at][:2])
+                for at, (bucket_id, key, _) in enumerate(body.items):
+                    if at in said.indexes:
+                        self._purged(node_id, bucket_id, key)
+                    else:
+                        self._let_go(bucket_id, key)
             case ((f.Read() | f.Fetch()), f.ReadDone()):
                 self._read(node_id, body, said, before)
             case f.Scan(), f.ScanDone():
@@ -188,6 +191,15 @@ class Promises:
         if promised is not None and (since_ms is None or now_ms - since_ms < self._grace_ms):
             self._break(node_id, key, "forgot what was not dead for longer than the grace")
         self.forget(bucket_id, key)
+
+    def _let_go(self, bucket_id: int, key: bytes) -> None:
+        """Take back the promises of what is long dead: this node holds another record by now, and others forget it."""
+        now_ms = EPOCH_MS + self._loop.now_s * 1000
+        for held in self._held.values():
+            promised = held.get((bucket_id, key))
+            since_ms = None if promised is None else dead_since_ms(promised)
+            if since_ms is not None and now_ms - since_ms >= self._grace_ms:
+                del held[bucket_id, key]
 
     def forget(self, bucket_id: int, key: bytes) -> None:
         """Take back all promises of a key."""

@@ -10,11 +10,12 @@ from raykv.sim.copies_drill import copies_drill
 from raykv.sim.drills import drilled
 from raykv.sim.duel import duel
 from raykv.sim.planted import planted
+from raykv.sim.power_drill import power_drill
 from raykv.sim.rot_drill import rot_drill
 from raykv.sim.scenario import draw
 from raykv.sim.shrink import shrink
 
-DRILLS = {"duel": duel, "rot": rot_drill, "copies": copies_drill}
+DRILLS = {"duel": duel, "rot": rot_drill, "copies": copies_drill, "power": power_drill}
 
 
 @pytest.mark.parametrize("name", DRILLS)
@@ -44,6 +45,10 @@ def test_a_drill_is_clean_and_the_same_again(name):
         ("copies", "a node's failed disk told as refused", "refused and written"),
         ("copies", "old directory counted complete", "promise broken"),
         ("copies", "rot uncovers what was forgotten", "came back"),
+        ("power", "directory not synced behind new tables", "not whole"),
+        ("power", "small file renamed before it is synced", "not to be opened"),
+        ("power", "write acknowledged before its sync", "lost with the power"),
+        ("power", "replayed memtables in the wrong order", "lost with the power"),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule):

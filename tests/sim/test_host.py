@@ -85,6 +85,18 @@ def test_a_process_dies_in_front_of_the_nth_operation():
     run(story)
 
 
+def test_only_operations_of_one_kind_count_if_one_is_named():
+    async def story(host, process):
+        host.crash_after, host.crash_of = 0, "sync_directory"
+        disk = host.files(process)
+        process.run(lambda: disk.create("/d/a").append(b"x"))
+        with pytest.raises(ProcessEnded):
+            process.run(lambda: disk.sync_directory("/d"))
+        assert host.disk.trace == [("create", "/d/a"), ("append", "/d/a")]
+
+    run(story)
+
+
 def test_locks_end_with_their_process_and_are_held_until_then():
     async def story(host, process):
         other = Process(host.loop, "other")

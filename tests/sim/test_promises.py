@@ -7,7 +7,7 @@ import pytest
 from raykv.config import StoreConfig
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
-from raykv.records.record import pack_body, stamp
+from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.ring import partition_of_key
 from raykv.sim.kernel import VirtualLoop
 from raykv.sim.promises import Promises
@@ -104,3 +104,19 @@ def test_a_write_counts_on_no_node_that_acknowledged_a_former_stamp_only(bench):
     bench.say(f.Write(1, [(KEY, NEW)]), f.WriteDone([0]))
     bench.promises.check_held(KEY, mark, ["n1"])
     assert bench.promises.broken == []
+
+
+def test_what_all_have_agreed_to_forget_is_no_promise_any_more_where_a_node_holds_another_by_now(bench):
+    dead = stamp(pack_tombstone_body(bytes(16)), 1 << 16)
+    for record in (dead, NEW):
+        bench.promises = Bench().promises
+        bench.promises._grace_ms = 1000
+        bench.say(f.Write(1, [(KEY, record)]), f.WriteDone([0]))
+        bench.promises.answered(
+            "n2",
+            f.node_requests.encode(f.NodeRequest(0, f.Purge([(1, KEY, 7)], sure=True))),
+            f.node_answers.encode(f.NodeAnswer(1, f.Purged([]))),
+            {},
+            0,
+        )
+        assert bench.say(READ, f.ReadDone([None])) == (record == NEW)
