@@ -47,10 +47,12 @@ _run = random.SystemRandom().getrandbits(62) + 1
 class Seat:
     """A coordinator in one event loop. Made in that loop."""
 
-    def __init__(self, store: str, probe: CountingProbe, see_to: Callable[[Stamped], None]) -> None:
-        """``see_to(write)``: let ``see_to`` run in this seat's loop."""
+    def __init__(
+        self, store: str, probe: CountingProbe, see_to: Callable[[Stamped], None], *, threads: bool = False
+    ) -> None:
+        """``see_to(write)``: let ``see_to`` run in this seat's loop. ``threads``: see ``transport.RayTransport``."""
         clock = SystemClock()
-        self._transport = fast_transport(store)
+        self._transport = fast_transport(store, threads=threads)
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
         self._front = Front(self._coordinator, self._transport, clock)
         self._driver = Driver(self._coordinator.straight, self._transport, clock, self._coordinator.routing.tasks)
@@ -144,7 +146,7 @@ class DirectLink:
 
     async def _serve(self, frame: bytes) -> bytes:
         if self._own is None:
-            self._own = Seat(self._store, self._probe, self._see_to)
+            self._own = Seat(self._store, self._probe, self._see_to, threads=True)
         return await self._own.serve(frame)
 
     def _see_to(self, write: Stamped) -> None:

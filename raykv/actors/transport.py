@@ -7,20 +7,28 @@ after a death. Every call has its own deadline, for Ray itself notices a frozen 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.naming import find_actor
 from raykv.actors.stream import Endpoint, StreamTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 
+ENDPOINT_TIMEOUT_S = 5.0
+
 
 class RayTransport:
     """``ports.Transport`` over the actors of one store."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, *, threads: bool = False) -> None:
+        """``threads``: wait for answers in threads. Inside an async actor Ray tells of them in the actor's own event loop.
+
+        Whoever is asked from there by a blocking call holds that loop up, and would wait for ever.
+        """
+        self._threads = threads
         self._store = store
         self._handles: dict[str, Any] = {}
 
@@ -29,9 +37,9 @@ class RayTransport:
         try:
             async with asyncio.timeout(timeout_s):
                 handle = self._handles.get(peer) or await self._find(peer)
-                answer: bytes = await handle.serve.remote(frame)
+                answer: bytes = await self._answer(handle.serve.remote(frame), timeout_s)
                 return answer
-        except TimeoutError:
+        except (TimeoutError, GetTimeoutError):
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
         except ActorDiedError:
             self._handles.pop(peer, None)
@@ -46,10 +54,17 @@ class RayTransport:
         if not hasattr(handle, "stream"):  # not of a kind that listens
             return None
         try:
-            told: tuple[str, int, bytes] | None = await handle.stream.remote(this_address())
+            told: tuple[str, int, bytes] | None = await self._answer(
+                handle.stream.remote(this_address()), ENDPOINT_TIMEOUT_S
+            )
         except RayError as error:
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
         return Endpoint(*told) if told is not None else None
+
+    async def _answer(self, reference: Any, timeout_s: float) -> Any:
+        if not self._threads:
+            return await reference
+        return await asyncio.get_running_loop().run_in_executor(None, partial(ray.get, reference, timeout=timeout_s))
 
     async def _find(self, peer: str) -> Any:
         try:
@@ -61,9 +76,12 @@ class RayTransport:
         return handle
 
 
-def fast_transport(store: str) -> StreamTransport:
-    """Return the transport of processes that call often: over streams, and as calls of actors while there is none."""
-    calls = RayTransport(store)
+def fast_transport(store: str, *, threads: bool = False) -> StreamTransport:
+    """Return the transport of processes that call often: over streams, and as calls of actors while there is none.
+
+    ``threads``: see ``RayTransport``.
+    """
+    calls = RayTransport(store, threads=threads)
     return StreamTransport(calls, calls.endpoint)
 
 

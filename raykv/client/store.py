@@ -75,6 +75,10 @@ class Session:
         _warn_inside_loop()
         return run(steps, self.link)
 
+    def open(self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest") -> Operations:
+        """Find or create a bucket, blocking; where a handle arrives this is its first step, in an event loop or not."""
+        return run(self.open_bucket(name, options, timeout, resolver), self.link)
+
     def open_bucket(
         self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
     ) -> Steps[Operations]:
@@ -95,6 +99,46 @@ class Session:
             link.close()
 
 
+class TravelledSession(Session):
+    """The session of a handle that has arrived where it was sent: it connects when it is first used.
+
+    Nothing can be asked of Ray while it unpickles a task's arguments; and a handle that is only passed on needs nothing.
+    """
+
+    def __init__(self, name: str, routing: Routing) -> None:
+        self.name = name
+        self.routing: Routing = routing
+        self._there: Session | None = None
+        self._closed = False
+
+    @property
+    def _arrived(self) -> Session:
+        if self._there is None:
+            import raykv
+
+            self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - of the same kind
+            if self._closed:
+                self._there.close()
+        return self._there
+
+    @property
+    def link(self) -> Link:
+        """See ``Session``."""
+        return self._arrived.link
+
+    def open_bucket(
+        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
+    ) -> Steps[Operations]:
+        """See ``Session``."""
+        return self._arrived.open_bucket(name, options, timeout, resolver)
+
+    def close(self) -> None:
+        """See ``Session``."""
+        self._closed = True
+        if self._there is not None:
+            self._there.close()
+
+
 class Bucket(Generic[V]):
     """A named set of keys with a policy of its own. Made by ``store.bucket(name)``.
 
@@ -102,15 +146,31 @@ class Bucket(Generic[V]):
     number from 1 to the bucket's N, or ``"one"``, ``"quorum"``, ``"all"``; by default the bucket's own.
     """
 
-    def __init__(self, session: Session, operations: Operations, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        operations: Operations | None,
+        options: Mapping[str, Any],
+        name: str = "",
+        resolver: Resolver = "newest",
+    ) -> None:
+        """``operations``: None if the bucket ``name`` is to be opened when it is first used."""
         self._session = session
-        self._operations = operations
+        self._opened = operations
         self._options = dict(options)
+        self._name = name
+        self._resolver: Resolver = resolver
+
+    @property
+    def _operations(self) -> Operations:
+        if self._opened is None:
+            self._opened = self._session.open(self._name, self._options, ops.DEFAULT_TIMEOUT_S, self._resolver)
+        return self._opened
 
     @property
     def name(self) -> str:
         """The bucket's name."""
-        return self._operations.config.name
+        return self._name or self._operations.config.name
 
     @property
     def config(self) -> Any:
@@ -341,7 +401,8 @@ class Bucket(Generic[V]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         session = self._session
-        return _reconnect_bucket, (session.name, session.routing, self.name, self._options, self._operations.resolver)
+        resolver = self._resolver if self._opened is None else self._opened.resolver
+        return _arrived_bucket, (session.name, session.routing, self.name, self._options, resolver)
 
 
 class Store(Bucket[Any]):
@@ -353,7 +414,7 @@ class Store(Bucket[Any]):
         """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
         session = Session(name, link, routing)
         try:
-            super().__init__(session, session.run(session.open_bucket(DEFAULT_BUCKET, {}, timeout_s)), {})
+            super().__init__(session, session.open(DEFAULT_BUCKET, {}, timeout_s), {})
         except BaseException:
             session.close()
             raise
@@ -564,7 +625,7 @@ class Store(Bucket[Any]):
         return f"<raykv store {self.store_name!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reconnect, (self.store_name, self._session.routing)
+        return _arrived_store, (self.store_name, self._session.routing)
 
 
 def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
@@ -617,16 +678,13 @@ def _warn_inside_loop() -> None:
     )
 
 
-def _reconnect(name: str, routing: Routing) -> Store:
-    import raykv
+def _arrived_store(name: str, routing: Routing) -> Store:
+    store = Store.__new__(Store)
+    Bucket.__init__(store, TravelledSession(name, routing), None, {}, DEFAULT_BUCKET)
+    return store
 
-    return raykv.connect(name, routing=routing)
 
-
-def _reconnect_bucket(
+def _arrived_bucket(
     store: str, routing: Routing, name: str, options: Mapping[str, Any], resolver: Resolver
 ) -> Bucket[Any]:
-    handle = _reconnect(store, routing)
-    session = handle._session  # noqa: SLF001 - the bucket's own kind
-    operations = session.run(session.open_bucket(name, options, ops.DEFAULT_TIMEOUT_S, resolver))
-    return Bucket(session, operations, options)
+    return Bucket(TravelledSession(store, routing), None, options, name, resolver)

@@ -231,12 +231,15 @@ def test_a_store_travels_as_its_name(store: Any, link: Any, monkeypatch: pytest.
     data = pickle.dumps((store, bucket))
     assert len(data) < 500
     back, back_bucket = pickle.loads(data)
-    assert connected == [("shop", "auto"), ("shop", "auto")]
+    assert connected == [], "nothing is asked while a task's arguments are unpickled"
     assert back.store_name == "shop"
     assert back_bucket.name == "carts"
+    assert back_bucket.config.n
     assert link.requests[-1].options == {"n": 2, "ttl_ms": 3000}
+    assert connected == [("shop", "auto")]
+    assert pickle.loads(pickle.dumps(back)).store_name == "shop"
     assert copy.copy(store).store_name == "shop"
-    pickle.loads(pickle.dumps(store_module.Store("shop", link, routing="coordinator")))
+    assert pickle.loads(pickle.dumps(store_module.Store("shop", link, routing="coordinator"))).config.n
     assert connected[-1] == ("shop", "coordinator")
 
 
@@ -255,6 +258,7 @@ def test_a_resolver_belongs_to_the_handle_and_travels_with_it(
         (pickle.loads(pickle.dumps(bucket)), 42),
         (cloudpickle.loads(cloudpickle.dumps(store.bucket("counts", resolver=lambda values: values[-1]))), 40),
     ):
+        assert handle.config.name == "counts", "one that has arrived opens its bucket now"
         link.script = [both_stand]
         assert handle.get("k") == expected
     link.script = [both_stand]
