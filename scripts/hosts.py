@@ -25,13 +25,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import elastic
+import psutil
 import ray
 from kill_rounds import Writer, verify
 from ray.cluster_utils import Cluster
 
 import raykv
 from raykv.actors.hosts import HOST_LABEL
-from raykv.actors.naming import node_directory
+from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor, node_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,13 +59,22 @@ class Hosts:
         """Start hosts."""
         for name in names:
             self._raylets[name] = self.cluster.add_node(**self._options, labels={HOST_LABEL: name})
-        # Ray asks any host where an actor is to be placed, and one that has just come does not know the others yet: it
-        # would keep the supervisor for itself, which is to be on the head.
-        time.sleep(SETTLE_S)
 
     def lose(self, name: str) -> None:
         """Kill a host's raylet; its workers end when they notice."""
         self.cluster.remove_node(self._raylets.pop(name), allow_graceful=False)
+
+    def services(self) -> dict[str, str]:
+        """Return on which hosts supervisor and coordinator are."""
+        found = {}
+        for who in (SUPERVISOR, COORDINATOR):
+            pid = ray.get(find_actor(NAME, who).pid.remote())
+            raylet = psutil.Process(pid).ppid()
+            mine = (
+                name for name, node in self._raylets.items() if node.all_processes["raylet"][0].process.pid == raylet
+            )
+            found[who] = next(mine, HEAD)
+        return found
 
     def end(self) -> None:
         """End Ray, and everything in it."""
@@ -133,7 +143,7 @@ def run(replace_after_s: float) -> dict[str, Any]:
         hosts = Hosts()
         try:
             hosts.add("h1", "h2", "h3")
-            store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
+            store = start_on_the_head(hosts, path, replace_after_s)
             fixed = {f"fixed:{number}": number for number in range(KEYS)}
             store.put_many(fixed)
             first = nodes(store)
@@ -163,6 +173,19 @@ def run(replace_after_s: float) -> dict[str, Any]:
         finally:
             hosts.end()
     return figures
+
+
+def start_on_the_head(hosts: Hosts, path: str, replace_after_s: float) -> raykv.Store:
+    """Start the store so that its services are on the head, not on a host that is to be lost.
+
+    Ray asks any host where an actor is to be placed, and one that has just come does not know the others: it keeps it.
+    """
+    while True:
+        time.sleep(SETTLE_S)
+        store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
+        if {*hosts.services().values()} == {HEAD}:
+            return store
+        raykv.shutdown(NAME)
 
 
 def blink(hosts: Hosts, store: raykv.Store, first: dict[str, tuple[str, str]]) -> dict[str, float]:

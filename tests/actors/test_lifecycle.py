@@ -141,7 +141,7 @@ def test_a_wiped_node_is_incomplete_and_never_answers_absent(start_store: Any, t
 def test_the_coordinator_killed(start_store: Any, store_name: str) -> None:
     import ray
 
-    store = start_store()
+    store = start_store(routing="coordinator")
     store.put("k", 1)
     os.kill(ray.get(raykv.coordinator(store_name).pid.remote()), signal.SIGKILL)
     assert store.get("k", timeout=20) == 1, "a read waits for the new coordinator"
