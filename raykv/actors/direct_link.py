@@ -131,7 +131,7 @@ class DirectLink:
     def submit(self, frame: bytes) -> Ticket:
         """See ``client.driver.Link``."""
         if self._own is None or not self._loop.borrow():
-            return self._loop.submit(lambda: self._serve(frame))
+            return self._loop.submit(lambda: self._serve_together(frame))
         seat = self._own
         try:
             outcome = seat.lines.serve(frame)
@@ -148,6 +148,11 @@ class DirectLink:
         if self._own is None:
             self._own = Seat(self._store, self._probe, self._see_to, threads=True)
         return await self._own.serve(frame)
+
+    async def _serve_together(self, frame: bytes) -> bytes:
+        if self._own is None:
+            return await self._serve(frame)
+        return await self._own.call(frame)
 
     def _see_to(self, write: Stamped) -> None:
         seat = self._own
