@@ -21,9 +21,10 @@ from raykv.records import frames as f
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-TARGET_S = 0.02
-LOOK_EVERY_S = 0.02
-FEWEST, MOST = 32, 4096
+TARGET_S = 0.1
+"""A busy machine alone lets a process wait for its turn for some tens of milliseconds."""
+LOOK_EVERY_S = 0.05
+FEWEST, MOST = 128, 4096
 FIRST = 512
 _DOWN, _UP = 0.8, 8
 _OPERATIONS = frozenset(kind.__name__.encode() for kind in (f.Read, f.Reserve, f.Write, f.Scan))

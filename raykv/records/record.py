@@ -86,6 +86,13 @@ def restamp(record: bytes, time: int) -> bytes:
     return stamp(record[_BODY_START:], time)
 
 
+def plain_payload(body: bytes) -> bytes | None:
+    """Return the payload of a put that never expires: of most records. None for any other, to be taken apart."""
+    if len(body) <= OPERATION_ID_BYTES or body[OPERATION_ID_BYTES]:
+        return None
+    return body[OPERATION_ID_BYTES + 1 :]
+
+
 def body_operation_id(body: bytes) -> bytes:
     """Return the operation id of a body."""
     return body[:OPERATION_ID_BYTES]

@@ -3,7 +3,8 @@
 A thousand tasks that each await a ``get`` would be a thousand operations, each with its own rounds, timers and messages.
 What they ask for in the same turn of the loop becomes one request of many keys instead, and each gets its part of the
 answer. Nobody waits on a timer for others to come: a group leaves at the end of the turn in which it began, so one
-operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups.
+operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups. While
+``MOST_UNDER_WAY`` are on their way already, those that come wait for one of them, together, as in a group commit.
 
 Only operations that ask for the same (bucket, level, time-out) go together, and of writes to one key each has a group of
 its own: they are different writes, in the order in which they came.
@@ -12,6 +13,8 @@ its own: they are different writes, in the order in which they came.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from raykv.errors import CorruptData, RaykvError
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_TOGETHER = 250
+MOST_UNDER_WAY = 16
 
 
 class _Group(Generic[T]):
@@ -43,6 +47,8 @@ class Joining:
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: deque[Callable[[], None]] = deque()
+        """Groups that wait until one of those under way is back."""
 
     @property
     def busy(self) -> bool:
@@ -64,7 +70,7 @@ class Joining:
             group = self._reads.get(alike)
             if group is None or len(group.members) >= MOST_TOGETHER:
                 group = self._reads[alike] = _Group()
-                loop.call_soon(self._leave_to_read, alike, group)
+                loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
             group.members.append((request, waiter))
         else:
             assert isinstance(request, f.WriteMany)
@@ -73,10 +79,16 @@ class Joining:
             writes = self._writes.get(same)
             if writes is None or key in writes.keys or len(writes.members) >= MOST_TOGETHER:
                 writes = self._writes[same] = _Group()
-                loop.call_soon(self._leave_to_write, same, writes)
+                loop.call_soon(self._leave, partial(self._leave_to_write, same, writes))
             writes.keys.add(key)
             writes.members.append((request, waiter))
         return await waiter
+
+    def _leave(self, go: Callable[[], None]) -> None:
+        if len(self._tasks) >= MOST_UNDER_WAY:
+            self._held.append(go)
+        else:
+            go()
 
     def _leave_to_read(self, alike: tuple[Any, ...], group: _Group[f.GetMany]) -> None:
         if self._reads.get(alike) is group:
@@ -109,7 +121,12 @@ class Joining:
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
         task = asyncio.get_running_loop().create_task(self._go(request, waiters))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._back)
+
+    def _back(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._held:
+            self._held.popleft()()
 
     async def _go(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
         try:

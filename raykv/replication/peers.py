@@ -153,13 +153,14 @@ class Peers:
 
     def well(self, node_id: str, now_s: float) -> bool:
         """Whether nothing speaks against a node."""
-        peer = self._peer(node_id)
+        peer = self._peers.get(node_id)
         return (
-            peer.down is None
+            peer is not None
+            and peer.down is None
             and now_s >= peer.suspected_until_s
             and now_s >= peer.slow_until_s
             and not peer.incomplete
-            and not peer.silent(now_s)
+            and not (peer.pending and peer.silent(now_s))
         )
 
     def request(self, node_id: str, body: f.NodeRequestBody, epoch: int) -> bytes:

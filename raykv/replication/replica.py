@@ -83,6 +83,8 @@ class Replica:
         self._changed: dict[int, int] = {}
         """Partition -> the epoch since which its owners are what they are, as far as this run knows; else ``_since``."""
         self._since = 0
+        self._buckets: set[int] = set()
+        """The ids of those that there are."""
         self.distrusted = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
@@ -132,10 +134,14 @@ class Replica:
         if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerns(body)):
             assert self.known is not None
             return f.Moved(self.known[1])
-        if isinstance(body, f.Read | f.Reserve | f.Write | f.Scan) and state.dropped(body.bucket_id):
+        if isinstance(body, f.Read | f.Reserve | f.Write | f.Scan) and self._was_dropped(body.bucket_id):
             assert self.known is not None
             return f.Moved(self.known[1])  # a client that coordinates for itself may not have heard of it
         return None
+
+    def _was_dropped(self, bucket_id: int) -> bool:
+        state = self.state
+        return bucket_id not in self._buckets and state is not None and state.dropped(bucket_id)
 
     def _concerns(self, body: f.NodeRequestBody) -> set[int]:
         """Return the partitions that a request is about."""
@@ -384,6 +390,7 @@ class Replica:
         if before is not None and before.ballot >= state.ballot:
             return
         self.known = (state, data)
+        self._buckets = {entry.bucket_id for entry in state.buckets}
         if before is None:
             self._since = state.epoch
         else:

@@ -58,6 +58,7 @@ class Routing:
         self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this state: (partition, n) -> nodes
         self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
         self._news = (0, 0)
 
     def learn(self, news: f.Publish) -> None:
@@ -80,7 +81,7 @@ class Routing:
     def _take(self, state: ClusterState, data: bytes) -> None:
         self._state, self._known = state, (state, data)
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
-        self._primaries, self._write_sets, self._fallbacks = {}, {}, {}
+        self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
 
     @property
     def epoch(self) -> int:
@@ -171,6 +172,15 @@ class Routing:
         if nodes is None:
             nodes = self._primaries[place] = self._present.read_set(*place)
         return nodes
+
+    def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
+        """Return the n nodes that reads ask and writes are sent to; None while the key's partition is on its way."""
+        place = self._place(key, n)
+        known = self._settled.get(place)
+        if known is None:
+            sets = self._present.write_sets(*place)
+            known = self._settled[place] = sets[0] if len(sets) == 1 else ()
+        return known or None
 
     def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
         """Return the sets of n nodes of each of which W are to acknowledge a write of a key (P4)."""

@@ -97,8 +97,9 @@ class Straight:
         if entry is None or len(request.keys) != 1 or not 1 <= request.r <= entry.config.n:
             return None
         (key,) = request.keys
-        asked = routing.orders(request.keys, entry.config.n)[0][: request.r]
-        if len(routing.write_sets(key, entry.config.n)) != 1 or not self._all_well(asked):
+        owners = routing.settled_owners(key, entry.config.n)
+        asked = () if owners is None else self._well_of(owners, request.r)
+        if len(asked) < request.r:
             return None
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
         frames = self._frames(asked, f.Read(entry.bucket_id, [key]))
@@ -109,7 +110,7 @@ class Straight:
             if not isinstance(answer, f.ReadDone) or answer.unreadable or answer.left or len(answer.records) != 1:
                 return None
             records.append(answer.records[0])
-        if any(record != records[0] for record in records):
+        if records.count(records[0]) != len(records):
             return None
         routing.probe.count("straight_reads")
         causality, found = seen_and_shown(records[0], routing.clock.wall_ms())
@@ -129,8 +130,8 @@ class Straight:
         key, body, seen = request.items[0]
         check_body(body)
         put = Put(key, body, None if seen is None else unpack_causality(seen))
-        sets = routing.write_sets(key, entry.config.n)
-        if len(sets) != 1 or not self._all_well(sets[0]):
+        owners = routing.settled_owners(key, entry.config.n)
+        if owners is None or not self._all_well(owners):
             return None
         deadline_s = began_s + request.timeout_s
         if request.run:
@@ -138,7 +139,7 @@ class Straight:
         try:
             self._writes.observe(request.after)
             if entry.config.versioning == "vector":
-                reserved = yield from self._reserve(entry, put, request.w)
+                reserved = yield from self._reserve(entry, put, request.w, owners)
                 if reserved is None:
                     return None
                 record, causality = self._writes.stamped(put, *reserved)
@@ -150,7 +151,7 @@ class Straight:
             return None  # this process stood still meanwhile; nothing was written (P8)
         made_ms = routing.clock.wall_ms()
         about = Stamped(entry, put, record, causality, request.w, deadline_s, made_ms)
-        frames = self._frames(sets[0], f.Write(entry.bucket_id, [(key, record)], made_ms))
+        frames = self._frames(owners, f.Write(entry.bucket_id, [(key, record)], made_ms))
         answers = yield Ask(frames, request.w, WRITE_PATIENCE_S, about)
         for node_id, frame in answers.items():
             if self._holds(node_id, frame):
@@ -160,11 +161,13 @@ class Straight:
         routing.probe.count("straight_writes")
         return _wrote(put, about.acks, causality)
 
-    def _reserve(self, entry: BucketEntry, put: Put, w: int) -> Steps[tuple[f.Reserved, list[f.Reserved]] | None]:
+    def _reserve(
+        self, entry: BucketEntry, put: Put, w: int, owners: tuple[str, ...]
+    ) -> Steps[tuple[f.Reserved, list[f.Reserved]] | None]:
         """Get a dot, and what is there."""
         routing = self._routing
         needed = self._writes.shown_needed(entry, put, w)
-        asked = routing.orders([put.key], entry.config.n)[0][:needed]
+        asked = owners[:needed]  # all of them are well
         operation_id = body_operation_id(put.body)
         frames = {
             node_id: self._frame(node_id, f.Reserve(entry.bucket_id, [put.key], [b"" if at else operation_id]))
@@ -211,11 +214,17 @@ class Straight:
         entry = self._routing.known_bucket(bucket_id)
         return None if entry is None or entry.config.sloppy else entry
 
-    def _all_well(self, nodes: list[str] | tuple[str, ...]) -> bool:
+    def _well_of(self, owners: tuple[str, ...], count: int) -> tuple[str, ...]:
+        """Return the first ``count`` of them that nothing speaks against."""
+        if self._all_well(owners[:count]):
+            return owners[:count]
+        return tuple(node_id for node_id in owners if self._all_well((node_id,)))[:count]
+
+    def _all_well(self, nodes: tuple[str, ...]) -> bool:
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         return all(peers.well(node_id, now_s) for node_id in nodes)
 
-    def _frames(self, nodes: list[str] | tuple[str, ...], body: f.NodeRequestBody) -> dict[str, bytes]:
+    def _frames(self, nodes: tuple[str, ...], body: f.NodeRequestBody) -> dict[str, bytes]:
         return {node_id: self._frame(node_id, body) for node_id in nodes}
 
     def _frame(self, node_id: str, body: f.NodeRequestBody) -> bytes:

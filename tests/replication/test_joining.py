@@ -9,7 +9,7 @@ import pytest
 
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.records import frames as f
-from raykv.replication.joining import MOST_TOGETHER, Joining
+from raykv.replication.joining import MOST_TOGETHER, MOST_UNDER_WAY, Joining
 
 
 class Answers:
@@ -151,6 +151,26 @@ def test_who_gives_up_does_not_end_it_for_the_others() -> None:
         assert await other == f.GotMany([f.Found([b"of b"])], 7)
         with pytest.raises(asyncio.CancelledError):
             await one
+
+    asyncio.run(story())
+
+
+def test_while_many_are_under_way_those_who_come_wait_together() -> None:
+    async def story() -> None:
+        answers = Answers()
+        answers.hold.clear()
+        joining = Joining(answers)
+        waiting = []
+        for number in range(MOST_UNDER_WAY + 10):
+            waiting.append(asyncio.ensure_future(joining.answer(get(b"%d" % number))))
+            await asyncio.sleep(0.001)
+        assert [len(request.keys) for request in answers.asked] == [1] * MOST_UNDER_WAY
+        answers.hold.set()
+        got = await asyncio.gather(*waiting)
+        assert [len(request.keys) for request in answers.asked] == [1] * MOST_UNDER_WAY + [10]
+        assert got[-1] == f.GotMany([f.Found([b"of %d" % (MOST_UNDER_WAY + 9)])], 7)
+        await asyncio.sleep(0)
+        assert not joining.busy
 
     asyncio.run(story())
 
