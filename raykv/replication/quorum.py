@@ -302,16 +302,18 @@ class WriteRound:
         *,
         newer_counts: bool = False,
         fallbacks: Sequence[Sequence[str]] | None = None,
+        was_sent: bool = False,
     ) -> None:
         """Begin; ``sets``: for each item, the sets of nodes that are to hold it; ``fallbacks``: who may stand in (sloppy).
 
         ``newer_counts``: a node that holds something newer is as good as one that took the record. True for read
         repair, which only wants nobody behind; false for a client's write, which a newer record would shadow (P7).
+        ``was_sent``: the items have been sent before, so that nobody can say that they stand nowhere.
         """
         self._w = w
         self._newer_counts = newer_counts
         self._items = [
-            _Writing(owners, _all_of(owners), [], fallbacks=others)
+            _Writing(owners, _all_of(owners), [], maybe=was_sent, fallbacks=others)
             for owners, others in zip(sets, fallbacks or [()] * len(sets), strict=True)
         ]
         self._open = set(range(len(sets)))

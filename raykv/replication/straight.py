@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from raykv.errors import RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
-from raykv.records.record import body_operation_id, check_body
+from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
 from raykv.replication.peers import node_address
 from raykv.replication.writing import Done, Put
@@ -102,7 +102,7 @@ class Straight:
         if len(asked) < request.r:
             return None
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
-        frames = self._frames(asked, f.Read(entry.bucket_id, [key]))
+        frames = self._frames(asked, f.Read(entry.bucket_id, [key]), routing.epoch)
         answers = yield Ask(frames, request.r, patience_s)
         records = []
         for node_id in asked:
@@ -130,7 +130,8 @@ class Straight:
         key, body, seen = request.items[0]
         check_body(body)
         put = Put(key, body, None if seen is None else unpack_causality(seen))
-        owners = routing.settled_owners(key, entry.config.n)
+        # All is asked under the epoch that named the owners: others may learn of a later one between the two rounds (P4).
+        owners, epoch = routing.settled_owners(key, entry.config.n), routing.epoch
         if owners is None or not self._all_well(owners):
             return None
         deadline_s = began_s + request.timeout_s
@@ -139,7 +140,7 @@ class Straight:
         try:
             self._writes.observe(request.after)
             if entry.config.versioning == "vector":
-                reserved = yield from self._reserve(entry, put, request.w, owners)
+                reserved = yield from self._reserve(entry, put, request.w, owners, epoch)
                 if reserved is None:
                     return None
                 record, causality = self._writes.stamped(put, *reserved)
@@ -151,7 +152,7 @@ class Straight:
             return None  # this process stood still meanwhile; nothing was written (P8)
         made_ms = routing.clock.wall_ms()
         about = Stamped(entry, put, record, causality, request.w, deadline_s, made_ms)
-        frames = self._frames(owners, f.Write(entry.bucket_id, [(key, record)], made_ms))
+        frames = self._frames(owners, f.Write(entry.bucket_id, [(key, record)], made_ms), epoch)
         answers = yield Ask(frames, request.w, WRITE_PATIENCE_S, about)
         for node_id, frame in answers.items():
             if self._holds(node_id, frame):
@@ -162,7 +163,7 @@ class Straight:
         return _wrote(put, about.acks, causality)
 
     def _reserve(
-        self, entry: BucketEntry, put: Put, w: int, owners: tuple[str, ...]
+        self, entry: BucketEntry, put: Put, w: int, owners: tuple[str, ...], epoch: int
     ) -> Steps[tuple[f.Reserved, list[f.Reserved]] | None]:
         """Get a dot, and what is there."""
         routing = self._routing
@@ -170,7 +171,9 @@ class Straight:
         asked = owners[:needed]  # all of them are well
         operation_id = body_operation_id(put.body)
         frames = {
-            node_id: self._frame(node_id, f.Reserve(entry.bucket_id, [put.key], [b"" if at else operation_id]))
+            node_id: routing.peers.request(
+                node_id, f.Reserve(entry.bucket_id, [put.key], [b"" if at else operation_id]), epoch
+            )
             for at, node_id in enumerate(asked)
         }
         answers = yield Ask(frames, needed, WRITE_PATIENCE_S)
@@ -186,10 +189,14 @@ class Straight:
         """Go the usual way with a write, under the stamp that it has."""
         write.taken_over = True
         self._routing.probe.count("straight_writes_left")
-        (outcome,) = await self._writes.spread(write.entry, [write.put], [write.record], write.w, write.deadline_s)
+        records = [write.record]
+        (outcome,) = await self._writes.spread(
+            write.entry, [write.put], records, write.w, write.deadline_s, was_sent=True
+        )
         if isinstance(outcome, RaykvError):
             return f.WroteMany([f.Failed.of(outcome)], 0)
-        return _wrote(write.put, outcome, write.causality)
+        lww = write.entry.config.versioning == "lww"  # it may have been stamped again, above what is stored
+        return _wrote(write.put, outcome, Causality(time_of(records[0])) if lww else write.causality)
 
     def late(self, write: Stamped, node_id: str, frame: bytes | None) -> bool:
         """Take an answer that nobody waited for; None: there will be none. True: somebody is to ``see_to`` the write."""
@@ -224,11 +231,8 @@ class Straight:
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         return all(peers.well(node_id, now_s) for node_id in nodes)
 
-    def _frames(self, nodes: tuple[str, ...], body: f.NodeRequestBody) -> dict[str, bytes]:
-        return {node_id: self._frame(node_id, body) for node_id in nodes}
-
-    def _frame(self, node_id: str, body: f.NodeRequestBody) -> bytes:
-        return self._routing.peers.request(node_id, body, self._routing.epoch)
+    def _frames(self, nodes: tuple[str, ...], body: f.NodeRequestBody, epoch: int) -> dict[str, bytes]:
+        return {node_id: self._routing.peers.request(node_id, body, epoch) for node_id in nodes}
 
     def _holds(self, node_id: str, frame: bytes) -> bool:
         """Whether a node says that it holds a write."""

@@ -237,9 +237,19 @@ class Writes:
         return round_, failures, fan.moved and round_.open
 
     async def spread(
-        self, entry: BucketEntry, items: Sequence[Put], records: list[bytes], w: int, deadline_s: float
+        self,
+        entry: BucketEntry,
+        items: Sequence[Put],
+        records: list[bytes],
+        w: int,
+        deadline_s: float,
+        *,
+        was_sent: bool = False,
     ) -> list[list[str] | RaykvError]:
-        """Send the records out; return who acknowledged each, or its error."""
+        """Send the records out; return who acknowledged each, or its error. Those stamped again change in ``records``.
+
+        ``was_sent``: the straight way has sent them before, so they may stand somewhere, whatever is said now (P8).
+        """
         keys = [item.key for item in items]
         routing, n = self._routing, entry.config.n
 
@@ -248,7 +258,7 @@ class Writes:
             return [routing.write_sets(key, n) for key in keys], fallbacks
 
         sets, fallbacks = owners()
-        round_ = WriteRound(sets, w, fallbacks=fallbacks)
+        round_ = WriteRound(sets, w, fallbacks=fallbacks, was_sent=was_sent)
         while True:
             spread = Spread(routing, entry, records, keys, round_, self)
             await spread.run(deadline_s)
@@ -269,11 +279,16 @@ class Writes:
 
         Who holds something newer needs it no more.
         """
-        routing = self._routing
-        round_ = WriteRound([routing.write_sets(item.key, entry.config.n)], entry.config.n, newer_counts=True)
+        routing, n = self._routing, entry.config.n
+        deadline_s = routing.clock.monotonic_s() + timeout_s
+        round_ = WriteRound([routing.write_sets(item.key, n)], n, newer_counts=True)
         round_.already(0, holders)
-        spread = Spread(routing, entry, [record], [item.key], round_, made_ms=made_ms, hints=True)
-        await spread.run(routing.clock.monotonic_s() + timeout_s)
+        while True:
+            spread = Spread(routing, entry, [record], [item.key], round_, made_ms=made_ms, hints=True)
+            await spread.run(deadline_s)
+            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+                return
+            round_.go_elsewhere([routing.write_sets(item.key, n)], None)
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:
