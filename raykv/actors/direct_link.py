@@ -20,7 +20,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from raykv.actors.driven_loop import DrivenLoop, Work
+from raykv.actors.driven_loop import DrivenLoop, LoopClosed, Work
 from raykv.actors.lines import Lines
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
@@ -167,6 +167,8 @@ class DirectLink:
             return self._loop.result(ticket, timeout_s)
         except TimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        except LoopClosed:
+            raise PeerSilent("the handle was closed meanwhile") from None
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""

@@ -36,6 +36,10 @@ LOOK_EVERY_S = 0.001
 CLOSE_TIMEOUT_S = 5.0
 
 
+class LoopClosed(Exception):
+    """The loop was closed; what had begun may have been done all the same."""
+
+
 class Work(Generic[T]):
     """A coroutine that was handed in. Its outcome is there once it is ``done``."""
 
@@ -75,6 +79,8 @@ class DrivenLoop:
         self._keeper: threading.Thread | None = None
         self._keeper_rests = True
         self._closed = False
+        self._last: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """What is to be done at the end, once nobody drives any more."""
 
     # ---- those who want something done ----
 
@@ -87,7 +93,7 @@ class DrivenLoop:
         return work
 
     def result(self, work: Work[T], timeout_s: float) -> T:
-        """Wait until the work is done. Raises what it raised; ``TimeoutError``: it goes on all the same."""
+        """Wait until the work is done. Raises what it raised, ``LoopClosed``; ``TimeoutError``: it goes on all the same."""
         deadline_s = time.monotonic() + timeout_s
         if _in_a_loop():
             self._let_the_keeper_lead(work, deadline_s)
@@ -104,10 +110,14 @@ class DrivenLoop:
     def borrow(self) -> bool:
         """Have the loop to oneself, if nobody drives it just now: nothing happens in it until ``give_back``."""
         with self._turn:
-            if self._driving or self._closed:
+            if not self._free:
                 return False
             self._driving = True
             return True
+
+    @property
+    def _free(self) -> bool:
+        return not self._driving and not self._closed
 
     def give_back(self) -> None:
         """End what ``borrow`` began."""
@@ -117,31 +127,42 @@ class DrivenLoop:
         """Wait while somebody else drives. True if the work is done; False if this thread is to lead, as of now."""
         with self._turn:
             self._followers += 1
+            leads = False
             try:
                 while self._driving and not work.done:
-                    if not self._turn.wait(deadline_s - time.monotonic()) and time.monotonic() >= deadline_s:
-                        raise TimeoutError
+                    self._wait(deadline_s)
+                if work.done:
+                    return True
+                self._check_open()
+                self._driving = leads = True
+                return False
             finally:
                 self._followers -= 1
-            if work.done:
-                return True
-            self._check_open()
-            self._driving = True
-            return False
+                if not leads and not self._driving and not self._followers:
+                    self._leave_what_is_left()  # whoever drove has left it to this thread, which does not lead
+
+    def _wait(self, deadline_s: float) -> None:
+        """Wait until something has changed. With ``_turn`` held. Raises ``TimeoutError``."""
+        if not self._turn.wait(deadline_s - time.monotonic()) and time.monotonic() >= deadline_s:
+            raise TimeoutError
 
     def _lead(self, work: Work[Any], deadline_s: float) -> None:
         try:
             self._take_in()
             assert work.task is not None
-            timer = self._loop.call_later(deadline_s - time.monotonic(), self._loop.stop)
+            work.task.add_done_callback(self._stop)
             try:
-                work.task.add_done_callback(self._stop)
-                self._loop.run_forever()  # until the work is done, its time is up, or the caller is interrupted
+                while not work.done:  # a former leader's stop may have come too late for it, and end this one's turn
+                    left_s = deadline_s - time.monotonic()
+                    if left_s <= 0:
+                        raise TimeoutError
+                    timer = self._loop.call_later(left_s, self._loop.stop)
+                    try:
+                        self._loop.run_forever()  # until the work is done, its time is up, or the caller is interrupted
+                    finally:
+                        timer.cancel()
             finally:
                 work.task.remove_done_callback(self._stop)
-                timer.cancel()
-            if not work.done:
-                raise TimeoutError
         finally:
             self._step_down()
 
@@ -149,12 +170,20 @@ class DrivenLoop:
         with self._turn:
             self._driving = False
             self._turns += 1
-            if self._followers or self._kept_waiting or self._closed:
+            if self._closed and self._last is not None:
+                self._begin_the_end()  # whoever closed it could not wait so long
+            elif self._followers or self._kept_waiting or self._closed:
                 self._turn.notify_all()
-            elif self._keeper_rests and self._left():
-                self._rouse_keeper()
+            else:
+                self._leave_what_is_left()
+
+    def _leave_what_is_left(self) -> None:
+        """Let the keeper see to it that what goes on comes to its end. With ``_turn`` held, while nobody drives."""
+        if self._keeper_rests and not self._closed and self._left():
+            self._rouse_keeper()
 
     def _left(self) -> bool:
+        """Whether something is to be driven on. Only to be asked by whoever drives, or with ``_turn`` while nobody does."""
         return bool(self._handed_in) or self._pending()
 
     def _stop(self, _: asyncio.Task[Any]) -> None:
@@ -171,8 +200,8 @@ class DrivenLoop:
             work.begin(self._loop).add_done_callback(partial(self._settle, work))
 
     def _settle(self, work: Work[Any], task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            work.error = asyncio.CancelledError()
+        if task.cancelled():  # nobody cancels but ``close``
+            work.error = LoopClosed("the loop was closed")
         elif (error := task.exception()) is not None:
             work.error = error
         else:
@@ -191,8 +220,9 @@ class DrivenLoop:
             try:
                 self._rouse_keeper()
                 while not work.done:
-                    if not self._turn.wait(deadline_s - time.monotonic()) and time.monotonic() >= deadline_s:
-                        raise TimeoutError
+                    if not self._driving:
+                        self._check_open()
+                    self._wait(deadline_s)
             finally:
                 self._kept_waiting -= 1
 
@@ -206,10 +236,22 @@ class DrivenLoop:
             self._turn.notify_all()
 
     def _keep(self) -> None:
+        try:
+            self._keep_on()
+        except BaseException:
+            with self._turn:
+                self._keeper, self._keeper_rests = None, True  # another one is to be started when it is needed
+            raise
+
+    def _keep_on(self) -> None:
         while self._wait_for_my_turn():
             try:
                 self._take_in()
-                self._loop.run_until_complete(self._until_nothing_is_left())
+                look = self._loop.create_task(self._until_nothing_is_left())
+                look.add_done_callback(self._stop)
+                while not look.done():  # see ``_lead``
+                    self._loop.run_forever()
+                look.result()
             finally:
                 self._step_down()
 
@@ -220,8 +262,8 @@ class DrivenLoop:
                 if self._kept_waiting and not self._driving:
                     self._driving = True
                     return True
-                if self._kept_waiting:  # somebody drives, and their work is done there
-                    self._turn.wait(SLICE_S)
+                if self._driving:  # they do the work, and what is left is theirs to change
+                    self._turn.wait(SLICE_S if self._kept_waiting else PATIENCE_S)
                 elif not self._left():
                     self._keeper_rests = True
                     self._turn.wait()
@@ -229,7 +271,7 @@ class DrivenLoop:
                 else:
                     turns = self._turns
                     self._turn.wait(PATIENCE_S)
-                    if not self._driving and turns == self._turns and not self._closed:
+                    if self._free and turns == self._turns:
                         self._driving = True
                         return True
         return False
@@ -245,24 +287,38 @@ class DrivenLoop:
     # ---- the end ----
 
     def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run ``last()``, cancel what is left, and close. Idempotent. Not in the thread of a running loop's callback."""
+        """Run ``last()``, cancel what is left, and close. Idempotent. Not in the thread of a running loop's callback.
+
+        Waits for whoever drives, but not for ever: after ``CLOSE_TIMEOUT_S`` the end is left to them.
+        """
         with self._turn:
             if self._closed:
                 return
-            self._closed = True
+            self._closed, self._last = True, last
             self._turn.notify_all()
             deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
             while self._driving and time.monotonic() < deadline_s:
                 self._wake()
                 self._turn.wait(0.05)
-            if self._driving:
-                return  # somebody's call goes on for ever; the loop is left to it
-            self._driving = True
-        ending = threading.Thread(target=self._end, args=(last,), name="raykv-end")
-        ending.start()  # a thread of its own: in this one another loop may be running
-        ending.join(CLOSE_TIMEOUT_S)
+            ending = None if self._driving else self._begin_the_end()
+        if ending is not None:
+            ending.join(CLOSE_TIMEOUT_S)
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(CLOSE_TIMEOUT_S)
+
+    def _begin_the_end(self) -> threading.Thread | None:
+        """With ``_turn`` held, while nobody drives: end the loop, in a thread of its own, for another loop may run here."""
+        last, self._last = self._last, None
+        if last is None:
+            return None  # it has ended
+        self._driving = True
+        ending = threading.Thread(target=self._end, args=(last,), name="raykv-end")
+        try:
+            ending.start()
+        except RuntimeError:  # the interpreter is at its end, and starts no threads any more; nor does a loop run here
+            self._end(last)
+            return None
+        return ending
 
     def _end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def finish() -> None:
@@ -272,16 +328,24 @@ class DrivenLoop:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-        self._loop.run_until_complete(finish())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-        with self._turn:
-            self._driving = False
-            self._turn.notify_all()
+        try:
+            for work in (finish, self._loop.shutdown_default_executor):
+                ending = self._loop.create_task(work())
+                ending.add_done_callback(self._stop)
+                while not ending.done():
+                    self._loop.run_forever()
+        finally:
+            self._loop.close()
+            with self._turn:
+                while self._handed_in:  # too late to be begun
+                    work = self._handed_in.popleft()
+                    work.error, work.done = LoopClosed("the loop was closed"), True
+                self._driving = False
+                self._turn.notify_all()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the loop was closed")
+            raise LoopClosed("the loop was closed")
 
 
 def _in_a_loop() -> bool:
