@@ -113,7 +113,7 @@ def test_followers_work_in_the_leaders_turn_and_one_of_them_leads_on(bench):
 
 def test_many_threads_many_calls(bench):
     def one(number):
-        return [bench.loop.call(lambda: asyncio.sleep(0, (number, turn)), WAIT_S) for turn in range(200)]
+        return [bench.loop.call(lambda turn=turn: asyncio.sleep(0, (number, turn)), WAIT_S) for turn in range(200)]
 
     assert in_threads(6, one) == [[(number, turn) for turn in range(200)] for number in range(6)]
 

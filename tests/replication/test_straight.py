@@ -1,0 +1,558 @@
+"""The straight way: what is plain, where everything else goes, and what becomes of a write that began on it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from raykv.errors import CorruptData, StoreUnavailable, WriteOutcomeUnknown
+from raykv.records import frames as f
+from raykv.records import vector_record as vector
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, pack_tombstone_body, time_of
+from raykv.replication import moves, straight
+from raykv.replication.cluster_state import Move
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.routing import STALE_S
+from raykv.replication.straight import Driver, Stamped
+from raykv.versions import time_from_ms
+from raykv.versions.causality import Causality, pack_causality, unpack_causality
+
+NAME = "coordinator"
+KEY = "key"
+
+
+class Client:
+    """A coordinator that goes the straight way, and what it has sent."""
+
+    def __init__(self, cluster, **options):
+        self.cluster = cluster
+        self.peer = cluster.coordinator(NAME)
+        if options:
+            transport = cluster.network.transport(NAME)
+            core = Coordinator(transport, self.peer.clock, self.peer.probe, random.Random(1), **options)
+            self.peer.core = core
+            cluster.publish(self.peer)
+        core = self.peer.core
+        self.straight, self.routing = core.straight, core.routing
+        transport = cluster.network.transport(NAME)
+        self.driver = Driver(core.straight, transport, self.peer.clock, core.routing.tasks)
+        self.operations = random.Random(3)
+
+    def read(self, *keys, r=2, bucket=1, timeout_s=5.0):
+        return f.GetMany(bucket, [encode_key(key) for key in keys or (KEY,)], r, timeout_s, causality=True)
+
+    def write(self, value="new", *, keys=(KEY,), w=2, seen=None, bucket=1, ttl_ms=None, timeout_s=5.0, **options):
+        operation = self.operations.randbytes(16)
+        body = pack_tombstone_body(operation) if value is None else pack_body(operation, value.encode(), ttl_ms)
+        return f.WriteMany(bucket, [(encode_key(key), body, seen) for key in keys], w, timeout_s, **options)
+
+    async def get(self, *keys, **options):
+        """The values, or None: it is to go the usual way."""
+        answer = await self.driver.serve(self.read(*keys, **options))
+        return None if answer is None else [payload.decode() for payload in answer.items[0].payloads]
+
+    async def put(self, value="new", **options):
+        """Who acknowledged, the error, or None."""
+        answer = await self.driver.serve(self.write(value, **options))
+        if answer is None:
+            return None
+        (item,) = answer.items
+        return item.error() if isinstance(item, f.Failed) else item
+
+    def sent(self, kind):
+        """To whom requests of a kind went."""
+        frames = [(target, f.node_requests.decode(frame).body) for source, target, frame in self.cluster.network.frames
+                  if source == NAME and target.startswith("node/")]  # fmt: skip
+        return [target[5:] for target, body in frames if isinstance(body, kind)]
+
+
+@pytest.fixture(params=["lww", "vector"])
+def versioning(request):
+    return request.param
+
+
+def story(world, tell, **options):
+    """Run a story over a cluster in which KEY is "old" everywhere."""
+
+    async def go():
+        cluster = world.Cluster(**options).start()
+        client = Client(cluster)
+        await client.peer.put(KEY, "old", w=3)
+        await client.peer.rest()
+        cluster.network.frames.clear()
+        client.peer.probe.clear()
+        await tell(cluster, client)
+
+    world.run(go())
+
+
+async def answers_to(cluster, ask, without=""):
+    """What the nodes answer."""
+    return {
+        node_id: await cluster.network.call(NAME, f"node/{node_id}", frame, 1.0)
+        for node_id, frame in ask.frames.items()
+        if node_id != without
+    }
+
+
+def held(cluster, key=KEY):
+    return {node_id: cluster.stored(node_id, key) for node_id in cluster.ids}
+
+
+def dots(cluster, key=KEY):
+    return {sibling.dot for record in held(cluster, key).values() if record
+            for sibling in vector.decode(record).siblings}  # fmt: skip
+
+
+# ---- all is well ----
+
+
+def test_a_read_asks_r_replicas_once(world, versioning):
+    async def tell(cluster, client):
+        for r in (1, 2, 3):
+            cluster.network.frames.clear()
+            assert await client.get(r=r) == ["old"]
+            assert len(client.sent(f.Read)) == r
+        assert client.peer.probe["straight_reads"] == 3
+        assert await client.get("nothing") == []
+        usual = await client.peer.core.get_many(client.read())
+        assert await client.driver.serve(client.read()) == usual, "in every byte, causality and time too"
+
+    story(world, tell, versioning=versioning)
+
+
+def test_a_write_is_sent_to_all_and_waits_for_w(world, versioning):
+    async def tell(cluster, client):
+        for w in (1, 2, 3):
+            cluster.network.frames.clear()
+            acked = await client.put(f"w{w}", w=w)
+            assert len(acked.nodes) >= w
+            assert sorted(client.sent(f.Write)) == ["n1", "n2", "n3"]
+            await client.peer.rest()
+            assert await client.get(r=3) == [f"w{w}"]
+        assert client.peer.probe["straight_writes"] == 3
+        assert not client.peer.probe["straight_writes_seen_to"]
+        assert len({*held(cluster).values()}) == 1 or versioning == "vector"
+
+    story(world, tell, versioning=versioning)
+
+
+@pytest.mark.parametrize(("w", "bucket_w", "shown"), [(2, 2, 2), (3, 2, 2), (3, 3, 1), (1, 2, 1), (2, 3, 2)])
+def test_a_blind_write_is_shown_as_much_as_the_usual_way_shows_it(world, w, bucket_w, shown):
+    async def tell(cluster, client):
+        await client.put(w=w)
+        assert len(client.sent(f.Reserve)) == shown
+
+    story(world, tell, versioning="vector", w=bucket_w)
+
+
+def test_contexts_and_deletes_and_times_to_live(world):
+    async def tell(cluster, client):
+        first = (await client.driver.serve(client.read())).items[0].causality
+        await client.put("one", seen=first)
+        await client.put("two", seen=first)
+        assert await client.get() == ["two", "one"], "what a context has not seen stays"
+        both = (await client.driver.serve(client.read())).items[0].causality
+        deleted = await client.put(None, seen=both)
+        assert unpack_causality(deleted.causality).time > unpack_causality(both).time
+        assert await client.get() == []
+        await client.put("short", ttl_ms=200)
+        assert await client.get() == ["short"]
+        await asyncio.sleep(0.3)
+        assert await client.get() == []
+
+    story(world, tell, versioning="vector")
+
+
+def test_what_is_stamped_is_above_what_the_session_has_seen(world, versioning):
+    async def tell(cluster, client):
+        ahead = time_from_ms(world.WALL_MS + 30_000)
+        acked = await client.put(after=ahead)
+        assert unpack_causality(acked.causality).time > ahead
+        error = await client.put(after=time_from_ms(world.WALL_MS + 3_600_000))
+        assert isinstance(error, StoreUnavailable), "a clock so far ahead is an error, as data"
+
+    story(world, tell, versioning=versioning)
+
+
+def test_what_a_client_sends_that_cannot_be_read_is_an_error(world):
+    async def tell(cluster, client):
+        with pytest.raises(CorruptData):
+            await client.driver.serve(f.WriteMany(1, [(encode_key(KEY), b"?", None)], 2, 5.0))
+        with pytest.raises(CorruptData):
+            await client.put(seen=b"?")
+        assert not cluster.network.frames
+
+    story(world, tell, versioning="vector")
+
+
+# ---- what is not plain ----
+
+
+async def _kill(cluster, client):
+    cluster.kill("n2")
+
+
+async def _restart(cluster, client):
+    cluster.kill("n2", "keep")
+    cluster.revive("n2")
+
+
+async def _freeze(cluster, client):
+    cluster.freeze("n2")
+
+
+async def _wipe(cluster, client):
+    cluster.wipe("n2")
+    cluster.open("n2")
+    cluster.publish(client.peer)
+
+
+async def _down(cluster, client):
+    cluster.down["n2"] = "it is said"
+    cluster.publish(client.peer)
+
+
+async def _slow(cluster, client):
+    client.routing.peers.note_slow("n2")
+
+
+async def _behind(cluster, client):
+    """A node that does not know the present epoch."""
+    cluster.state = moves.put_off(moves.begun(cluster.state, ()))
+    cluster.publish(client.peer)
+
+
+async def _moving(cluster, client):
+    cluster.change(moves.begun(cluster.state, (move_of(cluster),)), client.peer)
+
+
+async def _moved(cluster, client):
+    """The nodes know of a move, the client does not."""
+    cluster.change(moves.begun(cluster.state, (move_of(cluster),)))
+
+
+def move_of(cluster, key=KEY):
+    """A move of the key's partition: the first of its owners gives it to the node that owns none of it."""
+    first, *rest = cluster.owners(key)
+    (other,) = {*cluster.ids} - {first, *rest}
+    return Move(cluster.partition(key), (other, *rest))
+
+
+TROUBLES = {
+    "a node was killed": (_kill, 3),
+    "a node was restarted": (_restart, 3),
+    "a node is frozen": (_freeze, 3),
+    "a node is incomplete": (_wipe, 3),
+    "a node is said to be down": (_down, 3),
+    "a node was slow": (_slow, 3),
+    "the nodes are behind": (_behind, 3),
+    "the partition is moving": (_moving, 4),
+    "the client has not heard of the move": (_moved, 4),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_read_that_meets_trouble_goes_the_usual_way_and_ends_right(world, versioning, trouble):
+    arrange, nodes = TROUBLES[trouble]
+
+    async def tell(cluster, client):
+        await arrange(cluster, client)
+        r = 2 if trouble == "the partition is moving" else 3
+        if trouble in {"a node was slow", "a node is said to be down"}:
+            assert await client.get(r=2) == ["old"], "the others are asked"
+        assert await client.get(r=r) is None
+        assert await client.peer.get(KEY, r=2) == "old"
+
+    story(world, tell, versioning=versioning, nodes=nodes, copies=3)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_write_that_meets_trouble_ends_right(world, versioning, trouble):
+    arrange, nodes = TROUBLES[trouble]
+
+    async def tell(cluster, client):
+        await arrange(cluster, client)
+        request = client.write("new")
+        outcome = await client.driver.serve(request)
+        if outcome is None:
+            assert not client.sent(f.Write), "nothing was written yet"
+            outcome = await client.peer.core.write_many(request)
+        assert isinstance(outcome.items[0], f.Acked), outcome.items[0].error()
+        assert client.peer.probe["straight_writes"] <= 1
+        assert await client.peer.get(KEY, r=2) == "new"
+        for owners in cluster.state.write_sets(cluster.partition(KEY), 3):
+            assert len({*outcome.items[0].nodes} & {*owners}) >= 2, "W of each set of owners (P4)"
+
+    story(world, tell, versioning=versioning, nodes=nodes, copies=3)
+
+
+def test_what_is_not_for_it(world, versioning):
+    async def tell(cluster, client):
+        assert await client.get("a", "b") is None
+        assert await client.get(r=0) is None
+        assert await client.get(r=4) is None
+        assert await client.get(bucket=99) is None
+        assert await client.put(keys=("a", "b")) is None
+        assert await client.put(w=0) is None
+        assert await client.put(w=4) is None
+        assert await client.put(bucket=99) is None
+        assert await client.driver.serve(f.Tell("ring", 1.0)) is None
+        assert not cluster.network.frames
+
+    story(world, tell, versioning=versioning)
+
+
+def test_a_sloppy_bucket_is_not_for_it(world):
+    async def tell(cluster, client):
+        assert await client.get() is None
+        assert await client.put() is None
+        assert not cluster.network.frames
+
+    story(world, tell, versioning="vector", sloppy=True)
+
+
+def test_replicas_that_differ(world, versioning):
+    async def tell(cluster, client):
+        record = (
+            world.put_record("newer", 1000) if versioning == "lww" else world.vector_record(9, "beside", at_ms=1000)
+        )
+        await cluster.give("n1", KEY, record)
+        assert await client.get(r=3) is None
+        assert await client.peer.get(KEY, r=3) == ("newer" if versioning == "lww" else "beside")
+        assert await client.get(r=3) is not None, "repaired"
+
+    story(world, tell, versioning=versioning)
+
+
+def test_news_that_are_old(world):
+    async def go():
+        cluster = world.Cluster().start()
+        client = Client(cluster, asks=True)
+        await client.peer.put(KEY, "old", w=3)
+        assert await client.get() == ["old"]
+        await asyncio.sleep(STALE_S + 1)
+        assert await client.get() is None
+        assert await client.put() is None
+        assert await client.peer.get(KEY) == "old"
+        await client.peer.rest()
+        assert await client.get() == ["old"], "the usual way has asked for news"
+
+    world.run(go())
+
+
+def test_requests_that_come_too_late_or_are_another_runs(world, versioning):
+    async def tell(cluster, client):
+        run, now_s = client.peer.core.run, client.peer.clock.monotonic_s()
+        assert await client.put(run=run + 1, expires_s=now_s + 5) is None
+        assert await client.put(run=run, expires_s=now_s - 0.001) is None
+        assert not client.sent(f.Write)
+        assert (await client.put(run=run, expires_s=now_s + 5)).nodes
+
+    story(world, tell, versioning=versioning)
+
+
+def test_a_client_that_stood_still_between_the_rounds_sends_nothing(world):
+    async def tell(cluster, client):
+        clock, steps = client.peer.clock, client.straight.write(client.write(timeout_s=1.0))
+        ask = next(steps)
+        assert len(ask.frames) == 2
+        answers = await answers_to(cluster, ask)
+        before = clock.monotonic_s
+        clock.monotonic_s = lambda: before() + 2.0
+        with pytest.raises(StopIteration) as done:
+            steps.send(answers)
+        assert done.value.value is None
+        assert not client.sent(f.Write)
+
+    story(world, tell, versioning="vector")
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_an_answer_of_another_run_is_nobodys(world, off):
+    async def tell(cluster, client):
+        peers, incarnation = client.routing.peers, cluster.node("n1").incarnation
+        frame = f.node_answers.encode(f.NodeAnswer(incarnation + off, f.WriteDone([0])))
+        assert peers.plain("n1", frame) is None
+        assert peers.plain("n1", b"?") is None
+        assert peers.plain("n1", None) is None
+        frame = f.node_answers.encode(f.NodeAnswer(incarnation, f.WriteDone([0])))
+        assert peers.plain("n1", frame) == f.WriteDone([0])
+
+    story(world, tell)
+
+
+# ---- a write that began on it ----
+
+
+def held_up(cluster, nodes, delay_s):
+    for node_id in nodes:
+        cluster.network.delays[(f"node/{node_id}", NAME)] = delay_s
+
+
+async def when_sent(client, kind):
+    while not client.sent(kind):  # noqa: ASYNC110 - in virtual time
+        await asyncio.sleep(0.0001)
+
+
+def test_it_goes_on_under_its_stamp(world, versioning):
+    """Two of three do not answer in time: the usual way sends the same write again, which is the same to who has it."""
+
+    async def tell(cluster, client):
+        client.routing.peers.hedge_delay_s = lambda *_: 0.05
+        writing = asyncio.create_task(client.put())
+        await when_sent(client, f.Write)
+        held_up(cluster, ("n1", "n2", "n3"), 0.3)
+        acked = await writing
+        await client.peer.rest()
+        assert len(acked.nodes) >= 2
+        assert client.peer.probe["straight_writes_left"] == 1
+        assert len(client.sent(f.Write)) == 6
+        records = {*held(cluster).values()}
+        if versioning == "vector":
+            assert len(dots(cluster)) == 1, "one write, one dot"
+        else:
+            assert len(records) == 1, "one write, one stamp"
+        assert await client.peer.get(KEY) == "new"
+
+    story(world, tell, versioning=versioning)
+
+
+def test_stamped_again_it_gives_back_the_stamp_that_it_has(world):
+    async def tell(cluster, client):
+        newer = world.put_record("newer", 20_000)
+        for node_id in cluster.ids:
+            await cluster.give(node_id, KEY, newer)
+        acked = await client.put()
+        await client.peer.rest()
+        assert client.peer.probe["restamps"] == 1
+        (record,) = {*held(cluster).values()}
+        assert unpack_causality(acked.causality).time == time_of(record) > time_of(newer)
+        assert await client.peer.get(KEY) == "new"
+
+    story(world, tell, versioning="lww")
+
+
+def test_what_was_sent_is_never_told_as_not_written(world, versioning):
+    """All have it, none has said so, and then there is nobody to be asked: it may stand."""
+
+    async def tell(cluster, client):
+        writing = asyncio.create_task(client.put(timeout_s=0.5))
+        await when_sent(client, f.Write)
+        held_up(cluster, cluster.ids, 0.3)
+        await asyncio.sleep(0.05)
+        for node_id in cluster.ids:
+            del cluster.network.processes[f"node/{node_id}"]
+        error = await writing
+        assert isinstance(error, WriteOutcomeUnknown)
+        assert error.details["operation_id"]
+
+    story(world, tell, versioning=versioning)
+
+
+def test_who_answers_late_needs_nothing(world, versioning):
+    async def tell(cluster, client):
+        late = cluster.owners(KEY)[2]
+        held_up(cluster, (late,), 0.5)
+        acked = await client.put(seen=pack_causality(Causality()) if versioning == "vector" else None)
+        assert sorted(acked.nodes) == sorted({*cluster.ids} - {late})
+        await client.peer.rest()
+        assert not client.peer.probe["straight_writes_seen_to"]
+        assert not client.peer.probe["hints"]
+        assert len(client.sent(f.Write)) == 3
+
+    story(world, tell, versioning=versioning)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, versioning):
+    async def tell(cluster, client):
+        writing = asyncio.create_task(client.put())
+        await when_sent(client, f.Reserve if versioning == "vector" else f.Write)
+        victim = cluster.owners(KEY)[2]
+        cluster.cut(f"node/{victim}", NAME)
+        cluster.cut(NAME, f"node/{victim}")
+        acked = await writing
+        assert victim not in acked.nodes
+        if mended:
+            await asyncio.sleep(0.5)
+            cluster.mend()
+        await client.peer.rest()
+        assert client.peer.probe["straight_writes_seen_to"] == 1
+        hints = [cluster.node(node_id).hints_waiting for node_id in cluster.ids]
+        if mended:
+            assert not any(hints)
+            assert cluster.stored(victim, KEY) is not None
+            assert len({*map(world_public, held(cluster).values())}) == 1
+        else:
+            assert [waiting for waiting in hints if waiting] == [{victim: 1}]
+
+    def world_public(record):
+        return vector.decode(record) if versioning == "vector" else record
+
+    story(world, tell, versioning=versioning)
+
+
+def test_a_write_is_seen_to_once_and_not_beside_the_usual_way(world):
+    async def tell(cluster, client):
+        steps = client.straight.write(client.write())
+        ask = next(steps)
+        assert ask.about is not None
+        assert client.straight.late(ask.about, "n1", None)
+        await client.straight.see_to(ask.about)
+        await client.straight.see_to(ask.about)
+        assert client.peer.probe["straight_writes_seen_to"] == 1
+        with pytest.raises(StopIteration) as done:
+            steps.send({})
+        assert isinstance(done.value.value, Stamped)
+        await client.straight.finish(done.value.value)
+        assert client.straight.late(ask.about, "n2", b"?")
+        await client.straight.see_to(ask.about)
+        assert client.peer.probe["straight_writes_seen_to"] == 1
+
+    story(world, tell, versioning="lww")
+
+
+def test_both_rounds_name_the_epoch_that_named_the_owners(world):
+    """The partition begins to move between the rounds, and somebody else lets the routing know."""
+
+    async def tell(cluster, client):
+        steps = client.straight.write(client.write())
+        answers = await answers_to(cluster, next(steps))
+        cluster.change(moves.begun(cluster.state, (move_of(cluster),)), client.peer)
+        answers = await answers_to(cluster, steps.send(answers))
+        with pytest.raises(StopIteration) as done:
+            steps.send(answers)
+        assert isinstance(done.value.value, Stamped), "it is not plain"
+        wrote = await client.straight.finish(done.value.value)
+        for owners in cluster.state.write_sets(cluster.partition(KEY), 3):
+            assert len({*wrote.items[0].nodes} & {*owners}) >= 2
+
+    story(world, tell, versioning="vector", nodes=4, copies=3)
+
+
+def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versioning, monkeypatch):
+    monkeypatch.setattr(straight, "CALL_TIMEOUT_S", 0.5)
+
+    async def tell(cluster, client):
+        first, *rest = cluster.owners(KEY)
+        (other,) = {*cluster.ids} - {first, *rest}
+        request = client.write()
+        steps = client.straight.write(request)
+        ask = next(steps)
+        if versioning == "vector":
+            ask = steps.send(await answers_to(cluster, ask))
+        with pytest.raises(StopIteration) as done:
+            steps.send(await answers_to(cluster, ask, without=first))
+        assert isinstance(done.value.value, f.WroteMany)
+        cluster.change(moves.begun(cluster.state, (Move(cluster.partition(KEY), (other, *rest)),)))
+        await client.straight.see_to(ask.about)
+        await client.peer.rest()
+        for node_id in (first, other):
+            assert await cluster.held(node_id, KEY) is not None
+            assert b"new" in await cluster.held(node_id, KEY), "the old owners and the new"
+
+    story(world, tell, versioning=versioning, nodes=4, copies=3)
