@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import watch_socket
+from raykv.errors import RaykvError
 from raykv.records import frames as f
 from raykv.replication.peers import node_address
 from raykv.replication.straight import Stamped
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 0.1
+"""Another connection to the same process stands already: what takes longer is not well. Others wait meanwhile."""
+CONNECT_PAUSE_S = 1.0
+"""No sooner is a line tried again that could not be had."""
 IO_TIMEOUT_S = 1.0
 OWED_S = 0.5
 RECEIVE_BYTES = 1 << 16
@@ -75,6 +79,11 @@ class _Line:
         self.socket.sendall(wire.head(self.last, wire.REQUEST, frame) + frame)
         return self.last
 
+    @property
+    def overdue(self) -> bool:
+        """Whether it owes an answer for too long."""
+        return bool(self.owed) and time.monotonic() - next(iter(self.owed.values())).since_s > OWED_S
+
     def owes(self, about: Stamped) -> bool:
         """Whether an answer about this write is outstanding."""
         return any(owed.about is about for owed in self.owed.values())
@@ -100,6 +109,8 @@ class Lines:
         self._lines: dict[str, _Line] = {}
         self._by_number: dict[int, str] = {}
         self._poll = select.poll()
+        self._not_before_s: dict[str, float] = {}
+        """Node id -> when to try again to connect to it."""
 
     @property
     def owing(self) -> bool:
@@ -110,18 +121,23 @@ class Lines:
         """Answer a request frame. None: it is to go the usual way; ``Stamped``: it is to be finished there."""
         request = f.coordinator_requests.decode(frame)
         answer: f.CoordinatorAnswer | Stamped | None = None
-        match request:
-            case f.GetMany() if len(request.keys) == 1:
-                answer = self._run(self._straight.get(request))
-            case f.WriteMany() if len(request.items) == 1:
-                answer = self._run(self._straight.write(request))
+        try:
+            match request:
+                case f.GetMany() if len(request.keys) == 1:
+                    answer = self._run(self._straight.get(request))
+                case f.WriteMany() if len(request.items) == 1:
+                    answer = self._run(self._straight.write(request))
+        except RaykvError:
+            raise
+        except BaseException:
+            self.close()  # interrupted perhaps in the middle of a frame, and nobody knows where the next one begins
+            raise
         return answer if answer is None or isinstance(answer, Stamped) else f.coordinator_answers.encode(answer)
 
     def listen(self) -> None:
         """Hear the answers that nobody waits for, as far as they have come."""
         self._hear(0.0, {}, {})
-        for node_id, line in list(self._lines.items()):
-            self._call_in(node_id, line)
+        self._call_in()
 
     def close(self) -> None:
         """Close all lines."""
@@ -150,6 +166,8 @@ class Lines:
 
     def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:
         """Return a line to each that is to be asked; None if one cannot be had now."""
+        if any(line.overdue for line in self._lines.values()):
+            self.listen()  # this process may have stood still or had nothing to ask, and the answers are there
         lines = {}
         for node_id in ask.frames:
             line = self._lines.get(node_id)
@@ -160,21 +178,27 @@ class Lines:
                 self._give_up(node_id)  # of a former run
                 line = None
             if line is None:
-                try:
-                    line = self._lines[node_id] = _Line(endpoint)
-                except (OSError, wire.WireError):
+                line = self._connect(node_id, endpoint)
+                if line is None:
                     return None
-                self._by_number[line.socket.fileno()] = node_id
-                self._poll.register(line.socket, select.POLLIN)
-            self._call_in(node_id, line)
-            if node_id not in self._lines:
-                return None
             lines[node_id] = line
         return lines
 
-    def _call_in(self, node_id: str, line: _Line) -> None:
-        """Give up a line that owes answers for too long."""
-        if line.owed and time.monotonic() - next(iter(line.owed.values())).since_s > OWED_S:
+    def _connect(self, node_id: str, endpoint: Endpoint) -> _Line | None:
+        if time.monotonic() < self._not_before_s.get(node_id, 0.0):
+            return None
+        try:
+            line = self._lines[node_id] = _Line(endpoint)
+        except (OSError, wire.WireError):
+            self._not_before_s[node_id] = time.monotonic() + CONNECT_PAUSE_S
+            return None
+        self._by_number[line.socket.fileno()] = node_id
+        self._poll.register(line.socket, select.POLLIN)
+        return line
+
+    def _call_in(self) -> None:
+        """Give up the lines that owe answers for too long."""
+        for node_id in [node_id for node_id, line in self._lines.items() if line.overdue]:
             self._give_up(node_id)
 
     def _ask(self, ask: Ask, lines: dict[str, _Line]) -> dict[str, bytes]:
