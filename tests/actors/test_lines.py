@@ -1,0 +1,342 @@
+"""The straight way over sockets that block: real connections, nodes that are a function in another thread. No Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import select
+import socket
+import threading
+import time
+
+import pytest
+
+from raykv.actors import lines as lines_module
+from raykv.actors.lines import Lines
+from raykv.actors.stream import Endpoint, StreamServer
+from raykv.actors.world import CountingProbe, SystemClock
+from raykv.config import BucketConfig, StoreConfig
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, stamp
+from raykv.replication import straight
+from raykv.replication.cluster_state import ClusterState, encode_state
+from raykv.replication.coordinator import Coordinator
+from raykv.replication.straight import Stamped
+from raykv.ring import Member, claim
+from raykv.versions import time_from_ms
+
+NODES = ("n1", "n2", "n3")
+LOOPBACK = "127.0.0.1"
+KEY = encode_key("key")
+RECORD = stamp(pack_body(bytes(16), b"value"), time_from_ms(1_700_000_000_000))
+WAIT_S = 3.0
+
+
+class Node:
+    """A listening process: answers at once, or after ``delays_s``, or as ``says`` does."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.incarnation = 5
+        self.delays_s = []
+        """One a request, from now on."""
+        self.says = None
+        self.asked = []
+        self.server = self.endpoint = None
+
+    async def open(self):
+        self.server = StreamServer(self.serve)
+        self.endpoint = Endpoint(LOOPBACK, await self.server.listen(LOOPBACK), self.server.secret)
+
+    async def serve(self, frame):
+        body = f.node_requests.decode(frame).body
+        self.asked.append(body)
+        if self.delays_s:
+            await asyncio.sleep(self.delays_s.pop(0))
+        if self.says is not None:
+            return self.says(body)
+        return self.answer(f.ReadDone([RECORD], []) if isinstance(body, f.Read) else f.WriteDone([0]))
+
+    def answer(self, body):
+        return f.node_answers.encode(f.NodeAnswer(self.incarnation, body))
+
+    def do(self, work):
+        """Do something in the nodes' loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(WAIT_S)
+
+    def open_connections(self):
+        async def count():
+            return len(self.server.connections)
+
+        return self.do(count())
+
+
+class Bench:
+    """Three nodes in a thread, and a client's lines to them."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.nodes = {node_id: Node(self.loop) for node_id in NODES}
+        for node in self.nodes.values():
+            node.do(node.open())
+        self.seen_to = []
+        store = StoreConfig(name="test", copies=3, partitions=8)
+        ring = claim([Member(node_id) for node_id in NODES], 8, 3)
+        state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring)
+        state = state.with_bucket(BucketConfig(name="default", n=3, r=2, w=2, versioning="lww"))
+        core = Coordinator(None, SystemClock(), CountingProbe(), random.Random(1))
+        core.routing.learn(f.Publish(1, encode_state(state), {}, dict.fromkeys(NODES, 5)))
+        core.routing.peers.hedge_delay_s = lambda *_: WAIT_S
+        self.core = core
+        self.first, self.second, self.third = state.ring.owners(state.ring.partition_of(KEY))
+        self.lines = Lines(core.straight, self.locate, self.seen_to.append)
+
+    def locate(self, peer):
+        return self.nodes[peer.removeprefix("node/")].endpoint
+
+    def get(self, r=2):
+        """The payloads, or None: to go the usual way."""
+        frame = f.coordinator_requests.encode(f.GetMany(1, [KEY], r, 5.0))
+        answer = self.lines.serve(frame)
+        return None if answer is None else f.coordinator_answers.decode(answer).items[0].payloads
+
+    def put(self, w=2):
+        body = pack_body(random.randbytes(16), b"new")
+        outcome = self.lines.serve(f.coordinator_requests.encode(f.WriteMany(1, [(KEY, body, None)], w, 5.0)))
+        return outcome if outcome is None or isinstance(outcome, Stamped) else f.coordinator_answers.decode(outcome)
+
+    def close(self):
+        self.lines.close()
+        for node in self.nodes.values():
+            with contextlib.suppress(TimeoutError):
+                node.do(node.server.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(WAIT_S)
+        self.loop.close()
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # the machine may have other things to do
+    made = Bench()
+    yield made
+    made.close()
+
+
+def until(condition):
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it does not come to be"
+        time.sleep(0.001)
+
+
+def heard(bench):
+    bench.lines.listen()
+    return not bench.lines.owing
+
+
+def test_reads_and_writes_on_lines_that_stay(bench):
+    for _ in range(20):
+        assert bench.get(r=3) == [b"value"]
+        assert len(bench.put(w=3).items[0].nodes) == 3
+    assert [bench.nodes[node_id].open_connections() for node_id in NODES] == [1, 1, 1]
+    assert not bench.lines.owing
+    assert not bench.seen_to
+
+
+def test_only_those_that_are_asked_get_a_line(bench):
+    assert bench.get(r=1) == [b"value"]
+    assert [bench.nodes[node_id].open_connections() for node_id in (bench.first, bench.second)] == [1, 0]
+
+
+def test_answers_come_in_any_order_and_are_matched(bench):
+    """The first asked answers last; what it owes of a former operation comes between."""
+    bench.nodes[bench.first].delays_s = [0.03, 0.0]
+    assert len(bench.put().items[0].nodes) == 2
+    assert bench.lines.owing
+    for _ in range(5):
+        assert bench.get(r=3) == [b"value"]
+    until(lambda: heard(bench))
+    assert not bench.seen_to
+
+
+def test_an_answer_larger_than_what_is_received_at_once(bench):
+    large = stamp(pack_body(bytes(16), bytes(900_000)), time_from_ms(1_700_000_000_000))
+    for node in bench.nodes.values():
+        node.says = lambda _, node=node: node.answer(f.ReadDone([large], []))
+    assert bench.get() == [bytes(900_000)]
+    assert bench.get(r=3) == [bytes(900_000)]
+
+
+def test_a_late_acknowledgement_is_heard_and_needs_nothing(bench):
+    bench.nodes[bench.third].delays_s = [0.1]
+    acked = bench.put().items[0].nodes
+    assert bench.third not in acked
+    assert bench.lines.owing
+    until(lambda: heard(bench))
+    assert not bench.seen_to
+
+
+@pytest.mark.parametrize("late", ["refuses", "breaks", "another run", "newer"])
+def test_a_late_answer_that_is_none_is_seen_to(bench, late):
+    node = bench.nodes[bench.third]
+
+    def says(body):
+        if late == "breaks":
+            raise ZeroDivisionError
+        if late == "another run":
+            return f.node_answers.encode(f.NodeAnswer(4, f.WriteDone([0])))
+        return node.answer(f.WriteDone([7]) if late == "newer" else f.NodeRefused("overloaded", "too much"))
+
+    node.says, node.delays_s = says, [0.1]
+    acked = bench.put().items[0].nodes
+    assert bench.third not in acked
+    until(lambda: heard(bench))
+    (write,) = bench.seen_to
+    assert sorted(write.acks) == sorted(acked)
+    assert write.put.key == KEY
+
+
+def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
+    node = bench.nodes[bench.first]
+    node.says = lambda _: node.answer(f.NodeRefused("overloaded", "too much"))
+    bench.nodes[bench.third].delays_s = [0.05]
+    outcome = bench.put()
+    assert isinstance(outcome, Stamped)
+    assert outcome.acks == [bench.second]
+    until(lambda: heard(bench))
+    assert not bench.seen_to, "who finishes it sees to the rest"
+    assert sorted(outcome.acks) == sorted((bench.second, bench.third))
+
+
+def test_a_connection_that_is_lost_on_the_way(bench):
+    """While it waits: a read goes the usual way, a write has its W and is seen to."""
+    assert bench.get(r=3) == [b"value"]
+    node = bench.nodes[bench.third]
+    node.delays_s = [1.0, 1.0]
+    threading.Timer(0.02, lambda: node.do(node.server.close())).start()
+    assert bench.get(r=3) is None
+    until(lambda: not node.server.connections)
+    assert isinstance(bench.put(), Stamped)
+    assert bench.get(r=2) == [b"value"], "the others have theirs"
+
+
+def test_a_connection_that_is_lost_with_an_acknowledgement_owed(bench):
+    bench.put(w=3)
+    node = bench.nodes[bench.third]
+    node.delays_s = [1.0]
+    bench.put()
+    assert bench.lines.owing
+    node.do(node.server.close())
+    until(lambda: heard(bench))
+    assert len(bench.seen_to) == 1
+
+
+def test_a_node_that_is_not_there_is_for_the_usual_way(bench):
+    node = bench.nodes[bench.third]
+    node.do(node.server.close())
+    assert bench.get(r=2) == [b"value"]
+    assert bench.get(r=3) is None
+    outcome = bench.put()
+    assert isinstance(outcome, Stamped), "it has its stamp, and was sent to nobody"
+    assert not outcome.acks
+    node.endpoint = None
+    assert bench.get(r=3) is None
+
+
+def test_another_run_listens_elsewhere(bench):
+    assert bench.get(r=3) == [b"value"]
+    node = bench.nodes[bench.first]
+    node.do(node.server.close())
+    node.do(node.open())
+    node.incarnation = 6
+    assert bench.get(r=3) is None, "it is asked where it listens now, and is another than was asked"
+    assert node.open_connections() == 1
+    bench.core.routing.peers.learn({bench.first: 6}, {})
+    assert bench.get(r=3) == [b"value"]
+
+
+def test_a_port_with_another_secret_is_not_believed(bench):
+    node = bench.nodes[bench.first]
+    node.endpoint = node.endpoint._replace(secret=bytes(32))
+    assert bench.get() is None
+
+
+def test_a_frozen_node_holds_nobody_up_and_its_line_is_given_up(bench, monkeypatch):
+    """It takes what is sent and answers nothing."""
+    monkeypatch.setattr(lines_module, "OWED_S", 0.1)
+    bench.put(w=3)
+    node = bench.nodes[bench.third]
+    node.delays_s = [WAIT_S] * 10
+    began_s = time.monotonic()
+    for _ in range(5):
+        assert len(bench.put().items[0].nodes) == 2
+    assert time.monotonic() - began_s < 0.1
+    until(lambda: heard(bench))
+    assert len(bench.seen_to) == 5
+    assert len({id(write) for write in bench.seen_to}) == 5
+    assert time.monotonic() - began_s < 1.0
+
+
+def test_one_that_does_not_shake_hands_costs_little_and_not_every_time(bench):
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        bench.nodes[bench.first].endpoint = Endpoint(LOOPBACK, mute.getsockname()[1], bytes(32))
+        began_s = time.monotonic()
+        for _ in range(20):
+            assert bench.get() is None
+        assert time.monotonic() - began_s < 0.5
+
+
+def test_who_had_nothing_to_ask_for_a_while_keeps_its_lines(bench, monkeypatch):
+    """Or stood still: the answers are there, and are heard before anything is given up."""
+    monkeypatch.setattr(lines_module, "OWED_S", 0.05)
+    for node_id in (bench.second, bench.third):
+        bench.nodes[node_id].delays_s = [0.02]
+    bench.put(w=1)
+    assert bench.lines.owing
+    before = dict(bench.lines._lines)
+    sockets = [before[node_id].socket for node_id in (bench.second, bench.third)]
+    until(lambda: len(select.select(sockets, [], [], 0)[0]) == 2)
+    time.sleep(0.1)
+    assert bench.get(r=3) == [b"value"]
+    assert bench.lines._lines == before
+    assert not bench.seen_to
+
+
+def test_interrupted_it_begins_anew(bench, monkeypatch):
+    """Nobody knows where in a frame it was."""
+    bench.put(w=3)
+    with monkeypatch.context() as patched:
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        patched.setattr(lines_module._Line, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.get()
+    assert not bench.lines._lines
+    assert bench.get(r=3) == [b"value"]
+
+
+def test_what_is_not_about_one_key_is_for_the_usual_way(bench):
+    keys = [encode_key("a"), encode_key("b")]
+    assert bench.lines.serve(f.coordinator_requests.encode(f.GetMany(1, keys, 2, 5.0))) is None
+    assert bench.lines.serve(f.coordinator_requests.encode(f.Tell("ring", 1.0))) is None
+    assert not bench.lines._lines
+
+
+def test_closing_leaves_no_socket_and_lets_what_is_owed_be_seen_to(bench):
+    bench.put(w=3)
+    bench.nodes[bench.third].delays_s = [0.5]
+    bench.put()
+    sockets = [line.socket for line in bench.lines._lines.values()]
+    assert len(sockets) == 3
+    bench.lines.close()
+    assert all(each.fileno() == -1 for each in sockets)
+    assert len(bench.seen_to) == 1
+    bench.lines.close()
+    assert bench.get(r=3) == [b"value"], "used again, it begins anew"
