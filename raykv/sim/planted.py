@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raykv.sim.guards_between_nodes import BETWEEN_NODES
 from raykv.sim.guards_of_moves import OF_MOVES
+from raykv.sim.guards_of_straight import OF_STRAIGHT
 from raykv.sim.guards_of_upkeep import OF_UPKEEP
 from raykv.sim.guards_on_disk import ON_DISK
 from raykv.sim.planting import Planted, edited
@@ -14,7 +15,9 @@ from raykv.sim.planting import Planted, edited
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CATALOGUE: dict[str, Planted] = {bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_UPKEEP, *OF_MOVES)}
+CATALOGUE: dict[str, Planted] = {
+    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_STRAIGHT, *OF_UPKEEP, *OF_MOVES)
+}
 
 
 @contextlib.contextmanager
