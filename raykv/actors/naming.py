@@ -29,7 +29,12 @@ def actor_name(store: str, peer: str) -> str:
 
 
 def find_actor(store: str, peer: str) -> Any:
-    """Return the actor's handle. Raises ``ValueError`` if none of that name lives."""
+    """Return the actor's handle. Raises ``ValueError`` if none of that name lives, or Ray was shut down in this process.
+
+    Asked for a name, Ray would start itself, or join whatever cluster runs on this machine.
+    """
+    if not ray.is_initialized():
+        raise ValueError("Ray is not connected in this process")
     return ray.get_actor(actor_name(store, peer), namespace=NAMESPACE)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
@@ -16,6 +16,9 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from raykv.actors.naming import find_actor
 from raykv.actors.stream import Endpoint, StreamTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENDPOINT_TIMEOUT_S = 5.0
 
@@ -64,16 +67,24 @@ class RayTransport:
     async def _answer(self, reference: Any, timeout_s: float) -> Any:
         if not self._threads:
             return await reference
-        return await asyncio.get_running_loop().run_in_executor(None, partial(ray.get, reference, timeout=timeout_s))
+        return await _in_a_thread(partial(ray.get, reference, timeout=timeout_s))
 
     async def _find(self, peer: str) -> Any:
         try:
             # A look-up asks the head and blocks, so it goes to a thread.
-            handle = await asyncio.get_running_loop().run_in_executor(None, find_actor, self._store, peer)
+            handle = await _in_a_thread(partial(find_actor, self._store, peer))
         except ValueError:
             raise PeerAbsent("no such process runs") from None
         self._handles[peer] = handle
         return handle
+
+
+async def _in_a_thread(work: Callable[[], Any]) -> Any:
+    try:
+        running = asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:  # this process is at its end, and starts nothing any more
+        raise PeerAbsent("this process is ending") from None
+    return await running
 
 
 def fast_transport(store: str, *, threads: bool = False) -> StreamTransport:
