@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import random
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykv.actors.driven_loop import DrivenLoop, LoopClosed, Work
@@ -58,6 +60,8 @@ class Seat:
         self._driver = Driver(self._coordinator.straight, self._transport, clock, self._coordinator.routing.tasks)
         self._joining = Joining(self._answer)
         self._until_the_end: AsyncGenerator[None, None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self.ended: Callable[[], object] = lambda: None
 
         self.lines = Lines(self._coordinator.straight, self._transport.endpoint, see_to)
 
@@ -104,6 +108,11 @@ class Seat:
             yield
         finally:
             await self.close()
+            self.ended()
+
+    def leave(self) -> None:
+        """Begin to close. In the seat's loop."""
+        self._leaving = asyncio.get_running_loop().create_task(self.close())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -176,6 +185,8 @@ class DirectLink:
         seat = self._seats.get(loop)
         if seat is None:
             seat = self._seats[loop] = Seat(self._store, self._probe, lambda _: None)
+            # A seat knows its loop, and would keep it: so both are forgotten when the loop ends.
+            seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
             await seat.stay()
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
         return await seat.call(frame)
@@ -183,14 +194,23 @@ class DirectLink:
     def close(self) -> None:
         """Close all connections, and the loop."""
         for loop, seat in list(self._seats.items()):
-            if loop.is_running():
-                asyncio.run_coroutine_threadsafe(seat.close(), loop)
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
+                loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
         self._seats.clear()
         self._loop.close(self._leave)
 
     async def _leave(self) -> None:
         if self._own is not None:
             await self._own.close()
+
+
+def _forget(
+    seats: weakref.ref[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat]],
+    loop: weakref.ref[asyncio.AbstractEventLoop],
+) -> None:
+    known, ended = seats(), loop()
+    if known is not None and ended is not None:
+        known.pop(ended, None)
 
 
 # ---- one link for all handles of a process ----
