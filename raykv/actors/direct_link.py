@@ -29,7 +29,7 @@ from raykv.actors.world import CountingProbe, SystemClock
 from raykv.errors import RaykvError
 from raykv.ports import PeerSilent
 from raykv.records import frames as f
-from raykv.replication.coordinator import Coordinator
+from raykv.replication.coordinator import Coordinator, most_keys
 from raykv.replication.front import Front
 from raykv.replication.joining import Joining
 from raykv.replication.straight import Driver, Stamped
@@ -58,7 +58,7 @@ class Seat:
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
         self._front = Front(self._coordinator, self._transport, clock)
         self._driver = Driver(self._coordinator.straight, self._transport, clock, self._coordinator.routing.tasks)
-        self._joining = Joining(self._answer)
+        self._joining = Joining(self._answer, self._most)
         self._until_the_end: AsyncGenerator[None, None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self.ended: Callable[[], object] = lambda: None
@@ -85,6 +85,9 @@ class Seat:
         except RaykvError as error:
             answer = f.Refused(f.Failed.of(error))
         return f.coordinator_answers.encode(answer)
+
+    def _most(self, bucket_id: int) -> int:
+        return most_keys(self._coordinator.routing.known_bucket(bucket_id))
 
     async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         answer = await self._driver.serve(request)

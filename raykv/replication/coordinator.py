@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, check_count, check_timeout
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MAX_PAIR_BYTES, check_count, check_timeout
 from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
@@ -79,8 +79,7 @@ class Coordinator:
         """Return what stands under each key, or its error, in the order asked."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         entry = await self._admit(request.bucket_id, len(request.keys), request.timeout_s)
-        if len(request.keys) * entry.config.pair_bytes > MAX_FRAME_BYTES // 2:
-            most = MAX_FRAME_BYTES // 2 // entry.config.pair_bytes
+        if len(request.keys) > (most := most_keys(entry)):
             raise InvalidOption(
                 f"one read of bucket {entry.config.name!r} has at most {most} keys; got {len(request.keys)}"
             )
@@ -178,6 +177,11 @@ class Coordinator:
         if self._items_under_way + items > MAX_ITEMS_UNDER_WAY:
             raise Overloaded(f"the coordinator works on {self._items_under_way} items already; try again", items=items)
         return await self.routing.bucket(bucket_id, timeout_s)
+
+
+def most_keys(entry: BucketEntry | None) -> int:
+    """Return of how many keys of a bucket one request may be (None: whichever it is), so that they fit a frame."""
+    return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
 
 
 def _check_replicas(what: str, value: int, n: int) -> None:

@@ -42,8 +42,10 @@ class _Group(Generic[T]):
 class Joining:
     """The groups of one event loop. ``serve`` answers a request, alone or joined. Errors of a group are its members'."""
 
-    def __init__(self, serve: Serve) -> None:
+    def __init__(self, serve: Serve, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
+        """``most(bucket_id)``: of so many keys of a bucket one request may be."""
         self._serve = serve
+        self._most = most
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,7 +70,7 @@ class Joining:
         if isinstance(request, f.GetMany):
             alike = (request.bucket_id, request.r, request.timeout_s, request.causality)
             group = self._reads.get(alike)
-            if group is None or len(group.members) >= MOST_TOGETHER:
+            if group is None or len(group.members) >= min(MOST_TOGETHER, self._most(request.bucket_id)):
                 group = self._reads[alike] = _Group()
                 loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
             group.members.append((request, waiter))
@@ -77,7 +79,8 @@ class Joining:
             ((key, _, _),) = request.items
             same = (request.bucket_id, request.w, request.timeout_s, request.run)
             writes = self._writes.get(same)
-            if writes is None or key in writes.keys or len(writes.members) >= MOST_TOGETHER:
+            most = min(MOST_TOGETHER, self._most(request.bucket_id))
+            if writes is None or key in writes.keys or len(writes.members) >= most:
                 writes = self._writes[same] = _Group()
                 loop.call_soon(self._leave, partial(self._leave_to_write, same, writes))
             writes.keys.add(key)
@@ -132,10 +135,12 @@ class Joining:
         try:
             answer = await self._serve(request)
             parts = _parts(answer, len(waiters))
-        except RaykvError as error:
+        except Exception as error:
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(error)
+                    waiter.set_exception(error)  # also a mistake of ours: nobody is to wait for ever because of it
+            if not isinstance(error, RaykvError):
+                raise
             return
         for waiter, part in zip(waiters, parts, strict=True):
             if not waiter.done():

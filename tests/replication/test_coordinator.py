@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from raykv.config import BucketConfig
 from raykv.errors import (
     CorruptData,
     InvalidOption,
@@ -918,3 +919,19 @@ def test_news_of_who_is_down_steers_reads_away_at_once(world: ModuleType) -> Non
         assert not [1 for _, target, _ in cluster.network.frames if target == "node/n1"]
 
     world.run(story())
+
+
+@pytest.mark.parametrize("pair_bytes", [10 * 1024, 1 << 20])
+def test_as_many_keys_as_may_go_together_are_answered(world: ModuleType, pair_bytes: int) -> None:
+    async def go() -> None:
+        cluster = world.Cluster()
+        cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=pair_bytes))
+        peer = cluster.start().coordinator()
+        most = c.most_keys(peer.core.routing.known_bucket(2))
+        assert most >= c.most_keys(None)
+        found = await peer.get_many([f"k{number}" for number in range(min(most, 300))], bucket=2)
+        assert {*found} == {None}
+        with pytest.raises(InvalidOption, match=f"at most {most}"):
+            await peer.get_many([f"k{number}" for number in range(most + 1)], bucket=2)
+
+    world.run(go())

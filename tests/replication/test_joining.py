@@ -185,3 +185,33 @@ def test_batches_and_other_requests_go_their_own_way() -> None:
         assert not joining.takes(f.Tell("ring", 5.0))
 
     asyncio.run(story())
+
+
+def test_no_more_go_together_than_one_request_may_be_of() -> None:
+    async def story() -> None:
+        answers = Answers()
+        joining = Joining(answers, {1: 3, 2: 10_000}.__getitem__)
+        await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(7)))
+        assert [len(request.keys) for request in answers.asked] == [3, 3, 1]
+        answers.asked.clear()
+        await asyncio.gather(*(joining.answer(write(b"%d" % number, b"x")) for number in range(4)))
+        assert [len(request.items) for request in answers.asked] == [3, 1]
+        answers.asked.clear()
+        await asyncio.gather(*(joining.answer(get(b"%d" % number, bucket_id=2)) for number in range(MOST_TOGETHER + 1)))
+        assert [len(request.keys) for request in answers.asked] == [MOST_TOGETHER, 1]
+
+    asyncio.run(story())
+
+
+def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
+    async def story() -> None:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        answers = Answers()
+        answers.error = ZeroDivisionError()
+        joining = Joining(answers)
+        async with asyncio.timeout(1.0):
+            outcomes = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
+
+    asyncio.run(story())
