@@ -461,6 +461,23 @@ def test_stop_closes_every_node_cleanly(world: ModuleType) -> None:
     world.run(story())
 
 
+def test_a_node_whose_disk_fails_when_it_is_to_stop_is_named(
+    world: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        bench.cluster.disks["n2"].fail("sync")
+        with caplog.at_level("WARNING", "raykv.supervisor"):
+            await supervisor.stop()
+        said = [record.getMessage() for record in caplog.records if "did not stop cleanly" in record.getMessage()]
+        assert len(said) == 1
+        assert "node n2 did not stop cleanly" in said[0]
+        assert "injected" in said[0]
+
+    world.run(story())
+
+
 def test_stop_ends_the_watch_and_waits_for_no_dead_node(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world)
