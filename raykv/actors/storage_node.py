@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -24,7 +25,7 @@ from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_
 from raykv.errors import CorruptData, InvalidOption
 from raykv.records import frames as f
 from raykv.replication.node import NodeSpec, StorageNode
-from raykv.storage import DirectoryForeign, DirectoryInUse
+from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
 
 logger = logging.getLogger("raykv.node")
 
@@ -132,7 +133,8 @@ class StorageNodeActor:
 
     async def set_aside(self) -> None:
         """Stop, and rename the directory: this node is no member of its store any more, and never will be (P6)."""
-        await self.stop()
+        with contextlib.suppress(EngineFailed, OSError):  # nobody will read it again
+            await self.stop()
         await self._streams.close()
         await asyncio.get_running_loop().run_in_executor(None, self._rename)
 

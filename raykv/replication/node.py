@@ -208,10 +208,10 @@ class StorageNode:
         refusal = self._refusal(request)
         if refusal is not None:
             return self._answer(refusal)
-        if isinstance(request.body, f.Stop):
-            await self.stop()
-            return self._answer(f.Pong())
         try:
+            if isinstance(request.body, f.Stop):
+                await self.stop()
+                return self._answer(f.Pong())
             self._compare(request.log_end)
             if self._stopped is not None:
                 return self._answer(f.NodeRefused("stopping", self._stopped))
@@ -246,7 +246,11 @@ class StorageNode:
             await self._durable(position)
 
     async def stop(self) -> None:
-        """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark."""
+        """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark.
+
+        Raises ``EngineFailed``, ``OSError`` if the disk failed on the way. It has stopped then as well, its directory is
+        free, and does not say that the stop was clean: the next run begins a new line (P2).
+        """
         if self._stopped is not None:
             return
         self._stopped = "stopped"
@@ -256,9 +260,13 @@ class StorageNode:
             await asyncio.wait(self._loops)
         while self._tasks or self._waiting:
             await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
-        self._engine.close()
-        self._directory.mark_clean()
-        self._directory.close()
+        try:
+            self._engine.close()
+            if self._engine.failure is not None:  # while those that waited for the log were waited for
+                raise EngineFailed(self._engine.failure.message)
+            self._directory.mark_clean()
+        finally:
+            self._directory.close()
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
 
     def _answer(self, body: f.NodeAnswerBody) -> bytes:

@@ -95,7 +95,7 @@ def lost_hosts(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scen
     at_s = rng.uniform(1.5, 4.0)
     faults = [fault(round(at_s, 3), "lose host", victim)]
     if not by_itself:
-        faults += [fault(round(at_s + later_s, 3), "replace node", victim) for later_s in (2.0, 6.0, 10.0)]
+        faults.append(fault(round(at_s + 2.0, 3), "replace node", victim))
     if rng.random() < 0.5:
         faults.append(fault(round(at_s + rng.choice((-1.0, 1.0, rng.uniform(2.0, 8.0))), 3), "kill all", SUPERVISOR))
     if rng.random() < 0.4:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crc32c import crc32c
 
 from raykv.errors import RaykvError
+from raykv.replication.moves import wanted_members
 from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 MAX_LOG_BYTES = 64 << 20
 MAX_NODES = 7
 ELASTIC_TIMEOUT_S = 60.0
+ASK_AGAIN_S = 0.5
+REPLACE_TRIES = 500
+"""Until long after all has healed; not for ever, or a run in which it comes to nothing had no end."""
 
 
 class Nemesis:
@@ -175,23 +179,49 @@ class Nemesis:
 
     def _do_replace_node(self, fault: Fault, number: int) -> None:
         del number
-        self._ask_supervisor(lambda supervisor: supervisor.members.replace_node(fault.target, "", ELASTIC_TIMEOUT_S))
+        self._replace(fault.target, REPLACE_TRIES)
+
+    def _replace(self, node_id: str, tries: int) -> None:
+        """Ask for it until it is under way: nobody else will, and a command may find no supervisor, or end with it."""
+        cluster, supervisor = self._cluster, self._present_supervisor()
+        if supervisor is not None and all(each.node_id != node_id for each in wanted_members(supervisor.state)):
+            return
+
+        def again(_: object = None) -> None:
+            if tries:
+                cluster.loop.later(ASK_AGAIN_S, self._replace, node_id, tries - 1)
+
+        if supervisor is None:
+            again()
+        else:
+            self._ask(
+                supervisor, lambda asked: asked.members.replace_node(node_id, "", ELASTIC_TIMEOUT_S)
+            ).add_done_callback(again)
 
     def _ask_supervisor(self, work: Callable[[Supervisor], Coroutine[Any, Any, object]], tries: int = 10) -> None:
+        cluster, supervisor = self._cluster, self._present_supervisor()
+        if supervisor is not None:
+            self._ask(supervisor, work)
+        elif tries:
+            cluster.loop.later(ASK_AGAIN_S, self._ask_supervisor, work, tries - 1)
+
+    def _present_supervisor(self) -> Supervisor | None:
+        """Return the one that serves; None if none does just now."""
         cluster = self._cluster
-        supervisor, process = cluster.supervisor, cluster.actors[SUPERVISOR]
-        if supervisor is None or not process.alive:
-            if tries:
-                cluster.loop.later(0.5, self._ask_supervisor, work, tries - 1)
-            return
+        return cluster.supervisor if cluster.actors[SUPERVISOR].alive else None
+
+    def _ask(
+        self, supervisor: Supervisor, work: Callable[[Supervisor], Coroutine[Any, Any, object]]
+    ) -> asyncio.Task[None]:
+        """Let the supervisor begin with what it is asked for; a refusal is for the trace."""
 
         async def ask() -> None:
             try:
                 await work(supervisor)
             except (RaykvError, Superseded) as error:
-                cluster.trace.note(f"does not change the ring: {error}", SUPERVISOR)
+                self._cluster.trace.note(f"does not change the ring: {error}", SUPERVISOR)
 
-        process.spawn(ask())
+        return self._cluster.actors[SUPERVISOR].spawn(ask())
 
     def _do_kill_all(self, fault: Fault, number: int) -> None:
         """End every process of the store: what comes up again has only the disks."""

@@ -60,6 +60,7 @@ _LOSSY = (
     "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
 )
 _WHOLE_AGAIN = "node %s is whole again"
+_FORGOTTEN = "log: store %s: nothing can be read or decided any more: %s"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
     "not made whole", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
@@ -358,7 +359,7 @@ class _Run:
             if not waiting and not hints:
                 return
             if self.loop.now_s > deadline_s:
-                if self.cluster.supervisor is None:
+                if self.cluster.supervisor is None or self._is_forgotten():
                     return  # too few have kept the cluster's state: that it does not serve is told elsewhere
                 if waiting and not down:
                     self._report("not made whole", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
@@ -366,6 +367,17 @@ class _Run:
                     self._report("hints left", f"{hints} {MENDED_S:g} s after all healed")
                 return
             await asyncio.sleep(0.5)
+
+    def _is_forgotten(self) -> bool:
+        """Whether faults have cost every member its directory, and the supervisor has said that the store is gone.
+
+        Nobody knows then what was promised, and whoever made himself whole would answer "absent" for all that was
+        acknowledged (P1, P5).
+        """
+        living = [self.cluster.nodes.living(node_id) for node_id in sorted(self._members())]
+        voters = [node for node in living if node is None or node.identity["votes"]]
+        said = self.heard.counts[_FORGOTTEN]
+        return bool(said) and not self.scenario.within and self._members() <= self.scenario.lasting and not voters
 
     async def _repair_all(self, process: Process) -> bool:
         """Let all copies be compared, as ``store.repair()`` does. False if that could not be done."""

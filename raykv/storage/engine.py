@@ -382,6 +382,11 @@ class Engine:
     # ---- flush and compaction ----------------------------------------------------------------------------------
 
     @property
+    def failure(self) -> EngineFailed | None:
+        """What has ended it; None if nothing has."""
+        return self._log.failure
+
+    @property
     def overloaded(self) -> bool:
         """Whether more waits to be flushed than ``max_unflushed_bytes``. Writes should be refused until it is less."""
         return self._memtable.bytes + sum(table.bytes for table in self._sealed) > self._config.max_unflushed_bytes

@@ -67,6 +67,8 @@ class Register:
         """Nodes that have lost their register, each with its present life."""
         self._lives: list[int] = []
         """Those of them that may vote again, for the present state was sent out after they had been seen."""
+        self.lost = False
+        """Whether no member has kept its register: nobody knows what was promised, and nothing can be decided."""
 
     async def read(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Ask these nodes for their copies; those that answer are in the result."""
@@ -124,7 +126,8 @@ class Register:
     async def store(self, state: ClusterState) -> None:
         """Put ``state`` on a majority of its members, under a version of its own; only then is it ``self.state``.
 
-        Raises ``StoreUnavailable`` (it may stand on a minority: the next to take over may find it) or ``Superseded``.
+        Raises ``StoreUnavailable`` (it may stand on a minority: the next to take over may find it; or the register is
+        ``lost``) or ``Superseded``.
         """
         if state.version <= self._tried:
             # A change that failed may stand on a minority under this number; no other may go under it.
@@ -143,6 +146,7 @@ class Register:
             and all(answer.granted for answer in answers.values())
             and {*without} <= {*lives}
         )
+        self.lost = len(without) == len(members) or (self.lost and len(without) == len(answers))
         if len(granted) >= quorum(len(members)) or all_of_them:
             self.state, self._lives = state, lives
             told = await self._tell_decided(members)
@@ -154,6 +158,11 @@ class Register:
             return
         if any(answer.promised > state.generation for answer in answers.values()):
             raise Superseded(f"generation {state.generation} is no longer the latest")
+        if self.lost:
+            raise StoreUnavailable(
+                f"the directories of all {len(members)} nodes are gone or old copies, and with them what was decided and "
+                "acknowledged: bring them back, or destroy the store"
+            )
         raise StoreUnavailable(
             f"the cluster's state could not be changed: {len(granted)} of {len(members)} nodes hold it, a majority is needed"
         )

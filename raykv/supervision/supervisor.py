@@ -271,7 +271,7 @@ class Supervisor:
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
                 with contextlib.suppress(StoreUnavailable):  # the next pong will tell
-                    await self._register.store(self.state)  # under a number above that of the change that failed
+                    await self._store(self.state)  # under a number above that of the change that failed
 
     # ---- the cluster's state ----
 
@@ -330,11 +330,21 @@ class Supervisor:
 
     async def _change(self, state: ClusterState) -> None:
         try:
-            await self._register.store(state)
+            await self._store(state)
         except Superseded as error:
             self._fail(str(error))
             raise
         await self._publish()
+
+    async def _store(self, state: ClusterState) -> None:
+        """Let the register keep the state; say so once if there is none any more."""
+        lost = self._register.lost
+        try:
+            await self._register.store(state)
+        except StoreUnavailable as error:
+            if self._register.lost and not lost:
+                logger.error("store %s: nothing can be read or decided any more: %s", self._name, error)
+            raise
 
     # ---- answering ----
 

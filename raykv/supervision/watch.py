@@ -290,6 +290,9 @@ class Watch:
         """Close a node cleanly, if it answers."""
         frame = f.node_requests.encode(f.NodeRequest(0, f.Stop()))
         try:
-            await self._transport.call(node_address(node_id), frame, 10.0)
-        except PeerFailure as failure:
-            logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, failure)
+            answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, 10.0))
+            why = answer.body.message if isinstance(answer.body, f.NodeRefused) else ""
+        except (PeerFailure, CorruptData) as failure:
+            why = str(failure)
+        if why:
+            logger.warning("store %s: node %s did not stop cleanly: %s", self._name, node_id, why)

@@ -403,6 +403,46 @@ def test_stop_as_a_request_closes_the_directory_cleanly(world: ModuleType) -> No
     world.run(story())
 
 
+@pytest.mark.parametrize("part", [".wal", "identity"])
+def test_a_stop_whose_disk_fails_is_refused_as_data_and_is_not_clean(world: ModuleType, part: str) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        await cluster.ask("n1", write(world, "a"))
+        cluster.disks["n1"].fail("sync", part)
+        refused = await cluster.ask("n1", f.Stop())
+        assert isinstance(refused, f.NodeRefused)
+        assert refused.reason == "failed"
+        assert "injected" in refused.message
+        identity = read_identity(cluster.disks["n1"], "/data")
+        assert identity is not None
+        assert not identity.clean
+        assert (await cluster.ask("n1", f.Stop())).reason == "stopping"
+        await cluster.node("n1").stop()  # idempotent
+        assert cluster.revive("n1").node.incarnation == 2, "the lock is free"
+        assert await cluster.held("n1", "a") is not None
+
+    world.run(story())
+
+
+def test_a_stop_after_a_failed_sync_that_was_under_way_is_not_clean(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        executor = cluster.process("n1").executor
+        executor.gate.clear()
+        cluster.disks["n1"].fail("sync", ".wal")
+        pending = asyncio.create_task(cluster.ask("n1", write(world, "a")))
+        await turns()
+        stop = asyncio.create_task(cluster.ask("n1", f.Stop()))
+        await turns()
+        executor.gate.set()
+        assert (await stop).reason == (await pending).reason == "failed"
+        identity = read_identity(cluster.disks["n1"], "/data")
+        assert identity is not None
+        assert not identity.clean
+
+    world.run(story())
+
+
 def test_with_stats_tells_what_the_node_holds(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raykv.sim import scenario as s
+from raykv.sim.flavours_of_moves import NEVER_S
 from raykv.sim.run import run
 
 
@@ -35,6 +36,21 @@ def test_a_lost_host_is_replaced_and_nothing_is_lost():
     assert outcome.violations == []
     assert outcome.counts["fault: lose host"] == outcome.counts["fault: kill all"] == 1
     assert any("takes the place of" in name for name in outcome.counts)
+
+
+def test_a_lost_host_is_replaced_though_the_supervisor_that_is_told_so_ends():
+    scenario = next(each for each in of_flavour("lost hosts", 9) if each.cluster.store.replace_after_s == NEVER_S)
+    (victim,) = scenario.gone
+    faults = (
+        s.Fault(2.0, "lose host", victim),
+        s.Fault(2.5, "replace node", victim),  # which is up, as far as the supervisor knows by then
+        s.Fault(3.0, "kill supervisor", "supervisor"),
+    )
+    outcome = run(msgspec.structs.replace(scenario, faults=faults, drills=0), keep=True)
+    assert outcome.violations == []
+    assert outcome.counts["fault: replace node"] == 1
+    assert any(f"the ring: node {victim} is up" in event.what for event in outcome.trace), "the first command"
+    assert outcome.counts["log: store %s: node %s takes the place of %s"] == 1, "and one of those that followed"
 
 
 def test_a_run_of_ring_changes_changes_the_ring():

@@ -107,6 +107,20 @@ def test_each_fault_strikes_and_is_ridden_out(fault):
     assert outcome.trace_hash != run(CALM).trace_hash
 
 
+def test_a_store_of_which_every_directory_is_gone_says_so_and_is_excused():
+    faults = [Fault(1.0, "wipe", node_id) for node_id in ("n1", "n2", "n3")]
+    outcome = run(with_faults(*faults, within=False))
+    assert outcome.violations == []
+    assert outcome.counts["log: store %s: nothing can be read or decided any more: %s"] == 1
+    assert "log: node %s is whole again" not in outcome.counts
+
+
+def test_a_node_that_is_never_made_whole_is_noticed(monkeypatch):
+    monkeypatch.setattr("raykv.replication.replica._Register._may_vote_again", lambda self, request: False)
+    outcome = run(with_faults(Fault(1.0, "wipe", "n1"), Fault(1.0, "wipe", "n2"), within=False))
+    assert "not made whole" in rules(outcome)
+
+
 def test_a_read_that_is_not_merged_is_noticed(monkeypatch):
     def first(self, index):
         answers = [record for record in self._items[index].answers.values() if record is not None]

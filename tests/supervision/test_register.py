@@ -390,6 +390,29 @@ def test_what_another_founder_has_stored_stands(world: ModuleType) -> None:
     world.run(story())
 
 
+def test_a_register_that_no_member_has_kept_is_lost_and_one_that_one_has_is_not(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, register = await founded(world, 3)
+        for node_id in ("n1", "n2"):
+            cluster.wipe(node_id)
+            cluster.open(node_id)
+        state = register.state.with_bucket(bucket("a"))
+        with pytest.raises(StoreUnavailable, match="1 of 3 nodes hold it"):
+            await register.store(state)
+        assert not register.lost
+        await register.store(state)  # by now it knows who has lost it
+        assert (await register.read(["n1"]))["n1"].voter
+        for node_id in cluster.ids:
+            cluster.wipe(node_id)
+            cluster.open(node_id)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="of all 3 nodes are gone"):
+                await register.store(state.with_bucket(bucket("b")))
+            assert register.lost
+
+    world.run(story())
+
+
 def test_p5_a_lost_promise_is_not_made_good_by_what_was_decided_before(world: ModuleType) -> None:
     """S3 is promised n1 and n3; n1 is wiped; S2 tells n1 what was decided, and must not get a change past S3 with it."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, StoreUnavailable
+from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.records import frames as f
 from raykv.supervision.register import Superseded
@@ -63,6 +63,30 @@ def test_a_store_that_has_lost_every_directory_is_not_founded_anew(world: Module
         with pytest.raises(StoreUnavailable, match="bring the others back"):
             await bench.supervisor().start()
         assert len(bench.launcher.launched) == launched
+
+    world.run(story())
+
+
+def test_a_supervisor_that_sees_every_directory_go_says_so_once(
+    world: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        await bench.peer.put("a", "1", w=3)
+        with caplog.at_level("ERROR", "raykv.supervisor"):
+            for node_id in bench.cluster.ids:
+                bench.cluster.kill(node_id)
+                bench.cluster.disks[node_id] = world.SimDisk()
+            await asyncio.sleep(30)
+        said = [record.getMessage() for record in caplog.records if "nothing can be read" in record.getMessage()]
+        assert len(said) == 1
+        assert "bring them back, or destroy the store" in said[0]
+        refused = error(await bench.ask(f.OpenBucket("b", {}, 5.0)))
+        assert type(refused) is StoreUnavailable
+        assert "destroy the store" in str(refused)
+        with pytest.raises(RaykvError):
+            await bench.peer.get("a", r=1)
 
     world.run(story())
 
@@ -457,6 +481,23 @@ def test_stop_closes_every_node_cleanly(world: ModuleType) -> None:
             identity = read_identity(bench.cluster.disks[node_id], "/data")
             assert identity is not None
             assert identity.clean
+
+    world.run(story())
+
+
+def test_a_node_whose_disk_fails_when_it_is_to_stop_is_named(
+    world: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        supervisor = await bench.started()
+        bench.cluster.disks["n2"].fail("sync")
+        with caplog.at_level("WARNING", "raykv.supervisor"):
+            await supervisor.stop()
+        said = [record.getMessage() for record in caplog.records if "did not stop cleanly" in record.getMessage()]
+        assert len(said) == 1
+        assert "node n2 did not stop cleanly" in said[0]
+        assert "injected" in said[0]
 
     world.run(story())
 
