@@ -67,7 +67,7 @@ _WHATEVER_IS_LOST = {
     "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
-_CLEAR = f.Clear.__name__.encode()
+_CLEAR, _RESERVE = f.Clear.__name__.encode(), f.Reserve.__name__.encode()
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -564,8 +564,14 @@ class _Run:
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
         began_ms = host.wall_ms()
         answer = await node.serve(frame)
-        if _CLEAR in frame[:_WRITE_WITHIN]:
+        kind = f.kind_of_request(frame)
+        if kind == _CLEAR:
             self.promises.given_away(node_id, node)
+        elif kind == _RESERVE and self.scenario.loose:
+            # As a fallback it shows only what it keeps for others, not what it held while it was an owner (P11).
+            self.promises.given_away(node_id, node)
+            still = self.promises.before(node_id)
+            before = {place: record for place, record in before.items() if place in still}
         self.promises.answered(node_id, frame, answer, before, max(began_ms, host.wall_ms()))
         return answer
 
