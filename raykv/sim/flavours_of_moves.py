@@ -13,7 +13,7 @@ from raykv.sim.workload import Program, Step, StepKind
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from raykv.sim.cluster import ClusterSpec
     from raykv.sim.scenario import Fault, Scenario
@@ -54,24 +54,17 @@ def ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Sc
         if rng.random() < 0.25:
             faults.append(fault(round(at_s + rng.uniform(0.0, 1.0), 3), "kill", rng.choice(cluster.node_ids)))
         at_s += rng.uniform(0.5, 4.0)
-    return msgspec.structs.replace(
+    return _put_together(
         scenario,
         flavour="ring changes",
         cluster=cluster,
-        r=quorum(copies),
-        w=quorum(copies),
-        skews_ms=dict.fromkeys([*cluster.node_ids, *cluster.coordinator_names, SUPERVISOR], 0.0),
-        drifts=dict.fromkeys([*cluster.node_ids, *cluster.coordinator_names, SUPERVISOR], 1.0),
-        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        faults=faults,
         programs=_programs(cluster, rng),
         odds=NetworkOdds(
             delay_s=(0.0005, 0.01), late=rng.choice((0.0, 0.2)), late_s=1.0, lost=rng.choice((0.0, 0.1, 0.25))
         ),
         within=False,
         plain=rng.choice(("", "a", "ab")),
-        loose="",
-        duration_s=18.0,
-        disk_s=0.0,
     )
 
 
@@ -108,22 +101,15 @@ def lost_hosts(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scen
         kind, target = rng.choice(("kill", "freeze", "power")), rng.choice(others)
         for_s = 0.0 if kind == "kill" else rng.uniform(0.2, 2.0)
         faults.append(fault(round(at_s - 3.0, 3), kind, target, round(for_s, 3)))
-    return msgspec.structs.replace(
+    return _put_together(
         scenario,
         flavour="lost hosts",
         cluster=cluster,
-        r=quorum(copies),
-        w=quorum(copies),
-        skews_ms=dict.fromkeys([*cluster.node_ids, *cluster.coordinator_names, SUPERVISOR], 0.0),
-        drifts=dict.fromkeys([*cluster.node_ids, *cluster.coordinator_names, SUPERVISOR], 1.0),
-        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        faults=faults,
         programs=_programs(cluster, rng),
         odds=NetworkOdds(delay_s=(0.0005, 0.005)),
         within=True,
         plain=rng.choice(("", "a", "ab")),
-        loose="",
-        duration_s=18.0,
-        disk_s=0.0,
     )
 
 
@@ -143,3 +129,21 @@ def _programs(cluster: ClusterSpec, rng: random.Random) -> tuple[Program, ...]:
         )
         programs.append(Program(f"client{number + 1}", rng.choice(cluster.coordinator_names), steps))
     return tuple(programs)
+
+
+def _put_together(scenario: Scenario, *, cluster: ClusterSpec, faults: Sequence[Fault], **others: object) -> Scenario:
+    """Return the scenario with clocks that agree, majorities, and disks and clients that are quick enough for 18 s."""
+    hosts = [*cluster.node_ids, *cluster.coordinator_names, SUPERVISOR]
+    return msgspec.structs.replace(
+        scenario,
+        cluster=cluster,
+        r=quorum(cluster.store.copies),
+        w=quorum(cluster.store.copies),
+        skews_ms=dict.fromkeys(hosts, 0.0),
+        drifts=dict.fromkeys(hosts, 1.0),
+        faults=tuple(sorted(faults, key=lambda each: each.at_s)),
+        loose="",
+        duration_s=18.0,
+        disk_s=0.0,
+        **others,
+    )
