@@ -40,7 +40,7 @@ class RayTransport:
         try:
             async with asyncio.timeout(timeout_s):
                 handle = self._handles.get(peer) or await self._find(peer)
-                answer: bytes = await self._answer(handle.serve.remote(frame), timeout_s)
+                answer: bytes = await self._answer(self._send(peer, handle.serve, frame), timeout_s)
                 return answer
         except (TimeoutError, GetTimeoutError):
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
@@ -58,11 +58,23 @@ class RayTransport:
             return None
         try:
             told: tuple[str, int, bytes] | None = await self._answer(
-                handle.stream.remote(this_address()), ENDPOINT_TIMEOUT_S
+                self._send(peer, handle.stream, this_address()), ENDPOINT_TIMEOUT_S
             )
         except RayError as error:
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
         return Endpoint(*told) if told is not None else None
+
+    def _send(self, peer: str, method: Any, argument: Any) -> Any:
+        """Call an actor's method; return Ray's reference to the answer. Raises ``PeerAbsent`` if nothing was sent."""
+        if not ray.is_initialized():  # it was shut down in this process, and would start itself
+            raise PeerAbsent("Ray is not connected in this process")
+        try:
+            return method.remote(argument)
+        except RayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Ray has forgotten an actor that ended, and no class for saying so
+            self._handles.pop(peer, None)
+            raise PeerAbsent(f"Ray could not send: {str(error)[:200]}") from None
 
     async def _answer(self, reference: Any, timeout_s: float) -> Any:
         if not self._threads:

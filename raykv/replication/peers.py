@@ -96,14 +96,17 @@ class Peers:
         state: Callable[[], tuple[ClusterState, bytes] | None] = lambda: None,
         moved: Callable[[bytes], None] = lambda _: None,
         trouble: Callable[[], None] = lambda: None,
+        quiet: bool = False,
     ) -> None:
         """``state()``: the cluster's state as the caller knows it, to be told to a node that does not know it yet.
 
         ``moved(state)``: told of a later one. ``trouble()``: told that a node does not answer as it should.
+        ``quiet``: suspicions are nothing to warn of here: one of many clients.
         """
         self._state = state
         self._moved = moved
         self._trouble = trouble
+        self._quiet = quiet
         self._transport = transport
         self._clock = clock
         self._probe = probe
@@ -285,7 +288,7 @@ class Peers:
         now_s = self._clock.monotonic_s()
         if now_s >= peer.suspected_until_s and peer.down is None:
             self._probe.count("suspicions")
-            (logger.debug if peer.told else logger.warning)("node %s suspected: %s", node_id, cause)
+            (logger.debug if peer.told or self._quiet else logger.warning)("node %s suspected: %s", node_id, cause)
             peer.told = True
         peer.suspected_until_s = now_s + seconds
 

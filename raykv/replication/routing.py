@@ -46,7 +46,13 @@ class Routing:
         self._asked_s = clock.monotonic_s()
         self._asking: asyncio.Task[None] | None = None
         self.peers = Peers(
-            transport, clock, probe, state=lambda: self._known, moved=self.learn_state, trouble=self._ask_for_news
+            transport,
+            clock,
+            probe,
+            state=lambda: self._known,
+            moved=self.learn_state,
+            trouble=self._ask_for_news,
+            quiet=asks,
         )
         self.tasks: set[asyncio.Task[None]] = set()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""

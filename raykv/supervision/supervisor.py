@@ -36,7 +36,7 @@ from raykv.supervision.members import Members
 from raykv.supervision.rebalancing import Rebalancing
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 from raykv.supervision.scaling import Scaling, check_limits, named
-from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Watch
+from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Node, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -446,11 +446,11 @@ class Supervisor:
             "autoscaling": self._scaling.told(),
             "config": msgspec.to_builtins(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
-            "nodes": [self._told_of(member, stats) for member, stats in zip(members, told, strict=True)],
+            "nodes": [self._told_of(state, member, stats) for member, stats in zip(members, told, strict=True)],
         }
 
-    def _told_of(self, member: Member, stats: dict[str, Any] | None) -> dict[str, Any]:
-        node, state = self._watch.nodes[member.node_id], self.state
+    def _told_of(self, state: ClusterState, member: Member, stats: dict[str, Any] | None) -> dict[str, Any]:
+        node = self._watch.nodes.get(member.node_id) or Node(state="left")  # while the others were asked
         if stats is not None and (load := stats["load"]):
             keys = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]
             stats = stats | {"load": load | {"keys": keys}}

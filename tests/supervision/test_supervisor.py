@@ -470,6 +470,30 @@ def test_status_tells_settings_nodes_and_figures(world: ModuleType) -> None:
     world.run(story())
 
 
+def test_a_status_of_which_a_member_leaves_meanwhile_is_told_as_it_was(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world, nodes=4, upkeep=True)
+        supervisor = await bench.started()
+        stats = supervisor._stats
+
+        async def slow(node_id: str) -> Any:
+            told = await stats(node_id)
+            if node_id == "n2":
+                await settled(supervisor)
+            return told
+
+        supervisor._stats = slow
+        assert await bench.ask(f.RemoveNode("n4", 10.0)) == f.Told(None)
+        asked = asyncio.ensure_future(supervisor.status())
+        nodes = {node["node_id"]: node for node in (await asked)["nodes"]}
+        assert nodes["n4"]["state"] in {"up", "left"}
+        assert nodes["n4"]["partitions"] > 0
+        assert nodes["n1"]["state"] == "up"
+        assert not supervisor.state.ring.has_member("n4")
+
+    world.run(story())
+
+
 def test_stop_closes_every_node_cleanly(world: ModuleType) -> None:
     async def story() -> None:
         from raykv.storage import read_identity
