@@ -71,7 +71,9 @@ def main() -> int:
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--plots", metavar="DIR", help="draw them there, as SVG")
-    parser.add_argument("--readme", action="store_true", help="rewrite the tables in README.md")
+    parser.add_argument(
+        "--readme", nargs="?", const=str(README), metavar="FILE", help="rewrite the tables in README.md, or in FILE"
+    )
     parser.add_argument(
         "--from", dest="stored", metavar="FILE", help="measure nothing: take the figures of an earlier --json"
     )
@@ -87,7 +89,8 @@ def main() -> int:
         for name, drawing in report.plots(found).items():
             (Path(arguments.plots) / f"{name}.svg").write_text(drawing)
     if arguments.readme:
-        README.write_text(report.readme(README.read_text(), found))
+        page = Path(arguments.readme)
+        page.write_text(report.readme(page.read_text(), found))
     return 0
 
 

@@ -71,13 +71,13 @@ PROMISES = {
 def row(name: str, ours: list[float], theirs: list[float], **more: Any) -> dict[str, Any]:
     """Return a measure with its ratio, and whether it keeps its promise. ``more``: what else was seen.
 
-    ``amiss``, among that, counts what must not have happened: then the promise is not kept, whatever the ratio.
+    ``amiss`` and ``behind``, among that, count what must not happen: then the promise is not kept, whatever the ratio.
     """
     promise = PROMISES[name]
     ratio = spread([our / their for our, their in zip(ours, theirs, strict=True)])
     return {
         "name": name, **promise._asdict(), "ours": spread(ours), "theirs": spread(theirs), "ratio": ratio,
-        "verdict": "missed" if more.get("amiss") else promise.verdict(ratio["median"]), **more,
+        "verdict": "missed" if more.get("amiss") or more.get("behind") else promise.verdict(ratio["median"]), **more,
     }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def text(found: dict[str, Any]) -> str:
     if floors := found.get("floors"):
         lines += ["", *_columns([_HEAD, *map(_terminal_row, floors["rows"])])]
         for row in floors["rows"]:
-            seen = {key: row[key] for key in ("outcomes", "longest_silence_s") if key in row}
+            seen = {key: row[key] for key in ("behind", "outcomes", "longest_silence_s") if key in row}
             if row.get("amiss") or seen:
                 lines.append(
                     f"  {row['what']}: amiss {row.get('amiss', 0)}" + "".join(f", {k} {v}" for k, v in seen.items())

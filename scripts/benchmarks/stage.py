@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import random
@@ -72,6 +73,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         """Begin."""
+        logging.getLogger("raykv").setLevel(logging.CRITICAL)  # nodes are frozen on purpose
         with contextlib.ExitStack() as begun:
             self.path = begun.enter_context(
                 tempfile.TemporaryDirectory(prefix="raykv-bench-", ignore_cleanup_errors=True)
