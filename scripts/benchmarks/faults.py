@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import ray
 
 import raykv
+from benchmarks.sides import POLITE_S
 from benchmarks.stage import STORE, keys_in_turn
 from benchmarks.timing import latencies_us, open_loop, percentile, settle, spread
 
@@ -45,8 +46,6 @@ OUTSTANDING = 128
 """So many operations each of them has under way at once: together more than the nodes let in."""
 LADDER = (1, 2, 4, 8)
 STEP_S = 1.0
-POLITE_S = 0.01
-"""Who is told ``Overloaded`` waits about so long before the next one."""
 
 
 def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
@@ -55,24 +54,26 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     The load comes at random moments and does not wait for anybody. Saturation is what gets through of a load of that kind
     that is too much. Where half of it does not get through in time either, the round was ``behind``, and says nothing.
     """
-    high, middle, loads, behind = [], [], [], 0
+    high, middle, loads, behind, amiss = [], [], [], 0, 0
     settle()
     side.rate(keys[:2048], AT_ONCE)
     for turn in range(stage.rounds):
         stage.tell(f"floors: tail at half load, round {turn + 1}")
-        order, draw, work = keys_in_turn(keys, turn), random.Random(turn), side.work()
+        order, draw, work = keys_in_turn(keys, turn), random.Random(turn), side.bucket.aio.get
         most = side.rate((order * 2)[: 2_048 if stage.quick else 5_120], AT_ONCE)
         began = time.perf_counter()
-        through = len(side.runner.run(open_loop(work, order, most, 0.3 if stage.quick else 1.0, draw)))
-        load = through / (time.perf_counter() - began) / 2
+        duration_s = 0.3 if stage.quick else 1.0
+        through, _ = side.runner.run(open_loop(work, order, most, duration_s, draw, raykv.RaykvError))
+        load = len(through) / (time.perf_counter() - began) / 2
         duration_s = 0.7 if stage.quick else TAIL_S
         began = time.perf_counter()
-        taken = side.runner.run(open_loop(work, order, load, duration_s, draw))
+        taken, failed = side.runner.run(open_loop(work, order, load, duration_s, draw, raykv.RaykvError))
+        amiss += failed.total()
         behind += time.perf_counter() - began > duration_s + BEHIND_S
         high.append(percentile(taken, 0.999))
         middle.append(percentile(taken, 0.5))
         loads.append(load)
-    return "tail", high, middle, {"load": spread(loads), "behind": behind}
+    return "tail", high, middle, {"load": spread(loads), "behind": behind, "amiss": amiss}
 
 
 # ---- a copy that does not answer, or late ----

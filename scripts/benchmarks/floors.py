@@ -112,7 +112,13 @@ class Floors:
             name, ours, theirs, more = measure(self.stage, self.vector, self.keys)
             self.rows.append(row(name, ours, theirs, **more))
         raykv.shutdown(STORE)
-        return {"rows": self.rows, "beside": self.beside, "chosen": self.chosen, "records": len(self.data)}
+        return {
+            "rows": self.rows,
+            "beside": self.beside,
+            "chosen": self.chosen,
+            "refused": self.vector.refused,
+            "records": len(self.data),
+        }
 
     def _rounds(self, what: str) -> range:
         self.stage.tell(f"floors: {what}")

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import http.client
 import json
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,20 @@ import msgspec
 import ray
 from ray.experimental import internal_kv
 
+import raykv
 from benchmarks.servers import Missing, start_etcd, start_redis
 from benchmarks.timing import closed_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    import raykv
     from benchmarks.stage import Stage
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
 PIPELINE = 1000
+POLITE_S = 0.01
+"""Who is told ``Overloaded`` waits about so long before the next one."""
 
 
 class Side:
@@ -96,6 +99,8 @@ class RaykvSide(AsyncSide):
         super().__init__()
         self.name = name
         self.bucket = bucket
+        self.refused = 0
+        """How often one of many at once was told ``Overloaded``, and asked again a little later."""
         self.get, self.put, self.get_many = bucket.get, bucket.put, bucket.get_many  # type: ignore[method-assign]
 
     def put_many(self, items: Mapping[str, Any]) -> None:
@@ -104,7 +109,17 @@ class RaykvSide(AsyncSide):
 
     def work(self) -> Callable[[str], Awaitable[Any]]:
         """See ``AsyncSide``."""
-        return self.bucket.aio.get
+        ask = self.bucket.aio.get
+
+        async def get(key: str) -> Any:
+            while True:
+                try:
+                    return await ask(key)
+                except raykv.Overloaded:
+                    self.refused += 1
+                    await asyncio.sleep(POLITE_S * (0.5 + random.random()))
+
+        return get
 
 
 @ray.remote(num_cpus=0)

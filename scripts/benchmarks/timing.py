@@ -11,6 +11,7 @@ import asyncio
 import gc
 import statistics
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,18 +105,28 @@ async def closed_loop(work: Callable[[str], Awaitable[Any]], keys: Sequence[str]
 
 
 async def open_loop(
-    work: Callable[[str], Awaitable[Any]], keys: Sequence[str], rate: float, duration_s: float, draw: random.Random
-) -> list[float]:
+    work: Callable[[str], Awaitable[Any]],
+    keys: Sequence[str],
+    rate: float,
+    duration_s: float,
+    draw: random.Random,
+    failures: type[Exception],
+) -> tuple[list[float], Counter[str]]:
     """Begin ``rate`` operations a second at random moments, whatever has become of those before.
 
-    Returns microseconds from the moment at which each was due. It spins, since a loop's timers are a millisecond coarse.
+    Returns microseconds from the moment at which each was due, and how many failed, by the names of these ``failures``.
+    It spins, since a loop's timers are a millisecond coarse.
     """
-    clock, taken = time.perf_counter, []
+    clock, taken, failed = time.perf_counter, [], Counter[str]()
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(key: str, due_s: float) -> None:
-        await work(key)
-        taken.append((clock() - due_s) * 1e6)
+        try:
+            await work(key)
+        except failures as error:
+            failed[type(error).__name__] += 1
+        else:
+            taken.append((clock() - due_s) * 1e6)
 
     due_s = clock()
     end_s, count = due_s + duration_s, 0
@@ -129,4 +140,4 @@ async def open_loop(
         count += 1
     while tasks:
         await asyncio.gather(*tasks)
-    return taken
+    return taken, failed
