@@ -46,7 +46,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "settings": {"rounds": stage.rounds, "durability": stage.durability, "quick": stage.quick},
         }
         for part in wanted:
-            found[part] = {"floors": floors, "ycsb": ycsb, "growth": growth}[part].measure(stage)
+            with stage.part():
+                found[part] = {"floors": floors, "ycsb": ycsb, "growth": growth}[part].measure(stage)
         stage.tell("done")
         print()
         found["skipped"] = stage.skipped

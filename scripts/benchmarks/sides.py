@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import itertools
 import json
 import random
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
 PIPELINE = 1000
+_numbers = itertools.count(1)
 POLITE_S = 0.01
 """Who is told ``Overloaded`` waits about so long before the next one."""
 
@@ -162,7 +164,7 @@ class DictActorSide(AsyncSide):
 
     def __init__(self) -> None:
         super().__init__()
-        self.actor = DictActor.options(name="bench-dict").remote()
+        self.actor = DictActor.options(name=f"bench-dict-{next(_numbers)}").remote()
         self.in_waves = False
 
     def get(self, key: str) -> Any:

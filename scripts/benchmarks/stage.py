@@ -20,7 +20,7 @@ import ray
 import raykv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 OBJECT_STORE_BYTES = 300 * 1024 * 1024
 STORE = "bench"
@@ -90,8 +90,18 @@ class Stage:
         """End all that was begun here."""
         self._ended.close()
 
+    @contextlib.contextmanager
+    def part(self) -> Iterator[None]:
+        """Begin a part: what it begins ends with it."""
+        whole = self._ended
+        try:
+            with contextlib.ExitStack() as self._ended:
+                yield
+        finally:
+            self._ended = whole
+
     def end_with(self, what: Any) -> Any:
-        """Have ``what.close()`` called at the end; return it."""
+        """Have ``what.close()`` called at the end of this part; return it."""
         self._ended.callback(what.close)
         return what
 
