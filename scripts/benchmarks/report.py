@@ -145,7 +145,7 @@ def _tables(found: dict[str, Any]) -> list[str]:
             "Ratios, from sides measured in turn: of the rounds the median, and the least and the greatest.",
             "",
         ]
-        lines += _table([["raykv", "to", "ratio", "min-max"], *map(_readme_row, floors["rows"])])
+        lines += _table([["raykv", "to", "ratio", "min-max", "better"], *map(_readme_row, floors["rows"])])
     if ycsb := found.get("ycsb"):
         lines += ["", f"YCSB, {ycsb['records']:,} records of {ycsb['record_bytes']:,} bytes, one client:", ""]
         lines += _table([["workload", "", "raykv", "Redis", "ratio", "min-max"], *_ycsb(ycsb)[1:]])
@@ -155,7 +155,8 @@ def _tables(found: dict[str, Any]) -> list[str]:
 
 def _readme_row(row: dict[str, Any]) -> list[str]:
     seen = f" ({row['amiss']:,} failed)" if "amiss" in row else ""
-    return [row["what"] + seen, row["beside"], f"{row['ratio']['median']:.2f}", _range(row["ratio"])]
+    better = "less" if row["bound"] == "most" else "more"
+    return [row["what"] + seen, row["beside"], f"{row['ratio']['median']:.2f}", _range(row["ratio"]), better]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
@@ -207,18 +208,18 @@ def _by_side(floors: dict[str, Any], operations: Sequence[str]) -> dict[str, dic
 
 def _growth_plots(growth: dict[str, Any]) -> dict[str, str]:
     wanted = (
-        ("value_bytes", "get_p50_us", "bytes of a value", "microseconds, p50 of get", "xy"),
-        ("value_bytes", "put_p50_us", "bytes of a value", "microseconds, p50 of put", "xy"),
-        ("clients", "ops_per_s", "clients at once", "gets a second", "xy"),
-        ("clients", "p50_us", "clients at once", "microseconds, p50 of get", "xy"),
-        ("nodes", "get_p50_us", "nodes, on one machine", "microseconds, p50 of get, one client", ""),
-        ("nodes", "ops_per_s", "nodes, on one machine", "gets a second, 256 clients at once", ""),
+        ("value_bytes", "get_p50_us", "get, one client", "bytes of a value", "microseconds, p50", "xy"),
+        ("value_bytes", "put_p50_us", "put, one client", "bytes of a value", "microseconds, p50", "xy"),
+        ("clients", "ops_per_s", "Throughput by clients at once", "tasks of one process", "gets a second", "xy"),
+        ("clients", "p50_us", "Latency by clients at once", "tasks of one process", "microseconds, p50", "xy"),
+        ("nodes", "get_p50_us", "get, one client", "nodes, on one machine", "microseconds, p50", ""),
+        ("nodes", "ops_per_s", "256 clients at once", "nodes, on one machine", "gets a second", ""),
     )
     drawn = {}
-    for over, kind, x, y, log in wanted:
+    for over, kind, title, x, y, log in wanted:
         lines: dict[str, list[tuple[float, float]]] = {}
         for at, figures in growth[over].items():
             for side, seen in figures[kind].items():
                 lines.setdefault(side, []).append((float(at), seen["median"]))
-        drawn[f"{over}_{kind}"] = lines_svg(lines, x=x, y=y, log=log)
+        drawn[f"{over}_{kind}"] = lines_svg(lines, x=x, y=y, log=log, title=title)
     return drawn
