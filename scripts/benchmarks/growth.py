@@ -90,6 +90,7 @@ def _many_clients(stage: Stage, sides: list[Any], keys: list[str], width: int) -
     chosen = {side.name: side.tune((keys * 2)[: max(2 * width, counts[side.name] // 4)], width) for side in sides}
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     middles: dict[str, list[float]] = {side.name: [] for side in sides}
+    tails: dict[str, list[float]] = {side.name: [] for side in sides}
     settle()
     for turn in range(stage.rounds):
         order = keys_in_turn(keys, turn)
@@ -97,11 +98,14 @@ def _many_clients(stage: Stage, sides: list[Any], keys: list[str], width: int) -
         for side in sides[begin:] + sides[:begin]:
             some = (order * 3)[: max(counts[side.name], 2 * width)]
             began = time.perf_counter()
-            middles[side.name].append(percentile(side.at_once(some, width), 0.5))
+            taken = side.at_once(some, width)
             rates[side.name].append(len(some) / (time.perf_counter() - began))
+            middles[side.name].append(percentile(taken, 0.5))
+            tails[side.name].append(percentile(taken, 0.99))
     return {
         "ops_per_s": {name: spread(values) for name, values in rates.items()},
         "p50_us": {name: spread(values) for name, values in middles.items()},
+        "p99_us": {name: spread(values) for name, values in tails.items()},
         "chosen": chosen,
     }
 

@@ -71,7 +71,7 @@ def setting(found: dict[str, Any]) -> str:
     rounds = f"{settings['rounds']} alternating round{'s' if settings['rounds'] != 1 else ''}"
     return (
         f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, load {machine['load_at_start'][0]:g} at the start, "
-        f"Python {machine['python']}, Ray {versions['ray']}{peers}{hiredis}; "
+        f"Python {machine['python']}, Ray {versions['ray']}{peers}{hiredis}; raykv {machine['commit'] or versions['raykv']}, "
         f"{rounds}, durability {settings['durability']}{quick}"
     )
 
@@ -211,7 +211,7 @@ def _growth_plots(growth: dict[str, Any]) -> dict[str, str]:
         ("value_bytes", "get_p50_us", "get, one client", "bytes of a value", "microseconds, p50", "xy"),
         ("value_bytes", "put_p50_us", "put, one client", "bytes of a value", "microseconds, p50", "xy"),
         ("clients", "ops_per_s", "Throughput by clients at once", "tasks of one process", "gets a second", "xy"),
-        ("clients", "p50_us", "Latency by clients at once", "tasks of one process", "microseconds, p50", "xy"),
+        ("clients", "p99_us", "Latency by clients at once", "tasks of one process", "microseconds, p99", "xy"),
         ("nodes", "get_p50_us", "get, one client", "nodes, on one machine", "microseconds, p50", ""),
         ("nodes", "ops_per_s", "256 clients at once", "nodes, on one machine", "gets a second", ""),
     )

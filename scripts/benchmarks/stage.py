@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "commit": _commit(),
         "load_at_start": [round(load, 2) for load in os.getloadavg()],
         "versions": {name: _version(name) for name in ("ray", "raykv", "msgspec", "uvloop", "redis", "hiredis")},
     }
@@ -45,6 +47,21 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Return which raykv is measured, with a "+" if it was changed since; None if that cannot be told."""
+    git = ["git", "-C", str(Path(raykv.__file__).parent)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.strip() + ("+" if changed else "")
 
 
 def _version(package: str) -> str | None:
