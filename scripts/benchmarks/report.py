@@ -71,7 +71,8 @@ def setting(found: dict[str, Any]) -> str:
     rounds = f"{settings['rounds']} alternating round{'s' if settings['rounds'] != 1 else ''}"
     return (
         f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, load {machine['load_at_start'][0]:g} at the start, "
-        f"Python {machine['python']}, Ray {versions['ray']}{peers}{hiredis}; raykv {machine['commit'] or versions['raykv']}, "
+        f"Python {machine['python']}, Ray {versions['ray']}{peers}{hiredis}, "
+        f"raykv {machine['commit'] or versions['raykv']}; "
         f"{rounds}, durability {settings['durability']}{quick}"
     )
 
