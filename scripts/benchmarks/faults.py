@@ -33,6 +33,9 @@ Found: TypeAlias = tuple[str, list[float], list[float], dict[str, Any]]
 AT_ONCE = 256
 TAIL_S = 3.0
 BEHIND_S = 0.1
+"""A load that needs so much longer than it was to take has piled up,"""
+PILED_UP = 10.0
+"""and so has one whose p50 is so many times that of a client alone."""
 HEALTHY_S = 1.5
 FOUND_OUT_S = 2.0
 """So long after it was frozen the throughput begins to count."""
@@ -52,9 +55,10 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     """p99.9 of ``get`` at half the saturation load beside its p50, in one client process.
 
     The load comes at random moments and does not wait for anybody. Saturation is what gets through of a load of that kind
-    that is too much. Where half of it does not get through in time either, the round was ``behind``, and says nothing.
+    that is too much. Where half of it piles up as well, the round was ``behind``: a p50 that is all waiting in line makes
+    the ratio small, and says nothing.
     """
-    high, middle, loads, behind, amiss = [], [], [], 0, 0
+    high, middle, loads, alone, behind, amiss = [], [], [], [], 0, 0
     settle()
     side.rate(keys[:2048], AT_ONCE)
     for turn in range(stage.rounds):
@@ -69,11 +73,13 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
         began = time.perf_counter()
         taken, failed = side.runner.run(open_loop(work, order, load, duration_s, draw, raykv.RaykvError))
         amiss += failed.total()
-        behind += time.perf_counter() - began > duration_s + BEHIND_S
+        late = time.perf_counter() - began > duration_s + BEHIND_S
+        alone.append(percentile(side.at_once(order[:200], 1), 0.5))
+        behind += late or percentile(taken, 0.5) > PILED_UP * alone[-1]
         high.append(percentile(taken, 0.999))
         middle.append(percentile(taken, 0.5))
         loads.append(load)
-    return "tail", high, middle, {"load": spread(loads), "behind": behind, "amiss": amiss}
+    return "tail", high, middle, {"load": spread(loads), "alone": spread(alone), "behind": behind, "amiss": amiss}
 
 
 # ---- a copy that does not answer, or late ----

@@ -156,6 +156,8 @@ def _tables(found: dict[str, Any]) -> list[str]:
 
 def _readme_row(row: dict[str, Any]) -> list[str]:
     seen = f" ({row['amiss']:,} failed)" if "amiss" in row else ""
+    if row.get("behind"):
+        seen += f" (it piled up in {row['behind']} of {len(row['ratio']['rounds'])} rounds)"
     better = "less" if row["bound"] == "most" else "more"
     return [row["what"] + seen, row["beside"], f"{row['ratio']['median']:.2f}", _range(row["ratio"]), better]
 
