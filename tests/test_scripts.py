@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,11 +41,42 @@ def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_benchmark_runs(tmp_path: Path) -> None:
-    run("bench.py", "--rounds", "1", "--json", str(tmp_path / "bench.json"))
-    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert rows["put_many"]["raykv"]["median"] > 8_000 / 5
-    assert rows["get_many"]["raykv"]["median"] > 15_000 / 5
+def test_the_benchmark_runs_and_says_who_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither Redis nor etcd
+    shown = run("bench.py", "floors", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert "apt install redis-server" in found["skipped"]["Redis"]
+    assert found["skipped"]["Redis"] in shown
+    rows = {row["name"]: row for row in found["floors"]["rows"]}
+    assert {"get_actor", "at_once_actor", "tail", "frozen", "slow", "overload"} == set(rows)
+    assert rows["get_actor"]["ratio"]["median"] < 1, "asking two nodes takes less than a call of an actor"
+    assert rows["at_once_actor"]["ratio"]["median"] > 1
+    assert rows["frozen"]["amiss"] == 0
+    assert rows["overload"]["outcomes"]["ok"] > 100
+    assert found["floors"]["beside"]["get_many, 1,000 a call"]["raykv"]["median"] > 15_000 / 5
+    assert found["floors"]["beside"]["put_many, 1,000 a call"]["raykv"]["median"] > 8_000 / 5
+
+
+@pytest.mark.ray
+def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> None:
+    run("bench.py", "ycsb", "--quick", "--json", str(tmp_path / "ycsb.json"))
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- figures of scripts/bench: begin -->\nold\n<!-- figures of scripts/bench: end -->\nafter\n"
+    )
+    run("bench.py", "--from", str(tmp_path / "ycsb.json"), "--readme", str(page), "--plots", str(tmp_path / "plots"))
+    text = page.read_text()
+    assert text.startswith("before\n<!--")
+    assert text.endswith("-->\nafter\n")
+    assert "old" not in text
+    found = json.loads((tmp_path / "ycsb.json").read_text())
+    assert [line[:4] for line in text.splitlines() if line.startswith("| ") and line[3] == " "] == [
+        f"| {w} " for w in "ABCDEF"
+    ]
+    assert all(figures["raykv"]["ops_per_s"]["median"] > 0 for figures in found["ycsb"]["workloads"].values())
+    assert (tmp_path / "plots" / "ycsb.svg").read_text().startswith("<svg")
+    if shutil.which("redis-server"):
+        assert all(figures["ratio"]["median"] > 0 for figures in found["ycsb"]["workloads"].values())
 
 
 @pytest.mark.ray

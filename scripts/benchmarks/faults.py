@@ -1,0 +1,277 @@
+"""raykv beside itself: its tail at half of what it can, a copy that is frozen or slow, more clients than it can serve.
+
+Each measure returns its name in ``floors.PROMISES``, the figures of each round beside those that they are held against,
+and what else was seen. ``amiss`` counts operations that failed although none was to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import ray
+
+import raykv
+from benchmarks.sides import POLITE_S
+from benchmarks.stage import STORE, keys_in_turn
+from benchmarks.timing import latencies_us, open_loop, percentile, settle, spread
+
+if TYPE_CHECKING:
+    from benchmarks.sides import RaykvSide
+    from benchmarks.stage import Stage
+
+Found: TypeAlias = tuple[str, list[float], list[float], dict[str, Any]]
+
+AT_ONCE = 256
+TAIL_S = 3.0
+BEHIND_S = 0.1
+"""A load that needs so much longer than it was to take has piled up,"""
+PILED_UP = 10.0
+"""and so has one whose p50 is so many times that of a client alone."""
+HEALTHY_S = 1.5
+FOUND_OUT_S = 2.0
+"""So long after it was frozen the throughput begins to count."""
+FROZEN_S = 2.0
+SLOW_S = 0.2
+UP_TIMEOUT_S = 90.0
+PUT_EVERY = 5
+"""Of a mixed load every fifth operation is a put, the others are gets."""
+CLIENTS = 16
+OUTSTANDING = 128
+"""So many operations each of them has under way at once: together more than the nodes let in."""
+LADDER = (1, 2, 4, 8)
+STEP_S = 1.0
+
+
+def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
+    """p99.9 of ``get`` at half the saturation load beside its p50, in one client process.
+
+    The load comes at random moments and does not wait for anybody. Saturation is what gets through of a load of that kind
+    that is too much. Where half of it piles up as well, the round was ``behind``: a p50 that is all waiting in line makes
+    the ratio small, and says nothing.
+    """
+    high, middle, loads, alone, behind, amiss = [], [], [], [], 0, 0
+    settle()
+    side.rate(keys[:2048], AT_ONCE)
+    for turn in range(stage.rounds):
+        stage.tell(f"floors: tail at half load, round {turn + 1}")
+        order, draw, work = keys_in_turn(keys, turn), random.Random(turn), side.bucket.aio.get
+        most = side.rate((order * 2)[: 2_048 if stage.quick else 5_120], AT_ONCE)
+        began = time.perf_counter()
+        duration_s = 0.3 if stage.quick else 1.0
+        through, _ = side.runner.run(open_loop(work, order, most, duration_s, draw, raykv.RaykvError))
+        load = len(through) / (time.perf_counter() - began) / 2
+        duration_s = 0.7 if stage.quick else TAIL_S
+        began = time.perf_counter()
+        taken, failed = side.runner.run(open_loop(work, order, load, duration_s, draw, raykv.RaykvError))
+        amiss += failed.total()
+        late = time.perf_counter() - began > duration_s + BEHIND_S
+        alone.append(percentile(side.at_once(order[:200], 1), 0.5))
+        behind += late or percentile(taken, 0.5) > PILED_UP * alone[-1]
+        high.append(percentile(taken, 0.999))
+        middle.append(percentile(taken, 0.5))
+        loads.append(load)
+    return "tail", high, middle, {"load": spread(loads), "alone": spread(alone), "behind": behind, "amiss": amiss}
+
+
+# ---- a copy that does not answer, or late ----
+
+
+async def mixed(
+    bucket: Any, keys: list[str], width: int, until_s: float, pause_s: float = 0.0
+) -> Counter[tuple[int, str]]:
+    """Get and put at once by ``width`` clients until ``until_s`` (of the wall clock).
+
+    Returns (tenth of a second, outcome) -> count: "ok", or the name of the error.
+    """
+    outcomes: Counter[tuple[int, str]] = Counter()
+    draw = random.Random(width)
+    get, put = bucket.get, bucket.put
+
+    async def client(number: int) -> None:
+        at = number * 131
+        while time.time() < until_s:
+            at += 1
+            key, outcome = keys[at % len(keys)], "ok"
+            try:
+                if at % PUT_EVERY:
+                    await get(key)
+                else:
+                    await put(key, {"name": key, "turn": at})
+            except raykv.RaykvError as error:
+                outcome = type(error).__name__
+            outcomes[int(time.time() * 10), outcome] += 1
+            if outcome == "Overloaded" and pause_s:
+                await asyncio.sleep(pause_s * (0.5 + draw.random()))
+
+    await asyncio.gather(*(client(number) for number in range(width)))
+    return outcomes
+
+
+def between(outcomes: Counter[tuple[int, str]], begin_s: float, end_s: float, outcome: str = "ok") -> float:
+    """Return how many a second had this outcome, in whole tenths of a second."""
+    tenths = range(int(begin_s * 10) + 1, int(end_s * 10))
+    return sum(outcomes[tenth, outcome] for tenth in tenths) / max(0.1, len(tenths) / 10)
+
+
+def frozen(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
+    """Stop a storage process by SIGSTOP: throughput from 2 s later on, beside before. Sixteen clients, one process.
+
+    If the supervisor starts another in its place meanwhile, that is part of what is measured.
+    """
+    store, later, before, failed, longest = raykv.connect(STORE), [], [], 0, 0.0
+    healthy_s, found_out_s, frozen_s = (0.5, 0.5, 0.5) if stage.quick else (HEALTHY_S, FOUND_OUT_S, FROZEN_S)
+    settle()
+    for turn in range(1 if stage.quick else stage.rounds):
+        stage.tell(f"floors: one replica frozen, round {turn + 1}")
+        pid = store.status()["nodes"][turn % 3]["pid"]
+        begin_s = time.time()
+        stop_s = begin_s + 0.5 + healthy_s
+        end_s = stop_s + found_out_s + frozen_s
+        stopper = threading.Timer(stop_s - time.time(), os.kill, (pid, signal.SIGSTOP))
+        stopper.start()
+        try:
+            outcomes = side.runner.run(mixed(side.bucket.aio, keys, CLIENTS, end_s))
+        finally:
+            stopper.join()
+            with contextlib.suppress(ProcessLookupError):  # the supervisor has ended it
+                os.kill(pid, signal.SIGCONT)
+        before.append(between(outcomes, begin_s + 0.5, stop_s))
+        later.append(between(outcomes, stop_s + found_out_s, end_s))
+        failed += sum(count for (_, outcome), count in outcomes.items() if outcome != "ok")
+        longest = max(longest, _longest_silence_s(outcomes))
+        _until_all_up(store)
+    return "frozen", later, before, {"amiss": failed, "longest_silence_s": longest}
+
+
+def _longest_silence_s(outcomes: Counter[tuple[int, str]]) -> float:
+    ended = sorted({tenth for tenth, outcome in outcomes if outcome == "ok"})
+    return max((b - a - 1) / 10 for a, b in itertools.pairwise(ended)) if len(ended) > 1 else 0.0
+
+
+def _until_all_up(store: raykv.Store) -> None:
+    until_s = time.monotonic() + UP_TIMEOUT_S
+    while time.monotonic() < until_s:
+        with contextlib.suppress(raykv.RaykvError):
+            if all(node["state"] == "up" and node["storage"] for node in store.status()["nodes"]):
+                time.sleep(1.0)  # who was away is spoken to again
+                return
+        time.sleep(0.2)
+    raise RuntimeError(f"not all nodes are up again after {UP_TIMEOUT_S:g} s")
+
+
+class Slowed(threading.Thread):
+    """Makes a process answer after up to ``SLOW_S``, by stopping and continuing it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Go on until ``over``."""
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(SLOW_S)
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(SLOW_S / 10)
+
+
+def slow(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
+    """p99 of ``get`` of one client while one of the three storage processes answers after up to 200 ms."""
+    store, slowed_us, healthy_us = raykv.connect(STORE), [], []
+    reads = 50 if stage.quick else 1000
+    settle()
+    for turn in range(stage.rounds):
+        stage.tell(f"floors: one replica slow, round {turn + 1}")
+        order = keys_in_turn(keys, turn)
+        some = [order[place % len(order)] for place in range(reads)]
+        healthy_us.append(percentile(latencies_us(side.get, some), 0.99))
+        slowed = Slowed(store.status()["nodes"][turn % 3]["pid"])
+        slowed.start()
+        slowed_us.append(percentile(latencies_us(side.get, some), 0.99))
+        slowed.over.set()
+        slowed.join()
+    _until_all_up(store)
+    return "slow", slowed_us, healthy_us, {}
+
+
+# ---- more clients than it can serve ----
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class Client:
+    """A client process of its own."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.store = raykv.connect(STORE)
+
+    def ready(self) -> None:
+        """Answer, as soon as it can."""
+
+    def work(self, keys: list[str], outstanding: int, begin_s: float, end_s: float) -> list[tuple[int, str, int]]:
+        """Work at the same time as the others; return (tenth of a second, outcome, count)."""
+        time.sleep(max(0.0, begin_s - time.time()))
+        outcomes = self.runner.run(mixed(self.store.aio, keys, outstanding, end_s, POLITE_S))
+        return [(tenth, outcome, count) for (tenth, outcome), count in outcomes.items()]
+
+
+def overload(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
+    """Sixteen client processes want more than the nodes can do: throughput beside the best that fewer of them reach.
+
+    What is not served is to be told ``Overloaded``, at once; whatever else fails is amiss.
+    """
+    del side
+    most, step_s = (2, 0.3) if stage.quick else (CLIENTS, STEP_S)
+    stage.tell(f"floors: overload, starting {most} client processes")
+    clients = []
+    for _ in range(most):  # one by one: starting a process takes a core
+        clients.append(Client.remote())
+        ray.get(clients[-1].ready.remote(), timeout=60)
+    some, reached, peak, told = keys[:1000], [], [], Counter[str]()
+    ladder: dict[int, list[float]] = {}
+    try:
+        _together(clients, some, 8, 0.5)
+        for turn in range(1 if stage.quick else stage.rounds):
+            stage.tell(f"floors: overload, round {turn + 1}")
+            steps = [step for step in LADDER if step < most]
+            for step in steps:
+                rate, _ = _together(clients[:step], some, OUTSTANDING // 2, step_s)
+                ladder.setdefault(step, []).append(rate)
+            rate, outcomes = _together(clients, some, OUTSTANDING, 2 * step_s)
+            reached.append(rate)
+            peak.append(max(ladder[step][-1] for step in steps))
+            told.update(outcomes)
+    finally:
+        for client in clients:
+            ray.kill(client)
+    amiss = sum(count for outcome, count in told.items() if outcome not in {"ok", "Overloaded"})
+    seen = {
+        "amiss": amiss,
+        "outcomes": dict(told),
+        "by_clients": {step: spread(rates) for step, rates in ladder.items()},
+    }
+    return "overload", reached, peak, seen
+
+
+def _together(clients: list[Any], keys: list[str], outstanding: int, duration_s: float) -> tuple[float, Counter[str]]:
+    """Return how many a second succeeded while all of them worked, and what became of all."""
+    begin_s = time.time() + 0.2
+    end_s = begin_s + 0.3 + duration_s
+    outcomes: Counter[tuple[int, str]] = Counter()
+    for some in ray.get([client.work.remote(keys, outstanding, begin_s, end_s) for client in clients], timeout=60):
+        for tenth, outcome, count in some:
+            outcomes[tenth, outcome] += count
+    totals: Counter[str] = Counter()
+    for (_, outcome), count in outcomes.items():
+        totals[outcome] += count
+    return between(outcomes, begin_s + 0.3, end_s), totals

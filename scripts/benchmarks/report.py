@@ -1,0 +1,228 @@
+"""What is made of the figures: words for a terminal, tables for the README, plots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raykv.viz import bars_svg, lines_svg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+BEGIN = "<!-- figures of scripts/bench: begin -->"
+END = "<!-- figures of scripts/bench: end -->"
+SIDES = ("raykv", "raykv, lww", "Redis", "dict actor", "internal_kv", "etcd", "a bare async actor call")
+HEADS = {"raykv, lww": "raykv, `lww`", "internal_kv": "`internal_kv`", "a bare async actor call": "bare actor call"}
+
+
+def number(value: float) -> str:
+    """Return a number with three figures that count."""
+    if value >= 1000:
+        digits = len(str(int(value))) - 3
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def figure(value: float, unit: str) -> str:
+    """Return a value with its unit, in the size that suits it."""
+    if unit == "us":
+        return f"{number(value / 1000)} ms" if value >= 1000 else f"{number(value)} us"
+    return f"{number(value)}/s"
+
+
+def _range(ratio: dict[str, Any]) -> str:
+    return f"{ratio['min']:.2f}-{ratio['max']:.2f}"
+
+
+# ---- for a terminal ----
+
+
+def text(found: dict[str, Any]) -> str:
+    """Return everything that was measured, to be read at a terminal."""
+    lines = [setting(found)]
+    for who, why in found.get("skipped", {}).items():
+        lines.append(f"left out: {who}: {why}")
+    if floors := found.get("floors"):
+        lines += ["", *_columns([_HEAD, *map(_terminal_row, floors["rows"])])]
+        for row in floors["rows"]:
+            seen = {key: row[key] for key in ("behind", "outcomes", "longest_silence_s") if key in row}
+            if row.get("amiss") or seen:
+                lines.append(
+                    f"  {row['what']}: amiss {row.get('amiss', 0)}" + "".join(f", {k} {v}" for k, v in seen.items())
+                )
+        lines += ["", *_columns(_beside(floors))]
+        lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in floors["chosen"].items()]
+        if floors["refused"]:
+            lines.append(f"  of those at once, {floors['refused']:,} were told Overloaded, and asked again")
+    if ycsb := found.get("ycsb"):
+        lines += ["", *_columns(_ycsb(ycsb))]
+    if growth := found.get("growth"):
+        for what, figures in growth.items():
+            lines += ["", *_columns(_growth(what, figures))]
+    return "\n".join(lines)
+
+
+def setting(found: dict[str, Any]) -> str:
+    """Return where, when and how it was measured."""
+    machine, settings, versions = found["machine"], found["settings"], found["machine"]["versions"]
+    peers = f", redis-py {versions['redis']}" if versions["redis"] else ""
+    hiredis = " with hiredis" if versions["hiredis"] else ""
+    quick = "; a quick run, its figures say nothing" if settings["quick"] else ""
+    rounds = f"{settings['rounds']} alternating round{'s' if settings['rounds'] != 1 else ''}"
+    return (
+        f"{machine['date']}, {machine['cpu']}, {machine['cores']} cores, load {machine['load_at_start'][0]:g} at the start, "
+        f"Python {machine['python']}, Ray {versions['ray']}{peers}{hiredis}, "
+        f"raykv {machine['commit'] or versions['raykv']}; "
+        f"{rounds}, durability {settings['durability']}{quick}"
+    )
+
+
+_HEAD = ["measure", "raykv", "beside it", "", "ratio", "min-max", "floor", "aim", ""]
+
+
+def _terminal_row(row: dict[str, Any]) -> list[str]:
+    bounds = ["", ""] if row["floor"] is None else [f"{row['floor']:g}", f"{row['aim']:g}"]
+    return [
+        row["what"], figure(row["ours"]["median"], row["unit"]), row["beside"], figure(row["theirs"]["median"], row["unit"]),
+        f"{row['ratio']['median']:.2f}", _range(row["ratio"]), *bounds, row["verdict"],
+    ]  # fmt: skip
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# ---- rows that both have ----
+
+
+def _beside(floors: dict[str, Any]) -> list[list[str]]:
+    sides = [side for side in SIDES if any(side in figures for figures in floors["beside"].values())]
+    rows = [["", *sides]]
+    for what, figures in floors["beside"].items():
+        cells = [figure(figures[side]["median"], figures["unit"]) if side in figures else "" for side in sides]
+        rows.append([f"{what}, p50" if figures["unit"] == "us" else what, *cells])
+    return rows
+
+
+def _ycsb(ycsb: dict[str, Any]) -> list[list[str]]:
+    rows = [["YCSB", "", "raykv", "Redis", "ratio", "min-max"]]
+    for name, figures in ycsb["workloads"].items():
+        rates = [figure(figures[s]["ops_per_s"]["median"], "1/s") if s in figures else "" for s in ("raykv", "Redis")]
+        ratio = figures.get("ratio")
+        rows.append(
+            [name, figures["what"], *rates, *([f"{ratio['median']:.2f}", _range(ratio)] if ratio else ["", ""])]
+        )
+    return rows
+
+
+def _growth(what: str, figures: dict[str, Any]) -> list[list[str]]:
+    kinds = [kind for kind in next(iter(figures.values())) if kind != "chosen"]
+    names = {kind: list(next(iter(figures.values()))[kind]) for kind in kinds}
+    rows = [[what.replace("_", " "), *(f"{kind}: {side}" for kind in kinds for side in names[kind])]]
+    for at, seen in figures.items():
+        rows.append([at, *(number(seen[kind][side]["median"]) for kind in kinds for side in names[kind])])
+    return rows
+
+
+# ---- for the README ----
+
+
+def readme(page: str, found: dict[str, Any]) -> str:
+    """Return the page with the tables between its two marks made anew."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise SystemExit(f"README.md needs the lines {BEGIN} and {END}, once each")
+    before, rest = page.split(BEGIN)
+    return before + "\n".join([BEGIN, *_tables(found), END]) + rest.split(END)[1]
+
+
+def _tables(found: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    if floors := found.get("floors"):
+        (_, *sides), *rows = _beside(floors)
+        lines += _table([["median", *(HEADS.get(side, side) for side in sides)], *rows])
+        lines += [
+            "",
+            "Ratios, from sides measured in turn: of the rounds the median, and the least and the greatest.",
+            "",
+        ]
+        lines += _table([["raykv", "to", "ratio", "min-max", "better"], *map(_readme_row, floors["rows"])])
+    if ycsb := found.get("ycsb"):
+        lines += ["", f"YCSB, {ycsb['records']:,} records of {ycsb['record_bytes']:,} bytes, one client:", ""]
+        lines += _table([["workload", "", "raykv", "Redis", "ratio", "min-max"], *_ycsb(ycsb)[1:]])
+    left_out = "".join(f" Not measured here: {who}." for who in found.get("skipped", {}))
+    return [*lines, "", f"({setting(found)}.{left_out})"]
+
+
+def _readme_row(row: dict[str, Any]) -> list[str]:
+    seen = f" ({row['amiss']:,} failed)" if "amiss" in row else ""
+    if row.get("behind"):
+        seen += f" (it piled up in {row['behind']} of {len(row['ratio']['rounds'])} rounds)"
+    better = "less" if row["bound"] == "most" else "more"
+    return [row["what"] + seen, row["beside"], f"{row['ratio']['median']:.2f}", _range(row["ratio"]), better]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    head, *rest = rows
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rest:
+        yield "| " + " | ".join(row) + " |"
+
+
+# ---- plots ----
+
+
+def plots(found: dict[str, Any]) -> dict[str, str]:
+    """Return the plots, name -> SVG."""
+    drawn: dict[str, str] = {}
+    if floors := found.get("floors"):
+        drawn["one_client"] = bars_svg(
+            _by_side(floors, ("get", "put")), x="one client", y="microseconds, p50", title="One operation after another"
+        )
+        many = [what for what, figures in floors["beside"].items() if figures["unit"] == "1/s"]
+        drawn["many"] = bars_svg(
+            _by_side(floors, many), x="", y="thousand keys a second", title="Many at once, and many in a call"
+        )
+    if ycsb := found.get("ycsb"):
+        bars = {
+            side: {name: f[side]["ops_per_s"]["median"] for name, f in ycsb["workloads"].items() if side in f}
+            for side in ("raykv", "Redis")
+        }
+        drawn["ycsb"] = bars_svg(
+            {side: series for side, series in bars.items() if series},
+            x="YCSB workload", y="operations a second", title="YCSB, zipfian, one client",
+        )  # fmt: skip
+    if growth := found.get("growth"):
+        drawn |= _growth_plots(growth)
+    return drawn
+
+
+def _by_side(floors: dict[str, Any], operations: Sequence[str]) -> dict[str, dict[str, float]]:
+    bars: dict[str, dict[str, float]] = {}
+    for side in SIDES:
+        for what in operations:
+            figures = floors["beside"][what]
+            if side in figures:
+                scale = 1000 if figures["unit"] == "1/s" else 1
+                bars.setdefault(side, {})[what] = figures[side]["median"] / scale
+    return bars
+
+
+def _growth_plots(growth: dict[str, Any]) -> dict[str, str]:
+    wanted = (
+        ("value_bytes", "get_p50_us", "get, one client", "bytes of a value", "microseconds, p50", "xy"),
+        ("value_bytes", "put_p50_us", "put, one client", "bytes of a value", "microseconds, p50", "xy"),
+        ("clients", "ops_per_s", "Throughput by clients at once", "tasks of one process", "gets a second", "xy"),
+        ("clients", "p99_us", "Latency by clients at once", "tasks of one process", "microseconds, p99", "xy"),
+        ("nodes", "get_p50_us", "get, one client", "nodes, on one machine", "microseconds, p50", ""),
+        ("nodes", "ops_per_s", "256 clients at once", "nodes, on one machine", "gets a second", ""),
+    )
+    drawn = {}
+    for over, kind, title, x, y, log in wanted:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for at, figures in growth[over].items():
+            for side, seen in figures[kind].items():
+                lines.setdefault(side, []).append((float(at), seen["median"]))
+        drawn[f"{over}_{kind}"] = lines_svg(lines, x=x, y=y, log=log, title=title)
+    return drawn
