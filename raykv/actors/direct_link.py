@@ -17,13 +17,13 @@ import contextlib
 import os
 import random
 import threading
-import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raykv.actors.driven_loop import DrivenLoop, LoopClosed, Work
 from raykv.actors.lines import Lines
+from raykv.actors.link import ThisProcess
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.errors import RaykvError
@@ -219,7 +219,7 @@ def _forget(
 # ---- one link for all handles of a process ----
 
 
-class DirectHandle:
+class DirectHandle(ThisProcess):
     """``client.driver.Link`` of one handle: this process's ``DirectLink``, whichever process this is by now."""
 
     def __init__(self, store: str, founded_by: str) -> None:
@@ -247,22 +247,6 @@ class DirectHandle:
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
         return await self._here().call(frame, timeout_s)
-
-    def monotonic_s(self) -> float:
-        """See ``client.driver.Link``."""
-        return time.monotonic()
-
-    def pause(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        time.sleep(delay_s)
-
-    async def sleep(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        await asyncio.sleep(delay_s)
-
-    def random_bytes(self, count: int) -> bytes:
-        """See ``client.driver.Link``."""
-        return os.urandom(count)
 
     def close(self) -> None:
         """See ``client.driver.Link``; the last handle closes all connections."""

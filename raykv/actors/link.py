@@ -1,4 +1,4 @@
-"""A client's link to its coordinator: calls of the coordinator's Ray actor."""
+"""A client's link to the store's coordinator: calls of the coordinator's Ray actor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,27 @@ from raykv.actors.transport import RayTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 
 
-class CoordinatorLink:
+class ThisProcess:
+    """What every ``client.driver.Link`` of a real process has of it: time and randomness."""
+
+    def monotonic_s(self) -> float:
+        """See ``client.driver.Link``."""
+        return time.monotonic()
+
+    def pause(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        time.sleep(delay_s)
+
+    async def sleep(self, delay_s: float) -> None:
+        """See ``client.driver.Link``."""
+        await asyncio.sleep(delay_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        """See ``client.driver.Link``."""
+        return os.urandom(count)
+
+
+class CoordinatorLink(ThisProcess):
     """Sync and async calls. Holds no socket and no thread, so it works in any event loop and after a fork."""
 
     def __init__(self, store: str) -> None:
@@ -53,22 +73,6 @@ class CoordinatorLink:
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
         return await self._transport.call(COORDINATOR, frame, timeout_s)
-
-    def monotonic_s(self) -> float:
-        """See ``client.driver.Link``."""
-        return time.monotonic()
-
-    def pause(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        time.sleep(delay_s)
-
-    async def sleep(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        await asyncio.sleep(delay_s)
-
-    def random_bytes(self, count: int) -> bytes:
-        """See ``client.driver.Link``."""
-        return os.urandom(count)
 
     def close(self) -> None:
         """See ``client.driver.Link``."""
