@@ -81,7 +81,7 @@ def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> No
 
 @pytest.mark.ray
 def test_what_clients_are_told_while_processes_are_killed_is_consistent() -> None:
-    shown = run("consistency.py", "--operations", "2000", "--seed", "3")
+    shown = run("consistency.py", "--operations", "12000", "--seed", "3")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] == 0
     assert figures["kills"] > 0
@@ -91,7 +91,7 @@ def test_what_clients_are_told_while_processes_are_killed_is_consistent() -> Non
 
 @pytest.mark.ray
 def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
-    shown = run("consistency.py", "--operations", "2000", "--seed", "3", "--weak")
+    shown = run("consistency.py", "--operations", "12000", "--seed", "3", "--weak")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] > 0
 
@@ -115,7 +115,7 @@ def test_gossip_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_growing_and_shrinking_under_load_loses_and_fails_nothing(tmp_path: Path) -> None:
-    short = ("--records", "8000", "--partitions", "32", "--steady", "3")
+    short = ("--records", "8000", "--partitions", "32", "--steady", "3", "--most-moved", "1.3")
     run("elastic.py", *short, "--json", str(tmp_path / "elastic.json"))  # it ends with 1 if anything is amiss
     figures = json.loads((tmp_path / "elastic.json").read_text())
     assert figures["acknowledged"] > 100
