@@ -8,15 +8,15 @@
 
 **How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
-(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot* for
-it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N owners;
-W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some of them
-lacked; who missed a write gets it by a hint, or when copies are compared (``raykv.replication``). Each node keeps its records
-in a log-structured merge tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip
-heartbeats and suspect who falls silent (``raykv.membership``); a *supervisor* weighs their words and starts dead and
-frozen nodes again on their directories; it keeps the ring and the buckets as one register on the nodes' disks
-(``raykv.supervision``). All of this is code without Ray, clock or disk; ``raykv.actors`` runs it as Ray actors, and a
-simulation can run the very same.
+(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot*
+for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N
+owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some
+of them lacked; who missed a write gets it by a hint, or when copies are compared (``raykv.replication``). Each node
+keeps its records in a log-structured merge tree on its own disk: write-ahead log, memtable, SSTables
+(``raykv.storage``). Nodes gossip heartbeats and suspect who falls silent (``raykv.membership``); a *supervisor* weighs
+their words and starts dead and frozen nodes again on their directories; it keeps the ring and the buckets as one
+register on the nodes' disks (``raykv.supervision``). All of this is code without Ray, clock or disk; ``raykv.actors``
+runs it as Ray actors, and a simulation can run the very same.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
 after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent writes
