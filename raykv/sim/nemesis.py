@@ -44,6 +44,7 @@ class Nemesis:
         self._rng: random.Random = cluster.rng("nemesis")
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._kept: dict[int, SimDisk] = {}
+        self._asked: list[asyncio.Task[None]] = []
         self._when_whole: dict[str, Fault] = {}
         self.hurting: dict[str, int] = {}
         """Target -> how many faults that last for a while are on it now."""
@@ -221,7 +222,14 @@ class Nemesis:
             except (RaykvError, Superseded) as error:
                 self._cluster.trace.note(f"does not change the ring: {error}", SUPERVISOR)
 
-        return self._cluster.actors[SUPERVISOR].spawn(ask())
+        task = self._cluster.actors[SUPERVISOR].spawn(ask())
+        self._asked.append(task)
+        return task
+
+    @property
+    def asking(self) -> bool:
+        """Whether a change of the ring that was asked for may still begin."""
+        return any(not task.done() for task in self._asked)
 
     def _do_kill_all(self, fault: Fault, number: int) -> None:
         """End every process of the store: what comes up again has only the disks."""

@@ -337,7 +337,9 @@ class _Run:
     async def _wait_until_settled(self, down: list[str]) -> None:
         """Wait until no partition is on its way. With nodes that stay down that may never be."""
         deadline_s = self.loop.now_s + (10.0 if down else SETTLED_S)
-        while (state := self._state()) is not None and (state.goal is not None or self.scenario.gone & self._members()):
+        while (state := self._state()) is not None and (
+            state.goal is not None or self.nemesis.asking or self.scenario.gone & self._members()
+        ):
             if self.loop.now_s > deadline_s:
                 if not down and self.promised and self.cluster.supervisor is not None:
                     progress = self.cluster.supervisor._rebalancing.progress()  # noqa: SLF001
