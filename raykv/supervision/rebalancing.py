@@ -93,6 +93,10 @@ class Rebalancing:
         state = self._state()
         return state, encode_state(state)
 
+    def look_into(self, node_id: str) -> None:
+        """Let a node that runs anew clear away what it is not to hold: its directory may be an old copy."""
+        self._unclear.add(node_id)
+
     def _lost(self) -> list[str]:
         """Return the nodes that are to leave and are away: what only they hold is given up."""
         goal = self._state().goal

@@ -267,7 +267,8 @@ class Supervisor:
         )
 
     async def _bring_up_to_date(self, node_id: str) -> None:
-        """See to it that the node knows the present state."""
+        """See to it that the node knows the present state, and holds no more than it is to."""
+        self._rebalancing.look_into(node_id)
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
                 with contextlib.suppress(StoreUnavailable):  # the next pong will tell

@@ -388,3 +388,21 @@ def test_a_lost_node_is_not_waited_for_again_and_again() -> None:
         simulated.store.remove_node("n4")
         assert simulated.now_s - began_s < 60
         assert simulated.store.get_many(KEYS) == {key: f"of {key}" for key in KEYS}
+
+
+def test_a_node_that_runs_anew_clears_away_what_it_is_not_to_hold(new_bench: Any, world: ModuleType) -> None:
+    async def story() -> None:
+        bench = new_bench(3)
+        await bench.started()
+        await asyncio.sleep(2)
+        frames = bench.cluster.network.frames
+
+        def cleared() -> list[str]:
+            return [t for _, t, frame in frames if t.startswith("node/") and f.kind_of_request(frame) == b"Clear"]
+
+        before = len(cleared())
+        bench.cluster.kill("n2")
+        await asyncio.sleep(5)
+        assert {*cleared()[before:]} == {"node/n2"}, "its directory may be an old copy"
+
+    world.run(story())
