@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.history import Violation
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Health:
             if node is None or process is None or process.frozen or hurt:
                 names.append(node_id)
         for name, process in cluster.actors.items():
-            if not process.alive or process.frozen:
+            # One that runs and does not serve yet keeps a coordinator waiting that has just started, too.
+            if not process.alive or process.frozen or (name == SUPERVISOR and cluster.supervisor is None):
                 names.append(name)
         return names
 

@@ -43,6 +43,8 @@ WORD_EXPIRES_S = 3.0
 """How long a reporter's word holds: a little more than two rounds of pings."""
 LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
+UNDECIDED_S = 30.0
+"""A node of which nobody can say for so long whether it ever ran is started as if it had."""
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class Watch:
         self.hosts_of: dict[str, str] = {}
         self.unborn: set[str] = set()
         """Nodes of a store that is being founded which have never run: an empty directory of theirs lacks nothing."""
+        self._undecided: dict[str, float] = {}
+        """Since when it has been asked in vain whether a node ever ran."""
         self._verdicts = Verdicts(expires_s=WORD_EXPIRES_S)
         self._silent: set[str] = set()
         """Nodes that have not answered several pings in a row."""
@@ -257,7 +261,8 @@ class Watch:
         """Say whether an empty directory of the node lacks nothing.
 
         Not so if another supervisor has founded or taken over the store: the node may have run for that one, and have lost
-        its directory since. Raises ``LaunchFailed`` while that cannot be told.
+        its directory since. Raises ``LaunchFailed`` while that cannot be told, for ``UNDECIDED_S`` at the most: those who
+        cannot say may have lost their votes, and get them back only with this node (P5).
         """
         if node_id not in self.unborn:
             return False
@@ -266,12 +271,16 @@ class Watch:
         try:
             return await self._register.owned()
         except StoreUnavailable as error:
+            since_s = self._undecided.setdefault(node_id, self._clock.monotonic_s())
+            if self._clock.monotonic_s() - since_s > UNDECIDED_S:
+                return False  # as one that may lack something it does no harm, and those who cannot say may need it
             raise LaunchFailed("undecided", f"it may have run before: {error}") from None
 
     def up(self, node_id: str, launched: Launched) -> None:
         """Note that a node runs."""
         node, now_s = self.nodes[node_id], self._clock.monotonic_s()
         self.unborn.discard(node_id)
+        self._undecided.pop(node_id, None)
         self._silent.discard(node_id)
         self._out_of_reach.discard(node_id)
         self._verdicts.forget(node_id)
