@@ -17,7 +17,6 @@ from raykv.records import frames as f
 from raykv.replication.cluster_state import DEFAULT_BUCKET
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.joining import Joining
 from raykv.versions.context import place_of
 
 if TYPE_CHECKING:
@@ -37,21 +36,13 @@ class CoordinatorActor:
         transport = fast_transport(store)
         self._coordinator = Coordinator(transport, clock, CountingProbe(), random.SystemRandom())
         self._front = Front(self._coordinator, transport, clock)
-        self._joining = Joining(self._front.answer)
         self._watch: asyncio.Task[None] | None = None
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame."""
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._front.keep_up_to_date())
-        try:
-            request = f.coordinator_requests.decode(frame)
-            if not self._joining.takes(request):
-                return await self._front.serve(frame)
-            answer = await self._joining.answer(request)
-        except RaykvError as error:
-            answer = f.Refused(f.Failed.of(error))
-        return f.coordinator_answers.encode(answer)
+        return await self._front.serve_together(frame)
 
     async def pid(self) -> int:
         """Return the process id."""

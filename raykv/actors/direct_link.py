@@ -29,10 +29,9 @@ from raykv.actors.world import CountingProbe, SystemClock
 from raykv.errors import RaykvError
 from raykv.ports import PeerSilent
 from raykv.records import frames as f
-from raykv.replication.coordinator import Coordinator, most_keys
+from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.joining import Joining
-from raykv.replication.straight import Driver, Stamped
+from raykv.replication.straight import Stamped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -49,49 +48,25 @@ _run = random.SystemRandom().getrandbits(62) + 1
 class Seat:
     """A coordinator in one event loop. Made in that loop."""
 
-    def __init__(
-        self, store: str, probe: CountingProbe, see_to: Callable[[Stamped], None], *, threads: bool = False
-    ) -> None:
-        """``see_to(write)``: let ``see_to`` run in this seat's loop. ``threads``: see ``transport.RayTransport``."""
+    def __init__(self, store: str, probe: CountingProbe, *, threads: bool = False) -> None:
+        """``threads``: see ``transport.RayTransport``."""
         clock = SystemClock()
         self._transport = fast_transport(store, threads=threads)
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
-        self._front = Front(self._coordinator, self._transport, clock)
-        self._driver = Driver(self._coordinator.straight, self._transport, clock, self._coordinator.routing.tasks)
-        self._joining = Joining(self._answer, self._most)
+        self.front = Front(self._coordinator, self._transport, clock)
+        """What answers request frames."""
         self._until_the_end: AsyncGenerator[None, None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self.ended: Callable[[], object] = lambda: None
 
-        self.lines = Lines(self._coordinator.straight, self._transport.endpoint, see_to)
-
     @property
     def busy(self) -> bool:
         """Whether something is going on that must come to its end although nobody waits for it."""
-        return bool(self._coordinator.routing.tasks) or self._transport.connecting or self.lines.owing
+        return self.front.busy or self._transport.connecting
 
-    async def serve(self, frame: bytes) -> bytes:
-        """Answer a request frame."""
-        return await self._front.serve(frame)
-
-    async def call(self, frame: bytes) -> bytes:
-        """Answer a request frame of a caller who awaits it, perhaps together with others."""
-        request = f.coordinator_requests.decode(frame)
-        if not self._joining.takes(request):
-            # Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
-            return await asyncio.shield(asyncio.get_running_loop().create_task(self._front.serve(frame)))
-        try:
-            answer = await self._joining.answer(request)
-        except RaykvError as error:
-            answer = f.Refused(f.Failed.of(error))
-        return f.coordinator_answers.encode(answer)
-
-    def _most(self, bucket_id: int) -> int:
-        return most_keys(self._coordinator.routing.known_bucket(bucket_id))
-
-    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        answer = await self._driver.serve(request)
-        return answer if answer is not None else await self._front.answer(request)
+    def lines(self, see_to: Callable[[Stamped], None]) -> Lines:
+        """Return lines for the straight way of blocking calls; see there."""
+        return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
 
     async def finish(self, write: Stamped) -> bytes:
         """Finish a write that the straight way did not bring to its end."""
@@ -119,7 +94,6 @@ class Seat:
 
     async def close(self) -> None:
         """Close the connections."""
-        self.lines.close()
         await self._transport.close()
 
 
@@ -131,22 +105,24 @@ class DirectLink:
         self._probe = CountingProbe()
         self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat] = weakref.WeakKeyDictionary()
         self._own: Seat | None = None
+        self._lines: Lines
+        """Those of ``_own``."""
         self._loop = DrivenLoop(self._busy, self._listen)
 
     def _busy(self) -> bool:
-        return self._own is not None and self._own.busy
+        return self._own is not None and (self._own.busy or self._lines.owing)
 
     def _listen(self) -> None:
         if self._own is not None:
-            self._own.lines.listen()
+            self._lines.listen()
 
     def submit(self, frame: bytes) -> Ticket:
         """See ``client.driver.Link``."""
         if self._own is None or not self._loop.borrow():
-            return self._loop.submit(lambda: self._serve_together(frame))
+            return self._loop.submit(lambda: self._serve(frame))
         seat = self._own
         try:
-            outcome = seat.lines.serve(frame)
+            outcome = self._lines.serve(frame)
         except RaykvError as error:
             return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
         finally:
@@ -154,21 +130,16 @@ class DirectLink:
         if isinstance(outcome, Stamped):
             write = outcome
             return self._loop.submit(lambda: seat.finish(write))
-        return outcome if outcome is not None else self._loop.submit(lambda: self._serve(frame))
+        return outcome if outcome is not None else self._loop.submit(lambda: seat.front.serve(frame))
 
     async def _serve(self, frame: bytes) -> bytes:
+        """Answer a frame in the driven loop, while others may be at it too."""
         if self._own is None:
-            self._own = Seat(self._store, self._probe, self._see_to, threads=True)
-        return await self._own.serve(frame)
+            own = Seat(self._store, self._probe, threads=True)
+            self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
+        return await self._own.front.serve_together(frame)
 
-    async def _serve_together(self, frame: bytes) -> bytes:
-        if self._own is None:
-            return await self._serve(frame)
-        return await self._own.call(frame)
-
-    def _see_to(self, write: Stamped) -> None:
-        seat = self._own
-        assert seat is not None
+    def _see_to(self, seat: Seat, write: Stamped) -> None:
         self._loop.submit(lambda: seat.see_to(write))
 
     def result(self, ticket: Ticket, timeout_s: float) -> bytes:
@@ -187,12 +158,12 @@ class DirectLink:
         loop = asyncio.get_running_loop()
         seat = self._seats.get(loop)
         if seat is None:
-            seat = self._seats[loop] = Seat(self._store, self._probe, lambda _: None)
+            seat = self._seats[loop] = Seat(self._store, self._probe)
             # A seat knows its loop, and would keep it: so both are forgotten when the loop ends.
             seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
             await seat.stay()
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
-        return await seat.call(frame)
+        return await seat.front.serve_together(frame)
 
     def close(self) -> None:
         """Close all connections, and the loop."""
@@ -204,6 +175,7 @@ class DirectLink:
 
     async def _leave(self) -> None:
         if self._own is not None:
+            self._lines.close()
             await self._own.close()
 
 
@@ -242,7 +214,7 @@ class DirectHandle(ThisProcess):
 
     def result(self, ticket: Ticket, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
-        return ticket if isinstance(ticket, bytes) else self._here().result(ticket, timeout_s)
+        return self._here().result(ticket, timeout_s)
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""

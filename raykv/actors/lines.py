@@ -119,14 +119,9 @@ class Lines:
 
     def serve(self, frame: bytes) -> bytes | Stamped | None:
         """Answer a request frame. None: it is to go the usual way; ``Stamped``: it is to be finished there."""
-        request = f.coordinator_requests.decode(frame)
-        answer: f.CoordinatorAnswer | Stamped | None = None
+        steps = self._straight.steps(f.coordinator_requests.decode(frame))
         try:
-            match request:
-                case f.GetMany() if len(request.keys) == 1:
-                    answer = self._run(self._straight.get(request))
-                case f.WriteMany() if len(request.items) == 1:
-                    answer = self._run(self._straight.write(request))
+            answer = None if steps is None else self._run(steps)
         except RaykvError:
             raise
         except BaseException:

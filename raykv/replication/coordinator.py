@@ -73,6 +73,10 @@ class Coordinator:
             **self._probe.counted(),
         }
 
+    def most_keys(self, bucket_id: int) -> int:
+        """Return of how many keys of that bucket one request may be."""
+        return most_keys(self.routing.known_bucket(bucket_id))
+
     # ---- client operations ----
 
     async def get_many(self, request: f.GetMany) -> f.GotMany:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import check_same_bucket
+from raykv.replication.joining import Joining, is_about_one_key
 from raykv.replication.peers import node_address
+from raykv.replication.straight import Driver
 
 if TYPE_CHECKING:
     from raykv.ports import Clock, Transport
@@ -30,13 +33,40 @@ class Front:
         self._coordinator = coordinator
         self._transport = transport
         self._clock = clock
+        self._joining = Joining(self._answer_group, coordinator.most_keys)
+        self._driver: Driver | None = None
+        if coordinator.routing.asks:  # a client's own
+            self._driver = Driver(coordinator.straight, transport, clock, coordinator.routing.tasks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, perhaps without anybody who waits for it."""
+        return bool(self._coordinator.routing.tasks) or self._joining.busy
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame."""
         try:
-            return f.coordinator_answers.encode(await self.answer(f.coordinator_requests.decode(frame)))
+            return f.coordinator_answers.encode(await self._answer(f.coordinator_requests.decode(frame)))
         except RaykvError as error:
             return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
+
+    async def serve_together(self, frame: bytes) -> bytes:
+        """Answer one request frame, perhaps together with others that come now.
+
+        Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
+        """
+        request = f.coordinator_requests.decode(frame)
+        if not is_about_one_key(request):
+            return await asyncio.shield(asyncio.get_running_loop().create_task(self.serve(frame)))
+        try:
+            answer = await self._joining.answer(request)
+        except RaykvError as error:
+            answer = f.Refused(f.Failed.of(error))
+        return f.coordinator_answers.encode(answer)
+
+    async def _answer_group(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        answer = await self._driver.serve(request) if self._driver is not None else None
+        return answer if answer is not None else await self._answer(request)
 
     async def keep_up_to_date(self) -> None:
         """Ask for news now and then, for ever: what was told may have been lost on the way."""
@@ -47,8 +77,7 @@ class Front:
                 logger.debug("no news: %s", error)
             await self._clock.sleep(NEWS_EVERY_S)
 
-    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        """Answer one request. Raises ``RaykvError``."""
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         coordinator = self._coordinator
         match request:
             case f.GetMany():

@@ -31,6 +31,13 @@ MOST_TOGETHER = 250
 MOST_UNDER_WAY = 16
 
 
+def is_about_one_key(request: f.CoordinatorRequest) -> bool:
+    """Whether a request may go with others."""
+    return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
+        isinstance(request, f.WriteMany) and len(request.items) == 1
+    )
+
+
 class _Group(Generic[T]):
     __slots__ = ("keys", "members")
 
@@ -57,14 +64,8 @@ class Joining:
         """Whether a group is under way."""
         return bool(self._tasks)
 
-    def takes(self, request: f.CoordinatorRequest) -> bool:
-        """Whether a request may go with others: it is about one key."""
-        return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
-            isinstance(request, f.WriteMany) and len(request.items) == 1
-        )
-
     async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        """Answer a request that ``takes`` accepts. Raises ``RaykvError``. Cancelled, the operation goes on."""
+        """Answer a request that is about one key. Raises ``RaykvError``. Cancelled, the operation goes on."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
         if isinstance(request, f.GetMany):

@@ -42,7 +42,8 @@ class Routing:
         self._transport = transport
         self.clock = clock
         self.probe = probe
-        self._asks = asks
+        self.asks = asks
+        """Whether it runs inside a client, and nobody brings it news."""
         self._asked_s = clock.monotonic_s()
         self._asking: asyncio.Task[None] | None = None
         self.peers = Peers(
@@ -97,7 +98,7 @@ class Routing:
     def _ask_for_news(self, every_s: float = ASK_EVERY_S) -> None:
         """Ask in the background, if this one asks at all and has not done so for a while."""
         now_s = self.clock.monotonic_s()
-        if not self._asks or self._asking is not None or now_s - self._asked_s < every_s:
+        if not self.asks or self._asking is not None or now_s - self._asked_s < every_s:
             return
         self._asked_s = now_s
         self._asking = asyncio.get_running_loop().create_task(self._fetch_quietly())
@@ -130,9 +131,9 @@ class Routing:
 
     async def refresh(self, timeout_s: float) -> None:
         """Hear the news now, where nobody brings them. While the supervisor is away, what is known must do."""
-        if self._asks and self._state is None:
+        if self.asks and self._state is None:
             await self.fetch_news(timeout_s)
-        elif self._asks:
+        elif self.asks:
             with contextlib.suppress(StoreUnavailable):
                 await self.fetch_news(min(timeout_s, REFRESH_TIMEOUT_S))
 
@@ -149,15 +150,15 @@ class Routing:
         return self._state
 
     def known_bucket(self, bucket_id: int) -> BucketEntry | None:
-        """Return a bucket by its id, if it is known; ask for news if they are old."""
-        if self._asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
-            return None  # the usual way asks
+        """Return a bucket by its id if it is known, and news are not so old that they are to be asked for."""
+        if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
+            return None  # ``bucket`` asks
         return self._buckets.get(bucket_id)
 
     async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
         """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
         await self.state(timeout_s)
-        if self._asks:
+        if self.asks:
             self._ask_for_news(STALE_S)
         if bucket_id not in self._buckets:
             await self.fetch_news(timeout_s)

@@ -88,13 +88,24 @@ class Straight:
         self._writes = writes
         self._run = run
 
+    def steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer | Stamped | None] | None:
+        """Return the steps of a request; None if it is not about one key.
+
+        They bring its answer; ``Stamped``, a write to be ``finish``ed; or None: nothing was written, go the usual way.
+        """
+        match request:
+            case f.GetMany() if len(request.keys) == 1:
+                return self._get(request)
+            case f.WriteMany() if len(request.items) == 1:
+                return self._write(request)
+        return None
+
     # ---- reads ----
 
-    def get(self, request: f.GetMany) -> Steps[f.GotMany | None]:
-        """Read one key. None: go the usual way."""
+    def _get(self, request: f.GetMany) -> Steps[f.CoordinatorAnswer | Stamped | None]:
         routing = self._routing
         entry = self._known(request.bucket_id)
-        if entry is None or len(request.keys) != 1 or not 1 <= request.r <= entry.config.n:
+        if entry is None or not 1 <= request.r <= entry.config.n:
             return None
         (key,) = request.keys
         owners = routing.settled_owners(key, entry.config.n)
@@ -120,12 +131,11 @@ class Straight:
 
     # ---- writes ----
 
-    def write(self, request: f.WriteMany) -> Steps[f.WroteMany | Stamped | None]:
-        """Write one key. None: nothing was written, go the usual way; ``Stamped``: ``finish`` it."""
+    def _write(self, request: f.WriteMany) -> Steps[f.CoordinatorAnswer | Stamped | None]:
         routing, began_s = self._routing, self._routing.clock.monotonic_s()
         entry = self._known(request.bucket_id)
         late = request.run and (request.run != self._run or began_s > request.expires_s)
-        if entry is None or late or len(request.items) != 1 or not 1 <= request.w <= entry.config.n:
+        if entry is None or late or not 1 <= request.w <= entry.config.n:
             return None
         key, body, seen = request.items[0]
         check_body(body)
@@ -260,13 +270,9 @@ class Driver:
 
     async def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | None:
         """Answer a request. None: it is to go the usual way."""
-        match request:
-            case f.GetMany() if len(request.keys) == 1:
-                return await self._run(self._straight.get(request))
-            case f.WriteMany() if len(request.items) == 1:
-                outcome = await self._run(self._straight.write(request))
-                return await self._straight.finish(outcome) if isinstance(outcome, Stamped) else outcome
-        return None
+        steps = self._straight.steps(request)
+        outcome = None if steps is None else await self._run(steps)
+        return await self._straight.finish(outcome) if isinstance(outcome, Stamped) else outcome
 
     async def _run(self, steps: Steps[T]) -> T:
         about: Stamped | None = None

@@ -25,10 +25,8 @@ from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
-from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.straight import Driver
 from raykv.sim.host import Host, SimClock
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import Network, SimTransport
@@ -354,19 +352,11 @@ class SimDirectLink(SimLink):
         rng = cluster.rng(f"coordinator of {process.name}")
         made = process.run(lambda: Coordinator(transport, clock, SimProbe(cluster.counts), rng, asks=True))
         self._front = Front(made, transport, clock)
-        self._driver = Driver(made.straight, transport, clock, made.routing.tasks)
         cluster.counts["direct clients"] += 1
 
     def submit(self, frame: bytes) -> asyncio.Task[bytes]:
         """See ``client.driver.Link``."""
-        return self._process.spawn(self._serve(frame))
-
-    async def _serve(self, frame: bytes) -> bytes:
-        try:
-            answer = await self._driver.serve(f.coordinator_requests.decode(frame))
-        except RaykvError as error:
-            answer = f.Refused(f.Failed.of(error))
-        return await self._front.serve(frame) if answer is None else f.coordinator_answers.encode(answer)
+        return self._process.spawn(self._front.serve_together(frame))
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""

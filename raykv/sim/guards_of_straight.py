@@ -14,7 +14,7 @@ OF_STRAIGHT = (
         "straight: answers that differ are taken",
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",
-        (Edit(f"{_STRAIGHT}.get", "if records.count(records[0]) != len(records):", "if not records:"),),
+        (Edit(f"{_STRAIGHT}._get", "if records.count(records[0]) != len(records):", "if not records:"),),
     ),
     Planted(
         "straight: a write is stamped anew when it goes the usual way",
@@ -22,7 +22,7 @@ OF_STRAIGHT = (
         "too few have acknowledged it in time; it is begun again, and has two dots or two stamps",
         (
             Edit(
-                f"{_STRAIGHT}.write",
+                f"{_STRAIGHT}._write",
                 "return about",
                 "return None",
             ),

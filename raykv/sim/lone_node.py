@@ -19,12 +19,12 @@ from raykv.records.record import pack_body, stamp, stamp_of
 from raykv.replication.node import NodeSpec
 from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS, Host
-from raykv.sim.kernel import Process
+from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nodes import open_node
 from raykv.sim.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.replication.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
@@ -40,6 +40,10 @@ class LoneNode:
     """Which drill it is, for its reports."""
     broken = "passed over"
     """The rule that it breaks who shows less than was acknowledged."""
+
+    async def go(self) -> LoneNode:
+        """Let it all happen."""
+        raise NotImplementedError
 
     def __init__(
         self, loop: VirtualLoop, seed: str, keys: Sequence[bytes] = (), config: NodeConfig | None = None
@@ -141,3 +145,10 @@ class LoneNode:
 
 def _stamp(record: bytes) -> bytes:
     return stamp_of(record) if record else b""
+
+
+def play(make: Callable[[VirtualLoop, str], LoneNode], name: str) -> tuple[list[Violation], str]:
+    """Run a drill; return what was wrong, and the hash of all answers."""
+    runner, loop = run_virtual(lambda loop: make(loop, name).go())
+    found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
+    return found, runner.answers.hexdigest()

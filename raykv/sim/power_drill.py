@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from raykv.config import NodeConfig
 from raykv.ports import Known
 from raykv.records.keys import encode_key
-from raykv.sim.history import Violation
-from raykv.sim.kernel import ProcessEnded, run_virtual
-from raykv.sim.lone_node import LoneNode
+from raykv.sim.kernel import ProcessEnded
+from raykv.sim.lone_node import LoneNode, play
 
 if TYPE_CHECKING:
     from raykv.errors import CorruptData
+    from raykv.sim.history import Violation
     from raykv.sim.kernel import VirtualLoop
 
 CUTS = 2
@@ -30,9 +30,7 @@ _BEFORE = (("", 30), ("sync_directory", 5), ("sync_directory", 5), ("rename", 3)
 
 def power_drill(seed: int, number: int = 0) -> tuple[list[Violation], str]:
     """Run one drill; return what was wrong, and the hash of all answers."""
-    runner, loop = run_virtual(lambda loop: _Drill(loop, f"power drill {seed}.{number}").go())
-    found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
-    return found, runner.answers.hexdigest()
+    return play(_Drill, f"power drill {seed}.{number}")
 
 
 class _Drill(LoneNode):

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from raykv.config import NodeConfig
 from raykv.records.keys import encode_key
-from raykv.sim.history import Violation
-from raykv.sim.kernel import run_virtual
-from raykv.sim.lone_node import LoneNode
+from raykv.sim.lone_node import LoneNode, play
 from raykv.sim.nemesis import flip_a_bit
 
 if TYPE_CHECKING:
+    from raykv.sim.history import Violation
     from raykv.sim.kernel import VirtualLoop
 
 STEPS = 120
@@ -24,9 +23,7 @@ STEPS = 120
 
 def rot_drill(seed: int, number: int = 0) -> tuple[list[Violation], str]:
     """Run one drill; return what was wrong, and the hash of all answers."""
-    runner, loop = run_virtual(lambda loop: _Drill(loop, f"rot drill {seed}.{number}").go())
-    found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
-    return found, runner.answers.hexdigest()
+    return play(_Drill, f"rot drill {seed}.{number}")
 
 
 class _Drill(LoneNode):

@@ -87,6 +87,7 @@ class Supervisor:
             launcher=launcher,
             register=self._register,
             bring_up_to_date=self._bring_up_to_date,
+            came_back=self._came_back,
             changed=self._publish,
             spawn=self._spawn,
         )
@@ -266,9 +267,13 @@ class Supervisor:
             f"{len(members) // 2 + 1} are needed; missing: {', '.join(said)}"
         )
 
-    async def _bring_up_to_date(self, node_id: str) -> None:
-        """See to it that the node knows the present state, and holds no more than it is to."""
+    async def _came_back(self, node_id: str) -> None:
+        """See to it that a node which runs anew knows the present state, and holds no more than it is to."""
+        await self._bring_up_to_date(node_id)
         self._rebalancing.look_into(node_id)
+
+    async def _bring_up_to_date(self, node_id: str) -> None:
+        """See to it that the node knows the present state."""
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
                 with contextlib.suppress(StoreUnavailable):  # the next pong will tell

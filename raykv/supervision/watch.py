@@ -77,16 +77,21 @@ class Watch:
         launcher: Launcher,
         register: Register,
         bring_up_to_date: Callable[[str], Awaitable[None]],
+        came_back: Callable[[str], Awaitable[None]],
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
-        """``bring_up_to_date(node_id)``: tell the node the present state; ``changed()``: a node has come up or gone down."""
+        """``bring_up_to_date(node_id)``: tell the node the present state; ``came_back(node_id)``: the same, and it runs anew.
+
+        ``changed()``: a node has come up or gone down.
+        """
         self._name = name
         self._transport = transport
         self._clock = clock
         self._launcher = launcher
         self._register = register
         self._bring_up_to_date = bring_up_to_date
+        self._came_back = came_back
         self._changed = changed
         self._spawn = spawn
         self.nodes: dict[str, Node] = {}
@@ -151,7 +156,7 @@ class Watch:
                 self._down(node_id, cause)
                 await self._changed()
             await self._bring_back(node_id)
-            await self._bring_up_to_date(node_id)
+            await self._came_back(node_id)
             await self._changed()
 
     async def _until_lost(self, node_id: str) -> str:

@@ -167,7 +167,7 @@ def test_closed_it_leaves_no_thread_and_no_socket(direct, monkeypatch):
     link = warmed(store)
     assert link is not link_of(direct)
     asyncio.run(store.aio.get("closing"))
-    sockets = {line.socket.getsockname() for line in link._own.lines._lines.values()}
+    sockets = {line.socket.getsockname() for line in link._lines._lines.values()}
     assert len(sockets) == 3
     assert sockets <= {tuple(each.laddr) for each in process.net_connections()}
     store.close()
@@ -282,7 +282,7 @@ def test_a_forked_child_touches_nothing_of_its_parents_and_is_told_why_it_cannot
     """Ray does not work in a forked child, so nothing can be found there; it is an error, in time, and the child's alone."""
     link = warmed(direct)
     direct.put("fork", "parent")
-    sockets = {line.socket.getsockname() for line in link._own.lines._lines.values()}
+    sockets = {line.socket.getsockname() for line in link._lines._lines.values()}
 
     def child():
         began_s = time.monotonic()
@@ -297,4 +297,4 @@ def test_a_forked_child_touches_nothing_of_its_parents_and_is_told_why_it_cannot
     assert not shared
     assert direct.get("fork") == "parent"
     assert link_of(direct) is link
-    assert sockets == {line.socket.getsockname() for line in link._own.lines._lines.values()}
+    assert sockets == {line.socket.getsockname() for line in link._lines._lines.values()}

@@ -357,7 +357,7 @@ def test_requests_that_come_too_late_or_are_another_runs(world, versioning):
 
 def test_a_client_that_stood_still_between_the_rounds_sends_nothing(world):
     async def tell(cluster, client):
-        clock, steps = client.peer.clock, client.straight.write(client.write(timeout_s=1.0))
+        clock, steps = client.peer.clock, client.straight.steps(client.write(timeout_s=1.0))
         ask = next(steps)
         assert len(ask.frames) == 2
         answers = await answers_to(cluster, ask)
@@ -498,7 +498,7 @@ def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, vers
 
 def test_a_write_is_seen_to_once_and_not_beside_the_usual_way(world):
     async def tell(cluster, client):
-        steps = client.straight.write(client.write())
+        steps = client.straight.steps(client.write())
         ask = next(steps)
         assert ask.about is not None
         assert client.straight.late(ask.about, "n1", None)
@@ -520,7 +520,7 @@ def test_both_rounds_name_the_epoch_that_named_the_owners(world):
     """The partition begins to move between the rounds, and somebody else lets the routing know."""
 
     async def tell(cluster, client):
-        steps = client.straight.write(client.write())
+        steps = client.straight.steps(client.write())
         answers = await answers_to(cluster, next(steps))
         cluster.change(moves.begun(cluster.state, (move_of(cluster),)), client.peer)
         answers = await answers_to(cluster, steps.send(answers))
@@ -541,7 +541,7 @@ def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versionin
         first, *rest = cluster.owners(KEY)
         (other,) = {*cluster.ids} - {first, *rest}
         request = client.write()
-        steps = client.straight.write(request)
+        steps = client.straight.steps(request)
         ask = next(steps)
         if versioning == "vector":
             ask = steps.send(await answers_to(cluster, ask))
