@@ -227,10 +227,6 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100_000, help="how many to load (default 100000)")
     parser.add_argument("--partitions", type=int, default=256, help="of the store (default 256)")
     parser.add_argument("--steady", type=float, default=20.0, help="seconds that nothing changes before (default 20)")
-    parser.add_argument(
-        "--most-moved", metavar="X", type=float, default=MOST_MOVED,
-        help=f"bytes moved are at most so many times the least ({MOST_MOVED}; of few records comparing costs more)",
-    )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     ray.init(
@@ -245,7 +241,7 @@ def main() -> int:
     print(json.dumps(figures))
     ratios = [figures[name]["ratio"] for name in ("3 to 5", "5 to 3")]
     bad = figures["failed"] or figures["lost"] or figures["wrong_records"] or figures["stayed"]
-    return 1 if bad or max(ratios) > arguments.most_moved else 0
+    return 1 if bad or max(ratios) > MOST_MOVED else 0
 
 
 if __name__ == "__main__":

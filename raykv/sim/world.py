@@ -29,7 +29,7 @@ import msgspec
 from raykv.client.store import Store
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig, check_count, check_seconds, quorum
 from raykv.errors import InvalidOption
-from raykv.sim.cluster import COORDINATOR, SUPERVISOR, Cluster, ClusterSpec, SimLink
+from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, ClusterSpec
 from raykv.sim.kernel import Process, VirtualLoop
 from raykv.sim.nemesis import Nemesis
 from raykv.sim.scenario import Fault, FaultKind, draw_faults, draw_odds
@@ -101,6 +101,7 @@ class World:
         self._clients = 0
         self._closed = False
         self._stores: list[Store] = []
+        self._places: dict[Store, str] = {}
         self.nodes = tuple(self._cluster.node_ids)
         """The ids of the storage nodes."""
         self.coordinators = tuple(self._cluster.coordinator_names)
@@ -121,11 +122,17 @@ class World:
     # ---- handles and time ----
 
     def connect(self, coordinator: str = COORDINATOR) -> Store:
-        """Return another handle, of a client of its own that asks that coordinator."""
-        self._check_known(coordinator, self.coordinators)
-        store = Store(self._cluster.spec.store.name, SimLink(self._cluster, self._client(), coordinator))
+        """Return another handle, of a client of its own that asks that coordinator, or is one itself ("direct")."""
+        self._check_known(coordinator, (*self.coordinators, DIRECT))
+        client = self._client()
+        store = Store(self._cluster.spec.store.name, self._cluster.link(client, coordinator))
         self._stores.append(store)
+        self._places[store] = client.name if coordinator == DIRECT else coordinator
         return store
+
+    def place_of(self, store: Store) -> str:
+        """Return where a handle's operations are coordinated: a coordinator's name, or a client's own."""
+        return self._places[store]
 
     async def connect_aio(self) -> AsyncStore:
         """Return another handle for use within ``run``, of a client of its own."""
@@ -169,9 +176,9 @@ class World:
     def split(self, side: Sequence[str], for_s: float) -> None:
         """Cut the network in two for ``for_s`` seconds: these nodes and coordinators on one side, the rest on the other.
 
-        A client stays with its coordinator.
+        A client stays with its coordinator; one that coordinates for itself is named by ``place_of`` its handle.
         """
-        places = (*self.nodes, *self.coordinators)
+        places = tuple(dict.fromkeys((*self.nodes, *self.coordinators, *self._places.values())))
         for name in side:
             self._check_known(name, places)
         rest = [name for name in (*places, SUPERVISOR) if name not in side]

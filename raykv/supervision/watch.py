@@ -81,7 +81,7 @@ class Watch:
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
-        """``bring_up_to_date(node_id)``: tell the node the present state; ``came_back(node_id)``: the same, and it runs anew.
+        """``bring_up_to_date(node_id)``: tell the node the present state; ``came_back(node_id)``: and it runs anew.
 
         ``changed()``: a node has come up or gone down.
         """
