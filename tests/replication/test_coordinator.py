@@ -935,3 +935,19 @@ def test_as_many_keys_as_may_go_together_are_answered(world: ModuleType, pair_by
             await peer.get_many([f"k{number}" for number in range(most + 1)], bucket=2)
 
     world.run(go())
+
+
+def test_reads_that_join_are_no_more_than_may_go_together(world: ModuleType) -> None:
+    async def go() -> None:
+        cluster = world.Cluster()
+        cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=1 << 20))
+        peer = cluster.start().coordinator()
+        most = c.most_keys(peer.core.routing.known_bucket(2))
+        frames = [
+            f.coordinator_requests.encode(f.GetMany(2, [encode_key(f"k{number}")], 2, 5.0))
+            for number in range(most + 8)
+        ]
+        answers = await asyncio.gather(*map(peer.front.serve_together, frames))
+        assert [f.coordinator_answers.decode(answer) for answer in answers] == [f.GotMany([f.Found([])])] * (most + 8)
+
+    world.run(go())

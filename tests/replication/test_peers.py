@@ -405,3 +405,24 @@ def test_a_call_to_a_former_run_that_comes_to_nothing_says_nothing_of_the_presen
         assert bench.peers.in_order(["n1", "n2"]) == ["n1", "n2"]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("what", ["down", "suspected", "slow", "incomplete", "silent", "unknown"])
+def test_a_node_against_which_something_speaks_is_not_well(what: str) -> None:
+    bench = Bench()
+    bench.peers.learn({"n1": 1}, {})
+    now_s = bench.clock.now_s
+    assert bench.peers.well("n1", now_s)
+    peer = bench.peers._peer("n1")
+    match what:
+        case "down":
+            bench.peers.learn({"n1": 1}, {"n1": "gone"})
+        case "suspected":
+            peer.suspected_until_s = now_s + 1
+        case "slow":
+            bench.peers.note_slow("n1")
+        case "incomplete":
+            peer.incomplete = True
+        case "silent":
+            peer.pending[1] = now_s - 2 * p.SILENT_S
+    assert not bench.peers.well("n9" if what == "unknown" else "n1", now_s)

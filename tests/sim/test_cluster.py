@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from raykv.config import StoreConfig
-from raykv.errors import QuorumNotMet, StoreUnavailable
+from raykv.errors import QuorumNotMet, RaykvError, StoreUnavailable
 from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster, ClusterSpec
 from raykv.sim.kernel import Process, run_virtual
 
@@ -110,5 +110,36 @@ def test_its_quorums_are_the_same(down):
                 await store.put("a", 2, timeout=2)
         for node_id in ("n1", "n2"):
             cluster.hosts[node_id].up = True
+
+    in_a_cluster(story)
+
+
+@pytest.mark.parametrize("what", ["put", "put under a context", "get", "get_many", "scan"])
+def test_that_its_bucket_was_dropped_it_hears_from_the_nodes(what):
+    async def story(cluster):
+        here = await cluster.connect(Process(cluster.loop, "client1"), DIRECT)
+        there = await cluster.connect(Process(cluster.loop, "client2"))
+        bucket = await here.bucket("mine")
+        await bucket.put("a", 1)
+        context = (await bucket.get_versions("a")).context
+        assert await there.drop_bucket("mine")
+        await asyncio.sleep(1)
+        began_s = cluster.loop.now_s
+
+        async def scanned():
+            return [pair async for pair in bucket.scan()]
+
+        operations = {
+            "put": lambda: bucket.put("a", 2),
+            "put under a context": lambda: bucket.put("a", 2, context=context),
+            "get": lambda: bucket.get("a"),
+            "get_many": lambda: bucket.get_many(["a", "b"]),
+            "scan": scanned,
+        }
+        with pytest.raises(RaykvError, match="dropped"):
+            await operations[what]()
+        assert cluster.loop.now_s < began_s + 0.5, "at once, not when its time is up"
+        again = await here.bucket("mine")
+        assert await again.get("a") is None
 
     in_a_cluster(story)
