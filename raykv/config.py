@@ -246,6 +246,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """An older hint is forgotten; one that was counted as an acknowledgement is kept for half the grace."""
     background_bytes_per_s: int = 8 * MIB
     """What hand-off, repair and healing may send and fetch, together; less while clients wait longer than usual."""
+    background_share: float = 0.05
+    """What part of its time that may cost while clients ask the node; more where copies are missing."""
     cpus: float = 0.0
     """What the node asks Ray for. 0: nothing, so that a laptop can hold five; else it waits for a host with so much room,
     and where Ray's autoscaler brings machines by demand, one comes."""
@@ -268,6 +270,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB)
         check_seconds("max_hint_age_s", self.max_hint_age_s, MAX_TTL_S)
         check_count("background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB)
+        if isinstance(self.background_share, bool) or not 0 < self.background_share <= 1:
+            raise InvalidOption(
+                f"background_share must be a number above 0 and at most 1; got {shown(self.background_share)}"
+            )
         if isinstance(self.cpus, bool) or not 0 <= self.cpus <= 1024:
             raise InvalidOption(f"cpus must be a number from 0 to 1024; got {shown(self.cpus)}")
         if not isinstance(self.stream, bool):

@@ -230,8 +230,12 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     ray.init(
-        address="local", num_cpus=2, object_store_memory=200 << 20, include_dashboard=False,
-        log_to_driver=False, logging_level="ERROR",
+        address="local",
+        num_cpus=2,
+        object_store_memory=200 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     try:
         figures = run_it(arguments.records, arguments.partitions, arguments.steady)

@@ -191,6 +191,7 @@ def test_a_buckets_ttl_has_bounds(ttl_ms: Any) -> None:
         ("runs_per_level", [2, 64], [1, 65]),
         ("max_unflushed_bytes", [8 << 20, 64 << 30], [(8 << 20) - 1, (64 << 30) + 1]),
         ("sync_interval_s", [0.001, 60], [0, -1, 61, NAN, INF]),
+        ("background_share", [0.001, 0.3, 1, 1.0], [0, -0.1, 1.01, True, NAN, INF]),
         ("stream", [True, False], [0, 1, None, "no"]),
     ],
 )

@@ -452,7 +452,12 @@ class Purge(_Message, frozen=True):
 
 
 class Clear(_Message, frozen=True):
-    """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``."""
+    """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``.
+
+    ``partitions``: of these only; None: of all.
+    """
+
+    partitions: list[int] | None = None
 
 
 class TakeOver(_Message, frozen=True):
@@ -467,10 +472,14 @@ class TakeOver(_Message, frozen=True):
 
 
 class Repair(_Message, frozen=True):
-    """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``."""
+    """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``.
+
+    ``purge``: and forget what all may forget.
+    """
 
     partition: int
     timeout_s: float
+    purge: bool = True
 
 
 NodeRequestBody: TypeAlias = (

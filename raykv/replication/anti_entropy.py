@@ -54,6 +54,8 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 5.0
 INDEXES_AT_ONCE = 256
 KEYS_AT_ONCE = 256
+PAGE_RECORDS = 64
+"""Of a partition that is copied: its source answers clients between two of them."""
 MAX_ROUNDS = 3
 """How often all others are compared in one repair, where writes go on meanwhile."""
 BATCH_BYTES = 256 * KIB
@@ -212,8 +214,8 @@ class AntiEntropy:
 
     # ---- leading ----
 
-    async def repair(self, state: ClusterState, partition: int) -> Mended:
-        """Compare the partition with all its other owners, mend what differs, and purge what all may forget.
+    async def repair(self, state: ClusterState, partition: int, *, purge: bool = True) -> Mended:
+        """Compare the partition with all its other owners, mend what differs, and ``purge`` what all may forget.
 
         Raises ``PeerLacks`` if an owner cannot be reached: what was mended by then stays.
         """
@@ -226,7 +228,7 @@ class AntiEntropy:
             try:
                 done = await self._mend_all(partition, share, others)
                 total.add(done)
-                if done.whole and self._local.whole(partition):
+                if purge and done.whole and self._local.whole(partition):
                     grace_ms = round(state.config.grace_s * 1000)
                     total.purged += await self._purge(partition, share, others, grace_ms)
             except PeerLacks as lack:
@@ -267,6 +269,8 @@ class AntiEntropy:
             if there:
                 total.add(await self._stream(partition, share, there[partition % len(there)]))
             for peer in there:
+                if whole >= share.intact_needed:
+                    break
                 try:
                     done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
                 except PeerLacks as lack:
@@ -297,7 +301,7 @@ class AntiEntropy:
             start = b""
             while True:
                 made_ms = self._clock.wall_ms()
-                page = f.Scan(bucket_id, start, LAST_TAG_END, KEYS_AT_ONCE, False, False, [partition])
+                page = f.Scan(bucket_id, start, LAST_TAG_END, PAGE_RECORDS, False, False, [partition])
                 try:
                     answer = await self._ask(peer, page, done)
                 except PeerLacks:
@@ -459,13 +463,13 @@ class AntiEntropy:
     async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
         """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
         now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
-        tree = await self._local.tree(partition, share.buckets, anew=True)
-        present = {*tree.entries}
-        for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in present]:
+        present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
+        gone = {*self._agreed}.difference(present)
+        for entry in [entry for entry in self._agreed if entry in gone and entry[0] in share.buckets]:
             if self._local.partition_of(entry[1]) == partition:
                 self._agreed.pop(entry, None)
-        for some in _chunks(tree.entries, KEYS_AT_ONCE):
-            dead = [entry for entry in some if self._dead(entry, now_ms - grace_ms // 2)]
+        for some in _chunks(present, KEYS_AT_ONCE):
+            dead = some
             for peer in others:
                 if dead:
                     answer = await self._ask(peer, f.Purge(dead, sure=False), done)

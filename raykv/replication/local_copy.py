@@ -1,14 +1,17 @@
 """A node's own records, for its work in the background: trees over them, and records out and in.
 
-Nothing leaves here before the log holds it (P3), as with answers to clients. Scans give the loop back every few hundred
-records, so that clients do not wait for a tree.
+Nothing leaves here before the log holds it (P3), as with answers to clients. Whatever goes over many records rests every
+few dozen of them (``throttle``), so that clients do not wait for a tree.
+
+A tree is kept for a while: it is as good as a new one for as long as nothing has changed in its partition, and several
+owners ask for it one after the other.
 """
 
 from __future__ import annotations
 
 import logging
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.errors import CorruptData
 from raykv.records import frames as f
@@ -16,21 +19,32 @@ from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_bucket, storage_pre
 from raykv.records.kinds import check, public
 from raykv.replication.merkle import Entry, Tree, depth_for, digest
 from raykv.ring import partition_of_key
-from raykv.versions import time_to_ms
+from raykv.storage import CHANGES_PREFIX_BYTES
+from raykv.versions import dead_since_ms, time_to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from raykv.ports import Clock
     from raykv.replication.replica import Replica
+    from raykv.replication.throttle import Throttle
     from raykv.storage import Engine
 
 logger = logging.getLogger("raykv.node")
 
-PAUSE_EVERY = 500
+REST_EVERY = 64
+"""So many records are a millisecond of work or less."""
 KEEP_TREE_S = 20.0
-MAX_TREES = 16
+MAX_TREE_RECORDS = 200_000
+"""Of all trees that are kept, together; beside them one may be larger."""
 OVERLOADED_WAIT_S = 0.1
+
+
+class _Kept(NamedTuple):
+    made_s: float
+    changes: tuple[int, int]
+    """As it was before the first record was read."""
+    tree: Tree
 
 
 class LocalCopy:
@@ -42,16 +56,18 @@ class LocalCopy:
         replica: Replica,
         partitions: int,
         clock: Clock,
+        throttle: Throttle,
         durable: Callable[[int], Awaitable[None]],
     ) -> None:
         self._engine = engine
         self._replica = replica
         self._partitions = partitions
         self._clock = clock
+        self._throttle = throttle
         self._durable = durable
         self.taken = 0
         """Records that others gave to this run."""
-        self._trees: dict[tuple[int, tuple[int, ...], bool], tuple[float, Tree]] = {}
+        self._trees: dict[tuple[int, tuple[int, ...], bool], _Kept] = {}
 
     def whole(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
@@ -65,35 +81,38 @@ class LocalCopy:
         ``depth``: None for what suits the number of records. Where rot is, there is nothing. ``own``: not to be shown to
         others, so it has what rot may have uncovered too: what is the same elsewhere need not be fetched again.
         """
-        place = (partition, tuple(buckets), own)
-        kept = self._trees.get(place)
-        now_s = self._clock.monotonic_s()
-        if kept is None or anew or now_s - kept[0] > KEEP_TREE_S:
-            entries = await self._entries(partition, buckets, own=own)
-            tree = Tree(entries, depth_for(len(entries)) if depth is None else depth)
-        else:
-            tree = kept[1] if depth is None else kept[1].deeper(depth)
-            now_s = kept[0]
-        self._trees.pop(place, None)
-        self._trees[place] = (now_s, tree)
-        if len(self._trees) > MAX_TREES:
-            del self._trees[next(iter(self._trees))]
-        return tree
-
-    async def _entries(self, partition: int, buckets: Sequence[int], *, own: bool) -> list[Entry]:
-        entries: list[Entry] = []
         # Rot of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
-        unknown = not own and any(damage.start is None for damage in self._engine.damaged)
-        before_ms = self._clock.wall_ms() - self._replica.grace_ms if unknown else 0.0
+        hidden = not own and any(damage.start is None for damage in self._engine.damaged)
+        place = (partition, tuple(buckets), hidden)
+        kept = self._trees.pop(place, None)
+        now_s, changes = self._clock.monotonic_s(), self._changes(partition)
+        same = kept is not None and kept.changes == changes and not hidden  # what is hidden depends on the time
+        if kept is None or not (same or (not anew and now_s - kept.made_s <= KEEP_TREE_S)):
+            entries = await self._entries(partition, buckets, hidden=hidden)
+            kept = _Kept(now_s, changes, Tree(entries, depth_for(len(entries)) if depth is None else depth))
+        elif depth is not None:
+            kept = kept._replace(tree=kept.tree.deeper(depth))
+        self._trees[place] = kept
+        while len(self._trees) > 1 and sum(each.tree.records for each in self._trees.values()) > MAX_TREE_RECORDS:
+            del self._trees[next(iter(self._trees))]
+        return kept.tree
+
+    def _changes(self, partition: int) -> tuple[int, int]:
+        return self._engine.changes(_bounds(partition)[0][:CHANGES_PREFIX_BYTES])
+
+    async def _entries(self, partition: int, buckets: Sequence[int], *, hidden: bool) -> list[Entry]:
+        entries: list[Entry] = []
+        before_ms = self._clock.wall_ms() - self._replica.grace_ms if hidden else 0.0
+        since_s = self._clock.monotonic_s()
         for bucket_id in buckets:
             prefix = storage_prefix(partition, bucket_id)
             end = storage_prefix(partition, bucket_id + 1)
             for count, (key, found) in enumerate(self._engine.scan(prefix, end, around_damage=True), start=1):
                 encoded = key[STORAGE_PREFIX_BYTES:]
-                if not (unknown and _before(found.record, before_ms)):
+                if not (hidden and _before(found.record, before_ms)):
                     entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
-                if count % PAUSE_EVERY == 0:
-                    await self._clock.sleep(0)
+                if count % REST_EVERY == 0:
+                    since_s = await self._throttle.rest(since_s)
         return entries
 
     async def uncovered(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
@@ -103,6 +122,7 @@ class LocalCopy:
         that all owners have agreed to forget.
         """
         found: dict[tuple[int, bytes], Entry] = {}
+        since_s = self._clock.monotonic_s()
         for damage in self._engine.damaged:
             for bucket_id in buckets:
                 low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
@@ -112,8 +132,8 @@ class LocalCopy:
                     if _before(kept.record, before_ms):
                         key = place[STORAGE_PREFIX_BYTES:]
                         found[bucket_id, key] = (bucket_id, key, digest(bucket_id, key, public(kept.record)))
-                    if count % PAUSE_EVERY == 0:
-                        await self._clock.sleep(0)
+                    if count % REST_EVERY == 0:
+                        since_s = await self._throttle.rest(since_s)
         return [*found.values()]
 
     async def forget(self, entries: Sequence[Entry]) -> None:
@@ -126,26 +146,43 @@ class LocalCopy:
                     position = max(position, self._engine.erase(place))
         await self._durable(position)
 
-    async def clear(self) -> int:
+    async def dead(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
+        """Return the records in which nothing has lived since ``before_ms`` (wall clock). None where rot is."""
+        found: list[Entry] = []
+        since_s = self._clock.monotonic_s()
+        for bucket_id in buckets:
+            low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
+            for count, (place, kept) in enumerate(self._engine.scan(low, high, around_damage=True), start=1):
+                since_ms = dead_since_ms(kept.record)
+                if since_ms is not None and since_ms < before_ms:
+                    key = place[STORAGE_PREFIX_BYTES:]
+                    found.append((bucket_id, key, digest(bucket_id, key, public(kept.record))))
+                if count % REST_EVERY == 0:
+                    since_s = await self._throttle.rest(since_s)
+        return found
+
+    async def clear(self, partitions: Sequence[int] | None = None) -> int:
         """Forget what this node holds and is not to hold by the present state; return how many records.
 
-        Durable when it returns. Bucket by bucket, for in one of fewer copies a node may hold less than its place in the
-        ring says.
+        Of these partitions (None: of all); ``CorruptData`` for one that there cannot be. Durable when it returns.
+        Bucket by bucket, for in one of fewer copies a node may hold less than its place in the ring says.
         """
         position = count = 0
-        for partition in range(self._partitions):
+        since_s = self._clock.monotonic_s()
+        for partition in range(self._partitions) if partitions is None else partitions:
             for bucket_id in self._buckets_here(partition):
                 low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
                 while not self._replica.holds(partition, bucket_id):
-                    places = [place for place, _ in islice(self._engine.scan_what_is_left(low, high), PAUSE_EVERY)]
+                    places = [place for place, _ in islice(self._engine.scan_what_is_left(low, high), REST_EVERY)]
                     for place in places:
                         position = max(position, self._engine.erase(place))
                     count += len(places)
-                    await self._durable(position)
-                    if len(places) < PAUSE_EVERY:
+                    if len(places) < REST_EVERY:
                         break
                     low = places[-1] + b"\x00"
-            await self._clock.sleep(0)
+                    since_s = await self._throttle.rest(since_s)
+            since_s = await self._throttle.rest(since_s)
+        await self._durable(position)
         return count
 
     def _buckets_here(self, partition: int) -> list[int]:
@@ -181,9 +218,17 @@ class LocalCopy:
 
     async def read(self, bucket_id: int, keys: Sequence[bytes]) -> f.ReadDone:
         """Return the record of each key, once the log holds it."""
-        done, position = self.held(bucket_id, keys)
+        records: list[bytes | None] = []
+        unreadable: list[int] = []
+        position, since_s = 0, self._clock.monotonic_s()
+        for at in range(0, len(keys), REST_EVERY):
+            done, there = self.held(bucket_id, keys[at : at + REST_EVERY])
+            records += done.records
+            unreadable += [at + index for index in done.unreadable]
+            position = max(position, there)
+            since_s = await self._throttle.rest(since_s)
         await self._durable(position)
-        return done
+        return f.ReadDone(records, unreadable)
 
     async def fetch(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the record of each key, once the log holds it; None also for what cannot be read."""
@@ -198,20 +243,25 @@ class LocalCopy:
 
         What is no record at all is passed over. ``made_ms``: when they were asked for (see ``frames.Write``).
         """
-        while True:
-            answer, position = self._replica.handle(f.Write(bucket_id, items, made_ms))
-            self.taken += len(items)
-            if isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
+        position, taken, since_s = 0, True, self._clock.monotonic_s()
+        for at in range(0, len(items), REST_EVERY):
+            some = items[at : at + REST_EVERY]
+            answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
+            while isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
                 await self._clock.sleep(OVERLOADED_WAIT_S)
-                continue
-            await self._durable(position)
-            if isinstance(answer, f.NodeRefused) and answer.reason == "corrupt":
-                if len(items) == 1:
-                    logger.error("what another owner holds under %r is no record: %s", items[0][0], answer.message)
-                    return True
-                taken = [await self.write(bucket_id, [item], made_ms) for item in items]
-                return all(taken)
-            return isinstance(answer, f.WriteDone) and f.NO_ROOM not in answer.newer
+                answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
+            self.taken += len(some)
+            if isinstance(answer, f.NodeRefused) and answer.reason == "corrupt" and len(some) == 1:
+                logger.error("what another owner holds under %r is no record: %s", some[0][0], answer.message)
+            elif isinstance(answer, f.NodeRefused) and answer.reason == "corrupt":
+                each = [await self.write(bucket_id, [item], made_ms) for item in some]
+                taken = taken and all(each)
+            else:
+                taken = taken and isinstance(answer, f.WriteDone) and f.NO_ROOM not in answer.newer
+                position = max(position, there)
+            since_s = await self._throttle.rest(since_s)
+        await self._durable(position)
+        return taken
 
     def erase(self, bucket_id: int, key: bytes, value: int) -> bool:
         """Forget the record if it is still the one with that digest. False if it is another."""

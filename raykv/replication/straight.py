@@ -108,8 +108,7 @@ class Straight:
         if entry is None or not 1 <= request.r <= entry.config.n:
             return None
         (key,) = request.keys
-        owners = routing.settled_owners(key, entry.config.n)
-        asked = () if owners is None else self._well_of(owners, request.r)
+        asked = self._well_of(routing.primaries(key, entry.config.n), request.r)
         if len(asked) < request.r:
             return None
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))

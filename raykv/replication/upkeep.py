@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from raykv.errors import CorruptData
@@ -77,11 +78,11 @@ class Upkeep:
         self._clock = clock
         self._random = random
         self._superseded = superseded
-        self.throttle = Throttle(clock, config.background_bytes_per_s)
+        self.throttle = Throttle(clock, config.background_bytes_per_s, config.background_share)
         self.peers = Peers(transport, clock, probe, state=lambda: replica.known, moved=replica.learn)
         self.hints = hints
         self.detector = FailureDetector(node_id, incarnation, every_s=config.gossip_every_s, random=random)
-        self._local = LocalCopy(engine, replica, partitions, clock, durable)
+        self._local = LocalCopy(engine, replica, partitions, clock, self.throttle, durable)
         self.anti_entropy = AntiEntropy(node_id, self._local, self.peers, clock, self.throttle)
         self.handoff = Handoff(node_id, hints, self._local, self.peers, clock, self.throttle, config.max_hint_age_s)
         self._members: tuple[str, ...] = ()
@@ -150,7 +151,7 @@ class Upkeep:
                 case f.Repair():
                     return await self._repair_now(body)
                 case f.Clear():
-                    return f.Cleared(await self._local.clear())
+                    return f.Cleared(await self._local.clear(body.partitions))
                 case f.TakeOver():
                     return await self._take_over(body)
                 case _:
@@ -166,7 +167,7 @@ class Upkeep:
             return f.NodeRefused("not yet", "this node may lack writes that it acknowledged; it is being made whole")
         try:
             async with self._clock.timeout(request.timeout_s):
-                mended = await self._repair_one(state, request.partition)
+                mended = await self._repair_one(state, request.partition, purge=request.purge)
         except PeerLacks as lack:
             return f.NodeRefused("not yet", str(lack))
         except TimeoutError:
@@ -180,8 +181,9 @@ class Upkeep:
             return f.NodeRefused("not yet", "the node is no member yet")
         before = self._local.taken
         try:
-            async with self._clock.timeout(request.timeout_s):
-                done = await self.anti_entropy.take_over(state, request.partition, request.lost)
+            with self.throttle.hurry() if request.lost else nullcontext():  # there are copies too few
+                async with self._clock.timeout(request.timeout_s):
+                    done = await self.anti_entropy.take_over(state, request.partition, request.lost)
         except PeerLacks as lack:
             return f.NodeRefused("not yet", str(lack))
         except TimeoutError:
@@ -245,7 +247,11 @@ class Upkeep:
                 self._healed.clear()
                 self._lossy.clear()
             lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
-            if await self._heal_all(state, [partition for partition in lacking if partition not in self._healed]):
+            with self.throttle.hurry():
+                well = await self._heal_all(
+                    state, [partition for partition in lacking if partition not in self._healed]
+                )
+            if well:
                 await self._local.all_durable()
                 unchanged = self.state is not None and self.state.ballot == state.ballot  # what it owns, above all
                 if unchanged and self._healing == (self._replica.distrusted, self._engine.damaged):
@@ -303,14 +309,14 @@ class Upkeep:
                     logger.debug("node %s: partition %d waits for its repair: %s", self._node_id, partition, lack)
                     await self._clock.sleep(BUSY_S)
 
-    async def _repair_one(self, state: ClusterState, partition: int) -> Mended:
+    async def _repair_one(self, state: ClusterState, partition: int, *, purge: bool = True) -> Mended:
         self._repairing.add(partition)
         try:
-            mended = await self.anti_entropy.repair(state, partition)
+            mended = await self.anti_entropy.repair(state, partition, purge=purge)
         finally:
             self._repairing.discard(partition)
         self.mended.add(mended)
-        if partition in state.ring.first_partitions_of(self._node_id):
+        if purge and partition in state.ring.first_partitions_of(self._node_id):
             now_ms = self._clock.wall_ms()
             self._repaired_ms[partition] = now_ms
             self._engine.replace(_mark(partition), bytes([KIND_MARK]) + now_ms.to_bytes(8))

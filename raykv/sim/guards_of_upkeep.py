@@ -28,14 +28,20 @@ OF_UPKEEP = (
         (Edit(_HEAL, "if mended.whole:", "if True:"),),
     ),
     Planted(
+        "an old tree passed for a new one",
+        "P1, P4",
+        "a node asks for a tree that was made before the last write, finds nothing new, and says that it has everything",
+        (Edit("raykv.replication.local_copy:LocalCopy.tree", "kept.changes == changes", "kept.changes"),),
+    ),
+    Planted(
         "taken over without its sync",
         "P1, P3",
         "a node says that it is whole, its host loses power, and it forgets what it took over",
         (
             Edit(
                 "raykv.replication.local_copy:LocalCopy.write",
-                "        await self._durable(position)\n",
-                "        position = 0\n",
+                "    await self._durable(position)\n    return taken",
+                "    return taken",
             ),
             Edit(
                 "raykv.replication.local_copy:LocalCopy.all_durable",

@@ -9,13 +9,13 @@ Records are opaque bytes here. How two records of a key merge is a function hand
 
 from raykv.storage.damage import Damage, EngineFailed
 from raykv.storage.directory import DirectoryForeign, DirectoryInUse, Identity, NodeDirectory, read_identity
-from raykv.storage.engine import Engine, EngineStats, Merge
+from raykv.storage.engine import CHANGES_PREFIX_BYTES, Engine, EngineStats, Merge
 from raykv.storage.jobs import Job
 from raykv.storage.memtable import Found
 from raykv.storage.wal import SyncJob
 
 __all__ = [
-    "Engine", "EngineStats", "Found", "Merge", "SyncJob", "Job",
+    "Engine", "EngineStats", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
     "Damage", "EngineFailed",
     "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign",
 ]  # fmt: skip

@@ -70,6 +70,8 @@ MARKER = b""
 """The record of a key that was erased."""
 MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
+CHANGES_PREFIX_BYTES = 2
+"""Changes are told apart by so many first bytes of a key."""
 _SEGMENT_FACTOR = 4
 """Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
 
@@ -124,6 +126,8 @@ class Engine:
         self._damaged = list(recovered.manifest.damaged)
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
+        self._changed: dict[bytes, int] = {}
+        self._rot_changes = 0
         self._noted: list[Damage] = []  # since the engine was opened, also what is healed by now
         self._ranges = damaged_ranges(self._damaged)
         self._closed = False
@@ -214,6 +218,7 @@ class Engine:
     def _put(self, key: bytes, kept: bytes) -> Found:
         log, memtable = self._log, self._memtable
         found = memtable.put(key, kept, log.append(key, kept))
+        self._changed[key[:CHANGES_PREFIX_BYTES]] = found.position
         limit = self._config.memtable_bytes
         if memtable.bytes >= limit or log.segment_bytes >= _SEGMENT_FACTOR * limit:
             self._seal()
@@ -501,6 +506,7 @@ class Engine:
         """
         self._check()
         self._damaged.remove(damage)
+        self._rot_changes += 1
         self._healed.append(damage)
         self._ranges = damaged_ranges(self._damaged)
         self._save_manifest()
@@ -508,8 +514,16 @@ class Engine:
         if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
             self._fs.unlink(aside)
 
+    def changes(self, prefix: bytes) -> tuple[int, int]:
+        """Return what is another once anything has changed in this run below a prefix of ``CHANGES_PREFIX_BYTES``. O(1).
+
+        What compactions take out because it was dropped does not count.
+        """
+        return self._changed.get(prefix, 0), self._rot_changes
+
     def _note(self, damage: Damage) -> None:
         """Remember rot just found; its block is passed over from now on. Saved with the next manifest."""
+        self._rot_changes += 1
         for table in chain.from_iterable(run.tables for run in self._runs):
             if table.name == damage.file:
                 table.skipped |= {damage.offset}
@@ -602,7 +616,6 @@ def _corrupt(damage: Damage) -> CorruptData:
 
 
 def _table_batches(tables: list[Table], start: bytes, end: bytes | None, reverse: bool) -> Iterator[Batch[Found]]:
-    new = tuple.__new__  # a NamedTuple's own constructor takes half as long again
     for table in reversed(tables) if reverse else tables:
         for keys, records in table.batches(start, end, reverse=reverse):
-            yield keys, [new(Found, (record, 0)) for record in records]
+            yield keys, [Found(record, 0) for record in records]

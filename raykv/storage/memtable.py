@@ -13,8 +13,9 @@ change any more. A key never leaves (a delete is a record like any other).
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 from sortedcontainers import SortedList
 
 if TYPE_CHECKING:
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 
 ENTRY_OVERHEAD_BYTES = 128
 """What an entry costs beside its key and record, about: dict slot, tuple, object headers."""
-_SCAN_CHUNK = 256
+_FIRST_CHUNK, _SCAN_CHUNK = 16, 256
+"""Whoever wants a few entries only is not to pay for hundreds; each further batch has twice as many."""
 
 
-class Found(NamedTuple):
-    """A record, and the log position that must be durable before anyone may see it; 0: it is durable already."""
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A record, and the log position that must be durable before anyone may see it; 0: it is durable already.
+
+    A memtable has hundreds of thousands: were the garbage collector to look at them, it would hold up whoever waits.
+    """
 
     record: bytes
     position: int
@@ -64,13 +69,15 @@ class Memtable:
         O(log n) a batch and O(1) an entry, after the order has caught up.
         """
         low, high, low_in, high_in = start, end, True, False
+        count = _FIRST_CHUNK
         while True:
             if self._waiting:
                 self._order.update(self._waiting)
                 self._waiting.clear()
-            keys = list(islice(self._order.irange(low, high, (low_in, high_in), reverse=reverse), _SCAN_CHUNK))
+            keys = list(islice(self._order.irange(low, high, (low_in, high_in), reverse=reverse), count))
             if not keys:
                 return
+            count = min(2 * count, _SCAN_CHUNK)
             if reverse:
                 high, high_in = keys[-1], False
                 keys.reverse()
@@ -85,7 +92,7 @@ class Memtable:
         entries = self.entries
         for at in range(0, len(keys), 4 * _SCAN_CHUNK):
             part = keys[at : at + 4 * _SCAN_CHUNK]
-            yield part, [found[0] for found in map(entries.__getitem__, part)]
+            yield part, [found.record for found in map(entries.__getitem__, part)]
 
     def check(self) -> None:
         """Assert the invariants. O(n log n); for tests."""

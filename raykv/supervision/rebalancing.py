@@ -28,7 +28,7 @@ from raykv.replication.node import NoProbe
 from raykv.replication.peers import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from raykv.ports import Clock, Transport
 
@@ -78,8 +78,8 @@ class Rebalancing:
         self._knows = knows
         self._left = left
         self._away = away
-        self._unclear: set[str] = set()
-        """Nodes that may hold what they are not to hold any more."""
+        self._unclear: dict[str, set[int] | None] = {}
+        """Nodes that may hold what they are not to hold any more, and in which partitions: None, in any."""
         self._hints_until_s: float | None = None
         self._peers = Peers(transport, clock, NoProbe(), state=self._told)
         self._shunned: dict[str, float] = {}
@@ -95,7 +95,7 @@ class Rebalancing:
 
     def look_into(self, node_id: str) -> None:
         """Let a node that runs anew clear away what it is not to hold: its directory may be an old copy."""
-        self._unclear.add(node_id)
+        self._unclear[node_id] = None
 
     def _lost(self) -> list[str]:
         """Return the nodes that are to leave and are away: what only they hold is given up."""
@@ -119,14 +119,19 @@ class Rebalancing:
 
     async def run(self) -> None:
         """Take one step after the other, whenever there is something to do."""
-        self._unclear.update(member.node_id for member in self._state().ring.members)  # by a supervisor that has ended
+        for member in self._state().ring.members:  # left so by a supervisor that has ended
+            self._unclear[member.node_id] = None
         while True:
             state = self._state()
             if self._unclear and not state.moves:
-                away = self._unclear & {*self._away()}
-                asked = sorted(self._unclear - away)
-                self._unclear = away | {*await self._clear(asked, "what was given away waits to be cleared")}
-                self._unclear &= {member.node_id for member in self._state().ring.members}
+                away = {*self._away()}
+                asked, self._unclear = self._unclear, {}
+                there = {node_id: partitions for node_id, partitions in asked.items() if node_id not in away}
+                still = await self._clear(there, "what was given away waits to be cleared")
+                members = {member.node_id for member in self._state().ring.members}
+                for node_id in sorted(away & {*asked}) + still:
+                    if node_id in members:
+                        self._is_unclear(node_id, asked[node_id])
             idle = state.goal is None or (self.paused and not state.moves)
             try:
                 if idle or not await self._step(state):
@@ -155,7 +160,11 @@ class Rebalancing:
         await self._advance(state, moves.ended)
         self.figures["partitions"] += len(state.moves)
         self.waits_for = ""
-        self._unclear.update(node_id for move in state.moves for node_id in state.ring.owners(move.partition))
+        for move in state.moves:
+            for node_id in state.ring.owners(
+                move.partition
+            ):  # who stays may not be an owner of a bucket of fewer copies
+                self._is_unclear(node_id, {move.partition})
         return True
 
     async def _spread(self, state: ClusterState, node_id: str, partitions: list[int]) -> None:
@@ -165,7 +174,7 @@ class Rebalancing:
 
     async def _spread_in_turn(self, state: ClusterState, node_id: str, left: Iterator[int]) -> None:
         for partition in left:
-            body = f.Repair(partition, SPREAD_TIMEOUT_S)
+            body = f.Repair(partition, SPREAD_TIMEOUT_S, purge=False)
             try:
                 await self._peers.call(node_id, body, 1, SPREAD_TIMEOUT_S + 1.0, state.epoch)
             except PeerFailure as failure:
@@ -180,7 +189,10 @@ class Rebalancing:
         if not wave:
             self.waits_for = f"{', '.join(sorted(shunned))} did not answer; tried again soon"
             return False
-        gaining = sorted({node_id for move in wave for node_id in moves.gains(state, move)})
+        gaining: dict[str, set[int] | None] = {}
+        for move in wave:
+            for node_id in moves.gains(state, move):
+                _add(gaining, node_id, {move.partition})
         if unclear := await self._clear(gaining, "a new owner does not answer"):
             self._shun(unclear)
             return False
@@ -188,7 +200,7 @@ class Rebalancing:
         self.figures["waves"] += 1
         logger.info(
             "store %s: %d partitions begin to move to %s; %d are left",
-            self._name, len(wave), ", ".join(gaining) or "another order", moves.left(state),
+            self._name, len(wave), ", ".join(sorted(gaining)) or "another order", moves.left(state),
         )  # fmt: skip
         return True
 
@@ -289,20 +301,26 @@ class Rebalancing:
 
         await self._change(change)
 
-    async def _clear(self, nodes: list[str], why: str) -> list[str]:
-        """Let these nodes forget what they are not to hold. Returns those that did not say that they have."""
+    def _is_unclear(self, node_id: str, partitions: set[int] | None) -> None:
+        _add(self._unclear, node_id, partitions)
+
+    async def _clear(self, nodes: Mapping[str, set[int] | None], why: str) -> list[str]:
+        """Let these nodes forget what they are not to hold of these partitions. Returns those that did not say they have."""
         epoch = self._state().epoch
 
         async def one(node_id: str) -> bool:
+            partitions = nodes[node_id]
+            body = f.Clear(None if partitions is None else sorted(partitions))
             try:
-                answer = await self._peers.call(node_id, f.Clear(), 1, CLEAR_TIMEOUT_S, epoch)
+                answer = await self._peers.call(node_id, body, 1, CLEAR_TIMEOUT_S, epoch)
             except PeerFailure as failure:
                 self.waits_for = f"{why}: {failure}"
                 return False
             return isinstance(answer, f.Cleared)
 
-        done = await asyncio.gather(*(one(node_id) for node_id in nodes))
-        return [node_id for node_id, well in zip(nodes, done, strict=True) if not well]
+        asked = sorted(nodes)
+        done = await asyncio.gather(*(one(node_id) for node_id in asked))
+        return [node_id for node_id, well in zip(asked, done, strict=True) if not well]
 
     async def _enough_know(self, state: ClusterState, timeout_s: float = CONFIRM_TIMEOUT_S) -> bool:
         """Wait until enough owners of what moves know of the state, durably. False if they do not in time."""
@@ -323,3 +341,9 @@ class Rebalancing:
     def _shun(self, nodes: Iterable[str]) -> None:
         until_s = self._clock.monotonic_s() + SHUN_S
         self._shunned.update((node_id, until_s) for node_id in nodes)
+
+
+def _add(nodes: dict[str, set[int] | None], node_id: str, partitions: set[int] | None) -> None:
+    """Add partitions to those of a node; None are all that there are."""
+    known = nodes.get(node_id, set())
+    nodes[node_id] = None if known is None or partitions is None else known | partitions

@@ -152,7 +152,7 @@ def test_the_first_compared_gets_what_the_second_brought_at_the_next_repair(worl
 def test_a_plain_copy_brings_a_partition_in_pages_and_nothing_where_there_is_something(
     world: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anti_entropy, "KEYS_AT_ONCE", 16)
+    monkeypatch.setattr(anti_entropy, "PAGE_RECORDS", 16)
 
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, upkeep=True).start()
@@ -176,7 +176,7 @@ def test_a_plain_copy_brings_a_partition_in_pages_and_nothing_where_there_is_som
 def test_a_plain_copy_that_is_cut_short_leaves_the_rest_to_the_comparison(
     world: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anti_entropy, "KEYS_AT_ONCE", 16)
+    monkeypatch.setattr(anti_entropy, "PAGE_RECORDS", 16)
 
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, upkeep=True).start()

@@ -94,23 +94,98 @@ def test_a_tree_of_some_seconds_ago_will_do_unless_it_is_wanted_anew(world: Modu
     world.run(story())
 
 
-def test_no_more_than_some_trees_are_kept(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_copy, "MAX_TREES", 3)
+def test_a_tree_is_as_good_as_a_new_one_until_something_changes_in_its_partition(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, local = one_node(world)
+        first, second = keys_in(cluster, 3, 2)
+        await cluster.give("n1", first, world.put_record("v"))
+        tree = await local.tree(3, [1], anew=True)
+        await cluster.give("n1", keys_in(cluster, 4, 1)[0], world.put_record("of another partition"))
+        await asyncio.sleep(10 * local_copy.KEEP_TREE_S)
+        assert await local.tree(3, [1], anew=True) is tree
+        for key, value in ((second, "new"), (first, "newer than v")):
+            await cluster.give("n1", key, world.put_record(value, at_ms=1))
+            assert (await local.tree(3, [1], anew=True)) is not tree, value
+            tree = await local.tree(3, [1], anew=True)
+        entry = next(entry for entry in tree.entries if entry[1] == encode_key(first))
+        await local.forget([entry])
+        assert (await local.tree(3, [1], anew=True)).records == 1
+
+    world.run(story())
+
+
+def test_what_is_written_while_a_tree_is_made_makes_the_next_one_another(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_copy, "REST_EVERY", 1)
 
     async def story() -> None:
-        _, local = one_node(world)
-        trees = [await local.tree(partition, [1], anew=True) for partition in range(4)]
-        assert len(local._trees) == 3
-        assert await local.tree(1, [1], anew=False) is trees[1]
-        assert await local.tree(0, [1], anew=False) is not trees[0], "the one unused for longest went"
-        assert await local.tree(1, [1], anew=False) is trees[1]
-        assert await local.tree(2, [1], anew=False) is not trees[2]
+        cluster, local = one_node(world)
+        keys = sorted(keys_in(cluster, 3, 4), key=encode_key)
+        for key in keys[1:]:
+            await cluster.give("n1", key, world.put_record("v"))
+        making = asyncio.create_task(local.tree(3, [1], anew=True))
+        await asyncio.sleep(0)
+        local._engine.update(local._place(1, encode_key(keys[0])), world.put_record("behind the scan"))
+        assert (await making).records == 3
+        assert (await local.tree(3, [1], anew=True)).records == 4
+
+    world.run(story())
+
+
+def test_rot_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, local = one_node(world)
+        (key,) = keys_in(cluster, 3, 1)
+        await cluster.give("n1", key, world.put_record("v"))
+        tree = await local.tree(3, [1], anew=True)
+        place = local._place(1, encode_key(key))
+        damage = Damage("table", 0, place, place + b"\x00", "flipped")
+        local._engine._note(damage)
+        assert (await local.tree(3, [1], anew=True)).records == 0
+        local._engine.heal(damage)
+        assert (await local.tree(3, [1], anew=True)).root == tree.root
+
+    world.run(story())
+
+
+def test_no_more_than_some_trees_are_kept(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_copy, "MAX_TREE_RECORDS", 3)
+
+    async def story() -> None:
+        cluster, local = one_node(world)
+        for partition, count in ((0, 1), (1, 1), (2, 1), (3, 5)):
+            for key in keys_in(cluster, partition, count):
+                await cluster.give("n1", key, world.put_record("v"))
+        trees = [await local.tree(partition, [1], anew=True) for partition in range(3)]
+        assert [await local.tree(partition, [1], anew=False) for partition in range(3)] == trees
+        await local.tree(0, [1], anew=False)
+        large = await local.tree(3, [1], anew=True)
+        assert next(iter(local._trees.values())).tree is large, "one of any size"
+        assert len(local._trees) == 1
+        small = await local.tree(0, [1], anew=True)
+        assert [each.tree for each in local._trees.values()] == [small]
+
+    world.run(story())
+
+
+def test_what_is_dead_is_found_with_its_digest_and_nothing_else(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, local = one_node(world)
+        living, dead, fresh, lately = keys_in(cluster, 3, 4)
+        await cluster.give("n1", living, world.put_record("v"))
+        old, new = -60_000, -1000
+        await cluster.give("n1", dead, world.delete_record(old), 2)
+        await cluster.give("n1", fresh, world.delete_record(new))
+        await cluster.give("n1", lately, world.delete_record(old), 3)
+        found = await local.dead(3, [1, 2], world.WALL_MS - 30_000)
+        assert found == [(2, encode_key(dead), digest(2, encode_key(dead), world.delete_record(old)))]
 
     world.run(story())
 
 
 def test_the_loop_is_given_back_while_a_tree_is_made(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_copy, "PAUSE_EVERY", 10)
+    monkeypatch.setattr(local_copy, "REST_EVERY", 10)
 
     async def story() -> None:
         cluster, local = one_node(world)

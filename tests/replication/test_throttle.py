@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.replication.throttle import ADAPT_EVERY_S, Throttle
+from raykv.replication.throttle import ADAPT_EVERY_S, CLIENTS_S, HURRY, STRETCH_S, Throttle
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 MOST = 64_000
+SHARE = 0.1
 
 
 def now_s() -> float:
@@ -30,7 +31,7 @@ async def serve(throttle: Throttle, taken_s: float, for_s: float) -> None:
 
 def test_what_is_taken_is_spaced_by_the_rate(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), 1000)
+        throttle = Throttle(world.Clock(), 1000, SHARE)
         times = []
         for size_bytes in (500, 100, 0, 2000, 10):
             await throttle.take(size_bytes)
@@ -47,7 +48,7 @@ def test_what_is_taken_is_spaced_by_the_rate(world: ModuleType) -> None:
 
 def test_all_who_take_share_one_rate(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), 1000)
+        throttle = Throttle(world.Clock(), 1000, SHARE)
         await asyncio.gather(*(throttle.take(200) for _ in range(11)))
         assert now_s() == pytest.approx(2.0)
 
@@ -64,7 +65,7 @@ def test_the_rate_is_halved_when_answers_take_more_than_twice_as_long(
     world: ModuleType, usual_s: float, now_taken_s: float, gives_way: bool
 ) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), MOST)
+        throttle = Throttle(world.Clock(), MOST, SHARE)
         await serve(throttle, usual_s, 20)
         assert throttle.bytes_per_s == MOST
         rates = []
@@ -80,7 +81,7 @@ def test_the_rate_is_halved_when_answers_take_more_than_twice_as_long(
 
 def test_the_rate_grows_back_when_answers_are_fast_again(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), MOST)
+        throttle = Throttle(world.Clock(), MOST, SHARE)
         await serve(throttle, 0.01, 20)
         await serve(throttle, 0.2, 2.5)
         low = throttle.bytes_per_s
@@ -95,7 +96,7 @@ def test_the_rate_grows_back_when_answers_are_fast_again(world: ModuleType) -> N
 
 def test_the_rate_has_a_floor(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), MOST)
+        throttle = Throttle(world.Clock(), MOST, SHARE)
         await serve(throttle, 0.001, 20)
         taken_s, lowest = 0.1, float(MOST)
         for _ in range(20):
@@ -109,7 +110,7 @@ def test_the_rate_has_a_floor(world: ModuleType) -> None:
 
 def test_what_stays_slow_becomes_usual(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), MOST)
+        throttle = Throttle(world.Clock(), MOST, SHARE)
         await serve(throttle, 0.01, 20)
         await serve(throttle, 0.1, 60)
         assert throttle.slowed > 0
@@ -120,7 +121,7 @@ def test_what_stays_slow_becomes_usual(world: ModuleType) -> None:
 
 def test_without_clients_it_runs_at_its_most_and_old_times_say_nothing(world: ModuleType) -> None:
     async def story() -> None:
-        throttle = Throttle(world.Clock(), MOST)
+        throttle = Throttle(world.Clock(), MOST, SHARE)
         await asyncio.sleep(100)
         await throttle.take(10)
         assert throttle.bytes_per_s == MOST
@@ -140,10 +141,37 @@ def test_without_clients_it_runs_at_its_most_and_old_times_say_nothing(world: Mo
 
 def test_the_present_rate_is_what_spaces(world: ModuleType) -> None:
     async def story() -> None:
-        throttle: Any = Throttle(world.Clock(), MOST)
+        throttle: Any = Throttle(world.Clock(), MOST, SHARE)
         throttle.bytes_per_s = 100.0
         await throttle.take(10)
         await throttle.take(10)
         assert now_s() == pytest.approx(0.1)
+
+    world.run(story())
+
+
+def test_work_rests_so_long_that_clients_have_most_of_the_time_and_not_at_all_when_there_are_none(
+    world: ModuleType,
+) -> None:
+    async def story() -> None:
+        throttle = Throttle(world.Clock(), MOST, SHARE)
+        assert await throttle.rest(now_s() - 5) == now_s() == 0, "nobody has asked"
+        throttle.note(0.001)
+        began_s = now_s()
+        await asyncio.gather(*(throttle.rest(now_s() - 0.003) for _ in range(4)))  # four who worked 3 ms each
+        assert now_s() - began_s == pytest.approx(0.012 * (1 / SHARE - 1)), "together"
+        assert await throttle.rest(now_s() - 0.003) == now_s()
+        began_s = now_s()
+        assert await throttle.rest(began_s - STRETCH_S / 2) == began_s - STRETCH_S / 2, "that counts with what follows"
+        with throttle.hurry():
+            began_s = now_s()
+            await throttle.rest(began_s - 0.003)
+            assert now_s() - began_s == pytest.approx(0.003 * (1 / (HURRY * SHARE) - 1))
+        began_s = now_s()
+        await throttle.rest(began_s - 0.003)
+        assert now_s() - began_s == pytest.approx(0.003 * (1 / SHARE - 1))
+        await asyncio.sleep(CLIENTS_S)
+        began_s = now_s()
+        assert await throttle.rest(now_s() - 5) == began_s, "they have gone"
 
     world.run(story())

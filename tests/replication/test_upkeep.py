@@ -628,7 +628,8 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
         cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
         node, led = cluster.node("n1"), []
 
-        async def repair(_: Any, partition: int) -> Mended:
+        async def repair(_: Any, partition: int, *, purge: bool) -> Mended:
+            assert purge
             led.append(partition)
             return Mended()
 

@@ -66,9 +66,11 @@ class World:
         if what < 0.15:
             position, kept = engine.erase(key), None
         elif what < 0.3:  # with what an update would lose
-            kept, position = engine.replace(key, b"00000000" + record)
+            found = engine.replace(key, b"00000000" + record)
+            kept, position = found.record, found.position
         else:
-            kept, position = engine.update(key, record)
+            found = engine.update(key, record)
+            kept, position = found.record, found.position
             assert kept == record
         if kept != states[-1]:
             states.append(kept)

@@ -14,30 +14,30 @@ from raykv.storage.engine import MAX_KEY_BYTES
 def test_update_merges_with_what_is_stored(drive, disk):
     engine = drive.open(disk)
     assert engine.get(b"k") is None
-    assert engine.update(b"k", b"2") == (b"2", 1)
-    assert engine.update(b"k", b"3") == (b"3", 2)
-    assert engine.update(b"k", b"1") == (b"3", 2), "nothing changed: no log write, the stored position"
+    assert engine.update(b"k", b"2") == Found(b"2", 1)
+    assert engine.update(b"k", b"3") == Found(b"3", 2)
+    assert engine.update(b"k", b"1") == Found(b"3", 2), "nothing changed: no log write, the stored position"
     assert engine.appended_position == 2
     assert engine.get(b"k") == Found(b"3", 2)
     drive.flush(engine)
     assert engine.get(b"k") == Found(b"3", 0)
-    assert engine.update(b"k", b"1") == (b"3", 0)
+    assert engine.update(b"k", b"1") == Found(b"3", 0)
     assert engine.appended_position == 2
-    assert engine.update(b"k", b"4") == (b"4", 3)
+    assert engine.update(b"k", b"4") == Found(b"4", 3)
 
 
 def test_the_position_of_a_sealed_record_stays_until_it_is_in_a_table(drive, disk):
     engine = drive.open(disk)
     engine.update(b"k", b"1")
     engine.compact_fully()
-    assert engine.get(b"k") == (b"1", 1)
+    assert engine.get(b"k") == Found(b"1", 1)
     assert engine.next_job() is None, "a memtable is not flushed before its segment is safe"
     drive.sync(engine)
     job = engine.next_job()
     job.run()
-    assert engine.get(b"k") == (b"1", 1)
+    assert engine.get(b"k") == Found(b"1", 1)
     engine.finish(job)
-    assert engine.get(b"k") == (b"1", 0)
+    assert engine.get(b"k") == Found(b"1", 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -358,7 +358,7 @@ def test_limits_and_closing(drive, disk):
         with pytest.raises(StoreClosed):
             call()
     engine = drive.open(disk)
-    assert engine.get(b"") == (b"x", 0)
+    assert engine.get(b"") == Found(b"x", 0)
     assert len(engine.get(b"\xff" * 1100).record) == 1_100_000
     drive.flush(engine)
     assert len(engine.get(b"\xff" * 1100).record) == 1_100_000
@@ -383,7 +383,7 @@ def test_what_recovery_shows_is_safe(drive, disk):
     drive.sync(engine, sync=False)
     again = disk.crash(random.Random(1), "keep")
     engine = drive.open(again)
-    assert engine.get(b"k") == (b"1", 0)
+    assert engine.get(b"k") == Found(b"1", 0)
     assert drive.content(drive.open(again.crash(random.Random(1), "drop"))) == {b"k": b"1"}
 
 

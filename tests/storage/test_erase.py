@@ -60,7 +60,7 @@ def all_after_a_restart(drive, disk, mode="drop"):
 
 def test_a_marker_in_the_memtable_covers_a_table(drive, disk):
     engine = with_an_old_record(drive, disk)
-    assert engine.get(b"k") == (b"9", 0)
+    assert engine.get(b"k") == Found(b"9", 0)
     position = engine.erase(b"k")
     assert position == engine.appended_position > engine.durable_position
     assert_gone(drive, engine)
@@ -284,20 +284,20 @@ def test_an_erasure_is_seen_by_a_scan_under_way(drive, disk):
 
 def test_replace_keeps_exactly_what_it_is_given(drive, disk):
     engine = drive.open(disk)
-    assert engine.replace(b"k", b"5") == (b"5", 1)
+    assert engine.replace(b"k", b"5") == Found(b"5", 1)
     assert engine.replace(b"k", b"3") == Found(b"3", 2), "which an update would not have kept"
-    assert engine.replace(b"k", b"3") == (b"3", 2), "nothing changed: no log write, the stored position"
+    assert engine.replace(b"k", b"3") == Found(b"3", 2), "nothing changed: no log write, the stored position"
     assert engine.appended_position == 2
-    assert engine.update(b"k", b"2") == (b"3", 2)
+    assert engine.update(b"k", b"2") == Found(b"3", 2)
     spill(drive, engine)
     before = engine.appended_position
-    assert engine.replace(b"k", b"3") == (b"3", 0)
+    assert engine.replace(b"k", b"3") == Found(b"3", 0)
     assert engine.appended_position == before
-    assert engine.replace(b"k", b"1") == (b"1", before + 1)
+    assert engine.replace(b"k", b"1") == Found(b"1", before + 1)
     drive.sync(engine)
     assert all_after_a_restart(drive, disk) == {b"k": b"1"}
     drive.flush(engine)
-    assert engine.get(b"k") == (b"1", 0)
+    assert engine.get(b"k") == Found(b"1", 0)
 
 
 def test_replace_after_an_erasure(drive, disk):

@@ -1,6 +1,6 @@
 import random
 
-from raykv.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable
+from raykv.storage.memtable import ENTRY_OVERHEAD_BYTES, Found, Memtable
 
 
 def collect(memtable, start=b"", end=None, reverse=False):
@@ -35,7 +35,7 @@ def test_position_is_that_of_the_newest():
     memtable = Memtable(1)
     memtable.put(b"k", b"old", 3)
     memtable.put(b"k", b"newer", 9)
-    assert memtable.entries[b"k"] == (b"newer", 9)
+    assert memtable.entries[b"k"] == Found(b"newer", 9)
     assert memtable.bytes == len(b"k" + b"newer") + ENTRY_OVERHEAD_BYTES
 
 
