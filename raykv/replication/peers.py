@@ -172,7 +172,10 @@ class Peers:
         return f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end, epoch))
 
     def plain(self, node_id: str, frame: bytes | None) -> f.NodeAnswerBody | None:
-        """Take an answer of just the run that was asked; None for any other, of which nothing is taken."""
+        """Take an answer of just the run that was asked; None for any other, of which nothing is taken.
+
+        One that tells of other owners is heeded: whoever asks next, asks those.
+        """
         if frame is None:
             return None
         try:
@@ -184,6 +187,8 @@ class Peers:
             return None
         peer.log_end = _further(peer.log_end, answer.log_end)
         peer.answered_s = self._clock.monotonic_s()
+        if isinstance(answer.body, f.Moved):
+            self._moved(answer.body.state)
         return answer.body
 
     # ---- the usual way ----

@@ -103,30 +103,42 @@ class Straight:
     # ---- reads ----
 
     def _get(self, request: f.GetMany) -> Steps[f.CoordinatorAnswer | Stamped | None]:
-        routing = self._routing
-        entry = self._known(request.bucket_id)
-        if entry is None or not 1 <= request.r <= entry.config.n:
+        records = yield from self._read(request)
+        if records is None:
+            records = yield from self._read(request)  # of those who have it now
+        if not records:
             return None
-        (key,) = request.keys
-        asked = self._well_of(routing.primaries(key, entry.config.n), request.r)
-        if len(asked) < request.r:
-            return None
-        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
-        frames = self._frames(asked, f.Read(entry.bucket_id, [key]), routing.epoch)
-        answers = yield Ask(frames, request.r, patience_s)
-        records = []
-        for node_id in asked:
-            answer = routing.peers.plain(node_id, answers.get(node_id))
-            if not isinstance(answer, f.ReadDone) or answer.unreadable or answer.left or len(answer.records) != 1:
-                return None
-            records.append(answer.records[0])
         if records.count(records[0]) != len(records):
             return None
+        routing = self._routing
         routing.probe.count("straight_reads")
         causality, found = seen_and_shown(records[0], routing.clock.wall_ms())
         routing.probe.count("siblings_read", len(found.payloads) > 1)
         packed = pack_causality(causality) if request.causality else b""
         return f.GotMany([f.Found(found.payloads, found.gone, packed)], causality.time)
+
+    def _read(self, request: f.GetMany) -> Steps[list[bytes | None] | None]:
+        """Return what R of the owners hold; nothing if that cannot be had; None if others are the owners, as is known now."""
+        routing = self._routing
+        entry = self._known(request.bucket_id)
+        if entry is None or not 1 <= request.r <= entry.config.n:
+            return []
+        (key,) = request.keys
+        asked = self._well_of(routing.primaries(key, entry.config.n), request.r)
+        if len(asked) < request.r:
+            return []
+        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
+        frames = self._frames(asked, f.Read(entry.bucket_id, [key]), routing.epoch)
+        answers = yield Ask(frames, request.r, patience_s)
+        bodies = [routing.peers.plain(node_id, answers.get(node_id)) for node_id in asked]
+        if any(isinstance(body, f.Moved) for body in bodies):
+            return None
+        records = []
+        for body in bodies:
+            if not isinstance(body, f.ReadDone) or body.unreadable or body.left or len(body.records) != 1:
+                return []
+            records.append(body.records[0])
+        return records
 
     # ---- writes ----
 

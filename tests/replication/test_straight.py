@@ -261,7 +261,7 @@ def test_a_read_that_meets_trouble_goes_the_usual_way_and_ends_right(world, vers
 
     async def tell(cluster, client):
         await arrange(cluster, client)
-        if trouble == "the partition is moving":
+        if trouble in {"the partition is moving", "the client has not heard of the move"}:
             assert await client.get(r=3) == ["old"], "those are asked who are to be: the old owners still"
             assert {*client.sent(f.Read)} == {*cluster.owners(KEY)}
             return
@@ -271,6 +271,30 @@ def test_a_read_that_meets_trouble_goes_the_usual_way_and_ends_right(world, vers
         assert await client.peer.get(KEY, r=2) == "old"
 
     story(world, tell, versioning=versioning, nodes=nodes, copies=3)
+
+
+def test_a_read_asks_the_new_owners_when_it_hears_of_them_and_goes_the_usual_way_when_they_change_again(
+    world, versioning
+):
+    async def tell(cluster, client):
+        move = move_of(cluster)
+        (gained,) = {*move.owners} - {*cluster.owners(KEY)}
+        await cluster.give(
+            gained, KEY, world.put_record("new") if versioning == "lww" else world.vector_record(9, "new")
+        )
+        state = moves.begun(cluster.state, (move,))
+        cluster.change(state)
+        cluster.change(moves.reading_new(state))
+        await client.get(r=3)
+        assert gained in client.sent(f.Read), "it was told"
+        assert client.peer.core.routing.epoch == cluster.state.epoch
+        asked = len(client.sent(f.Read))
+        client.peer.core.routing.peers._moved = lambda _: None
+        cluster.change(moves.ended(cluster.state))
+        assert await client.get(r=3) is None
+        assert len(client.sent(f.Read)) == asked + 6, "twice, and no more"
+
+    story(world, tell, versioning=versioning, nodes=4, copies=3)
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
