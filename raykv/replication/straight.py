@@ -118,7 +118,7 @@ class Straight:
         return f.GotMany([f.Found(found.payloads, found.gone, packed)], causality.time)
 
     def _read(self, request: f.GetMany) -> Steps[list[bytes | None] | None]:
-        """Return what R of the owners hold; nothing if that cannot be had; None if others are the owners, as is known now."""
+        """Return what R of the owners hold; nothing if not plain; None: others are the owners, as is known now."""
         routing = self._routing
         entry = self._known(request.bucket_id)
         if entry is None or not 1 <= request.r <= entry.config.n:
