@@ -32,6 +32,8 @@ logger = logging.getLogger("raykv.supervisor")
 
 REPLACE_LOOK_S = 1.0
 REPLACE_RETRY_S = 10.0
+SAY_SO_S = 1.0
+"""So much earlier the wait for a machine is over, for who asked is to hear why no node was added."""
 AWAY_AFTER_S = 20.0
 """A node that has been down for so long is not waited for by those that move."""
 
@@ -96,7 +98,7 @@ class Members:
         node_id = f"n{moves.next_number(self._state())}"
         if not host and not zone:
             try:
-                host = await self._launcher.room(timeout_s)
+                host = await self._launcher.room(timeout_s - min(SAY_SO_S, timeout_s / 10))
             except LaunchFailed as failure:
                 raise StoreUnavailable(f"no node was added: {failure}") from None
         others = [member for member in self._state().ring.members if member.node_id != instead_of]

@@ -146,6 +146,9 @@ class Rebalancing:
             if not moves.left(state):
                 return await self._arrive(state)
             return await self._begin(state)
+        for move in state.moves:  # also who gains: the wave may be put off. Who stays may lose a bucket of fewer copies
+            for node_id in sorted({*state.ring.owners(move.partition), *move.owners}):
+                self._is_unclear(node_id, {move.partition})
         if not state.moves[0].reads_new:
             return await self._take_over(state)
         if not await self._enough_know(state):

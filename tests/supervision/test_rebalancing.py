@@ -11,7 +11,7 @@ import raykv.sim
 from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
 from raykv.records import frames as f
-from raykv.records.keys import encode_key
+from raykv.records.keys import encode_key, is_private
 from raykv.replication import moves
 
 if TYPE_CHECKING:
@@ -185,6 +185,35 @@ def test_it_can_be_paused_and_taken_back(world: ModuleType, new_bench: Any) -> N
         await asyncio.sleep(5)
         assert supervisor.state.ring.table == table
         await check(bench, supervisor)
+
+    world.run(story())
+
+
+def test_what_was_taken_over_in_vain_is_cleared_away(world: ModuleType, new_bench: Any) -> None:
+    async def story() -> None:
+        bench = new_bench()
+        supervisor = await bench.started()
+        await fill(bench)
+        await bench.ask(f.AddNode(1.0, "", "", 10.0))
+        in_vain = asyncio.Event()
+
+        async def give(*_: object) -> bool:
+            await in_vain.wait()
+            return False
+
+        supervisor._rebalancing._give = give
+        node = bench.cluster.node("n4")
+        async with asyncio.timeout(10):
+            while node._upkeep.state is None or not node._upkeep.state.moves:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        for move in supervisor.state.moves:
+            await node._upkeep.anti_entropy.take_over(supervisor.state, move.partition)
+        assert [key for key, _ in node._engine.scan(b"", None) if not is_private(key)]
+        in_vain.set()
+        await asyncio.sleep(2)
+        assert supervisor._rebalancing.figures["put_off"] == 1
+        assert not supervisor.state.ring.partitions_of("n4")
+        assert [key for key, _ in node._engine.scan(b"", None) if not is_private(key)] == []
 
     world.run(story())
 
