@@ -37,7 +37,10 @@ CPUS_A_NODE = 0.3
 RECORDS = 2000
 WAIT_S = 120.0
 END_WAIT_S = 10.0
+CURRENT_CLUSTER = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")
 NAME = "machines"
+HEAD_KIND = "ray.head.default"
+"""Ray's provider looks for this name."""
 
 
 def configuration(machines: int) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def configuration(machines: int) -> dict[str, Any]:
         }
         for number in range(1, machines + 1)
     }
-    kinds["head"] = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
+    kinds[HEAD_KIND] = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
     provider = ("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check")
     commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
     return {
@@ -62,7 +65,7 @@ def configuration(machines: int) -> dict[str, Any]:
         "upscaling_speed": 1.0,
         "provider": {"type": "fake_multinode", **dict.fromkeys(provider, True)},
         "available_node_types": kinds,
-        "head_node_type": "head",
+        "head_node_type": HEAD_KIND,
         "auth": {},
         "file_mounts": {},
         "cluster_synced_files": [],
@@ -81,7 +84,9 @@ def start_ray(directory: str) -> None:
         "--labels", f"{HOST_LABEL}=head",
     ]  # fmt: skip
     settings = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-    done = subprocess.run(command, check=False, env=os.environ | settings, capture_output=True, text=True, timeout=WAIT_S)
+    done = subprocess.run(
+        command, check=False, env=os.environ | settings, capture_output=True, text=True, timeout=WAIT_S
+    )
     if done.returncode != 0:
         raise SystemExit(f"Ray did not start; is port {PORT} in use?\n{done.stdout}{done.stderr}")
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
@@ -100,11 +105,14 @@ def end_ray() -> None:
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    with contextlib.suppress(OSError):  # where Ray notes its latest cluster: another Ray is not to look for this one
+        if CURRENT_CLUSTER.read_text().endswith(f":{PORT}"):
+            CURRENT_CLUSTER.unlink()
 
 
 def machines() -> list[str]:
     """Return the names of the hosts that are up, sorted."""
-    return sorted(node["Labels"][HOST_LABEL] for node in ray.nodes() if node["Alive"])
+    return sorted(node.get("Labels", {}).get(HOST_LABEL, "?") for node in ray.nodes() if node["Alive"])
 
 
 def took(what: Callable[[], object]) -> float:

@@ -147,9 +147,13 @@ class RayLauncher:
         try:
             async with asyncio.timeout(timeout_s):
                 return str(await asked.host.remote())
-        except (TimeoutError, RayError):
+        except TimeoutError:
             raise LaunchFailed(
                 "no host", f"no host with {self._node.cpus:g} free processors came within {timeout_s:g} s"
+            ) from None
+        except RayError as error:
+            raise LaunchFailed(
+                "no host", f"no host with {self._node.cpus:g} free processors could be had: {first_line(error)}"
             ) from None
         finally:
             await self._in_thread(ray.kill, asked)
