@@ -361,7 +361,10 @@ class Hint(_Message, frozen=True):
 
 
 class Scan(_Message, frozen=True):
-    """Records of a bucket in ``start <= key < end`` of the listed partitions. Answer: ``ScanDone``, ``Incomplete``."""
+    """Records of a bucket in ``start <= key < end`` of the listed partitions. Answer: ``ScanDone``, ``Incomplete``.
+
+    ``background``: no client waits for it.
+    """
 
     bucket_id: int
     start: bytes
@@ -370,6 +373,7 @@ class Scan(_Message, frozen=True):
     reverse: bool
     keys_only: bool
     partitions: list[int]
+    background: bool = False
 
 
 class Ping(_Message, frozen=True):

@@ -54,7 +54,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 5.0
 INDEXES_AT_ONCE = 256
 KEYS_AT_ONCE = 256
-PAGE_RECORDS = 64
+PAGE_RECORDS = 24
 """Of a partition that is copied: its source answers clients between two of them."""
 MAX_ROUNDS = 3
 """How often all others are compared in one repair, where writes go on meanwhile."""
@@ -301,7 +301,7 @@ class AntiEntropy:
             start = b""
             while True:
                 made_ms = self._clock.wall_ms()
-                page = f.Scan(bucket_id, start, LAST_TAG_END, PAGE_RECORDS, False, False, [partition])
+                page = f.Scan(bucket_id, start, LAST_TAG_END, PAGE_RECORDS, False, False, [partition], background=True)
                 try:
                     answer = await self._ask(peer, page, done)
                 except PeerLacks:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.node")
 
-REST_EVERY = 64
-"""So many records are a millisecond of work or less."""
+REST_EVERY = 24
+"""So many records are some tenths of a millisecond of work."""
 KEEP_TREE_S = 20.0
 MAX_TREE_RECORDS = 200_000
 """Of all trees that are kept, together; beside them one may be larger."""

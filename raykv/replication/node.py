@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -235,7 +235,7 @@ class StorageNode:
         began_s = self._clock.monotonic_s()
         body, position = self._replica.handle(request)
         await self._until_durable(position)
-        if upkeep is not None and isinstance(request, f.Read | f.Reserve | f.Write | f.Scan):
+        if upkeep is not None and _for_a_client(request):
             now_s = self._clock.monotonic_s()
             upkeep.throttle.note(now_s - began_s)
             self._load.note(request, now_s - began_s, now_s)
@@ -437,3 +437,10 @@ class StorageNode:
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),
         }
+
+
+def _for_a_client(request: f.NodeRequestBody) -> TypeGuard[f.Read | f.Reserve | f.Write | f.Scan]:
+    """Whether a client waits for the answer, as far as the request tells."""
+    if isinstance(request, f.Scan):
+        return not request.background
+    return isinstance(request, f.Read | f.Reserve | f.Write)

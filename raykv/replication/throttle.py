@@ -32,8 +32,8 @@ _FLOOR = 64
 """The rate never falls below this part of the most: what is behind must be mended in the end."""
 CLIENTS_S = 1.0
 """For so long after a request clients are taken to be there."""
-STRETCH_S = 0.001
-"""Timers are no finer than this."""
+STRETCH_S = 0.0004
+"""For less it is not worth setting a timer: they are no finer than a millisecond."""
 HURRY = 5
 """So many times its share work gets that makes good what was lost."""
 _NOW_WEIGHT = 0.1

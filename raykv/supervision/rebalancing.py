@@ -36,8 +36,8 @@ logger = logging.getLogger("raykv.supervisor")
 
 LOOK_EVERY_S = 0.5
 CONFIRM_EVERY_S = 0.05
-AT_ONCE = 2
-"""So many partitions a node takes over, or compares, at the same time."""
+AT_ONCE = 1
+"""So many partitions a node takes over, or compares, at the same time. Two would cost clients twice as much at a time."""
 CONFIRM_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 30.0
 TAKE_OVER_TIMEOUT_S = 10.0

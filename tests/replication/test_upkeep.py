@@ -13,6 +13,7 @@ from raykv.config import NodeConfig
 from raykv.records import frames as f
 from raykv.records.keys import encode_key
 from raykv.replication.anti_entropy import Mended
+from raykv.replication.load import WINDOW_S
 from raykv.ring import Member, claim
 
 if TYPE_CHECKING:
@@ -923,5 +924,28 @@ def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> Non
         await sending
         await asyncio.sleep(3)
         assert cluster.node("n1").whole
+
+    world.run(story())
+
+
+def test_what_nodes_ask_of_each_other_is_no_load_and_nobody_gives_way_to_it(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        node = cluster.node("n1")
+        throttle = node._upkeep.throttle
+
+        async def rests() -> bool:
+            began_s = asyncio.get_running_loop().time()
+            await throttle.rest(began_s - 0.1)
+            return asyncio.get_running_loop().time() > began_s
+
+        scan = f.Scan(1, b"", b"\xff", 10, False, False, [3], background=True)
+        assert isinstance(await cluster.ask("n1", scan), f.ScanDone)
+        assert not await rests()
+        assert isinstance(await cluster.ask("n1", msgspec.structs.replace(scan, background=False)), f.ScanDone)
+        assert await rests()
+        await asyncio.sleep(WINDOW_S)
+        load = (await cluster.ask("n1", f.Ping(with_stats=True))).stats["load"]
+        assert load["ops_per_s"] * WINDOW_S == pytest.approx(1, rel=0.2), load
 
     world.run(story())
