@@ -6,7 +6,8 @@ event loop that operations are awaited in, with connections of its own; blocking
 ``DrivenLoop``.
 
 A seat ends with its loop: an asynchronous generator that waits in it is closed when the loop is shut down. After a fork
-the child begins anew: sockets and selectors of the parent are not touched.
+the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
+parent knew, the state and where nodes listen (``Legacy``): enough for pairs, until those nodes have all started anew.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import random
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from raykv.actors.driven_loop import DrivenLoop, LoopClosed, Work
 from raykv.actors.lines import Lines
@@ -36,6 +37,8 @@ from raykv.replication.straight import Stamped
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from raykv.actors.stream import Endpoint
+
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
 Ticket: TypeAlias = bytes | Work[bytes]
@@ -45,14 +48,26 @@ _run = random.SystemRandom().getrandbits(62) + 1
 """Names this process to itself: all its seats have the same clock."""
 
 
+class Legacy(NamedTuple):
+    """What a forked child has of its parent. It may be that the parent knew nothing."""
+
+    state: bytes | None
+    endpoints: dict[str, Endpoint]
+
+
 class Seat:
     """A coordinator in one event loop. Made in that loop."""
 
-    def __init__(self, store: str, probe: CountingProbe, *, threads: bool = False) -> None:
-        """``threads``: see ``transport.RayTransport``."""
+    def __init__(
+        self, store: str, probe: CountingProbe, *, threads: bool = False, legacy: Legacy | None = None
+    ) -> None:
+        """``threads``: see ``transport.RayTransport``. ``legacy``: in a forked child."""
         clock = SystemClock()
-        self._transport = fast_transport(store, threads=threads)
+        inherited = None if legacy is None else legacy.endpoints
+        self._transport = fast_transport(store, threads=threads, inherited=inherited)
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
+        if legacy is not None and legacy.state is not None:
+            self._coordinator.routing.learn_state(legacy.state)
         self.front = Front(self._coordinator, self._transport, clock)
         """What answers request frames."""
         self._until_the_end: AsyncGenerator[None, None] | None = None
@@ -63,6 +78,10 @@ class Seat:
     def busy(self) -> bool:
         """Whether something is going on that must come to its end although nobody waits for it."""
         return self.front.busy or self._transport.connecting
+
+    def legacy(self) -> Legacy:
+        """Return what would be left to a forked child."""
+        return Legacy(self._coordinator.routing.known_state, self._transport.endpoints())
 
     def lines(self, see_to: Callable[[Stamped], None]) -> Lines:
         """Return lines for the straight way of blocking calls; see there."""
@@ -100,8 +119,10 @@ class Seat:
 class DirectLink:
     """What all handles of one store in this process share: its seats. See ``client.driver.Link`` for the calls."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, legacy: Legacy | None = None) -> None:
+        """``legacy``: in a forked child."""
         self._store = store
+        self._legacy = legacy
         self._probe = CountingProbe()
         self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat] = weakref.WeakKeyDictionary()
         self._own: Seat | None = None
@@ -135,7 +156,7 @@ class DirectLink:
     async def _serve(self, frame: bytes) -> bytes:
         """Answer a frame in the driven loop, while others may be at it too."""
         if self._own is None:
-            own = Seat(self._store, self._probe, threads=True)
+            own = Seat(self._store, self._probe, threads=True, legacy=self._legacy)
             self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
         return await self._own.front.serve_together(frame)
 
@@ -158,12 +179,21 @@ class DirectLink:
         loop = asyncio.get_running_loop()
         seat = self._seats.get(loop)
         if seat is None:
-            seat = self._seats[loop] = Seat(self._store, self._probe)
+            seat = self._seats[loop] = Seat(self._store, self._probe, legacy=self._legacy)
             # A seat knows its loop, and would keep it: so both are forgotten when the loop ends.
             seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
             await seat.stay()
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
         return await seat.front.serve_together(frame)
+
+    def legacy(self) -> Legacy:
+        """Return what is left to a forked child, of all seats and of what this one was left itself."""
+        known = [seat.legacy() for seat in (self._own, *list(self._seats.values())) if seat is not None]
+        state, endpoints = self._legacy or Legacy(None, {})
+        for each in known:
+            state = each.state or state
+            endpoints = endpoints | each.endpoints
+        return Legacy(state, endpoints)
 
     def close(self) -> None:
         """Close all connections, and the loop."""
@@ -236,6 +266,9 @@ _lock = threading.Lock()
 _links: dict[Place, _Shared] = {}
 _generation = 0
 """How many forks lie between this process and the one that loaded this module."""
+_NOTHING = Legacy(None, {})
+_legacies: dict[Place, Legacy] = {}
+"""In a forked child: what its parent knew of each store."""
 _left_behind: list[Any] = []
 """What the parent of this process had open before the fork. It is never used, and never closed here either."""
 
@@ -244,7 +277,9 @@ def _take(place: Place) -> DirectLink:
     with _lock:
         shared = _links.get(place)
         if shared is None:
-            shared = _links[place] = _Shared(DirectLink(place[0]))
+            shared = _links[place] = _Shared(
+                DirectLink(place[0], _legacies.get(place, _NOTHING) if _generation else None)
+            )
         shared.handles += 1
         return shared.link
 
@@ -280,6 +315,7 @@ def _begin_anew() -> None:
     """After a fork, in the child."""
     global _lock, _run, _generation  # noqa: PLW0603 - the process is another one
     _lock = threading.Lock()
+    _legacies.update({place: shared.link.legacy() for place, shared in _links.items()})
     _left_behind.append(dict(_links))
     _links.clear()
     _generation += 1

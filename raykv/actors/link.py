@@ -36,7 +36,7 @@ class ThisProcess:
 
 
 class CoordinatorLink(ThisProcess):
-    """Sync and async calls. Holds no socket and no thread, so it works in any event loop and after a fork."""
+    """Sync and async calls. Holds no socket and no thread, so it works in any event loop."""
 
     def __init__(self, store: str) -> None:
         self._store = store

@@ -91,6 +91,23 @@ class RayTransport:
         return handle
 
 
+class Inherited:
+    """What is left to a forked child: Ray does not work in it, but it can connect to whom its parent was connected to."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``: it never can."""
+        del frame, timeout_s
+        known = "where it listened" if peer in self._endpoints else "that its parent had no connection to"
+        raise PeerAbsent(f"this process was forked, in which Ray does not work, and cannot reach {peer} {known}")
+
+    async def endpoint(self, peer: str) -> Endpoint | None:
+        """Return where the peer listened before the fork; None if that is not known."""
+        return self._endpoints.get(peer)
+
+
 async def _in_a_thread(work: Callable[[], Any]) -> Any:
     try:
         running = asyncio.get_running_loop().run_in_executor(None, work)
@@ -99,11 +116,16 @@ async def _in_a_thread(work: Callable[[], Any]) -> Any:
     return await running
 
 
-def fast_transport(store: str, *, threads: bool = False) -> StreamTransport:
+def fast_transport(
+    store: str, *, threads: bool = False, inherited: dict[str, Endpoint] | None = None
+) -> StreamTransport:
     """Return the transport of processes that call often: over streams, and as calls of actors while there is none.
 
-    ``threads``: see ``RayTransport``.
+    ``threads``: see ``RayTransport``. ``inherited``: in a forked child, where peers listen; they alone can be reached.
     """
+    if inherited is not None:
+        left = Inherited(inherited)
+        return StreamTransport(left, left.endpoint, patient=True)
     calls = RayTransport(store, threads=threads)
     return StreamTransport(calls, calls.endpoint)
 

@@ -1,7 +1,8 @@
 """``Store`` and ``Bucket``: the faces that block. ``.aio`` has the same names, awaitable.
 
 A handle is cheap: it holds the store's name, the bucket's policy, and a link. It can be passed to Ray tasks and actors
-and pickled; it travels as its name and finds the coordinator again where it arrives.
+and pickled; it travels as its name and finds the coordinator again where it arrives. In a process that was forked it goes
+on with pairs, by what its parent knew; Ray does not work there, nor do commands to the store.
 """
 
 from __future__ import annotations

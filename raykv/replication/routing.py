@@ -91,6 +91,11 @@ class Routing:
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
 
     @property
+    def known_state(self) -> bytes | None:
+        """The state as last heard, as it came; None if none was."""
+        return None if self._known is None else self._known[1]
+
+    @property
     def epoch(self) -> int:
         """Of the state as last heard."""
         return self._state.epoch if self._state is not None else 0

@@ -278,23 +278,43 @@ def in_a_child(work):
             process.join()
 
 
-def test_a_forked_child_touches_nothing_of_its_parents_and_is_told_why_it_cannot(direct):
-    """Ray does not work in a forked child, so nothing can be found there; it is an error, in time, and the child's alone."""
+def test_a_forked_child_works_and_touches_nothing_of_its_parents(direct):
     link = warmed(direct)
     direct.put("fork", "parent")
     sockets = {line.socket.getsockname() for line in link._lines._lines.values()}
 
     def child():
-        began_s = time.monotonic()
-        with pytest.raises(raykv.RaykvError) as failed:
-            direct.get("fork", timeout=0.5)
-        own = link_of(direct)
-        return type(failed.value).__name__, time.monotonic() - began_s < 3.0, own is link
+        found = direct.get("fork", timeout=5)
+        for number in range(50):
+            direct.put(f"child{number}", number, timeout=5)
+        found_by_many = direct.get_many([f"child{number}" for number in range(50)], timeout=5)
+        awaited = asyncio.run(awaiting())
+        return found, len(found_by_many), awaited, link_of(direct) is link, in_a_child(lambda: direct.get("fork"))
 
-    name, in_time, shared = in_a_child(child)
-    assert name in {"StoreUnavailable", "QuorumNotMet"}
-    assert in_time
-    assert not shared
+    async def awaiting():
+        return await direct.aio.get("fork", timeout=5)
+
+    assert in_a_child(child) == ("parent", 50, "parent", False, "parent")
+    assert direct.get("child49") == 49
     assert direct.get("fork") == "parent"
     assert link_of(direct) is link
     assert sockets == {line.socket.getsockname() for line in link._lines._lines.values()}
+
+
+def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):
+    """Ray does not work there."""
+    warmed(direct)
+
+    def child():
+        began_s, said = time.monotonic(), []
+        direct_link._legacies.clear()  # as if the parent had never been connected
+        for work in (lambda: direct.get("fork", timeout=0.5), lambda: direct.bucket("new-there", timeout=0.5)):
+            try:
+                said.append(work())
+            except raykv.RaykvError as error:
+                said.append(type(error).__name__)
+        return said, time.monotonic() - began_s < 6.0
+
+    said, in_time = in_a_child(child)
+    assert set(said) <= {"StoreUnavailable", "QuorumNotMet"}
+    assert in_time

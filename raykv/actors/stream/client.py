@@ -182,13 +182,17 @@ class _Route:
 class StreamTransport:
     """``ports.Transport`` over streams. For one event loop."""
 
-    def __init__(self, beside: Transport, locate: Callable[[str], Awaitable[Endpoint | None]]) -> None:
+    def __init__(
+        self, beside: Transport, locate: Callable[[str], Awaitable[Endpoint | None]], *, patient: bool = False
+    ) -> None:
         """``beside``: what carries the calls while no connection stands.
 
         ``locate(peer)``: where it listens; None if it does not. May raise ``PeerFailure``.
+        ``patient``: wait for a connection that is being made, rather than go beside it.
         """
         self._beside = beside
         self._locate = locate
+        self._patient = patient
         self._random = random.SystemRandom()
         self._routes: dict[str, _Route] = {}
 
@@ -200,6 +204,12 @@ class StreamTransport:
         if route.connection is not None and route.connection.usable:
             return await route.connection.call(frame, timeout_s)
         self._begin_to_connect(peer, route)
+        if self._patient and route.connecting is not None:
+            loop = asyncio.get_running_loop()
+            deadline_s = loop.time() + timeout_s
+            await asyncio.wait([route.connecting], timeout=timeout_s)
+            if route.connection is not None and route.connection.usable:
+                return await route.connection.call(frame, max(0.001, deadline_s - loop.time()))
         return await self._beside.call(peer, frame, timeout_s)
 
     def connected(self) -> list[str]:
@@ -212,6 +222,11 @@ class StreamTransport:
         return (
             route.endpoint if route is not None and route.connection is not None and route.connection.usable else None
         )
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return peer -> where the last connection to it led."""
+        routes = list(self._routes.items())
+        return {peer: route.endpoint for peer, route in routes if route.endpoint is not None}
 
     @property
     def connecting(self) -> bool:

@@ -187,6 +187,34 @@ def test_who_does_not_listen_is_called_beside_for_long(run) -> None:
     run(work())
 
 
+def test_a_patient_one_waits_for_the_connection_and_goes_beside_only_where_there_is_none(run) -> None:
+    async def story() -> None:
+        async with Bench(echo) as bench:
+            patient = StreamTransport(bench.beside, bench.locate, patient=True)
+            assert await patient.call("node/a", b"x", 1.0) == b"stream x"
+            assert patient.endpoints() == {"node/a": bench.endpoint}
+            await patient.close()
+
+            async def nowhere(peer: str) -> None:
+                await asyncio.sleep(0.05)
+
+            patient = StreamTransport(bench.beside, nowhere, patient=True)
+            assert await patient.call("node/a", b"x", 1.0) == b"beside x", "nobody listens"
+            await patient.close()
+
+            async def slow(peer: str) -> Endpoint | None:
+                await asyncio.sleep(5)
+                return bench.endpoint
+
+            patient = StreamTransport(bench.beside, slow, patient=True)
+            began_s = asyncio.get_running_loop().time()
+            assert await patient.call("node/a", b"x", 0.1) == b"beside x"
+            assert asyncio.get_running_loop().time() - began_s < 3, "no longer than the call may take"
+            await patient.close()
+
+    run(story())
+
+
 @pytest.mark.parametrize("failure", [PeerAbsent("none"), PeerUnreachable("away"), OSError("no such host")])
 def test_a_peer_that_does_not_say_where_it_listens_is_called_beside(run, failure: Exception) -> None:
     async def work() -> None:
