@@ -41,6 +41,7 @@ import msgspec
 from raykv.client.operations import Versions, WriteResult
 from raykv.client.store import Bucket, Store, check_routing
 from raykv.config import (
+    MAX_COORDINATORS,
     MAX_NODES,
     BucketConfig,
     Codec,
@@ -100,6 +101,7 @@ def start(
     replace_after: float = 600.0,
     config: NodeConfig | None = None,
     routing: Routing = "auto",
+    coordinators: int = 1,
 ) -> Store:
     """Start a store in this Ray cluster, or attach to the running one of that name, and return a handle.
 
@@ -113,7 +115,8 @@ def start(
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
 
-    ``routing`` is the handle's, see ``connect``.
+    ``routing`` is the handle's, see ``connect``. ``coordinators``: how many coordinator actors there are to be, for clients
+    that leave it to them; a store that runs gets those that it lacks.
 
     Raises ``InvalidOption``, ``NotEnoughNodes`` (n above nodes), ``StoreUnavailable`` (the store did not come up).
     """
@@ -121,6 +124,7 @@ def start(
     check_routing(routing)
     _require_supported_platform()
     check_count("nodes", nodes, 1, MAX_NODES)
+    check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
     if n is not None and check_count("n", n, 1, MAX_NODES) > nodes:
         raise NotEnoughNodes(f"n={n} copies need as many nodes; nodes={nodes} are asked for")
     _check_path(path)
@@ -137,7 +141,7 @@ def start(
 
     plan = Plan(store=wanted, nodes=nodes, zones=_zones(zones), weights=_weights(weights, nodes))
     given = {"n": n, "partitions": partitions, "durability": durability}
-    lifecycle.found_or_join(plan, path, config or NodeConfig(), given)
+    lifecycle.found_or_join(plan, path, config or NodeConfig(), given, coordinators)
     # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
     store = Store(name, lifecycle.join(name, routing), timeout_s=lifecycle.ANSWER_TIMEOUT_S, routing=routing)
     check_agreed(msgspec.convert(store.status(timeout=lifecycle.ANSWER_TIMEOUT_S)["config"], StoreConfig), given)
@@ -160,7 +164,7 @@ def connect(name: str = "default", *, routing: Routing = "auto") -> Store:
 
 
 def coordinator(name: str = "default") -> Any:
-    """Return the coordinator's Ray actor handle, for those who want an ``ObjectRef``. Raises ``StoreNotFound``.
+    """Return a coordinator's Ray actor handle, for those who want an ``ObjectRef``. Raises ``StoreNotFound``.
 
     It has ``get``, ``put``, ``delete``, ``get_many`` and ``put_many``; decode with ``store.decode(ray.get(ref))``.
     """

@@ -39,6 +39,7 @@ MAX_SIBLINGS_BYTES = 4 * MIB
 Level: TypeAlias = int | Literal["one", "quorum", "all"]
 Durability: TypeAlias = Literal["group", "interval", "always"]
 Versioning: TypeAlias = Literal["vector", "lww"]
+MAX_COORDINATORS = 64
 Routing: TypeAlias = Literal["auto", "direct", "coordinator"]
 Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,17 @@ from raykv.actors.direct_link import DirectHandle
 from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.marker import MARKER, read_marker
-from raykv.actors.naming import COORDINATOR, NAMESPACE, SUPERVISOR, actor_name, default_path, find_actor, store_actors
+from raykv.actors.naming import (
+    COORDINATOR,
+    NAMESPACE,
+    SUPERVISOR,
+    actor_name,
+    coordinator_names,
+    default_path,
+    find_actor,
+    pool_of,
+    store_actors,
+)
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.supervisor import Orders, SupervisorActor
 from raykv.config import NodeConfig, check_store_name
@@ -54,15 +65,16 @@ def ensure_ray() -> bool:
     return True
 
 
-def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[str, Any]) -> bool:
+def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[str, Any], coordinators: int = 1) -> bool:
     """Start the store, or wait until the one of that name has started. True if it was started here.
 
-    ``given``: the settings that all must agree on, as far as the caller named them.
+    ``given``: the settings that all must agree on, as far as the caller named them. ``coordinators``: how many there are
+    to be at least.
     """
     name = plan.store.name
     local = ensure_ray()
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
-    supervisor, created = _supervisor_of(name, Orders(plan=plan, path=where, node=node, given=given))
+    supervisor, created = _supervisor_of(name, Orders(plan=plan, path=where, node=node, given=given), coordinators)
     try:
         answer: dict[str, Any] = ray.get(supervisor.start.remote(), timeout=START_TIMEOUT_S)
     except (RayError, TimeoutError) as error:
@@ -81,8 +93,8 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
     return created
 
 
-def _supervisor_of(name: str, orders: Orders) -> tuple[Any, bool]:
-    """Return the store's supervisor, and whether it was created here. Sees to it that there is a coordinator too."""
+def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, bool]:
+    """Return the store's supervisor, and whether it was created here. Sees to it that there are coordinators too."""
     created = False
     try:
         supervisor = find_actor(name, SUPERVISOR)
@@ -94,8 +106,11 @@ def _supervisor_of(name: str, orders: Orders) -> tuple[Any, bool]:
             created = True
         except ValueError:  # somebody else was faster
             supervisor = find_actor(name, SUPERVISOR)
-    options = _service_options() | {"name": actor_name(name, COORDINATOR), "get_if_exists": True}
-    ray.remote(CoordinatorActor).options(**options).remote(name)
+    for number, peer in enumerate(coordinator_names(coordinators)):
+        # The first one keeps the supervisor company; the others go wherever there is room, to be lost one at a time.
+        placed = _service_options() if number == 0 else _SERVICE_OPTIONS | {"scheduling_strategy": "SPREAD"}
+        options = placed | {"name": actor_name(name, peer), "get_if_exists": True}
+        ray.remote(CoordinatorActor).options(**options).remote(name)
     return supervisor, created
 
 
@@ -140,9 +155,9 @@ def stores() -> list[str]:
 
 
 def coordinator_handle(name: str) -> Any:
-    """Return the coordinator's Ray actor handle. Raises ``StoreNotFound``."""
+    """Return the Ray actor handle of a coordinator, one of the pool. Raises ``StoreNotFound``."""
     join(name)
-    return find_actor(name, COORDINATOR)
+    return find_actor(name, random.choice(pool_of(name) or [COORDINATOR]))  # noqa: S311
 
 
 def stop(name: str) -> str | None:

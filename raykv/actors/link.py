@@ -1,18 +1,22 @@
-"""A client's link to the store's coordinator: calls of the coordinator's Ray actor."""
+"""A client's link to a coordinator of the store: calls of its Ray actor.
+
+Where there is a pool of them, a link keeps to one, drawn by lot, until that one does not answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
-from raykv.actors.naming import COORDINATOR, find_actor
+from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.transport import RayTransport
-from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
+from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 
 
 class ThisProcess:
@@ -41,19 +45,34 @@ class CoordinatorLink(ThisProcess):
     def __init__(self, store: str) -> None:
         self._store = store
         self._handle: Any = None
+        self._peer: str | None = None
         self._transport = RayTransport(store)
+
+    def _drawn(self) -> str:
+        """Return the name of the coordinator that this link keeps to. Raises ``ValueError`` if there is none."""
+        if self._peer is None:
+            if not ray.is_initialized():
+                raise ValueError("Ray is not connected in this process")
+            if not (pool := pool_of(self._store)):
+                raise ValueError("no coordinator runs")
+            self._peer = random.choice(pool)  # noqa: S311 - a lot, not a secret
+        return self._peer
+
+    def _lost(self) -> None:
+        self._handle = self._peer = None
 
     def submit(self, frame: bytes) -> Any:
         """See ``client.driver.Link``."""
         if self._handle is None:
             try:
-                self._handle = find_actor(self._store, COORDINATOR)
+                self._handle = find_actor(self._store, self._drawn())
             except ValueError:
+                self._lost()
                 raise PeerAbsent("no such process runs") from None
         try:
             return self._handle.serve.remote(frame)
         except RayError as error:  # Ray was shut down in this process
-            self._handle = None
+            self._lost()
             raise PeerAbsent(f"Ray could not send: {type(error).__name__}") from None
 
     def result(self, ticket: Any, timeout_s: float) -> bytes:
@@ -63,16 +82,26 @@ class CoordinatorLink(ThisProcess):
         except GetTimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
         except ActorDiedError:
-            self._handle = None
+            self._lost()
             raise PeerDead("its process has ended") from None
         except RayError as error:
-            self._handle = None
+            self._lost()
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
         return answer
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """See ``client.driver.Link``."""
-        return await self._transport.call(COORDINATOR, frame, timeout_s)
+        peer = self._peer
+        try:
+            if peer is None:
+                peer = await asyncio.to_thread(self._drawn)
+        except ValueError:
+            raise PeerAbsent("no such process runs") from None
+        try:
+            return await self._transport.call(peer, frame, timeout_s)
+        except PeerFailure:
+            self._lost()
+            raise
 
     def close(self) -> None:
         """See ``client.driver.Link``."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAMESPACE = "raykv"
 SUPERVISOR = "supervisor"
 COORDINATOR = "coordinator"
+"""The first of the pool; the others have a number behind it."""
 
 
 def actor_name(store: str, peer: str) -> str:
@@ -45,6 +46,16 @@ def store_actors(store: str) -> list[str]:
     return sorted(
         actor["name"] for actor in listed if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix)
     )
+
+
+def coordinator_names(count: int) -> list[str]:
+    """Return the names of a pool of so many coordinators."""
+    return [COORDINATOR, *(f"{COORDINATOR}-{number}" for number in range(2, count + 1))]
+
+
+def pool_of(store: str) -> list[str]:
+    """Return the names of the store's coordinators that there are, sorted. Costs a call of Ray's head."""
+    return [name for actor in store_actors(store) if (name := actor.removeprefix(f"{store}/")).startswith(COORDINATOR)]
 
 
 def default_path(store: str) -> str:

@@ -1,8 +1,8 @@
 """The settings of ``raykv start``: arguments, then the ``--config`` file, then defaults.
 
-The file is TOML, with a section ``[store]`` (nodes, path, n, zones, weights, durability, partitions, replace_after) and a
-section ``[node]`` (the fields of ``raykv.NodeConfig``). A name that neither knows is an error: a misspelt setting that is
-silently ignored is found out too late.
+The file is TOML, with a section ``[store]`` (nodes, path, n, zones, weights, durability, partitions, replace_after,
+coordinators) and a section ``[node]`` (the fields of ``raykv.NodeConfig``). A name that neither knows is an error: a
+misspelt setting that is silently ignored is found out too late.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from raykv.config import MAX_NODES, Durability, NodeConfig, StoreConfig, check_count, check_weight, check_zone
+from raykv.config import (
+    MAX_COORDINATORS,
+    MAX_NODES,
+    Durability,
+    NodeConfig,
+    StoreConfig,
+    check_count,
+    check_weight,
+    check_zone,
+)
 from raykv.errors import InvalidOption, NotEnoughNodes
 
 if TYPE_CHECKING:
@@ -32,6 +41,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability | None = None
     partitions: int | None = None
     replace_after: float = 600.0
+    coordinators: int = 1
     node: NodeConfig = NodeConfig()
 
     def check(self) -> None:
@@ -40,6 +50,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
         It is asked before a Ray cluster is started: a typing error must not leave one behind.
         """
         check_count("nodes", self.nodes, 1, MAX_NODES)
+        check_count("coordinators", self.coordinators, 1, MAX_COORDINATORS)
         copies = min(3, self.nodes) if self.n is None else self.n
         StoreConfig(
             name="default",

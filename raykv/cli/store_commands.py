@@ -32,7 +32,7 @@ _START_TIMEOUT_S = 30.0
         "raykv start --config raykv.toml",
     )
     + "\n\nThe file has a section [store] with nodes, path, n, zones, weights, durability, partitions, "
-    "replace_after, and a section [node] with the fields of raykv.NodeConfig, as block_cache_bytes."
+    "replace_after, coordinators, and a section [node] with the fields of raykv.NodeConfig, as block_cache_bytes."
 )
 @store_option
 @click.option("--nodes", metavar="COUNT", type=int, help="How many storage nodes.  [default: 3]")
@@ -48,6 +48,7 @@ _START_TIMEOUT_S = 30.0
     type=float,
     help="Replace a node whose host is gone for so long.  [default: 600]",
 )
+@click.option("--coordinators", metavar="COUNT", type=int, help="How many coordinator actors.  [default: 1]")
 @click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments go before it.")
 @json_option
 def start(
@@ -60,6 +61,7 @@ def start(
     durability: str | None,
     partitions: int | None,
     replace_after: float | None,
+    coordinators: int | None,
     file: str | None,
     as_json: bool,
 ) -> None:
@@ -71,6 +73,7 @@ def start(
     given = {
         "nodes": nodes, "path": path, "n": n, "zones": list(zones) or None, "weights": list(weights) or None,
         "durability": durability, "partitions": partitions, "replace_after": replace_after,
+        "coordinators": coordinators,
     }  # fmt: skip
     chosen = settings.merged(given, settings.read_file(file) if file is not None else {})
     ray_started = join_or_start_ray()

@@ -149,6 +149,33 @@ def test_the_coordinator_killed(start_store: Any, store_name: str) -> None:
     assert asyncio.run(store.aio.get("k", timeout=20)) == 1, "an awaited one too"
 
 
+def test_a_pool_of_coordinators(start_store: Any, store_name: str) -> None:
+    """Handles are dealt out over it; one that is killed costs nobody an operation; the next start adds what is lacking."""
+    import ray
+
+    from raykv.actors.naming import find_actor, pool_of
+
+    start_store(coordinators=2)
+    assert pool_of(store_name) == ["coordinator", "coordinator-2"]
+    start_store(coordinators=3)
+    assert len(pool_of(store_name)) == 3
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(raykv.connect(store_name, routing="coordinator")) for _ in range(12)]
+        for number, handle in enumerate(handles):
+            handle.put("k", number, timeout=30)
+            assert handles[number - 1].get("k", timeout=30) == number, "they serve one store"
+        drawn = {handle._session.link._peer for handle in handles}
+        assert len(drawn) > 1
+        pids = {peer: ray.get(find_actor(store_name, peer).pid.remote()) for peer in pool_of(store_name)}
+        assert len(set(pids.values())) == 3
+        os.kill(pids[min(drawn)], signal.SIGKILL)
+        for handle in handles:
+            assert handle.get("k", timeout=30) == 11
+        assert asyncio.run(handles[0].aio.get("k", timeout=30)) == 11
+    with pytest.raises(raykv.InvalidOption, match="coordinators"):
+        raykv.start(store_name, coordinators=0)
+
+
 def test_a_coordinator_that_was_ended_for_good_is_made_again_by_the_next_start(
     start_store: Any, store_name: str
 ) -> None:

@@ -16,7 +16,7 @@ def test_defaults() -> None:
     arguments = merged({"nodes": None}, {}).arguments()
     assert arguments == {
         "nodes": 3, "path": None, "n": None, "zones": None, "weights": "auto", "durability": None, "partitions": None,
-        "replace_after": 600.0, "config": NodeConfig(),
+        "replace_after": 600.0, "coordinators": 1, "config": NodeConfig(),
     }  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def test_arguments_go_before_the_file_and_the_file_before_defaults() -> None:
         ({}, {"store": {"weights": 2}}, "weights"),
         ({}, {"store": {"durability": "never"}}, "durability"),
         ({"nodes": 0}, {}, "nodes"),
+        ({"coordinators": 0}, {}, "coordinators"),
         ({"n": 0}, {}, "n "),
         ({"n": 4}, {}, "n=4 copies"),
         ({"partitions": 100}, {}, "power of two"),
