@@ -6,16 +6,17 @@ is sent a request a node and yet each of its keys has a quorum of its own. Items
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+import msgspec
+
+from raykv.records import frames as f
 from raykv.records.frames import FULL
 from raykv.versions import covers, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from raykv.records import frames as f
+    from collections.abc import Collection, Iterable, Iterator
 
 T = TypeVar("T")
 Asks: TypeAlias = dict[str, list[int]]
@@ -24,14 +25,15 @@ ReserveAsks: TypeAlias = dict[str, list[tuple[int, bool]]]
 """Node id -> the items to ask it for, each with whether a dot is wanted."""
 
 
-@dataclass(slots=True)
-class _Asking(Generic[T]):
+class _Asking(
+    msgspec.Struct, Generic[T]
+):  # a struct: a request has a thousand, and a dataclass takes four times as long
     order: Sequence[str]
     asked: list[str]
-    failed: list[str] = field(default_factory=list)
-    answers: dict[str, T] = field(default_factory=dict)
-    raced: list[str] = field(default_factory=list)
-    overloaded: list[str] = field(default_factory=list)
+    failed: list[str] = []
+    answers: dict[str, T] = {}
+    raced: list[str] = []
+    overloaded: list[str] = []
 
 
 class AskRound(Generic[T]):
@@ -146,23 +148,22 @@ class ReadRound(AskRound["bytes | None"]):
         return [node_id for node_id, held in self._items[index].answers.items() if covers(held, record)]
 
 
-@dataclass(slots=True)
-class _Reserving:
+class _Reserving(msgspec.Struct):
     order: Sequence[str]
     needed: int
-    stampers: list[str] = field(default_factory=list)
+    stampers: list[str] = []
     """Whom a dot was asked of."""
-    waiting: list[tuple[str, bool]] = field(default_factory=list)
+    waiting: list[tuple[str, bool]] = []
     """Who was asked and has not answered yet, and whether for a dot too."""
-    failed: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    failed: list[str] = []
+    asked: list[str] = []
     """Whom anything was asked of."""
     spare: int = 0
     """How many more than needed may be waited for: one more each time that was too long."""
-    answers: dict[str, f.Reserved] = field(default_factory=dict)
+    answers: dict[str, f.Reserved] = {}
     dot: f.Reserved | None = None
     others_asked: bool = False
-    overloaded: set[str] = field(default_factory=set)
+    overloaded: set[str] = set()
 
 
 class ReserveRound:
@@ -273,22 +274,21 @@ def _forget(waiting: list[tuple[str, bool]], asked: tuple[str, bool]) -> None:
         waiting.remove(asked)
 
 
-@dataclass(slots=True)
-class _Writing:
+class _Writing(msgspec.Struct):
     sets: Sequence[Sequence[str]]
     """The nodes that are to hold it, as sets in each of which it needs its acknowledgements: one, or two (P4)."""
     primaries: Sequence[str]
     """All of them, each once."""
     acks: list[str]
     attempt: int = 0
-    newer: dict[str, int] = field(default_factory=dict)
-    pending: set[str] = field(default_factory=set)
-    retry: list[str] = field(default_factory=list)
+    newer: dict[str, int] = {}
+    pending: set[str] = set()
+    retry: list[str] = []
     maybe: bool = False
-    refusals: list[str] = field(default_factory=list)
+    refusals: list[str] = []
     fallbacks: Sequence[str] = ()
-    overloaded: set[str] = field(default_factory=set)
-    stand_ins: dict[str, str] = field(default_factory=dict)
+    overloaded: set[str] = set()
+    stand_ins: dict[str, str] = {}
     """Fallback -> the primary that it stands in for; "" once it has failed to."""
 
 
