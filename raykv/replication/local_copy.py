@@ -246,6 +246,9 @@ class LocalCopy:
         position, taken, since_s = 0, True, self._clock.monotonic_s()
         for at in range(0, len(items), REST_EVERY):
             some = items[at : at + REST_EVERY]
+            if not self._replica.holds(self.partition_of(some[0][0]), bucket_id):
+                taken = False  # the move was put off meanwhile, and what is here of it cleared
+                break
             answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
             while isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":
                 await self._clock.sleep(OVERLOADED_WAIT_S)

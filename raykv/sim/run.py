@@ -565,8 +565,10 @@ class _Run:
         node_id = node.spec.node_id
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
         began_ms = host.wall_ms()
-        answer = await node.serve(frame)
         kind = f.kind_of_request(frame)
+        if kind == _CLEAR:  # it may die while it is at it
+            self.promises.given_away(node_id, node)
+        answer = await node.serve(frame)
         if kind == _CLEAR:
             self.promises.given_away(node_id, node)
         elif kind == _RESERVE and self.scenario.loose:
