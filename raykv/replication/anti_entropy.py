@@ -464,8 +464,8 @@ class AntiEntropy:
         """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
         now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
         present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
-        gone = {*self._agreed}.difference(present)
-        for entry in [entry for entry in self._agreed if entry in gone and entry[0] in share.buckets]:
+        still = {*present}
+        for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in still]:
             if self._local.partition_of(entry[1]) == partition:
                 self._agreed.pop(entry, None)
         for some in _chunks(present, KEYS_AT_ONCE):

@@ -113,9 +113,8 @@ class Front:
             opened: f.CoordinatorAnswer = f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
         else:
             opened = await self._ask_supervisor(request, request.timeout_s)
-            await self._coordinator.routing.refresh(
-                request.timeout_s
-            )  # its operations need not ask the supervisor then
+            # Its operations need not ask the supervisor then.
+            await self._coordinator.routing.refresh(request.timeout_s)
         if isinstance(opened, f.BucketOpened):
             run, now_s = self._coordinator.run, self._clock.monotonic_s()
             return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)

@@ -6,7 +6,7 @@ is halved while answers to clients take more than twice their usual time, and gr
 
 What is usual is learned slowly, what is now quickly: two moving averages of the same times.
 
-Work that costs the node's own time (trees, records to be merged in) is done in stretches of a millisecond or two, and
+Work that costs the node's own time (trees, records to be merged in) is done in stretches of about half a millisecond, and
 after each of them ``rest`` lets go: while clients ask this node, so long that only a small share of its time goes into
 it. A node that is asked nothing works on at once; where copies are missing, and must be made good before more are lost,
 the share is larger (``hurry``). With little time for each, a rate in bytes alone would not do: at 8 MiB/s small records

@@ -120,7 +120,7 @@ class Rebalancing:
     async def run(self) -> None:
         """Take one step after the other, whenever there is something to do."""
         for member in self._state().ring.members:  # left so by a supervisor that has ended
-            self._unclear[member.node_id] = None
+            self.look_into(member.node_id)
         while True:
             state = self._state()
             if self._unclear and not state.moves:
@@ -131,7 +131,7 @@ class Rebalancing:
                 members = {member.node_id for member in self._state().ring.members}
                 for node_id in sorted(away & {*asked}) + still:
                     if node_id in members:
-                        self._is_unclear(node_id, asked[node_id])
+                        _add(self._unclear, node_id, asked[node_id])
             idle = state.goal is None or (self.paused and not state.moves)
             try:
                 if idle or not await self._step(state):
@@ -148,7 +148,7 @@ class Rebalancing:
             return await self._begin(state)
         for move in state.moves:  # also who gains: the wave may be put off. Who stays may lose a bucket of fewer copies
             for node_id in sorted({*state.ring.owners(move.partition), *move.owners}):
-                self._is_unclear(node_id, {move.partition})
+                _add(self._unclear, node_id, {move.partition})
         if not state.moves[0].reads_new:
             return await self._take_over(state)
         if not await self._enough_know(state):
@@ -163,11 +163,6 @@ class Rebalancing:
         await self._advance(state, moves.ended)
         self.figures["partitions"] += len(state.moves)
         self.waits_for = ""
-        for move in state.moves:
-            for node_id in state.ring.owners(
-                move.partition
-            ):  # who stays may not be an owner of a bucket of fewer copies
-                self._is_unclear(node_id, {move.partition})
         return True
 
     async def _spread(self, state: ClusterState, node_id: str, partitions: list[int]) -> None:
@@ -303,9 +298,6 @@ class Rebalancing:
             return step(now)
 
         await self._change(change)
-
-    def _is_unclear(self, node_id: str, partitions: set[int] | None) -> None:
-        _add(self._unclear, node_id, partitions)
 
     async def _clear(self, nodes: Mapping[str, set[int] | None], why: str) -> list[str]:
         """Let these nodes forget what they are not to hold of these partitions. Returns those that did not say they have."""

@@ -351,3 +351,17 @@ def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: M
         assert (await local.tree(3, [1], 1, anew=False)).records == 1, "each has a place of its own"
 
     world.run(story())
+
+
+def test_what_comes_for_a_partition_that_this_node_is_not_to_hold_any_more_is_not_kept(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        cluster, local = one_node(world)
+        here, given_away = keys_in(cluster, 3, 1)[0], keys_in(cluster, 4, 1)[0]
+        monkeypatch.setattr(local._replica, "holds", lambda partition, _: partition != 4)
+        assert await local.write(1, [(encode_key(here), world.put_record("v"))], 0) is True
+        assert await local.write(1, [(encode_key(given_away), world.put_record("v"))], 0) is False
+        assert await local.fetch(1, [encode_key(here), encode_key(given_away)]) == [world.put_record("v"), None]
+
+    world.run(story())
