@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from raykv.ports import PeerFailure
+from raykv.ports import PeerAbsent, PeerFailure
 from raykv.replication.peers import MOVED, PeerRefused
 
 if TYPE_CHECKING:
@@ -73,8 +73,13 @@ class Fanout(Generic[T]):
             return None
 
     async def _call(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
-        timeout_s = max(0.001, min(CALL_TIMEOUT_S, self._deadline_s - self._clock.monotonic_s()))
+        left_s = self._deadline_s - self._clock.monotonic_s()
+        timeout_s = min(CALL_TIMEOUT_S, left_s)
         try:
+            if left_s <= 0:
+                # The process was frozen before this task began. Its client has been told that the outcome is unknown, and
+                # may have written over it since (P8).
+                raise PeerAbsent(f"time was up before anything was sent to node {node_id}")
             answer: f.NodeAnswerBody | None = await self._peers.call(node_id, body, items, timeout_s, self._epoch)
             outcome = Outcome(node_id, about, answer, None)
         except PeerFailure as failure:

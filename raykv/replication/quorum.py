@@ -281,6 +281,8 @@ class _Writing(msgspec.Struct):
     """All of them, each once."""
     acks: list[str]
     attempt: int = 0
+    """Of the stamp and the owners that the item has now: what is answered to an earlier one says nothing of this."""
+    restamps: int = 0
     newer: dict[str, int] = {}
     pending: set[str] = set()
     retry: list[str] = []
@@ -344,7 +346,7 @@ class WriteRound:
         for (index, attempt), time in zip(attempts, newer, strict=True):
             item = self._items[index]
             if attempt != item.attempt:
-                continue  # an answer to an earlier stamp of this write says nothing of the present one
+                continue  # it says nothing of the present stamp, nor as an answer of the present owners
             item.pending.discard(node_id)
             if time < 0:
                 item.refusals.append("overloaded" if time == FULL else "no room")
@@ -360,7 +362,7 @@ class WriteRound:
         for index, attempt in attempts:
             item = self._items[index]
             if attempt != item.attempt:
-                continue  # restamped meanwhile: what was sent before is accounted for in ``maybe``
+                continue  # what was sent before is accounted for in ``maybe``
             item.pending.discard(node_id)
             if node_id in item.stand_ins:
                 item.stand_ins[node_id] = ""  # another one may
@@ -384,9 +386,12 @@ class WriteRound:
         """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.
 
         It is sent to all of these once more, which does no harm. An item that has its acknowledgements keeps them.
+        *Schedule without a new attempt: a late refusal of a former owner has it asked again, under the new epoch, which
+        it finds in order; it keeps a record that it has just cleared away and nobody purges.*
         """
         for index in sorted(self._open):
             item = self._items[index]
+            item.attempt += 1
             item.maybe = item.maybe or bool(item.pending or item.acks)
             item.sets, item.primaries = sets[index], _all_of(sets[index])
             item.fallbacks = fallbacks[index] if fallbacks is not None else ()
@@ -402,8 +407,12 @@ class WriteRound:
         return sorted(self._open)
 
     def attempt(self, index: int) -> int:
-        """Return how often the item has been stamped anew."""
+        """Return the number of what is being sent now; answers to other attempts do not count."""
         return self._items[index].attempt
+
+    def restamps(self, index: int) -> int:
+        """Return how often the item has been stamped anew."""
+        return self._items[index].restamps
 
     def to_restamp(self) -> dict[int, int]:
         """Return item -> the time to be stamped above, where newer records keep W from being met.
@@ -422,6 +431,7 @@ class WriteRound:
         """Begin the item's next attempt: acknowledgements of the former stamp do not count for this one."""
         item = self._items[index]
         item.attempt += 1
+        item.restamps += 1
         item.maybe = item.maybe or bool(item.acks or item.pending)
         item.pending.clear()
         item.acks.clear()

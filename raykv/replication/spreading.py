@@ -75,8 +75,6 @@ class Spread:
         """Send until the round is met, ``moved``, or time is up."""
         routing, round_, clock = self._routing, self._round, self._routing.clock
         fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks, self._epoch)
-        if clock.monotonic_s() >= deadline_s:
-            return  # this process was frozen meanwhile: its client has been told that the outcome is unknown (P8)
         self._send(fan, round_.start(round_.waiting))
         silent_at_s = clock.monotonic_s() + SILENT_S
         retry_at_s = clock.monotonic_s() + RETRY_S
@@ -145,7 +143,7 @@ class Spread:
         assert self._restamper is not None, "where newer counts nothing is stamped again"
         again: list[int] = []
         for index, time in due.items():
-            if self._round.attempt(index) >= MAX_RESTAMPS:
+            if self._round.restamps(index) >= MAX_RESTAMPS:
                 self.failures["coordinator"] = f"newer writes came in between {MAX_RESTAMPS} times"
                 self._round.give_up(index)
                 continue

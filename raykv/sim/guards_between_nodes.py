@@ -166,14 +166,8 @@ BETWEEN_NODES = (
     Planted(
         "what thaws goes on",
         "P8",
-        "a coordinator is frozen before it has sent a write, and sends it out after its thaw, stamped anew",
-        (
-            Edit(
-                "raykv.replication.spreading:Spread.run",
-                "    if clock.monotonic_s() >= deadline_s:",
-                "    if clock.monotonic_s() >= 1e9:",
-            ),
-        ),
+        "a coordinator is frozen before it has sent a write, and sends it out after its thaw",
+        (Edit("raykv.replication.fanout:Fanout._call", "if left_s <= 0:", "if left_s <= -1e9:"),),
     ),
     # ---- vectors ----
     Planted(

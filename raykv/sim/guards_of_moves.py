@@ -127,6 +127,12 @@ OF_MOVES = (
         ),
     ),
     Planted(
+        "answers of former owners count for the present ones",
+        "P4",
+        "a former owner refuses late, is asked again under the new epoch, and keeps what it is not to hold",
+        (Edit("raykv.replication.quorum:WriteRound.go_elsewhere", "item.attempt += 1", "item.attempt += 0"),),
+    ),
+    Planted(
         "a node without a vote believes what it is told",
         "P4, P5",
         "a wiped node takes writes under an epoch that it had promised to refuse",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.ports import PeerSilent
+from raykv.ports import PeerAbsent, PeerSilent
 from raykv.records import frames as f
 from raykv.replication.fanout import CALL_TIMEOUT_S, RETRY_S, Fanout, Outcome, gather
 from raykv.replication.peers import Peers
@@ -71,6 +71,21 @@ def test_outcomes_come_in_the_order_of_arrival_with_what_they_are_about(world: M
         assert outcomes[0].failure is not None
         await asyncio.sleep(0)
         assert not tasks
+
+    world.run(story())
+
+
+def test_nothing_is_sent_when_the_process_was_frozen_until_time_was_up(world: ModuleType) -> None:
+    """The client has been told that the outcome is unknown, and may have written over it since (P8)."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        fan = fanout(world, cluster, -1.0, set())
+        fan.send("n1", PING, 1, "late")
+        outcome = await fan.next(1.0)
+        assert outcome is not None
+        assert outcome.about == "late"
+        assert isinstance(outcome.failure, PeerAbsent), "it is certain that nothing was done"
 
     world.run(story())
 

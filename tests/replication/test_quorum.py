@@ -275,6 +275,24 @@ def test_acknowledgements_of_a_former_stamp_never_count() -> None:
     assert round_.acks(0) == ["a", "b"]
 
 
+def test_late_answers_to_what_was_sent_to_former_owners_count_for_nothing() -> None:
+    round_ = WriteRound([[ABC]], 2)
+    round_.start()
+    round_.answered("a", [(0, 0)], [0])
+    round_.failed("b", [(0, 0)], "owners changed")
+    round_.go_elsewhere([[["a", "b", "d"]]], None)
+    assert round_.start(round_.waiting) == {"a": [0], "b": [0], "d": [0]}
+    round_.failed("c", [(0, 0)], "owners changed")
+    assert round_.more() == {}, "c is no owner any more"
+    round_.answered("b", [(0, 0)], [0])
+    round_.answered("a", [(0, 1)], [0])
+    assert not round_.settled(0), "b may have given the partition up since, and cleared it"
+    assert round_.restamps(0) == 0
+    round_.answered("d", [(0, 1)], [0])
+    assert round_.acks(0) == ["a", "d"]
+    assert round_.settled(0)
+
+
 def test_for_a_repair_something_newer_is_as_good() -> None:
     round_ = WriteRound([[ABC]], 2, newer_counts=True)
     round_.already(0, ["a"])
