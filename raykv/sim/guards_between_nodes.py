@@ -167,7 +167,14 @@ BETWEEN_NODES = (
         "what thaws goes on",
         "P8",
         "a coordinator is frozen before it has sent a write, and sends it out after its thaw",
-        (Edit("raykv.replication.fanout:Fanout._call", "if left_s <= 0:", "if left_s <= -1e9:"),),
+        (
+            Edit("raykv.replication.fanout:Fanout._call", "if left_s <= 0:", "if left_s <= -1e9:"),
+            Edit(
+                "raykv.replication.fanout:Fanout._call",
+                "min(CALL_TIMEOUT_S, left_s)",
+                "max(0.001, min(CALL_TIMEOUT_S, left_s))",
+            ),
+        ),
     ),
     # ---- vectors ----
     Planted(
