@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
-Ticket: TypeAlias = bytes | Work[bytes]
+Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer]
 """An answer, or what will bring it."""
 
 _run = random.SystemRandom().getrandbits(62) + 1
@@ -69,7 +69,7 @@ class Seat:
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
         self.front = Front(self._coordinator, self._transport, clock)
-        """What answers request frames."""
+        """What answers requests."""
         self._until_the_end: AsyncGenerator[None, None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self.ended: Callable[[], object] = lambda: None
@@ -87,9 +87,9 @@ class Seat:
         """Return lines for the straight way of blocking calls; see there."""
         return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
 
-    async def finish(self, write: Stamped) -> bytes:
+    async def finish(self, write: Stamped) -> f.CoordinatorAnswer:
         """Finish a write that the straight way did not bring to its end."""
-        return f.coordinator_answers.encode(await self._coordinator.straight.finish(write))
+        return await self._coordinator.straight.finish(write)
 
     async def see_to(self, write: Stamped) -> None:
         """Bring a write to those who do not say that they hold it."""
@@ -137,35 +137,35 @@ class DirectLink:
         if self._own is not None:
             self._lines.listen()
 
-    def submit(self, frame: bytes) -> Ticket:
+    def submit(self, request: f.CoordinatorRequest) -> Ticket:
         """See ``client.driver.Link``."""
         if self._own is None or not self._loop.borrow():
-            return self._loop.submit(lambda: self._serve(frame))
+            return self._loop.submit(lambda: self._serve(request))
         seat = self._own
         try:
-            outcome = self._lines.serve(frame)
+            outcome = self._lines.serve(request)
         except RaykvError as error:
-            return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
+            return f.Refused(f.Failed.of(error))
         finally:
             self._loop.give_back()
         if isinstance(outcome, Stamped):
             write = outcome
             return self._loop.submit(lambda: seat.finish(write))
-        return outcome if outcome is not None else self._loop.submit(lambda: seat.front.serve(frame))
+        return outcome if outcome is not None else self._loop.submit(lambda: seat.front.answer(request))
 
-    async def _serve(self, frame: bytes) -> bytes:
-        """Answer a frame in the driven loop, while others may be at it too."""
+    async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer a request in the driven loop, while others may be at it too."""
         if self._own is None:
             own = Seat(self._store, self._probe, threads=True, legacy=self._legacy)
             self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
-        return await self._own.front.serve_together(frame)
+        return await self._own.front.answer_together(request)
 
     def _see_to(self, seat: Seat, write: Stamped) -> None:
         self._loop.submit(lambda: seat.see_to(write))
 
-    def result(self, ticket: Ticket, timeout_s: float) -> bytes:
+    def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
-        if isinstance(ticket, bytes):
+        if not isinstance(ticket, Work):
             return ticket
         try:
             return self._loop.result(ticket, timeout_s)
@@ -174,7 +174,7 @@ class DirectLink:
         except LoopClosed:
             raise PeerSilent("the handle was closed meanwhile") from None
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         loop = asyncio.get_running_loop()
         seat = self._seats.get(loop)
@@ -184,7 +184,7 @@ class DirectLink:
             seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
             await seat.stay()
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
-        return await seat.front.serve_together(frame)
+        return await seat.front.answer_together(request)
 
     def legacy(self) -> Legacy:
         """Return what is left to a forked child, of all seats and of what this one was left itself."""
@@ -238,17 +238,17 @@ class DirectHandle(ThisProcess):
             self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
         return self._link
 
-    def submit(self, frame: bytes) -> Ticket:
+    def submit(self, request: f.CoordinatorRequest) -> Ticket:
         """See ``client.driver.Link``."""
-        return self._here().submit(frame)
+        return self._here().submit(request)
 
-    def result(self, ticket: Ticket, timeout_s: float) -> bytes:
+    def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         return self._here().result(ticket, timeout_s)
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
-        return await self._here().call(frame, timeout_s)
+        return await self._here().call(request, timeout_s)
 
     def close(self) -> None:
         """See ``client.driver.Link``; the last handle closes all connections."""

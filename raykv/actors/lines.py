@@ -13,22 +13,22 @@ from __future__ import annotations
 import secrets
 import select
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import watch_socket
 from raykv.errors import RaykvError
-from raykv.records import frames as f
 from raykv.replication.peers import node_address
-from raykv.replication.straight import Stamped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
     from raykv.actors.stream import Endpoint
-    from raykv.replication.straight import Ask, Steps, Straight
+    from raykv.records import frames as f
+    from raykv.replication.straight import Ask, Stamped, Steps, Straight
 
     T = TypeVar("T")
 
@@ -36,7 +36,8 @@ CONNECT_TIMEOUT_S = 0.1
 """Another connection to the same process stands already: what takes longer is not well. Others wait meanwhile."""
 CONNECT_PAUSE_S = 1.0
 """No sooner is a line tried again that could not be had."""
-IO_TIMEOUT_S = 1.0
+IO_TIMEOUT = struct.pack("@ll", 1, 0)
+"""A second, and no microseconds."""
 OWED_S = 0.5
 RECEIVE_BYTES = 1 << 16
 
@@ -64,7 +65,10 @@ class _Line:
                     raise ConnectionResetError("it was closed before it stood")
                 proof += handshake.feed(data)
             self.socket.sendall(proof)
-            self.socket.settimeout(IO_TIMEOUT_S)
+            # By the kernel's own time-outs: with those of Python each call is two, for it asks first whether it may.
+            self.socket.settimeout(None)
+            for bound in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.socket.setsockopt(socket.SOL_SOCKET, bound, IO_TIMEOUT)
         except BaseException:
             self.socket.close()
             raise
@@ -117,17 +121,16 @@ class Lines:
         """Whether answers to writes are outstanding."""
         return any(owed.about is not None for line in self._lines.values() for owed in line.owed.values())
 
-    def serve(self, frame: bytes) -> bytes | Stamped | None:
-        """Answer a request frame. None: it is to go the usual way; ``Stamped``: it is to be finished there."""
-        steps = self._straight.steps(f.coordinator_requests.decode(frame))
+    def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | Stamped | None:
+        """Answer a request. None: it is to go the usual way; ``Stamped``: it is to be finished there."""
+        steps = self._straight.steps(request)
         try:
-            answer = None if steps is None else self._run(steps)
+            return None if steps is None else self._run(steps)
         except RaykvError:
             raise
         except BaseException:
             self.close()  # interrupted perhaps in the middle of a frame, and nobody knows where the next one begins
             raise
-        return answer if answer is None or isinstance(answer, Stamped) else f.coordinator_answers.encode(answer)
 
     def listen(self) -> None:
         """Hear the answers that nobody waits for, as far as they have come."""

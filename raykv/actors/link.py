@@ -17,6 +17,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.transport import RayTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
+from raykv.records import frames as f
 
 
 class ThisProcess:
@@ -61,8 +62,9 @@ class CoordinatorLink(ThisProcess):
     def _lost(self) -> None:
         self._handle = self._peer = None
 
-    def submit(self, frame: bytes) -> Any:
+    def submit(self, request: f.CoordinatorRequest) -> Any:
         """See ``client.driver.Link``."""
+        frame = f.coordinator_requests.encode(request)
         if self._handle is None:
             try:
                 self._handle = find_actor(self._store, self._drawn())
@@ -75,7 +77,7 @@ class CoordinatorLink(ThisProcess):
             self._lost()
             raise PeerAbsent(f"Ray could not send: {type(error).__name__}") from None
 
-    def result(self, ticket: Any, timeout_s: float) -> bytes:
+    def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         try:
             answer: bytes = ray.get(ticket, timeout=timeout_s)
@@ -87,9 +89,9 @@ class CoordinatorLink(ThisProcess):
         except RayError as error:
             self._lost()
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
-        return answer
+        return f.coordinator_answers.decode(answer)
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         peer = self._peer
         try:
@@ -98,10 +100,11 @@ class CoordinatorLink(ThisProcess):
         except ValueError:
             raise PeerAbsent("no such process runs") from None
         try:
-            return await self._transport.call(peer, frame, timeout_s)
+            answer = await self._transport.call(peer, f.coordinator_requests.encode(request), timeout_s)
         except PeerFailure:
             self._lost()
             raise
+        return f.coordinator_answers.decode(answer)
 
     def close(self) -> None:
         """See ``client.driver.Link``."""

@@ -117,12 +117,9 @@ _PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain, so t
 
 def _ask(request: f.CoordinatorRequest, timeout_s: float) -> Steps[f.CoordinatorAnswer]:
     """Send one read; raise what went wrong."""
-    (answer,) = yield ops.Exchange([f.coordinator_requests.encode(request)], timeout_s, repeatable=True)
+    (answer,) = yield ops.Exchange([request], timeout_s, repeatable=True)
     if isinstance(answer, PeerSilent):
         raise QuorumNotMet(f"no coordinator answered within {timeout_s:g} s: {answer}")
     if isinstance(answer, PeerFailure):
         raise StoreUnavailable(f"the store's coordinator is not there: {answer}")
-    decoded = f.coordinator_answers.decode(answer)
-    if isinstance(decoded, f.Refused):
-        raise decoded.failed.error()
-    return decoded
+    return ops.answered(answer)

@@ -11,10 +11,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from raykv.client.operations import WINDOW
+from raykv.errors import CorruptData
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
     from raykv.client.operations import Answer, Exchange, Steps
+    from raykv.records import frames as f
 
 T = TypeVar("T")
 
@@ -27,16 +29,16 @@ GRACE = 1.08
 class Link(Protocol):
     """A client's way to its coordinator, which may be its own."""
 
-    def submit(self, frame: bytes) -> Any:
-        """Send a frame; return a ticket for ``result``. Raises ``PeerAbsent``."""
+    def submit(self, request: f.CoordinatorRequest) -> Any:
+        """Send a request; return a ticket for ``result``. Raises ``PeerAbsent``."""
         ...
 
-    def result(self, ticket: Any, timeout_s: float) -> bytes:
-        """Wait for the answer. Raises ``PeerFailure``."""
+    def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
+        """Wait for the answer. Raises ``PeerFailure``; ``CorruptData``: it is none."""
         ...
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
-        """Send a frame and await the answer. Raises ``PeerFailure``."""
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
+        """Send a request and await the answer. Raises ``PeerFailure``; ``CorruptData``: it is none."""
         ...
 
     def monotonic_s(self) -> float:
@@ -101,59 +103,63 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     if exchange.pause_s:
         link.pause(exchange.pause_s)
     answers: list[Answer] = []
-    under_way: deque[tuple[bytes, Any, float]] = deque()
-    for frame in exchange.frames:
+    under_way: deque[tuple[f.CoordinatorRequest, Any, float]] = deque()
+    for request in exchange.requests:
         if len(under_way) >= WINDOW:
             answers.append(_finish(link, exchange, *under_way.popleft()))
-        under_way.append((frame, _submit(link, frame), link.monotonic_s() + exchange.timeout_s * GRACE))
+        under_way.append((request, _submit(link, request), link.monotonic_s() + exchange.timeout_s * GRACE))
     while under_way:
         answers.append(_finish(link, exchange, *under_way.popleft()))
     return answers
 
 
-def _submit(link: Link, frame: bytes) -> Any:
+def _submit(link: Link, request: f.CoordinatorRequest) -> Any:
     try:
-        return link.submit(frame)
+        return link.submit(request)
     except PeerFailure as failure:
         return failure
 
 
-def _finish(link: Link, exchange: Exchange, frame: bytes, ticket: Any, deadline_s: float) -> Answer:
+def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticket: Any, deadline_s: float) -> Answer:
     tries = 0
     while True:
         try:
             if isinstance(ticket, PeerFailure):
                 raise ticket
             return link.result(ticket, max(0.001, deadline_s - link.monotonic_s()))
+        except CorruptData as error:
+            return error
         except PeerFailure as failure:
             remaining_s = deadline_s - link.monotonic_s()
             if not _may_repeat(exchange, failure, remaining_s):
                 return failure
             link.pause(_pause_s(tries, link, remaining_s))
             tries += 1
-            ticket = _submit(link, frame)
+            ticket = _submit(link, request)
 
 
 async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
     if exchange.pause_s:
         await link.sleep(exchange.pause_s)
-    if len(exchange.frames) == 1:
-        return [await _one_async(link, exchange, exchange.frames[0])]
+    if len(exchange.requests) == 1:
+        return [await _one_async(link, exchange, exchange.requests[0])]
     window = asyncio.Semaphore(WINDOW)
 
-    async def one(frame: bytes) -> Answer:
+    async def one(request: f.CoordinatorRequest) -> Answer:
         async with window:
-            return await _one_async(link, exchange, frame)
+            return await _one_async(link, exchange, request)
 
-    return list(await asyncio.gather(*map(one, exchange.frames)))
+    return list(await asyncio.gather(*map(one, exchange.requests)))
 
 
-async def _one_async(link: Link, exchange: Exchange, frame: bytes) -> Answer:
+async def _one_async(link: Link, exchange: Exchange, request: f.CoordinatorRequest) -> Answer:
     deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
     tries = 0
     while True:
         try:
-            return await link.call(frame, max(0.001, deadline_s - link.monotonic_s()))
+            return await link.call(request, max(0.001, deadline_s - link.monotonic_s()))
+        except CorruptData as error:
+            return error
         except PeerFailure as failure:
             remaining_s = deadline_s - link.monotonic_s()
             if not _may_repeat(exchange, failure, remaining_s):

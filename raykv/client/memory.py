@@ -31,8 +31,8 @@ class Memory:
         """Seconds by the client's own monotonic clock."""
         return self._monotonic_s()
 
-    def note(self, answer: f.CoordinatorAnswer) -> None:
-        """Take from an answer what is worth remembering."""
+    def note(self, answer: object) -> None:
+        """Take from an answer, if it is one, what is worth remembering."""
         if isinstance(answer, f.GotMany | f.WroteMany):
             self.newest_time = max(self.newest_time, answer.time)
         elif isinstance(answer, f.BucketOpened | f.Late):

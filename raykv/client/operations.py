@@ -1,6 +1,6 @@
 """What each call sends, and what it makes of the answers. No input or output happens here.
 
-An operation is a generator: it yields an ``Exchange`` (frames for the coordinator) and is sent the answers. A driver
+An operation is a generator: it yields an ``Exchange`` (requests for the coordinator) and is sent the answers. A driver
 runs it, blocking or awaiting (``raykv.client.driver``), so that both faces share every rule: arguments are checked
 before anything is sent; a batch is refused as a whole if an item is malformed, else settled item by item (P14); a write
 that may have been carried out is never sent twice (P8).
@@ -54,16 +54,15 @@ _TRIES_WHEN_LATE = 3
 class Exchange(NamedTuple):
     """Requests to be sent, with what to do when the coordinator fails meanwhile."""
 
-    frames: list[bytes]
+    requests: Sequence[f.CoordinatorRequest]
     timeout_s: float
     repeatable: bool
     """Whether a request may be sent again although the first may have been carried out: true of reads."""
     pause_s: float = 0.0
-    """With no frames: how long to wait."""
+    """With no requests: how long to wait."""
 
 
-Answer: TypeAlias = bytes | PeerFailure
-_Decoded: TypeAlias = f.CoordinatorAnswer | PeerFailure | CorruptData
+Answer: TypeAlias = f.CoordinatorAnswer | PeerFailure | CorruptData
 _Item: TypeAlias = tuple[bytes, bytes, bytes | None]
 Steps: TypeAlias = Generator[Exchange, list[Answer], T]
 
@@ -191,10 +190,8 @@ class Operations:
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
         chunks = [slice(at, at + chunk_keys) for at in range(0, len(wanted), chunk_keys)]
-        requests: list[f.CoordinatorRequest] = [
-            f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks
-        ]
-        answers = yield Exchange(_encode(requests), timeout_s, repeatable=True)
+        requests = [f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks]
+        answers = yield Exchange(requests, timeout_s, repeatable=True)
         results: dict[Key, Any] = {}
         errors: dict[Key, RaykvError] = {}
         for chunk, answer in zip(chunks, answers, strict=True):
@@ -357,18 +354,17 @@ class Operations:
                 memory.dated(requests[at], until_s + timeout_s * (position // WINDOW))
                 for position, at in enumerate(waiting)
             ]
-            frames = _encode(dated)
-            answers = yield Exchange(frames, left_s, repeatable=False)
+            answers = yield Exchange(dated, left_s, repeatable=False)
             late = []
             for at, answer in zip(waiting, answers, strict=True):
-                decoded = _decoded(answer, memory)
-                if isinstance(decoded, f.Late):
+                memory.note(answer)
+                if isinstance(answer, f.Late):
                     late.append(at)
-                settled[at] = self._settle_writes(decoded, requests[at].items, timeout_s)
+                settled[at] = self._settle_writes(answer, requests[at].items, timeout_s)
             waiting = late
         return settled
 
-    def _settle_writes(self, answer: _Decoded, items: list[_Item], timeout_s: float) -> list[WriteResult | RaykvError]:
+    def _settle_writes(self, answer: Answer, items: list[_Item], timeout_s: float) -> list[WriteResult | RaykvError]:
         match answer:
             case PeerAbsent():
                 return [_unanswered(answer, timeout_s)] * len(items)
@@ -502,32 +498,24 @@ def ask(
     request: f.CoordinatorRequest, timeout_s: float, memory: Memory | None = None, *, repeatable: bool = True
 ) -> Steps[f.CoordinatorAnswer]:
     """Send one request; raise what went wrong."""
-    (answer,) = yield Exchange(_encode([request]), timeout_s, repeatable=repeatable)
+    (answer,) = yield Exchange([request], timeout_s, repeatable=repeatable)
     if isinstance(answer, PeerFailure):
         if not repeatable and not isinstance(answer, PeerAbsent):
             raise WriteOutcomeUnknown(f"the coordinator did not say what became of it ({answer})")
         raise _unanswered(answer, timeout_s)
-    decoded = f.coordinator_answers.decode(answer)
-    if isinstance(decoded, f.Refused):
-        raise decoded.failed.error()
+    answer = answered(answer)
     if memory is not None:
-        memory.note(decoded)
-    return decoded
+        memory.note(answer)
+    return answer
 
 
-def _decoded(answer: Answer, memory: Memory) -> _Decoded:
-    if isinstance(answer, PeerFailure):
-        return answer
-    try:
-        decoded = f.coordinator_answers.decode(answer)
-    except CorruptData as error:
-        return error
-    memory.note(decoded)
-    return decoded
-
-
-def _encode(requests: Iterable[f.CoordinatorRequest]) -> list[bytes]:
-    return [f.coordinator_requests.encode(request) for request in requests]
+def answered(answer: f.CoordinatorAnswer | CorruptData) -> f.CoordinatorAnswer:
+    """Return the answer. Raises what it says went wrong."""
+    if isinstance(answer, CorruptData):
+        raise answer
+    if isinstance(answer, f.Refused):
+        raise answer.failed.error()
+    return answer
 
 
 def _unanswered(failure: PeerFailure, timeout_s: float) -> RaykvError:
@@ -547,11 +535,9 @@ def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: f
     try:
         if isinstance(answer, PeerFailure):
             raise _unanswered(answer, timeout_s)
-        decoded = f.coordinator_answers.decode(answer)
-        if isinstance(decoded, f.Refused):
-            raise decoded.failed.error()
-        memory.note(decoded)
-        return _items(decoded, kind, len(keys))
+        said = answered(answer)
+        memory.note(said)
+        return _items(said, kind, len(keys))
     except RaykvError as error:
         return [error] * len(keys)
 

@@ -18,6 +18,8 @@ from raykv.replication.peers import node_address
 from raykv.replication.straight import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from raykv.ports import Clock, Transport
     from raykv.replication.coordinator import Coordinator
 
@@ -44,25 +46,31 @@ class Front:
         return bool(self._coordinator.routing.tasks) or self._joining.busy
 
     async def serve(self, frame: bytes) -> bytes:
-        """Answer one request frame."""
-        try:
-            return f.coordinator_answers.encode(await self._answer(f.coordinator_requests.decode(frame)))
-        except RaykvError as error:
-            return f.coordinator_answers.encode(f.Refused(f.Failed.of(error)))
+        """Answer one request frame by itself."""
+        return await _framed(frame, self.answer)
 
     async def serve_together(self, frame: bytes) -> bytes:
-        """Answer one request frame, perhaps together with others that come now.
+        """Answer one request frame, perhaps together with others that come now."""
+        return await _framed(frame, self.answer_together)
+
+    async def answer_together(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request, perhaps together with others that come now.
 
         Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
         """
-        request = f.coordinator_requests.decode(frame)
         if not is_about_one_key(request):
-            return await asyncio.shield(asyncio.get_running_loop().create_task(self.serve(frame)))
+            return await asyncio.shield(asyncio.get_running_loop().create_task(self.answer(request)))
         try:
-            answer = await self._joining.answer(request)
+            return await self._joining.answer(request)
         except RaykvError as error:
-            answer = f.Refused(f.Failed.of(error))
-        return f.coordinator_answers.encode(answer)
+            return _refused(error)
+
+    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request by itself."""
+        try:
+            return await self._answer(request)
+        except RaykvError as error:
+            return _refused(error)
 
     async def _answer_group(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         answer = await self._driver.serve(request) if self._driver is not None else None
@@ -158,3 +166,14 @@ class Front:
             return isinstance(f.node_answers.decode(answer).body, f.Pong)
         except (PeerFailure, CorruptData):
             return False
+
+
+async def _framed(frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]) -> bytes:
+    try:
+        return f.coordinator_answers.encode(await answer(f.coordinator_requests.decode(frame)))
+    except RaykvError as error:  # it is no request, or the answer is larger than a frame may be
+        return f.coordinator_answers.encode(_refused(error))
+
+
+def _refused(error: RaykvError) -> f.Refused:
+    return f.Refused(f.Failed.of(error))

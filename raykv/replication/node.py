@@ -226,8 +226,8 @@ class StorageNode:
 
     async def _handle(self, request: f.NodeRequestBody) -> f.NodeAnswerBody:
         """Return the answer once the log holds what it depends on."""
-        upkeep = self._upkeep
-        if upkeep is not None and (answer := await upkeep.answer(request)) is not None:
+        upkeep, for_a_client = self._upkeep, _for_a_client(request)
+        if upkeep is not None and not for_a_client and (answer := await upkeep.answer(request)) is not None:
             return answer
         if isinstance(request, f.Ping):
             suspects = upkeep.suspects() if upkeep is not None else []
@@ -235,7 +235,7 @@ class StorageNode:
         began_s = self._clock.monotonic_s()
         body, position = self._replica.handle(request)
         await self._until_durable(position)
-        if upkeep is not None and _for_a_client(request):
+        if upkeep is not None and for_a_client:
             now_s = self._clock.monotonic_s()
             upkeep.throttle.note(now_s - began_s)
             self._load.note(request, now_s - began_s, now_s)
@@ -317,18 +317,35 @@ class StorageNode:
         return self._replica.outdated(request.epoch, request.body) if request.epoch else None
 
     async def _durable(self, position: int) -> None:
+        durability = self.spec.store.durability
+        if durability == "interval":
+            if not self._interval:
+                self._interval = True
+                self._spawn(self._sync_later())
+            if self._written_now(position):
+                return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((position, waiter))
-        durability = self.spec.store.durability
         if durability == "always":  # a sync of its own for each write, not one for all that wait
             self._take_sync(sync=True)
-        elif durability == "interval" and not self._interval:
-            self._interval = True
-            self._spawn(self._sync_later())
         if not self._syncing:
             self._syncing = True
             self._spawn(self._sync_all())
         await waiter
+
+    def _written_now(self, position: int) -> bool:
+        """Hand the log to the operating system at once, if that costs no more than to let somebody else do it.
+
+        Returns whether that was enough.
+        """
+        if self._syncing or self._syncs:
+            return False
+        self._take_sync(sync=False)
+        if self._syncs and self._syncs[0][0].brief:
+            job, _ = self._syncs.popleft()
+            job.run(sync=False)
+            self._engine.finish_sync(job)
+        return position <= self._engine.durable_position
 
     def _take_sync(self, *, sync: bool) -> None:
         job = self._engine.next_sync(sync=sync)

@@ -25,6 +25,7 @@ from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
+from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
 from raykv.sim.host import Host, SimClock
@@ -305,12 +306,11 @@ class SimLink:
         self._coordinator = coordinator
         self._rng = cluster.rng(f"operation ids of {process.name}")
 
-    def submit(self, frame: bytes) -> asyncio.Task[bytes]:
+    def submit(self, request: f.CoordinatorRequest) -> asyncio.Task[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
-        call = self._cluster.network.call(self._process, self._coordinator, frame, MAX_TIMEOUT_S)
-        return self._process.spawn(call)
+        return self._process.spawn(self.call(request, MAX_TIMEOUT_S))
 
-    def result(self, ticket: asyncio.Task[bytes], timeout_s: float) -> bytes:
+    def result(self, ticket: asyncio.Task[f.CoordinatorAnswer], timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         self._cluster.loop.run_until_complete(asyncio.wait({ticket}, timeout=timeout_s))
         if not ticket.done():
@@ -318,9 +318,11 @@ class SimLink:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s")
         return ticket.result()
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
-        return await self._cluster.network.call(self._process, self._coordinator, frame, timeout_s)
+        frame = f.coordinator_requests.encode(request)
+        answer = await self._cluster.network.call(self._process, self._coordinator, frame, timeout_s)
+        return f.coordinator_answers.decode(answer)
 
     def monotonic_s(self) -> float:
         """See ``client.driver.Link``."""
@@ -354,14 +356,14 @@ class SimDirectLink(SimLink):
         self._front = Front(made, transport, clock)
         cluster.counts["direct clients"] += 1
 
-    def submit(self, frame: bytes) -> asyncio.Task[bytes]:
+    def submit(self, request: f.CoordinatorRequest) -> asyncio.Task[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
-        return self._process.spawn(self._front.serve_together(frame))
+        return self._process.spawn(self._front.answer_together(request))
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(self.submit(frame))
+                return await asyncio.shield(self.submit(request))
         except TimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None

@@ -133,9 +133,13 @@ class Scaling:
 
 
 def named(key: bytes, state: ClusterState) -> dict[str, Any]:
-    """Return bucket and key, from a key as in the storage."""
+    """Return bucket and key as text, from a key as in the storage; one of bytes as Python writes it (``b'...'``)."""
     names = {entry.bucket_id: entry.config.name for entry in state.buckets}
-    return {"bucket": names.get(storage_bucket(key), "?"), "key": decode_key(key[STORAGE_PREFIX_BYTES:])}
+    shown = decode_key(key[STORAGE_PREFIX_BYTES:])
+    return {
+        "bucket": names.get(storage_bucket(key), "?"),
+        "key": shown if isinstance(shown, str) else repr(shown),  # the status is plain data, for JSON too
+    }
 
 
 def uneven(state: ClusterState) -> bool:

@@ -100,14 +100,12 @@ class Bench:
 
     def get(self, r=2):
         """The payloads, or None: to go the usual way."""
-        frame = f.coordinator_requests.encode(f.GetMany(1, [KEY], r, 5.0))
-        answer = self.lines.serve(frame)
-        return None if answer is None else f.coordinator_answers.decode(answer).items[0].payloads
+        answer = self.lines.serve(f.GetMany(1, [KEY], r, 5.0))
+        return None if answer is None else answer.items[0].payloads
 
     def put(self, w=2):
         body = pack_body(random.randbytes(16), b"new")
-        outcome = self.lines.serve(f.coordinator_requests.encode(f.WriteMany(1, [(KEY, body, None)], w, 5.0)))
-        return outcome if outcome is None or isinstance(outcome, Stamped) else f.coordinator_answers.decode(outcome)
+        return self.lines.serve(f.WriteMany(1, [(KEY, body, None)], w, 5.0))
 
     def close(self):
         self.lines.close()
@@ -324,8 +322,8 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
 
 def test_what_is_not_about_one_key_is_for_the_usual_way(bench):
     keys = [encode_key("a"), encode_key("b")]
-    assert bench.lines.serve(f.coordinator_requests.encode(f.GetMany(1, keys, 2, 5.0))) is None
-    assert bench.lines.serve(f.coordinator_requests.encode(f.Tell("ring", 1.0))) is None
+    assert bench.lines.serve(f.GetMany(1, keys, 2, 5.0)) is None
+    assert bench.lines.serve(f.Tell("ring", 1.0)) is None
     assert not bench.lines._lines
 
 

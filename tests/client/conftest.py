@@ -25,7 +25,7 @@ STORE_ID = "fake"
 class FakeLink:
     """``client.driver.Link`` over a function from request to answer.
 
-    ``script``: steps to take before the ordinary course, one a frame: a PeerFailure to raise, a message or bytes to
+    ``script``: steps to take before the ordinary course, one a request: a PeerFailure to raise, a message or bytes to
     answer, a function of the request.
     """
 
@@ -38,7 +38,7 @@ class FakeLink:
         self.page_items = 10_000
         self.under_way = 0
         self.most_under_way = 0
-        self.frames = 0
+        self.sent = 0
         self.now_s = 50.0
         self.slept: list[float] = []
         self.run = 7
@@ -64,40 +64,38 @@ class FakeLink:
     def close(self) -> None:
         """See ``client.driver.Link``."""
 
-    def submit(self, frame: bytes) -> Any:
+    def submit(self, request: f.CoordinatorRequest) -> Any:
         self._begin()
-        step = self._step(frame)
+        step = self._step(request)
         if isinstance(step, PeerFailure) and getattr(step, "at_submit", False):
             self.under_way -= 1
             raise step
         return step
 
-    def result(self, ticket: Any, timeout_s: float) -> bytes:
+    def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
         self.timeouts.append(timeout_s)
         self.under_way -= 1
         if isinstance(ticket, PeerFailure):
             raise ticket
-        assert isinstance(ticket, bytes)
-        return ticket
+        return f.coordinator_answers.decode(ticket)
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         self._begin()
         self.timeouts.append(timeout_s)
-        step = self._step(frame)
+        step = self._step(request)
         await asyncio.sleep(0)
         self.under_way -= 1
         if isinstance(step, PeerFailure):
             raise step
-        assert isinstance(step, bytes)
-        return step
+        return f.coordinator_answers.decode(step)
 
     def _begin(self) -> None:
-        self.frames += 1
+        self.sent += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
 
-    def _step(self, frame: bytes) -> bytes | PeerFailure:
-        request = f.coordinator_requests.decode(frame)
+    def _step(self, request: f.CoordinatorRequest) -> bytes | PeerFailure:
+        request = f.coordinator_requests.decode(f.coordinator_requests.encode(request))
         self.requests.append(request)
         step = self.script.pop(0) if self.script else self.answer
         if callable(step):
@@ -180,7 +178,7 @@ def store(link: FakeLink) -> Any:
     made = Store("shop", link)
     link.requests.clear()
     link.timeouts.clear()
-    link.frames = link.most_under_way = 0
+    link.sent = link.most_under_way = 0
     return made
 
 

@@ -69,7 +69,7 @@ def test_a_bad_key_is_refused_and_nothing_is_sent(both: Callable[..., Any], stor
         with pytest.raises((InvalidKey, InvalidOption) if number == 6 else InvalidKey) as caught:
             call()
         assert isinstance(caught.value, ValueError)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("level", BAD_LEVELS, ids=repr)
@@ -85,7 +85,7 @@ def test_a_bad_level_is_refused_and_nothing_is_sent(both: Callable[..., Any], li
     ):
         with pytest.raises(InvalidOption, match="must be 1 to 3"):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("seconds", [*BAD_TIMES, None, 1e9, 3601], ids=repr)
@@ -106,7 +106,7 @@ def test_a_bad_timeout_is_refused_and_nothing_is_sent(both: Callable[..., Any], 
     ):
         with pytest.raises(InvalidOption, match="timeout must be"):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("ttl", BAD_TIMES, ids=repr)
@@ -118,7 +118,7 @@ def test_a_bad_ttl_is_refused_and_nothing_is_sent(both: Callable[..., Any], link
     ):
         with pytest.raises(InvalidOption, match="ttl must be"):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("value_kind", [str, bytes])
@@ -131,12 +131,12 @@ def test_a_pair_of_10240_bytes_is_fine_and_one_more_is_not(
     exactly, over = (("x" * size if value_kind is str else b"x" * size) for size in (room, room + 1))
     both("put", key, exactly)
     assert both("get", key) == exactly
-    link.frames = 0
+    link.sent = 0
     for call in (lambda: both("put", key, over), lambda: both("put_many", {"a": 1, key: over})):
         with pytest.raises(PairTooLarge, match=r"at most 10240 bytes.*has 10241") as caught:
             call()
         assert caught.value.details == {"size_bytes": 10_241, "limit_bytes": 10_240}
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_sizes_are_of_bytes_and_not_of_characters(both: Callable[..., Any], link: Any) -> None:
@@ -145,7 +145,7 @@ def test_sizes_are_of_bytes_and_not_of_characters(both: Callable[..., Any], link
     both("put", "k", "é" * 5119)
     with pytest.raises(PairTooLarge):
         both("put", "k", [b"x" * 5000, b"x" * 5300])
-    assert link.frames == 1
+    assert link.sent == 1
 
 
 def test_a_buckets_own_limit_holds(link: Any) -> None:
@@ -165,7 +165,7 @@ def test_one_bad_item_refuses_the_whole_batch_before_anything_is_sent(
 ) -> None:
     with pytest.raises((InvalidKey, InvalidOption, PairTooLarge)):
         both("put_many", items)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("keys", ["abc", b"abc", 5, None, 1.5], ids=repr)
@@ -173,7 +173,7 @@ def test_one_key_is_not_several(both: Callable[..., Any], link: Any, keys: Any) 
     for name in ("get_many", "delete_many"):
         with pytest.raises(InvalidKey, match="several keys"):
             both(name, keys)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_a_value_that_the_codec_does_not_take_refuses_the_batch(link: Any) -> None:
@@ -417,7 +417,7 @@ def test_a_context_that_does_not_fit_is_refused_and_nothing_is_sent(
     for call in (lambda: both("put", "a", 1, context=context), lambda: both("delete", "a", context=context)):
         with pytest.raises(InvalidContext):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_what_a_program_has_seen_is_said_with_its_next_write(both: Callable[..., Any], store: Any, link: Any) -> None:
@@ -591,7 +591,7 @@ def test_modify_is_checked_before_anything_is_sent(both: Callable[..., Any], lin
     ):
         with pytest.raises(error):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_modify_has_one_time_for_all_that_it_does(both: Callable[..., Any], link: Any) -> None:
@@ -688,7 +688,7 @@ def test_a_bad_bound_is_refused_at_the_call(
         store.scan(**{bound: value})  # not only when somebody goes over it
     with pytest.raises(InvalidKey):
         both("scan", **{bound: value})
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, True, "5", math.inf], ids=repr)
@@ -697,7 +697,7 @@ def test_a_bad_limit_is_refused_at_the_call(store: Any, link: Any, limit: Any) -
         store.scan(limit=limit)
     with pytest.raises(InvalidOption, match="limit"):
         store.aio.scan(limit=limit)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 TEXT_KEYS = [f"user:{number:02}" for number in range(20)]
@@ -808,4 +808,4 @@ def test_numpy_numbers_are_no_levels_and_no_keys(store: Any, link: Any) -> None:
         store.get("a", r=np.int64(2))
     with pytest.raises(InvalidKey):
         store.get(np.int64(2))
-    assert link.frames == 0
+    assert link.sent == 0

@@ -62,7 +62,7 @@ def test_it_says_what_it_is(store: Any) -> None:
 def test_a_closed_handle_says_so_in_every_call(store: Any, link: Any) -> None:
     bucket = store.bucket("carts")
     walk = store.scan()
-    link.frames = 0
+    link.sent = 0
     store.close()
     store.close()
     calls: list[Callable[[], Any]] = [
@@ -78,7 +78,7 @@ def test_a_closed_handle_says_so_in_every_call(store: Any, link: Any) -> None:
     for call in calls:
         with pytest.raises(StoreClosed, match=r"raykv\.connect"):
             call()
-    assert link.frames == 0
+    assert link.sent == 0
     assert repr(store) == "<raykv store 'shop'>"
 
 
@@ -181,7 +181,7 @@ def test_bad_bucket_options_are_refused_and_nothing_is_sent(
     kind: Any = (InvalidOption, TypeError) if options == {"codec": ["auto"]} else InvalidOption
     with pytest.raises(kind):
         both("bucket", "b", **options)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_an_unhashable_codec_is_an_invalid_option(store: Any) -> None:
@@ -194,7 +194,7 @@ def test_bad_bucket_names_are_refused_and_nothing_is_sent(both: Callable[..., An
     for operation in ("bucket", "drop_bucket"):
         with pytest.raises(InvalidOption, match="name"):
             both(operation, name)
-    assert link.frames == 0
+    assert link.sent == 0
 
 
 def test_buckets_are_listed_and_dropped(both: Callable[..., Any], link: Any) -> None:

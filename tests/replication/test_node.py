@@ -228,7 +228,10 @@ def test_a_failed_sync_ends_the_node_once_and_is_never_retried(
         if durability != "interval" or operation == "append":
             refused = [answer for answer in answers if isinstance(answer, f.NodeRefused)]
             assert refused, "the write is not acknowledged"
-            assert {answer.reason for answer in refused} == {"failed"}, "it may have been carried out"
+            assert refused[0].reason == "failed", "it may have been carried out"
+            # With "interval" the log is written at once where that is brief, and those after the first are not begun.
+            others = {answer.reason for answer in refused[1:]}
+            assert others <= ({"failed", "stopping"} if durability == "interval" else {"failed"})
             if durability == "group":
                 assert len(refused) == 5, "all that waited for that sync"
         assert len(cluster.failures) == 1, "whoever recreates the node hears of it once"

@@ -570,8 +570,9 @@ class ClientLink:
         self._clock = Clock()
         self._random = random.Random(f"{name} {cluster.clients}")
 
-    async def call(self, frame: bytes, timeout_s: float) -> bytes:
-        return await self._transport.call(self._peer, frame, timeout_s)
+    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
+        frame = f.coordinator_requests.encode(request)
+        return f.coordinator_answers.decode(await self._transport.call(self._peer, frame, timeout_s))
 
     def monotonic_s(self) -> float:
         return self._clock.monotonic_s()

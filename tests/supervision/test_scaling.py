@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +108,15 @@ def test_a_hot_key_is_named(world: ModuleType) -> None:
         assert report["would"] == "do nothing"
 
     world.run(story())
+
+
+@pytest.mark.parametrize(("key", "shown"), [("ü", "ü"), (b"\x00\xff", r"b'\x00\xff'")])
+def test_keys_are_named_in_plain_data(world: ModuleType, key: str | bytes, shown: str) -> None:
+    async def story() -> Any:
+        return s.named(storage_prefix(3, world.BUCKET) + encode_key(key), world.Cluster(3).state)
+
+    named = world.run(story())
+    assert json.loads(json.dumps(named))["key"] == shown
 
 
 def test_what_failed_is_told_and_tried_again(world: ModuleType) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from raykv.actors.admission import may_wait
 from raykv.actors.stream import wire
+from raykv.actors.stream.eager import start_at_once
 from raykv.actors.stream.sockets import watch_the_other_end
 from raykv.config import MAX_FRAME_BYTES
 
@@ -123,8 +124,13 @@ class _Connection(asyncio.Protocol):
                 data, self._handshake = self._handshake.rest, None
                 self._forget_stranger()
                 self._server.connections.add(self)
-            for number, _, frame in self._reader.feed(data):
-                self._begin(number, frame)
+            frames = self._reader.feed(data)
+            if len(frames) == 1 and not self._under_way:
+                number, _, frame = frames[0]
+                self._begin(number, frame, alone=True)
+            else:
+                for number, _, frame in frames:
+                    self._begin(number, frame)
         except wire.WireError as error:
             logger.debug("a connection was dropped: %s", error)
             self._write([error.reply])
@@ -159,9 +165,11 @@ class _Connection(asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _begin(self, number: int, frame: bytes) -> None:
+    def _begin(self, number: int, frame: bytes, *, alone: bool = False) -> None:
+        """``alone``: nothing else of this caller's is here."""
         admission = self._server.admission
-        if admission is not None and may_wait(frame):
+        operation = may_wait(frame)
+        if admission is not None and operation:
             if not admission.enter(self):
                 self._answer(number, wire.ANSWER, self._server.refusal())
                 return
@@ -171,7 +179,11 @@ class _Connection(asyncio.Protocol):
         self._under_way_bytes += len(frame)
         if self._under_way >= MAX_UNDER_WAY or self._under_way_bytes > MAX_UNDER_WAY_BYTES:
             self._steer()
-        self._server.tasks.add(self._loop.create_task(self._serve(number, frame, admission, time.monotonic())))
+        work = self._serve(number, frame, admission, time.monotonic())
+        task = start_at_once(work, self._loop) if alone and operation else self._loop.create_task(work)
+        if task is not None:
+            self._server.tasks.add(task)
+            task.add_done_callback(self._server.tasks.discard)
 
     async def _serve(self, number: int, frame: bytes, admission: Admission | None, begun_s: float) -> None:
         kind, answer = wire.FAILED, b""
@@ -184,9 +196,6 @@ class _Connection(asyncio.Protocol):
         except Exception:
             logger.exception("a request failed")
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._server.tasks.discard(task)
             if admission is not None:
                 admission.leave(self)
             self._under_way -= 1
@@ -199,7 +208,10 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        self._outbox.put(number, kind, answer)
+        if not self._under_way and not self._outbox.waiting:
+            transport.write(wire.head(number, kind, answer) + answer)  # no other will join it
+        else:
+            self._outbox.put(number, kind, answer)
         if transport.get_write_buffer_size() + self._outbox.waiting_bytes > MAX_UNREAD_BYTES:
             logger.warning("a connection was dropped: its other end does not read its answers")
             self.drop()

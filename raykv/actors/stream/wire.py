@@ -158,6 +158,11 @@ class Outbox:
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is to be sent."""
+        return bool(self._waiting)
+
     def put(self, number: int, kind: int, frame: bytes) -> None:
         """Send the frame soon."""
         if not self._waiting:
