@@ -32,12 +32,13 @@ from raykv.ports import PeerSilent
 from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.straight import Stamped
+from raykv.replication.straight import Partly, Stamped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from raykv.actors.stream import Endpoint
+    from raykv.replication.straight import Unfinished
 
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
@@ -87,9 +88,9 @@ class Seat:
         """Return lines for the straight way of blocking calls; see there."""
         return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
 
-    async def finish(self, write: Stamped) -> f.CoordinatorAnswer:
-        """Finish a write that the straight way did not bring to its end."""
-        return await self._coordinator.straight.finish(write)
+    async def finish(self, begun: Unfinished) -> f.CoordinatorAnswer:
+        """Finish what the straight way did not bring to its end."""
+        return await self.front.finish(begun)
 
     async def see_to(self, write: Stamped) -> None:
         """Bring a write to those who do not say that they hold it."""
@@ -148,9 +149,9 @@ class DirectLink:
             return f.Refused(f.Failed.of(error))
         finally:
             self._loop.give_back()
-        if isinstance(outcome, Stamped):
-            write = outcome
-            return self._loop.submit(lambda: seat.finish(write))
+        if isinstance(outcome, Stamped | Partly):
+            begun = outcome
+            return self._loop.submit(lambda: seat.finish(begun))
         return outcome if outcome is not None else self._loop.submit(lambda: seat.front.answer(request))
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from raykv.actors.stream import Endpoint
     from raykv.records import frames as f
-    from raykv.replication.straight import Ask, Stamped, Steps, Straight
+    from raykv.replication.straight import Ask, Stamped, Steps, Straight, Unfinished
 
     T = TypeVar("T")
 
@@ -121,8 +121,8 @@ class Lines:
         """Whether answers to writes are outstanding."""
         return any(owed.about is not None for line in self._lines.values() for owed in line.owed.values())
 
-    def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | Stamped | None:
-        """Answer a request. None: it is to go the usual way; ``Stamped``: it is to be finished there."""
+    def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | Unfinished | None:
+        """Answer a request. None: it is to go the usual way; ``Unfinished``: it is to be finished there."""
         steps = self._straight.steps(request)
         try:
             return None if steps is None else self._run(steps)

@@ -132,6 +132,13 @@ def check(record: bytes) -> None:
         raise CorruptData("a record's flags do not fit its bytes")
 
 
+def plain(record: bytes) -> tuple[int, bytes] | None:
+    """Return hybrid time and payload of a value that never expires: of most records. None for any other. O(1)."""
+    if not HEADER_BYTES <= len(record) <= MAX_RECORD_BYTES or record[0] != KIND_LWW or record[_FLAGS_AT]:
+        return None
+    return _TIME.unpack_from(record, _STAMP_START)[0], record[_TTL_AT:]
+
+
 def unpack(record: bytes) -> Record:
     """Take a record apart. Raises ``CorruptData``."""
     check(record)

@@ -15,18 +15,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MAX_PAIR_BYTES, check_count, check_timeout
-from raykv.errors import CorruptData, InvalidOption, Overloaded, RaykvError
+from raykv.config import MAX_BATCH_ITEMS, check_count, check_timeout
+from raykv.errors import CorruptData, InvalidOption, Overloaded
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import MAX_ENCODED_KEY_BYTES
 from raykv.records.record import body_operation_id, check_body
-from raykv.replication.reading import Reads
+from raykv.replication.reading import Reads, found_in, most_keys
 from raykv.replication.routing import Routing
 from raykv.replication.scan import ScanCoordinator
 from raykv.replication.straight import Straight
 from raykv.replication.writing import Done, Put, Writes
-from raykv.versions import seen_and_shown, shown
+from raykv.versions import shown
 from raykv.versions.causality import pack_causality, unpack_causality
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Coordinator:
         self._reads = Reads(self.routing)
         self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
-        self.straight = Straight(self.routing, self._writes, self.run)
+        self.straight = Straight(self.routing, self._writes, self.get_many, self.run)
 
     def figures(self) -> dict[str, Any]:
         """Return what this coordinator counts, as plain data."""
@@ -95,17 +95,9 @@ class Coordinator:
             records = await self._reads.records(entry, request.keys, request.r, deadline_s)
         finally:
             self._items_under_way -= len(request.keys)
-        now_ms, newest = self._clock.wall_ms(), 0
         items: list[f.Found | f.Failed] = []
-        for record in records:
-            if isinstance(record, RaykvError):
-                items.append(f.Failed.of(record))
-                continue
-            causality, found = seen_and_shown(record, now_ms)
-            newest = max(newest, causality.time)
-            packed = pack_causality(causality) if request.causality else b""
-            self._probe.count("siblings_read", len(found.payloads) > 1)
-            items.append(f.Found(found.payloads, found.gone, packed))
+        newest, siblings = found_in(records, self._clock.wall_ms(), request.causality, items)
+        self._probe.count("siblings_read", siblings)
         return f.GotMany(items, newest)
 
     async def write_many(self, request: f.WriteMany) -> f.WroteMany | f.Late:
@@ -181,11 +173,6 @@ class Coordinator:
         if self._items_under_way + items > MAX_ITEMS_UNDER_WAY:
             raise Overloaded(f"the coordinator works on {self._items_under_way} items already; try again", items=items)
         return await self.routing.bucket(bucket_id, timeout_s)
-
-
-def most_keys(entry: BucketEntry | None) -> int:
-    """Return of how many keys of a bucket one request may be (None: whichever it is), so that they fit a frame."""
-    return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
 
 
 def _check_replicas(what: str, value: int, n: int) -> None:

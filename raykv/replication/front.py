@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from raykv.ports import Clock, Transport
     from raykv.replication.coordinator import Coordinator
+    from raykv.replication.straight import Unfinished
 
 logger = logging.getLogger("raykv.coordinator")
 
@@ -69,6 +70,13 @@ class Front:
         """Answer one request by itself."""
         try:
             return await self._answer(request)
+        except RaykvError as error:
+            return _refused(error)
+
+    async def finish(self, begun: Unfinished) -> f.CoordinatorAnswer:
+        """Finish what the straight way has begun; see there."""
+        try:
+            return await self._coordinator.straight.finish(begun)
         except RaykvError as error:
             return _refused(error)
 

@@ -191,6 +191,11 @@ class Peers:
             self._moved(answer.body.state)
         return answer.body
 
+    def took(self, kind: str, asked: Mapping[str, int], taken_s: float) -> None:
+        """Take note that a round of the straight way brought all its answers: node id -> how many items it was asked."""
+        for node_id, items in asked.items():
+            self._note_latency(self._peer(node_id), kind, items, taken_s)
+
     # ---- the usual way ----
 
     async def call(

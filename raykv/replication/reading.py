@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from raykv.config import MIB
+from raykv.config import MAX_FRAME_BYTES, MAX_PAIR_BYTES, MIB
 from raykv.errors import Overloaded, QuorumNotMet, RaykvError
 from raykv.records import frames as f
 from raykv.replication.fanout import Fanout, gather
 from raykv.replication.peers import is_overloaded
 from raykv.replication.quorum import Asks, ReadRound, WriteRound
 from raykv.replication.spreading import Spread
+from raykv.versions import seen_and_shown
+from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +139,28 @@ def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_:
     if left:
         asks.setdefault(node_id, []).extend(indexes[at] for at in sorted(left) if at < len(indexes))
     return asks
+
+
+def most_keys(entry: BucketEntry | None) -> int:
+    """Return of how many keys of a bucket one request may be (None: whichever it is), so that they fit a frame."""
+    return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
+
+
+def found_in(records: Sequence[Read], now_ms: int, causality: bool, items: list[f.Found | f.Failed]) -> tuple[int, int]:
+    """Append to ``items`` what each record shows a reader, or the error.
+
+    Returns the newest hybrid time among them, and of how many keys there was more than one version.
+    """
+    newest = siblings = 0
+    for record in records:
+        if isinstance(record, RaykvError):
+            items.append(f.Failed.of(record))
+            continue
+        seen, shown = seen_and_shown(record, now_ms)
+        newest = max(newest, seen.time)
+        siblings += len(shown.payloads) > 1
+        items.append(f.Found(shown.payloads, shown.gone, pack_causality(seen) if causality else b""))
+    return newest, siblings
 
 
 def quorum_not_met(r: int, primaries: Sequence[str], have: Sequence[str], what: str = "answered") -> QuorumNotMet:

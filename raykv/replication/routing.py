@@ -66,6 +66,7 @@ class Routing:
         self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._witnesses: dict[tuple[int, int], tuple[str, ...]] = {}
         self._news = (0, 0)
 
     def learn(self, news: f.Publish) -> None:
@@ -89,6 +90,7 @@ class Routing:
         self._state, self._known = state, (state, data)
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
+        self._witnesses = {}
 
     @property
     def known_state(self) -> bytes | None:
@@ -184,6 +186,24 @@ class Routing:
         if nodes is None:
             nodes = self._primaries[place] = self._present.read_set(*place)
         return nodes
+
+    def witnesses(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
+        """Return for each key those of its ``primaries`` that are among the owners before and after a move under way.
+
+        What R of these hold, R of each set hold: a read may show it without more ado, and none that asks other owners a
+        step later shows less (P9). All n, while nothing moves.
+        """
+        partitions, known = self._present.ring.partitions, self._witnesses
+        found = []
+        for key in keys:
+            place = partition_of_key(key, partitions), n
+            nodes = known.get(place)
+            if nodes is None:
+                sets = self.write_sets(key, n)
+                nodes = tuple(node for node in self.primaries(key, n) if all(node in owners for owners in sets))
+                known[place] = nodes
+            found.append(nodes)
+        return found
 
     def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
         """Return the n nodes that reads ask and writes are sent to; None while the key's partition is on its way."""

@@ -1,4 +1,4 @@
-"""The straight way: one operation on one key, while all is well.
+"""The straight way: an operation while all is well.
 
 Nearly every operation meets nothing but healthy replicas that agree. For those most of what a coordinator does is in
 vain: tasks, timers, races, repairs. So a client that coordinates for itself first goes the straight way: it sends the
@@ -6,7 +6,8 @@ frames of a round at once, waits for as many answers as the operation needs, and
 plain: the run that was asked has answered, knows of the same owners, is whole, and did what it was asked for; and all
 records that were read are the same.
 
-Anything else, and the operation goes the usual way: a read from the beginning; a write, once it has its stamp or its dot,
+Anything else, and the operation goes the usual way: a read from the beginning, of many keys for those that are not plain; a
+write, once it has its stamp or its dot,
 under that (P8: one write has one stamp), to all owners, which is the same write again to those who have it. An
 acknowledgement that comes after W is not waited for, but heard: where none comes, the usual way is gone for the rest, and
 leaves a hint (P11).
@@ -23,18 +24,20 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from raykv.errors import RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
 from raykv.replication.peers import node_address
+from raykv.replication.reading import found_in, most_keys
 from raykv.replication.writing import Done, Put
-from raykv.versions import seen_and_shown
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from raykv.ports import Clock, Transport
     from raykv.replication.cluster_state import BucketEntry
@@ -64,6 +67,16 @@ class Stamped:
     """Whether the usual way sees to the rest of it."""
 
 
+class Partly(NamedTuple):
+    """A read of many keys of which some are not plain: ``rest``, the keys at ``indexes``, is to be read the usual way."""
+
+    items: list[f.Found | f.Failed]
+    """What was found; at ``indexes``, what is to be put there."""
+    time: int
+    indexes: list[int]
+    rest: f.GetMany
+
+
 class Ask(NamedTuple):
     """Frames to be sent at once, node id -> frame. ``needed`` of them are to be answered within ``patience_s``.
 
@@ -76,6 +89,7 @@ class Ask(NamedTuple):
     about: Stamped | None = None
 
 
+Unfinished: TypeAlias = Stamped | Partly
 Steps: TypeAlias = Generator[Ask, dict[str, bytes], T]
 """Is sent node id -> answer frame, of those that answered in time."""
 
@@ -83,18 +97,22 @@ Steps: TypeAlias = Generator[Ask, dict[str, bytes], T]
 class Straight:
     """The straight way of one coordinator. To be used where nobody else uses that coordinator at the same moment."""
 
-    def __init__(self, routing: Routing, writes: Writes, run: int) -> None:
+    def __init__(
+        self, routing: Routing, writes: Writes, read: Callable[[f.GetMany], Awaitable[f.GotMany]], run: int
+    ) -> None:
+        """``read``: the usual way of reads."""
         self._routing = routing
+        self._read_usually = read
         self._writes = writes
         self._run = run
 
-    def steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer | Stamped | None] | None:
-        """Return the steps of a request; None if it is not about one key.
+    def steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer | Unfinished | None] | None:
+        """Return the steps of a request; None if it is neither a read nor a write of one key.
 
-        They bring its answer; ``Stamped``, a write to be ``finish``ed; or None: nothing was written, go the usual way.
+        They bring its answer; what is to be ``finish``ed; or None: nothing was written, go the usual way.
         """
         match request:
-            case f.GetMany() if len(request.keys) == 1:
+            case f.GetMany() if request.keys:
                 return self._get(request)
             case f.WriteMany() if len(request.items) == 1:
                 return self._write(request)
@@ -102,47 +120,86 @@ class Straight:
 
     # ---- reads ----
 
-    def _get(self, request: f.GetMany) -> Steps[f.CoordinatorAnswer | Stamped | None]:
-        records = yield from self._read(request)
-        if records is None:
-            records = yield from self._read(request)  # of those who have it now
-        if not records:
-            return None
-        if records.count(records[0]) != len(records):
-            return None
-        routing = self._routing
-        routing.probe.count("straight_reads")
-        causality, found = seen_and_shown(records[0], routing.clock.wall_ms())
-        routing.probe.count("siblings_read", len(found.payloads) > 1)
-        packed = pack_causality(causality) if request.causality else b""
-        return f.GotMany([f.Found(found.payloads, found.gone, packed)], causality.time)
+    def _get(self, request: f.GetMany) -> Steps[f.CoordinatorAnswer | Unfinished | None]:
+        answer = yield from self._read(request)
+        if isinstance(answer, f.Moved):
+            answer = yield from self._read(request)  # of those who have it now
+        return None if isinstance(answer, f.Moved) else answer
 
-    def _read(self, request: f.GetMany) -> Steps[list[bytes | None] | None]:
-        """Return what R of the owners hold; nothing if not plain; None: others are the owners, as is known now."""
-        routing = self._routing
+    def _read(self, request: f.GetMany) -> Steps[f.GotMany | Partly | f.Moved | None]:
+        """Read of R of the owners; ``Moved``: others are the owners, as is known now."""
+        routing, keys = self._routing, request.keys
         entry = self._known(request.bucket_id)
-        if entry is None or not 1 <= request.r <= entry.config.n:
-            return []
-        (key,) = request.keys
-        asked = self._well_of(routing.primaries(key, entry.config.n), request.r)
-        if len(asked) < request.r:
-            return []
-        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
-        frames = self._frames(asked, f.Read(entry.bucket_id, [key]), routing.epoch)
-        answers = yield Ask(frames, request.r, patience_s)
-        bodies = [routing.peers.plain(node_id, answers.get(node_id)) for node_id in asked]
-        if any(isinstance(body, f.Moved) for body in bodies):
+        if entry is None or not 1 <= request.r <= entry.config.n or len(keys) > most_keys(entry):
             return None
-        records = []
-        for body in bodies:
-            if not isinstance(body, f.ReadDone) or body.unreadable or body.left or len(body.records) != 1:
-                return []
-            records.append(body.records[0])
-        return records
+        together: dict[tuple[str, ...], list[int]] = {}
+        for index, witnesses in enumerate(routing.witnesses(keys, entry.config.n)):
+            together.setdefault(witnesses, []).append(index)
+        wanted: dict[str, list[bytes]] = {}
+        shares: list[tuple[list[int], list[tuple[str, int]]]] = []
+        for witnesses, indexes in together.items():
+            asked = self._well_of(witnesses, request.r)
+            if len(asked) < request.r:
+                return None
+            shares.append((indexes, [(node_id, len(wanted.get(node_id, ()))) for node_id in asked]))
+            for node_id in asked:
+                wanted.setdefault(node_id, []).extend([keys[index] for index in indexes])
+        answers = yield from self._ask_to_read(request, wanted)
+        if not isinstance(answers, dict):
+            return answers
+        records: list[bytes | None] = [None] * len(keys)
+        unlike: list[int] = []
+        for indexes, asked_at in shares:
+            (first, *others) = (answers[node_id][at : at + len(indexes)] for node_id, at in asked_at)
+            for position, index in enumerate(indexes):
+                records[index] = first[position]
+            if others.count(first) != len(others):
+                unlike += [at for same, at in zip(zip(first, *others, strict=True), indexes, strict=True)
+                           if same.count(same[0]) != len(same)]  # fmt: skip
+        if len(unlike) == len(keys):
+            return None
+        return self._got(request, records, unlike)
+
+    def _ask_to_read(
+        self, request: f.GetMany, wanted: dict[str, list[bytes]]
+    ) -> Steps[dict[str, list[bytes | None]] | f.Moved | None]:
+        """Return what each node holds of the keys that it is asked for; None if one does not answer plainly."""
+        routing = self._routing
+        asked = {node_id: len(keys) for node_id, keys in wanted.items()}
+        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", max(asked.values()), [*asked]))
+        frames = {
+            node_id: routing.peers.request(node_id, f.Read(request.bucket_id, keys), routing.epoch)
+            for node_id, keys in wanted.items()
+        }
+        began_s = routing.clock.monotonic_s()
+        said = yield Ask(frames, len(frames), patience_s)
+        bodies = {node_id: routing.peers.plain(node_id, said.get(node_id)) for node_id in wanted}
+        answers: dict[str, list[bytes | None]] = {}
+        for node_id, body in bodies.items():
+            if isinstance(body, f.Moved):
+                return body
+            if isinstance(body, f.ReadDone) and not body.unreadable and not body.left:
+                answers[node_id] = body.records
+        if {node_id: len(records) for node_id, records in answers.items()} != asked:
+            return None
+        if len(request.keys) > 1:  # how long one key takes is known from those that go the usual way
+            routing.peers.took("Read", asked, routing.clock.monotonic_s() - began_s)
+        return answers
+
+    def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | Partly:
+        items: list[f.Found | f.Failed] = []
+        newest, siblings = found_in(records, self._routing.clock.wall_ms(), request.causality, items)
+        probe = self._routing.probe
+        probe.count("straight_reads", len(records) - len(unlike))
+        probe.count("siblings_read", siblings)
+        if not unlike:
+            return f.GotMany(items, newest)
+        rest = msgspec.structs.replace(request, keys=[request.keys[index] for index in unlike])
+        return Partly(items, newest, unlike, rest)
 
     # ---- writes ----
 
-    def _write(self, request: f.WriteMany) -> Steps[f.CoordinatorAnswer | Stamped | None]:
+    def _write(self, request: f.WriteMany) -> Steps[f.CoordinatorAnswer | Unfinished | None]:
         routing, began_s = self._routing, self._routing.clock.monotonic_s()
         entry = self._known(request.bucket_id)
         late = request.run and (request.run != self._run or began_s > request.expires_s)
@@ -206,8 +263,19 @@ class Straight:
             shown.append(answer.items[0])
         return shown[0], shown
 
-    async def finish(self, write: Stamped) -> f.WroteMany:
-        """Go the usual way with a write, under the stamp that it has."""
+    async def finish(self, begun: Unfinished) -> f.GotMany | f.WroteMany:
+        """Go the usual way with what is left of an operation. Raises as it does."""
+        return await (self._finish_reading(begun) if isinstance(begun, Partly) else self._finish_writing(begun))
+
+    async def _finish_reading(self, read: Partly) -> f.GotMany:
+        self._routing.probe.count("straight_reads_left", len(read.indexes))
+        answer = await self._read_usually(read.rest)
+        for index, item in zip(read.indexes, answer.items, strict=True):
+            read.items[index] = item
+        return f.GotMany(read.items, max(read.time, answer.time))
+
+    async def _finish_writing(self, write: Stamped) -> f.WroteMany:
+        """Under the stamp that it has."""
         write.taken_over = True
         self._routing.probe.count("straight_writes_left")
         records = [write.record]
@@ -283,7 +351,7 @@ class Driver:
         """Answer a request. None: it is to go the usual way."""
         steps = self._straight.steps(request)
         outcome = None if steps is None else await self._run(steps)
-        return await self._straight.finish(outcome) if isinstance(outcome, Stamped) else outcome
+        return await self._straight.finish(outcome) if isinstance(outcome, Stamped | Partly) else outcome
 
     async def _run(self, steps: Steps[T]) -> T:
         about: Stamped | None = None

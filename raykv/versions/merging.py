@@ -7,7 +7,7 @@ from typing import NamedTuple
 from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
 from raykv.records import kinds
 from raykv.records import vector_record as vector
-from raykv.records.record import time_of, unpack
+from raykv.records.record import plain, time_of, unpack
 from raykv.versions import dvvset, lww
 from raykv.versions.causality import Causality
 
@@ -90,6 +90,8 @@ def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]
     """Return ``causality_of`` and ``shown`` of a record, which is taken apart once."""
     if record is None:
         return Causality(), Shown([])
+    if (value := plain(record)) is not None:
+        return Causality(value[0]), Shown([value[1]])
     if kinds.is_vector(record):
         state = vector.decode(record)
         return dvvset.join(state), Shown(*dvvset.values(state, now_ms))

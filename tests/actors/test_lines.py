@@ -320,9 +320,9 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
     assert bench.get(r=3) == [b"value"]
 
 
-def test_what_is_not_about_one_key_is_for_the_usual_way(bench):
-    keys = [encode_key("a"), encode_key("b")]
-    assert bench.lines.serve(f.GetMany(1, keys, 2, 5.0)) is None
+def test_what_is_neither_a_read_nor_a_write_of_one_key_is_for_the_usual_way(bench):
+    items = [(encode_key(key), pack_body(bytes(16), b"value"), None) for key in "ab"]
+    assert bench.lines.serve(f.WriteMany(1, items, 2, 5.0)) is None
     assert bench.lines.serve(f.Tell("ring", 1.0)) is None
     assert not bench.lines._lines
 

@@ -23,7 +23,7 @@ from raykv.records import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, time_of, unpack
 from raykv.replication import coordinator as c
-from raykv.replication import spreading
+from raykv.replication import reading, spreading
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -927,8 +927,8 @@ def test_as_many_keys_as_may_go_together_are_answered(world: ModuleType, pair_by
         cluster = world.Cluster()
         cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=pair_bytes))
         peer = cluster.start().coordinator()
-        most = c.most_keys(peer.core.routing.known_bucket(2))
-        assert most >= c.most_keys(None)
+        most = reading.most_keys(peer.core.routing.known_bucket(2))
+        assert most >= reading.most_keys(None)
         found = await peer.get_many([f"k{number}" for number in range(min(most, 300))], bucket=2)
         assert {*found} == {None}
         with pytest.raises(InvalidOption, match=f"at most {most}"):
@@ -942,7 +942,7 @@ def test_reads_that_join_are_no_more_than_may_go_together(world: ModuleType) -> 
         cluster = world.Cluster()
         cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=1 << 20))
         peer = cluster.start().coordinator()
-        most = c.most_keys(peer.core.routing.known_bucket(2))
+        most = reading.most_keys(peer.core.routing.known_bucket(2))
         frames = [
             f.coordinator_requests.encode(f.GetMany(2, [encode_key(f"k{number}")], 2, 5.0))
             for number in range(most + 8)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from raykv.errors import CorruptData, StoreUnavailable, WriteOutcomeUnknown
+from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
@@ -16,8 +16,8 @@ from raykv.replication import moves, straight
 from raykv.replication.cluster_state import Move
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.routing import STALE_S
-from raykv.replication.straight import Driver, Stamped
-from raykv.versions import time_from_ms
+from raykv.replication.straight import Driver, Partly, Stamped
+from raykv.versions import causality_of, time_from_ms
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 NAME = "coordinator"
@@ -262,8 +262,11 @@ def test_a_read_that_meets_trouble_goes_the_usual_way_and_ends_right(world, vers
     async def tell(cluster, client):
         await arrange(cluster, client)
         if trouble in {"the partition is moving", "the client has not heard of the move"}:
-            assert await client.get(r=3) == ["old"], "those are asked who are to be: the old owners still"
-            assert {*client.sent(f.Read)} == {*cluster.owners(KEY)}
+            assert await client.get(r=2) == ["old"]
+            witnesses = {*cluster.owners(KEY)} & {*move_of(cluster).owners}
+            assert {*client.sent(f.Read)[-2:]} == witnesses, "what these hold, R of each set hold (P9)"
+            assert await client.get(r=3) is None
+            assert await client.peer.get(KEY, r=3) == "old"
             return
         if trouble in {"a node was slow", "a node is said to be down"}:
             assert await client.get(r=2) == ["old"], "the others are asked"
@@ -279,17 +282,20 @@ def test_a_read_asks_the_new_owners_when_it_hears_of_them_and_goes_the_usual_way
     async def tell(cluster, client):
         move = move_of(cluster)
         (gained,) = {*move.owners} - {*cluster.owners(KEY)}
+        lost = {*cluster.owners(KEY)} - {*move.owners}
         await cluster.give(
             gained, KEY, world.put_record("new") if versioning == "lww" else world.vector_record(9, "new")
         )
-        state = moves.begun(cluster.state, (move,))
-        cluster.change(state)
-        cluster.change(moves.reading_new(state))
+        cluster.change(moves.begun(cluster.state, (move,)))
+        cluster.change(moves.reading_new(cluster.state))
+        cluster.change(moves.ended(cluster.state))
         await client.get(r=3)
         assert gained in client.sent(f.Read), "it was told"
         assert client.peer.core.routing.epoch == cluster.state.epoch
         asked = len(client.sent(f.Read))
         client.peer.core.routing.peers._moved = lambda _: None
+        cluster.change(moves.begun(cluster.state, (Move(move.partition, (*move.owners[1:], *lost)),)))
+        cluster.change(moves.reading_new(cluster.state))
         cluster.change(moves.ended(cluster.state))
         assert await client.get(r=3) is None
         assert len(client.sent(f.Read)) == asked + 6, "twice, and no more"
@@ -319,7 +325,6 @@ def test_a_write_that_meets_trouble_ends_right(world, versioning, trouble):
 
 def test_what_is_not_for_it(world, versioning):
     async def tell(cluster, client):
-        assert await client.get("a", "b") is None
         assert await client.get(r=0) is None
         assert await client.get(r=4) is None
         assert await client.get(bucket=99) is None
@@ -583,3 +588,90 @@ def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versionin
             assert b"new" in await cluster.held(node_id, KEY), "the old owners and the new"
 
     story(world, tell, versioning=versioning, nodes=4, copies=3)
+
+
+# ---- many keys ----
+
+
+def values_of(answer):
+    return [[payload.decode() for payload in item.payloads] for item in answer.items]
+
+
+def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(40)]
+        for key in keys[:-3]:
+            await client.peer.put(key, f"of {key}", w=3)
+        await client.peer.rest()
+        cluster.network.frames.clear()
+        answer = await client.driver.serve(client.read(*keys))
+        assert values_of(answer) == [[f"of {key}"] for key in keys[:-3]] + [[]] * 3
+        assert answer.time == max(time for time in map(seen_time, held_by_all(cluster, keys)) if time)
+        sent = client.sent(f.Read)
+        assert len(sent) == len({*sent}), "one request to each"
+        asked = [key for source, target, frame in cluster.network.frames if target.startswith("node/")
+                 for key in f.node_requests.decode(frame).body.keys]  # fmt: skip
+        assert sorted(asked) == sorted([encode_key(key) for key in keys] * 2)
+        assert client.peer.probe["straight_reads"] == len(keys)
+
+    story(world, tell, versioning=versioning, nodes=5, copies=3)
+
+
+def held_by_all(cluster, keys):
+    return [next((found for node in cluster.ids if (found := cluster.stored(node, key))), None) for key in keys]
+
+
+def seen_time(record):
+    return 0 if record is None else causality_of(record).time
+
+
+def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, versioning):
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(12)]
+        for key in keys:
+            await client.peer.put(key, "old", w=3)
+        await client.peer.rest()
+        newer = world.put_record("newer", 5000)
+        for key in keys[2:4]:
+            first = client.routing.primaries(encode_key(key), 3)[0]
+            await cluster.give(first, key, newer if versioning == "lww" else world.vector_record(9, "newer"))
+        client.peer.probe.clear()
+        answer = await client.driver.serve(client.read(*keys))
+        found = values_of(answer)
+        assert [found[0], found[1], *found[4:]] == [["old"]] * 10
+        assert all("newer" in values for values in found[2:4])
+        assert client.peer.probe["straight_reads"] == 10
+        assert client.peer.probe["straight_reads_left"] == 2
+        assert client.peer.probe["read_repairs"] == 2
+
+    story(world, tell, versioning=versioning)
+
+
+def test_what_is_left_of_a_read_fails_by_itself(world):
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(4)]
+        for key in keys:
+            await client.peer.put(key, "old", w=3)
+        first = client.routing.primaries(encode_key("k1"), 3)[0]
+        await cluster.give(first, "k1", world.put_record("newer", 5000))
+        steps = client.straight.steps(client.read(*keys, r=3, timeout_s=2.0))
+        left = None
+        try:
+            steps.send(await answers_to(cluster, next(steps)))
+        except StopIteration as done:
+            left = done.value
+        assert isinstance(left, Partly)
+        cluster.kill("n1")
+        answer = await client.straight.finish(left)
+        assert isinstance(answer.items[1].error(), QuorumNotMet)
+        assert [values.payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
+
+    story(world, tell)
+
+
+def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versioning):
+    async def tell(cluster, client):
+        cluster.freeze("n2")
+        assert await client.driver.serve(client.read(KEY, "other", r=3)) is None
+
+    story(world, tell, versioning=versioning)
