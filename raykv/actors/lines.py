@@ -208,7 +208,7 @@ class Lines:
             except OSError:
                 self._give_up(node_id)
         deadline_s = time.monotonic() + ask.patience_s
-        while len(answers) < ask.needed and waiting and (left_s := deadline_s - time.monotonic()) > 0:
+        while not ask.met(answers) and waiting and (left_s := deadline_s - time.monotonic()) > 0:
             self._hear(left_s, waiting, answers)
         now_s = time.monotonic()
         for node_id, number in waiting.items():

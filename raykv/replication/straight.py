@@ -7,10 +7,9 @@ plain: the run that was asked has answered, knows of the same owners, is whole, 
 records that were read are the same.
 
 Anything else, and the operation goes the usual way: a read from the beginning, of many keys for those that are not plain; a
-write, once it has its stamp or its dot,
-under that (P8: one write has one stamp), to all owners, which is the same write again to those who have it. An
-acknowledgement that comes after W is not waited for, but heard: where none comes, the usual way is gone for the rest, and
-leaves a hint (P11).
+write, once it has its stamp or its dot, under that (P8: one write has one stamp), to all owners, which is the same write
+again to those who have it. An acknowledgement that comes after W is not waited for, but heard: where none comes, the usual
+way is gone for the rest, and leaves a hint (P11).
 
 The decisions are those of the usual way (``routing``, ``peers``, ``writing``); what is here only says what is plain. It is
 a generator of ``Ask``, without input and output, to be driven over sockets that block, or in simulation.
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from raykv.config import MAX_BATCH_ITEMS
 from raykv.errors import RaykvError
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
@@ -33,11 +33,11 @@ from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
 from raykv.replication.peers import node_address
 from raykv.replication.reading import found_in, most_keys
-from raykv.replication.writing import Done, Put
+from raykv.replication.writing import Put
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 
     from raykv.ports import Clock, Transport
     from raykv.replication.cluster_state import BucketEntry
@@ -47,24 +47,52 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WRITE_PATIENCE_S = 0.1
-"""So long a plain answer to a write is waited for, before the usual way is gone."""
+"""So long a plain answer to one write is waited for, before the usual way is gone; longer for many."""
+_NOTHING = f.Failed("StoreUnavailable", "nothing is known of it", {})
+
+
+Quorum: TypeAlias = tuple[tuple[str, ...], int]
+"""Nodes, and how many of them are to answer."""
 
 
 @dataclass(slots=True, eq=False)
 class Stamped:
-    """A write that has its stamp or its dot, and was sent under it."""
+    """Writes that have their stamps or their dots, and were sent under them."""
 
     entry: BucketEntry
-    put: Put
-    record: bytes
-    causality: Causality
+    puts: list[Put]
+    records: list[bytes]
+    causalities: list[Causality]
+    owners: list[tuple[str, ...]]
+    places: list[int]
+    """Where in the answer each belongs."""
+    answer: list[f.Acked | f.Failed]
+    """As long as the request; of those that were not sent it has the error already."""
     w: int
     deadline_s: float
     made_ms: int
     acks: list[str] = field(default_factory=list)
-    """Who is known to hold it."""
+    """Who is known to hold all that it was sent."""
     taken_over: bool = False
     """Whether the usual way sees to the rest of it."""
+
+    def sent_to(self) -> dict[str, list[int]]:
+        """Return node id -> which of them it is sent, all at once."""
+        sent: dict[str, list[int]] = {}
+        for index, owners in enumerate(self.owners):
+            for node_id in owners:
+                sent.setdefault(node_id, []).append(index)
+        return sent
+
+    def holders(self) -> list[list[str]]:
+        """Return of each who is known to hold it."""
+        known = {owners: [node_id for node_id in self.acks if node_id in owners] for owners in {*self.owners}}
+        return [known[owners] for owners in self.owners]
+
+    @property
+    def quorums(self) -> tuple[Quorum, ...]:
+        """What must be met for all of them to be acknowledged."""
+        return tuple((owners, self.w) for owners in dict.fromkeys(self.owners))
 
 
 class Partly(NamedTuple):
@@ -78,15 +106,22 @@ class Partly(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Frames to be sent at once, node id -> frame. ``needed`` of them are to be answered within ``patience_s``.
+    """Frames to be sent at once, node id -> frame. Enough are to be answered within ``patience_s``.
 
-    ``about``: of a write, so that late answers can be told to ``Straight.late``.
+    ``about``: of writes, so that late answers can be told to ``Straight.late``.
     """
 
     frames: dict[str, bytes]
-    needed: int
+    quorums: tuple[Quorum, ...]
     patience_s: float
     about: Stamped | None = None
+
+    def met(self, answers: Collection[str]) -> bool:
+        """Whether enough have answered: of the nodes of each quorum so many."""
+        for nodes, needed in self.quorums:
+            if len(answers) < needed or sum(node_id in answers for node_id in nodes) < needed:
+                return False
+        return True
 
 
 Unfinished: TypeAlias = Stamped | Partly
@@ -107,14 +142,14 @@ class Straight:
         self._run = run
 
     def steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer | Unfinished | None] | None:
-        """Return the steps of a request; None if it is neither a read nor a write of one key.
+        """Return the steps of a request; None if it is neither a read nor a write.
 
         They bring its answer; what is to be ``finish``ed; or None: nothing was written, go the usual way.
         """
         match request:
             case f.GetMany() if request.keys:
                 return self._get(request)
-            case f.WriteMany() if len(request.items) == 1:
+            case f.WriteMany() if request.items:
                 return self._write(request)
         return None
 
@@ -172,7 +207,7 @@ class Straight:
             for node_id, keys in wanted.items()
         }
         began_s = routing.clock.monotonic_s()
-        said = yield Ask(frames, len(frames), patience_s)
+        said = yield Ask(frames, ((tuple(frames), len(frames)),), patience_s)
         bodies = {node_id: routing.peers.plain(node_id, said.get(node_id)) for node_id in wanted}
         answers: dict[str, list[bytes | None]] = {}
         for node_id, body in bodies.items():
@@ -203,65 +238,105 @@ class Straight:
         routing, began_s = self._routing, self._routing.clock.monotonic_s()
         entry = self._known(request.bucket_id)
         late = request.run and (request.run != self._run or began_s > request.expires_s)
-        if entry is None or late or not 1 <= request.w <= entry.config.n:
+        if entry is None or late or not 1 <= request.w <= entry.config.n or len(request.items) > MAX_BATCH_ITEMS:
             return None
-        key, body, seen = request.items[0]
-        check_body(body)
-        put = Put(key, body, None if seen is None else unpack_causality(seen))
+        puts = []
+        for key, body, seen in request.items:
+            check_body(body)
+            puts.append(Put(key, body, None if seen is None else unpack_causality(seen)))
         # All is asked under the epoch that named the owners: others may learn of a later one between the two rounds (P4).
-        owners, epoch = routing.settled_owners(key, entry.config.n), routing.epoch
-        if owners is None or not self._all_well(owners):
+        owners, epoch = [routing.settled_owners(put.key, entry.config.n) for put in puts], routing.epoch
+        settled = [nodes for nodes in owners if nodes is not None]
+        if len(settled) < len(owners) or not self._all_well({node_id for nodes in {*settled} for node_id in nodes}):
             return None
         deadline_s = began_s + request.timeout_s
         if request.run:
             deadline_s = min(deadline_s, request.expires_s)
         try:
             self._writes.observe(request.after)
-            if entry.config.versioning == "vector":
-                reserved = yield from self._reserve(entry, put, request.w, owners, epoch)
-                if reserved is None:
-                    return None
-                record, causality = self._writes.stamped(put, *reserved)
-            else:
-                record, causality = self._writes.stamped_lww(put)
         except RaykvError as error:
-            return f.WroteMany([f.Failed.of(error)], 0)
+            return f.WroteMany([f.Failed.of(error)] * len(puts), 0)
+        reserved = None
+        if entry.config.versioning == "vector":
+            reserved = yield from self._reserve(entry, puts, request.w, settled, epoch)
+            if reserved is None:
+                return None
+        about = self._stamp(entry, puts, settled, reserved, request.w, deadline_s)
+        if not about.puts:
+            return _wrote(about)
         if routing.clock.monotonic_s() >= deadline_s:
             return None  # this process stood still meanwhile; nothing was written (P8)
-        made_ms = routing.clock.wall_ms()
-        about = Stamped(entry, put, record, causality, request.w, deadline_s, made_ms)
-        frames = self._frames(owners, f.Write(entry.bucket_id, [(key, record)], made_ms), epoch)
-        answers = yield Ask(frames, request.w, WRITE_PATIENCE_S, about)
-        for node_id, frame in answers.items():
-            if self._holds(node_id, frame):
-                about.acks.append(node_id)
-        if len(about.acks) < request.w:
-            return about
-        routing.probe.count("straight_writes")
-        return _wrote(put, about.acks, causality)
+        return (yield from self._send(about, epoch))
+
+    def _send(self, begun: Stamped, epoch: int) -> Steps[f.WroteMany | Stamped]:
+        routing, bucket_id = self._routing, begun.entry.bucket_id
+        frames = {}
+        for node_id, sent in begun.sent_to().items():
+            items = [(begun.puts[at].key, begun.records[at]) for at in sent]
+            frames[node_id] = routing.peers.request(node_id, f.Write(bucket_id, items, begun.made_ms), epoch)
+        ask = Ask(frames, begun.quorums, _patience_s(begun.puts), begun)
+        answers = yield ask
+        begun.acks += [node_id for node_id, frame in answers.items() if self._holds(node_id, frame)]
+        if not ask.met(begun.acks):
+            return begun
+        routing.probe.count("straight_writes", len(begun.puts))
+        return _wrote(begun)
+
+    def _stamp(
+        self,
+        entry: BucketEntry,
+        puts: list[Put],
+        owners: list[tuple[str, ...]],
+        reserved: list[tuple[f.Reserved, list[f.Reserved]]] | None,
+        w: int,
+        deadline_s: float,
+    ) -> Stamped:
+        """Stamp the writes; of those for which that may not be the answer has the error."""
+        about = Stamped(entry, [], [], [], [], [], [_NOTHING] * len(puts), w, deadline_s, self._routing.clock.wall_ms())
+        for place, put in enumerate(puts):
+            try:
+                record, causality = (
+                    self._writes.stamped_lww(put) if reserved is None else self._writes.stamped(put, *reserved[place])
+                )
+            except RaykvError as error:
+                about.answer[place] = f.Failed.of(error)
+                continue
+            about.puts.append(put)
+            about.records.append(record)
+            about.causalities.append(causality)
+            about.owners.append(owners[place])
+            about.places.append(place)
+        return about
 
     def _reserve(
-        self, entry: BucketEntry, put: Put, w: int, owners: tuple[str, ...], epoch: int
-    ) -> Steps[tuple[f.Reserved, list[f.Reserved]] | None]:
-        """Get a dot, and what is there."""
+        self, entry: BucketEntry, puts: list[Put], w: int, owners: list[tuple[str, ...]], epoch: int
+    ) -> Steps[list[tuple[f.Reserved, list[f.Reserved]]] | None]:
+        """Get a dot for each, and what is there."""
         routing = self._routing
-        needed = self._writes.shown_needed(entry, put, w)
-        asked = owners[:needed]  # all of them are well
-        operation_id = body_operation_id(put.body)
+        asked = [nodes[: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)]
+        wanted: dict[str, tuple[list[bytes], list[bytes]]] = {}
+        for put, nodes in zip(puts, asked, strict=True):  # all of them are well
+            for at, node_id in enumerate(nodes):
+                keys, ids = wanted.setdefault(node_id, ([], []))
+                keys.append(put.key)
+                ids.append(b"" if at else body_operation_id(put.body))
         frames = {
-            node_id: routing.peers.request(
-                node_id, f.Reserve(entry.bucket_id, [put.key], [b"" if at else operation_id]), epoch
-            )
-            for at, node_id in enumerate(asked)
+            node_id: routing.peers.request(node_id, f.Reserve(entry.bucket_id, keys, ids), epoch)
+            for node_id, (keys, ids) in wanted.items()
         }
-        answers = yield Ask(frames, needed, WRITE_PATIENCE_S)
-        shown = []
-        for node_id in asked:
+        answers = yield Ask(frames, ((tuple(frames), len(frames)),), _patience_s(puts))
+        given: dict[str, list[f.Reserved | None]] = {}
+        for node_id, (keys, _) in wanted.items():
             answer = routing.peers.plain(node_id, answers.get(node_id))
-            if not isinstance(answer, f.ReserveDone) or len(answer.items) != 1 or answer.items[0] is None:
+            if not isinstance(answer, f.ReserveDone) or len(answer.items) != len(keys) or None in answer.items:
                 return None
-            shown.append(answer.items[0])
-        return shown[0], shown
+            given[node_id] = answer.items
+        reserved: list[tuple[f.Reserved, list[f.Reserved]]] = []
+        turns = {node_id: iter(items) for node_id, items in given.items()}
+        for nodes in asked:
+            shown = [item for node_id in nodes if (item := next(turns[node_id])) is not None]
+            reserved.append((shown[0], shown))
+        return reserved
 
     async def finish(self, begun: Unfinished) -> f.GotMany | f.WroteMany:
         """Go the usual way with what is left of an operation. Raises as it does."""
@@ -274,34 +349,33 @@ class Straight:
             read.items[index] = item
         return f.GotMany(read.items, max(read.time, answer.time))
 
-    async def _finish_writing(self, write: Stamped) -> f.WroteMany:
-        """Under the stamp that it has."""
-        write.taken_over = True
-        self._routing.probe.count("straight_writes_left")
-        records = [write.record]
-        (outcome,) = await self._writes.spread(
-            write.entry, [write.put], records, write.w, write.deadline_s, was_sent=True
+    async def _finish_writing(self, begun: Stamped) -> f.WroteMany:
+        """Under the stamps that they have."""
+        begun.taken_over = True
+        self._routing.probe.count("straight_writes_left", len(begun.puts))
+        outcomes = await self._writes.spread(
+            begun.entry, begun.puts, begun.records, begun.w, begun.deadline_s, was_sent=True
         )
-        if isinstance(outcome, RaykvError):
-            return f.WroteMany([f.Failed.of(outcome)], 0)
-        lww = write.entry.config.versioning == "lww"  # it may have been stamped again, above what is stored
-        return _wrote(write.put, outcome, Causality(time_of(records[0])) if lww else write.causality)
+        if begun.entry.config.versioning == "lww":  # some may have been stamped again, above what is stored
+            begun.causalities = [Causality(time_of(record)) for record in begun.records]
+        return _told(begun, outcomes)
 
-    def late(self, write: Stamped, node_id: str, frame: bytes | None) -> bool:
-        """Take an answer that nobody waited for; None: there will be none. True: somebody is to ``see_to`` the write."""
+    def late(self, begun: Stamped, node_id: str, frame: bytes | None) -> bool:
+        """Take an answer that nobody waited for; None: there will be none. True: somebody is to ``see_to`` the writes."""
         if frame is None or not self._holds(node_id, frame):
             return True
-        write.acks.append(node_id)
+        begun.acks.append(node_id)
         return False
 
-    async def see_to(self, write: Stamped) -> None:
-        """Bring a write that has its W to those who do not say that they hold it, or leave a hint. Once is enough."""
-        if write.taken_over:
+    async def see_to(self, begun: Stamped) -> None:
+        """Bring writes that have their W to those who do not say that they hold them, or leave hints. Once is enough."""
+        if begun.taken_over:
             return
-        write.taken_over = True
-        self._routing.probe.count("straight_writes_seen_to")
+        begun.taken_over = True
+        self._routing.probe.count("straight_writes_seen_to", len(begun.puts))
+        keys = [put.key for put in begun.puts]
         await self._writes.bring_to_the_rest(
-            write.entry, write.put, write.record, write.acks, write.made_ms, CALL_TIMEOUT_S
+            begun.entry, keys, begun.records, begun.holders(), begun.made_ms, CALL_TIMEOUT_S
         )
 
     # ---- what is plain ----
@@ -316,7 +390,7 @@ class Straight:
             return owners[:count]
         return tuple(node_id for node_id in owners if self._all_well((node_id,)))[:count]
 
-    def _all_well(self, nodes: tuple[str, ...]) -> bool:
+    def _all_well(self, nodes: Iterable[str]) -> bool:
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         return all(peers.well(node_id, now_s) for node_id in nodes)
 
@@ -324,15 +398,29 @@ class Straight:
         return {node_id: self._routing.peers.request(node_id, body, epoch) for node_id in nodes}
 
     def _holds(self, node_id: str, frame: bytes) -> bool:
-        """Whether a node says that it holds a write."""
+        """Whether a node says that it holds all that it was sent."""
         answer = self._routing.peers.plain(node_id, frame)
-        return isinstance(answer, f.WriteDone) and answer.newer == [0]
+        return isinstance(answer, f.WriteDone) and not any(answer.newer)
 
 
-def _wrote(put: Put, nodes: list[str], causality: Causality) -> f.WroteMany:
-    done = Done(list(nodes), causality)
-    acked = f.Acked(body_operation_id(put.body), done.nodes, pack_causality(done.causality))
-    return f.WroteMany([acked], causality.time)
+def _patience_s(puts: list[Put]) -> float:
+    """How long a plain answer to writes is waited for."""
+    return WRITE_PATIENCE_S * (1 + len(puts) / 100)
+
+
+def _wrote(begun: Stamped) -> f.WroteMany:
+    return _told(begun, begun.holders())
+
+
+def _told(begun: Stamped, outcomes: Sequence[list[str] | RaykvError]) -> f.WroteMany:
+    newest = 0
+    for place, put, causality, outcome in zip(begun.places, begun.puts, begun.causalities, outcomes, strict=True):
+        if isinstance(outcome, RaykvError):
+            begun.answer[place] = f.Failed.of(outcome)
+            continue
+        newest = max(newest, causality.time)
+        begun.answer[place] = f.Acked(body_operation_id(put.body), [*outcome], pack_causality(causality))
+    return f.WroteMany(begun.answer, newest)
 
 
 # ---- awaiting it ----
@@ -384,7 +472,7 @@ class Driver:
                 owing.discard(node_id)
                 if answer is not None:
                     answers[node_id] = answer
-                if len(answers) >= ask.needed or not owing:
+                if ask.met(answers) or not owing:
                     enough.set()
             elif ask.about is not None and self._straight.late(ask.about, node_id, answer):
                 self._see_to(ask.about)

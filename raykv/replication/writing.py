@@ -273,22 +273,29 @@ class Writes:
         ]
 
     async def bring_to_the_rest(
-        self, entry: BucketEntry, item: Put, record: bytes, holders: Sequence[str], made_ms: int, timeout_s: float
+        self,
+        entry: BucketEntry,
+        keys: Sequence[bytes],
+        records: Sequence[bytes],
+        holders: Sequence[Sequence[str]],
+        made_ms: int,
+        timeout_s: float,
     ) -> None:
-        """Send a write that has its acknowledgements to the other owners once more; those that are away get hints.
+        """Send writes that have their acknowledgements to the other owners once more; those that are away get hints.
 
-        Who holds something newer needs it no more.
+        Who holds something newer needs it no more. ``holders``: of each, who is known to hold it.
         """
         routing, n = self._routing, entry.config.n
         deadline_s = routing.clock.monotonic_s() + timeout_s
-        round_ = WriteRound([routing.write_sets(item.key, n)], n, newer_counts=True)
-        round_.already(0, holders)
+        round_ = WriteRound([routing.write_sets(key, n) for key in keys], n, newer_counts=True)
+        for index, nodes in enumerate(holders):
+            round_.already(index, nodes)
         while True:
-            spread = Spread(routing, entry, [record], [item.key], round_, made_ms=made_ms, hints=True)
+            spread = Spread(routing, entry, [*records], keys, round_, made_ms=made_ms, hints=True)
             await spread.run(deadline_s)
             if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 return
-            round_.go_elsewhere([routing.write_sets(item.key, n)], None)
+            round_.go_elsewhere([routing.write_sets(key, n) for key in keys], None)
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:

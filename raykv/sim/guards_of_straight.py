@@ -14,7 +14,19 @@ OF_STRAIGHT = (
         "straight: answers that differ are taken",
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",
-        (Edit(f"{_STRAIGHT}._get", "if records.count(records[0]) != len(records):", "if not records:"),),
+        (Edit(f"{_STRAIGHT}._read", "if others.count(first) != len(others):", "if not others:"),),
+    ),
+    Planted(
+        "straight: R owners of before a move are enough",
+        "P4, P9",
+        "a read shows what a failed write left on old owners; one that asks the new owners, a step later, does not",
+        (
+            Edit(
+                "raykv.replication.routing:Routing.witnesses",
+                "if all(node in owners for owners in sets)",
+                "if sets",
+            ),
+        ),
     ),
     Planted(
         "straight: a write is stamped anew when it goes the usual way",
@@ -22,9 +34,9 @@ OF_STRAIGHT = (
         "too few have acknowledged it in time; it is begun again, and has two dots or two stamps",
         (
             Edit(
-                f"{_STRAIGHT}._write",
-                "return about",
-                "return None",
+                f"{_STRAIGHT}._send",
+                "return begun\n",
+                "return None\n",
             ),
         ),
     ),
@@ -35,7 +47,7 @@ OF_STRAIGHT = (
         (
             Edit(
                 f"{_STRAIGHT}._holds",
-                "isinstance(answer, f.WriteDone) and answer.newer == [0]",
+                "isinstance(answer, f.WriteDone) and not any(answer.newer)",
                 "isinstance(answer, f.WriteDone)",
             ),
         ),

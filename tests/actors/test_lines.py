@@ -196,7 +196,7 @@ def test_a_late_answer_that_is_none_is_seen_to(bench, late):
     until(lambda: heard(bench))
     (write,) = bench.seen_to
     assert sorted(write.acks) == sorted(acked)
-    assert write.put.key == KEY
+    assert [put.key for put in write.puts] == [KEY]
 
 
 def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
@@ -320,9 +320,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
     assert bench.get(r=3) == [b"value"]
 
 
-def test_what_is_neither_a_read_nor_a_write_of_one_key_is_for_the_usual_way(bench):
-    items = [(encode_key(key), pack_body(bytes(16), b"value"), None) for key in "ab"]
-    assert bench.lines.serve(f.WriteMany(1, items, 2, 5.0)) is None
+def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
     assert bench.lines.serve(f.Tell("ring", 1.0)) is None
     assert not bench.lines._lines
 

@@ -328,7 +328,6 @@ def test_what_is_not_for_it(world, versioning):
         assert await client.get(r=0) is None
         assert await client.get(r=4) is None
         assert await client.get(bucket=99) is None
-        assert await client.put(keys=("a", "b")) is None
         assert await client.put(w=0) is None
         assert await client.put(w=4) is None
         assert await client.put(bucket=99) is None
@@ -675,3 +674,106 @@ def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versionin
         assert await client.driver.serve(client.read(KEY, "other", r=3)) is None
 
     story(world, tell, versioning=versioning)
+
+
+async def put_many(client, pairs, **options):
+    """What became of each, or None: the usual way."""
+    items = [client.write(value, keys=(key,)).items[0] for key, value in pairs.items()]
+    answer = await client.driver.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
+    return None if answer is None else [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
+
+
+def test_many_keys_are_written_to_their_owners_in_one_round(world, versioning):
+    async def tell(cluster, client):
+        pairs = {f"k{number}": f"of k{number}" for number in range(40)}
+        acked = await put_many(client, pairs)
+        for key, item in zip(pairs, acked, strict=True):
+            assert len({*item.nodes} & {*cluster.owners(key)}) >= 2
+        sent = client.sent(f.Write)
+        assert len(sent) == len({*sent}) == 5, "one request to each"
+        await client.peer.rest()
+        for key, value in pairs.items():
+            assert {*filter(None, held(cluster, key).values())} != set()
+            assert sum(record is not None for record in held(cluster, key).values()) == 3
+            assert await client.peer.get(key, r=3) == value
+        assert client.peer.probe["straight_writes"] == 40
+        assert not client.peer.probe["straight_writes_seen_to"]
+        assert not client.peer.probe["read_repairs"]
+        assert len({item.operation_id for item in acked}) == 40
+
+    story(world, tell, versioning=versioning, nodes=5, copies=3)
+
+
+def test_each_of_many_writes_supersedes_what_stands_and_has_a_dot_of_its_own(world):
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(9)]
+        for value in ("first", "second"):
+            await put_many(client, dict.fromkeys(keys, value))
+            await client.peer.rest()
+        for key in keys:
+            assert len(dots(cluster, key)) == 1, "the first is superseded"
+            assert await client.peer.get(key) == "second"
+
+    story(world, tell, versioning="vector", nodes=5, copies=3)
+
+
+def test_many_writes_go_on_under_their_stamps(world, versioning):
+    """A node does not answer, which some of them need: the same writes go the usual way."""
+
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(20)]
+        writing = asyncio.create_task(put_many(client, dict.fromkeys(keys, "new"), w=3))
+        await when_sent(client, f.Write)
+        held_up(cluster, ("n1",), 0.4)
+        acked = await writing
+        assert [sorted(item.nodes) for item in acked] == [sorted(cluster.owners(key)) for key in keys]
+        assert client.peer.probe["straight_writes_left"] == 20
+        for key in keys:
+            if versioning == "vector":
+                assert len(dots(cluster, key)) == 1
+            else:
+                assert len({*filter(None, held(cluster, key).values())}) == 1
+
+    story(world, tell, versioning=versioning, nodes=4, copies=3)
+
+
+def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
+    async def tell(cluster, client):
+        keys = [f"k{number}" for number in range(12)]
+        victim = "n3"
+        writing = asyncio.create_task(put_many(client, dict.fromkeys(keys, "new")))
+        await when_sent(client, f.Write)
+        cluster.cut(f"node/{victim}", NAME)
+        acked = await writing
+        await asyncio.sleep(3)
+        cluster.mend()
+        await client.peer.rest()
+        assert all(victim not in item.nodes for item in acked)
+        assert client.peer.probe["straight_writes_seen_to"] == 12
+        for key in keys:
+            assert len({*map(world_public, filter(None, held(cluster, key).values()))}) == 1
+            assert sum(record is not None for record in held(cluster, key).values()) == 3
+
+    def world_public(record):
+        return vector.decode(record) if versioning == "vector" else record
+
+    story(world, tell, versioning=versioning, nodes=3, copies=3)
+
+
+def test_one_of_many_that_may_not_be_stamped_hinders_no_other(world):
+    async def tell(cluster, client):
+        stamped = client.straight._writes.stamped
+
+        def some(put, given, shown):
+            if put.key == encode_key("k1"):
+                raise StoreUnavailable("not this one")
+            return stamped(put, given, shown)
+
+        client.straight._writes.stamped = some
+        first, refused, last = await put_many(client, {f"k{number}": "new" for number in range(3)})
+        assert isinstance(refused, StoreUnavailable)
+        assert len(first.nodes) >= 2
+        assert len(last.nodes) >= 2
+        assert [await client.peer.get(f"k{number}") for number in range(3)] == ["new", None, "new"]
+
+    story(world, tell, versioning="vector")
