@@ -77,7 +77,7 @@ class Stamper:
             return _Open(self._draw(), 0)
         assert stored is not None
         actor = own[vector.ACTOR_BYTES :]
-        return _Open(actor, highest(vector.decode(stored).seen, actor))
+        return _Open(actor, highest(vector.seen_of(stored), actor))
 
     def sign(self, key: bytes, incoming: bytes) -> bytes:
         """Return ``incoming`` with this node's own part, if it gave out dots for the record."""
@@ -87,7 +87,7 @@ class Stamper:
     def kept(self, key: bytes, record: bytes) -> None:
         """Take note of what is kept now: once all that was given out is written, memory is not needed."""
         entry = self._open.get(key)
-        if entry is not None and is_whole(vector.decode(record).seen, entry.actor, entry.last):
+        if entry is not None and is_whole(vector.seen_of(record), entry.actor, entry.last):
             del self._open[key]
 
     def _draw(self) -> bytes:

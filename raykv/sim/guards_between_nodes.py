@@ -244,7 +244,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.stamper:Stamper.kept",
-                "entry is not None and is_whole(vector.decode(record).seen, entry.actor, entry.last)",
+                "entry is not None and is_whole(vector.seen_of(record), entry.actor, entry.last)",
                 "entry is not None",
             ),
         ),
@@ -265,8 +265,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.versions.merging:merge",
-                "dvvset.sync(vector.decode(stored), vector.decode(incoming))",
-                "vector.decode(incoming)",
+                "if dvvset.replaces(new, vector.seen_of(stored)):",
+                "if new:",
             ),
         ),
     ),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from raykv.errors import CorruptData
-from raykv.records.vector_record import Dot, Seen, Span, check_seen
+from raykv.records.vector_record import Dot, Seen, Span, check_seen, in_spans
 
 MAX_CAUSALITY_BYTES = 1 << 20
 
@@ -48,13 +48,20 @@ def with_dot(seen: Seen, dot: Dot) -> Seen:
 
 def contains(seen: Seen, dot: Dot) -> bool:
     """Whether the history has that dot."""
-    actor, counter = dot
-    return any(low <= counter <= high for one, low, high in seen if one == actor)
+    return in_spans(seen, *dot)
 
 
 def covers(seen: Seen, other: Seen) -> bool:
-    """Whether ``seen`` has every dot of ``other``."""
-    return union(seen, other) == seen
+    """Whether ``seen`` has every dot of ``other``. Spans are not adjacent, so each must lie within one."""
+    if seen == other:
+        return True
+    for actor, low, high in other:
+        for one, lowest, highest_ in seen:
+            if one == actor and lowest <= low and high <= highest_:
+                break
+        else:
+            return False
+    return True
 
 
 def highest(seen: Seen, actor: bytes) -> int:

@@ -25,8 +25,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raykv.records.record import plain_payload
-from raykv.records.vector_record import Sibling, VersionSet
-from raykv.versions.causality import Causality, contains, union, with_dot
+from raykv.records.vector_record import Sibling, VersionSet, in_spans
+from raykv.versions.causality import Causality, contains, covers, union, with_dot
 
 if TYPE_CHECKING:
     from raykv.records.record import Record
@@ -43,6 +43,17 @@ def sync(one: VersionSet, other: VersionSet) -> VersionSet:
     kept = {s.dot: s for s in one.siblings if s.dot in in_other or not contains(other.seen, s.dot)}
     kept |= {s.dot: s for s in other.siblings if s.dot in in_one or not contains(one.seen, s.dot)}
     return VersionSet(union(one.seen, other.seen), tuple(kept[dot] for dot in sorted(kept)))
+
+
+def replaces(new: VersionSet, seen: Seen) -> bool:
+    """Whether ``new`` has taken in a state that has ``seen``, and has no version of it: their ``sync`` is ``new``.
+
+    So it is with most writes. Nothing follows from False.
+    """
+    for sibling in new.siblings:
+        if in_spans(seen, sibling.actor, sibling.counter):
+            return False
+    return covers(new.seen, seen)
 
 
 def event(dot: Dot, seen: Seen, time: int, body: bytes) -> VersionSet:

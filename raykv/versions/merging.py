@@ -24,8 +24,11 @@ def merge(stored: bytes | None, incoming: bytes) -> bytes:
     kinds.check_same(stored, incoming)
     if not kinds.is_vector(stored):
         return lww.merge(stored, incoming)
-    synced = dvvset.sync(vector.decode(stored), vector.decode(incoming))
-    return vector.encode(synced, vector.own_of(incoming) or vector.own_of(stored))
+    own = vector.own_of(incoming) or vector.own_of(stored)
+    new = vector.decode(incoming)
+    if dvvset.replaces(new, vector.seen_of(stored)):
+        return vector.with_own(incoming, own)
+    return vector.encode(dvvset.sync(vector.decode(stored), new), own)
 
 
 class TooManyVersions(Exception):

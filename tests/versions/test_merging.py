@@ -100,6 +100,21 @@ def test_vector_records_are_synced(one: bytes, other: bytes) -> None:
     assert merge(one, other) == vector.encode(synced)
 
 
+@given(VECTORS, VECTORS)
+def test_where_one_replaces_the_other_it_is_what_both_make(one: bytes, other: bytes) -> None:
+    new, old = vector.decode(other), vector.decode(one)
+    assert vector.seen_of(one) == old.seen == vector.seen_of(vector.with_own(one, MINE))
+    if dvvset.replaces(new, old.seen):
+        assert dvvset.sync(old, new) == new
+
+
+def test_a_write_that_has_seen_what_stands_replaces_it_and_one_that_has_not_does_not() -> None:
+    first = dvvset.event((A, 1), (), 1, b"first")
+    assert dvvset.replaces(dvvset.event((B, 1), first.seen, 2, b"second"), first.seen)
+    assert not dvvset.replaces(dvvset.event((B, 1), (), 2, b"beside"), first.seen)
+    assert not dvvset.replaces(first, dvvset.event((B, 1), first.seen, 2, b"second").seen), "it was superseded"
+
+
 def test_concurrent_versions_stay_side_by_side_and_what_was_seen_goes() -> None:
     anne = versions(((A, 1), 1, pack_body(operation(1), b"anne")))
     bob = versions(((B, 1), 2, pack_body(operation(2), b"bob")))
