@@ -27,7 +27,6 @@ from raykv.actors.lines import Lines
 from raykv.actors.link import ThisProcess
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
-from raykv.errors import RaykvError
 from raykv.ports import PeerSilent
 from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
@@ -35,7 +34,7 @@ from raykv.replication.front import Front
 from raykv.replication.straight import Partly, Stamped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from raykv.actors.stream import Endpoint
     from raykv.replication.straight import Unfinished
@@ -138,21 +137,23 @@ class DirectLink:
         if self._own is not None:
             self._lines.listen()
 
-    def submit(self, request: f.CoordinatorRequest) -> Ticket:
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Ticket]:
         """See ``client.driver.Link``."""
         if self._own is None or not self._loop.borrow():
-            return self._loop.submit(lambda: self._serve(request))
+            return [self._loop.submit(partial(self._serve, request)) for request in requests]
         seat = self._own
         try:
-            outcome = self._lines.serve(request)
-        except RaykvError as error:
-            return f.Refused(f.Failed.of(error))
+            outcomes = self._lines.serve(requests)
         finally:
             self._loop.give_back()
+        return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
+
+    def _ticket(
+        self, seat: Seat, request: f.CoordinatorRequest, outcome: f.CoordinatorAnswer | Unfinished | None
+    ) -> Ticket:
         if isinstance(outcome, Stamped | Partly):
-            begun = outcome
-            return self._loop.submit(lambda: seat.finish(begun))
-        return outcome if outcome is not None else self._loop.submit(lambda: seat.front.answer(request))
+            return self._loop.submit(partial(seat.finish, outcome))
+        return outcome if outcome is not None else self._loop.submit(partial(seat.front.answer, request))
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer a request in the driven loop, while others may be at it too."""
@@ -239,9 +240,9 @@ class DirectHandle(ThisProcess):
             self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
         return self._link
 
-    def submit(self, request: f.CoordinatorRequest) -> Ticket:
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        return self._here().submit(request)
+        return self._here().submit(requests)
 
     def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""

@@ -15,22 +15,20 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import watch_socket
 from raykv.errors import RaykvError
+from raykv.records import frames as f
 from raykv.replication.peers import node_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
+    from collections.abc import Callable, Sequence
 
     from raykv.actors.stream import Endpoint
-    from raykv.records import frames as f
     from raykv.replication.straight import Ask, Stamped, Steps, Straight, Unfinished
-
-    T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 0.1
 """Another connection to the same process stands already: what takes longer is not well. Others wait meanwhile."""
@@ -40,6 +38,8 @@ IO_TIMEOUT = struct.pack("@ll", 1, 0)
 """A second, and no microseconds."""
 OWED_S = 0.5
 RECEIVE_BYTES = 1 << 16
+AHEAD = 3
+"""So many operations of a batch are under way at once."""
 
 
 class _Owed(NamedTuple):
@@ -100,6 +100,30 @@ class _Line:
         return self.reader.feed(data)
 
 
+class _Asked:
+    """What was asked of some nodes, and is waited for."""
+
+    __slots__ = ("answers", "ask", "until_s", "waiting")
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.until_s = time.monotonic() + ask.patience_s
+        self.waiting: dict[str, int] = {}
+        """Node id -> the number of the request on its line."""
+        self.answers: dict[str, bytes] = {}
+
+
+class _Run:
+    """An operation under way."""
+
+    __slots__ = ("asked", "place", "steps")
+
+    def __init__(self, place: int, steps: Steps[f.CoordinatorAnswer | Unfinished | None]) -> None:
+        self.place = place
+        self.steps = steps
+        self.asked: _Asked | None = None
+
+
 class Lines:
     """The lines to the nodes of one store, and the straight way over them."""
 
@@ -113,6 +137,7 @@ class Lines:
         self._lines: dict[str, _Line] = {}
         self._by_number: dict[int, str] = {}
         self._poll = select.poll()
+        self._asked: list[_Asked] = []
         self._not_before_s: dict[str, float] = {}
         """Node id -> when to try again to connect to it."""
 
@@ -121,46 +146,76 @@ class Lines:
         """Whether answers to writes are outstanding."""
         return any(owed.about is not None for line in self._lines.values() for owed in line.owed.values())
 
-    def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | Unfinished | None:
-        """Answer a request. None: it is to go the usual way; ``Unfinished``: it is to be finished there."""
-        steps = self._straight.steps(request)
+    def serve(self, requests: Sequence[f.CoordinatorRequest]) -> list[f.CoordinatorAnswer | Unfinished | None]:
+        """Answer requests. None: it is to go the usual way; ``Unfinished``: it is to be finished there.
+
+        A few are under way at once: the nodes are at the next ones while the answers to the first are taken apart.
+        """
+        outcomes: list[f.CoordinatorAnswer | Unfinished | None] = [None] * len(requests)
+        under_way: deque[_Run] = deque()
         try:
-            return None if steps is None else self._run(steps)
-        except RaykvError:
-            raise
+            for place, request in enumerate(requests):
+                steps = self._straight.steps(request)
+                if steps is None:
+                    continue
+                if len(under_way) >= AHEAD:
+                    self._go_on(under_way, outcomes)
+                run = _Run(place, steps)
+                if self._step(run, None, outcomes):
+                    under_way.append(run)
+            while under_way:
+                self._go_on(under_way, outcomes)
         except BaseException:
             self.close()  # interrupted perhaps in the middle of a frame, and nobody knows where the next one begins
             raise
+        return outcomes
 
     def listen(self) -> None:
         """Hear the answers that nobody waits for, as far as they have come."""
-        self._hear(0.0, {}, {})
+        self._hear(0.0)
         self._call_in()
 
     def close(self) -> None:
         """Close all lines."""
+        self._asked.clear()
         for node_id in list(self._lines):
             self._give_up(node_id)
 
-    def _run(self, steps: Steps[T]) -> T | None:
-        about: Stamped | None = None
-        asked: set[str] = set()
+    def _go_on(self, under_way: deque[_Run], outcomes: list[f.CoordinatorAnswer | Unfinished | None]) -> None:
+        """Wait for what the first has asked for, and let it take its next step."""
+        run = under_way.popleft()
+        assert run.asked is not None
+        if self._step(run, self._wait_for(run.asked), outcomes):
+            under_way.append(run)
+
+    def _step(
+        self, run: _Run, answers: dict[str, bytes] | None, outcomes: list[f.CoordinatorAnswer | Unfinished | None]
+    ) -> bool:
+        """Take a run's next step: whether it has asked for something; else its outcome is known."""
+        last = run.asked
         try:
-            ask = next(steps)
-            while True:
-                lines = self._lines_to(ask)
-                if lines is None and ask.about is None:
-                    steps.close()
-                    return None
-                about, asked = ask.about, {*ask.frames}
-                ask = steps.send(self._ask(ask, lines or {}))
+            ask = next(run.steps) if answers is None else run.steps.send(answers)
         except StopIteration as done:
-            outcome: T = done.value
+            outcomes[run.place] = done.value
+            if last is not None:
+                self._see_to_the_rest(last.ask, done.value)
+            return False
+        except RaykvError as error:
+            outcomes[run.place] = f.Refused(f.Failed.of(error))
+            return False
+        lines = self._lines_to(ask)
+        if lines is None and ask.about is None:
+            run.steps.close()
+            return False
+        run.asked = self._send(ask, lines or {})
+        return True
+
+    def _see_to_the_rest(self, ask: Ask, outcome: object) -> None:
+        about = ask.about
         if about is not None and about is not outcome:
             owing = {node_id for node_id, line in self._lines.items() if line.owes(about)}
-            if not asked <= {*about.acks} | owing:
+            if not {*ask.frames} <= {*about.acks} | owing:
                 self._see_to(about)
-        return outcome
 
     def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:
         """Return a line to each that is to be asked; None if one cannot be had now."""
@@ -199,47 +254,58 @@ class Lines:
         for node_id in [node_id for node_id, line in self._lines.items() if line.overdue]:
             self._give_up(node_id)
 
-    def _ask(self, ask: Ask, lines: dict[str, _Line]) -> dict[str, bytes]:
-        answers: dict[str, bytes] = {}
-        waiting: dict[str, int] = {}
+    def _send(self, ask: Ask, lines: dict[str, _Line]) -> _Asked:
+        asked = _Asked(ask)
+        self._asked.append(asked)
         for node_id, line in lines.items():
             try:
-                waiting[node_id] = line.send(ask.frames[node_id])
+                asked.waiting[node_id] = line.send(ask.frames[node_id])
             except OSError:
                 self._give_up(node_id)
-        deadline_s = time.monotonic() + ask.patience_s
-        while not ask.met(answers) and waiting and (left_s := deadline_s - time.monotonic()) > 0:
-            self._hear(left_s, waiting, answers)
-        now_s = time.monotonic()
-        for node_id, number in waiting.items():
-            lines[node_id].owed[number] = _Owed(ask.about, now_s)
-        return answers
+        return asked
 
-    def _hear(self, wait_s: float, waiting: dict[str, int], answers: dict[str, bytes]) -> None:
-        """Take what comes on any line within ``wait_s``: what is waited for, and what is owed."""
-        for descriptor, _ in self._poll.poll(wait_s * 1000):
+    def _wait_for(self, asked: _Asked) -> dict[str, bytes]:
+        """Return the answers; what is missing is owed from now on."""
+        while not asked.ask.met(asked.answers) and asked.waiting:
+            left_s = asked.until_s - time.monotonic()
+            if not self._hear(max(0.0, left_s)) and left_s <= 0:  # what has come meanwhile is heard in any case
+                break
+        self._asked.remove(asked)
+        now_s = time.monotonic()
+        for node_id, number in asked.waiting.items():
+            self._lines[node_id].owed[number] = _Owed(asked.ask.about, now_s)
+        return asked.answers
+
+    def _hear(self, wait_s: float) -> bool:
+        """Take what comes on any line within ``wait_s``: what is waited for, and what is owed. Whether anything came."""
+        events = self._poll.poll(wait_s * 1000)
+        for descriptor, _ in events:
             node_id = self._by_number[descriptor]
             line = self._lines[node_id]
             try:
                 heard = line.receive()
             except (OSError, wire.WireError):
-                waiting.pop(node_id, None)
                 self._give_up(node_id)
                 continue
             for number, kind, frame in heard:
-                if number == waiting.get(node_id):
-                    del waiting[node_id]
-                    if kind == wire.ANSWER:
-                        answers[node_id] = frame
-                    continue
-                owed = line.owed.pop(number, None)
-                if owed is not None and owed.about is not None:
-                    said = frame if kind == wire.ANSWER else None
-                    if self._straight.late(owed.about, node_id, said):
-                        self._see_to(owed.about)
+                self._take(node_id, line, number, frame if kind == wire.ANSWER else None)
+        return bool(events)
+
+    def _take(self, node_id: str, line: _Line, number: int, said: bytes | None) -> None:
+        for asked in self._asked:
+            if asked.waiting.get(node_id) == number:
+                del asked.waiting[node_id]
+                if said is not None:
+                    asked.answers[node_id] = said
+                return
+        owed = line.owed.pop(number, None)
+        if owed is not None and owed.about is not None and self._straight.late(owed.about, node_id, said):
+            self._see_to(owed.about)
 
     def _give_up(self, node_id: str) -> None:
         line = self._lines.pop(node_id)
+        for asked in self._asked:
+            asked.waiting.pop(node_id, None)
         self._poll.unregister(line.socket)
         del self._by_number[line.socket.fileno()]
         line.socket.close()

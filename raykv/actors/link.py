@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
@@ -18,6 +18,9 @@ from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.transport import RayTransport
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.records import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ThisProcess:
@@ -62,20 +65,23 @@ class CoordinatorLink(ThisProcess):
     def _lost(self) -> None:
         self._handle = self._peer = None
 
-    def submit(self, request: f.CoordinatorRequest) -> Any:
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Any]:
         """See ``client.driver.Link``."""
+        return [self._submit(request) for request in requests]
+
+    def _submit(self, request: f.CoordinatorRequest) -> Any:
         frame = f.coordinator_requests.encode(request)
         if self._handle is None:
             try:
                 self._handle = find_actor(self._store, self._drawn())
             except ValueError:
                 self._lost()
-                raise PeerAbsent("no such process runs") from None
+                return PeerAbsent("no such process runs")
         try:
             return self._handle.serve.remote(frame)
         except RayError as error:  # Ray was shut down in this process
             self._lost()
-            raise PeerAbsent(f"Ray could not send: {type(error).__name__}") from None
+            return PeerAbsent(f"Ray could not send: {type(error).__name__}")
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""

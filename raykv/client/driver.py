@@ -7,7 +7,6 @@ restarting it); one that may have been carried out is sent again only if it is r
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from raykv.client.operations import WINDOW
@@ -15,6 +14,8 @@ from raykv.errors import CorruptData
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.client.operations import Answer, Exchange, Steps
     from raykv.records import frames as f
 
@@ -29,8 +30,8 @@ GRACE = 1.08
 class Link(Protocol):
     """A client's way to its coordinator, which may be its own."""
 
-    def submit(self, request: f.CoordinatorRequest) -> Any:
-        """Send a request; return a ticket for ``result``. Raises ``PeerAbsent``."""
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Any]:
+        """Send requests; return for each a ticket for ``result``, or the ``PeerFailure`` where nothing was sent."""
         ...
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
@@ -103,21 +104,12 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     if exchange.pause_s:
         link.pause(exchange.pause_s)
     answers: list[Answer] = []
-    under_way: deque[tuple[f.CoordinatorRequest, Any, float]] = deque()
-    for request in exchange.requests:
-        if len(under_way) >= WINDOW:
-            answers.append(_finish(link, exchange, *under_way.popleft()))
-        under_way.append((request, _submit(link, request), link.monotonic_s() + exchange.timeout_s * GRACE))
-    while under_way:
-        answers.append(_finish(link, exchange, *under_way.popleft()))
+    for at in range(0, len(exchange.requests), WINDOW):
+        some = exchange.requests[at : at + WINDOW]
+        deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
+        for request, ticket in zip(some, link.submit(some), strict=True):
+            answers.append(_finish(link, exchange, request, ticket, deadline_s))
     return answers
-
-
-def _submit(link: Link, request: f.CoordinatorRequest) -> Any:
-    try:
-        return link.submit(request)
-    except PeerFailure as failure:
-        return failure
 
 
 def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticket: Any, deadline_s: float) -> Answer:
@@ -135,7 +127,7 @@ def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticke
                 return failure
             link.pause(_pause_s(tries, link, remaining_s))
             tries += 1
-            ticket = _submit(link, request)
+            (ticket,) = link.submit([request])
 
 
 async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:

@@ -118,6 +118,8 @@ class Ask(NamedTuple):
 
     def met(self, answers: Collection[str]) -> bool:
         """Whether enough have answered: of the nodes of each quorum so many."""
+        if len(self.quorums) == 1:  # nobody else was asked
+            return len(answers) >= self.quorums[0][1]
         for nodes, needed in self.quorums:
             if len(answers) < needed or sum(node_id in answers for node_id in nodes) < needed:
                 return False
@@ -156,10 +158,36 @@ class Straight:
     # ---- reads ----
 
     def _get(self, request: f.GetMany) -> Steps[f.CoordinatorAnswer | Unfinished | None]:
-        answer = yield from self._read(request)
+        read = self._read_one if len(request.keys) == 1 else self._read
+        answer = yield from read(request)
         if isinstance(answer, f.Moved):
-            answer = yield from self._read(request)  # of those who have it now
+            answer = yield from read(request)  # of those who have it now
         return None if isinstance(answer, f.Moved) else answer
+
+    def _read_one(self, request: f.GetMany) -> Steps[f.GotMany | Partly | f.Moved | None]:
+        """As ``_read``, for one key: most of that would be in vain."""
+        routing = self._routing
+        entry = self._known(request.bucket_id)
+        if entry is None or not 1 <= request.r <= entry.config.n:
+            return None
+        (witnesses,) = routing.witnesses(request.keys, entry.config.n)
+        asked = self._well_of(witnesses, request.r)
+        if len(asked) < request.r:
+            return None
+        patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
+        frames = self._frames(asked, f.Read(request.bucket_id, request.keys), routing.epoch)
+        answers = yield Ask(frames, ((asked, request.r),), patience_s)
+        records: list[bytes | None] = []
+        for node_id in asked:
+            body = routing.peers.plain(node_id, answers.get(node_id))
+            if isinstance(body, f.Moved):
+                return body
+            if not isinstance(body, f.ReadDone) or body.unreadable or body.left or len(body.records) != 1:
+                return None
+            records.append(body.records[0])
+        if records.count(records[0]) != len(records):
+            return None
+        return self._got(request, records[:1], [])
 
     def _read(self, request: f.GetMany) -> Steps[f.GotMany | Partly | f.Moved | None]:
         """Read of R of the owners; ``Moved``: others are the owners, as is known now."""
@@ -191,8 +219,6 @@ class Straight:
             if others.count(first) != len(others):
                 unlike += [at for same, at in zip(zip(first, *others, strict=True), indexes, strict=True)
                            if same.count(same[0]) != len(same)]  # fmt: skip
-        if len(unlike) == len(keys):
-            return None
         return self._got(request, records, unlike)
 
     def _ask_to_read(
@@ -217,8 +243,7 @@ class Straight:
                 answers[node_id] = body.records
         if {node_id: len(records) for node_id, records in answers.items()} != asked:
             return None
-        if len(request.keys) > 1:  # how long one key takes is known from those that go the usual way
-            routing.peers.took("Read", asked, routing.clock.monotonic_s() - began_s)
+        routing.peers.took("Read", asked, routing.clock.monotonic_s() - began_s)
         return answers
 
     def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | Partly:

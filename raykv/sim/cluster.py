@@ -37,6 +37,8 @@ from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.sim.kernel import VirtualLoop
 
 STORE_ID = "simulated"
@@ -306,9 +308,12 @@ class SimLink:
         self._coordinator = coordinator
         self._rng = cluster.rng(f"operation ids of {process.name}")
 
-    def submit(self, request: f.CoordinatorRequest) -> asyncio.Task[f.CoordinatorAnswer]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[asyncio.Task[f.CoordinatorAnswer]]:
         """See ``client.driver.Link``."""
-        return self._process.spawn(self.call(request, MAX_TIMEOUT_S))
+        return [self._process.spawn(self._answer(request)) for request in requests]
+
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        return await self.call(request, MAX_TIMEOUT_S)
 
     def result(self, ticket: asyncio.Task[f.CoordinatorAnswer], timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
@@ -356,14 +361,13 @@ class SimDirectLink(SimLink):
         self._front = Front(made, transport, clock)
         cluster.counts["direct clients"] += 1
 
-    def submit(self, request: f.CoordinatorRequest) -> asyncio.Task[f.CoordinatorAnswer]:
-        """See ``client.driver.Link``."""
-        return self._process.spawn(self._front.answer_together(request))
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        return await self._front.answer_together(request)
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(self.submit(request))
+                return await asyncio.shield(self._process.spawn(self._answer(request)))
         except TimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None

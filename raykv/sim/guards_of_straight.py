@@ -14,7 +14,10 @@ OF_STRAIGHT = (
         "straight: answers that differ are taken",
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",
-        (Edit(f"{_STRAIGHT}._read", "if others.count(first) != len(others):", "if not others:"),),
+        (
+            Edit(f"{_STRAIGHT}._read_one", "if records.count(records[0]) != len(records):", "if not records:"),
+            Edit(f"{_STRAIGHT}._read", "if others.count(first) != len(others):", "if not others:"),
+        ),
     ),
     Planted(
         "straight: R owners of before a move are enough",

@@ -9,6 +9,8 @@ import select
 import socket
 import threading
 import time
+from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -100,12 +102,12 @@ class Bench:
 
     def get(self, r=2):
         """The payloads, or None: to go the usual way."""
-        answer = self.lines.serve(f.GetMany(1, [KEY], r, 5.0))
+        (answer,) = self.lines.serve([f.GetMany(1, [KEY], r, 5.0)])
         return None if answer is None else answer.items[0].payloads
 
     def put(self, w=2):
         body = pack_body(random.randbytes(16), b"new")
-        return self.lines.serve(f.WriteMany(1, [(KEY, body, None)], w, 5.0))
+        return self.lines.serve([f.WriteMany(1, [(KEY, body, None)], w, 5.0)])[0]
 
     def close(self):
         self.lines.close()
@@ -160,6 +162,77 @@ def test_answers_come_in_any_order_and_are_matched(bench):
         assert bench.get(r=3) == [b"value"]
     until(lambda: heard(bench))
     assert not bench.seen_to
+
+
+def reads(count):
+    return [f.GetMany(1, [encode_key(f"{number}-{at}") for at in range(3)], 2, 5.0) for number in range(count)]
+
+
+def says_all(body):
+    return f.node_answers.encode(f.NodeAnswer(5, f.ReadDone([RECORD] * len(body.keys), [])))
+
+
+def test_of_a_batch_a_few_requests_are_under_way_at_once(bench):
+    under_way, most = Counter(), Counter()
+
+    async def slowly(node_id, frame):
+        under_way[node_id] += 1
+        most[node_id] = max(most[node_id], under_way[node_id])
+        await asyncio.sleep(0.05)
+        under_way[node_id] -= 1
+        return says_all(f.node_requests.decode(frame).body)
+
+    for node_id, node in bench.nodes.items():
+        node.server.serve = partial(slowly, node_id)
+    answers = bench.lines.serve(reads(8))
+    assert [len(answer.items) for answer in answers] == [3] * 8
+    assert max(most.values()) == lines_module.AHEAD
+    assert not bench.lines._asked
+
+
+def test_a_connection_that_is_lost_is_lost_to_all_that_are_under_way(bench):
+    for node in bench.nodes.values():
+        node.says = says_all
+    bench.lines.serve(reads(1))
+    lost = bench.nodes[bench.first]
+
+    async def drops(frame):
+        for connection in [*lost.server.connections]:
+            connection.drop()
+        return says_all(f.node_requests.decode(frame).body)
+
+    lost.server.serve = drops
+    answers = bench.lines.serve(reads(5))
+    assert None in answers, "the usual way finds out"
+    assert not bench.lines._asked
+    assert not any(line.owed for line in bench.lines._lines.values())
+    lost.server.serve = lost.serve
+    assert None not in bench.lines.serve(reads(5))
+
+
+def test_an_answer_that_came_while_others_were_taken_apart_is_in_time(bench, monkeypatch):
+    for node in bench.nodes.values():
+        node.says = says_all
+    bench.lines.serve(reads(1))
+    bench.core.routing.peers.hedge_delay_s = lambda *_: 0.05
+    send = bench.lines._send
+
+    def slowly(ask, to):
+        asked = send(ask, to)
+        time.sleep(0.1)
+        return asked
+
+    monkeypatch.setattr(bench.lines, "_send", slowly)
+    assert None not in bench.lines.serve(reads(3))
+
+
+def test_one_bad_request_of_a_batch_hinders_no_other(bench):
+    bad = f.WriteMany(1, [(KEY, b"no body", None)], 2, 5.0)
+    for node in bench.nodes.values():
+        node.says = says_all
+    first, refused, last = bench.lines.serve([*reads(1), bad, *reads(1)])
+    assert isinstance(refused, f.Refused)
+    assert len(first.items) == len(last.items) == 3
 
 
 def test_an_answer_larger_than_what_is_received_at_once(bench):
@@ -321,7 +394,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
 
 
 def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
-    assert bench.lines.serve(f.Tell("ring", 1.0)) is None
+    assert bench.lines.serve([f.Tell("ring", 1.0)]) == [None]
     assert not bench.lines._lines
 
 

@@ -16,7 +16,7 @@ from raykv.records.record import body_operation_id, check_body, stamp, time_of, 
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 STORE_ID = "fake"
@@ -64,20 +64,24 @@ class FakeLink:
     def close(self) -> None:
         """See ``client.driver.Link``."""
 
-    def submit(self, request: f.CoordinatorRequest) -> Any:
+    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Any]:
+        return [self._submit(request) for request in requests]
+
+    def _submit(self, request: f.CoordinatorRequest) -> Any:
         self._begin()
         step = self._step(request)
         if isinstance(step, PeerFailure) and getattr(step, "at_submit", False):
             self.under_way -= 1
-            raise step
-        return step
+            return step
+        return (step,)
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
         self.timeouts.append(timeout_s)
         self.under_way -= 1
-        if isinstance(ticket, PeerFailure):
-            raise ticket
-        return f.coordinator_answers.decode(ticket)
+        (step,) = ticket
+        if isinstance(step, PeerFailure):
+            raise step
+        return f.coordinator_answers.decode(step)
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         self._begin()
