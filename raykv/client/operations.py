@@ -33,7 +33,7 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
-from raykv.versions.context import Context, place_of, seal, unseal
+from raykv.versions.context import Context, place_of, seal, sealed_when_asked, unseal
 from raykv.versions.resolvers import Resolver, resolve
 
 T = TypeVar("T")
@@ -376,11 +376,23 @@ class Operations:
                 error = StoreUnavailable("nothing was written: the request reached the coordinator after its time")
                 return [error] * len(items)
             case f.WroteMany() if len(answer.items) == len(items):
-                return [
-                    result.error() if isinstance(result, f.Failed) else _result(result, self._place(key))
-                    for result, (key, _, _) in zip(answer.items, items, strict=True)
-                ]
+                return self._written(answer, items)
         return _unknown(items, "it gave another answer than asked for")
+
+    def _written(self, answer: f.WroteMany, items: list[_Item]) -> list[WriteResult | RaykvError]:
+        store_id, bucket_id = self.store_id, self.bucket_id
+        known: dict[int, tuple[str, ...]] = {}  # of the items of a batch most have the same list
+        results: list[WriteResult | RaykvError] = []
+        for result, (key, _, _) in zip(answer.items, items, strict=True):
+            if isinstance(result, f.Failed):
+                results.append(result.error())
+                continue
+            acks = known.get(id(result.nodes))
+            if acks is None:
+                acks = known[id(result.nodes)] = tuple(result.nodes)
+            context = sealed_when_asked(result.causality, store_id, bucket_id, key)
+            results.append(WriteResult(acks, result.operation_id.hex(), context))
+        return results
 
 
 # ---- the store itself ----
@@ -475,7 +487,9 @@ def decode_handed(frame: bytes) -> Any:
         ]
     elif isinstance(answer, f.WroteMany) and len(answer.items) == len(handed.places):
         items = [
-            item.error() if isinstance(item, f.Failed) else _result(item, place)
+            item.error()
+            if isinstance(item, f.Failed)
+            else WriteResult(tuple(item.nodes), item.operation_id.hex(), seal(item.causality, place))
             for item, place in zip(answer.items, handed.places, strict=True)
         ]
     else:
@@ -545,10 +559,6 @@ def _settle(answer: Answer, kind: type[f.GotMany], keys: list[Key], timeout_s: f
 def _unknown(items: list[_Item], why: str) -> list[WriteResult | RaykvError]:
     cause = f"the coordinator did not say what became of the write ({why}); it may stand and may surface later"
     return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body, _ in items]
-
-
-def _result(acked: f.Acked, place: bytes) -> WriteResult:
-    return WriteResult(tuple(acked.nodes), acked.operation_id.hex(), seal(acked.causality, place))
 
 
 def told(answer: f.CoordinatorAnswer) -> Any:

@@ -115,19 +115,24 @@ def header_of(record: bytes) -> bytes:
 
 
 def check_body(body: bytes) -> None:
-    """Raise ``CorruptData`` unless ``body`` is laid out as above."""
-    check(b"\x01" + bytes(8) + body)
+    """Raise ``CorruptData`` unless ``body`` is laid out as above. O(1)."""
+    if not OPERATION_ID_BYTES < len(body) <= MAX_RECORD_BYTES - _BODY_START:
+        raise CorruptData("a write is shorter than its header, or longer than a record can be")
+    _check_flags(body[OPERATION_ID_BYTES], len(body) + _BODY_START)
 
 
 def check(record: bytes) -> None:
     """Raise ``CorruptData`` unless ``record`` is laid out as above. O(1)."""
     if not HEADER_BYTES <= len(record) <= MAX_RECORD_BYTES or record[0] != KIND_LWW:
         raise CorruptData("a record is shorter than its header, longer than a record can be, or of an unknown kind")
-    flags = record[_FLAGS_AT]
-    if (
+    _check_flags(record[_FLAGS_AT], len(record))
+
+
+def _check_flags(flags: int, record_bytes: int) -> None:
+    if flags and (
         flags & ~(_TOMBSTONE | _HAS_TTL)
-        or (flags & _HAS_TTL and len(record) < _TTL_AT + 8)
-        or (flags & _TOMBSTONE and len(record) != HEADER_BYTES)
+        or (flags & _HAS_TTL and record_bytes < _TTL_AT + 8)
+        or (flags & _TOMBSTONE and record_bytes != HEADER_BYTES)
     ):
         raise CorruptData("a record's flags do not fit its bytes")
 

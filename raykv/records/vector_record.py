@@ -43,7 +43,7 @@ Dot: TypeAlias = tuple[bytes, int]
 Seen: TypeAlias = tuple[Span, ...]
 
 
-class Sibling(msgspec.Struct, frozen=True, array_like=True):
+class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One version: its dot, the hybrid time of its write, and what was written."""
 
     actor: bytes
@@ -62,7 +62,7 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True):
         return unpack(stamp(self.body, self.time))
 
 
-class VersionSet(msgspec.Struct, frozen=True, array_like=True):
+class VersionSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record taken apart: what it has taken in, and what of that stands. Operations: ``raykv.versions.dvvset``."""
 
     seen: Seen = ()

@@ -444,7 +444,7 @@ def _told(begun: Stamped, outcomes: Sequence[list[str] | RaykvError]) -> f.Wrote
             begun.answer[place] = f.Failed.of(outcome)
             continue
         newest = max(newest, causality.time)
-        begun.answer[place] = f.Acked(body_operation_id(put.body), [*outcome], pack_causality(causality))
+        begun.answer[place] = f.Acked(body_operation_id(put.body), outcome, pack_causality(causality))
     return f.WroteMany(begun.answer, newest)
 
 

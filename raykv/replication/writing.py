@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from raykv.config import MAX_SIBLINGS, MAX_SIBLINGS_BYTES
 from raykv.errors import Overloaded, PairTooLarge, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.records import frames as f
@@ -46,7 +48,7 @@ RESERVE_FLOOR_S = 0.1
 """A node is given at least this long for a dot before another one is asked: each dot in vain costs a few bytes."""
 
 
-class Put(NamedTuple):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """A write as the client sent it: the body packed, the causality checked; None: it has not looked."""
 
     key: bytes

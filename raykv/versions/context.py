@@ -35,7 +35,9 @@ class Context:
     Equal and hashable by content; ``Context(data)`` takes back what ``bytes`` gave. Raises ``InvalidContext`` if damaged.
     """
 
-    __slots__ = ("_token",)
+    __slots__ = ("_made_of", "_token")
+    _made_of: tuple[bytes, str, int, bytes]
+    """Until it is asked for: causality, store, bucket and key. Few look at the contexts of their writes."""
 
     def __init__(self, token: bytes) -> None:
         if not isinstance(token, bytes):
@@ -49,19 +51,24 @@ class Context:
         self._token = token
 
     def __bytes__(self) -> bytes:
-        return self._token
+        try:
+            return self._token
+        except AttributeError:
+            causality, store_id, bucket_id, key = self._made_of
+            self._token = _sealed(causality, place_of(store_id, bucket_id, key))
+            return self._token
 
     def __eq__(self, other: object) -> bool:
-        return self._token == other._token if isinstance(other, Context) else NotImplemented
+        return bytes(self) == bytes(other) if isinstance(other, Context) else NotImplemented
 
     def __hash__(self) -> int:
-        return int.from_bytes(self._token[-_CHECKSUM.size :])
+        return int.from_bytes(bytes(self)[-_CHECKSUM.size :])
 
     def __repr__(self) -> str:
-        return f"<raykv context, {len(self._token)} bytes>"
+        return f"<raykv context, {len(bytes(self))} bytes>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Context, (self._token,)
+        return Context, (bytes(self),)
 
 
 def place_of(store_id: str, bucket_id: int, key: bytes) -> bytes:
@@ -71,8 +78,19 @@ def place_of(store_id: str, bucket_id: int, key: bytes) -> bytes:
 
 def seal(causality: bytes, place: bytes) -> Context:
     """Make a context of a packed causality."""
+    return Context(_sealed(causality, place))
+
+
+def sealed_when_asked(causality: bytes, store_id: str, bucket_id: int, key: bytes) -> Context:
+    """Return what ``seal`` does for ``place_of`` these; made only when somebody looks at it."""
+    context = Context.__new__(Context)
+    context._made_of = causality, store_id, bucket_id, key  # noqa: SLF001 - the class's own other constructor
+    return context
+
+
+def _sealed(causality: bytes, place: bytes) -> bytes:
     head = bytes([CONTEXT_VERSION]) + place + causality
-    return Context(head + _CHECKSUM.pack(crc32c(head)))
+    return head + _CHECKSUM.pack(crc32c(head))
 
 
 def causality_in(context: Context) -> bytes:

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from raykv.errors import InvalidContext, RaykvError
 from raykv.versions.causality import MAX_CAUSALITY_BYTES, NOTHING_SEEN, Causality, pack_causality, union
-from raykv.versions.context import CONTEXT_VERSION, PLACE_BYTES, Context, causality_in, place_of, seal, unseal
+from raykv.versions.context import (
+    CONTEXT_VERSION,
+    PLACE_BYTES,
+    Context,
+    causality_in,
+    place_of,
+    seal,
+    sealed_when_asked,
+    unseal,
+)
 
 A, B = b"a" * 8, b"b" * 8
 SPANS = st.builds(
@@ -200,3 +209,13 @@ def test_a_context_takes_less_than_40_bytes_an_actor(actors: int) -> None:
     now = 1_900_000_000_000 << 16
     seen = tuple((bytes([number]) * 8, 1, 1000) for number in range(actors))
     assert len(bytes(seal(pack_causality(Causality(now, seen)), PLACE))) < 40 * actors
+
+
+def test_a_context_that_is_made_when_asked_for_is_the_same() -> None:
+    causality = pack_causality(Causality(5, ((b"a" * 8, 1, 3),)))
+    now = seal(causality, place_of("store", 7, b"key"))
+    for look in (bytes, hash, repr, lambda context: bytes(pickle.loads(pickle.dumps(context)))):
+        assert look(sealed_when_asked(causality, "store", 7, b"key")) == look(now)
+    assert sealed_when_asked(causality, "store", 7, b"key") == now
+    assert sealed_when_asked(causality, "store", 7, b"other") != now
+    assert unseal(sealed_when_asked(causality, "store", 7, b"key"), place_of("store", 7, b"key")) == causality
