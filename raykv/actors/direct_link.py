@@ -18,6 +18,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -43,6 +44,11 @@ Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
 Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer]
 """An answer, or what will bring it."""
+
+CLOSING_S = 0.3
+"""So long a handle that is closed waits for owners to say that they hold what was written, and brings it to those that do
+not."""
+LOOK_EVERY_S = 0.002
 
 _run = random.SystemRandom().getrandbits(62) + 1
 """Names this process to itself: all its seats have the same clock."""
@@ -206,9 +212,16 @@ class DirectLink:
         self._loop.close(self._leave)
 
     async def _leave(self) -> None:
-        if self._own is not None:
-            self._lines.close()
-            await self._own.close()
+        if self._own is None:
+            return
+        until_s = time.monotonic() + CLOSING_S
+        while self._lines.owing and time.monotonic() < until_s:  # acknowledgements beyond W, which are on their way
+            self._lines.listen()
+            await asyncio.sleep(LOOK_EVERY_S)
+        self._lines.close()
+        while (self._own.busy or not self._loop.begun_all) and time.monotonic() < until_s:  # noqa: ASYNC110 - at the end
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self._own.close()
 
 
 def _forget(

@@ -79,6 +79,8 @@ class DrivenLoop:
         self._keeper: threading.Thread | None = None
         self._keeper_rests = True
         self._closed = False
+        self._over = False
+        """Whether nothing is begun any more, for the loop is at its very end."""
         self._last: Callable[[], Coroutine[Any, Any, None]] | None = None
         """What is to be done at the end, once nobody drives any more."""
 
@@ -114,6 +116,11 @@ class DrivenLoop:
                 return False
             self._driving = True
             return True
+
+    @property
+    def begun_all(self) -> bool:
+        """Whether all that was handed in has begun."""
+        return not self._handed_in
 
     @property
     def _free(self) -> bool:
@@ -195,7 +202,7 @@ class DrivenLoop:
 
     def _take_in(self) -> None:
         """Begin what was handed in. In the thread that drives."""
-        while self._handed_in:
+        while self._handed_in and not self._over:
             work = self._handed_in.popleft()
             work.begin(self._loop).add_done_callback(partial(self._settle, work))
 
@@ -323,6 +330,7 @@ class DrivenLoop:
     def _end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def finish() -> None:
             await last()
+            self._over = True
             left = asyncio.all_tasks() - {asyncio.current_task()}
             for task in left:
                 task.cancel()

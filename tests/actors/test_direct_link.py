@@ -179,6 +179,22 @@ def test_closed_it_leaves_no_thread_and_no_socket(direct, monkeypatch):
     until(lambda: not {each.raddr for each in process.net_connections()} - here - {()}, 3.0)
 
 
+def test_closed_at_once_it_has_brought_its_writes_to_all_owners(direct, monkeypatch):
+    for turn in range(20):
+        with monkeypatch.context() as alone:
+            alone.setattr(direct_link, "_links", {})
+            store = raykv.connect("shared", routing="direct")
+            bucket = store.bucket("closed", versioning="lww")
+            bucket.put("warm", turn)
+            bucket.put(f"key {turn}", turn)
+            store.close()
+    bucket = direct.bucket("closed", versioning="lww")
+    probe = link_of(direct)._probe
+    before = probe.counted().get("read_repairs", 0)
+    assert [bucket.get(f"key {turn}", r=3) for turn in range(20)] == list(range(20))
+    assert probe.counted().get("read_repairs", 0) == before, "the third owner holds it, too"
+
+
 def test_closed_while_others_call(shared_store):
     """They are told so as raykv's errors, or have had their answer; none hangs."""
     del shared_store
