@@ -52,12 +52,13 @@ class Fanout(Generic[T]):
         self._deadline_s = deadline_s
         self._tasks = tasks
         self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
-        self._waiting: list[str] = []
+        self._waiting: list[tuple[str, int]] = []
+        """(Node id, how many items) of the calls under way."""
         self._late: Callable[[Outcome[T] | None], None] | None = None
 
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
         """Start a call."""
-        self._waiting.append(node_id)
+        self._waiting.append((node_id, items))
         task = asyncio.get_running_loop().create_task(self._call(node_id, body, items, about))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -86,7 +87,7 @@ class Fanout(Generic[T]):
             self.moved = self.moved or (isinstance(failure, PeerRefused) and failure.reason == MOVED)
             outcome = Outcome(node_id, about, None, failure)
         finally:
-            self._waiting.remove(node_id)
+            self._waiting.remove((node_id, items))
         if self._late is None:
             self._outcomes.put_nowait(outcome)
             return
@@ -104,7 +105,9 @@ class Fanout(Generic[T]):
 
     def note_slow(self) -> None:
         """Take note of the nodes that have not answered yet: others are about to be asked."""
-        for node_id in dict.fromkeys(self._waiting):
+        if not self._peers.raced(sum(items for _, items in self._waiting)):
+            return
+        for node_id in dict.fromkeys(node_id for node_id, _ in self._waiting):
             self._peers.note_slow(node_id)
 
 

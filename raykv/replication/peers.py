@@ -36,6 +36,13 @@ HEDGE_FLOOR_S = 0.02
 SLOW_S = (1.0, 30.0)
 """How long a node that was raced is asked after the others: at first, and at the most if it is slow every time."""
 HEDGE_CEILING_S = 0.5
+RACES_MOST = 100.0
+RACES_AN_ANSWER = 0.05
+"""Races are paid for by answers, so that in the long run at the most one item in twenty is asked for once more; so many may
+be saved up for a node that stops of a sudden (Dean & Barroso 2013 bound hedging likewise). Where all nodes are slow, for
+there is more to do than they can, racing would double what there is to do."""
+LATE = 4
+"""So many times longer is waited when no race is left."""
 _QUANTILE = 0.95
 MOVED = "moved on"
 """The reason of a refusal: the node was chosen by a state that is not the present one."""
@@ -112,6 +119,7 @@ class Peers:
         self._probe = probe
         self._peers: dict[str, _Peer] = {}
         self._calls = 0
+        self._races = RACES_MOST
 
     def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> None:
         """Take the supervisor's news: a node that runs anew is no longer suspected."""
@@ -138,11 +146,22 @@ class Peers:
     def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
         """How long such nodes usually take at the most (95th percentile) for a request of this kind and size.
 
-        The median over the nodes: a slow one must not put off the race that is run because of it.
+        The median over the nodes: a slow one must not put off the race that is run because of it. Longer when too many
+        races were run of late.
         """
         size = items.bit_length()
         usual_s = sorted(self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes) or [0.05]
-        return min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
+        delay_s = min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
+        return delay_s if self._races >= 1 else LATE * delay_s
+
+    def raced(self, items: int) -> bool:
+        """Take note that items are asked for again, as answers take their time. False: as they all do, it seems."""
+        left, self._races = self._races, max(-RACES_MOST, self._races - items)
+        return left >= 1
+
+    def _answered(self, peer: _Peer, items: int) -> None:
+        peer.answered_s = self._clock.monotonic_s()
+        self._races = min(RACES_MOST, self._races + RACES_AN_ANSWER * items)
 
     def note_slow(self, node_id: str) -> None:
         """Take note that others were asked because this node takes its time."""
@@ -186,7 +205,7 @@ class Peers:
         if answer.incarnation != peer.incarnation:
             return None
         peer.log_end = _further(peer.log_end, answer.log_end)
-        peer.answered_s = self._clock.monotonic_s()
+        self._answered(peer, 1)
         if isinstance(answer.body, f.Moved):
             self._moved(answer.body.state)
         return answer.body
@@ -194,7 +213,9 @@ class Peers:
     def took(self, kind: str, asked: Mapping[str, int], taken_s: float) -> None:
         """Take note that a round of the straight way brought all its answers: node id -> how many items it was asked."""
         for node_id, items in asked.items():
-            self._note_latency(self._peer(node_id), kind, items, taken_s)
+            peer = self._peer(node_id)
+            self._answered(peer, items)
+            self._note_latency(peer, kind, items, taken_s)
 
     # ---- the usual way ----
 
@@ -234,7 +255,7 @@ class Peers:
             if suspected:
                 peer.probing = False
         peer.suspected_until_s, peer.told = 0.0, False
-        peer.answered_s = self._clock.monotonic_s()
+        self._answered(peer, items)
         if isinstance(answer, f.ReadDone | f.ReserveDone | f.ScanDone | f.Incomplete):
             peer.incomplete = isinstance(answer, f.Incomplete)
         self._note_latency(peer, type(body).__name__, items, self._clock.monotonic_s() - started_s)

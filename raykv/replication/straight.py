@@ -177,9 +177,12 @@ class Straight:
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
         frames = self._frames(asked, f.Read(request.bucket_id, request.keys), routing.epoch)
         answers = yield Ask(frames, ((asked, request.r),), patience_s)
+        if len(answers) < request.r:
+            routing.peers.raced(1)
+            return None
         records: list[bytes | None] = []
         for node_id in asked:
-            body = routing.peers.plain(node_id, answers.get(node_id))
+            body = routing.peers.plain(node_id, answers[node_id])
             if isinstance(body, f.Moved):
                 return body
             if not isinstance(body, f.ReadDone) or body.unreadable or body.left or len(body.records) != 1:
@@ -234,7 +237,10 @@ class Straight:
         }
         began_s = routing.clock.monotonic_s()
         said = yield Ask(frames, ((tuple(frames), len(frames)),), patience_s)
-        bodies = {node_id: routing.peers.plain(node_id, said.get(node_id)) for node_id in wanted}
+        if len(said) < len(asked):
+            routing.peers.raced(len(request.keys))
+            return None
+        bodies = {node_id: routing.peers.plain(node_id, said[node_id]) for node_id in wanted}
         answers: dict[str, list[bytes | None]] = {}
         for node_id, body in bodies.items():
             if isinstance(body, f.Moved):

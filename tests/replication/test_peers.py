@@ -426,3 +426,19 @@ def test_a_node_against_which_something_speaks_is_not_well(what: str) -> None:
         case "silent":
             peer.pending[1] = now_s - 2 * p.SILENT_S
     assert not bench.peers.well("n9" if what == "unknown" else "n1", now_s)
+
+
+def test_races_are_paid_for_by_answers_and_waited_for_longer_when_none_is_left(bench: Bench) -> None:
+    peers = bench.peers
+    usual_s = peers.hedge_delay_s("Read", 1, ["n1", "n2"])
+    assert peers.raced(60)
+    assert peers.raced(60), "what is begun is not cut in two"
+    assert not peers.raced(1)
+    assert peers.hedge_delay_s("Read", 1, ["n1", "n2"]) == p.LATE * usual_s
+    for _ in range(100):
+        peers.took("Read", {"n1": 10, "n2": 10}, usual_s / 2)
+    assert peers.hedge_delay_s("Read", 1, ["n1", "n2"]) <= usual_s
+    assert peers.raced(1)
+    for _ in range(1000):
+        peers.took("Read", {"n1": 100}, 0.001)
+    assert [peers.raced(50) for _ in range(3)] == [True, True, False], "no more than so many are saved up"
