@@ -276,6 +276,12 @@ ON_DISK = (
         "a crash with two memtables to be flushed, and the older one covers the newer",
         (Edit("raykv.storage.recovery:_replay", "sealed.insert(0, memtable)", "sealed.append(memtable)"),),
     ),
+    Planted(
+        "rot is written over before it is noted",
+        "P1",
+        "a write is merged with what rot has left; the next run finds it first, and takes itself for whole",
+        (Edit("raykv.storage.engine:Engine._put", "if self._unsaved_damage:", "if False:"),),
+    ),
     # ---- whose directory it is ----
     Planted(
         "directory opened without its lock",

@@ -112,6 +112,36 @@ def test_an_update_that_meets_rot_merges_with_what_is_left(drive, disk):
     assert len(engine.damaged) == 1
 
 
+@pytest.mark.parametrize("met_by", ["a read", "the update", "an erasure"])
+def test_rot_is_known_after_a_crash_though_what_was_written_since_hides_it(drive, disk, met_by):
+    """Who merged with what was left must not take the outcome for all there is."""
+    engine, model, _ = rotten_table(drive, disk)
+    if met_by == "a read":
+        assert read_all(engine, model)
+    for key in model:
+        if met_by == "an erasure":
+            engine.erase(key)
+        else:
+            engine.update(key, b"99999999")
+    drive.sync(engine)
+    (damage,) = engine.damaged
+    for fate in ("drop", "keep"):
+        again = drive.open(disk.crash(random.Random(1), fate))
+        assert again.damaged == (damage,)
+        assert len(read_all_of(again, model)) > 0
+
+
+def read_all_of(engine, model):
+    """Return the keys that are refused."""
+    refused = []
+    for key in model:
+        try:
+            engine.get(key)
+        except CorruptData:
+            refused.append(key)
+    return refused
+
+
 def test_an_unreadable_table_is_set_aside_and_its_range_refused(drive, disk):
     engine, model, path = rotten_table(drive, disk, at=0.9999)
     engine.close()
