@@ -1,4 +1,4 @@
-"""Blocking connections to storage nodes, for one operation at a time: the straight way of blocking calls.
+"""Blocking connections to storage nodes, for one caller at a time: the straight way of blocking calls.
 
 The caller's own thread sends and receives, on sockets of its own beside those of the event loop: no task, no change of
 threads. Whoever uses a line has the ``DrivenLoop`` to itself meanwhile (``borrowed``), so the coordinator's state and the
