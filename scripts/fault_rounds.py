@@ -136,8 +136,15 @@ def frozen(pid: int) -> Iterator[None]:
 
 
 def pid_of(peer: str) -> int:
-    """Return the process id of the coordinator or the supervisor."""
-    return int(ray.get(find_actor(NAME, peer).pid.remote(), timeout=20))
+    """Return the process id of the coordinator or the supervisor, once Ray has started it again if it ended."""
+    until_s = time.monotonic() + 20
+    while True:
+        try:
+            return int(ray.get(find_actor(NAME, peer).pid.remote(), timeout=20))
+        except (ray.exceptions.RayError, ValueError):  # clients do without the coordinator, and are well sooner
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.1)
 
 
 # ---- waiting ----
