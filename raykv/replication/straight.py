@@ -375,7 +375,10 @@ class Straight:
 
     async def _finish_reading(self, read: Partly) -> f.GotMany:
         self._routing.probe.count("straight_reads_left", len(read.indexes))
-        answer = await self._read_usually(read.rest)
+        try:
+            answer = await self._read_usually(read.rest)
+        except RaykvError as error:  # what was plain stays so
+            answer = f.GotMany([f.Failed.of(error)] * len(read.indexes), 0)
         for index, item in zip(read.indexes, answer.items, strict=True):
             read.items[index] = item
         return f.GotMany(read.items, max(read.time, answer.time))

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
+from raykv.errors import CorruptData, Overloaded, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
@@ -647,6 +647,9 @@ def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, ver
 
 
 def test_what_is_left_of_a_read_fails_by_itself(world):
+    async def refuses(_):
+        raise Overloaded("too much")
+
     async def tell(cluster, client):
         keys = [f"k{number}" for number in range(4)]
         for key in keys:
@@ -660,6 +663,11 @@ def test_what_is_left_of_a_read_fails_by_itself(world):
         except StopIteration as done:
             left = done.value
         assert isinstance(left, Partly)
+        usual, client.straight._read_usually = client.straight._read_usually, refuses
+        answer = await client.straight.finish(left)
+        assert isinstance(answer.items[1].error(), Overloaded)
+        assert [values.payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
+        client.straight._read_usually = usual
         cluster.kill("n1")
         answer = await client.straight.finish(left)
         assert isinstance(answer.items[1].error(), QuorumNotMet)
