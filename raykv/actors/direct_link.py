@@ -32,13 +32,13 @@ from raykv.ports import PeerSilent
 from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
-from raykv.replication.straight import Partly, Stamped
+from raykv.replication.straight import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from raykv.actors.stream import Endpoint
-    from raykv.replication.straight import Unfinished
+    from raykv.replication.straight import Stamped
 
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
@@ -92,10 +92,6 @@ class Seat:
     def lines(self, see_to: Callable[[Stamped], None]) -> Lines:
         """Return lines for the straight way of blocking calls; see there."""
         return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
-
-    async def finish(self, begun: Unfinished) -> f.CoordinatorAnswer:
-        """Finish what the straight way did not bring to its end."""
-        return await self.front.finish(begun)
 
     async def see_to(self, write: Stamped) -> None:
         """Bring a write to those who do not say that they hold it."""
@@ -157,8 +153,8 @@ class DirectLink:
     def _ticket(
         self, seat: Seat, request: f.CoordinatorRequest, outcome: f.CoordinatorAnswer | Unfinished | None
     ) -> Ticket:
-        if isinstance(outcome, Stamped | Partly):
-            return self._loop.submit(partial(seat.finish, outcome))
+        if isinstance(outcome, Unfinished):
+            return self._loop.submit(partial(seat.front.finish, outcome))
         return outcome if outcome is not None else self._loop.submit(partial(seat.front.answer, request))
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:

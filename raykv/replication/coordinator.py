@@ -95,8 +95,7 @@ class Coordinator:
             records = await self._reads.records(entry, request.keys, request.r, deadline_s)
         finally:
             self._items_under_way -= len(request.keys)
-        items: list[f.Found | f.Failed] = []
-        newest, siblings = found_in(records, self._clock.wall_ms(), request.causality, items)
+        items, newest, siblings = found_in(records, self._clock.wall_ms(), request.causality)
         self._probe.count("siblings_read", siblings)
         return f.GotMany(items, newest)
 

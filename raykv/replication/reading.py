@@ -146,11 +146,9 @@ def most_keys(entry: BucketEntry | None) -> int:
     return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
 
 
-def found_in(records: Sequence[Read], now_ms: int, causality: bool, items: list[f.Found | f.Failed]) -> tuple[int, int]:
-    """Append to ``items`` what each record shows a reader, or the error.
-
-    Returns the newest hybrid time among them, and of how many keys there was more than one version.
-    """
+def found_in(records: Sequence[Read], now_ms: int, causality: bool) -> tuple[list[f.Found | f.Failed], int, int]:
+    """Return what each record shows a reader, or its error; the newest hybrid time; how many have several versions."""
+    items: list[f.Found | f.Failed] = []
     newest = siblings = 0
     for record in records:
         if isinstance(record, RaykvError):
@@ -160,7 +158,7 @@ def found_in(records: Sequence[Read], now_ms: int, causality: bool, items: list[
         newest = max(newest, seen.time)
         siblings += len(shown.payloads) > 1
         items.append(f.Found(shown.payloads, shown.gone, pack_causality(seen) if causality else b""))
-    return newest, siblings
+    return items, newest, siblings
 
 
 def quorum_not_met(r: int, primaries: Sequence[str], have: Sequence[str], what: str = "answered") -> QuorumNotMet:

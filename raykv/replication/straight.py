@@ -253,8 +253,7 @@ class Straight:
         return answers
 
     def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | Partly:
-        items: list[f.Found | f.Failed] = []
-        newest, siblings = found_in(records, self._routing.clock.wall_ms(), request.causality, items)
+        items, newest, siblings = found_in(records, self._routing.clock.wall_ms(), request.causality)
         probe = self._routing.probe
         probe.count("straight_reads", len(records) - len(unlike))
         probe.count("siblings_read", siblings)
@@ -301,10 +300,11 @@ class Straight:
 
     def _send(self, begun: Stamped, epoch: int) -> Steps[f.WroteMany | Stamped]:
         routing, bucket_id = self._routing, begun.entry.bucket_id
+        items = [(put.key, record) for put, record in zip(begun.puts, begun.records, strict=True)]
         frames = {}
         for node_id, sent in begun.sent_to().items():
-            items = [(begun.puts[at].key, begun.records[at]) for at in sent]
-            frames[node_id] = routing.peers.request(node_id, f.Write(bucket_id, items, begun.made_ms), epoch)
+            body = f.Write(bucket_id, [items[at] for at in sent], begun.made_ms)
+            frames[node_id] = routing.peers.request(node_id, body, epoch)
         ask = Ask(frames, begun.quorums, _patience_s(begun.puts), begun)
         answers = yield ask
         begun.acks += [node_id for node_id, frame in answers.items() if self._holds(node_id, frame)]
@@ -473,7 +473,7 @@ class Driver:
         """Answer a request. None: it is to go the usual way."""
         steps = self._straight.steps(request)
         outcome = None if steps is None else await self._run(steps)
-        return await self._straight.finish(outcome) if isinstance(outcome, Stamped | Partly) else outcome
+        return await self._straight.finish(outcome) if isinstance(outcome, Unfinished) else outcome
 
     async def _run(self, steps: Steps[T]) -> T:
         about: Stamped | None = None

@@ -355,3 +355,20 @@ def test_at_the_end_of_the_interpreter_no_thread_can_be_started(monkeypatch):
         bench.loop.close(bench.last)
     assert bench.loop._loop.is_closed()
     assert bench.closings == 1
+
+
+def test_what_is_handed_in_at_the_very_end_is_not_begun():
+    bench, begun, work = Bench(), [], []
+
+    async def late():
+        begun.append(1)
+        await asyncio.sleep(WAIT_S)
+
+    async def last():
+        work.append(bench.loop.submit(late))
+
+    bench.loop.call(lambda: asyncio.sleep(0), WAIT_S)
+    bench.loop.close(last)
+    assert bench.loop._loop.is_closed()
+    assert begun == []
+    assert isinstance(work[0].error, LoopClosed)

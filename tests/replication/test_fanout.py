@@ -185,3 +185,21 @@ def test_a_round_that_gets_no_answers_ends_with_its_time_and_asks_nobody_then(wo
         assert await gathered(world, cluster, round_, [], 0.4, 1.0) == 0.0, "nothing is wanted"
 
     world.run(story())
+
+
+def test_where_all_nodes_are_slow_none_is_noted_as_slow(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(2, copies=1).start()
+        cluster.network.delays[("me", "node/n1")] = 0.5
+        fan = fanout(world, cluster, 5, set())
+        fan.send("n1", PING, 80, "n1")
+        fan.note_slow()
+        assert fan._peers.in_order(["n1", "n2"]) == ["n2", "n1"]
+        other = fanout(world, cluster, 5, set())
+        while other._peers.raced(50):  # until none is left
+            pass
+        other.send("n1", PING, 80, "n1")
+        other.note_slow()
+        assert other._peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+
+    world.run(story())

@@ -676,3 +676,22 @@ def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path
         await other.stop()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(("durability", "waits"), [("interval", False), ("group", True)])
+def test_a_lone_write_of_an_interval_waits_for_nothing(world: ModuleType, durability: str, waits: bool) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability=durability).start()
+        await cluster.ask("n1", write(world, "the first has the file made"))
+        node = cluster.node("n1")
+        frame = f.node_requests.encode(f.NodeRequest(node.incarnation, write(world, "next")))
+        serving = node.serve(frame)
+        if waits:
+            assert serving.send(None) is not None
+            serving.close()
+            return
+        with pytest.raises(StopIteration) as done:
+            serving.send(None)
+        assert f.node_answers.decode(done.value.value).body == f.WriteDone([0])
+
+    world.run(story())

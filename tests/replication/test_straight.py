@@ -11,6 +11,7 @@ from raykv.errors import CorruptData, Overloaded, QuorumNotMet, StoreUnavailable
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
+from raykv.records.kinds import public
 from raykv.records.record import pack_body, pack_tombstone_body, time_of
 from raykv.replication import moves, straight
 from raykv.replication.cluster_state import Move
@@ -517,12 +518,9 @@ def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, vers
         if mended:
             assert not any(hints)
             assert cluster.stored(victim, KEY) is not None
-            assert len({*map(world_public, held(cluster).values())}) == 1
+            assert len({*map(public, held(cluster).values())}) == 1
         else:
             assert [waiting for waiting in hints if waiting] == [{victim: 1}]
-
-    def world_public(record):
-        return vector.decode(record) if versioning == "vector" else record
 
     story(world, tell, versioning=versioning)
 
@@ -759,11 +757,8 @@ def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
         assert all(victim not in item.nodes for item in acked)
         assert client.peer.probe["straight_writes_seen_to"] == 12
         for key in keys:
-            assert len({*map(world_public, filter(None, held(cluster, key).values()))}) == 1
+            assert len({*map(public, filter(None, held(cluster, key).values()))}) == 1
             assert sum(record is not None for record in held(cluster, key).values()) == 3
-
-    def world_public(record):
-        return vector.decode(record) if versioning == "vector" else record
 
     story(world, tell, versioning=versioning, nodes=3, copies=3)
 
@@ -785,3 +780,15 @@ def test_one_of_many_that_may_not_be_stamped_hinders_no_other(world):
         assert [await client.peer.get(f"k{number}") for number in range(3)] == ["new", None, "new"]
 
     story(world, tell, versioning="vector")
+
+
+@pytest.mark.parametrize("keys", [(KEY,), (KEY, "other")])
+def test_a_read_that_was_waited_for_in_vain_is_paid_for(world, keys):
+    async def tell(cluster, client):
+        paid = []
+        client.routing.peers.raced = paid.append
+        cluster.freeze("n2")
+        assert await client.driver.serve(client.read(*keys, r=3)) is None
+        assert paid == [len(keys)]
+
+    story(world, tell)

@@ -12,6 +12,7 @@ from raykv.actors.stream import StreamServer, server, wire
 from raykv.actors.stream.client import Connection, Endpoint, connect
 from raykv.config import MAX_FRAME_BYTES
 from raykv.ports import PeerUnreachable
+from raykv.records.frames import NodeRequest, Ping, Read, node_requests
 from tests.actors.stream.conftest import LOOPBACK, Bench, settled
 
 
@@ -290,5 +291,29 @@ def test_it_never_listens_on_all_addresses(run, host: str) -> None:
     async def work() -> None:
         with pytest.raises(AssertionError, match="never"):
             await StreamServer(echo).listen(host)
+
+    run(work())
+
+
+def test_an_operation_that_is_alone_on_its_connection_is_no_task(run) -> None:
+    tasks = []
+
+    async def serve(frame: bytes) -> bytes:
+        tasks.append(asyncio.current_task())
+        return b"stream " + frame
+
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    ping = node_requests.encode(NodeRequest(1, Ping()))
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            reader, writer = await friend(bench)
+            for frames, alone in (([read], True), ([ping], False), ([read, read], False)):
+                tasks.clear()
+                writer.write(b"".join(wire.head(at, wire.REQUEST, frame) + frame for at, frame in enumerate(frames)))
+                for frame in frames:
+                    await reader.readexactly(13 + len(b"stream " + frame))
+                assert [task is None for task in tasks] == [alone] * len(frames)
+            writer.close()
 
     run(work())
