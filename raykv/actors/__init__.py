@@ -1,7 +1,7 @@
 """THE REAL WORLD: Ray actors, the operating system's files, clock and threads.
 
 The actors are thin: each makes the real ports, hands them to the code that also runs in simulation (``StorageNode``,
-``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors (``transport``), and over TCP (``stream``).
+``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors (``transport``), and over sockets (``stream``).
 ``lifecycle`` starts, finds and stops a store's actors. A client's way to its coordinator is ``link`` (calls of the
 coordinator's actor) or ``direct_link`` (its own: ``driven_loop``, an event loop that callers drive, and ``lines``, sockets
 for the straight way). ``admission`` says how much a node takes on at a time; ``hosts``, what lies on which machine.

@@ -49,13 +49,19 @@ class Admission:
         """How many requests may be under way at once."""
         self.refused = 0
 
+    def lets_in(self, who: Hashable) -> bool:
+        """Whether a request of this caller is let in. One that is answered at once need not ``enter``."""
+        if 2 * self._total < self.limit:
+            return True
+        if self._total < self.limit and self._under_way[who] * max(1, len(self._under_way)) < self.limit:
+            return True
+        self._limited = True
+        self.refused += 1
+        return False
+
     def enter(self, who: Hashable) -> bool:
         """Let a request of this caller in, or not. Each that was let in is to ``leave``."""
-        if self._total >= self.limit or (
-            2 * self._total >= self.limit and self._under_way[who] * max(1, len(self._under_way)) >= self.limit
-        ):
-            self._limited = True
-            self.refused += 1
+        if not self.lets_in(who):
             return False
         self._total += 1
         self._under_way[who] += 1

@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.actors.stream import wire
-from raykv.actors.stream.sockets import watch_socket
+from raykv.actors.stream.sockets import open_socket
 from raykv.errors import RaykvError
 from raykv.records import frames as f
 from raykv.replication.peers import node_address
@@ -52,10 +52,8 @@ class _Line:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.socket = socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT_S)
+        self.socket = open_socket(endpoint, CONNECT_TIMEOUT_S)
         try:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            watch_socket(self.socket)
             handshake = wire.ClientHandshake(endpoint.secret, secrets.token_bytes(wire.NONCE_BYTES))
             self.socket.sendall(handshake.hello())
             proof = b""

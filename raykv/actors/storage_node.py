@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,12 +27,14 @@ from raykv.records import frames as f
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
 logger = logging.getLogger("raykv.node")
 
 LOCK_WAIT_S = 5.0
 """How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
 KILL_AFTER_S = 0.3
-LOOPBACK = "127.0.0.1"
 BY_RAY = "calls of the actor"
 """All who ask by Ray are one caller to ``Admission``: Ray does not say who calls."""
 
@@ -48,7 +50,7 @@ class StorageNodeActor:
         self._node: StorageNode | None = None
         self._opening = asyncio.Lock()
         self._admission = Admission(time.monotonic)
-        self._streams = StreamServer(self._serve, self._admission, self._refusal)
+        self._streams = StreamServer(self._take, self._admission, self._refusal)
 
     async def open(self, *, take_over: bool, founded: bool) -> dict[str, Any]:
         """Open the directory and recover. Returns {"incarnation", "pid"} or {"failed": kind, "message"}.
@@ -74,18 +76,22 @@ class StorageNodeActor:
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame, by a call of the actor."""
         if not may_wait(frame):
-            return await self._serve(frame)
+            return await self._opened.serve(frame)
         if not self._admission.enter(BY_RAY):
             return self._refusal()
         try:
-            return await self._serve(frame)
+            return await self._opened.serve(frame)
         finally:
             self._admission.leave(BY_RAY)
 
-    async def _serve(self, frame: bytes) -> bytes:
+    def _take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
+        return self._opened.take(frame)
+
+    @property
+    def _opened(self) -> StorageNode:
         if self._node is None:
             raise RuntimeError("the node is not open")
-        return await self._node.serve(frame)
+        return self._node
 
     def _refusal(self) -> bytes:
         assert self._node is not None, "nobody is let in before it is open"
@@ -93,22 +99,23 @@ class StorageNodeActor:
         return f.node_answers.encode(f.NodeAnswer(self._node.incarnation, refused))
 
     async def stream(self, caller: str) -> tuple[str, int, bytes] | None:
-        """Tell where this process listens for frames, and the secret of its run; None if it does not.
+        """Tell where this process listens for frames, and the secret of its run (``Endpoint``); None if it does not.
 
-        ``caller``: the address of the host that the caller is on. Nobody listens on an address that nobody asked for: the
-        loopback for processes of the same host, the address that Ray knows this host by for those of others, never on all.
+        ``caller``: the address of the host that the caller is on. Nobody listens on an address that nobody asked for: a
+        local socket, or the loopback, for processes of the same host, the address that Ray knows this host by for those of
+        others, never on all.
         """
-        if self._node is None:
-            raise RuntimeError("the node is not open")
-        if not self._spec.node.stream:
+        if not self._opened.spec.node.stream:
             return None
         here = this_address()
-        address = LOOPBACK if caller == here else here
         try:
-            return address, await self._streams.listen(address), self._streams.secret
+            host, port, secret = await (
+                self._streams.listen_locally() if caller == here else self._streams.listen(here)
+            )
         except OSError as error:
-            logger.warning("node %s cannot listen on %s: %s", self._spec.node_id, address, error.strerror or error)
+            logger.warning("node %s cannot listen on %s: %s", self._spec.node_id, here, error.strerror or error)
             return None
+        return host, port, secret
 
     async def forever(self) -> None:
         """Return never: who calls this hears at once when the process ends."""

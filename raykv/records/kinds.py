@@ -6,10 +6,12 @@ from raykv.errors import CorruptData
 from raykv.records import record as lww
 from raykv.records import vector_record as vector
 
+_VECTOR = bytes([vector.KIND_VECTOR])
+
 
 def is_vector(record: bytes) -> bool:
     """Whether the record is of a vector bucket."""
-    return record[:1] == bytes([vector.KIND_VECTOR])
+    return record[:1] == _VECTOR
 
 
 def check(record: bytes) -> int:

@@ -69,7 +69,8 @@ class LoadMeter:
 
     def note(self, request: f.NodeRequestBody, taken_s: float, now_s: float) -> None:
         """Count a request. A reservation is part of a write, which is counted; a page of a scan counts as one."""
-        self._turn(now_s)
+        if now_s - self._began_s >= WINDOW_S:
+            self._turn(now_s)
         match request:
             case f.Read():
                 self._count(request.bucket_id, request.keys, len(request.keys))

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,7 +31,7 @@ from raykv.versions import merge_bounded
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from raykv.ports import Clock, Executor, FileSystem, Probe, Transport
     from raykv.storage import Job, SyncJob
@@ -40,6 +40,7 @@ logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
 ALIVE_EVERY_S = 600.0
+_OPERATIONS = (f.Read, f.Reserve, f.Write)
 
 
 class NoProbe:
@@ -109,8 +110,8 @@ class StorageNode:
         """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
         self._engine = self._open_engine(fs)
         known = spec.known
-        if self.incarnation <= known.incarnation or (
-            known.life == self._life and not self._engine.recovered(known.log_position)
+        if self._directory.identity.incarnation <= known.incarnation or (
+            known.life == self._directory.life and not self._engine.recovered(known.log_position)
         ):
             # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
             if previous is None:
@@ -122,6 +123,10 @@ class StorageNode:
                 self._engine.close()
                 self._engine = self._open_engine(fs)
         self._directory.remove_old_data()
+        self.incarnation = self._directory.identity.incarnation
+        """Which run of this node this is; grows with every start."""
+        self._told_end = f.LogEnd(self._directory.life, self.incarnation, self._engine.durable_end)
+        self._told_of = self._directory.identity
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
         self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -174,14 +179,15 @@ class StorageNode:
             self._fail(f"its upkeep came upon {error!r}")
 
     @property
-    def incarnation(self) -> int:
-        """Which run of this node this is; grows with every start."""
-        return self._directory.identity.incarnation
-
-    @property
     def whole(self) -> bool:
         """Whether it has all that it acknowledged, as far as it knows (P1)."""
         return self._replica.complete and not self._engine.damaged
+
+    @property
+    def known(self) -> Known:
+        """What others know of this run, if they have heard all that it has told."""
+        end = self._log_end()
+        return Known(end.incarnation, end.life, end.position)
 
     @property
     def hints_waiting(self) -> dict[str, int]:
@@ -201,6 +207,14 @@ class StorageNode:
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame with an answer frame, once the log holds what the answer depends on."""
+        answer = self.take(frame)
+        return answer if isinstance(answer, bytes) else await answer
+
+    def take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
+        """Answer a request frame at once, or return what is to be awaited for the answer.
+
+        Most of what clients ask waits for nothing; a coroutine and a turn of the event loop would cost more than the answer.
+        """
         try:
             request = f.node_requests.decode(frame)
         except CorruptData as error:
@@ -210,40 +224,71 @@ class StorageNode:
             return self._answer(refusal)
         try:
             if isinstance(request.body, f.Stop):
-                await self.stop()
-                return self._answer(f.Pong())
+                return self._answer_to_stop()
             self._compare(request.log_end)
             if self._stopped is not None:
                 return self._answer(f.NodeRefused("stopping", self._stopped))
-            body = await self._handle(request.body)
-            self._work()
-        except StoreClosed as error:  # stopped while it was at work
-            body = f.NodeRefused("failed", str(error))
-        except (EngineFailed, OSError) as error:
-            self._fail(f"its disk failed: {error}")
-            body = f.NodeRefused("failed", str(error))
+            if not _for_a_client(request.body):
+                return self._answer_to_peer(request.body)
+            began_s = self._clock.monotonic_s()
+            body, position = self._replica.handle(request.body)
+            if position > self._engine.durable_position and not self._safe_now(position):
+                return self._answer_when_durable(request.body, body, self._enqueue(position), began_s)
+            self._note(request.body, began_s)
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
         return self._answer(body)
 
-    async def _handle(self, request: f.NodeRequestBody) -> f.NodeAnswerBody:
-        """Return the answer once the log holds what it depends on."""
-        upkeep, for_a_client = self._upkeep, _for_a_client(request)
-        if upkeep is not None and not for_a_client and (answer := await upkeep.answer(request)) is not None:
-            return answer
-        if isinstance(request, f.Ping):
-            suspects = upkeep.suspects() if upkeep is not None else []
-            return f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
-        began_s = self._clock.monotonic_s()
-        body, position = self._replica.handle(request)
-        await self._until_durable(position)
-        if upkeep is not None and for_a_client:
+    async def _answer_when_durable(
+        self, request: f.NodeRequestBody, body: f.NodeAnswerBody, durable: asyncio.Future[None], began_s: float
+    ) -> bytes:
+        try:
+            await durable
+            self._note(request, began_s)
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_to_peer(self, request: f.NodeRequestBody) -> bytes:
+        """Answer what no client waits for."""
+        upkeep = self._upkeep
+        try:
+            body = None if upkeep is None else await upkeep.answer(request)
+            if body is None and isinstance(request, f.Ping):
+                suspects = [] if upkeep is None else upkeep.suspects()
+                body = f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
+            elif body is None:
+                body, position = self._replica.handle(request)
+                await self._until_durable(position)
+            self._work()
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_to_stop(self) -> bytes:
+        try:
+            await self.stop()
+        except (StoreClosed, EngineFailed, OSError) as error:
+            return self._answer(self._failed(error))
+        return self._answer(f.Pong())
+
+    def _note(self, request: f.NodeRequestBody, began_s: float) -> None:
+        """Take note of an answer to a client, and begin with the work that it has made."""
+        if self._upkeep is not None:
             now_s = self._clock.monotonic_s()
-            upkeep.throttle.note(now_s - began_s)
+            self._upkeep.throttle.note(now_s - began_s, now_s)
             self._load.note(request, now_s - began_s, now_s)
-        return body
+        if not isinstance(request, f.Read):
+            self._work()
+
+    def _failed(self, error: Exception) -> f.NodeAnswerBody:
+        if not isinstance(error, StoreClosed):  # else it was stopped while it was at work
+            self._fail(f"its disk failed: {error}")
+        return f.NodeRefused("failed", str(error))
 
     async def _until_durable(self, position: int) -> None:
-        if position > self._engine.durable_position:
-            await self._durable(position)
+        if position > self._engine.durable_position and not self._safe_now(position):
+            await self._enqueue(position)
 
     async def stop(self) -> None:
         """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark.
@@ -276,11 +321,12 @@ class StorageNode:
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
 
     def _log_end(self) -> f.LogEnd:
-        return f.LogEnd(self._life, self.incarnation, self._engine.durable_end)
-
-    @property
-    def _life(self) -> int:
-        return self._directory.life
+        """Return how far the log is durable, as peers are told."""
+        end = self._engine.durable_end
+        if end != self._told_end.position or self._directory.identity is not self._told_of:  # it may be in another life
+            self._told_end = f.LogEnd(self._directory.life, self.incarnation, end)
+            self._told_of = self._directory.identity
+        return self._told_end
 
     def _compare(self, log_end: f.LogEnd | None) -> None:
         """Compare with what a peer has heard from earlier runs of this node: it may have lost what it acknowledged.
@@ -288,12 +334,13 @@ class StorageNode:
         The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
         chunk of the log has rotted, which by itself looks like a torn tail.
         """
-        if log_end is None or log_end.life != self._life:
+        own = self._log_end()
+        if log_end is None or log_end.life != own.life:
             return
-        if log_end.incarnation == self.incarnation and log_end.position > self._engine.durable_end:
+        if log_end.incarnation == own.incarnation and log_end.position > own.position:
             # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).
             self._fail("its machine was rolled back")
-        if log_end.incarnation >= self.incarnation:
+        if log_end.incarnation >= own.incarnation:
             return
         if not self._engine.recovered(log_end.position):
             logger.error(
@@ -316,22 +363,25 @@ class StorageNode:
             return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
         return self._replica.outdated(request.epoch, request.body) if request.epoch else None
 
-    async def _durable(self, position: int) -> None:
-        durability = self.spec.store.durability
-        if durability == "interval":
-            if not self._interval:
-                self._interval = True
-                self._spawn(self._sync_later())
-            if self._written_now(position):
-                return
+    def _safe_now(self, position: int) -> bool:
+        """Whether the log is already as safe up to there as it has to be. It may be made so, or be seen to."""
+        if self.spec.store.durability != "interval":
+            return False
+        if not self._interval:
+            self._interval = True
+            self._spawn(self._sync_later())
+        return self._written_now(position)
+
+    def _enqueue(self, position: int) -> asyncio.Future[None]:
+        """Return what is done when the log is durable up to there."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((position, waiter))
-        if durability == "always":  # a sync of its own for each write, not one for all that wait
+        if self.spec.store.durability == "always":  # a sync of its own for each write, not one for all that wait
             self._take_sync(sync=True)
         if not self._syncing:
             self._syncing = True
             self._spawn(self._sync_all())
-        await waiter
+        return waiter
 
     def _written_now(self, position: int) -> bool:
         """Hand the log to the operating system at once, if that costs no more than to let somebody else do it.
@@ -365,6 +415,8 @@ class StorageNode:
                     await self._executor.run(partial(job.run, sync))
                 self._engine.finish_sync(job)
                 self._release()
+                if self._stopped is None:
+                    self._work()
         except (EngineFailed, OSError) as error:
             self._fail(f"its log could not be made durable: {error}")
             while self._waiting:
@@ -456,8 +508,6 @@ class StorageNode:
         }
 
 
-def _for_a_client(request: f.NodeRequestBody) -> TypeGuard[f.Read | f.Reserve | f.Write | f.Scan]:
+def _for_a_client(request: f.NodeRequestBody) -> bool:
     """Whether a client waits for the answer, as far as the request tells."""
-    if isinstance(request, f.Scan):
-        return not request.background
-    return isinstance(request, f.Read | f.Reserve | f.Write)
+    return isinstance(request, _OPERATIONS) or (isinstance(request, f.Scan) and not request.background)

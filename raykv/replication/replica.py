@@ -53,6 +53,7 @@ logger = logging.getLogger("raykv.replica")
 MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
 MAX_READ_BYTES = 16 << 20
+_OF_A_BUCKET = (f.Read, f.Reserve, f.Write, f.Scan)
 
 Answer = tuple[f.NodeAnswerBody, int]
 
@@ -126,22 +127,16 @@ class Replica:
         One that is behind must not answer, nor one that has no vote: it has forgotten what it knew, and would believe a
         coordinator that has not heard of anything either.
         """
-        state = self.state
         if not self._register.votes:
             return f.NodeRefused("not yet", "this node has lost its memory, and waits for the supervisor")
-        if state is None or epoch > state.epoch:
+        if self.known is None or epoch > self.known[0].epoch:
             return f.NodeRefused("behind", f"this node does not know epoch {epoch} yet")
+        state, data = self.known
         if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerns(body)):
-            assert self.known is not None
-            return f.Moved(self.known[1])
-        if isinstance(body, f.Read | f.Reserve | f.Write | f.Scan) and self._was_dropped(body.bucket_id):
-            assert self.known is not None
-            return f.Moved(self.known[1])  # a client that coordinates for itself may not have heard of it
+            return f.Moved(data)
+        if isinstance(body, _OF_A_BUCKET) and body.bucket_id not in self._buckets and state.dropped(body.bucket_id):
+            return f.Moved(data)  # a client that coordinates for itself may not have heard of it
         return None
-
-    def _was_dropped(self, bucket_id: int) -> bool:
-        state = self.state
-        return bucket_id not in self._buckets and state is not None and state.dropped(bucket_id)
 
     def _concerns(self, body: f.NodeRequestBody) -> set[int]:
         """Return the partitions that a request is about."""

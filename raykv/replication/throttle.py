@@ -62,19 +62,20 @@ class Throttle:
         self.slowed = 0
         """How often the rate was halved."""
 
-    def note(self, taken_s: float) -> None:
-        """Take note of how long an answer to a client's request took."""
-        self._asked_s = self._clock.monotonic_s()
+    def note(self, taken_s: float, now_s: float) -> None:
+        """Take note of how long an answer to a client's request took, which goes out now (monotonic)."""
+        self._asked_s = now_s
         if self._now_s is None:
             self._now_s = self._usual_s = taken_s
         self._now_s += _NOW_WEIGHT * (taken_s - self._now_s)
         self._usual_s += _USUAL_WEIGHT * (taken_s - self._usual_s)
-        self._adapt()
+        if now_s - self._adapted_s >= ADAPT_EVERY_S:
+            self._adapt(now_s)
 
     async def take(self, size_bytes: int) -> None:
         """Wait until ``size_bytes`` more may be sent or fetched."""
-        self._adapt()
         now_s = self._clock.monotonic_s()
+        self._adapt(now_s)
         begins_s = max(now_s, self._free_at_s)
         self._free_at_s = begins_s + size_bytes / self.bytes_per_s
         if begins_s > now_s:
@@ -109,8 +110,7 @@ class Throttle:
         await self._clock.sleep(self._rested_s - now_s)
         return self._clock.monotonic_s()
 
-    def _adapt(self) -> None:
-        now_s = self._clock.monotonic_s()
+    def _adapt(self, now_s: float) -> None:
         steps = int((now_s - self._adapted_s) / ADAPT_EVERY_S)
         if steps < 1:
             return

@@ -41,7 +41,9 @@ def partition_of(token: int, partitions: int) -> int:
 
 def partition_of_key(key: bytes, partitions: int) -> int:
     """Return the partition of an encoded key: ``partition_of(token(key), partitions)``. O(len(key))."""
-    return partition_of(token(key), partitions)
+    if partitions < 1 or partitions & (partitions - 1):
+        _check_partitions(partitions)  # every request asks this of every key: no more calls than it takes
+    return (xxhash.xxh3_64_intdigest(key) * partitions) >> TOKEN_BITS
 
 
 def arc(partition: int, partitions: int) -> tuple[int, int]:

@@ -153,7 +153,7 @@ class CopiesWorld:
         last = self.nodes.get(node_id)
         audited = known is None
         if known is None:
-            known = Known() if last is None else Known(last.incarnation, last._life, last._engine.durable_end)  # noqa: SLF001
+            known = Known() if last is None else last.known
         spec = NodeSpec(
             store_id="drill", node_id=node_id, path=PATH, store=self.store, fresh=fresh, known=known,
             node=NodeConfig(

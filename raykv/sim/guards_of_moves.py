@@ -43,8 +43,8 @@ OF_MOVES = (
             ),
             Edit(
                 "raykv.replication.replica:Replica.outdated",
-                "if state is None or epoch > state.epoch:",
-                "if state is None:",
+                "if self.known is None or epoch > self.known[0].epoch:",
+                "if self.known is None:",
             ),
         ),
     ),

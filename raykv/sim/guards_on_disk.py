@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from raykv.sim.planting import Edit, Planted
 
-_SERVE = "    await self._until_durable(position)\n"
+_WAITS = "            return self._answer_when_durable(request.body, body, self._enqueue(position), began_s)\n"
 
 
 def _answer_at_once(kinds: str) -> str:
     return f"""\
-    waiting = asyncio.ensure_future(self._until_durable(position))
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-    if not isinstance(request, {kinds}):
-        await waiting
+            waiting = self._enqueue(position)
+            waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if not isinstance(request.body, {kinds}):
+                return self._answer_when_durable(request.body, body, waiting, began_s)
 """
 
 
@@ -22,13 +22,13 @@ ON_DISK = (
         "write acknowledged before its sync",
         "P3",
         "the node answers, its host loses power, and the write is gone from a replica that counted",
-        (Edit("raykv.replication.node:StorageNode._handle", _SERVE, _answer_at_once("f.Write")),),
+        (Edit("raykv.replication.node:StorageNode.take", _WAITS, _answer_at_once("f.Write")),),
     ),
     Planted(
         "read answered before the sync",
         "P3",
         "a value is read, the host loses power, and a later read finds an older one",
-        (Edit("raykv.replication.node:StorageNode._handle", _SERVE, _answer_at_once("(f.Read, f.Scan)")),),
+        (Edit("raykv.replication.node:StorageNode.take", _WAITS, _answer_at_once("(f.Read, f.Scan)")),),
     ),
     Planted(
         "repeated write acknowledged at once",

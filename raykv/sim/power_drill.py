@@ -89,7 +89,7 @@ class _Drill(LoneNode):
     def known(self) -> Known:
         """Return how far the log of the last run was durable."""
         if self.node is not None:
-            self.last = Known(self.node.incarnation, self.node._life, self.node._engine.durable_end)  # noqa: SLF001
+            self.last = self.node.known
         return self.last
 
     async def start(self) -> None:

@@ -123,6 +123,8 @@ class Engine:
         self._flush: FlushJob | None = None
         self._compaction: CompactionJob | None = None
         self._full_compaction = False
+        self._settled: list[Run] | None = None
+        """The runs, once it is known that there is nothing to compact in them. They are never changed, but replaced."""
         self._damaged = list(recovered.manifest.damaged)
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
@@ -402,7 +404,7 @@ class Engine:
         return self._memtable.bytes + sum(table.bytes for table in self._sealed) > self._config.max_unflushed_bytes
 
     def next_job(self) -> Job | None:
-        """Return a flush or a compaction that is due, or None. O(runs)."""
+        """Return a flush or a compaction that is due, or None. O(runs) when those have changed, else O(1)."""
         self._check()
         if self._flush is None and self._sealed:
             oldest = self._sealed[-1]
@@ -414,8 +416,11 @@ class Engine:
             if self._full_compaction and not self._sealed:
                 numbers: list[int] | None = [run.number for run in self._runs]
                 self._full_compaction = False
+            elif self._runs is self._settled:
+                return None
             else:
                 numbers = compaction.pick(self._runs, self._config)
+                self._settled = self._runs if numbers is None else None
             if numbers is not None:
                 chosen = [run for run in self._runs if run.number in numbers]
                 lowest = chosen[-1] is self._runs[-1]

@@ -48,9 +48,9 @@ class Node:
         self.asked = []
         self.server = self.endpoint = None
 
-    async def open(self):
+    async def open(self, local):
         self.server = StreamServer(self.serve)
-        self.endpoint = Endpoint(LOOPBACK, await self.server.listen(LOOPBACK), self.server.secret)
+        self.endpoint = await (self.server.listen_locally() if local else self.server.listen(LOOPBACK))
 
     async def serve(self, frame):
         body = f.node_requests.decode(frame).body
@@ -78,13 +78,15 @@ class Node:
 class Bench:
     """Three nodes in a thread, and a client's lines to them."""
 
-    def __init__(self):
+    def __init__(self, local):
+        """``local``: over local sockets, else over TCP."""
+        self.local = local
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         self.nodes = {node_id: Node(self.loop) for node_id in NODES}
         for node in self.nodes.values():
-            node.do(node.open())
+            node.do(node.open(local=bench.local))
         self.seen_to = []
         store = StoreConfig(name="test", copies=3, partitions=8)
         ring = claim([Member(node_id) for node_id in NODES], 8, 3)
@@ -119,10 +121,10 @@ class Bench:
         self.loop.close()
 
 
-@pytest.fixture
-def bench(monkeypatch):
+@pytest.fixture(params=["local", "tcp"])
+def bench(monkeypatch, request):
     monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # the machine may have other things to do
-    made = Bench()
+    made = Bench(local=request.param == "local")
     yield made
     made.close()
 
@@ -323,7 +325,7 @@ def test_another_run_listens_elsewhere(bench):
     assert bench.get(r=3) == [b"value"]
     node = bench.nodes[bench.first]
     node.do(node.server.close())
-    node.do(node.open())
+    node.do(node.open(local=bench.local))
     node.incarnation = 6
     assert bench.get(r=3) is None, "it is asked where it listens now, and is another than was asked"
     assert node.open_connections() == 1

@@ -628,7 +628,7 @@ def test_a_supervisor_that_knows_how_far_the_log_was_says_so_at_the_start(world:
         )
 
     node = opened(Known())
-    life = node._life
+    life = node.known.life
     node._engine.close()
     node._directory.close()
     for known, complete in (

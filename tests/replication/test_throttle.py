@@ -25,7 +25,7 @@ async def serve(throttle: Throttle, taken_s: float, for_s: float) -> None:
     """Answers that take ``taken_s``, 20 a second."""
     until_s = now_s() + for_s
     while now_s() < until_s:
-        throttle.note(taken_s)
+        throttle.note(taken_s, now_s())
         await asyncio.sleep(0.05)
 
 
@@ -156,7 +156,7 @@ def test_work_rests_so_long_that_clients_have_most_of_the_time_and_not_at_all_wh
     async def story() -> None:
         throttle = Throttle(world.Clock(), MOST, SHARE)
         assert await throttle.rest(now_s() - 5) == now_s() == 0, "nobody has asked"
-        throttle.note(0.001)
+        throttle.note(0.001, now_s())
         began_s = now_s()
         await asyncio.gather(*(throttle.rest(now_s() - 0.003) for _ in range(4)))  # four who worked 3 ms each
         assert now_s() - began_s == pytest.approx(0.012 * (1 / SHARE - 1)), "together"

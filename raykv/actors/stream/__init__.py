@@ -1,4 +1,4 @@
-"""Frames over TCP, straight from process to process, beside Ray's calls.
+"""Frames over sockets, straight from process to process, beside Ray's calls.
 
 A call of a Ray actor costs a millisecond and more, a round trip on a connection that stands some tens of microseconds. So
 an actor also listens (``StreamServer``), and whoever calls it (``StreamTransport``) goes through a connection where there
@@ -17,10 +17,12 @@ Invariants:
 
 Omitted: encryption. Whoever can read or change what passes between hosts can read or change the data.
 
-``wire`` is bytes only, no sockets, so that a blocking client can use it too.
+Within one machine the sockets are local ones where there are any without files (``sockets``), else TCP. ``wire`` is bytes
+only, no sockets, so that a blocking client can use it too.
 """
 
-from raykv.actors.stream.client import Endpoint, StreamTransport
+from raykv.actors.stream.client import StreamTransport
 from raykv.actors.stream.server import StreamServer
+from raykv.actors.stream.sockets import Endpoint
 
 __all__ = ["Endpoint", "StreamServer", "StreamTransport"]

@@ -7,10 +7,10 @@ import logging
 import random
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from raykv.actors.stream import wire
-from raykv.actors.stream.sockets import watch_the_other_end
+from raykv.actors.stream.sockets import open_connection, watch_the_other_end
 from raykv.config import MAX_FRAME_BYTES
 from raykv.ports import PeerFailure, PeerSilent, PeerUnreachable
 from raykv.replication.peers import PeerRefused
@@ -18,6 +18,7 @@ from raykv.replication.peers import PeerRefused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from raykv.actors.stream.sockets import Endpoint
     from raykv.ports import Transport
 
 logger = logging.getLogger("raykv.stream")
@@ -29,14 +30,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 NOT_LISTENING_PAUSE_S = 30.0
 QUIET_S = 0.5
 """A connection that brought nothing at all while a call waited in vain for so long is given up."""
-
-
-class Endpoint(NamedTuple):
-    """Where a process listens, and the secret of its run."""
-
-    host: str
-    port: int
-    secret: bytes
 
 
 class Connection(asyncio.Protocol):
@@ -156,9 +149,7 @@ class Connection(asyncio.Protocol):
 async def connect(endpoint: Endpoint) -> Connection:
     """Return a connection that stands. Raises ``OSError``, ``WireError``."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(
-        lambda: Connection(endpoint.secret, loop), endpoint.host, endpoint.port
-    )
+    connection = await open_connection(loop, lambda: Connection(endpoint.secret, loop), endpoint)
     try:
         await connection.ready
     except BaseException:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from raykv.actors.admission import may_wait
 from raykv.actors.stream import wire
-from raykv.actors.stream.eager import start_at_once
-from raykv.actors.stream.sockets import watch_the_other_end
+from raykv.actors.stream.sockets import LOCAL, Endpoint, local_host, local_path, watch_the_other_end
 from raykv.config import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.stream")
 
 HANDSHAKE_S = 5.0
+LOOPBACK = "127.0.0.1"
+MAX_WAITING = 1024
+"""Connections that the kernel keeps until they are looked at: a local socket refuses more at once."""
 MAX_STRANGERS = 64
 """Connections that have not proved anything yet; of more the oldest is dropped."""
 MAX_CONNECTIONS = 4096
@@ -35,15 +37,15 @@ MAX_UNREAD_BYTES = 4 * MAX_FRAME_BYTES
 
 
 class StreamServer:
-    """Answers frames over TCP. For one event loop."""
+    """Answers frames. For one event loop."""
 
     def __init__(
         self,
-        serve: Callable[[bytes], Awaitable[bytes]],
+        serve: Callable[[bytes], bytes | Awaitable[bytes]],
         admission: Admission | None = None,
         refusal: Callable[[], bytes] = bytes,
     ) -> None:
-        """``admission``: who is let in; ``refusal()``: what the others are answered."""
+        """``serve(frame)``: the answer, or what brings it. ``admission``: who is let in; ``refusal()``: what others hear."""
         self.admission = admission
         self.refusal = refusal
         self.secret = secrets.token_bytes(32)
@@ -53,17 +55,31 @@ class StreamServer:
         self.connections: set[_Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._listening: dict[str, asyncio.Server] = {}
+        self._local = local_host(f"raykv-{secrets.token_hex(8)}")
         self._opening = asyncio.Lock()
 
-    async def listen(self, host: str) -> int:
-        """Listen on this address of the host, if it does not yet, and return the port. Raises ``OSError``."""
+    async def listen(self, host: str) -> Endpoint:
+        """Listen on this address of the host, if it does not yet, and return where. Raises ``OSError``."""
         assert host not in {"", "0.0.0.0", "::"}, "never on all addresses"  # noqa: S104
         async with self._opening:
             if host not in self._listening:
                 loop = asyncio.get_running_loop()
-                self._listening[host] = await loop.create_server(lambda: _Connection(self, loop), host, 0)
-        port: int = self._listening[host].sockets[0].getsockname()[1]
-        return port
+                self._listening[host] = await loop.create_server(
+                    lambda: _Connection(self, loop), host, 0, backlog=MAX_WAITING
+                )
+        return Endpoint(host, self._listening[host].sockets[0].getsockname()[1], self.secret)
+
+    async def listen_locally(self) -> Endpoint:
+        """Listen for processes of this machine alone. Raises ``OSError``."""
+        if not LOCAL:
+            return await self.listen(LOOPBACK)
+        async with self._opening:
+            if self._local not in self._listening:
+                loop = asyncio.get_running_loop()
+                self._listening[self._local] = await loop.create_unix_server(
+                    lambda: _Connection(self, loop), local_path(self._local), backlog=MAX_WAITING
+                )
+        return Endpoint(self._local, 0, self.secret)
 
     async def close(self) -> None:
         """Close all sockets, and cancel what is being handled."""
@@ -125,9 +141,8 @@ class _Connection(asyncio.Protocol):
                 self._forget_stranger()
                 self._server.connections.add(self)
             frames = self._reader.feed(data)
-            if len(frames) == 1 and not self._under_way:
-                number, _, frame = frames[0]
-                self._begin(number, frame, alone=True)
+            if len(frames) == 1 and not self._under_way and may_wait(frames[0][2]):
+                self._take(frames[0][0], frames[0][2])
             else:
                 for number, _, frame in frames:
                     self._begin(number, frame)
@@ -165,32 +180,58 @@ class _Connection(asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _begin(self, number: int, frame: bytes, *, alone: bool = False) -> None:
-        """``alone``: nothing else of this caller's is here."""
+    def _take(self, number: int, frame: bytes) -> None:
+        """Answer an operation beside which there is nothing else of this caller's, at once if it waits for nothing.
+
+        Most wait for nothing. A task for each would cost a second turn of the event loop, which, in a process that was
+        asleep a moment ago, takes longer than the answer.
+        """
         admission = self._server.admission
-        operation = may_wait(frame)
-        if admission is not None and operation:
-            if not admission.enter(self):
-                self._answer(number, wire.ANSWER, self._server.refusal())
-                return
-        else:
-            admission = None
+        if admission is not None and not admission.lets_in(self):
+            self._answer(number, wire.ANSWER, self._server.refusal())
+            return
+        try:
+            answer = self._server.serve(frame)
+        except Exception:
+            logger.exception("a request failed")
+            self._answer(number, wire.FAILED, b"")
+            return
+        if isinstance(answer, bytes):
+            self._answer(number, wire.ANSWER, answer)
+            return
+        if admission is not None:
+            entered = admission.enter(self)
+            assert entered, "nothing else has come meanwhile"
+        self._spawn(number, frame, answer, admission)
+
+    def _begin(self, number: int, frame: bytes) -> None:
+        """Begin with one of several requests."""
+        admission = self._server.admission if may_wait(frame) else None
+        if admission is not None and not admission.enter(self):
+            self._answer(number, wire.ANSWER, self._server.refusal())
+            return
+        self._spawn(number, frame, None, admission)
+
+    def _spawn(self, number: int, frame: bytes, begun: Awaitable[bytes] | None, admission: Admission | None) -> None:
+        """``begun``: what brings the answer, if it is at work already; ``admission``: what it is to leave."""
         self._under_way += 1
         self._under_way_bytes += len(frame)
         if self._under_way >= MAX_UNDER_WAY or self._under_way_bytes > MAX_UNDER_WAY_BYTES:
             self._steer()
-        work = self._serve(number, frame, admission, time.monotonic())
-        task = start_at_once(work, self._loop) if alone and operation else self._loop.create_task(work)
-        if task is not None:
-            self._server.tasks.add(task)
-            task.add_done_callback(self._server.tasks.discard)
+        task = self._loop.create_task(self._serve(number, frame, begun, admission, time.monotonic()))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
 
-    async def _serve(self, number: int, frame: bytes, admission: Admission | None, begun_s: float) -> None:
+    async def _serve(
+        self, number: int, frame: bytes, begun: Awaitable[bytes] | None, admission: Admission | None, came_s: float
+    ) -> None:
         kind, answer = wire.FAILED, b""
         try:
             if admission is not None:
-                admission.waited(time.monotonic() - begun_s)
-            answered = await self._server.serve(frame)
+                admission.waited(time.monotonic() - came_s)
+            answered = self._server.serve(frame) if begun is None else begun
+            if not isinstance(answered, bytes):
+                answered = await answered
             assert len(answered) <= MAX_FRAME_BYTES
             kind, answer = wire.ANSWER, answered
         except Exception:

@@ -1,15 +1,96 @@
-"""What both ends set on their sockets."""
+"""The sockets of both ends.
+
+Processes of one machine talk over its local sockets, which take two thirds of the time of TCP over the loopback (measured:
+a round trip to two servers 46 us, over TCP 60-70). Linux has a namespace for them without files ("abstract", unix(7)); a
+name there is as visible as a port of the loopback, and so is the handshake. Elsewhere it is the loopback.
+"""
 
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
+
+    from raykv.actors.stream.client import Connection
+
+LOCAL = sys.platform == "linux"
+"""Whether there are local sockets without files."""
+_LOCAL_MARK = "@"
 
 IDLE_S, EVERY_S, TIMES = 5, 2, 3
 """A host that vanished is noticed after some ten seconds; by default TCP would wait for two hours."""
+
+
+class Endpoint(NamedTuple):
+    """Where a process listens, and the secret of its run."""
+
+    host: str
+    """An address of its machine, or ``@name``: a local socket."""
+    port: int
+    """0 for a local socket."""
+    secret: bytes
+
+    @property
+    def path(self) -> str | None:
+        """The local socket's path; None if it is TCP."""
+        return local_path(self.host) if self.host.startswith(_LOCAL_MARK) else None
+
+
+def local_path(host: str) -> str:
+    """Return the path of the local socket ``@name``."""
+    return "\0" + host.removeprefix(_LOCAL_MARK)
+
+
+def local_host(name: str) -> str:
+    """Return as what a local socket of this name stands in an ``Endpoint``."""
+    return _LOCAL_MARK + name
+
+
+async def open_connection(
+    loop: asyncio.AbstractEventLoop, make: Callable[[], Connection], endpoint: Endpoint
+) -> Connection:
+    """Connect. Raises ``OSError``."""
+    if endpoint.path is None:
+        _, connection = await loop.create_connection(make, endpoint.host, endpoint.port)
+        return connection
+    local = _local_socket(
+        endpoint.path, 0.0
+    )  # that is done at once, or refused; and uvloop connects to no such path itself
+    try:
+        _, connection = await loop.create_unix_connection(make, sock=local)
+    except BaseException:
+        local.close()
+        raise
+    return connection
+
+
+def open_socket(endpoint: Endpoint, timeout_s: float) -> socket.socket:
+    """Connect, blocking. The socket keeps the time-out. Raises ``OSError``."""
+    if endpoint.path is None:
+        tcp = socket.create_connection((endpoint.host, endpoint.port), timeout_s)
+        try:
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            watch_socket(tcp)
+        except BaseException:
+            tcp.close()
+            raise
+        return tcp
+    return _local_socket(endpoint.path, timeout_s)
+
+
+def _local_socket(path: str, timeout_s: float) -> socket.socket:
+    local = socket.socket(socket.AF_UNIX)
+    try:
+        local.settimeout(timeout_s)
+        local.connect(path)
+    except BaseException:
+        local.close()
+        raise
+    return local
 
 
 def watch_the_other_end(transport: asyncio.BaseTransport) -> None:

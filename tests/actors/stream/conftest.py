@@ -54,7 +54,7 @@ class Beside:
 class Bench:
     """A server whose handler is handed in, and a transport to it as ``node/a``."""
 
-    def __init__(self, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
+    def __init__(self, serve: Callable[[bytes], bytes | Awaitable[bytes]]) -> None:
         self.serve = serve
         self.server = StreamServer(serve)
         self.beside = Beside()
@@ -72,7 +72,7 @@ class Bench:
         return self
 
     async def listen(self) -> None:
-        self.endpoint = Endpoint(LOOPBACK, await self.server.listen(LOOPBACK), self.server.secret)
+        self.endpoint = await self.server.listen(LOOPBACK)
 
     async def start_anew(self) -> None:
         """As after the death of the process: another port, another secret."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 
 from raykv.actors.stream import StreamServer, server, wire
-from raykv.actors.stream.client import Connection, Endpoint, connect
+from raykv.actors.stream.client import Connection, connect
 from raykv.config import MAX_FRAME_BYTES
 from raykv.ports import PeerUnreachable
 from raykv.records.frames import NodeRequest, Ping, Read, node_requests
 from tests.actors.stream.conftest import LOOPBACK, Bench, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 
 async def echo(frame: bytes) -> bytes:
@@ -267,10 +271,10 @@ def test_closing_leaves_no_task_and_no_socket(run) -> None:
             return frame
 
         listening = StreamServer(serve)
-        port = await listening.listen(LOOPBACK)
-        assert await listening.listen(LOOPBACK) == port
-        connection = await connect(Endpoint(LOOPBACK, port, listening.secret))
-        _, writer = await asyncio.open_connection(LOOPBACK, port)
+        endpoint = await listening.listen(LOOPBACK)
+        assert await listening.listen(LOOPBACK) == endpoint
+        connection = await connect(endpoint)
+        _, writer = await asyncio.open_connection(LOOPBACK, endpoint.port)
         call = asyncio.ensure_future(connection.call(b"x", 5.0))
         await settled(lambda: len(listening.tasks) == 1 and len(listening.strangers) == 1)
         await listening.close()
@@ -280,7 +284,7 @@ def test_closing_leaves_no_task_and_no_socket(run) -> None:
         assert not listening.tasks
         assert not listening.strangers
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((LOOPBACK, port), 1)
+            socket.create_connection((LOOPBACK, endpoint.port), 1)
         writer.close()
 
     run(work())
@@ -295,25 +299,71 @@ def test_it_never_listens_on_all_addresses(run, host: str) -> None:
     run(work())
 
 
-def test_an_operation_that_is_alone_on_its_connection_is_no_task(run) -> None:
+def test_an_operation_that_is_alone_on_its_connection_and_waits_for_nothing_is_no_task(run) -> None:
     tasks = []
+    slow = asyncio.Event()
 
-    async def serve(frame: bytes) -> bytes:
-        tasks.append(asyncio.current_task())
+    def serve(frame: bytes) -> bytes | Awaitable[bytes]:
+        tasks.append(_task())
+        return later(frame) if b"slow" in frame else b"stream " + frame
+
+    async def later(frame: bytes) -> bytes:
+        await slow.wait()
         return b"stream " + frame
 
     read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    waits = node_requests.encode(NodeRequest(1, Read(1, [b"slow"])))
     ping = node_requests.encode(NodeRequest(1, Ping()))
 
     async def work() -> None:
         async with Bench(serve) as bench:
             reader, writer = await friend(bench)
+
+            async def hears(frame: bytes) -> None:
+                head = wire.head(7, wire.ANSWER, b"stream " + frame)
+                assert await reader.readexactly(len(head) + 7 + len(frame)) == head + b"stream " + frame
+
             for frames, alone in (([read], True), ([ping], False), ([read, read], False)):
                 tasks.clear()
-                writer.write(b"".join(wire.head(at, wire.REQUEST, frame) + frame for at, frame in enumerate(frames)))
+                writer.write(b"".join(wire.head(7, wire.REQUEST, frame) + frame for frame in frames))
                 for frame in frames:
-                    await reader.readexactly(13 + len(b"stream " + frame))
+                    await hears(frame)
                 assert [task is None for task in tasks] == [alone] * len(frames)
+                assert not bench.server.tasks
+            tasks.clear()
+            writer.write(wire.head(7, wire.REQUEST, waits) + waits)
+            await settled(lambda: len(bench.server.tasks) == 1)
+            assert tasks == [None], "it has begun at once, and is a task from where it waits"
+            writer.write(wire.head(7, wire.REQUEST, read) + read)
+            await hears(read)
+            assert tasks[1] is not None, "it is not alone"
+            slow.set()
+            await hears(waits)
+            await settled(lambda: not bench.server.tasks)
             writer.close()
 
     run(work())
+
+
+def test_what_breaks_a_request_that_is_alone_breaks_nothing_else(run) -> None:
+    def serve(frame: bytes) -> bytes:
+        raise LookupError("no such thing")
+
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            reader, writer = await friend(bench)
+            for _ in range(2):
+                writer.write(wire.head(7, wire.REQUEST, read) + read)
+                assert await reader.readexactly(13) == wire.head(7, wire.FAILED, b"")
+            writer.close()
+
+    run(work())
+
+
+def _task() -> asyncio.Task[None] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
