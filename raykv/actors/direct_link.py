@@ -35,7 +35,7 @@ from raykv.replication.front import Front
 from raykv.replication.straight import Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from raykv.actors.stream import Endpoint
     from raykv.replication.straight import Stamped
@@ -74,7 +74,7 @@ class Seat:
         self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
-        self.front = Front(self._coordinator, self._transport, clock)
+        self.front = Front(self._coordinator, self._transport, clock, self._transport.post)
         """What answers requests."""
         self._until_the_end: AsyncGenerator[None, None] | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -106,12 +106,17 @@ class Seat:
         try:
             yield
         finally:
-            await self.close()
+            await self.end()
             self.ended()
 
     def leave(self) -> None:
         """Begin to close. In the seat's loop."""
         self._leaving = asyncio.get_running_loop().create_task(self.close())
+
+    async def end(self) -> None:
+        """Close the connections at the end of the loop."""
+        self.front.end()  # what they had asked for fails now, and would be brought to others
+        await self.close()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -178,16 +183,21 @@ class DirectLink:
         except LoopClosed:
             raise PeerSilent("the handle was closed meanwhile") from None
 
-    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
+    def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
+        del timeout_s  # the coordinator keeps the time itself, and it is in this process
         loop = asyncio.get_running_loop()
+        seat = self._seats.get(loop)
+        return self._sit_down(loop, request) if seat is None else seat.front.answer_together(request)
+
+    async def _sit_down(self, loop: asyncio.AbstractEventLoop, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Make a seat for this loop if there is none yet, and answer the first request."""
         seat = self._seats.get(loop)
         if seat is None:
             seat = self._seats[loop] = Seat(self._store, self._probe, legacy=self._legacy)
             # A seat knows its loop, and would keep it: so both are forgotten when the loop ends.
             seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
             await seat.stay()
-        del timeout_s  # the coordinator keeps the time itself, and it is in this process
         return await seat.front.answer_together(request)
 
     def legacy(self) -> Legacy:
@@ -217,7 +227,7 @@ class DirectLink:
         self._lines.close()
         while (self._own.busy or not self._loop.begun_all) and time.monotonic() < until_s:  # noqa: ASYNC110 - at the end
             await asyncio.sleep(LOOK_EVERY_S)
-        await self._own.close()
+        await self._own.end()
 
 
 def _forget(
@@ -257,9 +267,9 @@ class DirectHandle(ThisProcess):
         """See ``client.driver.Link``."""
         return self._here().result(ticket, timeout_s)
 
-    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
+    def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
-        return await self._here().call(request, timeout_s)
+        return self._here().call(request, timeout_s)
 
     def close(self) -> None:
         """See ``client.driver.Link``; the last handle closes all connections."""

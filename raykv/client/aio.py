@@ -13,7 +13,7 @@ from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 
     from raykv.client.operations import Operations, Steps, Versions, WriteResult
     from raykv.records.keys import Key
@@ -42,8 +42,8 @@ class AsyncBucket(Generic[V]):
         """The bucket's policy, a ``BucketConfig``."""
         return self._operations.config
 
-    async def _run(self, steps: Steps[T]) -> T:
-        return await run_async(steps, self._session.link)
+    def _run(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
+        return run_async(steps, self._session.link)
 
     @overload
     async def get(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> V | None: ...

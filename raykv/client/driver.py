@@ -14,7 +14,7 @@ from raykv.errors import CorruptData
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from raykv.client.operations import Answer, Exchange, Steps
     from raykv.records import frames as f
@@ -38,8 +38,8 @@ class Link(Protocol):
         """Wait for the answer. Raises ``PeerFailure``; ``CorruptData``: it is none."""
         ...
 
-    async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
-        """Send a request and await the answer. Raises ``PeerFailure``; ``CorruptData``: it is none."""
+    def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
+        """Send a request; return what brings the answer. Awaited it raises ``PeerFailure``; ``CorruptData``: it is none."""
         ...
 
     def monotonic_s(self) -> float:
@@ -79,7 +79,13 @@ async def run_async(steps: Steps[T], link: Link) -> T:
     try:
         exchange = next(steps)
         while True:
-            exchange = steps.send(await _exchange_async(link, exchange))
+            if exchange.pause_s:
+                await link.sleep(exchange.pause_s)
+            if len(exchange.requests) == 1:  # each coroutine more is one more to go through, to the wait and back
+                answers = [await _one_async(link, exchange, exchange.requests[0])]
+            else:
+                answers = await _several_async(link, exchange)
+            exchange = steps.send(answers)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -130,11 +136,7 @@ def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticke
             (ticket,) = link.submit([request])
 
 
-async def _exchange_async(link: Link, exchange: Exchange) -> list[Answer]:
-    if exchange.pause_s:
-        await link.sleep(exchange.pause_s)
-    if len(exchange.requests) == 1:
-        return [await _one_async(link, exchange, exchange.requests[0])]
+async def _several_async(link: Link, exchange: Exchange) -> list[Answer]:
     window = asyncio.Semaphore(WINDOW)
 
     async def one(request: f.CoordinatorRequest) -> Answer:

@@ -161,6 +161,7 @@ class Bucket(Generic[V]):
         self._options = dict(options)
         self._name = name
         self._resolver: Resolver = resolver
+        self._awaitable: Any = None
 
     @property
     def _operations(self) -> Operations:
@@ -181,9 +182,12 @@ class Bucket(Generic[V]):
     @property
     def aio(self) -> AsyncBucket[V]:
         """The same operations, awaitable; in any event loop, also in successive ones."""
-        from raykv.client.aio import AsyncBucket
+        if self._awaitable is None:
+            from raykv.client.aio import AsyncBucket
 
-        return AsyncBucket(self._session, self._operations)
+            self._awaitable = AsyncBucket(self._session, self._operations)
+        face: AsyncBucket[V] = self._awaitable
+        return face
 
     # ---- single keys ----
 
@@ -428,9 +432,12 @@ class Store(Bucket[Any]):
     @property
     def aio(self) -> AsyncStore:
         """The same operations, awaitable; in any event loop, also in successive ones."""
-        from raykv.client.aio import AsyncStore
+        if self._awaitable is None:
+            from raykv.client.aio import AsyncStore
 
-        return AsyncStore(self._session, self._operations)
+            self._awaitable = AsyncStore(self._session, self._operations)
+        face: AsyncStore = self._awaitable
+        return face
 
     def bucket(
         self,

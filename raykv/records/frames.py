@@ -245,14 +245,14 @@ class Found(_Message, frozen=True, gc=False):
     causality: bytes = b""
 
 
-class GotMany(_Message, frozen=True):
+class GotMany(_Message, frozen=True, gc=False):
     """One entry a key, in the order asked. ``time``: the newest hybrid time among them."""
 
     items: list[Found | Failed]
     time: int = 0
 
 
-class WroteMany(_Message, frozen=True):
+class WroteMany(_Message, frozen=True, gc=False):
     """One entry an item, in the order sent. ``time``: the newest hybrid time among them."""
 
     items: list[Acked | Failed]

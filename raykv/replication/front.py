@@ -13,16 +13,16 @@ from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import check_same_bucket
-from raykv.replication.joining import Joining, is_about_one_key
+from raykv.replication.joining import Begin, InTasks, Joining, is_about_one_key
 from raykv.replication.peers import node_address
-from raykv.replication.straight import Driver
+from raykv.replication.straight import Driver, posting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from raykv.ports import Clock, Transport
     from raykv.replication.coordinator import Coordinator
-    from raykv.replication.straight import Unfinished
+    from raykv.replication.straight import PostAtOnce, Unfinished
 
 logger = logging.getLogger("raykv.coordinator")
 
@@ -32,19 +32,31 @@ NEWS_EVERY_S = 1.0
 class Front:
     """Answers the frames of clients and of the supervisor for one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, transport: Transport, clock: Clock) -> None:
+    def __init__(
+        self, coordinator: Coordinator, transport: Transport, clock: Clock, at_once: PostAtOnce | None = None
+    ) -> None:
+        """``at_once``: how ``transport`` carries frames without a task for each, where it can."""
         self._coordinator = coordinator
         self._transport = transport
         self._clock = clock
-        self._joining = Joining(self._answer_group, coordinator.most_keys)
+        tasks = coordinator.routing.tasks
+        begin: Begin = InTasks(self._answer, tasks)
         self._driver: Driver | None = None
         if coordinator.routing.asks:  # a client's own
-            self._driver = Driver(coordinator.straight, transport, clock, coordinator.routing.tasks)
+            post = posting(transport, tasks, at_once)
+            begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
+        self._joining = Joining(begin, coordinator.most_keys)
 
     @property
     def busy(self) -> bool:
         """Whether something is under way, perhaps without anybody who waits for it."""
-        return bool(self._coordinator.routing.tasks) or self._joining.busy
+        owed = self._driver is not None and self._driver.owed > 0
+        return owed or bool(self._coordinator.routing.tasks) or self._joining.busy
+
+    def end(self) -> None:
+        """Begin nothing more by itself: the loop is at its end."""
+        if self._driver is not None:
+            self._driver.end()
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame by itself."""
@@ -54,17 +66,14 @@ class Front:
         """Answer one request frame, perhaps together with others that come now."""
         return await _framed(frame, self.answer_together)
 
-    async def answer_together(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+    def answer_together(self, request: f.CoordinatorRequest) -> Awaitable[f.CoordinatorAnswer]:
         """Answer one request, perhaps together with others that come now.
 
         Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
         """
-        if not is_about_one_key(request):
-            return await asyncio.shield(asyncio.get_running_loop().create_task(self.answer(request)))
-        try:
-            return await self._joining.answer(request)
-        except RaykvError as error:
-            return _refused(error)
+        if is_about_one_key(request):
+            return self._joining.answer(request)
+        return asyncio.shield(asyncio.get_running_loop().create_task(self.answer(request)))
 
     async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself."""
@@ -79,10 +88,6 @@ class Front:
             return await self._coordinator.straight.finish(begun)
         except RaykvError as error:
             return _refused(error)
-
-    async def _answer_group(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        answer = await self._driver.serve(request) if self._driver is not None else None
-        return answer if answer is not None else await self._answer(request)
 
     async def keep_up_to_date(self) -> None:
         """Ask for news now and then, for ever: what was told may have been lost on the way."""

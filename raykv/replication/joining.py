@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from raykv.errors import CorruptData, RaykvError
 from raykv.records import frames as f
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Serve = Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
+
+Outcome: TypeAlias = f.CoordinatorAnswer | Exception
+"""What became of a request."""
+Begin: TypeAlias = "Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]"
+"""``begin(request, done)``: answers a request some time later, by telling ``done`` what became of it; once."""
 
 T = TypeVar("T")
 
@@ -39,40 +44,63 @@ def is_about_one_key(request: f.CoordinatorRequest) -> bool:
 
 
 class _Group(Generic[T]):
-    __slots__ = ("keys", "members")
+    __slots__ = ("keys", "members", "most")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.members: list[tuple[T, asyncio.Future[f.CoordinatorAnswer]]] = []
         self.keys: set[bytes] = set()
 
 
-class Joining:
-    """The groups of one event loop. ``serve`` answers a request, alone or joined. Errors of a group are its members'."""
+class InTasks:
+    """A ``Begin`` by a coroutine: each request is a task."""
 
-    def __init__(self, serve: Serve, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
-        """``most(bucket_id)``: of so many keys of a bucket one request may be."""
+    def __init__(self, serve: Serve, tasks: set[asyncio.Task[None]]) -> None:
+        """``tasks``: where those are that are under way."""
         self._serve = serve
+        self._tasks = tasks
+
+    def __call__(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        """Begin with a request."""
+        task = asyncio.get_running_loop().create_task(self._answer(request, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        try:
+            outcome: Outcome = await self._serve(request)
+        except Exception as error:  # noqa: BLE001 - whose they are is told
+            outcome = error
+        done(outcome)
+
+
+class Joining:
+    """The groups of one event loop. ``begin`` answers a request, alone or joined. Errors of a group are its members'."""
+
+    def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
+        """``most(bucket_id)``: of so many keys of a bucket one request may be."""
+        self._begin_with = begin
         self._most = most
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self._held: deque[Callable[[], None]] = deque()
         """Groups that wait until one of those under way is back."""
 
     @property
     def busy(self) -> bool:
         """Whether a group is under way."""
-        return bool(self._tasks)
+        return self._under_way > 0
 
-    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        """Answer a request that is about one key. Raises ``RaykvError``. Cancelled, the operation goes on."""
+    def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
+        """Answer a request that is about one key, a ``RaykvError`` as ``Refused``. Cancelled, the operation goes on."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
         if isinstance(request, f.GetMany):
             alike = (request.bucket_id, request.r, request.timeout_s, request.causality)
             group = self._reads.get(alike)
-            if group is None or len(group.members) >= min(MOST_TOGETHER, self._most(request.bucket_id)):
-                group = self._reads[alike] = _Group()
+            if group is None or len(group.members) >= group.most:
+                group = self._reads[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
                 loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
             group.members.append((request, waiter))
         else:
@@ -80,16 +108,15 @@ class Joining:
             ((key, _, _),) = request.items
             same = (request.bucket_id, request.w, request.timeout_s, request.run)
             writes = self._writes.get(same)
-            most = min(MOST_TOGETHER, self._most(request.bucket_id))
-            if writes is None or key in writes.keys or len(writes.members) >= most:
-                writes = self._writes[same] = _Group()
+            if writes is None or key in writes.keys or len(writes.members) >= writes.most:
+                writes = self._writes[same] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
                 loop.call_soon(self._leave, partial(self._leave_to_write, same, writes))
             writes.keys.add(key)
             writes.members.append((request, waiter))
-        return await waiter
+        return waiter
 
     def _leave(self, go: Callable[[], None]) -> None:
-        if len(self._tasks) >= MOST_UNDER_WAY:
+        if self._under_way >= MOST_UNDER_WAY:
             self._held.append(go)
         else:
             go()
@@ -123,29 +150,23 @@ class Joining:
         self._begin(request, [waiter for _, waiter in group.members])
 
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
-        task = asyncio.get_running_loop().create_task(self._go(request, waiters))
-        self._tasks.add(task)
-        task.add_done_callback(self._back)
+        self._under_way += 1
+        self._begin_with(request, partial(self._settle, waiters))
 
-    def _back(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._held:
-            self._held.popleft()()
-
-    async def _go(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
-        try:
-            answer = await self._serve(request)
-            parts = _parts(answer, len(waiters))
-        except Exception as error:
+    def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
+        self._under_way -= 1
+        if isinstance(outcome, RaykvError):
+            outcome = f.Refused(f.Failed.of(outcome))
+        if isinstance(outcome, Exception):  # a mistake of ours: nobody is to wait for ever because of it
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(error)  # also a mistake of ours: nobody is to wait for ever because of it
-            if not isinstance(error, RaykvError):
-                raise
-            return
-        for waiter, part in zip(waiters, parts, strict=True):
-            if not waiter.done():
-                waiter.set_result(part)
+                    waiter.set_exception(outcome)
+        else:
+            for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
+                if not waiter.done():
+                    waiter.set_result(part)
+        if self._held:
+            self._held.popleft()()
 
 
 def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]:
@@ -156,4 +177,5 @@ def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]
         return [f.GotMany([item], answer.time) for item in answer.items]
     if isinstance(answer, f.WroteMany) and len(answer.items) == count:
         return [f.WroteMany([item], answer.time) for item in answer.items]
-    raise CorruptData("a group of operations was answered with something else")
+    wrong = CorruptData("a group of operations was answered with something else")
+    return [f.Refused(f.Failed.of(wrong))] * count

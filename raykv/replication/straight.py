@@ -18,9 +18,9 @@ a generator of ``Ask``, without input and output, to be driven over sockets that
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from raykv.ports import Clock, Transport
     from raykv.replication.cluster_state import BucketEntry
+    from raykv.replication.joining import Begin, Outcome
     from raykv.replication.routing import Routing
     from raykv.replication.writing import Writes
 
@@ -48,6 +49,8 @@ T = TypeVar("T")
 
 WRITE_PATIENCE_S = 0.1
 """So long a plain answer to one write is waited for, before the usual way is gone; longer for many."""
+LOOK_EVERY_S = 0.005
+"""How often a loop looks for rounds whose time is up; the least patience is four times that."""
 _NOTHING = f.Failed("StoreUnavailable", "nothing is known of it", {})
 
 
@@ -457,67 +460,165 @@ def _told(begun: Stamped, outcomes: Sequence[list[str] | RaykvError]) -> f.Wrote
     return f.WroteMany(begun.answer, newest)
 
 
-# ---- awaiting it ----
+# ---- in an event loop ----
+
+Heard: TypeAlias = "Callable[[bytes | PeerFailure], None]"
+Post: TypeAlias = "Callable[[str, bytes, float, Heard], None]"
+"""``post(peer, frame, timeout_s, heard)``: send a frame, and tell ``heard`` what became of it; once, and later."""
+PostAtOnce: TypeAlias = "Callable[[str, bytes, float, Heard], bool]"
+"""The same, or False where that cannot be without a wait."""
+
+
+def posting(transport: Transport, tasks: set[asyncio.Task[None]], at_once: PostAtOnce | None = None) -> Post:
+    """Return a ``Post``: ``at_once`` where that can be, else by a call of the transport, each a task in ``tasks``."""
+
+    async def call(peer: str, frame: bytes, timeout_s: float, heard: Heard) -> None:
+        outcome: bytes | PeerFailure
+        try:
+            outcome = await transport.call(peer, frame, timeout_s)
+        except PeerFailure as failure:
+            outcome = failure
+        heard(outcome)
+
+    def post(peer: str, frame: bytes, timeout_s: float, heard: Heard) -> None:
+        if at_once is None or not at_once(peer, frame, timeout_s, heard):
+            task = asyncio.get_running_loop().create_task(call(peer, frame, timeout_s, heard))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    return post
+
+
+class _Run(NamedTuple):
+    """An operation."""
+
+    steps: Steps[f.CoordinatorAnswer | Unfinished | None]
+    request: f.CoordinatorRequest
+    done: Callable[[Outcome], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Round:
+    """What an operation has asked for, and what was said."""
+
+    run: _Run
+    ask: Ask
+    until_s: float
+    owing: set[str]
+    """Who has not said anything yet."""
+    answers: dict[str, bytes] = field(default_factory=dict)
+    over: bool = False
 
 
 class Driver:
-    """Drives the straight way, awaiting; what comes late is seen to in ``tasks``."""
+    """Drives the straight way in an event loop: a ``Begin``.
 
-    def __init__(self, straight: Straight, transport: Transport, clock: Clock, tasks: set[asyncio.Task[None]]) -> None:
+    Most operations are two steps, one when they begin and one when the answers are there, and both are taken where the loop
+    is at that moment: a task for each of them and for each node asked would cost several times what they do. So is a timer
+    for each round: one task looks after all of them, a few times within the shortest patience there is.
+    """
+
+    def __init__(
+        self, straight: Straight, post: Post, clock: Clock, tasks: set[asyncio.Task[None]], otherwise: Begin
+    ) -> None:
+        """``otherwise``: the usual way. What comes late is seen to in ``tasks``."""
         self._straight = straight
-        self._transport = transport
+        self._post = post
         self._clock = clock
         self._tasks = tasks
+        self._otherwise = otherwise
+        self._rounds: dict[_Round, None] = {}
+        """Those under way."""
+        self._watched = False
+        self._over = False
+        self.owed = 0
+        """So many answers are outstanding, also such that nobody waits for."""
 
-    async def serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer | None:
-        """Answer a request. None: it is to go the usual way."""
+    def __call__(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        """Begin with a request."""
         steps = self._straight.steps(request)
-        outcome = None if steps is None else await self._run(steps)
-        return await self._straight.finish(outcome) if isinstance(outcome, Unfinished) else outcome
+        if steps is None:
+            self._otherwise(request, done)
+        else:
+            self._step(_Run(steps, request, done), None)
 
-    async def _run(self, steps: Steps[T]) -> T:
-        about: Stamped | None = None
-        asked: set[str] = set()
-        owing: set[str] = set()
+    def end(self) -> None:
+        """Hear no more: the loop is at its end, and nothing may begin in it."""
+        self._over = True
+
+    def _step(self, run: _Run, last: _Round | None) -> None:
+        """Take an operation's next step, after its ``last`` round."""
         try:
-            ask = next(steps)
-            while True:
-                answers, owing = await self._ask(ask)
-                about, asked = ask.about, {*ask.frames}
-                ask = steps.send(answers)
-        except StopIteration as done:
-            outcome: T = done.value
-        if about is not None and about is not outcome and not asked <= {*about.acks} | owing:
-            self._see_to(about)
-        return outcome
+            ask = next(run.steps) if last is None else run.steps.send(last.answers)
+        except StopIteration as end:
+            if last is not None:
+                self._see_to_the_rest(last, end.value)
+            self._end(run, end.value)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours too is for who waits
+            run.done(error)
+        else:
+            self._ask(run, ask)
 
-    async def _ask(self, ask: Ask) -> tuple[dict[str, bytes], set[str]]:
-        """Return the answers, and who has not said anything yet."""
-        answers: dict[str, bytes] = {}
-        owing = {*ask.frames}
-        enough = asyncio.Event()
-        waiting = True
+    def _end(self, run: _Run, outcome: f.CoordinatorAnswer | Unfinished | None) -> None:
+        if outcome is None:
+            self._otherwise(run.request, run.done)
+        elif isinstance(outcome, Unfinished):
+            self._begin(self._finish(outcome, run.done))
+        else:
+            run.done(outcome)
 
-        async def one(node_id: str, frame: bytes) -> None:
-            answer: bytes | None = None
-            with contextlib.suppress(PeerFailure):
-                answer = await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S)
-            if waiting:
-                owing.discard(node_id)
-                if answer is not None:
-                    answers[node_id] = answer
-                if ask.met(answers) or not owing:
-                    enough.set()
-            elif ask.about is not None and self._straight.late(ask.about, node_id, answer):
-                self._see_to(ask.about)
+    async def _finish(self, begun: Unfinished, done: Callable[[Outcome], None]) -> None:
+        try:
+            outcome: Outcome = await self._straight.finish(begun)
+        except Exception as error:  # noqa: BLE001 - as above
+            outcome = error
+        done(outcome)
 
+    def _ask(self, run: _Run, ask: Ask) -> None:
+        asked = _Round(run, ask, self._clock.monotonic_s() + ask.patience_s, {*ask.frames})
+        self._rounds[asked] = None
+        self.owed += len(ask.frames)
         for node_id, frame in ask.frames.items():
-            self._begin(one(node_id, frame))
-        with contextlib.suppress(TimeoutError):
-            async with self._clock.timeout(ask.patience_s):
-                await enough.wait()
-        waiting = False
-        return answers, owing
+            self._post(node_address(node_id), frame, CALL_TIMEOUT_S, partial(self._hear, asked, node_id))
+        if not self._watched:
+            self._watched = True
+            self._begin(self._watch())
+
+    def _hear(self, asked: _Round, node_id: str, said: bytes | PeerFailure) -> None:
+        self.owed -= 1
+        if self._over:
+            return
+        answer = said if isinstance(said, bytes) else None
+        if not asked.over:
+            asked.owing.discard(node_id)
+            if answer is not None:
+                asked.answers[node_id] = answer
+            if asked.ask.met(asked.answers) or not asked.owing:
+                self._go_on(asked)
+        elif asked.ask.about is not None and self._straight.late(asked.ask.about, node_id, answer):
+            self._see_to(asked.ask.about)
+
+    def _go_on(self, asked: _Round) -> None:
+        asked.over = True
+        del self._rounds[asked]
+        self._step(asked.run, asked)
+
+    async def _watch(self) -> None:
+        """End the rounds whose time is up."""
+        try:
+            while self._rounds:
+                await self._clock.sleep(LOOK_EVERY_S)
+                now_s = self._clock.monotonic_s()
+                for asked in [asked for asked in self._rounds if asked.until_s <= now_s]:
+                    if not asked.over:
+                        self._go_on(asked)
+        finally:
+            self._watched = False
+
+    def _see_to_the_rest(self, last: _Round, outcome: object) -> None:
+        about = last.ask.about
+        if about is not None and about is not outcome and not {*last.ask.frames} <= {*about.acks} | last.owing:
+            self._see_to(about)
 
     def _see_to(self, write: Stamped) -> None:
         self._begin(self._straight.see_to(write))

@@ -9,7 +9,7 @@ import pytest
 
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.records import frames as f
-from raykv.replication.joining import MOST_TOGETHER, MOST_UNDER_WAY, Joining, is_about_one_key
+from raykv.replication.joining import MOST_TOGETHER, MOST_UNDER_WAY, InTasks, Joining, is_about_one_key
 
 
 class Answers:
@@ -42,7 +42,7 @@ def write(key: bytes, body: bytes, **others: Any) -> f.WriteMany:
 def test_reads_of_one_turn_are_one_request_and_each_has_its_answer() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         keys = [b"%d" % number for number in range(10)] + [b"3"]
         got = await asyncio.gather(*(joining.answer(get(key)) for key in keys))
         assert [request.keys for request in answers.asked] == [keys]
@@ -59,7 +59,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         first = asyncio.ensure_future(joining.answer(get(b"a")))
         await asyncio.sleep(0.001)
         second = asyncio.ensure_future(joining.answer(get(b"b")))
@@ -76,7 +76,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
 def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         await asyncio.gather(joining.answer(get(b"a")), joining.answer(get(b"b", **other)))
         assert sorted(len(request.keys) for request in answers.asked) == [1, 1]
 
@@ -86,7 +86,7 @@ def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> Non
 def test_a_group_has_a_bound() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(MOST_TOGETHER + 5)))
         assert sorted(len(request.keys) for request in answers.asked) == [5, MOST_TOGETHER]
 
@@ -96,7 +96,7 @@ def test_a_group_has_a_bound() -> None:
 def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         wrote = await asyncio.gather(
             joining.answer(write(b"a", b"1", after=5, run=3, expires_s=20.0)),
             joining.answer(write(b"b", b"2", after=8, run=3, expires_s=19.0)),
@@ -113,7 +113,7 @@ def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
 def test_two_writes_of_one_key_are_two_in_the_order_in_which_they_came() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         writes = [write(b"a", b"1"), write(b"b", b"2"), write(b"a", b"3"), write(b"c", b"4")]
         await asyncio.gather(*map(joining.answer, writes))
         assert [[body for _, body, _ in request.items] for request in answers.asked] == [[b"1", b"2"], [b"3", b"4"]]
@@ -125,16 +125,16 @@ def test_an_error_of_the_group_is_everybodys() -> None:
     async def story() -> None:
         answers = Answers()
         answers.error = StoreUnavailable("away")
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
-        assert [type(each) for each in got] == [StoreUnavailable] * 2
+        assert got == [f.Refused(f.Failed.of(StoreUnavailable("away")))] * 2
 
         async def wrong(_: Any) -> Any:
             return f.Told(None)
 
-        joining = Joining(wrong)
+        joining = Joining(InTasks(wrong, set()))
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
-        assert [type(each) for each in got] == [CorruptData] * 2
+        assert [type(each.failed.error()) for each in got] == [CorruptData] * 2
 
     asyncio.run(story())
 
@@ -143,7 +143,7 @@ def test_who_gives_up_does_not_end_it_for_the_others() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         one, other = (asyncio.ensure_future(joining.answer(get(key))) for key in (b"a", b"b"))
         await asyncio.sleep(0.001)
         one.cancel()
@@ -159,7 +159,7 @@ def test_while_many_are_under_way_those_who_come_wait_together() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         waiting = []
         for number in range(MOST_UNDER_WAY + 10):
             waiting.append(asyncio.ensure_future(joining.answer(get(b"%d" % number))))
@@ -186,7 +186,7 @@ def test_batches_and_other_requests_go_their_own_way() -> None:
 def test_no_more_go_together_than_one_request_may_be_of() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(answers, {1: 3, 2: 10_000}.__getitem__)
+        joining = Joining(InTasks(answers, set()), {1: 3, 2: 10_000}.__getitem__)
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(7)))
         assert [len(request.keys) for request in answers.asked] == [3, 3, 1]
         answers.asked.clear()
@@ -205,7 +205,7 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         answers = Answers()
         answers.error = ZeroDivisionError()
-        joining = Joining(answers)
+        joining = Joining(InTasks(answers, set()))
         async with asyncio.timeout(1.0):
             outcomes = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from raykv.errors import CorruptData, Overloaded, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
+from raykv.ports import PeerUnreachable
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
@@ -17,7 +18,7 @@ from raykv.replication import moves, straight
 from raykv.replication.cluster_state import Move
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.routing import STALE_S
-from raykv.replication.straight import Driver, Partly, Stamped
+from raykv.replication.straight import LOOK_EVERY_S, Driver, Partly, Stamped, posting
 from raykv.versions import causality_of, time_from_ms
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
@@ -39,7 +40,10 @@ class Client:
         core = self.peer.core
         self.straight, self.routing = core.straight, core.routing
         transport = cluster.network.transport(NAME)
-        self.driver = Driver(core.straight, transport, self.peer.clock, core.routing.tasks)
+        tasks = core.routing.tasks
+        self.driver = Driver(
+            core.straight, posting(transport, tasks), self.peer.clock, tasks, lambda _, done: done(None)
+        )
         self.operations = random.Random(3)
 
     def read(self, *keys, r=2, bucket=1, timeout_s=5.0):
@@ -50,14 +54,23 @@ class Client:
         body = pack_tombstone_body(operation) if value is None else pack_body(operation, value.encode(), ttl_ms)
         return f.WriteMany(bucket, [(encode_key(key), body, seen) for key in keys], w, timeout_s, **options)
 
+    async def serve(self, request):
+        """What the straight way answers, or None: it is to go the usual way."""
+        answer = asyncio.get_running_loop().create_future()
+        self.driver(request, answer.set_result)
+        outcome = await answer
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     async def get(self, *keys, **options):
         """The values, or None: it is to go the usual way."""
-        answer = await self.driver.serve(self.read(*keys, **options))
+        answer = await self.serve(self.read(*keys, **options))
         return None if answer is None else [payload.decode() for payload in answer.items[0].payloads]
 
     async def put(self, value="new", **options):
         """Who acknowledged, the error, or None."""
-        answer = await self.driver.serve(self.write(value, **options))
+        answer = await self.serve(self.write(value, **options))
         if answer is None:
             return None
         (item,) = answer.items
@@ -120,7 +133,7 @@ def test_a_read_asks_r_replicas_once(world, versioning):
         assert client.peer.probe["straight_reads"] == 3
         assert await client.get("nothing") == []
         usual = await client.peer.core.get_many(client.read())
-        assert await client.driver.serve(client.read()) == usual, "in every byte, causality and time too"
+        assert await client.serve(client.read()) == usual, "in every byte, causality and time too"
 
     story(world, tell, versioning=versioning)
 
@@ -152,11 +165,11 @@ def test_a_blind_write_is_shown_as_much_as_the_usual_way_shows_it(world, w, buck
 
 def test_contexts_and_deletes_and_times_to_live(world):
     async def tell(cluster, client):
-        first = (await client.driver.serve(client.read())).items[0].causality
+        first = (await client.serve(client.read())).items[0].causality
         await client.put("one", seen=first)
         await client.put("two", seen=first)
         assert await client.get() == ["two", "one"], "what a context has not seen stays"
-        both = (await client.driver.serve(client.read())).items[0].causality
+        both = (await client.serve(client.read())).items[0].causality
         deleted = await client.put(None, seen=both)
         assert unpack_causality(deleted.causality).time > unpack_causality(both).time
         assert await client.get() == []
@@ -182,7 +195,7 @@ def test_what_is_stamped_is_above_what_the_session_has_seen(world, versioning):
 def test_what_a_client_sends_that_cannot_be_read_is_an_error(world):
     async def tell(cluster, client):
         with pytest.raises(CorruptData):
-            await client.driver.serve(f.WriteMany(1, [(encode_key(KEY), b"?", None)], 2, 5.0))
+            await client.serve(f.WriteMany(1, [(encode_key(KEY), b"?", None)], 2, 5.0))
         with pytest.raises(CorruptData):
             await client.put(seen=b"?")
         assert not cluster.network.frames
@@ -311,7 +324,7 @@ def test_a_write_that_meets_trouble_ends_right(world, versioning, trouble):
     async def tell(cluster, client):
         await arrange(cluster, client)
         request = client.write("new")
-        outcome = await client.driver.serve(request)
+        outcome = await client.serve(request)
         if outcome is None:
             assert not client.sent(f.Write), "nothing was written yet"
             outcome = await client.peer.core.write_many(request)
@@ -332,7 +345,7 @@ def test_what_is_not_for_it(world, versioning):
         assert await client.put(w=0) is None
         assert await client.put(w=4) is None
         assert await client.put(bucket=99) is None
-        assert await client.driver.serve(f.Tell("ring", 1.0)) is None
+        assert await client.serve(f.Tell("ring", 1.0)) is None
         assert not cluster.network.frames
 
     story(world, tell, versioning=versioning)
@@ -601,7 +614,7 @@ def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
             await client.peer.put(key, f"of {key}", w=3)
         await client.peer.rest()
         cluster.network.frames.clear()
-        answer = await client.driver.serve(client.read(*keys))
+        answer = await client.serve(client.read(*keys))
         assert values_of(answer) == [[f"of {key}"] for key in keys[:-3]] + [[]] * 3
         assert answer.time == max(time for time in map(seen_time, held_by_all(cluster, keys)) if time)
         sent = client.sent(f.Read)
@@ -633,7 +646,7 @@ def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, ver
             first = client.routing.primaries(encode_key(key), 3)[0]
             await cluster.give(first, key, newer if versioning == "lww" else world.vector_record(9, "newer"))
         client.peer.probe.clear()
-        answer = await client.driver.serve(client.read(*keys))
+        answer = await client.serve(client.read(*keys))
         found = values_of(answer)
         assert [found[0], found[1], *found[4:]] == [["old"]] * 10
         assert all("newer" in values for values in found[2:4])
@@ -677,7 +690,7 @@ def test_what_is_left_of_a_read_fails_by_itself(world):
 def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versioning):
     async def tell(cluster, client):
         cluster.freeze("n2")
-        assert await client.driver.serve(client.read(KEY, "other", r=3)) is None
+        assert await client.serve(client.read(KEY, "other", r=3)) is None
 
     story(world, tell, versioning=versioning)
 
@@ -685,7 +698,7 @@ def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versionin
 async def put_many(client, pairs, **options):
     """What became of each, or None: the usual way."""
     items = [client.write(value, keys=(key,)).items[0] for key, value in pairs.items()]
-    answer = await client.driver.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
+    answer = await client.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
     return None if answer is None else [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
 
 
@@ -788,7 +801,84 @@ def test_a_read_that_was_waited_for_in_vain_is_paid_for(world, keys):
         paid = []
         client.routing.peers.raced = paid.append
         cluster.freeze("n2")
-        assert await client.driver.serve(client.read(*keys, r=3)) is None
+        assert await client.serve(client.read(*keys, r=3)) is None
         assert paid == [len(keys)]
 
     story(world, tell)
+
+
+# ---- in an event loop ----
+
+
+def test_no_task_is_left_when_all_has_been_said_and_answers_are_owed_until_then(world, versioning):
+    async def tell(cluster, client):
+        late = cluster.owners(KEY)[2]
+        held_up(cluster, (late,), 0.5)
+        driver = client.driver
+        writing = asyncio.create_task(client.put(seen=pack_causality(Causality()) if versioning == "vector" else None))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert driver.owed == 3 if versioning == "lww" else driver.owed > 0
+        await writing
+        assert driver.owed == 1, "that of the one that takes its time"
+        assert not driver._rounds
+        await asyncio.sleep(1.0)
+        assert driver.owed == 0
+        assert not client.routing.tasks
+        assert not driver._watched
+
+    story(world, tell, versioning=versioning)
+
+
+def test_rounds_end_when_their_time_is_up_one_by_one(world):
+    """One task looks after all of them."""
+
+    async def tell(cluster, client):
+        for node_id in cluster.owners(KEY)[:2]:
+            cluster.cut(NAME, f"node/{node_id}")
+        loop = asyncio.get_running_loop()
+        began_s, ended_s = loop.time(), []
+
+        async def read(timeout_s):
+            assert await client.serve(client.read(timeout_s=timeout_s)) is None
+            ended_s.append(loop.time() - began_s)
+
+        reads = [asyncio.create_task(read(timeout_s)) for timeout_s in (0.012, 0.02, 0.003)]
+        await asyncio.sleep(0)
+        assert len(client.driver._rounds) == 3
+        await asyncio.gather(*reads)
+        for took_s, timeout_s in zip(ended_s, (0.003, 0.012, 0.02), strict=True):
+            assert timeout_s <= took_s <= timeout_s + LOOK_EVERY_S + 1e-6
+
+    story(world, tell, versioning="lww")
+
+
+def test_a_mistake_of_ours_is_told_to_who_waits(world, monkeypatch):
+    async def tell(cluster, client):
+        monkeypatch.setattr(client.straight, "_got", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await client.serve(client.read())
+        assert not client.driver._rounds
+
+    story(world, tell, versioning="lww")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_at_the_end_of_its_loop_nothing_begins(world, ended):
+    """The connections are closed there, what is owed on them fails, and there is no time left to bring it to anybody."""
+
+    async def tell(cluster, client):
+        outcomes, posted = [], []
+        client.driver._post = lambda peer, frame, _, heard: posted.append((peer, frame, heard))
+        client.driver(client.write(), outcomes.append)
+        for peer, frame, heard in posted[:2]:
+            heard(await cluster.network.call(NAME, peer, frame, 1.0))
+        assert len(outcomes[0].items[0].nodes) == 2
+        if ended:
+            client.driver.end()
+        posted[2][2](PeerUnreachable("the connection to it was lost"))
+        await client.peer.rest()
+        assert client.driver.owed == 0
+        assert client.peer.probe["straight_writes_seen_to"] == (0 if ended else 1)
+
+    story(world, tell, versioning="lww")

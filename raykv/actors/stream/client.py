@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raykv.actors.stream import wire
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from raykv.actors.stream.sockets import Endpoint
     from raykv.ports import Transport
+    from raykv.replication.straight import Heard
 
 logger = logging.getLogger("raykv.stream")
 
@@ -42,7 +44,11 @@ class Connection(asyncio.Protocol):
         )
         self._reader = wire.Reader()
         self._outbox = wire.Outbox(loop.call_soon, self._write)
-        self._pending: dict[int, tuple[asyncio.Future[bytes], int]] = {}
+        self._pending: dict[int, tuple[Heard, int]] = {}
+        """Number of a request -> who is to hear what becomes of it, and ``heard`` when it was sent."""
+        self._posted: dict[int, tuple[float, float]] = {}
+        """Number of a request that was posted -> until when it waits, and for how long; the oldest first."""
+        self._sweep: asyncio.TimerHandle | None = None
         self._last = 0
         self._transport: asyncio.Transport | None = None
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -54,21 +60,56 @@ class Connection(asyncio.Protocol):
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """Send ``frame``, return the answer. To be called only while ``usable``; raises as ``ports.Transport``."""
-        assert self.usable
-        assert self._transport is not None
-        unsent_bytes = self._transport.get_write_buffer_size() + self._outbox.waiting_bytes
-        if len(frame) > MAX_FRAME_BYTES or (unsent_bytes and unsent_bytes + len(frame) > MAX_UNSENT_BYTES):
-            raise PeerRefused("overloaded", f"{unsent_bytes} bytes wait to be sent to it already")
-        self._last += 1
-        number = self._last
+        self._check_room(frame)
         answer: asyncio.Future[bytes] = self._loop.create_future()
-        self._pending[number] = answer, self.heard
+        number = self._number(partial(_settle, answer))
         timer = self._loop.call_later(timeout_s, self._expire, number, timeout_s)
         self._outbox.put(number, wire.REQUEST, frame)
         try:
             return await answer
         finally:
             timer.cancel()
+            self._forget(number)
+
+    def post(self, frame: bytes, timeout_s: float, heard: Heard) -> None:
+        """Send ``frame`` at once, and tell ``heard`` what becomes of it, later. To be called only while ``usable``.
+
+        One timer looks after all that were posted, so they should have about the same time.
+        """
+        try:
+            self._check_room(frame)
+        except PeerFailure as failure:
+            self._loop.call_soon(heard, failure)
+            return
+        number = self._number(heard)
+        self._posted[number] = self._loop.time() + timeout_s, timeout_s
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(timeout_s, self._sweep_posted)
+        assert self._transport is not None
+        self._transport.write(wire.head(number, wire.REQUEST, frame) + frame)
+
+    def _check_room(self, frame: bytes) -> None:
+        assert self.usable
+        assert self._transport is not None
+        unsent_bytes = self._transport.get_write_buffer_size() + self._outbox.waiting_bytes
+        if len(frame) > MAX_FRAME_BYTES or (unsent_bytes and unsent_bytes + len(frame) > MAX_UNSENT_BYTES):
+            raise PeerRefused("overloaded", f"{unsent_bytes} bytes wait to be sent to it already")
+
+    def _number(self, heard: Heard) -> int:
+        self._last += 1
+        self._pending[self._last] = heard, self.heard
+        return self._last
+
+    def _sweep_posted(self) -> None:
+        """End those that have waited for too long."""
+        now_s = self._loop.time()
+        self._sweep = None
+        while self._posted:
+            number, (until_s, timeout_s) = next(iter(self._posted.items()))
+            if until_s > now_s:
+                self._sweep = self._loop.call_at(until_s, self._sweep_posted)
+                return
+            self._expire(number, timeout_s)
             self._forget(number)
 
     def give_up(self) -> None:
@@ -98,13 +139,12 @@ class Connection(asyncio.Protocol):
                 return
             self.heard += 1
             for number, kind, frame in self._reader.feed(data):
-                answer, _ = self._pending.get(number, (None, 0))
-                if answer is None or answer.done():
+                heard, _ = self._pending.get(number, (None, 0))
+                if heard is None:
                     continue  # nobody waits for it any more
-                if kind == wire.ANSWER:
-                    answer.set_result(frame)
-                else:
-                    answer.set_exception(PeerUnreachable("it failed while it was at the request"))
+                if number in self._posted:
+                    self._forget(number)
+                heard(frame if kind == wire.ANSWER else PeerUnreachable("it failed while it was at the request"))
         except wire.WireError as error:
             self._end(error)
 
@@ -121,15 +161,14 @@ class Connection(asyncio.Protocol):
                 self.ready.set_result(None)
 
     def _expire(self, number: int, timeout_s: float) -> None:
-        answer, heard = self._pending[number]
-        if answer.done():
-            return
-        answer.set_exception(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+        told, heard = self._pending[number]
+        told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
         if heard == self.heard and timeout_s >= QUIET_S:
             self.give_up()
 
     def _forget(self, number: int) -> None:
         del self._pending[number]
+        self._posted.pop(number, None)
         if not self.usable and not self._pending:
             self.close()
 
@@ -140,10 +179,22 @@ class Connection(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
-        for answer, _ in list(self._pending.values()):
-            if not answer.done():
-                answer.set_exception(PeerUnreachable(f"the connection to it was lost: {error}"))
         self.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for number, (heard, _) in list(self._pending.items()):
+            if number in self._posted:
+                self._forget(number)
+            heard(PeerUnreachable(f"the connection to it was lost: {error}"))
+
+
+def _settle(answer: asyncio.Future[bytes], outcome: bytes | PeerFailure) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, PeerFailure):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 async def connect(endpoint: Endpoint) -> Connection:
@@ -202,6 +253,14 @@ class StreamTransport:
             if route.connection is not None and route.connection.usable:
                 return await route.connection.call(frame, max(0.001, deadline_s - loop.time()))
         return await self._beside.call(peer, frame, timeout_s)
+
+    def post(self, peer: str, frame: bytes, timeout_s: float, heard: Heard) -> bool:
+        """Send ``frame`` if a stream stands, and tell ``heard`` what becomes of it, later. False: none stands."""
+        route = self._routes.get(peer)
+        if route is None or route.connection is None or not route.connection.usable:
+            return False
+        route.connection.post(frame, timeout_s, heard)
+        return True
 
     def connected(self) -> list[str]:
         """Return the peers to which a connection stands, sorted."""

@@ -365,3 +365,104 @@ def test_two_servers_of_one_process_do_not_take_each_others_secret(run) -> None:
         await other.close()
 
     run(work())
+
+
+# ---- posts: no task, no timer of their own ----
+
+
+def test_what_is_posted_is_answered_where_a_stream_stands(run) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            heard: list[object] = []
+            assert not bench.transport.post("node/a", b"1", 5.0, heard.append)
+            await bench.connected()
+            tasks = asyncio.all_tasks()
+            for frame in (b"2", bytes(3_000_000)):
+                assert bench.transport.post("node/a", frame, 5.0, heard.append)
+            assert heard == [], "it is told later"
+            assert asyncio.all_tasks() == tasks
+            await settled(lambda: len(heard) == 2)
+            assert heard == [b"stream 2", b"stream " + bytes(3_000_000)]
+            assert await bench.call(b"3") == b"stream 3"
+            connection = bench.transport._routes["node/a"].connection
+            assert connection is not None
+            assert not connection._pending
+            assert not connection._posted
+
+    run(work())
+
+
+def test_who_posts_hears_once_when_there_is_no_answer_in_time_and_drops_the_late_one(run) -> None:
+    async def work() -> None:
+        gate = Gate()
+        async with Bench(gate) as bench:
+            await bench.connected()
+            heard: list[object] = []
+            for number in range(3):
+                assert bench.transport.post("node/a", b"%d" % number, 0.05 + number / 20, heard.append)
+            await settled(lambda: len(gate.asked) == 3)
+            gate.asked[b"1"].set_result(b"in time")
+            await settled(lambda: len(heard) == 3)
+            assert heard[0] == b"in time"
+            assert [str(failure) for failure in heard[1:]] == ["no answer within 0.05 s", "no answer within 0.15 s"]
+            gate.asked[b"0"].set_result(b"late")
+            gate.asked[b"2"].set_result(b"late")
+            assert bench.transport.post("node/a", b"knock", 5.0, heard.append)
+            await settled(lambda: len(heard) == 4)
+            assert heard[3] == b""
+
+    run(work())
+
+
+def test_who_posts_hears_when_the_connection_is_lost_and_may_post_again_from_there(run) -> None:
+    async def work() -> None:
+        gate = Gate()
+        async with Bench(gate) as bench:
+            await bench.connected()
+            heard: list[object] = []
+
+            def again(outcome: object) -> None:
+                heard.append(outcome)
+                heard.append(bench.transport.post("node/a", b"y", 5.0, heard.append))
+
+            assert bench.transport.post("node/a", b"x", 0.2, again)
+            await settled(lambda: b"x" in gate.asked)
+            await bench.server.close()
+            await settled(lambda: len(heard) == 2)
+            assert isinstance(heard[0], PeerUnreachable)
+            assert heard[1] is False
+            await asyncio.sleep(0.3)
+            assert len(heard) == 2, "no timer is left"
+
+    run(work())
+
+
+def test_a_post_that_the_peer_does_not_read_is_refused(run, monkeypatch) -> None:
+    monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 1000)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            await bench.connected()
+            connection = bench.transport._routes["node/a"].connection
+            assert connection is not None
+            monkeypatch.setattr(connection, "_transport", Stuffed())
+            heard: list[object] = []
+            connection.post(b"x", 5.0, heard.append)
+            assert heard == []
+            await settled(lambda: len(heard) == 1)
+            assert isinstance(heard[0], PeerRefused)
+
+    run(work())
+
+
+class Stuffed:
+    """A transport whose peer does not read."""
+
+    def get_write_buffer_size(self) -> int:
+        return 2000
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
