@@ -50,8 +50,9 @@ class ScanCoordinator:
         while answers is None:
             self._routing.check_there(entry.bucket_id)
             state = await self._routing.state(request.timeout_s)
-            orders = [peers.in_order(state.read_set(partition, n)) for partition in range(state.ring.partitions)]
-            answers = await self._gather(entry, request, orders, limit, deadline_s)
+            sets = [state.read_set(partition, n) for partition in range(state.ring.partitions)]
+            in_order = {nodes: peers.in_order(nodes) for nodes in dict.fromkeys(sets)}  # there are far fewer of them
+            answers = await self._gather(entry, request, [in_order[nodes] for nodes in sets], limit, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:

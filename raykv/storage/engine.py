@@ -36,6 +36,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -72,6 +73,7 @@ MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
 """Changes are told apart by so many first bytes of a key."""
+_KEY = itemgetter(0)
 _SEGMENT_FACTOR = 4
 """Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
 
@@ -230,6 +232,37 @@ class Engine:
         if memtable.bytes >= limit or log.segment_bytes >= _SEGMENT_FACTOR * limit:
             self._seal()
         return found
+
+    def first(self, start: bytes, end: bytes, *, reverse: bool = False) -> tuple[bytes, Found] | None:
+        """Return the first ``(key, Found)`` of ``[start, end)``, the last with ``reverse``; None if there is none.
+
+        What a scan would show first, for who wants a few from many places: a scan costs more to begin. ``CorruptData`` as
+        there. O(log n) a source, about one block a run; and as much again for every deletion marker on the way.
+        """
+        self._check()
+        if self._ranges:
+            return next(self.scan(start, end, reverse=reverse), None)
+        choose = max if reverse else min
+        try:
+            while start < end:
+                at = end if reverse else start
+                shown = [table.beside(at, reverse=reverse) for table in (self._memtable, *self._sealed)]
+                for run in self._runs:
+                    pair = run.beside(at, reverse=reverse)
+                    shown.append(None if pair is None else (pair[0], Found(pair[1], 0)))
+                candidates = [pair for pair in shown if pair is not None]
+                if not candidates:
+                    return None
+                found = choose(candidates, key=_KEY)  # of equal keys the first, which is the newest
+                if not start <= found[0] < end:
+                    return None
+                if found[1].record:
+                    return found
+                start, end = (start, found[0]) if reverse else (found[0] + b"\x00", end)
+        except BlockRotten as rot:
+            self._note(rot.damage)
+            raise _corrupt(rot.damage) from None
+        return None
 
     def scan(
         self, start: bytes, end: bytes | None, *, reverse: bool = False, around_damage: bool = False

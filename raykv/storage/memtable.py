@@ -62,6 +62,21 @@ class Memtable:
             self.bytes += len(record) - len(old.record)
         return found
 
+    def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, Found] | None:
+        """Return the first entry from ``key`` on, or with ``reverse`` the last one before it. O(log n)."""
+        order = self._caught_up()
+        at = order.bisect_left(key) - reverse
+        if not 0 <= at < len(order):
+            return None
+        found = order[at]
+        return found, self.entries[found]
+
+    def _caught_up(self) -> SortedList[bytes]:
+        if self._waiting:
+            self._order.update(self._waiting)
+            self._waiting.clear()
+        return self._order
+
     def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[list[bytes], list[Found]]]:
         """Yield the entries of ``[start, end)`` in sorted batches; with ``reverse`` the last batch comes first.
 
@@ -71,10 +86,7 @@ class Memtable:
         low, high, low_in, high_in = start, end, True, False
         count = _FIRST_CHUNK
         while True:
-            if self._waiting:
-                self._order.update(self._waiting)
-                self._waiting.clear()
-            keys = list(islice(self._order.irange(low, high, (low_in, high_in), reverse=reverse), count))
+            keys = list(islice(self._caught_up().irange(low, high, (low_in, high_in), reverse=reverse), count))
             if not keys:
                 return
             count = min(2 * count, _SCAN_CHUNK)

@@ -32,6 +32,18 @@ class Run:
         at = bisect_left(self._largest, key)
         return self.tables[at] if at < len(self.tables) else None
 
+    def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, bytes] | None:
+        """Return the first entry from ``key`` on, or with ``reverse`` the last one before it. O(log n), about one block."""
+        at = bisect_left(self._largest, key)
+        if reverse and at == len(self.tables):
+            at -= 1
+        while 0 <= at < len(self.tables):  # the next table only if what that one had there is rotten
+            found = self.tables[at].beside(key, reverse=reverse)
+            if found is not None:
+                return found
+            at += -1 if reverse else 1
+        return None
+
     def overlapping(self, start: bytes, end: bytes | None) -> list[Table]:
         """Return the tables that may hold keys of ``[start, end)``, ascending."""
         first = bisect_left(self._largest, start)

@@ -317,6 +317,17 @@ class Table:
         at = bisect_left(keys, key)
         return records[at] if at < len(keys) and keys[at] == key else None
 
+    def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, bytes] | None:
+        """Return the first entry from ``key`` on, or with ``reverse`` the last one before it. As ``find``."""
+        index = bisect_left(self._firsts, key) - 1 if reverse else max(bisect_right(self._firsts, key) - 1, 0)
+        while 0 <= index < len(self._firsts):  # the next block only if that one ends before it
+            keys, records = self.block(index)
+            at = bisect_left(keys, key) - reverse
+            if 0 <= at < len(keys):
+                return keys[at], records[at]
+            index += -1 if reverse else 1
+        return None
+
     def block(self, index: int) -> Block:
         """Return a block from the cache or the file."""
         return self._cache.get(self._first_name + index) or self._read_block(index)

@@ -38,6 +38,7 @@ async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[
     missing=st.sampled_from([None, "n1", "n3"]),
     keys_only=st.booleans(),
     shuffle=st.integers(0, 3),
+    few=st.sampled_from([0, replica.FEW_A_PARTITION, 1000]),
 )
 def test_each_key_comes_once_and_in_order(
     world: ModuleType,
@@ -49,8 +50,12 @@ def test_each_key_comes_once_and_in_order(
     missing: str | None,
     keys_only: bool,
     shuffle: int,
+    few: int,
 ) -> None:
-    """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node."""
+    """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node.
+
+    Both ways of a node to find what comes next.
+    """
 
     async def story() -> None:
         cluster = world.Cluster(nodes).start()
@@ -72,11 +77,12 @@ def test_each_key_comes_once_and_in_order(
             assert all(value == ("" if keys_only else key) for key, value in found)
             assert r < 3 or len(keys) == 110, "who asks all sees what is on any"
 
-    bound, replica.MAX_SCAN_ITEMS = replica.MAX_SCAN_ITEMS, node_limit
+    bounds = replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION
+    replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION = node_limit, few
     try:
         world.run(story())
     finally:
-        replica.MAX_SCAN_ITEMS = bound
+        replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION = bounds
 
 
 def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> None:

@@ -272,6 +272,31 @@ def around(engine, start=b"", end=None, *, reverse=False):
     return [key for key, _ in engine.scan(start, end, reverse=reverse, around_damage=True)]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
+    engine, model, _ = rotten_table(drive, disk)
+    keys = sorted(model, reverse=reverse)
+
+    def walk(start=b"", end=b"\xff"):
+        seen = []
+        while (pair := engine.first(start, end, reverse=reverse)) is not None:
+            seen.append(pair[0])
+            start, end = (start, pair[0]) if reverse else (pair[0] + b"\x00", end)
+        return seen
+
+    for _ in range(2):  # once when it is found, once when it is known
+        with pytest.raises(CorruptData):
+            walk()
+    (damage,) = engine.damaged
+    assert walk(end=damage.start) == [key for key in keys if key < damage.start]
+    assert walk(start=damage.end) == [key for key in keys if key >= damage.end]
+    with pytest.raises(CorruptData):
+        engine.first(damage.start, damage.end, reverse=reverse)
+    engine.heal(damage)
+    assert walk() == [key for key, _ in engine.scan(b"", None, reverse=reverse)], "the block reads as empty"
+    assert len(walk()) < len(keys)
+
+
 def outside(engine, keys, reverse=False):
     """What of ``keys`` lies in no range that is known to be damaged."""
     ranges = [(damage.start, damage.end) for damage in engine.damaged if damage.start is not None]

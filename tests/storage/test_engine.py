@@ -11,6 +11,15 @@ from raykv.storage import Engine, EngineFailed, Found
 from raykv.storage.engine import MAX_KEY_BYTES
 
 
+def walk(engine, start, end, *, reverse):
+    """What one look after the other shows."""
+    seen = []
+    while (pair := engine.first(start, end, reverse=reverse)) is not None:
+        seen.append((pair[0], pair[1].record))
+        start, end = (start, pair[0]) if reverse else (pair[0] + b"\x00", end)
+    return seen
+
+
 def test_update_merges_with_what_is_stored(drive, disk):
     engine = drive.open(disk)
     assert engine.get(b"k") is None
@@ -76,6 +85,9 @@ def test_against_a_dict(drive, disk, seed):
             around = rng.random() < 0.5  # there is no damage, so it is all one
             scan = engine.scan(low, end, reverse=reverse, around_damage=around)
             assert [(k, f.record) for k, f in scan] == want
+            if end is not None:
+                assert engine.first(low, end, reverse=reverse) == next(engine.scan(low, end, reverse=reverse), None)
+                assert walk(engine, low, end, reverse=reverse) == want
         elif what < 0.9:
             drive.sync(engine, sync=rng.random() < 0.7)
         elif what < 0.97:
@@ -168,6 +180,30 @@ def test_drop_takes_keys_out(drive, disk):
     assert drive.content(engine) == {}
     assert drive.files(disk, ".sst") == []
     assert drive.content(drive.open(disk)) == {}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_first_of_a_range_wherever_it_stands(drive, disk, reverse):
+    """At the ends of blocks, of tables, of runs; in the memtable, sealed or not; behind deletion markers."""
+    engine = drive.open(disk, table_bytes=16384, block_bytes=256, compression="none")
+    keys = [b"k%04d" % number for number in range(0, 600, 2)]
+    for key in keys:
+        engine.update(key, b"1" + bytes(200))
+    drive.flush(engine)
+    assert len(drive.files(disk, ".sst")) > 3
+    for key in keys[::5]:
+        engine.erase(key)
+    engine.update(b"k0301", b"2")
+    live = sorted({*keys} - {*keys[::5]} | {b"k0301"}, reverse=reverse)
+    for _ in range(2):
+        for number in range(0, 610, 3):
+            low, high = (b"", b"k%04d" % number) if reverse else (b"k%04d" % number, b"z")
+            found = engine.first(low, high, reverse=reverse)
+            assert (found and found[0]) == next((key for key in live if low <= key < high), None)
+        assert [key for key, _ in walk(engine, b"", b"z", reverse=reverse)] == live
+        assert engine.first(b"k0001", b"k0002", reverse=reverse) is None
+        assert engine.first(b"b", b"a", reverse=reverse) is None
+        engine.compact_fully()  # seals the memtable
 
 
 def test_a_scan_survives_what_happens_between_its_steps(drive, disk):
