@@ -219,15 +219,17 @@ class StorageNode:
             request = f.node_requests.decode(frame)
         except CorruptData as error:
             return self._answer(f.NodeRefused("corrupt", str(error)))
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return self._answer(refusal)
         try:
+            if self._stopped is None:
+                # Before anything is refused: whoever hears from this run takes its word for how far its log is, and tells
+                # nobody any more how far it was. *Schedule without: n1 acknowledges writes, and runs anew on an old copy of
+                # its directory; its first request names the former run, is refused, and n1 stamps the next one.*
+                self._compare(request.log_end)
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return self._answer(refusal)
             if isinstance(request.body, f.Stop):
                 return self._answer_to_stop()
-            self._compare(request.log_end)
-            if self._stopped is not None:
-                return self._answer(f.NodeRefused("stopping", self._stopped))
             if not _for_a_client(request.body):
                 return self._answer_to_peer(request.body)
             began_s = self._clock.monotonic_s()

@@ -70,6 +70,8 @@ def is_overloaded(failure: PeerFailure | None) -> bool:
 class _Peer:
     incarnation: int = 0
     log_end: f.LogEnd | None = None
+    said_end: f.LogEnd | None = None
+    """What the last request of the straight way has said of it."""
     suspected_until_s: float = 0.0
     down: str | None = None
     calls: int = 0
@@ -188,6 +190,7 @@ class Peers:
     def request(self, node_id: str, body: f.NodeRequestBody, epoch: int) -> bytes:
         """Return the frame of a request to the run of the node that is known."""
         peer = self._peer(node_id)
+        peer.said_end = peer.log_end
         return f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end, epoch))
 
     def plain(self, node_id: str, frame: bytes | None) -> f.NodeAnswerBody | None:
@@ -204,7 +207,7 @@ class Peers:
         peer = self._peer(node_id)
         if answer.incarnation != peer.incarnation:
             return None
-        peer.log_end = _further(peer.log_end, answer.log_end)
+        _take_end(peer, answer.log_end, peer.said_end)
         self._answered(peer, 1)
         if isinstance(answer.body, f.Moved):
             self._moved(answer.body.state)
@@ -270,7 +273,8 @@ class Peers:
             remaining_s = deadline_s - self._clock.monotonic_s()
             if remaining_s <= 0:
                 break
-            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body, peer.log_end, epoch))
+            said_end = peer.log_end
+            request = f.node_requests.encode(f.NodeRequest(peer.incarnation, body, said_end, epoch))
             frame = await self._transport.call(node_address(node_id), request, remaining_s)
             try:
                 answer = f.node_answers.decode(frame)
@@ -280,7 +284,7 @@ class Peers:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
             if answer.incarnation > peer.incarnation:
                 peer.incarnation, peer.down = answer.incarnation, None  # it runs again: no need to wait for the news
-            peer.log_end = _further(peer.log_end, answer.log_end)
+            _take_end(peer, answer.log_end, said_end)
             if isinstance(answer.body, f.Moved):
                 self._moved(answer.body.state)
                 raise PeerRefused(MOVED, f"node {node_id} knows of other owners")
@@ -333,8 +337,17 @@ class Peers:
         peer.usual_s[size] = usual_s + (step_s * _QUANTILE if taken_s > usual_s else -step_s * (1 - _QUANTILE))
 
 
-def _further(known: f.LogEnd | None, told: f.LogEnd | None) -> f.LogEnd | None:
-    """Return the further end of a node's log; in another life of its directory, the one just told."""
-    if known is None or told is None or known.life != told.life:
-        return told or known
-    return told if told.position > known.position else known
+def _take_end(peer: _Peer, told: f.LogEnd | None, said: f.LogEnd | None) -> None:
+    """Take note of how far a node's log is, as an answer has ``told``. ``said``: what the request had said of it.
+
+    In another life of its directory that is all there is to know. In the same one the further end stands; but the word of a
+    later run only once that run has heard how far an earlier one was known to be, for it may have lost that (P6).
+    """
+    known = peer.log_end
+    if told is None:
+        return
+    if known is not None and known.life == told.life:
+        unheard = told.incarnation != known.incarnation and said != known
+        if told.position <= known.position or unheard:
+            return
+    peer.log_end = told

@@ -540,6 +540,19 @@ BETWEEN_NODES = (
         (Edit("raykv.storage.engine:Engine.recovered", "return segment <", "return segment >= 0 or segment <"),),
     ),
     Planted(
+        "log ends in refused requests are not compared",
+        "P1, P6",
+        "an old copy is asked for its former run, refuses, is believed how far its log is, and answers with the past",
+        (
+            Edit("raykv.replication.node:StorageNode.take", "self._compare(request.log_end)", "pass"),
+            Edit(
+                "raykv.replication.node:StorageNode.take",
+                "if isinstance(request.body, f.Stop):",
+                "self._compare(request.log_end)\n        if isinstance(request.body, f.Stop):",
+            ),
+        ),
+    ),
+    Planted(
         "an old directory keeps its votes",
         "P5",
         "a directory is brought back from a copy, and its node votes with the promises of the past",

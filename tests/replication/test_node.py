@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.replication.cluster_state import encode_state
 from raykv.replication.node import NodeSpec, StorageNode
+from raykv.replication.peers import PeerRefused
 from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed, read_identity
 
 if TYPE_CHECKING:
@@ -587,6 +589,33 @@ def test_after_a_restart_a_nodes_dots_come_from_a_fresh_actor_id(world: ModuleTy
 
     for mode in ("drop", "keep"):
         world.run(story(mode))
+
+
+def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world: ModuleType) -> None:
+    """P6: the first request of such a caller is refused, and is the last that says how far the log was."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        (victim, *_) = cluster.owners("a")
+        await peer.put("a", "1", w=3)
+        copy = cluster.disks[victim].crash(random.Random(1), "keep")
+        await peer.put("a", "2", w=3)
+        await peer.rest()
+        cluster.kill(victim)
+        cluster.disks[victim] = copy
+        cluster.revive(victim)
+        assert cluster.node(victim).incarnation == 2
+        assert (await cluster.ask(victim, write(world, "z"))).newer == [0], (
+            "its log goes on, further than it was before"
+        )
+        assert cluster.node(victim).whole, "nobody has told it yet"
+        peers = peer.core.routing.peers
+        with contextlib.suppress(PeerRefused):  # in its new life it has no vote, and waits for the supervisor
+            assert isinstance(await peers.call(victim, read("a"), 1, 1.0), f.Incomplete)
+        assert not cluster.node(victim).whole
+
+    world.run(story())
 
 
 def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) -> None:

@@ -442,3 +442,64 @@ def test_races_are_paid_for_by_answers_and_waited_for_longer_when_none_is_left(b
     for _ in range(1000):
         peers.took("Read", {"n1": 100}, 0.001)
     assert [peers.raced(50) for _ in range(3)] == [True, True, False], "no more than so many are saved up"
+
+
+# ---- how far a node's log is (P6) ----
+
+
+def end(incarnation: int, position: int, life: int = 7) -> f.LogEnd:
+    return f.LogEnd(life, incarnation, position)
+
+
+def as_far(incarnation: int, log_end: f.LogEnd) -> f.NodeAnswer:
+    return f.NodeAnswer(incarnation, f.Pong(), log_end)
+
+
+def test_a_later_run_is_told_how_far_the_earlier_one_was_before_its_word_stands() -> None:
+    async def story() -> None:
+        bench = Bench()
+        said: list[f.LogEnd | None] = []
+        answered = bench.transport.call
+
+        async def call(peer: str, frame: bytes, timeout_s: float) -> bytes:
+            said.append(f.node_requests.decode(frame).log_end)
+            return await answered(peer, frame, timeout_s)
+
+        bench.transport.call = call  # type: ignore[method-assign]
+        await bench.call(as_far(3, end(3, 100)))
+        slow: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        under_way = asyncio.create_task(bench.call(slow))  # says 100
+        await asyncio.sleep(0)
+        await bench.call(as_far(3, end(3, 150)))  # and meanwhile it was further
+        slow.set_result(as_far(4, end(4, 1000)))
+        await under_way
+        await bench.call(as_far(4, end(4, 1001)))
+        await bench.call(as_far(4, end(4, 1002)))
+        await bench.call(as_far(4, end(4, 1001)))
+        await bench.call(as_far(4, end(4, 5, life=8)))
+        await bench.call(as_far(4, end(4, 6, life=8)))
+        assert said == [
+            None, end(3, 100), end(3, 100), end(3, 150), end(4, 1001), end(4, 1002), end(4, 1002), end(4, 5, 8),
+        ]  # fmt: skip
+
+    asyncio.run(story())
+
+
+def test_the_straight_way_tells_it_too() -> None:
+    bench = Bench()
+    peers = bench.peers
+
+    def said() -> f.LogEnd | None:
+        return f.node_requests.decode(peers.request("n1", PING, 1)).log_end
+
+    def hear(incarnation: int, log_end: f.LogEnd) -> None:
+        peers.learn({"n1": incarnation}, {})
+        assert isinstance(peers.plain("n1", f.node_answers.encode(as_far(incarnation, log_end))), f.Pong)
+
+    hear(3, end(3, 100))
+    assert said() == end(3, 100)
+    hear(3, end(3, 150))
+    hear(4, end(4, 1000))
+    assert said() == end(3, 150), "the later run has not heard that yet"
+    hear(4, end(4, 1001))
+    assert said() == end(4, 1001)
