@@ -34,6 +34,8 @@ MAX_VECTOR_RECORD_BYTES = 15 * MIB
 MAX_SPANS = 10_000
 _OWN_AT = 2
 _PUBLIC = bytes([KIND_VECTOR, 0])
+_BEHIND_OWN = {_PUBLIC: _OWN_AT, bytes([KIND_VECTOR, OWN_BYTES]): _OWN_AT + OWN_BYTES}
+"""How a record opens -> where the rest begins."""
 _STAMP_BYTES = 9
 
 Span: TypeAlias = tuple[bytes, int, int]
@@ -82,9 +84,8 @@ def encode(versions: VersionSet, own: bytes = b"") -> bytes:
 
 def decode(record: bytes) -> VersionSet:
     """Take a record apart that was checked once. Raises ``CorruptData`` if it cannot be one."""
-    start = _OWN_AT + len(own_of(record))
     try:
-        return _decoder.decode(memoryview(record)[start:])
+        return _decoder.decode(memoryview(record)[_behind_own(record) :])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptData(f"not a vector record: {error}") from None
 
@@ -94,26 +95,29 @@ def seen_of(record: bytes) -> Seen:
 
     Raises ``CorruptData`` if it cannot be one.
     """
-    start = _OWN_AT + len(own_of(record))
     try:
-        return _seen_decoder.decode(memoryview(record)[start:])[0]
+        return _seen_decoder.decode(memoryview(record)[_behind_own(record) :])[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptData(f"not a vector record: {error}") from None
 
 
 def own_of(record: bytes) -> bytes:
     """Return what the node keeps for itself in a record; empty if nothing."""
-    if len(record) < _OWN_AT or record[0] != KIND_VECTOR or record[1] not in {0, OWN_BYTES}:
+    return record[_OWN_AT : _behind_own(record)]
+
+
+def _behind_own(record: bytes) -> int:
+    start = _BEHIND_OWN.get(record[:_OWN_AT])
+    if start is None:
         raise CorruptData("not a vector record")
-    return record[_OWN_AT : _OWN_AT + record[1]]
+    return start
 
 
 def with_own(record: bytes, own: bytes) -> bytes:
     """Return the record with another own part; ``b""`` takes it away: what may leave the node."""
     if record[1] == len(own) == 0:
         return record
-    start = _OWN_AT + len(own_of(record))
-    return bytes([KIND_VECTOR, len(own)]) + own + record[start:]
+    return bytes([KIND_VECTOR, len(own)]) + own + record[_behind_own(record) :]
 
 
 def check(record: bytes) -> VersionSet:
@@ -128,7 +132,7 @@ def check(record: bytes) -> VersionSet:
             raise CorruptData("a version has no possible time")
         if not in_spans(versions.seen, sibling.actor, sibling.counter):
             raise CorruptData("a record holds a version that it has not taken in")
-    if any(one.dot >= other.dot for one, other in pairwise(versions.siblings)):
+    if len(versions.siblings) > 1 and any(one.dot >= other.dot for one, other in pairwise(versions.siblings)):
         raise CorruptData("versions are out of order")
     if encode(versions) != record:
         raise CorruptData("a vector record is not in the one form that equal records have")
@@ -150,7 +154,9 @@ def check_seen(seen: Seen) -> None:
     for actor, low, high in seen:
         if len(actor) != ACTOR_BYTES or not 1 <= low <= high < 1 << 63:
             raise CorruptData("a causal history names an impossible dot")
-    if any(one[0] > other[0] or (one[0] == other[0] and one[2] + 1 >= other[1]) for one, other in pairwise(seen)):
+    if len(seen) > 1 and any(
+        one[0] > other[0] or (one[0] == other[0] and one[2] + 1 >= other[1]) for one, other in pairwise(seen)
+    ):
         raise CorruptData("the spans of a causal history are out of order")
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil, log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raykv.records import frames as f
 from raykv.records.keys import storage_prefix
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
+
+T = TypeVar("T")
 
 WINDOW_S = 10.0
 SAMPLED = 7
@@ -57,6 +59,7 @@ class LoadMeter:
     def __init__(self, partitions: int, now_s: float) -> None:
         self._partitions = partitions
         self._skip = SAMPLED
+        """The so manieth item from here on is looked at."""
         self._last: dict[str, Any] = {}
         self._begin(now_s)
 
@@ -73,27 +76,31 @@ class LoadMeter:
             self._turn(now_s)
         match request:
             case f.Read():
-                self._count(request.bucket_id, request.keys, len(request.keys))
+                for key in self._sampled(request.keys):
+                    self._count(request.bucket_id, key)
             case f.Write():
-                self._count(request.bucket_id, (key for key, _ in request.items), len(request.items))
+                for key, _ in self._sampled(request.items):
+                    self._count(request.bucket_id, key)
             case f.Scan():
                 self._operations += 1
             case _:
                 return
         self._times[max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))] += 1
 
-    def _count(self, bucket_id: int, keys: Iterable[bytes], count: int) -> None:
+    def _sampled(self, items: Sequence[T]) -> Sequence[T]:
+        """Count the items of a request; return those that are to be looked at."""
+        count, skip = len(items), self._skip
         self._operations += count
-        if count < self._skip:
-            self._skip -= count
-            return
-        for key in keys:
-            self._skip -= 1
-            if not self._skip:
-                self._skip = SAMPLED
-                partition = partition_of_key(key, self._partitions)
-                self._by_partition[partition] += 1
-                self._by_key.add(storage_prefix(partition, bucket_id) + key)
+        if count < skip:
+            self._skip = skip - count
+            return ()
+        self._skip = SAMPLED - (count - skip) % SAMPLED
+        return items[skip - 1 :: SAMPLED]
+
+    def _count(self, bucket_id: int, key: bytes) -> None:
+        partition = partition_of_key(key, self._partitions)
+        self._by_partition[partition] += 1
+        self._by_key.add(storage_prefix(partition, bucket_id) + key)
 
     def _turn(self, now_s: float) -> None:
         """End the window if it is over."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import logging
 from bisect import insort
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ from raykv.replication.cluster_state import decode_state
 from raykv.replication.hints import HintsFull
 from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key
-from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset, merge
+from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset, merge, merge_bounded
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from raykv.config import StoreConfig
+    from raykv.records.vector_record import VersionSet
     from raykv.replication.cluster_state import ClusterState
     from raykv.replication.hints import HintStore
     from raykv.storage import Damage, Engine, NodeDirectory
@@ -55,6 +57,7 @@ logger = logging.getLogger("raykv.replica")
 MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
 MAX_READ_BYTES = 16 << 20
+MAX_PREFIXES = 1 << 16
 FEW_A_PARTITION = 4
 """Of more records of a partition, on average, a scan of it is cheaper than looking for one after the other (measured)."""
 _KEY = itemgetter(0)
@@ -91,6 +94,8 @@ class Replica:
         self._since = 0
         self._buckets: set[int] = set()
         """The ids of those that there are."""
+        self._prefixes: dict[int, list[bytes]] = {}
+        """Bucket id -> for each partition, what stands before its keys in the storage."""
         self.distrusted = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
@@ -214,10 +219,21 @@ class Replica:
         if all(damage.start is not None for damage in self._engine.damaged):
             self._directory.set_complete(True)
 
-    def _storage_key(self, bucket_id: int, key: bytes) -> bytes:
-        if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
-            raise CorruptData(f"a peer sent a key of {len(key)} bytes")
-        return storage_prefix(partition_of_key(key, self._partitions), bucket_id) + key
+    def _storage_keys(self, bucket_id: int, keys: Iterable[bytes]) -> list[bytes]:
+        """Return them as they stand in the storage. Raises ``CorruptData`` if one can be none."""
+        partitions, prefixes = self._partitions, self._prefixes.get(bucket_id)
+        if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
+            prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
+            self._prefixes[bucket_id] = prefixes
+        storage_keys = []
+        for key in keys:
+            if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
+                raise CorruptData(f"a peer sent a key of {len(key)} bytes")
+            partition = partition_of_key(key, partitions)
+            storage_keys.append(
+                (storage_prefix(partition, bucket_id) if prefixes is None else prefixes[partition]) + key
+            )
+        return storage_keys
 
     def _read(self, request: f.Read) -> Answer:
         if not self.complete:
@@ -225,7 +241,7 @@ class Replica:
         records: list[bytes | None] = []
         unreadable: list[int] = []
         size_bytes = position = 0
-        keys = [self._storage_key(request.bucket_id, key) for key in request.keys]
+        keys = self._storage_keys(request.bucket_id, request.keys)
         for index, key in enumerate(keys):
             if size_bytes > MAX_READ_BYTES:
                 return f.ReadDone(
@@ -258,8 +274,8 @@ class Replica:
             return self._overloaded()
         items: list[f.Reserved | None] = []
         position = 0
-        for key, operation_id in zip(request.keys, request.operation_ids, strict=False):
-            storage_key = self._storage_key(request.bucket_id, key)
+        storage_keys = self._storage_keys(request.bucket_id, request.keys)
+        for key, storage_key, operation_id in zip(request.keys, storage_keys, request.operation_ids, strict=False):
             try:
                 found = self._engine.get(storage_key)
             except CorruptData:
@@ -271,8 +287,10 @@ class Replica:
             position = position if found is None else max(position, found.position)
             if request.hints:
                 record, position = self._with_hints(request.bucket_id, key, record, position)
-            actor, counter = self._stamper.reserve(storage_key, record, operation_id) if operation_id else (b"", 0)
             versions = dvvset.EMPTY if record is None else vector.decode(record)
+            actor, counter = b"", 0
+            if operation_id:
+                actor, counter = self._stamper.reserve(storage_key, record, operation_id, versions.seen)
             seen = pack_causality(dvvset.join(versions))
             items.append(f.Reserved(actor, counter, seen, dvvset.size(versions), len(record or b"")))
         if None in items:
@@ -290,19 +308,19 @@ class Replica:
         now_ms = self._wall_ms()
         if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
             return self._old(now_ms - request.made_ms)
-        for _, record in request.items:  # all are looked at before the first is kept
-            check_not_ahead(check(record), now_ms)
-        keys = [self._storage_key(request.bucket_id, key) for key, _ in request.items]
+        checked = [_check(record, now_ms) for _, record in request.items]  # all of them before the first is kept
+        keys = self._storage_keys(request.bucket_id, [key for key, _ in request.items])
         newer: list[int] = []
         position = 0
-        for key, (_, record) in zip(keys, request.items, strict=True):
-            if is_vector(record):
+        for key, (_, record), versions in zip(keys, request.items, checked, strict=True):
+            if versions is not None:
+                signed = self._stamper.sign(key, record)
                 try:
-                    kept = self._engine.update(key, self._stamper.sign(key, record))
+                    kept = self._engine.update(key, signed, partial(merge_bounded, taken=versions))
                 except TooManyVersions:
                     newer.append(f.NO_ROOM)
                     continue
-                self._stamper.kept(key, kept.record)
+                self._stamper.kept(key, kept.record, versions.seen if kept.record is signed else None)
                 newer.append(0)
             else:
                 kept = self._engine.update(key, record)
@@ -318,10 +336,10 @@ class Replica:
         now_ms = self._wall_ms()
         if now_ms - request.made_ms > self._max_age_ms:
             return self._old(now_ms - request.made_ms)
-        for key, record, _ in request.items:
-            self._storage_key(request.bucket_id, key)
+        self._storage_keys(request.bucket_id, [key for key, _, _ in request.items])
+        for _, record, _ in request.items:
             if record:
-                check_not_ahead(check(record), now_ms)
+                _check(record, now_ms)
         newer: list[int] = []
         position = 0
         for key, record, targets in request.items:
@@ -419,6 +437,7 @@ class Replica:
             return
         self.known = (state, data)
         self._buckets = {entry.bucket_id for entry in state.buckets}
+        self._prefixes = {bucket_id: kept for bucket_id, kept in self._prefixes.items() if bucket_id in self._buckets}
         if before is None:
             self._since = state.epoch
         else:
@@ -426,6 +445,16 @@ class Replica:
                 if state.differs(before, partition):
                     self._changed[partition] = state.epoch
         self._engine.drop = lambda key: not is_private(key) and state.dropped(storage_bucket(key))
+
+
+def _check(record: bytes, now_ms: int) -> VersionSet | None:
+    """Return a vector record taken apart, None for another. Raises ``CorruptData``, ``ClockTooFarAhead``."""
+    if is_vector(record):
+        versions = vector.check(record)
+        check_not_ahead(dvvset.newest_time(versions), now_ms)
+        return versions
+    check_not_ahead(check(record), now_ms)
+    return None
 
 
 class _Register:

@@ -33,7 +33,7 @@ from raykv.versions.causality import highest, is_whole
 if TYPE_CHECKING:
     import random as random_module
 
-    from raykv.records.vector_record import Dot
+    from raykv.records.vector_record import Dot, Seen
 
 MAX_OPEN = 50_000
 """Records with dots given out and not yet written; past it the run takes another name."""
@@ -57,37 +57,45 @@ class Stamper:
         self._run = self._draw()
         self._open: dict[bytes, _Open] = {}
 
-    def reserve(self, key: bytes, stored: bytes | None, operation_id: bytes) -> Dot:
-        """Return a dot for an operation on the record ``stored`` (as this node keeps it) of ``key``."""
+    def reserve(self, key: bytes, stored: bytes | None, operation_id: bytes, seen: Seen | None = None) -> Dot:
+        """Return a dot for an operation on the record ``stored`` (as this node keeps it) of ``key``.
+
+        ``seen``: what that record has taken in, if somebody has looked already.
+        """
         entry = self._open.get(key)
         if entry is None:
             if len(self._open) >= self._max_open:
                 self._run = self._draw()
                 self._open.clear()
-            entry = self._open[key] = self._begin(stored)
+            entry = self._open[key] = self._begin(stored, seen)
         counter = entry.given.get(operation_id)
         if counter is None:
             counter = entry.last = entry.last + 1
             entry.given[operation_id] = counter
         return entry.actor, counter
 
-    def _begin(self, stored: bytes | None) -> _Open:
+    def _begin(self, stored: bytes | None, seen: Seen | None) -> _Open:
         own = vector.own_of(stored) if stored is not None else b""
         if own[: vector.ACTOR_BYTES] != self._run:
             return _Open(self._draw(), 0)
         assert stored is not None
         actor = own[vector.ACTOR_BYTES :]
-        return _Open(actor, highest(vector.seen_of(stored), actor))
+        return _Open(actor, highest(vector.seen_of(stored) if seen is None else seen, actor))
 
     def sign(self, key: bytes, incoming: bytes) -> bytes:
         """Return ``incoming`` with this node's own part, if it gave out dots for the record."""
         entry = self._open.get(key)
         return incoming if entry is None else vector.with_own(incoming, self._run + entry.actor)
 
-    def kept(self, key: bytes, record: bytes) -> None:
-        """Take note of what is kept now: once all that was given out is written, memory is not needed."""
+    def kept(self, key: bytes, record: bytes, seen: Seen | None = None) -> None:
+        """Take note of what is kept now: once all that was given out is written, memory is not needed.
+
+        ``seen``: as above.
+        """
         entry = self._open.get(key)
-        if entry is not None and is_whole(vector.seen_of(record), entry.actor, entry.last):
+        if entry is None:
+            return
+        if is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last):
             del self._open[key]
 
     def _draw(self) -> bytes:

@@ -244,7 +244,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.stamper:Stamper.kept",
-                "entry is not None and is_whole(vector.seen_of(record), entry.actor, entry.last)",
+                "is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
                 "entry is not None",
             ),
         ),

@@ -168,17 +168,19 @@ class Engine:
                 raise _corrupt(rot.damage) from None
         return found if found is not None and found.record else None
 
-    def update(self, key: bytes, record: bytes) -> Found:
+    def update(self, key: bytes, record: bytes, merge: Merge | None = None) -> Found:
         """Merge ``record`` with what is stored, and keep the outcome if that changes anything. Costs a ``get``.
 
         Returns what is kept, with the position that makes it safe. In a damaged range it merges with what is left.
+        ``merge``: to be used in place of the engine's, with the same outcome, by who knows more of the record.
         """
         self._check_update(key, record)
+        merge = merge or self._merge
         found = self._newest(key)
         if found is None or not found.record:
-            kept = self._merge(None, record)
+            kept = merge(None, record)
         else:
-            kept = self._merge(found.record, record)
+            kept = merge(found.record, record)
             if kept == found.record:
                 return found
         return self._put(key, kept)

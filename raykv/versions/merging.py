@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
 from raykv.records import kinds
@@ -11,37 +11,41 @@ from raykv.records.record import plain, time_of, unpack
 from raykv.versions import dvvset, lww
 from raykv.versions.causality import Causality
 
+if TYPE_CHECKING:
+    from raykv.records.vector_record import VersionSet
+
 MAX_STORED_BYTES = MAX_SIBLINGS_BYTES + MAX_PAIR_BYTES
 
 
-def merge(stored: bytes | None, incoming: bytes) -> bytes:
+def merge(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
     """Return the record that stands. Commutative, associative, idempotent, but for the node's own part of a record.
 
-    ``CorruptData`` if the two are of different kinds.
+    ``taken``: ``incoming`` taken apart, if it is a vector record and somebody has done that already. ``CorruptData`` if the
+    two are of different kinds.
     """
     if stored is None or stored == incoming:
         return incoming
     kinds.check_same(stored, incoming)
     if not kinds.is_vector(stored):
         return lww.merge(stored, incoming)
-    own = vector.own_of(incoming) or vector.own_of(stored)
-    new = vector.decode(incoming)
+    new = vector.decode(incoming) if taken is None else taken
+    own = vector.own_of(incoming)
     if dvvset.replaces(new, vector.seen_of(stored)):
-        return vector.with_own(incoming, own)
-    return vector.encode(dvvset.sync(vector.decode(stored), new), own)
+        return incoming if own else vector.with_own(incoming, vector.own_of(stored))
+    return vector.encode(dvvset.sync(vector.decode(stored), new), own or vector.own_of(stored))
 
 
 class TooManyVersions(Exception):
     """Versions of one key that nobody merged are too many bytes together."""
 
 
-def merge_bounded(stored: bytes | None, incoming: bytes) -> bytes:
+def merge_bounded(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
     """Return what ``merge`` does, for a node to keep. Raises ``TooManyVersions`` instead of growing past all bounds.
 
     Writes at the same time slip past the bound that their coordinators look at. What replicas hold already they may still
     bring together: that must not keep reads from their repair.
     """
-    kept = merge(stored, incoming)
+    kept = merge(stored, incoming, taken)
     if len(kept) > MAX_STORED_BYTES and kinds.is_vector(kept) and len(kept) > len(stored or b""):
         one_write = dvvset.size(vector.decode(incoming)) == 1
         if one_write or len(kept) > vector.MAX_VECTOR_RECORD_BYTES:

@@ -68,3 +68,15 @@ def test_space_saving_keeps_every_frequent_key_and_counts_none_too_low() -> None
         assert count <= 5000 / 20 or key in told
         assert told.get(key, count) >= count
     assert SAMPLED % 2
+
+
+def test_every_seventh_item_is_looked_at_however_they_come():
+    rng = random.Random(1)
+    meter, seen = LoadMeter(8, 0.0), []
+    meter._count = lambda _, key: seen.append(int(key))
+    number = 0
+    while number < 2000:
+        keys = [b"%d" % at for at in range(number, number + rng.choice((1, 1, 2, 6, 7, 8, 30)))]
+        number += len(keys)
+        meter.note(f.Read(1, keys) if rng.random() < 0.5 else f.Write(1, [(key, b"") for key in keys]), 0.001, 1.0)
+    assert seen == list(range(6, number, 7))
