@@ -31,6 +31,7 @@ TAG_BYTES = 1
 _MAX_DEPTH = 100
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _CONTAINERS = frozenset({list, dict})
+_SCALARS_OR_CONTAINERS = _SCALARS | _CONTAINERS
 
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
@@ -117,7 +118,8 @@ class _Plain:
         self._left -= len(values)
         if self._left < 0:
             return False
-        others = set(map(type, values)) - _SCALARS  # in C: most values of most records are scalars
-        if not others:
+        if _SCALARS.issuperset(map(type, values)):  # in C: most values of most records are scalars
             return True
-        return others <= _CONTAINERS and all(self.value(item, depth) for item in values if type(item) in _CONTAINERS)
+        return _SCALARS_OR_CONTAINERS.issuperset(map(type, values)) and all(
+            self.value(item, depth) for item in values if type(item) in _CONTAINERS
+        )

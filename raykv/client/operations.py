@@ -126,7 +126,7 @@ class Operations:
         """Read one key."""
         timeout_s = check_timeout(timeout)
         found = yield from self._find(self.read_request([key], r, timeout_s), timeout_s)
-        return self._resolved(found.payloads) if self._is_there(found.payloads, found.gone) else default
+        return self._value_of(found, default)
 
     def get_versions(self, key: Key, *, r: Any, timeout: Any) -> Steps[Versions[Any]]:
         """Read all that stands under one key, and the context."""
@@ -149,7 +149,7 @@ class Operations:
         until_s = self._memory.now_s() + timeout_s
         request = self.read_request([key], r, timeout_s, causality=True)
         found = yield from self._find(request, timeout_s)
-        present = self._resolved(found.payloads) if self._is_there(found.payloads, found.gone) else default
+        present = self._value_of(found, default)
         context = seal(found.causality, self._place(request.keys[0]))
         value = change(present)
         left_s = until_s - self._memory.now_s()
@@ -163,6 +163,12 @@ class Operations:
         if isinstance(item, f.Failed):
             raise item.error()
         return item
+
+    def _value_of(self, found: f.Found, default: Any) -> Any:
+        payloads = found.payloads
+        if len(payloads) == 1 and not found.gone:
+            return decode_value(payloads[0], self.config.codec)
+        return self._resolved(payloads) if self._is_there(payloads, found.gone) else default
 
     def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
         """Whether there is a value: for who asks for the newest, not if that is a delete."""
@@ -202,7 +208,10 @@ class Operations:
                 elif isinstance(item, f.Failed):
                     errors[key] = item.error()
                 else:
-                    self._decode_into(results, errors, key, item, default)
+                    try:
+                        results[key] = self._value_of(item, default)
+                    except RaykvError as error:
+                        errors[key] = error
         return _batch_result("read", results, errors)
 
     def page(
@@ -230,15 +239,6 @@ class Operations:
             if self._is_there(payloads, gone)
         ]
         return Page(pairs, answer.resume)
-
-    def _decode_into(
-        self, results: dict[Key, Any], errors: dict[Key, RaykvError], key: Key, found: f.Found, default: Any
-    ) -> None:
-        try:
-            there = self._is_there(found.payloads, found.gone)
-            results[key] = self._resolved(found.payloads) if there else default
-        except RaykvError as error:
-            errors[key] = error
 
     # ---- writes ----
 

@@ -17,7 +17,7 @@ from raykv.replication.fanout import Fanout, gather
 from raykv.replication.peers import is_overloaded
 from raykv.replication.quorum import Asks, ReadRound, WriteRound
 from raykv.replication.spreading import Spread
-from raykv.versions import seen_and_shown
+from raykv.versions import only_value, seen_and_shown
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
@@ -153,6 +153,11 @@ def found_in(records: Sequence[Read], now_ms: int, causality: bool) -> tuple[lis
     for record in records:
         if isinstance(record, RaykvError):
             items.append(f.Failed.of(record))
+            continue
+        if not causality and record is not None and (value := only_value(record)) is not None:
+            time, payload = value
+            newest = max(newest, time)
+            items.append(f.Found([payload]))
             continue
         seen, shown = seen_and_shown(record, now_ms)
         newest = max(newest, seen.time)

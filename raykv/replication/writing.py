@@ -33,7 +33,7 @@ from raykv.replication.peers import is_overloaded
 from raykv.replication.quorum import ReserveAsks, ReserveRound, WriteRound
 from raykv.replication.spreading import Spread
 from raykv.versions import ClockTooFarAhead, HybridClock
-from raykv.versions.causality import Causality, contains, covers, union, unpack_causality, with_dot
+from raykv.versions.causality import Causality, contains, covers, union, unpack_causality
 from raykv.versions.dvvset import event
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Writes:
         Raises ``PairTooLarge`` (too many versions that nobody merged), ``StoreUnavailable`` (a clock far ahead).
         """
         dot = (given.actor, given.counter)
-        found = [unpack_causality(answer.causality) for answer in shown]
+        found = [*map(unpack_causality, dict.fromkeys([answer.causality for answer in shown]))]  # most show the same
         if item.seen is not None:
             seen = item.seen.seen
             _check_room(item, given, covers(seen, unpack_causality(given.causality).seen))
@@ -176,7 +176,8 @@ class Writes:
             time = self._next_time(above)
         except ClockTooFarAhead as error:
             raise StoreUnavailable(f"nothing was written: {error}") from None
-        return vector.encode(event(dot, seen, time, item.body)), Causality(time, with_dot(seen, dot))
+        new = event(dot, seen, time, item.body)
+        return vector.encode(new), Causality(time, new.seen)
 
     @staticmethod
     def shown_needed(entry: BucketEntry, item: Put, w: int) -> int:

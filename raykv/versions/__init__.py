@@ -30,6 +30,7 @@ from raykv.versions.merging import (
     dead_since_ms,
     merge,
     merge_bounded,
+    only_value,
     seen_and_shown,
     shown,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "dead_since_ms",
     "merge",
     "merge_bounded",
+    "only_value",
     "seen_and_shown",
     "shown",
     "time_from_ms",

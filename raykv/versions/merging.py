@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
 from raykv.records import kinds
 from raykv.records import vector_record as vector
-from raykv.records.record import plain, time_of, unpack
+from raykv.records.record import plain, plain_payload, time_of, unpack
 from raykv.versions import dvvset, lww
 from raykv.versions.causality import Causality
 
@@ -91,6 +91,16 @@ def causality_of(record: bytes | None) -> Causality:
     if kinds.is_vector(record):
         return dvvset.join(vector.decode(record))
     return Causality(time_of(record))
+
+
+def only_value(record: bytes) -> tuple[int, bytes] | None:
+    """Return hybrid time and payload of a record with one value, which never expires: of most. None for any other."""
+    if not kinds.is_vector(record):
+        return plain(record)
+    siblings = vector.decode(record).siblings
+    if len(siblings) != 1 or (payload := plain_payload(siblings[0].body)) is None:
+        return None
+    return siblings[0].time, payload
 
 
 def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]:
