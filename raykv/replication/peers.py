@@ -41,9 +41,12 @@ RACES_AN_ANSWER = 0.05
 """Races are paid for by answers, so that in the long run at the most one item in twenty is asked for once more; so many may
 be saved up for a node that stops of a sudden (Dean & Barroso 2013 bound hedging likewise). Where all nodes are slow, for
 there is more to do than they can, racing would double what there is to do."""
+RACES_OWED = 2000.0
+"""So many may be owed: those that were under way to a node that stops of a sudden."""
 LATE = 4
 """So many times longer is waited when no race is left."""
 _QUANTILE = 0.95
+_STEP = 0.1
 MOVED = "moved on"
 """The reason of a refusal: the node was chosen by a state that is not the present one."""
 
@@ -158,7 +161,7 @@ class Peers:
 
     def raced(self, items: int) -> bool:
         """Take note that items are asked for again, as answers take their time. False: as they all do, it seems."""
-        left, self._races = self._races, max(-RACES_MOST, self._races - items)
+        left, self._races = self._races, max(-RACES_OWED, self._races - items)
         return left >= 1
 
     def _answered(self, peer: _Peer, items: int) -> None:
@@ -177,12 +180,15 @@ class Peers:
 
     def well(self, node_id: str, now_s: float) -> bool:
         """Whether nothing speaks against a node."""
+        return self.there(node_id, now_s) and now_s >= self._peers[node_id].slow_until_s
+
+    def there(self, node_id: str, now_s: float) -> bool:
+        """Whether nothing speaks against a node, but that it may take its time."""
         peer = self._peers.get(node_id)
         return (
             peer is not None
             and peer.down is None
             and now_s >= peer.suspected_until_s
-            and now_s >= peer.slow_until_s
             and not peer.incomplete
             and not (peer.pending and peer.silent(now_s))
         )
@@ -212,6 +218,15 @@ class Peers:
         if isinstance(answer.body, f.Moved):
             self._moved(answer.body.state)
         return answer.body
+
+    def missed(self, kind: str, asked: Mapping[str, int], patience_s: float) -> None:
+        """Take note that nodes have not answered within ``patience_s``: node id -> how many items each was asked.
+
+        *Without: what is usual is learned of those alone that are quick, and under load ever more come too late for it.*
+        """
+        for node_id, items in asked.items():
+            usual_s, size = self._peer(node_id).usual_s, (kind, items.bit_length())
+            usual_s[size] = min(HEDGE_CEILING_S, usual_s.get(size, patience_s) * (1 + _STEP * _QUANTILE))
 
     def took(self, kind: str, asked: Mapping[str, int], taken_s: float) -> None:
         """Take note that a round of the straight way brought all its answers: node id -> how many items it was asked."""
@@ -333,7 +348,7 @@ class Peers:
         if taken_s <= HEDGE_FLOOR_S and self._clock.monotonic_s() >= peer.slow_until_s:
             peer.slow_s = 0.0
         usual_s = peer.usual_s.get(size, taken_s * 2)
-        step_s = 0.1 * usual_s
+        step_s = _STEP * usual_s
         peer.usual_s[size] = usual_s + (step_s * _QUANTILE if taken_s > usual_s else -step_s * (1 - _QUANTILE))
 
 

@@ -181,6 +181,7 @@ class Straight:
         frames = self._frames(asked, f.Read(request.bucket_id, request.keys), routing.epoch)
         answers = yield Ask(frames, ((asked, request.r),), patience_s)
         if len(answers) < request.r:
+            routing.peers.missed("Read", {node_id: 1 for node_id in asked if node_id not in answers}, patience_s)
             routing.peers.raced(1)
             return None
         records: list[bytes | None] = []
@@ -241,6 +242,8 @@ class Straight:
         began_s = routing.clock.monotonic_s()
         said = yield Ask(frames, ((tuple(frames), len(frames)),), patience_s)
         if len(said) < len(asked):
+            late = {node_id: items for node_id, items in asked.items() if node_id not in said}
+            routing.peers.missed("Read", late, patience_s)
             routing.peers.raced(len(request.keys))
             return None
         bodies = {node_id: routing.peers.plain(node_id, said[node_id]) for node_id in wanted}
@@ -280,7 +283,7 @@ class Straight:
         # All is asked under the epoch that named the owners: others may learn of a later one between the two rounds (P4).
         owners, epoch = [routing.settled_owners(put.key, entry.config.n) for put in puts], routing.epoch
         settled = [nodes for nodes in owners if nodes is not None]
-        if len(settled) < len(owners) or not self._all_well({node_id for nodes in {*settled} for node_id in nodes}):
+        if len(settled) < len(owners) or not self._all_there({node_id for nodes in {*settled} for node_id in nodes}):
             return None
         deadline_s = began_s + request.timeout_s
         if request.run:
@@ -347,7 +350,10 @@ class Straight:
     ) -> Steps[list[tuple[f.Reserved, list[f.Reserved]]] | None]:
         """Get a dot for each, and what is there."""
         routing = self._routing
-        asked = [nodes[: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)]
+        first = {nodes: self._well_first(nodes) for nodes in dict.fromkeys(owners)}
+        asked = [
+            first[nodes][: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)
+        ]
         wanted: dict[str, tuple[list[bytes], list[bytes]]] = {}
         for put, nodes in zip(puts, asked, strict=True):  # all of them are well
             for at, node_id in enumerate(nodes):
@@ -422,10 +428,21 @@ class Straight:
         return None if entry is None or entry.config.sloppy else entry
 
     def _well_of(self, owners: tuple[str, ...], count: int) -> tuple[str, ...]:
-        """Return the first ``count`` of them that nothing speaks against."""
+        """Return the first ``count`` of them that nothing speaks against; for want of others such as take their time."""
         if self._all_well(owners[:count]):
             return owners[:count]
-        return tuple(node_id for node_id in owners if self._all_well((node_id,)))[:count]
+        return tuple(node_id for node_id in self._well_first(owners) if self._all_there((node_id,)))[:count]
+
+    def _well_first(self, owners: tuple[str, ...]) -> tuple[str, ...]:
+        """Return them, behind the others those that take their time."""
+        if self._all_well(owners):
+            return owners
+        return tuple(sorted(owners, key=lambda node_id: not self._all_well((node_id,))))
+
+    def _all_there(self, nodes: Iterable[str]) -> bool:
+        """Whether writes can be sent: who is slow takes them, too, and need not be waited for."""
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
+        return all(peers.there(node_id, now_s) for node_id in nodes)
 
     def _all_well(self, nodes: Iterable[str]) -> bool:
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()

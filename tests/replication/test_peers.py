@@ -444,6 +444,31 @@ def test_races_are_paid_for_by_answers_and_waited_for_longer_when_none_is_left(b
     assert [peers.raced(50) for _ in range(3)] == [True, True, False], "no more than so many are saved up"
 
 
+def test_races_may_be_owed_but_not_without_end(bench: Bench) -> None:
+    peers = bench.peers
+    for _ in range(100):
+        peers.raced(1000)
+    answers = 0
+    while not peers.raced(1):
+        peers.took("Read", {"n1": 1000}, 0.001)
+        answers += 1000
+    assert p.RACES_OWED / p.RACES_AN_ANSWER <= answers <= 1.2 * p.RACES_OWED / p.RACES_AN_ANSWER
+
+
+def test_who_is_waited_for_in_vain_is_known_to_take_longer_but_not_without_end(bench: Bench) -> None:
+    peers = bench.peers
+    for _ in range(3):
+        before_s = peers.hedge_delay_s("Read", 1, ["n1"])
+        peers.missed("Read", {"n1": 1}, before_s)
+        assert peers.hedge_delay_s("Read", 1, ["n1"]) > before_s
+    for _ in range(200):
+        peers.missed("Read", {"n1": 1}, 10.0)
+    assert peers.hedge_delay_s("Read", 1, ["n1"]) == p.HEDGE_CEILING_S
+    for _ in range(600):
+        peers.took("Read", {"n1": 1}, 0.001)
+    assert peers.hedge_delay_s("Read", 1, ["n1"]) < 0.05, "what was is forgotten"
+
+
 # ---- how far a node's log is (P6) ----
 
 

@@ -284,7 +284,8 @@ def test_a_read_that_meets_trouble_goes_the_usual_way_and_ends_right(world, vers
             return
         if trouble in {"a node was slow", "a node is said to be down"}:
             assert await client.get(r=2) == ["old"], "the others are asked"
-        assert await client.get(r=3) is None
+            assert "n2" not in client.sent(f.Read)
+        assert await client.get(r=3) == (["old"] if trouble == "a node was slow" else None)
         assert await client.peer.get(KEY, r=2) == "old"
 
     story(world, tell, versioning=versioning, nodes=nodes, copies=3)
@@ -805,6 +806,50 @@ def test_a_read_that_was_waited_for_in_vain_is_paid_for(world, keys):
         assert paid == [len(keys)]
 
     story(world, tell)
+
+
+def test_nodes_that_take_their_time_are_asked_for_want_of_others(world):
+    """Where there is more to do than nodes can, each is slow now and then; the usual way would cost them still more."""
+
+    async def tell(cluster, client):
+        first, second, third = cluster.owners(KEY)
+        for node_id in (first, second):
+            client.routing.peers.note_slow(node_id)
+        assert await client.get(r=2) == ["old"]
+        assert client.sent(f.Read) == [third, first], "the quick one first"
+
+    story(world, tell, versioning="lww")
+
+
+def test_a_write_goes_to_those_that_take_their_time_too_and_others_stamp_it(world, versioning):
+    async def tell(cluster, client):
+        first, *others = cluster.owners(KEY)
+        client.routing.peers.note_slow(first)
+        held_up(cluster, (first,), 0.5)
+        acked = await client.put()
+        assert sorted(acked.nodes) == sorted(others)
+        assert client.sent(f.Reserve) == ([] if versioning == "lww" else others)
+        assert sorted(client.sent(f.Write)) == sorted([first, *others])
+        await client.peer.rest()
+        assert len({*map(public, held(cluster).values())}) == 1
+        assert not client.peer.probe["straight_writes_seen_to"]
+
+    story(world, tell, versioning=versioning)
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_it_learns_how_long_nodes_take_also_from_those_that_it_waited_for_in_vain(world, keys):
+    async def tell(cluster, client):
+        names = [KEY, "other"][:keys]
+        await client.peer.put("other", "old", w=3)
+        await client.peer.rest()
+        peers = client.routing.peers
+        before_s = peers.hedge_delay_s("Read", keys, cluster.owners(KEY))
+        held_up(cluster, cluster.owners(KEY), 1.0)
+        assert await client.serve(client.read(*names)) is None
+        assert all(max(peers._peers[node_id].usual_s.values()) > before_s for node_id in client.sent(f.Read))
+
+    story(world, tell, versioning="lww")
 
 
 # ---- in an event loop ----
