@@ -71,9 +71,12 @@ def check_count(what: str, value: object, low: int, high: int) -> int:
     return value
 
 
+_NUMBER = (int, float)
+
+
 def check_seconds(what: str, value: object, high_s: float) -> float:
     """Return ``value`` as a float if it is a finite number of seconds above 0 and at most ``high_s``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high_s:  # NaN fails both
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value <= high_s:  # NaN fails both
         raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {shown(value)}")
     return float(value)
 

@@ -50,8 +50,10 @@ class _Owed(NamedTuple):
 class _Line:
     """One connection that stands."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, peer: str) -> None:
+        """``peer``: the node's address."""
         self.endpoint = endpoint
+        self.peer = peer
         self.socket = open_socket(endpoint, CONNECT_TIMEOUT_S)
         try:
             handshake = wire.ClientHandshake(endpoint.secret, secrets.token_bytes(wire.NONCE_BYTES))
@@ -138,11 +140,13 @@ class Lines:
         self._asked: list[_Asked] = []
         self._not_before_s: dict[str, float] = {}
         """Node id -> when to try again to connect to it."""
+        self._owed = self._owed_to_writes = 0
+        """How many answers are owed on all lines together."""
 
     @property
     def owing(self) -> bool:
         """Whether answers to writes are outstanding."""
-        return any(owed.about is not None for line in self._lines.values() for owed in line.owed.values())
+        return self._owed_to_writes > 0
 
     def serve(self, requests: Sequence[f.CoordinatorRequest]) -> list[f.CoordinatorAnswer | Unfinished | None]:
         """Answer requests. None: it is to go the usual way; ``Unfinished``: it is to be finished there.
@@ -217,12 +221,12 @@ class Lines:
 
     def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:
         """Return a line to each that is to be asked; None if one cannot be had now."""
-        if any(line.overdue for line in self._lines.values()):
+        if self._owed and any(line.overdue for line in self._lines.values()):
             self.listen()  # this process may have stood still or had nothing to ask, and the answers are there
         lines = {}
         for node_id in ask.frames:
             line = self._lines.get(node_id)
-            endpoint = self._locate(node_address(node_id))
+            endpoint = self._locate(node_address(node_id) if line is None else line.peer)
             if endpoint is None:
                 return None
             if line is not None and line.endpoint != endpoint:
@@ -239,7 +243,7 @@ class Lines:
         if time.monotonic() < self._not_before_s.get(node_id, 0.0):
             return None
         try:
-            line = self._lines[node_id] = _Line(endpoint)
+            line = self._lines[node_id] = _Line(endpoint, node_address(node_id))
         except (OSError, wire.WireError):
             self._not_before_s[node_id] = time.monotonic() + CONNECT_PAUSE_S
             return None
@@ -272,6 +276,7 @@ class Lines:
         now_s = time.monotonic()
         for node_id, number in asked.waiting.items():
             self._lines[node_id].owed[number] = _Owed(asked.ask.about, now_s)
+            self._count(asked.ask.about, 1)
         return asked.answers
 
     def _hear(self, wait_s: float) -> bool:
@@ -297,8 +302,16 @@ class Lines:
                     asked.answers[node_id] = said
                 return
         owed = line.owed.pop(number, None)
-        if owed is not None and owed.about is not None and self._straight.late(owed.about, node_id, said):
+        if owed is None:
+            return
+        self._count(owed.about, -1)
+        if owed.about is not None and self._straight.late(owed.about, node_id, said):
             self._see_to(owed.about)
+
+    def _count(self, about: Stamped | None, more: int) -> None:
+        self._owed += more
+        if about is not None:
+            self._owed_to_writes += more
 
     def _give_up(self, node_id: str) -> None:
         line = self._lines.pop(node_id)
@@ -308,5 +321,6 @@ class Lines:
         del self._by_number[line.socket.fileno()]
         line.socket.close()
         for owed in line.owed.values():
+            self._count(owed.about, -1)
             if owed.about is not None:
                 self._see_to(owed.about)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_OF_PAIRS = (f.GotMany, f.WroteMany)
+_WITH_CLOCK = (f.BucketOpened, f.Late)
+
+
 class Memory:
     """See the module. Safe to share between threads: each number is written whole, and an older one does no harm."""
 
@@ -33,9 +37,9 @@ class Memory:
 
     def note(self, answer: object) -> None:
         """Take from an answer, if it is one, what is worth remembering."""
-        if isinstance(answer, f.GotMany | f.WroteMany):
+        if isinstance(answer, _OF_PAIRS):
             self.newest_time = max(self.newest_time, answer.time)
-        elif isinstance(answer, f.BucketOpened | f.Late):
+        elif isinstance(answer, _WITH_CLOCK):
             run, ahead_s = self._clock
             told_s = answer.now_s - self._monotonic_s()  # too low by the time that the answer took: the highest is best
             self._clock = (answer.run, max(ahead_s, told_s) if answer.run == run else told_s)

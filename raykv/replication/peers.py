@@ -154,8 +154,9 @@ class Peers:
         The median over the nodes: a slow one must not put off the race that is run because of it. Longer when too many
         races were run of late.
         """
-        size = items.bit_length()
-        usual_s = sorted(self._peer(node_id).usual_s.get((kind, size), 0.05) for node_id in nodes) or [0.05]
+        size = (kind, items.bit_length())
+        usual_s = [self._peer(node_id).usual_s.get(size, 0.05) for node_id in nodes] or [0.05]
+        usual_s.sort()
         delay_s = min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
         return delay_s if self._races >= 1 else LATE * delay_s
 

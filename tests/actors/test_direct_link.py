@@ -46,13 +46,13 @@ def until(condition, wait_s=WAIT_S):
 
 
 def warmed(store, key="warm"):
-    """Use the store until all goes the straight way."""
+    """Use the store until all goes the straight way, over lines of its own."""
     link = link_of(store)
 
     def straight():
         before = link._probe.counted().get("straight_writes", 0)
         store.put(key, 0)
-        return link._probe.counted().get("straight_writes", 0) > before
+        return link._probe.counted().get("straight_writes", 0) > before and len(link._lines._lines) == 3
 
     until(straight)
     return link

@@ -86,7 +86,7 @@ class Bench:
         self.thread.start()
         self.nodes = {node_id: Node(self.loop) for node_id in NODES}
         for node in self.nodes.values():
-            node.do(node.open(local=bench.local))
+            node.do(node.open(local))
         self.seen_to = []
         store = StoreConfig(name="test", copies=3, partitions=8)
         ring = claim([Member(node_id) for node_id in NODES], 8, 3)

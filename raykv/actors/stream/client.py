@@ -237,6 +237,7 @@ class StreamTransport:
         self._patient = patient
         self._random = random.SystemRandom()
         self._routes: dict[str, _Route] = {}
+        self._connecting = 0
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         """See ``ports.Transport``."""
@@ -281,7 +282,7 @@ class StreamTransport:
     @property
     def connecting(self) -> bool:
         """Whether a connection is being made."""
-        return any(route.connecting is not None for route in self._routes.values())
+        return self._connecting > 0
 
     async def close(self) -> None:
         """Close all connections; calls under way on them end with ``PeerUnreachable``."""
@@ -300,7 +301,12 @@ class StreamTransport:
             return
         if route.connection is not None and route.connection.heard:
             route.pause_s = FIRST_PAUSE_S  # it was of use: this is no series of failures
+        self._connecting += 1
         route.connecting = loop.create_task(self._connect(peer, route))
+        route.connecting.add_done_callback(self._connected)
+
+    def _connected(self, _: asyncio.Task[None]) -> None:
+        self._connecting -= 1
 
     async def _connect(self, peer: str, route: _Route) -> None:
         pause_s, route.pause_s = route.pause_s, min(LONGEST_PAUSE_S, 2 * route.pause_s)
