@@ -436,7 +436,10 @@ class Engine:
     @property
     def overloaded(self) -> bool:
         """Whether more waits to be flushed than ``max_unflushed_bytes``. Writes should be refused until it is less."""
-        return self._memtable.bytes + sum(table.bytes for table in self._sealed) > self._config.max_unflushed_bytes
+        waiting_bytes = self._memtable.bytes
+        if self._sealed:
+            waiting_bytes += sum(table.bytes for table in self._sealed)
+        return waiting_bytes > self._config.max_unflushed_bytes
 
     def next_job(self) -> Job | None:
         """Return a flush or a compaction that is due, or None. O(runs) when those have changed, else O(1)."""

@@ -205,7 +205,10 @@ class SyncJob:
         self._log = log
         self.batches = batches
         self.position = position
-        self.sealed_through = max((batch.segment for batch in batches if batch.seal), default=0)
+        self.sealed_through = 0
+        for batch in batches:
+            if batch.seal:
+                self.sealed_through = batch.segment
         self.end = 0
         self.synced = False
         self.done = False
@@ -294,8 +297,13 @@ class Log:
 
     def appends_briefly(self, batches: list[_Batch]) -> bool:
         """Whether these go to the file that is open, and are few bytes."""
-        size_bytes = sum(batch.size_bytes for batch in batches)
-        return self._writer.is_open and size_bytes <= BRIEF_BYTES and not any(batch.seal for batch in batches)
+        if not self._writer.is_open:
+            return False
+        if len(batches) != 1:
+            return (
+                not any(batch.seal for batch in batches) and sum(batch.size_bytes for batch in batches) <= BRIEF_BYTES
+            )
+        return not batches[0].seal and batches[0].size_bytes <= BRIEF_BYTES
 
     def carry_out(self, batches: list[_Batch], sync: bool) -> int:
         """Write and sync, and return where the log ends then; any failure is final."""
