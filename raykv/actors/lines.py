@@ -88,10 +88,6 @@ class _Line:
         """Whether it owes an answer for too long."""
         return bool(self.owed) and time.monotonic() - next(iter(self.owed.values())).since_s > OWED_S
 
-    def owes(self, about: Stamped) -> bool:
-        """Whether an answer about this write is outstanding."""
-        return any(owed.about is about for owed in self.owed.values())
-
     def receive(self) -> list[tuple[int, int, bytes]]:
         """Return what has come. Raises ``OSError``, ``WireError``."""
         data = self.socket.recv(RECEIVE_BYTES)
@@ -200,7 +196,7 @@ class Lines:
         except StopIteration as done:
             outcomes[run.place] = done.value
             if last is not None:
-                self._see_to_the_rest(last.ask, done.value)
+                self._see_to_the_rest(last, done.value)
             return False
         except RaykvError as error:
             outcomes[run.place] = f.Refused(f.Failed.of(error))
@@ -212,12 +208,10 @@ class Lines:
         run.asked = self._send(ask, lines or {})
         return True
 
-    def _see_to_the_rest(self, ask: Ask, outcome: object) -> None:
-        about = ask.about
-        if about is not None and about is not outcome:
-            owing = {node_id for node_id, line in self._lines.items() if line.owes(about)}
-            if not {*ask.frames} <= {*about.acks} | owing:
-                self._see_to(about)
+    def _see_to_the_rest(self, last: _Asked, outcome: object) -> None:
+        about = last.ask.about
+        if about is not None and about is not outcome and not last.ask.frames.keys() <= {*about.acks, *last.waiting}:
+            self._see_to(about)
 
     def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:
         """Return a line to each that is to be asked; None if one cannot be had now."""

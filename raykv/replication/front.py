@@ -43,7 +43,7 @@ class Front:
         begin: Begin = InTasks(self._answer, tasks)
         self._driver: Driver | None = None
         if coordinator.routing.asks:  # a client's own
-            post = posting(transport, tasks, at_once)
+            post = posting(transport, clock, tasks, at_once)
             begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
         self._joining = Joining(begin, coordinator.most_keys)
 

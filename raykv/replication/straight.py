@@ -27,7 +27,7 @@ import msgspec
 
 from raykv.config import MAX_BATCH_ITEMS
 from raykv.errors import RaykvError
-from raykv.ports import PeerFailure
+from raykv.ports import PeerAbsent, PeerFailure
 from raykv.records import frames as f
 from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
@@ -485,25 +485,31 @@ def _told(begun: Stamped, outcomes: Sequence[list[str] | RaykvError]) -> f.Wrote
 
 Heard: TypeAlias = "Callable[[bytes | PeerFailure], None]"
 Post: TypeAlias = "Callable[[str, bytes, float, Heard], None]"
-"""``post(peer, frame, timeout_s, heard)``: send a frame, and tell ``heard`` what became of it; once, and later."""
+"""``post(peer, frame, until_s, heard)``: send a frame, by ``until_s`` (monotonic) or not at all, and tell ``heard`` what
+became of it; once, and later."""
 PostAtOnce: TypeAlias = "Callable[[str, bytes, float, Heard], bool]"
-"""The same, or False where that cannot be without a wait."""
+"""``post(peer, frame, timeout_s, heard)``: send it now and tell what became of it, or return False: that cannot be."""
 
 
-def posting(transport: Transport, tasks: set[asyncio.Task[None]], at_once: PostAtOnce | None = None) -> Post:
+def posting(
+    transport: Transport, clock: Clock, tasks: set[asyncio.Task[None]], at_once: PostAtOnce | None = None
+) -> Post:
     """Return a ``Post``: ``at_once`` where that can be, else by a call of the transport, each a task in ``tasks``."""
 
-    async def call(peer: str, frame: bytes, timeout_s: float, heard: Heard) -> None:
+    async def call(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
         outcome: bytes | PeerFailure
         try:
-            outcome = await transport.call(peer, frame, timeout_s)
+            if clock.monotonic_s() >= until_s:
+                # The process was frozen before this task began. Its client may have written over it since (P8).
+                raise PeerAbsent(f"time was up before anything was sent to {peer}")
+            outcome = await transport.call(peer, frame, CALL_TIMEOUT_S)
         except PeerFailure as failure:
             outcome = failure
         heard(outcome)
 
-    def post(peer: str, frame: bytes, timeout_s: float, heard: Heard) -> None:
-        if at_once is None or not at_once(peer, frame, timeout_s, heard):
-            task = asyncio.get_running_loop().create_task(call(peer, frame, timeout_s, heard))
+    def post(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
+        if at_once is None or not at_once(peer, frame, CALL_TIMEOUT_S, heard):
+            task = asyncio.get_running_loop().create_task(call(peer, frame, until_s, heard))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
@@ -599,8 +605,9 @@ class Driver:
         asked = _Round(run, ask, self._clock.monotonic_s() + ask.patience_s, {*ask.frames})
         self._rounds[asked] = None
         self.owed += len(ask.frames)
+        until_s = asked.until_s if ask.about is None else ask.about.deadline_s
         for node_id, frame in ask.frames.items():
-            self._post(node_address(node_id), frame, CALL_TIMEOUT_S, partial(self._hear, asked, node_id))
+            self._post(node_address(node_id), frame, until_s, partial(self._hear, asked, node_id))
         if not self._watched:
             self._watched = True
             self._begin(self._watch())

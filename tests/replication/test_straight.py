@@ -8,7 +8,7 @@ import random
 import pytest
 
 from raykv.errors import CorruptData, Overloaded, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
-from raykv.ports import PeerUnreachable
+from raykv.ports import PeerAbsent, PeerUnreachable
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
@@ -42,7 +42,11 @@ class Client:
         transport = cluster.network.transport(NAME)
         tasks = core.routing.tasks
         self.driver = Driver(
-            core.straight, posting(transport, tasks), self.peer.clock, tasks, lambda _, done: done(None)
+            core.straight,
+            posting(transport, self.peer.clock, tasks),
+            self.peer.clock,
+            tasks,
+            lambda _, done: done(None),
         )
         self.operations = random.Random(3)
 
@@ -925,5 +929,22 @@ def test_at_the_end_of_its_loop_nothing_begins(world, ended):
         await client.peer.rest()
         assert client.driver.owed == 0
         assert client.peer.probe["straight_writes_seen_to"] == (0 if ended else 1)
+
+    story(world, tell, versioning="lww")
+
+
+def test_what_was_frozen_before_it_was_sent_is_not_sent_after_its_time(world):
+    """P8: a task that has not begun; where a stream stands there is none."""
+
+    async def tell(cluster, client):
+        posted = []
+        clock = client.peer.clock
+        post = posting(cluster.network.transport(NAME), clock, client.routing.tasks)
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+        post("node/n1", frame, clock.monotonic_s() + 1.0, posted.append)
+        post("node/n1", frame, clock.monotonic_s(), posted.append)
+        await client.peer.rest()
+        assert {type(outcome) for outcome in posted} == {bytes, PeerAbsent}
+        assert client.sent(f.Ping) == ["n1"]
 
     story(world, tell, versioning="lww")
