@@ -36,8 +36,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from itertools import chain
-from operator import itemgetter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -64,6 +63,11 @@ if TYPE_CHECKING:
     from raykv.storage.sstable import Table
     from raykv.storage.wal import SyncJob
 
+
+class _Beside(Protocol):
+    def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, Found | bytes] | None: ...
+
+
 Merge: TypeAlias = Callable[[bytes | None, bytes], bytes]
 """(stored or None, incoming) -> what to keep. Idempotent; never less than what was stored."""
 
@@ -73,7 +77,7 @@ MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
 """Changes are told apart by so many first bytes of a key."""
-_KEY = itemgetter(0)
+_MARKERS_PASSED = 8
 _SEGMENT_FACTOR = 4
 """Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
 
@@ -239,32 +243,29 @@ class Engine:
         """Return the first ``(key, Found)`` of ``[start, end)``, the last with ``reverse``; None if there is none.
 
         What a scan would show first, for who wants a few from many places: a scan costs more to begin. ``CorruptData`` as
-        there. O(log n) a source, about one block a run; and as much again for every deletion marker on the way.
+        there. O(log n) a source, about one block a run; and as much again for each of the first few deletion markers.
         """
         self._check()
-        if self._ranges:
-            return next(self.scan(start, end, reverse=reverse), None)
-        choose = max if reverse else min
+        sources: list[_Beside] = [self._memtable, *self._sealed, *self._runs]
         try:
-            while start < end:
-                at = end if reverse else start
-                shown = [table.beside(at, reverse=reverse) for table in (self._memtable, *self._sealed)]
-                for run in self._runs:
-                    pair = run.beside(at, reverse=reverse)
-                    shown.append(None if pair is None else (pair[0], Found(pair[1], 0)))
-                candidates = [pair for pair in shown if pair is not None]
-                if not candidates:
+            for _ in range(0 if self._ranges else _MARKERS_PASSED):
+                best: tuple[bytes, Found | bytes] | None = None
+                for source in sources:
+                    pair = source.beside(end if reverse else start, reverse=reverse)
+                    # Of equal keys that of the first source is the newest.
+                    if pair is not None and (best is None or (pair[0] > best[0] if reverse else pair[0] < best[0])):
+                        best = pair
+                if best is None or not start <= best[0] < end:
                     return None
-                found = choose(candidates, key=_KEY)  # of equal keys the first, which is the newest
-                if not start <= found[0] < end:
-                    return None
-                if found[1].record:
-                    return found
-                start, end = (start, found[0]) if reverse else (found[0] + b"\x00", end)
+                key, kept = best
+                found = kept if isinstance(kept, Found) else Found(kept, 0)
+                if found.record:
+                    return key, found
+                start, end = (start, key) if reverse else (key + b"\x00", end)
         except BlockRotten as rot:
             self._note(rot.damage)
             raise _corrupt(rot.damage) from None
-        return None
+        return next(self.scan(start, end, reverse=reverse), None)
 
     def scan(
         self, start: bytes, end: bytes | None, *, reverse: bool = False, around_damage: bool = False
