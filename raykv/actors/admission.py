@@ -8,6 +8,8 @@ How many is found out, not set. What is measured is how long a request that was 
 decrease: Chiu & Jain 1989). Once half of the bound is taken, nobody may have more than an equal share of it, so a caller
 that sends too much is refused before the others are.
 
+A request that is answered before the next one is looked at has not waited, and is not counted.
+
 What keeps the cluster together (gossip, pings, changes of its state) is always let in: see ``may_wait``.
 """
 

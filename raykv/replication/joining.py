@@ -89,8 +89,8 @@ class Joining:
 
     @property
     def busy(self) -> bool:
-        """Whether a group is under way."""
-        return self._under_way > 0
+        """Whether a group is under way, or waits to be."""
+        return self._under_way > 0 or bool(self._held)
 
     def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
         """Answer a request that is about one key, a ``RaykvError`` as ``Refused``. Cancelled, the operation goes on."""
@@ -151,13 +151,17 @@ class Joining:
 
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
         self._under_way += 1
-        self._begin_with(request, partial(self._settle, waiters))
+        try:
+            self._begin_with(request, partial(self._settle, waiters))
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: nobody is to wait for ever because of it
+            self._settle(waiters, error)
 
     def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
-        self._under_way -= 1
+        if not waiters:
+            return  # it was settled
         if isinstance(outcome, RaykvError):
             outcome = f.Refused(f.Failed.of(outcome))
-        if isinstance(outcome, Exception):  # a mistake of ours: nobody is to wait for ever because of it
+        if isinstance(outcome, Exception):
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(outcome)
@@ -165,7 +169,13 @@ class Joining:
             for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
                 if not waiter.done():
                     waiter.set_result(part)
-        if self._held:
+        waiters.clear()
+        self._under_way -= 1
+        if self._held:  # not from here: what ends at once would begin the next, and that the next but one, and so on
+            asyncio.get_running_loop().call_soon(self._begin_held)
+
+    def _begin_held(self) -> None:
+        if self._held and self._under_way < MOST_UNDER_WAY:
             self._held.popleft()()
 
 

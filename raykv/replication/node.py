@@ -218,13 +218,16 @@ class StorageNode:
         try:
             request = f.node_requests.decode(frame)
         except CorruptData as error:
-            return self._answer(f.NodeRefused("corrupt", str(error)))
+            return self._answer(f.NodeRefused("corrupt", str(error)), heard=False)
+        if self._stopped is not None:
+            return self._answer(f.NodeRefused("stopping", self._stopped), heard=False)
+        heard = False
         try:
-            if self._stopped is None:
-                # Before anything is refused: whoever hears from this run takes its word for how far its log is, and tells
-                # nobody any more how far it was. *Schedule without: n1 acknowledges writes, and runs anew on an old copy of
-                # its directory; its first request names the former run, is refused, and n1 stamps the next one.*
-                self._compare(request.log_end)
+            # Before anything is refused: whoever hears from this run takes its word for how far its log is, and tells
+            # nobody any more how far it was. *Schedule without: n1 acknowledges writes, and runs anew on an old copy of
+            # its directory; its first request names the former run, is refused, and n1 stamps the next one.*
+            self._compare(request.log_end)
+            heard = True
             refusal = self._refusal(request)
             if refusal is not None:
                 return self._answer(refusal)
@@ -239,7 +242,7 @@ class StorageNode:
             self._note(request.body, began_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
-        return self._answer(body)
+        return self._answer(body, heard=heard)
 
     async def _answer_when_durable(
         self, request: f.NodeRequestBody, body: f.NodeAnswerBody, durable: asyncio.Future[None], began_s: float
@@ -316,9 +319,10 @@ class StorageNode:
             self._directory.close()
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
 
-    def _answer(self, body: f.NodeAnswerBody) -> bytes:
+    def _answer(self, body: f.NodeAnswerBody, *, heard: bool = True) -> bytes:
+        """``heard``: whether what the request says of the log was compared with it; else nothing is told of it either."""
         try:
-            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body, self._log_end()))
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body, self._log_end() if heard else None))
         except CorruptData as error:  # larger than a frame may be
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
 

@@ -33,6 +33,8 @@ SILENT_S = 0.3
 """A node that has owed an answer for so long, and has given none meanwhile, is asked after the others."""
 MAX_CALLS_PER_PEER = 2000
 HEDGE_FLOOR_S = 0.02
+FIRST_S = 0.05
+"""So long a node is given before it is known how long it usually takes."""
 SLOW_S = (1.0, 30.0)
 """How long a node that was raced is asked after the others: at first, and at the most if it is slow every time."""
 HEDGE_CEILING_S = 0.5
@@ -155,7 +157,7 @@ class Peers:
         races were run of late.
         """
         size = (kind, items.bit_length())
-        usual_s = [self._peer(node_id).usual_s.get(size, 0.05) for node_id in nodes] or [0.05]
+        usual_s = [self._peer(node_id).usual_s.get(size, FIRST_S) for node_id in nodes] or [FIRST_S]
         usual_s.sort()
         delay_s = min(HEDGE_CEILING_S, max(HEDGE_FLOOR_S, usual_s[(len(usual_s) - 1) // 2]))
         return delay_s if self._races >= 1 else LATE * delay_s
@@ -214,20 +216,24 @@ class Peers:
         peer = self._peer(node_id)
         if answer.incarnation != peer.incarnation:
             return None
-        _take_end(peer, answer.log_end, peer.said_end)
+        if not isinstance(answer.body, f.NodeRefused):
+            _take_end(peer, answer.log_end, peer.said_end)
         self._answered(peer, 1)
         if isinstance(answer.body, f.Moved):
-            self._moved(answer.body.state)
+            try:
+                self._moved(answer.body.state)
+            except CorruptData:
+                return None
         return answer.body
 
-    def missed(self, kind: str, asked: Mapping[str, int], patience_s: float) -> None:
-        """Take note that nodes have not answered within ``patience_s``: node id -> how many items each was asked.
+    def missed(self, kind: str, asked: Mapping[str, int]) -> None:
+        """Take note that nodes have not answered in time: node id -> how many items each was asked.
 
         *Without: what is usual is learned of those alone that are quick, and under load ever more come too late for it.*
         """
         for node_id, items in asked.items():
             usual_s, size = self._peer(node_id).usual_s, (kind, items.bit_length())
-            usual_s[size] = min(HEDGE_CEILING_S, usual_s.get(size, patience_s) * (1 + _STEP * _QUANTILE))
+            usual_s[size] = min(HEDGE_CEILING_S, usual_s.get(size, FIRST_S) * (1 + _STEP * _QUANTILE))
 
     def took(self, kind: str, asked: Mapping[str, int], taken_s: float) -> None:
         """Take note that a round of the straight way brought all its answers: node id -> how many items it was asked."""

@@ -12,7 +12,8 @@ again to those who have it. An acknowledgement that comes after W is not waited 
 way is gone for the rest, and leaves a hint (P11).
 
 The decisions are those of the usual way (``routing``, ``peers``, ``writing``); what is here only says what is plain. It is
-a generator of ``Ask``, without input and output, to be driven over sockets that block, or in simulation.
+a generator of ``Ask``, without input and output, to be driven over sockets that block (``raykv.actors.lines``), in an event
+loop (``Driver``), or in simulation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import msgspec
 
 from raykv.config import MAX_BATCH_ITEMS
 from raykv.errors import RaykvError
-from raykv.ports import PeerAbsent, PeerFailure
+from raykv.ports import PeerAbsent, PeerFailure, PeerUnreachable
 from raykv.records import frames as f
 from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
@@ -49,8 +50,10 @@ T = TypeVar("T")
 
 WRITE_PATIENCE_S = 0.1
 """So long a plain answer to one write is waited for, before the usual way is gone; longer for many."""
+LEARNS_EVERY = 8
+"""From every so manieth read of one key it is learned how long nodes take: it costs a twentieth of the read."""
 LOOK_EVERY_S = 0.005
-"""How often a loop looks for rounds whose time is up; the least patience is four times that."""
+"""How often a loop looks for rounds whose time is up; a quarter of the least patience with nodes (``HEDGE_FLOOR_S``)."""
 _NOTHING = f.Failed("StoreUnavailable", "nothing is known of it", {})
 
 
@@ -145,6 +148,7 @@ class Straight:
         self._read_usually = read
         self._writes = writes
         self._run = run
+        self._reads_of_one = 0
 
     def steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer | Unfinished | None] | None:
         """Return the steps of a request; None if it is neither a read nor a write.
@@ -179,11 +183,17 @@ class Straight:
             return None
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
         frames = self._frames(asked, f.Read(request.bucket_id, request.keys), routing.epoch)
+        began_s = routing.clock.monotonic_s()
         answers = yield Ask(frames, ((asked, request.r),), patience_s)
+        self._reads_of_one += 1
+        learns = not self._reads_of_one % LEARNS_EVERY
         if len(answers) < request.r:
-            routing.peers.missed("Read", {node_id: 1 for node_id in asked if node_id not in answers}, patience_s)
+            if learns:
+                routing.peers.missed("Read", {node_id: 1 for node_id in asked if node_id not in answers})
             routing.peers.raced(1)
             return None
+        if learns:
+            routing.peers.took("Read", dict.fromkeys(asked, 1), routing.clock.monotonic_s() - began_s)
         records: list[bytes | None] = []
         for node_id in asked:
             body = routing.peers.plain(node_id, answers[node_id])
@@ -243,7 +253,7 @@ class Straight:
         said = yield Ask(frames, ((tuple(frames), len(frames)),), patience_s)
         if len(said) < len(asked):
             late = {node_id: items for node_id, items in asked.items() if node_id not in said}
-            routing.peers.missed("Read", late, patience_s)
+            routing.peers.missed("Read", late)
             routing.peers.raced(len(request.keys))
             return None
         bodies = {node_id: routing.peers.plain(node_id, said[node_id]) for node_id in wanted}
@@ -356,7 +366,7 @@ class Straight:
             first[nodes][: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)
         ]
         wanted: dict[str, tuple[list[bytes], list[bytes]]] = {}
-        for put, nodes in zip(puts, asked, strict=True):  # all of them are well
+        for put, nodes in zip(puts, asked, strict=True):  # all of them are there
             for at, node_id in enumerate(nodes):
                 keys, ids = wanted.setdefault(node_id, ([], []))
                 keys.append(put.key)
@@ -505,6 +515,8 @@ def posting(
             outcome = await transport.call(peer, frame, CALL_TIMEOUT_S)
         except PeerFailure as failure:
             outcome = failure
+        except Exception as error:  # noqa: BLE001 - whatever it was, somebody waits for it
+            outcome = PeerUnreachable(repr(error))
         heard(outcome)
 
     def post(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
@@ -570,7 +582,7 @@ class Driver:
             self._step(_Run(steps, request, done), None)
 
     def end(self) -> None:
-        """Hear no more: the loop is at its end, and nothing may begin in it."""
+        """Hear no more: the loop is at its end, and nothing is to begin in it because of an answer."""
         self._over = True
 
     def _step(self, run: _Run, last: _Round | None) -> None:
@@ -604,13 +616,13 @@ class Driver:
     def _ask(self, run: _Run, ask: Ask) -> None:
         asked = _Round(run, ask, self._clock.monotonic_s() + ask.patience_s, {*ask.frames})
         self._rounds[asked] = None
-        self.owed += len(ask.frames)
-        until_s = asked.until_s if ask.about is None else ask.about.deadline_s
-        for node_id, frame in ask.frames.items():
-            self._post(node_address(node_id), frame, until_s, partial(self._hear, asked, node_id))
         if not self._watched:
             self._watched = True
             self._begin(self._watch())
+        until_s = asked.until_s if ask.about is None else ask.about.deadline_s
+        for node_id, frame in ask.frames.items():
+            self._post(node_address(node_id), frame, until_s, partial(self._hear, asked, node_id))
+            self.owed += 1
 
     def _hear(self, asked: _Round, node_id: str, said: bytes | PeerFailure) -> None:
         self.owed -= 1

@@ -263,8 +263,7 @@ class Engine:
                     return key, found
                 start, end = (start, key) if reverse else (key + b"\x00", end)
         except BlockRotten as rot:
-            self._note(rot.damage)
-            raise _corrupt(rot.damage) from None
+            self._note(rot.damage)  # it may lie beside the range; a scan tells
         return next(self.scan(start, end, reverse=reverse), None)
 
     def scan(

@@ -126,6 +126,9 @@ def bench(monkeypatch, request):
     monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # the machine may have other things to do
     made = Bench(local=request.param == "local")
     yield made
+    owed = [owed for line in made.lines._lines.values() for owed in line.owed.values()]
+    assert made.lines._owed == len(owed)
+    assert made.lines._owed_to_writes == sum(each.about is not None for each in owed)
     made.close()
 
 

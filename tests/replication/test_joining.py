@@ -211,3 +211,50 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
         assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
 
     asyncio.run(story())
+
+
+def test_thousands_that_wait_and_end_at_once_are_all_answered() -> None:
+    """Each ends where it begins; from there the next must not begin."""
+
+    async def story() -> None:
+        slow: list[Any] = []
+
+        def begin(request: Any, done: Any) -> None:
+            if len(slow) < MOST_UNDER_WAY:
+                slow.append(done)
+            else:
+                done(StoreUnavailable("its clock is far ahead"))
+
+        joining = Joining(begin)
+        waiting = [joining.answer(write(b"a", b"%d" % number)) for number in range(5000)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(slow) == MOST_UNDER_WAY
+        assert joining.busy
+        for done in slow:
+            done(f.WroteMany([f.Acked(b"", ["n1"], b"")], 9))
+        async with asyncio.timeout(5.0):
+            got = await asyncio.gather(*waiting)
+        assert [type(each) for each in got].count(f.Refused) == 5000 - MOST_UNDER_WAY
+        assert not joining.busy
+
+    asyncio.run(story())
+
+
+def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
+    async def story() -> None:
+        def begin(request: Any, done: Any) -> None:
+            if request.keys == [b"told twice"]:
+                done(f.GotMany([f.Found([b"x"])], 7))
+            raise ZeroDivisionError
+
+        joining = Joining(begin)
+        got = await asyncio.gather(
+            *(joining.answer(get(b"%d" % number, r=1 + number % 2)) for number in range(4)), return_exceptions=True
+        )
+        assert [type(each) for each in got] == [ZeroDivisionError] * 4
+        assert await joining.answer(get(b"told twice")) == f.GotMany([f.Found([b"x"])], 7)
+        assert not joining.busy
+        assert joining._under_way == 0
+
+    asyncio.run(story())

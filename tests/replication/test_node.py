@@ -618,6 +618,34 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
     world.run(story())
 
 
+def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world: ModuleType, monkeypatch: Any) -> None:
+    """P6: its word would take the place of what it has not heard, and a later run would be told that."""
+
+    async def told(cluster: Any, frame: bytes) -> f.NodeAnswer:
+        return f.node_answers.decode(await cluster.node("n1").serve(frame))
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        node = cluster.node("n1")
+        end = (await told(cluster, f.node_requests.encode(f.NodeRequest(0, f.Ping())))).log_end
+        assert end is not None
+        assert (await told(cluster, b"?")).log_end is None, "it could not read it"
+        earlier = f.node_requests.encode(f.NodeRequest(0, read("a"), f.LogEnd(end.life, 0, 1 << 50)))
+        with monkeypatch.context() as patched:
+
+            def fails(**_: Any) -> None:
+                raise OSError("no space")
+
+            patched.setattr(node._replica, "distrust", fails)
+            answer = await told(cluster, earlier)
+        assert (answer.body.reason, answer.log_end) == ("failed", None)  # type: ignore[union-attr]
+        assert cluster.failures
+        answer = await told(cluster, earlier)
+        assert (answer.body.reason, answer.log_end) == ("stopping", None)  # type: ignore[union-attr]
+
+    world.run(story())
+
+
 def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) -> None:
     """Memory and disk were set back to an earlier moment; a peer has heard of later ones. It would give dots twice."""
 

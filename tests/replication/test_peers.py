@@ -459,10 +459,10 @@ def test_who_is_waited_for_in_vain_is_known_to_take_longer_but_not_without_end(b
     peers = bench.peers
     for _ in range(3):
         before_s = peers.hedge_delay_s("Read", 1, ["n1"])
-        peers.missed("Read", {"n1": 1}, before_s)
+        peers.missed("Read", {"n1": 1})
         assert peers.hedge_delay_s("Read", 1, ["n1"]) > before_s
     for _ in range(200):
-        peers.missed("Read", {"n1": 1}, 10.0)
+        peers.missed("Read", {"n1": 1})
     assert peers.hedge_delay_s("Read", 1, ["n1"]) == p.HEDGE_CEILING_S
     for _ in range(600):
         peers.took("Read", {"n1": 1}, 0.001)

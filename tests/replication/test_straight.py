@@ -850,8 +850,31 @@ def test_it_learns_how_long_nodes_take_also_from_those_that_it_waited_for_in_vai
         peers = client.routing.peers
         before_s = peers.hedge_delay_s("Read", keys, cluster.owners(KEY))
         held_up(cluster, cluster.owners(KEY), 1.0)
-        assert await client.serve(client.read(*names)) is None
+        for _ in range(straight.LEARNS_EVERY if keys == 1 else 1):
+            assert await client.serve(client.read(*names)) is None
         assert all(max(peers._peers[node_id].usual_s.values()) > before_s for node_id in client.sent(f.Read))
+
+    story(world, tell, versioning="lww")
+
+
+def test_single_reads_learn_from_those_that_are_quick_too(world):
+    async def tell(cluster, client):
+        peers = client.routing.peers
+        owners = cluster.owners(KEY)
+        for _ in range(200):
+            peers.missed("Read", dict.fromkeys(owners, 1))
+        slow_s = peers.hedge_delay_s("Read", 1, owners)
+        for _ in range(100 * straight.LEARNS_EVERY):
+            assert await client.get() == ["old"]
+        assert peers.hedge_delay_s("Read", 1, client.sent(f.Read)[:2]) < 0.7 * slow_s
+
+    story(world, tell, versioning="lww")
+
+
+def test_news_that_cannot_be_read_are_no_answer(world):
+    async def tell(cluster, client):
+        frame = f.node_answers.encode(f.NodeAnswer(1, f.Moved(b"?")))
+        assert client.routing.peers.plain("n1", frame) is None
 
     story(world, tell, versioning="lww")
 
@@ -946,5 +969,18 @@ def test_what_was_frozen_before_it_was_sent_is_not_sent_after_its_time(world):
         await client.peer.rest()
         assert {type(outcome) for outcome in posted} == {bytes, PeerAbsent}
         assert client.sent(f.Ping) == ["n1"]
+
+    story(world, tell, versioning="lww")
+
+
+def test_a_transport_that_breaks_leaves_no_answer_owed(world):
+    async def tell(cluster, client):
+        class Broken:
+            async def call(self, peer, frame, timeout_s):
+                raise LookupError("no such thing")
+
+        client.driver._post = posting(Broken(), client.peer.clock, client.routing.tasks)
+        assert await client.get() is None
+        assert client.driver.owed == 0
 
     story(world, tell, versioning="lww")

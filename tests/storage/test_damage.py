@@ -5,7 +5,7 @@ import random
 import pytest
 
 from raykv.errors import CorruptData, StoreClosed
-from raykv.storage.damage import Damage, intact
+from raykv.storage.damage import BlockRotten, Damage, intact
 
 
 def rotten_table(drive, disk, count=300, at=0.5):
@@ -295,6 +295,23 @@ def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
     engine.heal(damage)
     assert walk() == [key for key, _ in engine.scan(b"", None, reverse=reverse)], "the block reads as empty"
     assert len(walk()) < len(keys)
+
+
+def test_rot_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
+    """To find its first key the block behind it may be looked at."""
+    engine, model, _ = rotten_table(drive, disk)
+    keys = sorted(model)
+    table = engine._runs[0].tables[0]
+    rotten = []
+    for index in range(table.blocks):
+        try:
+            table.block(index)
+        except BlockRotten as rot:
+            rotten.append(rot.damage)
+    (damage,) = rotten
+    last = max(key for key in keys if key < damage.start)
+    assert engine.first(last + b"\x00", last + b"\x01") is None
+    assert engine.first(last, last + b"\x00")[0] == last
 
 
 def outside(engine, keys, reverse=False):

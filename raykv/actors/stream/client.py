@@ -102,15 +102,18 @@ class Connection(asyncio.Protocol):
 
     def _sweep_posted(self) -> None:
         """End those that have waited for too long."""
-        now_s = self._loop.time()
-        self._sweep = None
-        while self._posted:
-            number, (until_s, timeout_s) = next(iter(self._posted.items()))
+        now_s, self._sweep = self._loop.time(), None
+        for number, (until_s, timeout_s) in [*self._posted.items()]:
             if until_s > now_s:
-                self._sweep = self._loop.call_at(until_s, self._sweep_posted)
-                return
-            self._expire(number, timeout_s)
-            self._forget(number)
+                break
+            if number in self._posted:  # who was told of another one may have closed the connection
+                told, heard = self._pending[number]
+                self._forget(number)
+                self._note_silence(heard, timeout_s)
+                told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+        if self._posted and self._sweep is None:  # they may have posted more, which set it
+            until_s, _ = next(iter(self._posted.values()))
+            self._sweep = self._loop.call_at(until_s, self._sweep_posted)
 
     def give_up(self) -> None:
         """Take no more calls; close once those under way have ended."""
@@ -163,6 +166,10 @@ class Connection(asyncio.Protocol):
     def _expire(self, number: int, timeout_s: float) -> None:
         told, heard = self._pending[number]
         told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+        self._note_silence(heard, timeout_s)
+
+    def _note_silence(self, heard: int, timeout_s: float) -> None:
+        """Give the connection up if nothing has come on it for long; ``heard``: of then."""
         if heard == self.heard and timeout_s >= QUIET_S:
             self.give_up()
 
@@ -182,6 +189,7 @@ class Connection(asyncio.Protocol):
         self.close()
         if self._sweep is not None:
             self._sweep.cancel()
+            self._sweep = None
         for number, (heard, _) in list(self._pending.items()):
             if number in self._posted:
                 self._forget(number)

@@ -431,8 +431,62 @@ def test_who_posts_hears_when_the_connection_is_lost_and_may_post_again_from_the
             await settled(lambda: len(heard) == 2)
             assert isinstance(heard[0], PeerUnreachable)
             assert heard[1] is False
+            connection = bench.transport._routes["node/a"].connection
+            assert connection is not None
+            assert connection._sweep is None
             await asyncio.sleep(0.3)
-            assert len(heard) == 2, "no timer is left"
+            assert len(heard) == 2
+
+    run(work())
+
+
+def test_one_timer_looks_after_all_posts_also_when_those_who_hear_post_again(run) -> None:
+    async def work() -> None:
+        gate = Gate()
+        async with Bench(gate) as bench:
+            await bench.connected()
+            connection = bench.transport._routes["node/a"].connection
+            assert connection is not None
+            sweeps = []
+            sweep = connection._sweep_posted
+            connection._sweep_posted = lambda: sweeps.append(1) or sweep()  # type: ignore[method-assign,func-returns-value]
+            heard: list[object] = []
+
+            def again(outcome: object) -> None:
+                heard.append(outcome)
+                if len(heard) <= 20:
+                    connection.post(b"%d" % len(heard), 0.02, again)
+
+            for number in range(5):
+                connection.post(b"first %d" % number, 0.02, again)
+            await settled(lambda: len(heard) == 25)
+            assert len(sweeps) <= 25
+            assert not connection._posted
+            assert connection._sweep is None
+
+    run(work())
+
+
+def test_who_breaks_when_told_is_not_told_again(run) -> None:
+    async def work() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        gate = Gate()
+        async with Bench(gate) as bench:
+            await bench.connected()
+            connection = bench.transport._routes["node/a"].connection
+            assert connection is not None
+            heard: list[object] = []
+
+            def breaks(outcome: object) -> None:
+                heard.append(outcome)
+                raise LookupError("a mistake")
+
+            connection.post(b"x", 0.02, breaks)
+            await settled(lambda: len(told) == 1)
+            connection.post(b"y", 0.02, heard.append)
+            await settled(lambda: len(heard) == 2)
+            assert not connection._posted
 
     run(work())
 
