@@ -210,7 +210,7 @@ class Lines:
 
     def _see_to_the_rest(self, last: _Asked, outcome: object) -> None:
         about = last.ask.about
-        if about is not None and about is not outcome and not last.ask.frames.keys() <= {*about.acks, *last.waiting}:
+        if about is not None and about is not outcome and about.is_to_be_seen_to(last.ask.frames, last.waiting):
             self._see_to(about)
 
     def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:

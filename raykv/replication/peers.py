@@ -185,15 +185,21 @@ class Peers:
         """Whether nothing speaks against a node."""
         return self.there(node_id, now_s) and now_s >= self._peers[node_id].slow_until_s
 
+    def slowness(self, node_id: str, now_s: float) -> float:
+        """How slow a node has been of late: 0 if it was not, more the more often it was raced since it was quick."""
+        peer = self._peers.get(node_id)
+        return 0.0 if peer is None or now_s >= peer.slow_until_s else peer.slow_s
+
     def there(self, node_id: str, now_s: float) -> bool:
         """Whether nothing speaks against a node, but that it may take its time."""
         peer = self._peers.get(node_id)
-        return (
-            peer is not None
-            and peer.down is None
-            and now_s >= peer.suspected_until_s
-            and not peer.incomplete
-            and not (peer.pending and peer.silent(now_s))
+        return peer is not None and not peer.incomplete and not self.away(node_id, now_s)
+
+    def away(self, node_id: str, now_s: float) -> bool:
+        """Whether a known node does not answer: it is down, suspected, or silent."""
+        peer = self._peers.get(node_id)
+        return peer is not None and bool(
+            peer.down is not None or now_s < peer.suspected_until_s or (peer.pending and peer.silent(now_s))
         )
 
     def request(self, node_id: str, body: f.NodeRequestBody, epoch: int) -> bytes:

@@ -102,6 +102,8 @@ class Spread:
             fan.send(node_id, body, len(indexes), [(index, self._round.attempt(index)) for index in indexes])
 
     def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:
+        if not self._entry.config.sloppy:
+            return  # nobody may, and to find that out for each item after each answer costs as much as the rest of it
         for node_id, pairs in self._round.stand_ins(silent=silent).items():
             hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
             body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)

@@ -81,14 +81,23 @@ class Stamped:
     """Who is known to hold all that it was sent."""
     taken_over: bool = False
     """Whether the usual way sees to the rest of it."""
+    away: frozenset[str] = frozenset()
+    """Owners that do not answer. They are sent nothing; once all others have it, hints are left for them (P11)."""
 
     def sent_to(self) -> dict[str, list[int]]:
         """Return node id -> which of them it is sent, all at once."""
         sent: dict[str, list[int]] = {}
         for index, owners in enumerate(self.owners):
             for node_id in owners:
-                sent.setdefault(node_id, []).append(index)
+                if node_id not in self.away:
+                    sent.setdefault(node_id, []).append(index)
         return sent
+
+    def is_to_be_seen_to(self, sent: Collection[str], owing: Collection[str]) -> bool:
+        """Whether it does not end by itself. ``sent``: to whom it was sent; ``owing``: who has not said anything yet."""
+        if not {*sent} <= {*self.acks, *owing}:
+            return True
+        return bool(self.away) and {*sent} <= {*self.acks}
 
     def holders(self) -> list[list[str]]:
         """Return of each who is known to hold it."""
@@ -294,7 +303,10 @@ class Straight:
         # All is asked under the epoch that named the owners: others may learn of a later one between the two rounds (P4).
         owners, epoch = [routing.settled_owners(put.key, entry.config.n) for put in puts], routing.epoch
         settled = [nodes for nodes in owners if nodes is not None]
-        if len(settled) < len(owners) or not self._all_there({node_id for nodes in {*settled} for node_id in nodes}):
+        if len(settled) < len(owners):
+            return None
+        away = self._who_is_away({node_id for nodes in {*settled} for node_id in nodes})
+        if away is None or any(len({*nodes} - away) < request.w for nodes in {*settled}):
             return None
         deadline_s = began_s + request.timeout_s
         if request.run:
@@ -305,10 +317,11 @@ class Straight:
             return f.WroteMany([f.Failed.of(error)] * len(puts), 0)
         reserved = None
         if entry.config.versioning == "vector":
-            reserved = yield from self._reserve(entry, puts, request.w, settled, epoch)
+            reserved = yield from self._reserve(entry, puts, request.w, settled, away, epoch)
             if reserved is None:
                 return None
         about = self._stamp(entry, puts, settled, reserved, request.w, deadline_s)
+        about.away = away
         if not about.puts:
             return _wrote(about)
         if routing.clock.monotonic_s() >= deadline_s:
@@ -357,16 +370,27 @@ class Straight:
         return about
 
     def _reserve(
-        self, entry: BucketEntry, puts: list[Put], w: int, owners: list[tuple[str, ...]], epoch: int
+        self,
+        entry: BucketEntry,
+        puts: list[Put],
+        w: int,
+        owners: list[tuple[str, ...]],
+        away: frozenset[str],
+        epoch: int,
     ) -> Steps[list[tuple[f.Reserved, list[f.Reserved]]] | None]:
-        """Get a dot for each, and what is there."""
+        """Get a dot for each, and what is there. None: so many do not show it."""
         routing = self._routing
-        first = {nodes: self._well_first(nodes) for nodes in dict.fromkeys(owners)}
+        there = {nodes: tuple(n for n in nodes if n not in away) for nodes in dict.fromkeys(owners)}
+        first = {nodes: self._well_first(others) for nodes, others in there.items()}
         asked = [
             first[nodes][: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)
         ]
+        if away and any(
+            len(nodes) < self._writes.shown_needed(entry, put, w) for put, nodes in zip(puts, asked, strict=True)
+        ):
+            return None
         wanted: dict[str, tuple[list[bytes], list[bytes]]] = {}
-        for put, nodes in zip(puts, asked, strict=True):  # all of them are there
+        for put, nodes in zip(puts, asked, strict=True):
             for at, node_id in enumerate(nodes):
                 keys, ids = wanted.setdefault(node_id, ([], []))
                 keys.append(put.key)
@@ -419,7 +443,7 @@ class Straight:
         if frame is None or not self._holds(node_id, frame):
             return True
         begun.acks.append(node_id)
-        return False
+        return bool(begun.away) and begun.is_to_be_seen_to(sent := begun.sent_to(), sent)
 
     async def see_to(self, begun: Stamped) -> None:
         """Bring writes that have their W to those who do not say that they hold them, or leave hints. Once is enough."""
@@ -427,10 +451,22 @@ class Straight:
             return
         begun.taken_over = True
         self._routing.probe.count("straight_writes_seen_to", len(begun.puts))
+        if begun.away and {*begun.sent_to()} <= {*begun.acks}:
+            self._leave_hints(begun)
+            return
         keys = [put.key for put in begun.puts]
         await self._writes.bring_to_the_rest(
             begun.entry, keys, begun.records, begun.holders(), begun.made_ms, CALL_TIMEOUT_S
         )
+
+    def _leave_hints(self, begun: Stamped) -> None:
+        """For those that are away (P11)."""
+        bucket_id = begun.entry.bucket_id
+        for put, record, owners, holders in zip(begun.puts, begun.records, begun.owners, begun.holders(), strict=True):
+            missed = [node_id for node_id in owners if node_id in begun.away]
+            if missed:
+                item = (put.key, record, missed)
+                self._routing.courier.take(tuple(holders), owners, bucket_id, item, begun.made_ms)
 
     # ---- what is plain ----
 
@@ -445,15 +481,25 @@ class Straight:
         return tuple(node_id for node_id in self._well_first(owners) if self._all_there((node_id,)))[:count]
 
     def _well_first(self, owners: tuple[str, ...]) -> tuple[str, ...]:
-        """Return them, behind the others those that take their time."""
+        """Return them, behind the others those that take their time, the slowest last."""
         if self._all_well(owners):
             return owners
-        return tuple(sorted(owners, key=lambda node_id: not self._all_well((node_id,))))
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
+        return tuple(sorted(owners, key=lambda node_id: peers.slowness(node_id, now_s)))
 
     def _all_there(self, nodes: Iterable[str]) -> bool:
-        """Whether writes can be sent: who is slow takes them, too, and need not be waited for."""
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         return all(peers.there(node_id, now_s) for node_id in nodes)
+
+    def _who_is_away(self, nodes: Collection[str]) -> frozenset[str] | None:
+        """Return who of the owners does not answer. None: a write to the others is nothing plain.
+
+        Who is slow takes it, too, and need not be waited for.
+        """
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
+        others = [node_id for node_id in nodes if not peers.there(node_id, now_s)]
+        away = frozenset(node_id for node_id in others if peers.away(node_id, now_s))
+        return away if len(away) == len(others) else None
 
     def _all_well(self, nodes: Iterable[str]) -> bool:
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
@@ -657,7 +703,7 @@ class Driver:
 
     def _see_to_the_rest(self, last: _Round, outcome: object) -> None:
         about = last.ask.about
-        if about is not None and about is not outcome and not {*last.ask.frames} <= {*about.acks} | last.owing:
+        if about is not None and about is not outcome and about.is_to_be_seen_to(last.ask.frames, last.owing):
             self._see_to(about)
 
     def _see_to(self, write: Stamped) -> None:

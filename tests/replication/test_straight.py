@@ -879,6 +879,67 @@ def test_news_that_cannot_be_read_are_no_answer(world):
     story(world, tell, versioning="lww")
 
 
+@pytest.mark.parametrize("gone", ["down", "suspected"])
+def test_a_write_goes_to_those_who_are_there_and_leaves_hints_for_the_others(world, versioning, gone):
+    async def tell(cluster, client):
+        victim, *others = cluster.owners(KEY)
+        if gone == "down":
+            cluster.down[victim] = "it is said"
+            cluster.publish(client.peer)
+        else:
+            peers = client.routing.peers
+            peers._peers[victim].suspected_until_s = asyncio.get_running_loop().time() + 60.0
+        acked = await client.put()
+        assert sorted(acked.nodes) == sorted(others)
+        await client.peer.rest()
+        assert sorted(client.sent(f.Write)) == sorted(others)
+        assert victim not in client.sent(f.Reserve)
+        assert [waiting for node_id in cluster.ids if (waiting := cluster.node(node_id).hints_waiting)] == [{victim: 1}]
+        assert client.peer.probe["straight_writes_seen_to"] == 1
+
+    story(world, tell, versioning=versioning)
+
+
+def test_a_write_that_needs_those_who_are_away_goes_the_usual_way(world, versioning):
+    async def tell(cluster, client):
+        victim = cluster.owners(KEY)[0]
+        cluster.down[victim] = "it is said"
+        cluster.publish(client.peer)
+        assert await client.put(w=3) is None
+        client.routing.peers._peers[victim].incomplete = True
+        client.routing.peers._peers[victim].down = None
+        assert await client.put() is None, "who is incomplete takes writes"
+
+    story(world, tell, versioning=versioning)
+
+
+def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the_usual_way(world):
+    async def tell(cluster, client):
+        away, late, *quick = cluster.owners(KEY)
+        cluster.down[away] = "it is said"
+        cluster.publish(client.peer)
+        for failure in (None, PeerUnreachable("lost")):
+            posted, outcomes = [], []
+            client.driver._post = lambda peer, frame, _, heard, posted=posted: posted.append((peer, frame, heard))
+            client.peer.probe.clear()
+            client.driver(client.write(w=len(quick)), outcomes.append)
+            assert {peer[5:] for peer, _, _ in posted} == {late, *quick}
+            for peer, frame, heard in posted:
+                if peer[5:] != late:
+                    heard(await cluster.network.call(NAME, peer, frame, 1.0))
+            assert len(outcomes[0].items[0].nodes) == len(quick)
+            await asyncio.sleep(0.01)
+            assert not client.peer.probe["straight_writes_seen_to"]
+            for peer, frame, heard in posted:
+                if peer[5:] == late:
+                    heard(failure or await cluster.network.call(NAME, peer, frame, 1.0))
+            await client.peer.rest()
+            assert client.peer.probe["straight_writes_seen_to"] == 1
+            assert cluster.stored(late, KEY) == cluster.stored(quick[0], KEY)
+
+    story(world, tell, versioning="lww", nodes=4, copies=4)
+
+
 # ---- in an event loop ----
 
 
