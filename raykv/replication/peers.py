@@ -128,17 +128,24 @@ class Peers:
         self._calls = 0
         self._races = RACES_MOST
 
-    def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> None:
-        """Take the supervisor's news: a node that runs anew is no longer suspected."""
+    def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> list[str]:
+        """Take the supervisor's news: a node that runs anew is no longer suspected.
+
+        Returns the nodes that run anew and of whose earlier runs it is known how far their logs were.
+        """
+        anew: list[str] = []
         for node_id, incarnation in incarnations.items():
             peer = self._peer(node_id)
             if incarnation > peer.incarnation:
                 peer.incarnation = incarnation
                 peer.suspected_until_s = 0.0
+                if peer.log_end is not None:
+                    anew.append(node_id)
         for node_id, peer in self._peers.items():
             # One that has answered in a later run than the supervisor knows of was started by another, and is not down.
             later = peer.incarnation > incarnations.get(node_id, peer.incarnation)
             peer.down = None if later else down.get(node_id)
+        return anew
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
         """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given."""

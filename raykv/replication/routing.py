@@ -16,7 +16,7 @@ from raykv.ports import PeerDead, PeerFailure
 from raykv.records import frames as f
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.courier import Courier
-from raykv.replication.fanout import RETRY_S
+from raykv.replication.fanout import CALL_TIMEOUT_S, RETRY_S
 from raykv.replication.peers import Peers
 from raykv.ring import partition_of_key
 
@@ -78,7 +78,20 @@ class Routing:
             return
         self._news = (state.generation, news.sequence)
         self._take(state, news.state)
-        self.peers.learn(news.incarnations, news.down)
+        for node_id in self.peers.learn(news.incarnations, news.down):
+            task = asyncio.get_running_loop().create_task(self._tell(node_id))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _tell(self, node_id: str) -> None:
+        """Tell a node that runs anew how far its log was, as every request does, and at once (P6).
+
+        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone has heard how
+        far C's log is by then. C runs anew on an old copy of its directory; another coordinator asks B and C before this one
+        has anything to ask of C, and does not see the write.*
+        """
+        with contextlib.suppress(PeerFailure):
+            await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)
 
     def learn_state(self, data: bytes) -> None:
         """Take a decided state that a node knows, unless a later one is known."""

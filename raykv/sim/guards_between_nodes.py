@@ -553,6 +553,18 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
+        "who runs anew is not told how far its log was",
+        "P1, P6",
+        "an old copy answers before the one coordinator that knows better has anything to ask of it",
+        (
+            Edit(
+                "raykv.replication.routing:Routing._tell",
+                "await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)",
+                "pass",
+            ),
+        ),
+    ),
+    Planted(
         "an old directory keeps its votes",
         "P5",
         "a directory is brought back from a copy, and its node votes with the promises of the past",

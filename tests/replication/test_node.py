@@ -15,6 +15,7 @@ from raykv.ports import Known
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
+from raykv.records.record import pack_body
 from raykv.replication.cluster_state import encode_state
 from raykv.replication.node import NodeSpec, StorageNode
 from raykv.replication.peers import PeerRefused
@@ -614,6 +615,32 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
         with contextlib.suppress(PeerRefused):  # in its new life it has no vote, and waits for the supervisor
             assert isinstance(await peers.call(victim, read("a"), 1, 1.0), f.Incomplete)
         assert not cluster.node(victim).whole
+
+    world.run(story())
+
+
+def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: ModuleType) -> None:
+    """P6: not only with what it happens to ask of it next; others may ask it before."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        knows, other = cluster.coordinator("knows"), cluster.coordinator("other")
+        away, victim, _ = cluster.owners("a")
+        await knows.put("a", "1", w=3)
+        await knows.rest()
+        copy = cluster.disks[victim].crash(random.Random(1), "keep")
+        frozen = cluster.process(away)
+        cluster.freeze(away)
+        assert isinstance((await knows.write([("a", pack_body(knows.operation(), b"2"))], w=2))[0], list)
+        cluster.kill(victim)
+        cluster.disks[victim] = copy
+        cluster.revive(victim)
+        cluster.thaw(frozen)
+        cluster.publish(knows)
+        cluster.publish(other)
+        await asyncio.sleep(0.1)
+        assert not cluster.node(victim).whole
+        assert await other.get("a", r=2) == "2", "the third one has it"
 
     world.run(story())
 
