@@ -43,7 +43,7 @@ def test_a_drill_is_clean_and_the_same_again(name):
         ("copies", "an unreadable record is taken for absent", "copies passed over"),
         ("copies", "a page reaches beyond what all have sent", "copies passed over"),
         ("copies", "a node's failed disk told as refused", "refused and written"),
-        ("copies", "old directory counted complete", "promise broken"),
+        ("copies", "old directory counted complete", "copies passed over"),
         ("copies", "rot uncovers what was forgotten", "came back"),
         ("power", "directory not synced behind new tables", "not whole"),
         ("power", "small file renamed before it is synced", "not to be opened"),
