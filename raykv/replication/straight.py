@@ -306,7 +306,7 @@ class Straight:
         if len(settled) < len(owners):
             return None
         away = self._who_is_away({node_id for nodes in {*settled} for node_id in nodes})
-        if away is None or any(len({*nodes} - away) < request.w for nodes in {*settled}):
+        if away is None or (away and any(len({*nodes} - away) < request.w for nodes in {*settled})):
             return None
         deadline_s = began_s + request.timeout_s
         if request.run:
@@ -478,18 +478,13 @@ class Straight:
         """Return the first ``count`` of them that nothing speaks against; for want of others such as take their time."""
         if self._all_well(owners[:count]):
             return owners[:count]
-        return tuple(node_id for node_id in self._well_first(owners) if self._all_there((node_id,)))[:count]
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
+        return tuple(node_id for node_id in self._well_first(owners) if peers.there(node_id, now_s))[:count]
 
     def _well_first(self, owners: tuple[str, ...]) -> tuple[str, ...]:
         """Return them, behind the others those that take their time, the slowest last."""
-        if self._all_well(owners):
-            return owners
         peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         return tuple(sorted(owners, key=lambda node_id: peers.slowness(node_id, now_s)))
-
-    def _all_there(self, nodes: Iterable[str]) -> bool:
-        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
-        return all(peers.there(node_id, now_s) for node_id in nodes)
 
     def _who_is_away(self, nodes: Collection[str]) -> frozenset[str] | None:
         """Return who of the owners does not answer. None: a write to the others is nothing plain.

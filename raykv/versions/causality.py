@@ -43,9 +43,7 @@ def union(one: Seen, other: Seen) -> Seen:
 def with_dot(seen: Seen, dot: Dot) -> Seen:
     """Return the history with one more dot."""
     actor, counter = dot
-    if (
-        len(seen) == 1 and seen[0][0] == actor and seen[0][2] == counter - 1
-    ):  # one owner has stamped all: as nearly always
+    if len(seen) == 1 and seen[0][0] == actor and seen[0][2] == counter - 1:  # as nearly always: one owner stamped all
         return ((actor, seen[0][1], counter),)
     return union(seen, ((actor, counter, counter),))
 

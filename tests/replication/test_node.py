@@ -673,6 +673,20 @@ def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world:
     world.run(story())
 
 
+def test_what_repairs_bring_is_flushed_though_no_client_writes(world: ModuleType) -> None:
+    async def story() -> None:
+        config = NodeConfig(memtable_bytes=4096, block_cache_bytes=0)
+        cluster = world.Cluster(1, copies=1, config=config).start()
+        node = cluster.node("n1")
+        for number in range(100):
+            node._engine.update(b"k%03d" % number, b"x" * 100)
+        await node._until_durable(node._engine.appended_position)
+        await asyncio.sleep(1.0)
+        assert node._engine.stats().flushes > 0
+
+    world.run(story())
+
+
 def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) -> None:
     """Memory and disk were set back to an earlier moment; a peer has heard of later ones. It would give dots twice."""
 

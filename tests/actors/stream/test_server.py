@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from raykv.actors.admission import Admission
 from raykv.actors.stream import StreamServer, server, wire
 from raykv.actors.stream.client import Connection, connect
 from raykv.config import MAX_FRAME_BYTES
@@ -357,6 +358,35 @@ def test_what_breaks_a_request_that_is_alone_breaks_nothing_else(run) -> None:
             for _ in range(2):
                 writer.write(wire.head(7, wire.REQUEST, read) + read)
                 assert await reader.readexactly(13) == wire.head(7, wire.FAILED, b"")
+            writer.close()
+
+    run(work())
+
+
+def test_a_request_that_is_alone_is_refused_when_there_is_too_much_and_counted_while_it_waits(run) -> None:
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    goes_on = asyncio.Event()
+
+    async def later(frame: bytes) -> bytes:
+        await goes_on.wait()
+        return frame
+
+    async def work() -> None:
+        async with Bench(later) as bench:
+            admission = bench.server.admission = Admission(lambda: 0.0)
+            bench.server.refusal = lambda: b"no"
+            reader, writer = await friend(bench)
+            ask = wire.head(7, wire.REQUEST, read) + read
+            admission.limit = 0
+            writer.write(ask)
+            assert await reader.readexactly(15) == wire.head(7, wire.ANSWER, b"no") + b"no"
+            assert (admission.refused, admission._total) == (1, 0)
+            admission.limit = 128
+            writer.write(ask)
+            await settled(lambda: admission._total == 1)
+            goes_on.set()
+            assert await reader.readexactly(13 + len(read)) == wire.head(7, wire.ANSWER, read) + read
+            assert (admission.refused, admission._total) == (1, 0)
             writer.close()
 
     run(work())
