@@ -6,12 +6,15 @@ from raykv.errors import CorruptData
 from raykv.records import record as lww
 from raykv.records import vector_record as vector
 
-_VECTOR = bytes([vector.KIND_VECTOR])
+VECTOR = bytes([vector.KIND_VECTOR])
+"""How a vector record begins."""
+_OWNED = bytes([vector.KIND_VECTOR, vector.OWN_BYTES])
+"""How a record opens of which a part is the node's own."""
 
 
 def is_vector(record: bytes) -> bool:
     """Whether the record is of a vector bucket."""
-    return record[:1] == _VECTOR
+    return record[:1] == VECTOR
 
 
 def check(record: bytes) -> int:
@@ -32,7 +35,7 @@ def header_of(record: bytes) -> bytes:
 
 def public(record: bytes) -> bytes:
     """Return what may leave the node that keeps ``record``."""
-    return vector.with_own(record, b"") if is_vector(record) else record
+    return vector.with_own(record, b"") if record[:2] == _OWNED else record
 
 
 def check_same(one: bytes, other: bytes) -> None:

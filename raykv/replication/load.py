@@ -1,9 +1,9 @@
 """What a node is asked for: operations a second, how long they take, which partitions and keys draw most.
 
 Counted in windows of ten seconds; what is told is the last one that is over. Operations are counted all, keys and
-partitions by a sample (every seventh), and keys only as many as there is room for: the *space-saving* counters of
-Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k Elements in Data Streams", ICDT 2005). With m
-counters every key that draws more than 1/m of all is among them, and none is counted too low.
+partitions by a sample (every seventh, fewer after a busy window), and keys only as many as there is room for: the
+*space-saving* counters of Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k Elements in Data
+Streams", ICDT 2005). With m counters every key that draws more than 1/m of all is among them, and none is counted too low.
 
 Pure: whoever uses it hands in the time.
 """
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WINDOW_S = 10.0
-SAMPLED = 7
-"""Every so manieth key is looked at. A prime, so that no batch of even length hides one."""
+SAMPLED, SAMPLED_WHEN_BUSY = 7, 61
+"""Every so manieth key is looked at. Primes, so that no batch of even length hides one."""
+BUSY = 50_000
+"""So many operations in a window are enough for a sample of the fewer."""
 COUNTERS = 64
 TOLD = 5
 """So many partitions and keys are told of."""
@@ -58,7 +60,7 @@ class LoadMeter:
 
     def __init__(self, partitions: int, now_s: float) -> None:
         self._partitions = partitions
-        self._skip = SAMPLED
+        self._every = self._skip = SAMPLED
         """The so manieth item from here on is looked at."""
         self._last: dict[str, Any] = {}
         self._begin(now_s)
@@ -94,8 +96,9 @@ class LoadMeter:
         if count < skip:
             self._skip = skip - count
             return ()
-        self._skip = SAMPLED - (count - skip) % SAMPLED
-        return items[skip - 1 :: SAMPLED]
+        every = self._every
+        self._skip = every - (count - skip) % every
+        return items[skip - 1 :: every]
 
     def _count(self, bucket_id: int, key: bytes) -> None:
         partition = partition_of_key(key, self._partitions)
@@ -107,10 +110,12 @@ class LoadMeter:
         lasted_s = now_s - self._began_s
         if lasted_s >= WINDOW_S:
             self._last = self._told(lasted_s)
+            self._every = SAMPLED if self._operations < BUSY else SAMPLED_WHEN_BUSY
+            self._skip = min(self._skip, self._every)
             self._begin(now_s)
 
     def _told(self, lasted_s: float) -> dict[str, Any]:
-        scale = SAMPLED / lasted_s
+        scale = self._every / lasted_s
         return {
             "ops_per_s": round(self._operations / lasted_s, 1),
             "p99_ms": round(self._percentile(0.99) * 1000, 3),

@@ -37,7 +37,7 @@ from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.hints import HintsFull
 from raykv.replication.stamper import Stamper
-from raykv.ring import partition_of_key
+from raykv.ring import partition_of_key, partitions_of_keys
 from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset, merge, merge_bounded
 from raykv.versions.causality import pack_causality
 
@@ -57,6 +57,8 @@ logger = logging.getLogger("raykv.replica")
 MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
 MAX_READ_BYTES = 16 << 20
+LOOK_UP = 32
+"""So many records are looked up before it is asked whether the answer has room for them."""
 MAX_PREFIXES = 1 << 16
 """So many are kept ready for all buckets together."""
 FEW_A_PARTITION = 4
@@ -221,21 +223,19 @@ class Replica:
         if all(damage.start is not None for damage in self._engine.damaged):
             self._directory.set_complete(True)
 
-    def _storage_keys(self, bucket_id: int, keys: Iterable[bytes]) -> list[bytes]:
+    def _storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Return them as they stand in the storage. Raises ``CorruptData`` if one can be none."""
         partitions, prefixes = self._partitions, self._prefixes.get(bucket_id)
         if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
             prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
             self._prefixes[bucket_id] = prefixes
-        storage_keys = []
         for key in keys:
             if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
                 raise CorruptData(f"a peer sent a key of {len(key)} bytes")
-            partition = partition_of_key(key, partitions)
-            storage_keys.append(
-                (storage_prefix(partition, bucket_id) if prefixes is None else prefixes[partition]) + key
-            )
-        return storage_keys
+        places = partitions_of_keys(keys, partitions)
+        if prefixes is None:
+            return [storage_prefix(partition, bucket_id) + key for partition, key in zip(places, keys, strict=True)]
+        return [prefixes[partition] + key for partition, key in zip(places, keys, strict=True)]
 
     def _read(self, request: f.Read) -> Answer:
         if not self.complete:
@@ -244,29 +244,31 @@ class Replica:
         unreadable: list[int] = []
         size_bytes = position = 0
         keys = self._storage_keys(request.bucket_id, request.keys)
-        for index, key in enumerate(keys):
-            if size_bytes > MAX_READ_BYTES:
-                return f.ReadDone(
-                    records + [None] * (len(keys) - index), unreadable, [*range(index, len(keys))]
-                ), position
-            try:
-                found = self._engine.get(key)
-            except CorruptData:
-                unreadable.append(index)
-                found = None
-            if request.hints and not self.holds(
-                partition_of_key(request.keys[index], self._partitions), request.bucket_id
-            ):
-                found = None  # of a time when it was an owner: what deletes it may be forgotten by now
-            record = None if found is None else public(found.record)
-            position = position if found is None else max(position, found.position)
+        for at in range(0, len(keys), LOOK_UP):
+            founds, rotten = self._engine.get_many(keys[at : at + LOOK_UP])
+            unreadable += [at + index for index in rotten]
             if request.hints:
-                record, position = self._with_hints(request.bucket_id, request.keys[index], record, position)
-            records.append(record)
-            size_bytes += 0 if record is None else len(record)
+                self._leave_out_strangers(request, at, founds)
+            some = [None if found is None else public(found.record) for found in founds]
+            position = max([position, *[found.position for found in founds if found is not None]])
+            if request.hints:
+                for index, record in enumerate(some):
+                    some[index], position = self._with_hints(
+                        request.bucket_id, request.keys[at + index], record, position
+                    )
+            records += some
+            size_bytes += sum([len(record) for record in some if record is not None])
+            if size_bytes > MAX_READ_BYTES:
+                return _cut(records, unreadable, len(keys)), position
         if unreadable:
             self._note_damage()
         return f.ReadDone(records, unreadable), position
+
+    def _leave_out_strangers(self, request: f.Read, at: int, founds: list[Found | None]) -> None:
+        """Take out what this node is not to hold: of a time when it was an owner, and what deletes it may be forgotten."""
+        for index, key in enumerate(request.keys[at : at + len(founds)]):
+            if not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
+                founds[index] = None
 
     def _reserve(self, request: f.Reserve) -> Answer:
         """Show what is here of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
@@ -447,6 +449,16 @@ class Replica:
                 if state.differs(before, partition):
                     self._changed[partition] = state.epoch
         self._engine.drop = lambda key: not is_private(key) and state.dropped(storage_bucket(key))
+
+
+def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.ReadDone:
+    """Return the answer that has the first of these records, up to the one with which it has ``MAX_READ_BYTES``."""
+    kept = size_bytes = 0
+    while kept < len(records) and size_bytes <= MAX_READ_BYTES:
+        size_bytes += len(records[kept] or b"")
+        kept += 1
+    nothing: list[bytes | None] = [None] * (wanted - kept)
+    return f.ReadDone(records[:kept] + nothing, [at for at in unreadable if at < kept], [*range(kept, wanted)])
 
 
 def _check(record: bytes, now_ms: int) -> VersionSet | None:

@@ -18,7 +18,7 @@ from raykv.replication.cluster_state import decode_state
 from raykv.replication.courier import Courier
 from raykv.replication.fanout import CALL_TIMEOUT_S, RETRY_S
 from raykv.replication.peers import Peers
-from raykv.ring import partition_of_key
+from raykv.ring import partition_of_key, partitions_of_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,10 +206,9 @@ class Routing:
         What R of these hold, R of each set hold: a read may show it without more ado, and none that asks other owners a
         step later shows less (P9). All n, while nothing moves.
         """
-        partitions, known = self._present.ring.partitions, self._witnesses
-        found = []
-        for key in keys:
-            place = partition_of_key(key, partitions), n
+        known, found = self._witnesses, []
+        for partition, key in zip(partitions_of_keys(keys, self._present.ring.partitions), keys, strict=True):
+            place = partition, n
             nodes = known.get(place)
             if nodes is None:
                 sets = self.write_sets(key, n)

@@ -7,9 +7,14 @@ keys that collide; whoever may write may also fill a node in plainer ways.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import xxhash
 
 from raykv.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TOKEN_BITS = 64
 """A token is an int in ``0 .. 2**TOKEN_BITS - 1``."""
@@ -44,6 +49,14 @@ def partition_of_key(key: bytes, partitions: int) -> int:
     if partitions < 1 or partitions & (partitions - 1):
         _check_partitions(partitions)  # every request asks this of every key: no more calls than it takes
     return (xxhash.xxh3_64_intdigest(key) * partitions) >> TOKEN_BITS
+
+
+def partitions_of_keys(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """Return ``partition_of_key`` of each. O(their length)."""
+    if partitions < 1 or partitions & (partitions - 1):
+        _check_partitions(partitions)
+    digest = xxhash.xxh3_64_intdigest
+    return [(digest(key) * partitions) >> TOKEN_BITS for key in keys]
 
 
 def arc(partition: int, partitions: int) -> tuple[int, int]:

@@ -390,8 +390,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replication.replica:Replica._read",
-                "    for index, key in enumerate(keys):\n",
-                "    from raykv.versions import shown\n\n    for index, key in enumerate(keys):\n",
+                "    for at in range(0, len(keys), LOOK_UP):\n",
+                "    from raykv.versions import shown\n\n    for at in range(0, len(keys), LOOK_UP):\n",
             ),
             Edit(
                 "raykv.replication.replica:Replica._read",

@@ -156,9 +156,9 @@ OF_MOVES = (
         "a sloppy read finds a value that its owners have deleted and forgotten, and repairs them with it",
         (
             Edit(
-                "raykv.replication.replica:Replica._read",
-                "if request.hints and not self.holds(",
-                "if request.hints and False and not self.holds(",
+                "raykv.replication.replica:Replica._leave_out_strangers",
+                "if not self.holds(",
+                "if False and not self.holds(",
             ),
         ),
     ),

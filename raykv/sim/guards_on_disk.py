@@ -271,6 +271,12 @@ ON_DISK = (
         ),
     ),
     Planted(
+        "a record found in a table outlives the next flush",
+        "storage",
+        "a record is read from a table, written anew and flushed, and the next read is answered with what was read first",
+        (Edit("raykv.storage.cache:RecordCache.get", "and kept[1] == age else None", "else None"),),
+    ),
+    Planted(
         "replayed memtables in the wrong order",
         "storage",
         "a crash with two memtables to be flushed, and the older one covers the newer",

@@ -1,7 +1,11 @@
-"""The node's hot data: decoded blocks, the least recently used go first.
+"""The node's hot data: decoded blocks, and records that were found in them.
 
-Bounded in bytes (an estimate of what the decoded block occupies, not of its size on disk). Keyed by table and block;
-tables are immutable, so an entry never goes stale, it is only dropped when its table is.
+Both are bounded in bytes (an estimate of what the decoded data occupies, not of its size on disk). Blocks are keyed by
+table and block, and the least recently used go first; tables are immutable, so a block never goes stale, it is only
+dropped when its table is.
+
+A record is the newest of its key in all tables together, which saves the filter and two searches for each run. Only a
+flush changes what that is, so a record is good for as long as no flush has ended since (``RecordCache``).
 
 Omitted: admission policy (a long scan does push out hot blocks; compaction reads past the cache). One thread only.
 """
@@ -9,13 +13,18 @@ Omitted: admission policy (a long scan does push out hot blocks; compaction read
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from raykv.storage.memtable import Found
 
 Block: TypeAlias = tuple[list[bytes], list[bytes]]
 """Keys, sorted, and their records."""
 
 OBJECT_BYTES = 33 + 8
 """What CPython adds to a bytes object in a list."""
+RECORD_OVERHEAD_BYTES = 350
+"""What a record that is kept costs beside itself, about: two slots and a link of the map, tuple, object headers."""
 
 
 def first_name(table: int) -> int:
@@ -70,3 +79,42 @@ class BlockCache:
             entry = self._blocks.pop(first_name(table) + index, None)
             if entry is not None:
                 self.used_bytes -= entry[1]
+
+
+class RecordCache:
+    """A map of keys to what the tables hold of them. The oldest go first, asked for or not: a use costs one look. O(1).
+
+    *Schedule without ``age``: a record is found in a table and kept; the key is written, flushed, and read: what was kept is
+    older than what the new table holds.*
+    """
+
+    __slots__ = ("_capacity_bytes", "_records", "used_bytes")
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._records: OrderedDict[bytes, tuple[Found, int]] = OrderedDict()
+        self.used_bytes = 0
+
+    def get(self, key: bytes, age: int) -> Found | None:
+        """Return what was kept at the same age: after as many flushes."""
+        kept = self._records.get(key)
+        return kept[0] if kept is not None and kept[1] == age else None
+
+    def put(self, key: bytes, found: Found, age: int) -> None:
+        """Keep what the tables hold of a key; push out the oldest until it fits. Too large a one is not kept."""
+        size = _kept_bytes(key, found)
+        if size > self._capacity_bytes:
+            return
+        old = self._records.pop(key, None)
+        if old is not None:
+            self.used_bytes -= _kept_bytes(key, old[0])
+        self._records[key] = found, age
+        self.used_bytes += size
+        while self.used_bytes > self._capacity_bytes:
+            oldest, (gone, _) = self._records.popitem(last=False)
+            self.used_bytes -= _kept_bytes(oldest, gone)
+        assert self.used_bytes >= 0
+
+
+def _kept_bytes(key: bytes, found: Found) -> int:
+    return len(key) + len(found.record) + RECORD_OVERHEAD_BYTES

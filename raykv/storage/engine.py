@@ -44,7 +44,7 @@ from raykv.errors import CorruptData, StoreClosed
 from raykv.storage import compaction
 from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
-from raykv.storage.cache import BlockCache
+from raykv.storage.cache import BlockCache, RecordCache
 from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest
@@ -55,7 +55,7 @@ from raykv.storage.run import Run
 from raykv.storage.wal import LENGTH_BITS, segment_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from raykv.config import NodeConfig
     from raykv.ports import FileSystem
@@ -78,6 +78,8 @@ MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
 """Changes are told apart by so many first bytes of a key."""
 _MARKERS_PASSED = 8
+RECORDS_SHARE = 4
+"""One part in so many of the cache is for single records; the rest is for blocks."""
 _SEGMENT_FACTOR = 4
 """Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
 
@@ -115,7 +117,8 @@ class Engine:
         self._directory = directory
         self._config = config
         self._merge = merge
-        self._cache = BlockCache(config.block_cache_bytes)
+        self._hot = RecordCache(config.block_cache_bytes // RECORDS_SHARE)
+        self._cache = BlockCache(config.block_cache_bytes - config.block_cache_bytes // RECORDS_SHARE)
         recovered = recover(fs, directory, config, self._cache)
         self._manifest = recovered.manifest
         self._runs = recovered.runs
@@ -139,7 +142,7 @@ class Engine:
         self._noted: list[Damage] = []  # since the engine was opened, also what is healed by now
         self._ranges = damaged_ranges(self._damaged)
         self._closed = False
-        self._bloom_negatives = self._flushes = self._compactions = self._job_bytes = 0
+        self._bloom_negatives = self._hot_hits = self._flushes = self._compactions = self._job_bytes = 0
         self.drop: Drop | None = None
         """Keys that compactions leave out. Called on other threads. A key it was once true for is never asked for again:
         until a compaction reaches the oldest run, an older record of it may come to light."""
@@ -171,6 +174,30 @@ class Engine:
                 self._note(rot.damage)
                 raise _corrupt(rot.damage) from None
         return found if found is not None and found.record else None
+
+    def get_many(self, keys: Sequence[bytes]) -> tuple[list[Found | None], list[int]]:
+        """Return what ``get`` does of each key, and the indexes of those that lie in a damaged range."""
+        if not self._ranges:
+            if self._closed or self._log.failure is not None:
+                self._refuse()
+            try:
+                found: list[Found | None] = [*map(self._entries.get, keys)]
+                for index, each in enumerate(found):
+                    if each is None:
+                        each = found[index] = self._find_below(keys[index])  # noqa: PLW2901 - what is below is it
+                    if each is not None and not each.record:
+                        found[index] = None
+            except BlockRotten as rot:
+                self._note(rot.damage)
+            else:
+                return found, []
+        found, unreadable = [None] * len(keys), []
+        for index, key in enumerate(keys):
+            try:
+                found[index] = self.get(key)
+            except CorruptData:
+                unreadable.append(index)
+        return found, unreadable
 
     def update(self, key: bytes, record: bytes, merge: Merge | None = None) -> Found:
         """Merge ``record`` with what is stored, and keep the outcome if that changes anything. Costs a ``get``.
@@ -371,6 +398,10 @@ class Engine:
                 return found
         if not self._runs:
             return None
+        kept = self._hot.get(key, self._flushes)
+        if kept is not None:
+            self._hot_hits += 1
+            return kept
         key_probe = probe(key)
         for run in self._runs:
             table = run.table_for(key)
@@ -381,7 +412,9 @@ class Engine:
                 continue
             record = table.find(key)
             if record is not None:
-                return Found(record, 0)
+                found = Found(record, 0)
+                self._hot.put(key, found, self._flushes)
+                return found
         return None
 
     # ---- the log -----------------------------------------------------------------------------------------------
@@ -639,8 +672,8 @@ class Engine:
             tables=len(infos),
             runs=len(self._runs),
             wal_bytes=self._log.bytes_written,
-            cache_bytes=self._cache.used_bytes,
-            cache_hits=self._cache.hits,
+            cache_bytes=self._cache.used_bytes + self._hot.used_bytes,
+            cache_hits=self._cache.hits + self._hot_hits,
             cache_misses=self._cache.misses,
             bloom_negatives=self._bloom_negatives,
             flushes=self._flushes,

@@ -7,7 +7,7 @@ from collections import Counter
 
 from raykv.records import frames as f
 from raykv.records.keys import encode_key, storage_prefix
-from raykv.replication.load import SAMPLED, WINDOW_S, LoadMeter, SpaceSaving
+from raykv.replication.load import BUSY, SAMPLED, SAMPLED_WHEN_BUSY, WINDOW_S, LoadMeter, SpaceSaving
 from raykv.ring import partition_of_key
 
 
@@ -68,6 +68,21 @@ def test_space_saving_keeps_every_frequent_key_and_counts_none_too_low() -> None
         assert count <= 5000 / 20 or key in told
         assert told.get(key, count) >= count
     assert SAMPLED % 2
+
+
+def test_after_a_busy_window_fewer_are_looked_at_and_the_figures_stay():
+    meter, keys = LoadMeter(8, 0.0), [b"\x02k%d" % (number % 40) for number in range(BUSY)]
+    for window in range(3):
+        meter.note(f.Read(1, keys), 0.001, window * WINDOW_S + 1)
+        figures = meter.figures((window + 1) * WINDOW_S)
+        assert figures["ops_per_s"] == BUSY / WINDOW_S
+        assert sum(seen for _, seen in figures["partitions"]) <= 1.01 * BUSY / WINDOW_S
+        for _, seen in figures["keys"]:
+            assert 0.8 < seen / (BUSY / WINDOW_S / 40) < 1.3
+        assert meter._every == SAMPLED_WHEN_BUSY
+    meter.note(f.Read(1, keys[:10]), 0.001, 4 * WINDOW_S + 1)
+    meter.figures(5 * WINDOW_S)
+    assert meter._every == SAMPLED
 
 
 def test_every_seventh_item_is_looked_at_however_they_come():

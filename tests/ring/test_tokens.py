@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import raykv.ring
 from raykv.errors import InvalidOption
-from raykv.ring import arc, claim, members, partition_of, partition_of_key, targets, token, tokens
+from raykv.ring import arc, claim, members, partition_of, partition_of_key, partitions_of_keys, targets, token, tokens
 
 GOLDEN = [
     (b"", 0x2D06800538D394C2),  # the published value of XXH3_64bits for no input
@@ -30,6 +30,9 @@ def test_the_hash_of_a_stored_key_never_changes(key, expected):
 
 def test_golden_partition():
     assert [partition_of_key(b"user:1", q) for q in (1, 8, 256, 1024, 65_536)] == [0, 1, 0x3B, 0x3B57 >> 6, 0x3B57]
+    keys = [b"user:1", b"user:2", b""]
+    assert partitions_of_keys(keys, 1024) == [partition_of_key(key, 1024) for key in keys]
+    assert partitions_of_keys([], 8) == []
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 16))

@@ -1,4 +1,5 @@
-from raykv.storage.cache import BlockCache, first_name
+from raykv.storage.cache import RECORD_OVERHEAD_BYTES, BlockCache, RecordCache, first_name
+from raykv.storage.memtable import Found
 
 BLOCK = ([b"k"], [b"r"])
 
@@ -47,3 +48,26 @@ def test_a_table_is_forgotten_alone():
     cache.discard_table(1, 5)
     assert cache.get(first_name(1)) is None
     assert cache.get(first_name(2)) is BLOCK
+
+
+def test_a_record_is_good_for_as_long_as_no_flush_has_ended():
+    cache, found = RecordCache(10_000), Found(b"1", 0)
+    cache.put(b"k", found, 3)
+    assert cache.get(b"k", 3) is found
+    assert cache.get(b"k", 4) is None
+    newer = Found(b"2", 0)
+    cache.put(b"k", newer, 4)
+    assert cache.get(b"k", 4) is newer
+    assert cache.used_bytes == 2 + RECORD_OVERHEAD_BYTES
+
+
+def test_records_are_bounded_and_accounted_and_the_oldest_go_first():
+    each = 2 + 10 + RECORD_OVERHEAD_BYTES
+    cache = RecordCache(3 * each)
+    for number in range(50):
+        cache.put(b"%02d" % number, Found(bytes(10), 0), 0)
+        assert cache.used_bytes == min(number + 1, 3) * each
+    assert [number for number in range(50) if cache.get(b"%02d" % number, 0)] == [47, 48, 49]
+    cache.put(b"xx", Found(bytes(3 * each), 0), 0)
+    assert cache.get(b"49", 0), "one that cannot fit pushes nothing out"
+    assert cache.get(b"xx", 0) is None

@@ -35,6 +35,21 @@ def test_update_merges_with_what_is_stored(drive, disk):
     assert engine.update(b"k", b"4") == Found(b"4", 3)
 
 
+def test_a_record_that_was_found_in_a_table_is_found_again_without_a_search_until_a_flush(drive, disk):
+    engine = drive.open(disk)
+    engine.update(b"k", b"1")
+    drive.flush(engine)
+    assert engine.get(b"k") is engine.get(b"k")
+    assert engine.stats().cache_hits == 1
+    engine.update(b"k", b"2")
+    drive.flush(engine)
+    assert engine.get(b"k") == Found(b"2", 0)
+    engine.erase(b"k")
+    drive.flush(engine)
+    assert engine.get(b"k") is None
+    assert engine.get_many([b"k", b"l"]) == ([None, None], [])
+
+
 def test_the_position_of_a_sealed_record_stays_until_it_is_in_a_table(drive, disk):
     engine = drive.open(disk)
     engine.update(b"k", b"1")
@@ -77,6 +92,11 @@ def test_against_a_dict(drive, disk, seed):
         elif what < 0.8:
             found = engine.get(key)
             assert (found and found.record) == model.get(key)
+            keys = [key, *(b"%03d" % rng.randrange(300) for _ in range(rng.randrange(9)))]
+            several, unreadable = engine.get_many(keys)
+            assert [each and each.record for each in several] == [model.get(each) for each in keys]
+            assert several == [engine.get(each) for each in keys]
+            assert unreadable == []
         elif what < 0.82:
             low, high = sorted((b"%03d" % rng.randrange(300), b"%03d" % rng.randrange(300)))
             end = rng.choice((high, None))
