@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from raykv.actors.stream import Endpoint
+    from raykv.client.operations import Meanwhile
     from raykv.replication.straight import Stamped
 
 Place: TypeAlias = tuple[str, str]
@@ -144,13 +145,13 @@ class DirectLink:
         if self._own is not None:
             self._lines.listen()
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Ticket]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
         if self._own is None or not self._loop.borrow():
             return [self._loop.submit(partial(self._serve, request)) for request in requests]
         seat = self._own
         try:
-            outcomes = self._lines.serve(requests)
+            outcomes = self._lines.serve(requests, meanwhile)
         finally:
             self._loop.give_back()
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
@@ -259,9 +260,9 @@ class DirectHandle(ThisProcess):
             self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
         return self._link
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Ticket]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        return self._here().submit(requests)
+        return self._here().submit(requests, meanwhile)
 
     def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""

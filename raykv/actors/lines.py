@@ -22,20 +22,23 @@ from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import open_socket
 from raykv.errors import RaykvError
 from raykv.records import frames as f
-from raykv.replication.peers import node_address
+from raykv.replication.peers import HEDGE_FLOOR_S, node_address
+from raykv.replication.straight import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raykv.actors.stream import Endpoint
-    from raykv.replication.straight import Ask, Stamped, Steps, Straight, Unfinished
+    from raykv.client.operations import Meanwhile
+    from raykv.replication.straight import Ask, Stamped, Steps, Straight
 
 CONNECT_TIMEOUT_S = 0.1
 """Another connection to the same process stands already: what takes longer is not well. Others wait meanwhile."""
 CONNECT_PAUSE_S = 1.0
 """No sooner is a line tried again that could not be had."""
-IO_TIMEOUT = struct.pack("@ll", 1, 0)
-"""A second, and no microseconds."""
+SEND_TIMEOUT_S = 1.0
+ANSWERS_S = HEDGE_FLOOR_S
+"""So long one answer is waited for before all lines are looked at: whoever waits does so longer."""
 OWED_S = 0.5
 RECEIVE_BYTES = 1 << 16
 AHEAD = 3
@@ -67,8 +70,11 @@ class _Line:
             self.socket.sendall(proof)
             # By the kernel's own time-outs: with those of Python each call is two, for it asks first whether it may.
             self.socket.settimeout(None)
-            for bound in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                self.socket.setsockopt(socket.SOL_SOCKET, bound, IO_TIMEOUT)
+            for bound, wait_s in ((socket.SO_RCVTIMEO, ANSWERS_S), (socket.SO_SNDTIMEO, SEND_TIMEOUT_S)):
+                seconds = int(wait_s)
+                self.socket.setsockopt(
+                    socket.SOL_SOCKET, bound, struct.pack("@ll", seconds, round((wait_s - seconds) * 1e6))
+                )
         except BaseException:
             self.socket.close()
             raise
@@ -144,10 +150,13 @@ class Lines:
         """Whether answers to writes are outstanding."""
         return self._owed_to_writes > 0
 
-    def serve(self, requests: Sequence[f.CoordinatorRequest]) -> list[f.CoordinatorAnswer | Unfinished | None]:
+    def serve(
+        self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None
+    ) -> list[f.CoordinatorAnswer | Unfinished | None]:
         """Answer requests. None: it is to go the usual way; ``Unfinished``: it is to be finished there.
 
         A few are under way at once: the nodes are at the next ones while the answers to the first are taken apart.
+        ``meanwhile``: see ``client.operations.Exchange``.
         """
         outcomes: list[f.CoordinatorAnswer | Unfinished | None] = [None] * len(requests)
         under_way: deque[_Run] = deque()
@@ -156,13 +165,16 @@ class Lines:
                 steps = self._straight.steps(request)
                 if steps is None:
                     continue
-                if len(under_way) >= AHEAD:
-                    self._go_on(under_way, outcomes)
+                ended = self._go_on(under_way, outcomes) if len(under_way) >= AHEAD else None
                 run = _Run(place, steps)
                 if self._step(run, None, outcomes):
                     under_way.append(run)
+                if ended is not None:
+                    _take_apart(ended, outcomes, meanwhile)
             while under_way:
-                self._go_on(under_way, outcomes)
+                ended = self._go_on(under_way, outcomes)
+                if ended is not None and under_way:
+                    _take_apart(ended, outcomes, meanwhile)
         except BaseException:
             self.close()  # interrupted perhaps in the middle of a frame, and nobody knows where the next one begins
             raise
@@ -179,12 +191,14 @@ class Lines:
         for node_id in list(self._lines):
             self._give_up(node_id)
 
-    def _go_on(self, under_way: deque[_Run], outcomes: list[f.CoordinatorAnswer | Unfinished | None]) -> None:
-        """Wait for what the first has asked for, and let it take its next step."""
+    def _go_on(self, under_way: deque[_Run], outcomes: list[f.CoordinatorAnswer | Unfinished | None]) -> _Run | None:
+        """Wait for what the first has asked for, and let it take its next step. Return it if that was its last."""
         run = under_way.popleft()
         assert run.asked is not None
         if self._step(run, self._wait_for(run.asked), outcomes):
             under_way.append(run)
+            return None
+        return run
 
     def _step(
         self, run: _Run, answers: dict[str, bytes] | None, outcomes: list[f.CoordinatorAnswer | Unfinished | None]
@@ -262,6 +276,8 @@ class Lines:
 
     def _wait_for(self, asked: _Asked) -> dict[str, bytes]:
         """Return the answers; what is missing is owed from now on."""
+        if asked.ask.of_all and asked.ask.patience_s >= ANSWERS_S:
+            self._receive_all(asked)
         while not asked.ask.met(asked.answers) and asked.waiting:
             left_s = asked.until_s - time.monotonic()
             if not self._hear(max(0.0, left_s)) and left_s <= 0:  # what has come meanwhile is heard in any case
@@ -273,20 +289,33 @@ class Lines:
             self._count(asked.ask.about, 1)
         return asked.answers
 
+    def _receive_all(self, asked: _Asked) -> None:
+        """Wait for all answers, the last one first: this process then wakes but once, and finds the others there."""
+        for node_id in reversed([*asked.waiting]):
+            while node_id in asked.waiting:
+                if not self._receive(node_id):
+                    return  # ``_hear`` looks at all of them
+
     def _hear(self, wait_s: float) -> bool:
         """Take what comes on any line within ``wait_s``: what is waited for, and what is owed. Whether anything came."""
         events = self._poll.poll(wait_s * 1000)
         for descriptor, _ in events:
-            node_id = self._by_number[descriptor]
-            line = self._lines[node_id]
-            try:
-                heard = line.receive()
-            except (OSError, wire.WireError):
-                self._give_up(node_id)
-                continue
-            for number, kind, frame in heard:
-                self._take(node_id, line, number, frame if kind == wire.ANSWER else None)
+            self._receive(self._by_number[descriptor])
         return bool(events)
+
+    def _receive(self, node_id: str) -> bool:
+        """Take what comes on a line within ``ANSWERS_S``: whether anything came."""
+        line = self._lines[node_id]
+        try:
+            heard = line.receive()
+        except BlockingIOError:
+            return False
+        except (OSError, wire.WireError):
+            self._give_up(node_id)
+            return True
+        for number, kind, frame in heard:
+            self._take(node_id, line, number, frame if kind == wire.ANSWER else None)
+        return True
 
     def _take(self, node_id: str, line: _Line, number: int, said: bytes | None) -> None:
         for asked in self._asked:
@@ -318,3 +347,11 @@ class Lines:
             self._count(owed.about, -1)
             if owed.about is not None:
                 self._see_to(owed.about)
+
+
+def _take_apart(
+    ended: _Run, outcomes: list[f.CoordinatorAnswer | Unfinished | None], meanwhile: Meanwhile | None
+) -> None:
+    outcome = outcomes[ended.place]
+    if meanwhile is not None and outcome is not None and not isinstance(outcome, Unfinished):
+        meanwhile(ended.place, outcome)

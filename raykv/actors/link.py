@@ -22,6 +22,8 @@ from raykv.records import frames as f
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raykv.client.operations import Meanwhile
+
 
 class ThisProcess:
     """What every ``client.driver.Link`` of a real process has of it: time and randomness."""
@@ -65,8 +67,9 @@ class CoordinatorLink(ThisProcess):
     def _lost(self) -> None:
         self._handle = self._peer = None
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Any]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Any]:
         """See ``client.driver.Link``."""
+        del meanwhile  # Ray hands out answers one by one anyway
         return [self._submit(request) for request in requests]
 
     def _submit(self, request: f.CoordinatorRequest) -> Any:

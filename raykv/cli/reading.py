@@ -71,8 +71,9 @@ def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float)
     item = answer.items[0]
     if isinstance(item, f.Failed):
         raise item.error()
-    values = [decode_plain(payload) for payload in item.payloads]
-    return Standing(values[0] if values and not item.gone else ABSENT, values)
+    found = f.whole(item)
+    values = [decode_plain(payload) for payload in found.payloads]
+    return Standing(values[0] if values and not found.gone else ABSENT, values)
 
 
 def pages(

@@ -20,7 +20,7 @@ from raykv.config import MAX_PAIR_BYTES
 from raykv.errors import CorruptData, InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 _RAW = b"\x00"
 _TEXT = b"\x01"
@@ -79,12 +79,34 @@ def decode_value(payload: bytes, codec: str) -> Any:
         if tag == _MSGPACK and codec != "raw":
             return _decode_msgpack(data)
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
-        raise CorruptData(f"a stored value does not decode: {error}") from None
+        raise _undecodable(error) from None
     if tag != _PICKLE:
         raise CorruptData(f"a stored value has tag {tag!r}, which codec={codec!r} does not read")
     if codec != "auto":
         raise CorruptData(f"a stored value is pickled; codec={codec!r} never unpickles")
     return _unpickle(data)
+
+
+def decode_plain(payloads: Sequence[bytes], codec: str) -> list[Any] | None:
+    """Return their values, as ``decode_value`` does; None if one is pickled, for then code of others would run."""
+    plain = codec != "raw"
+    values = []
+    try:
+        for payload in payloads:
+            tag = payload[:TAG_BYTES]
+            if tag == _MSGPACK and plain:
+                values.append(_decode_msgpack(payload[TAG_BYTES:]))
+            elif tag == _PICKLE:
+                return None
+            else:
+                values.append(decode_value(payload, codec))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _undecodable(error) from None
+    return values
+
+
+def _undecodable(error: Exception) -> CorruptData:
+    return CorruptData(f"a stored value does not decode: {error}")
 
 
 def _unpickle(data: bytes) -> Any:

@@ -16,7 +16,7 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from raykv.client.operations import Answer, Exchange, Steps
+    from raykv.client.operations import Answer, Exchange, Meanwhile, Steps
     from raykv.records import frames as f
 
 T = TypeVar("T")
@@ -30,8 +30,11 @@ GRACE = 1.08
 class Link(Protocol):
     """A client's way to its coordinator, which may be its own."""
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[Any]:
-        """Send requests; return for each a ticket for ``result``, or the ``PeerFailure`` where nothing was sent."""
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Any]:
+        """Send requests; return for each a ticket for ``result``, or the ``PeerFailure`` where nothing was sent.
+
+        ``meanwhile``: see ``Exchange``; not every link has a use for it.
+        """
         ...
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
@@ -113,9 +116,17 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     for at in range(0, len(exchange.requests), WINDOW):
         some = exchange.requests[at : at + WINDOW]
         deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
-        for request, ticket in zip(some, link.submit(some), strict=True):
+        tickets = link.submit(some, _shifted(exchange.meanwhile, at))
+        for request, ticket in zip(some, tickets, strict=True):
             answers.append(_finish(link, exchange, request, ticket, deadline_s))
     return answers
+
+
+def _shifted(meanwhile: Meanwhile | None, first: int) -> Meanwhile | None:
+    """Return the same for requests of which the first is the ``first`` of the exchange."""
+    if meanwhile is None or not first:
+        return meanwhile
+    return lambda index, answer: meanwhile(first + index, answer)
 
 
 def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticket: Any, deadline_s: float) -> Answer:
@@ -139,11 +150,14 @@ def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticke
 async def _several_async(link: Link, exchange: Exchange) -> list[Answer]:
     window = asyncio.Semaphore(WINDOW)
 
-    async def one(request: f.CoordinatorRequest) -> Answer:
+    async def one(index: int, request: f.CoordinatorRequest) -> Answer:
         async with window:
-            return await _one_async(link, exchange, request)
+            answer = await _one_async(link, exchange, request)
+        if exchange.meanwhile is not None and not isinstance(answer, PeerFailure | CorruptData):
+            exchange.meanwhile(index, answer)
+        return answer
 
-    return list(await asyncio.gather(*map(one, exchange.requests)))
+    return list(await asyncio.gather(*(one(index, request) for index, request in enumerate(exchange.requests))))
 
 
 async def _one_async(link: Link, exchange: Exchange, request: f.CoordinatorRequest) -> Answer:

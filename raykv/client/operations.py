@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_plain, decode_value, encode_value
 from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
@@ -51,6 +51,11 @@ WINDOW = 6
 _TRIES_WHEN_LATE = 3
 
 
+Meanwhile: TypeAlias = Callable[[int, f.CoordinatorAnswer], None]
+"""``meanwhile(index, answer)``: may be called with the answer to a request while others are under way, so that taking it
+apart costs no time of its own. It neither waits nor runs what is not ours."""
+
+
 class Exchange(NamedTuple):
     """Requests to be sent, with what to do when the coordinator fails meanwhile."""
 
@@ -60,6 +65,7 @@ class Exchange(NamedTuple):
     """Whether a request may be sent again although the first may have been carried out: true of reads."""
     pause_s: float = 0.0
     """With no requests: how long to wait."""
+    meanwhile: Meanwhile | None = None
 
 
 Answer: TypeAlias = f.CoordinatorAnswer | PeerFailure | CorruptData
@@ -132,7 +138,7 @@ class Operations:
         """Read all that stands under one key, and the context."""
         timeout_s = check_timeout(timeout)
         request = self.read_request([key], r, timeout_s, causality=True)
-        found = yield from self._find(request, timeout_s)
+        found = f.whole((yield from self._find(request, timeout_s)))
         values = [decode_value(payload, self.config.codec) for payload in found.payloads]
         return Versions(values, seal(found.causality, self._place(request.keys[0])))
 
@@ -148,7 +154,7 @@ class Operations:
             check_ttl(ttl)
         until_s = self._memory.now_s() + timeout_s
         request = self.read_request([key], r, timeout_s, causality=True)
-        found = yield from self._find(request, timeout_s)
+        found = f.whole((yield from self._find(request, timeout_s)))
         present = self._value_of(found, default)
         context = seal(found.causality, self._place(request.keys[0]))
         value = change(present)
@@ -157,17 +163,17 @@ class Operations:
             raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
         return (yield from self.put(key, value, context=context, w=w, ttl=ttl, timeout=left_s))
 
-    def _find(self, request: f.GetMany, timeout_s: float) -> Steps[f.Found]:
+    def _find(self, request: f.GetMany, timeout_s: float) -> Steps[bytes | f.Found]:
         answer = yield from ask(request, timeout_s, self._memory)
-        item: f.Found | f.Failed = _items(answer, f.GotMany, 1)[0]
+        item: bytes | f.Found | f.Failed = _items(answer, f.GotMany, 1)[0]
         if isinstance(item, f.Failed):
             raise item.error()
         return item
 
-    def _value_of(self, found: f.Found, default: Any) -> Any:
+    def _value_of(self, found: bytes | f.Found, default: Any) -> Any:
+        if isinstance(found, bytes):
+            return decode_value(found, self.config.codec)
         payloads = found.payloads
-        if len(payloads) == 1 and not found.gone:
-            return decode_value(payloads[0], self.config.codec)
         return self._resolved(payloads) if self._is_there(payloads, found.gone) else default
 
     def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
@@ -191,16 +197,27 @@ class Operations:
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Key, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
-        wanted = list(pairs_of((key, None) for key in several_keys(keys)))
+        wanted = _without_doubles(several_keys(keys))
         encoded = [encode_key(key) for key in wanted]
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
         chunks = [slice(at, at + chunk_keys) for at in range(0, len(wanted), chunk_keys)]
         requests = [f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks]
-        answers = yield Exchange(requests, timeout_s, repeatable=True)
+        taken: dict[int, dict[Key, Any]] = {}
+
+        def take(at: int, answer: f.CoordinatorAnswer) -> None:
+            values = self._plain_values(answer, wanted[chunks[at]], default)
+            if values is not None:
+                taken[at] = values
+
+        answers = yield Exchange(requests, timeout_s, repeatable=True, meanwhile=take)
         results: dict[Key, Any] = {}
         errors: dict[Key, RaykvError] = {}
-        for chunk, answer in zip(chunks, answers, strict=True):
+        for at, (chunk, answer) in enumerate(zip(chunks, answers, strict=True)):
+            if at in taken:
+                self._memory.note(answer)
+                results |= taken[at]
+                continue
             settled = _settle(answer, f.GotMany, wanted[chunk], timeout_s, self._memory)
             for key, item in zip(wanted[chunk], settled, strict=True):
                 if isinstance(item, RaykvError):
@@ -213,6 +230,27 @@ class Operations:
                     except RaykvError as error:
                         errors[key] = error
         return _batch_result("read", results, errors)
+
+    def _plain_values(self, answer: f.CoordinatorAnswer, keys: list[Key], default: Any) -> dict[Key, Any] | None:
+        """Return the values of an answer; None if there is more to it, or code of others is to run for it."""
+        if not isinstance(answer, f.GotMany) or len(answer.items) != len(keys):
+            return None
+        payloads = [item for item in answer.items if isinstance(item, bytes)]
+        try:
+            values = decode_plain(payloads, self.config.codec)
+        except CorruptData:
+            return None
+        if values is None:
+            return None
+        if len(values) == len(keys):
+            return dict(zip(keys, values, strict=True))
+        if any(isinstance(item, f.Failed) or (isinstance(item, f.Found) and item.payloads) for item in answer.items):
+            return None
+        there = iter(values)
+        return {
+            key: next(there) if isinstance(item, bytes) else default
+            for key, item in zip(keys, answer.items, strict=True)
+        }
 
     def page(
         self, left: ScanRange, *, limit: int | None, reverse: bool, keys_only: bool, r: Any, timeout: Any
@@ -274,7 +312,7 @@ class Operations:
     def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Key, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
-        wanted = list(pairs_of((key, None) for key in several_keys(keys)))
+        wanted = _without_doubles(several_keys(keys))
         return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
 
     # ---- requests, checked and encoded ----
@@ -480,8 +518,8 @@ def decode_handed(frame: bytes) -> Any:
         items = [
             item.error()
             if isinstance(item, f.Failed)
-            else decode_value(item.payloads[0], handed.codec)
-            if item.payloads and not item.gone
+            else decode_value(found.payloads[0], handed.codec)
+            if (found := f.whole(item)).payloads and not found.gone
             else None
             for item in answer.items
         ]
@@ -592,6 +630,16 @@ def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, 
             raise
         raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
     return pairs
+
+
+def _without_doubles(keys: list[Key]) -> list[Key]:
+    """Return them in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
+    try:
+        return [*dict.fromkeys(keys)]
+    except TypeError:
+        for key in keys:
+            encode_key(key)
+        raise
 
 
 def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:

@@ -245,10 +245,18 @@ class Found(_Message, frozen=True, gc=False):
     causality: bytes = b""
 
 
-class GotMany(_Message, frozen=True, gc=False):
-    """One entry a key, in the order asked. ``time``: the newest hybrid time among them."""
+def whole(item: bytes | Found) -> Found:
+    """Return an entry of ``GotMany`` in full."""
+    return Found([item]) if isinstance(item, bytes) else item
 
-    items: list[Found | Failed]
+
+class GotMany(_Message, frozen=True, gc=False):
+    """One entry a key, in the order asked. ``time``: the newest hybrid time among them.
+
+    Where there is one payload and nothing else to say, as nearly always, it stands there by itself (see ``whole``).
+    """
+
+    items: list[bytes | Found | Failed]
     time: int = 0
 
 

@@ -146,19 +146,22 @@ def most_keys(entry: BucketEntry | None) -> int:
     return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
 
 
-def found_in(records: Sequence[Read], now_ms: int, causality: bool) -> tuple[list[f.Found | f.Failed], int, int]:
+def found_in(
+    records: Sequence[Read], now_ms: int, causality: bool
+) -> tuple[list[bytes | f.Found | f.Failed], int, int]:
     """Return what each record shows a reader, or its error; the newest hybrid time; how many have several versions."""
-    items: list[f.Found | f.Failed] = []
+    items: list[bytes | f.Found | f.Failed] = []
     newest = siblings = 0
     for record in records:
         if isinstance(record, RaykvError):
             items.append(f.Failed.of(record))
             continue
-        if not causality and record is not None and (value := only_value(record)) is not None:
-            time, payload = value
-            newest = max(newest, time)
-            items.append(f.Found([payload]))
-            continue
+        if not causality and record is not None:
+            value = only_value(record)
+            if value is not None:
+                newest = max(newest, value[0])
+                items.append(value[1])
+                continue
         seen, shown = seen_and_shown(record, now_ms)
         newest = max(newest, seen.time)
         siblings += len(shown.payloads) > 1

@@ -113,7 +113,7 @@ class Stamped:
 class Partly(NamedTuple):
     """A read of many keys of which some are not plain: ``rest``, the keys at ``indexes``, is to be read the usual way."""
 
-    items: list[f.Found | f.Failed]
+    items: list[bytes | f.Found | f.Failed]
     """What was found; at ``indexes``, what is to be put there."""
     time: int
     indexes: list[int]
@@ -130,6 +130,11 @@ class Ask(NamedTuple):
     quorums: tuple[Quorum, ...]
     patience_s: float
     about: Stamped | None = None
+
+    @property
+    def of_all(self) -> bool:
+        """Whether each that is asked is to answer."""
+        return len(self.frames) == self.quorums[0][1]
 
     def met(self, answers: Collection[str]) -> bool:
         """Whether enough have answered: of the nodes of each quorum so many."""

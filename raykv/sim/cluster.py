@@ -39,6 +39,7 @@ from raykv.supervision.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raykv.client.operations import Meanwhile
     from raykv.sim.kernel import VirtualLoop
 
 STORE_ID = "simulated"
@@ -308,8 +309,11 @@ class SimLink:
         self._coordinator = coordinator
         self._rng = cluster.rng(f"operation ids of {process.name}")
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest]) -> list[asyncio.Task[f.CoordinatorAnswer]]:
+    def submit(
+        self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None
+    ) -> list[asyncio.Task[f.CoordinatorAnswer]]:
         """See ``client.driver.Link``."""
+        del meanwhile  # nothing is gained by it in virtual time
         return [self._process.spawn(self._answer(request)) for request in requests]
 
     async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:

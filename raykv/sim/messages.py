@@ -251,7 +251,10 @@ class Interpreter:
     def _answered(self, body: Any, request: Any) -> str:
         match body:
             case f.GotMany() if isinstance(request, f.GetMany):
-                got = [(item.name if isinstance(item, f.Failed) else _payloads(item.payloads)) for item in body.items]
+                got = [
+                    item.name if isinstance(item, f.Failed) else _payloads(f.whole(item).payloads)
+                    for item in body.items
+                ]
                 return self._list((key, "=" + text) for key, text in zip(request.keys, got, strict=False))
             case f.WroteMany() if isinstance(request, f.WriteMany):
                 done = [

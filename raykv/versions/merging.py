@@ -95,12 +95,13 @@ def causality_of(record: bytes | None) -> Causality:
 
 def only_value(record: bytes) -> tuple[int, bytes] | None:
     """Return hybrid time and payload of a record with one value, which never expires: of most. None for any other."""
-    if not kinds.is_vector(record):
+    if record[:1] != kinds.VECTOR:
         return plain(record)
     siblings = vector.decode(record).siblings
-    if len(siblings) != 1 or (payload := plain_payload(siblings[0].body)) is None:
+    if len(siblings) != 1:
         return None
-    return siblings[0].time, payload
+    payload = plain_payload(siblings[0].body)
+    return None if payload is None else (siblings[0].time, payload)
 
 
 def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]:

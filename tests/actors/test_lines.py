@@ -105,7 +105,7 @@ class Bench:
     def get(self, r=2):
         """The payloads, or None: to go the usual way."""
         (answer,) = self.lines.serve([f.GetMany(1, [KEY], r, 5.0)])
-        return None if answer is None else answer.items[0].payloads
+        return None if answer is None else f.whole(answer.items[0]).payloads
 
     def put(self, w=2):
         body = pack_body(random.randbytes(16), b"new")
@@ -193,6 +193,53 @@ def test_of_a_batch_a_few_requests_are_under_way_at_once(bench):
     assert [len(answer.items) for answer in answers] == [3] * 8
     assert max(most.values()) == lines_module.AHEAD
     assert not bench.lines._asked
+
+
+def test_an_answer_is_taken_apart_while_others_are_under_way(bench):
+    for node in bench.nodes.values():
+        node.says = says_all
+    seen = []
+
+    def take(place, answer):
+        seen.append((place, len(answer.items), len(bench.lines._asked)))
+
+    bench.lines.serve(reads(8), take)
+    assert seen == [(place, 3, min(lines_module.AHEAD, 7 - place)) for place in range(7)], "the last one keeps nobody"
+    seen.clear()
+    bench.nodes[bench.first].says = lambda _: bench.nodes[bench.first].answer(f.Incomplete(""))
+    answers = bench.lines.serve(reads(5), take)
+    assert [place for place, *_ in seen] == [place for place in range(4) if answers[place] is not None]
+
+
+def test_the_answers_are_there_whichever_comes_last(bench, monkeypatch):
+    monkeypatch.setattr(lines_module, "ANSWERS_S", 0.05)
+    for slow in (bench.first, bench.second):
+        for after_s in (0.0, 0.02, 0.2):  # within what one answer is waited for, and beyond
+            node = bench.nodes[slow]
+
+            async def slowly(frame, node=node, after_s=after_s):
+                await asyncio.sleep(after_s)
+                return await node.serve(frame)
+
+            node.server.serve = slowly
+            assert bench.get() == [b"value"]
+            node.server.serve = node.serve
+
+
+def test_who_is_silent_is_waited_for_no_longer_than_the_patience(bench):
+    bench.get()
+    bench.core.routing.peers.hedge_delay_s = lambda *_: 0.1
+    for silent in (bench.first, bench.second):
+        node = bench.nodes[silent]
+
+        async def never(frame):
+            await asyncio.sleep(60)
+
+        node.server.serve = never
+        began_s = time.monotonic()
+        assert bench.get() is None
+        assert 0.1 <= time.monotonic() - began_s < WAIT_S
+        node.server.serve = node.serve
 
 
 def test_a_connection_that_is_lost_is_lost_to_all_that_are_under_way(bench):

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raykv.client.codecs import decode_value, encode_value
+from raykv.client.codecs import decode_plain, decode_value, encode_value
 from raykv.errors import CorruptData, InvalidOption
 
 if TYPE_CHECKING:
@@ -105,6 +105,19 @@ def same(one: Any, other: Any) -> bool:
 
 def there_and_back(value: Any, codec: str = "auto") -> Any:
     return decode_value(encode_value(value, codec), codec)
+
+
+def test_plain_payloads_are_decoded_together_and_pickled_ones_not_at_all():
+    values = [1, "x", b"y", {"a": [None]}]
+    payloads = [encode_value(value, "auto") for value in values]
+    assert decode_plain(payloads, "auto") == decode_plain(payloads, "msgpack") == values
+    assert decode_plain([*payloads, encode_value((), "auto")], "auto") is None
+    assert decode_plain([], "auto") == []
+    for bad in (MSGPACK + b"\xc1", TEXT + b"\xff", b"", b"\x09"):
+        with pytest.raises(CorruptData):
+            decode_plain([*payloads, bad], "auto")
+    with pytest.raises(CorruptData, match="codec='raw'"):
+        decode_plain(payloads, "raw")
 
 
 SCALARS = st.one_of(

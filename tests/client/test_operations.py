@@ -275,6 +275,57 @@ def test_get_many_keeps_the_order_and_asks_for_duplicates_once(both: Callable[..
     assert len(link.requests) == 1, "nothing to ask, nobody asked"
 
 
+RAN: list[int] = []
+
+
+def _ran(number: int) -> int:
+    RAN.append(number)
+    return number
+
+
+class _Ran:
+    """Says when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _ran, (len(RAN),)
+
+
+def test_what_others_may_run_is_not_run_while_requests_are_under_way() -> None:
+    """A pickled value, a resolver: they may use the store, which is busy with what is under way."""
+    operations = ops.Operations(1, BucketConfig(name="default", n=3, r=2, w=2))
+    items: list[Any]
+    plain, pickled = payload_of(1), payload_of(_Ran())
+    for items, values in (
+        ([plain, plain], {"a": 1, "b": 1}),
+        ([plain, f.Found([])], {"a": 1, "b": None}),
+        ([plain, pickled], None),
+        ([pickled, f.Found([])], None),
+        ([plain, f.Found([plain, plain])], None),
+        ([plain, f.Found([plain], True)], None),
+        ([plain, FAILED], None),
+        ([plain, b"\x02no msgpack"], None),
+        ([plain], None),
+        ([], None),
+    ):
+        RAN.clear()
+        assert operations._plain_values(f.GotMany(items), ["a", "b"], None) == values
+        assert not RAN
+    assert operations._plain_values(f.Refused(FAILED), ["a"], None) is None
+    assert operations._plain_values(f.GotMany([]), [], None) == {}
+
+
+def test_get_many_gives_each_key_its_own_whoever_took_the_answers_apart(both: Callable[..., Any], link: Any) -> None:
+    values: dict[str, Any] = {f"k{number}": number if number % 400 else (number,) for number in range(2100)}
+    both("put_many", values)
+    assert both("get_many", [*values, "absent"], "nothing") == values | {"absent": "nothing"}
+    link.script = [link.answer, f.Refused(FAILED), lambda request: f.GotMany([FAILED] * len(request.keys))]
+    with pytest.raises(BatchError) as caught:
+        both("get_many", values)
+    assert caught.value.results == {key: value for number, (key, value) in enumerate(values.items())
+                                    if not 250 <= number < 750}  # fmt: skip
+    assert list(caught.value.results) == [key for key in values if key in caught.value.results]
+
+
 def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: Any, link: Any) -> None:
     both("put", "a", 1)
     for answer in (f.GotMany([FAILED]), f.Refused(FAILED)):

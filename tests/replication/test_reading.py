@@ -170,8 +170,8 @@ def test_the_causality_travels_only_where_it_is_wanted_and_the_newest_time_alway
         keys = [encode_key(key) for key in ("a", "b", "absent")]
         got = await peer.core.get_many(f.GetMany(1, keys, 2, 5.0, wanted))
         assert got.time == newest.time
-        assert [item.payloads for item in got.items] == [[b"1"], [b"2"], []]
-        assert [bool(item.causality) for item in got.items] == [wanted] * 3
+        assert [f.whole(item).payloads for item in got.items] == [[b"1"], [b"2"], []]
+        assert [bool(f.whole(item).causality) for item in got.items] == [wanted] * 3
         if wanted:
             assert unpack_causality(got.items[1].causality) == newest
 

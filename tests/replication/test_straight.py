@@ -70,7 +70,7 @@ class Client:
     async def get(self, *keys, **options):
         """The values, or None: it is to go the usual way."""
         answer = await self.serve(self.read(*keys, **options))
-        return None if answer is None else [payload.decode() for payload in answer.items[0].payloads]
+        return None if answer is None else [payload.decode() for payload in f.whole(answer.items[0]).payloads]
 
     async def put(self, value="new", **options):
         """Who acknowledged, the error, or None."""
@@ -609,7 +609,7 @@ def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versionin
 
 
 def values_of(answer):
-    return [[payload.decode() for payload in item.payloads] for item in answer.items]
+    return [[payload.decode() for payload in f.whole(item).payloads] for item in answer.items]
 
 
 def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
@@ -682,12 +682,12 @@ def test_what_is_left_of_a_read_fails_by_itself(world):
         usual, client.straight._read_usually = client.straight._read_usually, refuses
         answer = await client.straight.finish(left)
         assert isinstance(answer.items[1].error(), Overloaded)
-        assert [values.payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
+        assert [f.whole(values).payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
         client.straight._read_usually = usual
         cluster.kill("n1")
         answer = await client.straight.finish(left)
         assert isinstance(answer.items[1].error(), QuorumNotMet)
-        assert [values.payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
+        assert [f.whole(values).payloads for at, values in enumerate(answer.items) if at != 1] == [[b"old"]] * 3
 
     story(world, tell)
 

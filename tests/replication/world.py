@@ -258,7 +258,7 @@ class Peer:
         return [
             item.error()
             if isinstance(item, f.Failed)
-            else ([payload.decode() for payload in item.payloads], item.causality)
+            else ([payload.decode() for payload in f.whole(item).payloads], f.whole(item).causality)
             for item in got.items
         ]
 
