@@ -6,6 +6,12 @@ answer. Nobody waits on a timer for others to come: a group leaves at the end of
 operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups. While
 ``MOST_UNDER_WAY`` are on their way already, those that come wait for one of them, together, as in a group commit.
 
+Left alone, groups crumble: the nodes answer at different moments, each answer sets some operations free, and what these ask
+next leaves without the rest. A group of few costs the nodes nearly as much as one of many. So while groups take several
+times longer than they once did, for they wait in line at the nodes, a group leaves when the one before is back: it would
+only stand in that line (the round-trip time as the sign of a queue: Brakmo & Peterson 1995, "TCP Vegas"). Nobody waits for
+a group that has met something unusual (``LATER``).
+
 Only operations that ask for the same (bucket, level, time-out) go together, and of writes to one key each has a group of
 its own: they are different writes, in the order in which they came.
 """
@@ -13,6 +19,7 @@ its own: they are different writes, in the order in which they came.
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
@@ -23,17 +30,32 @@ from raykv.records import frames as f
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from raykv.ports import Clock
+
     Serve = Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
 
-Outcome: TypeAlias = f.CoordinatorAnswer | Exception
+
+class Later(enum.Enum):
+    """Said of a request whose answer may take its time, for reasons of its own."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+Outcome: TypeAlias = f.CoordinatorAnswer | Exception | Later
 """What became of a request."""
 Begin: TypeAlias = "Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]"
-"""``begin(request, done)``: answers a request some time later, by telling ``done`` what became of it; once."""
+"""``begin(request, done)``: answers a request some time later, by telling ``done`` what became of it; once, and before that
+perhaps ``LATER``."""
 
 T = TypeVar("T")
 
 MOST_TOGETHER = 250
 MOST_UNDER_WAY = 16
+CROWDED_S = 0.003
+CROWDED = 4
+"""Groups that take longer than ``CROWDED_S``, and so many times longer than the quickest did, wait in line somewhere."""
+_SHARE = 0.2
 
 
 def is_about_one_key(request: f.CoordinatorRequest) -> bool:
@@ -52,6 +74,46 @@ class _Group(Generic[T]):
         self.keys: set[bytes] = set()
 
 
+class Traffic:
+    """What is under way, and whether more may leave. Pure."""
+
+    __slots__ = ("_least_s", "_usual_s", "later", "straight")
+
+    def __init__(self) -> None:
+        self.straight = 0
+        """Groups under way of which nothing else was heard yet,"""
+        self.later = 0
+        """and those that take their time."""
+        self._least_s = float("inf")
+        self._usual_s = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether groups wait in line at the nodes."""
+        return self._usual_s > max(CROWDED_S, CROWDED * self._least_s)
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether one may leave now."""
+        return self.straight + self.later < MOST_UNDER_WAY and not (self.straight and self.crowded)
+
+    def took(self, taken_s: float) -> None:
+        """Learn how long a group took."""
+        self._least_s = min(self._least_s, taken_s)
+        self._usual_s += _SHARE * (taken_s - self._usual_s)
+
+
+class _Flight:
+    """A group under way."""
+
+    __slots__ = ("began_s", "later", "waiters")
+
+    def __init__(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], began_s: float) -> None:
+        self.waiters = waiters
+        self.began_s = began_s
+        self.later = False
+
+
 class InTasks:
     """A ``Begin`` by a coroutine: each request is a task."""
 
@@ -62,6 +124,7 @@ class InTasks:
 
     def __call__(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
         """Begin with a request."""
+        done(LATER)
         task = asyncio.get_running_loop().create_task(self._answer(request, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -77,20 +140,21 @@ class InTasks:
 class Joining:
     """The groups of one event loop. ``begin`` answers a request, alone or joined. Errors of a group are its members'."""
 
-    def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
+    def __init__(self, begin: Begin, clock: Clock, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
         """``most(bucket_id)``: of so many keys of a bucket one request may be."""
         self._begin_with = begin
+        self._clock = clock
         self._most = most
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
-        self._under_way = 0
+        self._traffic = Traffic()
         self._held: deque[Callable[[], None]] = deque()
         """Groups that wait until one of those under way is back."""
 
     @property
     def busy(self) -> bool:
         """Whether a group is under way, or waits to be."""
-        return self._under_way > 0 or bool(self._held)
+        return self._traffic.straight + self._traffic.later > 0 or bool(self._held)
 
     def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
         """Answer a request that is about one key, a ``RaykvError`` as ``Refused``. Cancelled, the operation goes on."""
@@ -116,10 +180,20 @@ class Joining:
         return waiter
 
     def _leave(self, go: Callable[[], None]) -> None:
-        if self._under_way >= MOST_UNDER_WAY:
+        if self._held or not self._traffic.lets_go:
             self._held.append(go)
         else:
             go()
+
+    def _begin_held(self) -> None:
+        if self._held and self._traffic.lets_go:
+            self._held.popleft()()
+            self._see_to_held()
+
+    def _see_to_held(self) -> None:
+        """Let the next one go soon: not from here, for what ends at once would begin the next, and that the next but one."""
+        if self._held and self._traffic.lets_go:
+            asyncio.get_running_loop().call_soon(self._begin_held)
 
     def _leave_to_read(self, alike: tuple[Any, ...], group: _Group[f.GetMany]) -> None:
         if self._reads.get(alike) is group:
@@ -150,33 +224,44 @@ class Joining:
         self._begin(request, [waiter for _, waiter in group.members])
 
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
-        self._under_way += 1
+        flight = _Flight(waiters, self._clock.monotonic_s())
+        self._traffic.straight += 1
         try:
-            self._begin_with(request, partial(self._settle, waiters))
+            self._begin_with(request, partial(self._settle, flight))
         except Exception as error:  # noqa: BLE001 - a mistake of ours: nobody is to wait for ever because of it
-            self._settle(waiters, error)
+            self._settle(flight, error)
 
-    def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
-        if not waiters:
-            return  # it was settled
-        if isinstance(outcome, RaykvError):
-            outcome = f.Refused(f.Failed.of(outcome))
-        if isinstance(outcome, Exception):
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(outcome)
+    def _settle(self, flight: _Flight, outcome: Outcome) -> None:
+        traffic = self._traffic
+        if not flight.waiters or (flight.later and isinstance(outcome, Later)):
+            return  # that was told already
+        if flight.later:
+            traffic.later -= 1
         else:
-            for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
-                if not waiter.done():
-                    waiter.set_result(part)
-        waiters.clear()
-        self._under_way -= 1
-        if self._held:  # not from here: what ends at once would begin the next, and that the next but one, and so on
-            asyncio.get_running_loop().call_soon(self._begin_held)
+            traffic.straight -= 1
+        if isinstance(outcome, Later):
+            flight.later = True
+            traffic.later += 1
+        else:
+            if not flight.later:
+                traffic.took(self._clock.monotonic_s() - flight.began_s)
+            _tell(flight.waiters, outcome)
+        self._see_to_held()
 
-    def _begin_held(self) -> None:
-        if self._held and self._under_way < MOST_UNDER_WAY:
-            self._held.popleft()()
+
+def _tell(waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: f.CoordinatorAnswer | Exception) -> None:
+    """Tell each of a group what became of it; ``waiters`` is empty afterwards."""
+    if isinstance(outcome, RaykvError):
+        outcome = f.Refused(f.Failed.of(outcome))
+    if isinstance(outcome, Exception):
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(outcome)
+    else:
+        for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
+            if not waiter.done():
+                waiter.set_result(part)
+    waiters.clear()
 
 
 def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]:

@@ -32,6 +32,7 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerUnreachable
 from raykv.records import frames as f
 from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
+from raykv.replication.joining import LATER
 from raykv.replication.peers import node_address
 from raykv.replication.reading import found_in, most_keys
 from raykv.replication.writing import Put
@@ -623,6 +624,7 @@ class Driver:
         """Begin with a request."""
         steps = self._straight.steps(request)
         if steps is None:
+            done(LATER)
             self._otherwise(request, done)
         else:
             self._step(_Run(steps, request, done), None)
@@ -645,6 +647,8 @@ class Driver:
             self._ask(run, ask)
 
     def _end(self, run: _Run, outcome: f.CoordinatorAnswer | Unfinished | None) -> None:
+        if outcome is None or isinstance(outcome, Unfinished):
+            run.done(LATER)
         if outcome is None:
             self._otherwise(run.request, run.done)
         elif isinstance(outcome, Unfinished):

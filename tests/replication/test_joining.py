@@ -9,7 +9,35 @@ import pytest
 
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.records import frames as f
-from raykv.replication.joining import MOST_TOGETHER, MOST_UNDER_WAY, InTasks, Joining, is_about_one_key
+from raykv.replication.joining import (
+    CROWDED_S,
+    LATER,
+    MOST_TOGETHER,
+    MOST_UNDER_WAY,
+    InTasks,
+    Joining,
+    Traffic,
+    is_about_one_key,
+)
+
+
+class Clock:
+    """Goes on when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return 0
+
+    async def sleep(self, delay_s: float) -> None:
+        raise AssertionError("nobody waits on a timer")
+
+
+CLOCK = Clock()
 
 
 class Answers:
@@ -42,7 +70,7 @@ def write(key: bytes, body: bytes, **others: Any) -> f.WriteMany:
 def test_reads_of_one_turn_are_one_request_and_each_has_its_answer() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         keys = [b"%d" % number for number in range(10)] + [b"3"]
         got = await asyncio.gather(*(joining.answer(get(key)) for key in keys))
         assert [request.keys for request in answers.asked] == [keys]
@@ -59,7 +87,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         first = asyncio.ensure_future(joining.answer(get(b"a")))
         await asyncio.sleep(0.001)
         second = asyncio.ensure_future(joining.answer(get(b"b")))
@@ -76,7 +104,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
 def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         await asyncio.gather(joining.answer(get(b"a")), joining.answer(get(b"b", **other)))
         assert sorted(len(request.keys) for request in answers.asked) == [1, 1]
 
@@ -86,7 +114,7 @@ def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> Non
 def test_a_group_has_a_bound() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(MOST_TOGETHER + 5)))
         assert sorted(len(request.keys) for request in answers.asked) == [5, MOST_TOGETHER]
 
@@ -96,7 +124,7 @@ def test_a_group_has_a_bound() -> None:
 def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         wrote = await asyncio.gather(
             joining.answer(write(b"a", b"1", after=5, run=3, expires_s=20.0)),
             joining.answer(write(b"b", b"2", after=8, run=3, expires_s=19.0)),
@@ -113,7 +141,7 @@ def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
 def test_two_writes_of_one_key_are_two_in_the_order_in_which_they_came() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         writes = [write(b"a", b"1"), write(b"b", b"2"), write(b"a", b"3"), write(b"c", b"4")]
         await asyncio.gather(*map(joining.answer, writes))
         assert [[body for _, body, _ in request.items] for request in answers.asked] == [[b"1", b"2"], [b"3", b"4"]]
@@ -125,14 +153,14 @@ def test_an_error_of_the_group_is_everybodys() -> None:
     async def story() -> None:
         answers = Answers()
         answers.error = StoreUnavailable("away")
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert got == [f.Refused(f.Failed.of(StoreUnavailable("away")))] * 2
 
         async def wrong(_: Any) -> Any:
             return f.Told(None)
 
-        joining = Joining(InTasks(wrong, set()))
+        joining = Joining(InTasks(wrong, set()), CLOCK)
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert [type(each.failed.error()) for each in got] == [CorruptData] * 2
 
@@ -143,7 +171,7 @@ def test_who_gives_up_does_not_end_it_for_the_others() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         one, other = (asyncio.ensure_future(joining.answer(get(key))) for key in (b"a", b"b"))
         await asyncio.sleep(0.001)
         one.cancel()
@@ -159,7 +187,7 @@ def test_while_many_are_under_way_those_who_come_wait_together() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         waiting = []
         for number in range(MOST_UNDER_WAY + 10):
             waiting.append(asyncio.ensure_future(joining.answer(get(b"%d" % number))))
@@ -186,7 +214,7 @@ def test_batches_and_other_requests_go_their_own_way() -> None:
 def test_no_more_go_together_than_one_request_may_be_of() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()), {1: 3, 2: 10_000}.__getitem__)
+        joining = Joining(InTasks(answers, set()), CLOCK, {1: 3, 2: 10_000}.__getitem__)
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(7)))
         assert [len(request.keys) for request in answers.asked] == [3, 3, 1]
         answers.asked.clear()
@@ -205,7 +233,7 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         answers = Answers()
         answers.error = ZeroDivisionError()
-        joining = Joining(InTasks(answers, set()))
+        joining = Joining(InTasks(answers, set()), CLOCK)
         async with asyncio.timeout(1.0):
             outcomes = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
@@ -225,7 +253,7 @@ def test_thousands_that_wait_and_end_at_once_are_all_answered() -> None:
             else:
                 done(StoreUnavailable("its clock is far ahead"))
 
-        joining = Joining(begin)
+        joining = Joining(begin, CLOCK)
         waiting = [joining.answer(write(b"a", b"%d" % number)) for number in range(5000)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -248,13 +276,85 @@ def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
                 done(f.GotMany([f.Found([b"x"])], 7))
             raise ZeroDivisionError
 
-        joining = Joining(begin)
+        joining = Joining(begin, CLOCK)
         got = await asyncio.gather(
             *(joining.answer(get(b"%d" % number, r=1 + number % 2)) for number in range(4)), return_exceptions=True
         )
         assert [type(each) for each in got] == [ZeroDivisionError] * 4
         assert await joining.answer(get(b"told twice")) == f.GotMany([f.Found([b"x"])], 7)
         assert not joining.busy
-        assert joining._under_way == 0
+        assert joining._traffic.straight == joining._traffic.later == 0
+
+    asyncio.run(story())
+
+
+def test_groups_that_take_several_times_longer_than_they_did_wait_in_line() -> None:
+    traffic = Traffic()
+    traffic.took(CROWDED_S / 10)
+    for _ in range(30):
+        traffic.took(CROWDED_S)
+    traffic.straight = 1
+    assert not traffic.crowded, "several times longer, and quick all the same"
+    for _ in range(30):
+        traffic.took(2 * CROWDED_S)
+    assert traffic.crowded
+    assert not traffic.lets_go
+    traffic.straight = 0
+    assert traffic.lets_go, "there is nobody to wait for"
+    traffic.straight, traffic.later = 0, MOST_UNDER_WAY
+    assert not traffic.lets_go
+    for _ in range(30):
+        traffic.took(CROWDED_S / 10)
+    traffic.straight, traffic.later = 3, 0
+    assert traffic.lets_go
+    far = Traffic()
+    for taken_s in [0.02, 0.03] * 30:  # another continent: it was never quicker
+        far.took(taken_s)
+    far.straight = 1
+    assert far.lets_go
+
+
+def test_while_nodes_have_a_queue_a_group_leaves_when_the_one_before_is_back() -> None:
+    async def story() -> None:
+        clock, flights = Clock(), []
+        joining = Joining(lambda request, done: flights.append((request, done)), clock)
+
+        async def leave(*requests: Any) -> list[asyncio.Future[Any]]:
+            made = [joining.answer(request) for request in requests]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return made
+
+        async def back(after_s: float, *, said: Any = None) -> None:
+            request, done = flights.pop(0)
+            clock.now_s += after_s
+            keys = request.keys if isinstance(request, f.GetMany) else request.items
+            done(f.GotMany([f.Found([])] * len(keys)) if said is None else said)
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        for after_s in [CROWDED_S / 10] + [2 * CROWDED_S] * 30:
+            await leave(get(b"a"))
+            await back(after_s)
+        waiting = await leave(get(b"a"))
+        for key in (b"b", b"c", b"d"):
+            waiting += await leave(get(key))
+        waiting += await leave(write(b"e", b"1"))
+        assert [request.keys for request, _ in flights] == [[b"a"]]
+        await back(2 * CROWDED_S)
+        assert [request.keys for request, _ in flights] == [[b"b", b"c", b"d"]], "those that waited go together"
+        done = flights[0][1]
+        done(LATER)
+        done(LATER)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [type(request) for request, _ in flights] == [f.GetMany, f.WriteMany], (
+            "nobody waits for who takes his time"
+        )
+        await back(5.0)
+        await back(2 * CROWDED_S, said=f.WroteMany([f.Acked(b"1", ["n1"], b"")]))
+        await asyncio.gather(*waiting)
+        assert not joining.busy
+        assert joining._traffic.lets_go
 
     asyncio.run(story())

@@ -17,6 +17,7 @@ from raykv.records.record import pack_body, pack_tombstone_body, time_of
 from raykv.replication import moves, straight
 from raykv.replication.cluster_state import Move
 from raykv.replication.coordinator import Coordinator
+from raykv.replication.joining import LATER
 from raykv.replication.routing import STALE_S
 from raykv.replication.straight import LOOK_EVERY_S, Driver, Partly, Stamped, posting
 from raykv.versions import causality_of, time_from_ms
@@ -60,9 +61,12 @@ class Client:
 
     async def serve(self, request):
         """What the straight way answers, or None: it is to go the usual way."""
-        answer = asyncio.get_running_loop().create_future()
-        self.driver(request, answer.set_result)
+        answer, later = asyncio.get_running_loop().create_future(), []
+        self.driver(request, lambda said: later.append(said) if said is LATER else answer.set_result(said))
         outcome = await answer
+        if outcome is None:
+            assert later == [LATER], "nobody is to wait for who goes the usual way"
+        assert len(later) <= 1
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
