@@ -185,13 +185,18 @@ class Cluster:
                 self.supervisor = None
                 self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
             if not self._stopping:
-                delay_s = self._restarts.uniform(*RESTART_S)
-                self.loop.later(
-                    delay_s, *((self._start_supervisor,) if name == SUPERVISOR else (self._start_coordinator, name))
-                )
+                self.loop.later(self._restarts.uniform(*RESTART_S), self._start_again, name)
 
         process.on_kill.append(restart)
         return process
+
+    def _start_again(self, name: str) -> None:
+        if self._stopping:
+            return  # Ray has been told meanwhile not to
+        if name == SUPERVISOR:
+            self._start_supervisor()
+        else:
+            self._start_coordinator(name)
 
     # ---- clients ----
 

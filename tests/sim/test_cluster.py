@@ -8,7 +8,7 @@ import pytest
 
 from raykv.config import StoreConfig
 from raykv.errors import QuorumNotMet, RaykvError, StoreUnavailable
-from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster, ClusterSpec
+from raykv.sim.cluster import DIRECT, RESTART_S, SUPERVISOR, Cluster, ClusterSpec
 from raykv.sim.kernel import Process, run_virtual
 
 SPEC = ClusterSpec(store=StoreConfig(name="sim", copies=3, partitions=8), nodes=3)
@@ -141,5 +141,18 @@ def test_that_its_bucket_was_dropped_it_hears_from_the_nodes(what):
         assert cluster.loop.now_s < began_s + 0.5, "at once, not when its time is up"
         again = await here.bucket("mine")
         assert await again.get("a") is None
+
+    in_a_cluster(story)
+
+
+@pytest.mark.parametrize("name", [SUPERVISOR, "coordinator"])
+def test_what_was_to_start_again_does_not_once_the_store_is_stopped(name):
+    async def story(cluster):
+        await cluster.connect(Process(cluster.loop, "client1"), DIRECT)
+        cluster.actors[name].kill()
+        await cluster.stop()
+        await asyncio.sleep(RESTART_S[1] + 1)
+        assert not cluster.actors[name].alive
+        assert cluster.unfinished() == []
 
     in_a_cluster(story)
