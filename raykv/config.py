@@ -230,7 +230,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     block_bytes: int = 4 * KIB
     """Target size of an SSTable block before compression."""
     block_cache_bytes: int = 64 * MIB
-    """Decoded blocks kept in memory: the node's hot data."""
+    """The node's hot data: decoded blocks, and for a quarter of it records that were found in them."""
     bloom_bits_per_key: int = 10
     """10 bits a key give about 1 % false positives."""
     compression: Literal["lz4", "none"] = "lz4"
