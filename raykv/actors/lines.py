@@ -276,7 +276,7 @@ class Lines:
 
     def _wait_for(self, asked: _Asked) -> dict[str, bytes]:
         """Return the answers; what is missing is owed from now on."""
-        if asked.ask.of_all and asked.ask.patience_s >= ANSWERS_S:
+        if asked.ask.of_all:
             self._receive_all(asked)
         while not asked.ask.met(asked.answers) and asked.waiting:
             left_s = asked.until_s - time.monotonic()
@@ -293,7 +293,8 @@ class Lines:
         """Wait for all answers, the last one first: this process then wakes but once, and finds the others there."""
         for node_id in reversed([*asked.waiting]):
             while node_id in asked.waiting:
-                if not self._receive(node_id):
+                # It may come in many pieces, or others before it.
+                if asked.until_s - time.monotonic() < ANSWERS_S or not self._receive(node_id):
                     return  # ``_hear`` looks at all of them
 
     def _hear(self, wait_s: float) -> bool:

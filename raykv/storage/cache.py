@@ -4,8 +4,8 @@ Both are bounded in bytes (an estimate of what the decoded data occupies, not of
 table and block, and the least recently used go first; tables are immutable, so a block never goes stale, it is only
 dropped when its table is.
 
-A record is the newest of its key in all tables together, which saves the filter and two searches for each run. Only a
-flush changes what that is, so a record is good for as long as no flush has ended since (``RecordCache``).
+A record is the newest of its key in all tables together, which saves the filter and two searches for each run. What that
+is changes with a flush, and with rot; a record that was kept before is not good any more (``RecordCache``).
 
 Omitted: admission policy (a long scan does push out hot blocks; compaction reads past the cache). One thread only.
 """
@@ -96,7 +96,7 @@ class RecordCache:
         self.used_bytes = 0
 
     def get(self, key: bytes, age: int) -> Found | None:
-        """Return what was kept at the same age: after as many flushes."""
+        """Return what was kept at the same age of the tables."""
         kept = self._records.get(key)
         return kept[0] if kept is not None and kept[1] == age else None
 

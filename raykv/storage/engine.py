@@ -117,6 +117,12 @@ class Engine:
         self._directory = directory
         self._config = config
         self._merge = merge
+        self._age = 0
+        """Grows whenever a key may be another in the tables together: with a flush, and with rot that comes to light.
+
+        *Schedule without the latter: a record is found and kept, its block rots, and a compaction leaves it out; a peer
+        gives it back, and it seems to be there already; the damage is healed, and the next flush shows that it is gone.*
+        """
         self._hot = RecordCache(config.block_cache_bytes // RECORDS_SHARE)
         self._cache = BlockCache(config.block_cache_bytes - config.block_cache_bytes // RECORDS_SHARE)
         recovered = recover(fs, directory, config, self._cache)
@@ -398,7 +404,7 @@ class Engine:
                 return found
         if not self._runs:
             return None
-        kept = self._hot.get(key, self._flushes)
+        kept = self._hot.get(key, self._age)
         if kept is not None:
             self._hot_hits += 1
             return kept
@@ -413,7 +419,7 @@ class Engine:
             record = table.find(key)
             if record is not None:
                 found = Found(record, 0)
-                self._hot.put(key, found, self._flushes)
+                self._hot.put(key, found, self._age)
                 return found
         return None
 
@@ -519,6 +525,7 @@ class Engine:
             self._runs = [outcome, *self._runs]
         self._sealed = self._sealed[:-1]
         self._flushes += 1
+        self._age += 1
         before = self._manifest.oldest_segment
         self._save_manifest()
         for number in range(before, self._manifest.oldest_segment):
@@ -605,6 +612,7 @@ class Engine:
     def _note(self, damage: Damage) -> None:
         """Remember rot just found; its block is passed over from now on. Saved before anything is written over it."""
         self._rot_changes += 1
+        self._age += 1
         for table in chain.from_iterable(run.tables for run in self._runs):
             if table.name == damage.file:
                 table.skipped |= {damage.offset}

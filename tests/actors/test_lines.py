@@ -16,7 +16,7 @@ import pytest
 
 from raykv.actors import lines as lines_module
 from raykv.actors.lines import Lines
-from raykv.actors.stream import Endpoint, StreamServer
+from raykv.actors.stream import Endpoint, StreamServer, wire
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.config import BucketConfig, StoreConfig
 from raykv.records import frames as f
@@ -224,6 +224,27 @@ def test_the_answers_are_there_whichever_comes_last(bench, monkeypatch):
             node.server.serve = slowly
             assert bench.get() == [b"value"]
             node.server.serve = node.serve
+
+
+def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patience(bench):
+    bench.get()
+    bench.core.routing.peers.hedge_delay_s = lambda *_: 0.15
+    node = bench.nodes[bench.second]
+    large = stamp(pack_body(bytes(16), bytes(200_000)), time_from_ms(1_700_000_000_000))
+
+    async def trickles(frame):
+        (connection,) = node.server.connections
+        answer = node.answer(f.ReadDone([large], []))
+        data = wire.head(1000, wire.ANSWER, answer) + answer
+        for at in range(0, len(data), 4000):
+            connection._write([data[at : at + 4000]])
+            await asyncio.sleep(0.01)
+        return b""
+
+    node.server.serve = trickles
+    began_s = time.monotonic()
+    assert bench.get() is None
+    assert 0.1 <= time.monotonic() - began_s < 0.15 + 0.2
 
 
 def test_who_is_silent_is_waited_for_no_longer_than_the_patience(bench):

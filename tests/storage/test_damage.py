@@ -105,6 +105,62 @@ def test_writes_are_taken_and_stay_unread_until_healed(drive, disk):
     assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == model
 
 
+def test_what_was_found_before_its_block_rotted_is_given_back_and_logged(drive, disk):
+    """A record that was kept from a table must not stand for one that no file has any more."""
+    engine = drive.open(disk, compression="none", block_cache_bytes=1 << 20)
+    model = drive.fill(engine, 300)
+    drive.flush(engine)
+    assert read_all(engine, model) == []
+    path = drive.files(disk, ".sst")[0]
+    disk.flip_bit(path, disk.size(path) // 2, 2)
+    drive.flush(engine)  # a compaction meets the rot
+    (damage,) = engine.damaged
+    lost = read_all(engine, model)
+    assert lost
+    before = engine.appended_position
+    assert all(engine.update(key, model[key]).position > before for key in lost)
+    drive.sync(engine)
+    engine.heal(damage)
+    for _ in range(2):
+        assert read_all(engine, model) == []
+        drive.flush(engine)
+    assert drive.content(drive.open(disk)) == model
+
+
+def test_an_erasure_over_a_marker_that_rotted_is_written(drive, disk):
+    engine = drive.open(
+        disk,
+        compression="none",
+        block_cache_bytes=1 << 20,
+        runs_per_level=50,
+        memtable_bytes=1 << 20,
+        block_bytes=1 << 14,
+    )
+
+    def flush():
+        engine._seal()
+        drive.sync(engine)
+        drive.work(engine)
+
+    engine.update(b"k", b"1:old")
+    flush()
+    engine.erase(b"k")
+    engine.update(b"other", b"1:" + bytes(500))
+    flush()
+    assert engine.get(b"k") is None
+    engine._cache._blocks.clear()
+    disk.flip_bit("/node/data/" + engine._runs[0].tables[0].name, 60, 2)
+    with pytest.raises(CorruptData):
+        engine.get(b"other")
+    (damage,) = engine.damaged
+    assert [key for key, _ in engine.scan_what_is_left(damage.start, damage.end)] == [b"k"]
+    assert engine.erase(b"k") > 0
+    drive.sync(engine)
+    engine.heal(damage)
+    flush()
+    assert engine.get(b"k") is None
+
+
 def test_an_update_that_meets_rot_merges_with_what_is_left(drive, disk):
     engine, model, _ = rotten_table(drive, disk)
     for key in model:
