@@ -283,7 +283,7 @@ def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
         assert [type(each) for each in got] == [ZeroDivisionError] * 4
         assert await joining.answer(get(b"told twice")) == f.GotMany([f.Found([b"x"])], 7)
         assert not joining.busy
-        assert joining._traffic.straight == joining._traffic.later == 0
+        assert joining._reads.traffic.straight == joining._reads.traffic.later == 0
 
     asyncio.run(story())
 
@@ -298,63 +298,157 @@ def test_groups_that_take_several_times_longer_than_they_did_wait_in_line() -> N
     for _ in range(30):
         traffic.took(2 * CROWDED_S)
     assert traffic.crowded
-    assert not traffic.lets_go
+    assert not traffic.lets_go(joinable=True)
+    assert traffic.lets_go(joinable=False), "it would wait for nobody"
     traffic.straight = 0
-    assert traffic.lets_go, "there is nobody to wait for"
+    assert traffic.lets_go(joinable=True), "there is nobody to wait for"
     traffic.straight, traffic.later = 0, MOST_UNDER_WAY
-    assert not traffic.lets_go
+    assert not traffic.lets_go(joinable=False)
     for _ in range(30):
         traffic.took(CROWDED_S / 10)
     traffic.straight, traffic.later = 3, 0
-    assert traffic.lets_go
+    assert traffic.lets_go(joinable=True)
     far = Traffic()
     for taken_s in [0.02, 0.03] * 30:  # another continent: it was never quicker
         far.took(taken_s)
     far.straight = 1
-    assert far.lets_go
+    assert far.lets_go(joinable=True)
+
+
+class Flights:
+    """Groups that are under way until the test says that they are back."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.flights: list[tuple[Any, Any]] = []
+        self.interrupted = False
+        self.joining = Joining(self.begin, self.clock)
+
+    def begin(self, request: Any, done: Any) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.flights.append((request, done))
+
+    @property
+    def asked(self) -> list[list[bytes]]:
+        return [
+            request.keys if isinstance(request, f.GetMany) else [body for _, body, _ in request.items]
+            for request, _ in self.flights
+        ]
+
+    async def leave(self, *requests: Any) -> list[asyncio.Future[Any]]:
+        made = [self.joining.answer(request) for request in requests]
+        await self.turns()
+        return made
+
+    async def back(self, after_s: float = 2 * CROWDED_S, *, place: int = 0) -> None:
+        request, done = self.flights.pop(place)
+        self.clock.now_s += after_s
+        if isinstance(request, f.GetMany):
+            done(f.GotMany([f.Found([])] * len(request.keys)))
+        else:
+            done(f.WroteMany([f.Acked(body, ["n1"], b"") for _, body, _ in request.items]))
+        await self.turns()
+
+    async def crowd(self, *requests: Any) -> None:
+        for request in requests:
+            for after_s in [CROWDED_S / 10] + [2 * CROWDED_S] * 30:
+                await self.leave(request)
+                await self.back(after_s)
+
+    @staticmethod
+    async def turns() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)
 
 
 def test_while_nodes_have_a_queue_a_group_leaves_when_the_one_before_is_back() -> None:
     async def story() -> None:
-        clock, flights = Clock(), []
-        joining = Joining(lambda request, done: flights.append((request, done)), clock)
-
-        async def leave(*requests: Any) -> list[asyncio.Future[Any]]:
-            made = [joining.answer(request) for request in requests]
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            return made
-
-        async def back(after_s: float, *, said: Any = None) -> None:
-            request, done = flights.pop(0)
-            clock.now_s += after_s
-            keys = request.keys if isinstance(request, f.GetMany) else request.items
-            done(f.GotMany([f.Found([])] * len(keys)) if said is None else said)
-            for _ in range(3):
-                await asyncio.sleep(0)
-
-        for after_s in [CROWDED_S / 10] + [2 * CROWDED_S] * 30:
-            await leave(get(b"a"))
-            await back(after_s)
-        waiting = await leave(get(b"a"))
+        it = Flights()
+        await it.crowd(get(b"a"))
+        waiting = await it.leave(get(b"a"))
         for key in (b"b", b"c", b"d"):
-            waiting += await leave(get(key))
-        waiting += await leave(write(b"e", b"1"))
-        assert [request.keys for request, _ in flights] == [[b"a"]]
-        await back(2 * CROWDED_S)
-        assert [request.keys for request, _ in flights] == [[b"b", b"c", b"d"]], "those that waited go together"
-        done = flights[0][1]
+            waiting += await it.leave(get(key))
+        assert it.asked == [[b"a"]]
+        waiting += await it.leave(write(b"e", b"1"))
+        assert it.asked == [[b"a"], [b"1"]], "writes do not wait for reads"
+        await it.back(place=1)
+        await it.back()
+        assert it.asked == [[b"b", b"c", b"d"]], "those that waited go together"
+        waiting += await it.leave(get(b"f"))
+        assert it.asked == [[b"b", b"c", b"d"]]
+        done = it.flights[0][1]
         done(LATER)
         done(LATER)
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert [type(request) for request, _ in flights] == [f.GetMany, f.WriteMany], (
-            "nobody waits for who takes his time"
-        )
-        await back(5.0)
-        await back(2 * CROWDED_S, said=f.WroteMany([f.Acked(b"1", ["n1"], b"")]))
+        await it.turns()
+        assert it.asked == [[b"b", b"c", b"d"], [b"f"]], "nobody waits for who takes his time"
+        await it.back(5.0)
+        await it.back()
         await asyncio.gather(*waiting)
-        assert not joining.busy
-        assert joining._traffic.lets_go
+        assert not it.joining.busy
 
     asyncio.run(story())
+
+
+def test_nobody_waits_in_a_group_that_no_other_can_join() -> None:
+    async def story() -> None:
+        it = Flights()
+        await it.crowd(write(b"k", b"0"))
+        waiting = []
+        for number in range(1, 6):
+            waiting += await it.leave(write(b"k", b"%d" % number))
+        assert it.asked == [[b"1"], [b"2"], [b"3"], [b"4"]], "of one key each is a group; the last may yet be joined"
+        waiting += await it.leave(write(b"l", b"6"))
+        for _ in range(4):
+            await it.back()
+        assert it.asked == [[b"5", b"6"]]
+        await it.back()
+        await asyncio.gather(*waiting)
+        waiting = await it.leave(*(get(b"%d" % number) for number in range(MOST_TOGETHER + 1)))
+        assert [len(keys) for keys in it.asked] == [MOST_TOGETHER, 1]
+        for _ in range(2):
+            await it.back()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(story())
+
+
+def test_what_failed_before_anybody_was_asked_says_nothing_of_the_nodes() -> None:
+    async def story() -> None:
+        it = Flights()
+        failed = f.Failed.of(StoreUnavailable("its clock is far ahead"))
+        for outcome in (StoreUnavailable("away"), f.Refused(failed), f.WroteMany([failed])):
+            waiting = await it.leave(write(b"a", b"1"))
+            it.flights.pop()[1](outcome)
+            await asyncio.gather(*waiting, return_exceptions=True)
+        for _ in range(30):
+            await it.leave(write(b"a", b"1"))
+            await it.back(3 * CROWDED_S)
+        assert not it.joining._writes.traffic.crowded, "it was never quicker"
+
+    asyncio.run(story())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_holds_up_nobody_for_ever() -> None:
+    it = Flights()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+
+        async def ask() -> None:
+            it.interrupted = True
+            it.joining.answer(get(b"b"))
+
+        runner.run(it.crowd(get(b"a")))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(0.01, loop.create_task(ask())))
+        it.interrupted = False
+
+        async def story() -> None:
+            waiting = await it.leave(get(b"c"))
+            assert it.asked == [[b"c"]]
+            await it.back()
+            await asyncio.gather(*waiting)
+            assert not it.joining.busy
+
+        runner.run(story())
