@@ -161,9 +161,6 @@ class Operations:
         left_s = until_s - self._memory.now_s()
         if left_s <= 0:
             raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
-        # Writes go together that have the same time: of what is left, whole sixteenths of all.
-        step_s = timeout_s / 16
-        left_s = max(left_s // step_s, 1) * step_s if left_s > step_s else left_s
         return (yield from self.put(key, value, context=context, w=w, ttl=ttl, timeout=left_s))
 
     def _find(self, request: f.GetMany, timeout_s: float) -> Steps[bytes | f.Found]:

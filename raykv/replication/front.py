@@ -45,7 +45,7 @@ class Front:
         if coordinator.routing.asks:  # a client's own
             post = posting(transport, clock, tasks, at_once)
             begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
-        self._joining = Joining(begin, clock, coordinator.most_keys)
+        self._joining = Joining(begin, coordinator.most_keys)
 
     @property
     def busy(self) -> bool:

@@ -32,7 +32,6 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerUnreachable
 from raykv.records import frames as f
 from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.replication.fanout import CALL_TIMEOUT_S
-from raykv.replication.joining import LATER
 from raykv.replication.peers import node_address
 from raykv.replication.reading import found_in, most_keys
 from raykv.replication.writing import Put
@@ -53,9 +52,6 @@ WRITE_PATIENCE_S = 0.1
 """So long a plain answer to one write is waited for, before the usual way is gone; longer for many."""
 LEARNS_EVERY = 8
 """From every so manieth read of one key it is learned how long nodes take: it costs a twentieth of the read."""
-LATE = 2
-"""So many times longer than most a round takes before others wait for it no more."""
-_SHARE = 0.2
 LOOK_EVERY_S = 0.005
 """How often a loop looks for rounds whose time is up; a quarter of the least patience with nodes (``HEDGE_FLOOR_S``)."""
 _NOTHING = f.Failed("StoreUnavailable", "nothing is known of it", {})
@@ -592,14 +588,11 @@ class _Round:
 
     run: _Run
     ask: Ask
-    began_s: float
     until_s: float
     owing: set[str]
     """Who has not said anything yet."""
     answers: dict[str, bytes] = field(default_factory=dict)
     over: bool = False
-    late: bool = False
-    """Whether it is known that it takes longer than most."""
 
 
 class Driver:
@@ -623,7 +616,6 @@ class Driver:
         """Those under way."""
         self._watched = False
         self._over = False
-        self._usual_s = 0.0
         self.owed = 0
         """So many answers are outstanding, also such that nobody waits for."""
 
@@ -631,7 +623,6 @@ class Driver:
         """Begin with a request."""
         steps = self._straight.steps(request)
         if steps is None:
-            done(LATER)
             self._otherwise(request, done)
         else:
             self._step(_Run(steps, request, done), None)
@@ -654,8 +645,6 @@ class Driver:
             self._ask(run, ask)
 
     def _end(self, run: _Run, outcome: f.CoordinatorAnswer | Unfinished | None) -> None:
-        if outcome is None or isinstance(outcome, Unfinished):
-            run.done(LATER)
         if outcome is None:
             self._otherwise(run.request, run.done)
         elif isinstance(outcome, Unfinished):
@@ -671,8 +660,7 @@ class Driver:
         done(outcome)
 
     def _ask(self, run: _Run, ask: Ask) -> None:
-        now_s = self._clock.monotonic_s()
-        asked = _Round(run, ask, now_s, now_s + ask.patience_s, {*ask.frames})
+        asked = _Round(run, ask, self._clock.monotonic_s() + ask.patience_s, {*ask.frames})
         self._rounds[asked] = None
         if not self._watched:
             self._watched = True
@@ -692,7 +680,6 @@ class Driver:
             if answer is not None:
                 asked.answers[node_id] = answer
             if asked.ask.met(asked.answers) or not asked.owing:
-                self._usual_s += _SHARE * (self._clock.monotonic_s() - asked.began_s - self._usual_s)
                 self._go_on(asked)
         elif asked.ask.about is not None and self._straight.late(asked.ask.about, node_id, answer):
             self._see_to(asked.ask.about)
@@ -703,17 +690,14 @@ class Driver:
         self._step(asked.run, asked)
 
     async def _watch(self) -> None:
-        """End the rounds whose time is up, and tell of those that take longer than most."""
+        """End the rounds whose time is up."""
         try:
             while self._rounds:
                 await self._clock.sleep(LOOK_EVERY_S)
                 now_s = self._clock.monotonic_s()
-                for asked in [*self._rounds]:
-                    if asked.until_s <= now_s and not asked.over:
+                for asked in [asked for asked in self._rounds if asked.until_s <= now_s]:
+                    if not asked.over:
                         self._go_on(asked)
-                    elif not (asked.over or asked.late) and now_s - asked.began_s > LATE * self._usual_s:
-                        asked.late = True
-                        asked.run.done(LATER)
         finally:
             self._watched = False
 

@@ -17,7 +17,6 @@ from raykv.records.record import pack_body, pack_tombstone_body, time_of
 from raykv.replication import moves, straight
 from raykv.replication.cluster_state import Move
 from raykv.replication.coordinator import Coordinator
-from raykv.replication.joining import LATER
 from raykv.replication.routing import STALE_S
 from raykv.replication.straight import LOOK_EVERY_S, Driver, Partly, Stamped, posting
 from raykv.versions import causality_of, time_from_ms
@@ -61,11 +60,9 @@ class Client:
 
     async def serve(self, request):
         """What the straight way answers, or None: it is to go the usual way."""
-        answer, later = asyncio.get_running_loop().create_future(), []
-        self.driver(request, lambda said: later.append(said) if said is LATER else answer.set_result(said))
+        answer = asyncio.get_running_loop().create_future()
+        self.driver(request, answer.set_result)
         outcome = await answer
-        if outcome is None:
-            assert later, "nobody is to wait for who goes the usual way"
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
