@@ -372,6 +372,11 @@ BETWEEN_NODES = (
                 "None if found is None else public(found.record)",
                 "None if found is None or len(header_of(found.record)) == len(found.record) else public(found.record)",
             ),
+            Edit(
+                "raykv.replication.replica:Replica._read_one",
+                "None if found is None else public(found.record)",
+                "None if found is None or len(header_of(found.record)) == len(found.record) else public(found.record)",
+            ),
         ),
     ),
     Planted(
@@ -397,6 +402,13 @@ BETWEEN_NODES = (
                 "raykv.replication.replica:Replica._read",
                 "None if found is None else public(found.record)",
                 "None if found is None or not shown(found.record, self._wall_ms()).payloads else public(found.record)",
+            ),
+            Edit(
+                "raykv.replication.replica:Replica._read_one",
+                "    record = None if found is None else public(found.record)\n",
+                "    from raykv.versions import shown\n\n"
+                "    gone = found is None or not shown(found.record, self._wall_ms()).payloads\n"
+                "    record = None if gone else public(found.record)\n",
             ),
         ),
     ),
