@@ -196,18 +196,9 @@ class LocalCopy:
 
     def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[f.ReadDone, int]:
         """Return the record of each key as it may travel, and the position that they depend on."""
-        records: list[bytes | None] = []
-        unreadable: list[int] = []
-        position = 0
-        for index, place in enumerate([self._place(bucket_id, key) for key in keys]):
-            try:
-                found = self._engine.get(place)
-            except CorruptData:
-                unreadable.append(index)
-                found = None
-            records.append(None if found is None else public(found.record))
-            position = max(position, 0 if found is None else found.position)
-        return f.ReadDone(records, unreadable), position
+        founds, unreadable = self._engine.get_many([self._place(bucket_id, key) for key in keys])
+        records = [None if found is None else public(found.record) for found in founds]
+        return f.ReadDone(records, unreadable), max([0, *[found.position for found in founds if found is not None]])
 
     async def all_durable(self) -> None:
         """Wait until all that is here now is durable.

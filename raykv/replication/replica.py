@@ -232,25 +232,18 @@ class Replica:
         for key in keys:
             if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
                 raise CorruptData(f"a peer sent a key of {len(key)} bytes")
-        if prefixes is not None and len(keys) == 1:
+        if prefixes is not None and len(keys) == 1:  # as mostly, and each call more is felt
             return [prefixes[partition_of_key(keys[0], partitions)] + keys[0]]
         places = partitions_of_keys(keys, partitions)
         if prefixes is None:
             return [storage_prefix(partition, bucket_id) + key for partition, key in zip(places, keys, strict=True)]
         return [prefixes[partition] + key for partition, key in zip(places, keys, strict=True)]
 
-    def _storage_key(self, bucket_id: int, key: bytes) -> bytes:
-        """As ``_storage_keys``, of one key."""
-        prefixes = self._prefixes.get(bucket_id)
-        if prefixes is None or not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
-            return self._storage_keys(bucket_id, [key])[0]
-        return prefixes[partition_of_key(key, self._partitions)] + key
-
     def _read(self, request: f.Read) -> Answer:
         if not self.complete:
             return self._incomplete()
         if len(request.keys) == 1 and not request.hints:
-            return self._read_one(request.bucket_id, request.keys[0])
+            return self._read_one(request)
         records: list[bytes | None] = []
         unreadable: list[int] = []
         size_bytes = position = 0
@@ -275,11 +268,11 @@ class Replica:
             self._note_damage()
         return f.ReadDone(records, unreadable), position
 
-    def _read_one(self, bucket_id: int, key: bytes) -> Answer:
+    def _read_one(self, request: f.Read) -> Answer:
         """As ``_read``, of one key, as most reads are: a process that was just woken pays for every call."""
-        storage_key = self._storage_key(bucket_id, key)
+        (key,) = self._storage_keys(request.bucket_id, request.keys)
         try:
-            found = self._engine.get(storage_key)
+            found = self._engine.get(key)
         except CorruptData:
             self._note_damage()
             return f.ReadDone([None], [0]), 0

@@ -125,7 +125,7 @@ class FakeLink:
             return f.BucketOpened(1, msgspec.to_builtins(self.config), STORE_ID, self.run, self.now_s + self.ahead_s)
         if isinstance(request, f.GetMany):
             return f.GotMany(
-                [f.Found(self._payloads(key), False, self._causality(key, request)) for key in request.keys],
+                [self._found(key, request) for key in request.keys],
                 max((time_of(self.records[key]) for key in request.keys if key in self.records), default=0),
             )
         if isinstance(request, f.WriteMany):
@@ -152,6 +152,11 @@ class FakeLink:
         if not request.causality:
             return b""
         return pack_causality(Causality(time_of(self.records[key]) if key in self.records else 0))
+
+    def _found(self, key: bytes, request: f.GetMany) -> bytes | f.Found:
+        """As a coordinator does: a value alone stands by itself."""
+        payloads, causality = self._payloads(key), self._causality(key, request)
+        return payloads[0] if len(payloads) == 1 and not causality else f.Found(payloads, False, causality)
 
     def _payloads(self, key: bytes) -> list[bytes]:
         record = self.records.get(key)

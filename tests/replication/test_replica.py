@@ -638,3 +638,9 @@ def test_a_node_that_lost_its_directory_has_no_vote_until_a_later_decision_names
         assert (await cluster.ask("n1", f.ReadRegister())).voter
 
     world.run(story())
+
+
+def test_an_answer_that_has_no_room_ends_with_what_filled_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "MAX_READ_BYTES", 5)
+    cut = replica._cut([b"12345", None, b"1", None], [1, 3], 6)
+    assert cut == f.ReadDone([b"12345", None, b"1", None, None, None], [1], [3, 4, 5])
