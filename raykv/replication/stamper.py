@@ -19,7 +19,8 @@ and when memory is full, for then the run takes another name. So a torn tail, a 
 tombstone that was purged, or a fallback that handed its records over cannot make a dot a second time. An id that comes in
 from elsewhere is never gone on with: the own part does not travel.
 
-A dot whose write never comes leaves a gap: one more span in the histories of that record.
+A dot whose write never comes leaves a gap: one more span in the histories of that record, which stays in memory as long
+as the run. What each operation was given is remembered for a bounded number of them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 50_000
 """Records with dots given out and not yet written; past it the run takes another name."""
+MAX_REMEMBERED = 20_000
+"""Operations of which is known what dot they were given, of all records together; past it they are forgotten."""
 _ID_BITS = 8 * vector.ACTOR_BYTES
 
 
@@ -45,17 +48,22 @@ class _Open:
     actor: bytes
     last: int
     given: dict[bytes, int] = field(default_factory=dict)
-    """Operation id -> counter, so that a request that comes twice gets the same dot twice."""
+    """Operation id -> counter, so that a request that comes twice gets the same dot twice. It spares a dot, no more."""
 
 
 class Stamper:
     """Gives dots for the records of one run of one node. O(spans of the record) each."""
 
-    def __init__(self, random: random_module.Random, max_open: int = MAX_OPEN) -> None:
+    def __init__(
+        self, random: random_module.Random, max_open: int = MAX_OPEN, max_remembered: int = MAX_REMEMBERED
+    ) -> None:
         self._random = random
         self._max_open = max_open
+        self._max_remembered = max_remembered
         self._run = self._draw()
         self._open: dict[bytes, _Open] = {}
+        self._remembered = 0
+        """Operations in ``given``, of all that is open."""
 
     def reserve(self, key: bytes, stored: bytes | None, operation_id: bytes, seen: Seen | None = None) -> Dot:
         """Return a dot for an operation on the record ``stored`` (as this node keeps it) of ``key``.
@@ -67,12 +75,25 @@ class Stamper:
             if len(self._open) >= self._max_open:
                 self._run = self._draw()
                 self._open.clear()
+                self._remembered = 0
             entry = self._open[key] = self._begin(stored, seen)
         counter = entry.given.get(operation_id)
         if counter is None:
+            if self._remembered >= self._max_remembered:
+                self._forget_operations()
             counter = entry.last = entry.last + 1
             entry.given[operation_id] = counter
+            self._remembered += 1
         return entry.actor, counter
+
+    def _forget_operations(self) -> None:
+        """One that asks again from now on gets another dot, and so leaves a gap; the counters go on.
+
+        *Without: a record with one dot whose write never comes stays open, and remembers each later operation for ever.*
+        """
+        for entry in self._open.values():
+            entry.given.clear()
+        self._remembered = 0
 
     def _begin(self, stored: bytes | None, seen: Seen | None) -> _Open:
         own = vector.own_of(stored) if stored is not None else b""
@@ -96,6 +117,7 @@ class Stamper:
         if entry is None:
             return
         if is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last):
+            self._remembered -= len(entry.given)
             del self._open[key]
 
     def _draw(self) -> bytes:

@@ -41,8 +41,8 @@ def keep(stamper: Stamper, key: bytes, stored: bytes | None, incoming: bytes) ->
     return kept
 
 
-def stamper_of(seed: int, max_open: int = ROOM) -> Stamper:
-    return Stamper(random.Random(seed), max_open)
+def stamper_of(seed: int, max_open: int = ROOM, max_remembered: int = ROOM) -> Stamper:
+    return Stamper(random.Random(seed), max_open, max_remembered)
 
 
 def written_once(stamper: Stamper, key: bytes = KEY) -> tuple[bytes, bytes]:
@@ -204,6 +204,34 @@ def test_where_memory_is_full_no_actor_is_gone_on_with() -> None:
     assert stamper.reserve(b"half", late, op(6))[0] != half[0][0], "a write that comes late is taken, no more"
 
 
+@pytest.mark.parametrize("given_up", [1, 3])
+def test_after_a_write_that_never_comes_later_ones_leave_nothing_in_memory(given_up: int) -> None:
+    """*Before: 133 bytes for each later write of the record, for ever.*"""
+    room = 50
+    stamper, stored = Stamper(random.Random(0), max_remembered=room), None
+    dots = [stamper.reserve(KEY, None, op(number)) for number in range(given_up)]
+    for number in range(given_up, 20 * room):
+        dots.append(stamper.reserve(KEY, stored, op(number)))
+        stored = keep(stamper, KEY, stored, written(dots[-1]))
+        entry = stamper._open[KEY]
+        assert stamper._remembered == len(entry.given) <= room
+    assert len(set(dots)) == len(dots), "and no dot is given twice"
+    for dot in dots[:given_up]:
+        stored = keep(stamper, KEY, stored, written(dot))
+    assert (stamper._open, stamper._remembered) == ({}, 0), "all is written"
+
+
+def test_what_operations_were_given_is_remembered_for_a_bounded_number_of_all_records() -> None:
+    stamper = Stamper(random.Random(0), max_open=40, max_remembered=50)
+    dots = set()
+    for number in range(3000):
+        key = b"%d" % (number % 30 if number < 2000 else number)
+        dots.add((key, stamper.reserve(key, None, op(number))))
+        assert stamper._remembered == sum(len(entry.given) for entry in stamper._open.values()) <= 50
+        assert len(stamper._open) <= 40
+    assert len(dots) == 3000
+
+
 # ---- the model ----
 
 
@@ -214,6 +242,7 @@ class Story:
         """``choose(n)`` is one of 0..n-1."""
         self.choose = choose
         self.max_open = [1, 2, ROOM, ROOM][choose(4)]
+        self.max_remembered = [1, 3, ROOM, ROOM][choose(4)]
         self.runs = 0
         self.operations = 0
         self.here: dict[bytes, bytes] = {}
@@ -265,7 +294,7 @@ class Story:
         assert actor not in self.dead, "an actor was gone on with that is over"
         counters = [one for _, (known, one) in self.given if known == actor]
         assert sorted(counters) == list(range(1, len(counters) + 1)), "counters grow by one"
-        if self.max_open == ROOM:
+        if self.max_open == self.max_remembered == ROOM:
             assert [one for one in remembered if one[0] not in self.dead] in ([], [dot]), "it was forgotten"
 
     def write(self) -> None:
@@ -308,7 +337,7 @@ class Story:
         self.saved = dict(self.here)
 
     def restart(self) -> None:
-        self.stamper = stamper_of(self.choose(1000) * 1000 + self.runs, self.max_open)
+        self.stamper = stamper_of(self.choose(1000) * 1000 + self.runs, self.max_open, self.max_remembered)
         self.runs += 1
         self.dead |= set(self.home)
 
