@@ -58,10 +58,16 @@ _SERVICE_OPTIONS: dict[str, Any] = {
 
 
 def ensure_ray() -> bool:
-    """Join the Ray that is initialised here or runs on this machine, else start a local one. True if one was started."""
+    """Join the Ray that ``join_ray`` finds, else start a local one. True if one was started.
+
+    Raises ``StoreUnavailable`` if a cluster is asked for that cannot be joined: what is started then is another one.
+    """
     if join_ray():
         return False
-    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise StoreUnavailable(f"no local Ray could be started: {explain(error)}") from None
     return True
 
 
@@ -124,7 +130,7 @@ def _service_options() -> dict[str, Any]:
 
 
 def join(name: str, routing: Routing = "auto") -> Link:
-    """Return a link to a running store. Raises ``StoreNotFound``."""
+    """Return a link to a running store. Raises ``StoreNotFound``; ``StoreUnavailable`` if its cluster cannot be reached."""
     check_store_name(name)
     if not join_ray():
         raise StoreNotFound(f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()")

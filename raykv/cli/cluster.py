@@ -37,17 +37,26 @@ def import_ray_quietly() -> None:
 
 
 def join_ray() -> None:
-    """Join the Ray of this process or of this machine. Raises ``StoreNotFound`` if there is none."""
+    """Join the Ray of this process, or of ``RAY_ADDRESS``, or of this machine.
+
+    Raises ``StoreNotFound`` if there is none, ``StoreUnavailable`` if it cannot be reached.
+    """
     if not _joined():
         raise StoreNotFound("no Ray cluster runs on this machine, so no store; 'raykv start' starts both")
 
 
 def join_or_start_ray() -> bool:
-    """Join the Ray of this process or of this machine, else start one that stays. True if one was started."""
+    """Join the Ray that ``join_ray`` finds, else start one that stays. True if one was started.
+
+    Raises ``StoreUnavailable`` if a cluster is asked for that cannot be reached: none is started in its stead.
+    """
     if _joined():
         return False
     if os.environ.get("RAY_ADDRESS"):
-        raise click.ClickException(f"the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']} cannot be reached")
+        raise click.ClickException(
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']} asks for a Ray that ends with its process, and this one ends at once; "
+            "unset RAY_ADDRESS, and 'raykv start' starts a Ray that stays"
+        )
     _start_head()
     if not _joined():
         raise click.ClickException("Ray was started with 'ray start --head', but cannot be reached")

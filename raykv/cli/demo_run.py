@@ -20,7 +20,7 @@ import click
 
 import raykv
 from raykv.cli import demo_cities
-from raykv.cli.cluster import import_ray_quietly, join_ray
+from raykv.cli.cluster import import_ray_quietly
 from raykv.cli.demo_history import History
 from raykv.cli.demo_report import latencies
 from raykv.cli.demo_traffic import BACK_WITHIN_S, RATE_PER_S, READ_SHARE, Traffic
@@ -211,21 +211,12 @@ def _join_ray(address: str | None, cleanup: contextlib.ExitStack, say: Say) -> N
     import_ray_quietly()
     import ray
 
+    from raykv.actors.joining import join_ray
+
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "auto":
-        join_ray()
-    elif address is not None:
-        from raykv.actors.joining import listens
-
-        if not listens(address):
-            raise click.ClickException(f"no Ray cluster at {address}: nothing listens there")
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError) as error:
-            raise click.ClickException(f"no Ray cluster at {address}: {error}") from None
-    else:
+    if address in (None, "local") or not join_ray(address, **quiet):
         say("starting a Ray of the demo's own")
         ray.init(address="local", num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **quiet)
     cleanup.callback(ray.shutdown)
