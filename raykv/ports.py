@@ -118,8 +118,8 @@ class LaunchFailed(Exception):
     """A storage process could not be started. ``kind`` says whose turn it is.
 
     "in use": another process holds the directory; "foreign": it belongs to another store or node; "unusable": it cannot
-    be written or read; "damaged"; "no host": its host is not there; "slow": no answer in time; "undecided": whether it has
-    ever run cannot be told now; "crashed".
+    be written or read; "damaged"; "no host": its host is not there; "too small": its host never has what it asks for;
+    "slow": no answer in time; "undecided": whether it has ever run cannot be told now; "crashed".
     """
 
     def __init__(self, kind: str, message: str) -> None:

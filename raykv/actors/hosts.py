@@ -3,6 +3,10 @@
 A host is named by its label ``raykv-host`` if Ray was started with one, else by its address; Ray's own ids of nodes change
 with every start, so they are never kept. Its zone is the label ``raykv-zone``, else the zone that a cloud's Ray knows of.
 
+Several Ray nodes of one name are one host with one disk (``ray.cluster_utils.Cluster`` starts such, and who starts two
+raylets on a machine): copies do not count as apart there (P13), and a directory there is reached from each of them. The
+storage processes are dealt out over them, so that the end of one raylet is not the end of all.
+
 What lies on another host only a process there can see. ``look_everywhere`` starts a short task on each; a host that has
 died and that Ray still counts does not answer, and is left out after a while.
 """
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import ray
@@ -25,7 +29,7 @@ from raykv.errors import CorruptData
 from raykv.ports import Host, LaunchFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from raykv.ports import FileSystem
 
@@ -33,6 +37,12 @@ logger = logging.getLogger("raykv.supervisor")
 
 HOST_LABEL = "raykv-host"
 ZONE_LABELS = ("raykv-zone", "ray.io/availability-zone")
+RayNode: TypeAlias = dict[str, Any]
+"""An entry of ``ray.nodes()``."""
+NOT_INSTALLED = (
+    "raykv is not installed where Ray runs its workers; install it there, or pass it on with "
+    "ray.init(runtime_env={'pip': ['raykv']})"
+)
 LOOK_TIMEOUT_S = 10.0
 MAX_NOTE_BYTES = 4096
 
@@ -81,19 +91,22 @@ def look_everywhere(path: str) -> dict[str, Look]:
     looks = {here: look_here(OsFileSystem(), path)}
     there = ray.remote(num_cpus=0, max_retries=0)(_look_there)
     asked: dict[Any, str] = {}
-    for name, node_id in sorted(_living().items()):
-        if name != here:
-            strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    for name, nodes in living(ray.nodes()).items():
+        for node in nodes if name != here else ():  # by each of its Ray nodes: one of them may have died
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[there.options(scheduling_strategy=strategy).remote(path)] = name
     ready, late = ray.wait([*asked], num_returns=len(asked), timeout=LOOK_TIMEOUT_S) if asked else ([], [])
+    silent = {asked[answer]: f"did not say within {LOOK_TIMEOUT_S:g} s" for answer in late}
     for answer in ready:
         try:
             looks[asked[answer]] = msgspec.msgpack.decode(ray.get(answer), type=Look)
         except RayError as error:
-            logger.warning("host %s did not say what lies at %s: %s", asked[answer], path, first_line(error))
+            silent[asked[answer]] = f"could not say ({first_line(error)})"
     for answer in late:
         ray.cancel(answer)
-        logger.warning("host %s did not say within %g s what lies at %s", asked[answer], LOOK_TIMEOUT_S, path)
+    for host, why in sorted(silent.items()):
+        if host not in looks:
+            logger.warning("host %s %s what lies at %s", host, why, path)
     for host, look in sorted(looks.items()):
         if look.trouble:
             logger.warning("host %s cannot read what it was told of the store at %s: %s", host, path, look.trouble)
@@ -123,42 +136,91 @@ def bound(looks: dict[str, Look], here: str) -> dict[str, Marker]:
 
 def hosts(looks: dict[str, Look]) -> list[Host]:
     """Return the living hosts with what each has to give, sorted by name. A disk that is unknown counts as 0 bytes."""
-    found = {}
-    for node in ray.nodes():
-        if node["Alive"]:
-            name, labels = host_name(node), node.get("Labels", {})
-            found[name] = Host(
+    return hosts_of(ray.nodes(), looks)
+
+
+def hosts_of(nodes: Sequence[RayNode], looks: dict[str, Look]) -> list[Host]:
+    """Return the hosts that these Ray nodes are on. What several of one host have to give is added up, but for the disk."""
+    found = []
+    for name, there in living(nodes).items():
+        labels = [node.get("Labels", {}) for node in there]
+        found.append(
+            Host(
                 name=name,
-                cpus=float(node["Resources"].get("CPU", 1.0)),
-                memory_bytes=int(node["Resources"].get("memory", 0)),
+                cpus=sum(float(node["Resources"].get("CPU", 0.0)) for node in there) or 1.0,
+                memory_bytes=sum(int(node["Resources"].get("memory", 0)) for node in there),
                 disk_bytes=looks[name].disk_bytes if name in looks else 0,
-                zone=next((str(labels[label]) for label in ZONE_LABELS if labels.get(label)), ""),
+                zone=next((str(each[label]) for each in labels for label in ZONE_LABELS if each.get(label)), ""),
             )
-    return [found[name] for name in sorted(found)]
+        )
+    return found
 
 
-def ray_node_of(host: str) -> str:
-    """Return Ray's id of the living node on that host, of this one if empty. Raises ``LaunchFailed``."""
-    if not host:
-        return str(ray.get_runtime_context().get_node_id())
-    if (node_id := _living().get(host)) is None:
+def ray_node_for(node_id: str, host: str, cpus: float) -> str:
+    """Return Ray's id of the node that a storage process is to be put on, on this host (here, if empty).
+
+    Raises ``LaunchFailed`` ("no host", "too small").
+    """
+    name = host or this_host()
+    there = living(ray.nodes()).get(name, [])
+    return chosen(node_id, name, there, cpus, _free_cpus() if cpus and len(there) > 1 else {})
+
+
+def chosen(node_id: str, host: str, there: Sequence[RayNode], cpus: float, free: Mapping[str, float]) -> str:
+    """Return the id of the one among a host's living Ray nodes that is this storage node's turn.
+
+    It is one with so many processors, free ones if there are (``free``: Ray's id -> processors).
+    """
+    if not there:
         raise LaunchFailed("no host", f"its host {host} is not in the Ray cluster")
-    return node_id
+    fit = [node for node in there if node["Resources"].get("CPU", 0.0) >= cpus]
+    if not fit:
+        most = max(node["Resources"].get("CPU", 0.0) for node in there)
+        raise LaunchFailed(
+            "too small", f"it asks for {cpus:g} processors, and no Ray node of host {host} has more than {most:g}"
+        )
+    fit = [node for node in fit if free.get(node["NodeID"], 0.0) >= cpus] or fit
+    number = int("".join(digit for digit in node_id[-9:] if digit in "0123456789") or 0)
+    return str(fit[number % len(fit)]["NodeID"])
+
+
+def lack_of_cpus(host: str, cpus: float) -> str:
+    """Say that no Ray node of the host has so many free processors just now; empty if one has, or nobody knows."""
+    try:
+        free, there = _free_cpus(), living(ray.nodes()).get(host or this_host(), [])
+    except (RayError, LaunchFailed):
+        return ""
+    most = max((free.get(node["NodeID"], 0.0) for node in there), default=cpus)
+    return f"{cpus:g} processors must be free on a Ray node of its host, and {most:g} are" if most < cpus else ""
 
 
 def this_host() -> str:
-    """Return the name of the host that this process runs on."""
+    """Return the name of the host that this process runs on. Raises ``LaunchFailed`` if Ray has given it up."""
     here = ray.get_runtime_context().get_node_id()
-    return next(name for name, node_id in _living().items() if node_id == here)
+    for node in ray.nodes():
+        if node["NodeID"] == here:
+            return host_name(node)
+    raise LaunchFailed("no host", "Ray does not count the host of this process any more")
 
 
-def host_name(node: dict[str, Any]) -> str:
+def living(nodes: Sequence[RayNode]) -> dict[str, list[RayNode]]:
+    """Return host -> its living Ray nodes; both sorted, by name and by Ray's id."""
+    found: dict[str, list[RayNode]] = {}
+    for node in sorted(nodes, key=lambda node: (host_name(node), str(node["NodeID"]))):
+        if node["Alive"]:
+            found.setdefault(host_name(node), []).append(node)
+    return found
+
+
+def host_name(node: RayNode) -> str:
     """Return the name of a Ray node's host: its label ``raykv-host`` if it has one, else its address."""
     return str(node.get("Labels", {}).get(HOST_LABEL) or node["NodeManagerAddress"])
 
 
 def first_line(error: Exception) -> str:
     """Return what an error of Ray's says, in a line."""
+    if "No module named 'raykv'" in str(error):
+        return NOT_INSTALLED
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in reversed(lines) if "Error" in line), lines[0] if lines else "")
     return f"{type(error).__name__}: {cause[:300]}"
@@ -168,8 +230,13 @@ def _look_there(path: str) -> bytes:
     return msgspec.msgpack.encode(look_here(OsFileSystem(), path))
 
 
-def _living() -> dict[str, str]:
-    return {host_name(node): str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
+def _free_cpus() -> dict[str, float]:
+    """Return Ray's id of a node -> its free processors, as far as Ray tells."""
+    try:
+        from ray._private.state import available_resources_per_node
+    except ImportError:
+        return {}
+    return {node_id: float(free.get("CPU", 0.0)) for node_id, free in available_resources_per_node().items()}
 
 
 def _last_host(fs: FileSystem, directory: str) -> str:

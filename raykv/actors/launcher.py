@@ -118,13 +118,15 @@ class RayLauncher:
             async with asyncio.timeout(timeout_s):
                 # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
                 ours = await self._discard(node_id)
-                ray_node = await self._in_thread(hosts.ray_node_of, host)
+                ray_node = await self._in_thread(hosts.ray_node_for, node_id, host, self._node.cpus)
                 handle = await self._create(node_id, ray_node, fresh=await fresh(), known=known)
                 self._handles[node_id] = handle
                 answer: dict[str, Any] = await handle.open.remote(take_over=take_over or ours, founded=self._founded)
         except TimeoutError:
             await self._discard(node_id)
-            raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s") from None
+            lack = await self._in_thread(hosts.lack_of_cpus, host, self._node.cpus) if self._node.cpus else ""
+            why = f" ({lack})" if lack else ""
+            raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s{why}") from None
         except RayError as error:
             raise LaunchFailed("crashed", first_line(error)) from None
         if "failed" in answer:

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.direct_link import DirectHandle
+from raykv.actors.hosts import first_line
 from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.marker import MARKER, read_marker
@@ -45,6 +46,7 @@ logger = logging.getLogger("raykv")
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 30.0
+TROUBLE_TIMEOUT_S = 5.0
 
 _SERVICE_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
@@ -84,9 +86,10 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
     try:
         answer: dict[str, Any] = ray.get(supervisor.start.remote(), timeout=START_TIMEOUT_S)
     except (RayError, TimeoutError) as error:
+        why = f"{explain(error)}; {_waits_for(supervisor)}" if isinstance(error, TimeoutError) else explain(error)
         if created:
             _kill_all(name)
-        raise StoreUnavailable(f"store {name!r} did not start: {explain(error)}") from None
+        raise StoreUnavailable(f"store {name!r} did not start: {why}") from None
     if "failed" in answer:
         if created:  # else it may be a store that serves, whose supervisor has trouble
             _kill_all(name)
@@ -97,6 +100,27 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
             "raykv: started a local Ray that ends with this process; the data stays in %s", answer.get("path", where)
         )
     return created
+
+
+def _waits_for(supervisor: Any) -> str:
+    """Say what a start that did not come to an end in time was waiting for."""
+    try:
+        return f"waiting for: {ray.get(supervisor.trouble.remote(), timeout=TROUBLE_TIMEOUT_S)}"
+    except (RayError, TimeoutError):
+        return f"its supervisor does not answer ({_state_of(supervisor)})"
+
+
+def _state_of(actor: Any) -> str:
+    """Return how Ray sees an actor, in words."""
+    try:
+        from ray._private.state import actors
+
+        seen = actors(_identity(actor))
+    except Exception:  # no part of Ray's public face, and not there for Ray's own clients  # noqa: BLE001
+        return "Ray does not say why"
+    if seen.get("State") in {"DEPENDENCIES_UNREADY", "PENDING_CREATION"}:
+        return "Ray has not got as far as starting its process: its logs say why, in /tmp/ray/session_latest/logs"
+    return f"Ray calls it {seen.get('State', 'unknown')}, started again {seen.get('NumRestarts', 0)} times"
 
 
 def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, bool]:
@@ -200,15 +224,7 @@ def delete(name: str, path: str | None) -> str:
 
 def explain(error: Exception) -> str:
     """Say in one line what Ray's error means to the user."""
-    text = str(error)
-    if "No module named 'raykv'" in text:
-        return (
-            "raykv is not installed where Ray runs its workers; install it there, or pass it on with "
-            "ray.init(runtime_env={'pip': ['raykv']})"
-        )
-    if isinstance(error, TimeoutError):
-        return f"no answer within {START_TIMEOUT_S:g} s"
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return f"no answer within {START_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
 
 
 def _kill_all(name: str) -> list[str]:

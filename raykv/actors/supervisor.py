@@ -11,6 +11,7 @@ import msgspec
 import ray
 
 from raykv.actors import hosts
+from raykv.actors.hosts import first_line
 from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import Marker, claim_path
@@ -18,7 +19,7 @@ from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
-from raykv.errors import RaykvError, to_data
+from raykv.errors import RaykvError, StoreUnavailable, to_data
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
@@ -45,6 +46,7 @@ class SupervisorActor:
         log_to_stderr()
         self._orders = msgspec.msgpack.decode(orders, type=Orders)
         self._supervisor: Supervisor | None = None
+        self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
         # Nobody calls a supervisor that Ray has restarted, so it calls itself; its founder's call finds it started.
         ray.get_runtime_context().current_actor.start.remote()
@@ -68,6 +70,12 @@ class SupervisorActor:
     async def path(self) -> str:
         """Return the store's path."""
         return self._orders.path
+
+    async def trouble(self) -> str:
+        """Say what the start waits for."""
+        if self._starting is None:
+            return f"it looks at what lies at {self._orders.path} on the hosts"
+        return self._starting.trouble() or "all of its nodes are up"
 
     async def pid(self) -> int:
         """Return the process id."""
@@ -97,11 +105,15 @@ class SupervisorActor:
                 launcher=launcher,
                 on_failure=exit_soon,
             )
+            self._starting = supervisor
             await supervisor.start()
             self._supervisor = supervisor
         except RaykvError as error:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}
+        except Exception as error:  # whoever waits for the start is to hear of it
+            logger.exception("store %s: not started", store.name)
+            return {"failed": to_data(StoreUnavailable(f"store {store.name!r} did not start: {first_line(error)}"))}
         return {"path": orders.path}
 
 

@@ -184,6 +184,10 @@ class Supervisor:
         )  # fmt: skip
         return self.state
 
+    def trouble(self) -> str:
+        """Say which nodes are not up, and why; empty if all are."""
+        return self._watch.trouble()
+
     async def stop(self) -> None:
         """Stop watching and close every node cleanly. Nodes that do not answer are left to the caller."""
         for task in list(self._tasks):
@@ -204,7 +208,11 @@ class Supervisor:
         unusable = await self._watch.bring_up(new)
         if unusable is not None:
             raise unusable
-        await self._register.found(state, answers)
+        try:
+            await self._register.found(state, answers)
+        except StoreUnavailable as error:
+            trouble = self._watch.trouble()
+            raise StoreUnavailable(f"{error.message}; missing: {trouble}" if trouble else error.message) from None
 
     async def _read_all(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
         """Read the nodes' copies, waiting for those that are up and slow."""

@@ -141,8 +141,11 @@ class Watch:
             if isinstance(result, LaunchFailed):
                 self._down(node_id, str(result))
                 self.nodes[node_id].host_gone = result.kind == "no host"
+                where = f" on host {host}" if (host := self.hosts_of.get(node_id)) else ""
                 if result.kind in {"in use", "foreign", "unusable"}:
-                    unusable = unusable or InvalidOption(f"node {node_id} cannot use its directory: {result}")
+                    unusable = unusable or InvalidOption(f"node {node_id} cannot use its directory{where}: {result}")
+                elif result.kind == "too small":
+                    unusable = unusable or InvalidOption(f"node {node_id} cannot be started: {result}")
             elif isinstance(result, BaseException):
                 raise result
         return unusable
@@ -299,6 +302,15 @@ class Watch:
         node = self.nodes[node_id]
         node.state, node.cause, node.since_s = "down", cause, self._clock.monotonic_s()
         logger.warning("store %s: node %s down: %s", self._name, node_id, cause)
+
+    def trouble(self) -> str:
+        """Say which nodes are not up, where, and why; empty if all are."""
+        return ", ".join(
+            f"{node_id}{f' on host {host}' if (host := self.hosts_of.get(node_id)) else ''} "
+            f"({node.cause or ('is being started' if node.state == 'starting' else 'it does not answer')})"
+            for node_id, node in sorted(self.nodes.items())
+            if node.state != "up"
+        )
 
     async def stop_node(self, node_id: str) -> None:
         """Close a node cleanly, if it answers."""

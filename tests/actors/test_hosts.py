@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.actors.hosts import Look, bound, look_here, places, read_note
+from raykv.actors import lifecycle
+from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places, read_note
 from raykv.actors.marker import Marker, claim_path, leave_marker, note_founded, read_marker
 from raykv.actors.naming import node_directory
 from raykv.actors.os_files import OsFileSystem
 from raykv.config import StoreConfig
 from raykv.errors import InvalidOption
+from raykv.ports import Host, LaunchFailed
 from raykv.storage import NodeDirectory
 
 if TYPE_CHECKING:
@@ -96,3 +101,113 @@ def test_a_node_leaves_a_marker_where_it_is(tmp_path: Path) -> None:
         file.write(b"rot")
     leave_marker(fs, path, marker)
     assert read_marker(fs, path) == marker
+
+
+def ray_node(node_id: str, address: str = "10.0.0.1", *, alive: bool = True, **more: Any) -> dict[str, Any]:
+    """An entry of ``ray.nodes()``."""
+    resources = {"memory": 100.0} | more.pop("resources", {"CPU": 2.0})
+    return {"NodeID": node_id, "NodeManagerAddress": address, "Alive": alive, "Resources": resources, "Labels": more}
+
+
+def test_ray_nodes_of_one_address_are_one_host() -> None:
+    """They share the machine and its disk. Where they stand for several hosts, labels say so."""
+    nodes = [
+        ray_node("c"), ray_node("a"), ray_node("b", alive=False), ray_node("d", "10.0.0.2", resources={}),
+        ray_node("e", **{"raykv-host": "h"}), ray_node("f", "10.0.0.9", **{"raykv-host": "h", "raykv-zone": "z"}),
+    ]  # fmt: skip
+    assert {name: [node["NodeID"] for node in there] for name, there in living(nodes).items()} == {
+        "10.0.0.1": ["a", "c"],
+        "10.0.0.2": ["d"],
+        "h": ["e", "f"],
+    }
+    assert hosts_of(nodes, {"h": Look(disk_bytes=7)}) == [
+        Host(name="10.0.0.1", cpus=4.0, memory_bytes=200),
+        Host(name="10.0.0.2", cpus=1.0, memory_bytes=100),
+        Host(name="h", cpus=4.0, memory_bytes=200, disk_bytes=7, zone="z"),
+    ]
+
+
+def test_storage_processes_are_dealt_out_over_a_hosts_ray_nodes() -> None:
+    there = [ray_node("a"), ray_node("b"), ray_node("c", resources={"CPU": 8.0})]
+    assert {chosen(f"n{number}", "h", there, 0, {}) for number in (1, 2, 3)} == {"a", "b", "c"}
+    assert {chosen(f"n{number}", "h", there[:1], 0, {}) for number in (1, 2, 3)} == {"a"}
+    assert {chosen(name, "h", there, 0, {}) for name in ("", "x", "n" * 99, "n\u0663")} == {"a"}
+    assert {chosen(f"n{number}", "h", there, 2, {"a": 1.0, "b": 2.0, "c": 0.0}) for number in (1, 2, 3)} == {"b"}
+    assert {chosen(f"n{number}", "h", there, 2, {}) for number in (1, 2, 3)} == {"a", "b", "c"}, (
+        "all busy: one is waited for"
+    )
+    assert {chosen(f"n{number}", "h", there, 4, {}) for number in (1, 2, 3)} == {"c"}
+
+
+def test_a_process_that_can_never_be_placed_says_why() -> None:
+    with pytest.raises(LaunchFailed, match="host h is not in the Ray cluster") as caught:
+        chosen("n1", "h", [], 0, {})
+    assert caught.value.kind == "no host"
+    with pytest.raises(
+        LaunchFailed, match="asks for 4 processors, and no Ray node of host h has more than 2"
+    ) as caught:
+        chosen("n1", "h", [ray_node("a"), ray_node("b", resources={})], 4, {})
+    assert caught.value.kind == "too small"
+
+
+def test_a_worker_without_raykv_is_named_as_that_wherever_it_is_met() -> None:
+    error = RuntimeError("The actor died:\n\nTraceback\nModuleNotFoundError: No module named 'raykv'\n")
+    assert "runtime_env" in first_line(error)
+    assert "runtime_env" in lifecycle.explain(error)
+    assert first_line(RuntimeError("a\n\nKeyError: 5\n  more")) == "RuntimeError: KeyError: 5"
+
+
+@pytest.mark.ray
+def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path) -> None:
+    """And it goes on when a node is killed, and a raylet; and it is stopped and started again."""
+    script = """
+        import contextlib, os, signal, sys, time
+        import psutil, ray, raykv
+        from ray.cluster_utils import Cluster
+
+        options = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=options)
+        second = cluster.add_node(**options)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+        def until(met):
+            until_s = time.monotonic() + 120
+            while time.monotonic() < until_s:
+                with contextlib.suppress(raykv.RaykvError):
+                    if met():
+                        return
+                time.sleep(0.2)
+            raise AssertionError(raykv.connect("same").status())
+
+        def raylets():
+            return {psutil.Process(node["pid"]).ppid() for node in store.status(timeout=10)["nodes"]}
+
+        try:
+            store = raykv.start("same", path=sys.argv[1])
+            assert len({node["host"] for node in store.status(timeout=10)["nodes"]}) == 1
+            assert len(raylets()) == 2, "one raylet's end is not the end of all"
+            store.put("k", 1, timeout=30)
+            os.kill(store.status(timeout=10)["nodes"][0]["pid"], signal.SIGKILL)
+            until(lambda: store.status(timeout=10)["nodes"][0]["restarts"] == 1 and store.status(timeout=10).healthy)
+            cluster.remove_node(second, allow_graceful=False)
+            until(lambda: len(ray.nodes()) - sum(node["Alive"] for node in ray.nodes()) == 1)
+            until(lambda: store.status(timeout=10).healthy and len(raylets()) == 1)
+            assert store.get("k", timeout=30) == 1
+            raykv.shutdown("same")
+            store = raykv.start("same", path=sys.argv[1])
+            assert store.get("k", timeout=30) == 1
+            raykv.shutdown("same")
+            try:
+                raykv.start("large", path=sys.argv[1] + "-large", config=raykv.NodeConfig(cpus=1.0))
+            except raykv.InvalidOption as error:
+                assert "has more than 0" in str(error), error
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+        print("went well")
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "d")],
+        capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert "went well" in ran.stdout, ran.stderr[-3000:]

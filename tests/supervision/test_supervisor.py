@@ -154,7 +154,17 @@ def test_a_directory_that_cannot_be_used_ends_the_start_and_says_why(world: Modu
     async def story() -> None:
         bench = Bench(world)
         bench.launcher.failing["n2"] = LaunchFailed(kind, "held by process 77")
-        with pytest.raises(InvalidOption, match="n2 cannot use its directory: held by process 77"):
+        with pytest.raises(InvalidOption, match="n2 cannot use its directory on host h2: held by process 77"):
+            await bench.supervisor().start()
+
+    world.run(story())
+
+
+def test_a_host_that_never_has_what_a_node_asks_for_ends_the_start(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.failing["n1"] = LaunchFailed("too small", "it asks for 8 processors")
+        with pytest.raises(InvalidOption, match="n1 cannot be started: it asks for 8 processors"):
             await bench.supervisor().start()
 
     world.run(story())
@@ -179,8 +189,11 @@ def test_founding_without_a_majority_is_refused(world: ModuleType) -> None:
         bench = Bench(world)
         bench.launcher.failing = {node_id: LaunchFailed("slow", "no answer") for node_id in ("n1", "n2")}
         supervisor = bench.supervisor()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(
+            StoreUnavailable, match=r"missing: n1 on host h1 \(no answer\), n2 on host h2 \(no answer\)"
+        ):
             await supervisor.start()
+        assert supervisor.trouble() == "n1 on host h1 (no answer), n2 on host h2 (no answer)"
         assert type(error(await bench.ask(f.GetNews()))) is StoreUnavailable
 
     world.run(story())

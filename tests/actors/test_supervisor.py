@@ -1,0 +1,95 @@
+"""What the supervisor actor says of a start that fails, or does not come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ray.exceptions import GetTimeoutError
+
+from raykv.actors import lifecycle, supervisor
+from raykv.actors.supervisor import Orders, SupervisorActor
+from raykv.config import StoreConfig
+from raykv.errors import StoreUnavailable
+from raykv.supervision.founding import Plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAN = Plan(store=StoreConfig(name="t", copies=1), nodes=1)
+
+
+def actor(path: str) -> SupervisorActor:
+    """A supervisor actor that Ray did not make."""
+    made = SupervisorActor.__new__(SupervisorActor)
+    made._orders = Orders(plan=PLAN, path=path)
+    made._supervisor = made._starting = made._started = None
+    return made
+
+
+def test_whatever_ends_a_start_is_told_to_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise TypeError("\nof a kind\nthat nobody thought of")
+
+    monkeypatch.setattr(supervisor, "_elsewhere", broken)
+    answer = asyncio.run(actor(str(tmp_path)).start())
+    name, message, _ = answer["failed"]
+    assert name == "StoreUnavailable"
+    assert "did not start: TypeError: of a kind" in message
+
+
+def test_a_start_that_takes_long_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_elsewhere", lambda *_: time.sleep(0.5))
+
+    async def story() -> str:
+        made = actor(str(tmp_path))
+        started = asyncio.create_task(made.start())
+        await asyncio.sleep(0)
+        said = await made.trouble()
+        started.cancel()
+        return said
+
+    assert asyncio.run(story()) == f"it looks at what lies at {tmp_path} on the hosts"
+
+
+class Method:
+    """Stands in for a method of an actor's handle."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def remote(self) -> Any:
+        return self._answer
+
+
+class Handle:
+    """Stands in for a supervisor's handle: its start does not end."""
+
+    def __init__(self, trouble: Any) -> None:
+        self.start = Method(GetTimeoutError("late"))
+        self.trouble = Method(trouble)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("n2 on host h (no answer)", "no answer within 90 s; waiting for: n2 on host h (no answer)"),
+        (GetTimeoutError("late"), "no answer within 90 s; its supervisor does not answer (Ray does not say why)"),
+    ],
+)
+def test_who_waited_in_vain_is_told_the_cause(trouble: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def get(answer: Any, **_: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(lifecycle, "ensure_ray", lambda: False)
+    monkeypatch.setattr(lifecycle, "_supervisor_of", lambda *_: (Handle(trouble), False))
+    with pytest.raises(StoreUnavailable) as caught:
+        lifecycle.found_or_join(PLAN, "/nowhere", lifecycle.NodeConfig(), {})
+    assert said in str(caught.value)
