@@ -16,6 +16,7 @@ from raykv.client import operations as ops
 from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
 from raykv.client.driver import run
 from raykv.client.memory import Memory
+from raykv.client.paging import Paging
 from raykv.client.store import DEFAULT_BUCKET
 from raykv.config import check_level
 from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable
@@ -87,23 +88,22 @@ def pages(
     r: Any,
     timeout_s: float,
 ) -> Iterator[list[tuple[Key, Any]]]:
-    """Yield a scan's pairs, a page at a time, at most ``limit`` in all."""
+    """Yield a scan's pairs, some at a time, at most ``limit`` in all. ``timeout_s``: for each time."""
     config = operations.config
     replicas = check_level("r", config.r if r is None else r, config.n)
-    while left.start < left.end and limit > 0:
-        wanted = min(limit, ops.PAGE_ITEMS)
-        request = f.ScanPage(
-            operations.bucket_id, left.start, left.end, wanted, reverse, keys_only, replicas, timeout_s
-        )
-        page = run(_ask(request, timeout_s), link)
+
+    def ask(left: ops.ScanRange, pairs: int, timeout_s: float) -> Steps[ops.Page]:
+        request = f.ScanPage(operations.bucket_id, left.start, left.end, pairs, reverse, keys_only, replicas, timeout_s)
+        page = yield from _ask(request, timeout_s)
         if not isinstance(page, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
         found = [(key, payloads[0]) for key, payloads, gone in page.items if not gone]
-        yield [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in found]
-        limit -= len(found)
-        if page.resume is None:
-            return
-        left = ops.remaining(left, page.resume, reverse=reverse)
+        shown = [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in found]
+        return ops.Page(shown, page.resume)
+
+    paging = Paging(ask, operations.now_s, left, limit=limit, reverse=reverse, timeout=timeout_s)
+    while some := run(paging.step(), link):
+        yield some
 
 
 def decode_plain(payload: bytes) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overlo
 from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run_async
+from raykv.client.paging import scan_of
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.store import Session, bucket_options, check_limit
 from raykv.client.views import RingView, ScalingView, Status
@@ -175,18 +176,12 @@ class AsyncBucket(Generic[V]):
     async def _pages(
         self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
     ) -> AsyncIterator[tuple[Key, Any]]:
-        taken = 0
-        while left.start < left.end and (limit is None or taken < limit):
-            wanted = None if limit is None else limit - taken
-            page = await self._run(
-                self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
-            )
-            for item in page.items:
-                yield item
-            taken += len(page.items)
-            if page.resume is None:
-                return
-            left = ops.remaining(left, page.resume, reverse=reverse)
+        paging = scan_of(
+            self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
+        )
+        while pairs := await self._run(paging.step()):
+            for pair in pairs:
+                yield pair
 
 
 class AsyncStore(AsyncBucket[Any]):

@@ -126,6 +126,10 @@ class Operations:
         self._random_bytes = random_bytes
         self._memory = memory or Memory(time.monotonic)
 
+    def now_s(self) -> float:
+        """Seconds by the client's monotonic clock."""
+        return self._memory.now_s()
+
     # ---- reads ----
 
     def get(self, key: Key, default: Any, *, r: Any, timeout: Any) -> Steps[Any]:

@@ -17,6 +17,7 @@ from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run
 from raykv.client.memory import Memory
+from raykv.client.paging import scan_of
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import (
@@ -335,7 +336,9 @@ class Bucket(Generic[V]):
 
         ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
         direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
-        ``timeout`` bounds each page.
+        ``timeout`` bounds each step: the wait for the next pair, however much that is deleted lies before it.
+        ``QuorumNotMet`` if that was too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that were
+        deleted or have expired and are not forgotten yet).
 
         >>> for key, value in store.scan(prefix="user:", limit=10): ...           # doctest: +SKIP
         """
@@ -364,17 +367,11 @@ class Bucket(Generic[V]):
     def _pages(
         self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
     ) -> Iterator[tuple[Key, Any]]:
-        taken = 0
-        while left.start < left.end and (limit is None or taken < limit):
-            wanted = None if limit is None else limit - taken
-            page = self._session.run(
-                self._operations.page(left, limit=wanted, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout)
-            )
-            yield from page.items
-            taken += len(page.items)
-            if page.resume is None:
-                return
-            left = ops.remaining(left, page.resume, reverse=reverse)
+        paging = scan_of(
+            self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
+        )
+        while pairs := self._session.run(paging.step()):
+            yield from pairs
 
     # ---- like a dict ----
 

@@ -92,7 +92,10 @@ class WriteMany(_Message, frozen=True):
 
 
 class ScanPage(_Message, frozen=True):
-    """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``."""
+    """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
+
+    ``limit``: of pairs that are shown. A page may have fewer, or none, before the end: see ``Page.resume``.
+    """
 
     bucket_id: int
     start: bytes
@@ -375,7 +378,8 @@ class Hint(_Message, frozen=True):
 class Scan(_Message, frozen=True):
     """Records of a bucket in ``start <= key < end`` of the listed partitions. Answer: ``ScanDone``, ``Incomplete``.
 
-    ``background``: no client waits for it.
+    ``background``: no client waits for it. ``now_ms``: of what is deleted, or expired by then (the coordinator's clock),
+    the answer may have more beyond ``limit``, without payloads; 0: all records count.
     """
 
     bucket_id: int
@@ -386,6 +390,7 @@ class Scan(_Message, frozen=True):
     keys_only: bool
     partitions: list[int]
     background: bool = False
+    now_ms: int = 0
 
 
 class Ping(_Message, frozen=True):

@@ -308,12 +308,14 @@ class AntiEntropy:
                     return done
                 if not isinstance(answer, f.ScanDone) or (answer.items and not start <= answer.items[0][0]):
                     return done
+                if answer.covered is not None and not start <= answer.covered:
+                    return done
                 if answer.items and not await self._local.write(bucket_id, answer.items, made_ms):
                     return done
                 done.fetched += len(answer.items)
-                if answer.covered is None or not answer.items:
+                if answer.covered is None:
                     break
-                start = answer.items[-1][0] + b"\x00"
+                start = answer.covered + b"\x00"
         return done
 
     async def heal(self, state: ClusterState, partition: int) -> Healed:

@@ -136,8 +136,8 @@ class Coordinator:
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         entry = await self._admit(request.bucket_id, 1, request.timeout_s)
         _check_replicas("r", request.r, entry.config.n)
-        records, resume = await self._scans.page(entry, request, deadline_s)
         now_ms = self._clock.wall_ms()
+        records, resume = await self._scans.page(entry, request, deadline_s, now_ms)
         found = ((key, shown(record, now_ms)) for key, record in records)
         return f.Page([(key, item.payloads, item.gone) for key, item in found if item.payloads], resume)
 

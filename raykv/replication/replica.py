@@ -16,6 +16,7 @@ import heapq
 import logging
 from bisect import insort
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,15 @@ from raykv.replication.cluster_state import decode_state
 from raykv.replication.hints import HintsFull
 from raykv.replication.stamper import Stamper
 from raykv.ring import partition_of_key, partitions_of_keys
-from raykv.versions import ClockTooFarAhead, TooManyVersions, check_not_ahead, dvvset, merge, merge_bounded
+from raykv.versions import (
+    ClockTooFarAhead,
+    TooManyVersions,
+    check_not_ahead,
+    dvvset,
+    merge,
+    merge_bounded,
+    shows_nothing,
+)
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
@@ -61,6 +70,12 @@ LOOK_UP = 32
 """So many records are looked up before it is asked whether the answer has room for them."""
 MAX_PREFIXES = 1 << 16
 """So many are kept ready for all buckets together."""
+PLENTY = 1000
+"""Who asks for so many records is sent as many, whatever they are: what is dead is not told apart."""
+PASSED_SINGLY = 64
+"""After so many dead records more are expected, and a scan of all partitions is begun for the rest."""
+BARE_BYTES = 256
+"""Of a dead record above this only the header travels."""
 FEW_A_PARTITION = 4
 """Fewer records of a partition, on average, are looked for one after the other; for more a scan of it is begun. To begin one
 took as long as some six looks (60 us and 8-10, each partition)."""
@@ -385,18 +400,38 @@ class Replica:
         if not self.complete:
             return self._incomplete()
         limit = max(1, min(request.limit, MAX_SCAN_ITEMS))
+        # Else whoever looks for the first of a queue asks once for each pair that was taken out of it.
+        tells_apart = request.now_ms and limit < PLENTY
         items: list[tuple[bytes, bytes]] = []
-        size_bytes = position = 0
-        few = limit < FEW_A_PARTITION * len(request.partitions)
-        found = self._in_order(request) if few else self._merged(request)
-        for key, record, at in found:
-            if len(items) >= limit or size_bytes >= self.scan_bytes:
-                return f.ScanDone(items, items[-1][0]), position
-            kept = header_of(record) if request.keys_only else record
+        counted = passed = size_bytes = position = 0
+        last = b""
+        for key, record, at in self._found(request, limit):
+            if counted >= limit or passed >= MAX_SCAN_ITEMS or size_bytes >= self.scan_bytes:
+                return f.ScanDone(items, last), position
+            passed, last = passed + 1, key
+            if not record:
+                continue  # it was erased: nothing to be told of, but time was taken
+            dead = tells_apart and shows_nothing(record, request.now_ms)
+            counted += not dead
+            kept = header_of(record) if request.keys_only or (dead and len(record) > BARE_BYTES) else record
             items.append((key, kept))
             size_bytes += len(key) + len(kept)
             position = max(position, at)
         return f.ScanDone(items, None), position
+
+    def _found(self, request: f.Scan, limit: int) -> Iterator[tuple[bytes, bytes, int]]:
+        """Return key, record and position of each record in the order of keys; those that were erased with empty ones."""
+        few = limit < FEW_A_PARTITION * len(request.partitions)
+        return self._first_in_order(request, limit + PASSED_SINGLY) if few else self._merged(request)
+
+    def _first_in_order(self, request: f.Scan, count: int) -> Iterator[tuple[bytes, bytes, int]]:
+        """Yield so many ``_in_order``, and the rest ``_merged``."""
+        last = None
+        for last in islice(self._in_order(request), count):
+            yield last
+        if last is not None:
+            start, end = (request.start, last[0]) if request.reverse else (last[0] + b"\x00", request.end)
+            yield from self._merged(msgspec.structs.replace(request, start=start, end=end))
 
     def _merged(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
         """Yield key, record and position in the order of keys: scans of all partitions, merged."""
@@ -405,7 +440,8 @@ class Replica:
 
     def _scan_partition(self, request: f.Scan, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
         prefix = storage_prefix(partition, request.bucket_id)
-        for key, found in self._engine.scan(prefix + request.start, prefix + request.end, reverse=request.reverse):
+        start, end = prefix + request.start, prefix + request.end
+        for key, found in self._engine.scan(start, end, reverse=request.reverse, erased=True):
             yield key[STORAGE_PREFIX_BYTES:], public(found.record), found.position
 
     def _in_order(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
@@ -414,7 +450,7 @@ class Replica:
         Most of what scans of all partitions would bring up is never shown, and to begin one costs several times as much as
         to look for one key.
         """
-        first, reverse = self._engine.first, request.reverse
+        first, reverse = partial(self._engine.first, erased=True), request.reverse
         heads: list[tuple[bytes, bytes, Found]] = []
         for partition in request.partitions:
             prefix = storage_prefix(partition, request.bucket_id)

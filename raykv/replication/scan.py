@@ -4,6 +4,11 @@ Keys are spread over all partitions, so a page asks, for every partition, R of i
 for all the partitions that fell to it, and answers with its next records in key order and how far that answer is whole.
 The page reaches as far as the least of these; beyond it some node may hold keys that it has not sent yet.
 
+**What is deleted or expired is passed once**, and not counted: a node looks for as many pairs as are wanted, and sends
+what it passes on the way, for another may hold a value there. So the first pair behind thousands of tombstones takes a
+few pages of thousands each. What is passed is bounded for each request; a page that shows too few, or nothing, says where
+to go on, and whoever asks does so, for more each time (``client.paging``).
+
 A key on which its R answers agree is done. One on which they differ (or that one of them lacks) goes through an
 ordinary quorum read, which merges and repairs; so a scan sees what reads see. The cursor is a key, nothing is kept
 between pages: it survives restarts of nodes and coordinators and changes of the ring. No snapshot is promised.
@@ -18,8 +23,11 @@ from raykv.records import frames as f
 from raykv.records.kinds import header_of
 from raykv.replication.fanout import Fanout, gather
 from raykv.replication.quorum import AskRound
+from raykv.versions import shows_nothing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.replication.cluster_state import BucketEntry
     from raykv.replication.fanout import Outcome
     from raykv.replication.quorum import Asks
@@ -38,9 +46,11 @@ class ScanCoordinator:
         self._reads = reads
 
     async def page(
-        self, entry: BucketEntry, request: f.ScanPage, deadline_s: float
+        self, entry: BucketEntry, request: f.ScanPage, deadline_s: float, now_ms: int
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """Return records (tombstones too) in order, and where the next page begins (None: there is none).
+
+        ``now_ms``: when they are looked at. Of what had expired by then there may be no payload.
 
         Raises ``QuorumNotMet`` if a partition does not get R complete answers in time.
         """
@@ -52,7 +62,8 @@ class ScanCoordinator:
             state = await self._routing.state(request.timeout_s)
             sets = [state.read_set(partition, n) for partition in range(state.ring.partitions)]
             in_order = {nodes: peers.in_order(nodes) for nodes in dict.fromkeys(sets)}  # there are far fewer of them
-            answers = await self._gather(entry, request, [in_order[nodes] for nodes in sets], limit, deadline_s)
+            orders = [in_order[nodes] for nodes in sets]
+            answers = await self._gather(entry, request, orders, limit, now_ms, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:
@@ -60,15 +71,22 @@ class ScanCoordinator:
                 if bound is None or (key >= bound if request.reverse else key <= bound):
                     seen.setdefault(key, []).append(record)
         keys = sorted(seen, reverse=request.reverse)
-        if len(keys) > limit:
-            keys, bound = keys[:limit], keys[limit - 1]
+        count = _count(keys, seen, request.r, limit, now_ms)
+        if count < len(keys):
+            keys, bound = keys[:count], keys[count - 1]
         records = await self._settle(entry, request, keys, seen, deadline_s)
         if bound is None:
             return records, None
         return records, bound if request.reverse else bound + b"\x00"
 
     async def _gather(
-        self, entry: BucketEntry, request: f.ScanPage, orders: list[list[str]], limit: int, deadline_s: float
+        self,
+        entry: BucketEntry,
+        request: f.ScanPage,
+        orders: list[list[str]],
+        limit: int,
+        now_ms: int,
+        deadline_s: float,
     ) -> list[f.ScanDone] | None:
         """Get answers until every partition has R. A partition counts here as a key does in a read.
 
@@ -82,7 +100,14 @@ class ScanCoordinator:
         def send(asks: Asks) -> None:
             for node_id, partitions in asks.items():
                 body = f.Scan(
-                    entry.bucket_id, request.start, request.end, limit, request.reverse, request.keys_only, partitions
+                    entry.bucket_id,
+                    request.start,
+                    request.end,
+                    limit,
+                    request.reverse,
+                    request.keys_only,
+                    partitions,
+                    now_ms=now_ms,
                 )
                 fan.send(node_id, body, limit, partitions)
 
@@ -129,6 +154,23 @@ class ScanCoordinator:
         gone = set(differing) - settled.keys()
         agreed = {key: seen[key][0] for key in keys} | settled
         return [(key, agreed[key]) for key in keys if key not in gone]
+
+
+def _count(keys: Sequence[bytes], seen: dict[bytes, list[bytes]], r: int, limit: int, now_ms: int) -> int:
+    """Return how many of the keys make a page: up to the ``limit``-th that may show something.
+
+    That is each but those of which all answers say that nothing lives there.
+    """
+    if len(keys) <= limit:
+        return len(keys)
+    for index, key in enumerate(keys[:MAX_PAGE_ITEMS]):
+        first, *others = seen[key]
+        if len(others) >= r - 1 and others.count(first) == len(others) and shows_nothing(first, now_ms):
+            continue
+        limit -= 1
+        if not limit:
+            return index + 1
+    return min(len(keys), MAX_PAGE_ITEMS)
 
 
 def _covered(bounds: list[bytes], *, reverse: bool) -> bytes | None:

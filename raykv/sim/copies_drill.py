@@ -195,7 +195,7 @@ class _Drill(CopiesWorld):
             request = f.ScanPage(self.bucket_id, start, end, limit, reverse, False, self.r, 0.5)
             try:
                 pairs, resume = await self.coordinator._scans.page(  # noqa: SLF001
-                    self.entry, request, self.loop.now_s + 0.5
+                    self.entry, request, self.loop.now_s + 0.5, self.coordinator.routing.clock.wall_ms()
                 )
             except RaykvError:
                 return

@@ -505,7 +505,7 @@ BETWEEN_NODES = (
         "a cut answer counts as whole",
         "P15",
         "a node has more keys than fit into its answer, and the scan ends there",
-        (Edit("raykv.replication.replica:Replica._scan", "items[-1][0]", "None"),),
+        (Edit("raykv.replication.replica:Replica._scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),
     ),
     # ---- clocks ----
     Planted(

@@ -272,11 +272,14 @@ class Engine:
             self._seal()
         return found
 
-    def first(self, start: bytes, end: bytes, *, reverse: bool = False) -> tuple[bytes, Found] | None:
+    def first(
+        self, start: bytes, end: bytes, *, reverse: bool = False, erased: bool = False
+    ) -> tuple[bytes, Found] | None:
         """Return the first ``(key, Found)`` of ``[start, end)``, the last with ``reverse``; None if there is none.
 
-        What a scan would show first, for who wants a few from many places: a scan costs more to begin. ``CorruptData`` as
-        there. O(log n) a source, about one block a run; and as much again for each of the first few deletion markers.
+        What a scan would show first, for who wants a few from many places: a scan costs more to begin. ``CorruptData`` and
+        ``erased`` as there. O(log n) a source, about one block a run; and as much again for each of the first few deletion
+        markers.
         """
         self._check()
         sources: list[_Beside] = [self._memtable, *self._sealed, *self._runs]
@@ -292,22 +295,29 @@ class Engine:
                     return None
                 key, kept = best
                 found = kept if isinstance(kept, Found) else Found(kept, 0)
-                if found.record:
+                if found.record or erased:
                     return key, found
                 start, end = (start, key) if reverse else (key + b"\x00", end)
         except BlockRotten as rot:
             self._note(rot.damage)  # it may lie beside the range; a scan tells
-        return next(self.scan(start, end, reverse=reverse), None)
+        return next(self.scan(start, end, reverse=reverse, erased=erased), None)
 
     def scan(
-        self, start: bytes, end: bytes | None, *, reverse: bool = False, around_damage: bool = False
+        self,
+        start: bytes,
+        end: bytes | None,
+        *,
+        reverse: bool = False,
+        around_damage: bool = False,
+        erased: bool = False,
     ) -> Iterator[tuple[bytes, Found]]:
         """Yield ``(key, Found)`` of ``[start, end)`` in key order (``end=None``: to the last), lazily.
 
         May be left lying between steps while updates, flushes and compactions go on: each key comes at most once, what
         was there at the first step and was not touched comes exactly once, with a record that was current at some time
         since. ``CorruptData`` where it reaches a damaged range, or sooner if that has come to light since the first step.
-        O(sources) to begin, O(log sources) a record.
+        O(sources) to begin, O(log sources) a record, and as much for each deletion marker on the way. With ``erased`` those
+        are yielded too, with an empty record, for who must not pass any number of them in one step.
 
         With ``around_damage`` every key in a damaged range is left out instead, also one that could be read: one that was
         written since, say. Rot whose keys are not known (``damaged_in``) leaves out what it took. Such a scan begins anew
@@ -316,7 +326,7 @@ class Engine:
         self._check()
         if around_damage:
             return self._scan_around(start, end, reverse)
-        return chain.from_iterable(self._scan(start, end, reverse))
+        return chain.from_iterable(self._scan(start, end, reverse, erased))
 
     def scan_what_is_left(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
         """Yield ``(key, Found)`` of ``[start, end)`` as they will be read once all damage is healed.
@@ -346,23 +356,27 @@ class Engine:
             else:
                 start = high
 
-    def _scan(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
+    def _scan(
+        self, start: bytes, end: bytes | None, reverse: bool, erased: bool
+    ) -> Iterator[Iterator[tuple[bytes, Found]]]:
         """Scan up to the first damaged range, and raise there."""
         within = [
             (low, high) for low, high in self._ranges if (end is None or low < end) and (high is None or start < high)
         ]
         if within and reverse:
             edge = max(within, key=lambda pair: (pair[1] is None, pair[1] or b""))[1]
-            yield from self._windows(edge, end, reverse=True) if edge is not None else ()
+            yield from self._windows(edge, end, reverse=True, erased=erased) if edge is not None else ()
         elif within:
-            yield from self._windows(start, within[0][0], reverse=False)
+            yield from self._windows(start, within[0][0], reverse=False, erased=erased)
         else:
-            yield from self._windows(start, end, reverse=reverse)
+            yield from self._windows(start, end, reverse=reverse, erased=erased)
         if within:
             at = within[-1] if reverse else within[0]
             raise _corrupt(next(d for d in self._damaged if d.start is not None and (d.start, d.end) == at))
 
-    def _windows(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[Iterator[tuple[bytes, Found]]]:
+    def _windows(
+        self, start: bytes, end: bytes | None, *, reverse: bool, erased: bool = False
+    ) -> Iterator[Iterator[tuple[bytes, Found]]]:
         if end is not None and start >= end:
             return
         self._check()  # a scan may begin late, or anew: its tables must still be open
@@ -377,7 +391,7 @@ class Engine:
             for keys, found in merge(sources, reverse=reverse):
                 self._check_since(noted, start, end)
                 pairs = zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
-                yield (pair for pair in pairs if pair[1].record)
+                yield pairs if erased else (pair for pair in pairs if pair[1].record)
                 if reverse:
                     end = keys[0]
                 else:

@@ -33,6 +33,7 @@ from raykv.versions.merging import (
     only_value,
     seen_and_shown,
     shown,
+    shows_nothing,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "only_value",
     "seen_and_shown",
     "shown",
+    "shows_nothing",
     "time_from_ms",
     "time_to_ms",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
+from raykv.errors import CorruptData
 from raykv.records import kinds
 from raykv.records import vector_record as vector
 from raykv.records.record import plain, plain_payload, time_of, unpack
@@ -82,6 +83,14 @@ def shown(record: bytes | None, now_ms: int) -> Shown:
         return Shown(*dvvset.values(vector.decode(record), now_ms))
     taken = unpack(record)
     return Shown([taken.payload] if taken.live(now_ms) else [])
+
+
+def shows_nothing(record: bytes, now_ms: int) -> bool:
+    """Whether nothing lives in a record at ``now_ms``. One that cannot be read may hold anything."""
+    try:
+        return only_value(record) is None and not shown(record, now_ms).payloads
+    except CorruptData:
+        return False
 
 
 def causality_of(record: bytes | None) -> Causality:

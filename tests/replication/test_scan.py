@@ -10,8 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raykv.client.codecs import encode_value
+from raykv.client.driver import run_async
+from raykv.client.memory import Memory
+from raykv.client.operations import open_bucket, scan_range
+from raykv.client.paging import scan_of
 from raykv.errors import QuorumNotMet
+from raykv.records import frames as f
 from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, pack_tombstone_body
 from raykv.replication import replica
 
 if TYPE_CHECKING:
@@ -21,8 +28,6 @@ KEYS = [f"k{number:03}" for number in range(120)]
 
 
 async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[str, str]]:
-    from raykv.records.record import pack_body
-
     results = await peer.write([(key, pack_body(peer.operation(), key.encode())) for key in keys], **options)
     assert all(isinstance(result, list) for result in results)
     return [(key, key) for key in keys]
@@ -160,8 +165,135 @@ def test_what_is_deleted_or_expired_does_not_show_and_pages_go_on(world: ModuleT
         shown = [key for key, _ in await peer.scan(limits=[4], keys_only=keys_only)]
         assert shown == [key for key in KEYS[30:40] if key != "k035"]
         page = await peer.page(limit=4, keys_only=keys_only)
-        assert page.items == []
-        assert page.resume is not None, "a page of tombstones is not the end"
+        assert [key for key, *_ in page.items] == [encode_key(key) for key in KEYS[30:34]], (
+            "what is dead does not count"
+        )
+        page = await peer.page(end=encode_key(KEYS[30]), limit=4, keys_only=keys_only)
+        assert page == f.Page([], None)
+
+    world.run(story())
+
+
+class Passed:
+    """Counts the pages of nodes, and the records in them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pages = self.records = self.longest = self.bytes = 0
+        scan = replica.Replica._scan
+
+        def counting(one: Any, request: f.Scan) -> Any:
+            answer, position = scan(one, request)
+            self.pages += 1
+            self.records += len(answer.items)
+            self.longest = max(self.longest, len(answer.items))
+            self.bytes += sum(len(record) for _, record in answer.items)
+            return answer, position
+
+        monkeypatch.setattr(replica.Replica, "_scan", counting)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("how", ["deleted", "expired", "deleted on two of three", "erased"])
+@pytest.mark.parametrize(("versioning", "keys_only"), [("vector", False), ("lww", True)])
+def test_the_first_behind_many_that_are_gone_takes_few_pages_and_passes_each_once(
+    world: ModuleType, monkeypatch: pytest.MonkeyPatch, reverse: bool, how: str, versioning: Any, keys_only: bool
+) -> None:
+    """A queue of which much was taken. *Before: as many pages as pairs were taken, each from all nodes.*"""
+    monkeypatch.setattr(replica, "MAX_SCAN_ITEMS", 300)
+    monkeypatch.setattr(replica, "PLENTY", 150)
+    passed = Passed(monkeypatch)
+    count, value = 2400, "v" * 300
+    names = [f"q{number:05}" for number in range(count)]
+
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning=versioning).start()
+        peer = cluster.coordinator()
+        ends = [
+            ("q", pack_body(peer.operation(), encode_value(1, "auto"))),
+            ("r", pack_body(peer.operation(), encode_value(2, "auto"))),
+        ]
+        await peer.write(ends, w=3)
+        ttl_ms = 500 if how == "expired" else None
+        if how == "deleted on two of three":
+            cluster.cut("coordinator", "node/n3")
+        for at in range(0, count, 400):
+            some = [(name, pack_body(peer.operation(), value.encode(), ttl_ms)) for name in names[at : at + 400]]
+            await peer.write(some, w=2)
+        if how.startswith("deleted"):
+            for at in range(0, count, 400):
+                some = [(name, pack_tombstone_body(peer.operation())) for name in names[at : at + 400]]
+                await peer.write(some, w=2)
+        if how == "erased":
+            for node_id in cluster.ids:
+                for name in names:
+                    cluster.node(node_id)._engine.erase(cluster.place(name))
+        await peer.rest()
+        cluster.mend()
+        await asyncio.sleep(2)
+        first, last = ("r", "q") if reverse else ("q", "r")
+        link = world.ClientLink(cluster)
+        operations = await run_async(open_bucket("default", {}, timeout=5, memory=Memory(link.monotonic_s)), link)
+
+        async def scan(after: str | None = None) -> list[Any]:
+            left = scan_range(None, None, None, after, reverse=reverse)
+            paging = scan_of(operations, left, limit=1, reverse=reverse, keys_only=keys_only, r=None, timeout=5)
+            return [key for key, _ in await run_async(paging.step(), link)]
+
+        found = await scan()
+        assert (found, passed.pages) == ([first], 3), "where nothing lies before it, no more than one is asked for"
+        passed.pages = passed.records = passed.bytes = 0
+        assert await scan(first) == [last]
+        assert passed.longest <= 300, "and no node is held for long"
+        if how == "deleted on two of three":  # what differs is read, and mended, ever more at a time
+            assert passed.pages < 3 * 40
+        else:
+            assert passed.pages <= 3 * 2 * (count // 300)
+            assert passed.records <= 3 * (count + 300)
+            assert passed.bytes < passed.records * 200, "values of what is gone do not travel"
+
+    world.run(story())
+
+
+def test_what_the_coordinators_clock_has_not_seen_expire_comes_with_its_value(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        for node_id in cluster.ids:
+            cluster.clocks[node_id].skew_ms = 50_000
+        peer = cluster.coordinator()
+        value = "v" * 1000
+        for key in KEYS[:3]:
+            await peer.put(key, value, ttl_ms=30_000)
+        assert await peer.scan(limits=[1]) == [(key, value) for key in KEYS[:3]]
+        await asyncio.sleep(31)
+        assert await peer.scan(limits=[1]) == []
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("keys_only", [False, True])
+def test_a_value_on_one_copy_beside_tombstones_on_others_is_judged_by_what_they_make(
+    world: ModuleType, keys_only: bool
+) -> None:
+    """A node sees a tombstone, and another copy holds a newer value; or an older one."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        peer = cluster.coordinator()
+        for number, key in enumerate(KEYS):
+            for node_id in cluster.ids:
+                await cluster.give(node_id, key, world.delete_record(1000))
+            if number % 3 == 0:  # acknowledged by two, as it were
+                for node_id in cluster.owners(key)[number % 2 : number % 2 + 2]:
+                    await cluster.give(node_id, key, world.put_record(key, 2000))
+            elif number % 3 == 1:
+                await cluster.give(cluster.ids[number % 2], "x" + key, world.put_record("old", 500))
+        for key in KEYS:
+            for node_id in cluster.ids:
+                if (await cluster.held(node_id, "x" + key)) is None and KEYS.index(key) % 3 == 1:
+                    await cluster.give(node_id, "x" + key, world.delete_record(1000))
+        for limit in (1, 5, 1000):
+            found = await peer.scan(limits=[limit], keys_only=keys_only)
+            assert [key for key, _ in found] == KEYS[::3]
 
     world.run(story())
 

@@ -221,7 +221,14 @@ def test_the_first_of_a_range_wherever_it_stands(drive, disk, reverse):
             low, high = (b"", b"k%04d" % number) if reverse else (b"k%04d" % number, b"z")
             found = engine.first(low, high, reverse=reverse)
             assert (found and found[0]) == next((key for key in live if low <= key < high), None)
+            found = engine.first(low, high, reverse=reverse, erased=True)
+            among = sorted({*keys, b"k0301"}, reverse=reverse)
+            assert (found and found[0]) == next((key for key in among if low <= key < high), None)
+            assert not found or bool(found[1].record) == (found[0] in live)
         assert [key for key, _ in walk(engine, b"", b"z", reverse=reverse)] == live
+        all_of_them = [*engine.scan(b"", b"z", reverse=reverse, erased=True)]
+        assert [key for key, _ in all_of_them] == sorted({*keys, b"k0301"}, reverse=reverse)
+        assert [key for key, found in all_of_them if found.record] == live
         assert engine.first(b"k0001", b"k0002", reverse=reverse) is None
         assert engine.first(b"b", b"a", reverse=reverse) is None
         engine.compact_fully()  # seals the memtable
