@@ -33,8 +33,9 @@ Importing this package does not import Ray; starting or connecting does.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -54,6 +55,7 @@ from raykv.config import (
     check_store_name,
     check_weight,
     check_zone,
+    shown,
 )
 from raykv.errors import (
     BatchError,
@@ -71,11 +73,14 @@ from raykv.errors import (
     StoreNotFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
+    from_callers_code,
 )
 from raykv.versions.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
 
 __version__ = "0.1.0"
 
@@ -94,8 +99,8 @@ def start(
     nodes: int = 3,
     path: str | None = None,
     n: int | None = None,
-    zones: Sequence[str] | None = None,
-    weights: Sequence[float] | Literal["auto"] = "auto",
+    zones: Iterable[str] | None = None,
+    weights: Iterable[float] | Literal["auto"] = "auto",
     durability: Durability | None = None,
     partitions: int | None = None,
     replace_after: float = 600.0,
@@ -123,9 +128,10 @@ def start(
     check_store_name(name)
     check_routing(routing)
     _require_supported_platform()
-    check_count("nodes", nodes, 1, MAX_NODES)
-    check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
-    if n is not None and check_count("n", n, 1, MAX_NODES) > nodes:
+    nodes = check_count("nodes", nodes, 1, MAX_NODES)
+    coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
+    n = None if n is None else check_count("n", n, 1, MAX_NODES)
+    if n is not None and n > nodes:
         raise NotEnoughNodes(f"n={n} copies need as many nodes; nodes={nodes} are asked for")
     _check_path(path)
     wanted = StoreConfig(
@@ -140,7 +146,11 @@ def start(
     from raykv.supervision.founding import Plan
 
     plan = Plan(store=wanted, nodes=nodes, zones=_zones(zones), weights=_weights(weights, nodes))
-    given = {"n": n, "partitions": partitions, "durability": durability}
+    given = {
+        "n": n,
+        "partitions": None if partitions is None else wanted.partitions,
+        "durability": None if durability is None else wanted.durability,
+    }
     lifecycle.found_or_join(plan, path, config or NodeConfig(), given, coordinators)
     # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
     store = Store(name, lifecycle.join(name, routing), timeout_s=lifecycle.ANSWER_TIMEOUT_S, routing=routing)
@@ -212,18 +222,31 @@ def _require_supported_platform() -> None:
 
 def _check_path(path: object) -> None:
     if path is not None and (not isinstance(path, str) or not path or "\0" in path):
-        raise InvalidOption(f"path must be a directory's name; got {path!r}")
+        raise InvalidOption(f"path must be a directory's name; got {shown(path)}")
 
 
-def _zones(zones: Sequence[str] | str | None) -> tuple[str, ...]:
+def _zones(zones: Iterable[str] | None) -> tuple[str, ...]:
+    if zones is None:
+        return ()
     if isinstance(zones, str):
-        raise InvalidOption(f"zones is a list of names; got the one str {zones!r}")
-    return tuple(check_zone(zone) for zone in zones or ())
+        raise InvalidOption(f"zones is a list of names; got the one str {shown(zones)}")
+    return tuple(check_zone(zone) for zone in _iterated("zones", zones))
 
 
-def _weights(weights: Sequence[float] | Literal["auto"], nodes: int) -> tuple[float, ...] | Literal["auto"]:
-    if weights == "auto":
+def _iterated(what: str, several: Iterable[T]) -> Iterator[T]:
+    """Return its iterator. Raises ``InvalidOption`` if it has none; what its own code raises is passed on."""
+    try:
+        return iter(several)
+    except TypeError as error:
+        if from_callers_code(error):
+            raise
+        raise InvalidOption(f"{what} must be several, as a list; got {shown(several)}") from None
+
+
+def _weights(weights: Iterable[float] | Literal["auto"], nodes: int) -> tuple[float, ...] | Literal["auto"]:
+    if isinstance(weights, str) and weights == "auto":
         return "auto"
-    if len(weights) != nodes:
-        raise InvalidOption(f"weights is 'auto' or one number for each of the {nodes} nodes; got {weights!r}")
-    return tuple(check_weight(weight) for weight in weights)
+    given: tuple[Any, ...] = tuple(itertools.islice(_iterated("weights", weights), nodes + 1))  # some have no end
+    if len(given) != nodes:
+        raise InvalidOption(f"weights is 'auto' or one number for each of the {nodes} nodes; got {shown(weights)}")
+    return tuple(check_weight(weight) for weight in given)

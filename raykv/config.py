@@ -9,12 +9,17 @@ Nothing here reads the environment or a file at import. The command line fills t
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
 import re
-from typing import Literal, TypeAlias
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from raykv.errors import InvalidOption
+from raykv.errors import InvalidOption, from_callers_code
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -52,33 +57,86 @@ def check_store_name(name: object) -> str:
     if not isinstance(name, str) or not _STORE_NAME.fullmatch(name) or ".." in name:
         raise InvalidOption(
             f"a store's name is 1 to 64 letters, digits, '_', '.' or '-', starting and ending with a letter or digit; "
-            f"got {name!r}"
+            f"got {shown(name)}"
         )
-    return name
+    return str.__str__(name)
 
 
 def check_bucket_name(name: object) -> str:
     """Return ``name`` if it can name a bucket: 1 to 255 bytes of printable text."""
     if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode(errors="replace")) > 255:
         raise InvalidOption(f"a bucket's name is 1 to 255 bytes of printable text; got {shown(name)}")
-    return name
+    return str.__str__(name)
+
+
+def whole_number(value: object) -> int | None:
+    """Return ``value`` as an int if it is a whole number by its own word (``__index__``, as numpy's are), and no bool.
+
+    What its ``__index__`` raises is passed on.
+    """
+    kind = type(value)
+    if kind is int:
+        return value  # type: ignore[return-value]
+    if kind is bool or not hasattr(kind, "__index__"):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:  # an array of several has one that refuses
+        if from_callers_code(error):
+            raise
+        return None
+
+
+def real_number(value: object) -> float | None:
+    """Return ``value`` as a float if it is a real number (``numbers.Real``, ``Decimal``, ``__index__``), and no bool.
+
+    One beyond all floats is infinite. What its ``__float__`` or ``__index__`` raises is passed on.
+    """
+    kind = type(value)
+    if kind is float:
+        return value  # type: ignore[return-value]
+    exact: int | Decimal | Fraction | None = whole_number(value)
+    if exact is None and isinstance(value, Decimal | Fraction) and not _is_nan(value):
+        exact = value
+    if exact is not None:
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.inf if exact > 0 else -math.inf
+    if kind is bool or isinstance(value, numbers.Integral):  # without __index__: numpy's timedelta64 is one
+        return None
+    return float(value) if isinstance(value, numbers.Real) else None
+
+
+def _is_nan(value: Decimal | Fraction) -> bool:
+    return isinstance(value, Decimal) and value.is_nan()
 
 
 def check_count(what: str, value: object, low: int, high: int) -> int:
-    """Return ``value`` if it is an int (not a bool) in ``low..high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    """Return ``value`` as an int if it is a whole number (not a bool) in ``low..high``."""
+    if type(value) is int and low <= value <= high:
+        return value
+    number = whole_number(value)
+    if number is None or not low <= number <= high:
         raise InvalidOption(f"{what} must be a whole number from {low} to {high}; got {shown(value)}")
-    return value
+    return number
 
 
-_NUMBER = (int, float)
+def check_number(what: str, value: object, low: float, high: float, *, above: bool = False) -> float:
+    """Return ``value`` as a float if it is a number in ``low..high``; ``above``: and not ``low`` itself."""
+    number = real_number(value)
+    if number is None or not low <= number <= high or (above and number == low):  # NaN fails
+        least = f"above {low:g} and at most" if above else f"from {low:g} to"
+        raise InvalidOption(f"{what} must be a number {least} {high:g}; got {shown(value)}")
+    return number
 
 
 def check_seconds(what: str, value: object, high_s: float) -> float:
     """Return ``value`` as a float if it is a finite number of seconds above 0 and at most ``high_s``."""
-    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value <= high_s:  # NaN fails both
+    number = real_number(value)
+    if number is None or not 0 < number <= high_s:  # NaN fails both
         raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {shown(value)}")
-    return float(value)
+    return number
 
 
 def check_ttl(value: object) -> int:
@@ -94,11 +152,11 @@ def check_timeout(value: object) -> float:
 def check_level(what: str, value: object, n: int) -> int:
     """Turn a consistency level (1..N, "one", "quorum", "all") into the number of replicas it asks for."""
     if isinstance(value, str):
-        named = {"one": 1, "quorum": n // 2 + 1, "all": n}
-        if value in named:
-            return named[value]
-    elif not isinstance(value, bool) and isinstance(value, int) and 1 <= value <= n:
-        return value
+        replicas = {"one": 1, "quorum": n // 2 + 1, "all": n}.get(str.__str__(value))
+    else:
+        replicas = whole_number(value)
+    if replicas is not None and 1 <= replicas <= n:
+        return replicas
     raise InvalidOption(
         f"{what} must be 1 to {n} (the bucket keeps {n} copies), 'one', 'quorum' or 'all'; got {shown(value)}"
     )
@@ -106,32 +164,40 @@ def check_level(what: str, value: object, n: int) -> int:
 
 def check_weight(value: object) -> float:
     """Return a node's weight: a finite number from 0.01 to 1,000."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 1000:
+    number = real_number(value)
+    if number is None or not 0.01 <= number <= 1000:
         raise InvalidOption(f"a weight must be a number from 0.01 to 1000, or 'auto'; got {shown(value)}")
-    return float(value)
+    return number
 
 
 def check_zone(value: object) -> str:
     """Return a zone's name: 1 to 63 letters, digits, ``_ . -``."""
     if not isinstance(value, str) or not _ZONE_NAME.fullmatch(value):
         raise InvalidOption(f"a zone is named by 1 to 63 letters, digits, '_', '.' or '-'; got {shown(value)}")
-    return value
+    return str.__str__(value)
 
 
 def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
     """Return ``value`` if it is one of ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidOption(f"{what} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}")
-    return value
+    return str.__str__(value)
 
 
 def shown(value: object) -> str:
     """Return a value as an error message shows it: short, whatever it is."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to print an int of more than 4,300 digits
-        return f"an enormous {type(value).__name__}"
+    except Exception as error:  # noqa: BLE001 - it runs the value's own code, which may raise anything
+        # Python refuses to print an int of more than 4,300 digits.
+        return f"{'an enormous' if type(error) is ValueError else 'an unprintable'} {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _settle(config: msgspec.Struct, **checked: Any) -> None:
+    """Keep a setting as its check returned it: a plain int, float or str, whichever kind of number it was given as."""
+    for name, value in checked.items():
+        msgspec.structs.force_setattr(config, name, value)
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,14 +214,17 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A node whose host has been gone for so long is replaced on another."""
 
     def __post_init__(self) -> None:
-        check_store_name(self.name)
-        check_count("n (copies)", self.copies, 1, MAX_COPIES)
-        check_count("partitions", self.partitions, 8, MAX_PARTITIONS)
+        _settle(
+            self,
+            name=check_store_name(self.name),
+            copies=check_count("n (copies)", self.copies, 1, MAX_COPIES),
+            partitions=check_count("partitions", self.partitions, 8, MAX_PARTITIONS),
+            durability=check_choice("durability", self.durability, ("group", "interval", "always")),
+            grace_s=check_seconds("grace_s", self.grace_s, MAX_TTL_S),
+            replace_after_s=check_seconds("replace_after_s", self.replace_after_s, MAX_TTL_S),
+        )
         if self.partitions & (self.partitions - 1):
             raise InvalidOption(f"partitions must be a power of two, as 256 or 1024; got {self.partitions}")
-        check_choice("durability", self.durability, ("group", "interval", "always"))
-        check_seconds("grace_s", self.grace_s, MAX_TTL_S)
-        check_seconds("replace_after_s", self.replace_after_s, MAX_TTL_S)
 
 
 class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,19 +248,21 @@ class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A key that draws more than this share of what a node can carry is hot."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.ops_per_s <= 1e9:
-            raise InvalidOption(f"ops_per_s must be above 0; got {shown(self.ops_per_s)}")
-        check_count("node_bytes", self.node_bytes, 0, 1 << 60)
-        if not 0 <= self.p99_ms <= 1e6:
-            raise InvalidOption(f"p99_ms must be a number of milliseconds, or 0; got {shown(self.p99_ms)}")
-        if not 0 < self.low < self.high <= 1:
+        _settle(
+            self,
+            ops_per_s=check_number("ops_per_s", self.ops_per_s, 0, 1e9, above=True),
+            node_bytes=check_count("node_bytes", self.node_bytes, 0, 1 << 60),
+            p99_ms=check_number("p99_ms", self.p99_ms, 0, 1e6),
+            low=check_number("low", self.low, 0, 1, above=True),
+            high=check_number("high", self.high, 0, 1, above=True),
+            hot_share=check_number("hot_share", self.hot_share, 0, 1, above=True),
+            least=check_count("least", self.least, 1, MAX_NODES),
+            cool_down_s=check_seconds("cool_down_s", self.cool_down_s, MAX_COOL_DOWN_S),
+            ahead_s=check_seconds("ahead_s", self.ahead_s, MAX_COOL_DOWN_S),
+        )
+        _settle(self, most=check_count("most", self.most, self.least, MAX_NODES))
+        if not self.low < self.high:
             raise InvalidOption(f"the band must lie between 0 and 1; got {shown(self.low)} to {shown(self.high)}")
-        if not 0 < self.hot_share <= 1:
-            raise InvalidOption(f"hot_share is a share of a node; got {shown(self.hot_share)}")
-        check_count("least", self.least, 1, MAX_NODES)
-        check_count("most", self.most, self.least, MAX_NODES)
-        check_seconds("cool_down_s", self.cool_down_s, MAX_COOL_DOWN_S)
-        check_seconds("ahead_s", self.ahead_s, MAX_COOL_DOWN_S)
 
 
 class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,17 +280,19 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
     pair_bytes: int = DEFAULT_PAIR_BYTES
 
     def __post_init__(self) -> None:
-        check_bucket_name(self.name)
-        check_count("n", self.n, 1, MAX_COPIES)
-        check_count("r", self.r, 1, self.n)
-        check_count("w", self.w, 1, self.n)
-        check_choice("versioning", self.versioning, ("vector", "lww"))
         if not isinstance(self.sloppy, bool):
             raise InvalidOption(f"sloppy must be True or False; got {shown(self.sloppy)}")
+        _settle(self, name=check_bucket_name(self.name), n=check_count("n", self.n, 1, MAX_COPIES))
+        _settle(
+            self,
+            r=check_count("r", self.r, 1, self.n),
+            w=check_count("w", self.w, 1, self.n),
+            versioning=check_choice("versioning", self.versioning, ("vector", "lww")),
+            codec=check_choice("codec", self.codec, ("auto", "msgpack", "raw")),
+            pair_bytes=check_count("pair_bytes", self.pair_bytes, 1, MAX_PAIR_BYTES),
+        )
         if self.ttl_ms is not None:
-            check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000))
-        check_choice("codec", self.codec, ("auto", "msgpack", "raw"))
-        check_count("pair_bytes", self.pair_bytes, 1, MAX_PAIR_BYTES)
+            _settle(self, ttl_ms=check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000)))
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,28 +334,30 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often the node compares each partition that it is the first owner of with the other owners."""
 
     def __post_init__(self) -> None:
-        check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB)
-        check_count("block_bytes", self.block_bytes, 256, 4 * MIB)
-        check_count("block_cache_bytes", self.block_cache_bytes, 0, 1024 * GIB)
-        check_count("bloom_bits_per_key", self.bloom_bits_per_key, 1, 64)
-        check_choice("compression", self.compression, ("lz4", "none"))
-        check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB)
-        check_count("runs_per_level", self.runs_per_level, 2, 64)
-        check_count("max_unflushed_bytes", self.max_unflushed_bytes, self.memtable_bytes, 64 * GIB)
-        check_seconds("sync_interval_s", self.sync_interval_s, 60)
-        check_seconds("gossip_every_s", self.gossip_every_s, 60)
-        check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB)
-        check_seconds("max_hint_age_s", self.max_hint_age_s, MAX_TTL_S)
-        check_count("background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB)
-        if isinstance(self.background_share, bool) or not 0 < self.background_share <= 1:
-            raise InvalidOption(
-                f"background_share must be a number above 0 and at most 1; got {shown(self.background_share)}"
-            )
-        if isinstance(self.cpus, bool) or not 0 <= self.cpus <= 1024:
-            raise InvalidOption(f"cpus must be a number from 0 to 1024; got {shown(self.cpus)}")
         if not isinstance(self.stream, bool):
             raise InvalidOption(f"stream must be True or False; got {shown(self.stream)}")
-        check_seconds("repair_every_s", self.repair_every_s, MAX_TTL_S)
+        _settle(
+            self,
+            memtable_bytes=check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB),
+            block_bytes=check_count("block_bytes", self.block_bytes, 256, 4 * MIB),
+            block_cache_bytes=check_count("block_cache_bytes", self.block_cache_bytes, 0, 1024 * GIB),
+            bloom_bits_per_key=check_count("bloom_bits_per_key", self.bloom_bits_per_key, 1, 64),
+            compression=check_choice("compression", self.compression, ("lz4", "none")),
+            table_bytes=check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB),
+            runs_per_level=check_count("runs_per_level", self.runs_per_level, 2, 64),
+            sync_interval_s=check_seconds("sync_interval_s", self.sync_interval_s, 60),
+            gossip_every_s=check_seconds("gossip_every_s", self.gossip_every_s, 60),
+            max_hint_bytes=check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB),
+            max_hint_age_s=check_seconds("max_hint_age_s", self.max_hint_age_s, MAX_TTL_S),
+            background_bytes_per_s=check_count(
+                "background_bytes_per_s", self.background_bytes_per_s, 1 * KIB, 1024 * GIB
+            ),
+            background_share=check_number("background_share", self.background_share, 0, 1, above=True),
+            cpus=check_number("cpus", self.cpus, 0, 1024),
+            repair_every_s=check_seconds("repair_every_s", self.repair_every_s, MAX_TTL_S),
+        )
+        unflushed_bytes = check_count("max_unflushed_bytes", self.max_unflushed_bytes, self.memtable_bytes, 64 * GIB)
+        _settle(self, max_unflushed_bytes=unflushed_bytes)
 
 
 def quorum(n: int) -> int:

@@ -118,6 +118,14 @@ def _rebuild(name: str, message: str, details: dict[str, Any]) -> RaykvError:
     return _CLASSES.get(name, RaykvError)(message, **details)
 
 
+def from_callers_code(error: BaseException) -> bool:
+    """Whether an error that was caught around code of the caller's came out of it, and not of the call itself.
+
+    Then it is the caller's own, and is passed on. To be asked where it is caught: it goes by the frames below.
+    """
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
 def to_data(error: RaykvError) -> tuple[str, str, dict[str, Any]]:
     """Return the error as (class name, message, details), which msgpack can carry."""
     return type(error).__name__, error.message, error.details

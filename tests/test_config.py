@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from raykv import config as c
@@ -224,3 +229,89 @@ def test_settings_are_frozen_and_checked_when_decoded() -> None:
 def test_a_majority(n: int, majority: int) -> None:
     assert c.quorum(n) == majority
     assert 2 * majority > n
+
+
+# ---- numbers, by their protocol ----
+
+
+class Own:
+    """A number of the caller's: whole if it is given an int, else real."""
+
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        if isinstance(self.number, BaseException):
+            raise self.number
+        return self.number
+
+
+WHOLE = [3, np.int64(3), np.uint8(3), np.array(3), Own(3), enum.IntEnum("Three", {"OF": 3})(3)]
+REAL = [*WHOLE, 3.0, np.float32(3), np.float64(3), Fraction(6, 2), Decimal("3.0")]
+NO_NUMBERS = [
+    True, np.True_, np.False_, "3", np.str_("3"), b"3", None, 3j, np.complex64(3), np.datetime64("2026-01-01"),
+    np.timedelta64(3, "ms"), np.array([3, 3]), np.array(["3"]), [3], dt.timedelta(seconds=3), Decimal("nan"),
+    Decimal("sNaN"), np.float32("nan"), Decimal("inf"), np.inf, Fraction(10**400), 10**400, Decimal("1e999"), object(),
+    -Fraction(10**400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", WHOLE, ids=lambda value: type(value).__name__)
+def test_a_whole_number_is_one_by_its_own_word(value: Any) -> None:
+    for checked in (c.check_count("x", value, 1, 5), c.check_level("r", value, 3)):
+        assert (checked, type(checked)) == (3, int)
+
+
+@pytest.mark.parametrize("value", REAL, ids=lambda value: type(value).__name__)
+def test_a_real_number_is_one_by_its_own_word(value: Any) -> None:
+    for checked in (
+        c.check_timeout(value), c.check_weight(value), c.check_number("x", value, 3, 3), c.check_seconds("x", value, 3.0)
+    ):  # fmt: skip
+        assert (checked, type(checked)) == (3.0, float)
+    assert (c.check_ttl(value), type(c.check_ttl(value))) == (3000, int)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+def test_what_is_no_number_and_what_no_float_can_hold(value: Any) -> None:
+    for check in (
+        lambda: c.check_count("x", value, 0, 10**9), lambda: c.check_timeout(value), lambda: c.check_ttl(value),
+        lambda: c.check_weight(value), lambda: c.check_number("x", value, 0, 1e9), lambda: c.check_level("r", value, 3),
+    ):  # fmt: skip
+        with pytest.raises(InvalidOption):
+            check()
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("own"), TypeError("own"), OverflowError("own"), KeyboardInterrupt()]
+)
+def test_what_a_number_raises_is_the_callers_own(error: BaseException) -> None:
+    for check in (c.check_timeout, c.check_weight, lambda value: c.check_count("x", value, 1, 5)):
+        with pytest.raises(type(error)) as caught:
+            check(Own(error))
+        assert caught.value is error
+
+
+def test_settings_keep_plain_numbers() -> None:
+    three = np.int64(3)
+    configs = (
+        c.StoreConfig(name=np.str_("s"), copies=three, partitions=np.int32(256), grace_s=Fraction(1, 2)),
+        c.ScalingConfig(ops_per_s=np.float32(5), least=three, most=three, low=Decimal("0.25")),
+        c.BucketConfig(name=np.str_("b"), n=three, r=np.uint8(2), w=np.uint8(2), ttl_ms=three, pair_bytes=np.int16(9)),
+        c.NodeConfig(memtable_bytes=np.int64(c.MIB), background_share=np.float16(0.5), cpus=three),
+    )
+    for config in configs:
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=type(config)) == config
+        for name in config.__struct_fields__:
+            assert type(getattr(config, name)) in {int, float, str, bool, type(None)}, name
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_what_cannot_be_printed_is_refused_all_the_same() -> None:
+    with pytest.raises(InvalidOption, match="an unprintable Unprintable"):
+        c.check_timeout(Unprintable())
+    with pytest.raises(InvalidOption, match="an enormous int"):
+        c.check_timeout(10**5000)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from raykv.client.operations import Exchange, ask, told
-from raykv.config import ScalingConfig, check_choice, check_timeout
+from raykv.config import ScalingConfig, check_choice, check_timeout, real_number, shown, whole_number
 from raykv.errors import InvalidOption, StoreUnavailable
 from raykv.records import frames as f
 
@@ -41,7 +41,7 @@ def add_node(
     weight: float | Literal["auto"], zone: str | None, host: str | None, timeout: float = ASK_TIMEOUT_S
 ) -> Steps[str]:
     """Let a node join; return its id. It may have to wait for a machine to come."""
-    carries = 0.0 if weight == "auto" else _weight(weight)
+    carries = 0.0 if isinstance(weight, str) and weight == "auto" else _weight(weight)
     request = f.AddNode(carries, _name("zone", zone), _name("host", host), check_timeout(timeout))
     return str(told((yield from ask(request, request.timeout_s, repeatable=False))))
 
@@ -65,7 +65,7 @@ def set_weight(node_id: str, weight: float) -> Steps[None]:
 
 def rebalance(action: Action) -> Steps[None]:
     """Hold the moves, go on with them, or take them back."""
-    check_choice("action", action, ("pause", "resume", "abort"))
+    action = cast("Action", check_choice("action", action, ("pause", "resume", "abort")))
     told((yield from ask(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
 
 
@@ -74,14 +74,14 @@ def autoscale(limits: Limits, *, dry_run: bool, off: bool) -> Steps[dict[str, An
 
     Raises ``InvalidOption`` for what does not go together.
     """
-    given = {"cool_down_s" if name == "cool_down" else name: value for name, value in limits.items()}
+    given = {"cool_down_s" if name == "cool_down" else name: _number(name, value) for name, value in limits.items()}
     if unknown := sorted(given.keys() - {*ScalingConfig.__struct_fields__}):
         raise InvalidOption(f"autoscaling has no option {', '.join(unknown)}")
     if off and (given or dry_run):
         raise InvalidOption("off=True goes with nothing else")
     if given and "ops_per_s" not in given:
         raise InvalidOption("autoscaling needs ops_per_s: what a node of weight 1 can carry, operations a second")
-    request = f.Autoscale(given or None, dry_run, off, ASK_TIMEOUT_S)
+    request = f.Autoscale(given or None, bool(dry_run), bool(off), ASK_TIMEOUT_S)
     answer: dict[str, Any] = told((yield from ask(request, ASK_TIMEOUT_S)))
     return answer
 
@@ -91,7 +91,8 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
 
     Raises ``StoreUnavailable`` if that takes longer; they go on moving.
     """
-    left_s, most, rebalancing = check_timeout(timeout), 0, None
+    timeout_s = left_s = check_timeout(timeout)
+    most, rebalancing = 0, None
     while left_s > 0:
         status = told((yield from ask(f.Tell("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
         rebalancing = status["rebalancing"]
@@ -104,18 +105,28 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
         yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)
         left_s -= LOOK_EVERY_S
     why = f" ({rebalancing['waits_for']})" if rebalancing and rebalancing["waits_for"] else ""
-    raise StoreUnavailable(f"partitions are still moving after {timeout:g} s{why}; they go on: see status()")
+    raise StoreUnavailable(f"partitions are still moving after {timeout_s:g} s{why}; they go on: see status()")
+
+
+def _number(what: str, value: object) -> int | float:
+    """Return it as what a frame can carry. Its bounds are the supervisor's, who knows the store."""
+    whole = whole_number(value)
+    number = real_number(value) if whole is None else whole
+    if number is None:
+        raise InvalidOption(f"{what} must be a number; got {shown(value)}")
+    return number
 
 
 def _weight(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_WEIGHT:
-        raise InvalidOption(f'a weight is a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {value!r}')
-    return float(value)
+    number = real_number(value)
+    if number is None or not 0 < number <= MAX_WEIGHT:
+        raise InvalidOption(f'a weight is a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {shown(value)}')
+    return number
 
 
 def _name(what: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise InvalidOption(f"{what} is a name; got {value!r}")
-    return value
+        raise InvalidOption(f"{what} is a name; got {shown(value)}")
+    return str.__str__(value)

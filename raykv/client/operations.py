@@ -264,7 +264,7 @@ class Operations:
             left.start,
             left.end,
             _page_size(limit, keys_only=keys_only),
-            reverse,
+            bool(reverse),
             keys_only,
             replicas,
             timeout_s,

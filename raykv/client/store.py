@@ -640,19 +640,21 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
     """
     options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
     if "versioning" in options:
-        check_choice("versioning", options["versioning"], ("vector", "lww"))
+        options["versioning"] = check_choice("versioning", options["versioning"], ("vector", "lww"))
     if not isinstance(options.get("sloppy", False), bool):
         raise InvalidOption(f"sloppy must be True or False; got {shown(options['sloppy'])}")
     n = check_count("n", options.get("n", store_copies), 1, store_copies)
+    if "n" in options:
+        options["n"] = n
     for level in ("r", "w"):
         if level in options:
             options[level] = check_level(level, options[level], n)
     if given.get("ttl") is not None:
         options["ttl_ms"] = check_ttl(given["ttl"])
     if "codec" in options:
-        check_choice("codec", options["codec"], ("auto", "msgpack", "raw"))
+        options["codec"] = check_choice("codec", options["codec"], ("auto", "msgpack", "raw"))
     if "pair_bytes" in options:
-        check_count("pair_bytes", options["pair_bytes"], 1, 1024 * DEFAULT_PAIR_BYTES // 10)
+        options["pair_bytes"] = check_count("pair_bytes", options["pair_bytes"], 1, 1024 * DEFAULT_PAIR_BYTES // 10)
     return options
 
 

@@ -71,14 +71,14 @@ def start(
     first ten minutes of virtual time. ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``:
     settings of the storage nodes. Raises ``InvalidOption``.
     """
-    check_count("nodes", nodes, 1, MAX_NODES)
+    nodes = check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
     store = StoreConfig(
         name="simulated", copies=copies, partitions=partitions, durability=durability, replace_after_s=replace_after
     )
     if grace_s is not None:
         store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
-    check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
+    coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
     return World(seed, store, nodes, coordinators, faults=faults, config=node or SMALL_NODE)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -854,9 +857,39 @@ def test_a_handed_batch_keeps_results_and_errors_apart() -> None:
     assert caught.value.results == {0: 1}
 
 
-def test_numpy_numbers_are_no_levels_and_no_keys(store: Any, link: Any) -> None:
-    with pytest.raises(InvalidOption):
-        store.get("a", r=np.int64(2))
+def test_numpy_numbers_are_no_keys(store: Any, link: Any) -> None:
     with pytest.raises(InvalidKey):
         store.get(np.int64(2))
     assert link.sent == 0
+
+
+@pytest.mark.parametrize("two", [np.int64(2), np.uint8(2), np.array(2)], ids=repr)
+def test_numbers_of_any_kind_travel_as_plain_ones(both: Callable[..., Any], store: Any, link: Any, two: Any) -> None:
+    both("put", "a", 1, w=two, ttl=two, timeout=np.float32(2))
+    both("put_many", {"a": 1}, w=two, ttl=Fraction(4, 2), timeout=Decimal(2))
+    both("get", "a", r=two, timeout=two)
+    both("get_many", ["a"], r=two, timeout=two)
+    both("contains", "a")
+    both("modify", "a", lambda value: value, r=two, w=two, ttl=two, timeout=two)
+    both("delete", "a", w=two, timeout=two)
+    assert both("scan", limit=two, r=two, timeout=two, reverse=np.True_) == []
+    both("bucket", np.str_("b"), n=two, r=two, w=two, ttl=two, pair_bytes=np.int32(2000), timeout=two)
+    link.script = [f.Told({}), f.Told(None)]
+    both("autoscale", ops_per_s=np.int64(100), most=np.int8(9), high=np.float32(0.5), dry_run=np.True_)
+    both("set_weight", "n1", np.float32(2), wait=False)
+    assert link.requests[-2].limits == {"ops_per_s": 100, "most": 9, "high": 0.5}
+    asked = [request for request in link.requests if isinstance(request, f.GetMany | f.WriteMany | f.ScanPage)]
+    assert {getattr(request, "r", None) or getattr(request, "w", None) for request in asked} == {2}
+    assert {request.timeout_s for request in asked if isinstance(request, f.GetMany)} <= {2.0, 5.0}
+
+
+class Quorum(str, enum.Enum):  # noqa: UP042 - as many programs still have them; its hash is not the str's
+    MOST = "quorum"
+    BUCKET = "b"
+
+
+def test_an_enum_that_is_a_str_is_that_str(both: Callable[..., Any], link: Any) -> None:
+    both("get", "a", r=Quorum.MOST)
+    assert link.requests[-1].r == 2
+    both("bucket", Quorum.BUCKET)
+    assert link.requests[-1].name == "b"

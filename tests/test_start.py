@@ -1,0 +1,74 @@
+"""What ``raykv.start`` is given is checked before Ray is asked for anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import raykv
+from raykv.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return the plan that a start with these options would found a store by."""
+    from raykv.actors import lifecycle
+
+    class Planned(Exception):
+        pass
+
+    def found_or_join(plan: Any, *_: Any) -> None:
+        raise Planned(plan)
+
+    monkeypatch.setattr(lifecycle, "found_or_join", found_or_join)
+
+    def plan(**options: Any) -> Any:
+        with pytest.raises(Planned) as caught:
+            raykv.start("planned", **options)
+        return caught.value.args[0]
+
+    return plan
+
+
+def test_numbers_of_any_kind_become_plain_ones(planned: Callable[..., Any]) -> None:
+    two = np.int64(2)
+    plan = planned(
+        nodes=two, n=two, partitions=np.int32(64), coordinators=two, replace_after=np.float32(60), weights=np.ones(2)
+    )
+    assert (plan.nodes, plan.store.copies, plan.store.partitions, plan.weights) == (2, 2, 64, (1.0, 1.0))
+    numbers = (plan.nodes, plan.store.copies, plan.store.partitions, plan.store.replace_after_s, *plan.weights)
+    assert {type(number) for number in numbers} <= {int, float}
+
+
+def test_weights_and_zones_are_whatever_can_be_gone_over(planned: Callable[..., Any]) -> None:
+    plan = planned(nodes=2, weights=(weight for weight in (1, 2)), zones=iter(np.array(["a", "b"])))
+    assert (plan.weights, plan.zones) == ((1.0, 2.0), ("a", "b"))
+
+
+@pytest.mark.parametrize("wrong", [{"weights": 5}, {"zones": 5}, {"zones": "ab"}, {"weights": ""}, {"weights": [1]},
+                                   {"weights": "abc"}, {"weights": None}, {"weights": [1, True, 2]}])  # fmt: skip
+def test_what_is_no_list_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption):
+        raykv.start("planned", nodes=3, **wrong)
+
+
+@pytest.mark.parametrize("what", ["weights", "zones"])
+@pytest.mark.parametrize("error", [TypeError("own"), ValueError("own"), KeyboardInterrupt()])
+def test_what_they_raise_is_the_callers_own(what: str, error: BaseException) -> None:
+    class Raising:
+        def __iter__(self) -> Iterator[Any]:
+            raise error
+
+    def late() -> Iterator[Any]:
+        yield from ()
+        raise error
+
+    for given in (Raising(), late()):
+        with pytest.raises(type(error)) as caught:
+            raykv.start("planned", nodes=3, **{what: given})
+        assert caught.value is error
