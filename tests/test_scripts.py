@@ -41,6 +41,15 @@ def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("how", [(), ("--way", "alarm", "--threads", "2"), ("--way", "thread", "--switch-us", "50")])
+def test_after_an_interrupted_call_the_next_one_works(how: tuple[str, ...]) -> None:
+    calls = "get,put,modify,get_many,put_many,scan,status,anew"
+    shown = run("interrupts.py", "--rounds", "40", "--calls", calls, *how)
+    rows = [json.loads(line) for line in shown.splitlines()]
+    assert [(row["call"], row["rounds"]) for row in rows] == [(name, 40) for name in calls.split(",")]
+
+
+@pytest.mark.ray
 def test_the_benchmark_runs_and_says_who_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # neither Redis nor etcd
     shown = run("bench.py", "floors", "--quick", "--json", str(tmp_path / "bench.json"))

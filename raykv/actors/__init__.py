@@ -3,7 +3,7 @@
 The actors are thin: each makes the real ports, hands them to the code that also runs in simulation (``StorageNode``,
 ``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors (``transport``), and over sockets (``stream``).
 ``lifecycle`` starts, finds and stops a store's actors. A client's way to its coordinator is ``link`` (calls of the
-coordinator's actor) or ``direct_link`` (its own: ``driven_loop``, an event loop that callers drive, and ``lines``, sockets
+coordinator's actor) or ``direct_link`` (its own: ``kept_loop``, an event loop that callers borrow, and ``lines``, sockets
 for the straight way). ``admission`` says how much a node takes on at a time; ``hosts``, what lies on which machine.
 
 Why the supervisor recreates storage actors and not Ray: with ``max_restarts`` above 0 callers of a dead actor wait for

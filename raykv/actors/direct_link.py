@@ -2,8 +2,7 @@
 
 An operation then costs one round to the replicas, and no call of a coordinator before it (Dynamo, section 6.4, halves its
 latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
-event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a
-``DrivenLoop``.
+event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``KeptLoop``.
 
 A seat ends with its loop: an asynchronous generator that waits in it is closed when the loop is shut down. After a fork
 the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
@@ -17,25 +16,26 @@ import atexit
 import contextlib
 import os
 import random
+import sys
 import threading
 import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from raykv.actors.driven_loop import DrivenLoop, LoopClosed, Work
+from raykv.actors.kept_loop import CannotBegin, KeptLoop, LoopClosed, Work
 from raykv.actors.lines import Lines
 from raykv.actors.link import ThisProcess
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
-from raykv.ports import PeerSilent
+from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.records import frames as f
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
 from raykv.replication.straight import Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 
     from raykv.actors.stream import Endpoint
     from raykv.client.operations import Meanwhile
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
-Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer]
-"""An answer, or what will bring it."""
+Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer] | PeerFailure
+"""An answer, or what will bring it, or why nothing was sent."""
 
 CLOSING_S = 0.3
 """So long a handle that is closed waits for owners to say that they hold what was written, and brings it to those that do
@@ -136,7 +136,8 @@ class DirectLink:
         self._own: Seat | None = None
         self._lines: Lines
         """Those of ``_own``."""
-        self._loop = DrivenLoop(self._busy, self._listen)
+        self._loop = KeptLoop(self._busy, self._listen, self._mend)
+        self._others: dict[str, DirectLink] = {}
 
     def _busy(self) -> bool:
         return self._own is not None and (self._own.busy or self._lines.owing)
@@ -147,21 +148,41 @@ class DirectLink:
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        if self._own is None or not self._loop.borrow():
-            return [self._loop.submit(partial(self._serve, request)) for request in requests]
+        lease = None if self._own is None else self._loop.borrow(sys._getframe())  # noqa: SLF001 - the only way to it
+        if lease is None:
+            link = self._beside() if self._loop.is_borrowed_here else self
+            return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - of the same kind
         seat = self._own
+        assert seat is not None
         try:
             outcomes = self._lines.serve(requests, meanwhile)
-        finally:
-            self._loop.give_back()
+            self._loop.give_back(lease)
+        except BaseException:
+            self._loop.abandon()  # and if this is interrupted, too, the next call lets the keeper see it
+            raise
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
     def _ticket(
         self, seat: Seat, request: f.CoordinatorRequest, outcome: f.CoordinatorAnswer | Unfinished | None
     ) -> Ticket:
         if isinstance(outcome, Unfinished):
-            return self._loop.submit(partial(seat.front.finish, outcome))
-        return outcome if outcome is not None else self._loop.submit(partial(seat.front.answer, request))
+            return self._hand_in(partial(seat.front.finish, outcome))
+        return outcome if outcome is not None else self._hand_in(partial(seat.front.answer, request))
+
+    def _hand_in(self, start: Callable[[], Coroutine[Any, Any, f.CoordinatorAnswer]]) -> Ticket:
+        try:
+            return self._loop.submit(start)
+        except CannotBegin as error:
+            return PeerAbsent(str(error))
+
+    def _beside(self) -> DirectLink:
+        """Return another link, for a call that interrupts one of this: of a signal's handler, or a finalizer."""
+        link = self._others.get("beside") or self._others.setdefault("beside", DirectLink(self._store, self._legacy))
+        return link._beside() if link._loop.is_borrowed_here else link  # noqa: SLF001 - of the same kind
+
+    def _mend(self) -> None:
+        if self._own is not None:
+            self._lines.close()
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer a request in the driven loop, while others may be at it too."""
@@ -171,10 +192,13 @@ class DirectLink:
         return await self._own.front.answer_together(request)
 
     def _see_to(self, seat: Seat, write: Stamped) -> None:
-        self._loop.submit(lambda: seat.see_to(write))
+        with contextlib.suppress(CannotBegin):
+            self._loop.submit(lambda: seat.see_to(write))
 
     def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
+        if isinstance(ticket, PeerFailure):
+            raise ticket
         if not isinstance(ticket, Work):
             return ticket
         try:
@@ -183,6 +207,8 @@ class DirectLink:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
         except LoopClosed:
             raise PeerSilent("the handle was closed meanwhile") from None
+        except OSError as error:  # the loop needs descriptors
+            raise PeerAbsent(f"this process cannot wait for answers: {error.strerror or error}") from None
 
     def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
@@ -210,6 +236,15 @@ class DirectLink:
             endpoints = endpoints | each.endpoints
         return Legacy(state, endpoints)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._loop.closed
+
+    def close_soon(self) -> None:
+        """Begin to close."""
+        self._loop.close(self._leave, wait=False)
+
     def close(self) -> None:
         """Close all connections, and the loop."""
         for loop, seat in list(self._seats.items()):
@@ -217,6 +252,8 @@ class DirectLink:
                 loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
         self._seats.clear()
         self._loop.close(self._leave)
+        for link in [*self._others.values()]:
+            link.close()
 
     async def _leave(self) -> None:
         if self._own is None:
@@ -249,15 +286,14 @@ class DirectHandle(ThisProcess):
     def __init__(self, store: str, founded_by: str) -> None:
         """``founded_by``: names the supervisor; another store of that name, or the same started anew, has another."""
         self._place = (store, founded_by)
-        self._link = _take(self._place)
         self._generation = _generation
-        self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
+        self._link = _take(self._place, self)
+        self._closed = False
 
     def _here(self) -> DirectLink:
-        if self._generation != _generation:  # the process was forked
-            self._given_back.detach()
-            self._link, self._generation = _take(self._place), _generation
-            self._given_back = weakref.finalize(self, _let_go, self._place, _generation)
+        # This process was forked; or somebody else closed the link in the moment in which this handle took it.
+        if self._generation != _generation or (self._link.closed and not self._closed):
+            self._generation, self._link = _generation, _take(self._place, self)
         return self._link
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Ticket]:
@@ -274,14 +310,31 @@ class DirectHandle(ThisProcess):
 
     def close(self) -> None:
         """See ``client.driver.Link``; the last handle closes all connections."""
-        if self._given_back.detach() is not None:
-            _give_back(self._place, self._generation)
+        if not self._closed:
+            self._closed = True
+            _give_back(self._place, self, self._generation)
 
 
 class _Shared:
+    """A link, and the handles that use it: such as are gone without having been closed drop out by themselves.
+
+    *No finalizer counts them: what interrupts a finalizer is lost, and only printed.*
+    """
+
     def __init__(self, link: DirectLink) -> None:
         self.link = link
-        self.handles = 0
+        self._handles: list[weakref.ref[DirectHandle]] = []
+
+    def add(self, handle: DirectHandle) -> None:
+        self._handles = [*self._others(handle), weakref.ref(handle)]
+
+    def remove(self, handle: DirectHandle) -> bool:
+        """Whether it was the last one."""
+        self._handles = self._others(handle)
+        return not self._handles
+
+    def _others(self, handle: DirectHandle) -> list[weakref.ref[DirectHandle]]:
+        return [each for each in self._handles if each() not in {None, handle}]
 
 
 _lock = threading.Lock()
@@ -295,32 +348,23 @@ _left_behind: list[Any] = []
 """What the parent of this process had open before the fork. It is never used, and never closed here either."""
 
 
-def _take(place: Place) -> DirectLink:
+def _take(place: Place, handle: DirectHandle) -> DirectLink:
     with _lock:
         shared = _links.get(place)
-        if shared is None:
+        if shared is None or shared.link.closed:
             shared = _links[place] = _Shared(
                 DirectLink(place[0], _legacies.get(place, _NOTHING) if _generation else None)
             )
-        shared.handles += 1
+        shared.add(handle)
         return shared.link
 
 
-def _let_go(place: Place, generation: int) -> None:
-    """Take note that a handle is gone that was not closed: the connections stay for the next one, or until the end."""
-    shared = _links.get(place)
-    if shared is not None and generation == _generation:
-        shared.handles -= 1
-
-
-def _give_back(place: Place, generation: int) -> None:
+def _give_back(place: Place, handle: DirectHandle, generation: int) -> None:
     with _lock:
         shared = _links.get(place)
-        if shared is None or generation != _generation:
+        if shared is None or generation != _generation or not shared.remove(handle):
             return
-        shared.handles -= 1
-        if shared.handles > 0:
-            return
+        shared.link.close_soon()  # before it is forgotten, should this thread be interrupted now
         del _links[place]
     shared.link.close()
 

@@ -1,8 +1,10 @@
 """Blocking connections to storage nodes, for one caller at a time: the straight way of blocking calls.
 
 The caller's own thread sends and receives, on sockets of its own beside those of the event loop: no task, no change of
-threads. Whoever uses a line has the ``DrivenLoop`` to itself meanwhile (``borrowed``), so the coordinator's state and the
-lines are used by one thread at a time.
+threads. Whoever uses a line has borrowed the ``KeptLoop`` meanwhile, so the coordinator's state and the lines are used by
+one thread at a time. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing
+here sees to that: the keeper then closes all lines, and what they owe is seen to by the usual way. So each step that ends
+something is taken before it is noted that it was.
 
 An answer that nobody waits for stays in its socket, and is heard when the line is used next, or by ``listen``, which the
 keeper of the loop calls. A line that owes an answer for longer than ``OWED_S`` is given up: the usual way finds out why.
@@ -160,24 +162,20 @@ class Lines:
         """
         outcomes: list[f.CoordinatorAnswer | Unfinished | None] = [None] * len(requests)
         under_way: deque[_Run] = deque()
-        try:
-            for place, request in enumerate(requests):
-                steps = self._straight.steps(request)
-                if steps is None:
-                    continue
-                ended = self._go_on(under_way, outcomes) if len(under_way) >= AHEAD else None
-                run = _Run(place, steps)
-                if self._step(run, None, outcomes):
-                    under_way.append(run)
-                if ended is not None:
-                    _take_apart(ended, outcomes, meanwhile)
-            while under_way:
-                ended = self._go_on(under_way, outcomes)
-                if ended is not None and under_way:
-                    _take_apart(ended, outcomes, meanwhile)
-        except BaseException:
-            self.close()  # interrupted perhaps in the middle of a frame, and nobody knows where the next one begins
-            raise
+        for place, request in enumerate(requests):
+            steps = self._straight.steps(request)
+            if steps is None:
+                continue
+            ended = self._go_on(under_way, outcomes) if len(under_way) >= AHEAD else None
+            run = _Run(place, steps)
+            if self._step(run, None, outcomes):
+                under_way.append(run)
+            if ended is not None:
+                _take_apart(ended, outcomes, meanwhile)
+        while under_way:
+            ended = self._go_on(under_way, outcomes)
+            if ended is not None and under_way:
+                _take_apart(ended, outcomes, meanwhile)
         return outcomes
 
     def listen(self) -> None:
@@ -186,10 +184,15 @@ class Lines:
         self._call_in()
 
     def close(self) -> None:
-        """Close all lines."""
+        """Close all lines, whatever was being done with them: who used them may have been interrupted anywhere."""
+        for line in [*self._lines.values()]:
+            line.socket.close()
+            self._see_to_owed(line)
+        self._lines.clear()
+        self._by_number.clear()
+        self._poll = select.poll()
         self._asked.clear()
-        for node_id in list(self._lines):
-            self._give_up(node_id)
+        self._owed = self._owed_to_writes = 0
 
     def _go_on(self, under_way: deque[_Run], outcomes: list[f.CoordinatorAnswer | Unfinished | None]) -> _Run | None:
         """Wait for what the first has asked for, and let it take its next step. Return it if that was its last."""
@@ -325,12 +328,13 @@ class Lines:
                 if said is not None:
                     asked.answers[node_id] = said
                 return
-        owed = line.owed.pop(number, None)
+        owed = line.owed.get(number)
         if owed is None:
             return
-        self._count(owed.about, -1)
         if owed.about is not None and self._straight.late(owed.about, node_id, said):
             self._see_to(owed.about)
+        del line.owed[number]
+        self._count(owed.about, -1)
 
     def _count(self, about: Stamped | None, more: int) -> None:
         self._owed += more
@@ -338,14 +342,19 @@ class Lines:
             self._owed_to_writes += more
 
     def _give_up(self, node_id: str) -> None:
-        line = self._lines.pop(node_id)
+        line = self._lines[node_id]
         for asked in self._asked:
             asked.waiting.pop(node_id, None)
         self._poll.unregister(line.socket)
         del self._by_number[line.socket.fileno()]
         line.socket.close()
+        self._see_to_owed(line)
+        del self._lines[node_id]
         for owed in line.owed.values():
             self._count(owed.about, -1)
+
+    def _see_to_owed(self, line: _Line) -> None:
+        for owed in line.owed.values():
             if owed.about is not None:
                 self._see_to(owed.about)
 

@@ -100,10 +100,12 @@ class Routing:
             self._take(state, data)
 
     def _take(self, state: ClusterState, data: bytes) -> None:
-        self._state, self._known = state, (state, data)
+        # The state last: a client's thread may be interrupted in between, and what is not yet known is taken again.
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
         self._witnesses = {}
+        self._known = state, data
+        self._state = state
 
     @property
     def known_state(self) -> bytes | None:

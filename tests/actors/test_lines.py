@@ -472,6 +472,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
         patched.setattr(lines_module._Line, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.get()
+    bench.lines.close()  # as the keeper does
     assert not bench.lines._lines
     assert bench.get(r=3) == [b"value"]
 

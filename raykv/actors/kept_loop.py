@@ -1,0 +1,443 @@
+"""An event loop with a thread of its own, its *keeper*, that a caller's thread can borrow.
+
+A caller's thread may be interrupted between any two instructions: by the handler of a signal, which raises what it likes
+(Ctrl-C, an alarm), by Ray, which cancels a task so, or by ``PyThreadState_SetAsyncExc``. No ``try`` and no ``with`` holds
+against that everywhere, for it may come just before or within them. So nothing here rests on them in such a thread:
+
+* The loop is run by the keeper alone, which no signal reaches. Who wants something done hands it in and waits for a lock
+  that is nobody else's.
+* A caller that does its work itself, quicker than any change of threads, *borrows* the loop: nothing happens in it
+  meanwhile. It holds a ``Lease``, which is had by one instruction, and says whose it is: a frame on the stack of a thread.
+  If that frame is on that stack no more, its holder was interrupted, wherever that was. The keeper finds it so, lets the
+  owner put right what may be half done (``mend``), and goes on.
+* What a caller changes here it changes by one call of C each: in ``dict`` and ``SimpleQueue``.
+
+Work that nobody waits for (the third acknowledgement of a write that needed two, a race that was lost) is brought to its
+end by the keeper when nobody has wanted the loop for some milliseconds. It starts when it is first needed, and ends with
+the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+from collections import deque
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
+
+T = TypeVar("T")
+Last: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
+
+PATIENCE_S = 0.005
+"""The keeper sees to what nobody waits for when nobody has borrowed the loop for so long."""
+SLICE_S = 0.05
+"""So long at a time: whoever comes meanwhile hands in what is to be done."""
+LOOK_EVERY_S = 0.001
+LOOK_SELDOM_S = 0.01
+"""So often the keeper looks beside what it is called to: a caller may have been interrupted before it called."""
+CLOSE_TIMEOUT_S = 5.0
+_HOLDER = "holder"
+_KEEPER = "keeper"
+
+
+class LoopClosed(Exception):
+    """The loop was closed; what had begun may have been done all the same."""
+
+
+class CannotBegin(Exception):
+    """There is no thread or no descriptor to be had for it: nothing was begun."""
+
+
+class Work(Generic[T]):
+    """A coroutine that was handed in. Its outcome is there once it is ``done``. One thread may wait for it."""
+
+    __slots__ = ("_there", "done", "error", "result", "start")
+
+    def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.start = start
+        self._there = threading.Lock()
+        self._there.acquire()
+        self.done = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is done; False: time is up."""
+        return self.done or self._there.acquire(timeout=max(0.0, timeout_s))
+
+    def end(self, result: T | None, error: BaseException | None) -> None:
+        """Set its outcome, and tell who waits. Once."""
+        if not self.done:
+            self.result, self.error = result, error
+            self.done = True
+            self._there.release()
+
+
+class Lease:
+    """Who has the loop: a frame on the stack of a thread."""
+
+    __slots__ = ("frame", "thread")
+
+    def __init__(self, thread: int, frame: FrameType | None) -> None:
+        self.thread = thread
+        self.frame = frame
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether that frame was left. To be asked of a lease that is held: else it has no meaning."""
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the only way to it
+        while frame is not None:
+            if frame is self.frame:
+                return False
+            frame = frame.f_back
+        return True
+
+
+class _Close:
+    """Handed in at the end."""
+
+    def __init__(self, last: Last) -> None:
+        self.last = last
+
+
+class KeptLoop:
+    """See the module. Any thread may ``submit`` and wait for the ``result``."""
+
+    def __init__(
+        self,
+        pending: Callable[[], bool],
+        chore: Callable[[], None] = lambda: None,
+        mend: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``pending()``: whether something is going on that must be brought to its end although nobody waits for it.
+
+        ``chore()``: what the keeper does now and then meanwhile, beside running the loop. ``mend()``: puts right what a
+        borrower has left half done; nobody else has the loop then. All three are called by the keeper, ``pending`` also
+        by who gives the loop back.
+        """
+        self._pending = pending
+        self._chore = chore
+        self._mend = mend
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._box: SimpleQueue[Work[Any] | _Close | None] = SimpleQueue()
+        """What is handed in. None: something else has changed."""
+        self._held: dict[str, Lease] = {}
+        self._kept: dict[str, threading.Thread] = {}
+        self._turns = 0
+        self._wanted = False
+        """Whether the keeper waits for the loop, because of those who wait for it: nobody is to borrow it before."""
+        self._running = False
+        self._resting = False
+        self._over = False
+        """Whether the loop is at its very end, and nothing is begun any more."""
+        self._closing: _Close | None = None
+        """What is to be done at the end, once it was told to come."""
+        # The keeper's own:
+        self._to_begin: deque[Work[Any]] = deque()
+        self._open: set[Work[Any]] = set()
+        self._ended: list[Work[Any]] = []
+        """Done, and to be told once the loop is free: so who goes on then can borrow it."""
+
+    # ---- those who want something done ----
+
+    def submit(self, start: Callable[[], Coroutine[Any, Any, T]]) -> Work[T]:
+        """Hand work in; it begins as soon as it can. Raises ``CannotBegin``."""
+        work = Work(start)
+        if not self.closed:
+            self._see_that_it_is_kept()
+        self._box.put(work)
+        loop = self._loop
+        if self._running and loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(self._take_in)
+        if self._over or (self.closed and _KEEPER not in self._kept):
+            self._refuse_what_is_left()
+        return work
+
+    def result(self, work: Work[T], timeout_s: float) -> T:
+        """Wait until the work is done. Raises what it raised, ``LoopClosed``; ``TimeoutError``: it goes on all the same."""
+        if not work.wait(timeout_s):
+            raise TimeoutError
+        if work.error is not None:
+            raise work.error
+        return work.result  # type: ignore[return-value] # it is done, and did not fail
+
+    def call(self, start: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
+        """``submit`` and wait for the ``result``."""
+        return self.result(self.submit(start), timeout_s)
+
+    def borrow(self, frame: FrameType) -> Lease | None:
+        """Have the loop to oneself, if nobody has it or wants it just now: nothing happens in it until ``give_back``.
+
+        ``frame``: of the function that gives it back. Once that was left otherwise, what was left half done is mended.
+        """
+        if self._wanted or self._held or self._closing is not None:
+            return None
+        lease = Lease(threading.get_ident(), frame)
+        return lease if self._held.setdefault(_HOLDER, lease) is lease else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether its end was told to come."""
+        return self._closing is not None
+
+    def give_back(self, lease: Lease) -> None:
+        """End what ``borrow`` began."""
+        self._turns += 1
+        if self._held.get(_HOLDER) is lease:
+            del self._held[_HOLDER]
+        lease.frame = None
+        if self._wanted or (self._resting and self._pending()):
+            self._box.put(None)
+
+    def abandon(self) -> None:
+        """Let the keeper see at once that a lease will not be given back."""
+        self._box.put(None)
+
+    @property
+    def is_borrowed_here(self) -> bool:
+        """Whether a function that is being run by this thread, further up, has the loop: this one interrupts it."""
+        keeper = self._kept.get(_KEEPER)
+        if keeper is not None and keeper.ident == threading.get_ident():
+            return True  # a finalizer may run in any thread, and call
+        holder = self._held.get(_HOLDER)
+        return holder is not None and holder.thread == threading.get_ident() and not holder.is_abandoned
+
+    @property
+    def begun_all(self) -> bool:
+        """Whether all that was handed in has begun. In the loop."""
+        self._take_in()
+        return not self._to_begin
+
+    def _see_that_it_is_kept(self) -> None:
+        if _KEEPER in self._kept:
+            return
+        try:
+            threading.Thread(target=self._keep, name="raykv-keeper", daemon=True).start()
+        except RuntimeError as error:  # "can't start new thread", also at the interpreter's end
+            raise CannotBegin(f"this process gets no more threads ({error})") from None
+
+    def _refuse_what_is_left(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                work = self._box.get_nowait()
+                if isinstance(work, Work):
+                    work.end(None, LoopClosed("the loop was closed"))
+
+    # ---- the keeper ----
+
+    def _keep(self) -> None:
+        here = threading.current_thread()
+        if self._kept.setdefault(_KEEPER, here) is not here:
+            return  # two were started at once
+        mine = Lease(threading.get_ident(), sys._getframe())  # noqa: SLF001 - the only way to it
+        try:
+            self._keep_on(mine)
+        except BaseException as error:
+            for work in [*self._open, *self._to_begin]:
+                work.end(None, LoopClosed(f"its thread has failed: {error!r}"))
+            self._open.clear()
+            self._to_begin.clear()
+            raise
+        finally:
+            self._running = self._wanted = False
+            if self._held.get(_HOLDER) is mine:
+                del self._held[_HOLDER]
+            del self._kept[_KEEPER]
+
+    def _keep_on(self, mine: Lease) -> None:
+        while not self._over:
+            awaited = self._wait_for_something_to_do()
+            if not self._have(mine, awaited):
+                continue
+            try:
+                if self._closing is not None:
+                    self._end(self._closing)
+                elif awaited:
+                    self._serve()
+                else:
+                    self._see_to_what_is_left()
+            finally:
+                del self._held[_HOLDER]
+                ended, self._ended = self._ended, []
+                for work in ended:
+                    work.end(work.result, work.error)
+        self._refuse_what_is_left()
+
+    def _wait_for_something_to_do(self) -> bool:
+        """Return whether somebody waits for it."""
+        called = False
+        while not self._to_begin and self._closing is None:
+            turns = self._turns
+            self._resting = True  # before it looks: who leaves something later will call
+            left = self._pending() or (called and bool(self._held))
+            try:
+                self._take(PATIENCE_S if left else None)
+                called = True  # perhaps because of a lease that will not be given back
+            except Empty:
+                if turns == self._turns:
+                    return False
+                called = False
+            finally:
+                self._resting = False
+        return True
+
+    def _take(self, timeout_s: float | None) -> None:
+        """Take something of what is handed in. Raises ``Empty``. ``timeout_s``: 0, and it does not wait."""
+        work = self._box.get_nowait() if timeout_s == 0 else self._box.get(timeout=timeout_s)
+        if isinstance(work, _Close):
+            self._closing = work
+        elif work is not None:
+            self._to_begin.append(work)
+
+    def _have(self, mine: Lease, awaited: bool) -> bool:
+        """Get the loop. Waits for whoever has it if it is ``awaited``; False: somebody has it."""
+        self._wanted = awaited
+        try:
+            while (holder := self._held.setdefault(_HOLDER, mine)) is not mine:
+                if holder.is_abandoned and self._held.get(_HOLDER) is holder:
+                    self._mend()  # it counts as held all the while
+                    self._held[_HOLDER] = mine
+                elif not awaited:
+                    return False
+                else:
+                    with contextlib.suppress(Empty):
+                        self._take(LOOK_SELDOM_S)
+            return True
+        finally:
+            self._wanted = False
+
+    def _made(self) -> asyncio.AbstractEventLoop:
+        """Return the loop. Raises ``OSError``: it needs descriptors."""
+        if self._loop is None:
+            self._loop = uvloop.new_event_loop()
+        return self._loop
+
+    def _serve(self) -> None:
+        """Run the loop until all that was handed in is done."""
+        try:
+            loop = self._made()
+        except OSError as error:
+            for work in self._to_begin:
+                work.end(None, error)
+            self._to_begin.clear()
+            return
+        self._run(loop, lambda: not self._open or self.closed, LOOK_SELDOM_S)
+
+    def _see_to_what_is_left(self) -> None:
+        try:
+            loop = self._made()
+        except OSError:
+            return  # what is left began in a loop; so this never is
+        until_s = time.monotonic() + SLICE_S
+
+        def enough() -> bool:
+            return self.closed or (not self._open and (time.monotonic() > until_s or not self._pending()))
+
+        self._run(loop, enough, LOOK_EVERY_S)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, enough: Callable[[], bool], look_every_s: float) -> None:
+        failures: list[BaseException] = []
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            try:
+                self._take_in()
+                self._chore()
+            except BaseException as error:  # noqa: BLE001 - raised below: a loop only logs what its callbacks raise
+                failures.append(error)
+            if failures or enough():
+                loop.stop()
+            else:
+                timer = loop.call_later(look_every_s, look)
+
+        self._running = True  # before it takes in: who hands in later will wake it
+        try:
+            self._take_in()
+            timer = loop.call_later(look_every_s, look)
+            while not enough():  # a stop that came too late for one turn ends the next
+                loop.run_forever()
+                if failures:
+                    raise failures[0]
+        finally:
+            self._running = False
+            if timer is not None:
+                timer.cancel()
+
+    def _take_in(self) -> None:
+        """Begin what was handed in."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._take(0)
+        loop = self._loop
+        while self._to_begin and not self._over and loop is not None:
+            work = self._to_begin.popleft()
+            self._open.add(work)
+            task = loop.create_task(work.start())
+            task.add_done_callback(partial(self._settle, work))
+
+    def _settle(self, work: Work[Any], task: asyncio.Task[Any]) -> None:
+        self._open.discard(work)
+        if task.cancelled():  # nobody cancels but ``close``
+            work.error = LoopClosed("the loop was closed")
+        elif (error := task.exception()) is not None:
+            work.error = error
+        else:
+            work.result = task.result()
+        if self._open or self._to_begin:
+            work.end(work.result, work.error)
+        else:
+            self._ended.append(work)
+            if self._loop is not None:
+                self._loop.stop()
+
+    # ---- the end ----
+
+    def close(self, last: Last, *, wait: bool = True) -> None:
+        """Run ``last()``, cancel what is left, and close. Idempotent. Waits for that, but not for ever."""
+        if not self.closed:
+            closing = _Close(last)
+            self._box.put(closing)  # by which the keeper knows, should this thread be interrupted now
+            self._closing = closing
+        keeper = self._kept.get(_KEEPER)
+        if keeper is None:
+            self._refuse_what_is_left()
+        elif wait and keeper is not threading.current_thread():
+            keeper.join(CLOSE_TIMEOUT_S)
+
+    def _end(self, closing: _Close) -> None:
+        async def finish(loop: asyncio.AbstractEventLoop) -> None:
+            try:
+                await closing.last()
+            finally:
+                self._over = True
+                left = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in left:
+                    task.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
+                await loop.shutdown_default_executor()
+
+        loop = self._loop
+        try:
+            if loop is not None:
+                ending = loop.create_task(finish(loop))
+                self._run(loop, ending.done, LOOK_SELDOM_S)
+                ending.result()
+        finally:
+            self._over = True
+            if loop is not None:
+                loop.close()
+            for work in [*self._open, *self._to_begin]:
+                work.end(None, LoopClosed("the loop was closed"))
+            self._to_begin.clear()

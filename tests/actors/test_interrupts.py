@@ -1,0 +1,230 @@
+"""Blocking calls that are interrupted anywhere: at every line, and at instructions, of what runs in the caller's thread.
+
+A trace function raises at the first place that is passed, at the second, and so on, until a call gets through. After each
+the next call must work, and all must still be there. Real sockets and loops, nodes that are a function; no Ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import raykv
+from raykv.actors.direct_link import DirectLink, Legacy
+from raykv.actors.link import ThisProcess
+from raykv.actors.stream import StreamServer
+from raykv.client.driver import run
+from raykv.client.operations import Operations
+from raykv.config import BucketConfig, StoreConfig
+from raykv.records import frames as f
+from raykv.records.record import time_of
+from raykv.replication import routing, straight
+from raykv.replication.cluster_state import ClusterState, encode_state
+from raykv.ring import Member, claim
+
+NODES = ("n1", "n2", "n3")
+HOME = str(Path(raykv.__file__).parent) + os.sep
+LINES_EVERY, INSTRUCTIONS_EVERY = (int(each) for each in os.environ.get("RAYKV_TEST_INTERRUPTS", "3,41").split(","))
+"""At every so manieth place. All of them take some minutes."""
+WAIT_S = 10.0
+
+
+class Interrupt(BaseException):
+    """What a signal's handler raises."""
+
+
+class Node:
+    """Keeps what it is sent."""
+
+    def __init__(self):
+        self.records = {}
+        self.server = StreamServer(self.serve)
+
+    async def serve(self, frame):
+        body = f.node_requests.decode(frame).body
+        if isinstance(body, f.Read):
+            answer = f.ReadDone([self.records.get(key) for key in body.keys], [])
+        else:
+            assert isinstance(body, f.Write)
+            for key, record in body.items:  # what was interrupted may come later than what was sent after it
+                self.records[key] = max(record, self.records.get(key, record), key=time_of)
+            answer = f.WriteDone([0] * len(body.items))
+        return f.node_answers.encode(f.NodeAnswer(5, answer))
+
+
+class Client(ThisProcess):
+    """A handle: operations on the bucket, blocking."""
+
+    def __init__(self, legacy, config):
+        self.link = DirectLink("test", legacy)
+        self.submit, self.result = self.link.submit, self.link.result
+        self.operations = Operations(1, config)
+
+    def get(self, key):
+        return run(self.operations.get(key, None, r=None, timeout=WAIT_S), self)
+
+    def put(self, key, value):
+        return run(self.operations.put(key, value, context=None, w=None, ttl=None, timeout=WAIT_S), self)
+
+    def get_many(self, keys):
+        return run(self.operations.get_many(keys, None, r=None, timeout=WAIT_S), self)
+
+    def put_many(self, pairs):
+        return run(self.operations.put_many(pairs, w=None, ttl=None, timeout=WAIT_S), self)
+
+    @property
+    def is_straight(self):
+        return not self.link._loop._held and self.link._own is not None and bool(self.link._lines._lines)
+
+
+@pytest.fixture
+def client(monkeypatch):
+    monkeypatch.setattr(routing, "STALE_S", 1e6)  # there is no supervisor to ask
+    monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # traced it takes its time
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def do(work):
+        return asyncio.run_coroutine_threadsafe(work, loop).result(WAIT_S)
+
+    nodes = {f"node/{node_id}": Node() for node_id in NODES}
+    endpoints = {peer: do(node.server.listen("127.0.0.1")) for peer, node in nodes.items()}
+    config = BucketConfig(name="default", n=3, r=2, w=2, versioning="lww")
+    store = StoreConfig(name="test", copies=3, partitions=8)
+    ring = claim([Member(node_id) for node_id in NODES], 8, 3)
+    state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring).with_bucket(config)
+    made = Client(Legacy(encode_state(state), endpoints), config)
+    made.put_many({f"key{number}": number for number in range(30)})
+    yield made
+    made.link.close()
+    for node in nodes.values():
+        do(node.server.close())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(WAIT_S)
+    loop.close()
+
+
+class InterruptAt:
+    """Raises at the n-th line, or instruction, of raykv's that this thread passes."""
+
+    def __init__(self, number, event):
+        self.left = number
+        self.event = event
+        self.where = None
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, kind, *_):
+        sys.settrace(None)
+        return kind is Interrupt
+
+    def _trace(self, frame, event, _):
+        if not frame.f_code.co_filename.startswith(HOME):
+            return None
+        frame.f_trace_opcodes = self.event == "opcode"
+        if event == self.event:
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{frame.f_code.co_filename.removeprefix(HOME)}:{frame.f_lineno}"
+                raise Interrupt
+        return self._trace
+
+
+CALLS = {
+    "get": lambda client, turn: client.get("key3") == 3,
+    "put": lambda client, turn: client.put("own", turn).acks,
+    "get_many": lambda client, turn: (
+        client.get_many([f"key{n}" for n in range(30)]) == {f"key{n}": n for n in range(30)}
+    ),
+    "put_many": lambda client, turn: client.put_many({f"many{number}": turn for number in range(3)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # interrupted before it has a name
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("event", "every"), [("line", LINES_EVERY), ("opcode", INSTRUCTIONS_EVERY)])
+def test_interrupted_anywhere_the_next_call_works(client, call, event, every):
+    work, number, interrupted = CALLS[call], 1, 0
+    while True:
+        deadline_s = time.monotonic() + WAIT_S
+        while not client.is_straight:  # as most calls are
+            assert client.get("key1") == 1
+            assert time.monotonic() < deadline_s
+        with InterruptAt(number, event) as trace:
+            work(client, number)
+        if trace.where is None:
+            break
+        interrupted += 1
+        began_s = time.monotonic()
+        assert work(client, -number), trace.where
+        assert client.get("key2") == 2, trace.where
+        assert time.monotonic() - began_s < WAIT_S / 2, f"a time-out ran out after {trace.where}"
+        if call == "put":
+            assert client.get("own") == -number, trace.where
+        number += every
+    assert interrupted > 20, "it passes that many places at the least"
+    assert threading.active_count() <= 4
+    assert len(client.link._lines._lines) <= 3
+
+
+def test_a_call_out_of_the_handler_of_a_signal_that_interrupts_one(client):
+    """Also one that ends well: what it has interrupted goes on, and neither hears the other's answers."""
+    found = []
+
+    def call(*_):
+        found.append(client.get("key5"))
+        client.put("from the handler", len(found))
+
+    before = signal.signal(signal.SIGALRM, call)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.003)
+    try:
+        for turn in range(500):
+            assert client.get("key3") == 3
+            client.put("own", turn)
+            assert client.get("own") == turn
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert {*found} == {5}
+    assert client.get("from the handler") == len(found)
+
+
+def test_a_finalizer_that_calls(client):
+    class Last:
+        def __del__(self):
+            found.append(client.get("key5"))
+
+    found = []
+    for number in range(200):
+        with InterruptAt(7 * number + 1, "line") as trace:  # (a place that is passed: there something ends)
+            trace._trace = _ends(Last, trace)
+            sys.settrace(trace._trace)
+            assert client.get("key3") == 3
+    assert len(found) > 20
+    assert {*found} == {5}
+
+
+def _ends(kind, trace):
+    def passes(frame, event, _):
+        if not frame.f_code.co_filename.startswith(HOME):
+            return None
+        if event == "line":
+            trace.left -= 1
+            if trace.left == 0:
+                sys.settrace(None)
+                kind()
+                sys.settrace(passes)
+        return passes
+
+    return passes
