@@ -39,8 +39,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from raykv.client.aio import AsyncBucket, AsyncStore
+from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.operations import Versions, WriteResult
+from raykv.client.repairs import RepairReport
 from raykv.client.store import Bucket, Store, check_routing
+from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
 from raykv.config import (
     MAX_COORDINATORS,
     MAX_NODES,
@@ -51,6 +55,7 @@ from raykv.config import (
     NodeConfig,
     Routing,
     StoreConfig,
+    Versioning,
     check_count,
     check_store_name,
     check_weight,
@@ -75,7 +80,9 @@ from raykv.errors import (
     WriteOutcomeUnknown,
     from_callers_code,
 )
+from raykv.records.keys import Key
 from raykv.versions.context import Context
+from raykv.versions.resolvers import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,8 +92,10 @@ T = TypeVar("T")
 __version__ = "0.1.0"
 
 __all__ = [
-    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "Versions", "WriteResult", "Context",
-    "NodeConfig", "StoreConfig", "BucketConfig", "Level", "Codec", "Durability", "Routing",
+    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
+    "Versions", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember", "RepairReport",
+    "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
+    "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
     "StoreClosed", "BatchError",

@@ -41,7 +41,9 @@ SHOWN_EVERY_S = 10.0
 class Client:
     """Does operations one after another, and writes down what it was told."""
 
-    def __init__(self, number: int, bucket: AsyncBucket[Any], keys: list[str], history: History, seed: int) -> None:
+    def __init__(
+        self, number: int, bucket: AsyncBucket[Any, Any], keys: list[str], history: History, seed: int
+    ) -> None:
         self.name = f"client{number}"
         self.bucket = bucket
         self.keys = keys

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from raykv.cli.demo_cities import City
     from raykv.client.store import Store
+    from raykv.client.views import NodeStatus
 
     Say = Callable[[str], None]
 
@@ -234,7 +235,7 @@ def _leave_or_delete(path: str, name: str, keep: bool, say: Say) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _node_to_kill(store: Store) -> dict[str, Any]:
+def _node_to_kill(store: Store) -> NodeStatus:
     """Return a node of the store that runs on this host: a process that this demo has started."""
     import ray
 
@@ -244,8 +245,7 @@ def _node_to_kill(store: Store) -> dict[str, Any]:
     here = {host_name(host) for host in ray.nodes() if host["NodeID"] == here_id}
     for node in store.status()["nodes"]:
         if node["state"] == "up" and node["host"] in here and node["pid"] and _is_storage_process(node["pid"]):
-            found: dict[str, Any] = node
-            return found
+            return node
     raise click.ClickException("none of the demo's storage nodes runs on this machine, so none can be killed here")
 
 

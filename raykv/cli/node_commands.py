@@ -110,7 +110,7 @@ def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any
 
     Without options it only tells. Operations are counted at the nodes: a read with R=2 is two of them.
     """
-    given = cast("elastic.Limits", {name: value for name, value in limits.items() if value is not None})
+    given = cast("elastic.ScalingLimits", {name: value for name, value in limits.items() if value is not None})
     found = ScalingView(run(elastic.autoscale(given, dry_run=dry_run, off=off), link_to(store)))
     click.echo(output.as_json(found)) if as_json else output.show_text(repr(found))
 
@@ -134,7 +134,7 @@ def set_weight(node_id: str, weight: float, store: str, wait: bool, timeout: flo
 @click.argument("action", type=click.Choice(["pause", "resume", "abort"]))
 @store_option
 @json_option
-def rebalance(action: elastic.Action, store: str, as_json: bool) -> None:
+def rebalance(action: elastic.RebalanceAction, store: str, as_json: bool) -> None:
     """Hold the moves of partitions, go on with them, or take back what can be.
 
     After an abort the ring stays as it is by then: a node that joined may own little, one that was to leave stays.

@@ -15,9 +15,9 @@ from raykv.cli.cluster import join_ray
 from raykv.client import operations as ops
 from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
 from raykv.client.driver import run
+from raykv.client.handle import DEFAULT_BUCKET
 from raykv.client.memory import Memory
 from raykv.client.paging import Paging
-from raykv.client.store import DEFAULT_BUCKET
 from raykv.config import check_level
 from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable
 from raykv.ports import PeerFailure, PeerSilent

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from raykv.client import elastic
 from raykv.client import operations as ops
 from raykv.client.driver import run_async
+from raykv.client.handle import Handle, K, StoreHandle, V
 from raykv.client.paging import scan_of
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
-from raykv.client.store import Session, bucket_options, check_limit
+from raykv.client.store import bucket_options, check_limit
 from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 
-    from raykv.client.operations import Operations, Steps, Versions, WriteResult
+    from raykv.client.operations import Steps, Versions, WriteResult
     from raykv.records.keys import Key
     from raykv.versions.context import Context
     from raykv.versions.resolvers import Resolver
 
-V = TypeVar("V")
-D = TypeVar("D")
+    A = TypeVar("A", bound=Key)
+    D = TypeVar("D")
+
 T = TypeVar("T")
 
 
-class AsyncBucket(Generic[V]):
+class AsyncBucket(Handle[K, V]):
     """``Bucket``, awaitable. See there for what each operation promises."""
 
-    def __init__(self, session: Session, operations: Operations) -> None:
-        self._session = session
-        self._operations = operations
-
-    @property
-    def name(self) -> str:
-        """The bucket's name."""
-        return self._operations.config.name
-
-    @property
-    def config(self) -> Any:
-        """The bucket's policy, a ``BucketConfig``."""
-        return self._operations.config
+    _face = "awaitable "
 
     def _run(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
         return run_async(steps, self._session.link)
@@ -92,6 +82,29 @@ class AsyncBucket(Generic[V]):
         """See ``Bucket.get_versions``."""
         return await self._run(self._operations.get_versions(key, r=r, timeout=timeout))
 
+    @overload
+    async def modify(
+        self,
+        key: Key,
+        change: Callable[[Any], V],
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult: ...
+    @overload
+    async def modify(
+        self,
+        key: Key,
+        change: Callable[[V | D], V],
+        default: D,
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult: ...
     async def modify(
         self,
         key: Key,
@@ -106,31 +119,39 @@ class AsyncBucket(Generic[V]):
         """See ``Bucket.modify``. ``change`` is an ordinary function."""
         return await self._run(self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout))
 
+    @overload
+    async def get_many(
+        self, keys: Iterable[A], *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, V | None]: ...
+    @overload
+    async def get_many(
+        self, keys: Iterable[A], default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, V | D]: ...
     async def get_many(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[A],
         default: Any = None,
         *,
         r: Level | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> dict[Key, Any]:
+    ) -> dict[A, Any]:
         """See ``Bucket.get_many``."""
         return await self._run(self._operations.get_many(keys, default, r=r, timeout=timeout))
 
     async def put_many(
         self,
-        items: Mapping[Any, V] | Iterable[tuple[Key, V]],
+        items: Mapping[A, V] | Iterable[tuple[A, V]],
         *,
         w: Level | None = None,
         ttl: float | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> dict[Key, WriteResult]:
+    ) -> dict[A, WriteResult]:
         """See ``Bucket.put_many``."""
         return await self._run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
 
     async def delete_many(
-        self, keys: Iterable[Key], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
-    ) -> dict[Key, WriteResult]:
+        self, keys: Iterable[A], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, WriteResult]:
         """See ``Bucket.delete_many``."""
         return await self._run(self._operations.delete_many(keys, w=w, timeout=timeout))
 
@@ -145,13 +166,13 @@ class AsyncBucket(Generic[V]):
         reverse: bool = False,
         r: Level | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> AsyncIterator[tuple[Key, V]]:
+    ) -> AsyncIterator[tuple[K, V]]:
         """See ``Bucket.scan``; ``async for`` goes over it."""
         left = ops.scan_range(prefix, start, end, after, reverse=reverse)
         check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
         return self._pages(left, check_limit(limit), reverse, False, r, timeout)
 
-    async def keys(self) -> AsyncIterator[Key]:
+    async def keys(self) -> AsyncIterator[K]:
         """See ``Bucket.keys``."""
         left = ops.scan_range(None, None, None, None, reverse=False)
         async for key, _ in self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S):
@@ -162,7 +183,7 @@ class AsyncBucket(Generic[V]):
         async for _, value in self.scan():
             yield value
 
-    def items(self) -> AsyncIterator[tuple[Key, V]]:
+    def items(self) -> AsyncIterator[tuple[K, V]]:
         """See ``Bucket.items``."""
         return self.scan()
 
@@ -173,9 +194,12 @@ class AsyncBucket(Generic[V]):
             counted += 1
         return counted
 
+    def __aiter__(self) -> AsyncIterator[K]:
+        return self.keys()
+
     async def _pages(
         self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
-    ) -> AsyncIterator[tuple[Key, Any]]:
+    ) -> AsyncIterator[tuple[Any, Any]]:
         paging = scan_of(
             self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
         )
@@ -184,8 +208,8 @@ class AsyncBucket(Generic[V]):
                 yield pair
 
 
-class AsyncStore(AsyncBucket[Any]):
-    """``Store``, awaitable."""
+class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
+    """``Store``, awaitable. ``async with store.aio`` ends the handle, as ``with store`` does; the store goes on."""
 
     async def bucket(
         self,
@@ -201,14 +225,14 @@ class AsyncStore(AsyncBucket[Any]):
         codec: Codec | None = None,
         pair_bytes: int | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> AsyncBucket[Any]:
+    ) -> AsyncBucket[Any, Any]:
         """See ``Store.bucket``."""
         options = bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
             pair_bytes=pair_bytes,
         )  # fmt: skip
         opened = await self._run(self._session.open_bucket(check_bucket_name(name), options, timeout, resolver))
-        return AsyncBucket(self._session, opened)
+        return AsyncBucket(self._session, opened, options)
 
     async def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
         """See ``Store.buckets``."""
@@ -271,7 +295,7 @@ class AsyncStore(AsyncBucket[Any]):
         return new
 
     async def autoscale(
-        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.Limits]
+        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.ScalingLimits]
     ) -> ScalingView:
         """See ``Store.autoscale``."""
         return ScalingView(await self._run(elastic.autoscale(limits, dry_run=dry_run, off=off)))
@@ -289,7 +313,7 @@ class AsyncStore(AsyncBucket[Any]):
         await self._run(elastic.set_weight(node_id, weight))
         await self._until_balanced(wait, progress, timeout)
 
-    async def rebalance(self, action: elastic.Action) -> None:
+    async def rebalance(self, action: elastic.RebalanceAction) -> None:
         """See ``Store.rebalance``."""
         await self._run(elastic.rebalance(action))
 
@@ -308,3 +332,9 @@ class AsyncStore(AsyncBucket[Any]):
     async def aclose(self) -> None:
         """End the handle. Idempotent."""
         self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from raykv.client.operations import Steps
 
 
-class Limits(TypedDict, total=False):
+class ScalingLimits(TypedDict, total=False):
     """What the autoscaler goes by: see ``Store.autoscale``."""
 
     ops_per_s: float
@@ -28,7 +28,7 @@ class Limits(TypedDict, total=False):
     cool_down: float
 
 
-Action = Literal["pause", "resume", "abort"]
+RebalanceAction = Literal["pause", "resume", "abort"]
 
 REBALANCE_TIMEOUT_S = 600.0
 """So long a call that moves partitions waits until they have moved; they go on without it."""
@@ -63,13 +63,13 @@ def set_weight(node_id: str, weight: float) -> Steps[None]:
     told((yield from ask(request, ASK_TIMEOUT_S)))
 
 
-def rebalance(action: Action) -> Steps[None]:
+def rebalance(action: RebalanceAction) -> Steps[None]:
     """Hold the moves, go on with them, or take them back."""
-    action = cast("Action", check_choice("action", action, ("pause", "resume", "abort")))
+    action = cast("RebalanceAction", check_choice("action", action, ("pause", "resume", "abort")))
     told((yield from ask(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
 
 
-def autoscale(limits: Limits, *, dry_run: bool, off: bool) -> Steps[dict[str, Any]]:
+def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[dict[str, Any]]:
     """Tell what the autoscaler sees and would do; set it going by ``limits``, or only try them.
 
     Raises ``InvalidOption`` for what does not go together.

@@ -94,7 +94,7 @@ class Versions(NamedTuple, Generic[T]):
 class Page(NamedTuple):
     """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end)."""
 
-    items: list[tuple[Key, Any]]
+    items: list[tuple[Any, Any]]
     resume: bytes | None
 
 
@@ -198,7 +198,7 @@ class Operations:
         missing = object()
         return (yield from self.get(key, missing, r=r, timeout=timeout)) is not missing
 
-    def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Key, Any]]:
+    def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Any, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
         wanted = _without_doubles(several_keys(keys))
@@ -302,7 +302,7 @@ class Operations:
 
     def put_many(
         self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], *, w: Any, ttl: Any, timeout: Any
-    ) -> Steps[dict[Key, WriteResult]]:
+    ) -> Steps[dict[Any, WriteResult]]:
         """Write pairs; of a key that stands twice the last counts."""
         timeout_s = check_timeout(timeout)
         pairs = pairs_of(items)
@@ -310,7 +310,7 @@ class Operations:
             yield from self._write_many(list(pairs), self.write_request(pairs.items(), w, ttl, timeout_s), timeout_s)
         )
 
-    def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Key, WriteResult]]:
+    def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Any, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
         wanted = _without_doubles(several_keys(keys))
@@ -359,7 +359,7 @@ class Operations:
             raise item
         return item
 
-    def _write_many(self, keys: list[Key], request: f.WriteMany, timeout_s: float) -> Steps[dict[Key, WriteResult]]:
+    def _write_many(self, keys: list[Key], request: f.WriteMany, timeout_s: float) -> Steps[dict[Any, WriteResult]]:
         chunks = _chunks(request.items)
         requests = [msgspec.structs.replace(request, items=request.items[chunk]) for chunk in chunks]
         settled = yield from self._send_writes(requests, timeout_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from raykv.client.views import size
 from raykv.errors import StoreUnavailable
@@ -22,6 +22,18 @@ class RepairReport(dict[str, Any]):
     ``bytes``: all that was sent between owners; ``purged``: deletes that were forgotten for good; ``failed``: partition ->
     why it could not be compared with all its owners.
     """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(
+            self, key: Literal["partitions", "mended", "compared", "fetched", "sent", "bytes", "purged"], /
+        ) -> int: ...
+        @overload
+        def __getitem__(self, key: Literal["failed"], /) -> dict[int, str]: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /) -> Any: ...
 
     @classmethod
     def begin(cls, partitions: int) -> Self:

@@ -7,16 +7,11 @@ on with pairs, by what its parent knew; Ray does not work there, nor do commands
 
 from __future__ import annotations
 
-import asyncio
-import sys
-import threading
-import warnings
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from raykv.client import elastic
 from raykv.client import operations as ops
-from raykv.client.driver import run
-from raykv.client.memory import Memory
+from raykv.client.handle import DEFAULT_BUCKET, Handle, K, Session, StoreHandle, V
 from raykv.client.paging import scan_of
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.views import RingView, ScalingView, Status
@@ -33,161 +28,42 @@ from raykv.config import (
     check_ttl,
     shown,
 )
-from raykv.errors import InvalidOption, StoreClosed
-from raykv.versions.resolvers import Resolver, check_resolver
+from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from raykv.client.aio import AsyncBucket, AsyncStore
     from raykv.client.driver import Link
-    from raykv.client.operations import Operations, Steps, Versions, WriteResult
+    from raykv.client.operations import Versions, WriteResult
     from raykv.records.keys import Key
     from raykv.versions.context import Context
+    from raykv.versions.resolvers import Resolver
 
-V = TypeVar("V")
-D = TypeVar("D")
-T = TypeVar("T")
+    A = TypeVar("A", bound=Key)
+    """The type of the keys that were asked for."""
+    D = TypeVar("D")
 
-DEFAULT_BUCKET = "default"
 _MISSING: Any = object()
-_loop_warning = threading.Event()
 
 
-class Session:
-    """What the handles of one ``connect`` share: the link, and whether it was closed."""
-
-    def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
-        self.name = name
-        self.routing: Routing = routing
-        self._link: Link | None = link
-        self._memory = Memory(link.monotonic_s)
-
-    @property
-    def link(self) -> Link:
-        """The link to the coordinator. Raises ``StoreClosed``."""
-        if self._link is None:
-            raise StoreClosed(
-                f"this handle of store {self.name!r} was closed; raykv.connect({self.name!r}) gives another"
-            )
-        return self._link
-
-    def run(self, steps: Steps[T]) -> T:
-        """Run an operation, blocking."""
-        _warn_inside_loop()
-        return run(steps, self.link)
-
-    def open(self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest") -> Operations:
-        """Find or create a bucket, blocking; where a handle arrives this is its first step, in an event loop or not."""
-        return run(self.open_bucket(name, options, timeout, resolver), self.link)
-
-    def open_bucket(
-        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
-    ) -> Steps[Operations]:
-        """Return the steps that find or create a bucket."""
-        return ops.open_bucket(
-            name,
-            options,
-            timeout=timeout,
-            random_bytes=self.link.random_bytes,
-            memory=self._memory,
-            resolver=check_resolver(resolver),
-        )
-
-    def close(self) -> None:
-        """End the handle; the store goes on."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-
-
-class TravelledSession(Session):
-    """The session of a handle that has arrived where it was sent: it connects when it is first used.
-
-    Nothing can be asked of Ray while it unpickles a task's arguments; and a handle that is only passed on needs nothing.
-    """
-
-    def __init__(self, name: str, routing: Routing) -> None:
-        self.name = name
-        self.routing: Routing = routing
-        self._there: Session | None = None
-        self._closed = False
-
-    @property
-    def _arrived(self) -> Session:
-        if self._there is None:
-            import raykv
-
-            self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - of the same kind
-            if self._closed:
-                self._there.close()
-        return self._there
-
-    @property
-    def link(self) -> Link:
-        """See ``Session``."""
-        return self._arrived.link
-
-    def open_bucket(
-        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
-    ) -> Steps[Operations]:
-        """See ``Session``."""
-        return self._arrived.open_bucket(name, options, timeout, resolver)
-
-    def close(self) -> None:
-        """See ``Session``."""
-        self._closed = True
-        if self._there is not None:
-            self._there.close()
-
-
-class Bucket(Generic[V]):
+class Bucket(Handle[K, V]):
     """A named set of keys with a policy of its own. Made by ``store.bucket(name)``.
 
     Every operation takes ``timeout`` in seconds (default 5, never none) and its consistency level, ``r`` or ``w``: a
     number from 1 to the bucket's N, or ``"one"``, ``"quorum"``, ``"all"``; by default the bucket's own.
+
+    For type checkers: ``Bucket[str, Cart]`` is one whose keys come back as ``str``, and whose values are carts.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        operations: Operations | None,
-        options: Mapping[str, Any],
-        name: str = "",
-        resolver: Resolver = "newest",
-    ) -> None:
-        """``operations``: None if the bucket ``name`` is to be opened when it is first used."""
-        self._session = session
-        self._opened = operations
-        self._options = dict(options)
-        self._name = name
-        self._resolver: Resolver = resolver
-        self._awaitable: Any = None
-
     @property
-    def _operations(self) -> Operations:
-        if self._opened is None:
-            self._opened = self._session.open(self._name, self._options, ops.DEFAULT_TIMEOUT_S, self._resolver)
-        return self._opened
-
-    @property
-    def name(self) -> str:
-        """The bucket's name."""
-        return self._name or self._operations.config.name
-
-    @property
-    def config(self) -> Any:
-        """The bucket's policy, a ``BucketConfig``."""
-        return self._operations.config
-
-    @property
-    def aio(self) -> AsyncBucket[V]:
+    def aio(self) -> AsyncBucket[K, V]:
         """The same operations, awaitable; in any event loop, also in successive ones."""
         if self._awaitable is None:
             from raykv.client.aio import AsyncBucket
 
-            self._awaitable = AsyncBucket(self._session, self._operations)
-        face: AsyncBucket[V] = self._awaitable
+            self._awaitable = AsyncBucket(self._session, self._operations, self._options)
+        face: AsyncBucket[K, V] = self._awaitable
         return face
 
     # ---- single keys ----
@@ -260,6 +136,29 @@ class Bucket(Generic[V]):
         """
         return self._session.run(self._operations.get_versions(key, r=r, timeout=timeout))
 
+    @overload
+    def modify(
+        self,
+        key: Key,
+        change: Callable[[Any], V],
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult: ...
+    @overload
+    def modify(
+        self,
+        key: Key,
+        change: Callable[[V | D], V],
+        default: D,
+        *,
+        r: Level | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        timeout: float = ops.DEFAULT_TIMEOUT_S,
+    ) -> WriteResult: ...
     def modify(
         self,
         key: Key,
@@ -283,14 +182,22 @@ class Bucket(Generic[V]):
 
     # ---- batches ----
 
+    @overload
+    def get_many(
+        self, keys: Iterable[A], *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, V | None]: ...
+    @overload
+    def get_many(
+        self, keys: Iterable[A], default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, V | D]: ...
     def get_many(
         self,
-        keys: Iterable[Key],
+        keys: Iterable[A],
         default: Any = None,
         *,
         r: Level | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> dict[Key, Any]:
+    ) -> dict[A, Any]:
         """Return ``{key: value}`` in the order asked, with ``default`` for absent keys.
 
         The batch goes out in requests of some hundred keys; ``timeout`` bounds each of them. All items are settled;
@@ -300,12 +207,12 @@ class Bucket(Generic[V]):
 
     def put_many(
         self,
-        items: Mapping[Any, V] | Iterable[tuple[Key, V]],
+        items: Mapping[A, V] | Iterable[tuple[A, V]],
         *,
         w: Level | None = None,
         ttl: float | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> dict[Key, WriteResult]:
+    ) -> dict[A, WriteResult]:
         """Write many pairs; not one transaction, each stands for itself.
 
         One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
@@ -313,8 +220,8 @@ class Bucket(Generic[V]):
         return self._session.run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
 
     def delete_many(
-        self, keys: Iterable[Key], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
-    ) -> dict[Key, WriteResult]:
+        self, keys: Iterable[A], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+    ) -> dict[A, WriteResult]:
         """Delete many keys. As ``put_many``."""
         return self._session.run(self._operations.delete_many(keys, w=w, timeout=timeout))
 
@@ -331,7 +238,7 @@ class Bucket(Generic[V]):
         reverse: bool = False,
         r: Level | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> Iterator[tuple[Key, V]]:
+    ) -> Iterator[tuple[K, V]]:
         """Iterate over pairs in key order (bytes keys, then str keys by code point).
 
         ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
@@ -345,9 +252,9 @@ class Bucket(Generic[V]):
         left = ops.scan_range(prefix, start, end, after, reverse=reverse)
         check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
         count = check_limit(limit)
-        return cast("Iterator[tuple[Key, V]]", self._pages(left, count, reverse, False, r, timeout))
+        return self._pages(left, count, reverse, False, r, timeout)
 
-    def keys(self) -> Iterator[Key]:
+    def keys(self) -> Iterator[K]:
         """Iterate over the keys, in order. Values do not travel."""
         left = ops.scan_range(None, None, None, None, reverse=False)
         return (key for key, _ in self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S))
@@ -356,7 +263,7 @@ class Bucket(Generic[V]):
         """Iterate over the values, in the order of their keys."""
         return (value for _, value in self.scan())
 
-    def items(self) -> Iterator[tuple[Key, V]]:
+    def items(self) -> Iterator[tuple[K, V]]:
         """Iterate over the pairs, in the order of their keys."""
         return self.scan()
 
@@ -366,7 +273,7 @@ class Bucket(Generic[V]):
 
     def _pages(
         self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
-    ) -> Iterator[tuple[Key, Any]]:
+    ) -> Iterator[tuple[Any, Any]]:
         paging = scan_of(
             self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
         )
@@ -392,22 +299,11 @@ class Bucket(Generic[V]):
     def __contains__(self, key: Key) -> bool:
         return self._session.run(self._operations.contains(key, r=None, timeout=ops.DEFAULT_TIMEOUT_S))
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[K]:
         return self.keys()
 
-    def __bool__(self) -> bool:
-        return True  # "if store:" asks whether there is a store; whether it is empty would take a scan
 
-    def __repr__(self) -> str:
-        return f"<raykv bucket {self.name!r} of store {self._session.name!r}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        session = self._session
-        resolver = self._resolver if self._opened is None else self._opened.resolver
-        return _arrived_bucket, (session.name, session.routing, self.name, self._options, resolver)
-
-
-class Store(Bucket[Any]):
+class Store(StoreHandle[Any, Any], Bucket[Any, Any]):
     """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
 
     def __init__(
@@ -420,11 +316,6 @@ class Store(Bucket[Any]):
         except BaseException:
             session.close()
             raise
-
-    @property
-    def store_name(self) -> str:
-        """The store's name."""
-        return self._session.name
 
     @property
     def aio(self) -> AsyncStore:
@@ -450,7 +341,7 @@ class Store(Bucket[Any]):
         codec: Codec | None = None,
         pair_bytes: int | None = None,
         timeout: float = ops.DEFAULT_TIMEOUT_S,
-    ) -> Bucket[Any]:
+    ) -> Bucket[Any, Any]:
         """Return the bucket of that name, created with these options if there is none.
 
         ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
@@ -553,7 +444,9 @@ class Store(Bucket[Any]):
         self._until_balanced(wait, progress, timeout)
         return new
 
-    def autoscale(self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.Limits]) -> ScalingView:
+    def autoscale(
+        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.ScalingLimits]
+    ) -> ScalingView:
         """Let the store grow and shrink by itself between ``least`` and ``most`` nodes, and tell what it sees and would do.
 
         ``ops_per_s``: what a node of weight 1 can carry, each copy that is read or written counted as one; ``node_bytes``:
@@ -578,7 +471,7 @@ class Store(Bucket[Any]):
         self._session.run(elastic.set_weight(node_id, weight))
         self._until_balanced(wait, progress, timeout)
 
-    def rebalance(self, action: elastic.Action) -> None:
+    def rebalance(self, action: elastic.RebalanceAction) -> None:
         """Hold the moves of partitions ("pause"), go on with them ("resume"), or take back what can be ("abort").
 
         After an "abort" the ring stays as it is by then: a node that joined may own little, one that was to leave stays.
@@ -596,15 +489,6 @@ class Store(Bucket[Any]):
     def ring(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> RingView:
         """Return who owns what: plain data (a dict) that prints well and shows itself as a picture in a notebook."""
         return RingView(self._session.run(ops.tell("ring", timeout=timeout)))
-
-    @staticmethod
-    def decode(answer: bytes) -> Any:
-        """Return what a call of ``raykv.coordinator(name)`` brought, or raise its error.
-
-        >>> store.decode(ray.get(handle.get.remote("user:1")))           # doctest: +SKIP
-        {'name': 'Ada'}
-        """
-        return ops.decode_handed(answer)
 
     def close(self) -> None:
         """End this handle and its buckets; the store goes on. Idempotent."""
@@ -625,12 +509,6 @@ class Store(Bucket[Any]):
 
     async def __aexit__(self, *exception: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<raykv store {self.store_name!r}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived_store, (self.store_name, self._session.routing)
 
 
 def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
@@ -667,31 +545,3 @@ def check_routing(routing: Routing) -> Routing:
     """Return a routing if it is one. Raises ``InvalidOption``."""
     check_choice("routing", routing, ("auto", "direct", "coordinator"))
     return routing
-
-
-def _warn_inside_loop() -> None:
-    """Say once that a blocking call holds up the event loop it is made in. Notebooks always have one; say nothing."""
-    if _loop_warning.is_set() or "IPython" in sys.modules:
-        return
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    _loop_warning.set()
-    warnings.warn(
-        "a blocking raykv call inside a running event loop holds the loop up; await store.aio instead",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-
-
-def _arrived_store(name: str, routing: Routing) -> Store:
-    store = Store.__new__(Store)
-    Bucket.__init__(store, TravelledSession(name, routing), None, {}, DEFAULT_BUCKET)
-    return store
-
-
-def _arrived_bucket(
-    store: str, routing: Routing, name: str, options: Mapping[str, Any], resolver: Resolver
-) -> Bucket[Any]:
-    return Bucket(TravelledSession(store, routing), None, options, name, resolver)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from raykv import viz
 
@@ -13,8 +13,72 @@ if TYPE_CHECKING:
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+class NodeStatus(TypedDict):
+    """A storage node in ``status()["nodes"]``."""
+
+    node_id: str
+    state: str
+    """"up", "down", "starting", ...; ``cause`` says why."""
+    cause: str
+    for_s: float
+    incarnation: int
+    pid: int
+    restarts: int
+    last_outage_s: float | None
+    """How long it was away the last time, in seconds."""
+    host: str
+    zone: str
+    weight: float
+    partitions: int
+    storage: dict[str, Any] | None
+    """Its own figures; None if it does not answer."""
+
+
+class NodeLoad(TypedDict):
+    """A storage node in ``autoscale()["nodes"]``."""
+
+    node_id: str
+    ops_per_s: float
+    used: float | None
+    """The part of what it can carry; None without limits."""
+    disk_bytes: int
+    p99_ms: float
+
+
+class RingMember(TypedDict):
+    """A storage node in ``ring()["members"]``."""
+
+    node_id: str
+    weight: float
+    host: str
+    zone: str
+
+
 class Status(dict[str, Any]):
-    """A store's settings, nodes and figures, as a dict."""
+    """A store's settings, nodes and figures, as a dict: "name", "config", "buckets" (their names), "nodes", ...
+
+    "rebalancing" and "autoscaling" are None where there is nothing to say.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, key: Literal["nodes"], /) -> list[NodeStatus]: ...
+        @overload
+        def __getitem__(self, key: Literal["buckets"], /) -> list[str]: ...
+        @overload
+        def __getitem__(self, key: Literal["name", "store_id"], /) -> str: ...
+        @overload
+        def __getitem__(self, key: Literal["generation", "version", "ring_epoch"], /) -> int: ...
+        @overload
+        def __getitem__(self, key: Literal["config"], /) -> dict[str, Any]: ...
+        @overload
+        def __getitem__(
+            self, key: Literal["rebalancing", "autoscaling", "coordinator"], /
+        ) -> dict[str, Any] | None: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /) -> Any: ...
 
     def __repr__(self) -> str:
         config = self["config"]
@@ -52,6 +116,20 @@ class Status(dict[str, Any]):
 class ScalingView(dict[str, Any]):
     """What the autoscaler sees and would do, and why."""
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, key: Literal["would", "why", "failed"], /) -> str: ...
+        @overload
+        def __getitem__(self, key: Literal["on", "dry_run"], /) -> bool: ...
+        @overload
+        def __getitem__(self, key: Literal["nodes"], /) -> list[NodeLoad]: ...
+        @overload
+        def __getitem__(self, key: Literal["hot"], /) -> list[dict[str, Any]]: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /) -> Any: ...
+
     def __repr__(self) -> str:
         how = "dry run" if self["dry_run"] else "on" if self["on"] else "off"
         lines = [f"autoscaling ({how}) would {self['would'] or 'do nothing'}: {self['failed'] or self['why']}"]
@@ -74,6 +152,18 @@ class ScalingView(dict[str, Any]):
 
 class RingView(dict[str, Any]):
     """The ring: ``epoch``, ``copies``, ``partitions``, ``members``, and ``table`` (for each partition its owners)."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, key: Literal["epoch", "copies", "partitions"], /) -> int: ...
+        @overload
+        def __getitem__(self, key: Literal["members"], /) -> list[RingMember]: ...
+        @overload
+        def __getitem__(self, key: Literal["table"], /) -> list[list[int]]: ...
+        @overload
+        def __getitem__(self, key: str, /) -> Any: ...
+        def __getitem__(self, key: str, /) -> Any: ...
 
     def __repr__(self) -> str:
         head = f"ring epoch {self['epoch']}: {self['partitions']} partitions, {self['copies']} copies each"
@@ -123,7 +213,7 @@ _LOAD_COLUMNS = ["node", "operations a second", "used", "on disk", "slowest of a
 _MEMBER_COLUMNS = ["node", "weight", "host", "zone", "partitions", "first owner of"]
 
 
-def _node_row(node: dict[str, Any]) -> list[str]:
+def _node_row(node: NodeStatus) -> list[str]:
     storage = node["storage"] or {}
     state = node["state"] if storage.get("complete", True) else "up, incomplete"
     return [

@@ -19,8 +19,8 @@ import msgspec
 
 from raykv.client.aio import AsyncStore
 from raykv.client.driver import run_async
+from raykv.client.handle import DEFAULT_BUCKET, Session
 from raykv.client.operations import DEFAULT_TIMEOUT_S
-from raykv.client.store import DEFAULT_BUCKET, Session
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts

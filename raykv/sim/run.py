@@ -474,7 +474,7 @@ class _Run:
                     )  # fmt: skip
                     break
 
-    async def _read_until(self, bucket: AsyncBucket[Any], key: str, level: int, deadline_s: float) -> bool:
+    async def _read_until(self, bucket: AsyncBucket[Any, Any], key: str, level: int, deadline_s: float) -> bool:
         while True:
             began_s = self.loop.now_s
             try:

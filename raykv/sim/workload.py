@@ -145,14 +145,14 @@ class Buckets(NamedTuple):
     by level 1. So an acknowledged write must be seen by whoever asks all copies, when all is mended, and nothing else must.
     """
 
-    vector: AsyncBucket[Any]
-    others: dict[str, AsyncBucket[Any]]
+    vector: AsyncBucket[Any, Any]
+    others: dict[str, AsyncBucket[Any, Any]]
     loose: str
 
     @classmethod
     async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int) -> Buckets:
         """Open them. Raises ``RaykvError`` if that fails so many times."""
-        others: dict[str, AsyncBucket[Any]] = {}
+        others: dict[str, AsyncBucket[Any, Any]] = {}
         wanted: list[tuple[str, str, dict[str, Any]]] = [
             (plain, PLAIN_BUCKET, {"versioning": "lww"}),
             (loose, LOOSE_BUCKET, LOOSE_OPTIONS),
@@ -168,13 +168,13 @@ class Buckets(NamedTuple):
                     await asyncio.sleep(0.5)
         return cls(store, others, loose)
 
-    def of(self, key: str) -> AsyncBucket[Any]:
+    def of(self, key: str) -> AsyncBucket[Any, Any]:
         """Return the bucket of a key."""
         return self.others.get(key[0], self.vector)
 
-    def split(self, keys: Iterable[str]) -> list[tuple[AsyncBucket[Any], list[str]]]:
+    def split(self, keys: Iterable[str]) -> list[tuple[AsyncBucket[Any, Any], list[str]]]:
         """Return each bucket with its keys."""
-        parts: dict[str, tuple[AsyncBucket[Any], list[str]]] = {}
+        parts: dict[str, tuple[AsyncBucket[Any, Any], list[str]]] = {}
         for key in keys:
             bucket = self.of(key)
             parts.setdefault(bucket.name, (bucket, []))[1].append(key)
@@ -412,7 +412,7 @@ class Client:
                 client, "scan", str(key), began_s, ended_s, "ok", value=value, level=self._level(str(key))
             )
 
-    async def _pages(self, bucket: AsyncBucket[Any], prefix: str, step: Step) -> list[tuple[Any, Any]]:
+    async def _pages(self, bucket: AsyncBucket[Any, Any], prefix: str, step: Step) -> list[tuple[Any, Any]]:
         pairs: list[tuple[Any, Any]] = []
         while True:
             after = pairs[-1][0] if pairs else None

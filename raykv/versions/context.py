@@ -32,7 +32,7 @@ _OVERHEAD_BYTES = 1 + PLACE_BYTES + _CHECKSUM.size
 class Context:
     """What a read has shown. Hold it, store it (``bytes(context)``), give it back: ``put(key, value, context=context)``.
 
-    Equal and hashable by content; ``Context(data)`` takes back what ``bytes`` gave. Raises ``InvalidContext`` if damaged.
+    Equal and hashable by content; ``Context.from_bytes`` takes back what ``bytes`` gave.
     """
 
     __slots__ = ("_made_of", "_token")
@@ -49,6 +49,13 @@ class Context:
         if _CHECKSUM.unpack(token[-_CHECKSUM.size :])[0] != crc32c(token[: -_CHECKSUM.size]):
             raise InvalidContext("this context is damaged: its checksum does not hold")
         self._token = token
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Context:
+        """Return the context of which ``data`` is what ``bytes(context)`` gave. Raises ``InvalidContext`` if damaged."""
+        context = cls(data)
+        _check_readable(context)
+        return context
 
     def __bytes__(self) -> bytes:
         try:
@@ -107,6 +114,10 @@ def unseal(context: object, place: bytes) -> bytes:
     token = bytes(context)
     if token[1 : 1 + PLACE_BYTES] != place:
         raise InvalidContext("this context is of another key, bucket or store")
+    return _check_readable(context)
+
+
+def _check_readable(context: Context) -> bytes:
     causality = causality_in(context)
     try:
         unpack_causality(causality)

@@ -97,7 +97,7 @@ class AsyncSide(Side):
 class RaykvSide(AsyncSide):
     """A bucket."""
 
-    def __init__(self, bucket: raykv.Bucket[Any], name: str = "raykv") -> None:
+    def __init__(self, bucket: raykv.Bucket[Any, Any], name: str = "raykv") -> None:
         super().__init__()
         self.name = name
         self.bucket = bucket

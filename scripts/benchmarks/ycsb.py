@@ -86,7 +86,7 @@ class Plan:
 class RaykvDatabase:
     """A bucket."""
 
-    def __init__(self, bucket: raykv.Bucket[Any]) -> None:
+    def __init__(self, bucket: raykv.Bucket[Any, Any]) -> None:
         self._bucket = bucket
         self.does: dict[str, Callable[[Step], Any]] = {
             "read": lambda step: bucket.get(step.key),

@@ -288,7 +288,7 @@ def test_handles_travel_to_tasks_actors_and_other_jobs(shared_store: raykv.Store
     carts.put("from the driver", {1, 2})
 
     @ray.remote
-    def in_a_task(store: raykv.Store, bucket: raykv.Bucket[Any]) -> Any:
+    def in_a_task(store: raykv.Store, bucket: raykv.Bucket[Any, Any]) -> Any:
         store.put("from a task", (1, "x"))
         return bucket.get("from the driver"), bucket["from the driver"]
 

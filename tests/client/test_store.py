@@ -13,6 +13,7 @@ import cloudpickle
 import pytest
 
 import raykv
+from raykv.client import handle as handle_module
 from raykv.client import store as store_module
 from raykv.client.codecs import encode_value
 from raykv.errors import InvalidOption, QuorumNotMet, StoreClosed
@@ -117,7 +118,7 @@ def test_the_awaitable_face_works_in_one_loop_after_another(store: Any) -> None:
 def unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    monkeypatch.setattr(store_module, "_loop_warning", threading.Event())
+    monkeypatch.setattr(handle_module, "_loop_warning", threading.Event())
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
 
 

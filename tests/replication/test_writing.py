@@ -10,7 +10,7 @@ import pytest
 
 from raykv.client.aio import AsyncStore
 from raykv.client.driver import run_async
-from raykv.client.store import Session
+from raykv.client.handle import Session
 from raykv.errors import (
     InvalidContext,
     InvalidOption,

@@ -196,6 +196,33 @@ def test_another_type_is_refused(wrong: object) -> None:
         Context(wrong)
 
 
+@settings(deadline=None)
+@given(CAUSALITIES)
+def test_from_bytes_takes_back_what_bytes_gave(causality: Causality) -> None:
+    context = seal(pack_causality(causality), PLACE)
+    back = Context.from_bytes(bytes(context))
+    assert back == context
+    assert hash(back) == hash(context)
+    assert unseal(back, PLACE) == pack_causality(causality)
+
+
+def test_from_bytes_refuses_what_bytes_never_gave() -> None:
+    for at in range(len(TOKEN)):
+        damaged = bytearray(TOKEN)
+        damaged[at] ^= 0x10
+        with pytest.raises(InvalidContext):
+            Context.from_bytes(bytes(damaged))
+        with pytest.raises(InvalidContext):
+            Context.from_bytes(TOKEN[:at])
+    wrong: object
+    for wrong in (None, 7, TOKEN.hex(), bytearray(TOKEN), CONTEXT):
+        with pytest.raises(InvalidContext, match=type(wrong).__name__):
+            Context.from_bytes(wrong)  # type: ignore[arg-type]
+    crafted = with_checksum(bytes([CONTEXT_VERSION]) + PLACE + b"\xff" * 40)
+    with pytest.raises(InvalidContext, match="cannot be read"):
+        Context.from_bytes(crafted)  # not first where it is used: its checksum holds, what is in it does not
+
+
 def test_an_invalid_context_is_the_callers_mistake() -> None:
     assert issubclass(InvalidContext, ValueError)
     assert issubclass(InvalidContext, RaykvError)

@@ -1,0 +1,238 @@
+"""What the four faces have in common: the session that handles share, and what a handle is made of.
+
+``Store`` and ``AsyncStore`` are a ``StoreHandle``, ``Bucket`` and ``AsyncBucket`` a ``Handle``; what does not differ by
+whether one waits or awaits stands here, once: how a handle travels, what it is called and how it prints. A handle holds no
+other handle, so that the last one that is dropped gives the connection back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from raykv.client import operations as ops
+from raykv.client.driver import run
+from raykv.client.memory import Memory
+from raykv.errors import StoreClosed
+from raykv.versions.resolvers import Resolver, check_resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import TypeVar as DefaultingTypeVar  # what type checkers know it by; it is never imported
+
+    from raykv.client.driver import Link
+    from raykv.client.operations import Operations, Steps
+    from raykv.config import BucketConfig, Routing
+    from raykv.records.keys import Key
+
+    K = DefaultingTypeVar("K", bound=Key, default=Any)
+    V = DefaultingTypeVar("V", default=Any)
+else:
+    K = TypeVar("K")
+    V = TypeVar("V")
+
+T = TypeVar("T")
+
+DEFAULT_BUCKET = "default"
+_loop_warning = threading.Event()
+
+
+class Session:
+    """What the handles of one ``connect`` share: the link, and whether it was closed."""
+
+    def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
+        self.name = name
+        self.routing: Routing = routing
+        self._link: Link | None = link
+        self._memory = Memory(link.monotonic_s)
+
+    @property
+    def link(self) -> Link:
+        """The link to the coordinator. Raises ``StoreClosed``."""
+        if self._link is None:
+            raise StoreClosed(
+                f"this handle of store {self.name!r} was closed; raykv.connect({self.name!r}) gives another"
+            )
+        return self._link
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run an operation, blocking."""
+        _warn_inside_loop()
+        return run(steps, self.link)
+
+    def open(self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest") -> Operations:
+        """Find or create a bucket, blocking; where a handle arrives this is its first step, in an event loop or not."""
+        return run(self.open_bucket(name, options, timeout, resolver), self.link)
+
+    def open_bucket(
+        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
+    ) -> Steps[Operations]:
+        """Return the steps that find or create a bucket."""
+        return ops.open_bucket(
+            name,
+            options,
+            timeout=timeout,
+            random_bytes=self.link.random_bytes,
+            memory=self._memory,
+            resolver=check_resolver(resolver),
+        )
+
+    def close(self) -> None:
+        """End the handle; the store goes on."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def sent(self) -> Session:
+        """Return the session of a copy of a handle, where it arrives: here or in another process."""
+        return TravelledSession(self.name, self.routing)
+
+
+class TravelledSession(Session):
+    """The session of a handle that has arrived where it was sent: it connects when it is first used.
+
+    Nothing can be asked of Ray while it unpickles a task's arguments; and a handle that is only passed on needs nothing.
+    """
+
+    def __init__(self, name: str, routing: Routing) -> None:
+        self.name = name
+        self.routing: Routing = routing
+        self._there: Session | None = None
+        self._closed = False
+
+    @property
+    def _arrived(self) -> Session:
+        if self._there is None:
+            import raykv
+
+            self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - of the same kind
+            if self._closed:
+                self._there.close()
+        return self._there
+
+    @property
+    def link(self) -> Link:
+        """See ``Session``."""
+        return self._arrived.link
+
+    def open_bucket(
+        self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
+    ) -> Steps[Operations]:
+        """See ``Session``."""
+        return self._arrived.open_bucket(name, options, timeout, resolver)
+
+    def close(self) -> None:
+        """See ``Session``."""
+        self._closed = True
+        if self._there is not None:
+            self._there.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TravelledSession, (self.name, self.routing)
+
+
+class Handle(Generic[K, V]):
+    """A bucket as one holds it: where it is, its policy, and what decides between siblings.
+
+    ``K``: what its keys come back as, ``str`` or ``bytes``; ``V``: its values. Both are any unless said otherwise:
+    ``carts: raykv.Bucket[str, Cart] = store.bucket("carts")``.
+    """
+
+    _face = ""
+    """What is said in front of it where it is printed."""
+
+    def __init__(
+        self,
+        session: Session,
+        operations: Operations | None = None,
+        options: Mapping[str, Any] | None = None,
+        name: str = "",
+        resolver: Resolver = "newest",
+    ) -> None:
+        """``operations``: None if the bucket ``name`` is to be opened when it is first used."""
+        self._session = session
+        self._opened = operations
+        self._options = dict(options or {})
+        self._name = name
+        self._resolver: Resolver = resolver
+        self._awaitable: Any = None
+
+    if not TYPE_CHECKING:  # as type checkers see it: what is left out is any
+
+        def __class_getitem__(cls, given: Any) -> Any:
+            given = given if isinstance(given, tuple) else (given,)
+            return super().__class_getitem__((*given, Any) if len(given) == 1 else given)
+
+    @property
+    def _operations(self) -> Operations:
+        if self._opened is None:
+            self._opened = self._session.open(self._name, self._options, ops.DEFAULT_TIMEOUT_S, self._resolver)
+        return self._opened
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+        return self._name or self._operations.config.name
+
+    @property
+    def config(self) -> BucketConfig:
+        """The bucket's policy."""
+        return self._operations.config
+
+    def __bool__(self) -> bool:
+        return True  # "if store:" asks whether there is a store; whether it is empty would take a scan
+
+    def __repr__(self) -> str:
+        return f"<raykv {self._face}bucket {self.name!r} of store {self._session.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        resolver = self._resolver if self._opened is None else self._opened.resolver
+        return _arrived, (type(self), self._session.sent(), self.name, self._options, resolver)
+
+
+class StoreHandle(Handle[K, V]):
+    """A store as one holds it, and its bucket "default"."""
+
+    @property
+    def store_name(self) -> str:
+        """The store's name."""
+        return self._session.name
+
+    @staticmethod
+    def decode(answer: bytes) -> Any:
+        """Return what a call of ``raykv.coordinator(name)`` brought, or raise its error.
+
+        >>> store.decode(ray.get(handle.get.remote("user:1")))           # doctest: +SKIP
+        {'name': 'Ada'}
+        """
+        return ops.decode_handed(answer)
+
+    def __repr__(self) -> str:
+        return f"<raykv {self._face}store {self.store_name!r}>"
+
+
+def _arrived(kind: Any, session: Session, name: str, options: Mapping[str, Any], resolver: Resolver) -> Any:
+    """Return a handle that was pickled or copied; it opens its bucket when it is first used."""
+    handle = kind.__new__(kind)
+    Handle.__init__(handle, session, None, options, name, resolver)
+    return handle
+
+
+def _warn_inside_loop() -> None:
+    """Say once that a blocking call holds up the event loop it is made in. Notebooks always have one; say nothing."""
+    if _loop_warning.is_set() or "IPython" in sys.modules:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    _loop_warning.set()
+    warnings.warn(
+        "a blocking raykv call inside a running event loop holds the loop up; await store.aio instead",
+        RuntimeWarning,
+        stacklevel=4,
+    )
