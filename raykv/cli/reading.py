@@ -92,8 +92,9 @@ def pages(
     config = operations.config
     replicas = check_level("r", config.r if r is None else r, config.n)
 
-    def ask(left: ops.ScanRange, pairs: int, timeout_s: float) -> Steps[ops.Page]:
-        request = f.ScanPage(operations.bucket_id, left.start, left.end, pairs, reverse, keys_only, replicas, timeout_s)
+    def ask(left: ops.ScanRange, pairs: int, passing: bool, timeout_s: float) -> Steps[ops.Page]:
+        start, end = left
+        request = f.ScanPage(operations.bucket_id, start, end, pairs, reverse, keys_only, replicas, timeout_s, passing)
         page = yield from _ask(request, timeout_s)
         if not isinstance(page, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")

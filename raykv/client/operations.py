@@ -254,9 +254,17 @@ class Operations:
         return [next(there) if isinstance(item, bytes) else default for item in answer.items]
 
     def page(
-        self, left: ScanRange, *, limit: int | None, reverse: bool, keys_only: bool, r: Any, timeout: Any
+        self,
+        left: ScanRange,
+        *,
+        limit: int | None,
+        reverse: bool,
+        keys_only: bool,
+        r: Any,
+        timeout: Any,
+        passing: bool = False,
     ) -> Steps[Page]:
-        """Read the next page of a scan."""
+        """Read the next page of a scan; ``passing``: over much that is not shown (see ``replication.scan``)."""
         timeout_s = check_timeout(timeout)
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         request = f.ScanPage(
@@ -268,6 +276,7 @@ class Operations:
             keys_only,
             replicas,
             timeout_s,
+            passing,
         )
         answer = yield from ask(request, timeout_s)
         if not isinstance(answer, f.Page):

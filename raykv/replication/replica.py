@@ -421,8 +421,10 @@ class Replica:
 
     def _found(self, request: f.Scan, limit: int) -> Iterator[tuple[bytes, bytes, int]]:
         """Return key, record and position of each record in the order of keys; those that were erased with empty ones."""
-        few = limit < FEW_A_PARTITION * len(request.partitions)
-        return self._first_in_order(request, limit + PASSED_SINGLY) if few else self._merged(request)
+        much_is_dead = request.now_ms and limit >= PASSED_SINGLY  # such a window grew over what was passed before
+        if much_is_dead or limit >= FEW_A_PARTITION * len(request.partitions):
+            return self._merged(request)
+        return self._first_in_order(request, limit + PASSED_SINGLY) if request.now_ms else self._in_order(request)
 
     def _first_in_order(self, request: f.Scan, count: int) -> Iterator[tuple[bytes, bytes, int]]:
         """Yield so many ``_in_order``, and the rest ``_merged``."""
@@ -450,11 +452,11 @@ class Replica:
         Most of what scans of all partitions would bring up is never shown, and to begin one costs several times as much as
         to look for one key.
         """
-        first, reverse = partial(self._engine.first, erased=True), request.reverse
+        first, reverse = self._engine.first, request.reverse
         heads: list[tuple[bytes, bytes, Found]] = []
         for partition in request.partitions:
             prefix = storage_prefix(partition, request.bucket_id)
-            pair = first(prefix + request.start, prefix + request.end, reverse=reverse)
+            pair = first(prefix + request.start, prefix + request.end, reverse=reverse, erased=True)
             if pair is not None:
                 heads.append((pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]))
         heads.sort(key=_KEY)
@@ -462,7 +464,7 @@ class Replica:
             key, prefix, found = heads.pop(-1 if reverse else 0)
             yield key, public(found.record), found.position
             start, end = (request.start, key) if reverse else (key + b"\x00", request.end)
-            pair = first(prefix + start, prefix + end, reverse=reverse)
+            pair = first(prefix + start, prefix + end, reverse=reverse, erased=True)
             if pair is not None:
                 insort(heads, (pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]), key=_KEY)
 

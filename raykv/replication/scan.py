@@ -4,10 +4,11 @@ Keys are spread over all partitions, so a page asks, for every partition, R of i
 for all the partitions that fell to it, and answers with its next records in key order and how far that answer is whole.
 The page reaches as far as the least of these; beyond it some node may hold keys that it has not sent yet.
 
-**What is deleted or expired is passed once**, and not counted: a node looks for as many pairs as are wanted, and sends
-what it passes on the way, for another may hold a value there. So the first pair behind thousands of tombstones takes a
-few pages of thousands each. What is passed is bounded for each request; a page that shows too few, or nothing, says where
-to go on, and whoever asks does so, for more each time (``client.paging``).
+**What is deleted or expired is passed once.** A page that shows too few, or nothing, says where to go on, and whoever
+asks does so, for more each time, and *passing* (``client.paging``): then what is dead is not counted. A node looks for as
+many pairs as are wanted, and sends what it passes on the way, for another may hold a value there. So the first pair
+behind thousands of tombstones takes a few pages of thousands each; and where nothing is dead, nobody looks whether it is.
+What is passed is bounded for each request.
 
 A key on which its R answers agree is done. One on which they differ (or that one of them lacks) goes through an
 ordinary quorum read, which merges and repairs; so a scan sees what reads see. The cursor is a key, nothing is kept
@@ -63,7 +64,8 @@ class ScanCoordinator:
             sets = [state.read_set(partition, n) for partition in range(state.ring.partitions)]
             in_order = {nodes: peers.in_order(nodes) for nodes in dict.fromkeys(sets)}  # there are far fewer of them
             orders = [in_order[nodes] for nodes in sets]
-            answers = await self._gather(entry, request, orders, limit, now_ms, deadline_s)
+            judged_ms = now_ms if request.passing else 0
+            answers = await self._gather(entry, request, orders, limit, judged_ms, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:
@@ -71,7 +73,7 @@ class ScanCoordinator:
                 if bound is None or (key >= bound if request.reverse else key <= bound):
                     seen.setdefault(key, []).append(record)
         keys = sorted(seen, reverse=request.reverse)
-        count = _count(keys, seen, request.r, limit, now_ms)
+        count = _count(keys, seen, request.r, limit, now_ms) if request.passing else limit
         if count < len(keys):
             keys, bound = keys[:count], keys[count - 1]
         records = await self._settle(entry, request, keys, seen, deadline_s)
@@ -85,7 +87,7 @@ class ScanCoordinator:
         request: f.ScanPage,
         orders: list[list[str]],
         limit: int,
-        now_ms: int,
+        judged_ms: int,
         deadline_s: float,
     ) -> list[f.ScanDone] | None:
         """Get answers until every partition has R. A partition counts here as a key does in a read.
@@ -107,7 +109,7 @@ class ScanCoordinator:
                     request.reverse,
                     request.keys_only,
                     partitions,
-                    now_ms=now_ms,
+                    now_ms=judged_ms,
                 )
                 fan.send(node_id, body, limit, partitions)
 
