@@ -126,6 +126,16 @@ def from_callers_code(error: BaseException) -> bool:
     return error.__traceback__ is not None and error.__traceback__.tb_next is not None
 
 
+def described(error: BaseException) -> str:
+    """Return an error's type and message, as another error's message gives them: short, whatever its own code does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - as said
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text if len(text) <= 300 else text[:297] + '...'}" if text else name
+
+
 def to_data(error: RaykvError) -> tuple[str, str, dict[str, Any]]:
     """Return the error as (class name, message, details), which msgpack can carry."""
     return type(error).__name__, error.message, error.details

@@ -17,7 +17,7 @@ import cloudpickle
 import msgspec
 
 from raykv.config import MAX_PAIR_BYTES
-from raykv.errors import CorruptData, InvalidOption
+from raykv.errors import CorruptData, InvalidOption, described
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -52,7 +52,7 @@ def encode_value(value: Any, codec: str) -> bytes:
             return _TEXT + str.encode(value)
         except UnicodeEncodeError:
             pass  # a lone surrogate: pickle can carry it
-    elif _Plain().value(value):
+    elif _is_plain(value):
         try:
             return _MSGPACK + _encode_msgpack(value)
         except (UnicodeEncodeError, OverflowError):
@@ -64,8 +64,8 @@ def encode_value(value: Any, codec: str) -> bytes:
         )
     try:
         return b"".join((_PICKLE, cloudpickle.dumps(value)))
-    except Exception as error:  # noqa: BLE001 - pickling runs the value's own code, which may raise anything
-        raise InvalidOption(f"this {kind.__name__} cannot be pickled: {error}") from None
+    except Exception as error:
+        raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
 
 
 def decode_value(payload: bytes, codec: str) -> Any:
@@ -114,6 +114,15 @@ def _unpickle(data: bytes) -> Any:
         return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client comes here
     except Exception as error:  # noqa: BLE001 - unpickling runs the value's own code, which may raise anything
         raise CorruptData(f"a stored value cannot be unpickled here: {type(error).__name__}: {error}") from None
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        return _Plain().value(value)
+    except TypeError:  # a type that cannot be hashed is none of ours
+        return False
+    except RuntimeError as error:
+        raise InvalidOption(f"this {type(value).__name__} was changed by somebody else while it was written") from error
 
 
 class _Plain:

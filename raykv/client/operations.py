@@ -16,12 +16,12 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from raykv.client.codecs import TAG_BYTES, decode_plain, decode_value, encode_value
+from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
     BatchError,
     CorruptData,
-    InvalidKey,
     InvalidOption,
     PairTooLarge,
     QuorumNotMet,
@@ -34,7 +34,7 @@ from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
 from raykv.versions.context import Context, place_of, seal, sealed_when_asked, unseal
-from raykv.versions.resolvers import Resolver, resolve
+from raykv.versions.resolvers import Resolver, is_newest, resolve
 
 T = TypeVar("T")
 
@@ -123,6 +123,7 @@ class Operations:
         self.config = config
         self.store_id = store_id
         self.resolver = resolver
+        self._newest = is_newest(resolver)
         self._random_bytes = random_bytes
         self._memory = memory or Memory(time.monotonic)
 
@@ -161,7 +162,7 @@ class Operations:
         found = f.whole((yield from self._find(request, timeout_s)))
         present = self._value_of(found, default)
         context = seal(found.causality, self._place(request.keys[0]))
-        value = change(present)
+        value = called(change, present)
         left_s = until_s - self._memory.now_s()
         if left_s <= 0:
             raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
@@ -182,13 +183,13 @@ class Operations:
 
     def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
         """Whether there is a value: for who asks for the newest, not if that is a delete."""
-        return bool(payloads) and not (gone and self.resolver == "newest")
+        return bool(payloads) and not (gone and self._newest)
 
     def _resolved(self, payloads: list[bytes]) -> Any:
         codec = self.config.codec
-        if len(payloads) == 1 or self.resolver == "newest":
+        if len(payloads) == 1 or self._newest:
             return decode_value(payloads[0], codec)
-        return resolve(self.resolver, [decode_value(payload, codec) for payload in payloads])
+        return called(resolve, self.resolver, [decode_value(payload, codec) for payload in payloads])
 
     def _place(self, key: bytes) -> bytes:
         return place_of(self.store_id, self.bucket_id, key)
@@ -201,7 +202,7 @@ class Operations:
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Any, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
-        wanted = _without_doubles(several_keys(keys))
+        wanted = called(_wanted, keys)
         encoded = [encode_key(key) for key in wanted]
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
@@ -314,7 +315,7 @@ class Operations:
     ) -> Steps[dict[Any, WriteResult]]:
         """Write pairs; of a key that stands twice the last counts."""
         timeout_s = check_timeout(timeout)
-        pairs = pairs_of(items)
+        pairs = called(pairs_of, items)
         return (
             yield from self._write_many(list(pairs), self.write_request(pairs.items(), w, ttl, timeout_s), timeout_s)
         )
@@ -322,7 +323,7 @@ class Operations:
     def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Any, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
-        wanted = _without_doubles(several_keys(keys))
+        wanted = called(_wanted, keys)
         return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
 
     # ---- requests, checked and encoded ----
@@ -337,9 +338,10 @@ class Operations:
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
         ids = _operation_ids(self._random_bytes)
-        items: list[_Item] = [
-            (encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms), None) for key, value in pairs
-        ]
+        items: list[_Item] = []
+        for key, value in pairs:
+            encoded = encode_key(key)
+            items.append((encoded, pack_body(next(ids), self._payload(encoded, value), ttl_ms), None))
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def delete_request(self, keys: Iterable[Key], w: Any, timeout_s: float) -> f.WriteMany:
@@ -349,9 +351,9 @@ class Operations:
         items: list[_Item] = [(encode_key(key), pack_tombstone_body(next(ids)), None) for key in keys]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
-    def _payload(self, key: Key, value: Any) -> bytes:
+    def _payload(self, key: bytes, value: Any) -> bytes:
         payload = encode_value(value, self.config.codec)
-        key_bytes = len(key.encode()) if isinstance(key, str) else len(key)
+        key_bytes = len(key) - TAG_BYTES
         pair_bytes = key_bytes + len(payload) - TAG_BYTES
         if pair_bytes > self.config.pair_bytes:
             raise PairTooLarge(
@@ -616,40 +618,8 @@ def told(answer: f.CoordinatorAnswer) -> Any:
     return answer.data
 
 
-def several_keys(keys: Iterable[Key]) -> list[Key]:
-    """Return the keys as a list. Raises ``InvalidKey`` if these are not several keys."""
-    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-        raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {shown(keys)}")
-    return list(keys)
-
-
-def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict. Raises ``InvalidOption`` if they are none, ``InvalidKey`` for an unhashable key."""
-    if isinstance(items, Mapping):
-        return dict(items)
-    pairs: dict[Any, Any] = {}
-    try:
-        for key, value in items:
-            try:
-                pairs[key] = value
-            except TypeError:  # unhashable, so not a key
-                encode_key(key)
-                raise
-    except (TypeError, ValueError) as error:
-        if isinstance(error, RaykvError):
-            raise
-        raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
-    return pairs
-
-
-def _without_doubles(keys: list[Key]) -> list[Key]:
-    """Return them in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
-    try:
-        return [*dict.fromkeys(keys)]
-    except TypeError:
-        for key in keys:
-            encode_key(key)
-        raise
+def _wanted(keys: Iterable[Key]) -> list[Key]:
+    return without_doubles(several_keys(keys))
 
 
 def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:

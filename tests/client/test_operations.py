@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+import traceback
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,7 @@ from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
 from raykv.versions.context import Context, place_of, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 BAD_KEYS = [
     "", b"", "k" * 1025, b"k" * 1025, "é" * 600, "a\ud800", 5, None, ("a",), bytearray(b"a"), 1.5, True, ["a"], {"a": 1},
@@ -561,21 +563,18 @@ def test_a_resolver_that_raises_loses_nothing(both: Callable[..., Any], store: A
     bucket = store.bucket("carts", resolver=fails)
     calls: list[Callable[[], Any]] = [
         lambda: both("get", "a", on=bucket),
-        lambda: both("contains", "a", on=bucket),
         lambda: both("modify", "a", lambda value: value, on=bucket),
+        lambda: both("get_many", ["a"], on=bucket),
+        lambda: both("scan", on=bucket),
     ]
     for call in calls:
         link.requests.clear()
-        link.script = [several(1, 2)]
-        with pytest.raises(InvalidOption, match="failed on 2 values: LookupError: what to do with 2 values") as caught:
+        link.script = [several(1, 2)] if len(calls) - 1 != calls.index(call) else [
+            f.Page([(encode_key("a"), [payload_of(1), payload_of(2)], False)], None)
+        ]  # fmt: skip
+        with pytest.raises(LookupError, match="what to do with 2 values"):
             call()
-        assert isinstance(caught.value.__cause__, LookupError)
-        assert [type(request) for request in link.requests] == [f.GetMany], "nothing is written"
-    link.script = [f.GotMany([found(1, 2), found(3)])]
-    with pytest.raises(BatchError) as batch:
-        both("get_many", ["a", "b"], on=bucket)
-    assert batch.value.results == {"b": 3}
-    assert isinstance(batch.value.errors["a"], InvalidOption)
+        assert [type(request) for request in link.requests] in ([f.GetMany], [f.ScanPage]), "nothing is written"
     link.script = [several(1, 2)]
     assert both("get_versions", "a", on=bucket).values == [1, 2]
     both("put", "a", 3, on=bucket)
@@ -883,7 +882,7 @@ def test_numbers_of_any_kind_travel_as_plain_ones(both: Callable[..., Any], stor
     assert {request.timeout_s for request in asked if isinstance(request, f.GetMany)} <= {2.0, 5.0}
 
 
-class Quorum(str, enum.Enum):  # noqa: UP042 - as many programs still have them; its hash is not the str's
+class Quorum(str, enum.Enum):  # noqa: UP042 - as many programs still have them; see StrEnum
     MOST = "quorum"
     BUCKET = "b"
 
@@ -893,3 +892,79 @@ def test_an_enum_that_is_a_str_is_that_str(both: Callable[..., Any], link: Any) 
     assert link.requests[-1].r == 2
     both("bucket", Quorum.BUCKET)
     assert link.requests[-1].name == "b"
+
+
+# ---- the caller's own errors ----
+
+OWN = [
+    TypeError("own"), ValueError("own"), RuntimeError("own"), KeyError("own"), QuorumNotMet("of a call within"),
+    InvalidOption("of a call within"), StopAsyncIteration("own"), KeyboardInterrupt(), SystemExit(3), GeneratorExit(),
+    StopIteration("own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
+def test_what_the_callers_code_raises_is_the_callers(
+    both: Callable[..., Any], store: Any, link: Any, error: BaseException
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise error
+
+    def late(first: Any) -> Iterator[Any]:
+        yield first
+        raises()
+
+    class Odd(dict[Any, Any]):
+        keys = values = items = __iter__ = __getitem__ = raises
+
+    class Unhashable(str):
+        __slots__ = ()
+        __hash__ = raises  # type: ignore[assignment]
+
+    class Pair:
+        __iter__ = raises
+
+    class Items(Mapping[Any, Any]):
+        __getitem__ = __iter__ = __len__ = raises
+
+    own = Unhashable("k")
+    merging = store.bucket("merging", resolver=raises)
+    calls: dict[str, Callable[[], Any]] = {
+        "put_many, pairs": lambda: both("put_many", late(("a", 1))),
+        "put_many, begun": lambda: both("put_many", Pair()),
+        "put_many, a pair": lambda: both("put_many", [("a", 1), Pair()]),
+        "put_many, C code": lambda: both("put_many", map(raises, ["a"])),
+        "put_many, mapping": lambda: both("put_many", Items()),
+        "put_many, hash": lambda: both("put_many", [(own, 1)]),
+        "get_many": lambda: both("get_many", late("a")),
+        "get_many, begun": lambda: both("get_many", Pair()),
+        "get_many, hash": lambda: both("get_many", [own]),
+        "delete_many": lambda: both("delete_many", late("a")),
+        "delete_many, begun": lambda: both("delete_many", Pair()),
+    }
+    link.sent = 0
+    if isinstance(error, StopIteration):
+        del calls["put_many, C code"]  # there it is the end
+    for name, call in calls.items():
+        check_own(error, call, name)
+    assert link.sent == 0
+    link.script = [several(1)]
+    check_own(error, lambda: both("modify", "a", raises), "modify")
+    link.script = [several(1, 2)]
+    check_own(error, lambda: both("get", "a", on=merging), "resolver")
+    link.script = [f.Told(None), f.Told({"rebalancing": {"partitions_left": 3, "waits_for": ""}})]
+    check_own(error, lambda: both("remove_node", "n1", progress=raises), "progress")
+    assert link.records == {}
+
+
+def check_own(error: BaseException, call: Callable[[], Any], name: str) -> None:
+    """Python lets no StopIteration out of a generator or a coroutine: there it is the cause of what comes out."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - which, is what is looked at
+        call()
+    if isinstance(error, StopIteration) and isinstance(caught.value, RuntimeError):
+        assert "raised StopIteration" in str(caught.value), name
+        assert caught.value.__cause__ is error, name
+    else:
+        assert caught.value is error, name
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert frames[-1] == "raises", name

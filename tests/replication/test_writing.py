@@ -13,7 +13,6 @@ from raykv.client.driver import run_async
 from raykv.client.handle import Session
 from raykv.errors import (
     InvalidContext,
-    InvalidOption,
     Overloaded,
     PairTooLarge,
     StoreUnavailable,
@@ -928,10 +927,9 @@ def test_a_resolver_merges_what_modify_writes_back_and_one_that_raises_loses_not
             raise KeyError(len(values))
 
         failing = await opened(world, cluster, resolver=fails)
-        with pytest.raises(InvalidOption, match=r"resolver failed on 2 values: KeyError.*get_versions") as caught:
+        with pytest.raises(KeyError, match="2"):
             await failing.get("cart")
-        assert isinstance(caught.value.__cause__, KeyError)
-        with pytest.raises(InvalidOption, match="resolver failed"):
+        with pytest.raises(KeyError, match="2"):
             await failing.modify("cart", lambda cart: cart)
         assert sorted((await failing.get_versions("cart")).values) == [["bread"], ["milk"]]
         merging = await opened(world, cluster, resolver=union)
