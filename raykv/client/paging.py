@@ -1,7 +1,7 @@
 """A scan, page by page: how many pairs to ask for, where to go on, and when to give up.
 
 What lies between two pairs is passed a page at a time, and a page of nothing but deleted pairs shows nothing. So each page
-that shows less than was wanted is followed by one of twice the size that is *passing* (``replication.scan``), whatever the
+that shows less than was wanted is followed by one four times as large that is *passing* (``replication.scan``), whatever the
 reason: tombstones, copies that differ, values that only a resolver hides. The first pair of a queue behind tens of
 thousands of deleted ones takes some dozens of pages at the most, and one page where nothing was deleted.
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Ask: TypeAlias = Callable[[ScanRange, int, bool, float], Steps[Page]]
 """``ask(left, pairs, passing, timeout_s)``: the steps of one page of at most so many pairs."""
+
+_GROWTH = 4
 
 
 class Paging:
@@ -76,7 +78,7 @@ class Paging:
         pairs = page.items
         self._passing = len(pairs) < self._window
         if self._passing:
-            self._window = min(self._most, 2 * self._window)
+            self._window = min(self._most, _GROWTH * self._window)
         if self._wanted is not None:
             pairs = pairs[: self._wanted]
             self._wanted -= len(pairs)

@@ -71,7 +71,7 @@ LOOK_UP = 32
 MAX_PREFIXES = 1 << 16
 """So many are kept ready for all buckets together."""
 PLENTY = 1000
-"""Who asks for so many records is sent as many, whatever they are: what is dead is not told apart."""
+"""Who passes what is dead and asks for so many is sent as many as may be, and looked at are the large ones only."""
 PASSED_SINGLY = 64
 """After so many dead records more are expected, and a scan of all partitions is begun for the rest."""
 BARE_BYTES = 256
@@ -399,9 +399,10 @@ class Replica:
     def _scan(self, request: f.Scan) -> Answer:
         if not self.complete:
             return self._incomplete()
-        limit = max(1, min(request.limit, MAX_SCAN_ITEMS))
-        # Else whoever looks for the first of a queue asks once for each pair that was taken out of it.
-        tells_apart = request.now_ms and limit < PLENTY
+        # Who looks for the first of a queue would else ask once for each pair that was taken out of it.
+        tells_apart = request.now_ms and request.limit < PLENTY
+        all_may_be = request.now_ms and not tells_apart
+        limit = MAX_SCAN_ITEMS if all_may_be else max(1, min(request.limit, MAX_SCAN_ITEMS))
         items: list[tuple[bytes, bytes]] = []
         counted = passed = size_bytes = position = 0
         last = b""
@@ -411,7 +412,8 @@ class Replica:
             passed, last = passed + 1, key
             if not record:
                 continue  # it was erased: nothing to be told of, but time was taken
-            dead = tells_apart and shows_nothing(record, request.now_ms)
+            large = all_may_be and len(record) > BARE_BYTES
+            dead = (tells_apart or large) and shows_nothing(record, request.now_ms)
             counted += not dead
             kept = header_of(record) if request.keys_only or (dead and len(record) > BARE_BYTES) else record
             items.append((key, kept))
