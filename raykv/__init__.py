@@ -74,6 +74,7 @@ from raykv.errors import (
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreClosed,
     StoreNotFound,
     StoreUnavailable,
@@ -98,7 +99,7 @@ __all__ = [
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
-    "StoreClosed", "BatchError",
+    "SiblingsFound", "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 

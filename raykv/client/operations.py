@@ -26,6 +26,7 @@ from raykv.errors import (
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
@@ -160,6 +161,15 @@ class Operations:
         until_s = self._memory.now_s() + timeout_s
         request = self.read_request([key], r, timeout_s, causality=True)
         found = f.whole((yield from self._find(request, timeout_s)))
+        standing = len(found.payloads) + found.gone  # a delete that is newer stands too, and hides what it has not seen
+        if standing > 1 and self._newest:
+            raise SiblingsFound(
+                f"nothing was written: {standing} versions of {shown(key)} stand side by side, of which modify would drop "
+                "all but the newest unseen. Give the handle a resolver (store.bucket(name, resolver=merge)), or merge them: "
+                "versions = get_versions(key), then put(key, merged, context=versions.context)",
+                key=decode_key(request.keys[0]),
+                versions=standing,
+            )
         present = self._value_of(found, default)
         context = seal(found.causality, self._place(request.keys[0]))
         value = called(change, present)

@@ -173,8 +173,9 @@ class Bucket(Handle[K, V]):
         """Read the value (``default`` if absent), apply ``change``, write the outcome with the context that was read.
 
         Not a compare-and-set: of two at the same time both are acknowledged, and their outcomes stand side by side until
-        somebody merges them (the bucket's resolver, at the next ``modify``). What ``change`` raises is passed on, and
-        nothing is written.
+        somebody merges them: the handle's resolver, at the next ``modify``. What it supersedes it has looked at: where
+        several stand and the handle has no resolver that merges, it raises ``SiblingsFound``, and nothing is written. Nor is
+        anything if ``change`` raises, which is passed on.
 
         >>> store.modify("visits", lambda n: n + 1, 0)           # doctest: +SKIP
         """

@@ -30,6 +30,7 @@ from raykv.errors import (
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
@@ -593,7 +594,7 @@ def test_modify_writes_the_outcome_with_the_context_read(both: Callable[..., Any
     assert len(result.acks) == 2
     assert both("get", "a") == 42
     seen: list[Any] = []
-    for answer, expected in ((several(gone=False), "none"), (several("old", gone=True), "none"), (several(None), None)):
+    for answer, expected in ((several(gone=False), "none"), (several(gone=True), "none"), (several(None), None)):
         link.script = [answer]
         both("modify", "a", seen.append, "none")
         assert seen.pop() == expected
@@ -695,6 +696,36 @@ def test_an_answer_to_a_write_that_does_not_fit_leaves_its_items_unknown(
         both("put_many", dict.fromkeys(keys, 1))
     assert len(caught.value.results) == 200
     assert {type(error) for error in caught.value.errors.values()} == {WriteOutcomeUnknown}
+
+
+@pytest.mark.parametrize("answer", [several(1, 2), several(*range(9)), several(1, gone=True), several(1, 2, gone=True)])
+def test_modify_drops_no_version_that_it_has_not_looked_at(
+    both: Callable[..., Any], store: Any, link: Any, answer: f.GotMany
+) -> None:
+    (item,) = answer.items
+    assert isinstance(item, f.Found)
+    standing = len(item.payloads) + item.gone
+    for key in ("a", b"a"):
+        link.requests.clear()
+        link.script = [answer]
+        with pytest.raises(
+            SiblingsFound, match=rf"{standing} versions of .*resolver=.*get_versions.*context="
+        ) as caught:
+            both("modify", key, lambda _: pytest.fail("there is nothing to give it"), 0)
+        assert (caught.value.key, caught.value.details["versions"]) == (key, standing)
+        assert [type(request) for request in link.requests] == [f.GetMany], "nothing is written"
+    merging = store.bucket("carts", resolver=sum)
+    link.script = [answer]
+    both("modify", "a", lambda value: value, on=merging)
+    link.script = [answer]
+    context = both("get_versions", "a").context
+    both("put", "a", 1, context=context)
+
+
+def test_modify_says_so_also_of_versions_that_cannot_be_read_here(both: Callable[..., Any], link: Any) -> None:
+    link.script = [f.GotMany([f.Found([b"\x03junk", b"\x03junk"], False, pack_causality(SEEN))])]
+    with pytest.raises(SiblingsFound):
+        both("modify", "a", lambda value: value)
 
 
 # ---- scans ----

@@ -15,6 +15,7 @@ from raykv.errors import (
     InvalidContext,
     Overloaded,
     PairTooLarge,
+    SiblingsFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
@@ -932,6 +933,10 @@ def test_a_resolver_merges_what_modify_writes_back_and_one_that_raises_loses_not
         with pytest.raises(KeyError, match="2"):
             await failing.modify("cart", lambda cart: cart)
         assert sorted((await failing.get_versions("cart")).values) == [["bread"], ["milk"]]
+        with pytest.raises(SiblingsFound) as found:
+            await plain.modify("cart", lambda cart: cart)
+        assert found.value.key == "cart"
+        assert sorted((await plain.get_versions("cart")).values) == [["bread"], ["milk"]]
         merging = await opened(world, cluster, resolver=union)
         assert await merging.get("cart") == ["bread", "milk"]
         await merging.modify("cart", lambda cart: [*cart, "tea"])
