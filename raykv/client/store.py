@@ -308,10 +308,16 @@ class Store(StoreHandle[Any, Any], Bucket[Any, Any]):
     """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
 
     def __init__(
-        self, name: str, link: Link, *, timeout_s: float = ops.DEFAULT_TIMEOUT_S, routing: Routing = "auto"
+        self,
+        name: str,
+        link: Link,
+        *,
+        timeout_s: float = ops.DEFAULT_TIMEOUT_S,
+        routing: Routing = "auto",
+        session_of: Callable[[str, Link, Routing], Session] = Session,
     ) -> None:
         """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
-        session = Session(name, link, routing)
+        session = session_of(name, link, routing)
         try:
             super().__init__(session, session.open(DEFAULT_BUCKET, {}, timeout_s), {})
         except BaseException:
