@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from raykv.client.codecs import TAG_BYTES, decode_plain, decode_value, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_of, decode_plain, decode_value, encode_value
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
@@ -93,10 +93,14 @@ class Versions(NamedTuple, Generic[T]):
 
 
 class Page(NamedTuple):
-    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end)."""
+    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end).
+
+    ``failed``: why the pair behind these, and so what the page holds behind it, is not shown.
+    """
 
     items: list[tuple[Any, Any]]
     resume: bytes | None
+    failed: Exception | None = None
 
 
 class ScanRange(NamedTuple):
@@ -138,14 +142,14 @@ class Operations:
         """Read one key."""
         timeout_s = check_timeout(timeout)
         found = yield from self._find(self.read_request([key], r, timeout_s), timeout_s)
-        return self._value_of(found, default)
+        return self._value_of(key, found, default)
 
     def get_versions(self, key: Key, *, r: Any, timeout: Any) -> Steps[Versions[Any]]:
         """Read all that stands under one key, and the context."""
         timeout_s = check_timeout(timeout)
         request = self.read_request([key], r, timeout_s, causality=True)
         found = f.whole((yield from self._find(request, timeout_s)))
-        values = [decode_value(payload, self.config.codec) for payload in found.payloads]
+        values = [decode_of(key, payload, self.config.codec) for payload in found.payloads]
         return Versions(values, seal(found.causality, self._place(request.keys[0])))
 
     def modify(
@@ -170,7 +174,7 @@ class Operations:
                 key=decode_key(request.keys[0]),
                 versions=standing,
             )
-        present = self._value_of(found, default)
+        present = self._value_of(key, found, default)
         context = seal(found.causality, self._place(request.keys[0]))
         value = called(change, present)
         left_s = until_s - self._memory.now_s()
@@ -185,29 +189,33 @@ class Operations:
             raise item.error()
         return item
 
-    def _value_of(self, found: bytes | f.Found, default: Any) -> Any:
+    def _value_of(self, key: Key, found: bytes | f.Found, default: Any) -> Any:
         if isinstance(found, bytes):
-            return decode_value(found, self.config.codec)
-        payloads = found.payloads
-        return self._resolved(payloads) if self._is_there(payloads, found.gone) else default
+            return decode_of(key, found, self.config.codec)
+        return self._resolved(key, found.payloads) if self._is_there(found) else default
 
-    def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
+    def _is_there(self, found: bytes | f.Found) -> bool:
         """Whether there is a value: for who asks for the newest, not if that is a delete."""
-        return bool(payloads) and not (gone and self._newest)
+        return isinstance(found, bytes) or (bool(found.payloads) and not (found.gone and self._newest))
 
-    def _resolved(self, payloads: list[bytes]) -> Any:
+    def _resolved(self, key: Key, payloads: list[bytes]) -> Any:
         codec = self.config.codec
         if len(payloads) == 1 or self._newest:
-            return decode_value(payloads[0], codec)
-        return called(resolve, self.resolver, [decode_value(payload, codec) for payload in payloads])
+            return decode_of(key, payloads[0], codec)
+        values = [decode_of(key, payload, codec) for payload in payloads]
+        try:
+            return called(resolve, self.resolver, values)
+        except Exception as error:
+            error.add_note(f"raykv: the resolver was given the {len(values)} versions of key {shown(key)}")
+            raise
 
     def _place(self, key: bytes) -> bytes:
         return place_of(self.store_id, self.bucket_id, key)
 
     def contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[bool]:
-        """Say whether a key has a value. A failed read raises: it never means "absent" (P9)."""
-        missing = object()
-        return (yield from self.get(key, missing, r=r, timeout=timeout)) is not missing
+        """Say whether a key has a value, which is not decoded. A failed read raises: it never means "absent" (P9)."""
+        timeout_s = check_timeout(timeout)
+        return self._is_there((yield from self._find(self.read_request([key], r, timeout_s), timeout_s)))
 
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Any, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
@@ -241,7 +249,7 @@ class Operations:
                     errors[key] = item.error()
                 else:
                     try:
-                        results[key] = self._value_of(item, default)
+                        results[key] = self._value_of(key, item, default)
                     except RaykvError as error:
                         errors[key] = error
         return _batch_result("read", results, errors)
@@ -292,11 +300,15 @@ class Operations:
         answer = yield from ask(request, timeout_s)
         if not isinstance(answer, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
-        pairs = [
-            (decode_key(key), None if keys_only else self._resolved(payloads))
-            for key, payloads, gone in answer.items
-            if self._is_there(payloads, gone)
-        ]
+        pairs: list[tuple[Key, Any]] = []
+        for encoded, payloads, gone in answer.items:
+            if not payloads or (gone and self._newest):
+                continue
+            key = decode_key(encoded)
+            try:
+                pairs.append((key, None if keys_only else self._resolved(key, payloads)))
+            except Exception as error:  # noqa: BLE001 - it is raised, when those before it have been shown
+                return Page(pairs, answer.resume, error)
         return Page(pairs, answer.resume)
 
     # ---- writes ----
@@ -535,34 +547,36 @@ def decode_handed(frame: bytes) -> Any:
     answer = handed.answer
     if isinstance(answer, f.Refused):
         raise answer.failed.error()
-    items: list[Any]
-    if isinstance(answer, f.GotMany):
-        items = [
-            item.error()
-            if isinstance(item, f.Failed)
-            else decode_value(found.payloads[0], handed.codec)
-            if (found := f.whole(item)).payloads and not found.gone
-            else None
-            for item in answer.items
-        ]
-    elif isinstance(answer, f.WroteMany) and len(answer.items) == len(handed.places):
-        items = [
-            item.error()
-            if isinstance(item, f.Failed)
-            else WriteResult(tuple(item.nodes), item.operation_id.hex(), seal(item.causality, place))
-            for item, place in zip(answer.items, handed.places, strict=True)
-        ]
-    else:
+    results: dict[int, Any] = {}
+    failed: dict[int, RaykvError] = {}
+    if not isinstance(answer, f.GotMany | f.WroteMany):
         raise CorruptData("the coordinator gave another answer than asked for")
-    if handed.single:
-        if isinstance(items[0], RaykvError):
-            raise items[0]
-        return items[0]
-    failed = {index: item for index, item in enumerate(items) if isinstance(item, RaykvError)}
+    if isinstance(answer, f.WroteMany) and len(answer.items) != len(handed.places):
+        raise CorruptData("the coordinator gave another answer than asked for")
+    for index, item in enumerate(answer.items):
+        try:
+            if isinstance(item, f.Failed):
+                raise item.error()
+            if isinstance(item, f.Acked):
+                results[index] = WriteResult(
+                    tuple(item.nodes), item.operation_id.hex(), seal(item.causality, handed.places[index])
+                )
+            else:
+                found = f.whole(item)
+                there = found.payloads and not found.gone
+                results[index] = decode_value(found.payloads[0], handed.codec) if there else None
+        except RaykvError as error:
+            failed[index] = error
+    count = len(answer.items)
+    if handed.single and count == 1:
+        if failed:
+            raise failed[0]
+        return results[0]
     if failed:
-        results = {index: item for index, item in enumerate(items) if index not in failed}
-        raise BatchError(f"{len(failed)} of {len(items)} items failed", results, failed)
-    return items
+        raise BatchError(
+            f"{len(failed)} of {count} items failed; the first: {next(iter(failed.values()))}", results, failed
+        )
+    return [results[index] for index in range(count)]
 
 
 # ---- small parts ----

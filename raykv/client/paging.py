@@ -53,15 +53,20 @@ class Paging:
         self._window = self._most if limit is None else min(limit, self._most)
         self._passing = False
         self._open = left.start < left.end and limit != 0
+        self._failed: Exception | None = None
 
     def step(self) -> Steps[list[tuple[Key, Any]]]:
         """Return the next pairs in order, as many as came together; none: the scan is at its end.
 
-        Raises ``QuorumNotMet`` once there was nothing to be shown for the whole of the timeout.
+        Raises ``QuorumNotMet`` once there was nothing to be shown for the whole of the timeout; what kept a pair from being
+        shown, when those before it have been.
         """
         timeout_s = check_timeout(self._timeout)
         until_s = self._now_s() + timeout_s
         while self._open:
+            if self._failed is not None:
+                self._open = False
+                raise self._failed
             left_s = until_s - self._now_s()
             if left_s <= 0:
                 raise QuorumNotMet(
@@ -82,6 +87,10 @@ class Paging:
         if self._wanted is not None:
             pairs = pairs[: self._wanted]
             self._wanted -= len(pairs)
+        self._failed = page.failed
+        if page.failed is not None:
+            self._open = self._wanted != 0
+            return pairs
         self._open = page.resume is not None and self._wanted != 0
         if page.resume is not None:
             self._left = remaining(self._left, page.resume, reverse=self._reverse)

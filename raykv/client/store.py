@@ -244,6 +244,10 @@ class Bucket(Handle[K, V]):
 
         ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
         direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
+        One value that cannot be read here (its module is missing, it is damaged) raises ``CorruptData`` in its place, after
+        all before it; ``error.key`` names it, and ``after=error.key`` goes on behind it. ``get_many(store.keys())`` settles
+        each by itself.
+
         ``timeout`` bounds each step: the wait for the next pair, however much that is deleted lies before it.
         ``QuorumNotMet`` if that was too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that were
         deleted or have expired and are not forgotten yet).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import itertools
 import math
@@ -36,7 +37,7 @@ from raykv.errors import (
 )
 from raykv.records import frames as f
 from raykv.records.keys import encode_bound, encode_key
-from raykv.records.record import unpack
+from raykv.records.record import pack_body, stamp, unpack
 from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
 from raykv.versions.context import Context, place_of, seal
 
@@ -999,3 +1000,171 @@ def check_own(error: BaseException, call: Callable[[], Any], name: str) -> None:
         assert caught.value is error, name
     frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     assert frames[-1] == "raises", name
+
+
+# ---- values that cannot be read here ----
+
+
+def gone_module() -> bytes:
+    """Return the payload of a value of a class of a module that is not there any more."""
+    return b"\x03cno_such_module\nThing\n."
+
+
+def raising(error: BaseException) -> bytes:
+    """Return the payload of a value whose own code raises."""
+
+    class Raises:
+        def __reduce__(self) -> Any:
+            return _raise, (error,)
+
+    return b"\x03" + cloudpickle.dumps(Raises())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+UNREADABLE = {
+    "module": gone_module(), "class": b"\x03cdatetime\nnosuch\n.", "torn": b"\x03\x80\x05]", "tag": b"\x09abc",
+    "msgpack": b"\x02\xc1", "text": b"\x01\xff", "own error": raising(LookupError("own")), "stop": raising(StopIteration()),
+    "memory": raising(MemoryError()), "recursion": raising(RecursionError()), "async stop": raising(StopAsyncIteration()),
+}  # fmt: skip
+
+
+def keep(link: Any, key: Any, payload: bytes) -> None:
+    link.records[encode_key(key)] = stamp(pack_body(bytes(16), payload), 1 << 16)
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_needs_no_value_decodes_none(both: Callable[..., Any], store: Any, link: Any, payload: bytes) -> None:
+    merging = store.bucket("merging", resolver=lambda _: pytest.fail("there is nothing to merge"))
+    for key in ("bad", b"bad"):
+        keep(link, key, payload)
+        assert both("contains", key) is True
+        assert key in list(both("keys"))
+        assert both("count") == len(link.records)
+        assert both("delete", key).acks
+        assert both("contains", key) is False
+        keep(link, key, payload)
+        assert both("put", key, "good").acks
+        assert both("get", key) == "good"
+        keep(link, key, payload)
+        assert list(both("delete_many", [key])) == [key]
+        keep(link, key, payload)
+        del store[key]
+        assert key not in store
+        with pytest.raises(KeyError):
+            del store[key]
+        link.script = [f.GotMany([f.Found([payload, payload])])]
+        assert both("contains", key, on=merging) is True
+        link.records.clear()
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("page_items", [1, 2, 100])
+def test_a_scan_names_a_value_that_cannot_be_read_and_goes_on_behind_it(
+    store: Any, link: Any, payload: bytes, reverse: bool, page_items: int
+) -> None:
+    link.page_items = page_items
+    keys = [b"a", b"b", "a", "b", "c"]
+    for key in keys:
+        keep(link, key, payload if key in (b"b", "c") else payload_of(key))
+    for face in ("scan", "aio"):
+        seen, bad, after = [], [], None
+        for _ in range(5):
+            try:
+                for key, value in scanned(store, face, after, reverse):
+                    assert key == value
+                    seen.append(key)
+                break
+            except CorruptData as error:
+                bad.append((error.key, repr(error.key) in str(error)))
+                after = error.key
+        expected = keys[::-1] if reverse else keys
+        assert seen == [key for key in expected if key not in (b"b", "c")]
+        assert bad == [(key, True) for key in expected if key in (b"b", "c")]
+    assert len(list(store.scan(limit=1))) == 1, "what is not asked for is not missed"
+    with pytest.raises(BatchError) as caught:
+        store.get_many(store.keys())
+    assert list(caught.value.results) == [b"a", "a", "b"]
+    assert {key: error.key for key, error in caught.value.errors.items()} == {b"b": b"b", "c": "c"}
+
+
+def scanned(store: Any, face: str, after: Any, reverse: bool) -> Iterator[Any]:
+    if face == "scan":
+        yield from store.scan(after=after, reverse=reverse)
+        return
+    found: list[Any] = []
+    failed: list[CorruptData] = []
+
+    async def go() -> None:
+        try:
+            async for pair in store.aio.scan(after=after, reverse=reverse):
+                found.append(pair)  # noqa: PERF401 - those before the error count
+        except CorruptData as error:
+            failed.append(error)
+
+    asyncio.run(go())
+    yield from found
+    for error in failed:
+        raise error
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_read_of_a_value_that_cannot_be_read_names_the_key(
+    both: Callable[..., Any], link: Any, payload: bytes
+) -> None:
+    for key in ("bad", b"bad", np.str_("bad")):
+        keep(link, key, payload)
+        for name, arguments in (("get", ()), ("get_versions", ()), ("modify", (lambda value: value,))):
+            with pytest.raises(CorruptData, match=r"\(key b?'bad'\)") as caught:
+                both(name, key, *arguments)
+            assert caught.value.key == key
+            assert type(caught.value.key) in {str, bytes}
+
+
+def test_what_went_wrong_is_the_cause(both: Callable[..., Any], link: Any) -> None:
+    for payload, cause in ((gone_module(), ModuleNotFoundError), (raising(LookupError("own")), LookupError)):
+        keep(link, "bad", payload)
+        with pytest.raises(CorruptData, match=cause.__name__) as caught:
+            both("get", "bad")
+        assert type(caught.value.__cause__) is cause
+        with pytest.raises(BatchError) as batch:
+            both("get_many", ["bad"])
+        assert type(batch.value.errors["bad"].__cause__) is cause
+    for error in (KeyboardInterrupt(), SystemExit()):
+        keep(link, "bad", raising(error))
+        for name, arguments in (("get", ["bad"]), ("get_many", [["bad"]]), ("scan", [])):
+            with pytest.raises(type(error)):
+                both(name, *arguments)
+
+
+def test_a_scan_shows_what_lies_before_a_key_whose_resolver_raises(store: Any, link: Any) -> None:
+    def fails(values: list[Any]) -> Any:
+        raise LookupError("own")
+
+    bucket = store.bucket("merging", resolver=fails)
+    two = [payload_of(1), payload_of(2)]
+    link.script = [f.Page([(b"\x02a", [payload_of(0)], False), (b"\x02b", two, False), (b"\x02c", two, False)], None)]
+    scan = bucket.scan()
+    assert next(scan) == ("a", 0)
+    with pytest.raises(LookupError, match="own") as caught:
+        next(scan)
+    assert caught.value.__notes__ == ["raykv: the resolver was given the 2 versions of key 'b'"]
+
+
+def test_a_handed_batch_settles_each_value_by_itself() -> None:
+    with pytest.raises(BatchError) as caught:
+        handed(f.GotMany([found(1), f.Found([gone_module()]), FAILED, found(None)]), single=False)
+    assert caught.value.results == {0: 1, 3: None}
+    assert {index: type(error) for index, error in caught.value.errors.items()} == {1: CorruptData, 2: QuorumNotMet}
+
+
+def test_a_value_that_is_an_error_is_a_value(both: Callable[..., Any]) -> None:
+    kept = InvalidOption("kept")
+    assert handed(f.GotMany([found(kept)]), single=True).message == "kept"
+    assert handed(f.GotMany([found(kept)]), single=False)[0].message == "kept"
+    both("put", "a", kept)
+    assert both("get", "a").message == both("get_many", ["a"])["a"].message == "kept"
+    assert [value.message for _, value in both("scan")] == ["kept"]
