@@ -4,7 +4,8 @@ An operation then costs one round to the replicas, and no call of a coordinator 
 latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
 event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``KeptLoop``.
 
-A seat ends with its loop: an asynchronous generator that waits in it is closed when the loop is shut down. After a fork
+A seat belongs to its loop: a timer of that loop, which is never up, holds it, and nothing else does. So it ends when the
+loop is closed, by whichever way, or collected, and leaves nothing open, nothing pending and nothing to be said. After a fork
 the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
 parent knew, the state and where nodes listen (``Legacy``): enough for pairs, until those nodes have all started anew.
 """
@@ -30,12 +31,13 @@ from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.records import frames as f
+from raykv.replication.background import Background
 from raykv.replication.coordinator import Coordinator
 from raykv.replication.front import Front
 from raykv.replication.straight import Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from raykv.actors.stream import Endpoint
     from raykv.client.operations import Meanwhile
@@ -50,6 +52,7 @@ CLOSING_S = 0.3
 """So long a handle that is closed waits for owners to say that they hold what was written, and brings it to those that do
 not."""
 LOOK_EVERY_S = 0.002
+FOR_EVER_S = 1e7
 
 _run = random.SystemRandom().getrandbits(62) + 1
 """Names this process to itself: all its seats have the same clock."""
@@ -77,9 +80,9 @@ class Seat:
             self._coordinator.routing.learn_state(legacy.state)
         self.front = Front(self._coordinator, self._transport, clock, self._transport.post)
         """What answers requests."""
-        self._until_the_end: AsyncGenerator[None, None] | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self.ended: Callable[[], object] = lambda: None
+        self._leaving = Background()
+        self._left = False
+        self._stays: Callable[[], asyncio.TimerHandle | None] = lambda: None
 
     @property
     def busy(self) -> bool:
@@ -98,21 +101,33 @@ class Seat:
         """Bring a write to those who do not say that they hold it."""
         await self._coordinator.straight.see_to(write)
 
-    async def stay(self) -> None:
-        """Stay until the loop is shut down, and close then."""
-        self._until_the_end = self._wait()
-        await anext(self._until_the_end)
+    def stay(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stay until the loop is closed, or forgotten: then whatever holds this is let go of, and so is this."""
+        self._stay_on(loop, _UntilTheEnd(self))
 
-    async def _wait(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.end()
-            self.ended()
+    def _stay_on(self, loop: asyncio.AbstractEventLoop, until_the_end: _UntilTheEnd) -> None:
+        self._stays = weakref.ref(loop.call_later(FOR_EVER_S, until_the_end))  # the loop's alone
+
+    def drop(self) -> None:
+        """End without the loop, which is closed or gone."""
+        if self._left:
+            return
+        self.front.end()
+        tasks = [*self.front.tasks, *self._transport.tasks, *self._leaving]
+        self._transport.drop()
+        for task in tasks:
+            with contextlib.suppress(BaseException):  # it wants its loop
+                task.get_coro().close()
 
     def leave(self) -> None:
         """Begin to close. In the seat's loop."""
-        self._leaving = asyncio.get_running_loop().create_task(self.close())
+        self._leaving.add(asyncio.get_running_loop().create_task(self._leave()))
+
+    async def _leave(self) -> None:
+        await self.close()
+        self._left = True
+        if (timer := self._stays()) is not None:
+            timer.cancel()
 
     async def end(self) -> None:
         """Close the connections at the end of the loop."""
@@ -132,7 +147,9 @@ class DirectLink:
         self._store = store
         self._legacy = legacy
         self._probe = CountingProbe()
-        self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat] = weakref.WeakKeyDictionary()
+        self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Seat]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._own: Seat | None = None
         self._lines: Lines
         """Those of ``_own``."""
@@ -214,22 +231,21 @@ class DirectLink:
         """See ``client.driver.Link``."""
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
         loop = asyncio.get_running_loop()
-        seat = self._seats.get(loop)
-        return self._sit_down(loop, request) if seat is None else seat.front.answer_together(request)
+        known = self._seats.get(loop)
+        seat = None if known is None else known()
+        return (seat or self._sit_down(loop)).front.answer_together(request)
 
-    async def _sit_down(self, loop: asyncio.AbstractEventLoop, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        """Make a seat for this loop if there is none yet, and answer the first request."""
-        seat = self._seats.get(loop)
-        if seat is None:
-            seat = self._seats[loop] = Seat(self._store, self._probe, legacy=self._legacy)
-            # A seat knows its loop, and would keep it: so both are forgotten when the loop ends.
-            seat.ended = partial(_forget, weakref.ref(self._seats), weakref.ref(loop))
-            await seat.stay()
-        return await seat.front.answer_together(request)
+    def _sit_down(self, loop: asyncio.AbstractEventLoop) -> Seat:
+        """Make a seat for this loop."""
+        seat = Seat(self._store, self._probe, legacy=self._legacy)
+        seat.stay(loop)
+        self._seats[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
+        return seat
 
     def legacy(self) -> Legacy:
         """Return what is left to a forked child, of all seats and of what this one was left itself."""
-        known = [seat.legacy() for seat in (self._own, *list(self._seats.values())) if seat is not None]
+        seats = [self._own, *(seat() for seat in list(self._seats.values()))]
+        known = [seat.legacy() for seat in seats if seat is not None]
         state, endpoints = self._legacy or Legacy(None, {})
         for each in known:
             state = each.state or state
@@ -247,9 +263,10 @@ class DirectLink:
 
     def close(self) -> None:
         """Close all connections, and the loop."""
-        for loop, seat in list(self._seats.items()):
-            with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
-                loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
+        for loop, known in list(self._seats.items()):
+            if (seat := known()) is not None:
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
+                    loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
         self._seats.clear()
         self._loop.close(self._leave)
         for link in [*self._others.values()]:
@@ -268,13 +285,19 @@ class DirectLink:
         await self._own.end()
 
 
-def _forget(
-    seats: weakref.ref[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Seat]],
-    loop: weakref.ref[asyncio.AbstractEventLoop],
-) -> None:
-    known, ended = seats(), loop()
-    if known is not None and ended is not None:
-        known.pop(ended, None)
+class _UntilTheEnd:
+    """What a timer of a loop holds. A loop that is closed lets go of its timers, and so does one that is collected."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def __call__(self) -> None:
+        """Stay on, should time be up after all."""
+        self._seat._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - a part of it
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be at its end
+            self._seat.drop()
 
 
 # ---- one link for all handles of a process ----

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.naming import find_actor, pool_of
-from raykv.actors.transport import RayTransport
+from raykv.actors.transport import RayTransport, in_a_thread
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.records import frames as f
 
@@ -105,7 +105,7 @@ class CoordinatorLink(ThisProcess):
         peer = self._peer
         try:
             if peer is None:
-                peer = await asyncio.to_thread(self._drawn)
+                peer = await in_a_thread(self._drawn)
         except ValueError:
             raise PeerAbsent("no such process runs") from None
         try:

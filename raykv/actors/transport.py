@@ -7,8 +7,11 @@ after a death. Every call has its own deadline, for Ray itself notices a frozen 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
@@ -20,7 +23,10 @@ from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
+
 ENDPOINT_TIMEOUT_S = 5.0
+MOST_THREADS = 16
 
 
 class RayTransport:
@@ -78,13 +84,19 @@ class RayTransport:
 
     async def _answer(self, reference: Any, timeout_s: float) -> Any:
         if not self._threads:
-            return await reference
-        return await _in_a_thread(partial(ray.get, reference, timeout=timeout_s))
+            return await _ended(reference.future())
+        try:
+            return await in_a_thread(partial(ray.get, reference, timeout=timeout_s))
+        except BaseException:
+            # Ray prints an error that nobody has looked at, in the user's program, so that a late one is looked at.
+            with contextlib.suppress(Exception):
+                reference.future()
+            raise
 
     async def _find(self, peer: str) -> Any:
         try:
             # A look-up asks the head and blocks, so it goes to a thread.
-            handle = await _in_a_thread(partial(find_actor, self._store, peer))
+            handle = await in_a_thread(partial(find_actor, self._store, peer))
         except ValueError:
             raise PeerAbsent("no such process runs") from None
         self._handles[peer] = handle
@@ -108,12 +120,43 @@ class Inherited:
         return self._endpoints.get(peer)
 
 
-async def _in_a_thread(work: Callable[[], Any]) -> Any:
+async def in_a_thread(work: Callable[[], T]) -> T:
+    """Do what blocks, and await it. Raises what it does; ``PeerAbsent`` if there is no thread to be had."""
     try:
-        running = asyncio.get_running_loop().run_in_executor(None, work)
-    except RuntimeError:  # this process is at its end, and starts nothing any more
-        raise PeerAbsent("this process is ending") from None
-    return await running
+        future = _threads().submit(work)
+    except RuntimeError as error:  # this process is at its end, or gets no more threads
+        raise PeerAbsent(f"this process starts no thread any more ({error})") from None
+    return await _ended(future)
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+"""Process id -> its threads for what blocks; a forked child has none of its parent's."""
+
+
+def _threads() -> ThreadPoolExecutor:
+    pool = _pools.get(os.getpid())
+    return pool or _pools.setdefault(os.getpid(), ThreadPoolExecutor(MOST_THREADS, "raykv-ask"))
+
+
+async def _ended(future: Future[T]) -> T:
+    """Await what ends in another thread. The loop may be closed by then: asyncio would print an error there."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+
+    def pass_on() -> None:
+        if waiter.done():
+            return
+        if (error := future.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
+
+    def tell(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(pass_on)
+
+    future.add_done_callback(tell)
+    return await waiter
 
 
 def fast_transport(

@@ -15,7 +15,7 @@ from raykv.client.views import RingView, ScalingView, Status
 from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 
     from raykv.client.operations import Steps, Versions, WriteResult
     from raykv.records.keys import Key
@@ -172,16 +172,14 @@ class AsyncBucket(Handle[K, V]):
         check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
         return self._pages(left, check_limit(limit), reverse, False, r, timeout)
 
-    async def keys(self) -> AsyncIterator[K]:
+    def keys(self) -> AsyncIterator[K]:
         """See ``Bucket.keys``."""
         left = ops.scan_range(None, None, None, None, reverse=False)
-        async for key, _ in self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S):
-            yield key
+        return _Each(self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S), 0)
 
-    async def values(self) -> AsyncIterator[V]:
+    def values(self) -> AsyncIterator[V]:
         """See ``Bucket.values``."""
-        async for _, value in self.scan():
-            yield value
+        return _Each(self.scan(), 1)
 
     def items(self) -> AsyncIterator[tuple[K, V]]:
         """See ``Bucket.items``."""
@@ -197,15 +195,70 @@ class AsyncBucket(Handle[K, V]):
     def __aiter__(self) -> AsyncIterator[K]:
         return self.keys()
 
-    async def _pages(
+    def _pages(
         self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
-    ) -> AsyncIterator[tuple[Any, Any]]:
+    ) -> _Pairs:
         paging = scan_of(
             self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
         )
-        while pairs := await self._run(paging.step()):
-            for pair in pairs:
-                yield pair
+        return _Pairs(lambda: self._run(paging.step()))
+
+
+class _Pairs:
+    """The pairs of a scan.
+
+    No asynchronous generator, for an event loop has to finish those that were not read to their end: one that is closed
+    without that leaves a warning behind. Here there is nothing to finish.
+    """
+
+    def __init__(self, step: Callable[[], Awaitable[Sequence[tuple[Any, Any]]]]) -> None:
+        """``step()``: awaits the next pairs; none: it is the end."""
+        self._step: Callable[[], Awaitable[Sequence[tuple[Any, Any]]]] | None = step
+        self._pairs: Iterator[tuple[Any, Any]] = iter(())
+        self._stepping = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[Any, Any]:
+        for pair in self._pairs:
+            return pair
+        if self._stepping:
+            raise RuntimeError("the scan is being read by somebody else already")
+        if self._step is None:
+            raise StopAsyncIteration
+        self._stepping = True
+        step, self._step = self._step, None  # for good, if it fails
+        try:
+            pairs = await step()
+        finally:
+            self._stepping = False
+        if not pairs:
+            raise StopAsyncIteration
+        self._pairs, self._step = iter(pairs), step
+        return next(self._pairs)
+
+    async def aclose(self) -> None:
+        """End it, as one ends an asynchronous generator."""
+        self._step, self._pairs = None, iter(())
+
+
+class _Each:
+    """One of both of each pair: the key, or the value."""
+
+    def __init__(self, pairs: Any, which: int) -> None:
+        self._pairs = pairs
+        self._which = which
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return (await anext(self._pairs))[self._which]
+
+    async def aclose(self) -> None:
+        """See ``_Pairs``."""
+        await self._pairs.aclose()
 
 
 class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):

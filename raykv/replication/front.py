@@ -12,6 +12,7 @@ from raykv.config import check_bucket_name, check_timeout
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
+from raykv.replication.background import Background
 from raykv.replication.cluster_state import check_same_bucket
 from raykv.replication.joining import Begin, InTasks, Joining, is_about_one_key
 from raykv.replication.peers import node_address
@@ -40,6 +41,7 @@ class Front:
         self._transport = transport
         self._clock = clock
         tasks = coordinator.routing.tasks
+        self._answering = Background()
         begin: Begin = InTasks(self._answer, tasks)
         self._driver: Driver | None = None
         if coordinator.routing.asks:  # a client's own
@@ -52,6 +54,11 @@ class Front:
         """Whether something is under way, perhaps without anybody who waits for it."""
         owed = self._driver is not None and self._driver.owed > 0
         return owed or bool(self._coordinator.routing.tasks) or self._joining.busy
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """All that are under way."""
+        return [*self._coordinator.routing.tasks, *self._answering]
 
     def end(self) -> None:
         """Begin nothing more by itself: the loop is at its end."""
@@ -73,7 +80,10 @@ class Front:
         """
         if is_about_one_key(request):
             return self._joining.answer(request)
-        return asyncio.shield(asyncio.get_running_loop().create_task(self.answer(request)))
+        task = asyncio.get_running_loop().create_task(self.answer(request))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        return asyncio.shield(task)
 
     async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself."""

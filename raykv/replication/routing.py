@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerDead, PeerFailure
 from raykv.records import frames as f
+from raykv.replication.background import Background
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.courier import Courier
 from raykv.replication.fanout import CALL_TIMEOUT_S, RETRY_S
@@ -55,7 +56,7 @@ class Routing:
             trouble=self._ask_for_news,
             quiet=asks,
         )
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = Background()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
         self.courier = Courier(self.peers, clock, probe, self.tasks)
         self._state: ClusterState | None = None

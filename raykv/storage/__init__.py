@@ -8,14 +8,7 @@ Records are opaque bytes here. How two records of a key merge is a function hand
 """
 
 from raykv.storage.damage import Damage, EngineFailed
-from raykv.storage.directory import (
-    LOCK_NAME,
-    DirectoryForeign,
-    DirectoryInUse,
-    Identity,
-    NodeDirectory,
-    read_identity,
-)
+from raykv.storage.directory import DirectoryForeign, DirectoryInUse, Identity, NodeDirectory, read_identity
 from raykv.storage.engine import CHANGES_PREFIX_BYTES, Engine, EngineStats, Merge
 from raykv.storage.jobs import Job
 from raykv.storage.memtable import Found
@@ -24,5 +17,5 @@ from raykv.storage.wal import SyncJob
 __all__ = [
     "Engine", "EngineStats", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
     "Damage", "EngineFailed",
-    "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
+    "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ the next call must work, and all must still be there. Real sockets and loops, no
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -17,19 +16,8 @@ from pathlib import Path
 import pytest
 
 import raykv
-from raykv.actors.direct_link import DirectLink, Legacy
-from raykv.actors.link import ThisProcess
-from raykv.actors.stream import StreamServer
-from raykv.client.driver import run
-from raykv.client.operations import Operations
-from raykv.config import BucketConfig, StoreConfig
-from raykv.records import frames as f
-from raykv.records.record import time_of
 from raykv.replication import routing, straight
-from raykv.replication.cluster_state import ClusterState, encode_state
-from raykv.ring import Member, claim
 
-NODES = ("n1", "n2", "n3")
 HOME = str(Path(raykv.__file__).parent) + os.sep
 LINES_EVERY, INSTRUCTIONS_EVERY = (int(each) for each in os.environ.get("RAYKV_TEST_INTERRUPTS", "3,41").split(","))
 """At every so manieth place. All of them take some minutes."""
@@ -40,76 +28,12 @@ class Interrupt(BaseException):
     """What a signal's handler raises."""
 
 
-class Node:
-    """Keeps what it is sent."""
-
-    def __init__(self):
-        self.records = {}
-        self.server = StreamServer(self.serve)
-
-    async def serve(self, frame):
-        body = f.node_requests.decode(frame).body
-        if isinstance(body, f.Read):
-            answer = f.ReadDone([self.records.get(key) for key in body.keys], [])
-        else:
-            assert isinstance(body, f.Write)
-            for key, record in body.items:  # what was interrupted may come later than what was sent after it
-                self.records[key] = max(record, self.records.get(key, record), key=time_of)
-            answer = f.WriteDone([0] * len(body.items))
-        return f.node_answers.encode(f.NodeAnswer(5, answer))
-
-
-class Client(ThisProcess):
-    """A handle: operations on the bucket, blocking."""
-
-    def __init__(self, legacy, config):
-        self.link = DirectLink("test", legacy)
-        self.submit, self.result = self.link.submit, self.link.result
-        self.operations = Operations(1, config)
-
-    def get(self, key):
-        return run(self.operations.get(key, None, r=None, timeout=WAIT_S), self)
-
-    def put(self, key, value):
-        return run(self.operations.put(key, value, context=None, w=None, ttl=None, timeout=WAIT_S), self)
-
-    def get_many(self, keys):
-        return run(self.operations.get_many(keys, None, r=None, timeout=WAIT_S), self)
-
-    def put_many(self, pairs):
-        return run(self.operations.put_many(pairs, w=None, ttl=None, timeout=WAIT_S), self)
-
-    @property
-    def is_straight(self):
-        return not self.link._loop._held and self.link._own is not None and bool(self.link._lines._lines)
-
-
 @pytest.fixture
-def client(monkeypatch):
+def client(monkeypatch, real_nodes):
     monkeypatch.setattr(routing, "STALE_S", 1e6)  # there is no supervisor to ask
     monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # traced it takes its time
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def do(work):
-        return asyncio.run_coroutine_threadsafe(work, loop).result(WAIT_S)
-
-    nodes = {f"node/{node_id}": Node() for node_id in NODES}
-    endpoints = {peer: do(node.server.listen("127.0.0.1")) for peer, node in nodes.items()}
-    config = BucketConfig(name="default", n=3, r=2, w=2, versioning="lww")
-    store = StoreConfig(name="test", copies=3, partitions=8)
-    ring = claim([Member(node_id) for node_id in NODES], 8, 3)
-    state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring).with_bucket(config)
-    made = Client(Legacy(encode_state(state), endpoints), config)
-    made.put_many({f"key{number}": number for number in range(30)})
-    yield made
-    made.link.close()
-    for node in nodes.values():
-        do(node.server.close())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(WAIT_S)
-    loop.close()
+    with real_nodes.opened() as made:
+        yield made
 
 
 class InterruptAt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -14,6 +15,7 @@ from raykv.actors.stream import wire
 from raykv.actors.stream.sockets import open_connection, watch_the_other_end
 from raykv.config import MAX_FRAME_BYTES
 from raykv.ports import PeerFailure, PeerSilent, PeerUnreachable
+from raykv.replication.background import Background
 from raykv.replication.peers import PeerRefused
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 NOT_LISTENING_PAUSE_S = 30.0
-SWEEP_PAUSE_S = 0.002
 QUIET_S = 0.5
 """A connection that brought nothing at all while a call waited in vain for so long is given up."""
 
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         """Whether calls can go through it: it stands, and has not been given up."""
         self.heard = 0
         """How often anything came after the handshake."""
+        self._dropped = False
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
         """Send ``frame``, return the answer. To be called only while ``usable``; raises as ``ports.Transport``."""
@@ -114,8 +116,7 @@ class Connection(asyncio.Protocol):
                 told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
         if self._posted and self._sweep is None:  # they may have posted more, which set it
             until_s, _ = next(iter(self._posted.values()))
-            # A loop may call a moment early: its clock stands still within a turn, and some round to milliseconds.
-            self._sweep = self._loop.call_at(max(until_s, now_s + SWEEP_PAUSE_S), self._sweep_posted)
+            self._sweep = self._loop.call_at(until_s, self._sweep_posted)
 
     def give_up(self) -> None:
         """Take no more calls; close once those under way have ended."""
@@ -126,8 +127,21 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once; calls under way end with ``PeerUnreachable``."""
         self.usable = False
-        if self._transport is not None:
+        if self._loop.is_closed():
+            self.drop()
+        elif self._transport is not None:
             self._transport.abort()
+
+    def drop(self) -> None:
+        """Close at once, without the loop, which is closed or gone; nobody is told anything."""
+        self._dropped = True
+        self.usable = False
+        self._pending.clear()
+        self._posted.clear()
+        with contextlib.suppress(Exception):
+            # asyncio's would keep its socket. uvloop closes its own, but for those that are collected before: so this one
+            # stays in a cycle with this.
+            self._transport._call_connection_lost(None)  # type: ignore[union-attr] # noqa: SLF001
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
@@ -176,6 +190,8 @@ class Connection(asyncio.Protocol):
             self.give_up()
 
     def _forget(self, number: int) -> None:
+        if self._dropped:
+            return
         del self._pending[number]
         self._posted.pop(number, None)
         if not self.usable and not self._pending:
@@ -186,6 +202,8 @@ class Connection(asyncio.Protocol):
             self._transport.writelines(parts)
 
     def _end(self, error: Exception) -> None:
+        if self._dropped:
+            return
         if not self.ready.done():
             self.ready.set_exception(error)
         self.close()
@@ -247,7 +265,8 @@ class StreamTransport:
         self._patient = patient
         self._random = random.SystemRandom()
         self._routes: dict[str, _Route] = {}
-        self._connecting = 0
+        self._making = Background()
+        """Connections that are being made."""
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         """See ``ports.Transport``."""
@@ -292,7 +311,7 @@ class StreamTransport:
     @property
     def connecting(self) -> bool:
         """Whether a connection is being made."""
-        return self._connecting > 0
+        return bool(self._making)
 
     async def close(self) -> None:
         """Close all connections; calls under way on them end with ``PeerUnreachable``."""
@@ -305,20 +324,32 @@ class StreamTransport:
             if route.connection is not None:
                 route.connection.close()
 
+    def drop(self) -> None:
+        """Close all connections, without the loop, which is closed or gone."""
+        routes, self._routes = list(self._routes.values()), {}
+        for route in routes:
+            if route.connection is not None:
+                route.connection.drop()
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those in which connections are being made."""
+        return [*self._making]
+
     def _begin_to_connect(self, peer: str, route: _Route) -> None:
         loop = asyncio.get_running_loop()
         if route.connecting is not None or loop.time() < route.next_try_s:
             return
         if route.connection is not None and route.connection.heard:
             route.pause_s = FIRST_PAUSE_S  # it was of use: this is no series of failures
-        self._connecting += 1
-        route.connecting = loop.create_task(self._connect(peer, route))
+        route.connecting = loop.create_task(self._connect(peer, route, loop))
+        self._making.add(route.connecting)
         route.connecting.add_done_callback(self._connected)
 
-    def _connected(self, _: asyncio.Task[None]) -> None:
-        self._connecting -= 1
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._making.discard(task)
 
-    async def _connect(self, peer: str, route: _Route) -> None:
+    async def _connect(self, peer: str, route: _Route, loop: asyncio.AbstractEventLoop) -> None:
         pause_s, route.pause_s = route.pause_s, min(LONGEST_PAUSE_S, 2 * route.pause_s)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -331,5 +362,5 @@ class StreamTransport:
             logger.debug("no stream to %s: %s", peer, error)
         finally:
             # Not in step with all the others who lost it at the same time.
-            route.next_try_s = asyncio.get_running_loop().time() + pause_s * (0.5 + self._random.random())
+            route.next_try_s = loop.time() + pause_s * (0.5 + self._random.random())
             route.connecting = None
