@@ -74,6 +74,7 @@ from raykv.errors import (
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreClosed,
     StoreNotFound,
     StoreUnavailable,
@@ -98,7 +99,7 @@ __all__ = [
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
-    "StoreClosed", "BatchError",
+    "SiblingsFound", "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 
@@ -214,14 +215,14 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
         confirm = input(f"This deletes all data of store {name!r}. Type its name to go on: ")
     if confirm != name:
         raise InvalidOption(f"not deleted: {confirm!r} is not the store's name, {name!r}")
-    from raykv.actors import lifecycle
+    from raykv.actors import deletion, lifecycle
 
     with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same
         stopped = lifecycle.stop(name)
         if stopped is None and path is None:
             raise StoreUnavailable(f"store {name!r} did not say where its data is; nothing was deleted, give its path")
         path = stopped or path
-    lifecycle.delete(name, path)
+    deletion.delete(name, path)
 
 
 def _require_supported_platform() -> None:

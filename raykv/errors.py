@@ -3,6 +3,7 @@
 * **The caller's mistake**: nothing was sent. Correct the call. ``InvalidKey``, ``PairTooLarge``, ``InvalidOption``,
   ``InvalidContext``, ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
 * **Try again**: nothing was written, or it was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
+* **Merge first**: nothing was written. ``SiblingsFound``.
 * **Outcome unknown**: the write may stand on some replicas and may surface later. ``WriteOutcomeUnknown``. Read, then
   decide; writing the same value again is safe.
 * **Call somebody**: ``CorruptData``.
@@ -86,7 +87,28 @@ class Overloaded(RaykvError):
 
 
 class CorruptData(RaykvError):
-    """Stored bytes fail their checksum or cannot be what they claim. Nothing was decoded."""
+    """Stored bytes fail their checksum, cannot be what they claim, or make no value here (its module is missing).
+
+    Where it is about the value of one key, that is in ``key``; a scan goes on behind it with ``after=error.key``.
+    """
+
+    @property
+    def key(self) -> str | bytes | None:
+        """The key whose value it is, where there is one."""
+        return _key_in(self)
+
+
+class SiblingsFound(RaykvError):
+    """``modify`` found several versions of the key, and would have dropped all but one unseen. Nothing was written.
+
+    Give the handle a resolver (``store.bucket(name, resolver=merge)``), which ``modify`` then asks; or merge them yourself:
+    ``get_versions(key)``, then ``put(key, merged, context=versions.context)``.
+    """
+
+    @property
+    def key(self) -> str | bytes | None:
+        """The key."""
+        return _key_in(self)
 
 
 class StoreClosed(RaykvError):
@@ -109,9 +131,15 @@ _CLASSES: dict[str, type[RaykvError]] = {
     cls.__name__: cls
     for cls in (
         RaykvError, InvalidKey, PairTooLarge, InvalidOption, InvalidContext, StoreNotFound, BucketMismatch, NotEnoughNodes,
-        StoreUnavailable, QuorumNotMet, WriteOutcomeUnknown, Overloaded, CorruptData, StoreClosed,
+        StoreUnavailable, QuorumNotMet, WriteOutcomeUnknown, Overloaded, CorruptData, SiblingsFound,
+        StoreClosed,
     )
 }  # fmt: skip
+
+
+def _key_in(error: RaykvError) -> str | bytes | None:
+    key = error.details.get("key")
+    return key if isinstance(key, str | bytes) else None
 
 
 def _rebuild(name: str, message: str, details: dict[str, Any]) -> RaykvError:
@@ -124,6 +152,16 @@ def from_callers_code(error: BaseException) -> bool:
     Then it is the caller's own, and is passed on. To be asked where it is caught: it goes by the frames below.
     """
     return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
+def described(error: BaseException) -> str:
+    """Return an error's type and message, as another error's message gives them: short, whatever its own code does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - as said
+        text = ""
+    name = type(error).__name__
+    return f"{name}: {text if len(text) <= 300 else text[:297] + '...'}" if text else name
 
 
 def to_data(error: RaykvError) -> tuple[str, str, dict[str, Any]]:

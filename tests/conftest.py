@@ -7,6 +7,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     import raykv
 
 _numbers = itertools.count(1)
+
+# How fast examples are drawn and run says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile(
+    "raykv", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("raykv")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,16 @@ import pytest
 
 import raykv
 from raykv import errors
-from raykv.errors import BatchError, QuorumNotMet, RaykvError, WriteOutcomeUnknown, from_data, to_data
+from raykv.errors import (
+    BatchError,
+    CorruptData,
+    QuorumNotMet,
+    RaykvError,
+    SiblingsFound,
+    WriteOutcomeUnknown,
+    from_data,
+    to_data,
+)
 
 CLASSES = sorted(
     (cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, RaykvError)),
@@ -23,8 +32,8 @@ DETAILS = {"limit": 5, "have": ["n1", "n2"], "inner": {"a": None}, "name": "kept
 def test_the_tree_is_the_one_that_was_promised() -> None:
     assert [cls.__name__ for cls in CLASSES] == [
         "BatchError", "BucketMismatch", "CorruptData", "InvalidContext", "InvalidKey", "InvalidOption", "NotEnoughNodes",
-        "Overloaded", "PairTooLarge", "QuorumNotMet", "RaykvError", "StoreClosed", "StoreNotFound", "StoreUnavailable",
-        "WriteOutcomeUnknown",
+        "Overloaded", "PairTooLarge", "QuorumNotMet", "RaykvError", "SiblingsFound", "StoreClosed", "StoreNotFound",
+        "StoreUnavailable", "WriteOutcomeUnknown",
     ]  # fmt: skip
     assert all(getattr(raykv, cls.__name__) is cls for cls in CLASSES)
 
@@ -93,3 +102,15 @@ def test_a_batch_error_keeps_results_and_errors() -> None:
 def test_every_class_says_what_the_caller_may_do(cls: type[RaykvError]) -> None:
     assert cls.__doc__
     assert len(cls.__doc__) > 30
+
+
+@pytest.mark.parametrize("cls", [errors.CorruptData, errors.SiblingsFound])
+def test_an_error_about_one_key_says_which_wherever_it_goes(cls: type[CorruptData | SiblingsFound]) -> None:
+    for key in ("a", b"a"):
+        error = cls("m", key=key)
+        travelled = from_data(*to_data(error))
+        for each in (error, pickle.loads(pickle.dumps(error)), travelled):
+            assert isinstance(each, CorruptData | SiblingsFound)
+            assert each.key == key
+    for nothing in ({}, {"key": 5}, {"key": None}):
+        assert cls("m", **nothing).key is None

@@ -23,7 +23,7 @@ ALLOWED = {
     "replication": BASE | set(PLAIN),
     "supervision": BASE | set(PLAIN) | {"replication"},
     "client": BASE | {"versions", "viz", "raykv"},  # raykv: a pickled handle calls raykv.connect where it arrives
-    "sim": BASE | set(PLAIN) | {"replication", "supervision", "client"},
+    "sim": BASE | set(PLAIN) | {"replication", "supervision", "client", "raykv"},  # raykv: its version, for replays
     "actors": BASE | set(PLAIN) | {"replication", "supervision", "client"},
     "cli": BASE | {"raykv", "actors", "client", "viz", "supervision", "replication"},
     "__init__": BASE | {"client", "actors", "supervision", "versions"},

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
-from raykv.client.operations import Operations, pairs_of, several_keys
+from raykv.client.given import pairs_of, several_keys
+from raykv.client.operations import Operations
 from raykv.config import check_bucket_name, check_timeout
 from raykv.errors import InvalidOption, RaykvError
 from raykv.records import frames as f

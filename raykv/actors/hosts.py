@@ -22,10 +22,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykv.actors.holder import MAX_NOTE_BYTES, read_note
 from raykv.actors.marker import Marker, read_marker
-from raykv.actors.naming import node_directories, node_directory
+from raykv.actors.naming import lock_of, node_directories
 from raykv.actors.os_files import OsFileSystem
-from raykv.errors import CorruptData
+from raykv.actors.ownership import check_store_directory
+from raykv.errors import CorruptData, InvalidOption
 from raykv.ports import Host, LaunchFailed
 
 if TYPE_CHECKING:
@@ -44,14 +46,6 @@ NOT_INSTALLED = (
     "ray.init(runtime_env={'pip': ['raykv']})"
 )
 LOOK_TIMEOUT_S = 10.0
-MAX_NOTE_BYTES = 4096
-
-
-class LockNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What a storage process leaves in its directory's lock: JSON. It stays there when the process has ended."""
-
-    pid: int = 0
-    host: str = ""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,24 +58,22 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-def read_note(data: bytes) -> LockNote:
-    """Return the note in a lock; an empty one if it cannot be read."""
-    try:
-        return msgspec.json.decode(data, type=LockNote)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return LockNote()
-
-
 def look_here(fs: FileSystem, path: str) -> Look:
-    """Look at the path on this host."""
+    """Look at the path on this host. What is not to be relied on there is not believed."""
     marker, trouble = None, ""
     try:
+        check_store_directory(path)
         marker = read_marker(fs, path)
     except FileNotFoundError:
         pass
+    except InvalidOption as error:
+        return Look(trouble=str(error))
     except (OSError, CorruptData) as error:
         trouble = str(error)
-    nodes = {node_id: _last_host(fs, node_directory(path, node_id)) for node_id in node_directories(fs, path)}
+    try:
+        nodes = {node_id: _last_host(fs, lock_of(path, node_id)) for node_id in node_directories(fs, path)}
+    except OSError as error:
+        nodes, trouble = {}, str(error)
     return Look(marker=marker, nodes=nodes, disk_bytes=_disk_bytes(path), trouble=trouble)
 
 
@@ -239,9 +231,9 @@ def _free_cpus() -> dict[str, float]:
     return {node_id: float(free.get("CPU", 0.0)) for node_id, free in available_resources_per_node().items()}
 
 
-def _last_host(fs: FileSystem, directory: str) -> str:
+def _last_host(fs: FileSystem, lock: str) -> str:
     try:
-        return read_note(fs.read_file(f"{directory}/lock", MAX_NOTE_BYTES)).host
+        return read_note(fs.read_file(lock, MAX_NOTE_BYTES)).host
     except OSError:
         return ""
 

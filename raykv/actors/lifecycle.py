@@ -1,11 +1,10 @@
-"""Starting, finding, stopping and deleting stores: what ``raykv.start`` and its siblings do."""
+"""Starting, finding and stopping stores: what ``raykv.start`` and its siblings do."""
 
 from __future__ import annotations
 
 import logging
 import os
 import random
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,6 @@ from raykv.actors.direct_link import DirectHandle
 from raykv.actors.hosts import first_line
 from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
-from raykv.actors.marker import MARKER, read_marker
 from raykv.actors.naming import (
     COORDINATOR,
     NAMESPACE,
@@ -31,7 +29,6 @@ from raykv.actors.naming import (
     pool_of,
     store_actors,
 )
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.supervisor import Orders, SupervisorActor
 from raykv.config import NodeConfig, check_store_name
 from raykv.errors import StoreNotFound, StoreUnavailable, from_data
@@ -207,19 +204,6 @@ def stop(name: str) -> str | None:
     if left := _kill_all(name):
         raise StoreUnavailable(f"store {name!r} did not stop: {', '.join(left)} still there; try again")
     return path
-
-
-def delete(name: str, path: str | None) -> str:
-    """Delete a stopped store's data. Returns the path. Raises ``StoreNotFound`` if there is none."""
-    where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
-    fs = OsFileSystem()
-    if not fs.exists(os.path.join(where, MARKER)):
-        raise StoreNotFound(f"there is no data of a store at {where}")
-    owner = read_marker(fs, where).store.name
-    if owner != name:
-        raise StoreNotFound(f"{where} holds store {owner!r}, not {name!r}; nothing was deleted")
-    shutil.rmtree(where)
-    return where
 
 
 def explain(error: Exception) -> str:

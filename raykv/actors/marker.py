@@ -9,6 +9,7 @@ its own is not taken for one that never had any.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.actors.naming import node_directories
+from raykv.actors.ownership import check_store_directory
 from raykv.config import StoreConfig
 from raykv.errors import CorruptData, InvalidOption, RaykvError
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raykv.ports import FileSystem
+
+logger = logging.getLogger("raykv.supervisor")
 
 MARKER = "store.json"
 FORMAT = 1
@@ -52,6 +56,8 @@ def claim_path(
     others = {host: marker for host, marker in (elsewhere or {}).items() if marker.store.name == wanted.name}
     try:
         fs.make_directories(path)
+        for warning in check_store_directory(path):
+            logger.warning("store %s: %s", wanted.name, warning)
         marker = read_marker(fs, path) if fs.exists(f"{path}/{MARKER}") else None
         unbound = marker is not None and not marker.founded and not node_directories(fs, path)
         if marker is None or (marker.store.name == wanted.name and unbound):
@@ -97,7 +103,7 @@ def read_marker(fs: FileSystem, path: str) -> Marker:
     """Return the marker at ``path``. Raises ``OSError`` or ``CorruptData``."""
     try:
         return msgspec.json.decode(fs.read_file(f"{path}/{MARKER}", MAX_BYTES), type=Marker)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RaykvError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RaykvError, RecursionError) as error:
         raise CorruptData(f"{path}/{MARKER} is damaged: {error}") from None
 
 
@@ -109,10 +115,11 @@ def note_founded(fs: FileSystem, path: str) -> None:
 
 
 def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
-    """Leave the marker at ``path``, where a node of its store is, if none is there.
+    """Leave the marker at ``path``, where a node of its store is or is to be, if none is there.
 
     Raises ``OSError``, and ``InvalidOption`` if the path is another store's.
     """
+    fs.make_directories(path)
     try:
         present = read_marker(fs, path)
     except (FileNotFoundError, CorruptData):  # one that is damaged is of no use to anybody

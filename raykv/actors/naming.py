@@ -13,7 +13,7 @@ import platformdirs
 import ray
 
 from raykv.errors import CorruptData
-from raykv.storage import read_identity
+from raykv.storage import LOCK_NAME, read_identity
 
 if TYPE_CHECKING:
     from raykv.ports import FileSystem
@@ -68,6 +68,11 @@ def node_directory(path: str, node_id: str) -> str:
     return f"{path}/nodes/{node_id}"
 
 
+def lock_of(path: str, node_id: str) -> str:
+    """Return the file whose lock the process of a node holds."""
+    return f"{node_directory(path, node_id)}/{LOCK_NAME}"
+
+
 def node_directories(fs: FileSystem, path: str) -> list[str]:
     """Return the ids of the nodes that have a directory at a store's path (one that says whose it is), sorted."""
     base = f"{path}/nodes"
@@ -79,5 +84,5 @@ def _is_somebodys(fs: FileSystem, directory: str) -> bool:
     """Whether the directory holds an identity; one that was made and no more is as good as none."""
     try:
         return read_identity(fs, directory) is not None
-    except CorruptData:
+    except (CorruptData, OSError):  # what cannot be read is somebody's, and is not founded anew
         return True

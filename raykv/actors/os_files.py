@@ -11,8 +11,10 @@ What each promise of the port costs here:
   some other part of the process opens and closes the same path (``fcntl`` locks do). A forked child would share it;
   children let go of it at once, and every descriptor is close-on-exec.
 
-Files are made 0600, directories 0700: what lies in a store is its owner's business. Windows has none of these; raykv
-refuses to start there.
+Files are made 0600, directories 0700: what lies in a store is its owner's business. A file is opened under its own name
+only: a symbolic link in its place is not followed, and what is no file (a pipe would be waited for) is refused. A lock is
+written to, so it must be its directory's owner's, and known by no second name. Windows has none of these; raykv refuses to
+start there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import weakref
 from typing import TYPE_CHECKING
@@ -33,6 +36,20 @@ _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _READ_BYTES = 1 << 20
 _LOCK_ATTEMPTS = 10
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file, under this very name, and nothing else that may stand there. Raises ``OSError``."""
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _FILE_MODE)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # the latter on FreeBSD's kin
+            raise OSError(error.errno, "a symbolic link, which is not followed", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
 
 
 def _sync(fd: int) -> None:
@@ -53,7 +70,7 @@ class OsAppendFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+        self._fd = _open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
 
     def append(self, data: bytes) -> None:
         """Write all of ``data``, however many calls that takes."""
@@ -82,7 +99,7 @@ class OsReadFile:
     """A file being read at offsets, by any number of threads."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = _open(path, os.O_RDONLY)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Read ``length`` bytes; fewer only at the end of the file (a signal or a network disk may cut a read short)."""
@@ -169,7 +186,7 @@ class OsFileSystem:
 
     def truncate(self, path: str, length: int) -> None:
         """Cut the file and sync it, its data as well."""
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = _open(path, os.O_WRONLY)
         try:
             os.ftruncate(fd, length)
             _sync(fd)
@@ -201,23 +218,27 @@ class OsFileSystem:
             os.close(fd)
 
     def exists(self, path: str) -> bool:
-        """Whether the path names anything."""
-        return os.path.exists(path)
+        """Whether the path names anything, be it a link that leads nowhere."""
+        return os.path.lexists(path)
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory and all below; symbolic links are removed, not followed."""
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path)
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
 
     def lock(self, path: str, note: bytes = b"") -> FileLock:
         """Take the lock at once, or raise ``BlockingIOError``."""
         for _ in range(_LOCK_ATTEMPTS):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+            fd = _open(path, os.O_RDWR | os.O_CREAT)
             try:
+                _check_owner(fd, path)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _still_named(fd, path):  # else the file was removed between open and flock: a lock on nothing
-                    os.ftruncate(fd, 0)
-                    os.pwrite(fd, note, 0)
+                # It may have been removed between open and flock: a lock on nothing.
+                if _still_named(fd, path) and not _freed_of_other_names(fd, path):
+                    _write_note(fd, note)
                     return OsFileLock(fd)
             except BaseException:
                 os.close(fd)
@@ -226,8 +247,36 @@ class OsFileSystem:
         raise BlockingIOError(errno.EAGAIN, "the lock file keeps being replaced", path)
 
 
+def _check_owner(fd: int, path: str) -> None:
+    """Raise ``PermissionError`` for a file that somebody has put into another's directory.
+
+    Whose it is, is compared with the directory's owner as well: on some file systems all is one user's, whoever makes it.
+    """
+    owner = os.fstat(fd).st_uid
+    if owner not in (os.geteuid(), 0) and owner != os.stat(os.path.dirname(path) or ".").st_uid:
+        raise PermissionError(errno.EPERM, f"belongs to user {owner}, not to this process's", path)
+
+
 def _still_named(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
+
+
+def _freed_of_other_names(fd: int, path: str) -> bool:
+    """Unlink a locked file that has a second name, and say so: what is written to it would be written there as well."""
+    if os.fstat(fd).st_nlink < 2:
+        return False
+    os.unlink(path)
+    return True
+
+
+def _write_note(fd: int, note: bytes) -> None:
+    """Write the note. Where there is no room for it there is none: it is a word to whoever finds the lock taken."""
+    os.ftruncate(fd, 0)
+    try:
+        os.pwrite(fd, note, 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.actors.admission import Admission, may_wait
-from raykv.actors.hosts import LockNote, read_note, this_host
+from raykv.actors.holder import end_holder, read_note, this_note
+from raykv.actors.hosts import this_host
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import Marker, leave_marker
+from raykv.actors.naming import lock_of
 from raykv.actors.os_files import OsFileSystem
+from raykv.actors.ownership import check_node_directory
 from raykv.actors.stream import StreamServer
 from raykv.actors.transport import fast_transport, this_address
 from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
@@ -30,11 +33,14 @@ from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from raykv.actors.holder import LockNote
+
 logger = logging.getLogger("raykv.node")
 
 LOCK_WAIT_S = 5.0
 """How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
 KILL_AFTER_S = 0.3
+KILL_AGAIN_S = 0.5
 BY_RAY = "calls of the actor"
 """All who ask by Ray are one caller to ``Admission``: Ray does not say who calls."""
 
@@ -93,6 +99,10 @@ class StorageNodeActor:
             raise RuntimeError("the node is not open")
         return self._node
 
+    @property
+    def _store_path(self) -> str:
+        return os.path.dirname(os.path.dirname(self._spec.path))
+
     def _refusal(self) -> bytes:
         assert self._node is not None, "nobody is let in before it is open"
         refused = f.NodeRefused("overloaded", "it has more to do than it can")
@@ -134,7 +144,7 @@ class StorageNodeActor:
         spec = self._spec
         leave_marker(
             OsFileSystem(),
-            os.path.dirname(os.path.dirname(spec.path)),
+            self._store_path,
             Marker(store_id=spec.store_id, store=spec.store, founded=founded),
         )
 
@@ -148,16 +158,20 @@ class StorageNodeActor:
     def _rename(self) -> None:
         path = self._spec.path
         free = (f"{path}.left-{number}" for number in range(1000))
-        target = next((name for name in free if not os.path.exists(name)), None)
+        target = next((name for name in free if not os.path.lexists(name)), None)
         if target is not None:
             os.rename(path, target)
 
     def _open(self, take_over: bool, founded: bool) -> StorageNode:
         """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not go by itself."""
+        spec, fs = self._spec, OsFileSystem()
+        for warning in check_node_directory(fs, self._store_path, spec.store_id, spec.node_id):
+            logger.warning("store %s: node %s: %s", spec.store.name, spec.node_id, warning)
         self._leave_marker(founded)
         host = this_host()
         started_s = time.monotonic()
-        killed = False
+        end_at_s = started_s + KILL_AFTER_S if take_over else math.inf
+        why = ""
         while True:
             try:
                 return StorageNode(
@@ -167,31 +181,23 @@ class StorageNodeActor:
                     executor=ThreadExecutor(),
                     random=random.SystemRandom(),
                     on_failure=exit_soon,
-                    lock_note=msgspec.json.encode(LockNote(pid=os.getpid(), host=host)),
+                    lock_note=msgspec.json.encode(this_note(host)),
                     transport=fast_transport(self._spec.store.name),
                     probe=CountingProbe(),
                 )
             except DirectoryInUse as error:
-                waited_s = time.monotonic() - started_s
-                if waited_s > LOCK_WAIT_S:
-                    raise
-                holder = read_note(error.note)
-                if take_over and not killed and waited_s > KILL_AFTER_S and holder.host in {"", host}:
-                    killed = self._kill(holder.pid)
+                now_s = time.monotonic()
+                if now_s - started_s > LOCK_WAIT_S:
+                    raise DirectoryInUse(f"{error}{why}", **error.details) from None
+                if now_s > end_at_s:
+                    why = self._end(read_note(error.note), host)
+                    end_at_s = now_s + KILL_AGAIN_S
                 time.sleep(0.02)
 
-    def _kill(self, pid: int) -> bool:
-        """End the former process of this node: a frozen one does not hear Ray's request to end.
-
-        The pid stands in the lock file, written under the lock that is still held; so it is that process and no other.
-        """
-        if pid in {0, os.getpid()}:
-            return False
-        logger.warning(
-            "store %s: node %s: ending its former process %d", self._spec.store.name, self._spec.node_id, pid
-        )
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
+    def _end(self, note: LockNote, host: str) -> str:
+        """End the former process of this node, for a frozen one does not hear Ray. Returns what to do if it is left."""
+        name, node_id = self._spec.store.name, self._spec.node_id
+        if why := end_holder(note, host, lock_of(self._store_path, node_id)):
+            return f", and that is not ended, for {why}: if it is a former process of node {node_id}, end it by hand"
+        logger.warning("store %s: node %s: ended its former process %d", name, node_id, note.pid)
+        return ""

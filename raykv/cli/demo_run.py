@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import raykv
+from raykv.actors import holder
+from raykv.actors.os_files import OsFileSystem
 from raykv.cli import demo_cities
 from raykv.cli.cluster import import_ray_quietly
 from raykv.cli.demo_history import History
@@ -28,7 +27,7 @@ from raykv.errors import BatchError, RaykvError, StoreNotFound
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from raykv.cli.demo_cities import City
     from raykv.client.store import Store
@@ -65,14 +64,15 @@ def run(options: Options, say: Say, *, on_stderr: bool) -> dict[str, Any]:
         cleanup.callback(_shutdown, name)
         say(f"starting store {name!r} with {options.nodes} nodes in {path}")
         store = raykv.start(name, nodes=options.nodes, path=path)
-        return _Demo(store, cities, say, on_stderr).run(options.seconds) | {"nodes": options.nodes}
+        return _Demo(store, path, cities, say, on_stderr).run(options.seconds) | {"nodes": options.nodes}
 
 
 class _Demo:
     """One run against a store that is there."""
 
-    def __init__(self, store: Store, cities: dict[str, City], say: Say, on_stderr: bool) -> None:
+    def __init__(self, store: Store, path: str, cities: dict[str, City], say: Say, on_stderr: bool) -> None:
         self._store = store
+        self._path = path
         self._cities = cities
         self._say = say
         self._on_stderr = on_stderr
@@ -124,13 +124,12 @@ class _Demo:
             f"and at least {seconds:g} s after"
         )
         traffic = Traffic(self._store.aio, self._cities, self._history)
-        node = _node_to_kill(self._store)
-        pid = node["pid"]
+        node = node_to_kill(self._store.status()["nodes"], self._path)
 
         def kill() -> None:
-            _require_storage_process(pid)
-            self._say(f"killing node {node['node_id']}: SIGKILL to process {pid}; the mix goes on")
-            os.kill(pid, signal.SIGKILL)
+            self._say(f"killing node {node['node_id']}: SIGKILL to process {node['pid']}; the mix goes on")
+            if why := holder.end_holder(_note_of(node, self._path), node["host"], _lock_of(node, self._path)):
+                raise click.ClickException(f"nothing was killed: {why}")
 
         outage = asyncio.run(traffic.run(seconds, kill, node["node_id"], node["incarnation"], self._say))
         if outage.back_s is None:
@@ -235,35 +234,28 @@ def _leave_or_delete(path: str, name: str, keep: bool, say: Say) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _node_to_kill(store: Store) -> NodeStatus:
-    """Return a node of the store that runs on this host: a process that this demo has started."""
-    import ray
-
-    from raykv.actors.hosts import host_name
-
-    here_id = ray.get_runtime_context().get_node_id()
-    here = {host_name(host) for host in ray.nodes() if host["NodeID"] == here_id}
-    for node in store.status()["nodes"]:
-        if node["state"] == "up" and node["host"] in here and node["pid"] and _is_storage_process(node["pid"]):
-            return node
-    raise click.ClickException("none of the demo's storage nodes runs on this machine, so none can be killed here")
-
-
-def _require_storage_process(pid: int) -> None:
-    """Raise unless the process is still the storage actor that it was: pids are used again."""
-    if not _is_storage_process(pid):
-        raise click.ClickException(f"process {pid} is not the storage node any more; nothing was killed")
+def node_to_kill(nodes: Sequence[NodeStatus], path: str) -> NodeStatus:
+    """Return a node whose process is here, and is proved to be it. Raises ``ClickException`` if none is."""
+    why = ""
+    for node in nodes:
+        note = _note_of(node, path)
+        if node["state"] == "up" and node["pid"] and note.pid == node["pid"]:
+            why = holder.objection(note, node["host"], _lock_of(node, path))
+            if not why:
+                return node
+    raise click.ClickException(
+        f"none of the demo's storage nodes runs on this machine, so none can be killed here{f' ({why})' if why else ''}"
+    )
 
 
-def _is_storage_process(pid: int) -> bool:
-    """Say whether the process calls itself a storage actor, as Ray makes them do."""
+def _lock_of(node: NodeStatus, path: str) -> str:
+    from raykv.actors.naming import lock_of  # which imports Ray
+
+    return lock_of(path, node["node_id"])
+
+
+def _note_of(node: NodeStatus, path: str) -> holder.LockNote:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            title = file.read(200).decode(errors="replace")
+        return holder.read_note(OsFileSystem().read_file(_lock_of(node, path), holder.MAX_NOTE_BYTES))
     except OSError:
-        command = ["ps", "-p", str(pid), "-o", "command="]  # no /proc on macOS
-        try:
-            title = subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
-        except OSError:
-            return False
-    return title.startswith("ray::StorageNodeActor")
+        return holder.LockNote()

@@ -13,7 +13,7 @@ import click
 
 from raykv.cli.cluster import join_ray
 from raykv.client import operations as ops
-from raykv.client.codecs import TAG_BYTES, decode_value, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
 from raykv.client.driver import run
 from raykv.client.handle import DEFAULT_BUCKET
 from raykv.client.memory import Memory
@@ -73,7 +73,7 @@ def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float)
     if isinstance(item, f.Failed):
         raise item.error()
     found = f.whole(item)
-    values = [decode_plain(payload) for payload in found.payloads]
+    values = [decode_plain(payload, key) for payload in found.payloads]
     return Standing(values[0] if values and not found.gone else ABSENT, values)
 
 
@@ -92,13 +92,15 @@ def pages(
     config = operations.config
     replicas = check_level("r", config.r if r is None else r, config.n)
 
-    def ask(left: ops.ScanRange, pairs: int, timeout_s: float) -> Steps[ops.Page]:
-        request = f.ScanPage(operations.bucket_id, left.start, left.end, pairs, reverse, keys_only, replicas, timeout_s)
+    def ask(left: ops.ScanRange, pairs: int, passing: bool, timeout_s: float) -> Steps[ops.Page]:
+        start, end = left
+        request = f.ScanPage(operations.bucket_id, start, end, pairs, reverse, keys_only, replicas, timeout_s, passing)
         page = yield from _ask(request, timeout_s)
         if not isinstance(page, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
         found = [(key, payloads[0]) for key, payloads, gone in page.items if not gone]
-        shown = [(decode_key(key), None if keys_only else decode_plain(payload)) for key, payload in found]
+        named = [(decode_key(key), payload) for key, payload in found]
+        shown = [(key, None if keys_only else decode_plain(payload, key)) for key, payload in named]
         return ops.Page(shown, page.resume)
 
     paging = Paging(ask, operations.now_s, left, limit=limit, reverse=reverse, timeout=timeout_s)
@@ -106,11 +108,11 @@ def pages(
         yield some
 
 
-def decode_plain(payload: bytes) -> Any:
-    """Return the value of a payload, ``Pickled`` for a pickled one."""
+def decode_plain(payload: bytes, key: Key) -> Any:
+    """Return the value of a key, ``Pickled`` for a pickled one."""
     if payload[:TAG_BYTES] == _PICKLE_TAG:
         return Pickled(len(payload) - TAG_BYTES)
-    return decode_value(payload, "msgpack")
+    return decode_of(key, payload, "msgpack")
 
 
 _PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain, so this is how pickled payloads begin

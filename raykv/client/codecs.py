@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import msgspec
 
-from raykv.config import MAX_PAIR_BYTES
-from raykv.errors import CorruptData, InvalidOption
+from raykv.config import MAX_PAIR_BYTES, shown
+from raykv.errors import CorruptData, InvalidOption, described
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from raykv.records.keys import Key
 
 _RAW = b"\x00"
 _TEXT = b"\x01"
@@ -52,7 +54,7 @@ def encode_value(value: Any, codec: str) -> bytes:
             return _TEXT + str.encode(value)
         except UnicodeEncodeError:
             pass  # a lone surrogate: pickle can carry it
-    elif _Plain().value(value):
+    elif _is_plain(value):
         try:
             return _MSGPACK + _encode_msgpack(value)
         except (UnicodeEncodeError, OverflowError):
@@ -64,8 +66,8 @@ def encode_value(value: Any, codec: str) -> bytes:
         )
     try:
         return b"".join((_PICKLE, cloudpickle.dumps(value)))
-    except Exception as error:  # noqa: BLE001 - pickling runs the value's own code, which may raise anything
-        raise InvalidOption(f"this {kind.__name__} cannot be pickled: {error}") from None
+    except Exception as error:
+        raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
 
 
 def decode_value(payload: bytes, codec: str) -> Any:
@@ -78,13 +80,22 @@ def decode_value(payload: bytes, codec: str) -> Any:
             return data.decode()
         if tag == _MSGPACK and codec != "raw":
             return _decode_msgpack(data)
-    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError) as error:
-        raise _undecodable(error) from None
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError, MemoryError) as error:
+        raise _undecodable(error) from error
     if tag != _PICKLE:
         raise CorruptData(f"a stored value has tag {tag!r}, which codec={codec!r} does not read")
     if codec != "auto":
         raise CorruptData(f"a stored value is pickled; codec={codec!r} never unpickles")
     return _unpickle(data)
+
+
+def decode_of(key: Key, payload: bytes, codec: str) -> Any:
+    """Return the value of a key. Raises ``CorruptData``, which names the key, and is caused by what went wrong."""
+    try:
+        return decode_value(payload, codec)
+    except CorruptData as error:
+        name = str.__str__(key) if isinstance(key, str) else bytes(key)
+        raise CorruptData(f"{error.message} (key {shown(name)})", key=name) from error.__cause__
 
 
 def decode_plain(payloads: Sequence[bytes], codec: str) -> list[Any] | None:
@@ -100,20 +111,29 @@ def decode_plain(payloads: Sequence[bytes], codec: str) -> list[Any] | None:
                 return None
             else:
                 values.append(decode_value(payload, codec))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _undecodable(error) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+        raise _undecodable(error) from error
     return values
 
 
 def _undecodable(error: Exception) -> CorruptData:
-    return CorruptData(f"a stored value does not decode: {error}")
+    return CorruptData(f"a stored value does not decode: {described(error)}")
 
 
 def _unpickle(data: bytes) -> Any:
     try:
         return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client comes here
-    except Exception as error:  # noqa: BLE001 - unpickling runs the value's own code, which may raise anything
-        raise CorruptData(f"a stored value cannot be unpickled here: {type(error).__name__}: {error}") from None
+    except Exception as error:
+        raise CorruptData(f"a stored value cannot be unpickled here: {described(error)}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        return _Plain().value(value)
+    except TypeError:  # a type that cannot be hashed is none of ours
+        return False
+    except RuntimeError as error:
+        raise InvalidOption(f"this {type(value).__name__} was changed by somebody else while it was written") from error
 
 
 class _Plain:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from raykv.client.given import CallersStop
 from raykv.client.operations import WINDOW
 from raykv.errors import CorruptData
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
@@ -75,6 +76,9 @@ def run(steps: Steps[T], link: Link) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+    except CallersStop as carried:
+        stop = carried.error
+    raise stop
 
 
 async def run_async(steps: Steps[T], link: Link) -> T:
@@ -92,6 +96,9 @@ async def run_async(steps: Steps[T], link: Link) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+    except CallersStop as carried:
+        stop = carried.error
+    raise stop  # Python makes a RuntimeError of it that says so
 
 
 def _may_repeat(exchange: Exchange, failure: PeerFailure, remaining_s: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
+from raykv.client.given import called
 from raykv.client.operations import Exchange, ask, told
 from raykv.config import ScalingConfig, check_choice, check_timeout, real_number, shown, whole_number
 from raykv.errors import InvalidOption, StoreUnavailable
@@ -99,7 +100,7 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
         left = 0 if rebalancing is None else rebalancing["partitions_left"]
         most = max(most, left)
         if progress is not None and most:
-            progress(most - left, most)
+            called(progress, most - left, most)
         if rebalancing is None:
             return
         yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)

@@ -15,17 +15,18 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from raykv.client.codecs import TAG_BYTES, decode_plain, decode_value, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_of, decode_plain, decode_value, encode_value
+from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
     BatchError,
     CorruptData,
-    InvalidKey,
     InvalidOption,
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
@@ -34,7 +35,7 @@ from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
 from raykv.versions.context import Context, place_of, seal, sealed_when_asked, unseal
-from raykv.versions.resolvers import Resolver, resolve
+from raykv.versions.resolvers import Resolver, is_newest, resolve
 
 T = TypeVar("T")
 
@@ -92,10 +93,14 @@ class Versions(NamedTuple, Generic[T]):
 
 
 class Page(NamedTuple):
-    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end)."""
+    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end).
+
+    ``failed``: why the pair behind these, and so what the page holds behind it, is not shown.
+    """
 
     items: list[tuple[Any, Any]]
     resume: bytes | None
+    failed: Exception | None = None
 
 
 class ScanRange(NamedTuple):
@@ -123,6 +128,7 @@ class Operations:
         self.config = config
         self.store_id = store_id
         self.resolver = resolver
+        self._newest = is_newest(resolver)
         self._random_bytes = random_bytes
         self._memory = memory or Memory(time.monotonic)
 
@@ -136,14 +142,14 @@ class Operations:
         """Read one key."""
         timeout_s = check_timeout(timeout)
         found = yield from self._find(self.read_request([key], r, timeout_s), timeout_s)
-        return self._value_of(found, default)
+        return self._value_of(key, found, default)
 
     def get_versions(self, key: Key, *, r: Any, timeout: Any) -> Steps[Versions[Any]]:
         """Read all that stands under one key, and the context."""
         timeout_s = check_timeout(timeout)
         request = self.read_request([key], r, timeout_s, causality=True)
         found = f.whole((yield from self._find(request, timeout_s)))
-        values = [decode_value(payload, self.config.codec) for payload in found.payloads]
+        values = [decode_of(key, payload, self.config.codec) for payload in found.payloads]
         return Versions(values, seal(found.causality, self._place(request.keys[0])))
 
     def modify(
@@ -159,9 +165,18 @@ class Operations:
         until_s = self._memory.now_s() + timeout_s
         request = self.read_request([key], r, timeout_s, causality=True)
         found = f.whole((yield from self._find(request, timeout_s)))
-        present = self._value_of(found, default)
+        standing = len(found.payloads) + found.gone  # a delete that is newer stands too, and hides what it has not seen
+        if standing > 1 and self._newest:
+            raise SiblingsFound(
+                f"nothing was written: {standing} versions of {shown(key)} stand side by side, of which modify would drop "
+                "all but the newest unseen. Give the handle a resolver (store.bucket(name, resolver=merge)), or merge them: "
+                "versions = get_versions(key), then put(key, merged, context=versions.context)",
+                key=decode_key(request.keys[0]),
+                versions=standing,
+            )
+        present = self._value_of(key, found, default)
         context = seal(found.causality, self._place(request.keys[0]))
-        value = change(present)
+        value = called(change, present)
         left_s = until_s - self._memory.now_s()
         if left_s <= 0:
             raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
@@ -174,34 +189,38 @@ class Operations:
             raise item.error()
         return item
 
-    def _value_of(self, found: bytes | f.Found, default: Any) -> Any:
+    def _value_of(self, key: Key, found: bytes | f.Found, default: Any) -> Any:
         if isinstance(found, bytes):
-            return decode_value(found, self.config.codec)
-        payloads = found.payloads
-        return self._resolved(payloads) if self._is_there(payloads, found.gone) else default
+            return decode_of(key, found, self.config.codec)
+        return self._resolved(key, found.payloads) if self._is_there(found) else default
 
-    def _is_there(self, payloads: list[bytes], gone: bool) -> bool:
+    def _is_there(self, found: bytes | f.Found) -> bool:
         """Whether there is a value: for who asks for the newest, not if that is a delete."""
-        return bool(payloads) and not (gone and self.resolver == "newest")
+        return isinstance(found, bytes) or (bool(found.payloads) and not (found.gone and self._newest))
 
-    def _resolved(self, payloads: list[bytes]) -> Any:
+    def _resolved(self, key: Key, payloads: list[bytes]) -> Any:
         codec = self.config.codec
-        if len(payloads) == 1 or self.resolver == "newest":
-            return decode_value(payloads[0], codec)
-        return resolve(self.resolver, [decode_value(payload, codec) for payload in payloads])
+        if len(payloads) == 1 or self._newest:
+            return decode_of(key, payloads[0], codec)
+        values = [decode_of(key, payload, codec) for payload in payloads]
+        try:
+            return called(resolve, self.resolver, values)
+        except Exception as error:
+            error.add_note(f"raykv: the resolver was given the {len(values)} versions of key {shown(key)}")
+            raise
 
     def _place(self, key: bytes) -> bytes:
         return place_of(self.store_id, self.bucket_id, key)
 
     def contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[bool]:
-        """Say whether a key has a value. A failed read raises: it never means "absent" (P9)."""
-        missing = object()
-        return (yield from self.get(key, missing, r=r, timeout=timeout)) is not missing
+        """Say whether a key has a value, which is not decoded. A failed read raises: it never means "absent" (P9)."""
+        timeout_s = check_timeout(timeout)
+        return self._is_there((yield from self._find(self.read_request([key], r, timeout_s), timeout_s)))
 
     def get_many(self, keys: Iterable[Key], default: Any, *, r: Any, timeout: Any) -> Steps[dict[Any, Any]]:
         """Read keys: ``{key: value}`` in their order, absent ones with ``default``."""
         timeout_s = check_timeout(timeout)
-        wanted = _without_doubles(several_keys(keys))
+        wanted = called(_wanted, keys)
         encoded = [encode_key(key) for key in wanted]
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
@@ -230,7 +249,7 @@ class Operations:
                     errors[key] = item.error()
                 else:
                     try:
-                        results[key] = self._value_of(item, default)
+                        results[key] = self._value_of(key, item, default)
                     except RaykvError as error:
                         errors[key] = error
         return _batch_result("read", results, errors)
@@ -254,9 +273,17 @@ class Operations:
         return [next(there) if isinstance(item, bytes) else default for item in answer.items]
 
     def page(
-        self, left: ScanRange, *, limit: int | None, reverse: bool, keys_only: bool, r: Any, timeout: Any
+        self,
+        left: ScanRange,
+        *,
+        limit: int | None,
+        reverse: bool,
+        keys_only: bool,
+        r: Any,
+        timeout: Any,
+        passing: bool = False,
     ) -> Steps[Page]:
-        """Read the next page of a scan."""
+        """Read the next page of a scan; ``passing``: over much that is not shown (see ``replication.scan``)."""
         timeout_s = check_timeout(timeout)
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         request = f.ScanPage(
@@ -268,15 +295,20 @@ class Operations:
             keys_only,
             replicas,
             timeout_s,
+            passing,
         )
         answer = yield from ask(request, timeout_s)
         if not isinstance(answer, f.Page):
             raise CorruptData("the coordinator gave another answer than asked for")
-        pairs = [
-            (decode_key(key), None if keys_only else self._resolved(payloads))
-            for key, payloads, gone in answer.items
-            if self._is_there(payloads, gone)
-        ]
+        pairs: list[tuple[Key, Any]] = []
+        for encoded, payloads, gone in answer.items:
+            if not payloads or (gone and self._newest):
+                continue
+            key = decode_key(encoded)
+            try:
+                pairs.append((key, None if keys_only else self._resolved(key, payloads)))
+            except Exception as error:  # noqa: BLE001 - it is raised, when those before it have been shown
+                return Page(pairs, answer.resume, error)
         return Page(pairs, answer.resume)
 
     # ---- writes ----
@@ -305,7 +337,7 @@ class Operations:
     ) -> Steps[dict[Any, WriteResult]]:
         """Write pairs; of a key that stands twice the last counts."""
         timeout_s = check_timeout(timeout)
-        pairs = pairs_of(items)
+        pairs = called(pairs_of, items)
         return (
             yield from self._write_many(list(pairs), self.write_request(pairs.items(), w, ttl, timeout_s), timeout_s)
         )
@@ -313,7 +345,7 @@ class Operations:
     def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Any, WriteResult]]:
         """Write tombstones."""
         timeout_s = check_timeout(timeout)
-        wanted = _without_doubles(several_keys(keys))
+        wanted = called(_wanted, keys)
         return (yield from self._write_many(wanted, self.delete_request(wanted, w, timeout_s), timeout_s))
 
     # ---- requests, checked and encoded ----
@@ -328,9 +360,10 @@ class Operations:
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
         ids = _operation_ids(self._random_bytes)
-        items: list[_Item] = [
-            (encode_key(key), pack_body(next(ids), self._payload(key, value), ttl_ms), None) for key, value in pairs
-        ]
+        items: list[_Item] = []
+        for key, value in pairs:
+            encoded = encode_key(key)
+            items.append((encoded, pack_body(next(ids), self._payload(encoded, value), ttl_ms), None))
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def delete_request(self, keys: Iterable[Key], w: Any, timeout_s: float) -> f.WriteMany:
@@ -340,9 +373,9 @@ class Operations:
         items: list[_Item] = [(encode_key(key), pack_tombstone_body(next(ids)), None) for key in keys]
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
-    def _payload(self, key: Key, value: Any) -> bytes:
+    def _payload(self, key: bytes, value: Any) -> bytes:
         payload = encode_value(value, self.config.codec)
-        key_bytes = len(key.encode()) if isinstance(key, str) else len(key)
+        key_bytes = len(key) - TAG_BYTES
         pair_bytes = key_bytes + len(payload) - TAG_BYTES
         if pair_bytes > self.config.pair_bytes:
             raise PairTooLarge(
@@ -514,34 +547,36 @@ def decode_handed(frame: bytes) -> Any:
     answer = handed.answer
     if isinstance(answer, f.Refused):
         raise answer.failed.error()
-    items: list[Any]
-    if isinstance(answer, f.GotMany):
-        items = [
-            item.error()
-            if isinstance(item, f.Failed)
-            else decode_value(found.payloads[0], handed.codec)
-            if (found := f.whole(item)).payloads and not found.gone
-            else None
-            for item in answer.items
-        ]
-    elif isinstance(answer, f.WroteMany) and len(answer.items) == len(handed.places):
-        items = [
-            item.error()
-            if isinstance(item, f.Failed)
-            else WriteResult(tuple(item.nodes), item.operation_id.hex(), seal(item.causality, place))
-            for item, place in zip(answer.items, handed.places, strict=True)
-        ]
-    else:
+    results: dict[int, Any] = {}
+    failed: dict[int, RaykvError] = {}
+    if not isinstance(answer, f.GotMany | f.WroteMany):
         raise CorruptData("the coordinator gave another answer than asked for")
-    if handed.single:
-        if isinstance(items[0], RaykvError):
-            raise items[0]
-        return items[0]
-    failed = {index: item for index, item in enumerate(items) if isinstance(item, RaykvError)}
+    if isinstance(answer, f.WroteMany) and len(answer.items) != len(handed.places):
+        raise CorruptData("the coordinator gave another answer than asked for")
+    for index, item in enumerate(answer.items):
+        try:
+            if isinstance(item, f.Failed):
+                raise item.error()
+            if isinstance(item, f.Acked):
+                results[index] = WriteResult(
+                    tuple(item.nodes), item.operation_id.hex(), seal(item.causality, handed.places[index])
+                )
+            else:
+                found = f.whole(item)
+                there = found.payloads and not found.gone
+                results[index] = decode_value(found.payloads[0], handed.codec) if there else None
+        except RaykvError as error:
+            failed[index] = error
+    count = len(answer.items)
+    if handed.single and count == 1:
+        if failed:
+            raise failed[0]
+        return results[0]
     if failed:
-        results = {index: item for index, item in enumerate(items) if index not in failed}
-        raise BatchError(f"{len(failed)} of {len(items)} items failed", results, failed)
-    return items
+        raise BatchError(
+            f"{len(failed)} of {count} items failed; the first: {next(iter(failed.values()))}", results, failed
+        )
+    return [results[index] for index in range(count)]
 
 
 # ---- small parts ----
@@ -607,40 +642,8 @@ def told(answer: f.CoordinatorAnswer) -> Any:
     return answer.data
 
 
-def several_keys(keys: Iterable[Key]) -> list[Key]:
-    """Return the keys as a list. Raises ``InvalidKey`` if these are not several keys."""
-    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
-        raise InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {shown(keys)}")
-    return list(keys)
-
-
-def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict. Raises ``InvalidOption`` if they are none, ``InvalidKey`` for an unhashable key."""
-    if isinstance(items, Mapping):
-        return dict(items)
-    pairs: dict[Any, Any] = {}
-    try:
-        for key, value in items:
-            try:
-                pairs[key] = value
-            except TypeError:  # unhashable, so not a key
-                encode_key(key)
-                raise
-    except (TypeError, ValueError) as error:
-        if isinstance(error, RaykvError):
-            raise
-        raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
-    return pairs
-
-
-def _without_doubles(keys: list[Key]) -> list[Key]:
-    """Return them in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
-    try:
-        return [*dict.fromkeys(keys)]
-    except TypeError:
-        for key in keys:
-            encode_key(key)
-        raise
+def _wanted(keys: Iterable[Key]) -> list[Key]:
+    return without_doubles(several_keys(keys))
 
 
 def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:

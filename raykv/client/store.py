@@ -173,8 +173,9 @@ class Bucket(Handle[K, V]):
         """Read the value (``default`` if absent), apply ``change``, write the outcome with the context that was read.
 
         Not a compare-and-set: of two at the same time both are acknowledged, and their outcomes stand side by side until
-        somebody merges them (the bucket's resolver, at the next ``modify``). What ``change`` raises is passed on, and
-        nothing is written.
+        somebody merges them: the handle's resolver, at the next ``modify``. What it supersedes it has looked at: where
+        several stand and the handle has no resolver that merges, it raises ``SiblingsFound``, and nothing is written. Nor is
+        anything if ``change`` raises, which is passed on.
 
         >>> store.modify("visits", lambda n: n + 1, 0)           # doctest: +SKIP
         """
@@ -243,6 +244,10 @@ class Bucket(Handle[K, V]):
 
         ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
         direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
+        One value that cannot be read here (its module is missing, it is damaged) raises ``CorruptData`` in its place, after
+        all before it; ``error.key`` names it, and ``after=error.key`` goes on behind it. ``get_many(store.keys())`` settles
+        each by itself.
+
         ``timeout`` bounds each step: the wait for the next pair, however much that is deleted lies before it.
         ``QuorumNotMet`` if that was too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that were
         deleted or have expired and are not forgotten yet).
@@ -307,10 +312,16 @@ class Store(StoreHandle[Any, Any], Bucket[Any, Any]):
     """A handle of a store, and of its bucket "default". Made by ``raykv.start`` and ``raykv.connect``."""
 
     def __init__(
-        self, name: str, link: Link, *, timeout_s: float = ops.DEFAULT_TIMEOUT_S, routing: Routing = "auto"
+        self,
+        name: str,
+        link: Link,
+        *,
+        timeout_s: float = ops.DEFAULT_TIMEOUT_S,
+        routing: Routing = "auto",
+        session_of: Callable[[str, Link, Routing], Session] = Session,
     ) -> None:
         """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
-        session = Session(name, link, routing)
+        session = session_of(name, link, routing)
         try:
             super().__init__(session, session.open(DEFAULT_BUCKET, {}, timeout_s), {})
         except BaseException:

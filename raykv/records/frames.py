@@ -94,7 +94,8 @@ class WriteMany(_Message, frozen=True):
 class ScanPage(_Message, frozen=True):
     """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
 
-    ``limit``: of pairs that are shown. A page may have fewer, or none, before the end: see ``Page.resume``.
+    ``limit``: of records, and with ``passing`` of pairs that are shown, for there is much that is not. A page may have
+    fewer, or none, before the end: see ``Page.resume``.
     """
 
     bucket_id: int
@@ -105,6 +106,7 @@ class ScanPage(_Message, frozen=True):
     keys_only: bool
     r: int
     timeout_s: float
+    passing: bool = False
 
 
 class OpenBucket(_Message, frozen=True):

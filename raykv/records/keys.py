@@ -54,13 +54,13 @@ def encode_bound(bound: Key) -> bytes:
     """Encode a scan's bound or prefix: as a key, but empty or long ones are fine."""
     if isinstance(bound, str):
         try:
-            return _STR + bound.encode()
+            return _STR + str.encode(bound)  # whatever a subclass makes of it
         except UnicodeEncodeError:
             raise InvalidKey(
                 f"a str key must be encodable as UTF-8; this one has a lone surrogate: {shown(bound)}"
             ) from None
     if isinstance(bound, bytes):
-        return _BYTES + bound
+        return b"".join((_BYTES, bound))
     raise InvalidKey(f"a key is a str or bytes; got {type(bound).__name__}: {shown(bound)}")
 
 

@@ -37,6 +37,7 @@ MAX_RECORD_BYTES = MAX_PAIR_BYTES + HEADER_BYTES + 16  # and room for the time t
 
 _TOMBSTONE = 1
 _HAS_TTL = 2
+_TOMBSTONE_FLAGS = bytes([_TOMBSTONE])
 TIME_COUNTER_BITS = 16
 
 
@@ -91,6 +92,11 @@ def plain_payload(body: bytes) -> bytes | None:
     if len(body) <= OPERATION_ID_BYTES or body[OPERATION_ID_BYTES]:
         return None
     return body[OPERATION_ID_BYTES + 1 :]
+
+
+def is_tombstone(body: bytes) -> bool:
+    """Whether a body is that of a delete."""
+    return body[OPERATION_ID_BYTES:] == _TOMBSTONE_FLAGS
 
 
 def body_operation_id(body: bytes) -> bytes:

@@ -71,7 +71,7 @@ LOOK_UP = 32
 MAX_PREFIXES = 1 << 16
 """So many are kept ready for all buckets together."""
 PLENTY = 1000
-"""Who asks for so many records is sent as many, whatever they are: what is dead is not told apart."""
+"""Who passes what is dead and asks for so many is sent as many as may be, and looked at are the large ones only."""
 PASSED_SINGLY = 64
 """After so many dead records more are expected, and a scan of all partitions is begun for the rest."""
 BARE_BYTES = 256
@@ -399,9 +399,10 @@ class Replica:
     def _scan(self, request: f.Scan) -> Answer:
         if not self.complete:
             return self._incomplete()
-        limit = max(1, min(request.limit, MAX_SCAN_ITEMS))
-        # Else whoever looks for the first of a queue asks once for each pair that was taken out of it.
-        tells_apart = request.now_ms and limit < PLENTY
+        # Who looks for the first of a queue would else ask once for each pair that was taken out of it.
+        tells_apart = request.now_ms and request.limit < PLENTY
+        all_may_be = request.now_ms and not tells_apart
+        limit = MAX_SCAN_ITEMS if all_may_be else max(1, min(request.limit, MAX_SCAN_ITEMS))
         items: list[tuple[bytes, bytes]] = []
         counted = passed = size_bytes = position = 0
         last = b""
@@ -411,7 +412,8 @@ class Replica:
             passed, last = passed + 1, key
             if not record:
                 continue  # it was erased: nothing to be told of, but time was taken
-            dead = tells_apart and shows_nothing(record, request.now_ms)
+            large = all_may_be and len(record) > BARE_BYTES
+            dead = (tells_apart or large) and shows_nothing(record, request.now_ms)
             counted += not dead
             kept = header_of(record) if request.keys_only or (dead and len(record) > BARE_BYTES) else record
             items.append((key, kept))
@@ -421,8 +423,10 @@ class Replica:
 
     def _found(self, request: f.Scan, limit: int) -> Iterator[tuple[bytes, bytes, int]]:
         """Return key, record and position of each record in the order of keys; those that were erased with empty ones."""
-        few = limit < FEW_A_PARTITION * len(request.partitions)
-        return self._first_in_order(request, limit + PASSED_SINGLY) if few else self._merged(request)
+        much_is_dead = request.now_ms and limit >= PASSED_SINGLY  # such a window grew over what was passed before
+        if much_is_dead or limit >= FEW_A_PARTITION * len(request.partitions):
+            return self._merged(request)
+        return self._first_in_order(request, limit + PASSED_SINGLY) if request.now_ms else self._in_order(request)
 
     def _first_in_order(self, request: f.Scan, count: int) -> Iterator[tuple[bytes, bytes, int]]:
         """Yield so many ``_in_order``, and the rest ``_merged``."""
@@ -450,11 +454,11 @@ class Replica:
         Most of what scans of all partitions would bring up is never shown, and to begin one costs several times as much as
         to look for one key.
         """
-        first, reverse = partial(self._engine.first, erased=True), request.reverse
+        first, reverse = self._engine.first, request.reverse
         heads: list[tuple[bytes, bytes, Found]] = []
         for partition in request.partitions:
             prefix = storage_prefix(partition, request.bucket_id)
-            pair = first(prefix + request.start, prefix + request.end, reverse=reverse)
+            pair = first(prefix + request.start, prefix + request.end, reverse=reverse, erased=True)
             if pair is not None:
                 heads.append((pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]))
         heads.sort(key=_KEY)
@@ -462,7 +466,7 @@ class Replica:
             key, prefix, found = heads.pop(-1 if reverse else 0)
             yield key, public(found.record), found.position
             start, end = (request.start, key) if reverse else (key + b"\x00", request.end)
-            pair = first(prefix + start, prefix + end, reverse=reverse)
+            pair = first(prefix + start, prefix + end, reverse=reverse, erased=True)
             if pair is not None:
                 insort(heads, (pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]), key=_KEY)
 

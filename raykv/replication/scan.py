@@ -4,10 +4,11 @@ Keys are spread over all partitions, so a page asks, for every partition, R of i
 for all the partitions that fell to it, and answers with its next records in key order and how far that answer is whole.
 The page reaches as far as the least of these; beyond it some node may hold keys that it has not sent yet.
 
-**What is deleted or expired is passed once**, and not counted: a node looks for as many pairs as are wanted, and sends
-what it passes on the way, for another may hold a value there. So the first pair behind thousands of tombstones takes a
-few pages of thousands each. What is passed is bounded for each request; a page that shows too few, or nothing, says where
-to go on, and whoever asks does so, for more each time (``client.paging``).
+**What is deleted or expired is passed once.** A page that shows too few, or nothing, says where to go on, and whoever
+asks does so, for more each time, and *passing* (``client.paging``): then what is dead is not counted. A node looks for as
+many pairs as are wanted, and sends what it passes on the way, for another may hold a value there. So the first pair
+behind thousands of tombstones takes a few pages of thousands each; and where nothing is dead, nobody looks whether it is.
+What is passed is bounded for each request.
 
 A key on which its R answers agree is done. One on which they differ (or that one of them lacks) goes through an
 ordinary quorum read, which merges and repairs; so a scan sees what reads see. The cursor is a key, nothing is kept
@@ -26,8 +27,6 @@ from raykv.replication.quorum import AskRound
 from raykv.versions import shows_nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from raykv.replication.cluster_state import BucketEntry
     from raykv.replication.fanout import Outcome
     from raykv.replication.quorum import Asks
@@ -48,7 +47,7 @@ class ScanCoordinator:
     async def page(
         self, entry: BucketEntry, request: f.ScanPage, deadline_s: float, now_ms: int
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Return records (tombstones too) in order, and where the next page begins (None: there is none).
+        """Return records (tombstones among them) in order, and where the next page begins (None: there is none).
 
         ``now_ms``: when they are looked at. Of what had expired by then there may be no payload.
 
@@ -63,7 +62,8 @@ class ScanCoordinator:
             sets = [state.read_set(partition, n) for partition in range(state.ring.partitions)]
             in_order = {nodes: peers.in_order(nodes) for nodes in dict.fromkeys(sets)}  # there are far fewer of them
             orders = [in_order[nodes] for nodes in sets]
-            answers = await self._gather(entry, request, orders, limit, now_ms, deadline_s)
+            judged_ms = now_ms if request.passing else 0
+            answers = await self._gather(entry, request, orders, limit, judged_ms, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:
@@ -71,9 +71,9 @@ class ScanCoordinator:
                 if bound is None or (key >= bound if request.reverse else key <= bound):
                     seen.setdefault(key, []).append(record)
         keys = sorted(seen, reverse=request.reverse)
-        count = _count(keys, seen, request.r, limit, now_ms)
-        if count < len(keys):
-            keys, bound = keys[:count], keys[count - 1]
+        keys, last = _page_of(keys, seen, request.r, limit, now_ms if request.passing else 0)
+        if last is not None:
+            bound = last
         records = await self._settle(entry, request, keys, seen, deadline_s)
         if bound is None:
             return records, None
@@ -85,7 +85,7 @@ class ScanCoordinator:
         request: f.ScanPage,
         orders: list[list[str]],
         limit: int,
-        now_ms: int,
+        judged_ms: int,
         deadline_s: float,
     ) -> list[f.ScanDone] | None:
         """Get answers until every partition has R. A partition counts here as a key does in a read.
@@ -107,7 +107,7 @@ class ScanCoordinator:
                     request.reverse,
                     request.keys_only,
                     partitions,
-                    now_ms=now_ms,
+                    now_ms=judged_ms,
                 )
                 fan.send(node_id, body, limit, partitions)
 
@@ -156,21 +156,24 @@ class ScanCoordinator:
         return [(key, agreed[key]) for key in keys if key not in gone]
 
 
-def _count(keys: Sequence[bytes], seen: dict[bytes, list[bytes]], r: int, limit: int, now_ms: int) -> int:
-    """Return how many of the keys make a page: up to the ``limit``-th that may show something.
+def _page_of(
+    keys: list[bytes], seen: dict[bytes, list[bytes]], r: int, limit: int, judged_ms: int
+) -> tuple[list[bytes], bytes | None]:
+    """Return the keys of a page of so many, and the last one that it reaches to; None: to the end of these keys.
 
-    That is each but those of which all answers say that nothing lives there.
+    With ``judged_ms`` those are left out, and not counted, of which all answers say that nothing lives there by then.
     """
-    if len(keys) <= limit:
-        return len(keys)
-    for index, key in enumerate(keys[:MAX_PAGE_ITEMS]):
+    if not judged_ms:
+        return (keys, None) if len(keys) <= limit else (keys[:limit], keys[limit - 1])
+    taken: list[bytes] = []
+    for key in keys:
+        if len(taken) >= limit:
+            return taken, taken[-1]
         first, *others = seen[key]
-        if len(others) >= r - 1 and others.count(first) == len(others) and shows_nothing(first, now_ms):
-            continue
-        limit -= 1
-        if not limit:
-            return index + 1
-    return min(len(keys), MAX_PAGE_ITEMS)
+        agreed = len(others) >= r - 1 and others.count(first) == len(others)
+        if not (agreed and shows_nothing(first, judged_ms)):
+            taken.append(key)
+    return taken, None
 
 
 def _covered(bounds: list[bytes], *, reverse: bool) -> bytes | None:

@@ -6,7 +6,8 @@ repeated and cut off, disks tear, rot, fill up and lie, and processes freeze and
 SIGMOD 2021, section 4) and TigerBeetle. The same seed gives the same run, to the last message.
 
 **For you**, if you use raykv: ``raykv.sim.start(seed=7)`` gives a test of yours a ``Store`` with virtual time, in which
-you break things by hand or let the seed do it. See ``raykv.sim.world``.
+you break things by hand or let the seed do it; ``@raykv.sim.seeds(20)`` makes a test of each of twenty. See
+``raykv.sim.world`` and ``raykv.sim.seeds``.
 
 **For raykv itself**: ``scripts/simulate``. Read bottom-up:
 
@@ -27,6 +28,7 @@ Left out: threads (work for the executor happens at one moment), pre-emption wit
 played by ``nodes`` and ``cluster`` from measurements; the tests on real Ray cover what they assume.
 """
 
+from raykv.sim.seeds import seeds
 from raykv.sim.world import World, start
 
-__all__ = ["World", "start"]
+__all__ = ["World", "seeds", "start"]

@@ -37,9 +37,11 @@ from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from raykv.client.driver import Link
     from raykv.client.operations import Meanwhile
+    from raykv.config import Routing
     from raykv.sim.kernel import VirtualLoop
 
 STORE_ID = "simulated"
@@ -210,12 +212,18 @@ class Cluster:
             self.hosts[name] = Host(name, self.loop, self.rng(f"host {name}"), self.trace)
         return self.hosts[name]
 
-    async def connect(self, process: Process, coordinator: str = COORDINATOR, attempts: int = 60) -> AsyncStore:
+    async def connect(
+        self,
+        process: Process,
+        coordinator: str = COORDINATOR,
+        attempts: int = 60,
+        session_of: Callable[[str, Link, Routing], Session] = Session,
+    ) -> AsyncStore:
         """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does.
 
         ``coordinator``: whom it asks; ``DIRECT``: it coordinates for itself.
         """
-        session = Session(self.spec.store.name, self.link(process, coordinator))
+        session = session_of(self.spec.store.name, self.link(process, coordinator), "auto")
         for attempt in itertools.count(1):
             try:
                 steps = session.open_bucket(DEFAULT_BUCKET, {}, DEFAULT_TIMEOUT_S)
@@ -319,6 +327,7 @@ class SimLink:
     ) -> list[asyncio.Task[f.CoordinatorAnswer]]:
         """See ``client.driver.Link``."""
         del meanwhile  # nothing is gained by it in virtual time
+        self._cluster.loop.check_free()  # before anything is sent
         return [self._process.spawn(self._answer(request)) for request in requests]
 
     async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
@@ -334,6 +343,7 @@ class SimLink:
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
+        self._cluster.loop.check_running_here()
         frame = f.coordinator_requests.encode(request)
         answer = await self._cluster.network.call(self._process, self._coordinator, frame, timeout_s)
         return f.coordinator_answers.decode(answer)
@@ -348,6 +358,7 @@ class SimLink:
 
     async def sleep(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""
+        self._cluster.loop.check_running_here()
         await asyncio.sleep(delay_s)
 
     def random_bytes(self, count: int) -> bytes:
@@ -375,6 +386,7 @@ class SimDirectLink(SimLink):
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
+        self._cluster.loop.check_running_here()
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(self._process.spawn(self._answer(request)))

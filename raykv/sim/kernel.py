@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 import traceback
 from collections import deque
 from heapq import heapify, heappop, heappush
@@ -39,6 +40,21 @@ WORLD = contextvars.Context()
 
 class ProcessEnded(BaseException):
     """Raised at the ports of a process that was killed. Not an ``Exception``: no handler of the core may take it."""
+
+
+INSIDE = (
+    "a blocking call inside world.run would stop the time in which its answer comes: await it instead (world.store.aio has "
+    "the same names; asyncio.sleep lets virtual time pass), or make it outside of world.run"
+)
+OTHER_THREAD = "a simulated world is in use by another thread: its time is one, so one thread at a time can go on in it"
+OTHER_LOOP = (
+    "this handle is of a simulated world and was awaited in another event loop: await it inside world.run(...) of its own "
+    "world"
+)
+NOT_REAL = (
+    "nothing real can be awaited in a simulated world (threads, sockets, processes, signals): its time jumps to what is "
+    "next and waits for nobody"
+)
 
 
 class NothingLeft(RuntimeError):
@@ -87,6 +103,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._set_timers = 0
         self._void_timers = 0
         """How many in the heap were cancelled."""
+        self._turn = threading.Lock()
+        """Held by the thread that runs the loop, ``_thread``."""
+        self._thread = 0
         self.set_task_factory(cast("Any", self._make_task))
         self.set_exception_handler(self._note_failure)
 
@@ -165,12 +184,41 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """See asyncio; also from inside another loop, as a notebook's cell is: this one waits for nothing real."""
+        try:
+            self.check_free()
+            if not self._turn.acquire(blocking=False):
+                raise RuntimeError(OTHER_THREAD)
+        except RuntimeError:
+            if asyncio.iscoroutine(future):
+                future.close()
+            raise
+        self._thread = threading.get_ident()
         outer = asyncio._get_running_loop()  # noqa: SLF001
         asyncio._set_running_loop(None)  # noqa: SLF001
         try:
             return super().run_until_complete(future)
         finally:
             asyncio._set_running_loop(outer)  # noqa: SLF001
+            self._turn.release()
+
+    def check_free(self) -> None:
+        """Raise ``RuntimeError``, which says what to do instead, if the loop is running: it cannot be waited for then."""
+        if self.is_running():
+            raise RuntimeError(INSIDE if self._thread == threading.get_ident() else OTHER_THREAD)
+
+    def check_running_here(self) -> None:
+        """Raise ``RuntimeError``, which says what to do instead, if another loop awaits what happens in this one."""
+        if asyncio._get_running_loop() is not self:  # noqa: SLF001
+            raise RuntimeError(OTHER_LOOP)
+
+    def _nothing_real(self, *arguments: object, **options: object) -> Any:
+        del arguments, options
+        raise RuntimeError(NOT_REAL)
+
+    run_in_executor = call_soon_threadsafe = add_reader = add_writer = add_signal_handler = _nothing_real
+    create_connection = create_server = create_datagram_endpoint = create_unix_connection = _nothing_real
+    create_unix_server = connect_read_pipe = connect_write_pipe = subprocess_exec = subprocess_shell = _nothing_real
+    sock_connect = sock_accept = sock_recv = sock_recv_into = sock_sendall = _nothing_real
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         """Let the world do something after a delay, whatever becomes of the process that is running now."""

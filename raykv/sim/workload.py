@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from raykv.errors import BatchError, RaykvError, WriteOutcomeUnknown
+from raykv.errors import BatchError, RaykvError, SiblingsFound, WriteOutcomeUnknown
 from raykv.sim.history import BucketSeen, ScanSeen
 from raykv.versions.causality import unpack_causality
 from raykv.versions.context import Context, causality_in
@@ -277,6 +277,10 @@ class Client:
             outcome = await self._buckets.of(key).modify(
                 key, change, r=self._r, w=self._w, ttl=step.ttl_s, timeout=step.timeout_s
             )
+        except SiblingsFound:  # as a program does that would rather merge than give up
+            self._contexts.pop(key, None)
+            await self._put_seen(step)
+            return
         except RaykvError as error:
             outcome = error
         if read:  # else it did not come to write

@@ -9,46 +9,74 @@
 ...     world.store["job:1"]
 'done'
 
-No Ray, no disk, no waiting: ten minutes pass in a second. The store is the same code, client included, that runs on
+No Ray, no disk, no waiting: ten minutes pass in some seconds. The store is the same code, client included, that runs on
 Ray; only time, network, processes and disks are simulated. The same seed gives the same run, so a test that fails once
-fails again.
+fails again; what leaves the ``with`` block carries the line that runs it again.
 
 With ``faults=True`` the seed also decides what goes wrong meanwhile, within what raykv promises: a node at a time is
 killed, frozen, cut off or slow, its disk fills up or fails, messages are late, lost or repeated. A program that is right
-must bear with that: an operation may raise ``WriteOutcomeUnknown`` or ``QuorumNotMet``. Or break things by hand.
+must bear with that: any operation may raise ``Overloaded``, ``QuorumNotMet`` or ``StoreUnavailable`` (nothing was written:
+try again), and any write ``WriteOutcomeUnknown`` (try again if it may be made twice). Or break things by hand.
+``raykv.sim.seeds`` makes a test of each of many seeds.
+
+Time passes while an operation is under way, in ``world.sleep`` and in ``world.run``, and nowhere else: ``time.sleep`` holds
+up the test and not the world. Nothing real can be awaited in it, threads and sockets least of all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import random
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
 
+from raykv.client.handle import Session
 from raykv.client.store import Store
-from raykv.config import KIB, Durability, NodeConfig, StoreConfig, check_count, check_seconds, quorum
-from raykv.errors import InvalidOption
+from raykv.config import KIB, Durability, NodeConfig, Routing, StoreConfig, check_count, check_seconds, quorum, shown
+from raykv.errors import InvalidOption, RaykvError, StoreClosed
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, ClusterSpec
 from raykv.sim.kernel import Process, VirtualLoop
 from raykv.sim.nemesis import Nemesis
 from raykv.sim.scenario import Fault, FaultKind, draw_faults, draw_odds
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from raykv.client.aio import AsyncStore
+    from raykv.client.driver import Link
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 MAX_NODES = 15
 MAX_COORDINATORS = 5
+MAX_SEED = 2**63
 MAX_SLEEP_S = 30 * 86_400.0
+RUN_TIMEOUT_S = 3600.0
+"""So long a coroutine may take in virtual time, unless its caller says otherwise."""
 FAULTS_FOR_S = 600.0
 
 
 SMALL_NODE = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
 """What a node of a simulated store is given unless its user says otherwise."""
+
+
+class Options(TypedDict, total=False):
+    """What a world is like; see ``start``."""
+
+    nodes: int
+    n: int | None
+    coordinators: int
+    faults: bool
+    durability: Durability
+    partitions: int
+    grace_s: float | None
+    replace_after: float
+    node: NodeConfig | None
 
 
 def start(
@@ -71,6 +99,11 @@ def start(
     first ten minutes of virtual time. ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``:
     settings of the storage nodes. Raises ``InvalidOption``.
     """
+    seed = check_count("seed", seed, -MAX_SEED, MAX_SEED)
+    given: Options = {
+        "nodes": nodes, "n": n, "coordinators": coordinators, "faults": faults, "durability": durability,
+        "partitions": partitions, "grace_s": grace_s, "replace_after": replace_after, "node": node,
+    }  # fmt: skip
     nodes = check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
     store = StoreConfig(
@@ -79,7 +112,54 @@ def start(
     if grace_s is not None:
         store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
     coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
-    return World(seed, store, nodes, coordinators, faults=faults, config=node or SMALL_NODE)
+    line = replay_line(seed, **given)
+    return World(seed, store, nodes, coordinators, faults=faults, config=node or SMALL_NODE, replay=line)
+
+
+def replay_line(seed: int, **options: Unpack[Options]) -> str:
+    """Return the Python expression that starts this world again, without what is as it is by default."""
+    defaults = inspect.signature(start).parameters
+    given = {name: value for name, value in options.items() if value != defaults[name].default}
+    return _called("raykv.sim.start", {"seed": seed, **given})
+
+
+def _called(what: str, arguments: Mapping[str, object]) -> str:
+    return f"{what}({', '.join(f'{name}={_written(value)}' for name, value in arguments.items())})"
+
+
+def _written(value: object) -> str:
+    if not isinstance(value, NodeConfig):
+        return repr(value)
+    own = msgspec.structs.asdict(value).items() - msgspec.structs.asdict(NodeConfig()).items()
+    return _called("raykv.NodeConfig", dict(sorted(own)))
+
+
+class WorldSession(Session):
+    """The session of a handle of a simulated store: it ends with its world, and cannot leave it."""
+
+    def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
+        super().__init__(name, link, routing)
+        self.world_ended = False
+
+    @property
+    def link(self) -> Link:
+        """See ``Session``."""
+        if self.world_ended:
+            raise StoreClosed(ENDED)
+        return super().link
+
+    def sent(self) -> Session:
+        """Return this one: a copy of a handle is a handle of the same world."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a simulated store lives in this process alone: its handles cannot be pickled, nor sent to Ray")
+
+
+ENDED = "this simulated world has ended; raykv.sim.start(...) makes another"
 
 
 class World:
@@ -94,13 +174,16 @@ class World:
         *,
         faults: bool,
         config: NodeConfig,
+        replay: str,
     ) -> None:
+        self.replay = replay
+        """The Python expression that starts this world again."""
         self._loop = VirtualLoop()
         spec = ClusterSpec(store=store, nodes=nodes, coordinators=coordinators, config=config)
         self._cluster = Cluster(self._loop, spec, f"world {seed}")
         self._clients = 0
         self._closed = False
-        self._stores: list[Store] = []
+        self._sessions: list[WorldSession] = []
         self._places: dict[Store, str] = {}
         self.nodes = tuple(self._cluster.node_ids)
         """The ids of the storage nodes."""
@@ -108,12 +191,20 @@ class World:
         """The names of the coordinators."""
         self.faults: tuple[Fault, ...] = ()
         """What goes wrong by itself, in order."""
+        try:
+            self._begin(seed, faults=faults)
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def _begin(self, seed: int, *, faults: bool) -> None:
         self._cluster.start()
         self.store = self.connect()
         """A handle of the store; its calls let the virtual time pass."""
         if faults:  # they begin once the store serves
             rng = random.Random(f"world {seed}")
-            drawn = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, store.copies - quorum(store.copies))
+            copies = self._cluster.spec.store.copies
+            drawn = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, copies - quorum(copies))
             self.faults = tuple(msgspec.structs.replace(fault, at_s=fault.at_s + self.now_s) for fault in drawn)
             self._cluster.network.odds = draw_odds(rng)
         self._nemesis = Nemesis(self._cluster, self.faults)
@@ -124,9 +215,10 @@ class World:
     def connect(self, coordinator: str = COORDINATOR) -> Store:
         """Return another handle, of a client of its own that asks that coordinator, or is one itself ("direct")."""
         self._check_known(coordinator, (*self.coordinators, DIRECT))
+        self._check_goes_on()
         client = self._client()
-        store = Store(self._cluster.spec.store.name, self._cluster.link(client, coordinator))
-        self._stores.append(store)
+        link = self._cluster.link(client, coordinator)
+        store = Store(self._cluster.spec.store.name, link, session_of=self._session)
         self._places[store] = client.name if coordinator == DIRECT else coordinator
         return store
 
@@ -136,7 +228,13 @@ class World:
 
     async def connect_aio(self) -> AsyncStore:
         """Return another handle for use within ``run``, of a client of its own."""
-        return await self._cluster.connect(self._client())
+        self._check_goes_on()
+        return await self._cluster.connect(self._client(), session_of=self._session)
+
+    def _session(self, name: str, link: Link, routing: Routing) -> WorldSession:
+        session = WorldSession(name, link, routing)
+        self._sessions.append(session)
+        return session
 
     def _client(self) -> Process:
         self._clients += 1
@@ -149,11 +247,42 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` of virtual time pass, up to thirty days."""
+        self._check_goes_on()
         self._loop.run_until_complete(asyncio.sleep(check_seconds("seconds", seconds, MAX_SLEEP_S)))
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in virtual time: several clients at once, by ``world.store.aio`` and ``asyncio.gather``."""
-        return self._loop.run_until_complete(work)
+    def run(self, work: Coroutine[Any, Any, T], *, timeout: float = RUN_TIMEOUT_S) -> T:
+        """Run a coroutine in virtual time: several clients at once, by ``world.store.aio`` and ``asyncio.gather``.
+
+        Raises ``TimeoutError`` if it takes longer than ``timeout`` seconds of virtual time: it may wait for what never
+        comes. Raises ``RuntimeError`` for a blocking call inside of it, which says what to do instead.
+        """
+        if not inspect.iscoroutine(work):
+            raise InvalidOption(f"world.run takes a coroutine, as world.run(story()) has it; got {shown(work)}")
+        try:
+            timeout_s = check_seconds("timeout", timeout, MAX_SLEEP_S)
+            self._check_goes_on()
+            self._loop.check_free()
+        except (RaykvError, RuntimeError):
+            work.close()
+            raise
+        result: T = self._loop.run_until_complete(self._bounded(work, timeout_s))
+        return result
+
+    async def _bounded(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        task: asyncio.Task[T] = self._loop.create_task(work)
+        try:
+            await asyncio.wait({task}, timeout=timeout_s)
+        finally:
+            late = not task.done()
+            if late:
+                task.cancel()
+        if late:
+            await asyncio.wait({task}, timeout=1)
+            raise TimeoutError(
+                f"world.run was not done after {timeout_s:g} s of virtual time: does it wait for what never comes? "
+                "timeout= says how long it may take"
+            )
+        return task.result()
 
     # ---- breaking things ----
 
@@ -210,6 +339,7 @@ class World:
 
     def heal(self) -> None:
         """End every fault, and let none begin any more."""
+        self._check_goes_on()
         self._fate.cancel()
         self._nemesis.heal()
 
@@ -221,6 +351,7 @@ class World:
         ]
 
     def _do(self, kind: FaultKind, target: str, for_s: float = 0.0, amount: float = 0.0, detail: str = "") -> None:
+        self._check_goes_on()
         self._check_known(target, (*self.nodes, COORDINATOR, SUPERVISOR))
         self._nemesis.begin(Fault(self.now_s, kind, target, for_s, amount, detail))
 
@@ -230,19 +361,42 @@ class World:
 
     # ---- the end ----
 
+    def _check_goes_on(self) -> None:
+        if self._closed:
+            raise StoreClosed(ENDED)
+
     def close(self) -> None:
         """End the world. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            for store in self._stores:
-                store.close()
-            self._fate.cancel()
-            self._cluster.kill()
-            self._loop.run_until_complete(asyncio.sleep(1))  # what was cancelled comes to its end
-            self._loop.close()
+        if self._closed:
+            return
+        self._loop.check_free()
+        self._closed = True
+        for session in self._sessions:
+            session.close()
+            session.world_ended = True
+        self._fate.cancel()
+        self._cluster.kill()
+        for task in list(self._loop.tasks):  # those that a user's coroutine has left behind, too
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(1))  # what was cancelled comes to its end
+        self._loop.close()
+        for failure in self._loop.failures:
+            logger.error("in a simulated world, %s: %s", self.replay, failure)
+        self._loop.set_exception_handler(None)  # asyncio tells of what is found later
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            error.add_note(
+                f"after {self.now_s:.3f} s in a simulated world (raykv {version()}); the same again: {self.replay}"
+            )
         self.close()
+
+
+def version() -> str:
+    """Return which raykv this is: another one may make another world of the same seed."""
+    import raykv
+
+    return raykv.__version__

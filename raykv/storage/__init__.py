@@ -8,7 +8,14 @@ Records are opaque bytes here. How two records of a key merge is a function hand
 """
 
 from raykv.storage.damage import Damage, EngineFailed
-from raykv.storage.directory import DirectoryForeign, DirectoryInUse, Identity, NodeDirectory, read_identity
+from raykv.storage.directory import (
+    LOCK_NAME,
+    DirectoryForeign,
+    DirectoryInUse,
+    Identity,
+    NodeDirectory,
+    read_identity,
+)
 from raykv.storage.engine import CHANGES_PREFIX_BYTES, Engine, EngineStats, Merge
 from raykv.storage.jobs import Job
 from raykv.storage.memtable import Found
@@ -17,5 +24,5 @@ from raykv.storage.wal import SyncJob
 __all__ = [
     "Engine", "EngineStats", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
     "Damage", "EngineFailed",
-    "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign",
+    "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
 ]  # fmt: skip

@@ -44,6 +44,7 @@ LIFE_BYTES = 32
 MAX_IDENTITY_BYTES = 16 << 10
 MAX_REGISTER_BYTES = 16 << 20
 _MAX_NOTE_BYTES = 4 << 10
+_SHOWN_NOTE_BYTES = 300
 _NO_STRAYS = (LOCK_NAME, IDENTITY_NAME + TEMPORARY_SUFFIX, "lost+found")
 
 
@@ -283,4 +284,5 @@ def _in_use(fs: FileSystem, path: str) -> DirectoryInUse:
     note = b""
     with contextlib.suppress(OSError):
         note = fs.read_file(f"{path}/{LOCK_NAME}", _MAX_NOTE_BYTES)
-    return DirectoryInUse(f"{path} is held by another process ({note.decode(errors='replace')})", path=path, note=note)
+    said = ascii(note[:_SHOWN_NOTE_BYTES].decode(errors="replace"))  # whatever stands there goes to somebody's terminal
+    return DirectoryInUse(f"{path} is held by another process (its note: {said})", path=path, note=note)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raykv.records.record import plain_payload
+from raykv.records.record import is_tombstone, plain_payload
 from raykv.records.vector_record import Sibling, VersionSet, in_spans
 from raykv.versions.causality import Causality, contains, covers, union, with_dot
 
@@ -109,8 +109,12 @@ def values(state: VersionSet, now_ms: int) -> tuple[list[bytes], bool]:
     A tombstone hides none but what it saw. But it is the newest version if it is: who asks for that finds nothing, and so
     an acknowledged delete is not undone by a write that is older and surfaces later (P7).
     """
-    if len(state.siblings) == 1 and (payload := plain_payload(state.siblings[0].body)) is not None:
-        return [payload], False
+    if len(state.siblings) == 1:  # as nearly always
+        body = state.siblings[0].body
+        if (payload := plain_payload(body)) is not None:
+            return [payload], False
+        if is_tombstone(body):
+            return [], False
     records = newest_first(state)
     payloads = [record.payload for record in records if record.live(now_ms)]
     return payloads, bool(payloads) and not records[0].live(now_ms)

@@ -88,7 +88,7 @@ def shown(record: bytes | None, now_ms: int) -> Shown:
 def shows_nothing(record: bytes, now_ms: int) -> bool:
     """Whether nothing lives in a record at ``now_ms``. One that cannot be read may hold anything."""
     try:
-        return only_value(record) is None and not shown(record, now_ms).payloads
+        return not shown(record, now_ms).payloads
     except CorruptData:
         return False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast
 
+from raykv.config import shown
 from raykv.errors import InvalidOption
 
 Resolver: TypeAlias = Literal["newest"] | Callable[[list[Any]], Any]
@@ -17,19 +18,19 @@ Resolver: TypeAlias = Literal["newest"] | Callable[[list[Any]], Any]
 
 def check_resolver(resolver: object) -> Resolver:
     """Return ``resolver`` if it is one. Raises ``InvalidOption``."""
-    if resolver == "newest" or callable(resolver):
+    if is_newest(resolver) or callable(resolver):
         return cast("Resolver", resolver)
-    raise InvalidOption(f"a resolver is 'newest' or a function of the list of values; got {resolver!r}")
+    raise InvalidOption(f"a resolver is 'newest' or a function of the list of values; got {shown(resolver)}")
+
+
+def is_newest(resolver: object) -> bool:
+    """Whether it takes the newest, and merges nothing."""
+    return isinstance(resolver, str) and resolver == "newest"
 
 
 def resolve(resolver: Resolver, values: list[Any]) -> Any:
-    """Return the one value for these (at least one). Raises ``InvalidOption``, caused by what the resolver raised."""
+    """Return the one value for these (at least one). What the resolver raises is passed on."""
     assert values, "there is nothing to resolve"
-    if len(values) == 1 or resolver == "newest":
+    if len(values) == 1 or isinstance(resolver, str):
         return values[0]
-    try:
-        return resolver(values)
-    except Exception as error:
-        raise InvalidOption(
-            f"the resolver failed on {len(values)} values: {type(error).__name__}: {error}; get_versions shows them all"
-        ) from error
+    return resolver(values)

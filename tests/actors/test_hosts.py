@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.actors import lifecycle
-from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places, read_note
+from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places
 from raykv.actors.marker import Marker, claim_path, leave_marker, note_founded, read_marker
 from raykv.actors.naming import node_directory
 from raykv.actors.os_files import OsFileSystem
@@ -59,10 +60,21 @@ def test_a_directory_is_where_its_node_last_ran_if_that_host_is_there() -> None:
     assert places({"h9": Look(nodes={"n2": "h2"})}, ["h9"]) == {"n2": "h9"}, "the machine has another name by now"
 
 
-@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"])
-def test_a_note_that_cannot_be_read_says_nothing(note: bytes) -> None:
-    assert read_note(note).pid == 0
-    assert read_note(b'{"pid": 5}').host == ""
+def test_what_cannot_be_read_at_a_path_does_not_end_the_look(tmp_path: Path) -> None:
+    fs, path = OsFileSystem(), str(tmp_path)
+    claim_path(fs, path, STORE, {})
+    for number, craft in enumerate((os.mkfifo, lambda at: os.symlink("/dev/zero", at), os.mkdir)):
+        fs.make_directories(node_directory(path, f"n{number}"))
+        craft(f"{node_directory(path, f'n{number}')}/identity")
+        craft(f"{node_directory(path, f'n{number}')}/lock")
+    (tmp_path / "nodes" / "file").write_text("no directory")
+    assert look_here(fs, path).nodes == {"n0": "", "n1": "", "n2": ""}, "somebody's, and not founded anew"
+    os.unlink(f"{path}/store.json")
+    os.mkfifo(f"{path}/store.json")
+    assert "not a regular file" in look_here(fs, path).trouble
+    os.rename(f"{path}/nodes", f"{path}/aside")
+    (tmp_path / "nodes").write_text("no directory")
+    assert "nodes" in look_here(fs, path).trouble
 
 
 def test_a_host_without_a_marker_learns_of_the_store_on_the_others(tmp_path: Path) -> None:
@@ -91,6 +103,8 @@ def test_a_node_leaves_a_marker_where_it_is(tmp_path: Path) -> None:
     marker = Marker(store_id="a", store=STORE)
     leave_marker(fs, path, marker)
     assert read_marker(fs, path) == marker
+    leave_marker(fs, f"{path}/not/there/yet", marker)
+    assert read_marker(fs, f"{path}/not/there/yet") == marker, "a host that the store comes to has no such path yet"
     leave_marker(fs, path, Marker(store_id="a", store=STORE, founded=True))
     leave_marker(fs, path, marker)
     assert read_marker(fs, path).founded

@@ -264,3 +264,99 @@ def test_the_engine_on_the_real_disk_with_its_jobs_on_threads(fs, root):
     engine = Engine.open(fs, f"{root}/data", config, merge)
     assert {key: found.record for key, found in engine.scan(b"", None)} == model
     engine.close()
+
+
+def crafted(kind, path, target):
+    """Put something else in the place of a file."""
+    if kind == "link":
+        os.symlink(target, path)
+    elif kind == "dangling":
+        os.symlink(f"{target}-none", path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        os.mkdir(path)
+    elif kind == "device":
+        os.symlink("/dev/zero", path)
+    elif kind == "socket":
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "directory", "device", "socket"])
+def test_nothing_but_a_file_of_that_name_is_opened(fs, tmp_path, kind, monkeypatch):
+    """A link would lead elsewhere, a pipe would be waited for, a device has no end."""
+    monkeypatch.chdir(tmp_path)  # a socket's name is short
+    with open("victim", "wb") as file:
+        file.write(b"precious")
+    crafted(kind, "f", os.path.abspath("victim"))
+    for act in (
+        lambda: fs.lock("f", b"note"),
+        lambda: fs.read_file("f", 100),
+        lambda: fs.open_read("f"),
+        lambda: fs.truncate("f", 0),
+        lambda: fs.create("f"),
+    ):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            act()
+        assert not isinstance(caught.value, BlockingIOError)
+    assert fs.read_file("victim", 100) == b"precious"
+    assert not os.path.lexists("victim-none")
+    assert fs.exists("f"), "a name is taken, wherever it leads"
+    fs.remove_tree("f")
+    assert not os.path.lexists("f")
+    assert fs.read_file("victim", 100) == b"precious"
+
+
+def test_a_tree_is_removed_without_what_its_links_lead_to(fs, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "f").write_text("precious")
+    (tmp_path / "tree").mkdir()
+    os.symlink(tmp_path / "victim", tmp_path / "tree" / "inside")
+    os.symlink(tmp_path / "victim", tmp_path / "link")
+    fs.remove_tree(str(tmp_path / "tree"))
+    fs.remove_tree(str(tmp_path / "link"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["victim"]
+    assert (tmp_path / "victim" / "f").read_text() == "precious"
+
+
+def test_a_lock_with_a_second_name_is_not_written_to(fs, root):
+    with open(f"{root}/victim", "wb") as file:
+        file.write(b"precious")
+    os.link(f"{root}/victim", f"{root}/lock")
+    lock = fs.lock(f"{root}/lock", b"note")
+    assert fs.read_file(f"{root}/victim", 100) == b"precious"
+    assert fs.read_file(f"{root}/lock", 100) == b"note"
+    with pytest.raises(BlockingIOError):
+        fs.lock(f"{root}/lock")
+    lock.release()
+
+
+def test_a_lock_that_is_anothers_is_refused(fs, root, monkeypatch):
+    fs.lock(f"{root}/lock").release()
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    fs.lock(f"{root}/lock").release()  # the directory's owner's: there are file systems on which all is one user's
+    real = os.fstat
+
+    def strange(fd):
+        found = list(real(fd))
+        found[stat.ST_UID] = 999
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", strange)
+    with pytest.raises(PermissionError, match="belongs to user 999"):
+        fs.lock(f"{root}/lock")
+
+
+def test_a_full_disk_costs_the_note_and_not_the_lock(fs, root, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lock = fs.lock(f"{root}/lock", b"note")
+    assert fs.read_file(f"{root}/lock", 100) == b""
+    with pytest.raises(BlockingIOError):
+        fs.lock(f"{root}/lock")
+    lock.release()

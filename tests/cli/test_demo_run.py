@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from raykv.actors.naming import node_directory
+from raykv.actors.os_files import OsFileSystem
 from raykv.cli import demo_run
 from raykv.cli.main import cli
 from raykv.errors import BatchError, Overloaded
@@ -53,7 +58,7 @@ class MemoryStore:
 
 
 def drive(harm: str) -> tuple[int, int, int]:
-    demo = demo_run._Demo(MemoryStore(harm), CITIES, lambda _: None, False)  # type: ignore[arg-type]
+    demo = demo_run._Demo(MemoryStore(harm), "/nowhere", CITIES, lambda _: None, False)  # type: ignore[arg-type]
     demo._load()
     lost, _ = demo._read_back()
     return lost, demo._failed, demo._list()["wrong"]
@@ -74,10 +79,19 @@ def test_harm_is_noticed(harm: str, lost_failed_wrong: tuple[int, int, int]) -> 
     assert drive(harm) == lost_failed_wrong
 
 
-def test_only_storage_processes_may_be_killed() -> None:
-    assert not demo_run._is_storage_process(os.getpid())
-    assert not demo_run._is_storage_process(1)
-    assert not demo_run._is_storage_process(2**22 + 1)
+def test_only_a_process_that_is_proved_to_be_a_storage_node_is_killed(tmp_path: Path) -> None:
+    """Its lock says so, and it has the lock open: whatever number ``status()`` tells."""
+    fs, child = OsFileSystem(), subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    node = {"node_id": "n1", "host": "h", "pid": child.pid, "state": "up"}
+    try:
+        fs.make_directories(node_directory(str(tmp_path), "n1"))
+        for note in (b"", b"{}", msgspec.json.encode({"pid": child.pid, "host": "h"})):
+            fs.lock(f"{node_directory(str(tmp_path), 'n1')}/lock", note).release()
+            with pytest.raises(click.ClickException, match="none can be killed here"):
+                demo_run.node_to_kill([node], str(tmp_path))
+        assert child.poll() is None
+    finally:
+        child.communicate(b"\n")
 
 
 @pytest.mark.ray

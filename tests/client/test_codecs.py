@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import itertools
 import math
 import pickle
 import socket
@@ -429,3 +430,82 @@ def test_a_value_whose_parts_are_shared_is_not_walked_once_for_each_path() -> No
     assert len(encode_value(value, "auto")) < 10_000
     with pytest.raises(InvalidOption):
         encode_value(value, "msgpack")
+
+
+# ---- values with a mind of their own ----
+
+
+class Touchy(type):
+    """A class whose classes cannot be hashed, nor compared."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(cls, other: object) -> bool:
+        raise ZeroDivisionError
+
+
+class Untouchable:
+    """Neither compared, hashed, counted, printed nor asked whether it is true."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise ZeroDivisionError
+
+    __eq__ = __hash__ = __len__ = __repr__ = __bool__ = __str__ = __format__ = _refuse  # type: ignore[assignment]
+
+
+def test_a_value_is_not_asked_for_more_than_its_pickle() -> None:
+    for value in (Untouchable(), [Untouchable()], {"a": Untouchable()}, (Untouchable(),)):
+        back = decode_value(encode_value(value, "auto"), "auto")
+        assert type(back) is type(value)
+        with pytest.raises(InvalidOption, match="exactly"):
+            encode_value(value, "msgpack")
+
+
+def test_a_type_that_cannot_be_hashed_is_the_pickles_matter() -> None:
+    odd = Touchy("Odd", (), {"__module__": "nowhere"})()
+    for value in (odd, [odd], {"a": [odd]}):
+        with pytest.raises(InvalidOption, match="cannot be pickled"):
+            encode_value(value, "auto")
+        with pytest.raises(InvalidOption, match="exactly"):
+            encode_value(value, "msgpack")
+
+
+def test_what_fails_to_pickle_is_the_cause_with_its_traceback() -> None:
+    class Fails:
+        def __reduce__(self) -> tuple[Any, ...]:
+            raise error
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    for error in (OSError("the file is gone"), StopIteration("x"), Mute(), MemoryError()):
+        with pytest.raises(InvalidOption, match=f"cannot be pickled: {type(error).__name__}") as caught:
+            encode_value([Fails()], "auto")
+        assert caught.value.__cause__ is error
+    for error in (KeyboardInterrupt(), SystemExit()):
+        with pytest.raises(type(error)):
+            encode_value([Fails()], "auto")
+
+
+def test_a_value_that_another_thread_changes_is_whole_or_refused() -> None:
+    value: dict[Any, Any] = {"list": [{"a": 1} for _ in range(50)]}
+    stop = threading.Event()
+
+    def change() -> None:
+        for number in itertools.cycle(range(100)):
+            if stop.is_set():
+                return
+            value[number] = [[], {}]
+            value.pop(number - 50, None)
+            value[number - 50] = [()] if number % 7 == 0 else [[number]]
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            with contextlib.suppress(InvalidOption):
+                assert decode_value(encode_value(value, "auto"), "auto")["list"] == value["list"]
+    finally:
+        stop.set()
+        thread.join()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import itertools
 import math
+import traceback
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -28,17 +31,18 @@ from raykv.errors import (
     PairTooLarge,
     QuorumNotMet,
     RaykvError,
+    SiblingsFound,
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
 from raykv.records import frames as f
 from raykv.records.keys import encode_bound, encode_key
-from raykv.records.record import unpack
+from raykv.records.record import pack_body, stamp, unpack
 from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
 from raykv.versions.context import Context, place_of, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 BAD_KEYS = [
     "", b"", "k" * 1025, b"k" * 1025, "é" * 600, "a\ud800", 5, None, ("a",), bytearray(b"a"), 1.5, True, ["a"], {"a": 1},
@@ -561,21 +565,18 @@ def test_a_resolver_that_raises_loses_nothing(both: Callable[..., Any], store: A
     bucket = store.bucket("carts", resolver=fails)
     calls: list[Callable[[], Any]] = [
         lambda: both("get", "a", on=bucket),
-        lambda: both("contains", "a", on=bucket),
         lambda: both("modify", "a", lambda value: value, on=bucket),
+        lambda: both("get_many", ["a"], on=bucket),
+        lambda: both("scan", on=bucket),
     ]
     for call in calls:
         link.requests.clear()
-        link.script = [several(1, 2)]
-        with pytest.raises(InvalidOption, match="failed on 2 values: LookupError: what to do with 2 values") as caught:
+        link.script = [several(1, 2)] if len(calls) - 1 != calls.index(call) else [
+            f.Page([(encode_key("a"), [payload_of(1), payload_of(2)], False)], None)
+        ]  # fmt: skip
+        with pytest.raises(LookupError, match="what to do with 2 values"):
             call()
-        assert isinstance(caught.value.__cause__, LookupError)
-        assert [type(request) for request in link.requests] == [f.GetMany], "nothing is written"
-    link.script = [f.GotMany([found(1, 2), found(3)])]
-    with pytest.raises(BatchError) as batch:
-        both("get_many", ["a", "b"], on=bucket)
-    assert batch.value.results == {"b": 3}
-    assert isinstance(batch.value.errors["a"], InvalidOption)
+        assert [type(request) for request in link.requests] in ([f.GetMany], [f.ScanPage]), "nothing is written"
     link.script = [several(1, 2)]
     assert both("get_versions", "a", on=bucket).values == [1, 2]
     both("put", "a", 3, on=bucket)
@@ -594,7 +595,7 @@ def test_modify_writes_the_outcome_with_the_context_read(both: Callable[..., Any
     assert len(result.acks) == 2
     assert both("get", "a") == 42
     seen: list[Any] = []
-    for answer, expected in ((several(gone=False), "none"), (several("old", gone=True), "none"), (several(None), None)):
+    for answer, expected in ((several(gone=False), "none"), (several(gone=True), "none"), (several(None), None)):
         link.script = [answer]
         both("modify", "a", seen.append, "none")
         assert seen.pop() == expected
@@ -696,6 +697,36 @@ def test_an_answer_to_a_write_that_does_not_fit_leaves_its_items_unknown(
         both("put_many", dict.fromkeys(keys, 1))
     assert len(caught.value.results) == 200
     assert {type(error) for error in caught.value.errors.values()} == {WriteOutcomeUnknown}
+
+
+@pytest.mark.parametrize("answer", [several(1, 2), several(*range(9)), several(1, gone=True), several(1, 2, gone=True)])
+def test_modify_drops_no_version_that_it_has_not_looked_at(
+    both: Callable[..., Any], store: Any, link: Any, answer: f.GotMany
+) -> None:
+    (item,) = answer.items
+    assert isinstance(item, f.Found)
+    standing = len(item.payloads) + item.gone
+    for key in ("a", b"a"):
+        link.requests.clear()
+        link.script = [answer]
+        with pytest.raises(
+            SiblingsFound, match=rf"{standing} versions of .*resolver=.*get_versions.*context="
+        ) as caught:
+            both("modify", key, lambda _: pytest.fail("there is nothing to give it"), 0)
+        assert (caught.value.key, caught.value.details["versions"]) == (key, standing)
+        assert [type(request) for request in link.requests] == [f.GetMany], "nothing is written"
+    merging = store.bucket("carts", resolver=sum)
+    link.script = [answer]
+    both("modify", "a", lambda value: value, on=merging)
+    link.script = [answer]
+    context = both("get_versions", "a").context
+    both("put", "a", 1, context=context)
+
+
+def test_modify_says_so_also_of_versions_that_cannot_be_read_here(both: Callable[..., Any], link: Any) -> None:
+    link.script = [f.GotMany([f.Found([b"\x03junk", b"\x03junk"], False, pack_causality(SEEN))])]
+    with pytest.raises(SiblingsFound):
+        both("modify", "a", lambda value: value)
 
 
 # ---- scans ----
@@ -883,7 +914,7 @@ def test_numbers_of_any_kind_travel_as_plain_ones(both: Callable[..., Any], stor
     assert {request.timeout_s for request in asked if isinstance(request, f.GetMany)} <= {2.0, 5.0}
 
 
-class Quorum(str, enum.Enum):  # noqa: UP042 - as many programs still have them; its hash is not the str's
+class Quorum(str, enum.Enum):  # noqa: UP042 - as many programs still have them; see StrEnum
     MOST = "quorum"
     BUCKET = "b"
 
@@ -893,3 +924,247 @@ def test_an_enum_that_is_a_str_is_that_str(both: Callable[..., Any], link: Any) 
     assert link.requests[-1].r == 2
     both("bucket", Quorum.BUCKET)
     assert link.requests[-1].name == "b"
+
+
+# ---- the caller's own errors ----
+
+OWN = [
+    TypeError("own"), ValueError("own"), RuntimeError("own"), KeyError("own"), QuorumNotMet("of a call within"),
+    InvalidOption("of a call within"), StopAsyncIteration("own"), KeyboardInterrupt(), SystemExit(3), GeneratorExit(),
+    StopIteration("own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
+def test_what_the_callers_code_raises_is_the_callers(
+    both: Callable[..., Any], store: Any, link: Any, error: BaseException
+) -> None:
+    def raises(*_: Any) -> Any:
+        raise error
+
+    def late(first: Any) -> Iterator[Any]:
+        yield first
+        raises()
+
+    class Odd(dict[Any, Any]):
+        keys = values = items = __iter__ = __getitem__ = raises
+
+    class Unhashable(str):
+        __slots__ = ()
+        __hash__ = raises  # type: ignore[assignment]
+
+    class Pair:
+        __iter__ = raises
+
+    class Items(Mapping[Any, Any]):
+        __getitem__ = __iter__ = __len__ = raises
+
+    own = Unhashable("k")
+    merging = store.bucket("merging", resolver=raises)
+    calls: dict[str, Callable[[], Any]] = {
+        "put_many, pairs": lambda: both("put_many", late(("a", 1))),
+        "put_many, begun": lambda: both("put_many", Pair()),
+        "put_many, a pair": lambda: both("put_many", [("a", 1), Pair()]),
+        "put_many, C code": lambda: both("put_many", map(raises, ["a"])),
+        "put_many, mapping": lambda: both("put_many", Items()),
+        "put_many, hash": lambda: both("put_many", [(own, 1)]),
+        "get_many": lambda: both("get_many", late("a")),
+        "get_many, begun": lambda: both("get_many", Pair()),
+        "get_many, hash": lambda: both("get_many", [own]),
+        "delete_many": lambda: both("delete_many", late("a")),
+        "delete_many, begun": lambda: both("delete_many", Pair()),
+    }
+    link.sent = 0
+    if isinstance(error, StopIteration):
+        del calls["put_many, C code"]  # there it is the end
+    for name, call in calls.items():
+        check_own(error, call, name)
+    assert link.sent == 0
+    link.script = [several(1)]
+    check_own(error, lambda: both("modify", "a", raises), "modify")
+    link.script = [several(1, 2)]
+    check_own(error, lambda: both("get", "a", on=merging), "resolver")
+    link.script = [f.Told(None), f.Told({"rebalancing": {"partitions_left": 3, "waits_for": ""}})]
+    check_own(error, lambda: both("remove_node", "n1", progress=raises), "progress")
+    assert link.records == {}
+
+
+def check_own(error: BaseException, call: Callable[[], Any], name: str) -> None:
+    """Python lets no StopIteration out of a generator or a coroutine: there it is the cause of what comes out."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - which, is what is looked at
+        call()
+    if isinstance(error, StopIteration) and isinstance(caught.value, RuntimeError):
+        assert "raised StopIteration" in str(caught.value), name
+        assert caught.value.__cause__ is error, name
+    else:
+        assert caught.value is error, name
+    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert frames[-1] == "raises", name
+
+
+# ---- values that cannot be read here ----
+
+
+def gone_module() -> bytes:
+    """Return the payload of a value of a class of a module that is not there any more."""
+    return b"\x03cno_such_module\nThing\n."
+
+
+def raising(error: BaseException) -> bytes:
+    """Return the payload of a value whose own code raises."""
+
+    class Raises:
+        def __reduce__(self) -> Any:
+            return _raise, (error,)
+
+    return b"\x03" + cloudpickle.dumps(Raises())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+UNREADABLE = {
+    "module": gone_module(), "class": b"\x03cdatetime\nnosuch\n.", "torn": b"\x03\x80\x05]", "tag": b"\x09abc",
+    "msgpack": b"\x02\xc1", "text": b"\x01\xff", "own error": raising(LookupError("own")), "stop": raising(StopIteration()),
+    "memory": raising(MemoryError()), "recursion": raising(RecursionError()), "async stop": raising(StopAsyncIteration()),
+}  # fmt: skip
+
+
+def keep(link: Any, key: Any, payload: bytes) -> None:
+    link.records[encode_key(key)] = stamp(pack_body(bytes(16), payload), 1 << 16)
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_needs_no_value_decodes_none(both: Callable[..., Any], store: Any, link: Any, payload: bytes) -> None:
+    merging = store.bucket("merging", resolver=lambda _: pytest.fail("there is nothing to merge"))
+    for key in ("bad", b"bad"):
+        keep(link, key, payload)
+        assert both("contains", key) is True
+        assert key in list(both("keys"))
+        assert both("count") == len(link.records)
+        assert both("delete", key).acks
+        assert both("contains", key) is False
+        keep(link, key, payload)
+        assert both("put", key, "good").acks
+        assert both("get", key) == "good"
+        keep(link, key, payload)
+        assert list(both("delete_many", [key])) == [key]
+        keep(link, key, payload)
+        del store[key]
+        assert key not in store
+        with pytest.raises(KeyError):
+            del store[key]
+        link.script = [f.GotMany([f.Found([payload, payload])])]
+        assert both("contains", key, on=merging) is True
+        link.records.clear()
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("page_items", [1, 2, 100])
+def test_a_scan_names_a_value_that_cannot_be_read_and_goes_on_behind_it(
+    store: Any, link: Any, payload: bytes, reverse: bool, page_items: int
+) -> None:
+    link.page_items = page_items
+    keys = [b"a", b"b", "a", "b", "c"]
+    for key in keys:
+        keep(link, key, payload if key in (b"b", "c") else payload_of(key))
+    for face in ("scan", "aio"):
+        seen, bad, after = [], [], None
+        for _ in range(5):
+            try:
+                for key, value in scanned(store, face, after, reverse):
+                    assert key == value
+                    seen.append(key)
+                break
+            except CorruptData as error:
+                bad.append((error.key, repr(error.key) in str(error)))
+                after = error.key
+        expected = keys[::-1] if reverse else keys
+        assert seen == [key for key in expected if key not in (b"b", "c")]
+        assert bad == [(key, True) for key in expected if key in (b"b", "c")]
+    assert len(list(store.scan(limit=1))) == 1, "what is not asked for is not missed"
+    with pytest.raises(BatchError) as caught:
+        store.get_many(store.keys())
+    assert list(caught.value.results) == [b"a", "a", "b"]
+    assert {key: error.key for key, error in caught.value.errors.items()} == {b"b": b"b", "c": "c"}
+
+
+def scanned(store: Any, face: str, after: Any, reverse: bool) -> Iterator[Any]:
+    if face == "scan":
+        yield from store.scan(after=after, reverse=reverse)
+        return
+    found: list[Any] = []
+    failed: list[CorruptData] = []
+
+    async def go() -> None:
+        try:
+            async for pair in store.aio.scan(after=after, reverse=reverse):
+                found.append(pair)  # noqa: PERF401 - those before the error count
+        except CorruptData as error:
+            failed.append(error)
+
+    asyncio.run(go())
+    yield from found
+    for error in failed:
+        raise error
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_read_of_a_value_that_cannot_be_read_names_the_key(
+    both: Callable[..., Any], link: Any, payload: bytes
+) -> None:
+    for key in ("bad", b"bad", np.str_("bad")):
+        keep(link, key, payload)
+        for name, arguments in (("get", ()), ("get_versions", ()), ("modify", (lambda value: value,))):
+            with pytest.raises(CorruptData, match=r"\(key b?'bad'\)") as caught:
+                both(name, key, *arguments)
+            assert caught.value.key == key
+            assert type(caught.value.key) in {str, bytes}
+
+
+def test_what_went_wrong_is_the_cause(both: Callable[..., Any], link: Any) -> None:
+    for payload, cause in ((gone_module(), ModuleNotFoundError), (raising(LookupError("own")), LookupError)):
+        keep(link, "bad", payload)
+        with pytest.raises(CorruptData, match=cause.__name__) as caught:
+            both("get", "bad")
+        assert type(caught.value.__cause__) is cause
+        with pytest.raises(BatchError) as batch:
+            both("get_many", ["bad"])
+        assert type(batch.value.errors["bad"].__cause__) is cause
+    for error in (KeyboardInterrupt(), SystemExit()):
+        keep(link, "bad", raising(error))
+        for name, arguments in (("get", ["bad"]), ("get_many", [["bad"]]), ("scan", [])):
+            with pytest.raises(type(error)):
+                both(name, *arguments)
+
+
+def test_a_scan_shows_what_lies_before_a_key_whose_resolver_raises(store: Any, link: Any) -> None:
+    def fails(values: list[Any]) -> Any:
+        raise LookupError("own")
+
+    bucket = store.bucket("merging", resolver=fails)
+    two = [payload_of(1), payload_of(2)]
+    link.script = [f.Page([(b"\x02a", [payload_of(0)], False), (b"\x02b", two, False), (b"\x02c", two, False)], None)]
+    scan = bucket.scan()
+    assert next(scan) == ("a", 0)
+    with pytest.raises(LookupError, match="own") as caught:
+        next(scan)
+    assert caught.value.__notes__ == ["raykv: the resolver was given the 2 versions of key 'b'"]
+
+
+def test_a_handed_batch_settles_each_value_by_itself() -> None:
+    with pytest.raises(BatchError) as caught:
+        handed(f.GotMany([found(1), f.Found([gone_module()]), FAILED, found(None)]), single=False)
+    assert caught.value.results == {0: 1, 3: None}
+    assert {index: type(error) for index, error in caught.value.errors.items()} == {1: CorruptData, 2: QuorumNotMet}
+
+
+def test_a_value_that_is_an_error_is_a_value(both: Callable[..., Any]) -> None:
+    kept = InvalidOption("kept")
+    assert handed(f.GotMany([found(kept)]), single=True).message == "kept"
+    assert handed(f.GotMany([found(kept)]), single=False)[0].message == "kept"
+    both("put", "a", kept)
+    assert both("get", "a").message == both("get_many", ["a"])["a"].message == "kept"
+    assert [value.message for _, value in both("scan")] == ["kept"]

@@ -38,7 +38,7 @@ def test_pages_grow_while_they_show_nothing(both: Callable[..., Any], store: Any
     assert both("scan", limit=1, after="z" if reverse else "a", reverse=reverse) == (
         [("a", 1)] if reverse else [("z", 2)]
     )
-    assert [request.limit for request in link.requests[:5]] == [1, 2, 4, 8, 16]
+    assert [request.limit for request in link.requests[:5]] == [1, 4, 16, 64, 256]
     assert max(request.limit for request in link.requests) == PAGE_ITEMS
     assert len(link.requests) < GONE / PAGE_ITEMS + 12
 

@@ -44,6 +44,8 @@ async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[
     keys_only=st.booleans(),
     shuffle=st.integers(0, 3),
     few=st.sampled_from([0, replica.FEW_A_PARTITION, 1000]),
+    passing=st.booleans(),
+    singly=st.integers(0, 5),
 )
 def test_each_key_comes_once_and_in_order(
     world: ModuleType,
@@ -56,6 +58,8 @@ def test_each_key_comes_once_and_in_order(
     keys_only: bool,
     shuffle: int,
     few: int,
+    passing: bool,
+    singly: int,
 ) -> None:
     """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node.
 
@@ -69,25 +73,27 @@ def test_each_key_comes_once_and_in_order(
         for number in range(30):  # on one replica only, not acknowledged: a scan may see it
             key = f"m{number:03}"
             await cluster.give(cluster.owners(key)[number % 3], key, world.put_record(key))
+            await cluster.give(cluster.owners(key)[number % 3], "l" + key, world.delete_record())
+            await peer.delete(KEYS[number * 4] + "-", w=2)
         rounds = range(2)
         if missing is not None:
             cluster.kill(missing)
         if missing is not None and r == 3:
             return
         for _ in rounds:
-            found = await peer.scan(limits=limits, r=r, reverse=reverse, keys_only=keys_only)
+            found = await peer.scan(limits=limits, r=r, reverse=reverse, keys_only=keys_only, passing=passing)
             keys = [key for key, _ in found]
             assert keys == sorted(set(keys), reverse=reverse)
             assert [key for key in keys if key.startswith("k")] == sorted((key for key, _ in expected), reverse=reverse)
             assert all(value == ("" if keys_only else key) for key, value in found)
             assert r < 3 or len(keys) == 110, "who asks all sees what is on any"
 
-    bounds = replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION
-    replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION = node_limit, few
+    bounds = replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION, replica.PASSED_SINGLY
+    replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION, replica.PASSED_SINGLY = node_limit, few, singly
     try:
         world.run(story())
     finally:
-        replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION = bounds
+        replica.MAX_SCAN_ITEMS, replica.FEW_A_PARTITION, replica.PASSED_SINGLY = bounds
 
 
 def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> None:
@@ -165,10 +171,13 @@ def test_what_is_deleted_or_expired_does_not_show_and_pages_go_on(world: ModuleT
         shown = [key for key, _ in await peer.scan(limits=[4], keys_only=keys_only)]
         assert shown == [key for key in KEYS[30:40] if key != "k035"]
         page = await peer.page(limit=4, keys_only=keys_only)
+        assert page.items == []
+        assert page.resume is not None, "a page of tombstones is not the end"
+        page = await peer.page(limit=4, keys_only=keys_only, passing=True)
         assert [key for key, *_ in page.items] == [encode_key(key) for key in KEYS[30:34]], (
             "what is dead does not count"
         )
-        page = await peer.page(end=encode_key(KEYS[30]), limit=4, keys_only=keys_only)
+        page = await peer.page(end=encode_key(KEYS[30]), limit=4, keys_only=keys_only, passing=True)
         assert page == f.Page([], None)
 
     world.run(story())
@@ -263,9 +272,9 @@ def test_what_the_coordinators_clock_has_not_seen_expire_comes_with_its_value(wo
         value = "v" * 1000
         for key in KEYS[:3]:
             await peer.put(key, value, ttl_ms=30_000)
-        assert await peer.scan(limits=[1]) == [(key, value) for key in KEYS[:3]]
+        assert await peer.scan(limits=[1], passing=True) == [(key, value) for key in KEYS[:3]]
         await asyncio.sleep(31)
-        assert await peer.scan(limits=[1]) == []
+        assert await peer.scan(limits=[1], passing=True) == []
 
     world.run(story())
 
@@ -292,8 +301,9 @@ def test_a_value_on_one_copy_beside_tombstones_on_others_is_judged_by_what_they_
                 if (await cluster.held(node_id, "x" + key)) is None and KEYS.index(key) % 3 == 1:
                     await cluster.give(node_id, "x" + key, world.delete_record(1000))
         for limit in (1, 5, 1000):
-            found = await peer.scan(limits=[limit], keys_only=keys_only)
-            assert [key for key, _ in found] == KEYS[::3]
+            for passing in (False, True):
+                found = await peer.scan(limits=[limit], keys_only=keys_only, passing=passing)
+                assert [key for key, _ in found] == KEYS[::3]
 
     world.run(story())
 

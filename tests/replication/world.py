@@ -290,8 +290,10 @@ class Peer:
         keys_only: bool = False,
         r: int = 2,
         timeout_s: float = 5.0,
+        passing: bool = False,
     ) -> f.Page:
-        return await self.core.scan_page(f.ScanPage(BUCKET, start, end, limit, reverse, keys_only, r, timeout_s))
+        request = f.ScanPage(BUCKET, start, end, limit, reverse, keys_only, r, timeout_s, passing)
+        return await self.core.scan_page(request)
 
     async def scan(
         self, *, limits: Sequence[int] = (1000,), reverse: bool = False, **options: Any

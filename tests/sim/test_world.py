@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import doctest
+import gc
+import pickle
 import subprocess
 import sys
+import threading
 import time
+import traceback
 import warnings
 
 import pytest
@@ -208,3 +213,215 @@ def test_one_slow_replica_hardly_shows_in_quorum_reads(versioning):
         healthy_s = p99_s()
         world.slow("n2", by_s=0.2, for_s=600)
         assert p99_s() <= 3 * healthy_s
+
+
+# ---- a seed's failure ----
+
+
+def test_what_leaves_the_block_carries_the_line_that_replays_it():
+    options = {"nodes": 5, "faults": True, "durability": "always", "node": raykv.NodeConfig(memtable_bytes=2**20)}
+    seen = []
+
+    def story(world):
+        world.sleep(3)
+        seen.append((world.told(), world.now_s))
+
+    def failing():
+        with raykv.sim.start(seed=12, **options) as world:
+            story(world)
+            assert world.store.get("k") == 1
+
+    with pytest.raises(AssertionError) as caught:
+        failing()
+    (note,) = caught.value.__notes__
+    assert f"raykv {raykv.__version__}" in note
+    assert note in "".join(traceback.format_exception(caught.value))
+    line = note.partition("the same again: ")[2]
+    assert line == (
+        "raykv.sim.start(seed=12, nodes=5, faults=True, durability='always', node=raykv.NodeConfig(memtable_bytes=1048576))"
+    )
+    with eval(line) as again:
+        story(again)
+        assert seen[0] == seen[1]
+        assert again.replay == line
+
+
+def test_each_option_stands_in_the_line_unless_it_is_as_always():
+    other = {
+        "nodes": 4, "n": 2, "coordinators": 2, "faults": True, "durability": "interval", "partitions": 64, "grace_s": 60.0,
+        "replace_after": 30.0, "node": raykv.NodeConfig(block_cache_bytes=2**20, memtable_bytes=2**20),
+    }  # fmt: skip
+    assert world_module.Options.__annotations__.keys() == other.keys()
+    line = world_module.replay_line(7, **other)
+    assert eval(f"dict({line.removeprefix('raykv.sim.start(')}") == {"seed": 7, **other}
+    with raykv.sim.start(seed=-3) as world:
+        assert world.replay == "raykv.sim.start(seed=-3)"
+
+
+@pytest.mark.parametrize("seed", [1.5, "7", None, True, 2**70])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(raykv.InvalidOption, match="seed must be"):
+        raykv.sim.start(seed)
+
+
+# ---- what a world is not for is told by a sentence, and does no harm ----
+
+
+@pytest.fixture
+def two_worlds():
+    with raykv.sim.start(seed=1) as world, raykv.sim.start(seed=2) as other:
+        world.store.put("k", "old")
+        other.store.put("k", "old")
+        yield world, other
+
+
+BLOCKING = {
+    "get": lambda world: world.store.get("k"),
+    "put": lambda world: world.store.put("k", "new"),
+    "scan": lambda world: list(world.store),
+    "status": lambda world: world.store.status(),
+    "direct": lambda world: world.directly.put("k", "new"),
+    "connect": lambda world: world.connect(),
+    "sleep": lambda world: world.sleep(1),
+    "run": lambda world: world.run(world.store.aio.get("k")),
+    "close": lambda world: world.close(),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore:a blocking raykv call")
+@pytest.mark.parametrize("name", BLOCKING)
+def test_a_blocking_call_inside_run_says_what_to_do_instead(two_worlds, name):
+    world, other = two_worlds
+    world.directly = world.connect("direct")
+
+    async def story(each):
+        BLOCKING[name](each)
+
+    with pytest.raises(RuntimeError, match=r"await it instead \(world.store.aio") as caught:
+        world.run(story(world))
+    assert not isinstance(caught.value, raykv.RaykvError), "a program that tries again on raykv's errors would hide it"
+    assert world.store.get("k") == "old", "nothing was sent"
+    other.run(story(world))  # while another world's time stands still, this one's may pass
+    gc.collect()  # a coroutine that was never awaited would be told of now
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("direct", [False, True])
+def test_an_awaitable_handle_in_another_loop_says_where_it_belongs(two_worlds, direct):
+    world, other = two_worlds
+    store = world.connect("direct") if direct else world.store
+    for run in (asyncio.run, other.run):
+        with pytest.raises(RuntimeError, match=r"await it inside world.run"):
+            run(store.aio.put("k", "new"))
+    assert world.store.get("k") == "old"
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_real_is_awaited_in_virtual_time(two_worlds):
+    world, _ = two_worlds
+
+    async def threads():
+        await asyncio.to_thread(time.time)
+
+    async def sockets():
+        await asyncio.open_connection("127.0.0.1", 9)
+
+    async def processes():
+        await asyncio.create_subprocess_exec("true")
+
+    for story in (threads, sockets, processes):
+        with pytest.raises(RuntimeError, match="nothing real can be awaited in a simulated world"):
+            world.run(story())
+    assert world.store.get("k") == "old"
+
+
+def test_another_thread_waits_its_turn_or_is_told(two_worlds):
+    world, _ = two_worlds
+    told = []
+
+    def elsewhere():
+        try:
+            told.append(world.store.put("k", "there"))
+        except RuntimeError as error:
+            told.append(str(error))
+
+    def in_a_thread():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    in_a_thread()
+    assert world.store.get("k") == "there", "one after the other, as a web framework's test client does it"
+
+    async def at_the_same_time():
+        in_a_thread()
+
+    world.run(at_the_same_time())
+    assert "in use by another thread" in told[1]
+    assert world.store.get("k") == "there"
+
+
+def test_what_never_comes_is_given_up():
+    async def story():
+        await asyncio.Event().wait()
+
+    with raykv.sim.start(seed=3) as world:
+        with pytest.raises(TimeoutError, match="not done after 60 s of virtual time"):
+            world.run(story(), timeout=60)
+        assert 60 <= world.now_s < 70
+        with pytest.raises(raykv.InvalidOption, match=r"world\.run takes a coroutine"):
+            world.run(story)
+        coroutine = story()
+        with pytest.raises(raykv.InvalidOption, match="timeout"):
+            world.run(coroutine, timeout=0)
+
+        async def own():
+            raise TimeoutError("the program's own")
+
+        with pytest.raises(TimeoutError, match="the program's own"):
+            world.run(own())
+
+
+def test_a_handle_stays_in_its_world(two_worlds):
+    world, _ = two_worlds
+    bucket = world.store.bucket("b", ttl=60)
+    for handle in (world.store, world.store.aio, bucket, bucket.aio):
+        with pytest.raises(TypeError, match="lives in this process alone"):
+            pickle.dumps(handle)
+    for copied in (copy.copy(world.store), copy.deepcopy({"store": world.store})["store"]):
+        assert copied.get("k") == "old"
+
+
+def test_after_its_end_a_world_says_so():
+    with raykv.sim.start(seed=6) as world:
+        awaitable = world.run(world.connect_aio())
+    calls = [
+        lambda: world.store.get("k"), lambda: world.connect(), lambda: world.sleep(1), lambda: world.kill("n1"),
+        lambda: world.run(asyncio.sleep(1)), lambda: asyncio.run(awaitable.get("k")), world.heal,
+        lambda: asyncio.run(world.store.aio.get("k")),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(raykv.StoreClosed, match=r"has ended; raykv\.sim\.start"):
+            call()
+    assert world.told()
+
+
+def test_a_task_that_failed_unseen_is_logged_with_the_line_that_replays_it(caplog):
+    tasks = []
+
+    async def story():
+        async def fails():
+            raise ValueError("nobody looks")
+
+        tasks.append(asyncio.ensure_future(asyncio.sleep(1e6)))  # is ended with the world
+        failed = asyncio.ensure_future(fails())
+        await asyncio.sleep(1)
+        del failed
+
+    with raykv.sim.start(seed=8) as world:
+        world.run(story())
+    assert tasks[0].cancelled()
+    assert "nobody looks" in caplog.text
+    assert "raykv.sim.start(seed=8)" in caplog.text

@@ -32,6 +32,7 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 NOT_LISTENING_PAUSE_S = 30.0
+SWEEP_PAUSE_S = 0.002
 QUIET_S = 0.5
 """A connection that brought nothing at all while a call waited in vain for so long is given up."""
 
@@ -116,7 +117,8 @@ class Connection(asyncio.Protocol):
                 told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
         if self._posted and self._sweep is None:  # they may have posted more, which set it
             until_s, _ = next(iter(self._posted.values()))
-            self._sweep = self._loop.call_at(until_s, self._sweep_posted)
+            # A loop may call a moment early: its clock stands still within a turn, and some round to milliseconds.
+            self._sweep = self._loop.call_at(max(until_s, now_s + SWEEP_PAUSE_S), self._sweep_posted)
 
     def give_up(self) -> None:
         """Take no more calls; close once those under way have ended."""

@@ -18,14 +18,14 @@ LOOPBACK = "127.0.0.1"
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine, for twenty seconds at the most; fails if it leaves a task or lets the loop meet an error."""
+    """Runs a coroutine, for a minute at the most; fails if it leaves a task or lets the loop meet an error."""
 
     def run_it(work: Coroutine[Any, Any, Any]) -> Any:
         troubles: list[dict[str, Any]] = []
 
         async def bounded() -> Any:
             asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 result = await work
             left = asyncio.all_tasks() - {asyncio.current_task()}
             assert not left, f"left behind: {left}"

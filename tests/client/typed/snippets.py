@@ -205,3 +205,13 @@ def simulated() -> None:
     with raykv.sim.start(seed=7, faults=True) as world:
         assert_type(world.store, raykv.Store)
         assert_type(world.run(world.store.aio.count()), int)
+
+
+@raykv.sim.seeds(20, faults=True)
+def test_of_a_user(world: raykv.sim.World, seed: int) -> None:
+    world.store.put("a", seed)
+
+
+@raykv.sim.seeds(range(100, 120), fault=True)  # type: ignore[call-arg]
+def test_with_an_option_that_there_is_not(seed: int) -> None:
+    print(seed)

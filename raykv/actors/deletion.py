@@ -1,0 +1,158 @@
+"""Deleting a store's data: what raykv made at its path, and nothing else.
+
+Who founded a store in a directory that holds other things as well is to have those afterwards. So what goes is the marker
+and the nodes' directories of this store; the path itself goes if that leaves it empty. A symbolic link is unlinked and not
+followed, but for the one that the path itself may be. What is mounted inside of a node's directory was mounted there by
+somebody, and stops the deletion before it has begun; so does a node that runs, be it in another Ray cluster: all locks are
+taken first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from raykv.actors.marker import MARKER, read_marker
+from raykv.actors.naming import default_path, lock_of, node_directory
+from raykv.actors.os_files import OsFileSystem
+from raykv.actors.ownership import check_store_directory
+from raykv.errors import CorruptData, InvalidOption, StoreNotFound, StoreUnavailable
+from raykv.storage import LOCK_NAME, read_identity
+
+if TYPE_CHECKING:
+    from raykv.ports import FileLock
+
+logger = logging.getLogger("raykv")
+
+LOCK_WAIT_S = 10.0
+"""How long processes that were just ended are given to be gone."""
+
+
+def delete(name: str, path: str | None) -> str:
+    """Delete a stopped store's data on this host. Returns the path.
+
+    Raises ``StoreNotFound`` if there is none of that name; ``InvalidOption`` if the path is not to be relied on, or has
+    mounts in it; ``StoreUnavailable`` if a node of it runs, or some of it cannot be deleted; ``CorruptData``.
+    """
+    where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
+    fs = OsFileSystem()
+    if not fs.exists(os.path.join(where, MARKER)):
+        raise StoreNotFound(f"there is no data of a store at {where}")
+    check_store_directory(where)
+    try:
+        marker = read_marker(fs, where)
+    except OSError as error:
+        raise InvalidOption(f"{where}/{MARKER} cannot be read: {error.strerror or error}", path=where) from None
+    if marker.store.name != name:
+        raise StoreNotFound(f"{where} holds store {marker.store.name!r}, not {name!r}; nothing was deleted")
+    try:
+        with contextlib.ExitStack() as stack:
+            ours = _nodes_of(fs, where, marker.store_id)
+            for node in ours:
+                _refuse_mounts(node_directory(where, node))
+                stack.callback(_lock(fs, lock_of(where, node)).release)
+            for node in ours:
+                _remove(fs, node_directory(where, node))
+            _remove_empty(f"{where}/nodes", where)
+            for drafted in fs.list_directory(where):
+                if drafted == MARKER or (drafted.startswith(f"{MARKER}.") and drafted[len(MARKER) + 1 :].isdigit()):
+                    fs.remove_tree(f"{where}/{drafted}")
+            _remove_empty(os.path.realpath(where), where)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise StoreUnavailable(f"not all of {where} could be deleted: {what}; try again") from None
+    if fs.exists(where):
+        logger.warning("raykv: the data of store %s is deleted; %s stays, for other things are in it", name, where)
+    return where
+
+
+def _nodes_of(fs: OsFileSystem, path: str, store_id: str) -> list[str]:
+    """Return the names of the directories that nodes of this store have, or had, or began to have."""
+    base = f"{path}/nodes"
+    if os.path.islink(base):
+        raise InvalidOption(f"{base} is a symbolic link, which is not followed; nothing was deleted: delete it by hand")
+    names = fs.list_directory(base) if os.path.isdir(base) else []
+    return [name for name in names if _is_of_store(fs, f"{base}/{name}", store_id)]
+
+
+def _is_of_store(fs: OsFileSystem, directory: str, store_id: str) -> bool:
+    real = os.path.isdir(directory) and not os.path.islink(directory)
+    try:
+        identity = read_identity(fs, directory)
+    except (CorruptData, OSError):
+        return real  # a damaged one: whose else would it be
+    if identity is not None:
+        return identity.store_id == store_id
+    # One that a node made and got no further with.
+    return real and all(name in (LOCK_NAME, "identity.tmp", "lost+found") for name in fs.list_directory(directory))
+
+
+def _lock(fs: OsFileSystem, lock: str) -> FileLock:
+    """Take a node's lock, to be held while its directory goes. Raises ``StoreUnavailable``, ``OSError``."""
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return fs.lock(lock)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                raise StoreUnavailable(
+                    f"a process still holds {lock}, perhaps in another Ray cluster; nothing was deleted: stop it first"
+                ) from None
+            time.sleep(0.05)
+
+
+def _refuse_mounts(directory: str) -> None:
+    """Raise ``InvalidOption`` if something is mounted below a directory."""
+    for mount in _mounts():
+        if mount.startswith(f"{os.path.realpath(directory)}/"):
+            raise InvalidOption(f"{mount} is mounted inside of {directory}; nothing was deleted: unmount it first")
+    for below, names, _ in os.walk(directory):
+        for name in names:
+            if os.path.ismount(os.path.join(below, name)):
+                raise InvalidOption(
+                    f"{os.path.join(below, name)} is mounted inside of {directory}; nothing was deleted: unmount it first"
+                )
+
+
+def _mounts() -> list[str]:
+    """Return where something is mounted, as far as the operating system lists it: a bind mount is not to be told else."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.split(" ") for line in file]
+    except OSError:
+        return []
+    return [_unescaped(fields[4]) for fields in lines if len(fields) > 4]
+
+
+def _unescaped(text: str) -> str:
+    for code in ("040", "011", "012"):
+        text = text.replace(f"\\{code}", chr(int(code, 8)))
+    return text.replace("\\134", "\\")
+
+
+def _remove(fs: OsFileSystem, directory: str) -> None:
+    if os.path.islink(directory):
+        logger.warning("raykv: %s is a symbolic link; what is in %s stays", directory, os.path.realpath(directory))
+    if not os.path.ismount(directory):
+        fs.remove_tree(directory)
+        return
+    for name in fs.list_directory(directory):  # a disk of its own: it stays mounted, empty
+        fs.remove_tree(f"{directory}/{name}")
+
+
+def _remove_empty(directory: str, link: str) -> None:
+    """Remove a directory, and what is a link to it, if nothing is in it."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOTDIR):
+            raise
+        return
+    if os.path.islink(link) and not os.path.exists(link):
+        os.unlink(link)

@@ -1,0 +1,272 @@
+"""Who holds a node's directory, and ending that process, if it is proved to be the one.
+
+A frozen process does not hear Ray's request to end, and it keeps the lock of its directory; so the one that is to take its
+place ends it. All that is known of it is the note in the lock, a file: the number in it may be of a process that ended long
+ago and be another one's by now, or of another container's, or whatever somebody wrote there. A signal is sent only if all
+of this holds, and was looked at after the process had been pinned, so that its number cannot change hands meanwhile:
+
+* the note is of this boot of this machine, of this pid namespace, this user, and this host's name;
+* the process that has the number now began when the one of the note did, and belongs to this user;
+* and it has this very lock file open.
+
+Else it is left alone, and who waits for the directory is told why. Notes of earlier versions prove nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_NOTE_BYTES = 4096
+MAX_DESCRIPTORS = 1 << 20
+_PROC_BYTES = 4096
+_TOOL_TIMEOUT_S = 5.0
+_SHORT = msgspec.Meta(max_length=255)
+_SMALLEST_PID = 2
+"""0 and below stand for groups of processes, 1 is the first process of all."""
+
+
+class LockNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a storage process leaves in its directory's lock: JSON. It stays there when the process has ended."""
+
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
+    host: Annotated[str, _SHORT] = ""
+    started: Annotated[str, _SHORT] = ""
+    """When it began, as its operating system counts."""
+    boot: Annotated[str, _SHORT] = ""
+    namespace: Annotated[str, _SHORT] = ""
+    """Of its pid."""
+    uid: Annotated[int, msgspec.Meta(ge=-1, lt=2**32)] = -1
+
+
+def read_note(data: bytes) -> LockNote:
+    """Return the note in a lock; an empty one if it cannot be read."""
+    try:
+        return msgspec.json.decode(data[:MAX_NOTE_BYTES], type=LockNote)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return LockNote()
+
+
+class Processes(Protocol):
+    """What the operating system knows of processes. What it does not tell is empty, or None."""
+
+    def boot(self) -> str:
+        """Return what this run of the machine is called."""
+        ...
+
+    def namespace(self) -> str:
+        """Return in whose eyes this process's numbers of processes are what they are."""
+        ...
+
+    def started(self, pid: int) -> str:
+        """Return when the process began."""
+        ...
+
+    def owner(self, pid: int) -> int | None:
+        """Return the id of the user that the process belongs to."""
+        ...
+
+    def has_open(self, pid: int, path: str) -> bool | None:
+        """Say whether the process has this very file open."""
+        ...
+
+    def end(self, pid: int, objection: Callable[[], str]) -> str:
+        """Pin the process, ask ``objection`` then, and end it if that is empty. Returns why it was not ended."""
+        ...
+
+
+def this_note(host: str, processes: Processes | None = None) -> LockNote:
+    """Return the note of this process."""
+    processes = processes or system_processes()
+    return LockNote(
+        pid=os.getpid(),
+        host=host,
+        started=processes.started(os.getpid()),
+        boot=processes.boot(),
+        namespace=processes.namespace(),
+        uid=os.geteuid(),
+    )
+
+
+def objection(note: LockNote, host: str, lock: str, processes: Processes | None = None) -> str:
+    """Say why a note's process is not proved to be what holds the file ``lock``; empty if it is."""
+    processes = processes or system_processes()
+    if note.pid < _SMALLEST_PID:
+        return "the note in its lock names no process"
+    if note.pid == os.getpid():
+        return "it is held by this very process"
+    if not (note.started and note.boot and note.namespace):
+        return f"the note in its lock does not say enough to tell process {note.pid} from others"
+    if note.boot != processes.boot():
+        return f"process {note.pid} is of another machine, or of an earlier boot of this one"
+    if note.namespace != processes.namespace():
+        return f"process {note.pid} is of another container"
+    if note.host != host:
+        return f"process {note.pid} is of host {note.host!r:.100}"
+    if (started := processes.started(note.pid)) != note.started:
+        return f"process {note.pid} {'is another one by now' if started else 'has ended'}"
+    if note.uid != os.geteuid() or processes.owner(note.pid) != note.uid:
+        return f"process {note.pid} is another user's"
+    has = processes.has_open(note.pid, lock)
+    if not has:
+        return f"process {note.pid} {'does not have its lock open' if has is False else 'cannot be looked at'}"
+    return ""
+
+
+def end_holder(note: LockNote, host: str, lock: str, processes: Processes | None = None) -> str:
+    """End the process that holds the file ``lock``, if it is proved to be the note's. Returns why it was not ended."""
+    processes = processes or system_processes()
+    return objection(note, host, lock, processes) or processes.end(
+        note.pid, lambda: objection(note, host, lock, processes)
+    )
+
+
+class LinuxProcesses:
+    """``Processes`` by ``/proc``, and pidfds where the kernel has them."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+
+    def boot(self) -> str:
+        """See ``Processes``."""
+        return self._read("sys/kernel/random/boot_id").decode(errors="replace").strip()
+
+    def namespace(self) -> str:
+        """See ``Processes``."""
+        try:
+            found = os.stat(f"{self._proc}/self/ns/pid")
+        except OSError:
+            return ""
+        return f"{found.st_dev}:{found.st_ino}"
+
+    def started(self, pid: int) -> str:
+        """See ``Processes``: clock ticks since boot. One that has ended and was not waited for yet counts as ended."""
+        # The name, in parentheses, may hold anything; behind the last one come field 3, the state, and field 22.
+        fields = self._read(f"{pid}/stat").rpartition(b")")[2].split()
+        return fields[19].decode(errors="replace") if len(fields) > 19 and fields[0] not in (b"Z", b"X") else ""
+
+    def owner(self, pid: int) -> int | None:
+        """See ``Processes``."""
+        try:
+            return os.stat(f"{self._proc}/{pid}").st_uid
+        except OSError:
+            return None
+
+    def has_open(self, pid: int, path: str) -> bool | None:
+        """See ``Processes``."""
+        try:
+            wanted = os.lstat(path)
+            with os.scandir(f"{self._proc}/{pid}/fd") as entries:
+                for number, entry in enumerate(entries):
+                    if number >= MAX_DESCRIPTORS:
+                        return None
+                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                        if os.path.samestat(os.stat(entry.path), wanted):
+                            return True
+        except OSError:
+            return None
+        return False
+
+    def end(self, pid: int, objection: Callable[[], str]) -> str:
+        """See ``Processes``."""
+        try:
+            pinned = _pinned(pid)
+        except ProcessLookupError:
+            return f"process {pid} has ended"
+        except OSError:  # an old kernel, or a sandbox: only a moment is left between the look and the signal
+            return _end_unpinned(pid, objection)
+        try:
+            if why := objection():
+                return why
+            signal.pidfd_send_signal(pinned, signal.SIGKILL)
+        except ProcessLookupError:
+            return f"process {pid} has ended"
+        except OSError as error:
+            return f"process {pid} cannot be ended: {error.strerror}"
+        finally:
+            os.close(pinned)
+        return ""
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with open(f"{self._proc}/{name}", "rb") as file:
+                return file.read(_PROC_BYTES)
+        except OSError:
+            return b""
+
+
+class ToolProcesses:
+    """``Processes`` by the programs that macOS has for it."""
+
+    def __init__(self, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> None:
+        self._run = run
+
+    def boot(self) -> str:
+        """See ``Processes``."""
+        return self._told("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
+
+    def namespace(self) -> str:
+        """See ``Processes``: there is one."""
+        return "one"
+
+    def started(self, pid: int) -> str:
+        """See ``Processes``: to the second."""
+        state = self._told("/bin/ps", "-p", str(pid), "-o", "state=")
+        return self._told("/bin/ps", "-p", str(pid), "-o", "lstart=") if state and not state.startswith("Z") else ""
+
+    def owner(self, pid: int) -> int | None:
+        """See ``Processes``."""
+        told = self._told("/bin/ps", "-p", str(pid), "-o", "uid=")
+        return int(told) if told.isascii() and told.isdigit() and len(told) < 12 else None
+
+    def has_open(self, pid: int, path: str) -> bool | None:
+        """See ``Processes``."""
+        told = self._told("/usr/sbin/lsof", "-n", "-P", "-t", "-a", "-p", str(pid), "--", path)
+        return str(pid) in told.split() or None
+
+    def end(self, pid: int, objection: Callable[[], str]) -> str:
+        """See ``Processes``: nothing pins a process here, so only a moment is left between the look and the signal."""
+        return _end_unpinned(pid, objection)
+
+    def _told(self, *command: str) -> str:
+        try:
+            ended = self._run(
+                command, capture_output=True, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S, check=False,
+                stdin=subprocess.DEVNULL, env={"LC_ALL": "C", "TZ": "UTC"},
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            return ""
+        return ended.stdout[:_PROC_BYTES].strip()
+
+
+def system_processes() -> Processes:
+    """Return the port onto this operating system."""
+    return LinuxProcesses() if sys.platform == "linux" else ToolProcesses()
+
+
+def _pinned(pid: int) -> int:
+    """Return a descriptor of the process. Raises ``OSError``."""
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        raise OSError("there are no pidfds here")
+    return os.pidfd_open(pid)
+
+
+def _end_unpinned(pid: int, objection: Callable[[], str]) -> str:
+    if why := objection():
+        return why
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return f"process {pid} has ended"
+    except OSError as error:
+        return f"process {pid} cannot be ended: {error.strerror}"
+    return ""

@@ -1,0 +1,107 @@
+"""What a caller hands in to be gone over or called: keys, pairs, functions. What their own code raises is the caller's.
+
+It comes out as itself, with its traceback, and nothing was sent. What has the form of a mistake in the call (it cannot be
+gone over, an item is no pair) is told by whether the error came out of code of the caller's.
+
+Operations are generators, and Python makes a ``RuntimeError`` of a ``StopIteration`` that comes out of what a generator
+calls. So ``called`` carries one out of the operation, and whoever runs that raises it (``CallersStop``); in a coroutine,
+which it cannot leave either, it stays a ``RuntimeError`` that it caused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from raykv.config import shown
+from raykv.errors import InvalidKey, InvalidOption, from_callers_code
+from raykv.records.keys import encode_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from raykv.records.keys import Key
+
+T = TypeVar("T")
+
+
+class CallersStop(Exception):
+    """Carries a ``StopIteration`` of the caller's code out of an operation."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__()
+        self.error = error
+
+
+def called(function: Callable[..., T], *given: Any) -> T:
+    """Return ``function(*given)``, which is the caller's code or runs some, from within an operation."""
+    try:
+        return function(*given)
+    except StopIteration as error:
+        raise CallersStop(error) from None
+
+
+def several_keys(keys: Iterable[Key]) -> list[Key]:
+    """Return the keys as a list. Raises ``InvalidKey`` if these are not several keys."""
+    if isinstance(keys, str | bytes):
+        raise _one_key(keys)
+    try:
+        several = iter(keys)
+    except TypeError as error:
+        if from_callers_code(error):
+            raise
+        raise _one_key(keys) from None
+    return list(several)
+
+
+def _one_key(keys: object) -> InvalidKey:
+    return InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {shown(keys)}")
+
+
+def without_doubles(keys: list[Key]) -> list[Key]:
+    """Return them in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
+    try:
+        return [*dict.fromkeys(keys)]
+    except Exception:
+        for key in keys:
+            encode_key(key)
+        raise
+
+
+def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dict. Raises ``InvalidOption`` if they are none, ``InvalidKey`` for an unhashable key."""
+    if isinstance(items, Mapping):
+        return dict(items)
+    try:
+        several = iter(items)
+    except TypeError as error:
+        if from_callers_code(error):
+            raise
+        raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
+    pairs: dict[Any, Any] = {}
+    for item in several:
+        key, value = _pair(item)
+        try:
+            pairs[key] = value
+        except Exception:
+            encode_key(key)  # raises if it is no key, and so unhashable
+            raise
+    return pairs
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, str | bytes):  # one of two characters could be taken apart
+        raise _no_pair(item)
+    try:
+        key, value = item
+    except (TypeError, ValueError) as error:
+        if from_callers_code(error):
+            raise
+        raise _no_pair(item) from None
+    return key, value
+
+
+def _no_pair(item: object) -> InvalidOption:
+    return InvalidOption(
+        f"put_many takes a mapping or (key, value) pairs; got a {type(item).__name__} among them: {shown(item)}"
+    )
