@@ -110,11 +110,16 @@ class StorageNode:
         """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
         self._engine = self._open_engine(fs)
         known = spec.known
-        if self._directory.identity.incarnation <= known.incarnation or (
-            known.life == self._directory.life and not self._engine.recovered(known.log_position)
+        doubt = self._engine.doubt or self._directory.doubt_about_register()
+        if (
+            doubt
+            or self._directory.identity.incarnation <= known.incarnation
+            or (known.life == self._directory.life and not self._engine.recovered(known.log_position))
         ):
-            # Somebody copied an old directory back (P6): it lacks what was acknowledged since.
-            if previous is None:
+            # Somebody copied an old directory back (P6), or a part of one: it lacks what was acknowledged since.
+            if doubt:
+                logger.error("store %s: node %s: %s; it may lack what was in it", spec.store.name, spec.node_id, doubt)
+            elif previous is None:
                 logger.error("store %s: node %s: its directory is gone; it begins empty", spec.store.name, spec.node_id)
             else:
                 logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
@@ -122,6 +127,7 @@ class StorageNode:
             if self._old:
                 self._engine.close()
                 self._engine = self._open_engine(fs)
+        self._directory.note_data(self._engine.begin_run(self._directory.identity.incarnation))
         self._directory.remove_old_data()
         self.incarnation = self._directory.identity.incarnation
         """Which run of this node this is; grows with every start."""
@@ -158,7 +164,11 @@ class StorageNode:
 
     def _open_engine(self, fs: FileSystem) -> Engine:
         where = f"{self.spec.path}/{self._directory.identity.data}"
-        return Engine.open(fs, where, self.spec.node, merge_bounded)
+        directory = self._directory
+        return Engine.open(
+            fs, where, self.spec.node, merge_bounded, mark=directory.identity.mark, run=directory.last_run,
+            owner=directory.owner,
+        )  # fmt: skip
 
     def begin(self) -> None:
         """Begin with what the node does by itself. To be called once, on the event loop that serves."""
@@ -314,7 +324,7 @@ class StorageNode:
             self._engine.close()
             if self._engine.failure is not None:  # while those that waited for the log were waited for
                 raise EngineFailed(self._engine.failure.message)
-            self._directory.mark_clean()
+            self._directory.mark_clean(self._engine.mark())
         finally:
             self._directory.close()
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.sim.legal_disks import PROCESS_DEATH, LegalDisks, seeded
 from raykv.sim.storage_load import Crashed, StorageLoad
-from raykv.sim.storage_promise import look, open_directory, open_engine, shown_by
+from raykv.sim.storage_promise import bare, look, open_directory, open_engine, shown_by
 
 if TYPE_CHECKING:
     import random
@@ -39,7 +39,7 @@ AT_MOST = 8
 """Of more, so many are drawn, beside the extremes."""
 _LOAD_CRASHES = 0.01
 """The share of points at which the load itself crashes."""
-_RECOVERY_OPERATIONS = 14
+_RECOVERY_OPERATIONS = 24
 """A crash comes before one of so many operations of a recovery; where it has fewer, afterwards."""
 _MORE = 0.15
 """The share of recoveries after a recovery that are crashed in turn."""
@@ -202,7 +202,7 @@ class _Recovery:
             self._disk.on_operation = self._before
         directory = open_directory(self._disk)
         self._opened = True
-        engine = open_engine(self._disk, config)
+        engine = open_engine(self._disk, config, directory)
         return look(directory, engine)
 
     def _before(self, operation: str, path: str) -> None:
@@ -259,7 +259,8 @@ class _State:
         else:
             # What the kernel still owed may be lost with a recovery that nobody saw the end of.
             owed = promise if kernel_lived else shown_by(found)
-        identities = (found.identity,) if cut.opened else (*owed.identities, found.identity)
+        identity = bare(found.identity)
+        identities = (identity,) if cut.opened else (*owed.identities, identity)
         self.judge(
             cut.disk,
             owed._replace(identities=identities),

@@ -139,14 +139,9 @@ ON_DISK = (
         (
             Edit(
                 "raykv.storage.engine:Engine._finish_flush",
-                "    self._save_manifest()\n    for number in range(before, self._manifest.oldest_segment):\n",
+                "    self._save_manifest()\n    self._unlink_segments(before, self._manifest.oldest_segment)",
                 "    oldest = min(memtable.first_segment for memtable in [self._memtable, *self._sealed])\n"
-                "    for number in range(before, oldest):\n",
-            ),
-            Edit(
-                "raykv.storage.engine:Engine._finish_flush",
-                "            self._fs.unlink(path)",
-                "            self._fs.unlink(path)\n    self._save_manifest()",
+                "    self._unlink_segments(before, oldest)\n    self._save_manifest()",
             ),
         ),
     ),

@@ -25,6 +25,7 @@ from raykv.sim.legal_disks import seeded
 from raykv.sim.storage_promise import (
     DROPPED,
     Promise,
+    bare,
     following,
     look,
     merge,
@@ -165,11 +166,11 @@ class StorageLoad:
         self.promise = promise._replace(identities=identities)
         with self._in_the_midst(loop=True):
             directory = open_directory(self.disk)
-            self.promise = self.promise._replace(identities=(directory.identity,))
-            engine = open_engine(self.disk, self.config)
+            self.promise = self.promise._replace(identities=(bare(directory.identity),))
+            engine = open_engine(self.disk, self.config, directory)
         found = look(directory, engine)
         assert promise.broken_by(found, kernel_lived=True) is None, "the crash points before it would have shown it"
-        self.promise = shown_by(found)._replace(identities=(directory.identity,))
+        self.promise = shown_by(found)._replace(identities=(bare(directory.identity),))
         self._directory, self._engine = directory, engine
 
     def _write(self) -> None:
@@ -288,7 +289,7 @@ class StorageLoad:
         directory = self._directory
         assert directory is not None
         complete = not directory.identity.complete
-        saving = msgspec.structs.replace(directory.identity, complete=complete)
+        saving = bare(msgspec.structs.replace(directory.identity, complete=complete))
         self.promise = self.promise._replace(identities=(*self.promise.identities, saving))
         with self._in_the_midst(loop=True):
             directory.set_complete(complete)
@@ -306,9 +307,9 @@ class StorageLoad:
                 self._finish_job()
             engine.close()
             self._note_written(engine.appended_position, synced=True)
-            stopped = msgspec.structs.replace(directory.identity, clean=True)
+            stopped = bare(msgspec.structs.replace(directory.identity, clean=True))
             self.promise = self.promise._replace(identities=(*self.promise.identities, stopped))
-            directory.mark_clean()
+            directory.mark_clean(engine.mark())
             self.promise = self.promise._replace(identities=(stopped,))
         directory.close()
         self._begin(self.disk)

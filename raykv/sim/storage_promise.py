@@ -71,9 +71,9 @@ class Promise(NamedTuple):
         """Return what was expected and what was found, if that is not the same."""
         if found.wrong:
             return "no damage, and everything at position 0", found.wrong
-        if found.previous not in self.identities:
+        if bare(found.previous) not in self.identities:
             return f"identity: one of {self.identities}", f"{found.previous}"
-        if found.identity != following(found.previous):
+        if bare(found.identity) != following(found.previous):
             return f"identity: {following(found.previous)}", f"{found.identity}"
         if found.register not in self.registers:
             return f"register: one of {self.registers}", f"{found.register!r}"
@@ -106,7 +106,12 @@ def shown_by(found: Found) -> Promise:
 
     It stands as version 0: before all that will be written.
     """
-    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (found.previous,))
+    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (bare(found.previous),))
+
+
+def bare(identity: Identity | None) -> Identity | None:
+    """Return the identity without what it knows of other files: they are judged by what they show."""
+    return None if identity is None else msgspec.structs.replace(identity, mark=None, register=0)
 
 
 def following(previous: Identity | None) -> Identity:
@@ -114,7 +119,7 @@ def following(previous: Identity | None) -> Identity:
     if previous is None:
         life = f"{seeded('life').getrandbits(128):032x}"
         return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True, votes=True)
-    return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False)
+    return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False, mark=None, register=0)
 
 
 def open_directory(fs: FileSystem) -> NodeDirectory:
@@ -122,17 +127,21 @@ def open_directory(fs: FileSystem) -> NodeDirectory:
     return NodeDirectory.open(fs, PATH, store_id="s", node_id="n1", random=seeded("life"), complete_if_new=True)
 
 
-def open_engine(fs: FileSystem, config: NodeConfig) -> Engine:
-    """Recover the engine beside it."""
-    engine = Engine.open(fs, f"{PATH}/data", config, merge)
+def open_engine(fs: FileSystem, config: NodeConfig, directory: NodeDirectory) -> Engine:
+    """Recover the engine in it, and begin the run, as a storage process does that has no doubt."""
+    engine = Engine.open(
+        fs, f"{PATH}/data", config, merge, mark=directory.identity.mark, run=directory.last_run, owner=directory.owner
+    )
+    engine.doubt = engine.doubt or directory.doubt_about_register()
     engine.drop = _is_dropped
+    directory.note_data(engine.begin_run(directory.identity.incarnation))
     return engine
 
 
 def look(directory: NodeDirectory, engine: Engine) -> Found:
     """Read everything that an opening shows."""
     items = list(engine.scan(b"", DROPPED))
-    wrong = "; ".join(map(str, engine.damaged))
+    wrong = "; ".join([*map(str, engine.damaged), *([engine.doubt] if engine.doubt else [])])
     if any(found.position for _, found in items):
         wrong += f" positions {[(key, found.position) for key, found in items if found.position]}"
     content = {key: found.record for key, found in items}

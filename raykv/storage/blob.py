@@ -18,19 +18,26 @@ Omitted: history. A file that fails its checksum is not repaired from an older c
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raykv.ports import FileSystem
+
+T = TypeVar("T")
 
 _HEAD = struct.Struct("<8sII")
 _CHECKSUM = struct.Struct("<I")
 OVERHEAD_BYTES = _HEAD.size + _CHECKSUM.size
 TEMPORARY_SUFFIX = ".tmp"
+UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error)
+"""What decoders raise about bytes that are not what they claim, bad UTF-8 and deep nesting included."""
 
 
 def write_blob(fs: FileSystem, directory: str, name: str, magic: bytes, version: int, payload: bytes) -> None:
@@ -70,3 +77,11 @@ def read_blob(fs: FileSystem, path: str, magic: bytes, newest_version: int, max_
     if not 1 <= version <= newest_version:
         raise CorruptData(f"{path}: format {version}; this raykv reads up to {newest_version}", file=path)
     return version, payload
+
+
+def unpack(decode: Callable[[bytes], T], payload: bytes, path: str) -> T:
+    """Decode what ``read_blob`` returned. ``CorruptData`` for all that it cannot be, a right checksum or not."""
+    try:
+        return decode(payload)
+    except UNREADABLE as error:
+        raise CorruptData(f"{path}: {error}", file=path) from None

@@ -22,12 +22,15 @@ and is refused. Omitted: moving and copying directories (``Engine`` has no part 
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
+from crc32c import crc32c
 
 from raykv.errors import CorruptData, PairTooLarge, RaykvError
-from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, write_blob
+from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, unpack, write_blob
+from raykv.storage.mark import Mark
 
 if TYPE_CHECKING:
     import random as random_module
@@ -37,14 +40,19 @@ if TYPE_CHECKING:
 LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 REGISTER_NAME = "register"
+OLD_SUFFIX = ".old"
 _IDENTITY_MAGIC = b"RAYKVIDN"
 _REGISTER_MAGIC = b"RAYKVREG"
-VERSION = 1
+IDENTITY_VERSION = 2
+REGISTER_VERSION = 1
 LIFE_BYTES = 32
 MAX_IDENTITY_BYTES = 16 << 10
 MAX_REGISTER_BYTES = 16 << 20
+MAX_INCARNATION = 1 << 62
 _MAX_NOTE_BYTES = 4 << 10
 _SHOWN_NOTE_BYTES = 300
+_DATA = re.compile(r"data(-[0-9]{1,20})?", re.ASCII)
+_LIFE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NO_STRAYS = (LOCK_NAME, IDENTITY_NAME + TEMPORARY_SUFFIX, "lost+found")
 
 
@@ -80,6 +88,13 @@ class Identity(msgspec.Struct, frozen=True):
     """When the node was last known to run, by its wall clock."""
     stale: bool = False
     """Whether ``data`` is to be set aside at the next opening."""
+    mark: Mark | None = None
+    """What is known of the data (``raykv.storage.mark``); None: it was never written down."""
+    register: int = 0
+    """What tells the register from an older one, as far as it is known; 0: there was none."""
+
+
+_decode_identity = msgspec.msgpack.Decoder(Identity).decode
 
 
 def read_identity(fs: FileSystem, path: str) -> Identity | None:
@@ -88,13 +103,25 @@ def read_identity(fs: FileSystem, path: str) -> Identity | None:
     ``CorruptData`` if there is one that cannot be read.
     """
     try:
-        _, payload = read_blob(fs, f"{path}/{IDENTITY_NAME}", _IDENTITY_MAGIC, VERSION, MAX_IDENTITY_BYTES)
+        _, payload = read_blob(fs, f"{path}/{IDENTITY_NAME}", _IDENTITY_MAGIC, IDENTITY_VERSION, MAX_IDENTITY_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return msgspec.msgpack.decode(payload, type=Identity)
-    except msgspec.DecodeError as error:
-        raise CorruptData(f"{path}/{IDENTITY_NAME}: {error}", file=path) from None
+    identity = unpack(_decode_identity, payload, f"{path}/{IDENTITY_NAME}")
+    wrong = _wrong_with(identity)
+    if wrong:
+        raise CorruptData(f"{path}/{IDENTITY_NAME}: {wrong}", file=path)
+    return identity
+
+
+def _wrong_with(identity: Identity) -> str:
+    """Return what no identity of ours says: its words become names of directories. Empty if all is well."""
+    if _DATA.fullmatch(identity.data) is None:
+        return f"its data is said to be in {identity.data[:80]!r}"
+    if _LIFE.fullmatch(identity.life) is None:
+        return f"its life is said to be {identity.life[:80]!r}"
+    if not 0 < identity.incarnation < MAX_INCARNATION:
+        return f"its incarnation is said to be {identity.incarnation}"
+    return ""
 
 
 class NodeDirectory:
@@ -161,9 +188,52 @@ class NodeDirectory:
         """The first 64 bits of the life, as peers name it."""
         return int(self.identity.life[:16], 16)
 
-    def mark_clean(self) -> None:
-        """Note, durably, that this run ended cleanly. The last thing before ``close``."""
-        self._save(msgspec.structs.replace(self.identity, clean=True))
+    @property
+    def last_run(self) -> int:
+        """The incarnation before this one; 0 if there was none."""
+        return self.previous.incarnation if self.previous is not None else 0
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, for files that are to be known as its own."""
+        return f"{self.identity.store_id}/{self.identity.node_id}"
+
+    def mark_clean(self, mark: Mark | None = None) -> None:
+        """Note, durably, that this run ended cleanly, and what it leaves. The last thing before ``close``."""
+        self._save(msgspec.structs.replace(self.identity, clean=True, mark=mark, register=self._register_checksum()))
+
+    def note_data(self, mark: Mark) -> None:
+        """Note, durably, what this run has found: the next one must find that, or what has become of it."""
+        self._save(msgspec.structs.replace(self.identity, mark=mark, register=self._register_checksum()))
+
+    def doubt_about_register(self) -> str:
+        """Return why the register is not the one that was left; empty if it is. Before ``note_data``.
+
+        After a clean stop an older copy of it shows; after a crash only that it is gone, or cannot be read.
+        """
+        identity = self.identity
+        try:
+            found = self._register_checksum()
+        except CorruptData as error:
+            return str(error)
+        if identity.register and not found:
+            return "its register is gone"
+        if identity.mark is not None and identity.mark.exact and found != identity.register:
+            return "its register is another one than was left"
+        return ""
+
+    def _register_checksum(self) -> int:
+        """0: there is none."""
+        try:
+            _, payload = self._read_register()
+        except FileNotFoundError:
+            return 0
+        return 1 << 32 | crc32c(payload)
+
+    def _read_register(self) -> tuple[int, bytes]:
+        return read_blob(
+            self._fs, f"{self.path}/{REGISTER_NAME}", _REGISTER_MAGIC, REGISTER_VERSION, MAX_REGISTER_BYTES + LIFE_BYTES
+        )
 
     def set_complete(self, complete: bool) -> None:
         """Note, durably, whether this directory holds all that it acknowledged."""
@@ -198,15 +268,17 @@ class NodeDirectory:
         life = _new_life(self._random)
         self._save(
             msgspec.structs.replace(
-                identity, complete=False, votes=False, life=life, incarnation=incarnation, stale=stale
+                identity, complete=False, votes=False, life=life, incarnation=incarnation, stale=stale, register=0
             )
         )
+        path = f"{self.path}/{REGISTER_NAME}"
+        if self._fs.exists(path):  # it is of the former life, and may be one that cannot even be read
+            self._fs.rename(path, path + OLD_SUFFIX)
 
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` kept last in this life, or None. ``CorruptData`` if it cannot be read."""
-        path = f"{self.path}/{REGISTER_NAME}"
         try:
-            _, payload = read_blob(self._fs, path, _REGISTER_MAGIC, VERSION, MAX_REGISTER_BYTES + LIFE_BYTES)
+            _, payload = self._read_register()
         except FileNotFoundError:
             return None
         return payload[LIFE_BYTES:] if payload[:LIFE_BYTES] == self.identity.life.encode() else None
@@ -217,7 +289,10 @@ class NodeDirectory:
         if len(data) > MAX_REGISTER_BYTES:
             raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
         payload = self.identity.life.encode() + data
-        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, VERSION, payload)
+        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, REGISTER_VERSION, payload)
+        if not self.identity.register:
+            # From now on there is one: should it be gone one day, what was promised in it is not.
+            self._save(msgspec.structs.replace(self.identity, register=1 << 32 | crc32c(payload)))
 
     def close(self) -> None:
         """Give the lock back. Idempotent. Whether the stop was clean, ``mark_clean`` has said."""
@@ -227,7 +302,8 @@ class NodeDirectory:
 
     def _save(self, identity: Identity) -> None:
         self._assert_held()
-        write_blob(self._fs, self.path, IDENTITY_NAME, _IDENTITY_MAGIC, VERSION, msgspec.msgpack.encode(identity))
+        payload = msgspec.msgpack.encode(identity)
+        write_blob(self._fs, self.path, IDENTITY_NAME, _IDENTITY_MAGIC, IDENTITY_VERSION, payload)
         self.identity = identity
 
     def _assert_held(self) -> None:
@@ -236,7 +312,9 @@ class NodeDirectory:
 
 def _set_aside(identity: Identity) -> Identity:
     """Return the identity with an empty place for its data; what is there now stays."""
-    return msgspec.structs.replace(identity, data=f"data-{identity.incarnation}", stale=False, complete=False)
+    return msgspec.structs.replace(
+        identity, data=f"data-{identity.incarnation}", stale=False, complete=False, mark=None
+    )
 
 
 def _new_life(random: random_module.Random) -> str:

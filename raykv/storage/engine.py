@@ -47,12 +47,12 @@ from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
 from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
-from raykv.storage.manifest import Manifest
+from raykv.storage.manifest import Manifest, number_of
+from raykv.storage.mark import Mark, apart, log_digest
 from raykv.storage.memtable import Found, Memtable
 from raykv.storage.merge import merge
 from raykv.storage.recovery import ROTTEN_SUFFIX, recover, set_aside
 from raykv.storage.run import Run
-from raykv.storage.wal import LENGTH_BITS, segment_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,7 +112,16 @@ class EngineStats(msgspec.Struct, frozen=True):
 class Engine:
     """An open store. Use ``Engine.open``. See the module for threads and failures."""
 
-    def __init__(self, fs: FileSystem, directory: str, config: NodeConfig, merge: Merge) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        config: NodeConfig,
+        merge: Merge,
+        mark: Mark | None = None,
+        run: int = 0,
+        owner: str = "",
+    ) -> None:
         self._fs = fs
         self._directory = directory
         self._config = config
@@ -125,8 +134,11 @@ class Engine:
         """
         self._hot = RecordCache(config.block_cache_bytes // RECORDS_SHARE)
         self._cache = BlockCache(config.block_cache_bytes - config.block_cache_bytes // RECORDS_SHARE)
-        recovered = recover(fs, directory, config, self._cache)
+        recovered = recover(fs, directory, config, self._cache, mark, run, owner)
         self._manifest = recovered.manifest
+        self._run, self._owner = recovered.manifest.run, owner or recovered.manifest.owner
+        self.doubt = recovered.doubt
+        """Why this is not the directory that was left there; empty if it is."""
         self._runs = recovered.runs
         self._log = recovered.log
         self._recovered_ends = recovered.ends
@@ -154,12 +166,53 @@ class Engine:
         until a compaction reaches the oldest run, an older record of it may come to light."""
 
     @classmethod
-    def open(cls, fs: FileSystem, directory: str, config: NodeConfig, merge: Merge) -> Engine:
+    def open(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        config: NodeConfig,
+        merge: Merge,
+        *,
+        mark: Mark | None = None,
+        run: int = 0,
+        owner: str = "",
+    ) -> Engine:
         """Recover the store in ``directory`` (made if missing). One engine a directory: hold its lock.
+
+        ``mark``: what an earlier run has noted; ``run``: the last one that is known of; ``owner``: whose data it must be.
+        Where the directory falls short of that, there is ``damaged``, or a ``doubt``.
 
         Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other rot is in ``damaged``.
         """
-        return cls(fs, directory, config, merge)
+        return cls(fs, directory, config, merge, mark, run, owner)
+
+    def begin_run(self, run: int) -> Mark:
+        """Write down that this run has looked at what is there; return what it found, to be noted elsewhere. Two syncs.
+
+        Once any doubt has been acted upon: what raised it is written over.
+        """
+        self._run = run
+        self._save_manifest()
+        return self._mark(exact=False)
+
+    def mark(self) -> Mark:
+        """Return what a clean stop has left. After ``close``."""
+        assert self._closed
+        return self._mark(exact=True)
+
+    def _mark(self, *, exact: bool) -> Mark:
+        start, end = self._manifest.oldest_segment, self._log.synced_end
+        through = apart(end)[0] if exact else min(apart(end)[0], self._log.segment - 1)
+        return Mark(
+            run=self._run,
+            exact=exact,
+            generation=self._manifest.generation,
+            manifest=manifests.checksum(self._manifest),
+            log_start=start,
+            log_end=end,
+            log=log_digest(self._log.digests, start, through),
+            log_through=through,
+        )
 
     # ---- records -----------------------------------------------------------------------------------------------
 
@@ -463,8 +516,8 @@ class Engine:
         Not so if this is a copy from an earlier time; or if the end of the log was lost in a way that looks like a torn
         tail: a power cut before it was synced, rot in its last chunk.
         """
-        segment, length = divmod(end, 1 << LENGTH_BITS)
-        return segment < self._oldest_recovered or length <= self._recovered_ends.get(segment, -1)
+        segment, length = apart(end)
+        return segment < self._oldest_recovered or 0 < length <= self._recovered_ends.get(segment, -1)
 
     def next_sync(self, *, sync: bool = True) -> SyncJob | None:
         """Return a job for everything appended so far; None if nothing waits.
@@ -542,10 +595,14 @@ class Engine:
         self._age += 1
         before = self._manifest.oldest_segment
         self._save_manifest()
-        for number in range(before, self._manifest.oldest_segment):
-            path = f"{self._directory}/{segment_name(number)}"
-            if self._fs.exists(path):  # a lost one is in ``damaged``
-                self._fs.unlink(path)
+        self._unlink_segments(before, self._manifest.oldest_segment)
+
+    def _unlink_segments(self, first: int, end: int) -> None:
+        for name in self._fs.list_directory(self._directory):
+            number = number_of(name, ".wal")
+            if number is not None and first <= number < end:
+                self._log.digests.pop(number, None)
+                self._fs.unlink(f"{self._directory}/{name}")
 
     def _finish_compaction(self, job: CompactionJob, outcome: Run | None) -> None:
         assert job is self._compaction
@@ -649,14 +706,21 @@ class Engine:
         numbers = [table.number for run in infos for table in run.tables]
         oldest = min(memtable.first_segment for memtable in [self._memtable, *self._sealed])
         live = {table.name for run in self._runs for table in run.tables}
-        live |= {segment_name(number) for number in range(oldest, self._log.segment + 1)}
-        self._healed = [damage for damage in self._healed if damage.file in live]
+        self._healed = [
+            damage
+            for damage in self._healed
+            if damage.file in live or oldest <= (number_of(damage.file, ".wal") or 0) <= self._log.segment
+        ]
         self._manifest = Manifest(
             next_number=max([self._manifest.next_number, *(number + 1 for number in numbers)]),
             oldest_segment=oldest,
             runs=infos,
             damaged=tuple(self._damaged),
             healed=tuple(self._healed),
+            generation=self._manifest.generation + 1,
+            run=self._run,
+            log_end=self._log.synced_end,
+            owner=self._owner,
         )
         try:
             manifests.save(self._fs, self._directory, self._manifest)

@@ -16,9 +16,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from crc32c import crc32c
 
 from raykv.errors import CorruptData
-from raykv.storage.blob import read_blob, write_blob
+from raykv.storage.blob import read_blob, unpack, write_blob
 from raykv.storage.damage import Damage
 from raykv.storage.sstable import TableInfo
 
@@ -27,8 +28,16 @@ if TYPE_CHECKING:
 
 NAME = "manifest"
 MAGIC = b"RAYKVMAN"
-VERSION = 1
+VERSION = 2
 MAX_MANIFEST_BYTES = 256 << 20
+
+MAX_SEGMENT = (1 << 23) - 1
+"""The end of a log, ``segment << LENGTH_BITS``, stays within 63 bits."""
+MAX_TABLE = (1 << 53) - 1
+_MAX_COUNT = 1 << 62
+_NAME_DIGITS = 16
+
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class RunInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -51,11 +60,40 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     runs: tuple[RunInfo, ...] = ()
     damaged: tuple[Damage, ...] = ()
     healed: tuple[Damage, ...] = ()
+    generation: int = 0
+    """Grows with every saving."""
+    run: int = 0
+    """The incarnation of the node that saved it; 0: one that does not say."""
+    log_end: int = 0
+    """Up to here the log was synced when it was saved: a shorter one has lost something."""
+    owner: str = ""
+    """Whose it is, as the identity beside it says."""
+
+
+_decode = msgspec.msgpack.Decoder(Manifest).decode
+
+
+def number_of(name: str, suffix: str) -> int | None:
+    """Return the number of a table or segment by its name; None for any other, also for one written another way."""
+    stem = name.removesuffix(suffix)
+    if stem == name or not stem.isascii() or not stem.isdecimal() or len(stem) > _NAME_DIGITS:
+        return None
+    return int(stem) if f"{int(stem):08d}" == stem else None
+
+
+def is_file_of_ours(name: str) -> bool:
+    """Whether it names a table or a segment: such names become paths."""
+    return number_of(name, ".sst") is not None or number_of(name, ".wal") is not None
 
 
 def save(fs: FileSystem, directory: str, manifest: Manifest) -> None:
     """Replace the manifest durably. Every file it names must be synced already, and the directory too."""
-    write_blob(fs, directory, NAME, MAGIC, VERSION, msgspec.msgpack.encode(manifest))
+    write_blob(fs, directory, NAME, MAGIC, VERSION, _encode(manifest))
+
+
+def checksum(manifest: Manifest) -> int:
+    """Return what tells this manifest from others."""
+    return crc32c(_encode(manifest))
 
 
 def load(fs: FileSystem, directory: str) -> Manifest | None:
@@ -65,11 +103,33 @@ def load(fs: FileSystem, directory: str) -> Manifest | None:
         _, payload = read_blob(fs, path, MAGIC, VERSION, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         return None
-    try:
-        manifest = msgspec.msgpack.decode(payload, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise CorruptData(f"{path}: {error}", file=path) from None
+    manifest = unpack(_decode, payload, path)
+    wrong = _wrong_with(manifest)
+    if wrong:
+        raise CorruptData(f"{path}: {wrong}", file=path)
+    return manifest
+
+
+def _wrong_with(manifest: Manifest) -> str:
+    """Return what no manifest of ours says: numbers become names of files, positions and loops. Empty if all is well."""
+    seen: set[int] = set()
+    if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT):
+        return f"its numbers are {manifest.next_number} and {manifest.oldest_segment}"
+    if not (
+        0 <= manifest.generation < _MAX_COUNT and 0 <= manifest.run < _MAX_COUNT and 0 <= manifest.log_end < 1 << 64
+    ):
+        return f"its generation is {manifest.generation}, of run {manifest.run}"
     for run in manifest.runs:
         if not run.tables or any(a.largest >= b.smallest for a, b in zip(run.tables, run.tables[1:], strict=False)):
-            raise CorruptData(f"{path}: run {run.number} does not fit together", file=path)
-    return manifest
+            return f"run {run.number} does not fit together"
+        for table in run.tables:
+            sound = (
+                1 <= table.number <= MAX_TABLE and 1 <= table.count < _MAX_COUNT and 0 <= table.size_bytes < _MAX_COUNT
+            )
+            if not sound or table.smallest > table.largest or table.number in seen:
+                return f"table {table.number} does not fit together"
+            seen.add(table.number)
+    for damage in (*manifest.damaged, *manifest.healed):
+        if not is_file_of_ours(damage.file):
+            return f"it tells of damage in {damage.file!r}"
+    return ""

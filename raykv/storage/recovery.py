@@ -24,7 +24,8 @@ from raykv.errors import CorruptData
 from raykv.storage import manifest as manifests
 from raykv.storage.blob import TEMPORARY_SUFFIX
 from raykv.storage.damage import BlockRotten, Damage, logger, report
-from raykv.storage.manifest import Manifest
+from raykv.storage.manifest import MAX_SEGMENT, Manifest, number_of
+from raykv.storage.mark import Mark, apart, doubt_about_log, doubt_about_manifest
 from raykv.storage.memtable import Memtable
 from raykv.storage.replay import read_header, replay_segment
 from raykv.storage.run import Run
@@ -49,6 +50,8 @@ class Recovered(NamedTuple):
     log: Log
     ends: dict[int, int]
     """Segment -> up to where it counts."""
+    doubt: str
+    """Why this is not the directory that was left; empty if it is (``raykv.storage.mark``)."""
 
 
 class _Replay(NamedTuple):
@@ -59,34 +62,53 @@ class _Replay(NamedTuple):
     ends: dict[int, int]
 
 
-def recover(fs: FileSystem, directory: str, config: NodeConfig, cache: BlockCache) -> Recovered:
+def recover(
+    fs: FileSystem,
+    directory: str,
+    config: NodeConfig,
+    cache: BlockCache,
+    mark: Mark | None = None,
+    run: int = 0,
+    owner: str = "",
+) -> Recovered:
     """Bring the directory to a state that can be worked on. O(tables + bytes of the log).
+
+    ``mark``, ``run``, ``owner``: what the identity knows of it.
 
     Raises ``OSError``, and ``CorruptData`` if the manifest is unreadable or a file is of a later raykv's format.
     """
     fs.make_directories(directory)
     manifest = manifests.load(fs, directory)
+    mark, known = (Mark(), False) if mark is None else (mark, True)
+    doubt = ""
+    if known:
+        checksum = manifests.checksum(manifest) if manifest is not None else 0
+        doubt = doubt_about_manifest(mark, run, owner, manifest, checksum)
     if manifest is None:
         strays = [name for name in fs.list_directory(directory) if name.endswith((".wal", ".sst"))]
         if strays:
             raise CorruptData(f"{directory} holds {strays[0]} but no manifest", file=directory)
-        manifest = Manifest()
+        manifest = Manifest(generation=mark.generation)
         manifests.save(fs, directory, manifest)
     fs.sync_directory(directory)  # a process that died may have left a name, the manifest's even, in the kernel only
-    _remove_orphans(fs, directory, manifest)
+    _remove_orphans(fs, directory, manifest, keep=bool(doubt))
     runs, lost = _open_tables(fs, directory, manifest, cache)
-    replay = _replay(fs, directory, manifest, config)
-    known = [*manifest.damaged, *manifest.healed]
-    fresh = [damage for damage in lost + replay.damages if not any(map(damage.same_place, known))]
+    replay = _replay(fs, directory, manifest, config, (mark.log_end, manifest.log_end))
+    if known and not doubt and not replay.damages:
+        doubt = doubt_about_log(mark, manifest, replay.log.digests, max(replay.ends, default=0))
+    places = [*manifest.damaged, *manifest.healed]
+    fresh = [damage for damage in lost + replay.damages if not any(map(damage.same_place, places))]
     for damage in fresh:
         report(damage)
     if fresh or lost:
         live = tuple(run.info() for run in runs)
-        manifest = msgspec.structs.replace(manifest, runs=live, damaged=(*manifest.damaged, *fresh))
+        manifest = msgspec.structs.replace(
+            manifest, runs=live, damaged=(*manifest.damaged, *fresh), generation=manifest.generation + 1
+        )
         manifests.save(fs, directory, manifest)
         for damage in lost:
             set_aside(fs, directory, damage.file)
-    return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log, replay.ends)
+    return Recovered(manifest, runs, replay.sealed, replay.memtable, replay.log, replay.ends, doubt)
 
 
 def set_aside(fs: FileSystem, directory: str, name: str) -> None:
@@ -96,16 +118,14 @@ def set_aside(fs: FileSystem, directory: str, name: str) -> None:
         fs.rename(path, path + ROTTEN_SUFFIX)
 
 
-def _number(name: str, suffix: str) -> int | None:
-    stem = name.removesuffix(suffix)
-    return int(stem) if stem != name and stem.isascii() and stem.isdecimal() else None
-
-
-def _remove_orphans(fs: FileSystem, directory: str, manifest: Manifest) -> None:
+def _remove_orphans(fs: FileSystem, directory: str, manifest: Manifest, *, keep: bool) -> None:
+    """``keep``: tables are set aside, not unlinked: the manifest that does not name them may be the wrong one."""
     live = {table.number for run in manifest.runs for table in run.tables}
     for name in fs.list_directory(directory):
-        table, segment = _number(name, ".sst"), _number(name, ".wal")
-        if (
+        table, segment = number_of(name, ".sst"), number_of(name, ".wal")
+        if table is not None and table not in live and keep:
+            set_aside(fs, directory, name)
+        elif (
             (table is not None and table not in live)
             or (segment is not None and segment < manifest.oldest_segment)
             or name == manifests.NAME + TEMPORARY_SUFFIX
@@ -136,26 +156,44 @@ def _open_tables(
     return runs, lost
 
 
-def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConfig) -> _Replay:
+def _replay(
+    fs: FileSystem, directory: str, manifest: Manifest, config: NodeConfig, promised_ends: tuple[int, ...]
+) -> _Replay:
+    """``promised_ends``: up to where others know that the log was synced."""
     oldest = manifest.oldest_segment
     present = _segments(fs, directory, oldest)
-    last = max(present, default=oldest - 1)
+    promised = {segment: length for segment, length in sorted(map(apart, promised_ends)) if segment >= oldest}
+    last = max([*present, *promised, oldest - 1])
     sealed: list[Memtable] = []
     memtable = Memtable(oldest)
     damages: list[Damage] = []
     ends: dict[int, int] = {}
+    digests: dict[int, int] = {}
     length = size = 0
     imperfect = False
-    for number in range(oldest, last + 1):
+    following = oldest
+    for number in sorted({*present, last} if last >= oldest else present):
+        if number not in present or following < number:
+            missing = following
+            upto = number if number not in present else number - 1
+            reason = (
+                f"segments of the log up to {upto} are missing"
+                if upto > missing
+                else "the segment of the log is missing"
+            )
+            damages.append(Damage(segment_name(missing), 0, None, None, reason))
+        following = number + 1
         if number not in present:
-            damages.append(Damage(segment_name(number), 0, None, None, "the segment of the log is missing"))
+            length = size = 0
             continue
         header = read_header(fs, directory, number + 1) if number + 1 in present else None
         sealed_length = header.previous_length if header is not None and header.previous == number else None
-        replayed = replay_segment(fs, directory, number, sealed_length, sealed=number < last)
+        replayed = replay_segment(
+            fs, directory, number, sealed_length, sealed=number < last, promised_length=promised.get(number, 0)
+        )
         damages += replayed.damages
         length, size = replayed.length, replayed.size
-        ends[number] = length
+        ends[number], digests[number] = length, replayed.digest
         imperfect = bool(replayed.damages) or length < size
         if not memtable.entries:
             memtable.first_segment = number
@@ -166,7 +204,7 @@ def _replay(fs: FileSystem, directory: str, manifest: Manifest, config: NodeConf
                 memtable.last_segment = number
                 sealed.insert(0, memtable)
                 memtable = Memtable(number)
-    log = Log(fs, directory, last, length)
+    log = Log(fs, directory, last, length, digests)
     if last in present:
         _make_safe(fs, directory, last, length, size, log if imperfect else None)
     if not memtable.entries:
@@ -180,9 +218,11 @@ def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
     One whose creation was cut short is removed first. It must not count as a witness that the one before was sealed:
     a recovery that was cut off may have begun it, in front of a torn tail that was not cut yet.
     """
-    numbers = {_number(name, ".wal") for name in fs.list_directory(directory)}
+    numbers = {number_of(name, ".wal") for name in fs.list_directory(directory)}
     present = frozenset(number for number in numbers if number is not None and number >= oldest)
     last = max(present, default=None)
+    if last is not None and last > MAX_SEGMENT:
+        raise CorruptData(f"{directory}/{segment_name(last)}: no segment of a log has such a number", file=directory)
     if last is None or read_header(fs, directory, last) is not None:
         return present
     if not replay_segment(fs, directory, last, None, sealed=False).empty:

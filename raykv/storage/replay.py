@@ -20,6 +20,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
+from raykv.storage.blob import UNREADABLE
 from raykv.storage.damage import Damage
 from raykv.storage.wal import (
     CHECKSUM,
@@ -31,6 +32,7 @@ from raykv.storage.wal import (
     MAX_CHUNK_BYTES,
     SENTINEL,
     VERSION,
+    digest_with,
     segment_name,
 )
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from raykv.storage.cache import Block
 
 _WINDOW_BYTES = 1 << 20
+MAX_DAMAGES = 16
+"""Of one segment: which keys they cost nobody knows, so one tells as much as a million."""
 _decode = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
 
 
@@ -59,6 +63,8 @@ class Replayed(NamedTuple):
     damages: list[Damage]
     empty: bool
     """Nothing in it was ever synced and nothing in it counts: its creation was cut short."""
+    digest: int
+    """Of the chunks that count (``raykv.storage.mark``)."""
 
 
 class _Chunk(NamedTuple):
@@ -66,6 +72,17 @@ class _Chunk(NamedTuple):
     end: int
     synced_up_to: int
     block: Block | None
+    head: bytes
+
+
+class _Head(NamedTuple):
+    """The sound head of a chunk: how long that is can be believed, whatever has become of its payload."""
+
+    data: bytes
+    offset: int
+    end: int
+    synced_up_to: int
+    payload_crc: int
 
 
 def read_header(fs: FileSystem, directory: str, number: int) -> SegmentHeader | None:
@@ -90,10 +107,14 @@ def _parse_header(data: bytes, number: int, name: str) -> SegmentHeader | None:
     return SegmentHeader(found, previous, previous_length)
 
 
-def replay_segment(fs: FileSystem, directory: str, number: int, sealed_length: int | None, sealed: bool) -> Replayed:
+def replay_segment(
+    fs: FileSystem, directory: str, number: int, sealed_length: int | None, sealed: bool, promised_length: int = 0
+) -> Replayed:
     """Read segment ``number``. ``sealed``: a later segment exists; ``sealed_length``: the length that it vouches for.
 
-    O(size of the segment). Raises ``OSError`` and, for a format of the future, ``CorruptData``.
+    ``promised_length``: up to where somebody else knows that it was synced. O(size of the segment), whatever is in it.
+
+    Raises ``OSError`` and, for a format of the future, ``CorruptData``.
     """
     name = segment_name(number)
     file = fs.open_read(f"{directory}/{name}")
@@ -102,12 +123,13 @@ def replay_segment(fs: FileSystem, directory: str, number: int, sealed_length: i
         chunks, gaps = _walk(file, size, number, name)
     finally:
         file.close()
-    witness = max((chunk.synced_up_to for chunk in chunks), default=0)
+    witness = max([promised_length, *(chunk.synced_up_to for chunk in chunks)])
     if sealed:
         sealed_length = max(size if sealed_length is None else sealed_length, HEADER_BYTES)
         witness = max(witness, sealed_length)
-        if size < sealed_length:
-            gaps.append((size, sealed_length))
+    known_length = max(promised_length, sealed_length or 0)
+    if size < known_length:
+        _add_gap(gaps, size, known_length)
     damages = [
         Damage(name, start, None, None, f"{end - start} bytes of the log, once synced, make no sense")
         for start, end in gaps
@@ -118,7 +140,11 @@ def replay_segment(fs: FileSystem, directory: str, number: int, sealed_length: i
         torn_at = min(torn_at, sealed_length)
     counted = [chunk for chunk in chunks if chunk.offset < torn_at]
     blocks = [chunk.block for chunk in counted if chunk.block is not None]
-    return Replayed(size, torn_at, blocks, damages, empty=torn_at < HEADER_BYTES and not damages)
+    digest = 0
+    for chunk in counted:
+        digest = digest_with(chunk.head, digest)
+    empty = torn_at < HEADER_BYTES and not damages
+    return Replayed(size, torn_at, blocks, damages[:MAX_DAMAGES], empty, digest)
 
 
 def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chunk], list[tuple[int, int]]]:
@@ -127,53 +153,71 @@ def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chun
     gaps: list[tuple[int, int]] = []
     at = HEADER_BYTES
     if _parse_header(file.pread(0, HEADER_BYTES), number, name) is None:
-        at = _next_chunk(file, size, number, 0)
-        if at > 0:
-            gaps.append((0, at))
+        at = _next_head(file, size, number, 0)
+        _add_gap(gaps, 0, at)
     while at < size:
-        chunk = _read_chunk(file, size, number, at)
-        if chunk is None:
-            resumed = _next_chunk(file, size, number, at + 1)
-            gaps.append((at, resumed))
-            at = resumed
-        else:
+        head = _read_head(file, size, number, at)
+        chunk = _read_chunk(file, head) if head is not None else None
+        if chunk is not None:
             chunks.append(chunk)
             at = chunk.end
+            continue
+        # Behind a sound head the next chunk is looked for behind the payload: every byte is read once, not once for each
+        # of the heads that somebody has written before it.
+        resumed = head.end if head is not None else _next_head(file, size, number, at + 1)
+        _add_gap(gaps, at, resumed)
+        at = resumed
     return chunks, gaps
 
 
-def _read_chunk(file: ReadFile, size: int, number: int, at: int) -> _Chunk | None:
-    """Return the valid chunk at offset ``at``, or None."""
-    head = file.pread(at, CHUNK_HEAD_BYTES)
-    if len(head) < CHUNK_HEAD_BYTES:
+def _add_gap(gaps: list[tuple[int, int]], start: int, end: int) -> None:
+    """Add a gap; one that goes on where the last one ends is part of that."""
+    if start >= end:
+        return
+    if gaps and gaps[-1][1] == start:
+        start, _ = gaps.pop()
+    gaps.append((start, end))
+
+
+def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
+    """Return the head at offset ``at`` if it is sound, and its chunk within the file."""
+    data = file.pread(at, CHUNK_HEAD_BYTES)
+    if len(data) < CHUNK_HEAD_BYTES:
         return None
-    sentinel, length, segment, offset, synced_up_to, payload_crc = CHUNK.unpack_from(head)
-    (head_crc,) = CHECKSUM.unpack_from(head, CHUNK.size)
+    sentinel, length, segment, offset, synced_up_to, payload_crc = CHUNK.unpack_from(data)
+    (head_crc,) = CHECKSUM.unpack_from(data, CHUNK.size)
     end = at + CHUNK_HEAD_BYTES + length
-    if sentinel != SENTINEL or head_crc != crc32c(head[: CHUNK.size]) or segment != number or offset != at:
+    if sentinel != SENTINEL or head_crc != crc32c(data[: CHUNK.size]) or segment != number or offset != at:
         return None
     if length > MAX_CHUNK_BYTES or end > size or synced_up_to > at:
         return None
+    return _Head(data, at, end, synced_up_to, payload_crc)
+
+
+def _read_chunk(file: ReadFile, head: _Head) -> _Chunk | None:
+    """Return the chunk behind a sound head, or None if its payload is not what it was."""
+    at, end, payload_crc = head.offset, head.end, head.payload_crc
+    length = end - at - CHUNK_HEAD_BYTES
     if length == 0:
-        return _Chunk(at, end, synced_up_to, None)
+        return _Chunk(at, end, head.synced_up_to, None, head.data)
     payload = file.pread(at + CHUNK_HEAD_BYTES, length)
     if len(payload) != length or crc32c(payload) != payload_crc:
         return None
     try:
         keys, records = _decode(payload)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
-    return _Chunk(at, end, synced_up_to, (keys, records)) if len(keys) == len(records) else None
+    return _Chunk(at, end, head.synced_up_to, (keys, records), head.data) if len(keys) == len(records) else None
 
 
-def _next_chunk(file: ReadFile, size: int, number: int, start: int) -> int:
-    """Return the offset of the first valid chunk at or behind ``start``; ``size`` if there is none."""
+def _next_head(file: ReadFile, size: int, number: int, start: int) -> int:
+    """Return the offset of the first sound head at or behind ``start``; ``size`` if there is none."""
     at = start
     while at < size:
         window = file.pread(at, _WINDOW_BYTES)
         found = window.find(SENTINEL)
         while found >= 0:
-            if _read_chunk(file, size, number, at + found) is not None:
+            if _read_head(file, size, number, at + found) is not None:
                 return at + found
             found = window.find(SENTINEL, found + 1)
         if len(window) < _WINDOW_BYTES:

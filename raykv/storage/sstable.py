@@ -31,15 +31,16 @@ import errno
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import accumulate
-from operator import add
-from typing import TYPE_CHECKING
+from itertools import accumulate, islice
+from operator import add, lt
+from typing import TYPE_CHECKING, Any
 
 import lz4.block  # type: ignore[import-untyped]
 import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
+from raykv.storage.blob import UNREADABLE
 from raykv.storage.bloom import Bloom, BloomBuilder
 from raykv.storage.cache import first_name
 from raykv.storage.damage import BlockRotten, Damage
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from raykv.storage.damage import RotHandler
 
 MAGIC = b"RAYKVSST"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sI")
 FOOTER = struct.Struct("<QIII8s")
 _FRAME = struct.Struct("<IIB")
@@ -63,6 +64,9 @@ _LZ4_MOST = 255
 """lz4 cannot shrink data by more than this factor."""
 MAX_BLOCK_BYTES = 32 << 20
 MAX_META_BYTES = 1 << 30
+_META_GROWTH = 64
+_META_ROOM_BYTES = 16 << 20
+"""An index is never larger than so many times its table, and so much: what a small file claims is not believed."""
 _WRITE_BYTES = 256 << 10
 _READ_AHEAD_BYTES = 256 << 10
 
@@ -88,6 +92,8 @@ class TableInfo(msgspec.Struct, frozen=True, array_like=True):
     size_bytes: int
     smallest: bytes
     largest: bytes
+    digest: int = 0
+    """Of all its frames, to tell it from a table of the same name and size; 0: none was kept (version 1)."""
 
 
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -99,6 +105,7 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     index_length: int
     filter_offset: int
     filter_length: int
+    digest: int = 0
 
 
 _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
@@ -163,6 +170,7 @@ class TableWriter:
         self._count = 0
         self._parts: list[bytes] = [HEADER.pack(MAGIC, VERSION)]
         self._parts_bytes = HEADER.size
+        self._digest = 0
         self.bytes = HEADER.size
         """Bytes of finished blocks so far."""
 
@@ -201,7 +209,7 @@ class TableWriter:
         meta_offset = self.bytes
         meta = _Meta(
             self._number, self._count, self._smallest, self._largest,
-            index_offset, index_length, filter_offset, filter_length,
+            index_offset, index_length, filter_offset, filter_length, self._digest,
         )  # fmt: skip
         meta_length = self._put(_encode(meta), compress=False)
         checksum = crc32c(FOOTER.pack(meta_offset, meta_length, VERSION, 0, MAGIC))
@@ -210,7 +218,7 @@ class TableWriter:
         self._file.append(b"".join(self._parts))
         self._file.sync()
         self._file.close()
-        return TableInfo(self._number, self._count, self.bytes, self._smallest, self._largest)
+        return TableInfo(self._number, self._count, self.bytes, self._smallest, self._largest, meta.digest)
 
     def abandon(self) -> None:
         """Close the unfinished file."""
@@ -227,6 +235,7 @@ class TableWriter:
 
     def _put(self, payload: bytes, *, compress: bool) -> int:
         frame = encode_frame(payload, self.bytes, compress=compress)
+        self._digest = crc32c(frame[: _FRAME.size], self._digest)
         self._parts.append(frame)
         self.bytes += len(frame)
         self._parts_bytes += len(frame)
@@ -271,7 +280,7 @@ class Table:
             raise self._lost(f"cannot be opened: {error}") from None
         try:
             self._load()
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             self._file.close()
             _pass_on_shortage(error)
             raise self._lost(f"cannot be read: {error}") from None
@@ -290,18 +299,23 @@ class Table:
         if version > VERSION:
             # Not damage: nothing is wrong with the file, and it must not be set aside.
             raise CorruptData(f"{self.name}: table format {version}; this raykv reads up to {VERSION}", file=self.name)
-        meta = _decode_meta(self._frame(meta_offset, meta_length, MAX_META_BYTES))
+        most_bytes = min(MAX_META_BYTES, _META_GROWTH * size + _META_ROOM_BYTES)
+        meta = _decode_meta(self._frame(meta_offset, meta_length, most_bytes))
         info = self.info
         if (meta.number, meta.count, meta.smallest, meta.largest) != (
             info.number, info.count, info.smallest, info.largest,
         ):  # fmt: skip
             raise ValueError("it is another table")
-        firsts, offsets = _decode_index(self._frame(meta.index_offset, meta.index_length, MAX_META_BYTES))
-        if len(offsets) != len(firsts) + 1 or not firsts:
+        if info.digest not in (0, meta.digest):
+            raise ValueError("it is another table of this name")
+        firsts, offsets = _decode_index(self._frame(meta.index_offset, meta.index_length, most_bytes))
+        if len(offsets) != len(firsts) + 1 or not firsts or offsets[0] < HEADER.size or offsets[-1] > size:
             raise ValueError("the index does not fit together")
+        if not (_ascend(offsets) and _ascend(firsts)):
+            raise ValueError("the index is not in order")
         self._firsts = firsts
         self._offsets = array("Q", offsets)
-        self.filter = Bloom.from_bytes(self._frame(meta.filter_offset, meta.filter_length, MAX_META_BYTES))
+        self.filter = Bloom.from_bytes(self._frame(meta.filter_offset, meta.filter_length, most_bytes))
 
     @property
     def blocks(self) -> int:
@@ -338,8 +352,8 @@ class Table:
             return _EMPTY
         try:
             payload = self._frame(offset, self._offsets[index + 1] - offset, MAX_BLOCK_BYTES)
-            block = _decode_block(payload)
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+            block = _block_of(payload)
+        except (OSError, *UNREADABLE) as error:
             _pass_on_shortage(error)
             raise self._rotten(index, str(error)) from None
         self._cache.put(self._first_name + index, block, len(payload))
@@ -359,6 +373,7 @@ class Table:
         """Yield all entries in batches of about 256 KiB on disk, past the cache; rotten blocks go to ``on_rot``."""
         offsets = self._offsets
         index = 0
+        last = b""
         while index < len(self._firsts):
             end = index + 1
             while end < len(self._firsts) and offsets[end + 1] - offsets[index] <= _READ_AHEAD_BYTES:
@@ -379,11 +394,14 @@ class Table:
                         frame = self._file.pread(begin, length)
                     else:
                         frame = data[begin - offsets[index] : begin - offsets[index] + length]
-                    block = _decode_block(decode_frame(frame, begin, MAX_BLOCK_BYTES))
-                except (OSError, ValueError, msgspec.DecodeError) as error:
+                    block = _block_of(decode_frame(frame, begin, MAX_BLOCK_BYTES))
+                    if not block[0] or (last and block[0][0] <= last) or not _ascend(block[0]):
+                        raise ValueError("its keys are not in order")
+                except (OSError, *UNREADABLE) as error:
                     _pass_on_shortage(error)
                     on_rot(self._rotten(at, str(error)))
                     continue
+                last = block[0][-1]
                 keys += block[0]
                 records += block[1]
             yield keys, records
@@ -402,7 +420,7 @@ class Table:
             self._file.close()
 
     def _frame(self, offset: int, length: int, max_bytes: int) -> bytes:
-        if length > max_bytes or offset + length > self.info.size_bytes:
+        if not (offset >= 0 and 0 <= length <= max_bytes and offset + length <= self.info.size_bytes):
             raise ValueError("it points outside the file")
         return decode_frame(self._file.pread(offset, length), offset, max_bytes)
 
@@ -415,6 +433,17 @@ class Table:
     def _lost(self, reason: str) -> BlockRotten:
         info = self.info
         return BlockRotten(Damage(self.name, -1, info.smallest, info.largest + b"\x00", f"the table {reason}"))
+
+
+def _ascend(values: Sequence[Any]) -> bool:
+    return all(map(lt, values, islice(values, 1, None)))
+
+
+def _block_of(payload: bytes) -> Block:
+    block = _decode_block(payload)
+    if len(block[0]) != len(block[1]):
+        raise ValueError("it has a key without a record, or a record without a key")
+    return block
 
 
 def _pass_on_shortage(error: Exception) -> None:

@@ -35,6 +35,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.storage.damage import EngineFailed
+from raykv.storage.mark import end_of
 
 if TYPE_CHECKING:
     from raykv.ports import AppendFile, FileSystem
@@ -52,7 +53,6 @@ BRIEF_BYTES = 64 * 1024
 """So much is written to a file at once without leaving the event loop."""
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
-LENGTH_BITS = 40
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -68,17 +68,17 @@ def segment_header(number: int, previous: int, previous_length: int) -> bytes:
     return head + CHECKSUM.pack(crc32c(head))
 
 
-def _end(segment: int, length: int) -> int:
-    """Return the end of the log as one number. A segment of which nothing is left has been flushed: all of it counts."""
-    return (segment << LENGTH_BITS) + (length or (1 << LENGTH_BITS) - 1)
-
-
 def chunk(payload: bytes, segment: int, offset: int, synced_up_to: int) -> bytes:
     """Return a chunk for ``offset`` of ``segment``."""
     assert len(payload) <= MAX_CHUNK_BYTES
     assert synced_up_to <= offset
     head = CHUNK.pack(SENTINEL, len(payload), segment, offset, synced_up_to, crc32c(payload))
     return head + CHECKSUM.pack(crc32c(head)) + payload
+
+
+def digest_with(head: bytes, digest: int) -> int:
+    """Return the digest of a segment with one chunk more, of which ``head`` is the beginning at least."""
+    return crc32c(head[CHUNK.size : CHUNK_HEAD_BYTES], digest)
 
 
 class _Batch:
@@ -116,9 +116,12 @@ class _Batch:
 class _Writer:
     """The end of the log on disk. Used by one running job at a time, on whatever thread."""
 
-    def __init__(self, fs: FileSystem, directory: str, previous: int, previous_length: int) -> None:
+    def __init__(
+        self, fs: FileSystem, directory: str, previous: int, previous_length: int, digests: dict[int, int]
+    ) -> None:
         self._fs = fs
         self._directory = directory
+        self._digests = digests
         self._file: AppendFile | None = None
         self.segment = previous
         self.length = previous_length
@@ -133,7 +136,7 @@ class _Writer:
     @property
     def end_position(self) -> int:
         """Where the log ends."""
-        return _end(self.segment, self.length)
+        return end_of(self.segment, self.length)
 
     def begin(self, number: int) -> None:
         """Create the next segment durably; the one before is sealed by it."""
@@ -143,6 +146,7 @@ class _Writer:
         self._file = self._fs.create(f"{self._directory}/{segment_name(number)}")
         header = segment_header(number, self.segment, self.length)
         self.segment, self.length = number, 0
+        self._digests[number] = 0
         self._append(header)
         self.sync()
         self._fs.sync_directory(self._directory)
@@ -160,6 +164,10 @@ class _Writer:
             at += len(parts[-1])
         if parts:
             self._append(b"".join(parts))
+            digest = self._digests[self.segment]
+            for part in parts:
+                digest = digest_with(part, digest)
+            self._digests[self.segment] = digest
         if batch.seal:
             self.end()
 
@@ -174,7 +182,9 @@ class _Writer:
         if self._file is None:
             return
         self.sync()
-        self._append(chunk(b"", self.segment, self.length, self.synced_up_to))
+        mark = chunk(b"", self.segment, self.length, self.synced_up_to)
+        self._append(mark)
+        self._digests[self.segment] = digest_with(mark, self._digests[self.segment])
         self.sync()
         self.close()
 
@@ -229,8 +239,18 @@ class SyncJob:
 class Log:
     """The log's near end: positions and waiting updates. One thread, except for ``carry_out``."""
 
-    def __init__(self, fs: FileSystem, directory: str, previous: int, previous_length: int) -> None:
-        self._writer = _Writer(fs, directory, previous, previous_length)
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        previous: int,
+        previous_length: int,
+        digests: dict[int, int] | None = None,
+    ) -> None:
+        """``digests``: of the segments before (``raykv.storage.mark``)."""
+        self.digests: dict[int, int] = {} if digests is None else digests
+        """Segment -> digest of its chunks. Complete once the log is closed."""
+        self._writer = _Writer(fs, directory, previous, previous_length, self.digests)
         self._batch = _Batch(previous + 1)
         self._full: list[_Batch] = []
         self._taken: deque[SyncJob] = deque()
@@ -243,8 +263,10 @@ class Log:
         self.segment_bytes = 0
         """About the size of the present segment, waiting updates included."""
         self.failure: EngineFailed | None = None
-        self.durable_end = _end(previous, previous_length)
+        self.durable_end = end_of(previous, previous_length)
         """Where the durable part of the log ends, over all runs of the store: grows, whatever crashes come between."""
+        self.synced_end = self.durable_end
+        """Where that part ends which no power cut can take."""
 
     @property
     def segment(self) -> int:
@@ -259,7 +281,7 @@ class Log:
     def begin_segment(self) -> None:
         """Create the present segment now, synced: a witness for the end of the one before. Recovery only."""
         self._writer.begin(self._batch.segment)
-        self.durable_end = self._writer.end_position
+        self.durable_end = self.synced_end = self._writer.end_position
 
     def append(self, key: bytes, record: bytes) -> int:
         """Add an update; return its position. O(1), no I/O."""
@@ -332,6 +354,7 @@ class Log:
         self.durable_end = max(self.durable_end, job.end)
         if job.synced:
             self._synced_position = job.position
+            self.synced_end = max(self.synced_end, job.end)
         self.sealed_through = max(self.sealed_through, job.sealed_through)
 
     def close(self) -> None:
@@ -346,6 +369,7 @@ class Log:
             self.finish(job)
         try:
             self._writer.end()
+            self.durable_end = self.synced_end = max(self.durable_end, self._writer.end_position)
         except OSError as error:
             self.failure = EngineFailed(f"the log's last mark could not be written: {error!r}")
             self._writer.close()

@@ -154,7 +154,7 @@ def a_torn_tail_cut_off_before_the_next_segment_bears_witness(monkeypatch):
 
 def a_segment_cut_short_counted_as_a_witness(monkeypatch):
     def all_of_them(fs, path, oldest):
-        numbers = {recovery._number(name, ".wal") for name in fs.list_directory(path)}
+        numbers = {recovery.number_of(name, ".wal") for name in fs.list_directory(path)}
         return frozenset(number for number in numbers if number is not None and number >= oldest)
 
     monkeypatch.setattr(recovery, "_segments", all_of_them)

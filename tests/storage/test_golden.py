@@ -1,7 +1,7 @@
-"""Files that version 1 wrote, which every later raykv must read.
+"""Files that versions 1 and 2 wrote, which every later raykv must read.
 
-``golden/v1-plain`` is also what today's code writes, byte for byte: a change of format that forgot its version shows
-here. ``golden/v1-lz4`` is only read (another lz4 may pack otherwise). Rewrite both, after a change of version, with
+``golden/v2-plain`` is also what today's code writes, byte for byte: a change of format that forgot its version shows
+here. ``golden/v2-lz4`` is only read (another lz4 may pack otherwise). Rewrite both, after a change of version, with
 ``python tests/storage/test_golden.py``, and keep the old ones under their own name.
 """
 
@@ -42,13 +42,29 @@ def run(engine):
         engine.finish(job)
 
 
+def open_engine(disk, name, directory):
+    engine = Engine.open(
+        disk,
+        "/n/data",
+        config(name),
+        merge,
+        mark=directory.identity.mark,
+        run=directory.last_run,
+        owner=directory.owner,
+    )
+    assert not engine.doubt
+    assert not directory.doubt_about_register()
+    directory.note_data(engine.begin_run(directory.identity.incarnation))
+    return engine
+
+
 def build(name):
     """A node's directory with a flushed table and a log of two segments behind it, stopped cleanly."""
     disk = SimDisk()
     options = {"store_id": "golden", "node_id": "n1", "random": random.Random(1), "complete_if_new": True}
     directory = NodeDirectory.open(disk, "/n", **options)
     directory.save_register(b"the cluster's state")
-    engine = Engine.open(disk, "/n/data", config(name), merge)
+    engine = open_engine(disk, name, directory)
     for number, key in enumerate(KEYS[:30]):
         engine.update(key, record(number, 1))
     engine.compact_fully()
@@ -58,7 +74,7 @@ def build(name):
         if number % 5 == 4:
             run(engine)
     engine.close()
-    directory.mark_clean()
+    directory.mark_clean(engine.mark())
     directory.close()
     return disk
 
@@ -83,7 +99,7 @@ def load(name):
     return disk
 
 
-@pytest.mark.parametrize("name", ["v1-plain", "v1-lz4"])
+@pytest.mark.parametrize("name", ["v1-plain", "v1-lz4", "v2-plain", "v2-lz4"])
 def test_today_reads_it(name):
     disk = load(name)
     assert disk.list_directory("/n/data") == ["00000002.sst", "00000002.wal", "manifest"]
@@ -92,24 +108,30 @@ def test_today_reads_it(name):
     assert directory.previous.clean
     assert directory.identity.complete
     assert (directory.identity.incarnation, directory.load_register()) == (2, b"the cluster's state")
-    engine = Engine.open(disk, "/n/data", config(name), merge)
+    engine = open_engine(disk, name, directory)
     assert not engine.damaged
     assert engine.stats().table_records == 30
     assert engine.stats().memtable_records == 20
     expected = {key: record(number, 1 if number < 20 else 2) for number, key in enumerate(KEYS)}
     assert {key: found.record for key, found in engine.scan(b"", None)} == expected
+    engine.close()
+    directory.mark_clean(engine.mark())
+    directory.close()
+    again = NodeDirectory.open(disk, "/n", **options)
+    assert again.identity.mark.exact, "and from then on it is known what was left"
+    assert {key: found.record for key, found in open_engine(disk, name, again).scan(b"", None)} == expected
 
 
 def test_today_writes_the_same_bytes():
-    written = dict(files(build("v1-plain")))
-    kept = dict(files(load("v1-plain")))
+    written = dict(files(build("v2-plain")))
+    kept = dict(files(load("v2-plain")))
     assert sorted(written) == sorted(kept)
     for path, data in written.items():
         assert data == kept[path], f"{path}: the format changed; give it a new version"
 
 
 if __name__ == "__main__":
-    for golden in ("v1-plain", "v1-lz4"):
+    for golden in ("v2-plain", "v2-lz4"):
         for path, data in files(build(golden)):
             target = GOLDEN / golden / path
             target.parent.mkdir(parents=True, exist_ok=True)
