@@ -342,7 +342,12 @@ class WriteRound:
             self._ack(index, self._items[index], node_id)
 
     def answered(self, node_id: str, attempts: Sequence[tuple[int, int]], newer: Sequence[int]) -> None:
-        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, negative = no room, else the newer time."""
+        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, negative = no room, else the newer time.
+
+        One that was stamped again is above all that had been acknowledged before it began: of any W, one has shown that.
+        What is newer even so came in at the same time, and whoever holds that holds this write or a later one (P7).
+        *Without: of eight who write one key at once, one in twenty was overtaken each time, and told "unknown".*
+        """
         for (index, attempt), time in zip(attempts, newer, strict=True):
             item = self._items[index]
             if attempt != item.attempt:
@@ -352,7 +357,7 @@ class WriteRound:
                 item.refusals.append("overloaded" if time == FULL else "no room")
                 if node_id in item.stand_ins:
                     item.stand_ins[node_id] = ""
-            elif time == 0 or self._newer_counts:
+            elif time == 0 or self._newer_counts or item.restamps:
                 self._ack(index, item, node_id)
             else:
                 item.newer[node_id] = time

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from raykv.replication.quorum import Asks, WriteRound
     from raykv.replication.routing import Routing
 
-MAX_RESTAMPS = 3
 SILENT_S = 0.2
 """After so long a fallback stands in for a primary that has not answered."""
 
@@ -145,10 +144,6 @@ class Spread:
         assert self._restamper is not None, "where newer counts nothing is stamped again"
         again: list[int] = []
         for index, time in due.items():
-            if self._round.restamps(index) >= MAX_RESTAMPS:
-                self.failures["coordinator"] = f"newer writes came in between {MAX_RESTAMPS} times"
-                self._round.give_up(index)
-                continue
             try:
                 self._records[index] = self._restamper.restamp(self._records[index], time)
             except ClockTooFarAhead as error:

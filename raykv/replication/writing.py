@@ -2,7 +2,8 @@
 
 **lww** (one round): the coordinator stamps the write with a hybrid time and sends it to all N primaries. A replica that
 holds something newer does not count; if that keeps W from being met the write is stamped again above it, under the same
-operation id. A retry to a node keeps its stamp, so it is the same write.
+operation id. That happens once: it stands above all that was acknowledged before it began then, and what is newer even so
+was written at the same time, and may follow it at once. A retry to a node keeps its stamp, so it is the same write.
 
 **vector** (two rounds): first a primary gives a dot, and enough primaries show what they hold (``ReserveRound``); then
 the write goes out to all N under that dot, with its context: the one that the writer gave, or, if it gave none, all that

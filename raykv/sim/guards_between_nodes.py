@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raykv.sim.planting import Edit, Planted
 
-_SHADOWED = "if time == 0 or self._newer_counts:"
+_SHADOWED = "if time == 0 or self._newer_counts or item.restamps:"
 _STAMP = "stamp_of(incoming) > stamp_of(stored)"
 _UNTOUCHED = "if item.acks or item.newer or item.maybe or item.pending else"
 

@@ -562,7 +562,7 @@ def test_writes_under_any_order_of_answers_failures_and_stamps(data: st.DataObje
                     touched[index] = True
                     if attempt != attempts[index]:
                         continue
-                    if time == 0 or newer_counts:
+                    if time == 0 or newer_counts or attempts[index]:
                         if node_id not in acks[index]:
                             acks[index].append(node_id)
                         settled[index] = settled[index] or len(acks[index]) >= w
