@@ -117,6 +117,10 @@ def place_of(address: str, whose: str) -> tuple[str, int] | None:
     Raises ``InvalidOption``.
     """
     scheme, _, rest = address.rpartition("://")
+    if scheme.lower() in ("http", "https"):
+        raise InvalidOption(
+            f"{whose} is {address[:200]!r}, where jobs are handed in and no cluster is joined; one is joined at host:port"
+        )
     if scheme not in ("", "ray"):
         return None
     host, _, port = (rest.partition("/")[0] if scheme else rest).rpartition(":")

@@ -7,6 +7,7 @@ All actors of a store are detached and named, in the namespace ``raykv``: ``<sto
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
@@ -22,6 +23,9 @@ NAMESPACE = "raykv"
 SUPERVISOR = "supervisor"
 COORDINATOR = "coordinator"
 """The first of the pool; the others have a number behind it."""
+ASIDE = ".left-"
+"""Stands, with a number, behind the name of a directory that was set aside."""
+_A_NODES = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def actor_name(store: str, peer: str) -> str:
@@ -74,10 +78,13 @@ def lock_of(path: str, node_id: str) -> str:
 
 
 def node_directories(fs: FileSystem, path: str) -> list[str]:
-    """Return the ids of the nodes that have a directory at a store's path (one that says whose it is), sorted."""
+    """Return the ids of the nodes that have a directory at a store's path (one that says whose it is), sorted.
+
+    What was set aside (P6) is no node's any more, nor is what has a name that no node has.
+    """
     base = f"{path}/nodes"
     names = fs.list_directory(base) if fs.exists(base) else []
-    return [name for name in names if _is_somebodys(fs, node_directory(path, name))]
+    return [name for name in names if _A_NODES.fullmatch(name) and _is_somebodys(fs, node_directory(path, name))]
 
 
 def _is_somebodys(fs: FileSystem, directory: str) -> bool:

@@ -19,7 +19,7 @@ from raykv.actors.holder import end_holder, read_note, this_note
 from raykv.actors.hosts import this_host
 from raykv.actors.logs import log_to_stderr
 from raykv.actors.marker import Marker, leave_marker
-from raykv.actors.naming import lock_of
+from raykv.actors.naming import ASIDE, lock_of
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_node_directory
 from raykv.actors.stream import StreamServer
@@ -157,7 +157,7 @@ class StorageNodeActor:
 
     def _rename(self) -> None:
         path = self._spec.path
-        free = (f"{path}.left-{number}" for number in range(1000))
+        free = (f"{path}{ASIDE}{number}" for number in range(1000))
         target = next((name for name in free if not os.path.lexists(name)), None)
         if target is not None:
             os.rename(path, target)

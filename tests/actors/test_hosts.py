@@ -60,6 +60,16 @@ def test_a_directory_is_where_its_node_last_ran_if_that_host_is_there() -> None:
     assert places({"h9": Look(nodes={"n2": "h2"})}, ["h9"]) == {"n2": "h9"}, "the machine has another name by now"
 
 
+def test_what_was_set_aside_is_no_node_any_more(tmp_path: Path) -> None:
+    """Else each start would start a process for it, only to be told that the directory is another node's."""
+    fs, path = OsFileSystem(), str(tmp_path)
+    for name in ("n1", "n1.left-0", "n1 (copy)", "\udcff", "n" * 65):
+        NodeDirectory.open(
+            fs, node_directory(path, name), store_id="s", node_id="n1", random=random.Random(1), complete_if_new=True
+        ).close()
+    assert look_here(fs, path).nodes == {"n1": ""}
+
+
 def test_what_cannot_be_read_at_a_path_does_not_end_the_look(tmp_path: Path) -> None:
     fs, path = OsFileSystem(), str(tmp_path)
     claim_path(fs, path, STORE, {})

@@ -146,6 +146,13 @@ def test_what_is_no_address_is_said_to_be_none(address: str) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "https://head", "HTTP://h:1"])
+def test_where_jobs_are_handed_in_no_cluster_is_joined(address: str) -> None:
+    """Ray's job commands read their address from the same variable."""
+    with pytest.raises(InvalidOption, match="jobs"):
+        place_of(address, "RAY_ADDRESS")
+
+
 def test_what_is_joined_is_what_ray_init_would_join(
     ray_remembers: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
