@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from raykv.actors.logs import log_to_stderr
+from raykv.actors.pickling import pickled
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.client.given import pairs_of, several_keys
@@ -103,7 +104,7 @@ class CoordinatorActor:
             if entry is None:
                 raise InvalidOption(f"there is no bucket {bucket!r}; create it with store.bucket({bucket!r})")
             codec = entry.config.codec
-            asked = request(Operations(entry.bucket_id, entry.config))
+            asked = request(Operations(entry.bucket_id, entry.config, pickled=pickled))
             if isinstance(asked, f.WriteMany):
                 places = [place_of(state.store_id, entry.bucket_id, key) for key, _, _ in asked.items]
             answer = f.coordinator_answers.decode(await self.serve(f.coordinator_requests.encode(asked)))

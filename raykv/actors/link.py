@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.naming import find_actor, pool_of
+from raykv.actors.pickling import pickled
 from raykv.actors.transport import RayTransport, in_a_thread
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.records import frames as f
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ThisProcess:
-    """What every ``client.driver.Link`` of a real process has of it: time and randomness."""
+    """What every ``client.driver.Link`` of a real process has of it: time, randomness and Ray's pickler."""
 
     def monotonic_s(self) -> float:
         """See ``client.driver.Link``."""
@@ -43,6 +44,10 @@ class ThisProcess:
     def random_bytes(self, count: int) -> bytes:
         """See ``client.driver.Link``."""
         return os.urandom(count)
+
+    def pickled(self, value: Any) -> bytes:
+        """See ``client.driver.Link``."""
+        return pickled(value)
 
 
 class CoordinatorLink(ThisProcess):

@@ -11,7 +11,8 @@ can otherwise run code in whoever reads from it.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cloudpickle
 import msgspec
@@ -39,7 +40,13 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
-def encode_value(value: Any, codec: str) -> bytes:
+Pickle: TypeAlias = Callable[[Any], bytes]
+"""How to pickle a value. Where Ray runs it is Ray's way (see ``raykv.actors.pickling``)."""
+
+pickle_plainly: Pickle = cloudpickle.dumps
+
+
+def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
     """Return the value as a payload: a tag byte and its encoding.
 
     Raises ``InvalidOption`` if the bucket's codec does not take such a value.
@@ -65,7 +72,9 @@ def encode_value(value: Any, codec: str) -> bytes:
             f"this {kind.__name__} is or holds something else"
         )
     try:
-        return b"".join((_PICKLE, cloudpickle.dumps(value)))
+        return b"".join((_PICKLE, pickled(value)))
+    except InvalidOption:  # it holds what must not be kept
+        raise
     except Exception as error:
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
 

@@ -62,6 +62,10 @@ class Link(Protocol):
         """Draw random bytes, for operation ids."""
         ...
 
+    def pickled(self, value: Any) -> bytes:
+        """Return a value's pickle. Raises ``InvalidOption`` for what must not be kept, and what the value's code raises."""
+        ...
+
     def close(self) -> None:
         """Close what is open: the handle is used no more. Idempotent."""
         ...

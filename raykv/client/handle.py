@@ -79,6 +79,7 @@ class Session:
             random_bytes=self.link.random_bytes,
             memory=self._memory,
             resolver=check_resolver(resolver),
+            pickled=self.link.pickled,
         )
 
     def close(self) -> None:

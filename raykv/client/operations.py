@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from raykv.client.codecs import TAG_BYTES, decode_of, decode_plain, decode_value, encode_value
+from raykv.client.codecs import TAG_BYTES, Pickle, decode_of, decode_plain, decode_value, encode_value, pickle_plainly
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.memory import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
@@ -122,13 +122,15 @@ class Operations:
         random_bytes: Callable[[int], bytes] = os.urandom,
         memory: Memory | None = None,
         resolver: Resolver = "newest",
+        pickled: Pickle = pickle_plainly,
     ) -> None:
-        """``random_bytes``: where operation ids are drawn from."""
+        """``random_bytes``: where operation ids are drawn from. ``pickled``: how values are that are not plain."""
         self.bucket_id = bucket_id
         self.config = config
         self.store_id = store_id
         self.resolver = resolver
         self._newest = is_newest(resolver)
+        self._pickled = pickled
         self._random_bytes = random_bytes
         self._memory = memory or Memory(time.monotonic)
 
@@ -374,7 +376,7 @@ class Operations:
         return f.WriteMany(self.bucket_id, items, replicas, timeout_s)
 
     def _payload(self, key: bytes, value: Any) -> bytes:
-        payload = encode_value(value, self.config.codec)
+        payload = encode_value(value, self.config.codec, self._pickled)
         key_bytes = len(key) - TAG_BYTES
         pair_bytes = key_bytes + len(payload) - TAG_BYTES
         if pair_bytes > self.config.pair_bytes:
@@ -478,6 +480,7 @@ def open_bucket(
     random_bytes: Callable[[int], bytes] = os.urandom,
     memory: Memory | None = None,
     resolver: Resolver = "newest",
+    pickled: Pickle = pickle_plainly,
 ) -> Steps[Operations]:
     """Find or create a bucket."""
     timeout_s = check_timeout(timeout)
@@ -491,6 +494,7 @@ def open_bucket(
         random_bytes=random_bytes,
         memory=memory,
         resolver=resolver,
+        pickled=pickled,
     )
 
 

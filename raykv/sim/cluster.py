@@ -13,11 +13,12 @@ import itertools
 import math
 import random
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raykv.client.aio import AsyncStore
+from raykv.client.codecs import pickle_plainly
 from raykv.client.driver import run_async
 from raykv.client.handle import DEFAULT_BUCKET, Session
 from raykv.client.operations import DEFAULT_TIMEOUT_S
@@ -364,6 +365,10 @@ class SimLink:
     def random_bytes(self, count: int) -> bytes:
         """See ``client.driver.Link``."""
         return self._rng.randbytes(count)
+
+    def pickled(self, value: Any) -> bytes:
+        """See ``client.driver.Link``."""
+        return pickle_plainly(value)
 
     def close(self) -> None:
         """See ``client.driver.Link``."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from raykv.client.codecs import pickle_plainly
 from raykv.config import BucketConfig
 from raykv.errors import CorruptData
 from raykv.ports import PeerFailure
@@ -62,6 +63,9 @@ class FakeLink:
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
+
+    def pickled(self, value: Any) -> bytes:
+        return pickle_plainly(value)
 
     def close(self) -> None:
         """See ``client.driver.Link``."""

@@ -16,6 +16,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from raykv.client.codecs import pickle_plainly
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.ports import Host, Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.records import frames as f
@@ -584,6 +585,9 @@ class ClientLink:
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
+
+    def pickled(self, value: Any) -> bytes:
+        return pickle_plainly(value)
 
     def close(self) -> None:
         """See ``client.driver.Link``."""
