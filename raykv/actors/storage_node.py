@@ -187,11 +187,11 @@ class StorageNodeActor:
                 )
             except DirectoryInUse as error:
                 now_s = time.monotonic()
-                if now_s - started_s > LOCK_WAIT_S:
-                    raise DirectoryInUse(f"{error}{why}", **error.details) from None
                 if now_s > end_at_s:
                     why = self._end(read_note(error.note), host)
                     end_at_s = now_s + KILL_AGAIN_S
+                if now_s - started_s > LOCK_WAIT_S:
+                    raise DirectoryInUse(f"{error}{why}", **error.details) from None
                 time.sleep(0.02)
 
     def _end(self, note: LockNote, host: str) -> str:
