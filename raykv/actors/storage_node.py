@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raykv.actors.admission import Admission, may_wait
+from raykv.actors.descriptors import raise_limit
 from raykv.actors.holder import end_holder, read_note, this_note
 from raykv.actors.hosts import this_host
 from raykv.actors.logs import log_to_stderr
@@ -50,6 +51,7 @@ class StorageNodeActor:
 
     def __init__(self, spec: bytes) -> None:
         log_to_stderr()
+        raise_limit()
         # Compaction and flush run Python in a thread; with the usual 5 ms slices each would hold up an answer that long.
         sys.setswitchinterval(0.0005)
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)

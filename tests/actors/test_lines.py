@@ -77,7 +77,7 @@ class Node:
 
     def open_connections(self):
         async def count():
-            return len(self.server.connections)
+            return len(self.server.callers.friends)
 
         return self.do(count())
 
@@ -257,9 +257,9 @@ def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patienc
     ended = asyncio.Event()
 
     async def trickles(frame):
-        (connection,) = node.server.connections
+        (connection,) = node.server.callers.friends
         connection._write([wire.head(1000, wire.ANSWER, bytes(50_000_000))])
-        while connection in node.server.connections:  # until whoever waits has hung up
+        while connection in node.server.callers.friends:  # until whoever waits has hung up
             connection._write([bytes(40)])
             await asyncio.sleep(0.01)
         ended.set()
@@ -296,7 +296,7 @@ def test_a_connection_that_is_lost_is_lost_to_all_that_are_under_way(bench):
     lost = bench.nodes[bench.first]
 
     async def drops(frame):
-        for connection in [*lost.server.connections]:
+        for connection in [*lost.server.callers.friends]:
             connection.drop()
         return says_all(f.node_requests.decode(frame).body)
 
@@ -404,7 +404,7 @@ def test_a_connection_that_is_lost_on_the_way(bench):
     assert bench.get(r=3) is None
     losing.join(WAIT_S)
     answer()
-    until(lambda: not node.server.connections)
+    until(lambda: not node.server.callers.friends)
     assert isinstance(bench.put(), Stamped)
     assert bench.get(r=2) == [b"value"], "the others have theirs"
 

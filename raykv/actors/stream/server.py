@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
+import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from raykv.actors.admission import may_wait
+from raykv.actors.descriptors import ceiling_of_sockets, limit
 from raykv.actors.stream import wire
-from raykv.actors.stream.sockets import LOCAL, Endpoint, local_host, local_path, watch_the_other_end
-from raykv.config import MAX_FRAME_BYTES
+from raykv.actors.stream.callers import Callers
+from raykv.actors.stream.sockets import (
+    LOCAL,
+    Endpoint,
+    hand_over,
+    local_host,
+    local_path,
+    may_be_trusted,
+    peer_of,
+    watch_the_other_end,
+)
+from raykv.config import MAX_FRAME_BYTES, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from raykv.actors.admission import Admission
+    from raykv.actors.stream.callers import Caller
 
 logger = logging.getLogger("raykv.stream")
 
@@ -24,16 +39,27 @@ HANDSHAKE_S = 5.0
 LOOPBACK = "127.0.0.1"
 MAX_WAITING = 1024
 """Connections that the kernel keeps until they are looked at: a local socket refuses more at once."""
-MAX_STRANGERS = 64
-"""Connections that have not proved anything yet; of more the oldest is dropped."""
 MAX_CONNECTIONS = 4096
+"""Or half of the descriptors, where there are fewer."""
+AT_ONCE = 32
+"""So many connections are let in before what others have asked has its turn."""
+BREATH_S = 0.005
+"""When most of those were refused, the others in the queue wait for so long: a flood is to cost little."""
+SHORT_OF_DESCRIPTORS_S = 0.2
 MAX_UNDER_WAY = 4096
 MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
-"""Requests of one connection that are being handled; past it nothing is read from it until half of them are done."""
-HIGH_WATER_BYTES = 4 * 1024 * 1024
-"""Answers that wait for the other side to read them; past it nothing is read from it until it does."""
-MAX_UNREAD_BYTES = 4 * MAX_FRAME_BYTES
+"""Requests of one caller that are being handled; past it no more of its are begun until half of them are done."""
+HIGH_WATER_BYTES = 1 * MIB
+"""Answers that wait for the other side to read them; past it none of its requests is begun until it does."""
+MAX_UNREAD_BYTES = 2 * MAX_FRAME_BYTES
 """Past it the connection is dropped: the other side does not read."""
+PATIENCE_S = 10.0
+"""Who takes nothing of an answer for so long, or sends nothing of a frame that it has begun, is dropped."""
+MAX_HELD_BYTES = 8 * MAX_FRAME_BYTES
+"""What all connections hold together, of frames that are not whole, requests and answers. Past it whoever holds the most
+is dropped."""
+LOOK_EVERY_S = 1.0
+LOOK_EVERY_BYTES = 16 * MIB
 
 
 class StreamServer:
@@ -51,23 +77,24 @@ class StreamServer:
         self.secret = secrets.token_bytes(32)
         """Of this run. Who knows it may ask anything."""
         self.serve = serve
-        self.strangers: dict[_Connection, None] = {}
-        self.connections: set[_Connection] = set()
+        self.callers = Callers(min(MAX_CONNECTIONS, ceiling_of_sockets(limit())))
         self.tasks: set[asyncio.Task[None]] = set()
-        self._listening: dict[str, asyncio.Server] = {}
+        self.opening: set[asyncio.Task[None]] = set()
+        self._listening: dict[str, socket.socket] = {}
         self._local = local_host(f"raykv-{secrets.token_hex(8)}")
         self._opening = asyncio.Lock()
+        self._look: asyncio.TimerHandle | None = None
+        self._unlooked_bytes = 0
 
     async def listen(self, host: str) -> Endpoint:
         """Listen on this address of the host, if it does not yet, and return where. Raises ``OSError``."""
         assert host not in {"", "0.0.0.0", "::"}, "never on all addresses"  # noqa: S104
         async with self._opening:
             if host not in self._listening:
-                loop = asyncio.get_running_loop()
-                self._listening[host] = await loop.create_server(
-                    lambda: _Connection(self, loop), host, 0, backlog=MAX_WAITING
-                )
-        return Endpoint(host, self._listening[host].sockets[0].getsockname()[1], self.secret)
+                infos = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+                family, *_, address = infos[0]
+                self._listen(host, family, address)
+        return Endpoint(host, self._listening[host].getsockname()[1], self.secret)
 
     async def listen_locally(self) -> Endpoint:
         """Listen for processes of this machine alone. Raises ``OSError``."""
@@ -75,20 +102,138 @@ class StreamServer:
             return await self.listen(LOOPBACK)
         async with self._opening:
             if self._local not in self._listening:
-                loop = asyncio.get_running_loop()
-                self._listening[self._local] = await loop.create_unix_server(
-                    lambda: _Connection(self, loop), local_path(self._local), backlog=MAX_WAITING
-                )
+                self._listen(self._local, socket.AF_UNIX, local_path(self._local))
         return Endpoint(self._local, 0, self.secret)
+
+    def _listen(self, host: str, family: int, address: str | tuple[object, ...]) -> None:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if family != socket.AF_UNIX:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(MAX_WAITING)
+            listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+        except BaseException:
+            listener.close()
+            raise
+        self._listening[host] = listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Let some of those in that wait; whoever is not is closed at once, which costs next to nothing."""
+        refused = 0
+        for _ in range(AT_ONCE):
+            try:
+                came, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:  # no descriptor or no memory is left: it would be told so again and again
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    logger.warning("nobody can be let in: %s", error.strerror or error)
+                self._listen_again_in(SHORT_OF_DESCRIPTORS_S, listener)
+                return
+            if not self._let_in(came):
+                came.close()
+                refused += 1
+        if 2 * refused > AT_ONCE:
+            self._listen_again_in(BREATH_S, listener)
+
+    def _listen_again_in(self, delay_s: float, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener.fileno())
+
+        def again() -> None:
+            if listener.fileno() >= 0:  # it has not been closed meanwhile
+                loop.add_reader(listener.fileno(), self._accept, listener)
+
+        loop.call_later(delay_s, again)
+
+    def _let_in(self, came: socket.socket) -> bool:
+        """Whether the connection is looked at. Whoever makes it has proved nothing yet."""
+        if came.fileno() >= ceiling_of_sockets(limit()):
+            return False
+        try:
+            who, far, uid = peer_of(came)
+        except OSError:  # it is gone again
+            return False
+        now_s = time.monotonic()
+        caller = self.callers.let_in(who, now_s, far=far) if may_be_trusted(uid) else None
+        if caller is None:
+            return False
+        loop = asyncio.get_running_loop()
+        came.setblocking(False)
+        connection = _Connection(self, loop, caller, now_s)
+        self.callers.came(connection)
+        connection.opening = opening = loop.create_task(self._open(loop, connection, came))
+        self.opening.add(opening)
+
+        def opened(_: asyncio.Task[None]) -> None:
+            self.opening.discard(opening)
+            if opening.cancelled():  # perhaps before it had begun
+                came.close()
+
+        opening.add_done_callback(opened)
+        self.look_soon()
+        return True
+
+    @staticmethod
+    async def _open(loop: asyncio.AbstractEventLoop, connection: _Connection, came: socket.socket) -> None:
+        try:
+            await loop.connect_accepted_socket(lambda: connection, came)
+            hand_over(loop, came)
+        except OSError as error:
+            logger.debug("a connection did not come about: %s", error)
+            came.close()
+            connection.drop()
+
+    def look_soon(self) -> None:
+        """See to it that connections are looked at as long as there are any."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self.look)
+
+    def took(self, count: int) -> None:
+        """Take note of so many bytes that may have to be held for long."""
+        self._unlooked_bytes += count
+        if self._unlooked_bytes > LOOK_EVERY_BYTES:
+            self.look()
+
+    def look(self) -> None:
+        """Drop those who have stood still for too long, and those who hold the most if all together hold too much."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._unlooked_bytes = 0
+        now_s = time.monotonic()
+        held: dict[Caller, int] = {}
+        guests = [*self.callers.friends]
+        for guest in guests:
+            assert isinstance(guest, _Connection)
+            held[guest.caller] = held.get(guest.caller, 0) + guest.held_bytes
+            if guest.stands_still(now_s):
+                logger.warning("a connection of %s was dropped: it stands still in a frame", guest.caller.name)
+                guest.drop()
+        while sum(held.values()) > MAX_HELD_BYTES:
+            most = max(held, key=held.__getitem__)
+            del held[most]
+            logger.warning("the connections of %s were dropped: they hold too much memory", most.name)
+            for guest in [*most.friends]:
+                guest.drop()
+        if self.callers.friends or self.callers.strangers:
+            self.look_soon()
 
     async def close(self) -> None:
         """Close all sockets, and cancel what is being handled."""
-        for server in self._listening.values():
-            server.close()
+        loop = asyncio.get_running_loop()
+        for listener in self._listening.values():
+            loop.remove_reader(listener.fileno())
+            listener.close()
         self._listening.clear()
-        for connection in [*self.connections, *self.strangers]:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for connection in [*self.callers.friends, *self.callers.strangers]:
             connection.drop()
-        tasks = list(self.tasks)
+        tasks = [*self.tasks, *self.opening]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,32 +244,67 @@ class StreamServer:
 class _Connection(asyncio.Protocol):
     """One caller."""
 
-    def __init__(self, server: StreamServer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: StreamServer, loop: asyncio.AbstractEventLoop, caller: Caller, came_s: float) -> None:
         self._server = server
         self._loop = loop
+        self.caller = caller
+        self.came_s = came_s
+        self.opening: asyncio.Task[None] | None = None
         self._handshake: wire.ServerHandshake | None = wire.ServerHandshake(
             server.secret, secrets.token_bytes(wire.NONCE_BYTES)
         )
         self._reader = wire.Reader()
         self._outbox = wire.Outbox(loop.call_soon, self._write)
         self._transport: asyncio.Transport | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = loop.call_later(HANDSHAKE_S, self.drop)
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        """Requests that have come and are not begun, for too much is under way or unread."""
+        self._waiting_bytes = 0
         self._under_way = 0
         self._under_way_bytes = 0
         self._unread = False
         self._paused = False
+        self._given_bytes = 0
+        """Of answers, as far as they were written."""
+        self._moved: tuple[int, int] = (0, 0)
+        """Bytes of answers that were read, and bytes that have come of a frame that is not whole."""
+        self._moved_s = came_s
+        """When they last changed, or were of no matter."""
+
+    @property
+    def idle(self) -> bool:
+        """See ``callers.Guest``."""
+        return not self._under_way and not self._waiting
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory is held for it."""
+        unread_bytes = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return (
+            unread_bytes
+            + self._outbox.waiting_bytes
+            + self._reader.held_bytes
+            + self._waiting_bytes
+            + self._under_way_bytes
+        )
+
+    def stands_still(self, now_s: float) -> bool:
+        """Whether nothing has moved for too long although an answer is to be read, or a frame to be sent whole."""
+        transport = self._transport
+        if transport is None:
+            return False
+        unread_bytes, begun_bytes = transport.get_write_buffer_size(), self._reader.held_bytes
+        moved = self._given_bytes - unread_bytes, begun_bytes
+        if moved != self._moved or not (unread_bytes or (begun_bytes and not self._paused)):
+            self._moved, self._moved_s = moved, now_s
+        return now_s - self._moved_s > PATIENCE_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
-        server = self._server
         self._transport = tcp = cast("asyncio.Transport", transport)  # uvloop's is none by type
-        if len(server.connections) >= MAX_CONNECTIONS:
+        if self not in self._server.callers.strangers:  # it had to give way meanwhile
             tcp.abort()
             return
-        while len(server.strangers) >= MAX_STRANGERS:
-            next(iter(server.strangers)).drop()
-        server.strangers[self] = None
-        self._deadline = self._loop.call_later(HANDSHAKE_S, self.drop)
         watch_the_other_end(transport)
         tcp.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
@@ -138,47 +318,65 @@ class _Connection(asyncio.Protocol):
                 if not self._handshake.done:
                     return
                 data, self._handshake = self._handshake.rest, None
-                self._forget_stranger()
-                self._server.connections.add(self)
+                self._forget_deadline()
+                if not self._server.callers.proved(self):
+                    self.drop()
+                    return
             frames = self._reader.feed(data)
-            if len(frames) == 1 and not self._under_way and may_wait(frames[0][2]):
+            if len(frames) == 1 and self._alone and may_wait(frames[0][2]):
                 self._take(frames[0][0], frames[0][2])
-            else:
+            elif frames:
                 for number, _, frame in frames:
-                    self._begin(number, frame)
+                    self._waiting.append((number, frame))
+                    self._waiting_bytes += len(frame)
+                self.go_on()
+            else:
+                self._server.took(len(data))
         except wire.WireError as error:
             logger.debug("a connection was dropped: %s", error)
             self._write([error.reply])
             self._transport.close() if error.reply else self.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``. What it had asked is carried on with, as with an actor's calls."""
+        """See ``asyncio.Protocol``. What was begun is carried on with, as with an actor's calls."""
         del exc
-        self._forget_stranger()
-        self._server.connections.discard(self)
+        self._forget()
         self._transport = None
+        self._waiting.clear()  # of what was not begun nothing has been done
+        self._waiting_bytes = 0
 
     def pause_writing(self) -> None:
         """See ``asyncio.Protocol``."""
         self._unread = True
+        self._server.took(HIGH_WATER_BYTES)
         self._steer()
 
     def resume_writing(self) -> None:
         """See ``asyncio.Protocol``."""
         self._unread = False
-        self._steer()
+        self.go_on()
 
     def drop(self) -> None:
         """Close at once."""
-        self._forget_stranger()
+        self._forget()
         if self._transport is not None:
             self._transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
 
-    def _forget_stranger(self) -> None:
-        self._server.strangers.pop(self, None)
+    def _forget(self) -> None:
+        self._forget_deadline()
+        self._server.callers.left(self)
+
+    def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    @property
+    def _alone(self) -> bool:
+        """Whether there is nothing of its beside which a request would have to wait, or be one of many."""
+        return not self._under_way and not self._waiting and not self._unread
 
     def _take(self, number: int, frame: bytes) -> None:
         """Answer an operation beside which there is nothing else of this caller's, at once if it waits for nothing.
@@ -187,7 +385,7 @@ class _Connection(asyncio.Protocol):
         asleep a moment ago, takes longer than the answer.
         """
         admission = self._server.admission
-        if admission is not None and not admission.lets_in(self):
+        if admission is not None and not admission.lets_in(self.caller.name):
             self._answer(number, wire.ANSWER, self._server.refusal())
             return
         try:
@@ -200,14 +398,14 @@ class _Connection(asyncio.Protocol):
             self._answer(number, wire.ANSWER, answer)
             return
         if admission is not None:
-            entered = admission.enter(self)
+            entered = admission.enter(self.caller.name)
             assert entered, "nothing else has come meanwhile"
         self._spawn(number, frame, answer, admission)
 
     def _begin(self, number: int, frame: bytes) -> None:
         """Begin with one of several requests."""
         admission = self._server.admission if may_wait(frame) else None
-        if admission is not None and not admission.enter(self):
+        if admission is not None and not admission.enter(self.caller.name):
             self._answer(number, wire.ANSWER, self._server.refusal())
             return
         self._spawn(number, frame, None, admission)
@@ -216,8 +414,8 @@ class _Connection(asyncio.Protocol):
         """``begun``: what brings the answer, if it is at work already; ``admission``: what it is to leave."""
         self._under_way += 1
         self._under_way_bytes += len(frame)
-        if self._under_way >= MAX_UNDER_WAY or self._under_way_bytes > MAX_UNDER_WAY_BYTES:
-            self._steer()
+        self.caller.under_way += 1
+        self.caller.under_way_bytes += len(frame)
         task = self._loop.create_task(self._serve(number, frame, begun, admission, time.monotonic()))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
@@ -238,17 +436,17 @@ class _Connection(asyncio.Protocol):
             logger.exception("a request failed")
         finally:
             if admission is not None:
-                admission.leave(self)
+                admission.leave(self.caller.name)
             self._under_way -= 1
             self._under_way_bytes -= len(frame)
-            if self._paused:
-                self._steer()
             self._answer(number, kind, answer)
+            self._server.callers.done(self, len(frame))
 
     def _answer(self, number: int, kind: int, answer: bytes) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._given_bytes += len(answer)
         if not self._under_way and not self._outbox.waiting:
             transport.write(wire.head(number, kind, answer) + answer)  # no other will join it
         else:
@@ -257,20 +455,35 @@ class _Connection(asyncio.Protocol):
             logger.warning("a connection was dropped: its other end does not read its answers")
             self.drop()
 
+    def go_on(self) -> None:
+        """Begin what has come, as far as that is not too much, and read on or not."""
+        if self._transport is None or (self._paused and self._too_much(2)):
+            return
+        while self._waiting and not self._too_much(1):
+            number, frame = self._waiting.popleft()
+            self._waiting_bytes -= len(frame)
+            self._begin(number, frame)
+        self._steer()
+
+    def _too_much(self, factor: int) -> bool:
+        caller = self.caller
+        return (
+            self._unread
+            or caller.under_way * factor >= MAX_UNDER_WAY
+            or caller.under_way_bytes * factor > MAX_UNDER_WAY_BYTES
+        )
+
     def _steer(self) -> None:
         """Read on, or not."""
-        factor = 2 if self._paused else 1
-        too_much = (
-            self._unread
-            or self._under_way * factor >= MAX_UNDER_WAY
-            or self._under_way_bytes * factor > MAX_UNDER_WAY_BYTES
-        )
+        too_much = bool(self._waiting) or self._too_much(1)
         if self._transport is None or self._transport.is_closing() or too_much == self._paused:
             return
         self._paused = too_much
         if too_much:
+            self.caller.held_up[self] = None
             self._transport.pause_reading()
         else:
+            self.caller.held_up.pop(self, None)
             self._transport.resume_reading()
 
     def _write(self, parts: list[bytes]) -> None:

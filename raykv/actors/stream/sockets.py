@@ -7,12 +7,14 @@ name there is as visible as a port of the loopback, and so is the handshake. Els
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import struct
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from raykv.actors.stream.client import Connection
@@ -23,6 +25,24 @@ _LOCAL_MARK = "@"
 
 IDLE_S, EVERY_S, TIMES = 5, 2, 3
 """A host that vanished is noticed after some ten seconds; by default TCP would wait for two hours."""
+
+
+_CREDENTIALS = struct.Struct("3i")
+"""pid, uid, gid (unix(7))."""
+
+
+class Stranger(ConnectionRefusedError):
+    """A local socket belongs to a process of another user, who is not root."""
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel says: nobody can take another's name."""
+
+    name: str
+    far: bool
+    """Whether all processes of another host have this name."""
+    uid: int | None = None
+    """Whose process it is; None: the kernel does not say."""
 
 
 class Endpoint(NamedTuple):
@@ -65,7 +85,31 @@ async def open_connection(
     except BaseException:
         local.close()
         raise
+    hand_over(loop, local)
     return connection
+
+
+def hand_over(loop: asyncio.AbstractEventLoop, handed: socket.socket) -> None:
+    """Let the loop alone own a socket that it has made a transport of.
+
+    uvloop closes the descriptor itself, and not always tells the socket, which would close another's of that number later.
+    """
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        handed.detach()
+
+
+def peer_of(connected: socket.socket) -> Peer:
+    """Say who is at the other end. Raises ``OSError``."""
+    if connected.family != socket.AF_UNIX:
+        return Peer(str(connected.getpeername()[0]), far=True)
+    pid, uid, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    # A process of another pid namespace has no number here.
+    return Peer(f"process {pid}" if pid else f"user {uid}", far=not pid, uid=uid)
+
+
+def may_be_trusted(uid: int | None) -> bool:
+    """Say whether a process of this user may be talked to over a local socket: a name there has no permissions."""
+    return uid is None or uid in {0, os.geteuid()}
 
 
 def open_socket(endpoint: Endpoint, timeout_s: float) -> socket.socket:
@@ -87,6 +131,8 @@ def _local_socket(path: str, timeout_s: float) -> socket.socket:
     try:
         local.settimeout(timeout_s)
         local.connect(path)
+        if not may_be_trusted(peer_of(local).uid):
+            raise Stranger("the local socket belongs to another user")
     except BaseException:
         local.close()
         raise

@@ -26,6 +26,9 @@ NONCE_BYTES = 32
 REQUEST, ANSWER, FAILED = 0, 1, 2
 """What a frame is. ``FAILED``: the server broke while it was at the request, and may have carried it out."""
 
+MANY_PARTS = 256
+"""Of a frame, which are then put together as they come."""
+
 _MAGIC = b"raykv"
 _OPENING = _MAGIC + bytes([VERSION])
 _PROOF_BYTES = 32
@@ -119,8 +122,9 @@ class Reader:
     """Puts the frames together again, however they were cut on their way."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._held_bytes = 0
+        self._parts: list[bytes | bytearray] = []
+        self.held_bytes = 0
+        """Of a frame that is not whole."""
         self._due_bytes = _HEAD.size
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
@@ -128,11 +132,18 @@ class Reader:
 
         One that announces more than ``MAX_FRAME_BYTES`` is refused as soon as it does.
         """
-        self._parts.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes < self._due_bytes:
+        parts = self._parts
+        if len(parts) > MANY_PARTS:  # of a byte each perhaps, and an object costs thirty times that
+            parts[:] = [bytearray().join(parts)]
+        if len(parts) == 1 and isinstance(parts[0], bytearray):
+            parts[0] += data
+        else:
+            parts.append(data)
+        self.held_bytes += len(data)
+        if self.held_bytes < self._due_bytes:
             return []
-        data = b"".join(self._parts) if len(self._parts) > 1 else data
+        if len(parts) > 1 or isinstance(parts[0], bytearray):
+            data = b"".join(parts)
         frames = []
         at, size, due_bytes = 0, len(data), _HEAD.size
         while size - at >= _HEAD.size:
@@ -145,7 +156,7 @@ class Reader:
             frames.append((number, kind, data[at + _HEAD.size : at + due_bytes]))
             at, due_bytes = at + due_bytes, _HEAD.size
         self._parts = [data[at:]] if at < size else []
-        self._held_bytes, self._due_bytes = size - at, due_bytes
+        self.held_bytes, self._due_bytes = size - at, due_bytes
         return frames
 
 

@@ -83,7 +83,7 @@ class Bench:
     async def __aexit__(self, *_: object) -> None:
         await self.transport.close()
         await self.server.close()
-        await settled(lambda: not self.server.connections and not self.server.strangers)
+        await settled(lambda: not self.server.callers.friends and not self.server.callers.strangers)
 
     async def call(self, frame: bytes, timeout_s: float = 5.0) -> bytes:
         return await self.transport.call("node/a", frame, timeout_s)

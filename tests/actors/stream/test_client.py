@@ -114,7 +114,7 @@ def test_what_is_under_way_when_the_connection_is_lost_has_an_unknown_outcome_an
             await settled(lambda: len(gate.asked) == 3)
             unsent = asyncio.ensure_future(bench.call(b"in the same turn"))
             await asyncio.sleep(0)
-            for connection in list(bench.server.connections):
+            for connection in list(bench.server.callers.friends):
                 connection.drop()
             failures = await asyncio.gather(*calls, unsent, return_exceptions=True)
             assert [type(failure) for failure in failures] == [PeerUnreachable] * 4
@@ -277,7 +277,7 @@ def test_what_the_peer_does_not_read_is_bounded_and_more_is_refused_at_once(run,
     async def work() -> None:
         async with Bench(Gate()) as bench:
             await bench.connected()
-            for connection in bench.server.connections:
+            for connection in bench.server.callers.friends:
                 connection._transport.pause_reading()
             calls = [asyncio.ensure_future(bench.call(bytes(20_000_000), 0.3))]  # more than the kernel takes
             await asyncio.sleep(0.01)
@@ -316,11 +316,11 @@ def test_a_connection_that_is_silent_for_long_is_given_up_but_not_what_still_wai
                 await bench.call(b"short", 0.06)
             assert bench.transport.connected() == []
             assert await bench.call(b"meanwhile") == b"beside meanwhile"
-            old = next(iter(bench.server.connections))
+            old = next(iter(bench.server.callers.friends))
             gate.asked[b"patient"].set_result(b"came")
             assert await patient == b"came"
             await bench.connected()
-            await settled(lambda: old not in bench.server.connections)
+            await settled(lambda: old not in bench.server.callers.friends)
             gate.asked[b"short"].set_result(b"")
 
     run(work())
@@ -337,7 +337,7 @@ def test_closing_ends_what_is_under_way_and_leaves_nothing(run) -> None:
             with pytest.raises(PeerFailure, match="lost"):
                 await call
             gate.asked[b"x"].set_result(b"")
-            await settled(lambda: not bench.server.connections and not bench.server.tasks)
+            await settled(lambda: not bench.server.callers.friends and not bench.server.tasks)
 
     run(work())
 
@@ -346,7 +346,7 @@ def test_a_server_that_breaks_the_protocol_is_left(run) -> None:
     async def work() -> None:
         async with Bench(echo) as bench:
             await bench.connected()
-            for connection in bench.server.connections:
+            for connection in bench.server.callers.friends:
                 connection._transport.write(b"\xff" * 64)
             await settled(lambda: not bench.transport.connected())
             assert await bench.call(b"x") == b"beside x"

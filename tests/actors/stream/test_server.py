@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from raykv.actors.admission import Admission
-from raykv.actors.stream import StreamServer, server, wire
+from raykv.actors.stream import StreamServer, callers, server, sockets, wire
 from raykv.actors.stream.client import Connection, connect
+from raykv.actors.stream.sockets import LOCAL
 from raykv.config import MAX_FRAME_BYTES
 from raykv.ports import PeerUnreachable
 from raykv.records.frames import NodeRequest, Ping, Read, node_requests
@@ -63,7 +68,7 @@ def test_who_does_not_know_the_secret_is_hung_up_on_and_asks_nothing(run) -> Non
             assert await hung_up(reader)
             writer.close()
             assert seen == []
-            assert not bench.server.connections
+            assert not bench.server.callers.friends
 
     run(work())
 
@@ -75,7 +80,7 @@ def test_another_version_hears_which_one_this_is(run) -> None:
             writer.write(b"raykv" + bytes([wire.VERSION + 1]) + bytes(10))
             assert await reader.read() == b"raykv" + bytes([wire.VERSION])
             writer.close()
-            await settled(lambda: not bench.server.strangers)
+            await settled(lambda: not bench.server.callers.strangers)
 
     run(work())
 
@@ -89,7 +94,7 @@ def test_a_stranger_has_a_few_seconds(run, monkeypatch) -> None:
             writer.write(b"ray")
             assert await hung_up(reader)
             writer.close()
-            assert not bench.server.strangers
+            assert not bench.server.callers.strangers
 
     run(work())
 
@@ -106,16 +111,17 @@ def test_a_stranger_who_says_too_much_is_hung_up_on(run) -> None:
 
 
 def test_strangers_are_bounded_and_a_friend_gets_through(run, monkeypatch) -> None:
-    monkeypatch.setattr(server, "MAX_STRANGERS", 5)
+    monkeypatch.setattr(callers, "MAX_STRANGERS_OF_A_CALLER", 5)
+    monkeypatch.setattr(callers, "SOON_S", 0.0)
 
     async def work() -> None:
         async with Bench(echo) as bench:
             strangers = [await raw(bench) for _ in range(12)]
-            await settled(lambda: len(bench.server.strangers) == 5)
+            await settled(lambda: len(bench.server.callers.strangers) == 5)
             assert bench.endpoint is not None
             connection = await connect(bench.endpoint)
             assert await connection.call(b"x", 5.0) == b"stream x"
-            assert len(bench.server.strangers) <= 5
+            assert len(bench.server.callers.strangers) <= 5
             assert await hung_up(strangers[0][0])
             connection.close()
             for _, writer in strangers:
@@ -223,18 +229,18 @@ def test_who_does_not_read_its_answers_is_not_read_from_and_then_dropped(run, mo
             _, writer = await friend(bench)
             writer.transport.pause_reading()
             writer.write(wire.head(1, wire.REQUEST, b"large") + b"large")
-            await settled(lambda: any(connection._paused for connection in bench.server.connections))
+            await settled(lambda: any(connection._paused for connection in bench.server.callers.friends))
             writer.write(wire.head(2, wire.REQUEST, b"small") + b"small")
             await asyncio.sleep(0.05)
             assert served == [b"large"]
             writer.transport.abort()
-            await settled(lambda: not bench.server.connections)
+            await settled(lambda: not bench.server.callers.friends)
             # All at once, so that they are read before the first answer is due.
             _, writer = await friend(bench)
             writer.transport.pause_reading()
             writer.write(b"".join(wire.head(number, wire.REQUEST, b"large") + b"large" for number in range(8)))
             await settled(lambda: len(served) > 1)
-            await settled(lambda: not bench.server.connections)
+            await settled(lambda: not bench.server.callers.friends)
             writer.transport.abort()
 
     with caplog.at_level(logging.WARNING, "raykv.stream"):
@@ -255,7 +261,7 @@ def test_answers_are_read_on_after_a_pause(run, monkeypatch) -> None:
             assert isinstance(connection, Connection)
             connection._transport.pause_reading()
             calls = [asyncio.ensure_future(bench.call(b"x")) for _ in range(5)]
-            await settled(lambda: any(caller._paused for caller in bench.server.connections))
+            await settled(lambda: any(caller._paused for caller in bench.server.callers.friends))
             connection._transport.resume_reading()
             assert [len(answer) for answer in await asyncio.gather(*calls)] == [3_000_000] * 5
             assert await bench.call(b"x") == bytes(3_000_000)
@@ -277,13 +283,13 @@ def test_closing_leaves_no_task_and_no_socket(run) -> None:
         connection = await connect(endpoint)
         _, writer = await asyncio.open_connection(LOOPBACK, endpoint.port)
         call = asyncio.ensure_future(connection.call(b"x", 5.0))
-        await settled(lambda: len(listening.tasks) == 1 and len(listening.strangers) == 1)
+        await settled(lambda: len(listening.tasks) == 1 and len(listening.callers.strangers) == 1)
         await listening.close()
         with pytest.raises(PeerUnreachable):
             await call
-        await settled(lambda: not listening.connections)
+        await settled(lambda: not listening.callers.friends)
         assert not listening.tasks
-        assert not listening.strangers
+        assert not listening.callers.strangers
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((LOOPBACK, endpoint.port), 1)
         writer.close()
@@ -397,3 +403,238 @@ def _task() -> asyncio.Task[None] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
+
+
+def test_requests_of_one_that_does_not_read_are_not_begun(run, monkeypatch) -> None:
+    """Also those that came in one piece with the one whose answer it does not read."""
+    monkeypatch.setattr(server, "HIGH_WATER_BYTES", 100_000)
+    served = []
+
+    def serve(frame: bytes) -> bytes:
+        served.append(frame)
+        return bytes(10_000_000)
+
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    ask = wire.head(1, wire.REQUEST, read) + read
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            reader, writer = await friend(bench)
+            writer.transport.pause_reading()
+            writer.write(ask)
+            await settled(lambda: any(connection._paused for connection in bench.server.callers.friends))
+            for _ in range(3):
+                writer.write(ask * 3)
+                await asyncio.sleep(0.02)
+            assert len(served) == 1
+            (connection,) = bench.server.callers.friends
+            connection.data_received(ask * 3)  # as from a transport that had read ahead
+            assert len(served) == 1
+            assert connection.held_bytes > 1_000_000
+            writer.transport.resume_reading()
+            for _ in range(13):
+                assert len(await reader.readexactly(10_000_013)) == 10_000_013
+            assert len(served) == 13
+            writer.close()
+
+    run(work())
+
+
+def test_one_that_never_reads_is_dropped_after_a_while(run, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(server, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.02)
+
+    async def work() -> None:
+        async with Bench(lambda frame: bytes(30_000_000)) as bench:
+            reader, writer = await friend(bench)
+            writer.transport.pause_reading()
+            writer.write(wire.head(1, wire.REQUEST, b"x") + b"x")
+            await settled(lambda: len(bench.server.callers.friends) == 1)
+            await settled(lambda: not bench.server.callers.friends)
+            writer.transport.abort()
+            del reader
+
+    with caplog.at_level(logging.WARNING, "raykv.stream"):
+        run(work())
+    assert caplog.text.count("stands still") == 1
+
+
+class Pipe:
+    """A transport from which ``unread`` bytes are still to be read."""
+
+    unread = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+
+def test_who_reads_slowly_does_not_stand_still(run) -> None:
+    async def work() -> None:
+        listening = StreamServer(echo)
+        caller = listening.callers.let_in("10.0.0.2", 0.0, far=True)
+        connection = server._Connection(listening, asyncio.get_running_loop(), caller, 0.0)
+        connection._transport = pipe = Pipe()
+        assert not connection.stands_still(1000.0), "it has nothing to read"
+        connection._given_bytes, pipe.unread = 100, 90
+        assert not connection.stands_still(1001.0)
+        assert not connection.stands_still(1010.0)
+        pipe.unread = 89
+        assert not connection.stands_still(1011.5), "a byte is enough"
+        connection._given_bytes, pipe.unread = 200, 189  # another answer is no reading
+        assert not connection.stands_still(1021.0)
+        assert connection.stands_still(1022.0)
+        connection._forget_deadline()
+
+    run(work())
+
+
+def test_one_that_does_not_end_its_frame_is_dropped_and_one_that_is_quiet_is_not(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.02)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            quiet = await connect(bench.endpoint)
+            assert await quiet.call(b"x", 5.0) == b"stream x"
+            reader, writer = await friend(bench)
+            writer.write(wire.head(1, wire.REQUEST, bytes(1000)) + bytes(500))
+            assert await hung_up(reader)
+            writer.close()
+            assert await quiet.call(b"x", 5.0) == b"stream x"
+            quiet.close()
+
+    run(work())
+
+
+def test_who_holds_the_most_memory_is_dropped_when_all_hold_too_much(run, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(server, "MAX_HELD_BYTES", 3_000_000)
+    monkeypatch.setattr(server, "LOOK_EVERY_BYTES", 1_000_000)
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            begun = [await friend(bench) for _ in range(8)]
+            for _, writer in begun:
+                writer.write(wire.head(1, wire.REQUEST, bytes(1_000_000)) + bytes(900_000))
+                with contextlib.suppress(ConnectionError):
+                    await writer.drain()
+            for reader, writer in begun:
+                assert await hung_up(reader)
+                writer.close()
+            connection = await connect(bench.endpoint)
+            assert await connection.call(b"x", 5.0) == b"stream x"
+            connection.close()
+
+    with caplog.at_level(logging.WARNING, "raykv.stream"):
+        run(work())
+    assert "too much memory" in caplog.text
+
+
+def test_the_last_descriptors_are_for_files(run, monkeypatch) -> None:
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            first = await connect(bench.endpoint)
+            free = os.open("/dev/null", os.O_RDONLY)
+            os.close(free)
+            monkeypatch.setattr(server, "ceiling_of_sockets", lambda _: free)
+            with pytest.raises(ConnectionError):
+                await connect(bench.endpoint)
+            assert await first.call(b"x", 5.0) == b"stream x"
+            monkeypatch.undo()
+            second = await connect(bench.endpoint)
+            assert await second.call(b"x", 5.0) == b"stream x"
+            first.close()
+            second.close()
+
+    run(work())
+
+
+def test_without_a_descriptor_it_waits_and_goes_on(run) -> None:
+    """In a process of its own, which has few."""
+    code = """if True:
+        import asyncio, os, resource, socket, sys, time
+        import uvloop
+        from raykv.actors.stream import StreamServer, server
+        from raykv.actors.stream.client import connect
+        server.ceiling_of_sockets = lambda limit: limit  # nothing is kept: they do run out
+        async def work():
+            listening = StreamServer(lambda frame: frame)
+            endpoint = await listening.listen("127.0.0.1")
+            stands = await connect(endpoint)
+            client = socket.socket()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            taken = []
+            try:
+                while True: taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError: pass
+            client.setblocking(False)
+            client.connect_ex((endpoint.host, endpoint.port))
+            before_s = time.process_time()
+            await asyncio.sleep(0.5)
+            assert time.process_time() - before_s < 0.3, "it spins"
+            assert await stands.call(b"x", 5.0) == b"x"
+            for each in taken: os.close(each)
+            while not listening.callers.strangers: await asyncio.sleep(0.01)
+            client.close(); stands.close()
+            await listening.close()
+        sys.exit(uvloop.run(work()))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not LOCAL, reason="Linux only")
+def test_over_a_local_socket_only_processes_of_this_user_are_talked_to(run, monkeypatch) -> None:
+    async def work() -> None:
+        listening = StreamServer(echo)
+        endpoint = await listening.listen_locally()
+        monkeypatch.setattr(server, "may_be_trusted", lambda uid: uid != os.geteuid())
+        with pytest.raises(ConnectionError):
+            await connect(endpoint)
+        monkeypatch.undo()
+        monkeypatch.setattr(sockets, "may_be_trusted", lambda uid: uid != os.geteuid())
+        with pytest.raises(sockets.Stranger):
+            await connect(endpoint)
+        with pytest.raises(sockets.Stranger):
+            sockets.open_socket(endpoint, 1.0)
+        monkeypatch.undo()
+        connection = await connect(endpoint)
+        await settled(lambda: len(listening.callers.friends) == 1)
+        (guest,) = listening.callers.friends
+        assert guest.caller.name == f"process {os.getpid()}"
+        connection.close()
+        await listening.close()
+
+    run(work())
+
+
+def test_whose_processes_may_be_trusted(monkeypatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert [sockets.may_be_trusted(uid) for uid in (0, 1000, 1001, None)] == [True, True, False, True]
+
+
+def test_all_connections_of_a_process_have_one_share(run) -> None:
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    goes_on = asyncio.Event()
+
+    async def later(frame: bytes) -> bytes:
+        await goes_on.wait()
+        return frame
+
+    async def work() -> None:
+        async with Bench(later) as bench:
+            admission = bench.server.admission = Admission(lambda: 0.0)
+            bench.server.refusal = lambda: b"no"
+            admission.limit = 40
+            assert admission.enter("another")
+            many = [await connect(bench.endpoint) for _ in range(30)]
+            calls = [asyncio.ensure_future(each.call(read, 15.0)) for each in many for _ in range(3)]
+            await settled(lambda: admission._total + admission.refused == 91)
+            assert admission._total == 21, "half is free for all; of the rest it has no more than a share"
+            assert admission.enter("another")
+            goes_on.set()
+            answers = await asyncio.gather(*calls)
+            assert answers.count(read) == 20
+            for each in many:
+                each.close()
+
+    run(work())

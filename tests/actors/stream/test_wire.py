@@ -143,3 +143,15 @@ def test_all_that_is_due_in_one_turn_is_one_write() -> None:
     assert [wire.Reader().feed(b"".join(parts)) for parts in written] == [FRAMES]
     outbox.put(*FRAMES[0])
     assert len(soon) == 1
+
+
+def test_a_frame_that_comes_byte_by_byte_costs_no_object_a_byte() -> None:
+    reader = wire.Reader()
+    body = bytes(range(256)) * 8
+    frame = wire.head(3, wire.REQUEST, body) + body
+    heard = []
+    for byte in frame + frame:
+        heard += reader.feed(bytes([byte]))
+        assert len(reader._parts) <= wire.MANY_PARTS + 1
+    assert heard == [(3, wire.REQUEST, body)] * 2
+    assert reader.held_bytes == 0
