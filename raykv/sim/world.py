@@ -11,7 +11,8 @@
 
 No Ray, no disk, no waiting: ten minutes pass in some seconds. The store is the same code, client included, that runs on
 Ray; only time, network, processes and disks are simulated. The same seed gives the same run, so a test that fails once
-fails again; what leaves the ``with`` block carries the line that runs it again.
+fails again; what leaves the ``with`` block carries the line that runs it again. (Of a world in a fixture, pytest shows that
+line in what was written to stderr.)
 
 With ``faults=True`` the seed also decides what goes wrong meanwhile, within what raykv promises: a node at a time is
 killed, frozen, cut off or slow, its disk fills up or fails, messages are late, lost or repeated. A program that is right
@@ -28,7 +29,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import random
+import sys
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -113,6 +116,10 @@ def start(
         store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
     coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
     line = replay_line(seed, **given)
+    if (
+        "PYTEST_CURRENT_TEST" in os.environ
+    ):  # it shows this for a test that fails, be the world's block in a fixture of it
+        sys.stderr.write(f"{line}  # raykv {version()}\n")
     return World(seed, store, nodes, coordinators, faults=faults, config=node or SMALL_NODE, replay=line)
 
 

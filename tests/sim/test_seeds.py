@@ -108,6 +108,23 @@ def test_what_fails_says_how_it_runs_again_and_does(run, failure):
     assert "the same again: raykv.sim.start(seed=3, faults=True)" in again
 
 
+def test_a_world_of_a_fixture_says_it_too(run):
+    out = run(
+        """
+        @pytest.fixture(params=[4, 5])
+        def world(request):
+            with raykv.sim.start(request.param, coordinators=2) as world:
+                yield world
+
+        def test_mine(world):
+            assert world.replay.count("seed=5") == 0
+        """
+    )
+    assert "1 failed, 1 passed" in out
+    assert f"raykv.sim.start(seed=5, coordinators=2)  # raykv {raykv.__version__}" in out
+    assert "raykv.sim.start(seed=4" not in out
+
+
 def test_the_environment_names_other_seeds(run):
     test = "@raykv.sim.seeds(2)\ndef test_mine(seed): print('ran', seed)\n"
     out = run(test, "-s", RAYKV_SEEDS="100-102, 7,-5")
