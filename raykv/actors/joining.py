@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 import ray
 from ray.exceptions import RayError
 
+from raykv.actors.authentication import WHERE, is_refused, token_to_show
 from raykv.errors import InvalidOption, StoreUnavailable
 
 CONNECT_TIMEOUT_S = 5.0
@@ -78,6 +79,14 @@ def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_
             return False  # it has ended
         if finding != "there":
             raise StoreUnavailable(f"{_name(choice)} cannot be reached: {_WORDS[finding]}; {_advice(choice)}")
+    if choice.at is not None and "://" not in choice.address and not _speaks_tls():
+        token = token_to_show(auto=choice.address == AUTO)
+        if is_refused(*choice.at, token):
+            what = "another token than this process has" if token else "a token, and this process shows none"
+            raise StoreUnavailable(
+                f"{_name(choice)} does not let this process in: authentication failed, it wants {what} "
+                f"(from {WHERE}; with an address RAY_AUTH_MODE=token, too)"
+            )
     try:
         ray.init(address=choice.address, log_to_driver=log_to_driver, logging_level=logging_level)
     except (RayError, OSError, RuntimeError, ValueError, ImportError) as error:
@@ -167,7 +176,7 @@ def is_here(host: str) -> bool:
 def _ask(connection: socket.socket) -> Finding:
     deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     connection.settimeout(ANSWER_TIMEOUT_S)
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+    if _speaks_tls():
         # Nothing secret is said, so nobody need prove who they are: that is for Ray to ask.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -176,6 +185,10 @@ def _ask(connection: socket.socket) -> Finding:
         with context.wrap_socket(connection) as secured:
             return _greet(secured, deadline_s)
     return _greet(connection, deadline_s)
+
+
+def _speaks_tls() -> bool:
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def _greet(connection: socket.socket, deadline_s: float) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -13,6 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykv.actors.authentication import make_token
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.direct_link import DirectHandle
 from raykv.actors.hosts import first_line
@@ -63,6 +65,8 @@ def ensure_ray() -> bool:
     """
     if join_ray():
         return False
+    with contextlib.suppress(ImportError, OSError):  # Ray makes one itself, if it asks for one, and for all to read
+        make_token()
     try:
         ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     except (RayError, OSError, RuntimeError, ValueError) as error:

@@ -80,7 +80,11 @@ def _joined() -> bool:
 
 
 def _start_head() -> None:
-    """Run ``ray start --head`` with small resources. Raises ``ClickException``."""
+    """Run ``ray start --head`` with small resources, and with a token. Raises ``ClickException``.
+
+    Ray listens on all addresses of this machine, and whoever reaches it without a token may run what he likes.
+    """
+    environment = _with_token()
     command = [
         os.path.join(os.path.dirname(sys.executable), "ray"), "start", "--head", "--include-dashboard=false",
         "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
@@ -92,7 +96,7 @@ def _start_head() -> None:
             # A session of its own: Ctrl-C at this terminal is not for the cluster.
             code = subprocess.run(  # noqa: S603 - the program beside this Python, with fixed arguments
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                timeout=HEAD_TIMEOUT_S, check=False,
+                env=environment, timeout=HEAD_TIMEOUT_S, check=False,
             ).returncode  # fmt: skip
         except FileNotFoundError:
             raise click.ClickException(f"there is no program {command[0]}; is Ray installed?") from None
@@ -102,6 +106,23 @@ def _start_head() -> None:
             output.seek(0)
             said = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
             raise click.ClickException(f"'ray start --head' failed: {said[-1] if said else f'exit code {code}'}")
+
+
+def _with_token() -> dict[str, str]:
+    """Return the environment of a head that asks for a token, which this user then has. Raises ``ClickException``."""
+    from raykv.actors.authentication import MODE, make_token
+
+    mode = os.environ.get(MODE, "token")
+    if mode.lower() != "token":
+        raise click.ClickException(
+            f"no Ray is started with {MODE}={mode}: whoever reaches this machine could run anything in it; unset it, or "
+            "run 'ray start --head' yourself"
+        )
+    try:
+        make_token()
+    except (ImportError, OSError) as error:
+        raise click.ClickException(f"no Ray is started, for no token can be made: {error}") from None
+    return {**os.environ, MODE: "token"}
 
 
 def _port_is_free(port: int) -> bool:

@@ -4,13 +4,16 @@ import os
 import socket
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
 from raykv.cli import cluster
 from raykv.errors import StoreNotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_without_a_cluster_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +78,34 @@ def test_rays_own_messages_are_silenced_in_this_process_only() -> None:
         "sys.exit(c.RAY_DEDUP_LOGS_SKIP_REGEX != '.*' or 'RAY_DEDUP_LOGS_SKIP_REGEX' in os.environ)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_head_asks_for_a_token_that_only_this_user_can_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environments = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        environments.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    cluster._start_head()
+    assert environments[0]["RAY_AUTH_MODE"] == "token"
+    made = tmp_path / ".ray" / "auth_token"
+    assert made.stat().st_mode & 0o777 == 0o600
+    token = made.read_text()
+    assert len(token) == 64
+    made.chmod(0o644)
+    cluster._start_head()
+    assert (made.read_text(), made.stat().st_mode & 0o777) == (token, 0o600), "kept, and closed"
+
+
+def test_no_head_is_started_that_is_open_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(0)
+    monkeypatch.setattr(subprocess, "run", runner)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(click.ClickException, match="RAY_AUTH_MODE=disabled"):
+        cluster._start_head()
+    assert runner.commands == []

@@ -1,0 +1,132 @@
+"""Ray's token authentication, as far as whoever joins or starts a cluster has to see to it.
+
+``ray.init`` finds the token itself. But a head that wants another one is asked by it for twenty seconds, and is then said
+not to be there. So the head is asked once before, by the call that a client of Ray begins with (gRPC: HTTP/2 without
+Huffman coding), and its refusal is told as what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import stat
+import time
+
+MODE, TOKEN_BYTES = "RAY_AUTH_MODE", 32
+TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 1 << 16
+WHERE = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+
+_CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_END_STREAM, _END_HEADERS = 1, 4
+_FRAME_HEAD_BYTES = 9
+_UNAUTHENTICATED = b"grpc-status\x0216"
+
+
+def token_to_show(*, auto: bool) -> str | None:
+    """Return the token that ``ray.init`` would show; None if it would show none.
+
+    ``auto``: Ray is to find the cluster itself: then it shows the token that this machine has, unless told not to.
+    """
+    from ray._raylet import AuthenticationTokenLoader
+
+    mode = os.environ.get(MODE)
+    if (mode is None and not auto) or (mode is not None and mode.lower() != "token"):
+        return None
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    if not loader.has_token(ignore_auth_mode=True):
+        return None
+    return str(loader.get_raw_token(ignore_auth_mode=True))
+
+
+def is_refused(host: str, port: int, token: str | None) -> bool:
+    """Say whether the head that listens there says that this is not its token. False also if it does not say."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    try:
+        with socket.create_connection((host, port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(_question(f"{host}:{port}", token))
+            heard = b""
+            while len(heard) < MAX_ANSWER_BYTES:
+                connection.settimeout(max(deadline_s - time.monotonic(), 0.001))
+                more = connection.recv(4096)
+                heard += more
+                answer = _first_answer(heard)
+                if answer is not None or not more:
+                    return answer is not None and _UNAUTHENTICATED in answer
+    except (OSError, UnicodeError):
+        pass
+    return False
+
+
+def make_token() -> None:
+    """See to it that this user has a token, in Ray's own place and nobody else's to read. Raises ``OSError``.
+
+    Ray makes one, too, but for all users of the machine to read.
+    """
+    from ray._raylet import AuthenticationTokenLoader
+
+    path = os.path.join(os.path.expanduser("~"), ".ray", "auth_token")
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    if not loader.has_token(ignore_auth_mode=True):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # somebody else made it just now
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(made, "w") as file:
+                file.write(secrets.token_hex(TOKEN_BYTES))
+        loader.reset_cache()
+    with contextlib.suppress(FileNotFoundError):  # it comes from elsewhere
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            os.chmod(path, 0o600)
+
+
+def _question(authority: str, token: str | None) -> bytes:
+    headers = {
+        ":method": "POST", ":scheme": "http", ":path": _CALL, ":authority": authority, "te": "trailers",
+        "content-type": "application/grpc",
+    }  # fmt: skip
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    block = b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers.items())
+    return (
+        _PREFACE
+        + _frame(_SETTINGS, 0, 0, b"")
+        + _frame(_HEADERS, _END_HEADERS, 1, block)
+        + _frame(_DATA, _END_STREAM, 1, bytes(5))  # a message without fields
+    )
+
+
+def _string(text: str) -> bytes:
+    """Return it as HPACK writes a literal string (RFC 7541, 5)."""
+    data = text.encode()
+    rest = len(data) - 127
+    if rest < 0:
+        return bytes([len(data)]) + data
+    length = bytearray([127])
+    while rest >= 128:
+        length.append(rest % 128 + 128)
+        rest //= 128
+    return bytes(length) + bytes([rest]) + data
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def _first_answer(heard: bytes) -> bytes | None:
+    """Return the first frame that belongs to what was asked, None if it has not come whole."""
+    at = 0
+    while len(heard) - at >= _FRAME_HEAD_BYTES:
+        end = at + _FRAME_HEAD_BYTES + int.from_bytes(heard[at : at + 3], "big")
+        if end > len(heard):
+            return None
+        if int.from_bytes(heard[at + 5 : at + _FRAME_HEAD_BYTES], "big") == 1 and heard[at + 3] in {_DATA, _HEADERS}:
+            return heard[at + _FRAME_HEAD_BYTES : end]
+        at = end
+    return None
