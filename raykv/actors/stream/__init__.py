@@ -15,7 +15,8 @@ Invariants:
 - Requests and answers that are due in one turn of the event loop leave in one write.
 - Before both sides have proved that they know the secret nothing is read but the few bytes of the proof.
 
-Omitted: encryption. Whoever can read or change what passes between hosts can read or change the data.
+Between hosts streams are encrypted where Ray's calls are (``encryption``). Where they are not, whoever can read or change
+what passes between hosts can read or change the data.
 
 Within one machine the sockets are local ones where there are any without files (``sockets``), else TCP. ``wire`` is bytes
 only, no sockets, so that a blocking client can use it too.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from raykv.actors.admission import may_wait
 from raykv.actors.descriptors import ceiling_of_sockets, limit
-from raykv.actors.stream import wire
+from raykv.actors.stream import encryption, wire
 from raykv.actors.stream.callers import Callers
 from raykv.actors.stream.sockets import (
     LOCAL,
@@ -91,6 +91,7 @@ class StreamServer:
         assert host not in {"", "0.0.0.0", "::"}, "never on all addresses"  # noqa: S104
         async with self._opening:
             if host not in self._listening:
+                encryption.context(server=True)  # what is wrong with it is said now
                 infos = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
                 family, *_, address = infos[0]
                 self._listen(host, family, address)
@@ -179,7 +180,10 @@ class StreamServer:
     @staticmethod
     async def _open(loop: asyncio.AbstractEventLoop, connection: _Connection, came: socket.socket) -> None:
         try:
-            await loop.connect_accepted_socket(lambda: connection, came)
+            secured = None if came.family == socket.AF_UNIX else encryption.context(server=True)
+            await loop.connect_accepted_socket(
+                lambda: connection, came, ssl=secured, ssl_handshake_timeout=HANDSHAKE_S if secured else None
+            )
             hand_over(loop, came)
         except OSError as error:
             logger.debug("a connection did not come about: %s", error)

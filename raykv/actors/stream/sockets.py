@@ -14,6 +14,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from raykv.actors.stream import encryption
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Stranger(ConnectionRefusedError):
-    """A local socket belongs to a process of another user, who is not root."""
+    """Whoever listens there is not who is meant: of another user (and not root), or without the right certificate."""
 
 
 class Peer(NamedTuple):
@@ -75,7 +77,13 @@ async def open_connection(
 ) -> Connection:
     """Connect. Raises ``OSError``."""
     if endpoint.path is None:
-        _, connection = await loop.create_connection(make, endpoint.host, endpoint.port)
+        secured = encryption.context(server=False)
+        transport, connection = await loop.create_connection(
+            make, endpoint.host, endpoint.port, ssl=secured, server_hostname="" if secured else None
+        )
+        if secured and not encryption.names(transport.get_extra_info("peercert"), endpoint.host):
+            transport.abort()
+            raise Stranger(f"the certificate there does not name {endpoint.host}")
         return connection
     local = _local_socket(
         endpoint.path, 0.0
@@ -113,8 +121,10 @@ def may_be_trusted(uid: int | None) -> bool:
 
 
 def open_socket(endpoint: Endpoint, timeout_s: float) -> socket.socket:
-    """Connect, blocking. The socket keeps the time-out. Raises ``OSError``."""
+    """Connect, blocking. The socket keeps the time-out. Raises ``OSError``, also where it would have to be encrypted."""
     if endpoint.path is None:
+        if encryption.is_asked_for():  # by the connections of the event loop alone
+            raise ConnectionRefusedError("no blocking connection is encrypted")
         tcp = socket.create_connection((endpoint.host, endpoint.port), timeout_s)
         try:
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
