@@ -13,6 +13,7 @@ import secrets
 import socket
 import stat
 import time
+from typing import Any
 
 MODE, TOKEN_BYTES = "RAY_AUTH_MODE", 32
 TIMEOUT_S = 5.0
@@ -32,13 +33,10 @@ def token_to_show(*, auto: bool) -> str | None:
 
     ``auto``: Ray is to find the cluster itself: then it shows the token that this machine has, unless told not to.
     """
-    from ray._raylet import AuthenticationTokenLoader
-
     mode = os.environ.get(MODE)
     if (mode is None and not auto) or (mode is not None and mode.lower() != "token"):
         return None
-    loader = AuthenticationTokenLoader.instance()
-    loader.reset_cache()
+    loader = _loader()
     if not loader.has_token(ignore_auth_mode=True):
         return None
     return str(loader.get_raw_token(ignore_auth_mode=True))
@@ -68,11 +66,8 @@ def make_token() -> None:
 
     Ray makes one, too, but for all users of the machine to read.
     """
-    from ray._raylet import AuthenticationTokenLoader
-
     path = os.path.join(os.path.expanduser("~"), ".ray", "auth_token")
-    loader = AuthenticationTokenLoader.instance()
-    loader.reset_cache()
+    loader = _loader()
     if not loader.has_token(ignore_auth_mode=True):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # somebody else made it just now
@@ -84,6 +79,15 @@ def make_token() -> None:
         found = os.lstat(path)
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
             os.chmod(path, 0o600)
+
+
+def _loader() -> Any:
+    """Return what finds a token for Ray, as if it had not looked yet. Raises ``ImportError`` with a Ray that has none."""
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    loader = AuthenticationTokenLoader.instance()
+    loader.reset_cache()
+    return loader
 
 
 def _question(authority: str, token: str | None) -> bytes:
