@@ -80,7 +80,7 @@ def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, 
         raise InvalidOption(f"put_many takes a mapping or (key, value) pairs; got {type(items).__name__}") from None
     pairs: dict[Any, Any] = {}
     for item in several:
-        key, value = _pair(item)
+        key, value = item if type(item) is tuple and len(item) == 2 else _pair(item)
         try:
             pairs[key] = value
         except Exception:
