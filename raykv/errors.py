@@ -102,7 +102,8 @@ class SiblingsFound(RaykvError):
     """``modify`` found several versions of the key, and would have dropped all but one unseen. Nothing was written.
 
     Give the handle a resolver (``store.bucket(name, resolver=merge)``), which ``modify`` then asks; or merge them yourself:
-    ``get_versions(key)``, then ``put(key, merged, context=versions.context)``.
+    ``get_versions(key)``, then ``put(key, merged, context=versions.context)``. Who means to drop all but the newest says so:
+    ``resolver=lambda values: values[0]``.
     """
 
     @property

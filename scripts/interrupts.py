@@ -44,6 +44,8 @@ class Calls:
     def __init__(self, store: raykv.Store) -> None:
         self.store = store
         self.lww = store.bucket("lww", versioning="lww")
+        self.merging = store.bucket("default", resolver=lambda values: values[0])
+        """The same keys: a write whose call was interrupted may come to stand beside the next one."""
         self.turn = itertools.count(1)
         self.last: Any = None
         self.all: dict[str, Callable[[], object]] = {
@@ -76,7 +78,7 @@ class Calls:
     def modify(self) -> None:
         """Append to a list: what was acknowledged stays."""
         value = next(self.turn)
-        self.store.modify("sum", lambda held: [*held[-20:], value], [])
+        self.merging.modify("sum", lambda held: [*held[-20:], value], [])
         found = self.store.get("sum")
         assert found[-1] == value, f"{found[-1]} where {value} was written"
 
