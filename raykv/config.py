@@ -313,6 +313,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Sorted runs of like size that pile up before they are merged."""
     max_unflushed_bytes: int = 64 * MIB
     """Memtables waiting for their flush; past it a write is ``Overloaded``."""
+    min_free_bytes: int = 64 * MIB
+    """With less left on its disk the node refuses writes, and with half of that deletes too; it goes on reading. At most a
+    sixteenth of the disk."""
     sync_interval_s: float = 0.1
     """With ``durability="interval"``: how often the log is synced."""
     gossip_every_s: float = 0.5
@@ -345,6 +348,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             compression=check_choice("compression", self.compression, ("lz4", "none")),
             table_bytes=check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB),
             runs_per_level=check_count("runs_per_level", self.runs_per_level, 2, 64),
+            min_free_bytes=check_count("min_free_bytes", self.min_free_bytes, 0, 1024 * GIB),
             sync_interval_s=check_seconds("sync_interval_s", self.sync_interval_s, 60),
             gossip_every_s=check_seconds("gossip_every_s", self.gossip_every_s, 60),
             max_hint_bytes=check_count("max_hint_bytes", self.max_hint_bytes, 0, 1024 * GIB),

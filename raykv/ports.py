@@ -228,6 +228,13 @@ class ReadFile(Protocol):
         ...
 
 
+class Room(NamedTuple):
+    """What a disk has left for us, and how large it is."""
+
+    free_bytes: int
+    total_bytes: int
+
+
 class FileLock(Protocol):
     """An exclusive lock that the operating system gives up when the process ends, however it ends."""
 
@@ -285,6 +292,10 @@ class FileSystem(Protocol):
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory and all below it; fine if there is none."""
+        ...
+
+    def room(self, path: str) -> Room:
+        """Return what is left on the disk that the path is on. Cheap, but a call to the operating system."""
         ...
 
     def lock(self, path: str, note: bytes = b"") -> FileLock:

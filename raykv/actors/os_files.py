@@ -29,6 +29,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING
 
+from raykv.ports import Room
+
 if TYPE_CHECKING:
     from raykv.ports import AppendFile, FileLock, ReadFile
 
@@ -220,6 +222,11 @@ class OsFileSystem:
     def exists(self, path: str) -> bool:
         """Whether the path names anything, be it a link that leads nowhere."""
         return os.path.lexists(path)
+
+    def room(self, path: str) -> Room:
+        """Return what is left on the disk for those who are not root."""
+        disk = os.statvfs(path)
+        return Room(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory and all below; symbolic links are removed, not followed."""

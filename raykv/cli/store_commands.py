@@ -150,6 +150,8 @@ def ailing(found: Status) -> str:
             said.append(f"{node['node_id']} does not answer")
         elif not storage.get("complete", False):
             said.append(f"{node['node_id']} lacks some of its data")
+        elif storage.get("disk", {}).get("full"):
+            said.append(storage["disk"]["full"])
     return ", ".join(said)
 
 

@@ -11,6 +11,7 @@ report success next time). The node stops; recovery reads what is really there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import deque
 from functools import partial
@@ -26,7 +27,7 @@ from raykv.replication.hints import HintStore
 from raykv.replication.load import LoadMeter
 from raykv.replication.replica import Replica
 from raykv.replication.upkeep import Upkeep
-from raykv.storage import Engine, EngineFailed, NodeDirectory
+from raykv.storage import DiskFull, Engine, EngineFailed, NodeDirectory
 from raykv.versions import merge_bounded
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
+ROOM_EVERY_S = 0.5
+"""How often the node looks what is left on its disk."""
+SMALLEST_SHARE = 16
+"""Of a small disk no more than one part in so many is kept free."""
 ALIVE_EVERY_S = 600.0
 _OPERATIONS = (f.Read, f.Reserve, f.Write)
 
@@ -140,11 +145,16 @@ class StorageNode:
         self._tasks: set[asyncio.Task[None]] = set()
         self._syncing = False
         self._interval = False
-        self._full = False
+        self._fs = fs
+        self._free_bytes = 0
+        self._job_failed = False
+        self._log_full: DiskFull | None = None
+        """The log found no room for what is in memory already; None once it has."""
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
         self._upkeep: Upkeep | None = None
+        self._look_for_room()
         if transport is not None:
             self._upkeep = Upkeep(
                 spec.node_id,
@@ -173,7 +183,9 @@ class StorageNode:
     def begin(self) -> None:
         """Begin with what the node does by itself. To be called once, on the event loop that serves."""
         assert not self._loops
-        loops = [*self._upkeep.loops(), self._note_alive()] if self._upkeep is not None else []
+        loops = [self._watch_room()]
+        if self._upkeep is not None:
+            loops += [*self._upkeep.loops(), self._note_alive()]
         for work in loops:
             task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(self._loop_ended)
@@ -183,6 +195,51 @@ class StorageNode:
         while True:
             await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.grace_s / 8))
             self._directory.note_alive(self._clock.wall_ms())
+
+    async def _watch_room(self) -> None:
+        while True:
+            await self._clock.sleep(ROOM_EVERY_S)
+            self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        """Refuse writes while little is left, before nothing is: a flush, a compaction and a delete need room too.
+
+        *Schedule without: three nodes on one disk fill it; each has an update in memory that its log has no room for, and
+        none of them may show that key, nor an older record of it, before somebody else makes room.*
+        """
+        try:
+            room = self._fs.room(self.spec.path)
+        except OSError as error:
+            logger.warning("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
+            return
+        self._free_bytes = self._engine.room_bytes = room.free_bytes
+        kept_bytes = min(self.spec.node.min_free_bytes, room.total_bytes // SMALLEST_SHARE)
+        lacking_bytes = kept_bytes - room.free_bytes
+        full = lacking_bytes > 0 or self._log_full is not None
+        before = self._replica.no_room
+        self._replica.room_for_deletes = self._log_full is None and room.free_bytes >= kept_bytes // 2
+        self._replica.no_room = (
+            f"the disk of {self.spec.path} on node {self.spec.node_id} is full: {room.free_bytes} bytes are left, and "
+            f"{max(lacking_bytes, 1)} more must be for it to take writes"
+            if full
+            else ""
+        )
+        if full and not before:
+            logger.error("store %s: %s; it goes on reading", self.spec.store.name, self._replica.no_room)
+        elif before and not full:
+            logger.info("store %s: node %s has room again", self.spec.store.name, self.spec.node_id)
+
+    def _log_found_no_room(self, error: DiskFull) -> None:
+        """Let nobody wait for the log who would wait until there is room: it may have been kept or not."""
+        self._log_full = error
+        self._look_for_room()
+        while self._waiting:
+            _, waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._without_room())
+
+    def _without_room(self) -> DiskFull:
+        return DiskFull(errno.ENOSPC, self._replica.no_room or "the disk is full", self.spec.path)
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -297,6 +354,8 @@ class StorageNode:
             self._work()
 
     def _failed(self, error: Exception) -> f.NodeAnswerBody:
+        if isinstance(error, DiskFull):
+            return f.NodeRefused("failed", self._replica.no_room or str(error))
         if not isinstance(error, StoreClosed):  # else it was stopped while it was at work
             self._fail(f"its disk failed: {error}")
         return f.NodeRefused("failed", str(error))
@@ -391,6 +450,9 @@ class StorageNode:
     def _enqueue(self, position: int) -> asyncio.Future[None]:
         """Return what is done when the log is durable up to there."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._log_full is not None:
+            waiter.set_exception(self._without_room())
+            return waiter
         self._waiting.append((position, waiter))
         if self.spec.store.durability == "always":  # a sync of its own for each write, not one for all that wait
             self._take_sync(sync=True)
@@ -408,8 +470,12 @@ class StorageNode:
             return False
         self._take_sync(sync=False)
         if self._syncs and self._syncs[0][0].brief:
-            job, _ = self._syncs.popleft()
-            job.run(sync=False)
+            job, _ = self._syncs[0]
+            try:
+                job.run(sync=False)
+            except DiskFull:
+                return False  # whoever waits for it runs it once more, and hears of it
+            self._syncs.popleft()
             self._engine.finish_sync(job)
         return position <= self._engine.durable_position
 
@@ -425,10 +491,22 @@ class StorageNode:
                 if not self._syncs:
                     self._take_sync(sync=self.spec.store.durability != "interval")
                 job, sync = self._syncs.popleft()
-                if not sync and job.brief:
-                    job.run(sync)  # a change of threads would take several times as long
-                else:
-                    await self._executor.run(partial(job.run, sync))
+                try:
+                    if not sync and job.brief:
+                        job.run(sync)  # a change of threads would take several times as long
+                    else:
+                        await self._executor.run(partial(job.run, sync))
+                except DiskFull as full:
+                    self._syncs.appendleft((job, sync))
+                    self._log_found_no_room(full)
+                    if self._stopped is not None:
+                        self._engine.give_up(full)
+                        return
+                    await self._clock.sleep(JOB_RETRY_S)
+                    continue
+                if self._log_full is not None:
+                    self._log_full = None
+                    self._look_for_room()
                 self._engine.finish_sync(job)
                 self._release()
                 if self._stopped is None:
@@ -484,19 +562,29 @@ class StorageNode:
             except EngineFailed as failed:  # the log has found no room either
                 self._fail(str(failed))
                 return
-            if not self._full:
+            if not self._job_failed:
                 logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
-            self._full = True
+            self._job_failed = True
             await self._clock.sleep(JOB_RETRY_S)
         else:
-            self._full = False
-            try:
-                self._engine.finish(job)
-            except (EngineFailed, OSError) as error:
-                self._fail(f"a flush or compaction could not be installed: {error}")
-                return
+            self._job_failed = False
+            while not await self._finished(job):
+                if self._stopped is not None:
+                    return
         if self._stopped is None:
             self._work()
+
+    async def _finished(self, job: Job) -> bool:
+        """Install the outcome of a job. False if it is to be tried again: there was no room for the manifest."""
+        try:
+            self._engine.finish(job)
+        except DiskFull:
+            self._look_for_room()
+            await self._clock.sleep(JOB_RETRY_S)
+            return False
+        except (EngineFailed, OSError, StoreClosed) as error:
+            self._fail(f"a flush or compaction could not be installed: {error}")
+        return True
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -515,6 +603,7 @@ class StorageNode:
             "node_id": self.spec.node_id,
             "incarnation": self.incarnation,
             "complete": self._replica.complete,
+            "disk": {"path": self.spec.path, "free_bytes": self._free_bytes, "full": self._replica.no_room},
             "damage": [str(damage) for damage in self._engine.damaged],
             **(self._upkeep.figures() if self._upkeep is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),

@@ -43,6 +43,7 @@ from raykv.versions import (
     ClockTooFarAhead,
     TooManyVersions,
     check_not_ahead,
+    dead_since_ms,
     dvvset,
     merge,
     merge_bounded,
@@ -79,6 +80,7 @@ BARE_BYTES = 256
 FEW_A_PARTITION = 4
 """Fewer records of a partition, on average, are looked for one after the other; for more a scan of it is begun. To begin one
 took as long as some six looks (60 us and 8-10, each partition)."""
+_SLACK_MS = 1000
 _KEY = itemgetter(0)
 _OF_A_BUCKET = (f.Read, f.Reserve, f.Write, f.Scan)
 
@@ -115,6 +117,10 @@ class Replica:
         """The ids of those that there are."""
         self._prefixes: dict[int, list[bytes]] = {}
         """Bucket id -> for each partition, what stands before its keys in the storage."""
+        self.no_room = ""
+        """Why no write is taken: the node's disk is full. Empty if it is not."""
+        self.room_for_deletes = True
+        """Whether that much is left that what deletes is taken all the same: nothing else makes room."""
         self.distrusted = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
@@ -342,6 +348,8 @@ class Replica:
         now_ms = self._wall_ms()
         if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
             return self._old(now_ms - request.made_ms)
+        if self.no_room and not (self.room_for_deletes and _all_dead([record for _, record in request.items], now_ms)):
+            return f.NodeRefused("overloaded", self.no_room), 0
         checked = [_check(record, now_ms) for _, record in request.items]  # all of them before the first is kept
         keys = self._storage_keys(request.bucket_id, [key for key, _ in request.items])
         newer: list[int] = []
@@ -367,6 +375,8 @@ class Replica:
         """Keep writes for nodes that missed them (P11)."""
         if self._engine.overloaded:
             return self._overloaded()
+        if self.no_room:
+            return f.NodeRefused("overloaded", self.no_room), 0
         now_ms = self._wall_ms()
         if now_ms - request.made_ms > self._max_age_ms:
             return self._old(now_ms - request.made_ms)
@@ -514,6 +524,12 @@ def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.R
         kept += 1
     nothing: list[bytes | None] = [None] * (wanted - kept)
     return f.ReadDone(records[:kept] + nothing, [at for at in unreadable if at < kept], [*range(kept, wanted)])
+
+
+def _all_dead(records: Sequence[bytes], now_ms: int) -> bool:
+    """Whether these are deletes, or have expired."""
+    since = [dead_since_ms(record) for record in records]
+    return all(at_ms is not None and at_ms <= now_ms + _SLACK_MS for at_ms in since)
 
 
 def _check(record: bytes, now_ms: int) -> VersionSet | None:

@@ -25,6 +25,7 @@ from raykv.replication.handoff import Handoff
 from raykv.replication.local_copy import LocalCopy
 from raykv.replication.peers import Peers
 from raykv.replication.throttle import Throttle
+from raykv.storage import DiskFull
 
 if TYPE_CHECKING:
     import random as random_module
@@ -114,7 +115,7 @@ class Upkeep:
         while True:
             try:
                 await work()
-            except CorruptData as error:
+            except (CorruptData, DiskFull) as error:
                 logger.error("node %s: %s", self._node_id, error)
                 await self._clock.sleep(HEAL_EVERY_S)
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from raykv.ports import Room
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +33,7 @@ Change: TypeAlias = "dict[str, Inode | None]"
 """What one operation did to names, as one: path to file, or to nothing."""
 
 _PAGE_BYTES = 4096
+ENDLESS_BYTES = 1 << 50
 
 
 class Inode:
@@ -118,21 +121,32 @@ class SimDisk:
         """Rename; not across directories."""
         self.operation("rename", target)
         assert _directory_of(source) == _directory_of(target), "a rename across directories is not simulated"
+        self._give_back(len(self._names[target].data) if target in self._names and target != source else 0)
         self._change({source: None, target: self._inode(source)})
 
     def unlink(self, path: str) -> None:
         """Remove a file; whoever has it open goes on reading it."""
         self.operation("unlink", path)
-        self._inode(path)
+        self._give_back(len(self._inode(path).data))
         self._change({path: None})
 
     def truncate(self, path: str, length: int) -> None:
         """Cut the file (or extend it with zeros) and sync it."""
         self.operation("truncate", path)
         inode = self._inode(path)
+        self._give_back(max(0, len(inode.data) - length))
         del inode.data[length:]
         inode.data += bytes(length - len(inode.data))
         inode.synced = length
+
+    def room(self, path: str) -> Room:
+        """Return what can still be appended."""
+        del path
+        return Room(ENDLESS_BYTES if self.space_bytes is None else self.space_bytes, ENDLESS_BYTES)
+
+    def _give_back(self, size_bytes: int) -> None:
+        if self.space_bytes is not None:
+            self.space_bytes += size_bytes
 
     def make_directories(self, path: str) -> None:
         """Make the directory and its parents, safe at once."""

@@ -84,8 +84,8 @@ ON_DISK = (
         (
             Edit(
                 "raykv.storage.wal:_Writer._append",
-                "    self._file.append(data)\n",
-                "    try:\n        self._file.append(data)\n    except OSError:\n        return\n",
+                "        if full is None:\n            raise\n",
+                "        if full is None:\n            return\n",
             ),
         ),
     ),
@@ -100,7 +100,7 @@ ON_DISK = (
         "small file renamed before it is synced",
         "storage",
         "after a power cut the manifest, identity or register has its name and not its bytes",
-        (Edit("raykv.storage.blob:write_blob", "        file.sync()\n", ""),),
+        (Edit("raykv.storage.blob:write_blob", "            file.sync()\n", ""),),
     ),
     Planted(
         "directory not synced behind a rename",

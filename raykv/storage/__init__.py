@@ -7,7 +7,7 @@ the node's directory around it: the lock, who the node is, and its copy of the c
 Records are opaque bytes here. How two records of a key merge is a function handed in.
 """
 
-from raykv.storage.damage import Damage, EngineFailed
+from raykv.storage.damage import Damage, DiskFull, EngineFailed
 from raykv.storage.directory import (
     LOCK_NAME,
     DirectoryForeign,
@@ -23,6 +23,6 @@ from raykv.storage.wal import SyncJob
 
 __all__ = [
     "Engine", "EngineStats", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
-    "Damage", "EngineFailed",
+    "Damage", "DiskFull", "EngineFailed",
     "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ Omitted: history. A file that fails its checksum is not repaired from an older c
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
+from raykv.storage.damage import DiskFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,8 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, s
 def write_blob(fs: FileSystem, directory: str, name: str, magic: bytes, version: int, payload: bytes) -> None:
     """Replace ``directory/name`` durably: write aside, sync, rename, sync the directory. Two syncs.
 
-    ``OSError`` leaves the old file in place or the new one; which of them, the next start finds out.
+    ``DiskFull`` leaves the old file in place, and nothing beside it;
+    any other ``OSError`` leaves the old file in place or the new one; which of them, the next start finds out.
     """
     assert len(magic) == 8
     path = f"{directory}/{name}"
@@ -51,12 +54,20 @@ def write_blob(fs: FileSystem, directory: str, name: str, magic: bytes, version:
     if fs.exists(aside):  # left behind by a crash
         fs.unlink(aside)
     head = _HEAD.pack(magic, version, len(payload))
-    file = fs.create(aside)
     try:
-        file.append(head + _CHECKSUM.pack(crc32c(payload, crc32c(head))) + payload)
-        file.sync()
-    finally:
-        file.close()
+        file = fs.create(aside)
+        try:
+            file.append(head + _CHECKSUM.pack(crc32c(payload, crc32c(head))) + payload)
+            file.sync()
+        finally:
+            file.close()
+    except OSError as error:
+        full = DiskFull.of(error)
+        if full is None:
+            raise
+        with contextlib.suppress(OSError):
+            fs.unlink(aside)
+        raise full from error
     fs.rename(aside, path)
     fs.sync_directory(directory)
 

@@ -11,6 +11,7 @@ engine (``EngineFailed``), because after a failed fsync nobody knows which bytes
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,6 +29,18 @@ RotHandler: TypeAlias = "Callable[[BlockRotten], None]"
 
 class EngineFailed(RaykvError):
     """The log could not be written or synced. The engine answers nothing from then on: close it and recover."""
+
+
+class DiskFull(OSError):
+    """There is no room for it. What it would have replaced or gone behind is as it was: try again when there is."""
+
+    @classmethod
+    def of(cls, error: OSError) -> DiskFull | None:
+        """Return it as this one, if it says that there is no room: on the disk, or for this user."""
+        return cls(error.errno, error.strerror, error.filename) if error.errno in _NO_ROOM else None
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Damage(msgspec.Struct, frozen=True, array_like=True):

@@ -30,6 +30,7 @@ from crc32c import crc32c
 
 from raykv.errors import CorruptData, PairTooLarge, RaykvError
 from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, unpack, write_blob
+from raykv.storage.damage import DiskFull
 from raykv.storage.mark import Mark
 
 if TYPE_CHECKING:
@@ -238,7 +239,13 @@ class NodeDirectory:
     def set_complete(self, complete: bool) -> None:
         """Note, durably, whether this directory holds all that it acknowledged."""
         if complete != self.identity.complete:
-            self._save(msgspec.structs.replace(self.identity, complete=complete))
+            identity = msgspec.structs.replace(self.identity, complete=complete)
+            try:
+                self._save(identity)
+            except DiskFull:
+                if complete:
+                    raise
+                self.identity = identity  # the next run will find itself what this one has found
 
     def enfranchise(self) -> None:
         """Note, durably, that its register may be counted among a majority again (P5)."""
@@ -246,8 +253,9 @@ class NodeDirectory:
             self._save(msgspec.structs.replace(self.identity, votes=True))
 
     def note_alive(self, now_ms: int) -> None:
-        """Note, durably, that the node runs."""
-        self._save(msgspec.structs.replace(self.identity, alive_ms=now_ms))
+        """Note, durably, that the node runs; where there is no room for that, the next time."""
+        with contextlib.suppress(DiskFull):
+            self._save(msgspec.structs.replace(self.identity, alive_ms=now_ms))
 
     def remove_old_data(self) -> None:
         """Remove what was set aside, but for the last that was."""

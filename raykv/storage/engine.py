@@ -45,7 +45,7 @@ from raykv.storage import compaction
 from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
-from raykv.storage.damage import BlockRotten, Damage, EngineFailed, damaged_ranges, intact, report
+from raykv.storage.damage import BlockRotten, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest, number_of
 from raykv.storage.mark import Mark, apart, log_digest
@@ -161,6 +161,8 @@ class Engine:
         self._ranges = damaged_ranges(self._damaged)
         self._closed = False
         self._bloom_negatives = self._hot_hits = self._flushes = self._compactions = self._job_bytes = 0
+        self.room_bytes: int | None = None
+        """What is left on the disk, as far as the node knows: a compaction needs as much again as it merges."""
         self.drop: Drop | None = None
         """Keys that compactions leave out. Called on other threads. A key it was once true for is never asked for again:
         until a compaction reaches the oldest run, an older record of it may come to light."""
@@ -539,6 +541,10 @@ class Engine:
         """What has ended it; None if nothing has."""
         return self._log.failure
 
+    def give_up(self, error: DiskFull) -> None:
+        """End it: what has found no room in the log will not be tried again. Nobody was told that it was kept."""
+        self._log.failure = EngineFailed(f"the log found no room: {error}")
+
     @property
     def overloaded(self) -> bool:
         """Whether more waits to be flushed than ``max_unflushed_bytes``. Writes should be refused until it is less."""
@@ -548,7 +554,10 @@ class Engine:
         return waiting_bytes > self._config.max_unflushed_bytes
 
     def next_job(self) -> Job | None:
-        """Return a flush or a compaction that is due, or None. O(runs) when those have changed, else O(1)."""
+        """Return a flush or a compaction that is due, or None. O(runs) when those have changed, else O(1).
+
+        A compaction that there is no room for (``room_bytes``) is not due.
+        """
         self._check()
         if self._flush is None and self._sealed:
             oldest = self._sealed[-1]
@@ -557,7 +566,8 @@ class Engine:
                 self._flush = FlushJob(self._workshop, oldest, lowest=not self._runs)
                 return self._flush
         if self._compaction is None and self._runs:
-            if self._full_compaction and not self._sealed:
+            fully = self._full_compaction and not self._sealed
+            if fully:
                 numbers: list[int] | None = [run.number for run in self._runs]
                 self._full_compaction = False
             elif self._runs is self._settled:
@@ -565,24 +575,36 @@ class Engine:
             else:
                 numbers = compaction.pick(self._runs, self._config)
                 self._settled = self._runs if numbers is None else None
-            if numbers is not None:
-                chosen = [run for run in self._runs if run.number in numbers]
+            chosen = [run for run in self._runs if numbers is not None and run.number in numbers]
+            if self.room_bytes is not None and sum(run.size_bytes for run in chosen) > self.room_bytes:
+                self._full_compaction = self._full_compaction or fully
+                self._settled = None
+                return None
+            if chosen:
                 lowest = chosen[-1] is self._runs[-1]
                 self._compaction = CompactionJob(self._workshop, chosen, self.drop, lowest=lowest)
                 return self._compaction
         return None
 
     def finish(self, job: Job) -> None:
-        """Install the outcome of a job that has run: name it in the manifest, then remove what it replaced. Two syncs."""
+        """Install the outcome of a job that has run: name it in the manifest, then remove what it replaced. Two syncs.
+
+        ``DiskFull``: nothing has changed; call it once more when there is room.
+        """
         self._check()
         tables = job.tables
         assert tables is not None, "finish a job after it has run"
         outcome = Run(tables[0].info.number, tables) if tables else None
+        before = self._runs, self._sealed, self._flush, self._compaction
+        try:
+            if isinstance(job, FlushJob):
+                self._finish_flush(job, outcome)
+            else:
+                self._finish_compaction(job, outcome)
+        except DiskFull:  # the manifest found no room: the files are as it says, and so is what is in memory
+            self._runs, self._sealed, self._flush, self._compaction = before
+            raise
         self._job_bytes += sum(table.info.size_bytes for table in tables)
-        if isinstance(job, FlushJob):
-            self._finish_flush(job, outcome)
-        else:
-            self._finish_compaction(job, outcome)
 
     def _finish_flush(self, job: FlushJob, outcome: Run | None) -> None:
         assert job is self._flush
@@ -668,7 +690,13 @@ class Engine:
         self._rot_changes += 1
         self._healed.append(damage)
         self._ranges = damaged_ranges(self._damaged)
-        self._save_manifest()
+        try:
+            self._save_manifest()
+        except DiskFull:
+            self._healed.remove(damage)
+            self._damaged.append(damage)
+            self._ranges = damaged_ranges(self._damaged)
+            raise
         aside = f"{self._directory}/{damage.file}{ROTTEN_SUFFIX}"
         if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
             self._fs.unlink(aside)
@@ -711,7 +739,7 @@ class Engine:
             for damage in self._healed
             if damage.file in live or oldest <= (number_of(damage.file, ".wal") or 0) <= self._log.segment
         ]
-        self._manifest = Manifest(
+        manifest = Manifest(
             next_number=max([self._manifest.next_number, *(number + 1 for number in numbers)]),
             oldest_segment=oldest,
             runs=infos,
@@ -723,10 +751,13 @@ class Engine:
             owner=self._owner,
         )
         try:
-            manifests.save(self._fs, self._directory, self._manifest)
+            manifests.save(self._fs, self._directory, manifest)
+        except DiskFull:
+            raise  # the old one stands, and all that it names is there
         except OSError as error:
             self._log.failure = EngineFailed(f"the manifest could not be written: {error!r}")
             raise EngineFailed(self._log.failure.message) from error
+        self._manifest = manifest
         self._unsaved_damage = False
 
     # ---- the end -----------------------------------------------------------------------------------------------

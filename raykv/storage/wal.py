@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from crc32c import crc32c
 
-from raykv.storage.damage import EngineFailed
+from raykv.storage.damage import DiskFull, EngineFailed
 from raykv.storage.mark import end_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def digest_with(head: bytes, digest: int) -> int:
 class _Batch:
     """Updates for one segment, in order; ``seal``: the segment ends behind them."""
 
-    __slots__ = ("keys", "position", "records", "seal", "segment")
+    __slots__ = ("keys", "position", "records", "seal", "segment", "written")
 
     def __init__(self, segment: int) -> None:
         self.segment = segment
@@ -92,6 +92,8 @@ class _Batch:
         self.records: list[bytes] = []
         self.position = 0
         self.seal = False
+        self.written = False
+        """Its updates are in the file: a job that found no room is run again."""
 
     @property
     def size_bytes(self) -> int:
@@ -123,6 +125,8 @@ class _Writer:
         self._directory = directory
         self._digests = digests
         self._file: AppendFile | None = None
+        self._half_written = False
+        """Behind ``length`` there is a part of something that found no room."""
         self.segment = previous
         self.length = previous_length
         self.synced_up_to = previous_length
@@ -139,20 +143,36 @@ class _Writer:
         return end_of(self.segment, self.length)
 
     def begin(self, number: int) -> None:
-        """Create the next segment durably; the one before is sealed by it."""
+        """Create the next segment durably; the one before is sealed by it. ``DiskFull`` leaves nothing of it."""
         assert self._file is None
         assert number > self.segment
         assert self.synced_up_to == self.length, "a segment begins only once the one before is safe"
-        self._file = self._fs.create(f"{self._directory}/{segment_name(number)}")
+        before = self.segment, self.length
+        path = f"{self._directory}/{segment_name(number)}"
+        if self._half_written:  # an earlier attempt
+            self._fs.unlink(path)
+            self._half_written = False
+        self._file = self._create(path)
         header = segment_header(number, self.segment, self.length)
         self.segment, self.length = number, 0
         self._digests[number] = 0
-        self._append(header)
+        try:
+            self._append(header)
+        except DiskFull:
+            self.close()
+            self.segment, self.length = before
+            self.synced_up_to = self.length
+            del self._digests[number]
+            raise
         self.sync()
         self._fs.sync_directory(self._directory)
 
     def write(self, batch: _Batch) -> None:
-        """Append the batch, not synced; with ``batch.seal`` end the segment, synced."""
+        """Append the batch, not synced; with ``batch.seal`` end the segment, synced. After ``DiskFull`` once more."""
+        if batch.written:
+            if batch.seal and batch.segment == self.segment:  # else another one has been begun behind it
+                self.end()
+            return
         if batch.keys or batch.seal:
             if self._file is None:
                 self.begin(batch.segment)
@@ -168,6 +188,7 @@ class _Writer:
             for part in parts:
                 digest = digest_with(part, digest)
             self._digests[self.segment] = digest
+        batch.written = True
         if batch.seal:
             self.end()
 
@@ -194,11 +215,29 @@ class _Writer:
             self._file.close()
             self._file = None
 
+    def _create(self, path: str) -> AppendFile:
+        try:
+            return self._fs.create(path)
+        except OSError as error:
+            full = DiskFull.of(error)
+            raise error if full is None else full from error
+
     def _append(self, data: bytes) -> None:
         assert self._file is not None
         if self.length == 0:
             self.synced_up_to = 0
-        self._file.append(data)
+        if self._half_written:
+            self._fs.truncate(f"{self._directory}/{segment_name(self.segment)}", self.length)
+            self._half_written = False
+        try:
+            self._file.append(data)
+        except OSError as error:
+            full = DiskFull.of(error)
+            if full is None:
+                raise
+            # What is there of it is cut off before anything else is written: the log's tail stays what its chunks say.
+            self._half_written = True
+            raise full from error
         self.length += len(data)
         self.bytes_written += len(data)
 
@@ -229,7 +268,10 @@ class SyncJob:
         return self._log.appends_briefly(self.batches)
 
     def run(self, sync: bool = True) -> None:
-        """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine."""
+        """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine.
+
+        ``DiskFull``: nothing is lost, and nothing after it may be run before this one has been, once more.
+        """
         assert not self.done, "a job runs once"
         self.end = self._log.carry_out(self.batches, sync)
         self.synced = sync
@@ -328,7 +370,7 @@ class Log:
         return not batches[0].seal and batches[0].size_bytes <= BRIEF_BYTES
 
     def carry_out(self, batches: list[_Batch], sync: bool) -> int:
-        """Write and sync, and return where the log ends then; any failure is final."""
+        """Write and sync, and return where the log ends then; any failure is final, but that there is no room."""
         if self.failure is not None:
             raise EngineFailed(self.failure.message)
         try:
@@ -337,6 +379,8 @@ class Log:
             if sync:
                 self._writer.sync()
             return self._writer.end_position
+        except DiskFull:
+            raise
         except BaseException as error:
             self.failure = EngineFailed(f"the log could not be written or synced: {error!r}")
             self._writer.close()

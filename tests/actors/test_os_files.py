@@ -1,3 +1,5 @@
+import asyncio
+import contextlib
 import errno
 import os
 import random
@@ -9,7 +11,11 @@ import threading
 import pytest
 
 from raykv.actors.os_files import OsFileSystem
-from raykv.config import NodeConfig
+from raykv.config import NodeConfig, StoreConfig
+from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, stamp
+from raykv.replication.node import NodeSpec, StorageNode
 from raykv.storage import DirectoryInUse, Engine, NodeDirectory
 
 HOLD = """
@@ -360,3 +366,118 @@ def test_a_full_disk_costs_the_note_and_not_the_lock(fs, root, monkeypatch):
     with pytest.raises(BlockingIOError):
         fs.lock(f"{root}/lock")
     lock.release()
+
+
+# ---- a disk that is really full ----
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MiB of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root mounts a small tmpfs, and only on Linux")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield str(path)
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class _Clock:
+    def wall_ms(self):
+        return 1_700_000_000_000
+
+    def monotonic_s(self):
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, delay_s):
+        await asyncio.sleep(delay_s / 20)
+
+    def timeout(self, delay_s):
+        return asyncio.timeout(delay_s)
+
+
+class _Threads:
+    async def run(self, work):
+        return await asyncio.to_thread(work)
+
+
+def _node(path, name, failed):
+    config = NodeConfig(memtable_bytes=256 << 10, max_unflushed_bytes=1 << 20, table_bytes=1 << 20)
+    spec = NodeSpec(
+        store_id="s", node_id=name, path=f"{path}/{name}", fresh=True, node=config,
+        store=StoreConfig(name="t", copies=1, partitions=8, durability="group"),
+    )  # fmt: skip
+    return StorageNode(
+        spec,
+        fs=OsFileSystem(),
+        clock=_Clock(),
+        executor=_Threads(),
+        random=random.Random(name),
+        on_failure=failed.append,
+    )
+
+
+async def _ask(node, body):
+    return f.node_answers.decode(await node.serve(f.node_requests.encode(f.NodeRequest(0, body)))).body
+
+
+def _put(number):
+    body = pack_body(bytes(16), random.Random(number).randbytes(4000))
+    return f.Write(1, [(encode_key(f"k{number:05}"), stamp(body, (1_700_000_000_000 << 16) + number))])
+
+
+def _fill(path, most_bytes):
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        while file.tell() < most_bytes:
+            file.write(bytes(1 << 12))
+
+
+def test_three_nodes_on_a_disk_that_fills_up_go_on_reading_and_come_back(small_disk):
+    """They fill it themselves, then somebody else takes what was left, then there is room again. And after a restart."""
+    failed = []
+
+    async def story():
+        _fill(f"{small_disk}/ballast", 4 << 20)
+        nodes = [_node(small_disk, name, failed) for name in ("n1", "n2", "n3")]
+        for node in nodes:
+            node.begin()
+        kept, number = [], 0
+        while len(kept) < 4000:
+            number += 1
+            answers = [await _ask(node, _put(number)) for node in nodes]
+            if all(answer == f.WriteDone([0]) for answer in answers):
+                kept.append(number)
+            elif all(isinstance(answer, f.NodeRefused) and answer.reason == "overloaded" for answer in answers):
+                break
+            await asyncio.sleep(0)
+        assert 300 < len(kept) < 2000
+        assert all(small_disk in answer.message and "more must be" in answer.message for answer in answers)
+        _fill(f"{small_disk}/stranger", 1 << 30)
+        for node in nodes:
+            for at in kept[::7]:
+                found = await _ask(node, f.Read(1, [encode_key(f"k{at:05}")]))
+                assert found.records == [_put(at).items[0][1]]
+            refused = await _ask(node, _put(number + 1))
+            assert isinstance(refused, f.NodeRefused)
+        assert not failed, "a full disk ends no node"
+        os.unlink(f"{small_disk}/stranger")
+        os.unlink(f"{small_disk}/ballast")
+        for node in nodes:
+            for _ in range(400):
+                answer = await _ask(node, _put(number + 2))
+                if answer == f.WriteDone([0]):
+                    break
+                await asyncio.sleep(0.05)
+            assert answer == f.WriteDone([0])
+            await node.stop()
+        kept.append(number + 2)
+        again = _node(small_disk, "n1", failed)
+        assert again.whole
+        for at in kept:
+            found = await _ask(again, f.Read(1, [encode_key(f"k{at:05}")]))
+            assert found.records == [_put(at).items[0][1]]
+        await again.stop()
+
+    asyncio.run(story())

@@ -264,7 +264,7 @@ def test_a_node_that_stopped_on_a_failed_sync_is_recovered_with_all_it_acknowled
     world.run(story())
 
 
-def test_a_disk_too_full_for_the_log_and_for_a_flush_at_once_stops_the_node(world: ModuleType) -> None:
+def test_a_disk_that_fails_the_log_and_is_too_full_for_a_flush_stops_the_node(world: ModuleType) -> None:
     """The flush fails while the log has failed already: one cause, told once, and no exception that nobody handles."""
 
     async def story() -> None:
@@ -278,6 +278,7 @@ def test_a_disk_too_full_for_the_log_and_for_a_flush_at_once_stops_the_node(worl
         flush = node._engine.next_job()
         node._engine.update(b"k", world.put_record("b"))
         failing = node._engine.next_sync()
+        disk.fail("append", ".wal")
         disk.space_bytes = 0
         with pytest.raises(EngineFailed):
             failing.run()
@@ -791,5 +792,91 @@ def test_a_lone_write_of_an_interval_waits_for_nothing(world: ModuleType, durabi
         with pytest.raises(StopIteration) as done:
             serving.send(None)
         assert f.node_answers.decode(done.value.value).body == f.WriteDone([0])
+
+    world.run(story())
+
+
+# ---- a full disk ----
+
+
+def deleted(world: ModuleType, *keys: str) -> f.Write:
+    return f.Write(1, [(encode_key(key), world.delete_record(9)) for key in keys])
+
+
+@pytest.mark.parametrize("durability", ["group", "interval", "always"])
+def test_a_node_whose_disk_is_full_refuses_writes_reads_on_and_comes_back(world: ModuleType, durability: str) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability=durability, config=NodeConfig(min_free_bytes=100_000)).start()
+        node, disk = cluster.node("n1"), cluster.disks["n1"]
+        node.begin() if not node._loops else None
+        assert await cluster.ask("n1", write(world, "a", "b")) == f.WriteDone([0, 0])
+        disk.space_bytes = 80_000
+        await asyncio.sleep(1)
+        answer = await cluster.ask("n1", write(world, "c"))
+        assert isinstance(answer, f.NodeRefused)
+        assert answer.reason == "overloaded", "nothing was done"
+        assert "/data" in answer.message
+        assert "n1" in answer.message
+        assert "20000 more" in answer.message, "how much is missing"
+        assert node._stats()["disk"]["full"] == answer.message
+        assert (await cluster.ask("n1", read("a"))).records == [write(world, "a").items[0][1]]
+        assert await cluster.ask("n1", deleted(world, "b")) == f.WriteDone([0]), "a delete makes room one day"
+        disk.space_bytes = 40_000
+        await asyncio.sleep(1)
+        assert (await cluster.ask("n1", deleted(world, "a"))).reason == "overloaded"
+        disk.space_bytes = None
+        await asyncio.sleep(1)
+        assert await cluster.ask("n1", write(world, "c")) == f.WriteDone([0])
+        assert node._stats()["disk"]["full"] == ""
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("durability", ["group", "interval", "always"])
+def test_what_the_log_finds_no_room_for_is_neither_acknowledged_nor_shown(world: ModuleType, durability: str) -> None:
+    """Somebody else has filled the disk since the node looked last. Nobody waits for as long as it takes."""
+
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, durability=durability, config=NodeConfig(min_free_bytes=0)).start()
+        node, disk = cluster.node("n1"), cluster.disks["n1"]
+        assert await cluster.ask("n1", write(world, "a")) == f.WriteDone([0])
+        disk.space_bytes = 30
+        answer = await asyncio.wait_for(cluster.ask("n1", write(world, "b")), 1)
+        assert answer.reason == "failed", "it may be kept yet"
+        assert (await asyncio.wait_for(cluster.ask("n1", read("b")), 1)).reason == "failed"
+        assert (await asyncio.wait_for(cluster.ask("n1", write(world, "c")), 1)).reason == "overloaded"
+        assert (await cluster.ask("n1", read("a"))).records == [write(world, "a").items[0][1]]
+        assert node._stopped is None
+        disk.space_bytes = None
+        await asyncio.sleep(3)
+        assert (await cluster.ask("n1", read("b"))).records == [write(world, "b").items[0][1]]
+        assert await cluster.ask("n1", write(world, "c")) == f.WriteDone([0])
+        await node.stop()
+
+    world.run(story())
+
+
+def test_a_node_whose_log_finds_no_room_can_be_stopped(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1, config=NodeConfig(min_free_bytes=0)).start()
+        assert await cluster.ask("n1", write(world, "a")) == f.WriteDone([0])
+        cluster.disks["n1"].space_bytes = 30
+        await cluster.ask("n1", write(world, "b"))
+        with pytest.raises((EngineFailed, OSError)):
+            await asyncio.wait_for(cluster.node("n1").stop(), 10)
+        assert not read_identity(cluster.disks["n1"], "/data").clean  # type: ignore[union-attr]
+
+    world.run(story())
+
+
+def test_the_register_of_a_full_disk_refuses_and_costs_no_node(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(1, copies=1).start()
+        cluster.disks["n1"].space_bytes = 0
+        answer = await cluster.ask("n1", f.PromiseRegister(99))
+        assert isinstance(answer, f.NodeRefused)
+        assert cluster.node("n1")._stopped is None
+        cluster.disks["n1"].space_bytes = None
+        assert (await cluster.ask("n1", f.PromiseRegister(99))).granted
 
     world.run(story())
