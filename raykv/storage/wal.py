@@ -125,6 +125,8 @@ class _Writer:
         self._directory = directory
         self._digests = digests
         self._file: AppendFile | None = None
+        self._digest = 0
+        """Of the chunks of the present segment."""
         self._half_written = False
         """Behind ``length`` there is a part of something that found no room."""
         self.segment = previous
@@ -155,14 +157,13 @@ class _Writer:
         self._file = self._create(path)
         header = segment_header(number, self.segment, self.length)
         self.segment, self.length = number, 0
-        self._digests[number] = 0
+        self._digest = 0
         try:
             self._append(header)
         except DiskFull:
             self.close()
             self.segment, self.length = before
             self.synced_up_to = self.length
-            del self._digests[number]
             raise
         self.sync()
         self._fs.sync_directory(self._directory)
@@ -184,10 +185,8 @@ class _Writer:
             at += len(parts[-1])
         if parts:
             self._append(b"".join(parts))
-            digest = self._digests[self.segment]
             for part in parts:
-                digest = digest_with(part, digest)
-            self._digests[self.segment] = digest
+                self._digest = crc32c(part[CHUNK.size : CHUNK_HEAD_BYTES], self._digest)
         batch.written = True
         if batch.seal:
             self.end()
@@ -205,7 +204,7 @@ class _Writer:
         self.sync()
         mark = chunk(b"", self.segment, self.length, self.synced_up_to)
         self._append(mark)
-        self._digests[self.segment] = digest_with(mark, self._digests[self.segment])
+        self._digests[self.segment] = digest_with(mark, self._digest)
         self.sync()
         self.close()
 

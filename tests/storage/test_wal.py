@@ -333,7 +333,8 @@ def test_a_format_of_the_future_is_refused(disk):
 
 
 @pytest.mark.parametrize(
-    ("operation", "error"), [("append", errno.ENOSPC), ("sync", errno.EIO), ("create", errno.EMFILE)]
+    ("operation", "error"),
+    [("append", errno.EIO), ("sync", errno.EIO), ("sync", errno.ENOSPC), ("create", errno.EMFILE)],
 )
 def test_a_failure_is_final(disk, operation, error):
     log = Log(disk, "/d", 0, 0)
