@@ -159,3 +159,10 @@ def test_the_costs_of_many_nodes_are_worked_out(tmp_path: Path) -> None:
         assert 1.5 * row["state"]["bytes"] < row["state"]["moving_bytes"] < 3 * row["state"]["bytes"]
     assert fine["rebuild"]["waves"] > coarse["rebuild"]["waves"]
     assert fine["state"]["bytes"] > coarse["state"]["bytes"] > figures["gossip_bytes"] > 100
+
+
+@pytest.mark.ray
+def test_attacks_restart_no_node_and_fail_nobodys_operation() -> None:
+    """How long operations take meanwhile is no matter here: this machine may be busy."""
+    shown = run("attack.py", "--seconds", "2", "--rounds", "1", "--untimed")
+    assert shown.count("restarted 0  failed 0") == len(shown.splitlines()) == 7

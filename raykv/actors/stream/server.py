@@ -43,8 +43,11 @@ MAX_CONNECTIONS = 4096
 """Or half of the descriptors, where there are fewer."""
 AT_ONCE = 32
 """So many connections are let in before what others have asked has its turn."""
-BREATH_S = 0.005
-"""When most of those were refused, the others in the queue wait for so long: a flood is to cost little."""
+BURST, PER_SECOND = 256, 500
+"""So many connections are looked at in a row, and so many a second from then on: a flood is to cost little. What stands
+already is served meanwhile, and whoever is in the queue asks by Ray's calls."""
+BREATH_S = 0.01
+"""So long nobody is looked at when those are used up."""
 SHORT_OF_DESCRIPTORS_S = 0.2
 MAX_UNDER_WAY = 4096
 MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
@@ -84,6 +87,9 @@ class StreamServer:
         self._local = local_host(f"raykv-{secrets.token_hex(8)}")
         self._opening = asyncio.Lock()
         self._look: asyncio.TimerHandle | None = None
+        self._credit = float(BURST)
+        """How many connections may be looked at now, as of ``_credited_s``."""
+        self._credited_s = 0.0
         self._unlooked_bytes = 0
 
     async def listen(self, host: str) -> Endpoint:
@@ -122,8 +128,10 @@ class StreamServer:
 
     def _accept(self, listener: socket.socket) -> None:
         """Let some of those in that wait; whoever is not is closed at once, which costs next to nothing."""
-        refused = 0
-        for _ in range(AT_ONCE):
+        now_s = time.monotonic()
+        self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_SECOND)
+        self._credited_s = now_s
+        for _ in range(min(AT_ONCE, int(self._credit))):
             try:
                 came, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -133,10 +141,10 @@ class StreamServer:
                     logger.warning("nobody can be let in: %s", error.strerror or error)
                 self._listen_again_in(SHORT_OF_DESCRIPTORS_S, listener)
                 return
+            self._credit -= 1
             if not self._let_in(came):
                 came.close()
-                refused += 1
-        if 2 * refused > AT_ONCE:
+        if self._credit < 1:
             self._listen_again_in(BREATH_S, listener)
 
     def _listen_again_in(self, delay_s: float, listener: socket.socket) -> None:

@@ -638,3 +638,35 @@ def test_all_connections_of_a_process_have_one_share(run) -> None:
                 each.close()
 
     run(work())
+
+
+def test_a_flood_of_connections_is_looked_at_slowly_and_what_stands_is_served(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "BURST", 20)
+    monkeypatch.setattr(server, "PER_SECOND", 0)
+    looked_at = []
+
+    async def work() -> None:
+        async with Bench(echo) as bench:
+            bench.server._credit = 0
+            monkeypatch.setattr(server, "PER_SECOND", 1_000_000)
+            stands = await connect(bench.endpoint)
+            await settled(lambda: len(bench.server.callers.friends) == 1)
+            monkeypatch.setattr(server, "PER_SECOND", 0)
+            bench.server._credit = 20.0
+            let_in = bench.server._let_in
+            monkeypatch.setattr(bench.server, "_let_in", lambda came: looked_at.append(came) or let_in(came))
+            flood = []
+            for _ in range(30):
+                flood.append(sockets.open_socket(bench.endpoint, 1.0))
+                await asyncio.sleep(0.001)
+            await settled(lambda: len(looked_at) == 20)
+            for _ in range(20):
+                assert await stands.call(b"x", 5.0) == b"stream x"
+            assert len(looked_at) == 20
+            monkeypatch.setattr(server, "PER_SECOND", 1_000)
+            await settled(lambda: len(looked_at) == 30)
+            for each in flood:
+                each.close()
+            stands.close()
+
+    run(work())
