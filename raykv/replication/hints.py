@@ -171,6 +171,14 @@ def _place(target: str, bucket_id: int, key: bytes) -> bytes:
 
 
 def _hint(place: bytes, stored: bytes) -> Hint:
+    """Take a hint apart as it lies in the store. ``CorruptData`` if it is none, whatever its checksums say."""
+    try:
+        return _taken_apart(place, stored)
+    except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as error:
+        raise CorruptData(f"what should be a hint is none: {error}") from None
+
+
+def _taken_apart(place: bytes, stored: bytes) -> Hint:
     at = len(HINTS)
     name_end = at + 1 + place[at]
     bucket_end = name_end + _BUCKET_BYTES

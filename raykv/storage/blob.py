@@ -18,6 +18,7 @@ Omitted: history. A file that fails its checksum is not repaired from an older c
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,7 +78,12 @@ def read_blob(fs: FileSystem, path: str, magic: bytes, newest_version: int, max_
 
     ``max_bytes`` bounds the payload before it is read.
     """
-    data = fs.read_file(path, max_bytes + OVERHEAD_BYTES)
+    try:
+        data = fs.read_file(path, max_bytes + OVERHEAD_BYTES)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise CorruptData(f"{path}: {error.strerror}", file=path) from None
+        raise
     if len(data) < OVERHEAD_BYTES:
         raise CorruptData(f"{path}: {len(data)} bytes are too few", file=path)
     found, version, length = _HEAD.unpack_from(data)

@@ -14,6 +14,7 @@ from raykv.errors import CorruptData
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
+from raykv.replication import hints
 from raykv.replication.hints import HintsFull, HintStore
 from raykv.sim.disk import SimDisk
 from raykv.storage import Engine
@@ -345,3 +346,11 @@ def test_a_hint_is_answered_once_it_is_durable(world: ModuleType) -> None:
         assert read.records == [world.put_record("v")]
 
     world.run(story())
+
+
+@pytest.mark.parametrize("place", [b"", b"\x05", b"\x02\xff\xff\x00\x00\x00\x01k", b"\x02n1\x00\x00\x00\x01k"])
+def test_what_is_no_hint_is_corrupt(place: bytes) -> None:
+    deep = b"\x91" * 100_000 + b"\x01"
+    for stored in (b"", b"\x03", b"\x03\x93\x00\xc2\xa1\xff", b"\x03" + deep, b"\x03\x94\x00\xc2\xc4\x00" + deep):
+        with pytest.raises(CorruptData):
+            hints._hint(hints.HINTS + place, stored)
