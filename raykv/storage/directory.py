@@ -201,11 +201,11 @@ class NodeDirectory:
 
     def mark_clean(self, mark: Mark | None = None) -> None:
         """Note, durably, that this run ended cleanly, and what it leaves. The last thing before ``close``."""
-        self._save(msgspec.structs.replace(self.identity, clean=True, mark=mark, register=self._register_checksum()))
+        self._save(msgspec.structs.replace(self.identity, clean=True, mark=mark, register=self._register_left()))
 
     def note_data(self, mark: Mark) -> None:
         """Note, durably, what this run has found: the next one must find that, or what has become of it."""
-        self._save(msgspec.structs.replace(self.identity, mark=mark, register=self._register_checksum()))
+        self._save(msgspec.structs.replace(self.identity, mark=mark, register=self._register_left()))
 
     def doubt_about_register(self) -> str:
         """Return why the register is not the one that was left; empty if it is. Before ``note_data``.
@@ -222,6 +222,13 @@ class NodeDirectory:
         if identity.mark is not None and identity.mark.exact and found != identity.register:
             return "its register is another one than was left"
         return ""
+
+    def _register_left(self) -> int:
+        """Return the checksum to be noted. Of one that has rotted meanwhile the next run is to be in doubt."""
+        try:
+            return self._register_checksum()
+        except CorruptData:
+            return self.identity.register or 1
 
     def _register_checksum(self) -> int:
         """0: there is none."""

@@ -145,3 +145,12 @@ def test_a_crash_anywhere_in_opening(disk):
         disk = disk.crash(rng)
         assert open_(disk).identity.incarnation > seen
         disk = disk.crash(rng, "drop")
+
+
+def test_a_register_that_rots_while_the_node_runs_does_not_keep_it_from_stopping(disk):
+    directory = open_(disk)
+    directory.save_register(b"state")
+    disk.flip_bit("/store/n1/register", 30)
+    directory.mark_clean()
+    directory.close()
+    assert "checksum" in open_(disk).doubt_about_register()
