@@ -52,6 +52,8 @@ class Caller:
         self.under_way = 0
         """Requests of all its connections that are being handled."""
         self.under_way_bytes = 0
+        self.begun = 0
+        """Requests that ``admission`` does not look at, begun in this turn of the event loop."""
         self.held_up: dict[Guest, None] = {}
         """Those that are not read from until less is under way."""
 

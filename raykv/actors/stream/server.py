@@ -52,6 +52,8 @@ SHORT_OF_DESCRIPTORS_S = 0.2
 MAX_UNDER_WAY = 4096
 MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
 """Requests of one caller that are being handled; past it no more of its are begun until half of them are done."""
+MAX_BEGUN = 8
+"""Of requests that admission does not look at, as many of one caller are begun in a turn of the event loop."""
 HIGH_WATER_BYTES = 1 * MIB
 """Answers that wait for the other side to read them; past it none of its requests is begun until it does."""
 MAX_UNREAD_BYTES = 2 * MAX_FRAME_BYTES
@@ -471,11 +473,25 @@ class _Connection(asyncio.Protocol):
         """Begin what has come, as far as that is not too much, and read on or not."""
         if self._transport is None or (self._paused and self._too_much(2)):
             return
+        caller = self.caller
         while self._waiting and not self._too_much(1):
-            number, frame = self._waiting.popleft()
+            number, frame = self._waiting[0]
+            if not may_wait(frame):
+                if caller.begun >= MAX_BEGUN:
+                    break
+                if not caller.begun:
+                    self._loop.call_soon(self._next_turn, caller)
+                caller.begun += 1
+            self._waiting.popleft()
             self._waiting_bytes -= len(frame)
             self._begin(number, frame)
         self._steer()
+
+    @staticmethod
+    def _next_turn(caller: Caller) -> None:
+        caller.begun = 0
+        for held_up in [*caller.held_up]:
+            held_up.go_on()
 
     def _too_much(self, factor: int) -> bool:
         caller = self.caller

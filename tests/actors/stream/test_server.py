@@ -670,3 +670,41 @@ def test_a_flood_of_connections_is_looked_at_slowly_and_what_stands_is_served(ru
             stands.close()
 
     run(work())
+
+
+def test_what_admission_does_not_look_at_is_begun_a_few_in_a_turn_by_all_connections_of_a_caller(run) -> None:
+    ping = node_requests.encode(NodeRequest(1, Ping()))
+    turns = [0]
+
+    async def count_turns() -> None:
+        loop, begun_before = asyncio.get_running_loop(), 0
+
+        def turn() -> None:
+            nonlocal begun_before
+            turns.append(served - begun_before)
+            begun_before = served
+            if served < 3000:
+                loop.call_soon(turn)
+
+        loop.call_soon(turn)
+
+    served = 0
+
+    def serve(frame: bytes) -> bytes:
+        nonlocal served
+        served += 1
+        return frame
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            many = [await friend(bench) for _ in range(10)]
+            await count_turns()
+            for _, writer in many:
+                writer.write((wire.head(1, wire.REQUEST, ping) + ping) * 300)
+            for reader, writer in many:
+                await reader.readexactly(300 * (13 + len(ping)))
+                writer.close()
+            assert served == 3000
+            assert max(turns) <= 2 * server.MAX_BEGUN
+
+    run(work())
