@@ -7,7 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
-from raykv.actors.logs import log_to_stderr
+from raykv.actors.logs import log_to_a_file
 from raykv.actors.pickling import pickled
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
@@ -33,7 +33,7 @@ class CoordinatorActor:
     """
 
     def __init__(self, store: str) -> None:
-        log_to_stderr()
+        log_to_a_file(f"{store}-coordinator")
         clock = SystemClock()
         transport = fast_transport(store)
         self._coordinator = Coordinator(transport, clock, CountingProbe(), random.SystemRandom())

@@ -1,17 +1,42 @@
-"""Logs that an operator can read: one line per change of state, nothing per operation."""
+"""Logs that an operator can read: one line per change of state, nothing per operation.
+
+What a worker of Ray's prints, Ray shows in the terminal of whoever started it: an ordinary restart of a node would be told
+in the user's program. So actors write to files among Ray's own, in the folder of its session, where ``ray logs`` and Ray's
+dashboard show them. The files are bounded.
+"""
 
 from __future__ import annotations
 
 import logging
-import sys
+import os
+from logging.handlers import RotatingFileHandler
+
+import ray
+
+MOST_BYTES, FORMER_FILES = 8 * 1024 * 1024, 2
 
 
-def log_to_stderr() -> None:
-    """Send raykv's lines to stderr, which Ray keeps in its session folder and shows to the driver."""
-    root = logging.getLogger("raykv")
-    if not root.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-        root.propagate = False
-    root.setLevel(logging.INFO)
+class _Handler(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing: that a disk is full is told elsewhere."""
+
+
+def log_to_a_file(name: str) -> None:
+    """Send raykv's lines to ``raykv-<name>.log`` in the folder of Ray's session. For actors, whose process is raykv's."""
+    logger = logging.getLogger("raykv")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if logger.handlers:
+        return
+    handler: logging.Handler
+    try:
+        context = ray.get_runtime_context()
+        folder = os.path.join(context.get_temp_dir(), context.get_session_name(), "logs")
+        plain = "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)
+        handler = _Handler(
+            os.path.join(folder, f"raykv-{plain}.log"), maxBytes=MOST_BYTES, backupCount=FORMER_FILES, delay=True
+        )
+    except (OSError, RuntimeError, AttributeError):  # no such folder; better silent than in the user's terminal
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)

@@ -18,13 +18,13 @@ from raykv.actors.admission import Admission, may_wait
 from raykv.actors.descriptors import raise_limit
 from raykv.actors.holder import end_holder, read_note, this_note
 from raykv.actors.hosts import this_host
-from raykv.actors.logs import log_to_stderr
+from raykv.actors.logs import log_to_a_file
 from raykv.actors.marker import Marker, leave_marker
 from raykv.actors.naming import ASIDE, lock_of
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_node_directory
 from raykv.actors.stream import StreamServer
-from raykv.actors.transport import fast_transport, this_address
+from raykv.actors.transport import NOT_OPEN, fast_transport, this_address
 from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData, InvalidOption
 from raykv.records import frames as f
@@ -50,11 +50,11 @@ class StorageNodeActor:
     """Opens a node's directory when told to, then answers frames."""
 
     def __init__(self, spec: bytes) -> None:
-        log_to_stderr()
         raise_limit()
         # Compaction and flush run Python in a thread; with the usual 5 ms slices each would hold up an answer that long.
         sys.setswitchinterval(0.0005)
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
+        log_to_a_file(f"{self._spec.store.name}-{self._spec.node_id}")
         self._node: StorageNode | None = None
         self._opening = asyncio.Lock()
         self._admission = Admission(time.monotonic)
@@ -83,23 +83,21 @@ class StorageNodeActor:
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame, by a call of the actor."""
+        if self._node is None:
+            # As data: an error that nobody looks at any more Ray prints in the terminal of whoever asked.
+            return f.node_answers.encode(f.NodeAnswer(0, f.NodeRefused("not yet", "the node is not open")))
         if not may_wait(frame):
-            return await self._opened.serve(frame)
+            return await self._node.serve(frame)
         if not self._admission.enter(BY_RAY):
             return self._refusal()
         try:
-            return await self._opened.serve(frame)
+            return await self._node.serve(frame)
         finally:
             self._admission.leave(BY_RAY)
 
     def _take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
-        return self._opened.take(frame)
-
-    @property
-    def _opened(self) -> StorageNode:
-        if self._node is None:
-            raise RuntimeError("the node is not open")
-        return self._node
+        assert self._node is not None, "nobody is told where it listens before it is open"
+        return self._node.take(frame)
 
     @property
     def _store_path(self) -> str:
@@ -117,7 +115,9 @@ class StorageNodeActor:
         local socket, or the loopback, for processes of the same host, the address that Ray knows this host by for those of
         others, never on all.
         """
-        if not self._opened.spec.node.stream:
+        if self._node is None:
+            return NOT_OPEN
+        if not self._node.spec.node.stream:
             return None
         here = this_address()
         try:

@@ -13,13 +13,14 @@ import ray
 from raykv.actors import hosts
 from raykv.actors.hosts import first_line
 from raykv.actors.launcher import RayLauncher
-from raykv.actors.logs import log_to_stderr
+from raykv.actors.logs import log_to_a_file
 from raykv.actors.marker import Marker, claim_path
 from raykv.actors.os_files import OsFileSystem
 from raykv.actors.transport import RayTransport
 from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
 from raykv.errors import RaykvError, StoreUnavailable, to_data
+from raykv.records import frames as f
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 
@@ -43,8 +44,8 @@ class SupervisorActor:
     """Starts the store when first called, and so again after Ray has restarted it."""
 
     def __init__(self, orders: bytes) -> None:
-        log_to_stderr()
         self._orders = msgspec.msgpack.decode(orders, type=Orders)
+        log_to_a_file(f"{self._orders.plan.store.name}-supervisor")
         self._supervisor: Supervisor | None = None
         self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
@@ -64,7 +65,8 @@ class SupervisorActor:
         """Answer a request frame."""
         await self.start()
         if self._supervisor is None:
-            raise RuntimeError("the store did not start")
+            refused = f.Failed.of(StoreUnavailable("the store has not started; raykv.start() says why"))
+            return f.supervisor_answers.encode(f.Refused(refused))
         return await self._supervisor.serve(frame)
 
     async def path(self) -> str:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 ENDPOINT_TIMEOUT_S = 5.0
 MOST_THREADS = 16
+NOT_OPEN = ("", 0, b"")
+"""What an actor that does not listen yet tells of where it listens."""
 
 
 class RayTransport:
@@ -68,6 +70,8 @@ class RayTransport:
             )
         except RayError as error:
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
+        if told is not None and not told[0]:
+            raise PeerAbsent("it is not open yet")
         return Endpoint(*told) if told is not None else None
 
     def _send(self, peer: str, method: Any, argument: Any) -> Any:

@@ -315,6 +315,8 @@ class Peers:
                 answer = f.node_answers.decode(frame)
             except CorruptData as error:
                 raise PeerRefused("corrupt", str(error)) from None
+            if not answer.incarnation and isinstance(answer.body, f.NodeRefused):  # of a process that is no run yet
+                raise PeerRefused(answer.body.reason, answer.body.message)
             if answer.incarnation < peer.incarnation:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
             if answer.incarnation > peer.incarnation:
