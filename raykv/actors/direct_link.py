@@ -224,7 +224,7 @@ class DirectLink:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
         except LoopClosed:
             raise PeerSilent("the handle was closed meanwhile") from None
-        except OSError as error:  # the loop needs descriptors
+        except OSError as error:  # the loop needs descriptors, and could not be made
             raise PeerAbsent(f"this process cannot wait for answers: {error.strerror or error}") from None
 
     def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:

@@ -6,6 +6,7 @@ Where there is a pool of them, a link keeps to one, drawn by lot, until that one
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import time
@@ -48,6 +49,16 @@ class ThisProcess:
     def pickled(self, value: Any) -> bytes:
         """See ``client.driver.Link``."""
         return pickled(value)
+
+    def lacks(self) -> str:
+        """See ``client.driver.Link``: file descriptors."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                whose = "this process" if error.errno == errno.EMFILE else "this machine"
+                return f"{whose} is out of file descriptors ({errno.errorcode[error.errno]}): close some, or raise the limit"
+        return ""
 
 
 class CoordinatorLink(ThisProcess):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from raykv.client.given import CallersStop
 from raykv.client.operations import WINDOW
-from raykv.errors import CorruptData
+from raykv.errors import BatchError, CorruptData, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from raykv.records import frames as f
 
 T = TypeVar("T")
+
+_OUT_OF_REACH = (QuorumNotMet, WriteOutcomeUnknown, StoreUnavailable, BatchError)
 
 RETRY_S = 0.1
 RETRY_CEILING_S = 1.0
@@ -66,6 +68,10 @@ class Link(Protocol):
         """Return a value's pickle. Raises ``InvalidOption`` for what must not be kept, and what the value's code raises."""
         ...
 
+    def lacks(self) -> str:
+        """Say what this process has none of now and needs to reach anybody; empty: nothing."""
+        ...
+
     def close(self) -> None:
         """Close what is open: the handle is used no more. Idempotent."""
         ...
@@ -80,6 +86,8 @@ def run(steps: Steps[T], link: Link) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+    except _OUT_OF_REACH as error:
+        raise _explained(error, link)  # noqa: B904 - the same error
     except CallersStop as carried:
         stop = carried.error
     raise stop
@@ -100,9 +108,22 @@ async def run_async(steps: Steps[T], link: Link) -> T:
     except StopIteration as done:
         result: T = done.value
         return result
+    except _OUT_OF_REACH as error:
+        raise _explained(error, link)  # noqa: B904 - the same error
     except CallersStop as carried:
         stop = carried.error
     raise stop  # Python makes a RuntimeError of it that says so
+
+
+def _explained(error: RaykvError, link: Link) -> RaykvError:
+    """Say in an error that nobody was reached what keeps this process from it, where that is its own doing."""
+    if why := link.lacks():
+        failed = list(error.errors.values()) if isinstance(error, BatchError) else []
+        for each in (error, *(one for one in failed if isinstance(one, _OUT_OF_REACH))):
+            if why not in each.message:
+                each.message = f"{each.message}; {why}"
+                each.args = (each.message,)
+    return error
 
 
 def _may_repeat(exchange: Exchange, failure: PeerFailure, remaining_s: float) -> bool:

@@ -362,6 +362,10 @@ class SimLink:
         self._cluster.loop.check_running_here()
         await asyncio.sleep(delay_s)
 
+    def lacks(self) -> str:
+        """See ``client.driver.Link``."""
+        return ""
+
     def random_bytes(self, count: int) -> bytes:
         """See ``client.driver.Link``."""
         return self._rng.randbytes(count)

@@ -53,28 +53,29 @@ class Client(ThisProcess):
         self.link = DirectLink("test", legacy)
         self.submit, self.result, self.call = self.link.submit, self.link.result, self.link.call
         self.operations = Operations(1, config)
+        self.timeout_s = WAIT_S
 
     def get(self, key):
-        return run(self.operations.get(key, None, r=None, timeout=WAIT_S), self)
+        return run(self.operations.get(key, None, r=None, timeout=self.timeout_s), self)
 
     def put(self, key, value):
-        return run(self.operations.put(key, value, context=None, w=None, ttl=None, timeout=WAIT_S), self)
+        return run(self.operations.put(key, value, context=None, w=None, ttl=None, timeout=self.timeout_s), self)
 
     def get_many(self, keys):
-        return run(self.operations.get_many(keys, None, r=None, timeout=WAIT_S), self)
+        return run(self.operations.get_many(keys, None, r=None, timeout=self.timeout_s), self)
 
     def put_many(self, pairs):
-        return run(self.operations.put_many(pairs, w=None, ttl=None, timeout=WAIT_S), self)
+        return run(self.operations.put_many(pairs, w=None, ttl=None, timeout=self.timeout_s), self)
 
     async def aget(self, key):
-        return await run_async(self.operations.get(key, None, r=None, timeout=WAIT_S), self)
+        return await run_async(self.operations.get(key, None, r=None, timeout=self.timeout_s), self)
 
     async def aput(self, key, value):
-        steps = self.operations.put(key, value, context=None, w=None, ttl=None, timeout=WAIT_S)
+        steps = self.operations.put(key, value, context=None, w=None, ttl=None, timeout=self.timeout_s)
         return await run_async(steps, self)
 
     async def aget_many(self, keys):
-        return await run_async(self.operations.get_many(keys, None, r=None, timeout=WAIT_S), self)
+        return await run_async(self.operations.get_many(keys, None, r=None, timeout=self.timeout_s), self)
 
     @property
     def is_straight(self):

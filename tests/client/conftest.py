@@ -61,6 +61,10 @@ class FakeLink:
     async def sleep(self, delay_s: float) -> None:
         self.pause(delay_s)
 
+    def lacks(self) -> str:
+        """See ``client.driver.Link``."""
+        return ""
+
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 

@@ -583,6 +583,10 @@ class ClientLink:
     async def sleep(self, delay_s: float) -> None:
         await self._clock.sleep(delay_s)
 
+    def lacks(self) -> str:
+        """See ``client.driver.Link``."""
+        return ""
+
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
