@@ -37,6 +37,8 @@ REST_EVERY = 24
 KEEP_TREE_S = 20.0
 MAX_TREE_RECORDS = 200_000
 """Of all trees that are kept, together; beside them one may be larger."""
+TREE_WEIGHT = 20
+"""A tree counts as so many records more: those of buckets that come and go are many, and empty."""
 OVERLOADED_WAIT_S = 0.1
 
 
@@ -93,7 +95,7 @@ class LocalCopy:
         elif depth is not None:
             kept = kept._replace(tree=kept.tree.deeper(depth))
         self._trees[place] = kept
-        while len(self._trees) > 1 and sum(each.tree.records for each in self._trees.values()) > MAX_TREE_RECORDS:
+        while len(self._trees) > 1 and sum(map(_weight, self._trees.values())) > MAX_TREE_RECORDS:
             del self._trees[next(iter(self._trees))]
         return kept.tree
 
@@ -278,6 +280,10 @@ class LocalCopy:
 def _before(record: bytes, before_ms: float) -> bool:
     """Whether all that a record holds was written before that time."""
     return time_to_ms(check(public(record))) < before_ms
+
+
+def _weight(kept: _Kept) -> int:
+    return kept.tree.records + TREE_WEIGHT
 
 
 def _bounds(partition: int) -> tuple[bytes, bytes]:

@@ -150,7 +150,8 @@ def test_rot_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
 
 
 def test_no_more_than_some_trees_are_kept(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_copy, "MAX_TREE_RECORDS", 3)
+    monkeypatch.setattr(local_copy, "MAX_TREE_RECORDS", 6)
+    monkeypatch.setattr(local_copy, "TREE_WEIGHT", 1)
 
     async def story() -> None:
         cluster, local = one_node(world)
