@@ -36,7 +36,8 @@ MAX_TTL_S = 100 * 365 * 86_400.0
 MAX_COOL_DOWN_S = 86_400.0
 MAX_CLOCK_SKEW_MS = 60_000
 MAX_FRAME_BYTES = 64 * MIB
-MAX_BATCH_ITEMS = 10_000
+MAX_BATCH_ITEMS = 1000
+"""Keys or pairs of one request: a node is at them for some milliseconds. A larger batch goes in several."""
 MAX_SIBLINGS = 64
 """Versions of one key that nobody merged; past it a write whose context has not seen them is refused."""
 MAX_SIBLINGS_BYTES = 4 * MIB
@@ -50,6 +51,9 @@ Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
 
 _STORE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z"
+"""A node's id becomes a directory and an actor's name: no separators, nothing that leads elsewhere, no end of a line."""
+_NODE_ID = re.compile(NODE_ID_PATTERN)
 
 
 def check_store_name(name: object) -> str:
@@ -60,6 +64,27 @@ def check_store_name(name: object) -> str:
             f"got {shown(name)}"
         )
     return str.__str__(name)
+
+
+def is_node_id(name: str) -> bool:
+    """Whether a node can have that id."""
+    return _NODE_ID.match(name) is not None
+
+
+def check_node_id(node_id: object) -> str:
+    """Return ``node_id`` if it can name a node, and so a directory and an actor."""
+    if not isinstance(node_id, str) or not is_node_id(node_id):
+        raise InvalidOption(
+            f"a node's id is 1 to 63 letters, digits, '_', '.' or '-', not beginning with '.' or '-'; got {shown(node_id)}"
+        )
+    return node_id
+
+
+def check_host(host: object) -> str:
+    """Return ``host`` if it can name a host: at most 255 printable characters, or empty."""
+    if not isinstance(host, str) or len(host) > 255 or not (host.isprintable() or not host):
+        raise InvalidOption(f"a host's name is at most 255 printable characters; got {shown(host)}")
+    return host
 
 
 def check_bucket_name(name: object) -> str:

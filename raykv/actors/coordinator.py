@@ -7,14 +7,16 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.pickling import pickled
 from raykv.actors.transport import fast_transport
 from raykv.actors.world import CountingProbe, SystemClock
 from raykv.client.given import pairs_of, several_keys
 from raykv.client.operations import Operations
-from raykv.config import check_bucket_name, check_timeout
-from raykv.errors import InvalidOption, RaykvError
+from raykv.config import MAX_BATCH_ITEMS, check_bucket_name, check_timeout
+from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.records import frames as f
 from raykv.replication.cluster_state import DEFAULT_BUCKET
 from raykv.replication.coordinator import Coordinator
@@ -22,7 +24,7 @@ from raykv.replication.front import Front
 from raykv.versions.context import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class CoordinatorActor:
@@ -92,8 +94,21 @@ class CoordinatorActor:
             bucket, timeout, True, lambda ops: ops.delete_request([key], w, check_timeout(timeout))
         )
 
+    async def _in_parts(self, asked: f.GetMany | f.WriteMany) -> f.CoordinatorAnswer:
+        """Answer a request of any number of items by requests of as many as one may have."""
+        if isinstance(asked, f.GetMany):
+            parts = [msgspec.structs.replace(asked, keys=asked.keys[part]) for part in _slices(len(asked.keys))]
+            answers = [await self._serve_one(part) for part in parts]
+            return f.GotMany(_items(answers, parts)) if len(parts) > 1 else answers[0]
+        writes = [msgspec.structs.replace(asked, items=asked.items[part]) for part in _slices(len(asked.items))]
+        answers = [await self._serve_one(part) for part in writes]
+        return f.WroteMany(_items(answers, writes)) if len(writes) > 1 else answers[0]
+
+    async def _serve_one(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        return f.coordinator_answers.decode(await self.serve(f.coordinator_requests.encode(request)))
+
     async def _plain(
-        self, bucket: str, timeout: float, single: bool, request: Callable[[Operations], f.CoordinatorRequest]
+        self, bucket: str, timeout: float, single: bool, request: Callable[[Operations], f.GetMany | f.WriteMany]
     ) -> bytes:
         codec = "raw"
         places: list[bytes] = []
@@ -107,7 +122,23 @@ class CoordinatorActor:
             asked = request(Operations(entry.bucket_id, entry.config, pickled=pickled))
             if isinstance(asked, f.WriteMany):
                 places = [place_of(state.store_id, entry.bucket_id, key) for key, _, _ in asked.items]
-            answer = f.coordinator_answers.decode(await self.serve(f.coordinator_requests.encode(asked)))
+            answer = await self._in_parts(asked)
         except RaykvError as error:
             answer = f.Refused(f.Failed.of(error))
         return f.handed_answers.encode(f.Handed(single, codec, answer, places))
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(at, at + MAX_BATCH_ITEMS) for at in range(0, max(count, 1), MAX_BATCH_ITEMS)]
+
+
+def _items(answers: list[f.CoordinatorAnswer], parts: Sequence[f.GetMany | f.WriteMany]) -> list[Any]:
+    """Return an entry for each item of all parts; a part that was refused as a whole failed for each of its items."""
+    items: list[Any] = []
+    for answer, part in zip(answers, parts, strict=True):
+        if isinstance(answer, f.GotMany | f.WroteMany):
+            items += answer.items
+            continue
+        failed = answer.failed if isinstance(answer, f.Refused) else f.Failed.of(StoreUnavailable("it gave no answer"))
+        items += [failed] * len(part.keys if isinstance(part, f.GetMany) else part.items)
+    return items

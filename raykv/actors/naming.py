@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 import ray
 
+from raykv.config import check_node_id
 from raykv.errors import CorruptData
 from raykv.storage import LOCK_NAME, read_identity
 
@@ -68,8 +69,8 @@ def default_path(store: str) -> str:
 
 
 def node_directory(path: str, node_id: str) -> str:
-    """Return a node's data directory."""
-    return f"{path}/nodes/{node_id}"
+    """Return a node's data directory. Raises ``InvalidOption`` for an id that would lead elsewhere."""
+    return f"{path}/nodes/{check_node_id(node_id)}"
 
 
 def lock_of(path: str, node_id: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -32,7 +33,15 @@ from raykv.errors import (
 )
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.records import frames as f
-from raykv.records.keys import LAST_TAG_END, Key, after_prefix, decode_key, encode_bound, encode_key
+from raykv.records.keys import (
+    LAST_TAG_END,
+    MAX_ENCODED_KEY_BYTES,
+    Key,
+    after_prefix,
+    decode_key,
+    encode_bound,
+    encode_key,
+)
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
 from raykv.versions.context import Context, place_of, seal, sealed_when_asked, unseal
 from raykv.versions.resolvers import Resolver, is_newest, resolve
@@ -306,7 +315,11 @@ class Operations:
         for encoded, payloads, gone in answer.items:
             if not payloads or (gone and self._newest):
                 continue
-            key = decode_key(encoded)
+            try:
+                key = decode_key(encoded)
+            except CorruptData as error:
+                _warn_of_no_key(self.config.name, encoded, error)
+                continue
             try:
                 pairs.append((key, None if keys_only else self._resolved(key, payloads)))
             except Exception as error:  # noqa: BLE001 - it is raised, when those before it have been shown
@@ -528,16 +541,21 @@ def scan_range(
     """
     low, high = b"", LAST_TAG_END
     if prefix is not None:
-        stem = encode_bound(prefix)
+        stem = _bound(prefix)
         low, high = stem, after_prefix(stem) or LAST_TAG_END
     if start is not None:
-        low = max(low, encode_bound(start))
+        low = max(low, _bound(start))
     if end is not None:
-        high = min(high, encode_bound(end))
+        high = min(high, _bound(end))
     if after is not None:
-        bound = encode_bound(after)
+        bound = _bound(after)
         low, high = (low, min(high, bound)) if reverse else (max(low, bound + b"\x00"), high)
     return ScanRange(low, high)
+
+
+def _bound(bound: Key) -> bytes:
+    """Encode a bound. Of one that is longer than any key the beginning says as much as the whole."""
+    return encode_bound(bound)[: MAX_ENCODED_KEY_BYTES + 1]
 
 
 def remaining(left: ScanRange, resume: bytes, *, reverse: bool) -> ScanRange:
@@ -686,3 +704,13 @@ def _operation_ids(random_bytes: Callable[[int], bytes]) -> Generator[bytes, Non
         for at in range(0, len(drawn), OPERATION_ID_BYTES):
             yield drawn[at : at + OPERATION_ID_BYTES]
         count = min(2 * count, 256)
+
+
+def _warn_of_no_key(bucket: str, encoded: bytes, error: CorruptData) -> None:
+    """Say that a scan leaves something out: what an earlier version took under what is no key."""
+    warnings.warn(
+        f"bucket {bucket!r}: a scan leaves out what stands under {shown(encoded)}: {error.message}; "
+        "store.repair() deletes it",
+        UserWarning,
+        stacklevel=2,
+    )

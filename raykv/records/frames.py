@@ -2,7 +2,7 @@
 
 A frame is one byte of format version and one msgpack value. Its type is declared here and checked by msgspec on the way
 in: a frame that does not fit its type is ``CorruptData`` at the door, never an ``AttributeError`` further in. Nothing in
-a frame is ever unpickled.
+a frame is ever unpickled. How much a message may carry stands with its fields (``raykv.records.limits``).
 
 Two conversations use them: client to coordinator (``coordinator_requests`` below) and coordinator or supervisor to
 storage node (``NodeRequest``). All of them are batches; a single operation is a batch of one.
@@ -10,12 +10,16 @@ storage node (``NodeRequest``). All of them are batches; a single operation is a
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
 from raykv.config import MAX_FRAME_BYTES
 from raykv.errors import CorruptData, RaykvError, from_data, to_data
+from raykv.records import limits as lim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FRAME_VERSION = 1
 NO_ROOM = -1
@@ -38,14 +42,15 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Failed(_Message, frozen=True):
     """An error as data: class name, message, details (see raykv.errors.to_data)."""
 
-    name: str
-    message: str
-    details: dict[str, Any]
+    name: lim.Name
+    message: lim.Text
+    details: lim.Figures
 
     @classmethod
     def of(cls, error: RaykvError) -> Failed:
-        """Take an error apart."""
-        return cls(*to_data(error))
+        """Take an error apart. A message that is too long for an answer is cut."""
+        name, message, details = to_data(error)
+        return cls(name, message[: lim.MAX_TEXT_CHARS], details)
 
     def error(self) -> RaykvError:
         """Return the error, ready to be raised."""
@@ -55,9 +60,9 @@ class Failed(_Message, frozen=True):
 class Acked(_Message, frozen=True, gc=False):
     """A write's W is met: its operation id, the nodes that had acknowledged durably by then, what it superseded."""
 
-    operation_id: bytes
-    nodes: list[str]
-    causality: bytes
+    operation_id: lim.OperationId
+    nodes: lim.NodeIds
+    causality: lim.Bytes
     """Packed (``raykv.versions.causality``), its own dot and time included."""
 
 
@@ -68,7 +73,7 @@ class GetMany(_Message, frozen=True):
     """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether it is wanted too."""
 
     bucket_id: int
-    keys: list[bytes]
+    keys: lim.Keys
     r: int
     timeout_s: float
     causality: bool = False
@@ -83,7 +88,7 @@ class WriteMany(_Message, frozen=True):
     """
 
     bucket_id: int
-    items: list[tuple[bytes, bytes, bytes | None]]
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Bytes | None]], lim.ITEMS]
     w: int
     timeout_s: float
     after: int = 0
@@ -99,8 +104,8 @@ class ScanPage(_Message, frozen=True):
     """
 
     bucket_id: int
-    start: bytes
-    end: bytes
+    start: lim.Bound
+    end: lim.Bound
     limit: int
     reverse: bool
     keys_only: bool
@@ -112,22 +117,22 @@ class ScanPage(_Message, frozen=True):
 class OpenBucket(_Message, frozen=True):
     """Find the bucket, or create it with ``options`` (fields of BucketConfig). Answer: ``BucketOpened``."""
 
-    name: str
-    options: dict[str, Any]
+    name: lim.Name
+    options: lim.Settings
     timeout_s: float
 
 
 class DropBucket(_Message, frozen=True):
     """Drop the bucket and all in it. Answer: ``Told``."""
 
-    name: str
+    name: lim.Name
     timeout_s: float
 
 
 class Tell(_Message, frozen=True):
     """Ask for plain data to show: "status", "ring", "buckets". Answer: ``Told``."""
 
-    what: str
+    what: lim.Name
     timeout_s: float
 
 
@@ -137,10 +142,10 @@ class Publish(_Message, frozen=True):
     ``sequence`` orders the news of one generation; older news is ignored.
     """
 
-    sequence: int
-    state: bytes
-    down: dict[str, str]
-    incarnations: dict[str, int]
+    sequence: lim.Number
+    state: lim.State
+    down: Annotated[dict[lim.NodeId, lim.Text], lim.NODES]
+    incarnations: Annotated[dict[lim.NodeId, lim.Number], lim.NODES]
 
 
 class AddNode(_Message, frozen=True):
@@ -150,30 +155,30 @@ class AddNode(_Message, frozen=True):
     """
 
     weight: float
-    zone: str
-    host: str
+    zone: lim.Name
+    host: lim.Name
     timeout_s: float
 
 
 class RemoveNode(_Message, frozen=True):
     """Let a node give away all that it holds, and leave. Answer: ``Told``."""
 
-    node_id: str
+    node_id: lim.NodeId
     timeout_s: float
 
 
 class ReplaceNode(_Message, frozen=True):
     """Let a new node take the place of one that is lost. Answer: ``Told`` with its id. ``host``: as in ``AddNode``."""
 
-    node_id: str
-    host: str
+    node_id: lim.NodeId
+    host: lim.Name
     timeout_s: float
 
 
 class SetWeight(_Message, frozen=True):
     """Let a node carry more or less than it does. Answer: ``Told``."""
 
-    node_id: str
+    node_id: lim.NodeId
     weight: float
     timeout_s: float
 
@@ -181,7 +186,7 @@ class SetWeight(_Message, frozen=True):
 class Rebalance(_Message, frozen=True):
     """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Told``."""
 
-    action: str
+    action: lim.Name
     timeout_s: float
 
 
@@ -191,7 +196,7 @@ class Autoscale(_Message, frozen=True):
     ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Told``.
     """
 
-    limits: dict[str, Any] | None
+    limits: lim.Settings | None
     dry_run: bool
     off: bool
     timeout_s: float
@@ -204,7 +209,7 @@ class GetNews(_Message, frozen=True):
 class Reach(_Message, frozen=True):
     """The supervisor asks for a second opinion (P12): do you reach this node? Answer: ``Told`` with a bool."""
 
-    node_id: str
+    node_id: lim.NodeId
     timeout_s: float
 
 
@@ -214,7 +219,7 @@ class RepairPartitions(_Message, frozen=True):
     An entry has "partition", and "failed" with the reason if it was not compared with all its owners.
     """
 
-    partitions: list[int]
+    partitions: Annotated[list[int], lim.LOOKED_AT]
     timeout_s: float
 
 
@@ -245,9 +250,9 @@ class Found(_Message, frozen=True, gc=False):
     ``gone``: a delete that has not seen these is newer than all of them (or a version that has expired).
     """
 
-    payloads: list[bytes]
+    payloads: lim.Payloads
     gone: bool = False
-    causality: bytes = b""
+    causality: lim.Bytes = b""
 
 
 def whole(item: bytes | Found) -> Found:
@@ -261,14 +266,14 @@ class GotMany(_Message, frozen=True, gc=False):
     Where there is one payload and nothing else to say, as nearly always, it stands there by itself (see ``whole``).
     """
 
-    items: list[bytes | Found | Failed]
+    items: Annotated[list[lim.Bytes | Found | Failed], lim.TOLD]
     time: int = 0
 
 
 class WroteMany(_Message, frozen=True, gc=False):
     """One entry an item, in the order sent. ``time``: the newest hybrid time among them."""
 
-    items: list[Acked | Failed]
+    items: Annotated[list[Acked | Failed], lim.TOLD]
     time: int = 0
 
 
@@ -282,16 +287,16 @@ class Late(_Message, frozen=True):
 class Page(_Message, frozen=True):
     """What stands, in order: (encoded key, payloads, gone) as in ``Found``; ``resume``: where the next page begins."""
 
-    items: list[tuple[bytes, list[bytes], bool]]
-    resume: bytes | None
+    items: Annotated[list[tuple[lim.Bound, lim.Payloads, bool]], lim.TOLD]
+    resume: lim.Bound | None
 
 
 class BucketOpened(_Message, frozen=True):
     """The bucket's id and its policy (fields of BucketConfig), and whose it is. ``run``, ``now_s``: the coordinator's."""
 
     bucket_id: int
-    config: dict[str, Any]
-    store_id: str = ""
+    config: lim.Settings
+    store_id: lim.Name = ""
     run: int = 0
     now_s: float = 0.0
 
@@ -315,9 +320,9 @@ class Handed(_Message, frozen=True):
     """What a plain call of the coordinator's actor handle returns: an answer, and how to decode what is in it."""
 
     single: bool
-    codec: str
+    codec: lim.Name
     answer: CoordinatorAnswer
-    places: list[bytes] = []
+    places: Annotated[list[lim.Place], lim.TOLD] = []
     """Of the keys written, for their contexts (see ``raykv.versions.context``)."""
 
 
@@ -334,7 +339,7 @@ class Read(_Message, frozen=True):
     """
 
     bucket_id: int
-    keys: list[bytes]
+    keys: lim.Keys
     hints: bool = False
 
 
@@ -346,8 +351,8 @@ class Reserve(_Message, frozen=True):
     """
 
     bucket_id: int
-    keys: list[bytes]
-    operation_ids: list[bytes]
+    keys: lim.Keys
+    operation_ids: Annotated[list[lim.OperationId], lim.ITEMS]
     """One a key; empty where no dot is wanted."""
     hints: bool = False
 
@@ -360,7 +365,7 @@ class Write(_Message, frozen=True):
     """
 
     bucket_id: int
-    items: list[tuple[bytes, bytes]]
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
     made_ms: int = 0
 
 
@@ -371,7 +376,7 @@ class Hint(_Message, frozen=True):
     """
 
     bucket_id: int
-    items: list[tuple[bytes, bytes, list[str]]]
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Targets]], lim.ITEMS]
     made_ms: int
     counted: bool = False
     """Whether the coordinator counts it as an acknowledgement (a sloppy bucket): then it is kept for longer."""
@@ -385,12 +390,12 @@ class Scan(_Message, frozen=True):
     """
 
     bucket_id: int
-    start: bytes
-    end: bytes
+    start: lim.Bound
+    end: lim.Bound
     limit: int
     reverse: bool
     keys_only: bool
-    partitions: list[int]
+    partitions: lim.Partitions
     background: bool = False
     now_ms: int = 0
 
@@ -408,18 +413,18 @@ class ReadRegister(_Message, frozen=True):
 class PromiseRegister(_Message, frozen=True):
     """Accept nothing from generations below this one any more (P5). Answer: ``RegisterAnswer``."""
 
-    generation: int
+    generation: lim.Number
 
 
 class AcceptRegister(_Message, frozen=True):
     """Keep this state, durably, unless a later generation was promised. Answer: ``RegisterAnswer``."""
 
-    generation: int
-    version: int
-    state: bytes
+    generation: lim.Number
+    version: lim.Number
+    state: lim.State
     decided: bool = False
     """Whether a majority holds this state by now, so that it may be acted on."""
-    lives: list[int] = []
+    lives: Annotated[list[int], lim.NODES] = []
     """Of the nodes without a vote that were seen before this state was first sent to anybody: they may vote again."""
 
 
@@ -430,8 +435,8 @@ class Stop(_Message, frozen=True):
 class Gossip(_Message, frozen=True):
     """Heartbeats: node id -> (incarnation, counter), as far as the sender has heard. Answer: ``Gossip``."""
 
-    sender: str
-    table: dict[str, tuple[int, int]]
+    sender: lim.NodeId
+    table: Annotated[dict[lim.NodeId, tuple[lim.Number, lim.Number]], lim.NODES]
 
 
 class Tree(_Message, frozen=True):
@@ -442,26 +447,26 @@ class Tree(_Message, frozen=True):
     """
 
     partition: int
-    buckets: list[int]
+    buckets: lim.BucketIds
     depth: int
     level: int
-    indexes: list[int]
+    indexes: lim.Indexes
 
 
 class Leaves(_Message, frozen=True):
     """What is in these leaves of a partition's tree. Answer: ``LeavesDone``."""
 
     partition: int
-    buckets: list[int]
+    buckets: lim.BucketIds
     depth: int
-    indexes: list[int]
+    indexes: lim.Indexes
 
 
 class Fetch(_Message, frozen=True):
     """Records for another owner, whether or not this one is complete. Answer: ``ReadDone``."""
 
     bucket_id: int
-    keys: list[bytes]
+    keys: Annotated[list[lim.EncodedKey], lim.LOOKED_AT]
 
 
 class Purge(_Message, frozen=True):
@@ -470,7 +475,7 @@ class Purge(_Message, frozen=True):
     Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so.
     """
 
-    items: list[tuple[int, bytes, int]]
+    items: Annotated[list[tuple[int, lim.EncodedKey, int]], lim.LOOKED_AT]
     sure: bool
 
 
@@ -480,7 +485,7 @@ class Clear(_Message, frozen=True):
     ``partitions``: of these only; None: of all.
     """
 
-    partitions: list[int] | None = None
+    partitions: lim.Partitions | None = None
 
 
 class TakeOver(_Message, frozen=True):
@@ -490,8 +495,8 @@ class TakeOver(_Message, frozen=True):
     """
 
     partition: int
-    timeout_s: float
-    lost: list[str] = []
+    timeout_s: lim.Timeout
+    lost: lim.NodeIds = []
 
 
 class Repair(_Message, frozen=True):
@@ -501,7 +506,7 @@ class Repair(_Message, frozen=True):
     """
 
     partition: int
-    timeout_s: float
+    timeout_s: lim.Timeout
     purge: bool = True
 
 
@@ -552,19 +557,19 @@ class NodeRequest(_Message, frozen=True):
 class ReadDone(_Message, frozen=True):
     """One record (or None: absent) a key, in the order asked."""
 
-    records: list[bytes | None]
-    unreadable: list[int] = []
+    records: Annotated[list[lim.Bytes | None], lim.ITEMS]
+    unreadable: Annotated[list[int], lim.ITEMS] = []
     """Indexes of the keys that lie in a damaged range here: no answer, like ``Incomplete``."""
-    left: list[int] = []
+    left: Annotated[list[int], lim.ITEMS] = []
     """Indexes of the keys that the answer had no room for: ask again."""
 
 
 class Reserved(_Message, frozen=True):
     """A dot (none if it was not wanted: counter 0), and what the node holds of the key."""
 
-    actor: bytes
+    actor: lim.Actor
     counter: int
-    causality: bytes
+    causality: lim.Bytes
     siblings: int
     record_bytes: int
 
@@ -572,26 +577,26 @@ class Reserved(_Message, frozen=True):
 class ReserveDone(_Message, frozen=True):
     """One entry a key, in the order asked; None for one that lies in a damaged range."""
 
-    items: list[Reserved | None]
+    items: Annotated[list[Reserved | None], lim.ITEMS]
 
 
 class WriteDone(_Message, frozen=True):
     """One entry an item: 0 if the record is now held durably, else the newer time held (P7), ``NO_ROOM`` or ``FULL``."""
 
-    newer: list[int]
+    newer: Annotated[list[int], lim.ITEMS]
 
 
 class ScanDone(_Message, frozen=True):
     """Records in order. ``covered`` is how far the answer is whole: None means to the end of the range asked."""
 
-    items: list[tuple[bytes, bytes]]
-    covered: bytes | None
+    items: Annotated[list[tuple[lim.Bound, lim.Bytes]], lim.TOLD]
+    covered: lim.Bound | None
 
 
 class Incomplete(_Message, frozen=True):
     """The node may lack what it acknowledged and answers no reads (P1)."""
 
-    reason: str
+    reason: lim.Text
 
 
 class Pong(_Message, frozen=True):
@@ -600,15 +605,15 @@ class Pong(_Message, frozen=True):
     ``ballot``: of the latest decided state that it was told, if it votes.
     """
 
-    stats: dict[str, Any] | None = None
-    suspects: list[str] = []
+    stats: lim.Figures | None = None
+    suspects: lim.NodeIds = []
     ballot: tuple[int, int] = (0, 0)
 
 
 class TreeDone(_Message, frozen=True):
     """The digests asked for, in their order; how many records the tree is over; whether the node lacks nothing here."""
 
-    digests: list[int]
+    digests: Annotated[list[int], lim.TOLD]
     records: int
     whole: bool
 
@@ -616,16 +621,16 @@ class TreeDone(_Message, frozen=True):
 class LeavesDone(_Message, frozen=True):
     """The records of the leaves asked for: (bucket id, encoded key, digest)."""
 
-    entries: list[tuple[int, bytes, int]]
+    entries: Annotated[list[tuple[int, lim.Bound, int]], lim.TOLD]
     whole: bool
-    left: list[int] = []
+    left: lim.Indexes = []
     """Leaves that the answer had no room for: ask again."""
 
 
 class Purged(_Message, frozen=True):
     """Indexes of the records that the node holds exactly so, or has forgotten now."""
 
-    indexes: list[int]
+    indexes: Annotated[list[int], lim.LOOKED_AT]
 
 
 class Cleared(_Message, frozen=True):
@@ -637,7 +642,7 @@ class Cleared(_Message, frozen=True):
 class Repaired(_Message, frozen=True):
     """What a repair did, as figures."""
 
-    figures: dict[str, Any]
+    figures: lim.Figures
 
 
 class RegisterAnswer(_Message, frozen=True):
@@ -649,10 +654,10 @@ class RegisterAnswer(_Message, frozen=True):
     """
 
     granted: bool
-    promised: int
-    generation: int
-    version: int
-    state: bytes | None
+    promised: lim.Number
+    generation: lim.Number
+    version: lim.Number
+    state: lim.State | None
     voter: bool = True
     life: int = 0
 
@@ -663,7 +668,7 @@ class Moved(_Message, frozen=True):
     It did nothing.
     """
 
-    state: bytes
+    state: lim.State
 
 
 class NodeRefused(_Message, frozen=True):
@@ -675,8 +680,8 @@ class NodeRefused(_Message, frozen=True):
     may have carried the request out.
     """
 
-    reason: str
-    message: str
+    reason: lim.Name
+    message: lim.Text
 
 
 NodeAnswerBody: TypeAlias = (
@@ -709,9 +714,11 @@ class NodeAnswer(_Message, frozen=True):
 class FrameType(Generic[T]):
     """Encodes and decodes frames of one type."""
 
-    def __init__(self, kind: Any, what: str) -> None:
+    def __init__(self, kind: Any, what: str, kind_of: Callable[[bytes], bytes] | None = None) -> None:
+        """``kind_of(frame)``: the name of the message in it; without it any frame may be as large as ``MAX_FRAME_BYTES``."""
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(kind)
         self._what = what
+        self._kind_of = kind_of
 
     def encode(self, message: T) -> bytes:
         """Return the frame. Raises ``CorruptData`` if it would exceed ``MAX_FRAME_BYTES``."""
@@ -727,21 +734,16 @@ class FrameType(Generic[T]):
             raise CorruptData(f"not a {self._what}: {len(frame)} bytes")
         if frame[0] != FRAME_VERSION:
             raise CorruptData(f"a {self._what} of format version {frame[0]}; this raykv speaks {FRAME_VERSION}")
+        if len(frame) > lim.SMALL_FRAME_BYTES and self._kind_of is not None:
+            kind = self._kind_of(frame)
+            if len(frame) > (most := lim.frame_bytes(kind)):
+                raise CorruptData(
+                    f"not a {self._what}: {kind.decode(errors='replace')!r} of {len(frame)} bytes; at most {most}"
+                )
         try:
             return self._decoder.decode(memoryview(frame)[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptData(f"not a {self._what}: {error}") from None
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-
-coordinator_requests: FrameType[CoordinatorRequest] = FrameType(CoordinatorRequest, "coordinator request")
-coordinator_answers: FrameType[CoordinatorAnswer] = FrameType(CoordinatorAnswer, "coordinator answer")
-supervisor_requests: FrameType[SupervisorRequest] = FrameType(SupervisorRequest, "supervisor request")
-supervisor_answers: FrameType[SupervisorAnswer] = FrameType(SupervisorAnswer, "supervisor answer")
-handed_answers: FrameType[Handed] = FrameType(Handed, "coordinator's answer")
-node_requests: FrameType[NodeRequest] = FrameType(NodeRequest, "node request")
-node_answers: FrameType[NodeAnswer] = FrameType(NodeAnswer, "node answer")
 
 
 _OPENING = 3 + len(NodeRequest.__name__)
@@ -758,3 +760,22 @@ def kind_of_request(frame: bytes) -> bytes:
     except IndexError:
         return b""
     return frame[at + 1 : at + 1 + length]
+
+
+def kind_of_message(frame: bytes) -> bytes:
+    """Return the name of what a coordinator or the supervisor is asked for (``b"GetMany"``), without decoding it."""
+    length = frame[2] & 0x1F
+    return frame[3 : 3 + length]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+coordinator_requests: FrameType[CoordinatorRequest] = FrameType(
+    CoordinatorRequest, "coordinator request", kind_of_message
+)
+coordinator_answers: FrameType[CoordinatorAnswer] = FrameType(CoordinatorAnswer, "coordinator answer")
+supervisor_requests: FrameType[SupervisorRequest] = FrameType(SupervisorRequest, "supervisor request", kind_of_message)
+supervisor_answers: FrameType[SupervisorAnswer] = FrameType(SupervisorAnswer, "supervisor answer")
+handed_answers: FrameType[Handed] = FrameType(Handed, "coordinator's answer")
+node_requests: FrameType[NodeRequest] = FrameType(NodeRequest, "node request", kind_of_request)
+node_answers: FrameType[NodeAnswer] = FrameType(NodeAnswer, "node answer")

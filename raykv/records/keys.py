@@ -11,15 +11,19 @@ partition is one contiguous run on disk, to be moved, compared and dropped as on
 from __future__ import annotations
 
 import struct
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.config import MAX_KEY_BYTES, shown
 from raykv.errors import CorruptData, InvalidKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Key: TypeAlias = str | bytes
 
 _BYTES = b"\x01"
 _STR = b"\x02"
+_TAGS = frozenset((_BYTES, _STR))
 LAST_TAG_END = b"\x03"
 """Sorts after every encoded key."""
 
@@ -62,6 +66,51 @@ def encode_bound(bound: Key) -> bytes:
     if isinstance(bound, bytes):
         return b"".join((_BYTES, bound))
     raise InvalidKey(f"a key is a str or bytes; got {type(bound).__name__}: {shown(bound)}")
+
+
+def is_key(encoded: bytes) -> bool:
+    """Whether ``encode_key`` makes this of some key."""
+    if not 1 < len(encoded) <= MAX_ENCODED_KEY_BYTES:
+        return False
+    tag = encoded[:1]
+    return tag == _BYTES or (tag == _STR and (encoded.isascii() or _is_utf8(encoded)))
+
+
+def check_keys(encoded: Sequence[bytes]) -> None:
+    """Raise ``InvalidKey`` if ``encode_key`` makes one of these of no key. O(bytes), in a few steps in C.
+
+    What was kept under such a key would be in the way of every scan, and no client could name it to delete it.
+    """
+    if len(encoded) == 1:
+        if not is_key(encoded[0]):
+            raise _no_key(encoded[0])
+        return
+    # Each tag is a character by itself, so all are UTF-8 exactly if they are it one after the other.
+    tags = {key[:1] for key in encoded}
+    if not (
+        tags <= _TAGS
+        and min(map(len, encoded), default=2) > 1
+        and max(map(len, encoded), default=2) <= MAX_ENCODED_KEY_BYTES
+        and _is_utf8(b"".join(encoded if tags == {_STR} else [key for key in encoded if key[:1] == _STR]))
+    ):
+        raise _no_key(next(key for key in encoded if not is_key(key)))
+
+
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _no_key(encoded: bytes) -> InvalidKey:
+    reason = f"{len(encoded)} bytes with its tag, of 2 to {MAX_ENCODED_KEY_BYTES}"
+    if 1 < len(encoded) <= MAX_ENCODED_KEY_BYTES:
+        reason = "its text is not UTF-8" if encoded[:1] == _STR else f"unknown tag {encoded[:1]!r}"
+    return InvalidKey(f"not a key: {reason}: {shown(encoded)}")
 
 
 def decode_key(encoded: bytes) -> Key:

@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from raykv.config import KIB, MAX_FRAME_BYTES
+from raykv.config import KIB, MAX_BATCH_ITEMS, MAX_FRAME_BYTES
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
 from raykv.records.keys import LAST_TAG_END
+from raykv.records.limits import MAX_LOOKED_AT
 from raykv.replication.merkle import MAX_DEPTH, Tree, depth_for, differing, digest
 from raykv.versions import dead_since_ms, merge
 
@@ -52,8 +53,8 @@ logger = logging.getLogger("raykv.node")
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 5.0
-INDEXES_AT_ONCE = 256
-KEYS_AT_ONCE = 256
+INDEXES_AT_ONCE = MAX_LOOKED_AT
+KEYS_AT_ONCE = MAX_LOOKED_AT
 PAGE_RECORDS = 24
 """Of a partition that is copied: its source answers clients between two of them."""
 MAX_ROUNDS = 3
@@ -536,7 +537,7 @@ def _batches(items: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, byt
     for key, record in items:
         batch.append((key, record))
         size_bytes += len(key) + len(record)
-        if size_bytes >= BATCH_BYTES:
+        if size_bytes >= BATCH_BYTES or len(batch) >= MAX_BATCH_ITEMS:
             yield batch
             batch, size_bytes = [], 0
     if batch:

@@ -14,6 +14,7 @@ import msgspec
 
 from raykv.config import BucketConfig, ScalingConfig, StoreConfig
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, RaykvError
+from raykv.records.limits import MAX_BUCKETS
 from raykv.ring import Ring
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 STATE_FORMAT = 1
 DEFAULT_BUCKET = "default"
-MAX_BUCKETS = 10_000
 
 
 class BucketEntry(msgspec.Struct, frozen=True, array_like=True):

@@ -16,10 +16,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from raykv.config import MAX_BATCH_ITEMS, check_count, check_timeout
-from raykv.errors import CorruptData, InvalidOption, Overloaded
+from raykv.errors import InvalidOption, Overloaded
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
-from raykv.records.keys import MAX_ENCODED_KEY_BYTES
+from raykv.records.keys import check_keys
 from raykv.records.record import body_operation_id, check_body
 from raykv.replication.reading import Reads, found_in, most_keys
 from raykv.replication.routing import Routing
@@ -88,8 +88,7 @@ class Coordinator:
                 f"one read of bucket {entry.config.name!r} has at most {most} keys; got {len(request.keys)}"
             )
         _check_replicas("r", request.r, entry.config.n)
-        for key in request.keys:
-            _check_key(key)
+        check_keys(request.keys)
         self._items_under_way += len(request.keys)
         try:
             records = await self._reads.records(entry, request.keys, request.r, deadline_s)
@@ -110,9 +109,9 @@ class Coordinator:
             deadline_s = min(deadline_s, request.expires_s)
         entry = await self._admit(request.bucket_id, len(request.items), request.timeout_s)
         _check_replicas("w", request.w, entry.config.n)
+        check_keys([key for key, _, _ in request.items])
         puts = []
         for key, body, seen in request.items:
-            _check_key(key)
             check_body(body)
             puts.append(Put(key, body, None if seen is None else unpack_causality(seen)))
         self._items_under_way += len(puts)
@@ -177,8 +176,3 @@ class Coordinator:
 def _check_replicas(what: str, value: int, n: int) -> None:
     if not 1 <= value <= n:
         raise InvalidOption(f"{what} must be 1 to {n}; got {value}")
-
-
-def _check_key(key: bytes) -> None:
-    if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
-        raise CorruptData(f"a client sent an encoded key of {len(key)} bytes")

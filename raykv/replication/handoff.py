@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from raykv.config import KIB
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
+from raykv.records.keys import is_key
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class Handoff:
         records: list[tuple[Hint, bytes | None]],
         now_ms: int,
     ) -> bool:
-        items = [(hint.key, record) for hint, record in records if record]
+        items = [(hint.key, record) for hint, record in records if record and is_key(hint.key)]
         # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
         made_ms = min((hint.made_ms for hint, _ in records if hint.record), default=now_ms)
         refused: set[bytes] = set()

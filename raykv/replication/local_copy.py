@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.errors import CorruptData
 from raykv.records import frames as f
-from raykv.records.keys import STORAGE_PREFIX_BYTES, storage_bucket, storage_prefix
+from raykv.records.keys import STORAGE_PREFIX_BYTES, is_key, storage_bucket, storage_prefix
 from raykv.records.kinds import check, public
 from raykv.replication.merkle import Entry, Tree, depth_for, digest
 from raykv.ring import partition_of_key
@@ -104,6 +104,7 @@ class LocalCopy:
 
     async def _entries(self, partition: int, buckets: Sequence[int], *, hidden: bool) -> list[Entry]:
         entries: list[Entry] = []
+        strays: list[bytes] = []
         before_ms = self._clock.wall_ms() - self._replica.grace_ms if hidden else 0.0
         since_s = self._clock.monotonic_s()
         for bucket_id in buckets:
@@ -111,11 +112,20 @@ class LocalCopy:
             end = storage_prefix(partition, bucket_id + 1)
             for count, (key, found) in enumerate(self._engine.scan(prefix, end, around_damage=True), start=1):
                 encoded = key[STORAGE_PREFIX_BYTES:]
-                if not (hidden and _before(found.record, before_ms)):
+                if not is_key(encoded):
+                    strays.append(key)
+                elif not (hidden and _before(found.record, before_ms)):
                     entries.append((bucket_id, encoded, digest(bucket_id, encoded, public(found.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)
+        self._erase_strays(strays)
         return entries
+
+    def _erase_strays(self, places: list[bytes]) -> None:
+        """Forget what stands under what is no key: an earlier version took it, and no client can name it."""
+        for place in places:
+            logger.error("a record under %r, which is no key, is deleted", place[STORAGE_PREFIX_BYTES:])
+            self._engine.erase(place)
 
     async def uncovered(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
         """Return the records from before ``before_ms`` over which rot may have taken something newer (P10).
@@ -131,8 +141,8 @@ class LocalCopy:
                 if damage.start is not None:
                     low, high = max(low, damage.start), high if damage.end is None else min(high, damage.end)
                 for count, (place, kept) in enumerate(self._engine.scan_what_is_left(low, high), start=1):
-                    if _before(kept.record, before_ms):
-                        key = place[STORAGE_PREFIX_BYTES:]
+                    key = place[STORAGE_PREFIX_BYTES:]
+                    if is_key(key) and _before(kept.record, before_ms):
                         found[bucket_id, key] = (bucket_id, key, digest(bucket_id, key, public(kept.record)))
                     if count % REST_EVERY == 0:
                         since_s = await self._throttle.rest(since_s)
@@ -156,8 +166,8 @@ class LocalCopy:
             low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
             for count, (place, kept) in enumerate(self._engine.scan(low, high, around_damage=True), start=1):
                 since_ms = dead_since_ms(kept.record)
-                if since_ms is not None and since_ms < before_ms:
-                    key = place[STORAGE_PREFIX_BYTES:]
+                key = place[STORAGE_PREFIX_BYTES:]
+                if since_ms is not None and since_ms < before_ms and is_key(key):
                     found.append((bucket_id, key, digest(bucket_id, key, public(kept.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)

@@ -298,6 +298,8 @@ class StorageNode:
             refusal = self._refusal(request)
             if refusal is not None:
                 return self._answer(refusal)
+            if misfit := self._replica.misfit(request.body):
+                return self._answer(f.NodeRefused("corrupt", misfit))
             if isinstance(request.body, f.Stop):
                 return self._answer_to_stop()
             if not _for_a_client(request.body):

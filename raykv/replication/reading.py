@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from raykv.config import MAX_FRAME_BYTES, MAX_PAIR_BYTES, MIB
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MAX_PAIR_BYTES, MIB
 from raykv.errors import Overloaded, QuorumNotMet, RaykvError
 from raykv.records import frames as f
 from raykv.replication.fanout import Fanout, gather
@@ -143,7 +143,8 @@ def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_:
 
 def most_keys(entry: BucketEntry | None) -> int:
     """Return of how many keys of a bucket one request may be (None: whichever it is), so that they fit a frame."""
-    return MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
+    room = MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
+    return min(room, MAX_BATCH_ITEMS)
 
 
 def found_in(

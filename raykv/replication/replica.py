@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raykv.config import MAX_COPIES
-from raykv.errors import CorruptData
+from raykv.errors import CorruptData, InvalidKey
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import (
-    MAX_ENCODED_KEY_BYTES,
     STORAGE_PREFIX_BYTES,
+    check_keys,
+    is_key,
     is_private,
     storage_bucket,
     storage_prefix,
 )
 from raykv.records.kinds import check, header_of, is_vector, public
+from raykv.records.limits import MAX_BALLOT_STEP
 from raykv.records.record import stamp_of, time_of
 from raykv.replication.cluster_state import decode_state
 from raykv.replication.hints import HintsFull
@@ -148,6 +149,8 @@ class Replica:
         except CorruptData as error:
             self._note_damage()
             return f.NodeRefused("corrupt", str(error)), 0
+        except InvalidKey as error:
+            return f.NodeRefused("corrupt", str(error)), 0
         except ClockTooFarAhead as error:
             return f.NodeRefused("clock", str(error)), 0
 
@@ -193,6 +196,29 @@ class Replica:
             case _:
                 return set()
         return {partition_of_key(key, self._partitions) for key in keys}
+
+    def misfit(self, body: f.NodeRequestBody) -> str:
+        """Return what is wrong with a request, beyond what its type says; empty if nothing is.
+
+        There are so many partitions here, and each is gone through once. O(items) for those that have a list.
+        """
+        asked: Sequence[int]
+        match body:
+            case f.Scan() | f.Clear():
+                asked = body.partitions or ()
+            case f.Tree() | f.Leaves() | f.TakeOver() | f.Repair():
+                asked = (body.partition,)
+            case f.Reserve():
+                return "" if len(body.keys) == len(body.operation_ids) else "a reservation has one operation id a key"
+            case _:
+                return ""
+        if asked and not (min(asked) >= 0 and max(asked) < self._partitions):
+            return f"the store has partitions 0 to {self._partitions - 1}"
+        if len(asked) > 1 and len(set(asked)) < len(asked):
+            return "a partition is named twice"
+        if isinstance(body, f.Tree | f.Leaves) and len(set(body.buckets)) < len(body.buckets):
+            return "a bucket is named twice"
+        return ""
 
     def holds(self, partition: int, bucket_id: int) -> bool:
         """Whether this node is to hold a bucket's records in a partition, by the latest state. Unknown buckets: it is."""
@@ -245,14 +271,12 @@ class Replica:
             self._directory.set_complete(True)
 
     def _storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
-        """Return them as they stand in the storage. Raises ``CorruptData`` if one can be none."""
+        """Return them as they stand in the storage. Raises ``InvalidKey``, ``CorruptData`` if there is no such bucket."""
         partitions, prefixes = self._partitions, self._prefixes.get(bucket_id)
         if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
             prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
             self._prefixes[bucket_id] = prefixes
-        for key in keys:
-            if not 1 < len(key) <= MAX_ENCODED_KEY_BYTES:
-                raise CorruptData(f"a peer sent a key of {len(key)} bytes")
+        check_keys(keys)
         if prefixes is not None and len(keys) == 1:  # as mostly, and each call more is felt
             return [prefixes[partition_of_key(keys[0], partitions)] + keys[0]]
         places = partitions_of_keys(keys, partitions)
@@ -315,7 +339,7 @@ class Replica:
         items: list[f.Reserved | None] = []
         position = 0
         storage_keys = self._storage_keys(request.bucket_id, request.keys)
-        for key, storage_key, operation_id in zip(request.keys, storage_keys, request.operation_ids, strict=False):
+        for key, storage_key, operation_id in zip(request.keys, storage_keys, request.operation_ids, strict=True):
             try:
                 found = self._engine.get(storage_key)
             except CorruptData:
@@ -388,7 +412,7 @@ class Replica:
         position = 0
         for key, record, targets in request.items:
             held = 0
-            for target in targets[:MAX_COPIES]:
+            for target in targets:
                 try:
                     time, at = self._hints.keep(
                         target, request.bucket_id, key, record, request.made_ms, counted=request.counted
@@ -513,7 +537,9 @@ class Replica:
             for partition in range(state.ring.partitions):
                 if state.differs(before, partition):
                     self._changed[partition] = state.epoch
-        self._engine.drop = lambda key: not is_private(key) and state.dropped(storage_bucket(key))
+        self._engine.drop = lambda key: (
+            not is_private(key) and (state.dropped(storage_bucket(key)) or not is_key(key[STORAGE_PREFIX_BYTES:]))
+        )
 
 
 def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.ReadDone:
@@ -566,7 +592,7 @@ class _Register:
         return self._answer(granted=True)
 
     def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
-        granted = request.generation > self._kept.promised
+        granted = self._is_near(request) and request.generation > self._kept.promised
         if granted:
             self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
         return self._answer(granted=granted)
@@ -574,9 +600,8 @@ class _Register:
     def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
         kept = self._kept
         ballot, held = (request.generation, request.version), (kept.generation, kept.version)
-        granted = request.generation >= kept.promised and (
-            ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
-        )
+        later = ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
+        granted = request.generation >= kept.promised and later and self._is_near(request)
         if granted and ballot > held and (self.votes or self._may_vote_again(request)):
             decode_state(request.state)  # nothing that cannot be read back is kept
             self._keep(f.RegisterAnswer(True, request.generation, *ballot, request.state))
@@ -586,6 +611,16 @@ class _Register:
     @property
     def votes(self) -> bool:
         return self._directory.identity.votes
+
+    def _is_near(self, request: f.PromiseRegister | f.AcceptRegister) -> bool:
+        """Whether the generation is one that a supervisor may have come to from what is promised here.
+
+        Each goes one above what it hears. *Schedule without this: one frame lets a node promise itself to the last number
+        that there is, and no supervisor comes after that one, for ever.* A node that was away for long, or beside one that
+        was pushed ahead, is led up step by step (``supervision.register``): to promise is to refuse what is earlier, so a
+        promise to a generation that nobody has does no harm.
+        """
+        return request.generation - self._kept.promised <= MAX_BALLOT_STEP
 
     def _may_vote_again(self, request: f.AcceptRegister) -> bool:
         return request.decided and self._directory.life in request.lives

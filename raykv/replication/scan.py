@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from raykv.errors import QuorumNotMet, RaykvError
 from raykv.records import frames as f
+from raykv.records.keys import is_key
 from raykv.records.kinds import header_of
 from raykv.replication.fanout import Fanout, gather
 from raykv.replication.quorum import AskRound
@@ -141,7 +142,10 @@ class ScanCoordinator:
         deadline_s: float,
     ) -> list[tuple[bytes, bytes]]:
         """Return the record of each key: as seen where R answers agree, else by a quorum read."""
+        # What is no key cannot be asked for; it is shown as it was seen, for whoever scans to be told of it.
         differing = [key for key in keys if len(seen[key]) < request.r or len(set(seen[key])) > 1]
+        # What is no key cannot be asked for; it goes on as it was seen, for whoever scans to be told of it.
+        differing = [key for key in differing if is_key(key)]
         settled: dict[bytes, bytes] = {}
         if differing:
             for key, record in zip(

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raykv.config import GIB, check_weight, check_zone
+from raykv.config import GIB, check_host, check_node_id, check_weight, check_zone
 from raykv.errors import InvalidOption, NotEnoughNodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sized
 
-MAX_NAME_CHARS = 255
 MIN_PARTITIONS_PER_NODE = 8
 """Below this, one partition more or less is over an eighth of a node's load: the shares get coarse."""
 
@@ -40,8 +39,8 @@ class Member(msgspec.Struct, frozen=True):
     zone: str = ""
 
     def __post_init__(self) -> None:
-        if not self.node_id or len(self.node_id) > MAX_NAME_CHARS or len(self.host) > MAX_NAME_CHARS:
-            raise InvalidOption(f"a node's id has 1 to {MAX_NAME_CHARS} characters, its host at most as many")
+        check_node_id(self.node_id)
+        check_host(self.host)
         check_weight(self.weight)
         if self.zone:
             check_zone(self.zone)

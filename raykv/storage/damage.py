@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from raykv.errors import RaykvError
+from raykv.records.limits import FileName, Number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,8 +47,8 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Damage(msgspec.Struct, frozen=True, array_like=True):
     """One rotten place: ``offset`` in ``file``, and the keys ``[start, end)`` that were there; None where not known."""
 
-    file: str
-    offset: int
+    file: FileName
+    offset: Number
     start: bytes | None
     end: bytes | None
     reason: str

@@ -29,6 +29,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData, PairTooLarge, RaykvError
+from raykv.records.limits import FileName, Life, Name, NodeId, Number
 from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, unpack, write_blob
 from raykv.storage.damage import DiskFull
 from raykv.storage.mark import Mark
@@ -74,16 +75,16 @@ class DirectoryForeign(RaykvError):
 class Identity(msgspec.Struct, frozen=True):
     """Who a directory belongs to, and in what state it was left."""
 
-    store_id: str
-    node_id: str
-    life: str
+    store_id: Name
+    node_id: NodeId
+    life: Life
     """32 hexadecimal digits."""
-    incarnation: int
+    incarnation: Number
     clean: bool
     complete: bool
     votes: bool = False
     """Whether its register has all that it ever promised and accepted (P5)."""
-    data: str = "data"
+    data: FileName = "data"
     """Name of the directory in it where the engine's files are."""
     alive_ms: int = 0
     """When the node was last known to run, by its wall clock."""

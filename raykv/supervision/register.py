@@ -19,6 +19,7 @@ from raykv.config import quorum
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.records import frames as f
+from raykv.records.limits import MAX_BALLOT_STEP
 from raykv.replication.cluster_state import ClusterState, decode_state, encode_state
 from raykv.replication.peers import node_address
 
@@ -208,14 +209,17 @@ class Register:
         )
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
-        frame = f.node_requests.encode(f.NodeRequest(0, body))
+        """Ask these nodes at once. One that is too far behind to take such a generation is led up to it (``_is_near``)."""
 
         async def one(node_id: str) -> f.RegisterAnswer | None:
-            try:
-                answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S))
-            except (PeerFailure, CorruptData):
-                return None
-            return answer.body if isinstance(answer.body, f.RegisterAnswer) else None
+            answer = await self._ask_one(node_id, body)
+            if isinstance(body, f.PromiseRegister | f.AcceptRegister):
+                while answer is not None and body.generation - answer.promised > MAX_BALLOT_STEP:
+                    led = await self._ask_one(node_id, f.PromiseRegister(answer.promised + MAX_BALLOT_STEP))
+                    if led is None or led.promised <= answer.promised:
+                        return led
+                    answer = await self._ask_one(node_id, body)
+            return answer
 
         loop = asyncio.get_running_loop()
         asked = {loop.create_task(one(node_id)): node_id for node_id in nodes}
@@ -236,6 +240,14 @@ class Register:
             if not answer.voter:
                 self._voteless[node_id] = answer.life
         return {node_id: answers[node_id] for node_id in nodes if node_id in answers}
+
+    async def _ask_one(self, node_id: str, body: f.NodeRequestBody) -> f.RegisterAnswer | None:
+        frame = f.node_requests.encode(f.NodeRequest(0, body))
+        try:
+            answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S))
+        except (PeerFailure, CorruptData):
+            return None
+        return answer.body if isinstance(answer.body, f.RegisterAnswer) else None
 
     async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:
         """Wait until one of them is done, or the time is over."""

@@ -1168,3 +1168,14 @@ def test_a_value_that_is_an_error_is_a_value(both: Callable[..., Any]) -> None:
     both("put", "a", kept)
     assert both("get", "a").message == both("get_many", ["a"])["a"].message == "kept"
     assert [value.message for _, value in both("scan")] == ["kept"]
+
+
+def test_a_scan_goes_on_past_what_is_no_key_and_says_so(both, link) -> None:
+    both("put", "a", 1)
+    both("put", "b", 2)
+    for wrong in (b"\x00junk", b"\x02\xff"):
+        link.records[wrong] = link.records[encode_key("a")]
+    for words in ({}, {"reverse": True}, {"limit": 5}):
+        with pytest.warns(UserWarning, match=r"leaves out what stands under .*repair") as told:
+            assert {*both("scan", **words)} == {("a", 1), ("b", 2)}
+        assert len(told) >= 2

@@ -13,9 +13,11 @@ from raykv.records.keys import (
     MAX_ENCODED_KEY_BYTES,
     STORAGE_PREFIX_BYTES,
     after_prefix,
+    check_keys,
     decode_key,
     encode_bound,
     encode_key,
+    is_key,
     storage_bucket,
     storage_prefix,
 )
@@ -141,3 +143,37 @@ def test_a_storage_key_names_its_bucket_and_sorts_by_partition_first(partition: 
     assert storage_bucket(prefix + encode_key(key)) == bucket
     if partition < 65_535:
         assert prefix + encode_key(key) < storage_prefix(partition + 1, 0)
+
+
+NO_KEYS = [
+    b"", b"\x01", b"\x02", b"\x00a", b"\x03a", b"\x07k", b"\xff", b"\x02\xff", b"\x02a\xc3", b"\x02\xed\xa0\x80",
+    b"\x02" + b"k" * 1025,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", NO_KEYS, ids=repr)
+def test_what_is_no_key_is_told_alone_and_among_others(wrong: bytes) -> None:
+    assert not is_key(wrong)
+    keys = [encode_key("a"), encode_key("ä"), encode_key(b"\xff\xc3")]
+    check_keys(keys)
+    check_keys([])
+    for some in ([wrong], [wrong, *keys], [*keys, wrong], [keys[0], wrong], [keys[2], wrong, keys[2]]):
+        with pytest.raises(InvalidKey, match="not a key"):
+            check_keys(some)
+
+
+def test_halves_of_a_character_do_not_make_up_for_each_other() -> None:
+    with pytest.raises(InvalidKey):
+        check_keys([b"\x02\xc3", b"\x02\xa4"])
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=6), max_size=5))
+def test_keys_are_checked_together_as_each_by_itself(some: list[bytes]) -> None:
+    good = all(is_key(key) for key in some)
+    try:
+        check_keys(some)
+    except InvalidKey:
+        assert not good
+    else:
+        assert good

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.config import BucketConfig, NodeConfig
+from raykv.config import MAX_BATCH_ITEMS, BucketConfig, NodeConfig
 from raykv.records import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
@@ -31,8 +31,10 @@ def keys_in(cluster: Any, partition: int, count: int) -> list[str]:
 
 
 async def give(cluster: Any, node_id: str, records: dict[str, bytes]) -> None:
-    answer = await cluster.ask(node_id, f.Write(1, [(encode_key(key), record) for key, record in records.items()]))
-    assert isinstance(answer, f.WriteDone), answer
+    items = [(encode_key(key), record) for key, record in records.items()]
+    for at in range(0, len(items), MAX_BATCH_ITEMS):
+        answer = await cluster.ask(node_id, f.Write(1, items[at : at + MAX_BATCH_ITEMS]))
+        assert isinstance(answer, f.WriteDone), answer
 
 
 async def repair(cluster: Any, node_id: str, partition: int, timeout_s: float = 60.0) -> dict[str, Any]:

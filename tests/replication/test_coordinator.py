@@ -12,6 +12,7 @@ import pytest
 from raykv.config import BucketConfig
 from raykv.errors import (
     CorruptData,
+    InvalidKey,
     InvalidOption,
     Overloaded,
     QuorumNotMet,
@@ -795,12 +796,15 @@ def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(
             (InvalidOption, f.GetMany(1, [a], 2, 0.0)),
             (InvalidOption, f.GetMany(1, [a], 2, float("nan"))),
             (InvalidOption, f.GetMany(1, [a], 2, 1e9)),
-            (CorruptData, f.GetMany(1, [a, b""], 2, 5.0)),
-            (CorruptData, f.GetMany(1, [b"\x02" + b"k" * 1025], 2, 5.0)),
+            (InvalidKey, f.GetMany(1, [a, b""], 2, 5.0)),
+            (InvalidKey, f.GetMany(1, [b"\x02" + b"k" * 1025], 2, 5.0)),
             (InvalidOption, f.WriteMany(1, [(a, body, None)] * 4, 2, 5.0)),
             (InvalidOption, f.WriteMany(1, [(a, body, None)], 4, 5.0)),
             (InvalidOption, f.WriteMany(1, [(a, body, None)], 2, -1.0)),
-            (CorruptData, f.WriteMany(1, [(a, body, None), (b"\x02", body, None)], 2, 5.0)),
+            (InvalidKey, f.WriteMany(1, [(a, body, None), (b"\x02", body, None)], 2, 5.0)),
+            (InvalidKey, f.WriteMany(1, [(a, body, None), (b"\x07k", body, None)], 2, 5.0)),
+            (InvalidKey, f.WriteMany(1, [(b"\x02\xff", body, None)], 2, 5.0)),
+            (InvalidKey, f.GetMany(1, [a, b"\x02\xc3", b"\x02\xa9"], 2, 5.0)),
             (CorruptData, f.WriteMany(1, [(a, body, None), (a, b"short", None)], 2, 5.0)),
             (InvalidOption, f.ScanPage(1, b"", b"\x03", 10, False, False, 4, 5.0)),
         ]

@@ -12,6 +12,7 @@ import pytest
 from raykv.config import BucketConfig
 from raykv.errors import StoreUnavailable
 from raykv.records import frames as f
+from raykv.records.limits import MAX_BALLOT_STEP
 from raykv.replication.cluster_state import encode_state
 from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 
@@ -451,5 +452,50 @@ def test_p5_a_promise_that_was_lost_before_the_last_one_came_does_not_count(worl
         cluster.node("n1")._replica.distrust()
         with pytest.raises(StoreUnavailable):
             await taking
+
+    world.run(story())
+
+
+# ---- how far a generation may jump ----
+
+
+def test_nobody_takes_the_last_number_and_with_it_all_later_supervisors(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster, register = await founded(world)
+        state = register.state
+        assert state is not None
+        for node_id in cluster.ids:
+            for attack in (
+                f.PromiseRegister((1 << 62) - 1),
+                f.PromiseRegister(state.generation + MAX_BALLOT_STEP + 1),
+                f.AcceptRegister((1 << 62) - 1, 1, encode_state(state), decided=True),
+            ):
+                answer = await cluster.ask(node_id, attack)
+                assert not answer.granted
+                assert answer.promised == state.generation
+        later = await take_over(cluster, "s2")
+        assert later.state is not None
+        assert later.state.generation == state.generation + 1
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("pushed", [["n1"], ["n1", "n2"], ["n1", "n2", "n3", "n4", "n5"]])
+def test_a_supervisor_leads_those_up_that_were_not_pushed_ahead(world: ModuleType, pushed: list[str]) -> None:
+    async def story() -> None:
+        cluster, register = await founded(world)
+        assert register.state is not None
+        top = register.state.generation
+        for _ in range(3):
+            top += MAX_BALLOT_STEP
+            for node_id in pushed:
+                assert (await cluster.ask(node_id, f.PromiseRegister(top))).granted
+        later = await take_over(cluster, "s2")
+        assert later.state is not None
+        assert later.state.generation == top + 1
+        await later.store(later.state.with_bucket(bucket("after")))
+        held = await later.read(cluster.ids)
+        assert {answer.generation for answer in held.values()} == {top + 1}
+        assert (await take_over(cluster, "s3")).state.bucket("after") is not None  # type: ignore[union-attr]
 
     world.run(story())

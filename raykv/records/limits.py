@@ -1,0 +1,113 @@
+"""How much one message may carry: the one table of limits, checked by the decoder before anything is done.
+
+A frame's size is bounded, but that says little of the work in it: a megabyte holds a million partitions to be scanned. So
+each list, dict, text and piece of bytes in a message has a bound of its own, as part of its type, and a message that goes
+past one is ``CorruptData`` at the door (``FrameType.decode``): msgspec looks at a length before it makes an element.
+Whoever sends more than one message may carry sends several. That nothing is forgotten here is held by a test, which
+walks through the fields of all messages.
+
+What no count bounds, plain data of any shape, is bounded by the bytes of the frame that it comes in (``frame_bytes``).
+
+Names are checked here too, for they become paths and names of actors: a node ``../../x`` would be started there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta
+
+from raykv.config import (
+    KIB,
+    MAX_BATCH_ITEMS,
+    MAX_COPIES,
+    MAX_FRAME_BYTES,
+    MAX_KEY_BYTES,
+    MAX_NODES,
+    MAX_PARTITIONS,
+    MAX_SIBLINGS,
+    MAX_TIMEOUT_S,
+    MIB,
+    NODE_ID_PATTERN,
+)
+
+MAX_LOOKED_AT = 256
+"""Nodes of a Merkle tree, or records to be fetched or forgotten, of one request between nodes."""
+MAX_TOLD = 1 << 20
+"""Entries of an answer whose bytes are bounded by whoever gives it."""
+MAX_BUCKETS = 10_000
+MAX_SETTINGS = 64
+MAX_TEXT_CHARS = 64 * KIB
+MAX_NAME_CHARS = 255
+MAX_STATE_BYTES = 16 * MIB
+MAX_BALLOT_STEP = 1 << 20
+"""So far above what is promised a generation may be."""
+MAX_RECORD_BYTES = 16 * MIB
+MAX_NUMBER = (1 << 62) - 1
+"""Of what counts upward for a store's whole life: at a million a second it lasts longer than the sun."""
+
+_KEYS_FRAME_BYTES = 2 * MIB
+_STATE_FRAME_BYTES = MAX_STATE_BYTES + 64 * KIB
+SMALL_FRAME_BYTES = 64 * KIB
+_FRAME_BYTES = {
+    b"WriteMany": MAX_FRAME_BYTES,
+    b"Write": MAX_FRAME_BYTES,
+    b"Hint": MAX_FRAME_BYTES,
+    b"Publish": _STATE_FRAME_BYTES,
+    b"AcceptRegister": _STATE_FRAME_BYTES,
+    **dict.fromkeys(
+        (
+            b"GetMany",
+            b"Read",
+            b"Reserve",
+            b"Scan",
+            b"Gossip",
+            b"Tree",
+            b"Leaves",
+            b"Fetch",
+            b"Purge",
+            b"Clear",
+            b"TakeOver",
+        ),
+        _KEYS_FRAME_BYTES,
+    ),
+}
+"""Request -> how many bytes its frame may have, where that is more than ``SMALL_FRAME_BYTES``."""
+
+
+def frame_bytes(kind: bytes) -> int:
+    """Return how many bytes a request of that kind may have."""
+    return _FRAME_BYTES.get(kind, SMALL_FRAME_BYTES)
+
+
+ITEMS = Meta(max_length=MAX_BATCH_ITEMS)
+LOOKED_AT = Meta(max_length=MAX_LOOKED_AT)
+TOLD = Meta(max_length=MAX_TOLD)
+NODES = Meta(max_length=MAX_NODES)
+
+EncodedKey: TypeAlias = Annotated[bytes, Meta(max_length=1 + MAX_KEY_BYTES)]
+Bound: TypeAlias = Annotated[bytes, Meta(max_length=4 * KIB)]
+"""Of a scan; and keys that were kept before they were checked at the door."""
+Keys: TypeAlias = Annotated[list[EncodedKey], ITEMS]
+Bytes: TypeAlias = Annotated[bytes, Meta(max_length=MAX_RECORD_BYTES)]
+Payloads: TypeAlias = Annotated[list[Bytes], Meta(max_length=2 * MAX_SIBLINGS)]
+OperationId: TypeAlias = Annotated[bytes, Meta(max_length=64)]
+Actor: TypeAlias = Annotated[bytes, Meta(max_length=64)]
+Place: TypeAlias = Annotated[bytes, Meta(max_length=64)]
+State: TypeAlias = Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)]
+Partitions: TypeAlias = Annotated[list[int], Meta(max_length=MAX_PARTITIONS)]
+BucketIds: TypeAlias = Annotated[list[int], Meta(max_length=MAX_BUCKETS)]
+Indexes: TypeAlias = Annotated[list[int], LOOKED_AT]
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Timeout: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_S)]
+Name: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
+Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
+NodeId: TypeAlias = Annotated[str, Meta(pattern=NODE_ID_PATTERN)]
+FileName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")]
+"""Of a file or folder in a node's directory, as files of the store name it."""
+Life: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
+Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]
+"""As many as are written to while a partition moves."""
+Settings: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_SETTINGS)]
+Figures: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_PARTITIONS)]
