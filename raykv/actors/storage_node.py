@@ -77,6 +77,8 @@ class StorageNodeActor:
             return {"failed": "foreign", "message": str(error)}
         except OSError as error:
             return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
+        except EngineFailed as error:
+            return {"failed": "unusable", "message": f"{self._spec.path}: {error}"}
         except CorruptData as error:
             return {"failed": "damaged", "message": str(error)}
         return {"incarnation": self._node.incarnation, "pid": os.getpid()}

@@ -25,6 +25,7 @@ from raykv.sim.host import Host, SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import SimTransport
 from raykv.storage.blob import read_blob
+from raykv.storage.damage import EngineFailed
 from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME, DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class NodeWorld:
                     killed = True
             except DirectoryForeign as error:
                 raise LaunchFailed("foreign", str(error)) from None
-            except OSError as error:
+            except (OSError, EngineFailed) as error:
                 raise LaunchFailed("unusable", str(error)) from None
             except CorruptData as error:
                 raise LaunchFailed("damaged", str(error)) from None

@@ -149,6 +149,29 @@ def test_a_directory_of_another_store_and_a_disk_that_cannot_be_written():
     run(story)
 
 
+def test_whatever_fails_while_a_directory_is_opened_the_launch_fails_and_the_next_one_does_not():
+    async def story(bench):
+        await bench.launch(fresh=True)
+        bench.nodes.kill("n1")
+        before = len(bench.host.disk.trace)
+        await bench.launch()
+        operations = [operation for operation, _ in bench.host.disk.trace[before:]]
+        failed = 0
+        for number, operation in enumerate(operations):
+            bench.nodes.kill("n1")
+            bench.host.disk.fail(operation, after=operations[:number].count(operation))
+            (result,) = await asyncio.gather(bench.launch(), return_exceptions=True)
+            if isinstance(result, BaseException):
+                failed += 1
+                assert isinstance(result, LaunchFailed)
+                assert result.kind == "unusable"
+            bench.host.disk.stop_failing()
+            assert await bench.launcher.adopt("n1", 5) is not None or await bench.launch()
+        assert failed > 3
+
+    run(story)
+
+
 def test_the_end_of_a_process_is_noticed_soon_and_that_of_a_host_late():
     async def story(bench):
         assert await bench.launcher.ended("n1") == "no process of it runs"
