@@ -218,6 +218,9 @@ class StorageNode:
         full = lacking_bytes > 0 or self._log_full is not None
         before = self._replica.no_room
         self._replica.room_for_deletes = self._log_full is None and room.free_bytes >= kept_bytes // 2
+        if self._log_full is not None and self._log_full.of_descriptors:
+            self._replica.no_room = f"node {self.spec.node_id} has no file descriptor left for {self.spec.path}"
+            return
         self._replica.no_room = (
             f"the disk of {self.spec.path} on node {self.spec.node_id} is full: {room.free_bytes} bytes are left, and "
             f"{max(lacking_bytes, 1)} more must be for it to take writes"

@@ -37,11 +37,18 @@ class DiskFull(OSError):
 
     @classmethod
     def of(cls, error: OSError) -> DiskFull | None:
-        """Return it as this one, if it says that there is no room: on the disk, or for this user."""
+        """Return it as this one, if it says that there is no room: on the disk, for this user, or for one more file."""
         return cls(error.errno, error.strerror, error.filename) if error.errno in _NO_ROOM else None
 
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+    @property
+    def of_descriptors(self) -> bool:
+        """Whether it is the process, or the machine, that can open no more files."""
+        return self.errno in _NO_DESCRIPTOR
+
+
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT}) | _NO_DESCRIPTOR
 
 
 class Damage(msgspec.Struct, frozen=True, array_like=True):

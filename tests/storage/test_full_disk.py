@@ -58,7 +58,7 @@ def test_the_log_goes_on_where_it_found_no_room(drive, disk, space, rotates):
 
 
 @pytest.mark.parametrize("operation", ["append", "create"])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_finds_no_room_nothing_acknowledged_is_lost(drive, operation, error, seed):
     """Flush, compaction, manifest and log, each at some time; and the process dies at the end."""
