@@ -342,6 +342,8 @@ class KeptLoop:
         until_s = time.monotonic() + SLICE_S
 
         def enough() -> bool:
+            if self._ended:  # somebody waits to be told, which the loop must be free for
+                return True
             return self.closed or (not self._open and (time.monotonic() > until_s or not self._pending()))
 
         self._run(loop, enough, LOOK_EVERY_S)

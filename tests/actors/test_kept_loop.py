@@ -142,6 +142,14 @@ def test_what_nobody_waits_for_is_brought_to_its_end_by_the_keeper(bench):
     assert bench.chores == chores, "it rests when nothing is left"
 
 
+def test_who_comes_while_the_keeper_sees_to_what_is_left_is_told_at_once(bench, monkeypatch):
+    monkeypatch.setattr(kept_loop, "SLICE_S", 10 * WAIT_S)
+    bench.loop.call(lambda: bench.leave(10 * WAIT_S, []), WAIT_S)
+    until(lambda: bench.loop._running)
+    for _ in range(3):
+        assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+
+
 def test_what_a_borrower_leaves_is_seen_to(bench):
     bench.loop.call(bench.where, WAIT_S)
     until(lambda: bench.loop._resting)
