@@ -40,7 +40,6 @@ class DiskFull(OSError):
         """Return it as this one, if it says that there is no room: on the disk, for this user, or for one more file."""
         return cls(error.errno, error.strerror, error.filename) if error.errno in _NO_ROOM else None
 
-
     @property
     def of_descriptors(self) -> bool:
         """Whether it is the process, or the machine, that can open no more files."""
