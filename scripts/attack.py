@@ -25,7 +25,12 @@ import raykv
 from raykv.actors.naming import find_actor
 from raykv.actors.stream import Endpoint, wire
 from raykv.actors.stream.sockets import open_socket
+from raykv.config import MAX_BATCH_ITEMS
 from raykv.records import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.limits import MAX_LOOKED_AT
+from raykv.records.record import pack_body, stamp
+from raykv.versions import time_from_ms
 
 if TYPE_CHECKING:
     import socket
@@ -93,17 +98,37 @@ def weight(kind: Any) -> int:
 
 
 def frames(size_bytes: int) -> dict[str, bytes]:
-    """Return a frame of about that size for each kind of request that can be so large, whichever there are."""
+    """Return frames of about that size, one for each field of each kind of request that can be so large."""
     made = {}
     for kind in typing.get_args(f.NodeRequestBody):
         if kind in LEFT_OUT:
             continue
         hints = {name: hint for name, hint in typing.get_type_hints(kind).items() if name in kind.__struct_fields__}
-        large = [name for name, hint in hints.items() if hint not in {int, float, bool}]
-        share = size_bytes // max(1, len(large))
-        fields = {name: filled(hint, share) for name, hint in hints.items()}
-        made[kind.__name__] = f.node_requests.encode(f.NodeRequest(0, kind(**fields)))
+        for large in [name for name, hint in hints.items() if hint not in {int, float, bool}]:
+            fields = {name: filled(hint, size_bytes if name == large else 1) for name, hint in hints.items()}
+            made[f"{kind.__name__}.{large}"] = f.node_requests.encode(f.NodeRequest(0, kind(**fields)))
     return made
+
+
+def legal_frames() -> dict[str, bytes]:
+    """Return the dearest requests that a node takes, of each kind that clients and peers send in numbers."""
+    keys = [encode_key(f"load:{number}") for number in range(MAX_BATCH_ITEMS)]
+    record = stamp(pack_body(bytes(16), b"v" * 100), time_from_ms(round(time.time() * 1000)))
+    leaves = [*range(MAX_LOOKED_AT)]
+    bodies: list[f.NodeRequestBody] = [
+        f.Read(1, keys),
+        f.Reserve(1, keys, [bytes(16)] * len(keys)),
+        f.Write(1, [(b"\x02attack:%d" % number, record) for number in range(len(keys))]),
+        f.Scan(1, b"", b"\x03", 10_000, False, False, [*range(256)]),
+        f.Scan(1, b"", b"\x03", 1, True, True, [*range(256)]),
+        f.Tree(7, [1], 5, 0, [0]),
+        f.Leaves(7, [1], 5, leaves),
+        f.Fetch(1, keys[:MAX_LOOKED_AT]),
+        f.Ping(with_stats=True),
+    ]
+    return {
+        f"{type(body).__name__} {at}": f.node_requests.encode(f.NodeRequest(0, body)) for at, body in enumerate(bodies)
+    }
 
 
 def idle(endpoints: list[Endpoint], until_s: float) -> None:
@@ -158,11 +183,11 @@ def flood(endpoints: list[Endpoint], until_s: float) -> None:
                 open_socket(endpoint, 1.0).close()
 
 
-def large(size_bytes: int) -> Callable[[list[Endpoint], float], None]:
-    """Return what sends frames of that size, of each kind in turn, one at a time to each node."""
+def asking(make: Callable[[], dict[str, bytes]]) -> Callable[[list[Endpoint], float], None]:
+    """Return what sends these frames in turn, one at a time to each node."""
 
     def attack(endpoints: list[Endpoint], until_s: float) -> None:
-        asked = [*frames(size_bytes).values()]
+        asked = [*make().values()]
         turn = 0
         while time.monotonic() < until_s:
             for endpoint in endpoints:
@@ -177,7 +202,8 @@ def large(size_bytes: int) -> Callable[[list[Endpoint], float], None]:
 
 KINDS: dict[str, Callable[[list[Endpoint], float], None]] = {
     "idle": idle, "unread": unread, "loris": loris, "proofs": proofs, "flood": flood,
-    "frames-1m": large(1 << 20), "frames-4m": large(4 << 20),
+    "frames-1m": asking(lambda: frames(1 << 20)), "frames-4m": asking(lambda: frames(4 << 20)),
+    "legal": asking(legal_frames),
 }  # fmt: skip
 
 

@@ -21,8 +21,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def ring(nodes: int, partitions: int = 256, copies: int = 3, name: str = "n{}") -> dict[str, Any]:
     made: dict[str, Any] = msgspec.to_builtins(
-        claim([Member(name.format(index + 1)) for index in range(nodes)], partitions, copies)
+        claim([Member(f"n{index + 1}") for index in range(nodes)], partitions, copies)
     )
+    for member in made["members"]:  # whatever whoever draws it may call them
+        member["node_id"] = name.format(member["node_id"].removeprefix("n"))
     return made
 
 

@@ -99,6 +99,8 @@ Partitions: TypeAlias = Annotated[list[int], Meta(max_length=MAX_PARTITIONS)]
 BucketIds: TypeAlias = Annotated[list[int], Meta(max_length=MAX_BUCKETS)]
 Indexes: TypeAlias = Annotated[list[int], LOOKED_AT]
 Number: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Offset: TypeAlias = Annotated[int, Meta(ge=-1, le=MAX_NUMBER)]
+"""In a file; -1: of the whole file."""
 Timeout: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_S)]
 Name: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]

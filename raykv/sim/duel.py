@@ -23,7 +23,7 @@ from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import Known
 from raykv.records import frames as f
-from raykv.records.keys import storage_prefix
+from raykv.records.keys import encode_key, storage_prefix
 from raykv.replication.cluster_state import ClusterState, bucket_from_options, decode_state
 from raykv.replication.node import NodeSpec
 from raykv.replication.peers import node_address
@@ -45,6 +45,7 @@ STORE_ID = "duel"
 PATH = "/data"
 TAKES_OVER_AT_LAST_S = 30.0
 _NEVER = (0, 0)
+_SOME_KEY = encode_key("k")
 _MANY = 8
 """With more buckets than these more are dropped than created: states are to stay small."""
 _KINDS = ("kill", "power", "wipe", "roll back", "cut", "cut off", "freeze", "slow", "another", "another", "end")
@@ -407,7 +408,7 @@ class Duel:
             return
         given = max((state.next_bucket_id for state in self.states), default=1)
         for bucket_id in range(given + 1):
-            if bucket_id not in self.dropped and drop(storage_prefix(0, bucket_id) + b"k"):
+            if bucket_id not in self.dropped and drop(storage_prefix(0, bucket_id) + _SOME_KEY):
                 self._report(
                     "dropped unasked", f"{node_id} takes bucket {bucket_id} for dropped, and nobody dropped it"
                 )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from raykv.errors import RaykvError
-from raykv.records.limits import FileName, Number
+from raykv.records.limits import FileName, Offset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,7 +54,7 @@ class Damage(msgspec.Struct, frozen=True, array_like=True):
     """One rotten place: ``offset`` in ``file``, and the keys ``[start, end)`` that were there; None where not known."""
 
     file: FileName
-    offset: Number
+    offset: Offset
     start: bytes | None
     end: bytes | None
     reason: str

@@ -65,7 +65,7 @@ def test_what_was_set_aside_is_no_node_any_more(tmp_path: Path) -> None:
     fs, path = OsFileSystem(), str(tmp_path)
     for name in ("n1", "n1.left-0", "n1 (copy)", "\udcff", "n" * 65):
         NodeDirectory.open(
-            fs, node_directory(path, name), store_id="s", node_id="n1", random=random.Random(1), complete_if_new=True
+            fs, f"{path}/nodes/{name}", store_id="s", node_id="n1", random=random.Random(1), complete_if_new=True
         ).close()
     assert look_here(fs, path).nodes == {"n1": ""}
 

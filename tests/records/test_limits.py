@@ -186,7 +186,7 @@ def test_no_file_that_a_file_names_lies_elsewhere(name: str) -> None:
         with pytest.raises(msgspec.ValidationError):
             msgspec.msgpack.decode(data, type=Identity)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(good), type=Identity) == good
-    for damage in ([name, 0, None, None, ""], ["000001.sst", -1, None, None, ""]):
+    for damage in ([name, 0, None, None, ""], ["000001.sst", -2, None, None, ""]):
         with pytest.raises(msgspec.ValidationError):
             msgspec.msgpack.decode(msgspec.msgpack.encode(damage), type=Damage)
 

@@ -7,7 +7,7 @@ import pytest
 
 from raykv.errors import StoreClosed
 from raykv.sim.disk import SimDisk
-from raykv.storage import Engine, EngineFailed, Found
+from raykv.storage import DiskFull, Engine, EngineFailed, Found
 from raykv.storage.engine import MAX_KEY_BYTES
 
 
@@ -360,7 +360,7 @@ def test_a_full_disk_in_the_log(drive, disk):
     engine.update(b"new", b"x" * 500)
     disk.space_bytes = 100
     job = engine.next_sync()
-    with pytest.raises(EngineFailed):
+    with pytest.raises(DiskFull):
         job.run()
     assert engine.durable_position == durable
     disk.space_bytes = None

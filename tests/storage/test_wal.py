@@ -334,7 +334,7 @@ def test_a_format_of_the_future_is_refused(disk):
 
 @pytest.mark.parametrize(
     ("operation", "error"),
-    [("append", errno.EIO), ("sync", errno.EIO), ("sync", errno.ENOSPC), ("create", errno.EMFILE)],
+    [("append", errno.EIO), ("sync", errno.EIO), ("sync", errno.ENOSPC), ("create", errno.EACCES)],
 )
 def test_a_failure_is_final(disk, operation, error):
     log = Log(disk, "/d", 0, 0)
