@@ -109,7 +109,9 @@ def test_loops_one_after_the_other_leave_nothing(direct):
         gc.collect()
     assert not [str(warning.message) for warning in told if warning.category is ResourceWarning]
     assert len(process.net_connections("all")) <= connections
-    assert len(seats) == 0, "a loop that is gone is forgotten"
+    until(
+        lambda: gc.collect() >= 0 and len(seats) == 0
+    )  # a loop that is gone is forgotten; a thread may hold it for a moment
 
 
 def test_a_loop_in_another_thread_while_this_one_blocks(direct):

@@ -35,9 +35,9 @@ async def stream_to(transport: Any, node_id: str, timeout_s: float = 30.0) -> in
             by_stream = peer in transport.connected()
             with contextlib.suppress(PeerFailure):
                 answer = f.node_answers.decode(await transport.call(peer, PING, 5.0))
-                assert isinstance(answer.body, f.Pong)
-                if by_stream:
+                if by_stream and isinstance(answer.body, f.Pong):
                     return answer.incarnation
+                assert isinstance(answer.body, f.Pong | f.NodeRefused), "a node that is not yet open refuses"
             await asyncio.sleep(0.02)
 
 
