@@ -44,7 +44,7 @@ MAX_BALLOT_STEP = 1 << 20
 """So far above what is promised a generation may be."""
 MAX_RECORD_BYTES = 16 * MIB
 MAX_NUMBER = (1 << 62) - 1
-"""Of what counts upward for a store's whole life: at a million a second it lasts longer than the sun."""
+"""Of what counts upward for a store's whole life: at a million a second it lasts for 146,000 years."""
 
 _KEYS_FRAME_BYTES = 2 * MIB
 _STATE_FRAME_BYTES = MAX_STATE_BYTES + 64 * KIB
