@@ -11,10 +11,10 @@ partition has N owners among the storage *nodes* (``raykv.ring``). A client pack
 (``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot*
 for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N
 owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some
-of them lacked; who missed a write gets it by a hint, or when copies are compared (``raykv.replication``). Each node
-keeps its records in a log-structured merge tree on its own disk: write-ahead log, memtable, SSTables
-(``raykv.storage``). Nodes gossip heartbeats and suspect who falls silent (``raykv.membership``); a *supervisor* weighs
-their words and starts dead and frozen nodes again on their directories; it keeps the ring and the buckets as one
+of them lacked (``raykv.coordinator``); who missed a write gets it by a hint, or when copies are compared
+(``raykv.repair``). Each node keeps its records in a log-structured merge tree on its own disk: write-ahead log, memtable,
+SSTables (``raykv.storage``). Nodes gossip heartbeats and suspect who falls silent (``raykv.membership``); a *supervisor*
+weighs their words and starts dead and frozen nodes again on their directories; it keeps the ring and the buckets as one
 register on the nodes' disks (``raykv.supervision``). All of this is code without Ray, clock or disk; ``raykv.actors``
 runs it as Ray actors, and a simulation can run the very same.
 

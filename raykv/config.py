@@ -299,7 +299,7 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
     w: int
     versioning: Versioning = "vector"
     sloppy: bool = False
-    """Whether a fallback may stand in for a primary that does not answer (see ``raykv.replication.hints``)."""
+    """Whether a fallback may stand in for a primary that does not answer (see ``raykv.replica.hints``)."""
     ttl_ms: int | None = None
     codec: Codec = "auto"
     pair_bytes: int = DEFAULT_PAIR_BYTES
@@ -357,7 +357,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the node asks Ray for. 0: nothing, so that a laptop can hold five; else it waits for a host with so much room,
     and where Ray's autoscaler brings machines by demand, one comes."""
     stream: bool = True
-    """Whether it can be asked over sockets as well (see ``raykv.actors.stream``), or by calls of its actor only."""
+    """Whether it can be asked over sockets as well (see ``raykv.transport``), or by calls of its actor only."""
     repair_every_s: float = 86_400.0
     """How often the node compares each partition that it is the first owner of with the other owners."""
 

@@ -23,13 +23,13 @@ import ray
 
 import raykv
 from raykv.actors.naming import find_actor
-from raykv.actors.stream import Endpoint, wire
-from raykv.actors.stream.sockets import open_socket
 from raykv.config import MAX_BATCH_ITEMS
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.limits import MAX_LOOKED_AT
 from raykv.records.record import pack_body, stamp
+from raykv.transport import Endpoint, wire
+from raykv.transport.sockets import open_socket
 from raykv.versions import time_from_ms
 
 if TYPE_CHECKING:

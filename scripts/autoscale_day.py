@@ -7,7 +7,7 @@ import statistics
 import sys
 
 from raykv.config import ScalingConfig
-from raykv.sim.autoscaling import day
+from simulation.autoscaling import day
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
 Eight clients read, write and delete a few keys of a bucket with vectors, with contexts and without. One storage process
 is killed, and again as often as it comes back, for a while; it may come back for good; then another one. Beside that
-processes are frozen for moments. The checker is the simulation's (raykv/sim/vector_checker.py), on what clients were told
-alone. Ends with 1 if it reports anything; with --weak (W=1, R=1, held to what quorums promise) it must report.
+processes are frozen for moments. The checker is the simulation's (scripts/simulation/vector_checker.py), on what clients
+were told alone. Ends with 1 if it reports anything; with --weak (W=1, R=1, held to what quorums promise) it must report.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import ray
 
 import raykv
 from raykv.sim.history import History, VectorWrite
-from raykv.sim.vector_checker import VectorChecker
 from raykv.sim.workload import seen_in
 from raykv.versions.causality import union, unpack_causality
 from raykv.versions.context import causality_in
+from simulation.vector_checker import VectorChecker
 
 if TYPE_CHECKING:
     from raykv.client.aio import AsyncBucket

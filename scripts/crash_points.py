@@ -2,7 +2,7 @@
 
 Loads (updates, syncs, flushes, compactions, clean stops, crashes), each decided by its seed, run on a simulated disk.
 Before every operation on it the disks that a crash may leave are recovered one by one, and recoveries are cut off
-too. See raykv/sim/crash_points.py. Exit code 1 if a promise was broken; the command that shows it again is printed.
+too. See scripts/simulation/crash_points.py. Exit code 1 if a promise was broken; the command that shows it again is printed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
-from raykv.sim.crash_points import Figures, Violation, explore, replay
+from simulation.crash_points import Figures, Violation, explore, replay
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue

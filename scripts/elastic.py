@@ -27,10 +27,10 @@ import msgspec
 import ray
 
 import raykv
-from raykv.actors.transport import RayTransport
-from raykv.records import frames as f
+from raykv.actors.calls import RayTransport
+from raykv.cluster.peers import node_address
+from raykv.protocol import frames as f
 from raykv.records.keys import LAST_TAG_END
-from raykv.replication.peers import node_address
 from raykv.ring import Ring, moves
 
 NAME = "elastic"

@@ -48,11 +48,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from kill_rounds import GONE, Writer, successor_of, verify
 
 import raykv
+from kill_rounds import GONE, Writer, successor_of, verify
 from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor, node_directory
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

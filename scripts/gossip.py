@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from raykv.config import MAX_NODES
-from raykv.sim.gossip import EVERY_S, FANOUT, calm, cost, deaths, spread
+from simulation.gossip import EVERY_S, FANOUT, calm, cost, deaths, spread
 
 SPREADS = 5
 COST_NODES = (3, 5, 10, 30, 100, 200, 500)

@@ -24,13 +24,13 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-import elastic
 import psutil
 import ray
-from kill_rounds import Writer, verify
 from ray.cluster_utils import Cluster
 
+import elastic
 import raykv
+from kill_rounds import Writer, verify
 from raykv.actors.hosts import HOST_LABEL
 from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor, node_directory
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import raykv.sim
 from raykv.config import KIB, NodeConfig
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import is_private
 from raykv.records.kinds import public
 from raykv.sim.host import EPOCH_MS

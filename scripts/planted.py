@@ -1,6 +1,6 @@
 """Switches the guards of raykv off, one at a time and in the simulation only, and counts the seeds until each is missed.
 
-Every guard in the catalogue (``raykv.sim.planted``) keeps some schedule from breaking a store. With the guard switched
+Every guard in the catalogue (``simulation.planted``) keeps some schedule from breaking a store. With the guard switched
 off the simulation has to come upon such a schedule: if it does not, it is the simulation that is too weak. A seed counts
 only if it is clean with the guard in place. Each bug has a process of its own.
 
@@ -21,8 +21,8 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from raykv.sim.hunt import Caught, hunt
-from raykv.sim.planted import CATALOGUE
+from simulation.hunt import Caught, hunt
+from simulation.planted import CATALOGUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,9 +20,9 @@ import time
 from typing import Any
 
 import ray
-from kill_rounds import Writer, nodes_up, successor_of, verify
 
 import raykv
+from kill_rounds import Writer, nodes_up, successor_of, verify
 from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor
 
 NAME = "ring-rounds"

@@ -35,10 +35,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from raykv.config import GIB, KIB, MAX_NODES, MAX_PARTITIONS, MIB, NodeConfig, StoreConfig
-from raykv.records import frames as f
-from raykv.replication import moves as steps
-from raykv.replication.cluster_state import (
+from raykv.cluster import moves as steps
+from raykv.cluster.state import (
     DEFAULT_BUCKET,
     BucketEntry,
     ClusterState,
@@ -46,6 +44,8 @@ from raykv.replication.cluster_state import (
     decode_state,
     encode_state,
 )
+from raykv.config import GIB, KIB, MAX_NODES, MAX_PARTITIONS, MIB, NodeConfig, StoreConfig
+from raykv.protocol import frames as f
 from raykv.ring import Member, Ring, claim, moves, partition_warning, targets
 
 if TYPE_CHECKING:

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykv.errors import CorruptData
-from raykv.sim.attempt import attempt
-from raykv.sim.batch import Job, batch, replay, run_seed
-from raykv.sim.observed import observed
 from raykv.sim.scenario import draw
-from raykv.sim.scenario_file import load, save
-from raykv.sim.shrink import BUDGET_RUNS, shrink, size_of
-from raykv.sim.sometimes import TABLE, never, total
-from raykv.sim.story import report
+from simulation.attempt import attempt
+from simulation.batch import Job, batch, replay, run_seed
+from simulation.failure_report import report
+from simulation.observed import observed
+from simulation.scenario_file import load, save
+from simulation.shrink import BUDGET_RUNS, shrink, size_of
+from simulation.sometimes import TABLE, never, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from raykv.sim.batch import Result
     from raykv.sim.scenario import Scenario
+    from simulation.batch import Result
 
 REPORTS = 3
 """How many failing seeds are told in full; of the others one line each."""

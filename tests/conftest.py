@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import ModuleType
 
     import raykv
 
@@ -75,3 +76,19 @@ def shared_store(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) ->
 
     yield raykv.start("shared", path=str(tmp_path_factory.mktemp("shared")))
     raykv.shutdown("shared")
+
+
+@pytest.fixture(scope="session")
+def world() -> ModuleType:
+    """The module with the cluster in one event loop (``tests/support/world.py``)."""
+    import world
+
+    return world
+
+
+@pytest.fixture(scope="session")
+def real_nodes() -> ModuleType:
+    """The module with nodes behind real sockets (``tests/support/real_nodes.py``)."""
+    import real_nodes
+
+    return real_nodes

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raykv.actors.calls import fast_transport
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.pickling import pickled
-from raykv.actors.transport import fast_transport
-from raykv.actors.world import CountingProbe, SystemClock
 from raykv.client.given import pairs_of, several_keys
 from raykv.client.operations import Operations
+from raykv.cluster.state import DEFAULT_BUCKET
 from raykv.config import MAX_BATCH_ITEMS, check_bucket_name, check_timeout
+from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.service import Front
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
-from raykv.records import frames as f
-from raykv.replication.cluster_state import DEFAULT_BUCKET
-from raykv.replication.coordinator import Coordinator
-from raykv.replication.front import Front
+from raykv.protocol import frames as f
+from raykv.system.process import CountingProbe, SystemClock
 from raykv.versions.context import place_of
 
 if TYPE_CHECKING:

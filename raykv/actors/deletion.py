@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from raykv.actors.marker import MARKER, read_marker
 from raykv.actors.naming import default_path, lock_of, node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_store_directory
 from raykv.errors import CorruptData, InvalidOption, StoreNotFound, StoreUnavailable
 from raykv.storage import LOCK_NAME, read_identity
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from raykv.ports import FileLock

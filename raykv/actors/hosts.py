@@ -22,13 +22,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykv.actors.holder import MAX_NOTE_BYTES, read_note
 from raykv.actors.marker import Marker, read_marker
 from raykv.actors.naming import lock_of, node_directories
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_store_directory
 from raykv.errors import CorruptData, InvalidOption
 from raykv.ports import Host, LaunchFailed
+from raykv.system.files import OsFileSystem
+from raykv.system.holder import MAX_NOTE_BYTES, read_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,15 +12,15 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors import hosts
+from raykv.actors.calls import until_ended
 from raykv.actors.hosts import first_line
 from raykv.actors.marker import note_founded, read_marker
 from raykv.actors.naming import NAMESPACE, actor_name, find_actor, node_directory
 from raykv.actors.storage_node import StorageNodeActor
-from raykv.actors.transport import until_ended
+from raykv.cluster.peers import node_address
 from raykv.errors import StoreUnavailable
+from raykv.node.node import NodeSpec
 from raykv.ports import Host, Known, Launched, LaunchFailed
-from raykv.replication.node import NodeSpec
-from raykv.replication.peers import node_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,9 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.authentication import make_token
 from raykv.actors.coordinator import CoordinatorActor
-from raykv.actors.direct_link import DirectHandle
+from raykv.actors.embedded_coordinator import DirectHandle
 from raykv.actors.hosts import first_line
-from raykv.actors.joining import join_ray
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.naming import (
     COORDINATOR,
@@ -31,6 +30,7 @@ from raykv.actors.naming import (
     pool_of,
     store_actors,
 )
+from raykv.actors.ray_cluster import join_ray
 from raykv.actors.supervisor import Orders, SupervisorActor
 from raykv.config import NodeConfig, check_store_name
 from raykv.errors import StoreNotFound, StoreUnavailable, from_data

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
+from raykv.actors.calls import RayTransport, in_a_thread
 from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.pickling import pickled
-from raykv.actors.transport import RayTransport, in_a_thread
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from raykv.client.operations import Meanwhile
 
 
 class ThisProcess:
@@ -83,7 +81,7 @@ class CoordinatorLink(ThisProcess):
     def _lost(self) -> None:
         self._handle = self._peer = None
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Any]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
         """See ``client.driver.Link``."""
         del meanwhile  # Ray hands out answers one by one anyway
         return [self._submit(request) for request in requests]

@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.actors.admission import Admission, may_wait
-from raykv.actors.descriptors import raise_limit
-from raykv.actors.holder import end_holder, read_note, this_note
+from raykv.actors.calls import NOT_OPEN, fast_transport, this_address
 from raykv.actors.hosts import this_host
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.marker import Marker, leave_marker
 from raykv.actors.naming import ASIDE, lock_of
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_node_directory
-from raykv.actors.stream import StreamServer
-from raykv.actors.transport import NOT_OPEN, fast_transport, this_address
-from raykv.actors.world import CountingProbe, SystemClock, ThreadExecutor, exit_soon
 from raykv.errors import CorruptData, InvalidOption
-from raykv.records import frames as f
-from raykv.replication.node import NodeSpec, StorageNode
+from raykv.node.node import NodeSpec, StorageNode
+from raykv.protocol import frames as f
 from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
+from raykv.system.descriptors import raise_limit
+from raykv.system.files import OsFileSystem
+from raykv.system.holder import end_holder, read_note, this_note
+from raykv.system.process import CountingProbe, SystemClock, ThreadExecutor, exit_soon
+from raykv.transport import StreamServer
+from raykv.transport.admission import Admission, may_wait
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from raykv.actors.holder import LockNote
+    from raykv.system.holder import LockNote
 
 logger = logging.getLogger("raykv.node")
 

@@ -11,18 +11,18 @@ import msgspec
 import ray
 
 from raykv.actors import hosts
+from raykv.actors.calls import RayTransport
 from raykv.actors.hosts import first_line
 from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.marker import Marker, claim_path
-from raykv.actors.os_files import OsFileSystem
-from raykv.actors.transport import RayTransport
-from raykv.actors.world import SystemClock, exit_soon
 from raykv.config import NodeConfig
 from raykv.errors import RaykvError, StoreUnavailable, to_data
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
+from raykv.system.files import OsFileSystem
+from raykv.system.process import SystemClock, exit_soon
 
 if TYPE_CHECKING:
     from raykv.ports import FileSystem

@@ -74,7 +74,7 @@ def path_of(store: str) -> str:
 
 def _joined() -> bool:
     import_ray_quietly()
-    from raykv.actors.joining import join_ray as join
+    from raykv.actors.ray_cluster import join_ray as join
 
     return join(log_to_driver=False, logging_level=logging.ERROR)
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import raykv
-from raykv.actors import holder
-from raykv.actors.os_files import OsFileSystem
 from raykv.cli import demo_cities
 from raykv.cli.cluster import import_ray_quietly
 from raykv.cli.demo_history import History
 from raykv.cli.demo_report import latencies
 from raykv.cli.demo_traffic import BACK_WITHIN_S, RATE_PER_S, READ_SHARE, Traffic
 from raykv.errors import BatchError, RaykvError, StoreNotFound
+from raykv.system import holder
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -211,7 +211,7 @@ def _join_ray(address: str | None, cleanup: contextlib.ExitStack, say: Say) -> N
     import_ray_quietly()
     import ray
 
-    from raykv.actors.joining import join_ray
+    from raykv.actors.ray_cluster import join_ray
 
     if ray.is_initialized():
         return

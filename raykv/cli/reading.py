@@ -16,12 +16,12 @@ from raykv.client import operations as ops
 from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
 from raykv.client.driver import run
 from raykv.client.handle import DEFAULT_BUCKET
-from raykv.client.memory import Memory
 from raykv.client.paging import Paging
+from raykv.client.session_clock import Memory
 from raykv.config import check_level
 from raykv.errors import CorruptData, QuorumNotMet, StoreUnavailable
 from raykv.ports import PeerFailure, PeerSilent
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import decode_key
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from raykv.client.operations import Answer, Exchange, Meanwhile, Steps
-    from raykv.records import frames as f
+    from raykv.client.operations import Answer, Exchange, Steps
+    from raykv.protocol import frames as f
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ GRACE = 1.08
 class Link(Protocol):
     """A client's way to its coordinator, which may be its own."""
 
-    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None) -> list[Any]:
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
         """Send requests; return for each a ticket for ``result``, or the ``PeerFailure`` where nothing was sent.
 
         ``meanwhile``: see ``Exchange``; not every link has a use for it.
@@ -154,7 +154,7 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     return answers
 
 
-def _shifted(meanwhile: Meanwhile | None, first: int) -> Meanwhile | None:
+def _shifted(meanwhile: f.Meanwhile | None, first: int) -> f.Meanwhile | None:
     """Return the same for requests of which the first is the ``first`` of the exchange."""
     if meanwhile is None or not first:
         return meanwhile

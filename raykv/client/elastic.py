@@ -8,7 +8,7 @@ from raykv.client.given import called
 from raykv.client.operations import Exchange, ask, told
 from raykv.config import ScalingConfig, check_choice, check_timeout, real_number, shown, whole_number
 from raykv.errors import InvalidOption, StoreUnavailable
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from raykv.client import operations as ops
 from raykv.client.driver import run
-from raykv.client.memory import Memory
+from raykv.client.session_clock import Memory
 from raykv.errors import StoreClosed
 from raykv.versions.resolvers import Resolver, check_resolver
 

@@ -18,7 +18,7 @@ import msgspec
 
 from raykv.client.codecs import TAG_BYTES, Pickle, decode_of, decode_plain, decode_value, encode_value, pickle_plainly
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
-from raykv.client.memory import Memory
+from raykv.client.session_clock import Memory
 from raykv.config import MIB, BucketConfig, check_level, check_timeout, check_ttl, shown
 from raykv.errors import (
     BatchError,
@@ -32,7 +32,7 @@ from raykv.errors import (
     WriteOutcomeUnknown,
 )
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import (
     LAST_TAG_END,
     MAX_ENCODED_KEY_BYTES,
@@ -61,11 +61,6 @@ WINDOW = 6
 _TRIES_WHEN_LATE = 3
 
 
-Meanwhile: TypeAlias = Callable[[int, f.CoordinatorAnswer], None]
-"""``meanwhile(index, answer)``: may be called with the answer to a request while others are under way, so that taking it
-apart costs no time of its own. It neither waits nor runs what is not ours."""
-
-
 class Exchange(NamedTuple):
     """Requests to be sent, with what to do when the coordinator fails meanwhile."""
 
@@ -75,7 +70,7 @@ class Exchange(NamedTuple):
     """Whether a request may be sent again although the first may have been carried out: true of reads."""
     pause_s: float = 0.0
     """With no requests: how long to wait."""
-    meanwhile: Meanwhile | None = None
+    meanwhile: f.Meanwhile | None = None
 
 
 Answer: TypeAlias = f.CoordinatorAnswer | PeerFailure | CorruptData
@@ -294,7 +289,7 @@ class Operations:
         timeout: Any,
         passing: bool = False,
     ) -> Steps[Page]:
-        """Read the next page of a scan; ``passing``: over much that is not shown (see ``replication.scan``)."""
+        """Read the next page of a scan; ``passing``: over much that is not shown (see ``coordinator.scans``)."""
         timeout_s = check_timeout(timeout)
         replicas = check_level("r", self.config.r if r is None else r, self.config.n)
         request = f.ScanPage(

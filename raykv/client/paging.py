@@ -1,8 +1,8 @@
 """A scan, page by page: how many pairs to ask for, where to go on, and when to give up.
 
 What lies between two pairs is passed a page at a time, and a page of nothing but deleted pairs shows nothing. So each page
-that shows less than was wanted is followed by one four times as large that is *passing* (``replication.scan``), whatever the
-reason: tombstones, copies that differ, values that only a resolver hides. The first pair of a queue behind tens of
+that shows less than was wanted is followed by one four times as large that is *passing* (``coordinator.scans``), whatever
+the reason: tombstones, copies that differ, values that only a resolver hides. The first pair of a queue behind tens of
 thousands of deleted ones takes some dozens of pages at the most, and one page where nothing was deleted.
 
 **The timeout bounds a step**: the wait for the next pair, over however many pages. A scan of millions of pairs takes as long

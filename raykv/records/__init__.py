@@ -1,4 +1,4 @@
-"""WHAT travels and is kept: keys, records, requests and answers.
+"""WHAT is kept: keys and records, as bytes.
 
 **Encoded once.** The client turns a key into bytes (``keys``) and a value into the *body* of a record (``record``):
 operation id, flags, time to live, payload. The coordinator puts eight bytes of time in front, and that same byte string

@@ -23,12 +23,12 @@ from raykv.client.driver import run_async
 from raykv.client.handle import DEFAULT_BUCKET, Session
 from raykv.client.operations import DEFAULT_TIMEOUT_S
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
+from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.service import Front
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
-from raykv.records import frames as f
-from raykv.replication.coordinator import Coordinator
-from raykv.replication.front import Front
+from raykv.protocol import frames as f
 from raykv.sim.host import Host, SimClock
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import Network, SimTransport
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raykv.client.driver import Link
-    from raykv.client.operations import Meanwhile
     from raykv.config import Routing
     from raykv.sim.kernel import VirtualLoop
 
@@ -324,7 +323,7 @@ class SimLink:
         self._rng = cluster.rng(f"operation ids of {process.name}")
 
     def submit(
-        self, requests: Sequence[f.CoordinatorRequest], meanwhile: Meanwhile | None = None
+        self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None
     ) -> list[asyncio.Task[f.CoordinatorAnswer]]:
         """See ``client.driver.Link``."""
         del meanwhile  # nothing is gained by it in virtual time

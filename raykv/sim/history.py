@@ -24,7 +24,7 @@ from raykv.records.record import stamp_of, unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.records import frames as f
+    from raykv.protocol import frames as f
     from raykv.records.record import Record
     from raykv.records.vector_record import Dot, Seen
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from crc32c import crc32c
 
+from raykv.cluster.moves import wanted_members
+from raykv.cluster.peers import node_address
+from raykv.cluster.register import Superseded
 from raykv.errors import RaykvError
-from raykv.replication.moves import wanted_members
-from raykv.replication.peers import node_address
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.disk import SimDisk
 from raykv.sim.network import NetworkOdds
 from raykv.sim.nodes import EXIT_AFTER_S
 from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL
-from raykv.supervision.register import Superseded
 
 if TYPE_CHECKING:
     import random

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from raykv import ports
+from raykv.cluster.peers import node_address
 from raykv.errors import CorruptData
+from raykv.node.node import NodeSpec, StorageNode
 from raykv.ports import Known, Launched, LaunchFailed, PeerUnreachable
-from raykv.records import frames as f
-from raykv.replication.node import NodeSpec, StorageNode
-from raykv.replication.peers import node_address
+from raykv.protocol import frames as f
 from raykv.sim.disk import SimDisk
 from raykv.sim.host import Host, SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded

@@ -7,7 +7,7 @@ every run the rare ones would drown in the common ones, and what a fault hides f
 directory) stays on at most ``N - max(R, W)`` nodes; then every acknowledged write must be readable when all is over.
 **Beyond** them anything may come together: then a store may refuse, but what it answers must still be true.
 
-A scenario is plain data. A failing one can be run again with faults and steps left out (``raykv.sim.shrink``).
+A scenario is plain data. A failing one can be run again with faults and steps left out (``simulation.shrink``).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     """How long clients and faults go on; then everything heals."""
     drills: int = 0
-    """How often the drills of the seed are run beside it (``raykv.sim.drills``)."""
+    """How often the drills of the seed are run beside it (``simulation.drills``)."""
 
     @property
     def skew_ms(self) -> float:

@@ -5,7 +5,7 @@ founds a store or brings it back, and answers for it; ``watch`` brings back the 
 (P6, P12). Reads and writes never wait for any of them.
 
 ``members`` lets nodes join, leave and take a lost one's place; ``rebalancing`` then brings the ring to where it is to be,
-partition by partition, by the states that ``replication.moves`` makes of one another (P4).
+partition by partition, by the states that ``cluster.moves`` makes of one another (P4).
 
 ``scaling`` measures the load and does what ``autoscaling``, a pure policy, makes of it.
 """

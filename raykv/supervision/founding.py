@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from raykv.cluster.state import DEFAULT_BUCKET, ClusterState
 from raykv.config import BucketConfig, StoreConfig, quorum
 from raykv.errors import InvalidOption
-from raykv.replication.cluster_state import DEFAULT_BUCKET, ClusterState
 from raykv.ring import Member, auto_weight, claim
 
 if TYPE_CHECKING:

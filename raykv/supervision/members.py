@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from raykv.cluster import moves
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import LaunchFailed
-from raykv.replication import moves
 from raykv.ring import Member
 from raykv.supervision.founding import place_one
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, Node
@@ -24,8 +24,8 @@ from raykv.supervision.watch import LAUNCH_TIMEOUT_S, Node
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from raykv.cluster.state import ClusterState
     from raykv.ports import Clock, Launcher
-    from raykv.replication.cluster_state import ClusterState
     from raykv.supervision.watch import Watch
 
 logger = logging.getLogger("raykv.supervisor")

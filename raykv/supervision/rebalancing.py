@@ -19,13 +19,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from raykv.cluster import moves
+from raykv.cluster.peers import Peers
+from raykv.cluster.state import ClusterState, encode_state
 from raykv.errors import StoreUnavailable
+from raykv.node.node import NoProbe
 from raykv.ports import PeerFailure
-from raykv.records import frames as f
-from raykv.replication import moves
-from raykv.replication.cluster_state import ClusterState, encode_state
-from raykv.replication.node import NoProbe
-from raykv.replication.peers import Peers
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping

@@ -20,8 +20,8 @@ from raykv.supervision.autoscaling import Autoscaler, Decision, NodeLoad
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from raykv.cluster.state import ClusterState
     from raykv.ports import Clock
-    from raykv.replication.cluster_state import ClusterState
 
 logger = logging.getLogger("raykv.supervisor")
 

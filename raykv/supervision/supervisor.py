@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
-from raykv.ports import Host, PeerFailure
-from raykv.records import frames as f
-from raykv.replication import moves
-from raykv.replication.cluster_state import (
+from raykv.cluster import moves
+from raykv.cluster.peers import node_address
+from raykv.cluster.register import Register, Superseded, latest, missing_for_majority
+from raykv.cluster.state import (
     DEFAULT_BUCKET,
     BucketEntry,
     ClusterState,
@@ -28,13 +27,14 @@ from raykv.replication.cluster_state import (
     check_same_bucket,
     encode_state,
 )
-from raykv.replication.peers import node_address
+from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
+from raykv.ports import Host, PeerFailure
+from raykv.protocol import frames as f
 from raykv.ring import Member, partition_warning
 from raykv.supervision.autoscaling import NodeLoad
 from raykv.supervision.founding import Plan, first_state
 from raykv.supervision.members import Members
 from raykv.supervision.rebalancing import Rebalancing
-from raykv.supervision.register import Register, Superseded, latest, missing_for_majority
 from raykv.supervision.scaling import Scaling, check_limits, named
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Node, Watch
 

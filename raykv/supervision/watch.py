@@ -20,17 +20,17 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raykv.cluster.peers import node_address
 from raykv.errors import CorruptData, InvalidOption, StoreUnavailable
 from raykv.membership import Verdicts
 from raykv.ports import Known, LaunchFailed, PeerFailure
-from raykv.records import frames as f
-from raykv.replication.peers import node_address
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+    from raykv.cluster.register import Register
     from raykv.ports import Clock, Launched, Launcher, Transport
-    from raykv.supervision.register import Register
 
 logger = logging.getLogger("raykv.supervisor")
 

@@ -16,7 +16,7 @@ properties by which replicas that have seen the same writes end equal, whatever 
 
 **Dots are never reused** (P2). The counters of an actor id grow by one, and are given out by one run of one node, for one
 record, from memory; where that memory is gone (a restart, a record that was dropped) a fresh random id is drawn. Who
-draws them is ``raykv.replication.stamper``.
+draws them is ``raykv.replica.dot_allocator``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from raykv.actors import authentication, joining
+from raykv.actors import authentication, ray_cluster
 from raykv.actors.authentication import _frame, _question, _string, is_refused
 from raykv.errors import StoreUnavailable
 
@@ -71,15 +71,15 @@ def test_a_refusal_is_told_as_one_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it would ask for twenty seconds"))
-    monkeypatch.setattr(joining, "look", lambda *_: "there")
-    monkeypatch.setattr(joining, "_as_ray_resolves", lambda host: host)
+    monkeypatch.setattr(ray_cluster, "look", lambda *_: "there")
+    monkeypatch.setattr(ray_cluster, "_as_ray_resolves", lambda host: host)
     for mode, token, word in (("token", "wrong", "another token"), ("disabled", "unused", "shows none")):
         head = Head(REFUSED)
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.port}")
         with pytest.raises(StoreUnavailable, match=f"authentication failed, it wants .*{word}"):
-            joining.join_ray()
+            ray_cluster.join_ray()
         head.thread.join()
         assert (b"Bearer wrong" in head.heard) == (mode == "token")
     assert authentication.token_to_show(auto=True) is None

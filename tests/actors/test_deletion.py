@@ -13,10 +13,10 @@ from raykv.actors import deletion, lifecycle
 from raykv.actors.deletion import delete
 from raykv.actors.marker import claim_path, read_marker
 from raykv.actors.naming import node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.config import StoreConfig
 from raykv.errors import CorruptData, InvalidOption, StoreNotFound, StoreUnavailable
 from raykv.storage import NodeDirectory
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path

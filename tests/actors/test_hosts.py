@@ -16,11 +16,11 @@ from raykv.actors import lifecycle
 from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places
 from raykv.actors.marker import Marker, claim_path, leave_marker, note_founded, read_marker
 from raykv.actors.naming import node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.config import StoreConfig
 from raykv.errors import InvalidOption
 from raykv.ports import Host, LaunchFailed
 from raykv.storage import NodeDirectory
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path

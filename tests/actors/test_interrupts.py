@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import raykv
-from raykv.replication import routing, straight
+from raykv.coordinator import fast_path, routing
 
 HOME = str(Path(raykv.__file__).parent) + os.sep
 LINES_EVERY, INSTRUCTIONS_EVERY = (int(each) for each in os.environ.get("RAYKV_TEST_INTERRUPTS", "3,41").split(","))
@@ -31,7 +31,7 @@ class Interrupt(BaseException):
 @pytest.fixture
 def client(monkeypatch, real_nodes):
     monkeypatch.setattr(routing, "STALE_S", 1e6)  # there is no supervisor to ask
-    monkeypatch.setattr(straight, "WRITE_PATIENCE_S", WAIT_S)  # traced it takes its time
+    monkeypatch.setattr(fast_path, "WRITE_PATIENCE_S", WAIT_S)  # traced it takes its time
     with real_nodes.opened() as made:
         yield made
 

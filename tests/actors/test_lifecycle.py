@@ -250,7 +250,7 @@ def test_a_directory_held_by_another_process_is_left_alone(ray_cluster: None, st
     import json
 
     from raykv.actors.naming import node_directory
-    from raykv.actors.os_files import OsFileSystem
+    from raykv.system.files import OsFileSystem
 
     fs = OsFileSystem()
     path = str(tmp_path / store_name)

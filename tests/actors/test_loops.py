@@ -17,7 +17,7 @@ BEFORE = """
 import asyncio, contextlib, gc, os, sys, threading, time, warnings
 sys.path.insert(0, {here!r})
 import real_nodes, uvloop
-from raykv.replication import routing
+from raykv.coordinator import routing
 routing.STALE_S = 1e6
 make = {make}
 
@@ -113,7 +113,7 @@ for thread in threads:
 
 
 def said_by(body: str, make: str) -> str:
-    program = BEFORE.format(here=str(Path(__file__).parent), make=make)
+    program = BEFORE.format(here=str(Path(__file__).parent.parent / "support"), make=make)
     program += textwrap.indent(body + "\ncheck(client, had)\n", "    ") + "\nprint('done')\n"
     words = [sys.executable, "-W", "default", "-W", "ignore::ResourceWarning", "-c", program]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from raykv.actors.marker import claim_path, note_founded, read_marker
-from raykv.actors.os_files import OsFileSystem
 from raykv.config import StoreConfig
 from raykv.errors import InvalidOption
+from raykv.system.files import OsFileSystem
 
 SMALL = StoreConfig(name="s", copies=3, partitions=8)
 LARGE = StoreConfig(name="s", copies=3, partitions=64)

@@ -13,11 +13,11 @@ from raykv.actors import ownership
 from raykv.actors.hosts import look_here
 from raykv.actors.marker import claim_path, read_marker
 from raykv.actors.naming import node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.ownership import check_directory, check_node_directory
 from raykv.config import StoreConfig
 from raykv.errors import InvalidOption
 from raykv.storage import NodeDirectory
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,11 +12,11 @@ import pytest
 
 from raykv.actors import storage_node
 from raykv.actors.naming import node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.actors.storage_node import StorageNodeActor
 from raykv.config import NodeConfig, StoreConfig
+from raykv.node.node import NodeSpec
 from raykv.ports import Known
-from raykv.replication.node import NodeSpec
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from raykv.actors.naming import node_directory
-from raykv.actors.os_files import OsFileSystem
 from raykv.cli import demo_run
 from raykv.cli.main import cli
 from raykv.errors import BatchError, Overloaded
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from raykv.client.codecs import pickle_plainly
 from raykv.config import BucketConfig
 from raykv.errors import CorruptData
 from raykv.ports import PeerFailure
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.record import body_operation_id, check_body, stamp, time_of, unpack
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 

@@ -11,7 +11,7 @@ from raykv.client import driver
 from raykv.client.operations import Exchange
 from raykv.errors import BatchError, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import raykv
 from raykv.client import elastic
 from raykv.client.driver import run
 from raykv.errors import InvalidOption, StoreUnavailable
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from raykv.client.operations import Steps

@@ -15,7 +15,7 @@ import pytest
 import raykv
 from raykv.client.store import Store
 from raykv.errors import QuorumNotMet, StoreClosed
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 FACES = [(raykv.Bucket, raykv.AsyncBucket), (raykv.Store, raykv.AsyncStore)]
 

@@ -35,7 +35,7 @@ from raykv.errors import (
     StoreUnavailable,
     WriteOutcomeUnknown,
 )
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_bound, encode_key
 from raykv.records.record import pack_body, stamp, unpack
 from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality

@@ -10,7 +10,7 @@ from raykv.cli import reading
 from raykv.client.operations import PAGE_ITEMS, PAGE_KEYS, scan_range
 from raykv.client.paging import Paging
 from raykv.errors import InvalidOption, QuorumNotMet
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_bound, encode_key
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from raykv.client import handle as handle_module
 from raykv.client import store as store_module
 from raykv.client.codecs import encode_value
 from raykv.errors import InvalidOption, QuorumNotMet, StoreClosed
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ import pytest
 
 from raykv.config import MAX_BATCH_ITEMS, MAX_PARTITIONS
 from raykv.errors import CorruptData
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records import limits as lim
 from raykv.storage.damage import Damage
 from raykv.storage.directory import Identity
-from tests.records.test_frames import COORDINATOR_REQUESTS, KINDS, NODE_BODIES
+from tests.protocol.test_frames import COORDINATOR_REQUESTS, KINDS, NODE_BODIES
 
 UNIONS = (
     f.CoordinatorRequest, f.SupervisorRequest, f.CoordinatorAnswer, f.SupervisorAnswer, f.NodeRequestBody, f.NodeAnswerBody,

@@ -6,7 +6,7 @@ import msgspec
 
 from raykv.sim import scenario as s
 from raykv.sim.flavours_of_moves import NEVER_S
-from raykv.sim.run import run
+from simulation.run import run
 
 
 def of_flavour(flavour, count):

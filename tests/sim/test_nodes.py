@@ -7,9 +7,9 @@ import random
 
 import pytest
 
+from raykv.cluster.peers import node_address
 from raykv.config import NodeConfig, StoreConfig
 from raykv.ports import Known, LaunchFailed
-from raykv.replication.peers import node_address
 from raykv.sim.host import Host
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.network import Network

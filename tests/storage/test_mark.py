@@ -14,10 +14,10 @@ import pytest
 
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData
-from raykv.records import frames as f
+from raykv.node.node import NodeSpec, StorageNode
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp
-from raykv.replication.node import NodeSpec, StorageNode
 from raykv.sim.disk import Inode, SimDisk
 from raykv.sim.kernel import VirtualLoop
 from raykv.storage import DirectoryForeign

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from raykv.ports import Host
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.supervision.founding import Plan
 from raykv.supervision.supervisor import Supervisor
 

@@ -10,7 +10,7 @@ import pytest
 
 from raykv.errors import InvalidOption
 from raykv.ports import LaunchFailed
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from tests.supervision.bench import Bench, error, settled
 
 if TYPE_CHECKING:

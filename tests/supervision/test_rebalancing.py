@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import raykv.sim
+from raykv.cluster import moves
 from raykv.errors import InvalidOption, NotEnoughNodes, StoreUnavailable
 from raykv.ports import LaunchFailed
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, is_private
-from raykv.replication import moves
 
 if TYPE_CHECKING:
     from types import ModuleType

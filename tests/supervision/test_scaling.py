@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from raykv.cluster import moves
 from raykv.config import ScalingConfig
 from raykv.errors import InvalidOption, StoreUnavailable
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, storage_prefix
-from raykv.replication import moves
 from raykv.supervision import scaling as s
 from raykv.supervision.autoscaling import NodeLoad
 from raykv.supervision.scaling import Scaling, check_limits, uneven

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from raykv.cluster.register import Superseded
 from raykv.errors import BucketMismatch, CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
 from raykv.ports import LaunchFailed
-from raykv.records import frames as f
-from raykv.supervision.register import Superseded
+from raykv.protocol import frames as f
 from raykv.supervision.supervisor import MAJORITY_TIMEOUT_S
 from tests.supervision.bench import Bench, Places, error, settled, stopped_bench, where
 

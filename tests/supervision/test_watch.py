@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from raykv.ports import LaunchFailed
-from raykv.records import frames as f
+from raykv.protocol import frames as f
 from raykv.supervision import watch
 from tests.supervision.bench import Bench
 

@@ -1,0 +1,193 @@
+"""Frames between processes, as calls of Ray actors, and over streams where the actors listen.
+
+A frame goes in and comes out as ``bytes``; nothing of raykv's is pickled. Handles are looked up by name once and again
+after a death. Every call has its own deadline, for Ray itself notices a frozen process after a minute only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
+
+from raykv.actors.naming import find_actor
+from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
+from raykv.transport import Endpoint, StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+ENDPOINT_TIMEOUT_S = 5.0
+MOST_THREADS = 16
+NOT_OPEN = ("", 0, b"")
+"""What an actor that does not listen yet tells of where it listens."""
+
+
+class RayTransport:
+    """``ports.Transport`` over the actors of one store."""
+
+    def __init__(self, store: str, *, threads: bool = False) -> None:
+        """``threads``: wait for answers in threads. Inside an async actor Ray tells of them in the actor's own event loop.
+
+        Whoever is asked from there by a blocking call holds that loop up, and would wait for ever.
+        """
+        self._threads = threads
+        self._store = store
+        self._handles: dict[str, Any] = {}
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                handle = self._handles.get(peer) or await self._find(peer)
+                answer: bytes = await self._answer(self._send(peer, handle.serve, frame), timeout_s)
+                return answer
+        except (TimeoutError, GetTimeoutError):
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        except ActorDiedError:
+            self._handles.pop(peer, None)
+            raise PeerDead("its process has ended") from None
+        except RayError as error:
+            self._handles.pop(peer, None)
+            raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
+
+    async def endpoint(self, peer: str) -> Endpoint | None:
+        """Ask the actor where it listens for streams; None if it does not. Raises ``PeerFailure``."""
+        handle = self._handles.get(peer) or await self._find(peer)
+        if not hasattr(handle, "stream"):  # not of a kind that listens
+            return None
+        try:
+            told: tuple[str, int, bytes] | None = await self._answer(
+                self._send(peer, handle.stream, this_address()), ENDPOINT_TIMEOUT_S
+            )
+        except RayError as error:
+            raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
+        if told is not None and not told[0]:
+            raise PeerAbsent("it is not open yet")
+        return Endpoint(*told) if told is not None else None
+
+    def _send(self, peer: str, method: Any, argument: Any) -> Any:
+        """Call an actor's method; return Ray's reference to the answer. Raises ``PeerAbsent`` if nothing was sent."""
+        if not ray.is_initialized():  # it was shut down in this process, and would start itself
+            raise PeerAbsent("Ray is not connected in this process")
+        try:
+            return method.remote(argument)
+        except RayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Ray has forgotten an actor that ended, and no class for saying so
+            self._handles.pop(peer, None)
+            raise PeerAbsent(f"Ray could not send: {str(error)[:200]}") from None
+
+    async def _answer(self, reference: Any, timeout_s: float) -> Any:
+        if not self._threads:
+            return await _ended(reference.future())
+        try:
+            return await in_a_thread(partial(ray.get, reference, timeout=timeout_s))
+        except BaseException:
+            # Ray prints an error that nobody has looked at, in the user's program, so that a late one is looked at.
+            with contextlib.suppress(Exception):
+                reference.future()
+            raise
+
+    async def _find(self, peer: str) -> Any:
+        try:
+            # A look-up asks the head and blocks, so it goes to a thread.
+            handle = await in_a_thread(partial(find_actor, self._store, peer))
+        except ValueError:
+            raise PeerAbsent("no such process runs") from None
+        self._handles[peer] = handle
+        return handle
+
+
+class Inherited:
+    """What is left to a forked child: Ray does not work in it, but it can connect to whom its parent was connected to."""
+
+    def __init__(self, endpoints: dict[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``ports.Transport``: it never can."""
+        del frame, timeout_s
+        known = "where it listened" if peer in self._endpoints else "that its parent had no connection to"
+        raise PeerAbsent(f"this process was forked, in which Ray does not work, and cannot reach {peer} {known}")
+
+    async def endpoint(self, peer: str) -> Endpoint | None:
+        """Return where the peer listened before the fork; None if that is not known."""
+        return self._endpoints.get(peer)
+
+
+async def in_a_thread(work: Callable[[], T]) -> T:
+    """Do what blocks, and await it. Raises what it does; ``PeerAbsent`` if there is no thread to be had."""
+    try:
+        future = _threads().submit(work)
+    except RuntimeError as error:  # this process is at its end, or gets no more threads
+        raise PeerAbsent(f"this process starts no thread any more ({error})") from None
+    return await _ended(future)
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+"""Process id -> its threads for what blocks; a forked child has none of its parent's."""
+
+
+def _threads() -> ThreadPoolExecutor:
+    pool = _pools.get(os.getpid())
+    return pool or _pools.setdefault(os.getpid(), ThreadPoolExecutor(MOST_THREADS, "raykv-ask"))
+
+
+async def _ended(future: Future[T]) -> T:
+    """Await what ends in another thread. The loop may be closed by then: asyncio would print an error there."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+
+    def pass_on() -> None:
+        if waiter.done():
+            return
+        if (error := future.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
+
+    def tell(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(pass_on)
+
+    future.add_done_callback(tell)
+    return await waiter
+
+
+def fast_transport(
+    store: str, *, threads: bool = False, inherited: dict[str, Endpoint] | None = None
+) -> StreamTransport:
+    """Return the transport of processes that call often: over streams, and as calls of actors while there is none.
+
+    ``threads``: see ``RayTransport``. ``inherited``: in a forked child, where peers listen; they alone can be reached.
+    """
+    if inherited is not None:
+        left = Inherited(inherited)
+        return StreamTransport(left, left.endpoint, patient=True)
+    calls = RayTransport(store, threads=threads)
+    return StreamTransport(calls, calls.endpoint)
+
+
+def this_address() -> str:
+    """Return the address by which the hosts of the Ray cluster know this one."""
+    return str(ray.util.get_node_ip_address())
+
+
+async def until_ended(handle: Any) -> bool:
+    """Wait until the actor's process has ended (a call that never returns fails then, at once). False: nobody knows."""
+    try:
+        await handle.forever.remote()
+    except ActorDiedError:
+        return True
+    except RayError:
+        return False
+    return False

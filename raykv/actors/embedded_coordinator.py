@@ -1,0 +1,414 @@
+"""A client's link to itself: it coordinates its own operations, by the code that the coordinator actor runs.
+
+An operation then costs one round to the replicas, and no call of a coordinator before it (Dynamo, section 6.4, halves its
+latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
+event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``KeptLoop``.
+
+A seat belongs to its loop: a timer of that loop, which is never up, holds it, and nothing else does. So it ends when the
+loop is closed, by whichever way, or collected, and leaves nothing open, nothing pending and nothing to be said. After a fork
+the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
+parent knew, the state and where nodes listen (``Legacy``): enough for pairs, until those nodes have all started anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import random
+import sys
+import threading
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from raykv.actors.calls import fast_transport
+from raykv.actors.embedded_loop import CannotBegin, KeptLoop, LoopClosed, Work
+from raykv.actors.link import ThisProcess
+from raykv.cluster.background import Background
+from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.fast_path import Unfinished
+from raykv.coordinator.service import Front
+from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
+from raykv.protocol import frames as f
+from raykv.system.process import CountingProbe, SystemClock
+from raykv.transport.blocking import Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from raykv.coordinator.fast_path import Stamped
+    from raykv.transport import Endpoint
+
+Place: TypeAlias = tuple[str, str]
+"""A store's name, and which of that name."""
+Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer] | PeerFailure
+"""An answer, or what will bring it, or why nothing was sent."""
+
+CLOSING_S = 0.3
+"""So long a handle that is closed waits for owners to say that they hold what was written, and brings it to those that do
+not."""
+LOOK_EVERY_S = 0.002
+FOR_EVER_S = 1e7
+
+_run = random.SystemRandom().getrandbits(62) + 1
+"""Names this process to itself: all its seats have the same clock."""
+
+
+class Legacy(NamedTuple):
+    """What a forked child has of its parent. It may be that the parent knew nothing."""
+
+    state: bytes | None
+    endpoints: dict[str, Endpoint]
+
+
+class Seat:
+    """A coordinator in one event loop. Made in that loop."""
+
+    def __init__(
+        self, store: str, probe: CountingProbe, *, threads: bool = False, legacy: Legacy | None = None
+    ) -> None:
+        """``threads``: see ``transport.RayTransport``. ``legacy``: in a forked child."""
+        clock = SystemClock()
+        inherited = None if legacy is None else legacy.endpoints
+        self._transport = fast_transport(store, threads=threads, inherited=inherited)
+        self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
+        if legacy is not None and legacy.state is not None:
+            self._coordinator.routing.learn_state(legacy.state)
+        self.front = Front(self._coordinator, self._transport, clock, self._transport.post)
+        """What answers requests."""
+        self._leaving = Background()
+        self._left = False
+        self._stays: Callable[[], asyncio.TimerHandle | None] = lambda: None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is going on that must come to its end although nobody waits for it."""
+        return self.front.busy or self._transport.connecting
+
+    def legacy(self) -> Legacy:
+        """Return what would be left to a forked child."""
+        return Legacy(self._coordinator.routing.known_state, self._transport.endpoints())
+
+    def lines(self, see_to: Callable[[Stamped], None]) -> Lines:
+        """Return lines for the straight way of blocking calls; see there."""
+        return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
+
+    async def see_to(self, write: Stamped) -> None:
+        """Bring a write to those who do not say that they hold it."""
+        await self._coordinator.straight.see_to(write)
+
+    def stay(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stay until the loop is closed, or forgotten: then whatever holds this is let go of, and so is this."""
+        self._stay_on(loop, _UntilTheEnd(self))
+
+    def _stay_on(self, loop: asyncio.AbstractEventLoop, until_the_end: _UntilTheEnd) -> None:
+        self._stays = weakref.ref(loop.call_later(FOR_EVER_S, until_the_end))  # the loop's alone
+
+    def drop(self) -> None:
+        """End without the loop, which is closed or gone."""
+        if self._left:
+            return
+        self.front.end()
+        tasks = [*self.front.tasks, *self._transport.tasks, *self._leaving]
+        self._transport.drop()
+        for task in tasks:
+            with contextlib.suppress(BaseException):  # it wants its loop
+                task.get_coro().close()
+
+    def leave(self) -> None:
+        """Begin to close. In the seat's loop."""
+        self._leaving.add(asyncio.get_running_loop().create_task(self._leave()))
+
+    async def _leave(self) -> None:
+        await self.close()
+        self._left = True
+        if (timer := self._stays()) is not None:
+            timer.cancel()
+
+    async def end(self) -> None:
+        """Close the connections at the end of the loop."""
+        self.front.end()  # what they had asked for fails now, and would be brought to others
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+
+class DirectLink:
+    """What all handles of one store in this process share: its seats. See ``client.driver.Link`` for the calls."""
+
+    def __init__(self, store: str, legacy: Legacy | None = None) -> None:
+        """``legacy``: in a forked child."""
+        self._store = store
+        self._legacy = legacy
+        self._probe = CountingProbe()
+        self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Seat]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._own: Seat | None = None
+        self._lines: Lines
+        """Those of ``_own``."""
+        self._loop = KeptLoop(self._busy, self._listen, self._mend)
+        self._others: dict[str, DirectLink] = {}
+
+    def _busy(self) -> bool:
+        return self._own is not None and (self._own.busy or self._lines.owing)
+
+    def _listen(self) -> None:
+        if self._own is not None:
+            self._lines.listen()
+
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
+        """See ``client.driver.Link``."""
+        lease = None if self._own is None else self._loop.borrow(sys._getframe())  # noqa: SLF001 - the only way to it
+        if lease is None:
+            link = self._beside() if self._loop.is_borrowed_here else self
+            return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - of the same kind
+        seat = self._own
+        assert seat is not None
+        try:
+            outcomes = self._lines.serve(requests, meanwhile)
+            self._loop.give_back(lease)
+        except BaseException:
+            self._loop.abandon()  # and if this is interrupted, too, the next call lets the keeper see it
+            raise
+        return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
+
+    def _ticket(
+        self, seat: Seat, request: f.CoordinatorRequest, outcome: f.CoordinatorAnswer | Unfinished | None
+    ) -> Ticket:
+        if isinstance(outcome, Unfinished):
+            return self._hand_in(partial(seat.front.finish, outcome))
+        return outcome if outcome is not None else self._hand_in(partial(seat.front.answer, request))
+
+    def _hand_in(self, start: Callable[[], Coroutine[Any, Any, f.CoordinatorAnswer]]) -> Ticket:
+        try:
+            return self._loop.submit(start)
+        except CannotBegin as error:
+            return PeerAbsent(str(error))
+
+    def _beside(self) -> DirectLink:
+        """Return another link, for a call that interrupts one of this: of a signal's handler, or a finalizer."""
+        link = self._others.get("beside") or self._others.setdefault("beside", DirectLink(self._store, self._legacy))
+        return link._beside() if link._loop.is_borrowed_here else link  # noqa: SLF001 - of the same kind
+
+    def _mend(self) -> None:
+        if self._own is not None:
+            self._lines.close()
+
+    async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer a request in the driven loop, while others may be at it too."""
+        if self._own is None:
+            own = Seat(self._store, self._probe, threads=True, legacy=self._legacy)
+            self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
+        return await self._own.front.answer_together(request)
+
+    def _see_to(self, seat: Seat, write: Stamped) -> None:
+        with contextlib.suppress(CannotBegin):
+            self._loop.submit(lambda: seat.see_to(write))
+
+    def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
+        """See ``client.driver.Link``."""
+        if isinstance(ticket, PeerFailure):
+            raise ticket
+        if not isinstance(ticket, Work):
+            return ticket
+        try:
+            return self._loop.result(ticket, timeout_s)
+        except TimeoutError:
+            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+        except LoopClosed:
+            raise PeerSilent("the handle was closed meanwhile") from None
+        except OSError as error:  # the loop needs descriptors, and could not be made
+            raise PeerAbsent(f"this process cannot wait for answers: {error.strerror or error}") from None
+
+    def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
+        """See ``client.driver.Link``."""
+        del timeout_s  # the coordinator keeps the time itself, and it is in this process
+        loop = asyncio.get_running_loop()
+        known = self._seats.get(loop)
+        seat = None if known is None else known()
+        return (seat or self._sit_down(loop)).front.answer_together(request)
+
+    def _sit_down(self, loop: asyncio.AbstractEventLoop) -> Seat:
+        """Make a seat for this loop."""
+        seat = Seat(self._store, self._probe, legacy=self._legacy)
+        seat.stay(loop)
+        self._seats[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
+        return seat
+
+    def legacy(self) -> Legacy:
+        """Return what is left to a forked child, of all seats and of what this one was left itself."""
+        seats = [self._own, *(seat() for seat in list(self._seats.values()))]
+        known = [seat.legacy() for seat in seats if seat is not None]
+        state, endpoints = self._legacy or Legacy(None, {})
+        for each in known:
+            state = each.state or state
+            endpoints = endpoints | each.endpoints
+        return Legacy(state, endpoints)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._loop.closed
+
+    def close_soon(self) -> None:
+        """Begin to close."""
+        self._loop.close(self._leave, wait=False)
+
+    def close(self) -> None:
+        """Close all connections, and the loop."""
+        for loop, known in list(self._seats.items()):
+            if (seat := known()) is not None:
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
+                    loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
+        self._seats.clear()
+        self._loop.close(self._leave)
+        for link in [*self._others.values()]:
+            link.close()
+
+    async def _leave(self) -> None:
+        if self._own is None:
+            return
+        until_s = time.monotonic() + CLOSING_S
+        while self._lines.owing and time.monotonic() < until_s:  # acknowledgements beyond W, which are on their way
+            self._lines.listen()
+            await asyncio.sleep(LOOK_EVERY_S)
+        self._lines.close()
+        while (self._own.busy or not self._loop.begun_all) and time.monotonic() < until_s:  # noqa: ASYNC110 - at the end
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self._own.end()
+
+
+class _UntilTheEnd:
+    """What a timer of a loop holds. A loop that is closed lets go of its timers, and so does one that is collected."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def __call__(self) -> None:
+        """Stay on, should time be up after all."""
+        self._seat._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - a part of it
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be at its end
+            self._seat.drop()
+
+
+# ---- one link for all handles of a process ----
+
+
+class DirectHandle(ThisProcess):
+    """``client.driver.Link`` of one handle: this process's ``DirectLink``, whichever process this is by now."""
+
+    def __init__(self, store: str, founded_by: str) -> None:
+        """``founded_by``: names the supervisor; another store of that name, or the same started anew, has another."""
+        self._place = (store, founded_by)
+        self._generation = _generation
+        self._link = _take(self._place, self)
+        self._closed = False
+
+    def _here(self) -> DirectLink:
+        # This process was forked; or somebody else closed the link in the moment in which this handle took it.
+        if self._generation != _generation or (self._link.closed and not self._closed):
+            self._generation, self._link = _generation, _take(self._place, self)
+        return self._link
+
+    def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
+        """See ``client.driver.Link``."""
+        return self._here().submit(requests, meanwhile)
+
+    def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
+        """See ``client.driver.Link``."""
+        return self._here().result(ticket, timeout_s)
+
+    def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
+        """See ``client.driver.Link``."""
+        return self._here().call(request, timeout_s)
+
+    def close(self) -> None:
+        """See ``client.driver.Link``; the last handle closes all connections."""
+        if not self._closed:
+            self._closed = True
+            _give_back(self._place, self, self._generation)
+
+
+class _Shared:
+    """A link, and the handles that use it: such as are gone without having been closed drop out by themselves.
+
+    *No finalizer counts them: what interrupts a finalizer is lost, and only printed.*
+    """
+
+    def __init__(self, link: DirectLink) -> None:
+        self.link = link
+        self._handles: list[weakref.ref[DirectHandle]] = []
+
+    def add(self, handle: DirectHandle) -> None:
+        self._handles = [*self._others(handle), weakref.ref(handle)]
+
+    def remove(self, handle: DirectHandle) -> bool:
+        """Whether it was the last one."""
+        self._handles = self._others(handle)
+        return not self._handles
+
+    def _others(self, handle: DirectHandle) -> list[weakref.ref[DirectHandle]]:
+        return [each for each in self._handles if each() not in {None, handle}]
+
+
+_lock = threading.Lock()
+_links: dict[Place, _Shared] = {}
+_generation = 0
+"""How many forks lie between this process and the one that loaded this module."""
+_NOTHING = Legacy(None, {})
+_legacies: dict[Place, Legacy] = {}
+"""In a forked child: what its parent knew of each store."""
+_left_behind: list[Any] = []
+"""What the parent of this process had open before the fork. It is never used, and never closed here either."""
+
+
+def _take(place: Place, handle: DirectHandle) -> DirectLink:
+    with _lock:
+        shared = _links.get(place)
+        if shared is None or shared.link.closed:
+            shared = _links[place] = _Shared(
+                DirectLink(place[0], _legacies.get(place, _NOTHING) if _generation else None)
+            )
+        shared.add(handle)
+        return shared.link
+
+
+def _give_back(place: Place, handle: DirectHandle, generation: int) -> None:
+    with _lock:
+        shared = _links.get(place)
+        if shared is None or generation != _generation or not shared.remove(handle):
+            return
+        shared.link.close_soon()  # before it is forgotten, should this thread be interrupted now
+        del _links[place]
+    shared.link.close()
+
+
+def _close_all() -> None:
+    with _lock:
+        links = [shared.link for shared in _links.values()]
+        _links.clear()
+    for link in links:
+        link.close()
+
+
+def _begin_anew() -> None:
+    """After a fork, in the child."""
+    global _lock, _run, _generation  # noqa: PLW0603 - the process is another one
+    _lock = threading.Lock()
+    _legacies.update({place: shared.link.legacy() for place, shared in _links.items()})
+    _left_behind.append(dict(_links))
+    _links.clear()
+    _generation += 1
+    _run = random.SystemRandom().getrandbits(62) + 1
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_begin_anew)

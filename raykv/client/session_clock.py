@@ -1,0 +1,52 @@
+"""What the handles of one ``connect`` remember from call to call: two numbers.
+
+* The newest hybrid time that they have seen: a write says it, and is stamped above it (P7). So what a program writes after
+  it has read something stands above what it read, whichever coordinator it writes through and whatever that one's clock.
+* The coordinator's monotonic clock, as its answers tell it. Until when a write may be begun is said in that clock, for a
+  coordinator that was frozen knows how much later it is by its own (P8).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_OF_PAIRS = (f.GotMany, f.WroteMany)
+_WITH_CLOCK = (f.BucketOpened, f.Late)
+
+
+class Memory:
+    """See the module. Safe to share between threads: each number is written whole, and an older one does no harm."""
+
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+        self._monotonic_s = monotonic_s
+        self.newest_time = 0
+        self._clock = (0, 0.0)
+        """The coordinator's run, and how far its clock is ahead of ours."""
+
+    def now_s(self) -> float:
+        """Seconds by the client's own monotonic clock."""
+        return self._monotonic_s()
+
+    def note(self, answer: object) -> None:
+        """Take from an answer, if it is one, what is worth remembering."""
+        if isinstance(answer, _OF_PAIRS):
+            self.newest_time = max(self.newest_time, answer.time)
+        elif isinstance(answer, _WITH_CLOCK):
+            run, ahead_s = self._clock
+            told_s = answer.now_s - self._monotonic_s()  # too low by the time that the answer took: the highest is best
+            self._clock = (answer.run, max(ahead_s, told_s) if answer.run == run else told_s)
+
+    def dated(self, request: f.WriteMany, expires_s: float) -> f.WriteMany:
+        """Return the request with what is remembered; ``expires_s`` by the client's clock."""
+        run, ahead_s = self._clock
+        return msgspec.structs.replace(
+            request, after=self.newest_time, run=run, expires_s=expires_s + ahead_s if run else 0.0
+        )

@@ -1,0 +1,191 @@
+"""Natural batching: operations that begin in one turn of the event loop leave together.
+
+A thousand tasks that each await a ``get`` would be a thousand operations, each with its own rounds, timers and messages.
+What they ask for in the same turn of the loop becomes one request of many keys instead, and each gets its part of the
+answer. Nobody waits on a timer for others to come: a group leaves at the end of the turn in which it began, so one
+operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups. While
+``MOST_UNDER_WAY`` are on their way already, those that come wait for one of them, together, as in a group commit.
+
+Only operations that ask for the same (bucket, level, time-out) go together, and of writes to one key each has a group of
+its own: they are different writes, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from raykv.errors import CorruptData, RaykvError
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Serve = Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
+
+Outcome: TypeAlias = f.CoordinatorAnswer | Exception
+"""What became of a request."""
+Begin: TypeAlias = "Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]"
+"""``begin(request, done)``: answers a request some time later, by telling ``done`` what became of it; once."""
+
+T = TypeVar("T")
+
+MOST_TOGETHER = 250
+MOST_UNDER_WAY = 16
+
+
+def is_about_one_key(request: f.CoordinatorRequest) -> bool:
+    """Whether a request may go with others."""
+    return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
+        isinstance(request, f.WriteMany) and len(request.items) == 1
+    )
+
+
+class _Group(Generic[T]):
+    __slots__ = ("keys", "members", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.members: list[tuple[T, asyncio.Future[f.CoordinatorAnswer]]] = []
+        self.keys: set[bytes] = set()
+
+
+class InTasks:
+    """A ``Begin`` by a coroutine: each request is a task."""
+
+    def __init__(self, serve: Serve, tasks: set[asyncio.Task[None]]) -> None:
+        """``tasks``: where those are that are under way."""
+        self._serve = serve
+        self._tasks = tasks
+
+    def __call__(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        """Begin with a request."""
+        task = asyncio.get_running_loop().create_task(self._answer(request, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        try:
+            outcome: Outcome = await self._serve(request)
+        except Exception as error:  # noqa: BLE001 - whose they are is told
+            outcome = error
+        done(outcome)
+
+
+class Joining:
+    """The groups of one event loop. ``begin`` answers a request, alone or joined. Errors of a group are its members'."""
+
+    def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
+        """``most(bucket_id)``: of so many keys of a bucket one request may be."""
+        self._begin_with = begin
+        self._most = most
+        self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
+        self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
+        self._under_way = 0
+        self._held: deque[Callable[[], None]] = deque()
+        """Groups that wait until one of those under way is back."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a group is under way, or waits to be."""
+        return self._under_way > 0 or bool(self._held)
+
+    def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
+        """Answer a request that is about one key, a ``RaykvError`` as ``Refused``. Cancelled, the operation goes on."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
+        if isinstance(request, f.GetMany):
+            alike = (request.bucket_id, request.r, request.timeout_s, request.causality)
+            group = self._reads.get(alike)
+            if group is None or len(group.members) >= group.most:
+                group = self._reads[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
+                loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
+            group.members.append((request, waiter))
+        else:
+            assert isinstance(request, f.WriteMany)
+            ((key, _, _),) = request.items
+            same = (request.bucket_id, request.w, request.timeout_s, request.run)
+            writes = self._writes.get(same)
+            if writes is None or key in writes.keys or len(writes.members) >= writes.most:
+                writes = self._writes[same] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
+                loop.call_soon(self._leave, partial(self._leave_to_write, same, writes))
+            writes.keys.add(key)
+            writes.members.append((request, waiter))
+        return waiter
+
+    def _leave(self, go: Callable[[], None]) -> None:
+        if self._under_way >= MOST_UNDER_WAY:
+            self._held.append(go)
+        else:
+            go()
+
+    def _leave_to_read(self, alike: tuple[Any, ...], group: _Group[f.GetMany]) -> None:
+        if self._reads.get(alike) is group:
+            del self._reads[alike]
+        first = group.members[0][0]
+        request = first
+        if len(group.members) > 1:
+            keys = [member.keys[0] for member, _ in group.members]
+            request = f.GetMany(first.bucket_id, keys, first.r, first.timeout_s, first.causality)
+        self._begin(request, [waiter for _, waiter in group.members])
+
+    def _leave_to_write(self, same: tuple[Any, ...], group: _Group[f.WriteMany]) -> None:
+        if self._writes.get(same) is group:
+            del self._writes[same]
+        first = group.members[0][0]
+        request = first
+        if len(group.members) > 1:
+            requests = [member for member, _ in group.members]
+            request = f.WriteMany(
+                first.bucket_id,
+                [member.items[0] for member in requests],
+                first.w,
+                first.timeout_s,
+                after=max(member.after for member in requests),
+                run=first.run,
+                expires_s=min(member.expires_s for member in requests),
+            )
+        self._begin(request, [waiter for _, waiter in group.members])
+
+    def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
+        self._under_way += 1
+        try:
+            self._begin_with(request, partial(self._settle, waiters))
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: nobody is to wait for ever because of it
+            self._settle(waiters, error)
+
+    def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
+        if not waiters:
+            return  # it was settled
+        if isinstance(outcome, RaykvError):
+            outcome = f.Refused(f.Failed.of(outcome))
+        if isinstance(outcome, Exception):
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(outcome)
+        else:
+            for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
+                if not waiter.done():
+                    waiter.set_result(part)
+        waiters.clear()
+        self._under_way -= 1
+        if self._held:  # not from here: what ends at once would begin the next, and that the next but one, and so on
+            asyncio.get_running_loop().call_soon(self._begin_held)
+
+    def _begin_held(self) -> None:
+        if self._held and self._under_way < MOST_UNDER_WAY:
+            self._held.popleft()()
+
+
+def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]:
+    """Return each member's part of the answer."""
+    if count == 1 or isinstance(answer, f.Late | f.Refused):
+        return [answer] * count
+    if isinstance(answer, f.GotMany) and len(answer.items) == count:
+        return [f.GotMany([item], answer.time) for item in answer.items]
+    if isinstance(answer, f.WroteMany) and len(answer.items) == count:
+        return [f.WroteMany([item], answer.time) for item in answer.items]
+    wrong = CorruptData("a group of operations was answered with something else")
+    return [f.Refused(f.Failed.of(wrong))] * count

@@ -1,0 +1,267 @@
+"""What a coordinator knows of the cluster: its state, as the supervisor tells it, and who owns a key.
+
+A coordinator actor is told, and asks once a second beside. A client that coordinates for itself is told nothing: there
+may be a thousand of them. It asks when it has reason to (a node does not answer, a bucket is not known), and otherwise
+once in ``STALE_S``; that other owners hold a key the nodes tell it themselves (P4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from raykv.cluster.background import Background
+from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
+from raykv.cluster.peers import Peers
+from raykv.cluster.state import decode_state
+from raykv.coordinator.hint_sender import Courier
+from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
+from raykv.ports import PeerDead, PeerFailure
+from raykv.protocol import frames as f
+from raykv.ring import partition_of_key, partitions_of_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.cluster.state import BucketEntry, ClusterState
+    from raykv.ports import Clock, Probe, Transport
+
+
+ASK_EVERY_S = 1.0
+"""No more often does a client ask for news of itself."""
+STALE_S = 30.0
+NEWS_TIMEOUT_S = 5.0
+REFRESH_TIMEOUT_S = 1.0
+
+
+class Routing:
+    """The coordinator's view; reads, writes and scans share it."""
+
+    def __init__(self, transport: Transport, clock: Clock, probe: Probe, *, asks: bool = False) -> None:
+        """``asks``: nobody tells this one; it asks for news when something seems amiss."""
+        self._transport = transport
+        self.clock = clock
+        self.probe = probe
+        self.asks = asks
+        """Whether it runs inside a client, and nobody brings it news."""
+        self._asked_s = clock.monotonic_s()
+        self._asking: asyncio.Task[None] | None = None
+        self.peers = Peers(
+            transport,
+            clock,
+            probe,
+            state=lambda: self._known,
+            moved=self.learn_state,
+            trouble=self._ask_for_news,
+            quiet=asks,
+        )
+        self.tasks: set[asyncio.Task[None]] = Background()
+        """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
+        self.courier = Courier(self.peers, clock, probe, self.tasks)
+        self._state: ClusterState | None = None
+        self._known: tuple[ClusterState, bytes] | None = None
+        """The state with its bytes as they came: nodes compare those."""
+        self._buckets: dict[int, BucketEntry] = {}
+        self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this state: (partition, n) -> nodes
+        self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
+        self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._witnesses: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._news = (0, 0)
+
+    def learn(self, news: f.Publish) -> None:
+        """Take the supervisor's news, unless newer news is known."""
+        state = decode_state(news.state)
+        another = self._state is not None and state.store_id != self._state.store_id  # of the same name, founded since
+        older = (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot)
+        if older and not another:
+            return
+        self._news = (state.generation, news.sequence)
+        self._take(state, news.state)
+        for node_id in self.peers.learn(news.incarnations, news.down):
+            task = asyncio.get_running_loop().create_task(self._tell(node_id))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _tell(self, node_id: str) -> None:
+        """Tell a node that runs anew how far its log was, as every request does, and at once (P6).
+
+        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone has heard how
+        far C's log is by then. C runs anew on an old copy of its directory; another coordinator asks B and C before this one
+        has anything to ask of C, and does not see the write.*
+        """
+        with contextlib.suppress(PeerFailure):
+            await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)
+
+    def learn_state(self, data: bytes) -> None:
+        """Take a decided state that a node knows, unless a later one is known."""
+        state = decode_state(data)
+        if self._state is None or state.ballot > self._state.ballot:
+            self._take(state, data)
+
+    def _take(self, state: ClusterState, data: bytes) -> None:
+        # The state last: a client's thread may be interrupted in between, and what is not yet known is taken again.
+        self._buckets = {entry.bucket_id: entry for entry in state.buckets}
+        self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
+        self._witnesses = {}
+        self._known = state, data
+        self._state = state
+
+    @property
+    def known_state(self) -> bytes | None:
+        """The state as last heard, as it came; None if none was."""
+        return None if self._known is None else self._known[1]
+
+    @property
+    def epoch(self) -> int:
+        """Of the state as last heard."""
+        return self._state.epoch if self._state is not None else 0
+
+    def _ask_for_news(self, every_s: float = ASK_EVERY_S) -> None:
+        """Ask in the background, if this one asks at all and has not done so for a while."""
+        now_s = self.clock.monotonic_s()
+        if not self.asks or self._asking is not None or now_s - self._asked_s < every_s:
+            return
+        self._asked_s = now_s
+        self._asking = asyncio.get_running_loop().create_task(self._fetch_quietly())
+        self.tasks.add(self._asking)
+        self._asking.add_done_callback(self._asked)
+
+    async def _fetch_quietly(self) -> None:
+        with contextlib.suppress(RaykvError):  # it is asked again when there is reason to
+            await self.fetch_news(NEWS_TIMEOUT_S)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self._asking = None
+
+    async def fetch_news(self, timeout_s: float) -> None:
+        """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
+        request = f.supervisor_requests.encode(f.GetNews())
+        try:
+            try:
+                frame = await self._transport.call("supervisor", request, timeout_s)
+            except PeerDead:  # perhaps another has its place by now
+                frame = await self._transport.call("supervisor", request, timeout_s)
+            answer = f.supervisor_answers.decode(frame)
+        except PeerFailure as failure:
+            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
+        if isinstance(answer, f.Refused):
+            raise answer.failed.error()
+        if isinstance(answer, f.Publish):
+            self.learn(answer)
+
+    async def refresh(self, timeout_s: float) -> None:
+        """Hear the news now, where nobody brings them. While the supervisor is away, what is known must do."""
+        if self.asks and self._state is None:
+            await self.fetch_news(timeout_s)
+        elif self.asks:
+            with contextlib.suppress(StoreUnavailable):
+                await self.fetch_news(min(timeout_s, REFRESH_TIMEOUT_S))
+
+    async def state(self, timeout_s: float) -> ClusterState:
+        """Return the cluster's state as last heard; ask for it if none was heard yet."""
+        deadline_s = self.clock.monotonic_s() + timeout_s
+        while self._state is None:
+            try:
+                await self.fetch_news(max(0.001, deadline_s - self.clock.monotonic_s()))
+            except StoreUnavailable:  # coordinator and supervisor were both away: the supervisor is coming back
+                if self.clock.monotonic_s() + RETRY_S >= deadline_s:
+                    raise
+                await self.clock.sleep(RETRY_S)
+        return self._state
+
+    def known_bucket(self, bucket_id: int) -> BucketEntry | None:
+        """Return a bucket by its id if it is known, and news are not so old that they are to be asked for."""
+        if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
+            return None  # ``bucket`` asks
+        return self._buckets.get(bucket_id)
+
+    async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
+        """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
+        await self.state(timeout_s)
+        if self.asks:
+            self._ask_for_news(STALE_S)
+        if bucket_id not in self._buckets:
+            await self.fetch_news(timeout_s)
+        self.check_there(bucket_id)
+        return self._buckets[bucket_id]
+
+    def check_there(self, bucket_id: int) -> None:
+        """Raise ``InvalidOption`` if there is no such bucket in the state as last heard."""
+        if bucket_id not in self._buckets:
+            raise InvalidOption(
+                "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
+            )
+
+    def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
+        """Return the n nodes of whom a read of a key asks R."""
+        place = self._place(key, n)
+        nodes = self._primaries.get(place)
+        if nodes is None:
+            nodes = self._primaries[place] = self._present.read_set(*place)
+        return nodes
+
+    def witnesses(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
+        """Return for each key those of its ``primaries`` that are among the owners before and after a move under way.
+
+        What R of these hold, R of each set hold: a read may show it without more ado, and none that asks other owners a
+        step later shows less (P9). All n, while nothing moves.
+        """
+        known, found = self._witnesses, []
+        for partition, key in zip(partitions_of_keys(keys, self._present.ring.partitions), keys, strict=True):
+            place = partition, n
+            nodes = known.get(place)
+            if nodes is None:
+                sets = self.write_sets(key, n)
+                nodes = tuple(node for node in self.primaries(key, n) if all(node in owners for owners in sets))
+                known[place] = nodes
+            found.append(nodes)
+        return found
+
+    def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
+        """Return the n nodes that reads ask and writes are sent to; None while the key's partition is on its way."""
+        place = self._place(key, n)
+        known = self._settled.get(place)
+        if known is None:
+            sets = self._present.write_sets(*place)
+            known = self._settled[place] = sets[0] if len(sets) == 1 else ()
+        return known or None
+
+    def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
+        """Return the sets of n nodes of each of which W are to acknowledge a write of a key (P4)."""
+        place = self._place(key, n)
+        sets = self._write_sets.get(place)
+        if sets is None:
+            sets = self._write_sets[place] = self._present.write_sets(*place)
+        return sets
+
+    @property
+    def _present(self) -> ClusterState:
+        assert self._state is not None, "asked before a state was heard"
+        return self._state
+
+    def _place(self, key: bytes, n: int) -> tuple[int, int]:
+        return partition_of_key(key, self._present.ring.partitions), n
+
+    def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
+        """Return for each key its primaries, those to be asked first in front; ``sloppy``: the fallbacks after them."""
+        primaries = [self.primaries(key, n) for key in keys]
+        in_order = {nodes: self.peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
+        if not sloppy:
+            return [in_order[nodes] for nodes in primaries]
+        return [in_order[nodes] + self.fallbacks(key, n) for key, nodes in zip(keys, primaries, strict=True)]
+
+    def fallbacks(self, key: bytes, n: int) -> list[str]:
+        """Return the other nodes, in the order in which they may stand in for the key's primaries."""
+        place = self._place(key, n)
+        nodes = self._fallbacks.get(place)
+        if nodes is None:
+            holders, every = self._present.holders(*place), self._present.order(*place)
+            nodes = self._fallbacks[place] = every[len(holders) :]
+        return self.peers.in_order(nodes)
+
+    def owners(self, partition: int) -> list[str]:
+        """Return the nodes that hold copies of a partition, the one to be asked first in front."""
+        return self.peers.in_order(self._present.read_set(partition, self._present.ring.copies))

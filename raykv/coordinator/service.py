@@ -1,0 +1,202 @@
+"""The coordinator's front door: frames in, frames out. Everything that goes wrong comes back as data."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.cluster.background import Background
+from raykv.cluster.peers import node_address
+from raykv.cluster.state import check_same_bucket
+from raykv.config import check_bucket_name, check_timeout
+from raykv.coordinator.batcher import Begin, InTasks, Joining, is_about_one_key
+from raykv.coordinator.fast_path import Driver, posting
+from raykv.errors import CorruptData, RaykvError, StoreUnavailable
+from raykv.ports import PeerFailure
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from raykv.coordinator.coordinator import Coordinator
+    from raykv.coordinator.fast_path import PostAtOnce, Unfinished
+    from raykv.ports import Clock, Transport
+
+logger = logging.getLogger("raykv.coordinator")
+
+NEWS_EVERY_S = 1.0
+
+
+class Front:
+    """Answers the frames of clients and of the supervisor for one coordinator."""
+
+    def __init__(
+        self, coordinator: Coordinator, transport: Transport, clock: Clock, at_once: PostAtOnce | None = None
+    ) -> None:
+        """``at_once``: how ``transport`` carries frames without a task for each, where it can."""
+        self._coordinator = coordinator
+        self._transport = transport
+        self._clock = clock
+        tasks = coordinator.routing.tasks
+        self._answering = Background()
+        begin: Begin = InTasks(self._answer, tasks)
+        self._driver: Driver | None = None
+        if coordinator.routing.asks:  # a client's own
+            post = posting(transport, clock, tasks, at_once)
+            begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
+        self._joining = Joining(begin, coordinator.most_keys)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, perhaps without anybody who waits for it."""
+        owed = self._driver is not None and self._driver.owed > 0
+        return owed or bool(self._coordinator.routing.tasks) or self._joining.busy
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """All that are under way."""
+        return [*self._coordinator.routing.tasks, *self._answering]
+
+    def end(self) -> None:
+        """Begin nothing more by itself: the loop is at its end."""
+        if self._driver is not None:
+            self._driver.end()
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer one request frame by itself."""
+        return await _framed(frame, self.answer)
+
+    async def serve_together(self, frame: bytes) -> bytes:
+        """Answer one request frame, perhaps together with others that come now."""
+        return await _framed(frame, self.answer_together)
+
+    def answer_together(self, request: f.CoordinatorRequest) -> Awaitable[f.CoordinatorAnswer]:
+        """Answer one request, perhaps together with others that come now.
+
+        Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
+        """
+        if is_about_one_key(request):
+            return self._joining.answer(request)
+        task = asyncio.get_running_loop().create_task(self.answer(request))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        return asyncio.shield(task)
+
+    async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request by itself."""
+        try:
+            return await self._answer(request)
+        except RaykvError as error:
+            return _refused(error)
+
+    async def finish(self, begun: Unfinished) -> f.CoordinatorAnswer:
+        """Finish what the straight way has begun; see there."""
+        try:
+            return await self._coordinator.straight.finish(begun)
+        except RaykvError as error:
+            return _refused(error)
+
+    async def keep_up_to_date(self) -> None:
+        """Ask for news now and then, for ever: what was told may have been lost on the way."""
+        while True:
+            try:
+                await self._coordinator.routing.fetch_news(NEWS_EVERY_S)
+            except RaykvError as error:
+                logger.debug("no news: %s", error)
+            await self._clock.sleep(NEWS_EVERY_S)
+
+    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        coordinator = self._coordinator
+        match request:
+            case f.GetMany():
+                return await coordinator.get_many(request)
+            case f.WriteMany():
+                return await coordinator.write_many(request)
+            case f.ScanPage():
+                return await coordinator.scan_page(request)
+            case f.OpenBucket():
+                return await self._open_bucket(request)
+            case (
+                f.DropBucket() | f.AddNode() | f.RemoveNode() | f.ReplaceNode() | f.SetWeight() | f.Rebalance()
+                | f.Autoscale()
+            ):  # fmt: skip
+                return await self._ask_supervisor(request, request.timeout_s)
+            case f.Tell():
+                return await self._tell(request)
+            case f.Publish():
+                coordinator.routing.learn(request)
+                return f.Told(None)
+            case f.Reach():
+                return f.Told(await self._reaches(request))
+            case f.RepairPartitions():
+                return f.Told(await coordinator.repair_partitions(request))
+
+    async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
+        check_bucket_name(request.name)
+        await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
+        state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
+        entry = state.bucket(request.name)
+        if entry is not None:
+            check_same_bucket(entry.config, request.options)
+            opened: f.CoordinatorAnswer = f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
+        else:
+            opened = await self._ask_supervisor(request, request.timeout_s)
+            # Its operations need not ask the supervisor then.
+            await self._coordinator.routing.refresh(request.timeout_s)
+        if isinstance(opened, f.BucketOpened):
+            run, now_s = self._coordinator.run, self._clock.monotonic_s()
+            return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)
+        return opened
+
+    async def _tell(self, request: f.Tell) -> f.CoordinatorAnswer:
+        if request.what != "status":
+            await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
+        state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
+        data: Any
+        match request.what:
+            case "ring":
+                data = msgspec.to_builtins(state.ring)
+            case "buckets":
+                data = [msgspec.to_builtins(entry.config) for entry in state.buckets]
+            case "status":
+                answer = await self._ask_supervisor(f.Tell("status", request.timeout_s), request.timeout_s)
+                if not isinstance(answer, f.Told):
+                    return answer
+                data = answer.data | {"coordinator": self._coordinator.figures()}
+            case _:
+                raise CorruptData(f"there is nothing to tell of {request.what!r}")
+        return f.Told(data)
+
+    async def _ask_supervisor(
+        self, request: f.SupervisorRequest, timeout_s: float
+    ) -> f.BucketOpened | f.Told | f.Refused:
+        try:
+            frame = await self._transport.call("supervisor", f.supervisor_requests.encode(request), timeout_s)
+        except PeerFailure as failure:
+            raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
+        answer = f.supervisor_answers.decode(frame)
+        if isinstance(answer, f.Publish):
+            raise CorruptData("the supervisor gave news when asked for something else")
+        return answer
+
+    async def _reaches(self, request: f.Reach) -> bool:
+        frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+        try:
+            answer = await self._transport.call(node_address(request.node_id), frame, check_timeout(request.timeout_s))
+            return isinstance(f.node_answers.decode(answer).body, f.Pong)
+        except (PeerFailure, CorruptData):
+            return False
+
+
+async def _framed(frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]) -> bytes:
+    try:
+        return f.coordinator_answers.encode(await answer(f.coordinator_requests.decode(frame)))
+    except RaykvError as error:  # it is no request, or the answer is larger than a frame may be
+        return f.coordinator_answers.encode(_refused(error))
+
+
+def _refused(error: RaykvError) -> f.Refused:
+    return f.Refused(f.Failed.of(error))

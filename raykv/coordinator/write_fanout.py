@@ -1,0 +1,156 @@
+"""Sending records to their primaries until enough hold them: for client writes and for read repair.
+
+In a sloppy bucket a fallback stands in for a primary that fails, or is silent for a while; it keeps the record as a hint,
+and counts. What a primary has not acknowledged in the end earns a hint in any bucket (P11): once all calls have come to
+their end, long after the client has its answer perhaps, a node that holds the write is told who lacks it. If this
+coordinator ends before that, anti-entropy will find it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from raykv.cluster.fanout import RETRY_S, Fanout
+from raykv.cluster.peers import PeerRefused
+from raykv.ports import PeerAbsent
+from raykv.protocol import frames as f
+from raykv.versions import ClockTooFarAhead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.cluster.fanout import Outcome
+    from raykv.cluster.state import BucketEntry
+    from raykv.coordinator.rounds import Asks, WriteRound
+    from raykv.coordinator.routing import Routing
+
+SILENT_S = 0.2
+"""After so long a fallback stands in for a primary that has not answered."""
+
+
+class Restamper(Protocol):
+    """Stamps a record again, above what the replicas hold."""
+
+    def restamp(self, record: bytes, above: int) -> bytes:
+        """Return the same write with a time above ``above``. Raises ``ClockTooFarAhead``."""
+        ...
+
+
+class Spread:
+    """One spread: records, keys and their round."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        entry: BucketEntry,
+        records: list[bytes],
+        keys: Sequence[bytes],
+        round_: WriteRound,
+        restamper: Restamper | None = None,
+        made_ms: int | None = None,
+        *,
+        hints: bool = False,
+    ) -> None:
+        """Make a spread; ``records`` are stamped again in place, if there is a ``restamper``.
+
+        ``hints``: whether those who miss a record get one; always with a ``restamper``, for then it is a client's write.
+        ``made_ms``: since when the records may stand elsewhere (see ``frames.Write``); None: they are new.
+        """
+        self._routing = routing
+        self._entry = entry
+        self._records = records
+        self._keys = keys
+        self._round = round_
+        self._restamper = restamper
+        self._hints = hints or restamper is not None
+        self._made_ms = routing.clock.wall_ms() if made_ms is None else made_ms
+        self._epoch = routing.epoch
+        self.moved = False
+        """Whether the owners have changed under way: the round is to go on elsewhere."""
+        self.failures: dict[str, str] = {}
+        """What each failing node last said."""
+
+    async def run(self, deadline_s: float) -> None:
+        """Send until the round is met, ``moved``, or time is up."""
+        routing, round_, clock = self._routing, self._round, self._routing.clock
+        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks, self._epoch)
+        self._send(fan, round_.start(round_.waiting))
+        silent_at_s = clock.monotonic_s() + SILENT_S
+        retry_at_s = clock.monotonic_s() + RETRY_S
+        while round_.open and not fan.moved and (now_s := clock.monotonic_s()) < deadline_s:
+            outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
+            if outcome is None:
+                if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
+                    self._send(fan, round_.more())
+                    self._stand_in(fan, silent=retry_at_s >= silent_at_s)
+                retry_at_s = clock.monotonic_s() + RETRY_S
+                continue
+            self._note(outcome)
+            if clock.monotonic_s() < deadline_s and not fan.moved:
+                if due := round_.to_restamp():
+                    self._send(fan, round_.start(self._restamp(due)))
+                self._stand_in(fan, silent=False)
+        self.moved = fan.moved and round_.open
+        if self._hints:
+            fan.leave(self._late)
+
+    def _send(self, fan: Fanout[list[tuple[int, int]]], asks: Asks) -> None:
+        for node_id, indexes in asks.items():
+            items = [(self._keys[index], self._records[index]) for index in indexes]
+            body = f.Write(self._entry.bucket_id, items, self._made_ms)
+            fan.send(node_id, body, len(indexes), [(index, self._round.attempt(index)) for index in indexes])
+
+    def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:
+        if not self._entry.config.sloppy:
+            return  # nobody may, and to find that out for each item after each answer costs as much as the rest of it
+        for node_id, pairs in self._round.stand_ins(silent=silent).items():
+            hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
+            body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
+            fan.send(node_id, body, len(hints), [(index, self._round.attempt(index)) for index, _ in pairs])
+            self._routing.probe.count("stand_ins", len(pairs))
+
+    def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
+        """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
+        if outcome is not None:
+            self._note(outcome)
+            return
+        if self.moved:
+            return  # whoever goes on elsewhere sees to the hints
+        for index, key in enumerate(self._keys):
+            holders, missed = self._round.missed(index)
+            if not holders or not missed:
+                continue
+            primaries = tuple(
+                node_id for owners in self._routing.write_sets(key, self._entry.config.n) for node_id in owners
+            )
+            holders.sort(key=lambda node_id: node_id not in primaries)  # those need not be sent what they hold
+            item = (key, self._records[index], missed)
+            self._routing.courier.take(tuple(holders), primaries, self._entry.bucket_id, item, self._made_ms)
+
+    def _note(self, outcome: Outcome[list[tuple[int, int]]]) -> None:
+        answer = outcome.answer
+        if isinstance(answer, f.WriteDone) and len(answer.newer) == len(outcome.about):
+            self._round.answered(outcome.node_id, outcome.about, answer.newer)
+            return
+        failure = outcome.failure
+        self.failures[outcome.node_id] = str(failure) if failure is not None else "gave an answer that does not fit"
+        refused = failure.reason if isinstance(failure, PeerRefused) else None
+        if isinstance(failure, PeerAbsent):
+            refused = "absent"  # nothing was sent
+        self._round.failed(outcome.node_id, outcome.about, refused)
+
+    def _restamp(self, due: dict[int, int]) -> list[int]:
+        """Stamp these writes again, above what the replicas hold; return those for which that may be."""
+        assert self._restamper is not None, "where newer counts nothing is stamped again"
+        again: list[int] = []
+        for index, time in due.items():
+            try:
+                self._records[index] = self._restamper.restamp(self._records[index], time)
+            except ClockTooFarAhead as error:
+                self.failures["coordinator"] = f"a write cannot be stamped above what is stored: {error}"
+                self._round.give_up(index)
+                continue
+            again.append(index)
+            self._round.restamped(index)
+            self._routing.probe.count("restamps")
+        return again

@@ -1,0 +1,348 @@
+"""Quorum writes (P7, P8).
+
+**lww** (one round): the coordinator stamps the write with a hybrid time and sends it to all N primaries. A replica that
+holds something newer does not count; if that keeps W from being met the write is stamped again above it, under the same
+operation id. That happens once: it stands above all that was acknowledged before it began then, and what is newer even so
+was written at the same time, and may follow it at once. A retry to a node keeps its stamp, so it is the same write.
+
+**vector** (two rounds): first a primary gives a dot, and enough primaries show what they hold (``ReserveRound``); then
+the write goes out to all N under that dot, with its context: the one that the writer gave, or, if it gave none, all that
+was shown. What a write without a context is to supersede must be seen before it is sent, and it is: it asks N - W + 1
+primaries, and any write that W of them acknowledged is on one of those. A write with a context needs the dot only.
+
+Why not let the first primary keep the write, answer with its state, and stamp again where others hold more (as P7 and P8
+have it)? Then a write can have two dots: two that meet each other and are both stamped again, a dot whose answer was
+lost. Each such case needs a rule of its own. A dot that nothing was written under needs none.
+
+W durable acknowledgements make a success. A miss is *unknown*, not undone: it may stand, and may surface later. In the
+first round nothing has been written yet, and that is what the client is told if it fails.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from raykv.cluster.fanout import Fanout, gather
+from raykv.cluster.peers import is_overloaded
+from raykv.config import MAX_SIBLINGS, MAX_SIBLINGS_BYTES
+from raykv.coordinator.rounds import ReserveAsks, ReserveRound, WriteRound
+from raykv.coordinator.write_fanout import Spread
+from raykv.errors import Overloaded, PairTooLarge, RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.protocol import frames as f
+from raykv.records import vector_record as vector
+from raykv.records.record import body_operation_id, restamp, stamp, time_of
+from raykv.versions import ClockTooFarAhead, HybridClock
+from raykv.versions.causality import Causality, contains, covers, union, unpack_causality
+from raykv.versions.dvvset import event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.cluster.fanout import Outcome
+    from raykv.cluster.state import BucketEntry
+    from raykv.coordinator.routing import Routing
+
+OVERLOADED = "overloaded"
+RESERVE_FLOOR_S = 0.1
+"""A node is given at least this long for a dot before another one is asked: each dot in vain costs a few bytes."""
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """A write as the client sent it: the body packed, the causality checked; None: it has not looked."""
+
+    key: bytes
+    body: bytes
+    seen: Causality | None
+
+
+class Done(NamedTuple):
+    """A write that W nodes hold: which ones, and what it has superseded, itself included."""
+
+    nodes: list[str]
+    causality: Causality
+
+
+Written = Done | RaykvError
+
+
+class Writes:
+    """Writes of one coordinator. Holds its hybrid clock."""
+
+    def __init__(self, routing: Routing) -> None:
+        self._routing = routing
+        self._hybrid = HybridClock()
+
+    async def write(
+        self, entry: BucketEntry, items: Sequence[Put], w: int, after: int, deadline_s: float
+    ) -> list[Written]:
+        """Write the items; ``after``: the newest time that the client has seen. Raises ``StoreUnavailable``."""
+        self.observe(after)
+        if entry.config.versioning == "vector":
+            return await self._write_vector(entry, items, w, deadline_s)
+        return await self._write_lww(entry, items, w, deadline_s)
+
+    def observe(self, after: int) -> None:
+        """Let what is stamped from now on be above a time that a client has seen. Raises ``StoreUnavailable``."""
+        try:
+            self._hybrid.observe(after, self._routing.clock.wall_ms())
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+
+    # ---- last writer wins ----
+
+    def stamped_lww(self, item: Put) -> tuple[bytes, Causality]:
+        """Return the record of a write, and its causality. Raises ``StoreUnavailable``: a clock far ahead."""
+        try:
+            time = self._next_time(item.seen.time if item.seen else 0)
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+        return stamp(item.body, time), Causality(time)
+
+    async def _write_lww(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
+        results: list[Written | None] = []
+        records: list[bytes] = []
+        for item in items:
+            try:
+                records.append(self.stamped_lww(item)[0])
+                results.append(None)
+            except StoreUnavailable as error:
+                results.append(error)
+        fine = [index for index, result in enumerate(results) if result is None]
+        stamped = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        for position, index in enumerate(fine):
+            outcome = stamped[position]
+            time = time_of(records[position])
+            results[index] = Done(outcome, Causality(time)) if isinstance(outcome, list) else outcome
+        return [result for result in results if result is not None]
+
+    def restamp(self, record: bytes, above: int) -> bytes:
+        """See ``spreading.Restamper``."""
+        return restamp(record, self._next_time(above))
+
+    def _next_time(self, above: int) -> int:
+        """Return a hybrid time above ``above``. Raises ``ClockTooFarAhead``."""
+        now_ms = self._routing.clock.wall_ms()
+        self._hybrid.observe(above, now_ms)
+        return self._hybrid.next(now_ms)
+
+    # ---- vector ----
+
+    async def _write_vector(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
+        reserved, failures = await self._reserve(entry, items, w, deadline_s)
+        results: list[Written | None] = []
+        records: list[bytes] = []
+        causalities: list[Causality] = []
+        for index, item in enumerate(items):
+            if not reserved.settled(index):
+                results.append(_nothing_written(item, failures))
+                continue
+            dot, shown = reserved.outcome(index)
+            try:
+                record, causality = self.stamped(item, dot, shown)
+            except RaykvError as error:
+                results.append(error)
+            else:
+                results.append(None)
+                records.append(record)
+                causalities.append(causality)
+        fine = [index for index, result in enumerate(results) if result is None]
+        spread = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        for position, index in enumerate(fine):
+            outcome = spread[position]
+            results[index] = Done(outcome, causalities[position]) if isinstance(outcome, list) else outcome
+        return [result for result in results if result is not None]
+
+    def stamped(self, item: Put, given: f.Reserved, shown: Sequence[f.Reserved]) -> tuple[bytes, Causality]:
+        """Return the record of a write, and what it supersedes, itself included.
+
+        Raises ``PairTooLarge`` (too many versions that nobody merged), ``StoreUnavailable`` (a clock far ahead).
+        """
+        dot = (given.actor, given.counter)
+        found = [*map(unpack_causality, dict.fromkeys([answer.causality for answer in shown]))]  # most show the same
+        if item.seen is not None:
+            seen = item.seen.seen
+            _check_room(item, given, covers(seen, unpack_causality(given.causality).seen))
+        else:
+            seen = ()
+            for causality in found:
+                seen = union(seen, causality.seen)
+        if contains(seen, dot):  # its giver has lost the memory of this run, or the context was made up
+            raise StoreUnavailable(
+                "nothing was written: the name that was given to the write was given before; try again"
+            )
+        above = max([causality.time for causality in found] + [item.seen.time if item.seen else 0])
+        try:
+            time = self._next_time(above)
+        except ClockTooFarAhead as error:
+            raise StoreUnavailable(f"nothing was written: {error}") from None
+        new = event(dot, seen, time, item.body)
+        return vector.encode(new), Causality(time, new.seen)
+
+    @staticmethod
+    def shown_needed(entry: BucketEntry, item: Put, w: int) -> int:
+        """Return how many primaries must show what they hold, for a write to supersede what it is to supersede (P7)."""
+        if item.seen is not None:
+            return 1
+        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
+        # write may have waited for the bucket's W, whatever this one waits for.
+        n, least = entry.config.n, min(w, entry.config.w)
+        return n - least + 1 if 2 * least > n else 1
+
+    async def _reserve(
+        self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
+    ) -> tuple[ReserveRound, dict[str, str]]:
+        """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
+        routing = self._routing
+        needed = [self.shown_needed(entry, item, w) for item in items]
+        while True:
+            round_, failures, moved = await self._reserve_once(entry, items, needed, deadline_s)
+            if not moved or routing.clock.monotonic_s() >= deadline_s:
+                return round_, failures
+            routing.check_there(entry.bucket_id)
+
+    async def _reserve_once(
+        self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
+    ) -> tuple[ReserveRound, dict[str, str], bool]:
+        """Ask by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
+        routing, n, sloppy = self._routing, entry.config.n, entry.config.sloppy
+        round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
+        fan: Fanout[list[tuple[int, bool]]] = Fanout(
+            routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch
+        )
+        failures: dict[str, str] = {}
+
+        def send(asks: ReserveAsks) -> None:
+            for node_id, asked in asks.items():
+                keys = [items[index].key for index, _ in asked]
+                ids = [body_operation_id(items[index].body) if with_dot else b"" for index, with_dot in asked]
+                fan.send(node_id, f.Reserve(entry.bucket_id, keys, ids, sloppy), len(asked), asked)
+
+        def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
+            answer = outcome.answer
+            if isinstance(answer, f.ReserveDone) and len(answer.items) == len(outcome.about):
+                pairs = list(zip(outcome.about, answer.items, strict=True))
+                given = [(about, item) for about, item in pairs if item is not None]
+                round_.answered(outcome.node_id, [about for about, _ in given], [item for _, item in given])
+                return round_.failed(outcome.node_id, [about for about, item in pairs if item is None])
+            failures[outcome.node_id] = _said(outcome)
+            if is_overloaded(outcome.failure):
+                failures[OVERLOADED] = "some have more to do than they can"
+                return round_.overloaded(outcome.node_id, outcome.about)
+            return round_.failed(outcome.node_id, outcome.about)
+
+        first = round_.start()
+        send(first)
+        usual_s = routing.peers.hedge_delay_s("Reserve", max(map(len, first.values()), default=0), list(first))
+        hedge_s = max(RESERVE_FLOOR_S, usual_s)
+        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        routing.probe.count("second_dots", round_.second_dots)
+        return round_, failures, fan.moved and round_.open
+
+    async def spread(
+        self,
+        entry: BucketEntry,
+        items: Sequence[Put],
+        records: list[bytes],
+        w: int,
+        deadline_s: float,
+        *,
+        was_sent: bool = False,
+    ) -> list[list[str] | RaykvError]:
+        """Send the records out; return who acknowledged each, or its error. Those stamped again change in ``records``.
+
+        ``was_sent``: the straight way has sent them before, so they may stand somewhere, whatever is said now (P8).
+        """
+        keys = [item.key for item in items]
+        routing, n = self._routing, entry.config.n
+
+        def owners() -> tuple[list[tuple[tuple[str, ...], ...]], list[list[str]] | None]:
+            fallbacks = [routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
+            return [routing.write_sets(key, n) for key in keys], fallbacks
+
+        sets, fallbacks = owners()
+        round_ = WriteRound(sets, w, fallbacks=fallbacks, was_sent=was_sent)
+        while True:
+            spread = Spread(routing, entry, records, keys, round_, self)
+            await spread.run(deadline_s)
+            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+                break
+            routing.check_there(entry.bucket_id)
+            round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
+            routing.probe.count("writes_moved")
+        return [
+            round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
+            for index, item in enumerate(items)
+        ]
+
+    async def bring_to_the_rest(
+        self,
+        entry: BucketEntry,
+        keys: Sequence[bytes],
+        records: Sequence[bytes],
+        holders: Sequence[Sequence[str]],
+        made_ms: int,
+        timeout_s: float,
+    ) -> None:
+        """Send writes that have their acknowledgements to the other owners once more; those that are away get hints.
+
+        Who holds something newer needs it no more. ``holders``: of each, who is known to hold it.
+        """
+        routing, n = self._routing, entry.config.n
+        deadline_s = routing.clock.monotonic_s() + timeout_s
+        round_ = WriteRound([routing.write_sets(key, n) for key in keys], n, newer_counts=True)
+        for index, nodes in enumerate(holders):
+            round_.already(index, nodes)
+        while True:
+            spread = Spread(routing, entry, [*records], keys, round_, made_ms=made_ms, hints=True)
+            await spread.run(deadline_s)
+            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+                return
+            round_.go_elsewhere([routing.write_sets(key, n) for key in keys], None)
+
+
+def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:
+    """Refuse one more version where too many stand that the writer has not seen."""
+    room = given.siblings < MAX_SIBLINGS and given.record_bytes + len(item.body) <= MAX_SIBLINGS_BYTES
+    if not room and not seen_all:
+        raise PairTooLarge(
+            f"{given.siblings} versions of this key stand side by side, {given.record_bytes} bytes, and the context has "
+            "not seen them all: read it, and write what they make together with the context of that read",
+            siblings=given.siblings,
+            limit=MAX_SIBLINGS,
+        )
+
+
+def _said(outcome: Outcome[Any]) -> str:
+    if outcome.failure is not None:
+        return str(outcome.failure)
+    return outcome.answer.reason if isinstance(outcome.answer, f.Incomplete) else "gave an answer that does not fit"
+
+
+def _nothing_written(item: Put, failures: dict[str, str]) -> RaykvError:
+    said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
+    kind = Overloaded if OVERLOADED in failures else StoreUnavailable
+    return kind(
+        f"nothing was written, for too few replicas said what they hold: {said}",
+        operation_id=body_operation_id(item.body).hex(),
+        failures=failures,
+    )
+
+
+def _write_error(round_: WriteRound, index: int, item: Put, w: int, failures: dict[str, str]) -> RaykvError:
+    operation_id = body_operation_id(item.body).hex()
+    details: dict[str, Any] = {"operation_id": operation_id, "acks": round_.acks(index), "failures": failures}
+    said = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(failures.items())) or "no answer in time"
+    if reasons := round_.untouched(index):
+        if "no room" in reasons:
+            return PairTooLarge(
+                "nothing was written, for too many versions of this key stand that nobody merged", **details
+            )
+        kind = Overloaded if "overloaded" in reasons else StoreUnavailable
+        return kind(f"nothing was written, for no replica took it: {said}", **details)
+    return WriteOutcomeUnknown(
+        f"the write has {len(details['acks'])} of {w} acknowledgements; it may stand and may surface later ({said})",
+        needed=w,
+        **details,
+    )

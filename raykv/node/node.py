@@ -1,0 +1,623 @@
+"""The shell around a replica: it waits for the log, so that the handlers need not.
+
+Handlers run one after another on the event loop. What they answer is held until the log is durable up to the position
+that the answer depends on: one ``fdatasync`` for all that wait (group commit; DeWitt et al. 1984). Long disk work
+(sync, flush, compaction) runs through the Executor port.
+
+A failed sync is never retried: after it nobody knows what the disk holds (the kernel may have dropped the pages and will
+report success next time). The node stops; recovery reads what is really there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.config import NodeConfig, StoreConfig
+from raykv.errors import CorruptData, StoreClosed
+from raykv.ports import Known
+from raykv.protocol import frames as f
+from raykv.repair.maintenance import Upkeep
+from raykv.replica.handlers import Replica
+from raykv.replica.hints import HintStore
+from raykv.replica.load import LoadMeter
+from raykv.storage import DiskFull, Engine, EngineFailed, NodeDirectory
+from raykv.versions import merge_bounded
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Coroutine
+
+    from raykv.ports import Clock, Executor, FileSystem, Probe, Transport
+    from raykv.storage import Job, SyncJob
+
+logger = logging.getLogger("raykv.node")
+
+JOB_RETRY_S = 1.0
+ROOM_EVERY_S = 0.5
+"""How often the node looks what is left on its disk."""
+SMALLEST_SHARE = 16
+"""Of a small disk no more than one part in so many is kept free."""
+ALIVE_EVERY_S = 600.0
+_OPERATIONS = (f.Read, f.Reserve, f.Write)
+
+
+class NoProbe:
+    """``ports.Probe`` that counts nothing."""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """See ``ports.Probe``."""
+
+    def counted(self) -> dict[str, int]:
+        """See ``ports.Probe``."""
+        return {}
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a storage node is told when it is launched."""
+
+    store_id: str
+    node_id: str
+    path: str
+    """The node's data directory."""
+    store: StoreConfig
+    node: NodeConfig = NodeConfig()
+    fresh: bool = False
+    """The store is being created: an empty directory lacks nothing."""
+    known: Known = Known()
+    """What was last seen of this node."""
+
+
+class StorageNode:
+    """One run (incarnation) of a node: its directory, held under its lock, its engine, its replica."""
+
+    def __init__(
+        self,
+        spec: NodeSpec,
+        *,
+        fs: FileSystem,
+        clock: Clock,
+        executor: Executor,
+        random: random.Random,
+        on_failure: Callable[[str], None],
+        lock_note: bytes = b"{}",
+        transport: Transport | None = None,
+        probe: Probe | None = None,
+    ) -> None:
+        """Open the directory and recover. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``OSError``, ``CorruptData``.
+
+        ``on_failure(cause)`` is called once when the node can no longer be trusted and must be recreated. ``transport``:
+        how it reaches the other nodes; without one it only answers.
+        """
+        self.spec = spec
+        self._clock = clock
+        self._executor = executor
+        self._on_failure = on_failure
+        self._directory = NodeDirectory.open(
+            fs,
+            spec.path,
+            store_id=spec.store_id,
+            node_id=spec.node_id,
+            random=random,
+            complete_if_new=spec.fresh,
+            note=lock_note,
+            now_ms=clock.wall_ms(),
+        )
+        previous = self._directory.previous
+        away_ms = clock.wall_ms() - previous.alive_ms if previous is not None else 0
+        self._old = away_ms > spec.store.grace_s * 1000 / 2
+        """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
+        self._engine = self._open_engine(fs)
+        known = spec.known
+        doubt = self._engine.doubt or self._directory.doubt_about_register()
+        if (
+            doubt
+            or self._directory.identity.incarnation <= known.incarnation
+            or (known.life == self._directory.life and not self._engine.recovered(known.log_position))
+        ):
+            # Somebody copied an old directory back (P6), or a part of one: it lacks what was acknowledged since.
+            if doubt:
+                logger.error("store %s: node %s: %s; it may lack what was in it", spec.store.name, spec.node_id, doubt)
+            elif previous is None:
+                logger.error("store %s: node %s: its directory is gone; it begins empty", spec.store.name, spec.node_id)
+            else:
+                logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
+            self._directory.distrust(known.incarnation, set_aside=self._old)
+            if self._old:
+                self._engine.close()
+                self._engine = self._open_engine(fs)
+        self._directory.note_data(self._engine.begin_run(self._directory.identity.incarnation))
+        self._directory.remove_old_data()
+        self.incarnation = self._directory.identity.incarnation
+        """Which run of this node this is; grows with every start."""
+        self._told_end = f.LogEnd(self._directory.life, self.incarnation, self._engine.durable_end)
+        self._told_of = self._directory.identity
+        self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
+        self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._syncs: deque[tuple[SyncJob, bool]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._syncing = False
+        self._interval = False
+        self._fs = fs
+        self._free_bytes = 0
+        self._job_failed = False
+        self._log_full: DiskFull | None = None
+        """The log found no room for what is in memory already; None once it has."""
+        self._stopped: str | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
+        self._upkeep: Upkeep | None = None
+        self._look_for_room()
+        if transport is not None:
+            self._upkeep = Upkeep(
+                spec.node_id,
+                self.incarnation,
+                spec.node,
+                engine=self._engine,
+                replica=self._replica,
+                hints=self._hints,
+                partitions=spec.store.partitions,
+                transport=transport,
+                clock=clock,
+                probe=probe or NoProbe(),
+                random=random,
+                durable=self._until_durable,
+                superseded=self._fail,
+            )
+
+    def _open_engine(self, fs: FileSystem) -> Engine:
+        where = f"{self.spec.path}/{self._directory.identity.data}"
+        directory = self._directory
+        return Engine.open(
+            fs, where, self.spec.node, merge_bounded, mark=directory.identity.mark, run=directory.last_run,
+            owner=directory.owner,
+        )  # fmt: skip
+
+    def begin(self) -> None:
+        """Begin with what the node does by itself. To be called once, on the event loop that serves."""
+        assert not self._loops
+        loops = [self._watch_room()]
+        if self._upkeep is not None:
+            loops += [*self._upkeep.loops(), self._note_alive()]
+        for work in loops:
+            task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+            task.add_done_callback(self._loop_ended)
+            self._loops.append(task)
+
+    async def _note_alive(self) -> None:
+        while True:
+            await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.grace_s / 8))
+            self._directory.note_alive(self._clock.wall_ms())
+
+    async def _watch_room(self) -> None:
+        while True:
+            await self._clock.sleep(ROOM_EVERY_S)
+            self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        """Refuse writes while little is left, before nothing is: a flush, a compaction and a delete need room too.
+
+        *Schedule without: three nodes on one disk fill it; each has an update in memory that its log has no room for, and
+        none of them may show that key, nor an older record of it, before somebody else makes room.*
+        """
+        try:
+            room = self._fs.room(self.spec.path)
+        except OSError as error:
+            logger.warning("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
+            return
+        self._free_bytes = self._engine.room_bytes = room.free_bytes
+        kept_bytes = min(self.spec.node.min_free_bytes, room.total_bytes // SMALLEST_SHARE)
+        lacking_bytes = kept_bytes - room.free_bytes
+        full = lacking_bytes > 0 or self._log_full is not None
+        before = self._replica.no_room
+        self._replica.room_for_deletes = self._log_full is None and room.free_bytes >= kept_bytes // 2
+        if self._log_full is not None and self._log_full.of_descriptors:
+            self._replica.no_room = f"node {self.spec.node_id} has no file descriptor left for {self.spec.path}"
+            return
+        self._replica.no_room = (
+            f"the disk of {self.spec.path} on node {self.spec.node_id} is full: {room.free_bytes} bytes are left, and "
+            f"{max(lacking_bytes, 1)} more must be for it to take writes"
+            if full
+            else ""
+        )
+        if full and not before:
+            logger.error("store %s: %s; it goes on reading", self.spec.store.name, self._replica.no_room)
+        elif before and not full:
+            logger.info("store %s: node %s has room again", self.spec.store.name, self.spec.node_id)
+
+    def _log_found_no_room(self, error: DiskFull) -> None:
+        """Let nobody wait for the log who would wait until there is room: it may have been kept or not."""
+        self._log_full = error
+        self._look_for_room()
+        while self._waiting:
+            _, waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._without_room())
+
+    def _without_room(self) -> DiskFull:
+        return DiskFull(errno.ENOSPC, self._replica.no_room or "the disk is full", self.spec.path)
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"its upkeep came upon {error!r}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has all that it acknowledged, as far as it knows (P1)."""
+        return self._replica.complete and not self._engine.damaged
+
+    @property
+    def known(self) -> Known:
+        """What others know of this run, if they have heard all that it has told."""
+        end = self._log_end()
+        return Known(end.incarnation, end.life, end.position)
+
+    @property
+    def hints_waiting(self) -> dict[str, int]:
+        """How many hints it keeps for whom."""
+        return dict(sorted(self._hints.counts.items()))
+
+    @property
+    def mended(self) -> dict[str, Any]:
+        """What the repairs that it led in this run did, as figures."""
+        return self._upkeep.mended.figures() if self._upkeep is not None else {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The directory's identity, as plain data."""
+        data: dict[str, Any] = msgspec.to_builtins(self._directory.identity)
+        return data
+
+    async def serve(self, frame: bytes) -> bytes:
+        """Answer one request frame with an answer frame, once the log holds what the answer depends on."""
+        answer = self.take(frame)
+        return answer if isinstance(answer, bytes) else await answer
+
+    def take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
+        """Answer a request frame at once, or return what is to be awaited for the answer.
+
+        Most of what clients ask waits for nothing; a coroutine and a turn of the event loop would cost more than the answer.
+        """
+        try:
+            request = f.node_requests.decode(frame)
+        except CorruptData as error:
+            return self._answer(f.NodeRefused("corrupt", str(error)), heard=False)
+        if self._stopped is not None:
+            return self._answer(f.NodeRefused("stopping", self._stopped), heard=False)
+        heard = False
+        try:
+            # Before anything is refused: whoever hears from this run takes its word for how far its log is, and tells
+            # nobody any more how far it was. *Schedule without: n1 acknowledges writes, and runs anew on an old copy of
+            # its directory; its first request names the former run, is refused, and n1 stamps the next one.*
+            self._compare(request.log_end)
+            heard = True
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return self._answer(refusal)
+            if misfit := self._replica.misfit(request.body):
+                return self._answer(f.NodeRefused("corrupt", misfit))
+            if isinstance(request.body, f.Stop):
+                return self._answer_to_stop()
+            if not _for_a_client(request.body):
+                return self._answer_to_peer(request.body)
+            began_s = self._clock.monotonic_s()
+            body, position = self._replica.handle(request.body)
+            if position > self._engine.durable_position and not self._safe_now(position):
+                return self._answer_when_durable(request.body, body, self._enqueue(position), began_s)
+            self._note(request.body, began_s)
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body, heard=heard)
+
+    async def _answer_when_durable(
+        self, request: f.NodeRequestBody, body: f.NodeAnswerBody, durable: asyncio.Future[None], began_s: float
+    ) -> bytes:
+        try:
+            await durable
+            self._note(request, began_s)
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_to_peer(self, request: f.NodeRequestBody) -> bytes:
+        """Answer what no client waits for."""
+        upkeep = self._upkeep
+        try:
+            body = None if upkeep is None else await upkeep.answer(request)
+            if body is None and isinstance(request, f.Ping):
+                suspects = [] if upkeep is None else upkeep.suspects()
+                body = f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
+            elif body is None:
+                body, position = self._replica.handle(request)
+                await self._until_durable(position)
+            self._work()
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_to_stop(self) -> bytes:
+        try:
+            await self.stop()
+        except (StoreClosed, EngineFailed, OSError) as error:
+            return self._answer(self._failed(error))
+        return self._answer(f.Pong())
+
+    def _note(self, request: f.NodeRequestBody, began_s: float) -> None:
+        """Take note of an answer to a client, and begin with the work that it has made."""
+        if self._upkeep is not None:
+            now_s = self._clock.monotonic_s()
+            self._upkeep.throttle.note(now_s - began_s, now_s)
+            self._load.note(request, now_s - began_s, now_s)
+        if not isinstance(request, f.Read):
+            self._work()
+
+    def _failed(self, error: Exception) -> f.NodeAnswerBody:
+        if isinstance(error, DiskFull):
+            return f.NodeRefused("failed", self._replica.no_room or str(error))
+        if not isinstance(error, StoreClosed):  # else it was stopped while it was at work
+            self._fail(f"its disk failed: {error}")
+        return f.NodeRefused("failed", str(error))
+
+    async def _until_durable(self, position: int) -> None:
+        if position > self._engine.durable_position and not self._safe_now(position):
+            await self._enqueue(position)
+
+    async def stop(self) -> None:
+        """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark.
+
+        Raises ``EngineFailed``, ``OSError`` if the disk failed on the way. It has stopped then as well, its directory is
+        free, and does not say that the stop was clean: the next run begins a new line (P2).
+        """
+        if self._stopped is not None:
+            return
+        self._stopped = "stopped"
+        for task in self._loops:
+            task.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
+        while self._tasks or self._waiting:
+            await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
+        try:
+            self._engine.close()
+            if self._engine.failure is not None:  # while those that waited for the log were waited for
+                raise EngineFailed(self._engine.failure.message)
+            self._directory.mark_clean(self._engine.mark())
+        finally:
+            self._directory.close()
+        logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
+
+    def _answer(self, body: f.NodeAnswerBody, *, heard: bool = True) -> bytes:
+        """``heard``: whether what the request says of the log was compared with it; else nothing is told of it either."""
+        try:
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, body, self._log_end() if heard else None))
+        except CorruptData as error:  # larger than a frame may be
+            return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
+
+    def _log_end(self) -> f.LogEnd:
+        """Return how far the log is durable, as peers are told."""
+        end = self._engine.durable_end
+        if end != self._told_end.position or self._directory.identity is not self._told_of:  # it may be in another life
+            self._told_end = f.LogEnd(self._directory.life, self.incarnation, end)
+            self._told_of = self._directory.identity
+        return self._told_end
+
+    def _compare(self, log_end: f.LogEnd | None) -> None:
+        """Compare with what a peer has heard from earlier runs of this node: it may have lost what it acknowledged.
+
+        The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
+        chunk of the log has rotted, which by itself looks like a torn tail.
+        """
+        own = self._log_end()
+        if log_end is None or log_end.life != own.life:
+            return
+        if log_end.incarnation == own.incarnation and log_end.position > own.position:
+            # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).
+            self._fail("its machine was rolled back")
+        if log_end.incarnation >= own.incarnation:
+            return
+        if not self._engine.recovered(log_end.position):
+            logger.error(
+                "store %s: node %s is incomplete: it has lost the end of its log",
+                self.spec.store.name,
+                self.spec.node_id,
+            )
+            self._replica.distrust(stale=self._old)
+            if self._old:
+                self._fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
+
+    def _refusal(self, request: f.NodeRequest) -> f.NodeAnswerBody | None:
+        if self._stopped is not None:
+            return f.NodeRefused("stopping", self._stopped)
+        if request.incarnation > self.incarnation:
+            # A later run of this node is known. This one must have been frozen and given up (P6).
+            self._fail(f"incarnation {request.incarnation} has taken its place")
+            return f.NodeRefused("stopping", "superseded")
+        if 0 < request.incarnation < self.incarnation:
+            return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
+        return self._replica.outdated(request.epoch, request.body) if request.epoch else None
+
+    def _safe_now(self, position: int) -> bool:
+        """Whether the log is already as safe up to there as it has to be. It may be made so, or be seen to."""
+        if self.spec.store.durability != "interval":
+            return False
+        if not self._interval:
+            self._interval = True
+            self._spawn(self._sync_later())
+        return self._written_now(position)
+
+    def _enqueue(self, position: int) -> asyncio.Future[None]:
+        """Return what is done when the log is durable up to there."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._log_full is not None:
+            waiter.set_exception(self._without_room())
+            return waiter
+        self._waiting.append((position, waiter))
+        if self.spec.store.durability == "always":  # a sync of its own for each write, not one for all that wait
+            self._take_sync(sync=True)
+        if not self._syncing:
+            self._syncing = True
+            self._spawn(self._sync_all())
+        return waiter
+
+    def _written_now(self, position: int) -> bool:
+        """Hand the log to the operating system at once, if that costs no more than to let somebody else do it.
+
+        Returns whether that was enough.
+        """
+        if self._syncing or self._syncs:
+            return False
+        self._take_sync(sync=False)
+        if self._syncs and self._syncs[0][0].brief:
+            job, _ = self._syncs[0]
+            try:
+                job.run(sync=False)
+            except DiskFull:
+                return False  # whoever waits for it runs it once more, and hears of it
+            self._syncs.popleft()
+            self._engine.finish_sync(job)
+        return position <= self._engine.durable_position
+
+    def _take_sync(self, *, sync: bool) -> None:
+        job = self._engine.next_sync(sync=sync)
+        if job is not None:
+            self._syncs.append((job, sync))
+
+    async def _sync_all(self) -> None:
+        """Run sync after sync while somebody waits. One at a time: the log is one file."""
+        try:
+            while self._waiting or self._syncs:
+                if not self._syncs:
+                    self._take_sync(sync=self.spec.store.durability != "interval")
+                job, sync = self._syncs.popleft()
+                try:
+                    if not sync and job.brief:
+                        job.run(sync)  # a change of threads would take several times as long
+                    else:
+                        await self._executor.run(partial(job.run, sync))
+                except DiskFull as full:
+                    self._syncs.appendleft((job, sync))
+                    self._log_found_no_room(full)
+                    if self._stopped is not None:
+                        self._engine.give_up(full)
+                        return
+                    await self._clock.sleep(JOB_RETRY_S)
+                    continue
+                if self._log_full is not None:
+                    self._log_full = None
+                    self._look_for_room()
+                self._engine.finish_sync(job)
+                self._release()
+                if self._stopped is None:
+                    self._work()
+        except (EngineFailed, OSError) as error:
+            self._fail(f"its log could not be made durable: {error}")
+            while self._waiting:
+                _, waiter = self._waiting.popleft()
+                if not waiter.done():
+                    waiter.set_exception(EngineFailed(str(error)))
+        finally:
+            self._syncing = False
+
+    async def _sync_later(self) -> None:
+        """With durability "interval": sync what was written, a little later."""
+        await self._clock.sleep(self.spec.node.sync_interval_s)
+        self._interval = False
+        if self._stopped is None:
+            self._take_sync(sync=True)
+            if self._syncs and not self._syncing:
+                self._syncing = True
+                await self._sync_all()
+
+    def _release(self) -> None:
+        durable = self._engine.durable_position
+        still: list[tuple[int, asyncio.Future[None]]] = []
+        while self._waiting:
+            position, waiter = self._waiting.popleft()
+            if position > durable:
+                still.append((position, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._waiting.extend(still)
+
+    def _work(self) -> None:
+        """Start the flushes and compactions that are due."""
+        if self._engine.overloaded and not self._syncing:
+            # What waits to be flushed waits for its segment to be synced, and a node that refuses writes syncs for nobody.
+            self._take_sync(sync=True)
+            if self._syncs:
+                self._syncing = True
+                self._spawn(self._sync_all())
+        while (job := self._engine.next_job()) is not None:
+            self._spawn(self._run_job(job))
+
+    async def _run_job(self, job: Job) -> None:
+        try:
+            await self._executor.run(job.run)
+        except OSError as error:
+            # A full disk. Nothing is lost: the log has it. Meanwhile writes run into max_unflushed_bytes.
+            try:
+                self._engine.abandon(job)
+            except EngineFailed as failed:  # the log has found no room either
+                self._fail(str(failed))
+                return
+            if not self._job_failed:
+                logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
+            self._job_failed = True
+            await self._clock.sleep(JOB_RETRY_S)
+        else:
+            self._job_failed = False
+            while not await self._finished(job):
+                if self._stopped is not None:
+                    return
+        if self._stopped is None:
+            self._work()
+
+    async def _finished(self, job: Job) -> bool:
+        """Install the outcome of a job. False if it is to be tried again: there was no room for the manifest."""
+        try:
+            self._engine.finish(job)
+        except DiskFull:
+            self._look_for_room()
+            await self._clock.sleep(JOB_RETRY_S)
+            return False
+        except (EngineFailed, OSError, StoreClosed) as error:
+            self._fail(f"a flush or compaction could not be installed: {error}")
+        return True
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _fail(self, cause: str) -> None:
+        if self._stopped is None:
+            self._stopped = cause
+            logger.error("store %s: node %s stops: %s", self.spec.store.name, self.spec.node_id, cause)
+            self._on_failure(cause)
+
+    def _stats(self) -> dict[str, Any]:
+        stats = self._engine.stats()
+        return {
+            "node_id": self.spec.node_id,
+            "incarnation": self.incarnation,
+            "complete": self._replica.complete,
+            "disk": {"path": self.spec.path, "free_bytes": self._free_bytes, "full": self._replica.no_room},
+            "damage": [str(damage) for damage in self._engine.damaged],
+            **(self._upkeep.figures() if self._upkeep is not None else {}),
+            "load": self._load.figures(self._clock.monotonic_s()),
+            "records": stats.memtable_records + stats.table_records,
+            "disk_bytes": stats.table_bytes + stats.memtable_bytes,
+            **msgspec.to_builtins(stats),
+        }
+
+
+def _for_a_client(request: f.NodeRequestBody) -> bool:
+    """Whether a client waits for the answer, as far as the request tells."""
+    return isinstance(request, _OPERATIONS) or (isinstance(request, f.Scan) and not request.background)

@@ -1,0 +1,544 @@
+"""Anti-entropy: two owners of a partition compare their Merkle trees, and give each other what differs (P1, P10).
+
+One owner leads: it walks down both trees, asks for the keys of the leaves that differ, fetches what the other holds of
+these, merges it in, and sends what the other then lacks. Both ends merge as they do with any write, so it does no harm
+that writes go on meanwhile, that a message comes twice, or that two owners lead at once.
+
+``repair`` does that with every other owner, for one partition. After it, all owners hold what the leader held when it
+began to compare, and more; so it is also the moment at which deletes can be forgotten:
+
+**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes when its grace is over, and
+*every* owner has said, half a grace apart, that it holds exactly that record, durably. First all are asked. At a repair
+half a grace later they are asked again, and then told to forget it. Between the two no owner held anything older, so
+whatever could still bring something older (a hint, a repair, a write long under way) was made before, and who receives
+it refuses it for its age. An owner that is not told still has the tombstone: at the next repair it flows back, and goes
+once more. So trees need not leave out what is purgeable as of some time (as P10 has it): no node purges alone.
+
+``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
+one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
+that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
+the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
+acknowledged it, or one of those asked would have it. (In a sloppy bucket others may have: then it stays.)
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from raykv.config import KIB, MAX_BATCH_ITEMS, MAX_FRAME_BYTES
+from raykv.ports import PeerFailure
+from raykv.protocol import frames as f
+from raykv.records.keys import LAST_TAG_END
+from raykv.records.limits import MAX_LOOKED_AT
+from raykv.repair.merkle import MAX_DEPTH, Tree, depth_for, differing, digest
+from raykv.versions import dead_since_ms, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from raykv.cluster.peers import Peers
+    from raykv.cluster.state import ClusterState
+    from raykv.ports import Clock
+    from raykv.repair.local_copy import LocalCopy
+    from raykv.repair.merkle import Entry
+    from raykv.repair.throttle import Throttle
+
+logger = logging.getLogger("raykv.node")
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 5.0
+INDEXES_AT_ONCE = MAX_LOOKED_AT
+KEYS_AT_ONCE = MAX_LOOKED_AT
+PAGE_RECORDS = 24
+"""Of a partition that is copied: its source answers clients between two of them."""
+MAX_ROUNDS = 3
+"""How often all others are compared in one repair, where writes go on meanwhile."""
+BATCH_BYTES = 256 * KIB
+LEAVES_BYTES = MAX_FRAME_BYTES // 4
+_ENTRY_OVERHEAD_BYTES = 24
+MAX_AGREED = 1_000_000
+"""Dead records of which this node remembers that all owners held them; the rest waits."""
+
+
+class Healed(Enum):
+    """What a node's attempt to become whole has come to."""
+
+    FULLY = "fully"
+    AS_FAR_AS_CAN_BE = "as far as can be"
+    """All other owners were asked, and too few of them are intact: more has been lost than the copies can make good."""
+    NOT_YET = "not yet"
+
+
+class PeerLacks(Exception):
+    """The peer did not answer, or not with what was asked."""
+
+
+@dataclass(slots=True)
+class Mended:
+    """What an exchange, or several, did."""
+
+    compared: int = 0
+    """Records of this node that were compared."""
+    fetched: int = 0
+    sent: int = 0
+    bytes: int = 0
+    """Frames sent and received, together."""
+    purged: int = 0
+    exchanges: int = 0
+    whole: bool = True
+    """Whether the other owner lacked nothing, as far as it knew, from beginning to end."""
+    epoch: int = 0
+    """Of the state by which the other owner was chosen."""
+
+    def add(self, other: Mended) -> None:
+        """Add another's figures."""
+        self.compared += other.compared
+        self.fetched += other.fetched
+        self.sent += other.sent
+        self.bytes += other.bytes
+        self.purged += other.purged
+        self.exchanges += other.exchanges
+        self.whole = self.whole and other.whole
+
+    def figures(self) -> dict[str, Any]:
+        """Return them as plain data."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "epoch"}
+
+
+class Share(NamedTuple):
+    """Buckets of a partition that have the same owners."""
+
+    owners: tuple[str, ...]
+    """All that are to hold it, old and new owners while it moves."""
+    buckets: tuple[int, ...]
+    intact_needed: int
+    """Of how many intact other owners a node must have taken over everything to lack nothing (P1): N - W + 1."""
+    sloppy: frozenset[int] = frozenset()
+    """Those of the buckets whose writes others may have acknowledged in an owner's place."""
+    asked: tuple[str, ...] = ()
+    """Those of the owners of which reads ask: W of these hold every acknowledged write."""
+    epoch: int = 0
+    """Of the state that says all this; a peer that knows of other owners refuses (P4)."""
+
+
+def shares(state: ClusterState, partition: int) -> list[Share]:
+    """Return the owners of a partition, bucket by bucket; those with the same n together."""
+    found = []
+    for n in sorted({entry.config.n for entry in state.buckets}):
+        entries = [entry for entry in state.buckets if entry.config.n == n]
+        least = min(entry.config.w for entry in entries)
+        sloppy = frozenset(entry.bucket_id for entry in entries if entry.config.sloppy)
+        buckets = tuple(entry.bucket_id for entry in entries)
+        owners, asked = state.holders(partition, n), state.read_set(partition, n)
+        found.append(Share(owners, buckets, n - least + 1, sloppy, asked, state.epoch))
+    return found
+
+
+class AntiEntropy:
+    """One node's part, leading and answering."""
+
+    def __init__(self, node_id: str, local: LocalCopy, peers: Peers, clock: Clock, throttle: Throttle) -> None:
+        self._node_id = node_id
+        self._local = local
+        self._peers = peers
+        self._clock = clock
+        self._throttle = throttle
+        self._agreed: dict[Entry, int] = {}
+        """Dead records -> when all owners held exactly that (ms, by this node's wall clock)."""
+
+    # ---- answering ----
+
+    async def tree(self, request: f.Tree) -> f.NodeAnswerBody:
+        """Answer ``Tree``."""
+        whole = self._local.whole(request.partition)
+        if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+        tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=request.level == -1)
+        try:
+            digests = tree.children(request.level, request.indexes)
+        except IndexError:
+            return f.NodeRefused("corrupt", "a peer asked for a node that its tree does not have")
+        return f.TreeDone(digests, tree.records, whole and self._local.whole(request.partition))
+
+    async def leaves(self, request: f.Leaves) -> f.NodeAnswerBody:
+        """Answer ``Leaves``."""
+        if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+        tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=False)
+        found: list[Entry] = []
+        left: list[int] = []
+        size_bytes = 0
+        for index, entries in tree.leaves(request.indexes).items():
+            leaf_bytes = sum(len(key) + _ENTRY_OVERHEAD_BYTES for _, key, _ in entries)
+            if found and size_bytes + leaf_bytes > LEAVES_BYTES:
+                left.append(index)
+                continue
+            size_bytes += leaf_bytes
+            found += entries
+        return f.LeavesDone(found, self._local.whole(request.partition), left)
+
+    async def fetch(self, request: f.Fetch) -> f.NodeAnswerBody:
+        """Answer ``Fetch``."""
+        if len(request.keys) > KEYS_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked for too many records at once")
+        done = await self._local.read(request.bucket_id, request.keys)
+        records, size_bytes = done.records, 0
+        for index, record in enumerate(records):
+            size_bytes += len(record or b"")
+            if index and size_bytes > MAX_FRAME_BYTES // 2:
+                rest = [*range(index, len(records))]
+                return f.ReadDone(
+                    records[:index] + [None] * len(rest), [at for at in done.unreadable if at < index], rest
+                )
+        return done
+
+    async def purge(self, request: f.Purge) -> f.NodeAnswerBody:
+        """Answer ``Purge``."""
+        if len(request.items) > KEYS_AT_ONCE:
+            return f.NodeRefused("corrupt", "a peer asked to forget too much at once")
+        indexes = []
+        for index, (bucket_id, key, value) in enumerate(request.items):
+            if request.sure:
+                if self._local.erase(bucket_id, key, value):
+                    indexes.append(index)
+            else:
+                (record,) = await self._local.fetch(bucket_id, [key])
+                if record is not None and digest(bucket_id, key, record) == value:
+                    indexes.append(index)
+        return f.Purged(indexes)
+
+    # ---- leading ----
+
+    async def repair(self, state: ClusterState, partition: int, *, purge: bool = True) -> Mended:
+        """Compare the partition with all its other owners, mend what differs, and ``purge`` what all may forget.
+
+        Raises ``PeerLacks`` if an owner cannot be reached: what was mended by then stays.
+        """
+        total = Mended()
+        failures: list[PeerLacks] = []
+        for share in shares(state, partition):
+            others = [node_id for node_id in share.owners if node_id != self._node_id]
+            if self._node_id not in share.owners:
+                continue
+            try:
+                done = await self._mend_all(partition, share, others)
+                total.add(done)
+                if purge and done.whole and self._local.whole(partition):
+                    grace_ms = round(state.config.grace_s * 1000)
+                    total.purged += await self._purge(partition, share, others, grace_ms)
+            except PeerLacks as lack:
+                failures.append(lack)
+        if failures:
+            raise failures[0]
+        return total
+
+    async def _mend_all(self, partition: int, share: Share, others: Sequence[str]) -> Mended:
+        """Compare with all others until a round brings nothing that those before it may lack. Raises ``PeerLacks``."""
+        total = Mended()
+        failure: PeerLacks | None = None
+        for _ in range(MAX_ROUNDS):
+            fetched = total.fetched
+            for peer in others:
+                try:
+                    total.add(await self.exchange(partition, share.buckets, peer, epoch=share.epoch))
+                except PeerLacks as lack:
+                    failure = lack
+            if failure is not None:
+                raise failure
+            if total.fetched == fetched or len(others) == 1:
+                break
+        return total
+
+    async def take_over(self, state: ClusterState, partition: int, lost: Sequence[str] = ()) -> Mended:
+        """Take over what this node is to hold of a partition and did not own: from those of whom reads ask (P4).
+
+        From N - W + 1 that lack nothing; of those that are ``lost`` nothing can be had any more. Raises ``PeerLacks`` for as
+        long as fewer answer.
+        """
+        total = Mended()
+        for share in shares(state, partition):
+            if self._node_id not in share.owners or self._node_id in share.asked:
+                continue
+            whole, said = 0, []
+            there = [peer for peer in share.asked if peer not in lost]
+            if there:
+                total.add(await self._stream(partition, share, there[partition % len(there)]))
+            for peer in there:
+                if whole >= share.intact_needed:
+                    break
+                try:
+                    done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
+                except PeerLacks as lack:
+                    said.append(str(lack))
+                    continue
+                total.add(done)
+                whole += done.whole
+                if not done.whole:
+                    said.append(f"node {peer} may lack something")
+            if whole < min(share.intact_needed, len(there)):
+                raise PeerLacks("; ".join(said))
+            if whole < share.intact_needed:
+                logger.error(
+                    "node %s takes partition %d over from %d intact nodes, not %d: acknowledged writes may be lost",
+                    self._node_id, partition, whole, share.intact_needed,
+                )  # fmt: skip
+        return total
+
+    async def _stream(self, partition: int, share: Share, peer: str) -> Mended:
+        """Copy what the peer holds of a partition of which nothing is here yet: without keys and digests before it.
+
+        It need not come to its end, and its source may lack something: the comparison with all owners, after it, tells.
+        """
+        done = Mended(epoch=share.epoch)
+        for bucket_id in share.buckets:
+            if (await self._local.tree(partition, [bucket_id], anew=True, own=True)).records:
+                continue
+            start = b""
+            while True:
+                made_ms = self._clock.wall_ms()
+                page = f.Scan(bucket_id, start, LAST_TAG_END, PAGE_RECORDS, False, False, [partition], background=True)
+                try:
+                    answer = await self._ask(peer, page, done)
+                except PeerLacks:
+                    return done
+                if not isinstance(answer, f.ScanDone) or (answer.items and not start <= answer.items[0][0]):
+                    return done
+                if answer.covered is not None and not start <= answer.covered:
+                    return done
+                if answer.items and not await self._local.write(bucket_id, answer.items, made_ms):
+                    return done
+                done.fetched += len(answer.items)
+                if answer.covered is None:
+                    break
+                start = answer.covered + b"\x00"
+        return done
+
+    async def heal(self, state: ClusterState, partition: int) -> Healed:
+        """Take over what this node may lack of the partition."""
+        healed = Healed.FULLY
+        before_ms = self._clock.wall_ms() - state.config.grace_s * 1000
+        for share in shares(state, partition):
+            if self._node_id not in share.owners:
+                continue
+            others = [node_id for node_id in share.owners if node_id != self._node_id]
+            intact: set[str] = set()
+            asked: set[str] = set()
+            orphans = await self._local.uncovered(partition, share.buckets, before_ms)
+            for peer in others:
+                try:
+                    orphans = await self._not_at(peer, orphans, share.epoch)
+                    mended = await self.exchange(partition, share.buckets, peer, hold_back=orphans, epoch=share.epoch)
+                except PeerLacks as lack:
+                    logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
+                    continue
+                asked.add(peer)
+                if mended.whole:
+                    intact.add(peer)
+            known = len(intact.intersection(share.asked))
+            if known < share.intact_needed:
+                if len(asked) < len(others):
+                    return Healed.NOT_YET
+                healed = Healed.AS_FAR_AS_CAN_BE
+            else:
+                # What W acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held it.
+                await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
+        return healed
+
+    async def _not_at(self, peer: str, entries: list[Entry], epoch: int) -> list[Entry]:
+        """Return those of which the peer holds nothing at all. Raises ``PeerLacks``."""
+        left: list[Entry] = []
+        done = Mended(epoch=epoch)
+        for some in _chunks(entries, KEYS_AT_ONCE):
+            answer = await self._ask(peer, f.Purge(some, sure=False), done)  # which costs less than the records would
+            same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
+            other = [entry for index, entry in enumerate(some) if index not in same]
+            for bucket_id in dict.fromkeys(entry[0] for entry in other):
+                here = [entry for entry in other if entry[0] == bucket_id]
+                answer = await self._ask(peer, f.Fetch(bucket_id, [key for _, key, _ in here]), done)
+                if not isinstance(answer, f.ReadDone) or len(answer.records) != len(here):
+                    raise PeerLacks(f"node {peer} gave records that do not fit")
+                held = {*answer.unreadable, *answer.left}  # of which it may have something
+                left += [e for at, e in enumerate(here) if answer.records[at] is None and at not in held]
+        return left
+
+    async def exchange(
+        self, partition: int, buckets: Sequence[int], peer: str, hold_back: Sequence[Entry] = (), *, epoch: int = 0
+    ) -> Mended:
+        """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``.
+
+        ``hold_back``: records that the peer is not to be given. ``epoch``: of the state by which it was chosen.
+        """
+        done = Mended(exchanges=1, epoch=epoch)
+        local = await self._local.tree(partition, buckets, anew=True, own=True)
+        depth = local.depth
+        root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
+        if (better := depth_for(root.records)) > depth:
+            depth, local = better, local.deeper(better)
+            root = await self._tree(peer, f.Tree(partition, [*buckets], depth, -1, []), done)
+        done.compared = local.records
+        if root.digests == [local.root]:
+            return done
+        frontier = [0]
+        for level in range(depth):
+            below: list[int] = []
+            for some in _chunks(frontier, INDEXES_AT_ONCE):
+                theirs = await self._tree(peer, f.Tree(partition, [*buckets], depth, level, some), done)
+                mine = local.children(level, some)
+                if len(theirs.digests) != len(mine):
+                    raise PeerLacks(f"node {peer} gave digests that do not fit")
+                below += differing(some, mine, theirs.digests)
+            frontier = below
+        for some in _chunks(frontier, INDEXES_AT_ONCE):
+            await self._mend_leaves(partition, buckets, peer, local, some, done, {*hold_back})
+        return done
+
+    async def _mend_leaves(
+        self,
+        partition: int,
+        buckets: Sequence[int],
+        peer: str,
+        local: Tree,
+        indexes: list[int],
+        done: Mended,
+        hold_back: set[Entry],
+    ) -> None:
+        wanted = indexes
+        while wanted:
+            answer = await self._ask(peer, f.Leaves(partition, [*buckets], local.depth, wanted), done)
+            if not isinstance(answer, f.LeavesDone) or not set(answer.left) < {*wanted}:
+                raise PeerLacks(f"node {peer} gave leaves that do not fit")
+            done.whole = done.whole and answer.whole
+            had = [index for index in wanted if index not in answer.left]
+            mine = {entry for entries in local.leaves(had).values() for entry in entries}
+            theirs = {entry for entry in answer.entries if entry[0] in buckets}
+            fetch = sorted((bucket_id, key) for bucket_id, key, _ in theirs - mine)
+            give = sorted({(bucket_id, key) for bucket_id, key, _ in mine - theirs - hold_back} - {*fetch})
+            await self._mend(peer, fetch, done, fetch=True)
+            await self._mend(peer, give, done, fetch=False)
+            wanted = answer.left
+
+    async def _mend(self, peer: str, pairs: list[tuple[int, bytes]], done: Mended, *, fetch: bool) -> None:
+        """Make both hold the same under these (bucket id, key); ``fetch``: the peer holds something there."""
+        for bucket_id in dict.fromkeys(bucket_id for bucket_id, _ in pairs):
+            keys = [key for bucket, key in pairs if bucket == bucket_id]
+            for some in _chunks(keys, KEYS_AT_ONCE):
+                made_ms = self._clock.wall_ms()
+                theirs = await self._fetch(peer, bucket_id, some, done) if fetch else [None] * len(some)
+                taken = [(key, record) for key, record in zip(some, theirs, strict=True) if record is not None]
+                if taken:
+                    done.fetched += len(taken)
+                    if not await self._local.write(bucket_id, taken, made_ms):
+                        raise PeerLacks("this node did not take all that it was given")
+                mine = await self._local.fetch(bucket_id, some)
+                lacking = [
+                    (key, record)
+                    for key, record, their in zip(some, mine, theirs, strict=True)
+                    if record is not None and (their is None or merge(their, record) != their)
+                ]
+                await self._send(peer, f.Write(bucket_id, lacking, made_ms), done)
+
+    async def _fetch(self, peer: str, bucket_id: int, keys: list[bytes], done: Mended) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        while len(records) < len(keys):
+            wanted = keys[len(records) :]
+            answer = await self._ask(peer, f.Fetch(bucket_id, wanted), done)
+            if not isinstance(answer, f.ReadDone) or len(answer.records) != len(wanted):
+                raise PeerLacks(f"node {peer} gave records that do not fit")
+            got = answer.records[: len(wanted) - len(answer.left)]
+            if not got:
+                raise PeerLacks(f"node {peer} gave no records")
+            records += got
+        return records
+
+    async def _send(self, peer: str, write: f.Write, done: Mended) -> None:
+        for some in _batches(write.items):
+            answer = await self._ask(peer, msgspec.structs.replace(write, items=some), done)
+            if not isinstance(answer, f.WriteDone):
+                raise PeerLacks(f"node {peer} gave an answer that does not fit")
+            done.sent += len(some)
+
+    async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
+        """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
+        now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
+        present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
+        still = {*present}
+        for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in still]:
+            if self._local.partition_of(entry[1]) == partition:
+                self._agreed.pop(entry, None)
+        for some in _chunks(present, KEYS_AT_ONCE):
+            dead = some
+            for peer in others:
+                if dead:
+                    answer = await self._ask(peer, f.Purge(dead, sure=False), done)
+                    agreed = answer.indexes if isinstance(answer, f.Purged) else []
+                    dead = [dead[index] for index in agreed if 0 <= index < len(dead)]
+            for bucket_id, key, _ in dead:
+                await self._local.fetch(bucket_id, [key])  # it must be durable here too
+            due = [entry for entry in dead if self._long_agreed(entry, now_ms, grace_ms)]
+            for peer in others if due else ():
+                await self._ask(peer, f.Purge(due, sure=True), done)
+            purged += sum(self._local.erase(*entry) for entry in due)
+            for entry in due:
+                self._agreed.pop(entry, None)
+        return purged
+
+    def _long_agreed(self, entry: Entry, now_ms: int, grace_ms: int) -> bool:
+        """Whether all owners held exactly this half a grace ago already; take note that they do now."""
+        since_ms = self._agreed.get(entry)
+        if since_ms is None:
+            if len(self._agreed) < MAX_AGREED:
+                self._agreed[entry] = now_ms
+            return False
+        return now_ms - since_ms > grace_ms // 2 and self._dead(entry, now_ms - grace_ms)
+
+    def _dead(self, entry: Entry, before_ms: int) -> bool:
+        bucket_id, key, value = entry
+        done, _ = self._local.held(bucket_id, [key])
+        record = done.records[0]
+        if record is None or digest(bucket_id, key, record) != value:
+            return False
+        since_ms = dead_since_ms(record)
+        return since_ms is not None and since_ms < before_ms
+
+    async def _tree(self, peer: str, request: f.Tree, done: Mended) -> f.TreeDone:
+        answer = await self._ask(peer, request, done)
+        if not isinstance(answer, f.TreeDone):
+            raise PeerLacks(f"node {peer} gave an answer that does not fit")
+        done.whole = done.whole and answer.whole
+        return answer
+
+    async def _ask(self, peer: str, body: f.NodeRequestBody, done: Mended) -> f.NodeAnswerBody:
+        size_bytes = len(msgspec.msgpack.encode(body))
+        try:
+            answer = await self._peers.call(peer, body, 1, CALL_TIMEOUT_S, done.epoch)
+        except PeerFailure as failure:
+            raise PeerLacks(f"node {peer}: {failure}") from None
+        size_bytes += len(msgspec.msgpack.encode(answer))
+        done.bytes += size_bytes
+        await self._throttle.take(size_bytes)
+        return answer
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    for at in range(0, len(items), size):
+        yield list(items[at : at + size])
+
+
+def _batches(items: list[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Cut into batches of about ``BATCH_BYTES``."""
+    batch: list[tuple[bytes, bytes]] = []
+    size_bytes = 0
+    for key, record in items:
+        batch.append((key, record))
+        size_bytes += len(key) + len(record)
+        if size_bytes >= BATCH_BYTES or len(batch) >= MAX_BATCH_ITEMS:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,187 @@
+"""Hinted handoff: a node that was away is given what others have kept for it (P11).
+
+The holder tries by itself, about once a second, every node that hints wait for and that it does not suspect; so replay
+begins as soon as the node answers, also when it has been replaced. What is sent is an ordinary write under the ring as
+it is now: to the node itself if it is still an owner, else to those who are. A hint is forgotten when it is durable
+there. The bytes go through the node's throttle.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from raykv.config import KIB
+from raykv.ports import PeerFailure
+from raykv.protocol import frames as f
+from raykv.records.keys import is_key
+from raykv.ring import partition_of_key
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from raykv.cluster.peers import Peers
+    from raykv.cluster.state import ClusterState
+    from raykv.ports import Clock
+    from raykv.repair.local_copy import LocalCopy
+    from raykv.repair.throttle import Throttle
+    from raykv.replica.hints import Hint, HintStore
+
+logger = logging.getLogger("raykv.node")
+
+CALL_TIMEOUT_S = 2.0
+BATCH_BYTES = 256 * KIB
+BATCH_ITEMS = 500
+BATCHES_A_SECOND = 4
+"""No batch is more than this part of what may be sent in a second."""
+
+
+class Handoff:
+    """One node's replay of the hints that it keeps."""
+
+    def __init__(
+        self,
+        node_id: str,
+        hints: HintStore,
+        local: LocalCopy,
+        peers: Peers,
+        clock: Clock,
+        throttle: Throttle,
+        max_age_s: float,
+    ) -> None:
+        self._node_id = node_id
+        self._hints = hints
+        self._local = local
+        self._peers = peers
+        self._clock = clock
+        self._throttle = throttle
+        self._max_age_ms = round(max_age_s * 1000)
+        self.replayed = 0
+        """Hints that were delivered."""
+        self.expired = 0
+        """Hints that were forgotten for their age."""
+
+    async def run(self, state: ClusterState, suspects: Collection[str]) -> None:
+        """Give every node that hints wait for, and that is not suspected, what is its own."""
+        leaving = state.goal is not None and not state.goal.has_member(self._node_id)
+        for target in sorted(self._hints.counts):
+            if target not in suspects or leaving:
+                await self._replay(state, target, suspects if leaving else None)
+
+    async def _replay(self, state: ClusterState, target: str, suspects: Collection[str] | None) -> None:
+        """Give a node what is its own. ``suspects``: this node is to leave, so those others that are there are given it."""
+        after, before = b"", self.replayed
+        while batch := self._batch(target, after):
+            after = batch[-1].place
+            fresh = [hint for hint in batch if not self._too_old(state, hint)]
+            if not await self._deliver(state, target, fresh, suspects):
+                break
+        else:
+            self._hints.recount(target)
+        if self.replayed > before:
+            logger.info("node %s: %d hints replayed to node %s", self._node_id, self.replayed - before, target)
+
+    def _batch(self, target: str, after: bytes) -> list[Hint]:
+        batch: list[Hint] = []
+        size_bytes = 0
+        for hint in self._hints.waiting(target, after):
+            batch.append(hint)
+            size_bytes += hint.size_bytes
+            if len(batch) >= BATCH_ITEMS or size_bytes >= BATCH_BYTES:
+                break
+        return batch
+
+    def _too_old(self, state: ClusterState, hint: Hint) -> bool:
+        age_ms = self._clock.wall_ms() - hint.made_ms
+        most_ms = round(state.config.grace_s * 500) if hint.counted else self._max_age_ms
+        if age_ms <= most_ms:
+            return False
+        self.expired += 1
+        self._hints.forget(hint)
+        if hint.counted:
+            logger.error(
+                "node %s: a write that was kept for node %s is given up after %d s",
+                self._node_id,
+                hint.target,
+                age_ms // 1000,
+            )
+        return True
+
+    async def _deliver(
+        self, state: ClusterState, target: str, hints: list[Hint], suspects: Collection[str] | None
+    ) -> bool:
+        """Deliver a batch. False if its node cannot be reached now."""
+        n_of = {entry.bucket_id: entry.config.n for entry in state.buckets}
+        for bucket_id in dict.fromkeys(hint.bucket_id for hint in hints):
+            if bucket_id not in n_of and not state.dropped(bucket_id):
+                continue  # not heard of yet
+            of_bucket = [hint for hint in hints if hint.bucket_id == bucket_id]
+            if bucket_id not in n_of:
+                for hint in of_bucket:
+                    self._hints.forget(hint)
+                continue
+            groups: dict[tuple[str, ...], list[Hint]] = {}
+            for hint in of_bucket:
+                partition = partition_of_key(hint.key, state.ring.partitions)
+                owners = state.holders(partition, n_of[bucket_id])
+                # While the partition moves the target may be about to lose it, so all are given it (P4).
+                moving = len(state.write_sets(partition, n_of[bucket_id])) > 1
+                alone = target in owners and not moving and suspects is None
+                those = tuple(node_id for node_id in owners if suspects is None or node_id not in suspects)
+                groups.setdefault((target,) if alone else those or owners, []).append(hint)
+            for recipients, group in groups.items():
+                if not await self._give(state.epoch, bucket_id, recipients, group):
+                    return False
+        return True
+
+    async def _give(self, epoch: int, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
+        """Write what the hints stand for to all of ``recipients``, and forget them then."""
+        now_ms = self._clock.wall_ms()
+        keys = [hint.key for hint in hints if not hint.record]
+        own = await self._local.read(bucket_id, keys)
+        held = {key: own.records[at] for at, key in enumerate(keys) if at not in own.unreadable}
+        records = [(hint, hint.record or held[hint.key]) for hint in hints if hint.record or hint.key in held]
+        while records:
+            some, size_bytes = 0, 0
+            for _, record in records:
+                size_bytes += len(record or b"")
+                some += 1
+                if size_bytes >= min(BATCH_BYTES, self._throttle.bytes_per_s / BATCHES_A_SECOND):
+                    break
+            if not await self._write(epoch, bucket_id, recipients, records[:some], now_ms):
+                return False
+            records = records[some:]
+        return True
+
+    async def _write(
+        self,
+        epoch: int,
+        bucket_id: int,
+        recipients: tuple[str, ...],
+        records: list[tuple[Hint, bytes | None]],
+        now_ms: int,
+    ) -> bool:
+        items = [(hint.key, record) for hint, record in records if record and is_key(hint.key)]
+        # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
+        made_ms = min((hint.made_ms for hint, _ in records if hint.record), default=now_ms)
+        refused: set[bytes] = set()
+        for node_id in recipients if items else ():
+            await self._throttle.take(sum(len(key) + len(record) for key, record in items))
+            if node_id == self._node_id:
+                if not await self._local.write(bucket_id, items, made_ms):
+                    return False
+                continue
+            try:
+                write = f.Write(bucket_id, items, made_ms)
+                answer = await self._peers.call(node_id, write, len(items), CALL_TIMEOUT_S, epoch)
+            except PeerFailure as failure:
+                logger.debug("node %s: hints for node %s wait: %s", self._node_id, node_id, failure)
+                return False
+            if not isinstance(answer, f.WriteDone) or len(answer.newer) != len(items):
+                return False
+            refused.update(key for (key, _), newer in zip(items, answer.newer, strict=True) if newer < 0)
+        for hint, _ in records:
+            if hint.key not in refused:  # where there is no room now there may be later
+                self._hints.forget(hint)
+                self.replayed += 1
+        return True

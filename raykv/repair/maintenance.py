@@ -1,0 +1,343 @@
+"""What a storage node does by itself, beside answering: it gossips, hands hints over, repairs, and becomes whole again.
+
+Each is a loop of its own that fetches, asks a decision elsewhere (``membership``, ``merkle``, ``hints``) and acts; none
+of them is waited for by a client. They begin when the node has been told a decided state of the cluster, for they need
+to know who owns what.
+
+A repair of each partition comes round once in ``repair_every_s``, led by its first owner. When each was last done is kept
+in the node's engine, so that a restart goes on where the former run was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from raykv.cluster.peers import Peers
+from raykv.errors import CorruptData
+from raykv.membership import FailureDetector
+from raykv.ports import PeerFailure
+from raykv.protocol import frames as f
+from raykv.records.keys import REPAIRS
+from raykv.repair.anti_entropy import AntiEntropy, Healed, Mended, PeerLacks, shares
+from raykv.repair.handoff import Handoff
+from raykv.repair.local_copy import LocalCopy
+from raykv.repair.throttle import Throttle
+from raykv.storage import DiskFull
+
+if TYPE_CHECKING:
+    import random as random_module
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from raykv.cluster.state import ClusterState
+    from raykv.config import NodeConfig
+    from raykv.ports import Clock, Probe, Transport
+    from raykv.replica.handlers import Replica
+    from raykv.replica.hints import HintStore
+    from raykv.storage import Damage, Engine
+
+logger = logging.getLogger("raykv.node")
+
+KIND_MARK = 4
+HANDOFF_EVERY_S = 1.0
+HEAL_EVERY_S = 1.0
+HEALED_AT_ONCE = 8
+REPAIR_LOOKS = 50
+"""How often in ``repair_every_s`` the node looks whether a partition is due."""
+BUSY_S = 0.5
+EXCHANGE_SHARE = 0.8
+"""How much of a round an exchange of heartbeats may take."""
+
+
+class Upkeep:
+    """The background work of one run of a node."""
+
+    def __init__(
+        self,
+        node_id: str,
+        incarnation: int,
+        config: NodeConfig,
+        *,
+        engine: Engine,
+        replica: Replica,
+        hints: HintStore,
+        partitions: int,
+        transport: Transport,
+        clock: Clock,
+        probe: Probe,
+        random: random_module.Random,
+        durable: Callable[[int], Awaitable[None]],
+        superseded: Callable[[str], None],
+    ) -> None:
+        """``durable(position)`` waits for the log; ``superseded(cause)``: a later run of this node is known."""
+        self._node_id = node_id
+        self._config = config
+        self._engine = engine
+        self._replica = replica
+        self._clock = clock
+        self._random = random
+        self._superseded = superseded
+        self.throttle = Throttle(clock, config.background_bytes_per_s, config.background_share)
+        self.peers = Peers(transport, clock, probe, state=lambda: replica.known, moved=replica.learn)
+        self.hints = hints
+        self.detector = FailureDetector(node_id, incarnation, every_s=config.gossip_every_s, random=random)
+        self._local = LocalCopy(engine, replica, partitions, clock, self.throttle, durable)
+        self.anti_entropy = AntiEntropy(node_id, self._local, self.peers, clock, self.throttle)
+        self.handoff = Handoff(node_id, hints, self._local, self.peers, clock, self.throttle, config.max_hint_age_s)
+        self._members: tuple[str, ...] = ()
+        self._repaired_ms: dict[int, int] = {}
+        self._repairing: set[int] = set()
+        self.mended = Mended()
+        """What all repairs of this run did."""
+        self._healed: set[int] = set()
+        self._lossy: set[int] = set()
+        self._healing: tuple[int, Sequence[Damage]] = (-1, ())
+        """What is being healed: how often the node was distrusted, and the rot that is known."""
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The latest decided state that this node was told; None while it is no member of the ring."""
+        state = self._replica.state
+        return state if state is not None and state.ring.has_member(self._node_id) else None
+
+    def suspects(self) -> list[str]:
+        """Return the nodes that this one suspects now."""
+        return self.detector.suspects(self._clock.monotonic_s())
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the loops, each to run for ever."""
+        return [self._gossip(), *(self._for_ever(work) for work in (self._hand_over, self._heal, self._repair))]
+
+    async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop; rot that it comes upon costs what is rotten, and not the node."""
+        while True:
+            try:
+                await work()
+            except (CorruptData, DiskFull) as error:
+                logger.error("node %s: %s", self._node_id, error)
+                await self._clock.sleep(HEAL_EVERY_S)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is going on, as plain data."""
+        return {
+            "suspects": self.suspects(),
+            "hints": dict(sorted(self.hints.counts.items())),
+            "hint_bytes": self.hints.bytes,
+            "hints_replayed": self.handoff.replayed,
+            "hints_expired": self.handoff.expired,
+            "repaired": self.mended.figures(),
+            "background_bytes_per_s": round(self.throttle.bytes_per_s),
+            "healed_partitions": len(self._healed) if not self._replica.complete else None,
+        }
+
+    # ---- answering ----
+
+    async def answer(self, body: f.NodeRequestBody) -> f.NodeAnswerBody | None:
+        """Answer what needs more than one look at the records; None if that is not for here."""
+        try:
+            match body:
+                case f.Gossip():
+                    self.detector.hear(body.table, self._clock.monotonic_s())
+                    return f.Gossip(self._node_id, self.detector.table())
+                case f.Tree():
+                    return await self.anti_entropy.tree(body)
+                case f.Leaves():
+                    return await self.anti_entropy.leaves(body)
+                case f.Fetch():
+                    return await self.anti_entropy.fetch(body)
+                case f.Purge():
+                    return await self.anti_entropy.purge(body)
+                case f.Repair():
+                    return await self._repair_now(body)
+                case f.Clear():
+                    return f.Cleared(await self._local.clear(body.partitions))
+                case f.TakeOver():
+                    return await self._take_over(body)
+                case _:
+                    return None
+        except CorruptData as error:
+            return f.NodeRefused("corrupt", str(error))
+
+    async def _repair_now(self, request: f.Repair) -> f.NodeAnswerBody:
+        state = self.state
+        if state is None or not 0 <= request.partition < state.ring.partitions:
+            return f.NodeRefused("not yet", "the node has not been told what the cluster looks like")
+        if not self._replica.complete:
+            return f.NodeRefused("not yet", "this node may lack writes that it acknowledged; it is being made whole")
+        try:
+            async with self._clock.timeout(request.timeout_s):
+                mended = await self._repair_one(state, request.partition, purge=request.purge)
+        except PeerLacks as lack:
+            return f.NodeRefused("not yet", str(lack))
+        except TimeoutError:
+            return f.NodeRefused("not yet", f"not compared within {request.timeout_s:g} s")
+        return f.Repaired(mended.figures())
+
+    async def _take_over(self, request: f.TakeOver) -> f.NodeAnswerBody:
+        """Get from the old owners what this node is to hold of a partition that moves to it (P4)."""
+        state = self.state
+        if state is None:
+            return f.NodeRefused("not yet", "the node is no member yet")
+        before = self._local.taken
+        try:
+            with self.throttle.hurry() if request.lost else nullcontext():  # there are copies too few
+                async with self._clock.timeout(request.timeout_s):
+                    done = await self.anti_entropy.take_over(state, request.partition, request.lost)
+        except PeerLacks as lack:
+            return f.NodeRefused("not yet", str(lack))
+        except TimeoutError:
+            if self._local.taken > before:  # what is here by now need not come again
+                return f.Repaired({"partial": True, "fetched": self._local.taken - before, "bytes": 0})
+            return f.NodeRefused("not yet", f"nothing was taken over within {request.timeout_s:g} s")
+        await self._local.all_durable()
+        return f.Repaired(done.figures())
+
+    # ---- the loops ----
+
+    async def _gossip(self) -> None:
+        """Exchange heartbeats with another node, again and again."""
+        every_s = self._config.gossip_every_s
+        await self._clock.sleep(every_s * self._random.random())  # or nodes that start together stay in step
+        while True:
+            state, now_s = self.state, self._clock.monotonic_s()
+            if state is not None:
+                members = tuple(member.node_id for member in state.ring.members)
+                if members != self._members:
+                    self._members = members
+                    self.detector.set_members(members, now_s)
+                # All at once, and within the round: the next tick must not be late, or this node takes itself for stalled.
+                peers = self.detector.tick(now_s)
+                await asyncio.gather(*(self._exchange_heartbeats(peer, EXCHANGE_SHARE * every_s) for peer in peers))
+                if self.detector.superseded:
+                    self._superseded("gossip knows a later run of this node")
+                    return
+                taken_s = self._clock.monotonic_s() - now_s
+                await self._clock.sleep(max(0.0, every_s - taken_s))
+            else:
+                await self._clock.sleep(every_s)
+
+    async def _exchange_heartbeats(self, peer: str, timeout_s: float) -> None:
+        try:
+            answer = await self.peers.call(peer, f.Gossip(self._node_id, self.detector.table()), 1, timeout_s)
+        except PeerFailure:
+            return
+        if isinstance(answer, f.Gossip):
+            self.detector.hear(answer.table, self._clock.monotonic_s())
+
+    async def _hand_over(self) -> None:
+        while True:
+            await self._clock.sleep(HANDOFF_EVERY_S)
+            if self.state is not None and self.hints.counts:
+                await self.handoff.run(self.state, self.suspects())
+
+    async def _heal(self) -> None:
+        """Become whole again (P1), whenever this node is not."""
+        while True:
+            await self._clock.sleep(HEAL_EVERY_S)
+            state = self.state
+            if state is None or not self._replica.votes:
+                continue  # what it knows of the cluster it may know from one who was superseded
+            if self._replica.complete and not self._engine.damaged:
+                self._healed.clear()
+                continue
+            damages = self._engine.damaged
+            if self._healing != (self._replica.distrusted, damages):  # what came to light since may lie anywhere
+                self._healing = (self._replica.distrusted, damages)
+                self._healed.clear()
+                self._lossy.clear()
+            lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
+            with self.throttle.hurry():
+                well = await self._heal_all(
+                    state, [partition for partition in lacking if partition not in self._healed]
+                )
+            if well:
+                await self._local.all_durable()
+                unchanged = self.state is not None and self.state.ballot == state.ballot  # what it owns, above all
+                if unchanged and self._healing == (self._replica.distrusted, self._engine.damaged):
+                    self._made_whole(damages)
+                self._healed.clear()
+
+    def _owned(self, state: ClusterState) -> list[int]:
+        return [
+            partition
+            for partition in range(state.ring.partitions)
+            if any(self._node_id in share.owners for share in shares(state, partition))
+        ]
+
+    async def _heal_all(self, state: ClusterState, partitions: list[int]) -> bool:
+        """Take these partitions over, some at once. False if one must wait."""
+        for at in range(0, len(partitions), HEALED_AT_ONCE):
+            some = partitions[at : at + HEALED_AT_ONCE]
+            outcomes = await asyncio.gather(*(self.anti_entropy.heal(state, partition) for partition in some))
+            for partition, outcome in zip(some, outcomes, strict=True):
+                if outcome is not Healed.NOT_YET:
+                    self._healed.add(partition)
+                if outcome is Healed.AS_FAR_AS_CAN_BE:
+                    self._lossy.add(partition)
+            if Healed.NOT_YET in outcomes:
+                return False
+        return True
+
+    def _made_whole(self, damages: Sequence[Damage]) -> None:
+        if self._lossy:
+            logger.error(
+                "node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost",
+                self._node_id,
+                len(self._lossy),
+            )
+        self._lossy.clear()
+        self._replica.made_whole(damages)
+        logger.info("node %s is whole again", self._node_id)
+
+    # ---- repair, now and then ----
+
+    async def _repair(self) -> None:
+        every_s = self._config.repair_every_s
+        while True:
+            await self._clock.sleep(min(every_s / REPAIR_LOOKS, 60.0))
+            state = self.state
+            if state is None or not self._replica.complete:
+                continue
+            now_ms = self._clock.wall_ms()
+            for partition in state.ring.first_partitions_of(self._node_id):
+                if now_ms - self._last_ms(partition, now_ms) < every_s * 1000 or partition in self._repairing:
+                    continue
+                try:
+                    await self._repair_one(state, partition)
+                except PeerLacks as lack:
+                    logger.debug("node %s: partition %d waits for its repair: %s", self._node_id, partition, lack)
+                    await self._clock.sleep(BUSY_S)
+
+    async def _repair_one(self, state: ClusterState, partition: int, *, purge: bool = True) -> Mended:
+        self._repairing.add(partition)
+        try:
+            mended = await self.anti_entropy.repair(state, partition, purge=purge)
+        finally:
+            self._repairing.discard(partition)
+        self.mended.add(mended)
+        if purge and partition in state.ring.first_partitions_of(self._node_id):
+            now_ms = self._clock.wall_ms()
+            self._repaired_ms[partition] = now_ms
+            self._engine.replace(_mark(partition), bytes([KIND_MARK]) + now_ms.to_bytes(8))
+        return mended
+
+    def _last_ms(self, partition: int, now_ms: int) -> int:
+        """Return when the partition was repaired last; if never, some time in the last period: not all at once."""
+        known = self._repaired_ms.get(partition)
+        if known is None:
+            try:
+                found = self._engine.get(_mark(partition))
+            except CorruptData:
+                found = None
+            if found is not None:
+                known = min(now_ms, int.from_bytes(found.record[1:9]))  # a clock may have been ahead
+            else:
+                known = now_ms - round(self._random.random() * self._config.repair_every_s * 1000)
+            self._repaired_ms[partition] = known
+        return min(known, now_ms)
+
+
+def _mark(partition: int) -> bytes:
+    return REPAIRS + partition.to_bytes(2)

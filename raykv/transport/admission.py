@@ -1,0 +1,91 @@
+"""Who is let in when a node has more to do than it can: some at once, the others are told so at once.
+
+A node that takes in everything answers everything late, and then in vain: those who asked have given up. So it bounds how
+many requests it works on at a time, and refuses the rest while refusing costs next to nothing.
+
+How many is found out, not set. What is measured is how long a request that was let in waits for its turn; above
+``TARGET_S`` the bound is lowered, below it it is raised while it is what limits (additive increase, multiplicative
+decrease: Chiu & Jain 1989). Once half of the bound is taken, nobody may have more than an equal share of it, so a caller
+that sends too much is refused before the others are.
+
+A request that is answered before the next one is looked at has not waited, and is not counted.
+
+What keeps the cluster together (gossip, pings, changes of its state) is always let in: see ``may_wait``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+TARGET_S = 0.1
+"""A busy machine alone lets a process wait for its turn for some tens of milliseconds."""
+LOOK_EVERY_S = 0.05
+FEWEST, MOST = 128, 4096
+FIRST = 512
+_DOWN, _UP = 0.8, 8
+_OPERATIONS = frozenset(kind.__name__.encode() for kind in (f.Read, f.Reserve, f.Write, f.Scan))
+
+
+def may_wait(frame: bytes) -> bool:
+    """Whether a request is an operation of a client's, which may be refused and tried again."""
+    return f.kind_of_request(frame) in _OPERATIONS
+
+
+class Admission:
+    """Counts who has how much under way. O(1) each."""
+
+    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+        self._monotonic_s = monotonic_s
+        self._under_way: Counter[Hashable] = Counter()
+        self._total = 0
+        self._longest_s = 0.0
+        self._limited = False
+        self._looked_s = monotonic_s()
+        self.limit = FIRST
+        """How many requests may be under way at once."""
+        self.refused = 0
+
+    def lets_in(self, who: Hashable) -> bool:
+        """Whether a request of this caller is let in. One that is answered at once need not ``enter``."""
+        if 2 * self._total < self.limit:
+            return True
+        if self._total < self.limit and self._under_way[who] * max(1, len(self._under_way)) < self.limit:
+            return True
+        self._limited = True
+        self.refused += 1
+        return False
+
+    def enter(self, who: Hashable) -> bool:
+        """Let a request of this caller in, or not. Each that was let in is to ``leave``."""
+        if not self.lets_in(who):
+            return False
+        self._total += 1
+        self._under_way[who] += 1
+        return True
+
+    def waited(self, waited_s: float) -> None:
+        """Take note of how long one waited for its turn."""
+        self._longest_s = max(self._longest_s, waited_s)
+        now_s = self._monotonic_s()
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        if self._longest_s > TARGET_S:
+            self.limit = max(FEWEST, int(self.limit * _DOWN))
+        elif self._limited:
+            self.limit = min(MOST, self.limit + _UP)
+        self._looked_s, self._longest_s, self._limited = now_s, 0.0, False
+
+    def leave(self, who: Hashable) -> None:
+        """Take note that a request has been answered."""
+        self._total -= 1
+        left = self._under_way[who] - 1
+        if left:
+            self._under_way[who] = left
+        else:
+            del self._under_way[who]

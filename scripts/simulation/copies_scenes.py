@@ -1,0 +1,436 @@
+"""Scenes: one schedule each, played as it is told, with what may vary drawn by chance.
+
+Each is the shortest way to break a store that lacks one certain guard. By itself it would come up in one of many thousand
+drills: several faults have to meet within moments, in one order. Played, it costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random as random_module
+from typing import TYPE_CHECKING
+
+from raykv.cluster import moves
+from raykv.cluster.peers import node_address
+from raykv.coordinator.writes import Put
+from raykv.errors import StoreUnavailable
+from raykv.ports import Known
+from raykv.protocol import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, stamp_of, time_of
+from raykv.repair.maintenance import HEAL_EVERY_S
+from raykv.ring import partition_of_key
+from raykv.sim.history import Violation
+from raykv.sim.kernel import Process, run_virtual
+from simulation.copies_world import COPIES, CopiesWorld, Settings
+
+if TYPE_CHECKING:
+    from raykv.cluster.state import ClusterState, Move
+    from raykv.sim.kernel import VirtualLoop
+
+
+def copies_scene(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Play one scene, the next for the next number; return what was wrong, and the hash of its trace."""
+    scene = SCENES[(seed * AT_ONCE + number) % len(SCENES)]
+    return play(scene, f"{scene.__name__} {seed}.{number}")
+
+
+def play(scene: type[Scene], seed: str) -> tuple[list[Violation], str]:
+    """Play this scene."""
+    runner, loop = run_virtual(lambda loop: _whole(scene(loop, seed)))
+    found = runner.violations + runner.promises.broken
+    found += [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
+    return found, runner.trace.hexdigest()
+
+
+async def _whole(scene: Scene) -> Scene:
+    await scene.begin()
+    await scene.play()
+    await scene.end_all()
+    return scene
+
+
+class Scene(CopiesWorld):
+    """One schedule."""
+
+    def __init__(self, loop: VirtualLoop, seed: str) -> None:
+        rng = random_module.Random(seed)
+        super().__init__(loop, seed, rng, self.drawn(rng))
+        self.about = f"in which {(self.__doc__ or '').partition('.')[0].lower()}"
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        raise NotImplementedError
+
+    def cut(self, one: str, other: str, for_s: float) -> None:
+        """Let nothing pass between two processes for a while."""
+        for pair in ((one, other), (other, one)):
+            self.network.cut(*pair)
+            self.loop.later(for_s, self.network.mend, *pair)
+
+
+class ShownAndAskedAgain(Scene):
+    """What one copy has is read, and then the others are asked.
+
+    While the read has its answers and the others have not got what they lack, the way to them is cut (P9).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        key = self.rng.choice(self.keys)
+        if self.rng.random() < 0.5:
+            await self.put(key, self.record(), self.node_ids)
+        asked = self.coordinator.routing.orders([encode_key(key)], COPIES)[0][: self.r]
+        holder = self.rng.choice(asked)
+        others = [node_id for node_id in self.node_ids if node_id != holder]
+        await self.put(key, self.record(), [holder])
+        answered: set[str] = set()
+
+        def heard(what: str, source: str, target: str, frame: bytes) -> None:
+            del frame
+            if what == "answers" and target == "coordinator" and source not in answered:
+                answered.add(source)
+                if len(answered) == self.r:
+                    for other in others:
+                        self.cut("coordinator", node_address(other), 0.3)
+
+        self.network.heard = heard
+        await self.read([key])
+        self.end(holder)
+        process, another = self.start_coordinator("coordinator2")
+        self.publish(another)
+        await self.read([key], another)
+        process.kill()
+
+
+class AnOldCopyOfTheSameRun(Scene):
+    """A directory comes back as it was earlier in the same run.
+
+    Its incarnation is as it should be: only how far the log was tells it, which the supervisor has heard from the node, or
+    a coordinator (P1, P6).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        victim, beside, third = rng.sample(self.node_ids, COPIES)
+        for _ in range(rng.randint(1, 3)):
+            await self.put(rng.choice(self.keys), self.record(), self.node_ids)
+        copy = self.hosts[victim].disk.crash(rng, "keep")
+        self.end(third)
+        for key in rng.sample(self.keys, 2):
+            await self.write(key)
+        last = self.nodes[victim].incarnation
+        self.put_back(victim, copy, rng.choice((None, Known(last))))
+        self.start(third)
+        self.end(beside)
+        for node_id in (victim, third):
+            await self.tell(node_id)
+        await self.read(self.keys)
+
+
+class WholeAndItsPowerGoes(Scene):
+    """A node makes itself whole, and its power goes at that moment.
+
+    Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet, and
+    must be before the node calls itself whole (P1, P3).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        r, w = rng.choice(((1, COPIES), (2, 2)))
+        return Settings(r=r, w=w, mends=True, slow_disk_s=rng.choice((0.1, 0.3)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        victim, key, record = rng.choice(self.node_ids), rng.choice(self.keys), self.record()
+        await self.put(key, record, self.node_ids)
+        self.wipe(victim)
+        self.power_when_whole = 1.0
+        began_s = self.loop.now_s
+        self.start(victim)
+        await self.tell(victim)
+        await asyncio.sleep(began_s + HEAL_EVERY_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
+        self.client.spawn(self.put(key, record, [victim]))
+        await asyncio.sleep(4.0)
+        self.power_when_whole = 0.0
+        await self.start_all()
+        await self.read(self.keys)
+
+
+class AWriteThatThaws(Scene):
+    """A coordinator is frozen with a write under way.
+
+    It waits for news of the write's bucket just then, and thaws when the client has long been told that the outcome is
+    unknown. What it has not sent by then it must not send, for it would be stamped above all that was written since (P8).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        supervisor, (process, late) = Process(self.loop, "supervisor"), self.start_coordinator("coordinator2")
+
+        async def tell_news(frame: bytes) -> bytes:
+            del frame
+            process.freeze()
+            self.loop.later(rng.uniform(0.6, 2.0), process.thaw)
+            return f.supervisor_answers.encode(self.news())
+
+        self.network.register(supervisor, tell_news)
+        key, expires_s = rng.choice(self.keys), self.loop.now_s + 0.5
+
+        def sent(source: str, target: str, frame: bytes) -> None:
+            late_s = self.loop.now_s - expires_s
+            to_node = source == process.name and target.startswith("node/")
+            if to_node and late_s > 0 and isinstance(f.node_requests.decode(frame).body, f.Write):
+                text = f"in a drill {self.about}: a write of {key} goes out {late_s:.1f} s after its deadline"
+                self.violations.append(Violation("sent too late", key, text, self.loop.now_s))
+
+        self.network.sent = sent
+        item = (encode_key(key), pack_body(rng.randbytes(16), rng.randbytes(10)), None)
+        request = f.WriteMany(self.bucket_id, [item], self.w, 0.5, run=late.run, expires_s=expires_s)
+        await asyncio.wait([process.spawn(late.write_many(request))])
+        await asyncio.sleep(0.1)
+        for each in (process, supervisor):
+            each.kill()
+
+
+class TheEpochThatWasForgotten(Scene):
+    """A node that knew of a move is wiped, and asked by a coordinator that does not.
+
+    One old owner has not heard of the move, and enough others have: new owners are read. The wiped one had said that it
+    knows; if it believes the coordinator now, both acknowledge a write that the new owners never get (P4, P5).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(nodes=COPIES + 1, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        first, second, move = self._moving(rng.choice(self.node_ids))
+        before = self.state.ring.owners(move.partition)
+        (leaving,) = (node_id for node_id in before if node_id not in move.owners)
+        (gaining,) = (node_id for node_id in move.owners if node_id not in before)
+        staying = [node_id for node_id in before if node_id in move.owners]
+        one, other = rng.sample(staying, 2)
+        forgets, unaware = rng.sample((leaving, one), 2)
+        for state in (first, second):
+            for node_id in (forgets, gaining, other):
+                await self.tell(node_id, state)
+        process, later = self.start_coordinator("coordinator2")
+        self.publish(later, second)
+        self.wipe(forgets)
+        self.start(forgets)
+        self.cut("coordinator", node_address(other), 0.6)
+        key = self._key_in(move.partition)
+        await self.write(key, 0.5)
+        assert self.nodes[unaware]._replica.ballot == self.state.ballot  # noqa: SLF001
+        self.end(one)
+        self.publish(later, second)
+        await self.read([key], later)
+        process.kill()
+
+    def _moving(self, leaving: str) -> tuple[ClusterState, ClusterState, Move]:
+        """Return the first two steps of a wave by which a node gives away what it has, and one of its moves."""
+        members = [member for member in self.state.ring.members if member.node_id != leaving]
+        aimed = moves.with_goal(self.state, members)
+        wave = moves.next_wave(aimed)
+        first = moves.begun(aimed, wave)
+        one = next(move for move in wave if len({*move.owners} - {*self.state.ring.owners(move.partition)}) == 1)
+        return first, moves.reading_new(first), one
+
+    def _key_in(self, partition: int) -> str:
+        names = (f"m{number}" for number in itertools.count())
+        return next(key for key in names if partition_of_key(encode_key(key), self.store.partitions) == partition)
+
+
+class AWriteThatAStandInTook(Scene):
+    """A stand-in takes a write for owners that are away.
+
+    They come back, and when no hint waits any more the two of them are asked, without the one that had it all the time
+    (P11).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(nodes=COPIES + 1, sloppy=True, mends=True, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, key = self.rng, self.rng.choice(self.keys)
+        owners = self.state.ring.owners(partition_of_key(encode_key(key), self.store.partitions))
+        there, *away = rng.sample(owners, COPIES)
+        for node_id in away:
+            self.end(node_id)
+        await asyncio.sleep(rng.choice((0.0, 0.5)))
+        await self.write(key)
+        await asyncio.sleep(rng.choice((0.0, 2.0)))
+        await self.start_all()
+        deadline_s = self.loop.now_s + 20.0
+        while any(node.hints_waiting for node in self.nodes.values()):
+            if self.loop.now_s > deadline_s:
+                waiting = {node_id: node.hints_waiting for node_id, node in self.nodes.items()}
+                text = f"in a drill {self.about}: {waiting} 20 s after all are back"
+                self.violations.append(Violation("hints left", key, text, self.loop.now_s))
+                return
+            await asyncio.sleep(0.2)
+        self.end(there)
+        await self.read([key])
+
+
+class ForgottenTooSoon(Scene):
+    """A deletion is to be forgotten, and an owner does not hold it.
+
+    It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it was
+    asked whether all owners hold what is to be forgotten. What it still gives away is older than the deletion, and the
+    deletion must outlive whatever is under way then (P10).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        del rng
+        return Settings(mends=True, grace_s=4.0)
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, grace_s = self.rng, self.store.grace_s
+        key, self.power_when_whole = rng.choice(self.keys), 0.0
+        partition = partition_of_key(encode_key(key), self.store.partitions)
+        owners = self.state.ring.owners(partition)
+        leader = rng.choice(owners)
+        behind, third = (node_id for node_id in owners if node_id != leader)  # in which order they are compared
+        await self.put(key, self.record(), [behind])
+        await self.put(key, tombstone := self.record(deletes=True), [leader, third])
+        self.deleted[key] = time_of(tombstone)
+        await asyncio.sleep(grace_s / 2 + rng.uniform(0.3, 0.5) - self.loop.now_s)
+        copy, compared, trees = self.hosts[behind].disk.crash(rng, "keep"), asyncio.Event(), 0
+
+        def sent(source: str, target: str, frame: bytes) -> None:
+            """See to it that the other owner takes its time, in the round that finds all of them equal."""
+            nonlocal trees
+            if (source, target) == (node_address(leader), node_address(third)):
+                trees += isinstance(f.node_requests.decode(frame).body, f.Tree)
+                if trees == 2:
+                    self.network.slow[target] = 0.2
+                    self.loop.call_soon(self.network.slow.clear)  # this request only
+                    compared.set()
+
+        self.network.sent = sent
+        repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
+        await compared.wait()
+        self.put_back(behind, copy)
+        await self.tell(behind)
+        await repairing
+        first_s = self.loop.now_s
+        await asyncio.sleep(0.5)
+        under_way = await self.ask(behind, f.Fetch(self.bucket_id, [encode_key(key)]))
+        made_ms = self.hosts[behind].wall_ms()
+        await asyncio.sleep(first_s + grace_s / 2 + 0.01 - self.loop.now_s)
+        await self.ask(leader, f.Repair(partition, 5.0), 5.0)
+        if isinstance(under_way, f.ReadDone) and (record := under_way.records[0]) is not None:
+            await self.ask(third, f.Write(self.bucket_id, [(encode_key(key), record)], made_ms))
+        self.end(leader)
+        await self.read([key])
+
+
+class WrittenWhileItIsForgotten(Scene):
+    """A key is written anew between the two steps of a purge.
+
+    All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is not
+    what they are told to forget (P10).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(mends=True, grace_s=rng.choice((1.0, 4.0)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, grace_s, key = self.rng, self.store.grace_s, self.rng.choice(self.keys)
+        partition, leader = partition_of_key(encode_key(key), self.store.partitions), rng.choice(self.node_ids)
+        await self.put(key, self.record(), self.node_ids)
+        await self.put(key, tombstone := self.record(deletes=True), self.node_ids)
+        self.deleted[key] = time_of(tombstone)
+        await asyncio.sleep(grace_s / 2 + 0.1 - self.loop.now_s)
+        await self.ask(leader, f.Repair(partition, 5.0), 5.0)
+        told = asyncio.Event()
+
+        def sent(source: str, target: str, frame: bytes) -> None:
+            if source == node_address(leader) and not told.is_set():
+                body = f.node_requests.decode(frame).body
+                if isinstance(body, f.Purge) and body.sure:
+                    self.network.slow[target] = 0.1
+                    self.loop.call_soon(self.network.slow.clear)  # this request only
+                    told.set()
+
+        self.network.sent = sent
+        await asyncio.sleep(grace_s / 2 + 0.1)
+        repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
+        await told.wait()
+        await self.put(key, self.record(), rng.sample(self.node_ids, rng.choice((2, 3))))
+        await repairing
+        for _ in range(2):
+            await self.read([key])
+
+
+class RefusedUnderItsSecondStamp(Scene):
+    """A write is stamped again, and then refused by all.
+
+    One copy holds something newer, the others have taken the write under its first stamp; as it goes out again all nodes
+    end. Nobody takes it then, and still it may not be said that nothing was written (P8).
+    """
+
+    @staticmethod
+    def drawn(rng: random_module.Random) -> Settings:
+        """Return of what kind its world is."""
+        return Settings(r=1, w=COPIES, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    async def play(self) -> None:
+        """Play it."""
+        rng, key = self.rng, self.rng.choice(self.keys)
+        self.time += rng.randint(1000, 30_000) << 16  # by a clock that is ahead
+        await self.put(key, self.record(), [rng.choice(self.node_ids)])
+        operation, stamps = rng.randbytes(16), set[bytes]()
+
+        def sent(source: str, target: str, frame: bytes) -> None:
+            del target
+            body = f.node_requests.decode(frame).body if source == "coordinator" else None
+            if isinstance(body, f.Write):
+                stamps.add(stamp_of(body.items[0][1]))
+                if len(stamps) > 1:
+                    for node_id in self.node_ids:
+                        self.loop.call_soon(self.processes[node_id].kill)
+
+        self.network.sent = sent
+        item = Put(encode_key(key), pack_body(operation, rng.randbytes(10)), None)
+        (outcome,) = await self.coordinator._writes.write(  # noqa: SLF001 - and not by way of a frame
+            self.entry, [item], self.w, 0, self.loop.now_s + 1.0
+        )
+        if isinstance(outcome, StoreUnavailable):
+            self.refused.add(operation)
+        await self.start_all()
+        for _ in range(COPIES):
+            await self.read([key])
+            self.end(next(node_id for node_id in self.node_ids if self.runs(node_id)))
+
+
+SCENES: tuple[type[Scene], ...] = (
+    ShownAndAskedAgain, AnOldCopyOfTheSameRun, WholeAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
+    AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+)  # fmt: skip
+AT_ONCE = 2
+"""How many of them are played beside a seed."""

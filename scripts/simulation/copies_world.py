@@ -1,0 +1,329 @@
+"""A few copies, a coordinator or two, no clients and no supervisor: where drills about copies that differ take place.
+
+Records are put on whatever copies a drill likes, nodes are killed and wiped. One thing after the other, so it is known at
+every moment what a quorum has acknowledged or shown: no read may show less from then on. ``Promises`` watches each node
+as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random as random_module
+from collections import Counter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from raykv.cluster.peers import node_address
+from raykv.cluster.state import BucketEntry, encode_state
+from raykv.config import BucketConfig, NodeConfig, StoreConfig
+from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.writes import Done, Put
+from raykv.errors import CorruptData, RaykvError
+from raykv.node.node import NodeSpec
+from raykv.ports import Host as HostFacts
+from raykv.ports import Known, PeerFailure
+from raykv.protocol import frames as f
+from raykv.records.keys import encode_key
+from raykv.records.record import pack_body, pack_tombstone_body, stamp, stamp_of, time_of
+from raykv.sim.cluster import SimProbe
+from raykv.sim.disk import SimDisk
+from raykv.sim.history import Violation
+from raykv.sim.host import EPOCH_MS, Host, SimClock
+from raykv.sim.kernel import Process
+from raykv.sim.network import Network, NetworkOdds, SimTransport
+from raykv.sim.nodes import open_node
+from raykv.sim.trace import Trace
+from raykv.supervision.founding import Plan, first_state
+from simulation.promises import Promises
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.cluster.state import ClusterState
+    from raykv.coordinator.writes import Written
+    from raykv.node.node import StorageNode
+    from raykv.sim.kernel import VirtualLoop
+    from raykv.storage import Damage
+
+PATH = "/data"
+COPIES = 3
+
+
+class Settings(NamedTuple):
+    """Of what kind a world is."""
+
+    nodes: int = COPIES
+    r: int = 2
+    w: int = 2
+    versioning: Literal["lww", "vector"] = "lww"
+    sloppy: bool = False
+    mends: bool = False
+    """Whether nodes make themselves whole, hand hints over and so on."""
+    grace_s: float = 600.0
+    repair_every_s: float = 86_400.0
+    slow_disk_s: float = 0.0
+    delay_s: tuple[float, float] = (0.0002, 0.002)
+    scan_bytes: int = 1 << 20
+    """How much fits into one answer of a node to a scan."""
+    keys: int = 6
+
+
+class CopiesWorld:
+    """The world of one drill; ``settings`` may be drawn from ``rng``, which is the drill's own."""
+
+    about = "with three copies"
+    """Which drill it is, for its reports."""
+
+    def __init__(self, loop: VirtualLoop, seed: str, rng: random_module.Random, settings: Settings) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.rng = rng
+        self.settings = settings
+        self.trace = Trace(loop)
+        self.network = Network(loop, random_module.Random(f"{seed}/network"), self.trace)
+        self.network.odds = NetworkOdds(delay_s=settings.delay_s)
+        self.violations: list[Violation] = []
+        self.node_ids = [f"n{number + 1}" for number in range(settings.nodes)]
+        self.hosts = {
+            name: Host(name, loop, random_module.Random(f"{seed}/{name}"), self.trace)
+            for name in [*self.node_ids, "coordinator"]
+        }
+        self.store = StoreConfig(
+            name="drill", copies=COPIES, partitions=8, durability="group", grace_s=settings.grace_s
+        )
+        self.promises = Promises(loop, self.store, set(), 0.0)
+        self.r, self.w = settings.r, settings.w
+        plan = Plan(store=self.store, nodes=settings.nodes, weights=(1.0,) * settings.nodes)
+        facts = [HostFacts(name=node_id) for node_id in self.node_ids]
+        config = BucketConfig(
+            name="default", n=COPIES, r=self.r, w=self.w, versioning=settings.versioning, sloppy=settings.sloppy
+        )
+        self.state = msgspec.structs.replace(first_state(plan, "drill", facts), buckets=(BucketEntry(1, config),))
+        self.entry = self.state.buckets[0]
+        self.bucket_id = self.entry.bucket_id
+        self.nodes: dict[str, StorageNode] = {}
+        self.processes: dict[str, Process] = {}
+        self.client = Process(loop, "client")
+        self.transport = SimTransport(self.network, self.client)
+        self.keys = [f"k{number:03}" for number in range(settings.keys)]
+        self.time = EPOCH_MS << 16
+        self.floor: dict[str, int] = {}
+        """Key -> the time of the newest record that a quorum has acknowledged or shown."""
+        self.deleted: dict[str, int] = {}
+        """Key -> the time of its last delete: repairs may purge it, and then nothing is what is to be shown."""
+        self.forgotten: dict[str, int] = {}
+        """Key -> the time of the delete that all copies have forgotten."""
+        self.refused: set[bytes] = set()
+        """The operations of which the client was told that nothing was written."""
+        self.lossy: set[str] = set()
+        """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
+        self.power_when_whole = 0.6
+        """How likely the power of a node goes at the moment when it has made itself whole."""
+        self.sequence = 0
+        self.coordinator_process, self.coordinator = self.start_coordinator("coordinator")
+
+    def start_coordinator(self, name: str) -> tuple[Process, Coordinator]:
+        """Start a coordinator, which has heard of nothing yet."""
+        process = Process(self.loop, name)
+        clock, transport = SimClock(self.hosts["coordinator"], process), SimTransport(self.network, process)
+        return process, process.run(
+            lambda: Coordinator(transport, clock, SimProbe(Counter()), random_module.Random(self.seed))
+        )
+
+    async def begin(self) -> None:
+        """Start all nodes, and tell them the cluster's state."""
+        for node_id in self.node_ids:
+            self.start(node_id, fresh=True)
+            await self.tell(node_id)
+
+    async def end_all(self) -> None:
+        """End all processes."""
+        for process in [self.coordinator_process, self.client, *self.processes.values()]:
+            process.kill()
+        await asyncio.sleep(3.0)
+
+    # ---- nodes ----
+
+    def start(self, node_id: str, *, fresh: bool = False, known: Known | None = None) -> None:
+        """Start a node, which is told all that was ever heard of it; or ``known``, and then it need not find out at once."""
+        process, host = Process(self.loop, node_address(node_id)), self.hosts[node_id]
+        host.slow_disk_s = self.settings.slow_disk_s
+        last = self.nodes.get(node_id)
+        audited = known is None
+        if known is None:
+            known = Known() if last is None else last.known
+        spec = NodeSpec(
+            store_id="drill", node_id=node_id, path=PATH, store=self.store, fresh=fresh, known=known,
+            node=NodeConfig(
+                memtable_bytes=4096, block_bytes=256, block_cache_bytes=0, runs_per_level=2,
+                repair_every_s=self.settings.repair_every_s,
+            ),
+        )  # fmt: skip
+        transport = SimTransport(self.network, process) if self.settings.mends else None
+        try:
+            node = open_node(spec, host, process, self.rng, transport)
+        except CorruptData:
+            process.kill()
+            return  # it stays away, and says so
+        node._replica.scan_bytes = self.settings.scan_bytes  # noqa: SLF001
+        self.nodes[node_id], self.processes[node_id] = node, process
+        process.run(node.begin)
+        self._look_when_whole(node_id, node)
+        self.trace.note(f"runs as incarnation {node.incarnation}", node_id)
+        if audited:
+            self.promises.audit(node_id, node)
+
+        async def serve(frame: bytes) -> bytes:
+            before = self.promises.before(node_id)
+            answer = await node.serve(frame)
+            self.promises.answered(node_id, frame, answer, before, host.wall_ms())
+            return answer
+
+        self.network.register(process, serve)
+        self.publish()
+
+    async def start_all(self) -> None:
+        """Start all nodes that do not run."""
+        for node_id in self.node_ids:
+            if not self.runs(node_id):
+                self.start(node_id)
+                await self.tell(node_id)
+
+    def runs(self, node_id: str) -> bool:
+        """Whether a node's process runs."""
+        return self.processes[node_id].alive
+
+    def end(self, node_id: str) -> None:
+        """End a node's process."""
+        self.processes[node_id].kill()
+        self.publish()
+
+    def publish(self, coordinator: Coordinator | None = None, state: ClusterState | None = None) -> None:
+        """Tell a coordinator the news, or a state that is not the world's."""
+        (coordinator or self.coordinator).routing.learn(self.news(state))
+
+    def news(self, state: ClusterState | None = None) -> f.Publish:
+        """Return what the supervisor would say: the state, who runs and who does not."""
+        self.sequence += 1
+        down = {node_id: "ended" for node_id, process in self.processes.items() if not process.alive}
+        incarnations = {node_id: node.incarnation for node_id, node in self.nodes.items()}
+        return f.Publish(self.sequence, encode_state(state or self.state), down, incarnations)
+
+    async def tell(self, node_id: str, state: ClusterState | None = None) -> None:
+        """Tell a node the cluster's state, with its vote."""
+        held = await self.ask(node_id, f.ReadRegister())
+        if isinstance(held, f.RegisterAnswer):
+            state = state or self.state
+            data = encode_state(state)
+            await self.ask(node_id, f.AcceptRegister(state.generation, state.version, data, True, [held.life]))
+
+    async def ask(self, node_id: str, body: f.NodeRequestBody, within_s: float = 1.0) -> f.NodeAnswerBody | None:
+        """Ask a node something, by no state of the cluster; None if it does not answer."""
+        frame = f.node_requests.encode(f.NodeRequest(0, body))
+        with contextlib.suppress(PeerFailure):
+            return f.node_answers.decode(await self.transport.call(node_address(node_id), frame, within_s)).body
+        return None
+
+    def _look_when_whole(self, node_id: str, node: StorageNode) -> None:
+        """See it when a node has made itself whole; at that moment its power may go."""
+        made_whole = node._replica.made_whole  # noqa: SLF001 - the very moment matters
+
+        def watched(damages: Sequence[Damage]) -> None:
+            made_whole(damages)
+            if node.whole:
+                self.loop.call_soon(self._whole, node_id, node)
+
+        node._replica.made_whole = watched  # type: ignore[method-assign]  # noqa: SLF001
+
+    def _whole(self, node_id: str, node: StorageNode) -> None:
+        if self.nodes[node_id] is not node or not self.runs(node_id):
+            return
+        self.lossy.discard(node_id)
+        self.promises.renew(node_id, node)
+        if self.rng.random() < self.power_when_whole:
+            self.power(node_id)
+
+    def wipe(self, node_id: str) -> None:
+        """End a node, and empty its disk."""
+        self.end(node_id)
+        self.lossy.add(node_id)
+        self.hosts[node_id].replace_disk(SimDisk())
+
+    def put_back(self, node_id: str, disk: SimDisk, known: Known | None = None) -> None:
+        """Put an earlier disk of a node back, and start it. ``known``: see ``start``."""
+        self.end(node_id)
+        self.lossy.add(node_id)
+        self.hosts[node_id].replace_disk(disk)
+        self.start(node_id, known=known)
+
+    def power(self, node_id: str) -> None:
+        """Let a node's host lose its power, and all that was not synced."""
+        self.trace.note("its power goes", node_id)
+        self.end(node_id)
+        self.hosts[node_id].replace_disk(self.hosts[node_id].disk.crash(self.rng, "drop"))
+
+    # ---- what is written and shown ----
+
+    def record(self, *, deletes: bool = False) -> bytes:
+        """Return a record that is new, and newer than all before it; ``deletes``: a tombstone."""
+        self.time += 1
+        if deletes:
+            return stamp(pack_tombstone_body(self.rng.randbytes(16)), self.time)
+        return stamp(pack_body(self.rng.randbytes(16), self.rng.randbytes(self.rng.choice((10, 300)))), self.time)
+
+    async def put(self, key: str, record: bytes, targets: Sequence[str]) -> int:
+        """Put a record on these nodes; return how many acknowledge it. On W whole ones it is acknowledged."""
+        write = f.Write(self.bucket_id, [(encode_key(key), record)])
+        done = await asyncio.gather(*(self.ask(node_id, write) for node_id in targets))
+        acks = sum(isinstance(answer, f.WriteDone) for answer in done)
+        if acks >= self.w:
+            self.raise_floor(key, time_of(record))
+        return acks
+
+    async def write(self, key: str, within_s: float = 1.0, coordinator: Coordinator | None = None) -> Written:
+        """Let a coordinator write a value that is new; return what it says."""
+        item = Put(encode_key(key), pack_body(self.rng.randbytes(16), self.rng.randbytes(10)), None)
+        try:
+            (done,) = await (coordinator or self.coordinator)._writes.write(  # noqa: SLF001 - not by way of a frame
+                self.entry, [item], self.w, 0, self.loop.now_s + within_s
+            )
+        except RaykvError as error:
+            return error
+        if isinstance(done, Done):
+            self.raise_floor(key, done.causality.time)
+        return done
+
+    async def read(self, keys: list[str], coordinator: Coordinator | None = None) -> None:
+        """Let a coordinator read, and compare what it shows with what was acknowledged or shown before."""
+        floor = dict(self.floor)
+        try:
+            records = await (coordinator or self.coordinator)._reads.records(  # noqa: SLF001 - whole records
+                self.entry, [encode_key(key) for key in keys], self.r, self.loop.now_s + 1.0
+            )
+        except RaykvError:
+            return
+        for key, record in zip(keys, records, strict=True):
+            if not isinstance(record, RaykvError):
+                self.compare(key, record, "read", floor)
+
+    def compare(self, key: str, record: bytes | None, what: str, floor: dict[str, int]) -> None:
+        """Compare what was shown with what stood on a quorum, or had been shown, when it was asked for."""
+        time, least = 0 if record is None else time_of(record), floor.get(key, 0)
+        if record is not None and stamp_of(record)[8:] in self.refused:
+            text = f"in a drill {self.about}: a {what} of {key} shows a write of which nothing was to have been written"
+            self.violations.append(Violation("refused and written", key, text, self.loop.now_s))
+        if 0 < time < self.forgotten.get(key, 0):
+            text = f"in a drill {self.about}: a {what} of {key} shows what all copies had deleted and forgotten"
+            self.violations.append(Violation("came back", key, text, self.loop.now_s))
+        if time < least and not (record is None and least <= self.deleted.get(key, 0)):
+            found = "nothing" if record is None else "an older record"
+            text = f"in a drill {self.about}: a {what} of {key} shows {found}, and a newer one was on a quorum or shown"
+            self.violations.append(Violation("copies passed over", key, text, self.loop.now_s))
+        if 2 * self.r > COPIES:
+            self.raise_floor(key, time)
+
+    def raise_floor(self, key: str, time: int) -> None:
+        """Note that what was written at ``time`` was acknowledged or shown."""
+        self.floor[key] = max(time, self.floor.get(key, 0))

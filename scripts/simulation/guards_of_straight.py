@@ -1,0 +1,58 @@
+"""The guards of the straight way, as bugs to plant: what a client takes for plain while it coordinates for itself.
+
+Those that the simulation misses are held by ``tests/coordinator/test_fast_path.py`` alone.
+"""
+
+from __future__ import annotations
+
+from simulation.planting import Edit, Planted
+
+_STRAIGHT = "raykv.coordinator.fast_path:Straight"
+
+OF_STRAIGHT = (
+    Planted(
+        "straight: answers that differ are taken",
+        "P9",
+        "a read returns what the first replica holds, though another holds something else, and repairs nothing",
+        (
+            Edit(f"{_STRAIGHT}._read_one", "if records.count(records[0]) != len(records):", "if not records:"),
+            Edit(f"{_STRAIGHT}._read", "if others.count(first) != len(others):", "if not others:"),
+        ),
+    ),
+    Planted(
+        "straight: R owners of before a move are enough",
+        "P4, P9",
+        "a read shows what a failed write left on old owners; one that asks the new owners, a step later, does not",
+        (
+            Edit(
+                "raykv.coordinator.routing:Routing.witnesses",
+                "if all(node in owners for owners in sets)",
+                "if sets",
+            ),
+        ),
+    ),
+    Planted(
+        "straight: a write is stamped anew when it goes the usual way",
+        "P8",
+        "too few have acknowledged it in time; it is begun again, and has two dots or two stamps",
+        (
+            Edit(
+                f"{_STRAIGHT}._send",
+                "return begun\n",
+                "return None\n",
+            ),
+        ),
+    ),
+    Planted(
+        "straight: what was shadowed is acknowledged",
+        "P7",
+        "a replica that holds something newer counts, and a write is acknowledged that nobody will ever see",
+        (
+            Edit(
+                f"{_STRAIGHT}._holds",
+                "isinstance(answer, f.WriteDone) and not any(answer.newer)",
+                "isinstance(answer, f.WriteDone)",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,152 @@
+"""What one node's storage owes after a crash, and what an opening of it shows.
+
+Every write that changes something (an update, a replacement, an erasure) has a number, its *version*. The whole content
+must be what it was after one of them, and not after one before the newest that was promised. That is more than "every key
+has a record that was written, none is older than was promised, nothing is invented, nothing erased comes back": what
+survives is a prefix of all writes, as the log's order has it. An update's record stands behind its version, so that it
+is one of a kind; after an erasure the content may be what it was before, and then nobody can tell the two apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from raykv.storage import Engine, Identity, NodeDirectory
+from simulation.legal_disks import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from raykv.config import NodeConfig
+    from raykv.ports import FileSystem
+
+PATH = "/node"
+DROPPED = b"~"
+"""Keys from here on belong to a dropped bucket: compactions leave them out, and nobody reads them."""
+_VERSION_DIGITS = 8
+
+
+def stamped(version: int, body: bytes) -> bytes:
+    """Return a record with a version in front."""
+    return b"%08d" % version + body
+
+
+def merge(stored: bytes | None, incoming: bytes) -> bytes:
+    """Keep the record with the higher version."""
+    return incoming if stored is None else max(stored, incoming)
+
+
+class Found(NamedTuple):
+    """What an opening showed: the identity as it was found and as it is now, the register, the log's end, all records."""
+
+    previous: Identity | None
+    identity: Identity
+    register: bytes | None
+    end: int
+    content: dict[bytes, bytes]
+    wrong: str
+    """Damage, or a position other than 0; empty if all is well."""
+
+
+class Promise(NamedTuple):
+    """What the next opening must show.
+
+    ``states``: version -> all records after that write, for all writes since ``durable``. ``durable``: the newest that was
+    reported to be on the disk; ``written``: to be in the kernel. The log's end (``Engine.durable_end``) is at least
+    ``durable_end``, or ``written_end``, likewise. ``registers`` and ``identities``: those that may be found: the one saved
+    last, and one being saved.
+    """
+
+    states: dict[int, dict[bytes, bytes]]
+    durable: int
+    written: int
+    durable_end: int
+    written_end: int
+    registers: tuple[bytes | None, ...]
+    identities: tuple[Identity | None, ...]
+
+    def broken_by(self, found: Found, *, kernel_lived: bool) -> tuple[str, str] | None:
+        """Return what was expected and what was found, if that is not the same."""
+        if found.wrong:
+            return "no damage, and everything at position 0", found.wrong
+        if bare(found.previous) not in self.identities:
+            return f"identity: one of {self.identities}", f"{found.previous}"
+        if bare(found.identity) != following(found.previous):
+            return f"identity: {following(found.previous)}", f"{found.identity}"
+        if found.register not in self.registers:
+            return f"register: one of {self.registers}", f"{found.register!r}"
+        lowest, end = (self.written, self.written_end) if kernel_lived else (self.durable, self.durable_end)
+        if found.end < end:
+            return f"the end of the log at {end:#x} or later", f"{found.end:#x}"
+        versions = [version for version, state in self.states.items() if state == found.content]
+        if not versions:
+            nearest = min(self.states, key=lambda version: len(_differing(self.states[version], found.content)))
+            state = self.states[nearest]
+            keys = _differing(state, found.content)
+            expected, shown = ({key: content.get(key) for key in keys} for content in (state, found.content))
+            return f"with version {nearest}, the nearest of {len(self.states)}: {_short(expected)}", _short(shown)
+        if max(versions) < lowest:
+            return f"what was there after version {lowest} or later", f"what was there after version {max(versions)}"
+        return None
+
+
+def _differing(state: dict[bytes, bytes], content: dict[bytes, bytes]) -> list[bytes]:
+    return [key for key in sorted({*state, *content}) if state.get(key) != content.get(key)]
+
+
+def _short(content: Mapping[bytes, bytes | None]) -> str:
+    parts = [f"{key!r}: {record and record[:_VERSION_DIGITS]!r}" for key, record in content.items()]
+    return "{" + ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "") + "}"
+
+
+def shown_by(found: Found) -> Promise:
+    """Return the promise that what was shown stays so: as an opening finds it that ends before it changes anything.
+
+    It stands as version 0: before all that will be written.
+    """
+    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (bare(found.previous),))
+
+
+def bare(identity: Identity | None) -> Identity | None:
+    """Return the identity without what it knows of other files: they are judged by what they show."""
+    return None if identity is None else msgspec.structs.replace(identity, mark=None, register=0)
+
+
+def following(previous: Identity | None) -> Identity:
+    """Return the identity that the opening after ``previous`` gives."""
+    if previous is None:
+        life = f"{seeded('life').getrandbits(128):032x}"
+        return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True, votes=True)
+    return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False, mark=None, register=0)
+
+
+def open_directory(fs: FileSystem) -> NodeDirectory:
+    """Take the node's directory on that disk."""
+    return NodeDirectory.open(fs, PATH, store_id="s", node_id="n1", random=seeded("life"), complete_if_new=True)
+
+
+def open_engine(fs: FileSystem, config: NodeConfig, directory: NodeDirectory) -> Engine:
+    """Recover the engine in it, and begin the run, as a storage process does that has no doubt."""
+    engine = Engine.open(
+        fs, f"{PATH}/data", config, merge, mark=directory.identity.mark, run=directory.last_run, owner=directory.owner
+    )
+    engine.doubt = engine.doubt or directory.doubt_about_register()
+    engine.drop = _is_dropped
+    directory.note_data(engine.begin_run(directory.identity.incarnation))
+    return engine
+
+
+def look(directory: NodeDirectory, engine: Engine) -> Found:
+    """Read everything that an opening shows."""
+    items = list(engine.scan(b"", DROPPED))
+    wrong = "; ".join([*map(str, engine.damaged), *([engine.doubt] if engine.doubt else [])])
+    if any(found.position for _, found in items):
+        wrong += f" positions {[(key, found.position) for key, found in items if found.position]}"
+    content = {key: found.record for key, found in items}
+    return Found(directory.previous, directory.identity, directory.load_register(), engine.durable_end, content, wrong)
+
+
+def _is_dropped(key: bytes) -> bool:
+    return key >= DROPPED

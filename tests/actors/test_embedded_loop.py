@@ -1,0 +1,413 @@
+"""A loop that its keeper runs and that callers borrow: threads at once, borrowers that are interrupted, the end."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from raykv.actors import embedded_loop
+from raykv.actors.embedded_loop import CannotBegin, KeptLoop, LoopClosed
+
+WAIT_S = 10.0
+
+
+class Bench:
+    """A loop, what is left to do in it, and what its keeper has done."""
+
+    def __init__(self):
+        self.left = set()
+        self.chores = self.mended = self.closings = 0
+        self.loop = KeptLoop(lambda: bool([*self.left]), self._chore, self._mend)
+
+    def _chore(self):
+        self.chores += 1
+
+    def _mend(self):
+        self.mended += 1
+
+    async def last(self):
+        self.closings += 1
+
+    async def where(self, delay_s=0.0):
+        """The name of the thread that runs the loop, ``delay_s`` from now."""
+        await asyncio.sleep(delay_s)
+        return threading.current_thread().name
+
+    async def leave(self, delay_s, done):
+        """Begin something that nobody waits for, and answer at once."""
+
+        async def rest():
+            await asyncio.sleep(delay_s)
+            done.append(threading.current_thread().name)
+
+        task = asyncio.get_running_loop().create_task(rest())
+        self.left.add(task)
+        task.add_done_callback(self.left.discard)
+        return "answer"
+
+    def borrow(self):
+        """Borrow for a moment; whether it could be had."""
+        lease = self.loop.borrow(sys._getframe())
+        if lease is not None:
+            self.loop.give_back(lease)
+        return lease is not None
+
+    def borrow_and_fail(self, error=KeyboardInterrupt):
+        lease = self.loop.borrow(sys._getframe())
+        assert lease is not None
+        raise error
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.loop.close(made.last)
+
+
+def keepers():
+    return [thread for thread in threading.enumerate() if thread.name == "raykv-keeper"]
+
+
+def until(condition):
+    deadline_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it does not come to be"
+        time.sleep(0.001)
+
+
+def in_threads(count, work):
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result(WAIT_S) for future in [pool.submit(work, number) for number in range(count)]]
+
+
+def test_the_keeper_runs_it_whoever_waits_and_one_is_enough(bench):
+    async def inside():
+        return [bench.loop.call(bench.where, WAIT_S) for _ in range(3)]
+
+    assert [bench.loop.call(bench.where, WAIT_S) for _ in range(50)] == ["raykv-keeper"] * 50
+    assert asyncio.run(inside()) == ["raykv-keeper"] * 3, "also where another loop runs"
+    assert len(keepers()) == 1
+
+
+def test_what_it_raises_is_raised_and_the_loop_goes_on(bench):
+    async def fails():
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        bench.loop.call(fails, WAIT_S)
+    assert bench.loop.call(bench.where, WAIT_S)
+
+
+def test_time_is_up_and_it_goes_on_all_the_same(bench):
+    work = bench.loop.submit(lambda: bench.where(0.05))
+    with pytest.raises(TimeoutError):
+        bench.loop.result(work, 0.01)
+    assert bench.loop.result(work, WAIT_S)
+
+
+def test_many_threads_many_calls(bench):
+    def one(number):
+        return [bench.loop.call(lambda turn=turn: asyncio.sleep(0, (number, turn)), WAIT_S) for turn in range(200)]
+
+    assert in_threads(6, one) == [[(number, turn) for turn in range(200)] for number in range(6)]
+    assert len(keepers()) == 1
+
+
+def test_who_goes_on_after_a_call_can_borrow(bench):
+    """Else each call by the loop would make the next one go by it, too."""
+    bench.loop.call(bench.where, WAIT_S)
+    assert sum(bench.loop.call(bench.where, WAIT_S) is not None and bench.borrow() for _ in range(100)) > 50
+
+
+def test_what_nobody_waits_for_is_brought_to_its_end_by_the_keeper(bench):
+    done = []
+    assert bench.loop.call(lambda: bench.leave(0.03, done), WAIT_S) == "answer"
+    until(lambda: done)
+    assert bench.chores
+    until(lambda: bench.loop._resting)
+    chores = bench.chores
+    time.sleep(0.05)
+    assert bench.chores == chores, "it rests when nothing is left"
+
+
+def test_who_comes_while_the_keeper_sees_to_what_is_left_is_told_at_once(bench, monkeypatch):
+    monkeypatch.setattr(embedded_loop, "SLICE_S", 10 * WAIT_S)
+    bench.loop.call(lambda: bench.leave(10 * WAIT_S, []), WAIT_S)
+    until(lambda: bench.loop._running)
+    for _ in range(3):
+        assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+
+
+def test_what_a_borrower_leaves_is_seen_to(bench):
+    bench.loop.call(bench.where, WAIT_S)
+    until(lambda: bench.loop._resting)
+    chores = bench.chores
+    lease = bench.loop.borrow(sys._getframe())
+    bench.left.add("an answer")
+    bench.loop.give_back(lease)
+    until(lambda: bench.chores > chores)
+    bench.left.clear()
+
+
+def test_while_it_is_borrowed_nothing_happens_in_it(bench):
+    done = []
+    bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
+    until(bench.borrow)
+    lease = None
+    while lease is None:
+        lease = bench.loop.borrow(sys._getframe())
+    assert not bench.borrow()
+    assert bench.loop.is_borrowed_here
+    left = len(done)
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(lambda: bench.loop.is_borrowed_here).result()
+        other = pool.submit(bench.loop.call, bench.where, WAIT_S)
+        time.sleep(0.1)
+        assert not other.done()
+        assert not pool.submit(bench.borrow).done(), "who comes later waits behind it"
+        assert len(done) == left
+        bench.loop.give_back(lease)
+        assert other.result(WAIT_S)
+    assert not bench.mended
+    until(lambda: done)
+
+
+# ---- interrupted ----
+
+
+def test_a_borrower_that_was_interrupted_is_found_out_by_the_next_call(bench):
+    for turn in range(1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            bench.borrow_and_fail()
+        assert not bench.borrow(), "it is nobody's until it is mended"
+        assert bench.loop.call(bench.where, WAIT_S)
+        assert bench.mended == turn
+        until(bench.borrow)
+
+
+def test_a_borrower_in_another_thread_that_lives_or_is_dead(bench):
+    go_on = threading.Event()
+
+    def one(lives):
+        with contextlib.suppress(KeyboardInterrupt):
+            bench.borrow_and_fail()
+        if lives:
+            go_on.wait(WAIT_S)
+
+    for turn, lives in enumerate((False, True), 1):
+        thread = threading.Thread(target=one, args=(lives,))
+        thread.start()
+        if not lives:
+            thread.join()
+        until(lambda: bench.loop._held)
+        until(lambda: next(iter(bench.loop._held.values())).is_abandoned)
+        assert bench.loop.call(bench.where, WAIT_S)
+        assert bench.mended == turn
+        until(bench.borrow)
+        go_on.set()
+        thread.join()
+        go_on.clear()
+
+
+def test_a_borrower_that_says_so_is_mended_at_once_without_a_call(bench):
+    bench.loop.call(bench.where, WAIT_S)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            bench.borrow_and_fail()
+        except KeyboardInterrupt:
+            bench.loop.abandon()
+            raise
+    until(lambda: bench.mended)
+    until(bench.borrow)
+
+
+def test_who_waits_is_interrupted_and_its_work_goes_on(bench):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background ignore it
+    try:
+        work = bench.loop.submit(lambda: bench.where(0.15))
+        timer = threading.Timer(0.05, _thread.interrupt_main)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            bench.loop.result(work, WAIT_S)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert bench.loop.call(bench.where, WAIT_S)
+    assert bench.loop.result(work, WAIT_S)
+
+
+def test_signals_are_nobodys_but_the_programs():
+    before = [(signal.getsignal(number), number) for number in signal.valid_signals()]
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    bench = Bench()
+    bench.loop.call(bench.where, WAIT_S)
+    bench.loop.close(bench.last)
+    assert [(signal.getsignal(number), number) for number in signal.valid_signals()] == before
+    assert signal.set_wakeup_fd(wakeup) == wakeup
+
+
+# ---- what cannot be had ----
+
+
+def test_without_descriptors_it_fails_and_works_once_there_are_some(bench):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(3):
+            with pytest.raises(OSError, match="Too many open files"):
+                bench.loop.call(bench.where, WAIT_S)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+
+
+def test_without_threads_it_fails_and_works_once_there_are_some(bench, monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(CannotBegin, match="no more threads"):
+            bench.loop.call(bench.where, WAIT_S)
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+
+
+def test_a_keeper_that_fails_is_followed_by_another(bench, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(failed.exc_type))
+    done = []
+
+    def chore():
+        bench.loop._chore = lambda: None
+        raise ZeroDivisionError
+
+    bench.loop._chore = chore
+    with pytest.raises(LoopClosed, match="ZeroDivisionError"):
+        bench.loop.call(lambda: asyncio.sleep(WAIT_S), WAIT_S)
+    until(lambda: told)
+    assert told == [ZeroDivisionError]
+    until(lambda: not keepers())
+    bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
+    until(lambda: done)
+
+
+# ---- the end ----
+
+
+def test_closing_ends_what_is_left_and_all_threads():
+    bench, done = Bench(), []
+    bench.loop.call(lambda: bench.leave(60.0, done), WAIT_S)
+    loop = bench.loop._loop
+    bench.loop.close(bench.last)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("raykv")]
+    assert loop.is_closed()
+    assert not bench.left
+    assert not done
+    bench.loop.close(bench.last)
+    assert bench.closings == 1
+    with pytest.raises(LoopClosed):
+        bench.loop.call(bench.where, WAIT_S)
+    assert not bench.borrow()
+
+
+def test_closing_what_was_never_used_takes_nothing():
+    bench = Bench()
+    bench.loop.close(bench.last)
+    assert bench.closings == 0
+    with pytest.raises(LoopClosed):
+        bench.loop.call(bench.where, WAIT_S)
+
+
+def test_closing_in_a_thread_with_a_running_loop():
+    bench = Bench()
+
+    async def inside():
+        bench.loop.call(bench.where, WAIT_S)
+        bench.loop.close(bench.last)
+
+    asyncio.run(inside())
+    assert bench.loop._loop.is_closed()
+    assert bench.closings == 1
+    assert not keepers()
+
+
+def test_closing_ends_who_waits():
+    bench, outcomes = Bench(), []
+
+    def one(number):
+        with contextlib.suppress(LoopClosed):
+            outcomes.append(bench.loop.call(lambda: asyncio.sleep(WAIT_S, "done"), WAIT_S))
+            return
+        outcomes.append("closed")
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(bench.loop._open) == 3)
+    bench.loop.close(bench.last)
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert outcomes == ["closed"] * 3
+    assert bench.loop._loop.is_closed()
+
+
+def test_closing_waits_for_who_has_borrowed_it_and_not_for_ever(monkeypatch):
+    monkeypatch.setattr(embedded_loop, "CLOSE_TIMEOUT_S", 0.1)
+    bench = Bench()
+    bench.loop.call(bench.where, WAIT_S)
+    until(bench.borrow)
+    lease = bench.loop.borrow(sys._getframe())
+    assert lease is not None
+    bench.loop.close(bench.last)
+    assert not bench.closings
+    bench.loop.give_back(lease)
+    until(lambda: not keepers())
+    assert bench.closings == 1
+    assert bench.loop._loop.is_closed()
+
+
+def test_closed_by_a_thread_that_is_interrupted_right_after_it_said_so():
+    """All that it says is said by one call of C."""
+    bench = Bench()
+    bench.loop.call(bench.where, WAIT_S)
+    bench.loop._box.put(embedded_loop._Close(bench.last))
+    until(lambda: not keepers())
+    assert bench.closings == 1
+    assert bench.loop.closed
+
+
+def test_what_is_handed_in_at_the_very_end_is_not_begun():
+    bench, begun, work = Bench(), [], []
+
+    async def late():
+        begun.append(1)
+        await asyncio.sleep(WAIT_S)
+
+    async def last():
+        bench.loop._over = True
+        work.append(bench.loop.submit(late))
+
+    bench.loop.call(lambda: asyncio.sleep(0), WAIT_S)
+    bench.loop.close(last)
+    assert bench.loop._loop.is_closed()
+    assert begun == []
+    assert isinstance(work[0].error, LoopClosed)

@@ -1,0 +1,141 @@
+"""What a coordinator takes for the cluster's state, and when one that nobody tells asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from raykv.cluster.state import bucket_from_options, encode_state
+from raykv.config import StoreConfig
+from raykv.coordinator import routing as r
+from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.ports import Host, PeerDead, PeerSilent
+from raykv.protocol import frames as f
+from raykv.supervision.founding import Plan, first_state
+
+
+class Clock:
+    now_s = 100.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+class Supervisor:
+    """The far end: what it has for news, and how often it was asked."""
+
+    def __init__(self, news: Any) -> None:
+        self.news = news
+        self.asked = 0
+
+    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        assert peer == "supervisor"
+        assert f.supervisor_requests.decode(frame) == f.GetNews()
+        self.asked += 1
+        news = self.news.pop(0) if isinstance(self.news, list) else self.news
+        if isinstance(news, Exception):
+            raise news
+        return f.supervisor_answers.encode(news)
+
+
+def state_of(store_id: str = "one", *, generation: int = 1, version: int = 1, buckets: int = 0) -> Any:
+    store = StoreConfig(name="s", copies=3, partitions=8)
+    state = first_state(Plan(store=store, nodes=3, weights=(1.0,) * 3), store_id, [Host(name="h")])
+    for number in range(buckets):
+        state = state.with_bucket(bucket_from_options(f"b{number}", {}, 3))
+    return msgspec.structs.replace(state, generation=generation, version=version)
+
+
+def news_of(state: Any, sequence: int = 1) -> f.Publish:
+    return f.Publish(sequence, encode_state(state), {}, {"n1": 1, "n2": 1, "n3": 1})
+
+
+def routing(news: Any = None, **options: Any) -> tuple[r.Routing, Supervisor, Clock]:
+    supervisor, clock = Supervisor(news), Clock()
+    made = r.Routing(supervisor, clock, None, **options)  # type: ignore[arg-type]
+    return made, supervisor, clock
+
+
+def test_older_news_is_not_taken_but_that_of_another_store_of_the_name_is() -> None:
+    made, _, _ = routing()
+    made.learn(news_of(state_of(generation=3, version=7)))
+    made.learn(news_of(state_of(generation=2, version=9), 50))
+    assert made._present.ballot == (3, 7)
+    made.learn(news_of(state_of("another"), 1))
+    assert made._present.store_id == "another"
+    assert made._present.generation == 1
+
+
+def test_who_is_told_asks_for_nothing_of_itself() -> None:
+    async def story() -> None:
+        made, supervisor, clock = routing(news_of(state_of()))
+        made.learn(news_of(state_of()))
+        clock.now_s += 1000
+        made._ask_for_news()
+        assert made.known_bucket(1) is not None
+        await made.refresh(1.0)
+        await asyncio.sleep(0)
+        assert supervisor.asked == 0
+
+    asyncio.run(story())
+
+
+def test_who_is_not_told_asks_when_something_is_amiss_and_now_and_then() -> None:
+    async def story() -> None:
+        made, supervisor, clock = routing(news_of(state_of(buckets=1)), asks=True)
+        made.learn(news_of(state_of()))
+        made._ask_for_news()
+        assert not made.tasks, "it has just begun"
+        clock.now_s += r.ASK_EVERY_S
+        for _ in range(5):
+            made._ask_for_news()
+        assert len(made.tasks) == 1
+        await asyncio.gather(*made.tasks)
+        assert supervisor.asked == 1
+        clock.now_s += r.STALE_S
+        assert made.known_bucket(1) is None, "whoever looks is to ask, too"
+        assert (await made.bucket(1, 1.0)).bucket_id == 1
+        await asyncio.gather(*made.tasks)
+        assert supervisor.asked == 2
+        assert made.known_bucket(1) is not None
+
+    asyncio.run(story())
+
+
+def test_refreshed_it_knows_what_is_new_and_without_a_supervisor_what_it_knew() -> None:
+    async def story() -> None:
+        silent = PeerSilent("no answer")
+        made, supervisor, _ = routing(
+            [silent, news_of(state_of()), silent, news_of(state_of(version=2, buckets=1), 2)], asks=True
+        )
+        with pytest.raises(StoreUnavailable):
+            await made.refresh(1.0)
+        await made.refresh(1.0)
+        await made.refresh(1.0)
+        assert made.known_bucket(2) is None
+        await made.refresh(1.0)
+        assert made.known_bucket(2) is not None
+        assert supervisor.asked == 4
+
+    asyncio.run(story())
+
+
+def test_a_supervisor_that_has_ended_may_have_a_successor() -> None:
+    async def story() -> None:
+        made, supervisor, _ = routing([PeerDead("it has ended"), news_of(state_of())], asks=True)
+        await made.fetch_news(1.0)
+        assert supervisor.asked == 2
+        assert made._present.generation == 1
+
+    asyncio.run(story())
+
+
+def test_a_bucket_that_is_not_there_was_dropped() -> None:
+    made, _, _ = routing()
+    made.learn(news_of(state_of()))
+    made.check_there(1)
+    with pytest.raises(InvalidOption, match="dropped"):
+        made.check_there(2)

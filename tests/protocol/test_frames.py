@@ -1,0 +1,317 @@
+"""Frames: every message goes through and comes back; all else is refused at the door."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from raykv.errors import CorruptData, QuorumNotMet, RaykvError, WriteOutcomeUnknown
+from raykv.protocol import frames as f
+
+FAILED = f.Failed("QuorumNotMet", "too few", {"needed": 2, "have": ["n1"]})
+COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
+    (
+        f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0, causality=True),
+        "0196a74765744d616e790192c4020261c402016202cb4014000000000000c3",
+    ),
+    (
+        f.WriteMany(1, [(b"\x02a", b"body", None), (b"\x02b", b"body", b"seen")], 2, 0.5, 9, 7, 1.5),
+        "0198a957726974654d616e79019293c4020261c404626f6479c093c4020262c404626f6479c4047365656e02cb3fe0000000"
+        "0000000907cb3ff8000000000000",
+    ),
+    (
+        f.ScanPage(1, b"", b"\x03", 10, True, False, 2, 5.0),
+        "019aa85363616e5061676501c400c401030ac3c202cb4014000000000000c2",
+    ),
+    (f.OpenBucket("b", {"n": 2}, 1.0), "0194aa4f70656e4275636b6574a16281a16e02cb3ff0000000000000"),
+    (f.DropBucket("b", 1.0), "0193aa44726f704275636b6574a162cb3ff0000000000000"),
+    (f.AddNode(2.0, "a", "h1", 1.0), "0195a74164644e6f6465cb4000000000000000a161a26831cb3ff0000000000000"),
+    (f.RemoveNode("n1", 1.0), "0193aa52656d6f76654e6f6465a26e31cb3ff0000000000000"),
+    (f.ReplaceNode("n1", "h1", 1.0), "0194ab5265706c6163654e6f6465a26e31a26831cb3ff0000000000000"),
+    (
+        f.Autoscale({"ops_per_s": 5.0}, True, False, 1.0),
+        "0195a94175746f7363616c6581a96f70735f7065725f73cb4014000000000000c3c2cb3ff0000000000000",
+    ),
+    (f.SetWeight("n1", 2.0, 1.0), "0194a9536574576569676874a26e31cb4000000000000000cb3ff0000000000000"),
+    (f.Rebalance("pause", 1.0), "0193a9526562616c616e6365a57061757365cb3ff0000000000000"),
+    (f.Tell("ring", 1.0), "0193a454656c6ca472696e67cb3ff0000000000000"),
+    (
+        f.Publish(3, b"state", {"n1": "gone"}, {"n1": 4}),
+        "0195a75075626c69736803c405737461746581a26e31a4676f6e6581a26e3104",
+    ),
+    (f.Reach("n1", 1.0), "0193a55265616368a26e31cb3ff0000000000000"),
+    (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
+]
+ELASTIC = f.ElasticRequest
+SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
+    (f.GetNews(), "0191a74765744e657773"),
+    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell | ELASTIC)),
+]
+COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
+    (
+        f.GotMany([f.Found([b"x", b"y"], True, b"seen"), f.Found([]), FAILED], 9),
+        "0193a7476f744d616e799394a5466f756e6492c40178c40179c3c4047365656e94a5466f756e6490c2c40094a64661696c6564ac"
+        "51756f72756d4e6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109",
+    ),
+    (f.WroteMany([f.Acked(b"id", ["n1"], b"seen"), FAILED], 9),
+     "0193a957726f74654d616e799294a541636b6564c402696491a26e31c4047365656e94a64661696c6564ac51756f72756d4e"
+     "6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109"),
+    (f.Late(7, 1.5), "0193a44c61746507cb3ff8000000000000"),
+    (f.Page([(b"\x02a", [b"x", b"y"], True)], b"\x02b"), "0193a4506167659193c402026192c40178c40179c3c4020262"),
+    (f.BucketOpened(2, {"n": 3}, "s", 7, 1.5), "0196ac4275636b65744f70656e65640281a16e03a17307cb3ff8000000000000"),
+    (f.Told([1, "a", None, True]), "0192a4546f6c649401a161c0c3"),
+    (f.Refused(FAILED), "0192a75265667573656494a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
+     "82a66e656564656402a46861766591a26e31"),
+]  # fmt: skip
+SUPERVISOR_ANSWERS = [
+    next(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.Publish)),
+    *(pair for pair in COORDINATOR_ANSWERS if isinstance(pair[0], f.BucketOpened | f.Told | f.Refused)),
+]
+NODE_BODIES: list[tuple[Any, str]] = [
+    (
+        f.Read(1, [b"\x02a"], True),
+        "0195ab4e6f6465526571756573740794a4526561640191c4020261c3c000",
+    ),
+    (
+        f.Reserve(1, [b"\x02a", b"\x02b"], [b"id", b""], True),
+        "0195ab4e6f6465526571756573740795a7526573657276650192c4020261c402026292c4026964c400c3c000",
+    ),
+    (
+        f.Write(1, [(b"\x02a", b"rec")], 17),
+        "0195ab4e6f6465526571756573740794a55772697465019192c4020261c40372656311c000",
+    ),
+    (
+        f.Hint(1, [(b"\x02a", b"rec", ["n1", "n2"])], 17, counted=True),
+        "0195ab4e6f6465526571756573740795a448696e74019193c4020261c40372656392a26e31a26e3211c3c000",
+    ),
+    (
+        f.Scan(1, b"", b"\x03", 5, False, True, [0, 1]),
+        "0195ab4e6f646552657175657374079aa45363616e01c400c4010305c2c3920001c200c000",
+    ),
+    (f.Ping(), "0195ab4e6f6465526571756573740792a450696e67c2c000"),
+    (f.ReadRegister(), "0195ab4e6f6465526571756573740791ac526561645265676973746572c000"),
+    (f.PromiseRegister(3), "0195ab4e6f6465526571756573740792af50726f6d697365526567697374657203c000"),
+    (f.AcceptRegister(3, 4, b"s"), "0195ab4e6f6465526571756573740796ae41636365707452656769737465720304c40173c290c000"),
+    (f.Stop(), "0195ab4e6f6465526571756573740791a453746f70c000"),
+    (
+        f.Gossip("n1", {"n1": (1, 2)}),
+        "0195ab4e6f6465526571756573740793a6476f73736970a26e3181a26e31920102c000",
+    ),
+    (
+        f.Tree(5, [1, 2], 3, -1, []),
+        "0195ab4e6f6465526571756573740796a4547265650592010203ff90c000",
+    ),
+    (
+        f.Leaves(5, [1, 2], 3, [0, 7]),
+        "0195ab4e6f6465526571756573740795a64c65617665730592010203920007c000",
+    ),
+    (
+        f.Fetch(1, [b"\x02a"]),
+        "0195ab4e6f6465526571756573740793a546657463680191c4020261c000",
+    ),
+    (
+        f.Purge([(1, b"\x02a", 1 << 63)], sure=True),
+        "0195ab4e6f6465526571756573740793a55075726765919301c4020261cf8000000000000000c3c000",
+    ),
+    (f.Clear(), "0195ab4e6f6465526571756573740792a5436c656172c0c000"),
+    (f.Clear([3, 300]), "0195ab4e6f6465526571756573740792a5436c6561729203cd012cc000"),
+    (f.TakeOver(5, 1.0, ["n2"]), "0195ab4e6f6465526571756573740794a854616b654f76657205cb3ff000000000000091a26e32c000"),
+    (
+        f.Repair(5, 1.0),
+        "0195ab4e6f6465526571756573740794a652657061697205cb3ff0000000000000c3c000",
+    ),
+]
+NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
+    (f.ReadDone([b"rec", None], [1], [2]), "0194aa4e6f6465416e737765720794a852656164446f6e6592c403726563c091019102c0"),
+    (
+        f.ReserveDone([f.Reserved(b"actor", 5, b"seen", 2, 99), None]),
+        "0194aa4e6f6465416e737765720792ab52657365727665446f6e659296a85265736572766564c4056163746f7205c4047365"
+        "656e0263c0c0",
+    ),
+    (f.WriteDone([0, 9]), "0194aa4e6f6465416e737765720792a95772697465446f6e65920009c0"),
+    (
+        f.ScanDone([(b"\x02a", b"rec")], None),
+        "0194aa4e6f6465416e737765720793a85363616e446f6e659192c4020261c403726563c0c0",
+    ),
+    (f.Incomplete("wiped"), "0194aa4e6f6465416e737765720792aa496e636f6d706c657465a57769706564c0"),
+    (
+        f.Pong({"records": 1}, ["n2"], (3, 4)),
+        "0194aa4e6f6465416e737765720794a4506f6e6781a77265636f7264730191a26e32920304c0",
+    ),
+    (
+        f.TreeDone([0, (1 << 64) - 1], 9, whole=True),
+        "0194aa4e6f6465416e737765720794a854726565446f6e659200cfffffffffffffffff09c3c0",
+    ),
+    (
+        f.LeavesDone([(1, b"\x02a", 5)], whole=False, left=[7]),
+        "0194aa4e6f6465416e737765720794aa4c6561766573446f6e65919301c402026105c29107c0",
+    ),
+    (
+        f.Purged([0, 2]),
+        "0194aa4e6f6465416e737765720792a6507572676564920002c0",
+    ),
+    (f.Cleared(3), "0194aa4e6f6465416e737765720792a7436c656172656403c0"),
+    (f.Moved(b"s"), "0194aa4e6f6465416e737765720792a54d6f766564c40173c0"),
+    (
+        f.Repaired({"sent": 3}),
+        "0194aa4e6f6465416e737765720792a8526570616972656481a473656e7403c0",
+    ),
+    (
+        f.Gossip("n1", {"n1": (1, 2)}),
+        "0194aa4e6f6465416e737765720793a6476f73736970a26e3181a26e31920102c0",
+    ),
+    (
+        f.RegisterAnswer(True, 3, 2, 5, b"s"),
+        "0194aa4e6f6465416e737765720798ae5265676973746572416e73776572c3030205c40173c300c0",
+    ),
+    (f.NodeRefused("moved", "why"), "0194aa4e6f6465416e737765720793ab4e6f646552656675736564a56d6f766564a3776879c0"),
+]
+CASES: list[tuple[f.FrameType[Any], Any, str]] = [
+    *((f.coordinator_requests, *pair) for pair in COORDINATOR_REQUESTS),
+    *((f.supervisor_requests, *pair) for pair in SUPERVISOR_REQUESTS),
+    *((f.coordinator_answers, *pair) for pair in COORDINATOR_ANSWERS),
+    *((f.supervisor_answers, *pair) for pair in SUPERVISOR_ANSWERS),
+    *((f.node_requests, f.NodeRequest(7, body), golden) for body, golden in NODE_BODIES),
+    *((f.node_answers, f.NodeAnswer(7, body), golden) for body, golden in NODE_ANSWER_BODIES),
+    (f.handed_answers, f.Handed(True, "auto", f.GotMany([]), [b"place"]),
+     "0195a648616e646564c3a46175746f93a7476f744d616e79900091c405706c616365"),
+]  # fmt: skip
+KINDS = [
+    f.coordinator_requests, f.coordinator_answers, f.supervisor_requests, f.supervisor_answers, f.handed_answers,
+    f.node_requests, f.node_answers,
+]  # fmt: skip
+
+
+def name(value: object) -> str:
+    body = getattr(value, "body", value)
+    return type(body).__name__ if isinstance(body, msgspec.Struct) else ""
+
+
+@pytest.mark.parametrize(("kind", "message", "golden"), CASES, ids=name)
+def test_a_message_comes_back_and_its_bytes_never_change(kind: f.FrameType[Any], message: Any, golden: str) -> None:
+    frame = kind.encode(message)
+    assert kind.decode(frame) == message
+    assert frame.hex() == golden
+    assert frame[0] == f.FRAME_VERSION == 1
+
+
+@pytest.mark.parametrize(
+    ("union", "shown"),
+    [
+        (f.CoordinatorRequest, COORDINATOR_REQUESTS),
+        (f.SupervisorRequest, SUPERVISOR_REQUESTS),
+        (f.CoordinatorAnswer, COORDINATOR_ANSWERS),
+        (f.SupervisorAnswer, SUPERVISOR_ANSWERS),
+        (f.NodeRequestBody, NODE_BODIES),
+        (f.NodeAnswerBody, NODE_ANSWER_BODIES),
+    ],
+)
+def test_no_kind_of_message_is_left_out_above(union: Any, shown: list[tuple[Any, str]]) -> None:
+    assert {type(message) for message, _ in shown} == set(get_args(union))
+
+
+@pytest.mark.parametrize(("kind", "message", "golden"), CASES, ids=name)
+def test_every_truncation_and_every_tail_is_refused(kind: f.FrameType[Any], message: Any, golden: str) -> None:
+    frame = bytes.fromhex(golden)
+    for cut in range(len(frame)):
+        with pytest.raises(CorruptData):
+            kind.decode(frame[:cut])
+    with pytest.raises(CorruptData):
+        kind.decode(frame + b"\xc0")
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(KINDS), st.binary(max_size=80), st.booleans())
+@example(f.coordinator_answers, b"\x92\xa4Told\xa2\xff\xfe", True)  # text that is not UTF-8
+@example(f.coordinator_answers, b"\x92\xa4Told\x81\xa2\xff\xfe\x01", True)
+@example(f.coordinator_answers, b"\x92\xa2\xff\xfe\x01", True)
+@example(f.coordinator_answers, b"\x92\xa4Told" + b"\x91" * 200_000 + b"\x01", True)  # depth
+@example(f.coordinator_answers, b"\x92\xa7GotMany\xdd\xff\xff\xff\xff", True)  # a length that is a lie
+@example(f.coordinator_answers, b"\x92\xa4Told\x81\x80\x01", True)  # a dict as a dict's key
+@example(f.node_requests, b"", True)
+def test_random_bytes_are_corrupt_and_nothing_else(kind: f.FrameType[Any], data: bytes, versioned: bool) -> None:
+    with contextlib.suppress(CorruptData):
+        kind.decode(b"\x01" + data if versioned else data)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(CASES), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_frame_with_bytes_changed_is_corrupt_or_another_message(
+    case: tuple[f.FrameType[Any], Any, str], changes: list[tuple[int, int]]
+) -> None:
+    kind, _, golden = case
+    frame = bytearray.fromhex(golden)
+    for at, value in changes:
+        frame[at % len(frame)] = value
+    try:
+        message = kind.decode(bytes(frame))
+    except CorruptData:
+        return
+    assert isinstance(message, msgspec.Struct)
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_another_version_is_refused_by_name(version: int) -> None:
+    frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
+    with pytest.raises(CorruptData, match=f"version {version}"):
+        f.node_requests.decode(bytes([version]) + frame[1:])
+
+
+def test_a_message_of_another_conversation_is_refused() -> None:
+    frame = f.coordinator_requests.encode(f.Reach("n1", 1.0))
+    for kind in (f.supervisor_requests, f.node_requests, f.coordinator_answers, f.node_answers):
+        with pytest.raises(CorruptData):
+            kind.decode(frame)
+
+
+def test_a_pickle_is_no_frame() -> None:
+    for data in (pickle.dumps({"a": 1}), b"\x01" + pickle.dumps({"a": 1})):
+        for kind in KINDS:
+            with pytest.raises(CorruptData):
+                kind.decode(data)
+
+
+def test_a_frame_has_a_largest_size_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = f.GotMany([f.Found([b"x" * 100])])
+    frame = f.coordinator_answers.encode(message)
+    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame))
+    assert f.coordinator_answers.decode(f.coordinator_answers.encode(message)) == message
+    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame) - 1)
+    with pytest.raises(CorruptData, match=str(len(frame))):
+        f.coordinator_answers.encode(message)
+    with pytest.raises(CorruptData, match=str(len(frame))):
+        f.coordinator_answers.decode(frame)
+
+
+def test_an_error_travels_as_data() -> None:
+    error = WriteOutcomeUnknown("two of three", operation_id="ab", acks=["n1"])
+    back = f.coordinator_answers.decode(f.coordinator_answers.encode(f.Refused(f.Failed.of(error))))
+    assert isinstance(back, f.Refused)
+    raised = back.failed.error()
+    assert isinstance(raised, WriteOutcomeUnknown)
+    assert (raised.message, raised.operation_id, raised.acks) == ("two of three", "ab", ("n1",))
+    assert type(f.Failed("NoSuchError", "m", {}).error()) is RaykvError
+    assert isinstance(FAILED.error(), QuorumNotMet)
+
+
+def test_messages_are_immutable() -> None:
+    with pytest.raises(AttributeError):
+        f.Ping().with_stats = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("incarnation", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**40])
+def test_a_request_says_what_it_is_without_being_decoded(incarnation):
+    for body in (f.Ping(), f.Read(1, [b"k"]), f.Write(1, [(b"Read", b"r")]), f.Clear(), f.Gossip("n1", {})):
+        frame = f.node_requests.encode(f.NodeRequest(incarnation, body, None, 2**33))
+        assert f.kind_of_request(frame) == type(body).__name__.encode()
+
+
+def test_what_is_no_request_is_of_no_kind():
+    for frame in (b"", b"\x00", b"\xff" * 14, b"x" * 40, f.node_requests.encode(f.NodeRequest(1, f.Ping()))[:14]):
+        assert f.kind_of_request(frame) not in {b"Read", b"Write", b"Ping"}

@@ -1,0 +1,51 @@
+"""Scenes: clean with all guards in place, the same again for the same seed, and each shows the bug that it is about."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulation.copies_scenes import AT_ONCE, SCENES, copies_scene, play
+from simulation.planted import planted
+
+BUGS = {
+    "ShownAndAskedAgain": ("read returns before its repair", "copies passed over"),
+    "AnOldCopyOfTheSameRun": ("log ends are not compared", "copies passed over"),
+    "WholeAndItsPowerGoes": ("whole by what is not synced", "promise broken"),
+    "AWriteThatThaws": ("what thaws goes on", "sent too late"),
+    "TheEpochThatWasForgotten": ("a node without a vote believes what it is told", "copies passed over"),
+    "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
+    "ForgottenTooSoon": ("forgotten though an owner has not said that it holds it", "copies passed over"),
+    "RefusedUnderItsSecondStamp": ("what stands under a former stamp is forgotten", "refused and written"),
+    "WrittenWhileItIsForgotten": ("forgotten although it is another record by now", "copies passed over"),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+def test_a_scene_is_clean_and_the_same_again(scene):
+    hashes = []
+    for number in range(8):
+        found, trace_hash = play(scene, f"test {number}")
+        assert found == []
+        hashes.append(trace_hash)
+    assert play(scene, "test 3")[1] == hashes[3]
+    assert len({*hashes}) == len(hashes)
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+def test_a_scene_shows_what_it_is_about(scene):
+    bug, rule = BUGS[scene.__name__]
+    with planted(bug):
+        found = [violation.rule for number in range(5) for violation in play(scene, f"test {number}")[0]]
+    assert rule in found
+
+
+def test_a_stand_in_that_keeps_nothing_is_seen():
+    scene = next(scene for scene in SCENES if scene.__name__ == "AWriteThatAStandInTook")
+    with planted("a stand-in acknowledges and keeps nothing"):
+        assert any(play(scene, f"test {number}")[0] for number in range(5))
+
+
+def test_seeds_take_turns():
+    played = len(SCENES) // AT_ONCE + 1
+    hashes = {copies_scene(seed, number)[1] for seed in range(played) for number in range(AT_ONCE)}
+    assert len(hashes) == played * AT_ONCE

@@ -1,0 +1,74 @@
+"""Drills: clean with all guards in place, the same again for the same seed, and quick to see what is missing."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from raykv.sim.scenario import draw
+from simulation.attempt import attempt
+from simulation.copies_drill import copies_drill
+from simulation.drills import drilled
+from simulation.planted import planted
+from simulation.power_drill import power_drill
+from simulation.register_fuzzer import duel
+from simulation.rot_drill import rot_drill
+from simulation.shrink import shrink
+
+DRILLS = {"duel": duel, "rot": rot_drill, "copies": copies_drill, "power": power_drill}
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_a_drill_is_clean_and_the_same_again(name):
+    drill = DRILLS[name]
+    hashes = []
+    for number in range(8):
+        found, trace_hash = drill(11, number)
+        assert found == []
+        hashes.append(trace_hash)
+    assert drill(11, 3)[1] == hashes[3]
+    assert len({*hashes}) == len(hashes)
+
+
+@pytest.mark.parametrize(
+    ("name", "bug", "rule"),
+    [
+        ("duel", "accepted against a promise", "two stories"),
+        ("duel", "the register is kept in memory", "handed out too early"),
+        ("duel", "dropped by what is not decided", "dropped unasked"),
+        ("duel", "a node without its register votes", "two stories"),
+        ("rot", "compaction launders rot", "rot passed over"),
+        ("rot", "blocks are not verified", "rot passed over"),
+        ("copies", "a scan leaves out what cannot be read", "copies passed over"),
+        ("copies", "an unreadable record is taken for absent", "copies passed over"),
+        ("copies", "a page reaches beyond what all have sent", "copies passed over"),
+        ("copies", "a node's failed disk told as refused", "refused and written"),
+        ("copies", "old directory counted complete", "copies passed over"),
+        ("copies", "rot uncovers what was forgotten", "came back"),
+        ("power", "directory not synced behind new tables", "not whole"),
+        ("power", "small file renamed before it is synced", "not to be opened"),
+        ("power", "write acknowledged before its sync", "lost with the power"),
+        ("power", "replayed memtables in the wrong order", "lost with the power"),
+    ],
+)
+def test_a_guard_that_is_missing_is_seen(name, bug, rule):
+    with planted(bug):
+        for number in range(300):
+            if found := DRILLS[name](0, number)[0]:
+                assert found[0].rule == rule
+                return
+    pytest.fail("not seen")
+
+
+def test_what_a_drill_finds_fails_its_seed_and_shrinks_to_nothing_else():
+    scenario = draw(1)
+    assert scenario.drills == 1
+    assert draw(1, weak=True).drills == 0
+    assert attempt(scenario).trace_hash != attempt(msgspec.structs.replace(scenario, drills=0)).trace_hash
+    with planted("accepted against a promise"):
+        for seed in range(20):
+            if found := drilled(seed)[0]:
+                break
+        small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=12)
+    assert small.faults == ()
+    assert not any(program.steps for program in small.programs)
