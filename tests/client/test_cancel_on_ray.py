@@ -1,0 +1,76 @@
+"""``ray.cancel`` of a task in the middle of a call: the worker goes on, and so does its handle."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import raykv
+
+pytestmark = pytest.mark.ray
+
+KINDS = ("get", "put", "modify", "get_many", "put_many", "scan")
+ROUNDS = 6
+"""Cancelled calls of each kind. Ray cancels by KeyboardInterrupt, wherever the worker's thread stands."""
+WAIT_S = 120
+
+
+def once(store: raykv.Store, kind: str, turn: int) -> Any:
+    """Run one operation of a kind."""
+    match kind:
+        case "get":
+            return store.get("cancelled")
+        case "put":
+            return store.put("cancelled-put", turn)
+        case "modify":
+            return store.modify("cancelled-counter", lambda have: (have or 0) + 1)
+        case "get_many":
+            return store.get_many(["cancelled", "none"])
+        case "put_many":
+            return store.put_many({"cancelled-a": turn, "cancelled-b": turn})
+    return list(store.scan(prefix="cancelled", limit=3))
+
+
+def test_a_cancelled_task_leaves_its_worker_whole(shared_store: raykv.Store, tmp_path: Any) -> None:
+    """The next task on that worker, with the handle that the worker has already, reads what stands."""
+    import ray
+    from ray.exceptions import TaskCancelledError
+
+    shared_store.put("cancelled", "stands")
+
+    @ray.remote(num_cpus=1, max_retries=0)
+    def work(store: raykv.Store, kind: str, begun: str) -> None:
+        for turn in itertools.count():
+            once(store, kind, turn)
+            if turn == 2:
+                with open(begun, "w") as file:  # from here on it may be cancelled
+                    file.write(str(os.getpid()))
+
+    @ray.remote(num_cpus=1, max_retries=0)
+    def look(store: raykv.Store) -> tuple[int, Any, Any]:
+        return os.getpid(), store.get("cancelled"), store.get_many(["cancelled"])["cancelled"]
+
+    cancelled, looked = [], []
+    lots = random.Random(19)
+    for turn, kind in itertools.product(range(ROUNDS), KINDS):
+        begun = tmp_path / f"{turn}-{kind}"
+        task = work.remote(shared_store, kind, str(begun))
+        for _ in range(WAIT_S * 100):
+            if begun.exists() and begun.read_text():
+                break
+            ray.wait([task], timeout=0.01)
+        cancelled.append(int(begun.read_text()))
+        ray.wait([task], timeout=lots.random() / 100)
+        ray.cancel(task)
+        with pytest.raises(TaskCancelledError):
+            ray.get(task, timeout=WAIT_S)
+        pid, one, many = ray.get(look.remote(shared_store), timeout=WAIT_S)
+        looked.append(pid)
+        assert (one, many) == ("stands", "stands"), kind
+    assert {*cancelled} & {*looked}, "no worker was asked again after a cancelled task"
+    assert shared_store.get("cancelled") == "stands"
