@@ -9,6 +9,7 @@ examples:
   scripts/planted --list                     the catalogue
   scripts/planted "no read repair" --seeds 1000
   scripts/planted --matching scan            those whose name or reason has the word in it
+  scripts/planted --rule P4 --list           those that guard one invariant (raykv.protocol.invariants)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from raykv.protocol.invariants import RULES
 from simulation.hunt import Caught, hunt
 from simulation.planted import CATALOGUE
 
@@ -50,7 +52,8 @@ def show_catalogue(names: Iterable[str]) -> None:
     """Print what each bug is."""
     for name in names:
         bug = CATALOGUE[name]
-        print(f"{name}  [{bug.rule}]")
+        titles = "; ".join(f"{number} {RULES[number].lower()}" for number in bug.rule.split(", ") if number in RULES)
+        print(f"{name}  [{titles or bug.rule}]")
         print(textwrap.fill(bug.why, 110, initial_indent="    ", subsequent_indent="    "))
         for edit in bug.edits:
             print(f"    in {edit.target}")
@@ -65,11 +68,15 @@ def show(rows: Iterable[Row]) -> None:
         print(f"{row.name:<{width}}  {CATALOGUE[row.name].rule:<9} {at:>7}  {row.seconds:>7.1f}  {told}")
 
 
-def chosen(names: list[str], matching: str | None) -> list[str]:
+def chosen(names: list[str], matching: str | None, rule: str | None = None) -> list[str]:
     """Return the bugs asked for, in the order of the catalogue; ends the program if one does not exist."""
     if unknown := [name for name in names if name not in CATALOGUE]:
         sys.exit(f"there is no planted bug {unknown[0]!r}; scripts/planted --list shows them all")
     wanted = [name for name in CATALOGUE if name in names or not names]
+    if rule is not None:
+        wanted = [name for name in wanted if rule in CATALOGUE[name].rule.split(", ")]
+        if not wanted:
+            sys.exit(f"no planted bug guards {rule!r}; scripts/planted --list shows them all")
     if matching is None:
         return wanted
     found = [name for name in wanted if matching.lower() in f"{name} {CATALOGUE[name].why}".lower()]
@@ -84,11 +91,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
     parser.add_argument("--list", action="store_true", help="show what there is, and hunt nothing")
     parser.add_argument("--matching", metavar="WORD", help="those with this word in their name or reason")
+    parser.add_argument("--rule", metavar="NUMBER", help="those that guard this invariant")
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="at most so many for each (default 200)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="hunts at the same time (default 1)")
     arguments = parser.parse_args()
-    names = chosen(arguments.names, arguments.matching)
+    names = chosen(arguments.names, arguments.matching, arguments.rule)
     if arguments.list:
         show_catalogue(names)
         return 0

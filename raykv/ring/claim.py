@@ -1,4 +1,4 @@
-"""Claim: from the members, and the last ring if there is one, to the next ring.
+"""Claim: from the members, and the last ring if there is one, to the next ring (P13).
 
 Three steps, each with a home of its own:
 

@@ -1,4 +1,4 @@
-"""The fewest moves: an exact minimum-cost flow between partitions and nodes, on sets of partitions as bit masks.
+"""The fewest moves: an exact minimum-cost flow between partitions and nodes, on sets of partitions as bit masks (P13).
 
 **The network.** Each partition sends N units down a tree of its own, partition -> zone -> host -> node, with the limits
 of ``targets`` as capacities (a node takes at most one). From there each node passes between ``low`` and ``high`` units

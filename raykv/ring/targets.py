@@ -1,4 +1,4 @@
-"""Targets: how many copies each node should hold, by weight, under the limits that keep copies apart.
+"""Targets: how many copies each node should hold, by weight, under the limits that keep copies apart (P13).
 
 **Limits.** A partition's N owners are N nodes; how many of them one host and one zone may hold is settled first, for
 the whole ring, from the inside out:

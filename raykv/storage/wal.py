@@ -1,4 +1,4 @@
-"""The write-ahead log: what is acknowledged is here first.
+"""The write-ahead log: what is acknowledged is here first (P3).
 
 The log is a row of *segments*, ``00000001.wal`` and up, one for each memtable; a flushed memtable's segments are
 unlinked. A segment is a header and *chunks*::

@@ -2,7 +2,7 @@
 
 A hybrid time is one 64-bit integer: 48 bits of wall-clock milliseconds, 16 bits of counter. It stays close to the wall
 clock, never goes back, and exceeds every time that it was shown; so a write that has seen another is stamped above it
-even where clocks disagree.
+even where clocks disagree (P7).
 
 A clock that runs ahead would drag all others with it for ever. Times further ahead of one's own wall clock than
 ``MAX_CLOCK_SKEW_MS`` are therefore refused, not adopted.

@@ -1,4 +1,4 @@
-"""Scans step by step: few pages behind what is deleted, and no step beyond its timeout."""
+"""Scans step by step (P15): few pages behind what is deleted, and no step beyond its timeout."""
 
 from __future__ import annotations
 

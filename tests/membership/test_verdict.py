@@ -1,4 +1,4 @@
-"""Verdicts: two witnesses, words that end, and no witness who is judged himself."""
+"""Verdicts (P12): two witnesses, words that end, and no witness who is judged himself."""
 
 from __future__ import annotations
 

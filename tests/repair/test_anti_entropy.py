@@ -1,4 +1,4 @@
-"""Owners compare, mend, forget together, and make each other whole; schedules in which a delete must not come undone."""
+"""Owners compare, mend, forget together (P10), make each other whole; schedules in which a delete must not come undone."""
 
 from __future__ import annotations
 

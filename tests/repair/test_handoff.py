@@ -1,4 +1,4 @@
-"""A node was away, and is given what it missed: all of it, nobody else's, no faster than is allowed, and not too late."""
+"""A node was away, and is given what it missed (P11): all of it, nobody else's, no faster than allowed, and not too late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dots: given once each, whatever is lost, dropped, rolled back or forgotten."""
+"""Dots: given once each (P2), whatever is lost, dropped, rolled back or forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node keeps for others: how much of it, what of one key becomes one hint, and what is forgotten."""
+"""What a node keeps for others (P11): how much of it, what of one key becomes one hint, and what is forgotten."""
 
 from __future__ import annotations
 

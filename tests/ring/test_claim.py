@@ -1,4 +1,4 @@
-"""Claims over random clusters: the bounds after every change, no needless moves, the same everywhere, and quick."""
+"""Claims over random clusters (P13): the bounds after every change, no needless moves, the same everywhere, and quick."""
 
 from __future__ import annotations
 

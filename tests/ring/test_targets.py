@@ -1,4 +1,4 @@
-"""Limits against brute force, targets against an independent water-filling by bisection."""
+"""Limits (P13) against brute force, targets against an independent water-filling by bisection."""
 
 from __future__ import annotations
 
