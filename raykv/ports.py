@@ -47,7 +47,7 @@ class Executor(Protocol):
         ...
 
 
-class Probe(Protocol):
+class Metrics(Protocol):
     """Where the core says what it did: counters for ``status()``, bench and simulation."""
 
     def count(self, name: str, amount: int = 1) -> None:

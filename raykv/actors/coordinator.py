@@ -20,7 +20,7 @@ from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import Front
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.protocol import frames as f
-from raykv.system.process import CountingProbe, SystemClock
+from raykv.system.process import CountingMetrics, SystemClock
 from raykv.versions.context import place_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CoordinatorActor:
         log_to_a_file(f"{store}-coordinator")
         clock = SystemClock()
         transport = fast_transport(store)
-        self._coordinator = Coordinator(transport, clock, CountingProbe(), random.SystemRandom())
+        self._coordinator = Coordinator(transport, clock, CountingMetrics(), random.SystemRandom())
         self._front = Front(self._coordinator, transport, clock)
         self._watch: asyncio.Task[None] | None = None
 

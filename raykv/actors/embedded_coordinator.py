@@ -33,7 +33,7 @@ from raykv.coordinator.fast_path import Unfinished
 from raykv.coordinator.service import Front
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.protocol import frames as f
-from raykv.system.process import CountingProbe, SystemClock
+from raykv.system.process import CountingMetrics, SystemClock
 from raykv.transport.blocking import Lines
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ class Seat:
     """A coordinator in one event loop. Made in that loop."""
 
     def __init__(
-        self, store: str, probe: CountingProbe, *, threads: bool = False, legacy: Legacy | None = None
+        self, store: str, metrics: CountingMetrics, *, threads: bool = False, legacy: Legacy | None = None
     ) -> None:
         """``threads``: see ``transport.RayTransport``. ``legacy``: in a forked child."""
         clock = SystemClock()
         inherited = None if legacy is None else legacy.endpoints
         self._transport = fast_transport(store, threads=threads, inherited=inherited)
-        self._coordinator = Coordinator(self._transport, clock, probe, random.SystemRandom(), asks=True, run=_run)
+        self._coordinator = Coordinator(self._transport, clock, metrics, random.SystemRandom(), asks=True, run=_run)
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
         self.front = Front(self._coordinator, self._transport, clock, self._transport.post)
@@ -145,7 +145,7 @@ class DirectLink:
         """``legacy``: in a forked child."""
         self._store = store
         self._legacy = legacy
-        self._probe = CountingProbe()
+        self._metrics = CountingMetrics()
         self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Seat]] = (
             weakref.WeakKeyDictionary()
         )
@@ -203,7 +203,7 @@ class DirectLink:
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer a request in the driven loop, while others may be at it too."""
         if self._own is None:
-            own = Seat(self._store, self._probe, threads=True, legacy=self._legacy)
+            own = Seat(self._store, self._metrics, threads=True, legacy=self._legacy)
             self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
         return await self._own.front.answer_together(request)
 
@@ -236,7 +236,7 @@ class DirectLink:
 
     def _sit_down(self, loop: asyncio.AbstractEventLoop) -> Seat:
         """Make a seat for this loop."""
-        seat = Seat(self._store, self._probe, legacy=self._legacy)
+        seat = Seat(self._store, self._metrics, legacy=self._legacy)
         seat.stay(loop)
         self._seats[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
         return seat

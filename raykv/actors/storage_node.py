@@ -27,7 +27,7 @@ from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
 from raykv.system.descriptors import raise_limit
 from raykv.system.files import OsFileSystem
 from raykv.system.holder import end_holder, read_note, this_note
-from raykv.system.process import CountingProbe, SystemClock, ThreadExecutor, exit_soon
+from raykv.system.process import CountingMetrics, SystemClock, ThreadExecutor, exit_soon
 from raykv.transport import StreamServer
 from raykv.transport.admission import Admission, may_wait
 
@@ -187,7 +187,7 @@ class StorageNodeActor:
                     on_failure=exit_soon,
                     lock_note=msgspec.json.encode(this_note(host)),
                     transport=fast_transport(self._spec.store.name),
-                    probe=CountingProbe(),
+                    metrics=CountingMetrics(),
                 )
             except DirectoryInUse as error:
                 now_s = time.monotonic()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from raykv.cluster.state import ClusterState
-    from raykv.ports import Clock, Probe, Transport
+    from raykv.ports import Clock, Metrics, Transport
 
 logger = logging.getLogger("raykv.coordinator")
 
@@ -105,7 +105,7 @@ class Peers:
         self,
         transport: Transport,
         clock: Clock,
-        probe: Probe,
+        metrics: Metrics,
         *,
         state: Callable[[], tuple[ClusterState, bytes] | None] = lambda: None,
         moved: Callable[[bytes], None] = lambda _: None,
@@ -123,7 +123,7 @@ class Peers:
         self._quiet = quiet
         self._transport = transport
         self._clock = clock
-        self._probe = probe
+        self._metrics = metrics
         self._peers: dict[str, _Peer] = {}
         self._calls = 0
         self._races = RACES_MOST
@@ -359,7 +359,7 @@ class Peers:
         self._trouble()
         now_s = self._clock.monotonic_s()
         if now_s >= peer.suspected_until_s and peer.down is None:
-            self._probe.count("suspicions")
+            self._metrics.count("suspicions")
             (logger.debug if peer.told or self._quiet else logger.warning)("node %s suspected: %s", node_id, cause)
             peer.told = True
         peer.suspected_until_s = now_s + seconds

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import random as random_module
 
     from raykv.cluster.state import BucketEntry
-    from raykv.ports import Clock, Probe, Transport
+    from raykv.ports import Clock, Metrics, Transport
 
 MAX_REPAIRS_AT_ONCE = 64
 MAX_ITEMS_UNDER_WAY = 50_000
@@ -47,18 +47,18 @@ class Coordinator:
         self,
         transport: Transport,
         clock: Clock,
-        probe: Probe,
+        metrics: Metrics,
         random: random_module.Random,
         *,
         asks: bool = False,
         run: int = 0,
     ) -> None:
         """``asks``: it runs inside a client; nobody brings it news (see ``routing``). ``run``: drawn if it is 0."""
-        self.routing = Routing(transport, clock, probe, asks=asks)
+        self.routing = Routing(transport, clock, metrics, asks=asks)
         self.run = run or random.getrandbits(62) + 1
         """Names this run, so that a client's word on time is not taken for a word on another run's clock."""
         self._clock = clock
-        self._probe = probe
+        self._metrics = metrics
         self._items_under_way = 0
         self._reads = Reads(self.routing)
         self._writes = Writes(self.routing)
@@ -70,7 +70,7 @@ class Coordinator:
         return {
             "items_under_way": self._items_under_way,
             "calls_under_way": len(self.routing.tasks),
-            **self._probe.counted(),
+            **self._metrics.counted(),
         }
 
     def most_keys(self, bucket_id: int) -> int:
@@ -95,14 +95,14 @@ class Coordinator:
         finally:
             self._items_under_way -= len(request.keys)
         items, newest, siblings = found_in(records, self._clock.wall_ms(), request.causality)
-        self._probe.count("siblings_read", siblings)
+        self._metrics.count("siblings_read", siblings)
         return f.GotMany(items, newest)
 
     async def write_many(self, request: f.WriteMany) -> f.WroteMany | f.Late:
         """Write each item; return who acknowledged, or the error, in the order sent."""
         now_s = self._clock.monotonic_s()
         if request.run and (request.run != self.run or now_s > request.expires_s):
-            self._probe.count("late_requests")
+            self._metrics.count("late_requests")
             return f.Late(self.run, now_s)
         deadline_s = now_s + check_timeout(request.timeout_s)
         if request.run:

@@ -284,10 +284,10 @@ class Straight:
 
     def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | Partly:
         items, newest, siblings = found_in(records, self._routing.clock.wall_ms(), request.causality)
-        probe = self._routing.probe
-        probe.count("straight_reads", len(records) - len(unlike))
+        metrics = self._routing.metrics
+        metrics.count("straight_reads", len(records) - len(unlike))
         if siblings:
-            probe.count("siblings_read", siblings)
+            metrics.count("siblings_read", siblings)
         if not unlike:
             return f.GotMany(items, newest)
         rest = msgspec.structs.replace(request, keys=[request.keys[index] for index in unlike])
@@ -345,7 +345,7 @@ class Straight:
         begun.acks += [node_id for node_id, frame in answers.items() if self._holds(node_id, frame)]
         if not ask.met(begun.acks):
             return begun
-        routing.probe.count("straight_writes", len(begun.puts))
+        routing.metrics.count("straight_writes", len(begun.puts))
         return _wrote(begun)
 
     def _stamp(
@@ -423,7 +423,7 @@ class Straight:
         return await (self._finish_reading(begun) if isinstance(begun, Partly) else self._finish_writing(begun))
 
     async def _finish_reading(self, read: Partly) -> f.GotMany:
-        self._routing.probe.count("straight_reads_left", len(read.indexes))
+        self._routing.metrics.count("straight_reads_left", len(read.indexes))
         try:
             answer = await self._read_usually(read.rest)
         except RaykvError as error:  # what was plain stays so
@@ -435,7 +435,7 @@ class Straight:
     async def _finish_writing(self, begun: Stamped) -> f.WroteMany:
         """Under the stamps that they have."""
         begun.taken_over = True
-        self._routing.probe.count("straight_writes_left", len(begun.puts))
+        self._routing.metrics.count("straight_writes_left", len(begun.puts))
         outcomes = await self._writes.spread(
             begun.entry, begun.puts, begun.records, begun.w, begun.deadline_s, was_sent=True
         )
@@ -455,7 +455,7 @@ class Straight:
         if begun.taken_over:
             return
         begun.taken_over = True
-        self._routing.probe.count("straight_writes_seen_to", len(begun.puts))
+        self._routing.metrics.count("straight_writes_seen_to", len(begun.puts))
         if begun.away and {*begun.sent_to()} <= {*begun.acks}:
             self._leave_hints(begun)
             return

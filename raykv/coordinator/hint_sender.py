@@ -14,7 +14,7 @@ from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from raykv.cluster.peers import Peers
-    from raykv.ports import Clock, Probe
+    from raykv.ports import Clock, Metrics
 
 COLLECT_S = 0.05
 AT_ONCE = 500
@@ -34,10 +34,10 @@ class _Waiting(NamedTuple):
 class Courier:
     """One coordinator's hints on their way."""
 
-    def __init__(self, peers: Peers, clock: Clock, probe: Probe, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, peers: Peers, clock: Clock, metrics: Metrics, tasks: set[asyncio.Task[None]]) -> None:
         self._peers = peers
         self._clock = clock
-        self._probe = probe
+        self._metrics = metrics
         self._tasks = tasks
         self._waiting: list[_Waiting] = []
         self._collecting = False
@@ -55,7 +55,7 @@ class Courier:
         All of them hold its record; ``primaries`` among them hold it as their own, and need not be sent it.
         """
         if len(self._waiting) >= MAX_WAITING:
-            self._probe.count("hints_let_go")
+            self._metrics.count("hints_let_go")
             return
         self._waiting.append(_Waiting(holders, primaries, bucket_id, item, made_ms))
         if not self._collecting:
@@ -91,6 +91,6 @@ class Courier:
             answer = None
         if isinstance(answer, f.WriteDone) and len(answer.newer) == len(hints):
             left = [hint for hint, newer in zip(hints, answer.newer, strict=True) if newer < 0]
-            self._probe.count("hints", len(hints) - len(left))
+            self._metrics.count("hints", len(hints) - len(left))
             hints = left
         return [hint._replace(holders=hint.holders[1:]) for hint in hints if len(hint.holders) > 1]

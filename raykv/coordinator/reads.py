@@ -77,8 +77,8 @@ class Reads:
         send(first)
         hedge_s = routing.peers.hedge_delay_s("Read", max(map(len, first.values()), default=0), list(first))
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
-        routing.probe.count("hedges", round_.hedges)
-        routing.probe.count("hedges_won", round_.hedges_won)
+        routing.metrics.count("hedges", round_.hedges)
+        routing.metrics.count("hedges_won", round_.hedges_won)
         if fan.moved and round_.open:
             return [QuorumNotMet("the owners changed while they were asked")] * len(keys), True
         return await self._repair(entry, keys, r, round_, began_ms, deadline_s)
@@ -107,7 +107,7 @@ class Reads:
                     behind.append((index, merged, holders))
         if not behind:
             return results, False
-        self._routing.probe.count("read_repairs", len(behind))
+        self._routing.metrics.count("read_repairs", len(behind))
         records = [merged for _, merged, _ in behind]
         lacking = [keys[index] for index, _, _ in behind]
         primaries_of = [self._routing.primaries(key, entry.config.n) for key in lacking]

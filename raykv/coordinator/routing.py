@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.cluster.state import BucketEntry, ClusterState
-    from raykv.ports import Clock, Probe, Transport
+    from raykv.ports import Clock, Metrics, Transport
 
 
 ASK_EVERY_S = 1.0
@@ -38,11 +38,11 @@ REFRESH_TIMEOUT_S = 1.0
 class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
-    def __init__(self, transport: Transport, clock: Clock, probe: Probe, *, asks: bool = False) -> None:
+    def __init__(self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False) -> None:
         """``asks``: nobody tells this one; it asks for news when something seems amiss."""
         self._transport = transport
         self.clock = clock
-        self.probe = probe
+        self.metrics = metrics
         self.asks = asks
         """Whether it runs inside a client, and nobody brings it news."""
         self._asked_s = clock.monotonic_s()
@@ -50,7 +50,7 @@ class Routing:
         self.peers = Peers(
             transport,
             clock,
-            probe,
+            metrics,
             state=lambda: self._known,
             moved=self.learn_state,
             trouble=self._ask_for_news,
@@ -58,7 +58,7 @@ class Routing:
         )
         self.tasks: set[asyncio.Task[None]] = Background()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
-        self.courier = Courier(self.peers, clock, probe, self.tasks)
+        self.courier = Courier(self.peers, clock, metrics, self.tasks)
         self._state: ClusterState | None = None
         self._known: tuple[ClusterState, bytes] | None = None
         """The state with its bytes as they came: nodes compare those."""

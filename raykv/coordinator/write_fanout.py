@@ -107,7 +107,7 @@ class Spread:
             hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
             body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
             fan.send(node_id, body, len(hints), [(index, self._round.attempt(index)) for index, _ in pairs])
-            self._routing.probe.count("stand_ins", len(pairs))
+            self._routing.metrics.count("stand_ins", len(pairs))
 
     def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
         """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
@@ -152,5 +152,5 @@ class Spread:
                 continue
             again.append(index)
             self._round.restamped(index)
-            self._routing.probe.count("restamps")
+            self._routing.metrics.count("restamps")
         return again

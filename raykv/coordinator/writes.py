@@ -237,7 +237,7 @@ class Writes:
         usual_s = routing.peers.hedge_delay_s("Reserve", max(map(len, first.values()), default=0), list(first))
         hedge_s = max(RESERVE_FLOOR_S, usual_s)
         await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
-        routing.probe.count("second_dots", round_.second_dots)
+        routing.metrics.count("second_dots", round_.second_dots)
         return round_, failures, fan.moved and round_.open
 
     async def spread(
@@ -270,7 +270,7 @@ class Writes:
                 break
             routing.check_there(entry.bucket_id)
             round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
-            routing.probe.count("writes_moved")
+            routing.metrics.count("writes_moved")
         return [
             round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
             for index, item in enumerate(items)

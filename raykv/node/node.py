@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine
 
-    from raykv.ports import Clock, Executor, FileSystem, Probe, Transport
+    from raykv.ports import Clock, Executor, FileSystem, Metrics, Transport
     from raykv.storage import Job, SyncJob
 
 logger = logging.getLogger("raykv.node")
@@ -48,14 +48,14 @@ ALIVE_EVERY_S = 600.0
 _OPERATIONS = (f.Read, f.Reserve, f.Write)
 
 
-class NoProbe:
-    """``ports.Probe`` that counts nothing."""
+class NoMetrics:
+    """``ports.Metrics`` that counts nothing."""
 
     def count(self, name: str, amount: int = 1) -> None:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
 
     def counted(self) -> dict[str, int]:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
         return {}
 
 
@@ -88,7 +88,7 @@ class StorageNode:
         on_failure: Callable[[str], None],
         lock_note: bytes = b"{}",
         transport: Transport | None = None,
-        probe: Probe | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Open the directory and recover. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``OSError``, ``CorruptData``.
 
@@ -166,7 +166,7 @@ class StorageNode:
                 partitions=spec.store.partitions,
                 transport=transport,
                 clock=clock,
-                probe=probe or NoProbe(),
+                metrics=metrics or NoMetrics(),
                 random=random,
                 durable=self._until_durable,
                 superseded=self._fail,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from raykv.cluster.state import ClusterState
     from raykv.config import NodeConfig
-    from raykv.ports import Clock, Probe, Transport
+    from raykv.ports import Clock, Metrics, Transport
     from raykv.replica.handlers import Replica
     from raykv.replica.hints import HintStore
     from raykv.storage import Damage, Engine
@@ -66,7 +66,7 @@ class Upkeep:
         partitions: int,
         transport: Transport,
         clock: Clock,
-        probe: Probe,
+        metrics: Metrics,
         random: random_module.Random,
         durable: Callable[[int], Awaitable[None]],
         superseded: Callable[[str], None],
@@ -80,7 +80,7 @@ class Upkeep:
         self._random = random
         self._superseded = superseded
         self.throttle = Throttle(clock, config.background_bytes_per_s, config.background_share)
-        self.peers = Peers(transport, clock, probe, state=lambda: replica.known, moved=replica.learn)
+        self.peers = Peers(transport, clock, metrics, state=lambda: replica.known, moved=replica.learn)
         self.hints = hints
         self.detector = FailureDetector(node_id, incarnation, every_s=config.gossip_every_s, random=random)
         self._local = LocalCopy(engine, replica, partitions, clock, self.throttle, durable)

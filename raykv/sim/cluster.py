@@ -71,20 +71,20 @@ class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
         return [COORDINATOR, *(f"{COORDINATOR}{number}" for number in range(2, self.coordinators + 1))]
 
 
-class SimProbe:
-    """``ports.Probe`` that adds to the run's counters."""
+class SimMetrics:
+    """``ports.Metrics`` that adds to the run's counters."""
 
     def __init__(self, total: Counter[str]) -> None:
         self._total = total
         self._own: Counter[str] = Counter()
 
     def count(self, name: str, amount: int = 1) -> None:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
         self._own[name] += amount
         self._total[name] += amount
 
     def counted(self) -> dict[str, int]:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
         return dict(sorted(self._own.items()))
 
 
@@ -157,7 +157,7 @@ class Cluster:
         clock = SimClock(self.hosts[name], process)
         transport = SimTransport(self.network, process)
         rng = self._restarts
-        coordinator = process.run(lambda: Coordinator(transport, clock, SimProbe(self.counts), rng))
+        coordinator = process.run(lambda: Coordinator(transport, clock, SimMetrics(self.counts), rng))
         front = Front(coordinator, transport, clock)
         self.coordinators[name] = coordinator
         self.network.register(process, front.serve)
@@ -385,7 +385,7 @@ class SimDirectLink(SimLink):
         transport = SimTransport(cluster.network, process)
         clock = SimClock(cluster.host_of_client(process.name), process)
         rng = cluster.rng(f"coordinator of {process.name}")
-        made = process.run(lambda: Coordinator(transport, clock, SimProbe(cluster.counts), rng, asks=True))
+        made = process.run(lambda: Coordinator(transport, clock, SimMetrics(cluster.counts), rng, asks=True))
         self._front = Front(made, transport, clock)
         cluster.counts["direct clients"] += 1
 

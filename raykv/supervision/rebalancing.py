@@ -23,7 +23,7 @@ from raykv.cluster import moves
 from raykv.cluster.peers import Peers
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.errors import StoreUnavailable
-from raykv.node.node import NoProbe
+from raykv.node.node import NoMetrics
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 
@@ -81,7 +81,7 @@ class Rebalancing:
         self._unclear: dict[str, set[int] | None] = {}
         """Nodes that may hold what they are not to hold any more, and in which partitions: None, in any."""
         self._hints_until_s: float | None = None
-        self._peers = Peers(transport, clock, NoProbe(), state=self._told)
+        self._peers = Peers(transport, clock, NoMetrics(), state=self._told)
         self._shunned: dict[str, float] = {}
         self.paused = False
         self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "put_off": 0}

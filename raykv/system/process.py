@@ -47,18 +47,18 @@ class ThreadExecutor:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
-class CountingProbe:
+class CountingMetrics:
     """Counters in memory."""
 
     def __init__(self) -> None:
         self._counters: Counter[str] = Counter()
 
     def count(self, name: str, amount: int = 1) -> None:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
         self._counters[name] += amount
 
     def counted(self) -> dict[str, int]:
-        """See ``ports.Probe``."""
+        """See ``ports.Metrics``."""
         return dict(sorted(self._counters.items()))
 
 

@@ -27,7 +27,7 @@ from raykv.ports import Known, PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp, stamp_of, time_of
-from raykv.sim.cluster import SimProbe
+from raykv.sim.cluster import SimMetrics
 from raykv.sim.disk import SimDisk
 from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS, Host, SimClock
@@ -129,7 +129,7 @@ class CopiesWorld:
         process = Process(self.loop, name)
         clock, transport = SimClock(self.hosts["coordinator"], process), SimTransport(self.network, process)
         return process, process.run(
-            lambda: Coordinator(transport, clock, SimProbe(Counter()), random_module.Random(self.seed))
+            lambda: Coordinator(transport, clock, SimMetrics(Counter()), random_module.Random(self.seed))
         )
 
     async def begin(self) -> None:

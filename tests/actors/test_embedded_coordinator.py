@@ -50,16 +50,16 @@ def warmed(store, key="warm"):
     link = link_of(store)
 
     def straight():
-        before = link._probe.counted().get("straight_writes", 0)
+        before = link._metrics.counted().get("straight_writes", 0)
         store.put(key, 0)
-        return link._probe.counted().get("straight_writes", 0) > before and len(link._lines._lines) == 3
+        return link._metrics.counted().get("straight_writes", 0) > before and len(link._lines._lines) == 3
 
     until(straight)
     return link
 
 
 def test_from_plain_code_it_goes_the_straight_way(direct):
-    counted = warmed(direct)._probe.counted
+    counted = warmed(direct)._metrics.counted
 
     def used(before):  # a busy machine is slow now and then, and then it does not go the straight way for a while
         for number in range(7):
@@ -192,10 +192,10 @@ def test_closed_at_once_it_has_brought_its_writes_to_all_owners(direct, monkeypa
             bucket.put(f"key {turn}", turn)
             store.close()
     bucket = direct.bucket("closed", versioning="lww")
-    probe = link_of(direct)._probe
-    before = probe.counted().get("read_repairs", 0)
+    metrics = link_of(direct)._metrics
+    before = metrics.counted().get("read_repairs", 0)
     assert [bucket.get(f"key {turn}", r=3) for turn in range(20)] == list(range(20))
-    assert probe.counted().get("read_repairs", 0) == before, "the third owner holds it, too"
+    assert metrics.counted().get("read_repairs", 0) == before, "the third owner holds it, too"
 
 
 def test_closed_while_others_call(shared_store):

@@ -48,7 +48,7 @@ class Counting:
 
 def fanout(world: ModuleType, cluster: Any, deadline_s: float, tasks: set[Any]) -> Fanout[str]:
     clock = world.Clock()
-    peers = Peers(cluster.network.transport("me"), clock, world.Probe())
+    peers = Peers(cluster.network.transport("me"), clock, world.Metrics())
     return Fanout(peers, clock, clock.monotonic_s() + deadline_s, tasks)
 
 

@@ -46,7 +46,7 @@ class Scripted:
         return step if isinstance(step, bytes) else f.node_answers.encode(step)
 
 
-class CountingProbe(Counter[str]):
+class CountingMetrics(Counter[str]):
     def count(self, name: str, amount: int = 1) -> None:
         self[name] += amount
 
@@ -55,8 +55,8 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.transport = Scripted()
-        self.probe = CountingProbe()
-        self.peers = p.Peers(self.transport, self.clock, self.probe)  # type: ignore[arg-type]
+        self.metrics = CountingMetrics()
+        self.peers = p.Peers(self.transport, self.clock, self.metrics)  # type: ignore[arg-type]
 
     async def call(self, *script: Any, node: str = "n1", body: Any = PING, timeout_s: float = 2.0) -> Any:
         self.transport.script += script
@@ -106,7 +106,7 @@ def test_who_fails_is_asked_last_for_a_while(bench: Bench, failure: PeerFailure,
     assert bench.peers.in_order(["n1", "n2", "n3"]) == ["n2", "n3", "n1"]
     bench.clock.now_s += suspected_s + 0.001
     assert bench.peers.in_order(["n1", "n2", "n3"]) == ["n1", "n2", "n3"]
-    assert bench.probe["suspicions"] == 1
+    assert bench.metrics["suspicions"] == 1
 
 
 def test_an_answer_clears_a_suspicion(bench: Bench) -> None:
@@ -179,7 +179,7 @@ def test_a_probe_that_fails_makes_room_for_the_next(bench: Bench) -> None:
     async def story() -> None:
         for failure in (PeerSilent("1"), PeerSilent("2"), PeerSilent("3")):
             assert await bench.fail(failure) is failure
-        assert bench.probe["suspicions"] == 1, "it was suspected all the time"
+        assert bench.metrics["suspicions"] == 1, "it was suspected all the time"
 
     asyncio.run(story())
 

@@ -233,12 +233,12 @@ def test_a_read_mends_the_replica_that_lags_and_returns_only_then(world: ModuleT
         assert now_s() - began_s >= 0.6, "a round to read, a round to mend"
         holders = [node_id for node_id in (first, second, third) if await cluster.held(node_id, key) == new]
         assert len(holders) >= 2
-        assert peer.probe["read_repairs"] == 1
+        assert peer.metrics["read_repairs"] == 1
         await peer.rest()
         for node_id in cluster.ids:
             assert await cluster.held(node_id, key) == new
         await peer.get(key, r=2)
-        assert peer.probe["read_repairs"] == 1, "nothing is left to mend"
+        assert peer.metrics["read_repairs"] == 1, "nothing is left to mend"
 
     world.run(story())
 
@@ -319,7 +319,7 @@ def test_an_acknowledged_write_of_a_clock_that_is_behind_is_on_top_at_once(
             assert len(acks) >= 2
         for reader in (a, b):
             assert await reader.get("k", r=2) == (None if delete else "from b")
-        assert b.probe["restamps"] >= 1
+        assert b.metrics["restamps"] >= 1
         await b.rest()
         records = {await cluster.held(node_id, "k") for node_id in cluster.ids}
         assert len(records) == 1
@@ -327,7 +327,7 @@ def test_an_acknowledged_write_of_a_clock_that_is_behind_is_on_top_at_once(
             assert unpack(records.pop()).operation_id == operation, "stamped again, under the same id"
         assert await b.put("k", "again")
         assert await a.get("k") == "again"
-        assert b.probe["restamps"] <= 2, "it has learned what time it is"
+        assert b.metrics["restamps"] <= 2, "it has learned what time it is"
 
     world.run(story())
 
@@ -340,7 +340,7 @@ def test_a_write_is_not_stamped_again_because_of_one_replica_that_is_ahead(world
         cluster.network.delays[("coordinator", "node/n3")] = 0.2
         acks = await peer.put("k", "mine", w=2)
         assert sorted(acks) == ["n1", "n2"]
-        assert peer.probe["restamps"] == 0
+        assert peer.metrics["restamps"] == 0
 
     world.run(story())
 
@@ -384,7 +384,7 @@ def test_newer_writes_that_keep_coming_have_a_write_stamped_again_once(world: Mo
         cluster.network.call = outrun
         acked = await peer.store("k", "mine")
         assert len(acked.nodes) >= 2
-        assert peer.probe["restamps"] == 1
+        assert peer.metrics["restamps"] == 1
         assert await peer.get("k") == "theirs"
 
     world.run(story())
@@ -413,7 +413,7 @@ def test_a_write_is_above_what_was_acknowledged_before_it_however_many_are_overt
 
         await asyncio.gather(*(writes(peer, number) for number, peer in enumerate(peers)))
         assert under_way == [8]
-        restamps = sum(peer.probe["restamps"] for peer in peers)
+        restamps = sum(peer.metrics["restamps"] for peer in peers)
         assert 0 < restamps <= 8 * 40, "at most once each"
 
     world.run(story())
@@ -437,7 +437,7 @@ def test_acknowledgements_of_a_former_stamp_do_not_count(world: ModuleType) -> N
         (error,) = await writing
         assert type(error) is WriteOutcomeUnknown
         assert error.acks == ("n2",)
-        assert peer.probe["restamps"] == 1
+        assert peer.metrics["restamps"] == 1
         first, second = await cluster.held("n1", "k"), await cluster.held("n2", "k")
         assert time_of(first) < time_of(second)
         assert unpack(first).operation_id == unpack(second).operation_id
@@ -611,7 +611,7 @@ def test_a_replica_that_falls_silent_is_raced_and_then_passed_over(world: Module
             assert await peer.get(key) == "1"
             taken.append(now_s() - began_s)
         assert max(taken) < 0.1, "20 ms and a round"
-        assert peer.probe["hedges"] > 0
+        assert peer.metrics["hedges"] > 0
         await asyncio.sleep(2.5)
         taken = []
         for _ in range(20):

@@ -35,7 +35,7 @@ class Client:
         self.peer = cluster.coordinator(NAME)
         if options:
             transport = cluster.network.transport(NAME)
-            core = Coordinator(transport, self.peer.clock, self.peer.probe, random.Random(1), **options)
+            core = Coordinator(transport, self.peer.clock, self.peer.metrics, random.Random(1), **options)
             self.peer.core = core
             cluster.publish(self.peer)
         core = self.peer.core
@@ -102,7 +102,7 @@ def story(world, tell, **options):
         await client.peer.put(KEY, "old", w=3)
         await client.peer.rest()
         cluster.network.frames.clear()
-        client.peer.probe.clear()
+        client.peer.metrics.clear()
         await tell(cluster, client)
 
     world.run(go())
@@ -135,7 +135,7 @@ def test_a_read_asks_r_replicas_once(world, versioning):
             cluster.network.frames.clear()
             assert await client.get(r=r) == ["old"]
             assert len(client.sent(f.Read)) == r
-        assert client.peer.probe["straight_reads"] == 3
+        assert client.peer.metrics["straight_reads"] == 3
         assert await client.get("nothing") == []
         usual = await client.peer.core.get_many(client.read())
         assert await client.serve(client.read()) == usual, "in every byte, causality and time too"
@@ -152,8 +152,8 @@ def test_a_write_is_sent_to_all_and_waits_for_w(world, versioning):
             assert sorted(client.sent(f.Write)) == ["n1", "n2", "n3"]
             await client.peer.rest()
             assert await client.get(r=3) == [f"w{w}"]
-        assert client.peer.probe["straight_writes"] == 3
-        assert not client.peer.probe["straight_writes_seen_to"]
+        assert client.peer.metrics["straight_writes"] == 3
+        assert not client.peer.metrics["straight_writes_seen_to"]
         assert len({*held(cluster).values()}) == 1 or versioning == "vector"
 
     story(world, tell, versioning=versioning)
@@ -335,7 +335,7 @@ def test_a_write_that_meets_trouble_ends_right(world, versioning, trouble):
             assert not client.sent(f.Write), "nothing was written yet"
             outcome = await client.peer.core.write_many(request)
         assert isinstance(outcome.items[0], f.Acked), outcome.items[0].error()
-        assert client.peer.probe["straight_writes"] <= 1
+        assert client.peer.metrics["straight_writes"] <= 1
         assert await client.peer.get(KEY, r=2) == "new"
         for owners in cluster.state.write_sets(cluster.partition(KEY), 3):
             assert len({*outcome.items[0].nodes} & {*owners}) >= 2, "W of each set of owners (P4)"
@@ -460,7 +460,7 @@ def test_it_goes_on_under_its_stamp(world, versioning):
         acked = await writing
         await client.peer.rest()
         assert len(acked.nodes) >= 2
-        assert client.peer.probe["straight_writes_left"] == 1
+        assert client.peer.metrics["straight_writes_left"] == 1
         assert len(client.sent(f.Write)) == 6
         records = {*held(cluster).values()}
         if versioning == "vector":
@@ -479,7 +479,7 @@ def test_stamped_again_it_gives_back_the_stamp_that_it_has(world):
             await cluster.give(node_id, KEY, newer)
         acked = await client.put()
         await client.peer.rest()
-        assert client.peer.probe["restamps"] == 1
+        assert client.peer.metrics["restamps"] == 1
         (record,) = {*held(cluster).values()}
         assert unpack_causality(acked.causality).time == time_of(record) > time_of(newer)
         assert await client.peer.get(KEY) == "new"
@@ -511,8 +511,8 @@ def test_who_answers_late_needs_nothing(world, versioning):
         acked = await client.put(seen=pack_causality(Causality()) if versioning == "vector" else None)
         assert sorted(acked.nodes) == sorted({*cluster.ids} - {late})
         await client.peer.rest()
-        assert not client.peer.probe["straight_writes_seen_to"]
-        assert not client.peer.probe["hints"]
+        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert not client.peer.metrics["hints"]
         assert len(client.sent(f.Write)) == 3
 
     story(world, tell, versioning=versioning)
@@ -532,7 +532,7 @@ def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, vers
             await asyncio.sleep(0.5)
             cluster.mend()
         await client.peer.rest()
-        assert client.peer.probe["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["straight_writes_seen_to"] == 1
         hints = [cluster.node(node_id).hints_waiting for node_id in cluster.ids]
         if mended:
             assert not any(hints)
@@ -552,14 +552,14 @@ def test_a_write_is_seen_to_once_and_not_beside_the_usual_way(world):
         assert client.straight.late(ask.about, "n1", None)
         await client.straight.see_to(ask.about)
         await client.straight.see_to(ask.about)
-        assert client.peer.probe["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["straight_writes_seen_to"] == 1
         with pytest.raises(StopIteration) as done:
             steps.send({})
         assert isinstance(done.value.value, Stamped)
         await client.straight.finish(done.value.value)
         assert client.straight.late(ask.about, "n2", b"?")
         await client.straight.see_to(ask.about)
-        assert client.peer.probe["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["straight_writes_seen_to"] == 1
 
     story(world, tell, versioning="lww")
 
@@ -628,7 +628,7 @@ def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
         asked = [key for source, target, frame in cluster.network.frames if target.startswith("node/")
                  for key in f.node_requests.decode(frame).body.keys]  # fmt: skip
         assert sorted(asked) == sorted([encode_key(key) for key in keys] * 2)
-        assert client.peer.probe["straight_reads"] == len(keys)
+        assert client.peer.metrics["straight_reads"] == len(keys)
 
     story(world, tell, versioning=versioning, nodes=5, copies=3)
 
@@ -651,14 +651,14 @@ def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, ver
         for key in keys[2:4]:
             first = client.routing.primaries(encode_key(key), 3)[0]
             await cluster.give(first, key, newer if versioning == "lww" else world.vector_record(9, "newer"))
-        client.peer.probe.clear()
+        client.peer.metrics.clear()
         answer = await client.serve(client.read(*keys))
         found = values_of(answer)
         assert [found[0], found[1], *found[4:]] == [["old"]] * 10
         assert all("newer" in values for values in found[2:4])
-        assert client.peer.probe["straight_reads"] == 10
-        assert client.peer.probe["straight_reads_left"] == 2
-        assert client.peer.probe["read_repairs"] == 2
+        assert client.peer.metrics["straight_reads"] == 10
+        assert client.peer.metrics["straight_reads_left"] == 2
+        assert client.peer.metrics["read_repairs"] == 2
 
     story(world, tell, versioning=versioning)
 
@@ -721,9 +721,9 @@ def test_many_keys_are_written_to_their_owners_in_one_round(world, versioning):
             assert {*filter(None, held(cluster, key).values())} != set()
             assert sum(record is not None for record in held(cluster, key).values()) == 3
             assert await client.peer.get(key, r=3) == value
-        assert client.peer.probe["straight_writes"] == 40
-        assert not client.peer.probe["straight_writes_seen_to"]
-        assert not client.peer.probe["read_repairs"]
+        assert client.peer.metrics["straight_writes"] == 40
+        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert not client.peer.metrics["read_repairs"]
         assert len({item.operation_id for item in acked}) == 40
 
     story(world, tell, versioning=versioning, nodes=5, copies=3)
@@ -752,7 +752,7 @@ def test_many_writes_go_on_under_their_stamps(world, versioning):
         held_up(cluster, ("n1",), 0.4)
         acked = await writing
         assert [sorted(item.nodes) for item in acked] == [sorted(cluster.owners(key)) for key in keys]
-        assert client.peer.probe["straight_writes_left"] == 20
+        assert client.peer.metrics["straight_writes_left"] == 20
         for key in keys:
             if versioning == "vector":
                 assert len(dots(cluster, key)) == 1
@@ -774,7 +774,7 @@ def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
         cluster.mend()
         await client.peer.rest()
         assert all(victim not in item.nodes for item in acked)
-        assert client.peer.probe["straight_writes_seen_to"] == 12
+        assert client.peer.metrics["straight_writes_seen_to"] == 12
         for key in keys:
             assert len({*map(public, filter(None, held(cluster, key).values()))}) == 1
             assert sum(record is not None for record in held(cluster, key).values()) == 3
@@ -837,7 +837,7 @@ def test_a_write_goes_to_those_that_take_their_time_too_and_others_stamp_it(worl
         assert sorted(client.sent(f.Write)) == sorted([first, *others])
         await client.peer.rest()
         assert len({*map(public, held(cluster).values())}) == 1
-        assert not client.peer.probe["straight_writes_seen_to"]
+        assert not client.peer.metrics["straight_writes_seen_to"]
 
     story(world, tell, versioning=versioning)
 
@@ -896,7 +896,7 @@ def test_a_write_goes_to_those_who_are_there_and_leaves_hints_for_the_others(wor
         assert sorted(client.sent(f.Write)) == sorted(others)
         assert victim not in client.sent(f.Reserve)
         assert [waiting for node_id in cluster.ids if (waiting := cluster.node(node_id).hints_waiting)] == [{victim: 1}]
-        assert client.peer.probe["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["straight_writes_seen_to"] == 1
 
     story(world, tell, versioning=versioning)
 
@@ -922,7 +922,7 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
         for failure in (None, PeerUnreachable("lost")):
             posted, outcomes = [], []
             client.driver._post = lambda peer, frame, _, heard, posted=posted: posted.append((peer, frame, heard))
-            client.peer.probe.clear()
+            client.peer.metrics.clear()
             client.driver(client.write(w=len(quick)), outcomes.append)
             assert {peer[5:] for peer, _, _ in posted} == {late, *quick}
             for peer, frame, heard in posted:
@@ -930,12 +930,12 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
                     heard(await cluster.network.call(NAME, peer, frame, 1.0))
             assert len(outcomes[0].items[0].nodes) == len(quick)
             await asyncio.sleep(0.01)
-            assert not client.peer.probe["straight_writes_seen_to"]
+            assert not client.peer.metrics["straight_writes_seen_to"]
             for peer, frame, heard in posted:
                 if peer[5:] == late:
                     heard(failure or await cluster.network.call(NAME, peer, frame, 1.0))
             await client.peer.rest()
-            assert client.peer.probe["straight_writes_seen_to"] == 1
+            assert client.peer.metrics["straight_writes_seen_to"] == 1
             assert cluster.stored(late, KEY) == cluster.stored(quick[0], KEY)
 
     story(world, tell, versioning="lww", nodes=4, copies=4)
@@ -1013,7 +1013,7 @@ def test_at_the_end_of_its_loop_nothing_begins(world, ended):
         posted[2][2](PeerUnreachable("the connection to it was lost"))
         await client.peer.rest()
         assert client.driver.owed == 0
-        assert client.peer.probe["straight_writes_seen_to"] == (0 if ended else 1)
+        assert client.peer.metrics["straight_writes_seen_to"] == (0 if ended else 1)
 
     story(world, tell, versioning="lww")
 

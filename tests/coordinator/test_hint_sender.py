@@ -38,11 +38,11 @@ class Peers:
 
 def deliver(world: ModuleType, peers: Peers, *hints: tuple[tuple[str, ...], int, str]) -> Counter[str]:
     """Give hints to a courier: (holders, bucket, key); n1 and n2 are primaries. Return what it counted."""
-    probe = world.Probe()
+    metrics = world.Metrics()
 
     async def story() -> None:
         tasks: set[asyncio.Task[None]] = set()
-        carrying = Courier(peers, world.Clock(), probe, tasks)  # type: ignore[arg-type]
+        carrying = Courier(peers, world.Clock(), metrics, tasks)  # type: ignore[arg-type]
         for number, (holders, bucket_id, key) in enumerate(hints):
             carrying.take(holders, ("n1", "n2"), bucket_id, (key.encode(), b"record", ["n9"]), 100 + number)
         await asyncio.sleep(COLLECT_S / 2)
@@ -51,7 +51,7 @@ def deliver(world: ModuleType, peers: Peers, *hints: tuple[tuple[str, ...], int,
         assert not tasks
 
     world.run(story())
-    return Counter(probe)
+    return Counter(metrics)
 
 
 def test_hints_for_one_holder_travel_together(world: ModuleType) -> None:

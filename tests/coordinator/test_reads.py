@@ -67,11 +67,11 @@ def test_replicas_that_each_lack_something_are_all_mended_and_all_is_shown(world
         held = [await cluster.held(node_id, "k") for node_id in (first, second)]
         assert len(set(held)) == 1, "it has returned only once two hold it all"
         assert unpack_causality(causality).seen == seen_in(held[0])
-        assert peer.probe["read_repairs"] == 1
+        assert peer.metrics["read_repairs"] == 1
         await peer.rest()
         assert await held_by_all(cluster, "k") == set(held)
         assert await peer.versions("k") == (values, causality)
-        assert peer.probe["read_repairs"] == 1, "nothing is left to mend"
+        assert peer.metrics["read_repairs"] == 1, "nothing is left to mend"
 
     world.run(story())
 

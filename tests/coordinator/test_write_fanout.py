@@ -74,8 +74,8 @@ def test_a_primary_that_missed_a_write_earns_one_hint_at_a_node_that_holds_it(
             assert not hint.counted
             assert cluster.stored(holder, hint.key[1:].decode()) is not None
         assert hints(cluster, "n1") == hints(cluster, "n3") == []
-        assert peer.probe["hints"] == 24
-        assert peer.probe["stand_ins"] == 0
+        assert peer.metrics["hints"] == 24
+        assert peer.metrics["stand_ins"] == 0
 
     world.run(story())
 
@@ -102,7 +102,7 @@ def test_where_all_acknowledged_nobody_earns_a_hint(world: ModuleType) -> None:
         await peer.put("b", "v", w=3)
         await peer.rest()
         assert sum(len(hints(cluster, target)) for target in cluster.ids) == 0
-        assert peer.probe["hints"] == 0
+        assert peer.metrics["hints"] == 0
 
     world.run(story())
 
@@ -418,7 +418,7 @@ def test_a_fallback_that_keeps_something_newer_has_the_write_stamped_above_it(wo
         assert await cluster.ask(fallback, hint) == f.WriteDone([0])
         acked = await peer.store("a", "v", w=2)
         assert unpack_causality(acked.causality).time > world.time_from_ms(world.WALL_MS + 30_000)
-        assert peer.probe["restamps"] == 1
+        assert peer.metrics["restamps"] == 1
         assert await peer.get("a", r=2) == "v", "an acknowledged write is not shadowed (P7)"
 
     world.run(story())
@@ -459,11 +459,11 @@ def test_nobody_stands_in_for_a_primary_that_is_only_a_little_late(world: Module
         for node_id in cluster.owners("a")[:2]:
             cluster.network.delays["*", f"node/{node_id}"] = 0.1
         await peer.put("a", "v", w=2)
-        assert peer.probe["stand_ins"] == 0
+        assert peer.metrics["stand_ins"] == 0
         for node_id in cluster.owners("a")[:2]:
             cluster.network.delays["*", f"node/{node_id}"] = 0.9
         assert not {*await peer.put("a", "w", w=2)} & {*cluster.owners("a")[:2]}
-        assert peer.probe["stand_ins"] == 2
+        assert peer.metrics["stand_ins"] == 2
 
     world.run(story())
 

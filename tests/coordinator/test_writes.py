@@ -374,7 +374,7 @@ def test_one_write_has_one_dot_though_two_nodes_gave_one(world: ModuleType, how:
         wanted = [node_id for node_id, body in sent(cluster, f.Reserve) if operation in body.operation_ids]
         assert wanted[0] == "n1"
         assert set(wanted[1:]) == {cluster.owners(key)[1]}, "another was asked"
-        assert peer.probe["second_dots"] == 1
+        assert peer.metrics["second_dots"] == 1
         await peer.rest()  # the late answers come in
         ((actor, _),) = dots_of(cluster, key, operation)
         assert actor != first_actor
@@ -444,7 +444,7 @@ def test_a_request_whose_time_is_over_or_that_was_meant_for_another_run_is_not_b
         ):
             assert await peer.ask(late) == f.Late(run, now_s())
         assert cluster.network.frames == []
-        assert peer.probe["late_requests"] == 3
+        assert peer.metrics["late_requests"] == 3
         assert await peer.get("k") is None
         in_time = await peer.ask(request(peer, "in time", run=run, expires_s=now_s() + 0.5))
         assert isinstance(in_time.items[0], f.Acked)
@@ -522,10 +522,10 @@ def test_a_client_of_a_coordinator_that_runs_anew_is_understood_at_the_second_tr
         anew = cluster.coordinator()  # in its place, and of another run
         result = await store.put("k", "2")
         assert len(result.acks) >= 2
-        assert anew.probe["late_requests"] == 1
+        assert anew.metrics["late_requests"] == 1
         assert await store.get("k") == "2"
         await store.put("k", "3")
-        assert anew.probe["late_requests"] == 1, "it knows the clock by now"
+        assert anew.metrics["late_requests"] == 1, "it knows the clock by now"
 
     world.run(story())
 

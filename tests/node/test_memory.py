@@ -43,7 +43,18 @@ SMALL = NodeConfig(
     repair_every_s=10.0,
 )
 _LEAVES = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.FrameType, types.CodeType)
-_OUTSIDE = {"SimDisk", "Network", "VirtualLoop", "Clock", "Random", "Probe", "Process", "Cluster", "Logger", "Executor"}
+_OUTSIDE = {
+    "SimDisk",
+    "Network",
+    "VirtualLoop",
+    "Clock",
+    "Random",
+    "Metrics",
+    "Process",
+    "Cluster",
+    "Logger",
+    "Executor",
+}
 """Types of the world around them: disks and wires of the test."""
 _ON_DISK = ("._runs", "._settled", "._manifest", "._file", "._fs")
 """What is in tables has an index in memory: it grows with what is kept."""

@@ -72,7 +72,7 @@ class Clock:
         return asyncio.timeout(delay_s)
 
 
-class Probe(Counter[str]):
+class Metrics(Counter[str]):
     def count(self, name: str, amount: int = 1) -> None:
         self[name] += amount
 
@@ -192,10 +192,10 @@ class Peer:
         self.cluster = cluster
         self.name = name
         self.clock = Clock(skew_ms)
-        self.probe = Probe()
+        self.metrics = Metrics()
         transport = cluster.network.transport(name)
         cluster.coordinators += 1
-        self.core = Coordinator(transport, self.clock, self.probe, random.Random(f"{name} {cluster.coordinators}"))
+        self.core = Coordinator(transport, self.clock, self.metrics, random.Random(f"{name} {cluster.coordinators}"))
         self.front = Front(self.core, transport, self.clock)
         self._operations = random.Random(name)
 

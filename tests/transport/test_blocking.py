@@ -23,7 +23,7 @@ from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp
 from raykv.ring import Member, claim
-from raykv.system.process import CountingProbe, SystemClock
+from raykv.system.process import CountingMetrics, SystemClock
 from raykv.transport import Endpoint, StreamServer, wire
 from raykv.transport import blocking as lines_module
 from raykv.transport.blocking import Lines
@@ -99,7 +99,7 @@ class Bench:
         ring = claim([Member(node_id) for node_id in NODES], 8, 3)
         state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring)
         state = state.with_bucket(BucketConfig(name="default", n=3, r=2, w=2, versioning="lww"))
-        core = Coordinator(None, SystemClock(), CountingProbe(), random.Random(1))
+        core = Coordinator(None, SystemClock(), CountingMetrics(), random.Random(1))
         core.routing.learn(f.Publish(1, encode_state(state), {}, dict.fromkeys(NODES, 5)))
         core.routing.peers.hedge_delay_s = lambda *_: WAIT_S
         self.core = core
