@@ -105,7 +105,7 @@ class Fanout(Generic[T]):
 
     def note_slow(self) -> None:
         """Take note of the nodes that have not answered yet: others are about to be asked."""
-        if not self._peers.raced(sum(items for _, items in self._waiting)):
+        if not self._peers.spend_hedges(sum(items for _, items in self._waiting)):
             return
         for node_id in dict.fromkeys(node_id for node_id, _ in self._waiting):
             self._peers.note_slow(node_id)

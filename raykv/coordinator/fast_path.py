@@ -38,7 +38,7 @@ from raykv.records.record import body_operation_id, check_body, time_of
 from raykv.versions.causality import Causality, pack_causality, unpack_causality
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
     from raykv.cluster.state import BucketEntry
     from raykv.coordinator.batcher import Begin, Outcome
@@ -192,7 +192,7 @@ class Straight:
         if entry is None or not 1 <= request.r <= entry.config.n:
             return None
         (witnesses,) = routing.witnesses(request.keys, entry.config.n)
-        asked = self._well_of(witnesses, request.r)
+        asked = self._routing.peers.first_available(witnesses, request.r)
         if len(asked) < request.r:
             return None
         patience_s = min(request.timeout_s, routing.peers.hedge_delay_s("Read", 1, asked))
@@ -203,11 +203,11 @@ class Straight:
         learns = not self._reads_of_one % LEARNS_EVERY
         if len(answers) < request.r:
             if learns:
-                routing.peers.missed("Read", {node_id: 1 for node_id in asked if node_id not in answers})
-            routing.peers.raced(1)
+                routing.peers.record_timeout("Read", {node_id: 1 for node_id in asked if node_id not in answers})
+            routing.peers.spend_hedges(1)
             return None
         if learns:
-            routing.peers.took("Read", dict.fromkeys(asked, 1), routing.clock.monotonic_s() - began_s)
+            routing.peers.record_latency("Read", dict.fromkeys(asked, 1), routing.clock.monotonic_s() - began_s)
         records: list[bytes | None] = []
         for node_id in asked:
             body = routing.peers.plain(node_id, answers[node_id])
@@ -232,7 +232,7 @@ class Straight:
         wanted: dict[str, list[bytes]] = {}
         shares: list[tuple[list[int], list[tuple[str, int]]]] = []
         for witnesses, indexes in together.items():
-            asked = self._well_of(witnesses, request.r)
+            asked = self._routing.peers.first_available(witnesses, request.r)
             if len(asked) < request.r:
                 return None
             shares.append((indexes, [(node_id, len(wanted.get(node_id, ()))) for node_id in asked]))
@@ -267,8 +267,8 @@ class Straight:
         said = yield Ask(frames, ((tuple(frames), len(frames)),), patience_s)
         if len(said) < len(asked):
             late = {node_id: items for node_id, items in asked.items() if node_id not in said}
-            routing.peers.missed("Read", late)
-            routing.peers.raced(len(request.keys))
+            routing.peers.record_timeout("Read", late)
+            routing.peers.spend_hedges(len(request.keys))
             return None
         bodies = {node_id: routing.peers.plain(node_id, said[node_id]) for node_id in wanted}
         answers: dict[str, list[bytes | None]] = {}
@@ -279,7 +279,7 @@ class Straight:
                 answers[node_id] = body.records
         if {node_id: len(records) for node_id, records in answers.items()} != asked:
             return None
-        routing.peers.took("Read", asked, routing.clock.monotonic_s() - began_s)
+        routing.peers.record_latency("Read", asked, routing.clock.monotonic_s() - began_s)
         return answers
 
     def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | Partly:
@@ -310,7 +310,7 @@ class Straight:
         settled = [nodes for nodes in owners if nodes is not None]
         if len(settled) < len(owners):
             return None
-        away = self._who_is_away({node_id for nodes in {*settled} for node_id in nodes})
+        away = self._routing.peers.unreachable_of({node_id for nodes in {*settled} for node_id in nodes})
         if away is None or (away and any(len({*nodes} - away) < request.w for nodes in {*settled})):
             return None
         deadline_s = began_s + request.timeout_s
@@ -386,7 +386,7 @@ class Straight:
         """Get a dot for each, and what is there. None: so many do not show it."""
         routing = self._routing
         there = {nodes: tuple(n for n in nodes if n not in away) for nodes in dict.fromkeys(owners)}
-        first = {nodes: self._well_first(others) for nodes, others in there.items()}
+        first = {nodes: tuple(routing.peers.in_order(others)) for nodes, others in there.items()}
         asked = [
             first[nodes][: self._writes.shown_needed(entry, put, w)] for put, nodes in zip(puts, owners, strict=True)
         ]
@@ -478,35 +478,6 @@ class Straight:
     def _known(self, bucket_id: int) -> BucketEntry | None:
         entry = self._routing.known_bucket(bucket_id)
         return None if entry is None or entry.config.sloppy else entry
-
-    def _well_of(self, owners: tuple[str, ...], count: int) -> tuple[str, ...]:
-        """Return the first ``count`` of them that nothing speaks against; for want of others such as take their time."""
-        if self._all_well(owners[:count]):
-            return owners[:count]
-        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
-        return tuple(node_id for node_id in self._well_first(owners) if peers.there(node_id, now_s))[:count]
-
-    def _well_first(self, owners: tuple[str, ...]) -> tuple[str, ...]:
-        """Return them, behind the others those that take their time, the slowest last."""
-        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
-        return tuple(sorted(owners, key=lambda node_id: peers.slowness(node_id, now_s)))
-
-    def _who_is_away(self, nodes: Collection[str]) -> frozenset[str] | None:
-        """Return who of the owners does not answer. None: a write to the others is nothing plain.
-
-        Who is slow takes it, too, and need not be waited for.
-        """
-        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
-        others = [node_id for node_id in nodes if not peers.there(node_id, now_s)]
-        away = frozenset(node_id for node_id in others if peers.away(node_id, now_s))
-        return away if len(away) == len(others) else None
-
-    def _all_well(self, nodes: Iterable[str]) -> bool:
-        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
-        for node_id in nodes:  # noqa: SIM110 - a generator costs twice as much, and each operation asks
-            if not peers.well(node_id, now_s):
-                return False
-        return True
 
     def _frames(self, nodes: tuple[str, ...], body: f.NodeRequestBody, epoch: int) -> dict[str, bytes]:
         return {node_id: self._routing.peers.request(node_id, body, epoch) for node_id in nodes}

@@ -20,7 +20,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from raykv.cluster.peers import HEDGE_FLOOR_S, node_address
+from raykv.cluster.health import HEDGE_FLOOR_S
+from raykv.cluster.peers import node_address
 from raykv.coordinator.fast_path import Unfinished
 from raykv.errors import RaykvError
 from raykv.protocol import frames as f

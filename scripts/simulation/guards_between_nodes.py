@@ -117,8 +117,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.cluster.peers:Peers._call_incarnation",
-                'if answer.body.reason == "failed":',
-                'if answer.body.reason == "never":',
+                'if answer.reason == "failed":',
+                'if answer.reason == "never":',
             ),
         ),
     ),

@@ -196,7 +196,7 @@ def test_where_all_nodes_are_slow_none_is_noted_as_slow(world: ModuleType) -> No
         fan.note_slow()
         assert fan._peers.in_order(["n1", "n2"]) == ["n2", "n1"]
         other = fanout(world, cluster, 5, set())
-        while other._peers.raced(50):  # until none is left
+        while other._peers.spend_hedges(50):  # until none is left
             pass
         other.send("n1", PING, 80, "n1")
         other.note_slow()
