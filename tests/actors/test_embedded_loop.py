@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import pytest
 
@@ -159,6 +160,27 @@ def test_what_a_borrower_leaves_is_seen_to(bench):
     bench.loop.give_back(lease)
     until(lambda: bench.chores > chores)
     bench.left.clear()
+
+
+def test_the_keeper_is_called_once_to_what_is_left_and_not_by_each_who_borrows(bench, monkeypatch):
+    monkeypatch.setattr(embedded_loop, "PATIENCE_S", WAIT_S)  # it looks again by itself, later than this ends
+    calls = []
+
+    class Box(SimpleQueue):
+        def put(self, item):
+            calls.append(item)
+            super().put(item)
+
+    bench.loop._box = Box()
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+    until(lambda: bench.loop._resting)
+    calls.clear()
+    bench.left.add("something")
+    assert bench.borrow()
+    until(lambda: not bench.loop._resting)
+    for _ in range(50):
+        assert bench.borrow()
+    assert calls == [None]
 
 
 def test_while_it_is_borrowed_nothing_happens_in_it(bench):
