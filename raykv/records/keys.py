@@ -11,6 +11,7 @@ partition is one contiguous run on disk, to be moved, compared and dropped as on
 from __future__ import annotations
 
 import struct
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.config import MAX_KEY_BYTES, shown
@@ -23,7 +24,8 @@ Key: TypeAlias = str | bytes
 
 _BYTES = b"\x01"
 _STR = b"\x02"
-_TAGS = frozenset((_BYTES, _STR))
+_TAG = itemgetter(0)
+_TAGS = frozenset((_BYTES[0], _STR[0]))
 LAST_TAG_END = b"\x03"
 """Sorts after every encoded key."""
 
@@ -85,13 +87,15 @@ def check_keys(encoded: Sequence[bytes]) -> None:
         if not is_key(encoded[0]):
             raise _no_key(encoded[0])
         return
+    sizes = {*map(len, encoded)}
+    if not sizes:
+        return
     # Each tag is a character by itself, so all are UTF-8 exactly if they are it one after the other.
-    tags = {key[:1] for key in encoded}
     if not (
-        tags <= _TAGS
-        and min(map(len, encoded), default=2) > 1
-        and max(map(len, encoded), default=2) <= MAX_ENCODED_KEY_BYTES
-        and _is_utf8(b"".join(encoded if tags == {_STR} else [key for key in encoded if key[:1] == _STR]))
+        min(sizes) > 1
+        and max(sizes) <= MAX_ENCODED_KEY_BYTES
+        and (tags := {*map(_TAG, encoded)}) <= _TAGS
+        and _is_utf8(b"".join(encoded if tags == {_STR[0]} else [key for key in encoded if key[:1] == _STR]))
     ):
         raise _no_key(next(key for key in encoded if not is_key(key)))
 
