@@ -10,6 +10,8 @@ Parts:
   growth   with the size of values, with clients at once, with nodes
   all      all of it
 
+With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).
+
 Redis needs its server (apt install redis-server) and redis-py (pip install 'raykv[bench]'; scripts/bench has it). It is
 started on a free port of the loopback with a directory of its own and ended again, as is etcd. Who is not installed is
 left out, and that is said.
@@ -78,9 +80,22 @@ def main() -> int:
     parser.add_argument(
         "--from", dest="stored", metavar="FILE", help="measure nothing: take the figures of an earlier --json"
     )
+    parser.add_argument(
+        "--against", metavar="TREE", type=Path, help="compare with raykv of another tree, 15 rounds: two minutes"
+    )
     arguments = parser.parse_args()
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is 1 or more")
+    if arguments.against:
+        from benchmarks import against
+
+        if not (arguments.against / "raykv").is_dir():
+            parser.error(f"there is no raykv in {arguments.against}")
+        compared = against.measure(arguments.against.resolve(), 2 if arguments.quick else arguments.rounds or 15)
+        print(against.text(compared))
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(compared, indent=1) + "\n")
+        return 0
     found = json.loads(Path(arguments.stored).read_text()) if arguments.stored else measure(arguments)
     print(report.text(found))
     if arguments.json:

@@ -67,6 +67,16 @@ def test_the_benchmark_runs_and_says_who_is_missing(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.ray
+def test_the_benchmark_compares_this_tree_with_another(tmp_path: Path) -> None:
+    shown = run("bench.py", "--against", str(SCRIPTS.parent), "--quick", "--json", str(tmp_path / "against.json"))
+    rows = json.loads((tmp_path / "against.json").read_text())
+    assert {"get", "put", "get_many", "put_many"} < {row["name"] for row in rows}
+    for row in rows:
+        assert row["name"] in shown
+        assert row["client"]["theirs_us"] > 0 < row["nodes"]["ours_us"]
+
+
+@pytest.mark.ray
 def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> None:
     run("bench.py", "ycsb", "--quick", "--json", str(tmp_path / "ycsb.json"))
     page = tmp_path / "page.md"
