@@ -281,7 +281,9 @@ class KeptLoop:
             turns = self._turns
             self._resting = True  # before it looks: who leaves something later will call
             left = self._pending() or (called and bool(self._held))
-            self._resting = not left  # it looks again by itself: to be called by each operation would slow them all down
+            self._resting = (
+                not left
+            )  # it looks again by itself: to be called by each operation would slow them all down
             try:
                 self._take(PATIENCE_S if left else None)
                 called = True  # perhaps because of a lease that will not be given back
