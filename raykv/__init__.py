@@ -41,10 +41,11 @@ import msgspec
 
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.elastic import RebalanceAction, ScalingLimits
-from raykv.client.operations import Versions, WriteResult
+from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
-from raykv.client.store import Bucket, Store, check_routing
+from raykv.client.store import Bucket, Store
 from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
+from raykv.client.writes import WriteResult
 from raykv.config import (
     MAX_COORDINATORS,
     MAX_NODES,
@@ -57,6 +58,7 @@ from raykv.config import (
     StoreConfig,
     Versioning,
     check_count,
+    check_routing,
     check_store_name,
     check_weight,
     check_zone,

@@ -15,7 +15,7 @@ import operator
 import re
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -207,6 +207,11 @@ def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise InvalidOption(f"{what} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}")
     return str.__str__(value)
+
+
+def check_routing(value: object) -> Routing:
+    """Return ``value`` if it is a routing."""
+    return cast("Routing", check_choice("routing", value, ("auto", "direct", "coordinator")))
 
 
 def shown(value: object) -> str:

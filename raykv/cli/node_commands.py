@@ -12,7 +12,6 @@ from raykv.cli.options import examples, json_option, store_option
 from raykv.cli.reading import link_to
 from raykv.client import elastic
 from raykv.client.driver import run
-from raykv.client.views import ScalingView
 
 _wait_option = click.option(
     "--wait/--no-wait", default=True, help="Wait until the partitions have moved.  [default: wait]"
@@ -111,7 +110,7 @@ def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any
     Without options it only tells. Operations are counted at the nodes: a read with R=2 is two of them.
     """
     given = cast("elastic.ScalingLimits", {name: value for name, value in limits.items() if value is not None})
-    found = ScalingView(run(elastic.autoscale(given, dry_run=dry_run, off=off), link_to(store)))
+    found = run(elastic.autoscale(given, dry_run=dry_run, off=off), link_to(store))
     click.echo(output.as_json(found)) if as_json else output.show_text(repr(found))
 
 
@@ -149,12 +148,7 @@ def _finish(link: Any, facts: dict[str, Any], said: str, wait: bool, timeout: fl
     """Wait with a progress bar, then say what was done."""
     if wait:
         with click.progressbar(length=1, label="partitions moved", file=sys.stderr, show_pos=True) as bar:
-
-            def progress(done: int, every: int) -> None:
-                bar.length = every
-                bar.update(done - bar.pos)
-
-            run(elastic.until_balanced(progress, timeout), link)
+            run(elastic.until_balanced(output.progress_on(bar), timeout), link)
     click.echo(output.as_json(facts)) if as_json else output.show_text(said)
 
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET
-from raykv.client.operations import DEFAULT_TIMEOUT_S
 from raykv.config import MAX_COPIES, check_bucket_name, check_store_name, check_timeout, check_ttl
 from raykv.errors import InvalidOption
 from raykv.records.keys import encode_bound, encode_key

@@ -12,11 +12,14 @@ import base64
 import json
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raykv.cli.reading import Pickled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def escaped(text: str, keep: str = "") -> str:
@@ -28,6 +31,16 @@ def escaped(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else _code(char) for char in text)
+
+
+def progress_on(bar: Any) -> Callable[[int, int], None]:
+    """Return a ``progress(done, all)`` that moves a click progress bar."""
+
+    def progress(done: int, every: int) -> None:
+        bar.length = every
+        bar.update(done - bar.pos)
+
+    return progress
 
 
 def one_line(text: str) -> str:

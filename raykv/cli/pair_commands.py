@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,11 +23,13 @@ from raykv.cli.options import (
     ttl_option,
     w_option,
 )
-from raykv.client import operations as ops
 from raykv.client.codecs import encode_value
 from raykv.client.driver import run
 from raykv.config import MAX_PAIR_BYTES
 from raykv.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from raykv.client.writes import WriteResult
 
 
 @click.command(
@@ -185,7 +187,7 @@ def delete(key: str, w: Any, bucket: str, store: str, timeout: float, as_json: b
     _say_written("deleted on", key, run(operations.delete(key, w=w, timeout=timeout), link), as_json)
 
 
-def _say_written(what: str, key: str, result: ops.WriteResult, as_json: bool) -> None:
+def _say_written(what: str, key: str, result: WriteResult, as_json: bool) -> None:
     acks = sorted(result.acks)
     if as_json:
         click.echo(output.as_json({"key": key, "acks": acks, "operation_id": result.operation_id}))
@@ -232,12 +234,12 @@ def scan(
     """
     link = reading.link_to(store)
     operations = reading.open_bucket(link, store, bucket, timeout, create=False)
-    left = ops.scan_range(prefix, start, end, after, reverse=reverse)
     printed, last = 0, None
-    # One pair above the limit is asked for, to know whether there is more.
-    for page in reading.pages(
-        link, operations, left, limit=limit + 1, reverse=reverse, keys_only=keys_only, r=r, timeout_s=timeout
-    ):
+    paging = operations.scan(
+        prefix, start, end, after=after, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout,
+        limit=limit + 1,  # to know whether there is more
+    )  # fmt: skip
+    for page in reading.pages(link, paging):
         shown = page[: limit - printed]
         if shown:
             click.echo("\n".join(_line(key, value, keys_only, as_json) for key, value in shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,10 +13,10 @@ from raykv.cli import output, settings
 from raykv.cli.cluster import join_or_start_ray, join_ray, path_of
 from raykv.cli.options import examples, json_option, store_option, timeout_option
 from raykv.cli.reading import link_to
-from raykv.client import operations as ops
+from raykv.client import administration
 from raykv.client.driver import run
-from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
-from raykv.client.views import RingView, Status, seconds, table
+from raykv.client.repairs import REPAIR_TIMEOUT_S
+from raykv.client.views import Status, seconds, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def status(context: click.Context, store: str, timeout: float, as_json: bool) ->
 
     Exit code 0 if every node is up and has all its data, 1 if not.
     """
-    found = Status(_told("status", store, timeout))
+    found = run(administration.status(timeout=timeout), link_to(store))
     click.echo(output.as_json(found | {"healthy": found.healthy})) if as_json else output.show_text(repr(found))
     if not found.healthy:
         click.echo(f"raykv: not healthy: {output.one_line(ailing(found))}", err=True)
@@ -162,7 +162,7 @@ def ailing(found: Status) -> str:
 @json_option
 def ring(store: str, timeout: float, svg: str | None, as_json: bool) -> None:
     """Show which node owns how much; with --svg, draw who owns what."""
-    found = RingView(_told("ring", store, timeout))
+    found = run(administration.ring(timeout=timeout), link_to(store))
     if svg is not None:
         with open(svg, "w", encoding="utf-8") as file:
             file.write(viz.ring_svg(found))
@@ -180,7 +180,7 @@ def ring(store: str, timeout: float, svg: str | None, as_json: bool) -> None:
 @json_option
 def buckets(store: str, timeout: float, as_json: bool) -> None:
     """List a store's buckets and their settings."""
-    found = _told("buckets", store, timeout)
+    found = run(administration.buckets(timeout=timeout), link_to(store))
     if as_json:
         click.echo(output.as_json(found))
         return
@@ -206,17 +206,11 @@ def repair(store: str, timeout: float, as_json: bool) -> None:
     It goes on by itself in the background, once a day.
     """
     link = link_to(store)
-    report = RepairReport.begin(run(ops.tell("ring", timeout=timeout), link)["partitions"])
-    with click.progressbar(length=report["partitions"], label="partitions", file=sys.stderr, show_pos=True) as bar:
-        for some in report.portions():
-            report.add(run(ops.repair(some, timeout=max(timeout, REPAIR_TIMEOUT_S)), link))
-            bar.update(len(some))
+    with click.progressbar(length=1, label="partitions", file=sys.stderr, show_pos=True) as bar:
+        steps = administration.repair(output.progress_on(bar), timeout=max(timeout, REPAIR_TIMEOUT_S))
+        report = run(steps, link)
     click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
     report.checked()
-
-
-def _told(what: str, store: str, timeout_s: float) -> Any:
-    return run(ops.tell(what, timeout=timeout_s), link_to(store))
 
 
 COMMANDS = (start, stop, status, ring, buckets, repair)

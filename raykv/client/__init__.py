@@ -1,8 +1,18 @@
-"""What users hold: ``Store`` and ``Bucket``, sync and async, and the codecs of values.
+"""What users hold: ``Store`` and ``Bucket``, blocking and awaitable.
 
-``operations`` says what every call sends and what it makes of the answers, as generators that do no input or output;
-``memory`` holds the two numbers that a handle remembers from call to call;
-``driver`` runs such a generator over a link, once blocking and once awaiting; ``store`` and ``aio`` are the typed faces,
-``handle`` is what they have in common.
-Nothing here imports Ray: the link to the coordinator is handed in.
+Read in this order:
+
+* ``codecs``: a value as bytes and back. ``given``: what callers hand in.
+* ``exchange``: what an operation is: a generator that yields requests and receives answers, with no input or output.
+* ``requests``: an operation's arguments, checked and encoded. ``session_clock``: the two numbers that a session remembers.
+* ``reads``, ``writes``, ``batches``, ``scans`` (with ``paging``): the operations on a bucket; ``operations`` joins them and
+  adds ``modify``. ``administration`` and ``elastic``: what is asked of the store itself; ``repairs`` and ``views``: how the
+  answers print. ``plain_calls``: answers to those who call the coordinator's actor themselves.
+* ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting.
+* ``handle``: the session that handles share, and what all handles are.
+* ``aio``: **the source of both faces**; ``store`` is generated from it by ``scripts/generate_faces``. ``awaiting`` and
+  ``blocking`` hold what the faces do not share.
+
+A new method is an operation (in ``reads``, ``writes``, ... or ``administration``) and a method in ``aio``; the blocking form
+follows. Nothing here imports Ray: the link is handed in.
 """

@@ -1,56 +1,69 @@
-"""The awaitable faces: the same names as ``Store`` and ``Bucket``, the same operations behind them."""
+"""The source of both faces: every public operation, once, in its awaitable form.
+
+``scripts/generate_faces`` writes the blocking form, ``raykv/client/store.py``, from this file: it drops ``async`` and
+``await`` and renames what has two names (``AsyncBucket`` and ``Bucket``). After a change here run it; a test compares.
+Docstrings are shared as well, and their examples run against a simulated store (``tests/client/test_faces.py``).
+What the faces do not share stands in ``raykv.client.awaiting`` and ``raykv.client.blocking``. What an operation sends, and
+makes of the answers, is in ``raykv.client.operations`` and ``raykv.client.administration``: a method here only hands on.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from raykv.client import elastic
-from raykv.client import operations as ops
-from raykv.client.driver import run_async
-from raykv.client.handle import Handle, K, StoreHandle, V
-from raykv.client.paging import scan_of
+from raykv.client import administration, elastic
+from raykv.client.awaiting import AwaitableBucket, AwaitableStore
+from raykv.client.exchange import DEFAULT_TIMEOUT_S
+from raykv.client.handle import K, V
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
-from raykv.client.store import bucket_options, check_limit
-from raykv.client.views import RingView, ScalingView, Status
-from raykv.config import Codec, Level, Versioning, check_bucket_name, check_level
+from raykv.config import Codec, Level, Versioning, check_bucket_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from raykv.client.operations import Steps, Versions, WriteResult
+    from raykv.client.reads import Versions
+    from raykv.client.views import RingView, ScalingView, Status
+    from raykv.client.writes import WriteResult
     from raykv.records.keys import Key
     from raykv.versions.context import Context
     from raykv.versions.resolvers import Resolver
 
     A = TypeVar("A", bound=Key)
+    """The type of the keys that are asked for."""
     D = TypeVar("D")
 
-T = TypeVar("T")
 
+class AsyncBucket(AwaitableBucket[K, V]):
+    """A named set of keys with a policy of its own. Made by ``await store.aio.bucket(name)``.
 
-class AsyncBucket(Handle[K, V]):
-    """``Bucket``, awaitable. See there for what each operation promises."""
+    Every operation takes ``timeout`` in seconds (default 5, never none) and its consistency level, ``r`` or ``w``: a
+    number from 1 to the bucket's N, or ``"one"``, ``"quorum"``, ``"all"``; by default the bucket's own.
 
-    _face = "awaitable "
+    For type checkers: ``AsyncBucket[str, Cart]`` is one whose keys come back as ``str``, and whose values are carts.
+    """
 
-    def _run(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
-        return run_async(steps, self._session.link)
+    # ---- single keys ----
 
     @overload
-    async def get(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> V | None: ...
+    async def get(self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V | None: ...
     @overload
     async def get(
-        self, key: Key, default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, key: Key, default: D, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V | D: ...
     async def get(
-        self, key: Key, default: Any = None, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, key: Key, default: Any = None, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> Any:
-        """See ``Bucket.get``."""
-        return await self._run(self._operations.get(key, default, r=r, timeout=timeout))
+        """Return the key's value, or ``default`` if it has none.
 
-    async def contains(self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
-        """Say whether the key has a value: the awaitable form of ``key in bucket``."""
-        return await self._run(self._operations.contains(key, r=r, timeout=timeout))
+        >>> await store.aio.get("user:1")
+        {'name': 'Ada'}
+        >>> await store.aio.get("user:2", "nobody")
+        'nobody'
+
+        Raises ``QuorumNotMet`` if R replicas did not answer in time: a failed read is never "absent". Cost: one round
+        to R replicas, and a second one to those that lacked what the first round found.
+        """
+        return await self._session.run_async(self._operations.get(key, default, r=r, timeout=timeout))
 
     async def put(
         self,
@@ -60,10 +73,23 @@ class AsyncBucket(Handle[K, V]):
         context: Context | None = None,
         w: Level | None = None,
         ttl: float | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
-        """See ``Bucket.put``."""
-        return await self._run(self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout))
+        """Write the value; return once W replicas hold it durably.
+
+        With the ``context`` of a read the write supersedes exactly what that read showed; what it did not show stays as a
+        sibling (in a bucket with vector versioning). Without a context it supersedes whatever the cluster holds when it
+        is asked. ``ttl``: seconds after which the key is absent again.
+
+        >>> written = await store.aio.put("user:1", {"name": "Ada"}, w="all")
+        >>> sorted(written.acks)
+        ['n1', 'n2', 'n3']
+
+        Raises ``InvalidContext``, ``PairTooLarge``, ``InvalidKey``, ``InvalidOption`` before anything is sent;
+        ``WriteOutcomeUnknown`` if fewer than W replicas acknowledged in time (the write may stand).
+        """
+        steps = self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout)
+        return await self._session.run_async(steps)
 
     async def delete(
         self,
@@ -71,16 +97,28 @@ class AsyncBucket(Handle[K, V]):
         *,
         context: Context | None = None,
         w: Level | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
-        """See ``Bucket.delete``."""
-        return await self._run(self._operations.delete(key, context=context, w=w, timeout=timeout))
+        """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone.
+
+        With the ``context`` of a read, values written since that read stay.
+        """
+        return await self._session.run_async(self._operations.delete(key, context=context, w=w, timeout=timeout))
 
     async def get_versions(
-        self, key: Key, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> Versions[V]:
-        """See ``Bucket.get_versions``."""
-        return await self._run(self._operations.get_versions(key, r=r, timeout=timeout))
+        """Return all values that stand under the key, the newest first, and their context. An absent key has none.
+
+        A delete hides what it had seen and nothing else; ``get`` finds nothing if the newest version is a delete.
+
+        >>> versions = await store.aio.get_versions("cart:1")
+        >>> merged = sorted({item for cart in versions.values for item in cart})
+        >>> written = await store.aio.put("cart:1", merged, context=versions.context)
+
+        Errors and cost as for ``get``.
+        """
+        return await self._session.run_async(self._operations.get_versions(key, r=r, timeout=timeout))
 
     @overload
     async def modify(
@@ -91,7 +129,7 @@ class AsyncBucket(Handle[K, V]):
         r: Level | None = None,
         w: Level | None = None,
         ttl: float | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult: ...
     @overload
     async def modify(
@@ -103,7 +141,7 @@ class AsyncBucket(Handle[K, V]):
         r: Level | None = None,
         w: Level | None = None,
         ttl: float | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult: ...
     async def modify(
         self,
@@ -114,18 +152,29 @@ class AsyncBucket(Handle[K, V]):
         r: Level | None = None,
         w: Level | None = None,
         ttl: float | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
-        """See ``Bucket.modify``. ``change`` is an ordinary function."""
-        return await self._run(self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout))
+        """Read the value (``default`` if absent), apply ``change``, write the outcome with the context that was read.
+
+        Not a compare-and-set: of two at the same time both are acknowledged, and their outcomes stand side by side until
+        they are merged: by the handle's resolver, at the next ``modify``. Where several versions stand and the handle has
+        no resolver, it raises ``SiblingsFound`` and writes nothing. Nothing is written either if ``change``, an ordinary
+        function, raises; its error is passed on.
+
+        >>> written = await store.aio.modify("visits", lambda count: count + 1, 0)
+        """
+        steps = self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout)
+        return await self._session.run_async(steps)
+
+    # ---- batches ----
 
     @overload
     async def get_many(
-        self, keys: Iterable[A], *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, keys: Iterable[A], *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> dict[A, V | None]: ...
     @overload
     async def get_many(
-        self, keys: Iterable[A], default: D, *, r: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, keys: Iterable[A], default: D, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> dict[A, V | D]: ...
     async def get_many(
         self,
@@ -133,10 +182,17 @@ class AsyncBucket(Handle[K, V]):
         default: Any = None,
         *,
         r: Level | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> dict[A, Any]:
-        """See ``Bucket.get_many``."""
-        return await self._run(self._operations.get_many(keys, default, r=r, timeout=timeout))
+        """Return ``{key: value}`` in the order asked, with ``default`` for absent keys.
+
+        The batch goes out in requests of some hundred keys; ``timeout`` bounds each of them. All items are settled;
+        then, if any failed, ``BatchError`` with ``.results`` and ``.errors`` is raised.
+
+        >>> await store.aio.get_many(["user:1", "user:2"])
+        {'user:1': {'name': 'Ada'}, 'user:2': None}
+        """
+        return await self._session.run_async(self._operations.get_many(keys, default, r=r, timeout=timeout))
 
     async def put_many(
         self,
@@ -144,16 +200,21 @@ class AsyncBucket(Handle[K, V]):
         *,
         w: Level | None = None,
         ttl: float | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> dict[A, WriteResult]:
-        """See ``Bucket.put_many``."""
-        return await self._run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
+        """Write many pairs; not one transaction, each stands for itself.
+
+        One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
+        """
+        return await self._session.run_async(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
 
     async def delete_many(
-        self, keys: Iterable[A], *, w: Level | None = None, timeout: float = ops.DEFAULT_TIMEOUT_S
+        self, keys: Iterable[A], *, w: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> dict[A, WriteResult]:
-        """See ``Bucket.delete_many``."""
-        return await self._run(self._operations.delete_many(keys, w=w, timeout=timeout))
+        """Delete many keys. As ``put_many``."""
+        return await self._session.run_async(self._operations.delete_many(keys, w=w, timeout=timeout))
+
+    # ---- scans ----
 
     def scan(
         self,
@@ -165,104 +226,56 @@ class AsyncBucket(Handle[K, V]):
         limit: int | None = None,
         reverse: bool = False,
         r: Level | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> AsyncIterator[tuple[K, V]]:
-        """See ``Bucket.scan``; ``async for`` goes over it."""
-        left = ops.scan_range(prefix, start, end, after, reverse=reverse)
-        check_level("r", self._operations.config.r if r is None else r, self._operations.config.n)
-        return self._pages(left, check_limit(limit), reverse, False, r, timeout)
+        """Iterate over pairs in key order (bytes keys, then str keys by code point).
+
+        >>> async for key, value in store.aio.scan(prefix="user:", limit=10):
+        ...     print(key, value)
+        user:1 {'name': 'Ada'}
+
+        ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
+        direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
+        A value that cannot be read here (its module is missing, it is damaged) raises ``CorruptData`` in its place, after
+        all before it; ``error.key`` names it, and ``after=error.key`` goes on behind it. ``get_many`` of the keys settles
+        each by itself.
+
+        ``timeout`` bounds each step: the wait for the next pair, however much that is deleted lies before it.
+        ``QuorumNotMet`` if that was too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that were
+        deleted or have expired and are not forgotten yet).
+        """
+        paging = self._operations.scan(
+            prefix, start, end, after=after, limit=limit, reverse=reverse, r=r, timeout=timeout
+        )
+        return self._pairs(paging)
 
     def keys(self) -> AsyncIterator[K]:
-        """See ``Bucket.keys``."""
-        left = ops.scan_range(None, None, None, None, reverse=False)
-        return _Each(self._pages(left, None, False, True, None, ops.DEFAULT_TIMEOUT_S), 0)
+        """Iterate over the keys, in order. Values do not travel."""
+        return self._parts(self._operations.scan(keys_only=True), 0)
 
     def values(self) -> AsyncIterator[V]:
-        """See ``Bucket.values``."""
-        return _Each(self.scan(), 1)
+        """Iterate over the values, in the order of their keys."""
+        return self._parts(self._operations.scan(), 1)
 
     def items(self) -> AsyncIterator[tuple[K, V]]:
-        """See ``Bucket.items``."""
-        return self.scan()
+        """Iterate over the pairs, in the order of their keys."""
+        return self._pairs(self._operations.scan())
 
     async def count(self) -> int:
-        """See ``Bucket.count``."""
+        """Count the keys. This is a scan over all of them: O(keys)."""
         counted = 0
         async for _ in self.keys():
             counted += 1
         return counted
 
-    def __aiter__(self) -> AsyncIterator[K]:
-        return self.keys()
 
-    def _pages(
-        self, left: ops.ScanRange, limit: int | None, reverse: bool, keys_only: bool, r: Level | None, timeout: float
-    ) -> _Pairs:
-        paging = scan_of(
-            self._operations, left, limit=limit, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout
-        )
-        return _Pairs(lambda: self._run(paging.step()))
+class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
+    """A handle of a store, and of its bucket "default". ``raykv.start`` and ``raykv.connect`` make one.
 
-
-class _Pairs:
-    """The pairs of a scan.
-
-    No asynchronous generator, for an event loop has to finish those that were not read to their end: one that is closed
-    without that leaves a warning behind. Here there is nothing to finish.
+    ``async with store.aio`` ends the handle with the block, and its buckets; the store goes on.
     """
 
-    def __init__(self, step: Callable[[], Awaitable[Sequence[tuple[Any, Any]]]]) -> None:
-        """``step()``: awaits the next pairs; none: it is the end."""
-        self._step: Callable[[], Awaitable[Sequence[tuple[Any, Any]]]] | None = step
-        self._pairs: Iterator[tuple[Any, Any]] = iter(())
-        self._stepping = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> tuple[Any, Any]:
-        for pair in self._pairs:
-            return pair
-        if self._stepping:
-            raise RuntimeError("the scan is being read by somebody else already")
-        if self._step is None:
-            raise StopAsyncIteration
-        self._stepping = True
-        step, self._step = self._step, None  # for good, if it fails
-        try:
-            pairs = await step()
-        finally:
-            self._stepping = False
-        if not pairs:
-            raise StopAsyncIteration
-        self._pairs, self._step = iter(pairs), step
-        return next(self._pairs)
-
-    async def aclose(self) -> None:
-        """End it, as one ends an asynchronous generator."""
-        self._step, self._pairs = None, iter(())
-
-
-class _Each:
-    """One of both of each pair: the key, or the value."""
-
-    def __init__(self, pairs: Any, which: int) -> None:
-        self._pairs = pairs
-        self._which = which
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        return (await anext(self._pairs))[self._which]
-
-    async def aclose(self) -> None:
-        """See ``_Pairs``."""
-        await self._pairs.aclose()
-
-
-class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
-    """``Store``, awaitable. ``async with store.aio`` ends the handle, as ``with store`` does; the store goes on."""
+    # ---- buckets ----
 
     async def bucket(
         self,
@@ -277,33 +290,54 @@ class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
         ttl: float | None = None,
         codec: Codec | None = None,
         pair_bytes: int | None = None,
-        timeout: float = ops.DEFAULT_TIMEOUT_S,
+        timeout: float = DEFAULT_TIMEOUT_S,
     ) -> AsyncBucket[Any, Any]:
-        """See ``Store.bucket``."""
-        options = bucket_options(
+        """Return the bucket of that name, created with these options if there is none.
+
+        ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
+        less); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
+        ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
+        and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+
+        ``sloppy=True``: another node may stand in for one of the n that does not answer, for writes and for reads. Such a
+        bucket answers on both sides of a cut, and what was acknowledged on one side may not be seen on the other until the
+        cut has healed. Without it the side with too few of the n refuses.
+
+        ``resolver`` belongs to this handle: ``"newest"``, or a function of the list of values (the newest first) that
+        returns the value for ``get`` to return.
+
+        >>> carts = await store.aio.bucket("carts", resolver=lambda carts: sorted(set().union(*carts)))
+        >>> carts.name
+        'carts'
+        """
+        options = administration.bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
             pair_bytes=pair_bytes,
         )  # fmt: skip
-        opened = await self._run(self._session.open_bucket(check_bucket_name(name), options, timeout, resolver))
-        return AsyncBucket(self._session, opened, options)
+        steps = self._session.open_bucket(check_bucket_name(name), options, timeout, resolver)
+        return AsyncBucket(self._session, await self._session.run_async(steps), options)
 
-    async def buckets(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> list[str]:
-        """See ``Store.buckets``."""
-        return [config["name"] for config in await self._run(ops.tell("buckets", timeout=timeout))]
+    async def buckets(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> list[str]:
+        """Return the names of the buckets, in the order of their creation."""
+        return [config["name"] for config in await self._session.run_async(administration.buckets(timeout=timeout))]
 
-    async def drop_bucket(self, name: str, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> bool:
-        """See ``Store.drop_bucket``."""
-        return await self._run(ops.drop_bucket(check_bucket_name(name), timeout=timeout))
+    async def drop_bucket(self, name: str, *, timeout: float = DEFAULT_TIMEOUT_S) -> bool:
+        """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
+        return await self._session.run_async(administration.drop_bucket(name, timeout=timeout))
+
+    # ---- administration ----
 
     async def repair(
         self, *, progress: Callable[[int, int], object] | None = None, timeout: float = REPAIR_TIMEOUT_S
     ) -> RepairReport:
-        """See ``Store.repair``."""
-        report = RepairReport.begin((await self._run(ops.tell("ring", timeout=timeout)))["partitions"])
-        for some in report.portions():
-            report.add(await self._run(ops.repair(some, timeout=timeout)))
-            if progress is not None:
-                progress(some[-1] + 1, report["partitions"])
+        """Compare all copies now, partition by partition, and mend what differs (anti-entropy by Merkle trees).
+
+        It goes on by itself in the background, once a day for each partition; call this when you know that something was
+        lost. Returns a dict of figures. ``progress(done, all)`` is called with numbers of partitions; ``timeout``: seconds
+        for some of them. Raises ``StoreUnavailable`` if some partitions could not be compared with all their owners (the
+        figures are in ``.details``); the others are mended. Call it again: what is equal costs next to nothing.
+        """
+        report = await self._session.run_async(administration.repair(progress, timeout=timeout))
         return report.checked()
 
     async def add_node(
@@ -316,10 +350,16 @@ class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> str:
-        """See ``Store.add_node``."""
-        node_id: str = await self._run(elastic.add_node(weight, zone, host, timeout))
-        await self._until_balanced(wait, progress, timeout)
-        return node_id
+        """Let one more storage node join, and give it its share of the partitions. Returns its id.
+
+        ``weight``: what it carries beside the others, "auto" for what its host has room for. ``zone``, ``host``: where it
+        is to run; else on the host with the fewest nodes for its processors, or, if nodes ask Ray for processors
+        (``NodeConfig.cpus``), wherever these come free, for which Ray may start a machine. ``wait``: until it has its
+        share, at most ``timeout`` seconds; ``progress(moved, all)`` is called with numbers of partitions. Reads and writes
+        go on all the while. Raises ``InvalidOption``, ``StoreUnavailable``.
+        """
+        change = elastic.add_node(weight, zone, host, timeout)
+        return await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
 
     async def remove_node(
         self,
@@ -329,9 +369,13 @@ class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> None:
-        """See ``Store.remove_node``."""
-        await self._run(elastic.remove_node(node_id))
-        await self._until_balanced(wait, progress, timeout)
+        """Let a node give its partitions to the others, and leave; also one that is gone for good: others have its copies.
+
+        Raises ``NotEnoughNodes`` if fewer would be left than there are copies: add one before. ``wait`` and the rest: as
+        in ``add_node``.
+        """
+        change = elastic.remove_node(node_id)
+        await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
 
     async def replace_node(
         self,
@@ -342,16 +386,13 @@ class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> str:
-        """See ``Store.replace_node``."""
-        new: str = await self._run(elastic.replace_node(node_id, host, timeout))
-        await self._until_balanced(wait, progress, timeout)
-        return new
+        """Let a new node take the place of one that is down, at once. Returns its id.
 
-    async def autoscale(
-        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.ScalingLimits]
-    ) -> ScalingView:
-        """See ``Store.autoscale``."""
-        return ScalingView(await self._run(elastic.autoscale(limits, dry_run=dry_run, off=off)))
+        By itself this happens when a node's host has been gone for ``replace_after`` (see ``raykv.start``). Raises
+        ``InvalidOption`` if the node is up. ``host``, ``wait`` and the rest: as in ``add_node``.
+        """
+        change = elastic.replace_node(node_id, host, timeout)
+        return await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
 
     async def set_weight(
         self,
@@ -362,32 +403,40 @@ class AsyncStore(StoreHandle[Any, Any], AsyncBucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> None:
-        """See ``Store.set_weight``."""
-        await self._run(elastic.set_weight(node_id, weight))
-        await self._until_balanced(wait, progress, timeout)
+        """Let a node carry more or less of the partitions than it does. ``wait`` and the rest: as in ``add_node``."""
+        change = elastic.set_weight(node_id, weight)
+        await self._session.run_async(elastic.balanced(change, wait, progress, timeout))
 
     async def rebalance(self, action: elastic.RebalanceAction) -> None:
-        """See ``Store.rebalance``."""
-        await self._run(elastic.rebalance(action))
+        """Hold the moves of partitions ("pause"), go on with them ("resume"), or take back what can be ("abort").
 
-    async def _until_balanced(self, wait: bool, progress: Callable[[int, int], object] | None, timeout: float) -> None:
-        if wait:
-            await self._run(elastic.until_balanced(progress, timeout))
+        After an "abort" the ring stays as it is by then: a node that joined may own little, one that was to leave stays.
+        """
+        await self._session.run_async(elastic.rebalance(action))
 
-    async def status(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> Status:
-        """See ``Store.status``."""
-        return Status(await self._run(ops.tell("status", timeout=timeout)))
+    async def autoscale(
+        self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.ScalingLimits]
+    ) -> ScalingView:
+        """Let the store grow and shrink between ``least`` and ``most`` nodes; return what it sees and would do.
 
-    async def ring(self, *, timeout: float = ops.DEFAULT_TIMEOUT_S) -> RingView:
-        """See ``Store.ring``."""
-        return RingView(await self._run(ops.tell("ring", timeout=timeout)))
+        ``ops_per_s``: what a node of weight 1 can carry, each copy that is read or written counted as one; ``node_bytes``:
+        what it can hold, ``p99_ms``: how slow one answer of a hundred may be, if these are to count. Nodes are added above
+        ``high`` of that, and one at a time is removed below ``low``; after a change ``cool_down`` seconds pass before
+        another in the other direction. With ``dry_run`` nothing is set, and nothing done; with ``off`` it rests; without
+        arguments it only reports. The result is plain data: "would" and "why", "hot" (keys that more nodes would not
+        help), "nodes" with their load. Raises ``InvalidOption``.
+        """
+        return await self._session.run_async(elastic.autoscale(limits, dry_run=dry_run, off=off))
 
-    async def aclose(self) -> None:
-        """End the handle. Idempotent."""
-        self._session.close()
+    async def status(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> Status:
+        """Return how the store is: plain data (a dict) that prints well and shows itself in a notebook.
 
-    async def __aenter__(self) -> Self:
-        return self
+        >>> status = await store.aio.status()
+        >>> status.healthy
+        True
+        """
+        return await self._session.run_async(administration.status(timeout=timeout))
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
+    async def ring(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> RingView:
+        """Return who owns what: plain data (a dict) that prints well and shows itself as a picture in a notebook."""
+        return await self._session.run_async(administration.ring(timeout=timeout))

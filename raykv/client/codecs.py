@@ -45,6 +45,9 @@ Pickle: TypeAlias = Callable[[Any], bytes]
 
 pickle_plainly: Pickle = cloudpickle.dumps
 
+Decode: TypeAlias = Callable[["Key", bytes, str], Any]
+"""``decode(key, payload, codec)`` returns the value of a key; the command line's shows pickles instead of loading them."""
+
 
 def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
     """Return the value as a payload: a tag byte and its encoding.

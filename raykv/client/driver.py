@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from raykv.client.exchange import WINDOW
 from raykv.client.given import CallersStop
-from raykv.client.operations import WINDOW
 from raykv.errors import BatchError, CorruptData, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from raykv.client.operations import Answer, Exchange, Steps
+    from raykv.client.exchange import Answer, Exchange, Steps
     from raykv.protocol import frames as f
 
 T = TypeVar("T")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
+from raykv.client.exchange import Exchange, ask_info
 from raykv.client.given import called
-from raykv.client.operations import Exchange, ask, told
+from raykv.client.views import ScalingView
 from raykv.config import ScalingConfig, check_choice, check_timeout, real_number, shown, whole_number
 from raykv.errors import InvalidOption, StoreUnavailable
 from raykv.protocol import frames as f
@@ -13,7 +14,10 @@ from raykv.protocol import frames as f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raykv.client.operations import Steps
+    from raykv.client.exchange import Steps
+
+
+T = TypeVar("T")
 
 
 class ScalingLimits(TypedDict, total=False):
@@ -44,33 +48,33 @@ def add_node(
     """Let a node join; return its id. It may have to wait for a machine to come."""
     carries = 0.0 if isinstance(weight, str) and weight == "auto" else _weight(weight)
     request = f.AddNode(carries, _name("zone", zone), _name("host", host), check_timeout(timeout))
-    return str(told((yield from ask(request, request.timeout_s, repeatable=False))))
+    return str((yield from ask_info(request, request.timeout_s, repeatable=False)))
 
 
 def replace_node(node_id: str, host: str | None, timeout: float = ASK_TIMEOUT_S) -> Steps[str]:
     """Let a new node take the place of a lost one; return its id."""
     request = f.ReplaceNode(_name("node_id", node_id), _name("host", host), check_timeout(timeout))
-    return str(told((yield from ask(request, request.timeout_s, repeatable=False))))
+    return str((yield from ask_info(request, request.timeout_s, repeatable=False)))
 
 
 def remove_node(node_id: str) -> Steps[None]:
     """Let a node give away what it holds, and leave."""
-    told((yield from ask(f.RemoveNode(_name("node_id", node_id), ASK_TIMEOUT_S), ASK_TIMEOUT_S, repeatable=False)))
+    yield from ask_info(f.RemoveNode(_name("node_id", node_id), ASK_TIMEOUT_S), ASK_TIMEOUT_S, repeatable=False)
 
 
 def set_weight(node_id: str, weight: float) -> Steps[None]:
     """Let a node carry more or less."""
     request = f.SetWeight(_name("node_id", node_id), _weight(weight), ASK_TIMEOUT_S)
-    told((yield from ask(request, ASK_TIMEOUT_S)))
+    yield from ask_info(request, ASK_TIMEOUT_S)
 
 
 def rebalance(action: RebalanceAction) -> Steps[None]:
     """Hold the moves, go on with them, or take them back."""
     action = cast("RebalanceAction", check_choice("action", action, ("pause", "resume", "abort")))
-    told((yield from ask(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
+    yield from ask_info(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)
 
 
-def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[dict[str, Any]]:
+def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[ScalingView]:
     """Tell what the autoscaler sees and would do; set it going by ``limits``, or only try them.
 
     Raises ``InvalidOption`` for what does not go together.
@@ -83,8 +87,16 @@ def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[dict[
     if given and "ops_per_s" not in given:
         raise InvalidOption("autoscaling needs ops_per_s: what a node of weight 1 can carry, operations a second")
     request = f.Autoscale(given or None, bool(dry_run), bool(off), ASK_TIMEOUT_S)
-    answer: dict[str, Any] = told((yield from ask(request, ASK_TIMEOUT_S)))
-    return answer
+    return ScalingView((yield from ask_info(request, ASK_TIMEOUT_S)))
+
+
+def balanced(change: Steps[T], wait: bool, progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[T]:
+    """Make a change of nodes; with ``wait``, until the partitions have moved. Returns what the change returns."""
+    timeout_s = check_timeout(timeout)
+    result = yield from change
+    if wait:
+        yield from until_balanced(progress, timeout_s)
+    return result
 
 
 def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:
@@ -95,7 +107,7 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
     timeout_s = left_s = check_timeout(timeout)
     most, rebalancing = 0, None
     while left_s > 0:
-        status = told((yield from ask(f.Tell("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)))
+        status = yield from ask_info(f.Tell("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)
         rebalancing = status["rebalancing"]
         left = 0 if rebalancing is None else rebalancing["partitions_left"]
         most = max(most, left)

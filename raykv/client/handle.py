@@ -11,21 +11,24 @@ import asyncio
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from raykv.client import operations as ops
-from raykv.client.driver import run
-from raykv.client.session_clock import Memory
+from raykv.client.administration import open_bucket
+from raykv.client.driver import run, run_async
+from raykv.client.exchange import DEFAULT_TIMEOUT_S
+from raykv.client.plain_calls import decode_handed
+from raykv.client.session_clock import SessionClock
 from raykv.errors import StoreClosed
 from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from typing_extensions import TypeVar as DefaultingTypeVar  # what type checkers know it by; it is never imported
 
     from raykv.client.driver import Link
-    from raykv.client.operations import Operations, Steps
+    from raykv.client.exchange import Steps
+    from raykv.client.operations import Operations
     from raykv.config import BucketConfig, Routing
     from raykv.records.keys import Key
 
@@ -48,7 +51,7 @@ class Session:
         self.name = name
         self.routing: Routing = routing
         self._link: Link | None = link
-        self._memory = Memory(link.monotonic_s)
+        self._session_clock = SessionClock(link.monotonic_s)
 
     @property
     def link(self) -> Link:
@@ -64,6 +67,10 @@ class Session:
         _warn_inside_loop()
         return run(steps, self.link)
 
+    def run_async(self, steps: Steps[T]) -> Coroutine[Any, Any, T]:
+        """Run an operation, awaiting."""
+        return run_async(steps, self.link)
+
     def open(self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest") -> Operations:
         """Find or create a bucket, blocking; where a handle arrives this is its first step, in an event loop or not."""
         return run(self.open_bucket(name, options, timeout, resolver), self.link)
@@ -72,12 +79,12 @@ class Session:
         self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest"
     ) -> Steps[Operations]:
         """Return the steps that find or create a bucket."""
-        return ops.open_bucket(
+        return open_bucket(
             name,
             options,
             timeout=timeout,
             random_bytes=self.link.random_bytes,
-            memory=self._memory,
+            session_clock=self._session_clock,
             resolver=check_resolver(resolver),
             pickled=self.link.pickled,
         )
@@ -90,10 +97,10 @@ class Session:
 
     def sent(self) -> Session:
         """Return the session of a copy of a handle, where it arrives: here or in another process."""
-        return TravelledSession(self.name, self.routing)
+        return LazySession(self.name, self.routing)
 
 
-class TravelledSession(Session):
+class LazySession(Session):
     """The session of a handle that has arrived where it was sent: it connects when it is first used.
 
     Nothing can be asked of Ray while it unpickles a task's arguments; and a handle that is only passed on needs nothing.
@@ -133,7 +140,7 @@ class TravelledSession(Session):
             self._there.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TravelledSession, (self.name, self.routing)
+        return LazySession, (self.name, self.routing)
 
 
 class Handle(Generic[K, V]):
@@ -160,7 +167,6 @@ class Handle(Generic[K, V]):
         self._options = dict(options or {})
         self._name = name
         self._resolver: Resolver = resolver
-        self._awaitable: Any = None
 
     if not TYPE_CHECKING:  # as type checkers see it: what is left out is any
 
@@ -171,7 +177,7 @@ class Handle(Generic[K, V]):
     @property
     def _operations(self) -> Operations:
         if self._opened is None:
-            self._opened = self._session.open(self._name, self._options, ops.DEFAULT_TIMEOUT_S, self._resolver)
+            self._opened = self._session.open(self._name, self._options, DEFAULT_TIMEOUT_S, self._resolver)
         return self._opened
 
     @property
@@ -210,7 +216,17 @@ class StoreHandle(Handle[K, V]):
         >>> store.decode(ray.get(handle.get.remote("user:1")))           # doctest: +SKIP
         {'name': 'Ada'}
         """
-        return ops.decode_handed(answer)
+        return decode_handed(answer)
+
+    async def aclose(self) -> None:
+        """End this handle and its buckets; the store goes on. Idempotent."""
+        self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._session.close()
 
     def __repr__(self) -> str:
         return f"<raykv {self._face}store {self.store_name!r}>"

@@ -12,15 +12,41 @@ as it takes, and no step of it longer than that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from raykv.client.operations import PAGE_ITEMS, PAGE_KEYS, Page, ScanRange, Steps, remaining
+from raykv.client.exchange import Steps
 from raykv.config import check_timeout
 from raykv.errors import QuorumNotMet, RaykvError
-from raykv.records.keys import Key, decode_key
+from raykv.records.keys import (
+    LAST_TAG_END,
+    MAX_ENCODED_KEY_BYTES,
+    Key,
+    after_prefix,
+    decode_key,
+    encode_bound,
+)
 
-if TYPE_CHECKING:
-    from raykv.client.operations import Operations
+PAGE_ITEMS = 1000
+PAGE_KEYS = 2000
+
+
+class Page(NamedTuple):
+    """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end).
+
+    ``failed``: why the pair behind these, and so what the page holds behind it, is not shown.
+    """
+
+    items: list[tuple[Any, Any]]
+    resume: bytes | None
+    failed: Exception | None = None
+
+
+class ScanRange(NamedTuple):
+    """What is left of a scan: ``start <= encoded key < end``."""
+
+    start: bytes
+    end: bytes
+
 
 Ask: TypeAlias = Callable[[ScanRange, int, bool, float], Steps[Page]]
 """``ask(left, pairs, passing, timeout_s)``: the steps of one page of at most so many pairs."""
@@ -105,21 +131,33 @@ class Paging:
         return f", as far as {reached!r}"
 
 
-def scan_of(
-    operations: Operations,
-    left: ScanRange,
-    *,
-    limit: int | None,
-    reverse: bool,
-    keys_only: bool,
-    r: Any,
-    timeout: Any,
-) -> Paging:
-    """Return a scan of a bucket, about to begin."""
+def scan_range(
+    prefix: Key | None, start: Key | None, end: Key | None, after: Key | None, *, reverse: bool
+) -> ScanRange:
+    """Return the range that all of these bounds leave, in encoded keys.
 
-    def ask(left: ScanRange, pairs: int, passing: bool, timeout_s: float) -> Steps[Page]:
-        return operations.page(
-            left, limit=pairs, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout_s, passing=passing
-        )
+    ``start`` is inclusive, ``end`` exclusive, whatever the direction; ``after`` is where an earlier scan in the same
+    direction stopped, and is left out.
+    """
+    low, high = b"", LAST_TAG_END
+    if prefix is not None:
+        stem = _bound(prefix)
+        low, high = stem, after_prefix(stem) or LAST_TAG_END
+    if start is not None:
+        low = max(low, _bound(start))
+    if end is not None:
+        high = min(high, _bound(end))
+    if after is not None:
+        bound = _bound(after)
+        low, high = (low, min(high, bound)) if reverse else (max(low, bound + b"\x00"), high)
+    return ScanRange(low, high)
 
-    return Paging(ask, operations.now_s, left, limit=limit, reverse=reverse, timeout=timeout, keys_only=keys_only)
+
+def _bound(bound: Key) -> bytes:
+    """Encode a bound. Of one that is longer than any key the beginning says as much as the whole."""
+    return encode_bound(bound)[: MAX_ENCODED_KEY_BYTES + 1]
+
+
+def remaining(left: ScanRange, resume: bytes, *, reverse: bool) -> ScanRange:
+    """Return what is left of a scan after a page."""
+    return ScanRange(left.start, resume) if reverse else ScanRange(resume, left.end)

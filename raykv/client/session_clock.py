@@ -22,7 +22,7 @@ _OF_PAIRS = (f.GotMany, f.WroteMany)
 _WITH_CLOCK = (f.BucketOpened, f.Late)
 
 
-class Memory:
+class SessionClock:
     """See the module. Safe to share between threads: each number is written whole, and an older one does no harm."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:

@@ -20,8 +20,8 @@ import msgspec
 from raykv.client.aio import AsyncStore
 from raykv.client.codecs import pickle_plainly
 from raykv.client.driver import run_async
+from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Session
-from raykv.client.operations import DEFAULT_TIMEOUT_S
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import Front

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from raykv.client.aio import AsyncBucket, AsyncStore
-    from raykv.client.operations import WriteResult
+    from raykv.client.writes import WriteResult
     from raykv.records.vector_record import Seen
     from raykv.sim.history import History
     from raykv.sim.kernel import VirtualLoop

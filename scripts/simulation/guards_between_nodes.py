@@ -128,7 +128,7 @@ BETWEEN_NODES = (
         "the coordinator dies with the write under way; the client is told that nothing was written",
         (
             Edit(
-                "raykv.client.operations:Operations._settle_writes",
+                "raykv.client.writes:Writes._settle_writes",
                 "case PeerAbsent():",
                 "case PeerFailure():",
             ),

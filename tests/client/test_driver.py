@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.client import driver
-from raykv.client.operations import Exchange
+from raykv.client.exchange import Exchange
 from raykv.errors import BatchError, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent
 from raykv.protocol import frames as f

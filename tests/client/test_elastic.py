@@ -13,7 +13,7 @@ from raykv.errors import InvalidOption, StoreUnavailable
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
-    from raykv.client.operations import Steps
+    from raykv.client.exchange import Steps
 
 
 def moving(left: int | None, waits_for: str = "") -> f.Told:

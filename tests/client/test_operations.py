@@ -18,8 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raykv.client import operations as ops
+from raykv.client import batches
 from raykv.client.codecs import encode_value
+from raykv.client.operations import Operations
+from raykv.client.paging import scan_range
+from raykv.client.plain_calls import decode_handed
+from raykv.client.writes import WriteResult
 from raykv.config import BucketConfig
 from raykv.errors import (
     BatchError,
@@ -157,7 +161,7 @@ def test_sizes_are_of_bytes_and_not_of_characters(both: Callable[..., Any], link
 
 def test_a_buckets_own_limit_holds(link: Any) -> None:
     config = BucketConfig(name="b", n=3, r=2, w=2, pair_bytes=5)
-    operations = ops.Operations(1, config)
+    operations = Operations(1, config)
     operations.write_request([("k", b"1234")], None, None, 1.0)
     with pytest.raises(PairTooLarge, match="at most 5 bytes in bucket 'b'"):
         operations.write_request([("k", b"12345")], None, None, 1.0)
@@ -184,7 +188,7 @@ def test_one_key_is_not_several(both: Callable[..., Any], link: Any, keys: Any) 
 
 
 def test_a_value_that_the_codec_does_not_take_refuses_the_batch(link: Any) -> None:
-    operations = ops.Operations(1, BucketConfig(name="b", n=3, r=2, w=2, codec="msgpack"))
+    operations = Operations(1, BucketConfig(name="b", n=3, r=2, w=2, codec="msgpack"))
     with pytest.raises(InvalidOption, match="codec='msgpack'"):
         operations.write_request([("a", 1), ("b", (1, 2))], None, None, 1.0)
 
@@ -208,7 +212,7 @@ def test_levels_times_and_ttl_as_they_are_sent(both: Callable[..., Any], link: A
 
 
 def test_a_buckets_ttl_is_the_default_and_a_calls_goes_first() -> None:
-    operations = ops.Operations(1, BucketConfig(name="b", n=3, r=2, w=2, ttl_ms=7000))
+    operations = Operations(1, BucketConfig(name="b", n=3, r=2, w=2, ttl_ms=7000))
 
     def ttl_ms(ttl: Any) -> int | None:
         return unpack(b"\x01" + bytes(8) + operations.write_request([("a", 1)], None, ttl, 1.0).items[0][1]).ttl_ms
@@ -229,16 +233,16 @@ def test_every_write_has_an_operation_id_of_its_own(both: Callable[..., Any], li
 @given(st.lists(st.integers(0, 10_000), max_size=200))
 def test_a_batch_is_cut_by_size_and_count(sizes: list[int]) -> None:
     items = [(b"\x02k", bytes(size), None) for size in sizes]
-    chunks = ops._chunks(items)
+    chunks = batches._chunks(items)
     assert [item for chunk in chunks for item in items[chunk]] == items
     for chunk in chunks:
         part = items[chunk]
-        assert 1 <= len(part) <= ops.CHUNK_WRITES
-        assert len(part) == 1 or sum(len(key) + len(body) for key, body, _ in part) <= ops.CHUNK_BYTES
+        assert 1 <= len(part) <= batches.CHUNK_WRITES
+        assert len(part) == 1 or sum(len(key) + len(body) for key, body, _ in part) <= batches.CHUNK_BYTES
     for before, after in itertools.pairwise(chunks):
         first = items[after.start]
-        full = len(items[before]) == ops.CHUNK_WRITES
-        assert full or sum(len(k) + len(b) for k, b, _ in [*items[before], first]) > ops.CHUNK_BYTES, (
+        full = len(items[before]) == batches.CHUNK_WRITES
+        assert full or sum(len(k) + len(b) for k, b, _ in [*items[before], first]) > batches.CHUNK_BYTES, (
             "no cut without need"
         )
 
@@ -251,7 +255,7 @@ def test_frames_of_a_batch_stay_below_what_ray_moves_cheaply(both: Callable[...,
         assert len(f.coordinator_requests.encode(request)) < 100 * 1024
     link.requests.clear()
     both("get_many", [f"s{number}" for number in range(5000)])
-    assert [len(request.keys) for request in link.requests] == [ops.CHUNK_READS] * (5000 // ops.CHUNK_READS)
+    assert [len(request.keys) for request in link.requests] == [batches.CHUNK_READS] * (5000 // batches.CHUNK_READS)
 
 
 # ---- reads ----
@@ -299,7 +303,7 @@ class _Ran:
 
 def test_what_others_may_run_is_not_run_while_requests_are_under_way() -> None:
     """A pickled value, a resolver: they may use the store, which is busy with what is under way."""
-    operations = ops.Operations(1, BucketConfig(name="default", n=3, r=2, w=2))
+    operations = Operations(1, BucketConfig(name="default", n=3, r=2, w=2))
     items: list[Any]
     plain, pickled = payload_of(1), payload_of(_Ran())
     for items, values in (
@@ -761,7 +765,7 @@ END = b"\x03"
 )
 def test_what_range_the_bounds_leave(arguments: dict[str, Any], expected: tuple[bytes, bytes]) -> None:
     full = {"prefix": None, "start": None, "end": None, "after": None, "reverse": False} | arguments
-    assert ops.scan_range(**full) == expected
+    assert scan_range(**full) == expected
 
 
 @pytest.mark.parametrize("bound", ["prefix", "start", "end", "after"])
@@ -855,7 +859,7 @@ def test_a_full_scan_under_a_lower_hidden_bound(both: Callable[..., Any], link: 
 
 
 def handed(answer: Any, *, single: bool, codec: str = "auto", places: Sequence[bytes] = ()) -> Any:
-    return ops.decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer, list(places))))
+    return decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer, list(places))))
 
 
 def test_handed_answers_decode() -> None:
@@ -864,7 +868,7 @@ def test_handed_answers_decode() -> None:
     assert handed(f.GotMany([found(1), f.Found([])]), single=False) == [1, None]
     place = place_of("fake", 1, encode_key("a"))
     wrote = handed(f.WroteMany([f.Acked(b"\xab", ["n1"], NOTHING_SEEN)]), single=True, places=[place])
-    assert wrote == ops.WriteResult(("n1",), "ab", seal(NOTHING_SEEN, place))
+    assert wrote == WriteResult(("n1",), "ab", seal(NOTHING_SEEN, place))
     with pytest.raises(CorruptData):
         handed(f.WroteMany([f.Acked(b"\xab", ["n1"], NOTHING_SEEN)]), single=True)
     with pytest.raises(QuorumNotMet):
@@ -877,7 +881,7 @@ def test_handed_answers_decode() -> None:
     with pytest.raises(CorruptData):
         handed(f.Told(1), single=True)
     with pytest.raises(CorruptData):
-        ops.decode_handed(b"junk")
+        decode_handed(b"junk")
     with pytest.raises(CorruptData, match="never unpickles"):
         handed(f.GotMany([found((1, 2))]), single=True, codec="msgpack")
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.cli import reading
-from raykv.client.operations import PAGE_ITEMS, PAGE_KEYS, scan_range
-from raykv.client.paging import Paging
+from raykv.client.paging import PAGE_ITEMS, PAGE_KEYS, Paging, scan_range
 from raykv.errors import InvalidOption, QuorumNotMet
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_bound, encode_key
@@ -82,9 +81,7 @@ def test_a_step_ends_in_its_time_over_however_many_pages(
         if way == "scan":
             both("scan", limit=limit, timeout=5)
         else:
-            left = scan_range(None, None, None, None, reverse=False)
-            options = {"limit": limit or 9, "reverse": False, "keys_only": True, "r": None, "timeout_s": 5.0}
-            list(reading.pages(link, store._operations, left, **options))
+            list(reading.pages(link, store._operations.scan(limit=limit or 9, keys_only=True, timeout=5.0)))
 
     with pytest.raises(QuorumNotMet, match="within 5 s, though much was passed, as far as 'c"):
         walk()
@@ -126,3 +123,14 @@ def test_keys_come_in_larger_pages() -> None:
     assert windows(limit=None) == PAGE_ITEMS
     assert windows(limit=None, keys_only=True) == windows(limit=10**6, keys_only=True) == PAGE_KEYS
     assert windows(limit=3, keys_only=True) == 3
+
+
+def test_the_command_line_says_in_a_line_what_a_scan_leaves_out(
+    store: Any, link: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put("a", 1)
+    link.records[b"\x00junk"] = link.records[encode_key("a")]
+    assert list(reading.pages(link, store._operations.scan())) == [[("a", 1)]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("raykv: bucket 'default': ")
+    assert "repair" in line

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raykv.client.session_clock import Memory
+from raykv.client.session_clock import SessionClock
 from raykv.protocol import frames as f
 
 WRITE = f.WriteMany(1, [(b"\x02a", b"body", None)], 2, 5.0)
@@ -29,13 +29,13 @@ def opened(run: int, now_s: float) -> f.BucketOpened:
 
 
 def test_who_has_heard_nothing_says_nothing() -> None:
-    assert Memory(Ticking()).dated(WRITE, 55.0) == WRITE
-    assert Memory(Ticking(7.0)).now_s() == 7.0
+    assert SessionClock(Ticking()).dated(WRITE, 55.0) == WRITE
+    assert SessionClock(Ticking(7.0)).now_s() == 7.0
 
 
 @pytest.mark.parametrize("answer", [f.GotMany([], 9), f.WroteMany([], 9)])
 def test_the_newest_time_is_kept_whatever_comes_after(answer: Any) -> None:
-    memory = Memory(Ticking())
+    memory = SessionClock(Ticking())
     memory.note(answer)
     assert memory.dated(WRITE, 55.0) == f.WriteMany(1, WRITE.items, 2, 5.0, 9)
     for older in (f.GotMany([], 3), f.WroteMany([], 0), f.Told(None), f.Page([], None)):
@@ -48,7 +48,7 @@ def test_the_newest_time_is_kept_whatever_comes_after(answer: Any) -> None:
 @pytest.mark.parametrize("ahead_s", [0.0, 1000.0, -49.0])
 def test_until_when_is_said_by_the_coordinators_clock(ahead_s: float) -> None:
     clock = Ticking()
-    memory = Memory(clock)
+    memory = SessionClock(clock)
     memory.note(opened(7, clock.now_s + ahead_s))
     clock.now_s += 3.0
     dated = memory.dated(WRITE, clock.now_s + 5.0)
@@ -59,7 +59,7 @@ def test_until_when_is_said_by_the_coordinators_clock(ahead_s: float) -> None:
 def test_of_what_one_run_tells_the_highest_is_the_nearest_to_the_truth() -> None:
     """Each is too low by the time that the answer took; a request must not be given up for that."""
     clock = Ticking()
-    memory = Memory(clock)
+    memory = SessionClock(clock)
     for told_s, ahead_s in ((1049.5, 999.5), (1049.9, 999.9), (1048.0, 999.9), (1050.0, 1000.0)):
         memory.note(f.Late(7, told_s))
         assert memory.dated(WRITE, 55.0).expires_s == pytest.approx(55.0 + ahead_s)
@@ -67,7 +67,7 @@ def test_of_what_one_run_tells_the_highest_is_the_nearest_to_the_truth() -> None
 
 def test_another_runs_clock_is_another_clock() -> None:
     clock = Ticking()
-    memory = Memory(clock)
+    memory = SessionClock(clock)
     memory.note(opened(7, 1050.0))
     memory.note(f.Late(8, 20.0))
     dated = memory.dated(WRITE, 55.0)
@@ -86,7 +86,7 @@ def test_a_request_never_lives_longer_than_its_client_waits(
 ) -> None:
     """Whatever the answers took on their way: what the client gives up, the coordinator does not begin."""
     clock = Ticking(1e6)
-    memory = Memory(clock)
+    memory = SessionClock(clock)
     for pause_s, way_back_s in told:
         clock.now_s += pause_s
         there_s = clock.now_s + ahead_s

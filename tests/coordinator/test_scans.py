@@ -10,11 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raykv.client.administration import open_bucket
 from raykv.client.codecs import encode_value
 from raykv.client.driver import run_async
-from raykv.client.operations import open_bucket, scan_range
-from raykv.client.paging import scan_of
-from raykv.client.session_clock import Memory
+from raykv.client.session_clock import SessionClock
 from raykv.errors import QuorumNotMet
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
@@ -241,11 +240,11 @@ def test_the_first_behind_many_that_are_gone_takes_few_pages_and_passes_each_onc
         await asyncio.sleep(2)
         first, last = ("r", "q") if reverse else ("q", "r")
         link = world.ClientLink(cluster)
-        operations = await run_async(open_bucket("default", {}, timeout=5, memory=Memory(link.monotonic_s)), link)
+        steps = open_bucket("default", {}, timeout=5, session_clock=SessionClock(link.monotonic_s))
+        operations = await run_async(steps, link)
 
         async def scan(after: str | None = None) -> list[Any]:
-            left = scan_range(None, None, None, after, reverse=reverse)
-            paging = scan_of(operations, left, limit=1, reverse=reverse, keys_only=keys_only, r=None, timeout=5)
+            paging = operations.scan(after=after, limit=1, reverse=reverse, keys_only=keys_only, timeout=5)
             return [key for key, _ in await run_async(paging.step(), link)]
 
         found = await scan()

@@ -1,0 +1,103 @@
+"""What only the blocking face has: the way to the awaitable one, the operators of a dict, and iteration.
+
+Everything else is generated: ``raykv.client.store`` from ``raykv.client.aio``, the source of both faces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from raykv.client.aio import AsyncBucket, AsyncStore
+from raykv.client.exchange import DEFAULT_TIMEOUT_S
+from raykv.client.handle import DEFAULT_BUCKET, Handle, K, Session, StoreHandle, V
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raykv.client.driver import Link
+    from raykv.client.paging import Paging
+    from raykv.config import Routing
+    from raykv.records.keys import Key
+
+_MISSING: Any = object()
+
+
+class BlockingBucket(Handle[K, V]):
+    """What ``Bucket`` has beside the operations."""
+
+    _awaitable: AsyncBucket[Any, Any] | None = None
+
+    @property
+    def aio(self) -> AsyncBucket[K, V]:
+        """The same operations, awaitable; in any event loop, also in successive ones."""
+        if self._awaitable is None:
+            self._awaitable = AsyncBucket(self._session, self._operations, self._options)
+        return self._awaitable
+
+    def __getitem__(self, key: Key) -> V:
+        steps = self._operations.get(key, _MISSING, r=None, timeout=DEFAULT_TIMEOUT_S)
+        value = self._session.run(steps)
+        if value is _MISSING:
+            raise KeyError(key)
+        return cast("V", value)
+
+    def __setitem__(self, key: Key, value: V) -> None:
+        self._session.run(self._operations.put(key, value, w=None, ttl=None, timeout=DEFAULT_TIMEOUT_S))
+
+    def __delitem__(self, key: Key) -> None:
+        if not self._session.run(self._operations.contains(key, r=None, timeout=DEFAULT_TIMEOUT_S)):
+            raise KeyError(key)
+        self._session.run(self._operations.delete(key, w=None, timeout=DEFAULT_TIMEOUT_S))
+
+    def __contains__(self, key: Key) -> bool:
+        return self._session.run(self._operations.contains(key, r=None, timeout=DEFAULT_TIMEOUT_S))
+
+    def __iter__(self) -> Iterator[K]:
+        return self._parts(self._operations.scan(keys_only=True), 0)
+
+    def _pairs(self, paging: Paging) -> Iterator[tuple[Any, Any]]:
+        while pairs := self._session.run(paging.step()):
+            yield from pairs
+
+    def _parts(self, paging: Paging, which: int) -> Iterator[Any]:
+        return (pair[which] for pair in self._pairs(paging))
+
+
+class BlockingStore(StoreHandle[Any, Any]):
+    """What ``Store`` has beside the operations."""
+
+    _awaitable_store: AsyncStore | None = None
+
+    def __init__(
+        self,
+        name: str,
+        link: Link,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        routing: Routing = "auto",
+        session_of: Callable[[str, Link, Routing], Session] = Session,
+    ) -> None:
+        """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
+        session = session_of(name, link, routing)
+        try:
+            super().__init__(session, session.open(DEFAULT_BUCKET, {}, timeout_s), {})
+        except BaseException:
+            session.close()
+            raise
+
+    @property
+    def aio(self) -> AsyncStore:
+        """The same operations, awaitable; in any event loop, also in successive ones."""
+        if self._awaitable_store is None:
+            self._awaitable_store = AsyncStore(self._session, self._operations)
+        return self._awaitable_store
+
+    def close(self) -> None:
+        """End this handle and its buckets; the store goes on. Idempotent."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.close()
