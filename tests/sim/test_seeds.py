@@ -27,8 +27,8 @@ def run(tmp_path):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RAYKV_"))}
         paths = f"{REPOSITORY}{os.pathsep}{inherited.get('PYTHONPATH', '')}"
         done = subprocess.run(
-            command, cwd=tmp_path, env=inherited | {"PYTHONPATH": paths} | environment, capture_output=True, text=True,
-            timeout=300,
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env=inherited | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment,
         )  # fmt: skip
         return done.stdout + done.stderr
 
@@ -125,12 +125,20 @@ def test_a_world_of_a_fixture_says_it_too(run):
     assert "raykv.sim.start(seed=4" not in out
 
 
+SEEING = "@raykv.sim.seeds(2)\ndef test_mine(seed): print('ran', seed)\n"
+
+
 def test_the_environment_names_other_seeds(run):
-    test = "@raykv.sim.seeds(2)\ndef test_mine(seed): print('ran', seed)\n"
-    out = run(test, "-s", RAYKV_SEEDS="100-102, 7,-5")
+    out = run(SEEING, "-s", RAYKV_SEEDS="100-102, 7,-5")
     assert re.findall(r"ran (-?\d+)", out) == ["100", "101", "102", "7", "-5"]
-    for wrong in ("seven", "7-", "9-3", "0-99999999", "1;2", "--7"):
-        assert "RAYKV_SEEDS is" in (told := run(test, RAYKV_SEEDS=wrong)) or "the number of seeds must be" in told
+    assert "RAYKV_SEEDS is" in run(SEEING, RAYKV_SEEDS="seven")
+
+
+@pytest.mark.parametrize("wrong", ["seven", "7-", "9-3", "0-99999999", "1;2", "--7"])
+def test_seeds_that_the_environment_does_not_name_well(wrong, monkeypatch):
+    monkeypatch.setenv("RAYKV_SEEDS", wrong)
+    with pytest.raises(raykv.InvalidOption, match=r"RAYKV_SEEDS is|the number of seeds must be"):
+        raykv.sim.seeds(2)
 
 
 @pytest.mark.parametrize(
