@@ -17,6 +17,7 @@ from raykv.coordinator.fast_path import Driver, posting
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
+from raykv.protocol.requests import COORDINATOR, check_handlers, handled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,6 +49,20 @@ class Front:
             post = posting(transport, clock, tasks, at_once)
             begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
         self._joining = Joining(begin, coordinator.most_keys)
+        self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.CoordinatorAnswer]]] = dict(
+            (
+                handled(f.GetMany, coordinator.get_many),
+                handled(f.WriteMany, coordinator.write_many),
+                handled(f.ScanPage, coordinator.scan_page),
+                handled(f.OpenBucket, self._open_bucket),
+                handled(f.Tell, self._tell),
+                handled(f.Publish, self._news),
+                handled(f.Reach, self._reaches),
+                handled(f.RepairPartitions, self._repair),
+            )
+        )
+        self._handlers |= {kind: self._pass_on for kind, traits in COORDINATOR.items() if traits.passed_on}
+        check_handlers(COORDINATOR, self._handlers)
 
     @property
     def busy(self) -> bool:
@@ -109,30 +124,17 @@ class Front:
             await self._clock.sleep(NEWS_EVERY_S)
 
     async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        coordinator = self._coordinator
-        match request:
-            case f.GetMany():
-                return await coordinator.get_many(request)
-            case f.WriteMany():
-                return await coordinator.write_many(request)
-            case f.ScanPage():
-                return await coordinator.scan_page(request)
-            case f.OpenBucket():
-                return await self._open_bucket(request)
-            case (
-                f.DropBucket() | f.AddNode() | f.RemoveNode() | f.ReplaceNode() | f.SetWeight() | f.Rebalance()
-                | f.Autoscale()
-            ):  # fmt: skip
-                return await self._ask_supervisor(request, request.timeout_s)
-            case f.Tell():
-                return await self._tell(request)
-            case f.Publish():
-                coordinator.routing.learn(request)
-                return f.Told(None)
-            case f.Reach():
-                return f.Told(await self._reaches(request))
-            case f.RepairPartitions():
-                return f.Told(await coordinator.repair_partitions(request))
+        return await self._handlers[type(request)](request)
+
+    async def _news(self, request: f.Publish) -> f.CoordinatorAnswer:
+        self._coordinator.routing.learn(request)
+        return f.Told(None)
+
+    async def _repair(self, request: f.RepairPartitions) -> f.CoordinatorAnswer:
+        return f.Told(await self._coordinator.repair_partitions(request))
+
+    async def _pass_on(self, request: f.ElasticRequest | f.DropBucket) -> f.CoordinatorAnswer:
+        return await self._ask_supervisor(request, request.timeout_s)
 
     async def _open_bucket(self, request: f.OpenBucket) -> f.CoordinatorAnswer:
         check_bucket_name(request.name)
@@ -182,13 +184,13 @@ class Front:
             raise CorruptData("the supervisor gave news when asked for something else")
         return answer
 
-    async def _reaches(self, request: f.Reach) -> bool:
+    async def _reaches(self, request: f.Reach) -> f.CoordinatorAnswer:
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
         try:
             answer = await self._transport.call(node_address(request.node_id), frame, check_timeout(request.timeout_s))
-            return isinstance(f.node_answers.decode(answer).body, f.Pong)
+            return f.Told(isinstance(f.node_answers.decode(answer).body, f.Pong))
         except (PeerFailure, CorruptData):
-            return False
+            return f.Told(False)
 
 
 async def _framed(frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]) -> bytes:

@@ -23,6 +23,7 @@ from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
 from raykv.ports import Known
 from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE, check_handlers, handled, misfit
 from raykv.repair.maintenance import Upkeep
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
@@ -32,7 +33,7 @@ from raykv.versions import merge_bounded
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from raykv.ports import Clock, Executor, FileSystem, Metrics, Transport
     from raykv.storage import Job, SyncJob
@@ -45,7 +46,6 @@ ROOM_EVERY_S = 0.5
 SMALLEST_SHARE = 16
 """Of a small disk no more than one part in so many is kept free."""
 ALIVE_EVERY_S = 600.0
-_OPERATIONS = (f.Read, f.Reserve, f.Write)
 
 
 class NoMetrics:
@@ -143,8 +143,7 @@ class StorageNode:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._syncing = False
-        self._interval = False
+        self._syncing = self._interval = False
         self._fs = fs
         self._free_bytes = 0
         self._job_failed = False
@@ -154,6 +153,9 @@ class StorageNode:
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
         self._upkeep: Upkeep | None = None
+        self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
+            (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked))
+        )
         self._look_for_room()
         if transport is not None:
             self._upkeep = Upkeep(
@@ -171,6 +173,7 @@ class StorageNode:
                 durable=self._until_durable,
                 superseded=self._fail,
             )
+            check_handlers(NODE, self._replica.handlers, self._upkeep.handlers, self._handlers)
 
     def _open_engine(self, fs: FileSystem) -> Engine:
         where = f"{self.spec.path}/{self._directory.identity.data}"
@@ -301,12 +304,11 @@ class StorageNode:
             refusal = self._refusal(request)
             if refusal is not None:
                 return self._answer(refusal)
-            if misfit := self._replica.misfit(request.body):
-                return self._answer(f.NodeRefused("corrupt", misfit))
-            if isinstance(request.body, f.Stop):
-                return self._answer_to_stop()
-            if not _for_a_client(request.body):
-                return self._answer_to_peer(request.body)
+            if wrong := misfit(request.body, self.spec.store.partitions):
+                return self._answer(f.NodeRefused("corrupt", wrong))
+            traits = NODE[type(request.body)]
+            if not traits.client_waits(request.body):
+                return self._answer_in_background(request.body)
             began_s = self._clock.monotonic_s()
             body, position = self._replica.handle(request.body)
             if position > self._engine.durable_position and not self._safe_now(position):
@@ -326,28 +328,32 @@ class StorageNode:
             body = self._failed(error)
         return self._answer(body)
 
-    async def _answer_to_peer(self, request: f.NodeRequestBody) -> bytes:
+    async def _answer_in_background(self, request: f.NodeRequestBody) -> bytes:
         """Answer what no client waits for."""
-        upkeep = self._upkeep
         try:
-            body = None if upkeep is None else await upkeep.answer(request)
-            if body is None and isinstance(request, f.Ping):
-                suspects = [] if upkeep is None else upkeep.suspects()
-                body = f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
-            elif body is None:
+            kind = type(request)
+            if kind in self._replica.handlers:
                 body, position = self._replica.handle(request)
                 await self._until_durable(position)
-            self._work()
+            elif kind in self._handlers:
+                body = await self._handlers[kind](request)
+            elif self._upkeep is not None:
+                body = await self._upkeep.answer(request)
+            else:
+                body = f.NodeRefused("not yet", "this run of the node has no way to reach others")
+            if self._stopped is None:
+                self._work()
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body)
 
-    async def _answer_to_stop(self) -> bytes:
-        try:
-            await self.stop()
-        except (StoreClosed, EngineFailed, OSError) as error:
-            return self._answer(self._failed(error))
-        return self._answer(f.Pong())
+    async def _pong(self, request: f.Ping) -> f.NodeAnswerBody:
+        suspects = [] if self._upkeep is None else self._upkeep.suspects()
+        return f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
+
+    async def _stop_when_asked(self, _: f.Stop) -> f.NodeAnswerBody:
+        await self.stop()
+        return f.Pong()
 
     def _note(self, request: f.NodeRequestBody, began_s: float) -> None:
         """Take note of an answer to a client, and begin with the work that it has made."""
@@ -355,7 +361,7 @@ class StorageNode:
             now_s = self._clock.monotonic_s()
             self._upkeep.throttle.note(now_s - began_s, now_s)
             self._load.note(request, now_s - began_s, now_s)
-        if not isinstance(request, f.Read):
+        if NODE[type(request)].work_due:
             self._work()
 
     def _failed(self, error: Exception) -> f.NodeAnswerBody:
@@ -616,8 +622,3 @@ class StorageNode:
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),
         }
-
-
-def _for_a_client(request: f.NodeRequestBody) -> bool:
-    """Whether a client waits for the answer, as far as the request tells."""
-    return isinstance(request, _OPERATIONS) or (isinstance(request, f.Scan) and not request.background)

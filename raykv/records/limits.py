@@ -6,7 +6,7 @@ past one is ``CorruptData`` at the door (``FrameType.decode``): msgspec looks at
 Whoever sends more than one message may carry sends several. That nothing is forgotten here is held by a test, which
 walks through the fields of all messages.
 
-What no count bounds, plain data of any shape, is bounded by the bytes of the frame that it comes in (``frame_bytes``).
+What no count bounds, plain data of any shape, is bounded by the bytes of the frame that it comes in (``protocol.requests``).
 
 Names are checked here too, for they become paths and names of actors: a node ``../../x`` would be started there.
 """
@@ -21,7 +21,6 @@ from raykv.config import (
     KIB,
     MAX_BATCH_ITEMS,
     MAX_COPIES,
-    MAX_FRAME_BYTES,
     MAX_KEY_BYTES,
     MAX_NODES,
     MAX_PARTITIONS,
@@ -46,39 +45,9 @@ MAX_RECORD_BYTES = 16 * MIB
 MAX_NUMBER = (1 << 62) - 1
 """Of what counts upward for a store's whole life: at a million a second it lasts for 146,000 years."""
 
-_KEYS_FRAME_BYTES = 2 * MIB
-_STATE_FRAME_BYTES = MAX_STATE_BYTES + 64 * KIB
 SMALL_FRAME_BYTES = 64 * KIB
-_FRAME_BYTES = {
-    b"WriteMany": MAX_FRAME_BYTES,
-    b"Write": MAX_FRAME_BYTES,
-    b"Hint": MAX_FRAME_BYTES,
-    b"Publish": _STATE_FRAME_BYTES,
-    b"AcceptRegister": _STATE_FRAME_BYTES,
-    **dict.fromkeys(
-        (
-            b"GetMany",
-            b"Read",
-            b"Reserve",
-            b"Scan",
-            b"Gossip",
-            b"Tree",
-            b"Leaves",
-            b"Fetch",
-            b"Purge",
-            b"Clear",
-            b"TakeOver",
-        ),
-        _KEYS_FRAME_BYTES,
-    ),
-}
-"""Request -> how many bytes its frame may have, where that is more than ``SMALL_FRAME_BYTES``."""
-
-
-def frame_bytes(kind: bytes) -> int:
-    """Return how many bytes a request of that kind may have."""
-    return _FRAME_BYTES.get(kind, SMALL_FRAME_BYTES)
-
+KEYS_FRAME_BYTES = 2 * MIB
+STATE_FRAME_BYTES = MAX_STATE_BYTES + SMALL_FRAME_BYTES
 
 ITEMS = Meta(max_length=MAX_BATCH_ITEMS)
 LOOKED_AT = Meta(max_length=MAX_LOOKED_AT)

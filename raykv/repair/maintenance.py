@@ -20,6 +20,7 @@ from raykv.errors import CorruptData
 from raykv.membership import FailureDetector
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
+from raykv.protocol.requests import handled
 from raykv.records.keys import REPAIRS
 from raykv.repair.anti_entropy import AntiEntropy, Healed, Mended, PeerLacks, shares
 from raykv.repair.handoff import Handoff
@@ -95,6 +96,18 @@ class Upkeep:
         self._lossy: set[int] = set()
         self._healing: tuple[int, Sequence[Damage]] = (-1, ())
         """What is being healed: how often the node was distrusted, and the rot that is known."""
+        self.handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
+            (
+                handled(f.Gossip, self._hear),
+                handled(f.Tree, self.anti_entropy.tree),
+                handled(f.Leaves, self.anti_entropy.leaves),
+                handled(f.Fetch, self.anti_entropy.fetch),
+                handled(f.Purge, self.anti_entropy.purge),
+                handled(f.Repair, self._repair_now),
+                handled(f.Clear, self._clear),
+                handled(f.TakeOver, self._take_over),
+            )
+        )
 
     @property
     def state(self) -> ClusterState | None:
@@ -134,31 +147,19 @@ class Upkeep:
 
     # ---- answering ----
 
-    async def answer(self, body: f.NodeRequestBody) -> f.NodeAnswerBody | None:
-        """Answer what needs more than one look at the records; None if that is not for here."""
+    async def answer(self, body: f.NodeRequestBody) -> f.NodeAnswerBody:
+        """Answer what needs more than one look at the records: one of ``handlers``."""
         try:
-            match body:
-                case f.Gossip():
-                    self.detector.hear(body.table, self._clock.monotonic_s())
-                    return f.Gossip(self._node_id, self.detector.table())
-                case f.Tree():
-                    return await self.anti_entropy.tree(body)
-                case f.Leaves():
-                    return await self.anti_entropy.leaves(body)
-                case f.Fetch():
-                    return await self.anti_entropy.fetch(body)
-                case f.Purge():
-                    return await self.anti_entropy.purge(body)
-                case f.Repair():
-                    return await self._repair_now(body)
-                case f.Clear():
-                    return f.Cleared(await self._local.clear(body.partitions))
-                case f.TakeOver():
-                    return await self._take_over(body)
-                case _:
-                    return None
+            return await self.handlers[type(body)](body)
         except CorruptData as error:
             return f.NodeRefused("corrupt", str(error))
+
+    async def _hear(self, request: f.Gossip) -> f.NodeAnswerBody:
+        self.detector.hear(request.table, self._clock.monotonic_s())
+        return f.Gossip(self._node_id, self.detector.table())
+
+    async def _clear(self, request: f.Clear) -> f.NodeAnswerBody:
+        return f.Cleared(await self._local.clear(request.partitions))
 
     async def _repair_now(self, request: f.Repair) -> f.NodeAnswerBody:
         state = self.state

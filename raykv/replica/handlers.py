@@ -18,13 +18,14 @@ from bisect import insort
 from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raykv.cluster.state import decode_state
 from raykv.errors import CorruptData, InvalidKey
 from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE, handled
 from raykv.records import vector_record as vector
 from raykv.records.keys import (
     STORAGE_PREFIX_BYTES,
@@ -54,7 +55,7 @@ from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from raykv.cluster.state import ClusterState
     from raykv.config import StoreConfig
@@ -83,9 +84,6 @@ FEW_A_PARTITION = 4
 took as long as some six looks (60 us and 8-10, each partition)."""
 _SLACK_MS = 1000
 _KEY = itemgetter(0)
-_FITS = frozenset({f.Read, f.Write})
-"""Of these the type says all."""
-_OF_A_BUCKET = (f.Read, f.Reserve, f.Write, f.Scan)
 
 Answer = tuple[f.NodeAnswerBody, int]
 
@@ -128,26 +126,25 @@ class Replica:
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
         self._register = _Register(directory)
+        self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
+            (
+                handled(f.Read, self._read),
+                handled(f.Reserve, self._reserve),
+                handled(f.Write, self._write),
+                handled(f.Hint, self._hint),
+                handled(f.Scan, self._scan),
+                handled(f.ReadRegister, lambda _: (self._register.read(), 0)),
+                handled(f.PromiseRegister, lambda request: (self._register.promise(request), 0)),
+                handled(f.AcceptRegister, self._accept),
+            )
+        )
+        """What is answered here."""
         self._note_damage()
 
     def handle(self, body: f.NodeRequestBody) -> Answer:
         """Answer one request. Never raises for what a peer sent or the disk holds; that comes back as an answer."""
         try:
-            match body:
-                case f.Read():
-                    return self._read(body)
-                case f.Reserve():
-                    return self._reserve(body)
-                case f.Write():
-                    return self._write(body)
-                case f.Hint():
-                    return self._hint(body)
-                case f.Scan():
-                    return self._scan(body)
-                case f.ReadRegister() | f.PromiseRegister() | f.AcceptRegister():
-                    return self._of_register(body), 0
-                case _:
-                    return f.NodeRefused("not yet", "this run of the node has no way to reach others"), 0
+            return self.handlers[type(body)](body)
         except CorruptData as error:
             self._note_damage()
             return f.NodeRefused("corrupt", str(error)), 0
@@ -172,57 +169,19 @@ class Replica:
         if self.known is None or epoch > self.known[0].epoch:
             return f.NodeRefused("behind", f"this node does not know epoch {epoch} yet")
         state, data = self.known
-        if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerns(body)):
+        if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerned(body)):
             return f.Moved(data)
-        if isinstance(body, _OF_A_BUCKET) and body.bucket_id not in self._buckets and state.dropped(body.bucket_id):
+        bucket = NODE[type(body)].bucket
+        if bucket is not None and bucket(body) not in self._buckets and state.dropped(bucket(body)):
             return f.Moved(data)  # a client that coordinates for itself may not have heard of it
         return None
 
-    def _concerns(self, body: f.NodeRequestBody) -> set[int]:
+    def _concerned(self, body: f.NodeRequestBody) -> set[int]:
         """Return the partitions that a request is about."""
-        match body:
-            case f.Read() | f.Reserve() | f.Fetch():
-                keys: Iterable[bytes] = body.keys
-            case f.Write():
-                keys = (key for key, _ in body.items)
-            case f.Hint():
-                keys = (key for key, _, _ in body.items)
-            case f.Purge():
-                keys = (key for _, key, _ in body.items)
-            case f.Scan():
-                return {*body.partitions}
-            case f.Tree() | f.Leaves() | f.TakeOver() | f.Repair():
-                return {body.partition}
-            case f.Clear():
-                return {*range(self._partitions)}
-            case _:
-                return set()
-        return {partition_of_key(key, self._partitions) for key in keys}
-
-    def misfit(self, body: f.NodeRequestBody) -> str:
-        """Return what is wrong with a request, beyond what its type says; empty if nothing is.
-
-        There are so many partitions here, and each is gone through once. O(items) for those that have a list.
-        """
-        if type(body) in _FITS:  # what most requests are pays for no more than this
-            return ""
-        asked: Sequence[int]
-        match body:
-            case f.Scan() | f.Clear():
-                asked = body.partitions or ()
-            case f.Tree() | f.Leaves() | f.TakeOver() | f.Repair():
-                asked = (body.partition,)
-            case f.Reserve():
-                return "" if len(body.keys) == len(body.operation_ids) else "a reservation has one operation id a key"
-            case _:
-                return ""
-        if asked and not (min(asked) >= 0 and max(asked) < self._partitions):
-            return f"the store has partitions 0 to {self._partitions - 1}"
-        if len(asked) > 1 and len(set(asked)) < len(asked):
-            return "a partition is named twice"
-        if isinstance(body, f.Tree | f.Leaves) and len(set(body.buckets)) < len(body.buckets):
-            return "a bucket is named twice"
-        return ""
+        concerns = NODE[type(body)].concerns
+        if concerns.everything:
+            return {*range(self._partitions)}
+        return {*concerns.named(body), *(partition_of_key(key, self._partitions) for key in concerns.keys(body))}
 
     def holds(self, partition: int, bucket_id: int) -> bool:
         """Whether this node is to hold a bucket's records in a partition, by the latest state. Unknown buckets: it is."""
@@ -232,15 +191,11 @@ class Replica:
         entry = next((entry for entry in state.buckets if entry.bucket_id == bucket_id), None)
         return entry is None or node_id in state.holders(partition, entry.config.n)
 
-    def _of_register(self, body: f.ReadRegister | f.PromiseRegister | f.AcceptRegister) -> f.RegisterAnswer:
-        if isinstance(body, f.ReadRegister):
-            return self._register.read()
-        if isinstance(body, f.PromiseRegister):
-            return self._register.promise(body)
-        answer = self._register.accept(body)
-        if answer.granted and body.decided:
-            self._learn(body.state)
-        return answer
+    def _accept(self, request: f.AcceptRegister) -> Answer:
+        answer = self._register.accept(request)
+        if answer.granted and request.decided:
+            self._learn(request.state)
+        return answer, 0
 
     @property
     def votes(self) -> bool:
@@ -525,7 +480,7 @@ class Replica:
     def learn(self, data: bytes) -> None:
         """Take a decided state that another node knows, as if the supervisor had told it."""
         state = decode_state(data)
-        self._of_register(f.AcceptRegister(state.generation, state.version, data, decided=True))
+        self._accept(f.AcceptRegister(state.generation, state.version, data, decided=True))
 
     def _learn(self, data: bytes) -> None:
         """Act on a decided state only, for any other may yet be undone. Compactions leave out what was dropped."""

@@ -14,12 +14,14 @@ from collections import Counter
 from math import ceil, log
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE, Metered
 from raykv.records.keys import storage_prefix
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raykv.protocol import frames as f
 
 T = TypeVar("T")
 
@@ -73,20 +75,19 @@ class LoadMeter:
         self._by_key = SpaceSaving()
 
     def note(self, request: f.NodeRequestBody, taken_s: float, now_s: float) -> None:
-        """Count a request. A reservation is part of a write, which is counted; a page of a scan counts as one."""
+        """Count a request as the table of requests says (``metered``)."""
         if now_s - self._began_s >= WINDOW_S:
             self._turn(now_s)
-        match request:
-            case f.Read():
-                for key in self._sampled(request.keys):
-                    self._count(request.bucket_id, key)
-            case f.Write():
-                for key, _ in self._sampled(request.items):
-                    self._count(request.bucket_id, key)
-            case f.Scan():
-                self._operations += 1
-            case _:
-                return
+        traits = NODE[type(request)]
+        if traits.metered is Metered.BY_KEY:
+            assert traits.bucket is not None
+            assert traits.concerns.items is not None
+            for item in self._sampled(traits.concerns.items(request)):
+                self._count(traits.bucket(request), traits.concerns.key(item))
+        elif traits.metered is Metered.ONCE:
+            self._operations += 1
+        else:
+            return
         self._times[max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))] += 1
 
     def _sampled(self, items: Sequence[T]) -> Sequence[T]:

@@ -30,6 +30,7 @@ from raykv.cluster.state import (
 from raykv.errors import CorruptData, InvalidOption, NotEnoughNodes, RaykvError, StoreUnavailable
 from raykv.ports import Host, PeerFailure
 from raykv.protocol import frames as f
+from raykv.protocol.requests import SUPERVISOR, check_handlers, handled
 from raykv.ring import Member, partition_warning
 from raykv.supervision.autoscaling import NodeLoad
 from raykv.supervision.founding import Plan, first_state
@@ -39,7 +40,7 @@ from raykv.supervision.scaling import Scaling, check_limits, named
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Node, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from raykv.ports import Clock, Host, Launcher, Transport
 
@@ -121,6 +122,8 @@ class Supervisor:
             remove=lambda node_id: self.members.remove_node(node_id, LAUNCH_TIMEOUT_S),
             rebalance=lambda: self.rebalance("restore"),
         )
+        self._handlers = self._all_handlers()
+        check_handlers(SUPERVISOR, self._handlers)
 
     @property
     def _name(self) -> str:
@@ -373,33 +376,33 @@ class Supervisor:
         return f.supervisor_answers.encode(answer)
 
     async def _answer(self, request: f.SupervisorRequest) -> f.SupervisorAnswer:
-        match request:
-            case f.GetNews():
-                return self.news()
-            case f.OpenBucket():
-                entry = await self.open_bucket(request.name, request.options)
-                return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
-            case f.DropBucket():
-                return f.Told(await self.drop_bucket(request.name))
-            case f.AddNode():
-                return f.Told(
-                    await self.members.add_node(request.weight, request.zone, request.host, request.timeout_s)
-                )
-            case f.RemoveNode():
-                await self.members.remove_node(request.node_id, request.timeout_s)
-                return f.Told(None)
-            case f.SetWeight():
-                await self.members.set_weight(request.node_id, request.weight, request.timeout_s)
-                return f.Told(None)
-            case f.Rebalance():
-                await self.rebalance(request.action)
-                return f.Told(None)
-            case f.ReplaceNode():
-                return f.Told(await self.members.replace_node(request.node_id, request.host, request.timeout_s))
-            case f.Autoscale():
-                return f.Told(await self.autoscale(request.limits, dry_run=request.dry_run, off=request.off))
-            case f.Tell():
-                return f.Told(await self.status())
+        answer = await self._handlers[type(request)](request)
+        return answer if isinstance(answer, f.Publish | f.BucketOpened) else f.Told(answer)
+
+    def _all_handlers(self) -> dict[type[f.Message], Callable[[Any], Awaitable[Any]]]:
+        """Return request -> what brings the answer, or what it tells."""
+        members = self.members
+        return dict(
+            (
+                handled(f.GetNews, self._get_news),
+                handled(f.OpenBucket, self._open),
+                handled(f.DropBucket, lambda request: self.drop_bucket(request.name)),
+                handled(f.AddNode, lambda r: members.add_node(r.weight, r.zone, r.host, r.timeout_s)),
+                handled(f.RemoveNode, lambda r: members.remove_node(r.node_id, r.timeout_s)),
+                handled(f.ReplaceNode, lambda r: members.replace_node(r.node_id, r.host, r.timeout_s)),
+                handled(f.SetWeight, lambda r: members.set_weight(r.node_id, r.weight, r.timeout_s)),
+                handled(f.Rebalance, lambda request: self.rebalance(request.action)),
+                handled(f.Autoscale, lambda r: self.autoscale(r.limits, dry_run=r.dry_run, off=r.off)),
+                handled(f.Tell, lambda _: self.status()),
+            )
+        )
+
+    async def _get_news(self, _: f.GetNews) -> f.Publish:
+        return self.news()
+
+    async def _open(self, request: f.OpenBucket) -> f.BucketOpened:
+        entry = await self.open_bucket(request.name, request.options)
+        return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
 
     async def rebalance(self, action: str) -> None:
         """Hold the moves, go on with them, or take them back."""

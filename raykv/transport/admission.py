@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from raykv.protocol import frames as f
+from raykv.protocol.nodes import kind_of_request
+from raykv.protocol.requests import SHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -29,12 +30,11 @@ LOOK_EVERY_S = 0.05
 FEWEST, MOST = 128, 4096
 FIRST = 512
 _DOWN, _UP = 0.8, 8
-_OPERATIONS = frozenset(kind.__name__.encode() for kind in (f.Read, f.Reserve, f.Write, f.Scan))
 
 
 def may_wait(frame: bytes) -> bool:
-    """Whether a request is an operation of a client's, which may be refused and tried again."""
-    return f.kind_of_request(frame) in _OPERATIONS
+    """Whether a request may be refused, to be tried again, by the table of requests (``shed``)."""
+    return kind_of_request(frame) in SHED
 
 
 class Admission:

@@ -561,8 +561,8 @@ BETWEEN_NODES = (
             Edit("raykv.node.node:StorageNode.take", "self._compare(request.log_end)", "pass"),
             Edit(
                 "raykv.node.node:StorageNode.take",
-                "if isinstance(request.body, f.Stop):",
-                "self._compare(request.log_end)\n        if isinstance(request.body, f.Stop):",
+                "traits = NODE[type(request.body)]",
+                "self._compare(request.log_end)\n        traits = NODE[type(request.body)]",
             ),
         ),
     ),
@@ -762,8 +762,8 @@ BETWEEN_NODES = (
         "a drop reaches one node only and is undone; that node has thrown the bucket's records away",
         (
             Edit(
-                "raykv.replica.handlers:Replica._of_register",
-                "if answer.granted and body.decided:",
+                "raykv.replica.handlers:Replica._accept",
+                "if answer.granted and request.decided:",
                 "if answer.granted:",
             ),
         ),

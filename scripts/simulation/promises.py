@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from raykv.config import MAX_CLOCK_SKEW_MS
 from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE
 from raykv.records.kinds import check, header_of, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
@@ -65,6 +66,9 @@ class Promises:
         ``wall_ms``: the node's clock, the latest it showed meanwhile.
         """
         body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
+        if not isinstance(said, (*NODE[type(body)].answers, f.NodeRefused, f.Moved)):
+            text = f"{node_id} answered {type(body).__name__} with {type(said).__name__}"
+            self.broken.append(Violation("not an answer to it", "", text, self._loop.now_s))
         match body, said:
             case f.Write(), f.WriteDone():
                 self._wrote(node_id, body, said, wall_ms)

@@ -23,6 +23,7 @@ from raykv.cluster.state import DEFAULT_BUCKET, decode_state
 from raykv.config import quorum
 from raykv.errors import RaykvError
 from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
 from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster
 from raykv.sim.history import History, Violation
@@ -68,6 +69,11 @@ _WHATEVER_IS_LOST = {
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
 _CLEAR, _RESERVE = f.Clear.__name__.encode(), f.Reserve.__name__.encode()
+_SENT_BY = {
+    sender: {name_of(kind) for kind, traits in NODE.items() if sender in traits.senders}
+    for sender in ("coordinator", "node", "supervisor")
+}
+"""Who sends -> names of what it may ask a node."""
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -594,8 +600,15 @@ class _Run:
     # ---- what is heard on the way ----
 
     def _sent(self, source: str, target: str, frame: bytes) -> None:
+        if target.startswith("node/") and (kind := f.kind_of_request(frame)) not in _SENT_BY[self._role(source)]:
+            self._report("not its to send", f"{source} sent {kind.decode(errors='replace')} to {target}")
         if target.startswith("node/") and source in self._coordinators and (write := _write_in(frame)) is not None:
             self.history.stamps.send(self.loop.now_s, write)
+
+    def _role(self, source: str) -> str:
+        if source in self._coordinators:
+            return "coordinator"
+        return "node" if source.startswith("node/") else "supervisor"
 
     def _hear(self, what: str, source: str, target: str, frame: bytes) -> None:
         if what == "asks" and target.startswith("node/"):

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raykv.errors import CorruptData, QuorumNotMet, RaykvError, WriteOutcomeUnknown
+from raykv.protocol import codec
 from raykv.protocol import frames as f
 
 FAILED = f.Failed("QuorumNotMet", "too few", {"needed": 2, "have": ["n1"]})
@@ -280,9 +281,9 @@ def test_a_pickle_is_no_frame() -> None:
 def test_a_frame_has_a_largest_size_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     message = f.GotMany([f.Found([b"x" * 100])])
     frame = f.coordinator_answers.encode(message)
-    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame))
+    monkeypatch.setattr(codec, "MAX_FRAME_BYTES", len(frame))
     assert f.coordinator_answers.decode(f.coordinator_answers.encode(message)) == message
-    monkeypatch.setattr(f, "MAX_FRAME_BYTES", len(frame) - 1)
+    monkeypatch.setattr(codec, "MAX_FRAME_BYTES", len(frame) - 1)
     with pytest.raises(CorruptData, match=str(len(frame))):
         f.coordinator_answers.encode(message)
     with pytest.raises(CorruptData, match=str(len(frame))):

@@ -12,6 +12,7 @@ import pytest
 from raykv.config import MAX_BATCH_ITEMS, MAX_PARTITIONS
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
+from raykv.protocol.requests import COORDINATOR, NODE, frame_bytes_of
 from raykv.records import limits as lim
 from raykv.storage.damage import Damage
 from raykv.storage.directory import Identity
@@ -131,7 +132,7 @@ def test_every_kind_has_a_largest_frame_and_its_name_is_found(body: Any) -> None
     frame = f.node_requests.encode(f.NodeRequest(7, body))
     assert f.kind_of_request(frame) == kind
     with pytest.raises(CorruptData):
-        f.node_requests.decode(frame + bytes(lim.frame_bytes(kind)))
+        f.node_requests.decode(frame + bytes(frame_bytes_of(NODE)[kind]))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_what_clients_ask_has_a_largest_frame_too(message: Any) -> None:
     frame = f.coordinator_requests.encode(message)
     assert f.kind_of_message(frame) == kind
     with pytest.raises(CorruptData):
-        f.coordinator_requests.decode(frame + bytes(lim.frame_bytes(kind)))
+        f.coordinator_requests.decode(frame + bytes(frame_bytes_of(COORDINATOR)[kind]))
 
 
 def test_free_data_is_bounded_by_its_frame() -> None:

@@ -1,0 +1,175 @@
+"""What coordinators are asked, and what they answer.
+
+Every operation is a batch; a single one is a batch of one. A client that coordinates for itself uses the same messages,
+without bytes in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from raykv.protocol.codec import Failed, Message
+from raykv.protocol.supervisor import (
+    BucketOpened,
+    DropBucket,
+    ElasticRequest,
+    OpenBucket,
+    Publish,
+    Refused,
+    Tell,
+    Told,
+)
+from raykv.records import limits as lim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class GetMany(Message, frozen=True):
+    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether it is wanted too."""
+
+    bucket_id: int
+    keys: lim.Keys
+    r: int
+    timeout_s: float
+    causality: bool = False
+
+
+class WriteMany(Message, frozen=True):
+    """Quorum writes of (encoded key, body, causality or None). A key stands at most once. Answer: ``WroteMany``, ``Late``.
+
+    The causality is what the writer has seen of the key, packed; None: it has not looked. ``after``: the newest hybrid
+    time that the client has seen. ``run`` and ``expires_s``: until when the coordinator may begin with it, by its own
+    monotonic clock as its run ``run`` told it (P8); without them it may begin whenever the request reaches it.
+    """
+
+    bucket_id: int
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Bytes | None]], lim.ITEMS]
+    w: int
+    timeout_s: float
+    after: int = 0
+    run: int = 0
+    expires_s: float = 0.0
+
+
+class ScanPage(Message, frozen=True):
+    """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
+
+    ``limit``: of records, and with ``passing`` of pairs that are shown, for there is much that is not. A page may have
+    fewer, or none, before the end: see ``Page.resume``.
+    """
+
+    bucket_id: int
+    start: lim.Bound
+    end: lim.Bound
+    limit: int
+    reverse: bool
+    keys_only: bool
+    r: int
+    timeout_s: float
+    passing: bool = False
+
+
+class Reach(Message, frozen=True):
+    """The supervisor asks for a second opinion (P12): do you reach this node? Answer: ``Told`` with a bool."""
+
+    node_id: lim.NodeId
+    timeout_s: float
+
+
+class RepairPartitions(Message, frozen=True):
+    """Compare these partitions' owners now, and mend what differs. Answer: ``Told`` with a list of figures.
+
+    An entry has "partition", and "failed" with the reason if it was not compared with all its owners.
+    """
+
+    partitions: Annotated[list[int], lim.LOOKED_AT]
+    timeout_s: float
+
+
+CoordinatorRequest: TypeAlias = (
+    GetMany
+    | WriteMany
+    | ScanPage
+    | OpenBucket
+    | DropBucket
+    | ElasticRequest
+    | Tell
+    | Publish
+    | Reach
+    | RepairPartitions
+)
+
+
+class Acked(Message, frozen=True, gc=False):
+    """A write's W is met: its operation id, the nodes that had acknowledged durably by then, what it superseded."""
+
+    operation_id: lim.OperationId
+    nodes: lim.NodeIds
+    causality: lim.Bytes
+    """Packed (``raykv.versions.causality``), its own dot and time included."""
+
+
+class Found(Message, frozen=True, gc=False):
+    """What stands under a key: payloads, the newest first; none if it is absent. ``causality``: if it was wanted.
+
+    ``gone``: a delete that has not seen these is newer than all of them (or a version that has expired).
+    """
+
+    payloads: lim.Payloads
+    gone: bool = False
+    causality: lim.Bytes = b""
+
+
+def whole(item: bytes | Found) -> Found:
+    """Return an entry of ``GotMany`` in full."""
+    return Found([item]) if isinstance(item, bytes) else item
+
+
+class GotMany(Message, frozen=True, gc=False):
+    """One entry a key, in the order asked. ``time``: the newest hybrid time among them.
+
+    Where there is one payload and nothing else to say, as nearly always, it stands there by itself (see ``whole``).
+    """
+
+    items: Annotated[list[lim.Bytes | Found | Failed], lim.TOLD]
+    time: int = 0
+
+
+class WroteMany(Message, frozen=True, gc=False):
+    """One entry an item, in the order sent. ``time``: the newest hybrid time among them."""
+
+    items: Annotated[list[Acked | Failed], lim.TOLD]
+    time: int = 0
+
+
+class Late(Message, frozen=True):
+    """The request came when its time was over, or was meant for another run of the coordinator: nothing was done."""
+
+    run: int
+    now_s: float
+
+
+class Page(Message, frozen=True):
+    """What stands, in order: (encoded key, payloads, gone) as in ``Found``; ``resume``: where the next page begins."""
+
+    items: Annotated[list[tuple[lim.Bound, lim.Payloads, bool]], lim.TOLD]
+    resume: lim.Bound | None
+
+
+CoordinatorAnswer: TypeAlias = GotMany | WroteMany | Late | Page | BucketOpened | Told | Refused
+
+
+Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"
+"""``meanwhile(index, answer)``: may be called with the answer to a request while others are under way, so that taking it
+apart costs no time of its own. It neither waits nor runs what is not ours."""
+
+
+class Handed(Message, frozen=True):
+    """What a plain call of the coordinator's actor handle returns: an answer, and how to decode what is in it."""
+
+    single: bool
+    codec: lim.Name
+    answer: CoordinatorAnswer
+    places: Annotated[list[lim.Place], lim.TOLD] = []
+    """Of the keys written, for their contexts (see ``raykv.versions.context``)."""

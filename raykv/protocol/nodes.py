@@ -1,0 +1,412 @@
+"""What storage nodes are asked, by coordinators, by the supervisor and by one another, and what they answer.
+
+Every request travels in a ``NodeRequest``, which says which run of the node it is meant for (P6) and by which epoch of
+the cluster's state the node was chosen (P4). The traits of each stand in ``raykv.protocol.requests``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from raykv.protocol.codec import Message
+from raykv.records import limits as lim
+
+NO_ROOM = -1
+"""Nothing was kept, for too many versions of the key stand that nobody merged."""
+FULL = -2
+"""Nothing was kept, for the node keeps as many hints as it may."""
+
+
+class Read(Message, frozen=True):
+    """The node's records of ``keys``. Answer: ``ReadDone``, or ``Incomplete``.
+
+    ``hints``: what it keeps for others counts too (a sloppy bucket).
+    """
+
+    bucket_id: int
+    keys: lim.Keys
+    hints: bool = False
+
+
+class Reserve(Message, frozen=True):
+    """What is there of ``keys``, and a dot for each that has an operation id: the first half of a vector write.
+
+    Nothing is kept under the dot until the write comes with it, and it comes only from whoever got this answer; an answer
+    that is lost costs a dot. Answer: ``ReserveDone``, or ``Incomplete``.
+    """
+
+    bucket_id: int
+    keys: lim.Keys
+    operation_ids: Annotated[list[lim.OperationId], lim.ITEMS]
+    """One a key; empty where no dot is wanted."""
+    hints: bool = False
+
+
+class Write(Message, frozen=True):
+    """Keep these (encoded key, record). Answer, once durable: ``WriteDone``.
+
+    ``made_ms``: when its sender took the records up, by the sender's wall clock. What is older than half the grace is
+    refused as "old": the delete that stands above it may be forgotten by now (P10). 0: no matter.
+    """
+
+    bucket_id: int
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
+    made_ms: int = 0
+
+
+class Hint(Message, frozen=True):
+    """Keep (encoded key, record, nodes that miss it) until these nodes have it (P11). Answer: ``WriteDone``.
+
+    An empty record: what the node itself holds under the key.
+    """
+
+    bucket_id: int
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes, lim.Targets]], lim.ITEMS]
+    made_ms: int
+    counted: bool = False
+    """Whether the coordinator counts it as an acknowledgement (a sloppy bucket): then it is kept for longer."""
+
+
+class Scan(Message, frozen=True):
+    """Records of a bucket in ``start <= key < end`` of the listed partitions. Answer: ``ScanDone``, ``Incomplete``.
+
+    ``background``: no client waits for it. ``now_ms``: of what is deleted, or expired by then (the coordinator's clock),
+    the answer may have more beyond ``limit``, without payloads; 0: all records count.
+    """
+
+    bucket_id: int
+    start: lim.Bound
+    end: lim.Bound
+    limit: int
+    reverse: bool
+    keys_only: bool
+    partitions: lim.Partitions
+    background: bool = False
+    now_ms: int = 0
+
+
+class Ping(Message, frozen=True):
+    """Are you there? Answer: ``Pong``."""
+
+    with_stats: bool = False
+
+
+class ReadRegister(Message, frozen=True):
+    """The node's copy of the cluster's state. Answer: ``RegisterAnswer``."""
+
+
+class PromiseRegister(Message, frozen=True):
+    """Accept nothing from generations below this one any more (P5). Answer: ``RegisterAnswer``."""
+
+    generation: lim.Number
+
+
+class AcceptRegister(Message, frozen=True):
+    """Keep this state, durably, unless a later generation was promised. Answer: ``RegisterAnswer``."""
+
+    generation: lim.Number
+    version: lim.Number
+    state: lim.State
+    decided: bool = False
+    """Whether a majority holds this state by now, so that it may be acted on."""
+    lives: Annotated[list[int], lim.NODES] = []
+    """Of the nodes without a vote that were seen before this state was first sent to anybody: they may vote again."""
+
+
+class Stop(Message, frozen=True):
+    """Close the directory cleanly; answer nothing more. Answer: ``Pong``."""
+
+
+class Gossip(Message, frozen=True):
+    """Heartbeats: node id -> (incarnation, counter), as far as the sender has heard. Answer: ``Gossip``."""
+
+    sender: lim.NodeId
+    table: Annotated[dict[lim.NodeId, tuple[lim.Number, lim.Number]], lim.NODES]
+
+
+class Tree(Message, frozen=True):
+    """Digests of a partition's Merkle tree: the children of these nodes of ``level``. Answer: ``TreeDone``.
+
+    The tree is over these buckets and ``16 ** depth`` leaves (see ``raykv.repair.merkle``); level 0 is the root, and
+    level -1 asks for the root itself.
+    """
+
+    partition: int
+    buckets: lim.BucketIds
+    depth: int
+    level: int
+    indexes: lim.Indexes
+
+
+class Leaves(Message, frozen=True):
+    """What is in these leaves of a partition's tree. Answer: ``LeavesDone``."""
+
+    partition: int
+    buckets: lim.BucketIds
+    depth: int
+    indexes: lim.Indexes
+
+
+class Fetch(Message, frozen=True):
+    """Records for another owner, whether or not this one is complete. Answer: ``ReadDone``."""
+
+    bucket_id: int
+    keys: Annotated[list[lim.EncodedKey], lim.LOOKED_AT]
+
+
+class Purge(Message, frozen=True):
+    """Forget these (bucket id, encoded key, digest), all of them dead. Answer: ``Purged``.
+
+    Without ``sure`` nothing is forgotten yet: the answer says which records the node holds, durably, exactly so.
+    """
+
+    items: Annotated[list[tuple[int, lim.EncodedKey, int]], lim.LOOKED_AT]
+    sure: bool
+
+
+class Clear(Message, frozen=True):
+    """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``.
+
+    ``partitions``: of these only; None: of all.
+    """
+
+    partitions: lim.Partitions | None = None
+
+
+class TakeOver(Message, frozen=True):
+    """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything.
+
+    ``lost``: old owners that are to leave and are gone for good: nothing can be had of them.
+    """
+
+    partition: int
+    timeout_s: lim.Timeout
+    lost: lim.NodeIds = []
+
+
+class Repair(Message, frozen=True):
+    """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``.
+
+    ``purge``: and forget what all may forget.
+    """
+
+    partition: int
+    timeout_s: lim.Timeout
+    purge: bool = True
+
+
+NodeRequestBody: TypeAlias = (
+    Read
+    | Reserve
+    | Write
+    | Hint
+    | Scan
+    | Ping
+    | ReadRegister
+    | PromiseRegister
+    | AcceptRegister
+    | Stop
+    | Gossip
+    | Tree
+    | Leaves
+    | Fetch
+    | Purge
+    | Clear
+    | TakeOver
+    | Repair
+)
+
+
+class LogEnd(Message, frozen=True):
+    """How far a node's log was durable when it said so, in which life of its directory and which incarnation."""
+
+    life: int
+    incarnation: int
+    position: int
+
+
+class NodeRequest(Message, frozen=True):
+    """A request with the incarnation of the node that it is meant for; 0 means whichever runs (P6).
+
+    ``log_end``: the furthest that the sender has heard of from this node, in any run: a node that falls short of it has
+    lost what it acknowledged.
+    """
+
+    incarnation: int
+    body: NodeRequestBody
+    log_end: LogEnd | None = None
+    epoch: int = 0
+    """Of the cluster's state by which the node was chosen; 0: it does not matter who owns what (P4)."""
+
+
+class ReadDone(Message, frozen=True):
+    """One record (or None: absent) a key, in the order asked."""
+
+    records: Annotated[list[lim.Bytes | None], lim.ITEMS]
+    unreadable: Annotated[list[int], lim.ITEMS] = []
+    """Indexes of the keys that lie in a damaged range here: no answer, like ``Incomplete``."""
+    left: Annotated[list[int], lim.ITEMS] = []
+    """Indexes of the keys that the answer had no room for: ask again."""
+
+
+class Reserved(Message, frozen=True):
+    """A dot (none if it was not wanted: counter 0), and what the node holds of the key."""
+
+    actor: lim.Actor
+    counter: int
+    causality: lim.Bytes
+    siblings: int
+    record_bytes: int
+
+
+class ReserveDone(Message, frozen=True):
+    """One entry a key, in the order asked; None for one that lies in a damaged range."""
+
+    items: Annotated[list[Reserved | None], lim.ITEMS]
+
+
+class WriteDone(Message, frozen=True):
+    """One entry an item: 0 if the record is now held durably, else the newer time held (P7), ``NO_ROOM`` or ``FULL``."""
+
+    newer: Annotated[list[int], lim.ITEMS]
+
+
+class ScanDone(Message, frozen=True):
+    """Records in order. ``covered`` is how far the answer is whole: None means to the end of the range asked."""
+
+    items: Annotated[list[tuple[lim.Bound, lim.Bytes]], lim.TOLD]
+    covered: lim.Bound | None
+
+
+class Incomplete(Message, frozen=True):
+    """The node may lack what it acknowledged and answers no reads (P1)."""
+
+    reason: lim.Text
+
+
+class Pong(Message, frozen=True):
+    """The node is there, and suspects these others (P12).
+
+    ``ballot``: of the latest decided state that it was told, if it votes.
+    """
+
+    stats: lim.Figures | None = None
+    suspects: lim.NodeIds = []
+    ballot: tuple[int, int] = (0, 0)
+
+
+class TreeDone(Message, frozen=True):
+    """The digests asked for, in their order; how many records the tree is over; whether the node lacks nothing here."""
+
+    digests: Annotated[list[int], lim.TOLD]
+    records: int
+    whole: bool
+
+
+class LeavesDone(Message, frozen=True):
+    """The records of the leaves asked for: (bucket id, encoded key, digest)."""
+
+    entries: Annotated[list[tuple[int, lim.Bound, int]], lim.TOLD]
+    whole: bool
+    left: lim.Indexes = []
+    """Leaves that the answer had no room for: ask again."""
+
+
+class Purged(Message, frozen=True):
+    """Indexes of the records that the node holds exactly so, or has forgotten now."""
+
+    indexes: Annotated[list[int], lim.LOOKED_AT]
+
+
+class Cleared(Message, frozen=True):
+    """So many records were forgotten."""
+
+    records: int
+
+
+class Repaired(Message, frozen=True):
+    """What a repair did, as figures."""
+
+    figures: lim.Figures
+
+
+class RegisterAnswer(Message, frozen=True):
+    """Whether the request was granted, what is promised, and what is kept (None: nothing).
+
+    ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
+    accepted, and does not, until it was given a decided state that a majority of the others accepted after it had begun its
+    present ``life`` (of its directory, the first 64 bits).
+    """
+
+    granted: bool
+    promised: lim.Number
+    generation: lim.Number
+    version: lim.Number
+    state: lim.State | None
+    voter: bool = True
+    life: int = 0
+
+
+class Moved(Message, frozen=True):
+    """What the request is about has other owners by now, or is on its way: this is the state that the node knows (P4).
+
+    It did nothing.
+    """
+
+    state: lim.State
+
+
+class NodeRefused(Message, frozen=True):
+    """The node will not.
+
+    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
+    "not yet" (it does not know enough of the cluster, or a peer is needed that is away), "behind" (it does not know the
+    request's epoch: tell it the state); with "failed" (its disk did) it
+    may have carried the request out.
+    """
+
+    reason: lim.Name
+    message: lim.Text
+
+
+NodeAnswerBody: TypeAlias = (
+    ReadDone
+    | ReserveDone
+    | WriteDone
+    | ScanDone
+    | Incomplete
+    | Pong
+    | RegisterAnswer
+    | Moved
+    | NodeRefused
+    | Gossip
+    | TreeDone
+    | LeavesDone
+    | Purged
+    | Cleared
+    | Repaired
+)
+
+
+class NodeAnswer(Message, frozen=True):
+    """An answer with the incarnation that gave it, and how far its log was durable by then."""
+
+    incarnation: int
+    body: NodeAnswerBody
+    log_end: LogEnd | None = None
+
+
+_OPENING = 3 + len(NodeRequest.__name__)
+"""The version, the head of the array, and the name, before the incarnation."""
+_INTEGER_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
+"""First byte of an integer -> its length, where it is not one."""
+
+
+def kind_of_request(frame: bytes) -> bytes:
+    """Return the name of what a node is asked for (``b"Read"``), without decoding it; of anything else, some other name."""
+    try:
+        at = _OPENING + _INTEGER_BYTES.get(frame[_OPENING], 1) + 1
+        length = frame[at] & 0x1F
+    except IndexError:
+        return b""
+    return frame[at + 1 : at + 1 + length]

@@ -1,0 +1,387 @@
+"""The table of requests: what a node, a coordinator and the supervisor can be asked, each with its traits.
+
+Whatever depends on the kind of a request reads it here: the check of ownership (P4), the checks beyond its type, who is
+refused under overload, who waits for the answer, how load is metered, how large a frame may be. No trait has a default,
+so the type checker names one that is left out; a request without a row stops the import, one without a handler stops
+its server (``check_handlers``). A forgotten trait would otherwise pass in silence: a request that concerns nothing is
+answered by former owners.
+
+To add a request: its message with the others of its kind (``nodes``, ``clients``, ``supervisor``), its row here, and its
+handler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_args
+
+from raykv.config import MAX_FRAME_BYTES
+from raykv.protocol import clients as c
+from raykv.protocol import nodes as n
+from raykv.protocol import supervisor as s
+from raykv.protocol.codec import Message
+from raykv.records.limits import KEYS_FRAME_BYTES, SMALL_FRAME_BYTES, STATE_FRAME_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R")
+
+Sender = Literal["client", "coordinator", "node", "supervisor"]
+"""A client that coordinates for itself sends what coordinators send."""
+
+
+class Metered(Enum):
+    """How a node's load counts a request."""
+
+    NOT = "not"
+    ONCE = "as one operation"
+    BY_KEY = "as one operation a key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits(Generic[Q]):
+    """What holds for a request to whomever."""
+
+    answers: tuple[type[Message], ...]
+    """Beside a refusal, which any request may get."""
+    senders: tuple[Sender, ...]
+    frame_bytes: int
+    """The most that its frame may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorTraits(Traits[Q]):
+    """What holds for a request to a coordinator."""
+
+    passed_on: bool
+    """Whether the supervisor answers it, asked by the coordinator with the same message."""
+
+
+class Concern(Generic[Q]):
+    """The keys and partitions that a request is about.
+
+    A node answers only while these have the owners by which the sender chose it (P4).
+    """
+
+    def __init__(
+        self,
+        items: Callable[[Q], Sequence[Any]] | None,
+        key: Callable[[Any], bytes],
+        partitions: Callable[[Q], Sequence[int]] | None,
+        *,
+        everything: bool,
+    ) -> None:
+        self.items = items
+        """What it lists by key; None if it lists nothing by key."""
+        self.key = key
+        """The key of an item."""
+        self.partitions = partitions
+        """The partitions that it names, to be checked against the store's; None if it names none."""
+        self.everything = everything
+        """Whether it is about all partitions, whichever it names."""
+
+    def keys(self, body: Q) -> Iterator[bytes]:
+        """Yield the keys."""
+        return iter(()) if self.items is None else map(self.key, self.items(body))
+
+    def named(self, body: Q) -> Sequence[int]:
+        """Return the partitions that it names."""
+        return () if self.partitions is None else self.partitions(body)
+
+
+def _itself(key: bytes) -> bytes:
+    return key
+
+
+def _keys(keys: Callable[[Q], Sequence[bytes]]) -> Concern[Q]:
+    return Concern(keys, _itself, None, everything=False)
+
+
+def _items(items: Callable[[Q], Sequence[tuple[Any, ...]]], key_at: int) -> Concern[Q]:
+    return Concern(items, itemgetter(key_at), None, everything=False)
+
+
+def _partitions(partitions: Callable[[Q], Sequence[int]]) -> Concern[Q]:
+    return Concern(None, _itself, partitions, everything=False)
+
+
+_NOTHING: Concern[Any] = Concern(None, _itself, None, everything=False)
+"""No key and no partition: it may be answered under any ring."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeTraits(Traits[Q]):
+    """What holds for a request to a storage node."""
+
+    concerns: Concern[Q]
+    bucket: Callable[[Q], int] | None
+    """The id of the bucket that it needs: it is refused once that was dropped. None if it needs none."""
+    misfit: Callable[[Q], str] | None
+    """What is wrong with one beyond its type and its partitions, empty if nothing; None if that cannot be."""
+    client_waits: Callable[[Q], bool]
+    """Whether a client waits for the answer: then it is answered at once, and its time steers the background work."""
+    shed: bool
+    """Whether it is refused while the node has more to do than it can: the operation of a client, who tries again."""
+    metered: Metered
+    work_due: bool
+    """Whether a flush or a compaction may be due after it."""
+
+
+class _OfABucket(Protocol):
+    @property
+    def bucket_id(self) -> int: ...
+
+
+_bucket_id: Callable[[_OfABucket], int] = attrgetter("bucket_id")
+
+
+def _always(_: Message) -> bool:
+    return True
+
+
+def _never(_: Message) -> bool:
+    return False
+
+
+def _one_operation_id_a_key(body: n.Reserve) -> str:
+    return "" if len(body.keys) == len(body.operation_ids) else "a reservation has one operation id a key"
+
+
+def _each_bucket_once(body: n.Tree | n.Leaves) -> str:
+    return "a bucket is named twice" if len(set(body.buckets)) < len(body.buckets) else ""
+
+
+def _background(
+    kind: type[Q],
+    *,
+    answers: tuple[type[Message], ...],
+    senders: tuple[Sender, ...],
+    frame_bytes: int,
+    concerns: Concern[Q],
+    misfit: Callable[[Q], str] | None,
+) -> NodeTraits[Q]:
+    """Return the row of a request for which no client waits: never shed, not metered."""
+    del kind  # it binds the type of the row
+    return NodeTraits(
+        answers=answers, senders=senders, frame_bytes=frame_bytes, concerns=concerns, bucket=None, misfit=misfit,
+        client_waits=_never, shed=False, metered=Metered.NOT, work_due=True,
+    )  # fmt: skip
+
+
+NODE: Mapping[type[Message], NodeTraits[Any]] = {
+    n.Read: NodeTraits[n.Read](
+        answers=(n.ReadDone, n.Incomplete), senders=("coordinator",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_keys(lambda body: body.keys), bucket=_bucket_id, misfit=None,
+        client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=False,
+    ),
+    n.Reserve: NodeTraits[n.Reserve](
+        answers=(n.ReserveDone, n.Incomplete), senders=("coordinator",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_keys(lambda body: body.keys), bucket=_bucket_id, misfit=_one_operation_id_a_key,
+        client_waits=_always, shed=True, metered=Metered.NOT,  # the write that follows it is
+        work_due=True,
+    ),
+    n.Write: NodeTraits[n.Write](
+        answers=(n.WriteDone,), senders=("coordinator", "node"), frame_bytes=MAX_FRAME_BYTES,
+        concerns=_items(lambda body: body.items, 0), bucket=_bucket_id, misfit=None,
+        client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=True,
+    ),
+    n.Scan: NodeTraits[n.Scan](
+        answers=(n.ScanDone, n.Incomplete), senders=("coordinator", "node"), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_partitions(lambda body: body.partitions), bucket=_bucket_id, misfit=None,
+        client_waits=lambda body: not body.background, shed=True, metered=Metered.ONCE, work_due=True,
+    ),
+    n.Hint: _background(
+        n.Hint,
+        answers=(n.WriteDone,), senders=("coordinator",), frame_bytes=MAX_FRAME_BYTES,
+        concerns=_items(lambda body: body.items, 0), misfit=None,
+    ),
+    n.Ping: _background(
+        n.Ping,
+        answers=(n.Pong,), senders=("coordinator", "node", "supervisor"), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.ReadRegister: _background(
+        n.ReadRegister,
+        answers=(n.RegisterAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.PromiseRegister: _background(
+        n.PromiseRegister,
+        answers=(n.RegisterAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.AcceptRegister: _background(
+        n.AcceptRegister,
+        # Coordinators and nodes tell a node that is behind what was decided.
+        answers=(n.RegisterAnswer,), senders=("coordinator", "node", "supervisor"), frame_bytes=STATE_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.Stop: _background(
+        n.Stop,
+        answers=(n.Pong,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.Gossip: _background(
+        n.Gossip,
+        answers=(n.Gossip,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.Tree: _background(
+        n.Tree,
+        answers=(n.TreeDone,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=_each_bucket_once,
+    ),
+    n.Leaves: _background(
+        n.Leaves,
+        answers=(n.LeavesDone,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=_each_bucket_once,
+    ),
+    n.Fetch: _background(
+        n.Fetch,
+        answers=(n.ReadDone,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_keys(lambda body: body.keys), misfit=None,
+    ),
+    n.Purge: _background(
+        n.Purge,
+        answers=(n.Purged,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_items(lambda body: body.items, 1), misfit=None,
+    ),
+    n.Clear: _background(
+        n.Clear,
+        answers=(n.Cleared,), senders=("supervisor",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=Concern(None, _itself, lambda body: body.partitions or (), everything=True), misfit=None,
+    ),
+    n.TakeOver: _background(
+        n.TakeOver,
+        answers=(n.Repaired,), senders=("supervisor",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=None,
+    ),
+    n.Repair: _background(
+        n.Repair,
+        answers=(n.Repaired,), senders=("coordinator", "supervisor"), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=None,
+    ),
+}  # fmt: skip
+
+
+def _for_the_store(answer: type[Message]) -> CoordinatorTraits[Any]:
+    """Return the row of what clients ask of the store as a whole."""
+    return CoordinatorTraits(answers=(answer,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=True)
+
+
+COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
+    c.GetMany: CoordinatorTraits[c.GetMany](
+        answers=(c.GotMany,), senders=("client",), frame_bytes=KEYS_FRAME_BYTES, passed_on=False
+    ),
+    c.WriteMany: CoordinatorTraits[c.WriteMany](
+        answers=(c.WroteMany, c.Late), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+    ),
+    c.ScanPage: CoordinatorTraits[c.ScanPage](
+        answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    c.RepairPartitions: CoordinatorTraits[c.RepairPartitions](
+        answers=(s.Told,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    c.Reach: CoordinatorTraits[c.Reach](
+        answers=(s.Told,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    s.Publish: CoordinatorTraits[s.Publish](
+        answers=(s.Told,), senders=("supervisor",), frame_bytes=STATE_FRAME_BYTES, passed_on=False
+    ),
+    s.OpenBucket: CoordinatorTraits[s.OpenBucket](
+        answers=(s.BucketOpened,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    s.Tell: CoordinatorTraits[s.Tell](
+        answers=(s.Told,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    s.DropBucket: _for_the_store(s.Told),
+    s.AddNode: _for_the_store(s.Told),
+    s.RemoveNode: _for_the_store(s.Told),
+    s.ReplaceNode: _for_the_store(s.Told),
+    s.SetWeight: _for_the_store(s.Told),
+    s.Rebalance: _for_the_store(s.Told),
+    s.Autoscale: _for_the_store(s.Told),
+}
+
+
+def _from_coordinators(answer: type[Message]) -> Traits[Any]:
+    return Traits(answers=(answer,), senders=("coordinator",), frame_bytes=SMALL_FRAME_BYTES)
+
+
+SUPERVISOR: Mapping[type[Message], Traits[Any]] = {
+    s.GetNews: _from_coordinators(s.Publish),
+    s.OpenBucket: _from_coordinators(s.BucketOpened),
+    s.Tell: _from_coordinators(s.Told),
+    s.DropBucket: _from_coordinators(s.Told),
+    s.AddNode: _from_coordinators(s.Told),
+    s.RemoveNode: _from_coordinators(s.Told),
+    s.ReplaceNode: _from_coordinators(s.Told),
+    s.SetWeight: _from_coordinators(s.Told),
+    s.Rebalance: _from_coordinators(s.Told),
+    s.Autoscale: _from_coordinators(s.Told),
+}
+
+
+def name_of(kind: type[Message]) -> bytes:
+    """Return the name by which a message opens on the wire."""
+    name = kind.__struct_config__.tag
+    assert isinstance(name, str)
+    return name.encode()
+
+
+def frame_bytes_of(table: Mapping[type[Message], Traits[Any]]) -> dict[bytes, int]:
+    """Return name on the wire -> how many bytes a frame may have."""
+    return {name_of(kind): traits.frame_bytes for kind, traits in table.items()}
+
+
+SHED = frozenset(name_of(kind) for kind, traits in NODE.items() if traits.shed)
+"""Names of what is refused under overload: so an overloaded node need not decode it."""
+_FIT_BY_TYPE = frozenset(
+    kind for kind, traits in NODE.items() if traits.misfit is None and traits.concerns.partitions is None
+)
+
+
+def misfit(body: Message, partitions: int) -> str:
+    """Return what is wrong with a request to a node, beyond what its type says; empty if nothing is.
+
+    ``partitions``: how many the store has. Each partition and bucket may be named once: each is gone through. O(items)
+    for a request that lists some.
+    """
+    if type(body) in _FIT_BY_TYPE:  # most requests pay for no more than this
+        return ""
+    traits = NODE[type(body)]
+    named = traits.concerns.named(body)
+    if named and not (min(named) >= 0 and max(named) < partitions):
+        return f"the store has partitions 0 to {partitions - 1}"
+    if len(named) > 1 and len(set(named)) < len(named):
+        return "a partition is named twice"
+    return "" if traits.misfit is None else traits.misfit(body)
+
+
+def handled(kind: type[Q], by: Callable[[Q], R]) -> tuple[type[Message], Callable[[Any], R]]:
+    """Return an entry for a dict of handlers, in which the handler fits the request by its type."""
+    return kind, by
+
+
+def check_handlers(table: Mapping[type[Message], Any], *handlers: Mapping[type[Message], Any]) -> None:
+    """Raise ``TypeError`` unless each request of the table has one handler, and only those have."""
+    found = [kind for some in handlers for kind in some]
+    wrong = [kind.__name__ for kind in table if found.count(kind) != 1]
+    wrong += [kind.__name__ for kind in found if kind not in table]
+    if wrong:
+        raise TypeError(f"requests without a handler of their own: {', '.join(sorted(wrong))}")
+
+
+def _check_rows(table: Mapping[type[Message], Any], union: Any) -> None:
+    if odd := table.keys() ^ {*get_args(union)}:
+        names = ", ".join(sorted(kind.__name__ for kind in odd))
+        raise TypeError(f"requests without a row in the table, or rows without a request: {names}")
+
+
+_check_rows(NODE, n.NodeRequestBody)
+_check_rows(COORDINATOR, c.CoordinatorRequest)
+_check_rows(SUPERVISOR, s.SupervisorRequest)

@@ -1,0 +1,135 @@
+"""What the supervisor is asked, and what it answers.
+
+Coordinators ask it for the cluster's state, and pass on what clients ask of the store as a whole: buckets, members,
+moves, scaling.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from raykv.protocol.codec import Failed, Message
+from raykv.records import limits as lim
+
+
+class GetNews(Message, frozen=True):
+    """A coordinator asks the supervisor for its news. Answer: ``Publish``."""
+
+
+class OpenBucket(Message, frozen=True):
+    """Find the bucket, or create it with ``options`` (fields of BucketConfig). Answer: ``BucketOpened``."""
+
+    name: lim.Name
+    options: lim.Settings
+    timeout_s: float
+
+
+class DropBucket(Message, frozen=True):
+    """Drop the bucket and all in it. Answer: ``Told``."""
+
+    name: lim.Name
+    timeout_s: float
+
+
+class Tell(Message, frozen=True):
+    """Ask for plain data to show: "status", "ring", "buckets". Answer: ``Told``."""
+
+    what: lim.Name
+    timeout_s: float
+
+
+class AddNode(Message, frozen=True):
+    """Let one more storage node join. Answer: ``Told`` with its id.
+
+    ``weight``: 0 for what its host can carry. ``host``, ``zone``: empty for where there is most room.
+    """
+
+    weight: float
+    zone: lim.Name
+    host: lim.Name
+    timeout_s: float
+
+
+class RemoveNode(Message, frozen=True):
+    """Let a node give away all that it holds, and leave. Answer: ``Told``."""
+
+    node_id: lim.NodeId
+    timeout_s: float
+
+
+class ReplaceNode(Message, frozen=True):
+    """Let a new node take the place of one that is lost. Answer: ``Told`` with its id. ``host``: as in ``AddNode``."""
+
+    node_id: lim.NodeId
+    host: lim.Name
+    timeout_s: float
+
+
+class SetWeight(Message, frozen=True):
+    """Let a node carry more or less than it does. Answer: ``Told``."""
+
+    node_id: lim.NodeId
+    weight: float
+    timeout_s: float
+
+
+class Rebalance(Message, frozen=True):
+    """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Told``."""
+
+    action: lim.Name
+    timeout_s: float
+
+
+class Autoscale(Message, frozen=True):
+    """Tell what the autoscaler sees and would do; with ``limits`` (fields of ScalingConfig) set it going by them first.
+
+    ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Told``.
+    """
+
+    limits: lim.Settings | None
+    dry_run: bool
+    off: bool
+    timeout_s: float
+
+
+ElasticRequest: TypeAlias = AddNode | RemoveNode | ReplaceNode | SetWeight | Rebalance | Autoscale
+
+
+SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | ElasticRequest | Tell
+
+
+class Publish(Message, frozen=True):
+    """The supervisor's news: the cluster's state (encoded), who is down and why, who runs. Answer: ``Told``.
+
+    ``sequence`` orders the news of one generation; older news is ignored.
+    """
+
+    sequence: lim.Number
+    state: lim.State
+    down: Annotated[dict[lim.NodeId, lim.Text], lim.NODES]
+    incarnations: Annotated[dict[lim.NodeId, lim.Number], lim.NODES]
+
+
+class BucketOpened(Message, frozen=True):
+    """The bucket's id and its policy (fields of BucketConfig), and whose it is. ``run``, ``now_s``: the coordinator's."""
+
+    bucket_id: int
+    config: lim.Settings
+    store_id: lim.Name = ""
+    run: int = 0
+    now_s: float = 0.0
+
+
+class Told(Message, frozen=True):
+    """Plain data."""
+
+    data: Any
+
+
+class Refused(Message, frozen=True):
+    """The whole request failed, with nothing done."""
+
+    failed: Failed
+
+
+SupervisorAnswer: TypeAlias = Publish | BucketOpened | Told | Refused
