@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import itertools
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -73,19 +74,21 @@ def be_patient() -> None:
     """
     import raykv
     from raykv.cli.main import cli
-    from raykv.client import operations
+    from raykv.client import exchange
 
-    given_s, operations.DEFAULT_TIMEOUT_S = operations.DEFAULT_TIMEOUT_S, PATIENCE_S
-    for face in (raykv.Store, raykv.Bucket, raykv.AsyncStore, raykv.AsyncBucket):
-        for kind in face.__mro__:
+    given_s = exchange.DEFAULT_TIMEOUT_S
+    for module in [module for name, module in sys.modules.items() if name.startswith("raykv.client.")]:
+        if hasattr(module, "DEFAULT_TIMEOUT_S"):
+            module.DEFAULT_TIMEOUT_S = PATIENCE_S
+        for kind in filter(inspect.isclass, vars(module).values()):
             for function in filter(inspect.isfunction, vars(kind).values()):
                 for name, value in (function.__kwdefaults__ or {}).items():
                     if name in {"timeout", "timeout_s"} and value == given_s:
                         function.__kwdefaults__ = (function.__kwdefaults__ or {}) | {name: PATIENCE_S}
-    for command in cli.commands.values():
-        for option in command.params:
-            if option.name == "timeout" and option.default == given_s:
-                option.default = PATIENCE_S
+    for option in [option for command in cli.commands.values() for option in command.params]:
+        if option.name == "timeout" and option.default == given_s:
+            option.default = PATIENCE_S
+    assert inspect.signature(raykv.Store.get).parameters["timeout"].default == PATIENCE_S
 
 
 @pytest.fixture
