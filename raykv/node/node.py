@@ -420,8 +420,7 @@ class StorageNode:
         The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
         chunk of the log has rotted, which by itself looks like a torn tail.
         """
-        own = self._log_end()
-        if log_end is None or log_end.life != own.life:
+        if log_end is None or log_end.life != (own := self._log_end()).life:
             return
         if log_end.incarnation == own.incarnation and log_end.position > own.position:
             # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).

@@ -8,7 +8,7 @@ from raykv.records import vector_record as vector
 
 VECTOR = bytes([vector.KIND_VECTOR])
 """How a vector record begins."""
-_OWNED = bytes([vector.KIND_VECTOR, vector.OWN_BYTES])
+OWNED = bytes([vector.KIND_VECTOR, vector.OWN_BYTES])
 """How a record opens of which a part is the node's own."""
 
 
@@ -35,7 +35,7 @@ def header_of(record: bytes) -> bytes:
 
 def public(record: bytes) -> bytes:
     """Return what may leave the node that keeps ``record``."""
-    return vector.with_own(record, b"") if record[:2] == _OWNED else record
+    return vector.with_own(record, b"") if record[:2] == OWNED else record
 
 
 def check_same(one: bytes, other: bytes) -> None:

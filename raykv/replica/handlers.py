@@ -35,7 +35,7 @@ from raykv.records.keys import (
     storage_bucket,
     storage_prefix,
 )
-from raykv.records.kinds import check, header_of, is_vector, public
+from raykv.records.kinds import OWNED, check, header_of, is_vector, public
 from raykv.records.limits import MAX_BALLOT_STEP
 from raykv.records.record import stamp_of, time_of
 from raykv.replica.dot_allocator import Stamper
@@ -235,9 +235,9 @@ class Replica:
         if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
             prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
             self._prefixes[bucket_id] = prefixes
-        check_keys(keys)
-        if prefixes is not None and len(keys) == 1:  # as mostly, and each call more is felt
+        if prefixes is not None and len(keys) == 1 and is_key(keys[0]):  # as mostly, and each call more is felt
             return [prefixes[partition_of_key(keys[0], partitions)] + keys[0]]
+        check_keys(keys)
         places = partitions_of_keys(keys, partitions)
         if prefixes is None:
             return [storage_prefix(partition, bucket_id) + key for partition, key in zip(places, keys, strict=True)]
@@ -257,7 +257,10 @@ class Replica:
             unreadable += [at + index for index in rotten]
             if request.hints:
                 self._leave_out_strangers(request, at, founds)
-            some = [None if found is None else public(found.record) for found in founds]
+            some = [
+                None if found is None else found.record if found.record[:2] != OWNED else public(found.record)
+                for found in founds
+            ]
             position = max([position, *[found.position for found in founds if found is not None]])
             if request.hints:
                 for index, record in enumerate(some):

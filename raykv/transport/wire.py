@@ -132,6 +132,11 @@ class Reader:
 
         One that announces more than ``MAX_FRAME_BYTES`` is refused as soon as it does.
         """
+        size = len(data)
+        if not self.held_bytes and size >= _HEAD.size:  # one frame has come, whole: mostly there is nothing else
+            length, number, kind = _HEAD.unpack_from(data)
+            if size - _HEAD.size == length <= MAX_FRAME_BYTES:
+                return [(number, kind, data[_HEAD.size :])]
         parts = self._parts
         if len(parts) > MANY_PARTS:  # of a byte each perhaps, and an object costs thirty times that
             parts[:] = [bytearray().join(parts)]

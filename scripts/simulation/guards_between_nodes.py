@@ -369,8 +369,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replica.handlers:Replica._read",
-                "None if found is None else public(found.record)",
-                "None if found is None or len(header_of(found.record)) == len(found.record) else public(found.record)",
+                "None if found is None else found.record if",
+                "None if found is None or len(header_of(found.record)) == len(found.record) else found.record if",
             ),
             Edit(
                 "raykv.replica.handlers:Replica._read_one",
@@ -400,8 +400,8 @@ BETWEEN_NODES = (
             ),
             Edit(
                 "raykv.replica.handlers:Replica._read",
-                "None if found is None else public(found.record)",
-                "None if found is None or not shown(found.record, self._wall_ms()).payloads else public(found.record)",
+                "None if found is None else found.record if",
+                "None if found is None or not shown(found.record, self._wall_ms()).payloads else found.record if",
             ),
             Edit(
                 "raykv.replica.handlers:Replica._read_one",
