@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 import raykv
-from raykv.sim.history import History, VectorWrite
-from raykv.sim.workload import seen_in
 from raykv.versions.causality import union, unpack_causality
 from raykv.versions.context import causality_in
+from simulation.history import History, VectorWrite
 from simulation.vector_checker import VectorChecker
+from simulation.workload import seen_in
 
 if TYPE_CHECKING:
     from raykv.client.aio import AsyncBucket

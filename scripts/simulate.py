@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raykv.errors import CorruptData
-from raykv.sim.scenario import draw
 from simulation.attempt import attempt
 from simulation.batch import Job, batch, replay, run_seed
+from simulation.drawing import draw
 from simulation.failure_report import report
 from simulation.observed import observed
 from simulation.scenario_file import load, save
@@ -27,8 +27,8 @@ from simulation.sometimes import TABLE, never, total
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from raykv.sim.scenario import Scenario
     from simulation.batch import Result
+    from simulation.scenario import Scenario
 
 REPORTS = 3
 """How many failing seeds are told in full; of the others one line each."""

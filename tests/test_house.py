@@ -146,3 +146,58 @@ def test_tests_mirror_the_package() -> None:
         if len(relative.parts) > 1 and not any((home / relative.parts[0]).is_dir() for home in (PACKAGE, RIG)):
             strays.append(str(relative))
     assert strays == []
+
+
+def run_time_imports(path: Path, modules: set[str]) -> set[str]:
+    """Return the modules among ``modules`` that a file imports, when it is imported itself or later in a function."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (named & modules) or {node.module or ""}
+    return found & modules
+
+
+def import_graph(base: Path, package: str) -> dict[str, set[str]]:
+    """Return module -> the modules of the same package that it imports at run time."""
+    files = {
+        ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (base / package).rglob("*.py")
+    }
+    return {name: run_time_imports(path, set(files)) for name, path in files.items()}
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Return all modules that importing ``start`` may import, ``start`` only if it is on a circle."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+@pytest.mark.parametrize(("base", "package"), [(ROOT, "raykv"), (RIG, "simulation")], ids=["raykv", "simulation"])
+def test_no_module_imports_itself_in_a_circle(base: Path, package: str) -> None:
+    graph = import_graph(base, package)
+    for imported in graph.values():
+        imported.discard("raykv")  # a pickled handle calls raykv.connect on arrival, by its public name
+    assert sorted(name for name in graph if name in reached(graph, name)) == []
+
+
+def test_the_wheel_has_of_the_simulation_what_users_get_and_no_more() -> None:
+    graph = import_graph(ROOT, "raykv")
+    sim = {name for name in graph if name.startswith("raykv.sim")}
+    assert sim <= reached(graph, "raykv.sim") | {"raykv.sim"}

@@ -40,7 +40,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "raykv/py.typed" in names
-    assert not [name for name in names if name.startswith(("tests/", "scripts/", "notebooks/"))]
+    assert not [name for name in names if name.startswith(("tests/", "scripts/", "notebooks/", "simulation/"))]
 
     environment = tmp_path / "env"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=60)

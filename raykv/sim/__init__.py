@@ -9,23 +9,17 @@ SIGMOD 2021, section 4) and TigerBeetle. The same seed gives the same run, to th
 you break things by hand or let the seed do it; ``@raykv.sim.seeds(20)`` makes a test of each of twenty. See
 ``raykv.sim.world`` and ``raykv.sim.seeds``.
 
-**For raykv itself**: ``scripts/simulate``. Read bottom-up:
+Read bottom-up:
 
 * ``kernel``: the event loop with virtual time; processes. ``trace``: what happened, and its hash.
 * ``disk``, ``host``, ``network``: what processes stand on. ``nodes``, ``cluster``: what Ray does in the real world.
-* ``scenario``: from a seed to everything that will be done (swarm); ``flavours``: runs about one kind of trouble.
-  ``workload``: what clients do. ``nemesis``: what fails.
-* ``history``, ``checkers``, ``vector_checker``, ``linearizability``: what was told to clients, and what may be demanded
-  of it. ``promises``: what nodes said, and must hold. ``health``: who was well when.
-* ``run``: one run, in two phases. ``story``, ``shrink``: what a failing run shows. ``batch``: many runs.
-* ``drills``: parts alone, where a whole cluster is too kind to them: ``duel`` (supervisors over the cluster's state),
-  ``rot_drill`` and ``power_drill`` (one node whose disk rots, whose power goes; ``lone_node``), ``copies_drill`` (three
-  copies that differ, and nodes that heal; ``copies_world``). ``copies_scenes``, ``register_scenes``: one schedule each.
-* ``planted``: guards that can be switched off here, to see that the checkers notice. ``crash_points``: one engine, every
-  disk that a power cut may leave. ``gossip``: the failure detectors of hundreds of nodes, and nothing else.
+* ``faults``: what can go wrong, and the draw of it from a seed. ``nemesis``: does it. ``world``, ``seeds``: the face.
 
 Left out: threads (work for the executor happens at one moment), pre-emption within a step, and Ray itself, whose part is
 played by ``nodes`` and ``cluster`` from measurements; the tests on real Ray cover what they assume.
+
+raykv tests itself in this world: ``scripts/simulate`` in its repository, with workloads, checkers and fuzzers that are
+not shipped.
 """
 
 from raykv.sim.seeds import seeds

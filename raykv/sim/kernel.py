@@ -309,14 +309,14 @@ def current_process() -> Process | None:
     return _process.get()
 
 
-def run_virtual(story: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[T, VirtualLoop]:
-    """Run ``story(loop)`` in a loop of its own to its end; return its result and the loop, for ``failures``.
+def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[T, VirtualLoop]:
+    """Run ``work(loop)`` in a loop of its own to its end; return its result and the loop, for ``failures``.
 
-    What is left behind is cancelled, after the story has had the chance to look at it.
+    What is left behind is cancelled, after the work has had the chance to look at it.
     """
     loop = VirtualLoop()
     try:
-        main = loop.create_task(story(loop), context=WORLD.copy())
+        main = loop.create_task(work(loop), context=WORLD.copy())
         result = loop.run_until_complete(main)
         leftovers = [task for task in [*loop.tasks] if not task.done()]
         for task in leftovers:

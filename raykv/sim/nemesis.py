@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from raykv.sim.cluster import Cluster
-    from raykv.sim.scenario import Fault
+    from raykv.sim.faults import Fault
     from raykv.supervision.supervisor import Supervisor
 
 MAX_LOG_BYTES = 64 << 20

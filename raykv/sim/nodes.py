@@ -19,14 +19,12 @@ from raykv.cluster.peers import node_address
 from raykv.errors import CorruptData
 from raykv.node.node import NodeSpec, StorageNode
 from raykv.ports import Known, Launched, LaunchFailed, PeerUnreachable
-from raykv.protocol import frames as f
 from raykv.sim.disk import SimDisk
 from raykv.sim.host import Host, SimClock, SimExecutor
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import SimTransport
-from raykv.storage.blob import read_blob
 from raykv.storage.damage import EngineFailed
-from raykv.storage.directory import LIFE_BYTES, REGISTER_NAME, DirectoryForeign, DirectoryInUse, read_identity
+from raykv.storage.directory import DirectoryForeign, DirectoryInUse, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -204,21 +202,10 @@ class NodeWorld:
         return created.node if created is not None and created.process.alive else None
 
 
-def ballot_on_disk(disk: SimDisk) -> tuple[int, int]:
-    """Return (generation, version) of the cluster's state that a node's disk holds; (0, 0) if it holds none."""
-    try:
-        _, payload = read_blob(disk, f"{PATH}/{REGISTER_NAME}", b"RAYKVREG", 1, 1 << 25)
-        kept = f.node_answers.decode(payload[LIFE_BYTES:]).body
-    except (OSError, CorruptData):
-        return 0, 0
-    assert isinstance(kept, f.RegisterAnswer)
-    return kept.generation, kept.version
-
-
 def open_node(
     spec: NodeSpec, host: Host, process: Process, rng: random.Random, transport: Transport | None = None
 ) -> StorageNode:
-    """Open a node in a process, without a launcher: for drills. What ``StorageNode`` raises this raises."""
+    """Open a node in a process, without a launcher. What ``StorageNode`` raises this raises."""
 
     def fail(_: str) -> None:
         process.loop.later(EXIT_AFTER_S / 10, process.kill)

@@ -1,7 +1,7 @@
 """What happened, in order: a hash over all of it, and the last of it in words.
 
 The hash says whether two runs of a seed were the same run. Each event is (virtual time, what, who, whom, number, bytes);
-of bytes only a digest goes in. ``events`` keeps the latest ones, or all, for the ladder that a failing seed prints.
+of bytes only a digest goes in. ``events`` keeps the latest ones, or all, for the sequence chart that a failing seed prints.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ from raykv.client.store import Store
 from raykv.config import KIB, Durability, NodeConfig, Routing, StoreConfig, check_count, check_seconds, quorum, shown
 from raykv.errors import InvalidOption, RaykvError, StoreClosed
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, ClusterSpec
+from raykv.sim.faults import Fault, FaultKind, draw_faults, draw_odds
 from raykv.sim.kernel import Process, VirtualLoop
 from raykv.sim.nemesis import Nemesis
-from raykv.sim.scenario import Fault, FaultKind, draw_faults, draw_odds
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -264,7 +264,7 @@ class World:
         comes. Raises ``RuntimeError`` for a blocking call inside of it, which says what to do instead.
         """
         if not inspect.iscoroutine(work):
-            raise InvalidOption(f"world.run takes a coroutine, as world.run(story()) has it; got {shown(work)}")
+            raise InvalidOption(f"world.run takes a coroutine, as world.run(work()) has it; got {shown(work)}")
         try:
             timeout_s = check_seconds("timeout", timeout, MAX_SLEEP_S)
             self._check_goes_on()

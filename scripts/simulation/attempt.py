@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raykv.sim.history import Violation
-from simulation.drills import drilled
+from simulation.fuzzers import fuzz
+from simulation.history import Violation
 from simulation.run import Outcome, run
 
 if TYPE_CHECKING:
-    from raykv.sim.scenario import Scenario
+    from simulation.scenario import Scenario
 
 
 def attempt(scenario: Scenario, *, strict: bool = True) -> Outcome:
     """Run a scenario, keeping history and trace. An exception becomes a violation of the rule "raised <its class>"."""
     try:
         outcome = run(scenario, keep=True, strict=strict)
-        return outcome if not scenario.drills else _with_drills(outcome, scenario)
+        return outcome if not scenario.fuzzers else _with_fuzzers(outcome, scenario)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - ProcessEnded is no Exception, and may get here too
@@ -43,8 +43,8 @@ def attempt(scenario: Scenario, *, strict: bool = True) -> Outcome:
     )
 
 
-def _with_drills(outcome: Outcome, scenario: Scenario) -> Outcome:
-    found, trace_hash = drilled(scenario.seed, scenario.drills)
+def _with_fuzzers(outcome: Outcome, scenario: Scenario) -> Outcome:
+    found, trace_hash = fuzz(scenario.seed, scenario.fuzzers)
     whole = hashlib.blake2b((outcome.trace_hash + trace_hash).encode(), digest_size=16)
     return msgspec.structs.replace(outcome, violations=outcome.violations + found, trace_hash=whole.hexdigest())
 

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raykv.sim.history import Violation
-from raykv.sim.scenario import draw
 from simulation.attempt import attempt
+from simulation.drawing import draw
 from simulation.failure_report import report
+from simulation.history import Violation
 from simulation.observed import observed
 
 if TYPE_CHECKING:

@@ -22,15 +22,15 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from raykv.sim.history import Op, Violation, shown
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_to_ms
+from simulation.history import Op, Violation, shown
 from simulation.vector_checker import VectorChecker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from raykv.sim.history import History, ScanSeen, Stamps
+    from simulation.history import History, ScanSeen, Stamps
 
 _READS = ("get", "scan")
 LATE_S = 0.5

@@ -1,6 +1,6 @@
-"""A few copies, a coordinator or two, no clients and no supervisor: where drills about copies that differ take place.
+"""A few copies, a coordinator or two, no clients and no supervisor: the world of tests about copies that differ.
 
-Records are put on whatever copies a drill likes, nodes are killed and wiped. One thing after the other, so it is known at
+Records are put on any of the copies, nodes are killed and wiped. One thing after the other, so it is known at
 every moment what a quorum has acknowledged or shown: no read may show less from then on. ``Promises`` watches each node
 as well.
 """
@@ -29,13 +29,13 @@ from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp, stamp_of, time_of
 from raykv.sim.cluster import SimMetrics
 from raykv.sim.disk import SimDisk
-from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS, Host, SimClock
 from raykv.sim.kernel import Process
 from raykv.sim.network import Network, NetworkOdds, SimTransport
 from raykv.sim.nodes import open_node
 from raykv.sim.trace import Trace
 from raykv.supervision.founding import Plan, first_state
+from simulation.history import Violation
 from simulation.promises import Promises
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class Settings(NamedTuple):
 
 
 class CopiesWorld:
-    """The world of one drill; ``settings`` may be drawn from ``rng``, which is the drill's own."""
+    """One world; ``settings`` may be drawn from ``rng``, which is the world's own."""
 
     about = "with three copies"
-    """Which drill it is, for its reports."""
+    """What it is about, for its reports."""
 
     def __init__(self, loop: VirtualLoop, seed: str, rng: random_module.Random, settings: Settings) -> None:
         self.loop = loop
@@ -312,14 +312,14 @@ class CopiesWorld:
         """Compare what was shown with what stood on a quorum, or had been shown, when it was asked for."""
         time, least = 0 if record is None else time_of(record), floor.get(key, 0)
         if record is not None and stamp_of(record)[8:] in self.refused:
-            text = f"in a drill {self.about}: a {what} of {key} shows a write of which nothing was to have been written"
+            text = f"in a world {self.about}: a {what} of {key} shows a write of which nothing was to have been written"
             self.violations.append(Violation("refused and written", key, text, self.loop.now_s))
         if 0 < time < self.forgotten.get(key, 0):
-            text = f"in a drill {self.about}: a {what} of {key} shows what all copies had deleted and forgotten"
+            text = f"in a world {self.about}: a {what} of {key} shows what all copies had deleted and forgotten"
             self.violations.append(Violation("came back", key, text, self.loop.now_s))
         if time < least and not (record is None and least <= self.deleted.get(key, 0)):
             found = "nothing" if record is None else "an older record"
-            text = f"in a drill {self.about}: a {what} of {key} shows {found}, and a newer one was on a quorum or shown"
+            text = f"in a world {self.about}: a {what} of {key} shows {found}, and a newer one was on a quorum or shown"
             self.violations.append(Violation("copies passed over", key, text, self.loop.now_s))
         if 2 * self.r > COPIES:
             self.raise_floor(key, time)

@@ -1,8 +1,8 @@
 """What a failing run shows to a person: which promise was broken, how to see it again, what led to it.
 
-The *story* of a key has every operation on it, with the stamps that its writes were given, and the faults in between.
-The *ladder* has the messages (``ladder``). Both are cut down to what lies near the moments that the violation names, and
-say what they leave out.
+The *history* of a key has every operation on it, with the stamps that its writes were given, and the faults in between.
+The *chart* has the messages (``sequence_chart``). Both are cut down to what lies near the moments that the violation
+names, and say what they leave out.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simulation.excerpt import Gap, excerpt
 from simulation.message_text import dot_in_words, history_in_words, moment, of_mark
-from simulation.sequence_chart import ladder, world_of
+from simulation.sequence_chart import chart, world_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raykv.sim.history import Op, Stamps, Violation
-    from raykv.sim.scenario import Scenario
+    from simulation.history import Op, Stamps, Violation
     from simulation.message_text import Topic
     from simulation.run import Outcome
+    from simulation.scenario import Scenario
 
-STORY_LINES = 50
-LADDER_ROWS = 70
+HISTORY_LINES = 50
+CHART_ROWS = 70
 _MORE_VIOLATIONS = 5
 _FAULTS = 40
 _TEXT = 2000
 _TIME_IN_TEXT = re.compile(r"\b(\d+\.\d{4}) s\b")
 _STATE_RULES = ("two states", "handed out too early", "bucket forgotten", "bucket id given twice")
 
-__all__ = ["ladder", "report", "story"]
+__all__ = ["chart", "history_of", "report"]
 
 
 class _Line(NamedTuple):
@@ -38,8 +38,8 @@ class _Line(NamedTuple):
     text: str
 
 
-def story(outcome: Outcome, key: str, *, moments: Sequence[float] = (), limit: int = STORY_LINES) -> str:
-    """Return the story of a key, as far as it lies near ``moments`` (if none is given: near the end).
+def history_of(outcome: Outcome, key: str, *, moments: Sequence[float] = (), limit: int = HISTORY_LINES) -> str:
+    """Return the history of a key, as far as it lies near ``moments`` (if none is given: near the end).
 
     Operations that end at one of the moments are marked. ``outcome`` must have been kept with its history.
     """
@@ -117,8 +117,8 @@ def _evidence(outcome: Outcome, first: Violation) -> list[str]:
     parts = []
     key = first.key if any(op.key == first.key for op in outcome.history.ops) else None
     if key is not None:
-        parts += ["", f"the story of {key}  (>> named above; @ the stamp, in seconds since the run began)"]
-        parts.append(story(outcome, key, moments=moments))
+        parts += ["", f"the history of {key}  (>> named above; @ the stamp, in seconds since the run began)"]
+        parts.append(history_of(outcome, key, moments=moments))
     topics: tuple[Topic, ...] = ("data", "state", "life")
     what = "all messages"
     if key is not None:
@@ -126,7 +126,7 @@ def _evidence(outcome: Outcome, first: Violation) -> list[str]:
     elif first.rule in _STATE_RULES:
         topics, what = ("state",), "the messages about the cluster's state"
     parts += ["", f"{what}  (at the time when they were sent; x: lost on the way)"]
-    parts.append(ladder(outcome, first.at_s, key=key, topics=topics, moments=moments[1:], limit=LADDER_ROWS))
+    parts.append(chart(outcome, first.at_s, key=key, topics=topics, moments=moments[1:], limit=CHART_ROWS))
     return parts
 
 

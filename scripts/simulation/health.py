@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raykv.sim.cluster import SUPERVISOR
-from raykv.sim.history import Violation
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from raykv.sim.cluster import Cluster
-    from raykv.sim.history import History, Op
     from raykv.sim.nemesis import Nemesis
-    from raykv.sim.scenario import Scenario
+    from simulation.history import History, Op
+    from simulation.scenario import Scenario
 
 EVERY_S = 0.1
 BEFORE_S = 1.5

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from raykv.sim.history import Violation
-from raykv.sim.scenario import draw
-from simulation.drills import drilled
+from simulation.drawing import draw
+from simulation.fuzzers import fuzz
+from simulation.history import Violation
 from simulation.planted import planted
 from simulation.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from raykv.sim.scenario import Scenario
+    from simulation.scenario import Scenario
 
 
 class Caught(NamedTuple):
@@ -31,7 +31,7 @@ class Caught(NamedTuple):
 def violations(scenario: Scenario) -> list[Violation]:
     """Run a scenario; return what is wrong with it."""
     try:
-        return drilled(scenario.seed, scenario.drills)[0] or run(scenario).violations
+        return fuzz(scenario.seed, scenario.fuzzers)[0] or run(scenario).violations
     except Exception as error:  # noqa: BLE001 - whatever ends a run is a finding
         return [Violation("the run ended", "", f"{type(error).__name__}: {error}")]
 

@@ -1,4 +1,4 @@
-"""One storage node, nobody beside it, and whoever writes to it and reads: what drills about one disk have in common.
+"""One storage node, nobody beside it, and whoever writes to it and reads: what fuzzers of one disk have in common.
 
 In a run of a whole cluster the peers give back what a disk lost before anybody has asked its node for it. Here nobody
 does. What the node acknowledged it must show, or say that it cannot.
@@ -17,11 +17,11 @@ from raykv.node.node import NodeSpec
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.records.record import pack_body, stamp, stamp_of
-from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS, Host
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nodes import open_node
 from raykv.sim.trace import Trace
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,10 +34,10 @@ PARTITIONS = 8
 
 
 class LoneNode:
-    """The node, its host, and what it owes. A drill says what happens to it."""
+    """The node, its host, and what it owes. A fuzzer says what happens to it."""
 
     about = "with one node"
-    """Which drill it is, for its reports."""
+    """What it is about, for its reports."""
     broken = "passed over"
     """The rule that it breaks who shows less than was acknowledged."""
 
@@ -63,7 +63,7 @@ class LoneNode:
 
     def report(self, rule: str, text: str, key: str = "") -> None:
         """Note what is wrong."""
-        self.violations.append(Violation(rule, key, f"in a drill {self.about}: {text}", self.loop.now_s))
+        self.violations.append(Violation(rule, key, f"in a world {self.about}: {text}", self.loop.now_s))
 
     def known(self) -> Known:
         """Return what is known of earlier runs, which a node is told when it starts."""
@@ -148,7 +148,7 @@ def _stamp(record: bytes) -> bytes:
 
 
 def play(make: Callable[[VirtualLoop, str], LoneNode], name: str) -> tuple[list[Violation], str]:
-    """Run a drill; return what was wrong, and the hash of all answers."""
+    """Run a fuzzer; return what was wrong, and the hash of all answers."""
     runner, loop = run_virtual(lambda loop: make(loop, name).go())
     found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.answers.hexdigest()

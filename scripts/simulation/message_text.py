@@ -1,4 +1,4 @@
-"""What the frames of a run say, in a few words: for the ladder of a failing run, and to be counted.
+"""What the frames of a run say, in a few words: for the sequence chart of a failing run, and to be counted.
 
 A frame names neither its type nor what it answers. Its type follows from who sends it to whom; what it answers from the
 number that joins it with its request, so whoever wants to know shows an ``Interpreter`` all frames in their order.

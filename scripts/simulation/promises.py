@@ -16,11 +16,11 @@ from raykv.protocol.requests import NODE
 from raykv.records.kinds import check, header_of, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
-from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import causality_of, dead_since_ms, merge, time_to_ms
 from raykv.versions import covers as holds
 from raykv.versions.causality import covers, unpack_causality
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

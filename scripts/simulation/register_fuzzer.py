@@ -1,11 +1,11 @@
-"""Supervisors against each other over the cluster's state, and nothing else: a thousand duels where a run has one takeover.
+"""Supervisors against each other over the cluster's state, and nothing else: a thousand takeovers where a run has one.
 
 What P5 guards against needs several supervisors, promises, accepts and lost votes in one certain order. A run of a whole
 cluster seldom comes to it; here only the register runs (the real one: ``supervision.register`` over real storage nodes
 and their directories), with a few milliseconds of our time for several seconds of theirs. Supervisors are frozen, thawed
 and killed, messages are late and lost, nodes are killed, wiped and rolled back, always a minority of them at once.
 
-Every state that is handed out is watched. All of them, in the order of their numbers, must be one story: each has what
+Every state that is handed out is watched. All of them, in the order of their numbers, must be one history: each has what
 those before it had (a bucket, once created, is there or was dropped, and its id is nobody else's), one number has one
 state, it is on a majority of the disks when it is handed out, and no node takes for dropped what nobody has dropped. In
 the end all heals, and a last supervisor must be able to take over.
@@ -29,13 +29,14 @@ from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, storage_prefix
 from raykv.sim.disk import SimDisk
-from raykv.sim.history import Violation
 from raykv.sim.host import Host, SimClock
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.network import Network, NetworkOdds, SimTransport
-from raykv.sim.nodes import ballot_on_disk, open_node
+from raykv.sim.nodes import open_node
 from raykv.sim.trace import Trace
 from raykv.supervision.founding import Plan, first_state
+from simulation.disk_state import ballot_on_disk
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from raykv.node.node import StorageNode
@@ -51,14 +52,14 @@ _MANY = 8
 _KINDS = ("kill", "power", "wipe", "roll back", "cut", "cut off", "freeze", "slow", "another", "another", "end")
 
 
-def duel(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Run one duel; return what was wrong, and the hash of its trace."""
-    runner, loop = run_virtual(lambda loop: Duel(loop, f"duel {seed}.{number}").go())
+def fuzz_register(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Fuzz one world; return what was wrong, and the hash of its trace."""
+    runner, loop = run_virtual(lambda loop: RegisterFuzzer(loop, f"duel {seed}.{number}").go())
     found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-class Duel:
+class RegisterFuzzer:
     """Nodes, supervisors, what is done to them, and what is watched."""
 
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
@@ -100,7 +101,7 @@ class Duel:
         )
         self.network.sent = self._sent
 
-    async def go(self) -> Duel:
+    async def go(self) -> RegisterFuzzer:
         """Run it."""
         rng = self.rng
         for node_id in self.node_ids:
@@ -122,13 +123,13 @@ class Duel:
         await asyncio.sleep(1.0)
         self._another_supervisor()
         await self._takes_over_at_last()
-        self._check_story()
+        self._check_history()
         for process in [*self.supervisors, *self.processes.values()]:
             process.kill()
         await asyncio.sleep(1.0)
 
     def _report(self, rule: str, text: str) -> None:
-        self.violations.append(Violation(rule, "", f"in a duel over the cluster's state: {text}", self.loop.now_s))
+        self.violations.append(Violation(rule, "", f"over the cluster's state: {text}", self.loop.now_s))
 
     # ---- nodes ----
 
@@ -414,7 +415,7 @@ class Duel:
                 )
                 return
 
-    def _check_story(self) -> None:
+    def _check_history(self) -> None:
         states = sorted(self.states, key=lambda state: state.ballot)
         for before, after in pairwise(states):
             had = {entry.bucket_id: entry.config.name for entry in before.buckets}
@@ -422,11 +423,11 @@ class Duel:
             for bucket_id in range(before.next_bucket_id):
                 if bucket_id in has and had.get(bucket_id) != has[bucket_id]:
                     now, then = f"{has[bucket_id]!r} in {after.ballot}", f"{had.get(bucket_id)!r} in {before.ballot}"
-                    self._report("two stories", f"bucket {bucket_id} is {now}, was {then}")
+                    self._report("two histories", f"bucket {bucket_id} is {now}, was {then}")
                     return
             missing = [
                 had[bucket_id] for bucket_id in had if bucket_id not in has and had[bucket_id] not in self.to_drop
             ]
             if after.next_bucket_id < before.next_bucket_id or missing:
-                self._report("two stories", f"state {after.ballot} does not know {missing} of {before.ballot}")
+                self._report("two histories", f"state {after.ballot} does not know {missing} of {before.ballot}")
                 return

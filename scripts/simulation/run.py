@@ -26,17 +26,17 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
 from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster
-from raykv.sim.history import History, Violation
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
-from raykv.sim.nodes import ballot_on_disk
-from raykv.sim.scenario import Scenario
 from raykv.sim.trace import Event
-from raykv.sim.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
 from raykv.versions import dead_since_ms
 from simulation.checkers import check_buckets, check_history
+from simulation.disk_state import ballot_on_disk
 from simulation.health import EVERY_S, Health
+from simulation.history import History, Violation
 from simulation.promises import Promises
+from simulation.scenario import Scenario
+from simulation.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,12 +12,13 @@ import msgspec
 
 from raykv.errors import CorruptData, RaykvError
 from raykv.sim.cluster import DIRECT, SUPERVISOR
-from raykv.sim.scenario import CENTRAL, ELASTIC, Scenario
+from raykv.sim.faults import CENTRAL, ELASTIC
+from simulation.scenario import Scenario
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 MAX_FILE_BYTES = 64 << 20
 
 

@@ -1,4 +1,4 @@
-"""A ladder of messages (a sequence chart, in text): a column a process, a row a message, the time at the left.
+"""A sequence chart of messages, in text: a column a process, a row a message, the time at the left.
 
 ::
 
@@ -65,7 +65,7 @@ def world_of(event: Event) -> World | None:
     return World(event.at_s, words)
 
 
-def ladder(
+def chart(
     outcome: Outcome,
     at_s: float,
     *,
@@ -149,7 +149,7 @@ def _lives_after(event: Event, lives: dict[str, str]) -> dict[str, str]:
 
 
 def draw(rows: Sequence[_Row | World], shown: Sequence[_Row | World | Gap], width: int = WIDTH) -> list[str]:
-    """Return the lines of a ladder."""
+    """Return the lines of a chart."""
     columns = _columns(rows)
     places = {name: _TIME + _COLUMN * index + _COLUMN // 2 for index, name in enumerate(columns)}
     text_at = _TIME + _COLUMN * len(columns) + 2

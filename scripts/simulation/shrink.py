@@ -27,8 +27,8 @@ from simulation.attempt import attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from raykv.sim.scenario import Scenario
-    from raykv.sim.workload import Program, Step
+    from simulation.scenario import Scenario
+    from simulation.workload import Program, Step
 
 T = TypeVar("T")
 
@@ -142,9 +142,9 @@ class _Search:
     def _round(self) -> None:
         """Leave out what can be left out, once through all kinds of things."""
         idle = tuple(msgspec.structs.replace(program, steps=()) for program in self.best.programs[:1])
-        if self.best.drills and self.fails(msgspec.structs.replace(self.best, faults=(), programs=idle)):
-            return  # it was one of the drills: the rest has nothing to do with it
-        self.fails(msgspec.structs.replace(self.best, drills=0))
+        if self.best.fuzzers and self.fails(msgspec.structs.replace(self.best, faults=(), programs=idle)):
+            return  # it was one of the fuzzers: the rest has nothing to do with it
+        self.fails(msgspec.structs.replace(self.best, fuzzers=0))
         ddmin(self.best.faults, self._with_faults)
         ddmin(self.best.programs, self._with_programs)
         ddmin(sorted(_keys(self.best)), self._with_keys)

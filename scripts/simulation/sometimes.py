@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-from raykv.sim.scenario import FaultKind
+from raykv.sim.faults import FaultKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

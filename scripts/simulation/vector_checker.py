@@ -25,16 +25,16 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from raykv.sim.history import Violation, shown
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_to_ms
 from raykv.versions.causality import contains, covers, union, with_dot
+from simulation.history import Violation, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from raykv.records.vector_record import Dot, Seen
-    from raykv.sim.history import Op, Stamps, VectorWrite
+    from simulation.history import Op, Stamps, VectorWrite
 
 
 class VectorChecker:

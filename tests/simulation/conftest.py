@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raykv.sim.scenario import draw
 from simulation.attempt import attempt
+from simulation.drawing import draw
 
 
 @pytest.fixture(scope="session")

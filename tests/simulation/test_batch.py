@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from raykv.sim.kernel import ProcessEnded
-from raykv.sim.scenario import draw
 from simulation import attempt as attempting
 from simulation.attempt import attempt
 from simulation.batch import Job, batch, run_seed
+from simulation.drawing import draw
 from simulation.observed import observed
 from simulation.sometimes import TABLE, never, total
 

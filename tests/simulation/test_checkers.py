@@ -7,10 +7,10 @@ import pytest
 from raykv.client.codecs import encode_value
 from raykv.protocol import frames as f
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
-from raykv.sim.history import BucketSeen, History, ScanSeen
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_from_ms
 from simulation.checkers import check_buckets, check_history
+from simulation.history import BucketSeen, History, ScanSeen
 
 LETTERS = "".join(map(chr, range(ord("a"), ord("z") + 1)))
 """All keys here are in the bucket where the last writer wins."""

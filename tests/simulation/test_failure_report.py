@@ -5,18 +5,18 @@ from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
-from raykv.sim.history import Violation
 from raykv.sim.host import EPOCH_MS
-from raykv.sim.scenario import draw
 from raykv.sim.trace import Event
 from raykv.versions import time_from_ms
 from raykv.versions.causality import NOTHING_SEEN, Causality, pack_causality
 from raykv.versions.dvvset import event
+from simulation.drawing import draw
 from simulation.excerpt import Gap, excerpt
-from simulation.failure_report import make_of, moments_of, report, story
+from simulation.failure_report import history_of, make_of, moments_of, report
+from simulation.history import Violation
 from simulation.message_text import Interpreter, brief, moment, short
 from simulation.run import Outcome
-from simulation.sequence_chart import WIDTH, World, ladder
+from simulation.sequence_chart import WIDTH, World, chart
 
 AT = time_from_ms(EPOCH_MS + 1500)
 A1 = encode_key("a1")
@@ -146,7 +146,7 @@ def test_a_ladder_is_drawn():
         asks(4, "node/n2", f.Read(1, [A1]), at_s=1.8),
         Event(1.9, "is absent, lost", "node/n2", "coordinator", 4, b""),
     ]
-    assert ladder(outcome_of(*events), 1.5, key="a1").splitlines() == [
+    assert chart(outcome_of(*events), 1.5, key="a1").splitlines() == [
         "             co1     n2      n3",
         "   0.5000 == n1 runs as incarnation 2 ==",
         "   1.0000     o------>|       |     write a1=c1.3@1.500 [run 2]",
@@ -158,8 +158,8 @@ def test_a_ladder_is_drawn():
         "   1.8000     o------>        |     read a1 [run 2]",
         "   1.9000     |   x---o       |     no such process runs",
     ]
-    assert "read b1" in ladder(outcome_of(*events), 1.5)
-    assert "read" not in ladder(outcome_of(*events), 1.5, topics=["state"])
+    assert "read b1" in chart(outcome_of(*events), 1.5)
+    assert "read" not in chart(outcome_of(*events), 1.5, topics=["state"])
 
 
 def test_what_is_left_out_is_said():
@@ -197,13 +197,13 @@ def test_a_failing_run_is_told(failing):
 
 
 def test_the_story_has_stamps_and_faults(failing):
-    told = story(failing, failing.violations[0].key, limit=10_000)
+    told = history_of(failing, failing.violations[0].key, limit=10_000)
     assert "stamped @" in told
     assert "which has @" in told
     assert "runs as incarnation 1" in told
     assert "all heals" in told
     assert "more, from" not in told
-    assert "more, from" in story(failing, failing.violations[0].key, limit=10)
+    assert "more, from" in history_of(failing, failing.violations[0].key, limit=10)
 
 
 @pytest.mark.parametrize("rule", ["two states", "not up again", "raised KeyError"])

@@ -12,12 +12,13 @@ from raykv.ports import LaunchFailed
 from raykv.records import vector_record as vector
 from raykv.records.keys import is_private
 from raykv.records.record import pack_body
+from raykv.sim.faults import Fault
 from raykv.sim.network import NetworkOdds
-from raykv.sim.scenario import Fault, draw
-from raykv.sim.workload import Program, Step
 from raykv.versions.dvvset import event
 from simulation import run as run_module
+from simulation.drawing import draw
 from simulation.run import run
+from simulation.workload import Program, Step
 
 CALM = msgspec.structs.replace(
     draw(1),

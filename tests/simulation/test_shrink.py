@@ -5,10 +5,10 @@ import msgspec
 import pytest
 
 from raykv.errors import CorruptData
-from raykv.sim.history import Violation
-from raykv.sim.scenario import draw
 from simulation import shrink as shrinking
 from simulation.attempt import attempt
+from simulation.drawing import draw
+from simulation.history import Violation
 from simulation.run import Outcome
 from simulation.scenario_file import load, save
 from simulation.shrink import ddmin, shrink, size_of
@@ -64,7 +64,7 @@ def big():
     found = next(
         found for found in map(draw, itertools.count()) if len(found.faults) > 6 and any(found.skews_ms.values())
     )
-    return msgspec.structs.replace(found, drills=0)
+    return msgspec.structs.replace(found, fuzzers=0)
 
 
 def test_everything_goes_that_may(pretend):

@@ -8,12 +8,12 @@ from raykv.client.codecs import encode_value
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.record import pack_body, pack_tombstone_body
-from raykv.sim.history import History
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_from_ms
 from raykv.versions.causality import union, with_dot
 from raykv.versions.dvvset import event
 from simulation.checkers import check_history
+from simulation.history import History
 
 ACTOR = b"a-node.."
 OTHER = b"another."

@@ -71,7 +71,7 @@ class Op(NamedTuple):
         return self.kind in {"get", "scan"}
 
     def told(self) -> str:
-        """Return a line for the story of a key."""
+        """Return a line for the history of a key."""
         value = (
             ""
             if self.kind == "delete"

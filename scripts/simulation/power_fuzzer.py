@@ -19,8 +19,8 @@ from simulation.lone_node import LoneNode, play
 
 if TYPE_CHECKING:
     from raykv.errors import CorruptData
-    from raykv.sim.history import Violation
     from raykv.sim.kernel import VirtualLoop
+    from simulation.history import Violation
 
 CUTS = 2
 WRITES_AT_MOST = 60
@@ -28,12 +28,12 @@ _BEFORE = (("", 30), ("sync_directory", 5), ("sync_directory", 5), ("rename", 3)
 """Kind of operation ("": any), and in front of which of so many that come next the power goes."""
 
 
-def power_drill(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Run one drill; return what was wrong, and the hash of all answers."""
-    return play(_Drill, f"power drill {seed}.{number}")
+def fuzz_power(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Fuzz one world; return what was wrong, and the hash of all answers."""
+    return play(_Fuzzer, f"power drill {seed}.{number}")
 
 
-class _Drill(LoneNode):
+class _Fuzzer(LoneNode):
     about = "with power cuts"
     broken = "lost with the power"
 
@@ -48,7 +48,7 @@ class _Drill(LoneNode):
         self.last = Known()
         self.cuts = 0
 
-    async def go(self) -> _Drill:
+    async def go(self) -> _Fuzzer:
         await self.start()
         for _ in range(CUTS):
             await self._until_the_power_goes()

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from raykv.errors import BatchError, RaykvError, SiblingsFound, WriteOutcomeUnknown
-from raykv.sim.history import BucketSeen, ScanSeen
 from raykv.versions.causality import unpack_causality
 from raykv.versions.context import Context, causality_in
+from simulation.history import BucketSeen, ScanSeen
 
 if TYPE_CHECKING:
     import random
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from raykv.client.aio import AsyncBucket, AsyncStore
     from raykv.client.writes import WriteResult
     from raykv.records.vector_record import Seen
-    from raykv.sim.history import History
     from raykv.sim.kernel import VirtualLoop
+    from simulation.history import History
 
 StepKind = Literal[
     "put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open",

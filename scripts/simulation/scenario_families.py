@@ -1,11 +1,11 @@
 """Runs that are about one kind of trouble.
 
-Swarm testing leaves kinds of fault out; a flavour goes further, and puts everything that one kind of mistake needs into
+Swarm testing leaves kinds of fault out; a family goes further, and puts everything that one kind of mistake needs into
 one short run: many clients on one key with clocks that differ, several supervisors that found the store at the same
 time, disks that fail in the moment when a table is made, rot in what is read, a node that has lost what it knew while the
 next one was away. About half of the runs have one.
 
-The draws of a flavour come from a generator of their own, so the other runs stay as they are.
+The draws of a family come from a generator of their own, so the other runs stay as they are.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ import msgspec
 
 from raykv.config import KIB, quorum
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
-from raykv.sim.flavours_of_moves import lost_hosts, ring_changes
+from raykv.sim.faults import Fault, FaultKind
 from raykv.sim.network import NetworkOdds
-from raykv.sim.workload import Program, Step, StepKind, draw_crowding, draw_program
+from simulation.ring_families import lost_hosts, ring_changes
+from simulation.workload import Program, Step, StepKind, draw_crowding, draw_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from raykv.sim.scenario import Fault, Scenario
-
-    MakeFault = Callable[..., Fault]
+    from simulation.scenario import Scenario
 
 KEYS = ("a1", "a2", "a3", "b1", "b2", "c1")
+_SUPERVISORS: tuple[FaultKind, ...] = (
+    "another supervisor", "another supervisor", "kill supervisor", "freeze supervisor",
+)  # fmt: skip
+_LOSSES: tuple[FaultKind, ...] = ("wipe", "wipe", "bit rot", "roll back")
 QUICK = NetworkOdds(delay_s=(0.0002, 0.002))
 SLOW = NetworkOdds(delay_s=(0.001, 0.02))
 
 
-def flavoured(scenario: Scenario, fault: MakeFault) -> Scenario:
+def with_family(scenario: Scenario) -> Scenario:
     """Return the scenario, in half of all cases made into one that is about one kind of trouble."""
     rng = random.Random(f"flavour {scenario.seed}")
-    draw = rng.choice((None,) * 13 + (lost_hosts,) + _FLAVOURS)
-    return scenario if draw is None else draw(scenario, rng, fault)
+    draw = rng.choice((None,) * 13 + (lost_hosts,) + _FAMILIES)
+    return scenario if draw is None else draw(scenario, rng)
 
 
-def _crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _crowd(scenario: Scenario, rng: random.Random) -> Scenario:
     """Many clients write one or two keys at once, some through a coordinator whose clock is behind."""
-    del fault
     scenario = _with_a_clock_behind(scenario, rng)
     copies = scenario.cluster.store.copies
     keys = KEYS[: rng.choice((1, 1, 2))]
     return msgspec.structs.replace(
         scenario,
-        flavour="crowd",
+        family="crowd",
         r=quorum(copies),
         w=quorum(copies),
         programs=_crowding(rng, keys, clients=6, behind=3, steps=25, padding=(0, 20), timeouts_s=(1.0, 5.0)),
@@ -61,15 +63,14 @@ def _crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
     )
 
 
-def _full_crowd(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _full_crowd(scenario: Scenario, rng: random.Random) -> Scenario:
     """Do so with values that fill memtables faster than slow disks take them: all nodes refuse again and again."""
-    del fault
     scenario = _with_a_clock_behind(scenario, rng)
     cluster = scenario.cluster
     config = msgspec.structs.replace(cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=4 * KIB)
     return msgspec.structs.replace(
         scenario,
-        flavour="full crowd",
+        family="full crowd",
         cluster=msgspec.structs.replace(cluster, config=config),
         r=1,
         w=cluster.store.copies,
@@ -112,7 +113,7 @@ def _crowding(
     )  # fmt: skip
 
 
-def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _founding(scenario: Scenario, rng: random.Random) -> Scenario:
     """Three supervisors found the store at the same time, each of them held up where it hurts.
 
     The first is frozen before it has stored anything (the nodes it waits for are). The second finds the host of one node
@@ -136,10 +137,10 @@ def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scena
         programs.append(msgspec.structs.replace(program, steps=opens + program.steps + opens))
     return msgspec.structs.replace(
         scenario,
-        flavour="founding",
+        family="founding",
         cluster=cluster,
         odds=QUICK,
-        faults=_held_up(rng, cluster.node_ids, fault),
+        faults=_held_up(rng, cluster.node_ids),
         programs=tuple(programs),
         within=False,
         plain=scenario.plain or "a",
@@ -147,7 +148,7 @@ def _founding(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scena
     )
 
 
-def _held_up(rng: random.Random, nodes: Sequence[str], fault: MakeFault) -> tuple[Fault, ...]:
+def _held_up(rng: random.Random, nodes: Sequence[str]) -> tuple[Fault, ...]:
     """Draw what holds three founders up. A former supervisor is frozen by every second fault that starts another."""
 
     def about(at_s: float, by_s: float = 0.02) -> float:
@@ -156,45 +157,45 @@ def _held_up(rng: random.Random, nodes: Sequence[str], fault: MakeFault) -> tupl
     off, slow_s, wake_s, stopped_s = rng.choice(nodes), rng.choice((0.03, 0.05)), about(1.3), rng.uniform(0.6, 1.2)
     stop_s = about(wake_s + 0.05 + 3 * slow_s)
     faults = [
-        fault(about(0.5), "power", off, 0.25),
-        fault(about(0.6), "another supervisor", SUPERVISOR, 6.0),
-        fault(about(0.72), "slow node", off, 3.0, slow_s),
-        fault(about(0.85), "another supervisor", SUPERVISOR, about(0.95, 0.1)),
-        fault(stop_s, "freeze supervisor", SUPERVISOR, round(stopped_s, 3)),
-        fault(about(stop_s + 0.05), "freeze", off, round(stopped_s + 3.4, 3)),
+        Fault(about(0.5), "power", off, 0.25),
+        Fault(about(0.6), "another supervisor", SUPERVISOR, 6.0),
+        Fault(about(0.72), "slow node", off, 3.0, slow_s),
+        Fault(about(0.85), "another supervisor", SUPERVISOR, about(0.95, 0.1)),
+        Fault(stop_s, "freeze supervisor", SUPERVISOR, round(stopped_s, 3)),
+        Fault(about(stop_s + 0.05), "freeze", off, round(stopped_s + 3.4, 3)),
     ]
     for node in nodes:
         if node != off:
             at_s = round(rng.uniform(0.15, 0.35), 3)
-            faults += [fault(0.0, "slow node", node, 3.0, slow_s), fault(at_s, "freeze", node, round(wake_s - at_s, 3))]
+            faults += [Fault(0.0, "slow node", node, 3.0, slow_s), Fault(at_s, "freeze", node, round(wake_s - at_s, 3))]
     return tuple(sorted(faults, key=lambda each: each.at_s))
 
 
-def _takeovers(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _takeovers(scenario: Scenario, rng: random.Random) -> Scenario:
     """Supervisors come one upon the other while buckets are opened, and nodes are away or lose their directories."""
     nodes = scenario.cluster.node_ids
     faults, at_s = [], 1.0
     victims = rng.sample(nodes, max(1, (scenario.cluster.store.copies - 1) // 2))
     while at_s < 14.0:
-        kind = rng.choice(("another supervisor", "another supervisor", "kill supervisor", "freeze supervisor"))
+        kind = rng.choice(_SUPERVISORS)
         faults.append(
-            fault(round(at_s, 3), kind, SUPERVISOR, 0.0 if "kill" in kind else round(rng.uniform(0.2, 3.0), 3))
+            Fault(round(at_s, 3), kind, SUPERVISOR, 0.0 if "kill" in kind else round(rng.uniform(0.2, 3.0), 3))
         )
         node = rng.choice(nodes)
         match rng.randrange(5):
             case 0:
-                faults.append(fault(round(at_s + rng.uniform(-0.3, 0.3), 3), "kill", node))
+                faults.append(Fault(round(at_s + rng.uniform(-0.3, 0.3), 3), "kill", node))
             case 1:
                 side = rng.choice(("from ", "to ", "both ")) + SUPERVISOR
-                faults.append(fault(round(at_s, 3), "cut", node, round(rng.uniform(0.3, 3.0), 3), 0.0, side))
+                faults.append(Fault(round(at_s, 3), "cut", node, round(rng.uniform(0.3, 3.0), 3), 0.0, side))
             case 2:
-                faults.append(fault(round(at_s, 3), "freeze", node, round(rng.uniform(0.3, 2.0), 3)))
+                faults.append(Fault(round(at_s, 3), "freeze", node, round(rng.uniform(0.3, 2.0), 3)))
             case 3:
-                faults.append(fault(round(at_s + rng.uniform(0.0, 0.5), 3), "wipe", rng.choice(victims)))
+                faults.append(Fault(round(at_s + rng.uniform(0.0, 0.5), 3), "wipe", rng.choice(victims)))
         at_s += rng.uniform(0.3, 1.5)
     return msgspec.structs.replace(
         scenario,
-        flavour="takeovers",
+        family="takeovers",
         faults=tuple(sorted(faults, key=lambda each: each.at_s)),
         programs=_openers(scenario, rng, steps=80, duration_s=14.0),
         odds=NetworkOdds(delay_s=SLOW.delay_s, late=rng.choice((0.1, 0.3)), late_s=1.0, lost=rng.choice((0.0, 0.1))),
@@ -225,7 +226,7 @@ def _openers(scenario: Scenario, rng: random.Random, *, steps: int, duration_s: 
     return tuple(programs)
 
 
-def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _failing_disks(scenario: Scenario, rng: random.Random) -> Scenario:
     """Flushes and compactions all the time, and disks and hosts that fail in the middle of them."""
     cluster = scenario.cluster
     store = msgspec.structs.replace(cluster.store, durability=rng.choice(("group", "always")))
@@ -237,25 +238,25 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
         power_s = round(rng.uniform(0.1, 0.4), 3)
         match rng.randrange(4):
             case 0:
-                faults.append(fault(round(at_s, 3), "sync fails", node, 0.0, rng.randrange(6)))
-                faults.append(fault(round(at_s + rng.uniform(0.0, 0.3), 3), "power", node, power_s))
+                faults.append(Fault(round(at_s, 3), "sync fails", node, 0.0, rng.randrange(6)))
+                faults.append(Fault(round(at_s + rng.uniform(0.0, 0.3), 3), "power", node, power_s))
             case 1:
                 detail, most = rng.choice(((".sst", 10), ("manifest", 6), (".wal", 30), ("", 60)))
-                faults.append(fault(round(at_s, 3), "crash at", node, power_s, rng.randrange(most), detail))
+                faults.append(Fault(round(at_s, 3), "crash at", node, power_s, rng.randrange(most), detail))
             case 2:
-                faults.append(fault(round(at_s, 3), "slow disk", node, 2.0, rng.choice((0.05, 0.2, 0.5))))
-                faults.append(fault(round(at_s + rng.uniform(0.5, 1.5), 3), "kill", node))
+                faults.append(Fault(round(at_s, 3), "slow disk", node, 2.0, rng.choice((0.05, 0.2, 0.5))))
+                faults.append(Fault(round(at_s + rng.uniform(0.5, 1.5), 3), "kill", node))
             case 3:
-                faults.append(fault(round(at_s, 3), "power", node, power_s))
+                faults.append(Fault(round(at_s, 3), "power", node, power_s))
         if rng.random() < 0.3:  # the same write fails on all of them, and its bytes are there after the restart
-            faults += [fault(round(at_s + 0.3, 3), "sync fails", each) for each in nodes]
+            faults += [Fault(round(at_s + 0.3, 3), "sync fails", each) for each in nodes]
         at_s += rng.uniform(0.6, 2.0)
     config = msgspec.structs.replace(
         cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=64 * KIB, block_bytes=256, runs_per_level=2
     )
     return msgspec.structs.replace(
         scenario,
-        flavour="failing disks",
+        family="failing disks",
         cluster=msgspec.structs.replace(cluster, store=store, config=config),
         r=quorum(copies),
         w=quorum(copies),
@@ -268,7 +269,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     )
 
 
-def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _rot(scenario: Scenario, rng: random.Random) -> Scenario:
     """Bits flip all the time on the disks of a few nodes, in logs and tables that are read and merged."""
     cluster = scenario.cluster
     copies = cluster.store.copies
@@ -279,16 +280,16 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     faults, at_s = [], 1.0
     while at_s < 16.0:
         victim = rng.choice(victims)
-        faults.append(fault(round(at_s, 3), "bit rot", victim))
+        faults.append(Fault(round(at_s, 3), "bit rot", victim))
         if rng.random() < 0.3:
-            faults.append(fault(round(at_s + rng.uniform(0.0, 0.2), 3), "kill", victim))
+            faults.append(Fault(round(at_s + rng.uniform(0.0, 0.2), 3), "kill", victim))
         at_s += rng.uniform(0.15, 0.8)
     config = msgspec.structs.replace(
         cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=32 * KIB, block_bytes=256, block_cache_bytes=0
     )
     return msgspec.structs.replace(
         scenario,
-        flavour="rot",
+        family="rot",
         cluster=msgspec.structs.replace(cluster, config=config),
         r=majority,
         w=majority,
@@ -301,7 +302,7 @@ def _rot(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
     )
 
 
-def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _lost_and_away(scenario: Scenario, rng: random.Random) -> Scenario:
     """One node loses what it has while another is away, which comes back when the third goes.
 
     Then two are asked of which one never had what was written, and the other has it no more. A node that is whole again
@@ -310,8 +311,8 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     cluster = scenario.cluster
     nodes = cluster.node_ids
     victims = rng.sample(nodes, rng.choice((1, 1, 1, 2)))
-    kinds = rng.choice((("wipe",), ("wipe",), ("bit rot",), ("roll back",)))
-    if kinds == ("roll back",):  # of a majority nobody could tell
+    kind = rng.choice(_LOSSES)
+    if kind == "roll back":  # of a majority nobody could tell
         victims = victims[:1]
     powers = rng.random() < 0.5 and cluster.store.durability != "interval"
     faults, at_s = [], rng.uniform(2.0, 3.0)
@@ -319,16 +320,16 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
         away, third = [*rng.sample([node for node in nodes if node not in victims], len(nodes) - len(victims)), ""][:2]
         # With two victims what both had acknowledged must be with the one that is away.
         away_s, back_s = (rng.uniform(0.5, 1.5), rng.uniform(0.01, 0.05)) if third else (0.0, rng.uniform(1.5, 3.0))
-        faults.append(fault(round(at_s - away_s, 3), "freeze", away, round(away_s + back_s, 3)))
+        faults.append(Fault(round(at_s - away_s, 3), "freeze", away, round(away_s + back_s, 3)))
         for victim in victims:
-            for _ in range(8 if kinds == ("bit rot",) else 1):
-                age_s = round(rng.uniform(0.1, away_s + 0.2), 3) if kinds == ("roll back",) else 0.0
+            for _ in range(8 if kind == "bit rot" else 1):
+                age_s = round(rng.uniform(0.1, away_s + 0.2), 3) if kind == "roll back" else 0.0
                 lost_s = round(at_s - rng.uniform(0.0, 0.3) * bool(third), 3)
-                faults.append(fault(lost_s, kinds[0], victim, 0.0, age_s))
+                faults.append(Fault(lost_s, kind, victim, 0.0, age_s))
             if powers:
-                faults.append(fault(round(at_s, 3), "power when whole", victim, 0.2, rng.choice((0.0, 0.001, 0.3))))
+                faults.append(Fault(round(at_s, 3), "power when whole", victim, 0.2, rng.choice((0.0, 0.001, 0.3))))
         if third and rng.random() < 0.8:
-            faults.append(fault(round(at_s, 3), "freeze", third, round(rng.uniform(1.0, 4.0), 3)))
+            faults.append(Fault(round(at_s, 3), "freeze", third, round(rng.uniform(1.0, 4.0), 3)))
         at_s += rng.uniform(5.0, 7.0)
     config = msgspec.structs.replace(
         cluster.config, memtable_bytes=4 * KIB, max_unflushed_bytes=32 * KIB, block_bytes=256, block_cache_bytes=0
@@ -336,7 +337,7 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     copies = cluster.store.copies
     return msgspec.structs.replace(
         scenario,
-        flavour="lost and away",
+        family="lost and away",
         cluster=msgspec.structs.replace(cluster, config=config),
         r=quorum(copies),
         w=quorum(copies),
@@ -349,14 +350,14 @@ def _lost_and_away(scenario: Scenario, rng: random.Random, fault: MakeFault) -> 
     )
 
 
-def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _scans(scenario: Scenario, rng: random.Random) -> Scenario:
     """Scan in short pages over many keys of which every replica lacks some, with little time for each page."""
     copies, nodes = scenario.cluster.store.copies, scenario.cluster.node_ids
     keys = [f"b{number:03}" for number in range(150)]
     faults = []
     if rng.random() < 0.5:  # two at once, perhaps between the two rounds of a page
         for at_s in (1.5, 2.5, 3.5, 4.5, 5.5):
-            faults += [fault(round(at_s + rng.uniform(0.0, 0.004), 4), "kill", node) for node in rng.sample(nodes, 2)]
+            faults += [Fault(round(at_s + rng.uniform(0.0, 0.004), 4), "kill", node) for node in rng.sample(nodes, 2)]
     kinds: list[StepKind] = ["put", "delete", "scan", "get"]
     programs = []
     for number in range(8):
@@ -374,7 +375,7 @@ def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
         programs.append(Program(f"client{number + 1}", rng.choice(scenario.cluster.coordinator_names), steps))
     return msgspec.structs.replace(
         scenario,
-        flavour="scans",
+        family="scans",
         r=quorum(copies),
         w=quorum(copies),
         faults=tuple(faults),
@@ -390,14 +391,14 @@ def _scans(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario
     )
 
 
-def _nothing_left(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def _nothing_left(scenario: Scenario, rng: random.Random) -> Scenario:
     """All directories are wiped at once, and the supervisor ends: no store must come up where one was."""
     at_s = round(rng.uniform(4.0, 6.0), 3)
-    faults = [fault(at_s, "wipe", node) for node in scenario.cluster.node_ids]
-    faults.append(fault(at_s, "kill supervisor", SUPERVISOR))
+    faults = [Fault(at_s, "wipe", node) for node in scenario.cluster.node_ids]
+    faults.append(Fault(at_s, "kill supervisor", SUPERVISOR))
     return msgspec.structs.replace(
         scenario,
-        flavour="nothing left",
+        family="nothing left",
         faults=tuple(faults),
         programs=_openers(scenario, rng, steps=40, duration_s=12.0),
         odds=QUICK,
@@ -422,7 +423,7 @@ def _hosts(scenario: Scenario) -> list[str]:
     return [*scenario.cluster.node_ids, COORDINATOR, SUPERVISOR]
 
 
-_FLAVOURS = (
+_FAMILIES = (
     _crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers, _lost_and_away, _lost_and_away, _scans,
     _nothing_left, ring_changes, ring_changes, ring_changes,
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Scenes about the cluster's state: two supervisors, three nodes, and one schedule each, played as it is told.
+"""Schedules about the cluster's state: two supervisors and three nodes, each schedule fixed.
 
-A duel (``duel``) draws its faults, and comes to most orders of promises, stores and lost votes sooner or later; for these
-it takes thousands. What is watched is what a duel watches.
+The register fuzzer draws its faults, and comes to most orders of promises, stores and lost votes sooner or later; for
+these it takes thousands. What is watched is what the fuzzer watches.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from raykv.cluster.state import bucket_from_options
 from raykv.errors import RaykvError
 from raykv.protocol import frames as f
 from raykv.sim.disk import SimDisk
-from raykv.sim.history import Violation
 from raykv.sim.host import SimClock
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.network import NetworkOdds, SimTransport
-from simulation.register_fuzzer import Duel
+from simulation.history import Violation
+from simulation.register_fuzzer import RegisterFuzzer
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -30,20 +30,20 @@ NODES = 3
 _SLOW_S = 0.6
 
 
-def register_scene(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Play one scene, another for the next seed; return what was wrong, and the hash of its trace."""
-    scene = REGISTER_SCENES[(seed + number) % len(REGISTER_SCENES)]
-    return play(scene, f"{scene.__name__} {seed}.{number}")
+def play_register_schedule(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Play one schedule, another for the next seed; return what was wrong, and the hash of its trace."""
+    schedule = REGISTER_SCHEDULES[(seed + number) % len(REGISTER_SCHEDULES)]
+    return play(schedule, f"{schedule.__name__} {seed}.{number}")
 
 
-def play(scene: type[RegisterScene], seed: str) -> tuple[list[Violation], str]:
-    """Play this scene."""
-    runner, loop = run_virtual(lambda loop: scene(loop, seed).go())
+def play(schedule: type[RegisterSchedule], seed: str) -> tuple[list[Violation], str]:
+    """Play this schedule."""
+    runner, loop = run_virtual(lambda loop: schedule(loop, seed).go())
     found = runner.violations + [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-class RegisterScene(Duel):
+class RegisterSchedule(RegisterFuzzer):
     """One schedule."""
 
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
@@ -51,7 +51,7 @@ class RegisterScene(Duel):
         self.node_ids = self.node_ids[:NODES]
         self.network.odds = NetworkOdds(delay_s=self.rng.choice(((0.0005, 0.005), (0.001, 0.02))))
 
-    async def go(self) -> RegisterScene:
+    async def go(self) -> RegisterSchedule:
         """Play it; then all heals, and somebody must be able to take over."""
         for node_id in self.node_ids:
             self._start_node(node_id)
@@ -82,7 +82,7 @@ class RegisterScene(Duel):
             await self.does(process, register.store(state))
 
 
-class AChangeThatFailed(RegisterScene):
+class AChangeThatFailed(RegisterSchedule):
     """A change comes to one node only and fails, the next one to the others, and somebody takes over.
 
     Who takes over reads both. If they bear the same number nobody can tell which of them was decided.
@@ -113,7 +113,7 @@ class AChangeThatFailed(RegisterScene):
         await self.create(later, after, "after")
 
 
-class AVoteGivenBack(RegisterScene):
+class AVoteGivenBack(RegisterSchedule):
     """A node that has promised itself to a later supervisor is wiped, and told by the earlier one what was decided.
 
     The later one has what it needs and stores it just then; if the node votes again, the earlier one decides a change with
@@ -152,4 +152,4 @@ class AVoteGivenBack(RegisterScene):
         await self.create(later, after, "after")
 
 
-REGISTER_SCENES: tuple[type[RegisterScene], ...] = (AChangeThatFailed, AVoteGivenBack)
+REGISTER_SCHEDULES: tuple[type[RegisterSchedule], ...] = (AChangeThatFailed, AVoteGivenBack)

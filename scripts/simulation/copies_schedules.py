@@ -1,7 +1,7 @@
-"""Scenes: one schedule each, played as it is told, with what may vary drawn by chance.
+"""Schedules about copies that differ, each fixed, with what may vary drawn by chance.
 
 Each is the shortest way to break a store that lacks one certain guard. By itself it would come up in one of many thousand
-drills: several faults have to meet within moments, in one order. Played, it costs a few milliseconds.
+fuzzed worlds: several faults have to meet within moments, in one order. Played, it costs a few milliseconds.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp_of, time_of
 from raykv.repair.maintenance import HEAL_EVERY_S
 from raykv.ring import partition_of_key
-from raykv.sim.history import Violation
 from raykv.sim.kernel import Process, run_virtual
 from simulation.copies_world import COPIES, CopiesWorld, Settings
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from raykv.cluster.state import ClusterState, Move
     from raykv.sim.kernel import VirtualLoop
 
 
-def copies_scene(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Play one scene, the next for the next number; return what was wrong, and the hash of its trace."""
-    scene = SCENES[(seed * AT_ONCE + number) % len(SCENES)]
-    return play(scene, f"{scene.__name__} {seed}.{number}")
+def play_copies_schedule(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Play one schedule, the next for the next number; return what was wrong, and the hash of its trace."""
+    schedule = SCHEDULES[(seed * AT_ONCE + number) % len(SCHEDULES)]
+    return play(schedule, f"{schedule.__name__} {seed}.{number}")
 
 
-def play(scene: type[Scene], seed: str) -> tuple[list[Violation], str]:
-    """Play this scene."""
-    runner, loop = run_virtual(lambda loop: _whole(scene(loop, seed)))
+def play(schedule: type[Schedule], seed: str) -> tuple[list[Violation], str]:
+    """Play this schedule."""
+    runner, loop = run_virtual(lambda loop: _whole(schedule(loop, seed)))
     found = runner.violations + runner.promises.broken
     found += [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-async def _whole(scene: Scene) -> Scene:
-    await scene.begin()
-    await scene.play()
-    await scene.end_all()
-    return scene
+async def _whole(schedule: Schedule) -> Schedule:
+    await schedule.begin()
+    await schedule.play()
+    await schedule.end_all()
+    return schedule
 
 
-class Scene(CopiesWorld):
+class Schedule(CopiesWorld):
     """One schedule."""
 
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
@@ -75,7 +75,7 @@ class Scene(CopiesWorld):
             self.loop.later(for_s, self.network.mend, *pair)
 
 
-class ShownAndAskedAgain(Scene):
+class ShownAndAskedAgain(Schedule):
     """What one copy has is read, and then the others are asked.
 
     While the read has its answers and the others have not got what they lack, the way to them is cut (P9).
@@ -109,7 +109,7 @@ class ShownAndAskedAgain(Scene):
         process.kill()
 
 
-class AnOldCopyOfTheSameRun(Scene):
+class AnOldCopyOfTheSameRun(Schedule):
     """A directory comes back as it was earlier in the same run.
 
     Its incarnation is as it should be: only how far the log was tells it, which the supervisor has heard from the node, or
@@ -135,7 +135,7 @@ class AnOldCopyOfTheSameRun(Scene):
         await self.read(self.keys)
 
 
-class WholeAndItsPowerGoes(Scene):
+class WholeAndItsPowerGoes(Schedule):
     """A node makes itself whole, and its power goes at that moment.
 
     Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet, and
@@ -166,7 +166,7 @@ class WholeAndItsPowerGoes(Scene):
         await self.read(self.keys)
 
 
-class AWriteThatThaws(Scene):
+class AWriteThatThaws(Schedule):
     """A coordinator is frozen with a write under way.
 
     It waits for news of the write's bucket just then, and thaws when the client has long been told that the outcome is
@@ -191,7 +191,7 @@ class AWriteThatThaws(Scene):
             late_s = self.loop.now_s - expires_s
             to_node = source == process.name and target.startswith("node/")
             if to_node and late_s > 0 and isinstance(f.node_requests.decode(frame).body, f.Write):
-                text = f"in a drill {self.about}: a write of {key} goes out {late_s:.1f} s after its deadline"
+                text = f"in a world {self.about}: a write of {key} goes out {late_s:.1f} s after its deadline"
                 self.violations.append(Violation("sent too late", key, text, self.loop.now_s))
 
         self.network.sent = sent
@@ -203,7 +203,7 @@ class AWriteThatThaws(Scene):
             each.kill()
 
 
-class TheEpochThatWasForgotten(Scene):
+class TheEpochThatWasForgotten(Schedule):
     """A node that knew of a move is wiped, and asked by a coordinator that does not.
 
     One old owner has not heard of the move, and enough others have: new owners are read. The wiped one had said that it
@@ -255,7 +255,7 @@ class TheEpochThatWasForgotten(Scene):
         return next(key for key in names if partition_of_key(encode_key(key), self.store.partitions) == partition)
 
 
-class AWriteThatAStandInTook(Scene):
+class AWriteThatAStandInTook(Schedule):
     """A stand-in takes a write for owners that are away.
 
     They come back, and when no hint waits any more the two of them are asked, without the one that had it all the time
@@ -282,7 +282,7 @@ class AWriteThatAStandInTook(Scene):
         while any(node.hints_waiting for node in self.nodes.values()):
             if self.loop.now_s > deadline_s:
                 waiting = {node_id: node.hints_waiting for node_id, node in self.nodes.items()}
-                text = f"in a drill {self.about}: {waiting} 20 s after all are back"
+                text = f"in a world {self.about}: {waiting} 20 s after all are back"
                 self.violations.append(Violation("hints left", key, text, self.loop.now_s))
                 return
             await asyncio.sleep(0.2)
@@ -290,7 +290,7 @@ class AWriteThatAStandInTook(Scene):
         await self.read([key])
 
 
-class ForgottenTooSoon(Scene):
+class ForgottenTooSoon(Schedule):
     """A deletion is to be forgotten, and an owner does not hold it.
 
     It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it was
@@ -346,7 +346,7 @@ class ForgottenTooSoon(Scene):
         await self.read([key])
 
 
-class WrittenWhileItIsForgotten(Scene):
+class WrittenWhileItIsForgotten(Schedule):
     """A key is written anew between the two steps of a purge.
 
     All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is not
@@ -387,7 +387,7 @@ class WrittenWhileItIsForgotten(Scene):
             await self.read([key])
 
 
-class RefusedUnderItsSecondStamp(Scene):
+class RefusedUnderItsSecondStamp(Schedule):
     """A write is stamped again, and then refused by all.
 
     One copy holds something newer, the others have taken the write under its first stamp; as it goes out again all nodes
@@ -428,7 +428,7 @@ class RefusedUnderItsSecondStamp(Scene):
             self.end(next(node_id for node_id in self.node_ids if self.runs(node_id)))
 
 
-SCENES: tuple[type[Scene], ...] = (
+SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, WholeAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
     AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip

@@ -1,42 +1,42 @@
-"""Drills: clean with all guards in place, the same again for the same seed, and quick to see what is missing."""
+"""Fuzzers: clean with all guards in place, the same again for the same seed, and quick to see what is missing."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from raykv.sim.scenario import draw
 from simulation.attempt import attempt
-from simulation.copies_drill import copies_drill
-from simulation.drills import drilled
+from simulation.copies_fuzzer import fuzz_copies
+from simulation.drawing import draw
+from simulation.fuzzers import fuzz
 from simulation.planted import planted
-from simulation.power_drill import power_drill
-from simulation.register_fuzzer import duel
-from simulation.rot_drill import rot_drill
+from simulation.power_fuzzer import fuzz_power
+from simulation.register_fuzzer import fuzz_register
+from simulation.rot_fuzzer import fuzz_rot
 from simulation.shrink import shrink
 
-DRILLS = {"duel": duel, "rot": rot_drill, "copies": copies_drill, "power": power_drill}
+FUZZERS = {"register": fuzz_register, "rot": fuzz_rot, "copies": fuzz_copies, "power": fuzz_power}
 
 
-@pytest.mark.parametrize("name", DRILLS)
-def test_a_drill_is_clean_and_the_same_again(name):
-    drill = DRILLS[name]
+@pytest.mark.parametrize("name", FUZZERS)
+def test_a_fuzzer_is_clean_and_the_same_again(name):
+    fuzzer = FUZZERS[name]
     hashes = []
     for number in range(8):
-        found, trace_hash = drill(11, number)
+        found, trace_hash = fuzzer(11, number)
         assert found == []
         hashes.append(trace_hash)
-    assert drill(11, 3)[1] == hashes[3]
+    assert fuzzer(11, 3)[1] == hashes[3]
     assert len({*hashes}) == len(hashes)
 
 
 @pytest.mark.parametrize(
     ("name", "bug", "rule", "likely"),
     [
-        ("duel", "accepted against a promise", "two stories", 16),
-        ("duel", "the register is kept in memory", "handed out too early", 0),
-        ("duel", "dropped by what is not decided", "dropped unasked", 0),
-        ("duel", "a node without its register votes", "two stories", 19),
+        ("register", "accepted against a promise", "two histories", 16),
+        ("register", "the register is kept in memory", "handed out too early", 0),
+        ("register", "dropped by what is not decided", "dropped unasked", 0),
+        ("register", "a node without its register votes", "two histories", 19),
         ("rot", "compaction launders rot", "rot passed over", 65),
         ("rot", "blocks are not verified", "rot passed over", 234),
         ("copies", "a scan leaves out what cannot be read", "copies passed over", 13),
@@ -52,23 +52,23 @@ def test_a_drill_is_clean_and_the_same_again(name):
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):
-    """``likely``: the drill that saw it last is tried first, which saves the search as long as it still does."""
+    """``likely``: the world that saw it last is tried first, which saves the search as long as it still does."""
     with planted(bug):
         for number in (likely, *range(300)):
-            if found := DRILLS[name](0, number)[0]:
+            if found := FUZZERS[name](0, number)[0]:
                 assert found[0].rule == rule
                 return
     pytest.fail("not seen")
 
 
-def test_what_a_drill_finds_fails_its_seed_and_shrinks_to_nothing_else():
+def test_what_a_fuzzer_finds_fails_its_seed_and_shrinks_to_nothing_else():
     scenario = draw(1)
-    assert scenario.drills == 1
-    assert draw(1, weak=True).drills == 0
-    assert attempt(scenario).trace_hash != attempt(msgspec.structs.replace(scenario, drills=0)).trace_hash
+    assert scenario.fuzzers == 1
+    assert draw(1, weak=True).fuzzers == 0
+    assert attempt(scenario).trace_hash != attempt(msgspec.structs.replace(scenario, fuzzers=0)).trace_hash
     with planted("accepted against a promise"):
         for seed in range(20):
-            if found := drilled(seed)[0]:
+            if found := fuzz(seed)[0]:
                 break
         small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=12)
     assert small.faults == ()

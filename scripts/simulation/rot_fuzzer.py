@@ -15,18 +15,18 @@ from raykv.sim.nemesis import flip_a_bit
 from simulation.lone_node import LoneNode, play
 
 if TYPE_CHECKING:
-    from raykv.sim.history import Violation
     from raykv.sim.kernel import VirtualLoop
+    from simulation.history import Violation
 
 STEPS = 120
 
 
-def rot_drill(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Run one drill; return what was wrong, and the hash of all answers."""
-    return play(_Drill, f"rot drill {seed}.{number}")
+def fuzz_rot(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Fuzz one world; return what was wrong, and the hash of all answers."""
+    return play(_Fuzzer, f"rot drill {seed}.{number}")
 
 
-class _Drill(LoneNode):
+class _Fuzzer(LoneNode):
     about = "with rot"
     broken = "rot passed over"
 
@@ -41,7 +41,7 @@ class _Drill(LoneNode):
             table_bytes=16384, runs_per_level=2, max_unflushed_bytes=32768,
         )  # fmt: skip
 
-    async def go(self) -> _Drill:
+    async def go(self) -> _Fuzzer:
         rng = self.rng
         await self.start()
         steps = (self.write, self._read_some, self.scan, self._rot, self.start, self.wait)

@@ -1,4 +1,4 @@
-"""Runs in which nodes come, go and are replaced (see ``flavours``)."""
+"""Runs in which nodes come, go and are replaced (see ``scenario_families``)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import msgspec
 
 from raykv.config import KIB, quorum
 from raykv.sim.cluster import SUPERVISOR
+from raykv.sim.faults import ELASTIC, Fault, FaultKind
 from raykv.sim.network import NetworkOdds
-from raykv.sim.workload import Program, Step, StepKind
+from simulation.workload import Program, Step, StepKind
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from raykv.sim.cluster import ClusterSpec
-    from raykv.sim.scenario import Fault, Scenario
-
-    MakeFault = Callable[..., Fault]
+    from simulation.scenario import Scenario
 
 KEYS = tuple(f"{letter}{number:02}" for letter in "ab" for number in range(12))
 SOON_S, NEVER_S = 3.0, 3600.0
+_SUPERVISORS: tuple[FaultKind, ...] = ("kill supervisor", "another supervisor")
+_CHANGES: tuple[FaultKind, ...] = ("add node", "set weight")
+_PASSING: tuple[FaultKind, ...] = ("kill", "freeze", "power")
 
 
-def ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def ring_changes(scenario: Scenario, rng: random.Random) -> Scenario:
     """Nodes join, leave and change their weight, one after the other, over a network on which many writes reach W only.
 
     Many keys, so that each partition has some; coordinators that were frozen come back with a ring of the past; two that
@@ -38,25 +40,25 @@ def ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Sc
     )
     faults, at_s = [], rng.uniform(1.5, 2.5)
     while at_s < 16.0:
-        kind = rng.choices(("add node", "remove node", "set weight"), (4, 3, 3))[0]
-        faults.append(fault(round(at_s, 3), kind, SUPERVISOR, 0.0, rng.choice((0.3, 1.0, 4.0))))
+        kind = rng.choices(ELASTIC, (4, 3, 3))[0]
+        faults.append(Fault(round(at_s, 3), kind, SUPERVISOR, 0.0, rng.choice((0.3, 1.0, 4.0))))
         if rng.random() < 0.5:
             frozen = rng.choice(cluster.coordinator_names)
             before_s = max(0.0, at_s - rng.uniform(0.0, 0.5))
-            faults.append(fault(round(before_s, 3), "freeze coordinator", frozen, round(rng.uniform(0.1, 3.0), 3)))
+            faults.append(Fault(round(before_s, 3), "freeze coordinator", frozen, round(rng.uniform(0.1, 3.0), 3)))
         if rng.random() < 0.15:
             later_s = round(at_s + rng.uniform(0.0, 2.0), 3)
             faults.append(
-                fault(
+                Fault(
                     later_s, rng.choice(("kill supervisor", "kill supervisor", "another supervisor")), SUPERVISOR, 1.0
                 )
             )
         if rng.random() < 0.25:
-            faults.append(fault(round(at_s + rng.uniform(0.0, 1.0), 3), "kill", rng.choice(cluster.node_ids)))
+            faults.append(Fault(round(at_s + rng.uniform(0.0, 1.0), 3), "kill", rng.choice(cluster.node_ids)))
         at_s += rng.uniform(0.5, 4.0)
     return _put_together(
         scenario,
-        flavour="ring changes",
+        family="ring changes",
         cluster=cluster,
         faults=faults,
         programs=_programs(cluster, rng),
@@ -68,7 +70,7 @@ def ring_changes(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Sc
     )
 
 
-def lost_hosts(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scenario:
+def lost_hosts(scenario: Scenario, rng: random.Random) -> Scenario:
     """Let a host go for good, and its node be replaced, by itself or by command; others are disturbed one by one.
 
     In half of the runs every process of the store ends at once, perhaps in the middle of it: a cold start. No network
@@ -86,24 +88,24 @@ def lost_hosts(scenario: Scenario, rng: random.Random, fault: MakeFault) -> Scen
     )
     victim, *others = rng.sample(cluster.node_ids, cluster.nodes)
     at_s = rng.uniform(1.5, 4.0)
-    faults = [fault(round(at_s, 3), "lose host", victim)]
+    faults = [Fault(round(at_s, 3), "lose host", victim)]
     if not by_itself:
-        faults.append(fault(round(at_s + 2.0, 3), "replace node", victim))
+        faults.append(Fault(round(at_s + 2.0, 3), "replace node", victim))
     if rng.random() < 0.5:
-        faults.append(fault(round(at_s + rng.choice((-1.0, 1.0, rng.uniform(2.0, 8.0))), 3), "kill all", SUPERVISOR))
+        faults.append(Fault(round(at_s + rng.choice((-1.0, 1.0, rng.uniform(2.0, 8.0))), 3), "kill all", SUPERVISOR))
     if rng.random() < 0.4:
-        kind = rng.choice(("kill supervisor", "another supervisor"))
-        faults.append(fault(round(at_s + rng.uniform(0.0, 8.0), 3), kind, SUPERVISOR, 1.0))
+        kind = rng.choice(_SUPERVISORS)
+        faults.append(Fault(round(at_s + rng.uniform(0.0, 8.0), 3), kind, SUPERVISOR, 1.0))
     if rng.random() < 0.4:
-        kind = rng.choice(("add node", "set weight"))
-        faults.append(fault(round(at_s + rng.uniform(-1.0, 6.0), 3), kind, SUPERVISOR, 0.0, rng.choice((0.5, 2.0))))
+        kind = rng.choice(_CHANGES)
+        faults.append(Fault(round(at_s + rng.uniform(-1.0, 6.0), 3), kind, SUPERVISOR, 0.0, rng.choice((0.5, 2.0))))
     while (at_s := at_s + rng.uniform(5.0, 7.0)) < 16.0:
-        kind, target = rng.choice(("kill", "freeze", "power")), rng.choice(others)
+        kind, target = rng.choice(_PASSING), rng.choice(others)
         for_s = 0.0 if kind == "kill" else rng.uniform(0.2, 2.0)
-        faults.append(fault(round(at_s - 3.0, 3), kind, target, round(for_s, 3)))
+        faults.append(Fault(round(at_s - 3.0, 3), kind, target, round(for_s, 3)))
     return _put_together(
         scenario,
-        flavour="lost hosts",
+        family="lost hosts",
         cluster=cluster,
         faults=faults,
         programs=_programs(cluster, rng),

@@ -1,10 +1,10 @@
-"""Scenes: clean with all guards in place, the same again for the same seed, and each shows the bug that it is about."""
+"""Schedules: clean with all guards in place, the same again for the same seed, and each shows the bug that it is about."""
 
 from __future__ import annotations
 
 import pytest
 
-from simulation.copies_scenes import AT_ONCE, SCENES, copies_scene, play
+from simulation.copies_schedules import AT_ONCE, SCHEDULES, play, play_copies_schedule
 from simulation.planted import planted
 
 BUGS = {
@@ -20,32 +20,32 @@ BUGS = {
 }
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_a_scene_is_clean_and_the_same_again(scene):
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.__name__)
+def test_a_schedule_is_clean_and_the_same_again(schedule):
     hashes = []
     for number in range(8):
-        found, trace_hash = play(scene, f"test {number}")
+        found, trace_hash = play(schedule, f"test {number}")
         assert found == []
         hashes.append(trace_hash)
-    assert play(scene, "test 3")[1] == hashes[3]
+    assert play(schedule, "test 3")[1] == hashes[3]
     assert len({*hashes}) == len(hashes)
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_a_scene_shows_what_it_is_about(scene):
-    bug, rule = BUGS[scene.__name__]
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.__name__)
+def test_a_schedule_shows_what_it_is_about(schedule):
+    bug, rule = BUGS[schedule.__name__]
     with planted(bug):
-        found = [violation.rule for number in range(5) for violation in play(scene, f"test {number}")[0]]
+        found = [violation.rule for number in range(5) for violation in play(schedule, f"test {number}")[0]]
     assert rule in found
 
 
 def test_a_stand_in_that_keeps_nothing_is_seen():
-    scene = next(scene for scene in SCENES if scene.__name__ == "AWriteThatAStandInTook")
+    schedule = next(schedule for schedule in SCHEDULES if schedule.__name__ == "AWriteThatAStandInTook")
     with planted("a stand-in acknowledges and keeps nothing"):
-        assert any(play(scene, f"test {number}")[0] for number in range(5))
+        assert any(play(schedule, f"test {number}")[0] for number in range(5))
 
 
 def test_seeds_take_turns():
-    played = len(SCENES) // AT_ONCE + 1
-    hashes = {copies_scene(seed, number)[1] for seed in range(played) for number in range(AT_ONCE)}
+    played = len(SCHEDULES) // AT_ONCE + 1
+    hashes = {play_copies_schedule(seed, number)[1] for seed in range(played) for number in range(AT_ONCE)}
     assert len(hashes) == played * AT_ONCE

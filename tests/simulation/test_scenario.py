@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 
-from raykv.sim import scenario as s
+from raykv.sim import faults as s
+from simulation.drawing import draw
 
 SEEDS = range(300)
 
 
 def test_a_seed_is_one_scenario():
-    assert [s.draw(seed) for seed in range(20)] == [s.draw(seed) for seed in range(20)]
-    assert len({repr(s.draw(seed)) for seed in range(50)}) == 50
+    assert [draw(seed) for seed in range(20)] == [draw(seed) for seed in range(20)]
+    assert len({repr(draw(seed)) for seed in range(50)}) == 50
 
 
 def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
-    kinds = [{fault.kind for fault in s.draw(seed).faults} for seed in SEEDS]
+    kinds = [{fault.kind for fault in draw(seed).faults} for seed in SEEDS]
     every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL, *s.ELASTIC}
     assert set().union(*kinds) == every | {"power when whole", s.GONE, "replace node", "kill all"}
     assert all(len(drawn) < len(every) for drawn in kinds)
@@ -26,7 +27,7 @@ def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
 def test_within_the_promises_a_minority_is_disturbed_and_less_is_lost():
     checked = 0
     for seed in SEEDS:
-        scenario = s.draw(seed)
+        scenario = draw(seed)
         copies = scenario.cluster.store.copies
         faults = [fault for fault in scenario.faults if fault.kind in {*s.DISTURBING, *s.LASTING}]
         if not scenario.within:
@@ -48,12 +49,12 @@ def test_beyond_them_anything_comes_together():
             default=0,
         )
 
-    assert max(at_once(s.draw(seed)) for seed in SEEDS if not s.draw(seed).within) >= 3
+    assert max(at_once(draw(seed)) for seed in SEEDS if not draw(seed).within) >= 3
 
 
 def test_old_copies_are_never_a_majority_and_somebody_remembers():
     for seed in SEEDS:
-        faults = s.draw(seed).faults
+        faults = draw(seed).faults
         if any(fault.kind == "roll back" for fault in faults):
             assert len({fault.target for fault in faults if fault.kind == "roll back"}) == 1
             assert not any(fault.kind in {"kill supervisor", "kill coordinator"} for fault in faults)
@@ -61,34 +62,29 @@ def test_old_copies_are_never_a_majority_and_somebody_remembers():
 
 def test_a_power_cut_costs_what_interval_does_not_promise():
     for seed in SEEDS:
-        scenario = s.draw(seed)
+        scenario = draw(seed)
         if scenario.cluster.store.durability == "interval":
             assert all(fault.kind != "power" for fault in scenario.faults)
 
 
 def test_weak_levels():
-    scenario = s.draw(5, weak=True)
+    scenario = draw(5, weak=True)
     assert (scenario.r, scenario.w) == (1, 1)
     assert scenario.odds.lost == 0
 
 
-def test_a_fault_is_told_in_a_line():
-    fault = s.Fault(1.5, "cut", "n1", 2.0, 0.0, "both n2")
-    assert fault.told().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]
-
-
 def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
-    flavours = Counter(s.draw(seed).flavour for seed in range(400))
-    assert 0.35 < flavours[""] / 400 < 0.6
-    assert set(flavours) == {
+    families = Counter(draw(seed).family for seed in range(400))
+    assert 0.35 < families[""] / 400 < 0.6
+    assert set(families) == {
         "", "crowd", "full crowd", "founding", "failing disks", "rot", "takeovers", "lost and away", "scans",
         "nothing left", "ring changes", "lost hosts",
     }  # fmt: skip
-    assert all(s.draw(seed, weak=True).flavour == "" for seed in range(20))
+    assert all(draw(seed, weak=True).family == "" for seed in range(20))
 
 
 def test_who_loses_everything_while_another_is_away_is_no_majority_of_old_copies():
-    drawn = [found for seed in range(400) if (found := s.draw(seed)).flavour == "lost and away"]
+    drawn = [found for seed in range(400) if (found := draw(seed)).family == "lost and away"]
     assert any(len(scenario.lasting) == 2 for scenario in drawn)
     for scenario in drawn:
         assert len(scenario.lasting) <= 2

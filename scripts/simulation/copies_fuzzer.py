@@ -1,8 +1,8 @@
 """Three copies, one coordinator, no clients and no supervisor: differences that last until somebody reads or heals.
 
 In a run of a whole cluster hints and repairs level the copies within moments, and what a read or a scan does about copies
-that differ is seldom seen. Here records are put on whatever copies the drill likes, nodes are killed, wiped and rot, and
-in half of the drills nothing mends by itself. One thing after the other, so it is known at every moment what a quorum has
+that differ is seldom seen. Here records are put on any of the copies, nodes are killed, wiped and rot, and
+in half of the worlds nothing mends by itself. One thing after the other, so it is known at every moment what a quorum has
 acknowledged or shown: no read and no scan may show less from then on. ``Promises`` watches each node as well.
 """
 
@@ -19,10 +19,10 @@ from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.repair.merkle import digest
 from raykv.sim.disk import SimDisk
-from raykv.sim.history import Violation
 from raykv.sim.kernel import run_virtual
 from raykv.sim.nemesis import flip_a_bit
 from simulation.copies_world import COPIES, CopiesWorld, Settings
+from simulation.history import Violation
 
 if TYPE_CHECKING:
     from raykv.sim.kernel import VirtualLoop
@@ -31,9 +31,9 @@ STEPS = 60
 _ALL_KEYS = (b"\x00", b"\xff")
 
 
-def copies_drill(seed: int, number: int = 0) -> tuple[list[Violation], str]:
-    """Run one drill; return what was wrong, and the hash of its trace."""
-    runner, loop = run_virtual(lambda loop: _Drill(loop, f"copies drill {seed}.{number}").go())
+def fuzz_copies(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+    """Fuzz one world; return what was wrong, and the hash of its trace."""
+    runner, loop = run_virtual(lambda loop: _Fuzzer(loop, f"copies drill {seed}.{number}").go())
     found = runner.violations + runner.promises.broken
     found += [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
@@ -56,7 +56,7 @@ def _settings(rng: random_module.Random) -> Settings:
     )
 
 
-class _Drill(CopiesWorld):
+class _Fuzzer(CopiesWorld):
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
         rng = random_module.Random(seed)
         super().__init__(loop, seed, rng, _settings(rng))
@@ -66,7 +66,7 @@ class _Drill(CopiesWorld):
         self.puts: list[asyncio.Task[None]] = []
         self.faults = 0
 
-    async def go(self) -> _Drill:
+    async def go(self) -> _Fuzzer:
         await self.begin()
         rng = self.rng
         self.kinds = rng.sample(("kill", "wipe", "rot", "wait", "old copy"), 4)

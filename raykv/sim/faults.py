@@ -1,31 +1,26 @@
-"""From a seed to everything that will be done to a cluster: its make, its clients' programs, its faults.
+"""What can go wrong in a simulated cluster, and the draw of it from a seed.
 
-**Swarm** (Groce et al., "Swarm Testing", ISSTA 2012): each run leaves some kinds of fault out, for with all of them in
-every run the rare ones would drown in the common ones, and what a fault hides from another would stay hidden.
+Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out, for with all of them in every run the
+rare ones drown in the common ones, and what a fault hides from another stays hidden.
 
-**Within** the promises a minority of a key's copies is disturbed at once, and what cannot be undone (a wiped, rotten or old
-directory) stays on at most ``N - max(R, W)`` nodes; then every acknowledged write must be readable when all is over.
-**Beyond** them anything may come together: then a store may refuse, but what it answers must still be true.
-
-A scenario is plain data. A failing one can be run again with faults and steps left out (``simulation.shrink``).
+Within raykv's promises a draw disturbs a minority of a key's copies at once, and what cannot be undone (a wiped, rotten
+or old directory) stays on at most ``budget`` nodes. Beyond them anything comes together.
 """
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from raykv.config import KIB, Durability, NodeConfig, StoreConfig
-from raykv.sim.cluster import DIRECT, SUPERVISOR, ClusterSpec
-from raykv.sim.flavours import flavoured
+from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.network import NetworkOdds
-from raykv.sim.upkeep_settings import with_upkeep
-from raykv.sim.workload import TTL_PREFIX, Program, draw_program
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
+
+    from raykv.sim.cluster import ClusterSpec
 
 FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -44,10 +39,6 @@ CENTRAL: tuple[FaultKind, ...] = (
 ELASTIC: tuple[FaultKind, ...] = ("add node", "remove node", "set weight")
 GONE: FaultKind = "lose host"
 """A host goes for good, with all that lies on it: its node is to be replaced."""
-KEYS = ("a1", "a2", "a3", "b1", "b2", "c1", f"{TTL_PREFIX}1", f"{TTL_PREFIX}2")
-_DURABILITIES: tuple[Durability, ...] = ("group", "group", "group", "always", "interval")
-DIRECT_RUNS, DIRECT_RUNS_OF_FLAVOURS = 0.6, 0.2
-"""In so many of the runs some clients coordinate for themselves; most flavours are about what befalls coordinators."""
 RECOVERY_S = 3.0
 """What a node is given after a fault to be back, before another node is disturbed (within the promises)."""
 
@@ -75,123 +66,6 @@ class Fault(msgspec.Struct, frozen=True):
         return f"{self.at_s:9.3f}  {self.kind} {self.target}{' ' + self.detail if self.detail else ''}{extra}{during}"
 
 
-class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, completely: with the same scenario the same happens."""
-
-    seed: int
-    cluster: ClusterSpec
-    r: int
-    w: int
-    odds: NetworkOdds
-    skews_ms: dict[str, float]
-    drifts: dict[str, float]
-    faults: tuple[Fault, ...]
-    programs: tuple[Program, ...]
-    within: bool
-    plain: str = ""
-    """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
-    loose: str = ""
-    """The first letters of the keys that are in a sloppy bucket."""
-    disk_s: float = 0.0
-    """What every disk takes longer than a quick one."""
-    flavour: str = ""
-    """The one kind of trouble that this run is about (``raykv.sim.flavours``)."""
-    duration_s: float
-    """How long clients and faults go on; then everything heals."""
-    drills: int = 0
-    """How often the drills of the seed are run beside it (``simulation.drills``)."""
-
-    @property
-    def skew_ms(self) -> float:
-        """The most by which a host's clock can be off in this run."""
-        off = max(map(abs, self.skews_ms.values()), default=0.0)
-        drift = max((abs(drift - 1.0) for drift in self.drifts.values()), default=0.0) * 300_000
-        return off + drift + sum(abs(fault.amount) for fault in self.faults if fault.kind.startswith("clock"))
-
-    @property
-    def lasting(self) -> set[str]:
-        """The nodes that a fault did something to that nothing undoes."""
-        return {fault.target for fault in self.faults if fault.kind in (*LASTING, GONE)}
-
-    @property
-    def gone(self) -> set[str]:
-        """The nodes whose host is lost for good."""
-        return {fault.target for fault in self.faults if fault.kind == GONE}
-
-
-def draw(seed: int, *, weak: bool = False) -> Scenario:
-    """Return the scenario of a seed. ``weak``: W=1 and R=1 with delays, for checkers that must report."""
-    rng = random.Random(f"scenario {seed}")
-    copies, nodes = rng.choice(((3, 3), (3, 3), (3, 3), (3, 4), (3, 5), (5, 5), (2, 3)))
-    majority = copies // 2 + 1
-    r, w = rng.choice(((majority, majority),) * 5 + ((1, copies), (1, copies), (copies, majority)))
-    if weak:
-        copies, nodes, r, w = 3, 3, 1, 1
-    within = rng.random() < 0.7
-    durability: Durability = rng.choice(_DURABILITIES)
-    cluster = ClusterSpec(
-        store=StoreConfig(name="sim", copies=copies, partitions=rng.choice((8, 8, 16)), durability=durability),
-        nodes=nodes,
-        coordinators=rng.choice((1, 2, 2)),
-        config=_node_config(rng),
-    )
-    duration_s = rng.uniform(10.0, 40.0)
-    coordinators, node_ids = cluster.coordinator_names, cluster.node_ids
-    skewed = rng.random() < 0.5
-    hosts = [*node_ids, *coordinators, SUPERVISOR]
-    faults = draw_faults(rng, cluster, duration_s, copies - max(r, w) if within else None)
-    far_off = any(fault.kind == "clock far off" for fault in faults)
-    cluster = with_upkeep(cluster, seed, duration_s, clocks_far_off=far_off)
-    scenario = Scenario(
-        seed=seed,
-        cluster=cluster,
-        r=r,
-        w=w,
-        odds=draw_odds(rng, weak=weak),
-        skews_ms={host: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for host in hosts},
-        drifts={host: 1 + rng.uniform(-0.005, 0.005) if skewed else 1.0 for host in hosts},
-        faults=faults,
-        programs=_draw_programs(rng, coordinators, duration_s),
-        within=within,
-        plain=random.Random(f"buckets {seed}").choice(("", "at", "b", "b", "t", "abct")),
-        loose=random.Random(f"loose {seed}").choice(("", "c", "c")) if nodes > copies and not weak else "",
-        disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
-        duration_s=duration_s,
-        drills=0 if weak else 1,
-    )
-    if any(letter in scenario.plain for letter in scenario.loose):
-        scenario = msgspec.structs.replace(scenario, loose="")
-    return scenario if weak else _with_direct_clients(flavoured(scenario, Fault))
-
-
-def _with_direct_clients(scenario: Scenario) -> Scenario:
-    """Return the scenario, some of whose clients may coordinate for themselves."""
-    rng = random.Random(f"direct {scenario.seed}")
-    if rng.random() > (DIRECT_RUNS_OF_FLAVOURS if scenario.flavour else DIRECT_RUNS):
-        return scenario
-    every = rng.random() < 0.3
-    programs = tuple(
-        msgspec.structs.replace(program, coordinator=DIRECT) if every or rng.random() < 0.5 else program
-        for program in scenario.programs
-    )
-    skewed = any(scenario.skews_ms.values())
-    skews_ms = {program.client: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for program in programs}
-    return msgspec.structs.replace(scenario, programs=programs, skews_ms=scenario.skews_ms | skews_ms)
-
-
-def _node_config(rng: random.Random) -> NodeConfig:
-    memtable = rng.choice((4, 4, 8, 64)) * KIB
-    return NodeConfig(
-        memtable_bytes=memtable,
-        block_bytes=rng.choice((256, 1024, 4096)),
-        block_cache_bytes=rng.choice((0, 16 * KIB)),
-        table_bytes=rng.choice((16, 64)) * KIB,
-        runs_per_level=rng.choice((2, 2, 3)),
-        max_unflushed_bytes=memtable * rng.choice((2, 8)),
-        sync_interval_s=rng.choice((0.05, 0.2)),
-    )
-
-
 def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
     """Draw how the network treats messages."""
     rough = weak or rng.random() < 0.7
@@ -201,16 +75,6 @@ def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
         late_s=rng.choice((0.3, 3.0)),
         lost=rng.choice((0.0, 0.02, 0.15)) if rough and not weak else 0.0,
         repeated=rng.choice((0.0, 0.02, 0.2)) if rough else 0.0,
-    )
-
-
-def _draw_programs(rng: random.Random, coordinators: Sequence[str], duration_s: float) -> tuple[Program, ...]:
-    clients = rng.randint(3, 6)
-    keys = rng.sample(KEYS, rng.randint(2, 6))
-    steps = rng.randint(240, 420) // clients
-    return tuple(
-        draw_program(rng, f"client{number + 1}", rng.choice(coordinators), keys, steps, duration_s)
-        for number in range(clients)
     )
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import msgspec
 
-from raykv.sim import scenario as s
-from raykv.sim.flavours_of_moves import NEVER_S
+from raykv.sim.faults import ELASTIC, Fault
+from simulation.drawing import draw
+from simulation.ring_families import NEVER_S
 from simulation.run import run
 
 
-def of_flavour(flavour, count):
+def of_family(family, count):
     found, seed = [], 0
     while len(found) < count:
-        if s.draw(seed).flavour == flavour:
-            found.append(s.draw(seed))
+        if draw(seed).family == family:
+            found.append(draw(seed))
         seed += 1
     return found
 
 
 def test_one_host_is_lost_and_no_other_node_is_hurt_for_long():
-    for scenario in of_flavour("lost hosts", 20):
+    for scenario in of_family("lost hosts", 20):
         assert len(scenario.gone) == 1 == len(scenario.lasting)
         assert scenario.within
         others = [
@@ -31,22 +32,22 @@ def test_one_host_is_lost_and_no_other_node_is_hurt_for_long():
 
 
 def test_a_lost_host_is_replaced_and_nothing_is_lost():
-    scenario = next(each for each in of_flavour("lost hosts", 9) if any(f.kind == "kill all" for f in each.faults))
-    outcome = run(msgspec.structs.replace(scenario, drills=0))
+    scenario = next(each for each in of_family("lost hosts", 9) if any(f.kind == "kill all" for f in each.faults))
+    outcome = run(msgspec.structs.replace(scenario, fuzzers=0))
     assert outcome.violations == []
     assert outcome.counts["fault: lose host"] == outcome.counts["fault: kill all"] == 1
     assert any("takes the place of" in name for name in outcome.counts)
 
 
 def test_a_lost_host_is_replaced_though_the_supervisor_that_is_told_so_ends():
-    scenario = next(each for each in of_flavour("lost hosts", 9) if each.cluster.store.replace_after_s == NEVER_S)
+    scenario = next(each for each in of_family("lost hosts", 9) if each.cluster.store.replace_after_s == NEVER_S)
     (victim,) = scenario.gone
     faults = (
-        s.Fault(2.0, "lose host", victim),
-        s.Fault(2.5, "replace node", victim),  # which is up, as far as the supervisor knows by then
-        s.Fault(3.0, "kill supervisor", "supervisor"),
+        Fault(2.0, "lose host", victim),
+        Fault(2.5, "replace node", victim),  # which is up, as far as the supervisor knows by then
+        Fault(3.0, "kill supervisor", "supervisor"),
     )
-    outcome = run(msgspec.structs.replace(scenario, faults=faults, drills=0), keep=True)
+    outcome = run(msgspec.structs.replace(scenario, faults=faults, fuzzers=0), keep=True)
     assert outcome.violations == []
     assert outcome.counts["fault: replace node"] == 1
     assert any(f"the ring: node {victim} is up" in event.what for event in outcome.trace), "the first command"
@@ -54,5 +55,5 @@ def test_a_lost_host_is_replaced_though_the_supervisor_that_is_told_so_ends():
 
 
 def test_a_run_of_ring_changes_changes_the_ring():
-    for scenario in of_flavour("ring changes", 10):
-        assert {fault.kind for fault in scenario.faults} & {*s.ELASTIC}
+    for scenario in of_family("ring changes", 10):
+        assert {fault.kind for fault in scenario.faults} & {*ELASTIC}
