@@ -652,10 +652,11 @@ class Phases:
                 return bool(raykv)
 
         def process() -> None:
-            ray.get(Another.remote().ready.remote())
+            ray.get(Another.remote().ready.remote())  # type: ignore[attr-defined]
 
         found = {}
-        for name, start in {"process": process, "host": lambda: self._hosts.bring_back(SPARE_NAME)}.items():
+        starts: dict[str, Callable[[], None]] = {"process": process, "host": lambda: self._hosts.bring_back(SPARE_NAME)}
+        for name, start in starts.items():
             self._start()
             time.sleep(SETTLE_S)
             began_s = time.monotonic()
@@ -717,7 +718,7 @@ class Phases:
         waiting = [
             end_s for start_s, end_s, _, _ in slow if replacing_s is None or start_s + self._slow_s < replacing_s
         ]
-        row = {
+        row: dict[str, Any] = {
             "victim": f"{victim['node_id']} on {victim['host']}",
             "operations": len(since),
             "failed": sum(failed for _, _, _, failed in since),

@@ -79,7 +79,7 @@ class Calls:
         """Append to a list: what was acknowledged stays."""
         value = next(self.turn)
         self.merging.modify("sum", lambda held: [*held[-20:], value], [])
-        found = self.store.get("sum")
+        found = self.store["sum"]
         assert found[-1] == value, f"{found[-1]} where {value} was written"
 
     def get_many(self) -> None:

@@ -16,11 +16,16 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 
 import raykv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+W = TypeVar("W", bound="Writer")
 
 GONE = "(deleted)"
 KEYS_PER_WRITER = 200
@@ -89,7 +94,7 @@ class Writer(threading.Thread):
                 self.unknown += 1
 
 
-def verify(store: raykv.Store, writers: list[Writer]) -> list[str]:
+def verify(store: raykv.Store, writers: Iterable[Writer]) -> list[str]:
     """Return what was lost, in words."""
     lost = []
     for writer in writers:
@@ -101,16 +106,16 @@ def verify(store: raykv.Store, writers: list[Writer]) -> list[str]:
     return lost
 
 
-def nodes_up(store: raykv.Store) -> list[dict[str, Any]] | None:
+def nodes_up(store: raykv.Store) -> list[raykv.NodeStatus] | None:
     """Return the nodes if all are up."""
     try:
-        nodes: list[dict[str, Any]] = store.status(timeout=2)["nodes"]
+        nodes = store.status(timeout=2)["nodes"]
     except raykv.RaykvError:
         return None
     return nodes if all(node["state"] == "up" for node in nodes) else None
 
 
-def wait_for_nodes(store: raykv.Store) -> tuple[list[dict[str, Any]], float]:
+def wait_for_nodes(store: raykv.Store) -> tuple[list[raykv.NodeStatus], float]:
     """Wait until all nodes are up; return them and the seconds that it took."""
     started = time.monotonic()
     while (nodes := nodes_up(store)) is None:
@@ -165,7 +170,7 @@ def run(rounds: int, seed: int, writers_count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def successor_of(writer: Writer) -> Writer:
+def successor_of(writer: W) -> W:
     """Return a writer that goes on where this one stopped: a thread runs once."""
     successor = type(writer)(writer.store, writer.number, writer.random.randrange(2**32))
     successor.may_hold, successor.counter = writer.may_hold, writer.counter

@@ -33,8 +33,8 @@ def marked(marker: str, *paths: str) -> list[str]:
 
 UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS = {
-    "style": Part("ruff", [["ruff", "check", "."], ["ruff", "format", "--check", "."]]),
-    "types": Part("mypy, strict, on raykv/", [["mypy"]]),
+    "style": Part("ruff; codespell", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]]),
+    "types": Part("mypy, strict, on raykv/ and scripts/", [["mypy"]]),
     "unit": Part("tests without Ray", [marked(UNIT)]),
     "simulation": Part(
         "100 simulated clusters, guards switched off",

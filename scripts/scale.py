@@ -40,6 +40,7 @@ from raykv.cluster.state import (
     DEFAULT_BUCKET,
     BucketEntry,
     ClusterState,
+    Move,
     bucket_from_options,
     decode_state,
     encode_state,
@@ -140,9 +141,10 @@ def gossip_bytes(nodes: int) -> int:
 # ---- a lost node ----
 
 
-def waves_of(state: ClusterState, ticker: Callable[[str], None]) -> tuple[ClusterState, list[tuple[steps.Move, ...]]]:
+def waves_of(state: ClusterState, ticker: Callable[[str], None]) -> tuple[ClusterState, list[tuple[Move, ...]]]:
     """Take the state to its goal as the supervisor does; return it as it was in the first wave, and all waves."""
-    first, waves = state, []
+    first = state
+    waves: list[tuple[Move, ...]] = []
     while wave := steps.next_wave(state):
         begun = steps.begun(state, wave)
         first = begun if not waves else first
@@ -153,7 +155,7 @@ def waves_of(state: ClusterState, ticker: Callable[[str], None]) -> tuple[Cluste
     return first, waves
 
 
-def fetched_in(ring: Ring, wave: Sequence[steps.Move], lost: str) -> tuple[Counter[str], Counter[str]]:
+def fetched_in(ring: Ring, wave: Sequence[Move], lost: str) -> tuple[Counter[str], Counter[str]]:
     """Return how many copies each node fetches in a wave, and how many it gives, as ``AntiEntropy.take_over`` asks."""
     fetched: Counter[str] = Counter()
     given: Counter[str] = Counter()

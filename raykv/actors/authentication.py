@@ -92,8 +92,8 @@ def _loader() -> Any:
 
 def _question(authority: str, token: str | None) -> bytes:
     headers = {
-        ":method": "POST", ":scheme": "http", ":path": _CALL, ":authority": authority, "te": "trailers",
-        "content-type": "application/grpc",
+        ":method": "POST", ":scheme": "http", ":path": _CALL, ":authority": authority,
+        "te": "trailers", "content-type": "application/grpc",  # codespell:ignore te
     }  # fmt: skip
     if token is not None:
         headers["authorization"] = f"Bearer {token}"

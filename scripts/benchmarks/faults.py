@@ -235,7 +235,7 @@ def overload(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     stage.tell(f"floors: overload, starting {most} client processes")
     clients = []
     for _ in range(most):  # one by one: starting a process takes a core
-        clients.append(Client.remote())
+        clients.append(Client.remote())  # type: ignore[attr-defined]
         ray.get(clients[-1].ready.remote(), timeout=60)
     some, reached, peak, told = keys[:1000], [], [], Counter[str]()
     ladder: dict[int, list[float]] = {}

@@ -151,8 +151,10 @@ class Floors:
         return medians
 
     def _one_client(self) -> None:
-        bare = BareActor.remote()
-        gets = {side.name: (side.get, side.fast) for side in (self.vector, *self.peers)}
+        bare = BareActor.remote()  # type: ignore[attr-defined]
+        gets: dict[str, tuple[Callable[[str], Any], bool]] = {
+            side.name: (side.get, side.fast) for side in (self.vector, *self.peers)
+        }
         gets["a bare async actor call"] = (lambda _: ray.get(bare.nothing.remote()), False)
         found = self._latencies("get", gets)
         ray.kill(bare)

@@ -164,7 +164,7 @@ class DictActorSide(AsyncSide):
 
     def __init__(self) -> None:
         super().__init__()
-        self.actor = DictActor.options(name=f"bench-dict-{next(_numbers)}").remote()
+        self.actor = DictActor.options(name=f"bench-dict-{next(_numbers)}").remote()  # type: ignore[attr-defined]
         self.in_waves = False
 
     def get(self, key: str) -> Any:

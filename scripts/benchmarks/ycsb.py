@@ -45,7 +45,7 @@ class Step(NamedTuple):
     kind: str
     key: str
     value: Any = None
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # a tuple has a method of that name
 
 
 class Plan:

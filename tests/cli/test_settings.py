@@ -31,7 +31,7 @@ def test_arguments_go_before_the_file_and_the_file_before_defaults() -> None:
 @pytest.mark.parametrize(
     ("given", "file", "said"),
     [
-        ({}, {"stroe": {}}, "no section named 'stroe'"),
+        ({}, {"stroe": {}}, "no section named 'stroe'"),  # codespell:ignore stroe
         ({}, {"store": 3}, r"\[store\]"),
         ({}, {"store": {"nods": 3}}, "no setting in .store. named 'nods'"),
         ({}, {"store": {"node": {}}}, "named 'node'"),

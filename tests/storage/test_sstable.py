@@ -183,7 +183,7 @@ def test_missing_and_cut_files_are_rot(folder):
 @pytest.mark.parametrize(
     ("before", "first", "expected"),
     [
-        (b"abc", b"abd", b"abd"),
+        (b"abc", b"abd", b"abd"),  # codespell:ignore
         (b"abc", b"b", b"b"),
         (b"abc", b"abcde", b"abcd"),
         (b"", b"xyz", b"x"),
