@@ -70,7 +70,7 @@ class Seat:
     def __init__(
         self, store: str, metrics: CountingMetrics, *, threads: bool = False, legacy: Legacy | None = None
     ) -> None:
-        """``threads``: see ``transport.RayTransport``. ``legacy``: in a forked child."""
+        """``threads``: see ``calls.RayTransport``. ``legacy``: in a forked child."""
         clock = SystemClock()
         inherited = None if legacy is None else legacy.endpoints
         self._transport = fast_transport(store, threads=threads, inherited=inherited)
