@@ -122,7 +122,7 @@ P8. A retried write is one write
     gives up and writes Y; the thawed coordinator carries the old write out on top of Y.
 
     In: ``replica.dot_allocator``, ``cluster.fanout``, ``coordinator.rounds``, ``coordinator.writes``,
-    ``coordinator.coordinator``, ``coordinator.fast_path``, ``client.session_clock``, ``client.operations``.
+    ``coordinator.coordinator``, ``coordinator.fast_path``, ``client.session_clock``, ``client.writes``.
     Held by: ``tests/coordinator/test_writes.py``, ``tests/coordinator/test_rounds.py``,
     ``tests/client/test_driver.py``, ``tests/cluster/test_fanout.py``.
 
@@ -134,7 +134,7 @@ P9. A read returns what R replicas hold
 
     *Schedule.* A put reached A only. A read of {A, B} shows it and returns; the next one asks {B, C} and does not.
 
-    In: ``coordinator.rounds``, ``coordinator.reads``, ``coordinator.routing``, ``client.operations``.
+    In: ``coordinator.rounds``, ``coordinator.reads``, ``coordinator.routing``, ``client.reads``.
     Held by: ``tests/coordinator/test_reads.py``, ``tests/coordinator/test_coordinator.py``,
     ``tests/coordinator/test_fast_path.py``.
 
@@ -198,7 +198,7 @@ P14. A batch settles every item
     *Schedule.* The first failure of a batch is raised at once: the caller retries everything, or nothing, and does not
     know which of the other writes stand.
 
-    In: ``client.operations``.
+    In: ``client.batches``.
     Held by: ``tests/client/test_operations.py``, ``tests/coordinator/test_coordinator.py``.
     No guard to plant: nothing happens between nodes, and single calls show it.
 
