@@ -19,6 +19,7 @@ import time
 import typing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import ray
 
 import raykv
@@ -94,7 +95,7 @@ def small(kind: Any, number: int) -> Any:
 
 def weight(kind: Any) -> int:
     """Return about how many bytes a small value has."""
-    return len(f._ENCODER.encode(small(kind, 1)))  # noqa: SLF001 - what frames are encoded by
+    return len(msgspec.msgpack.encode(small(kind, 1)))  # as frames are encoded
 
 
 def frames(size_bytes: int) -> dict[str, bytes]:
