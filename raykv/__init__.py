@@ -144,7 +144,7 @@ def start(
     coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
     n = None if n is None else check_count("n", n, 1, MAX_NODES)
     if n is not None and n > nodes:
-        raise NotEnoughNodes(f"n={n} copies need as many nodes; nodes={nodes} are asked for")
+        raise NotEnoughNodes(f"n={n} copies need at least {n} nodes; got nodes={nodes}")
     _check_path(path)
     wanted = StoreConfig(
         name=name,
@@ -213,16 +213,18 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
     check_store_name(name)
     if confirm is None:
         if not sys.stdin.isatty():
-            raise InvalidOption(f"this deletes all data of store {name!r}; confirm={name!r} says that it is meant")
-        confirm = input(f"This deletes all data of store {name!r}. Type its name to go on: ")
+            raise InvalidOption(f"destroy() deletes all data of store {name!r}; pass confirm={name!r} to confirm")
+        confirm = input(f"This deletes all data of store {name!r}. Type its name to confirm: ")
     if confirm != name:
-        raise InvalidOption(f"not deleted: {confirm!r} is not the store's name, {name!r}")
+        raise InvalidOption(f"nothing was deleted: {confirm!r} is not the name of store {name!r}")
     from raykv.actors import deletion, lifecycle
 
     with contextlib.suppress(StoreNotFound):  # one that does not run can be deleted all the same
         stopped = lifecycle.stop(name)
         if stopped is None and path is None:
-            raise StoreUnavailable(f"store {name!r} did not say where its data is; nothing was deleted, give its path")
+            raise StoreUnavailable(
+                f"nothing was deleted: store {name!r} did not report where its data is; pass its path"
+            )
         path = stopped or path
     deletion.delete(name, path)
 
@@ -234,14 +236,14 @@ def _require_supported_platform() -> None:
 
 def _check_path(path: object) -> None:
     if path is not None and (not isinstance(path, str) or not path or "\0" in path):
-        raise InvalidOption(f"path must be a directory's name; got {shown(path)}")
+        raise InvalidOption(f"path must be the name of a directory; got {shown(path)}")
 
 
 def _zones(zones: Iterable[str] | None) -> tuple[str, ...]:
     if zones is None:
         return ()
     if isinstance(zones, str):
-        raise InvalidOption(f"zones is a list of names; got the one str {shown(zones)}")
+        raise InvalidOption(f"zones must be a list of names; got one str: {shown(zones)}")
     return tuple(check_zone(zone) for zone in _iterated("zones", zones))
 
 
@@ -252,7 +254,7 @@ def _iterated(what: str, several: Iterable[T]) -> Iterator[T]:
     except TypeError as error:
         if from_callers_code(error):
             raise
-        raise InvalidOption(f"{what} must be several, as a list; got {shown(several)}") from None
+        raise InvalidOption(f"{what} must be an iterable, such as a list; got {shown(several)}") from None
 
 
 def _weights(weights: Iterable[float] | Literal["auto"], nodes: int) -> tuple[float, ...] | Literal["auto"]:
@@ -260,5 +262,5 @@ def _weights(weights: Iterable[float] | Literal["auto"], nodes: int) -> tuple[fl
         return "auto"
     given: tuple[Any, ...] = tuple(itertools.islice(_iterated("weights", weights), nodes + 1))  # some have no end
     if len(given) != nodes:
-        raise InvalidOption(f"weights is 'auto' or one number for each of the {nodes} nodes; got {shown(weights)}")
+        raise InvalidOption(f"weights must be 'auto' or one number for each of the {nodes} nodes; got {shown(weights)}")
     return tuple(check_weight(weight) for weight in given)

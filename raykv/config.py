@@ -60,8 +60,8 @@ def check_store_name(name: object) -> str:
     """Return ``name`` if it can name a store (and so a folder and an actor): letters, digits, ``_ . -``, at most 64."""
     if not isinstance(name, str) or not _STORE_NAME.fullmatch(name) or ".." in name:
         raise InvalidOption(
-            f"a store's name is 1 to 64 letters, digits, '_', '.' or '-', starting and ending with a letter or digit; "
-            f"got {shown(name)}"
+            f"a store name must be 1 to 64 letters, digits, '_', '.' or '-', start and end with a letter or digit, and "
+            f"not contain '..'; got {shown(name)}"
         )
     return str.__str__(name)
 
@@ -75,7 +75,7 @@ def check_node_id(node_id: object) -> str:
     """Return ``node_id`` if it can name a node, and so a directory and an actor."""
     if not isinstance(node_id, str) or not is_node_id(node_id):
         raise InvalidOption(
-            f"a node's id is 1 to 63 letters, digits, '_', '.' or '-', not beginning with '.' or '-'; got {shown(node_id)}"
+            f"a node id must be 1 to 63 letters, digits, '_', '.' or '-', not starting with '.' or '-'; got {shown(node_id)}"
         )
     return node_id
 
@@ -83,14 +83,14 @@ def check_node_id(node_id: object) -> str:
 def check_host(host: object) -> str:
     """Return ``host`` if it can name a host: at most 255 printable characters, or empty."""
     if not isinstance(host, str) or len(host) > 255 or not (host.isprintable() or not host):
-        raise InvalidOption(f"a host's name is at most 255 printable characters; got {shown(host)}")
+        raise InvalidOption(f"a host name must be at most 255 printable characters; got {shown(host)}")
     return host
 
 
 def check_bucket_name(name: object) -> str:
     """Return ``name`` if it can name a bucket: 1 to 255 bytes of printable text."""
     if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode(errors="replace")) > 255:
-        raise InvalidOption(f"a bucket's name is 1 to 255 bytes of printable text; got {shown(name)}")
+        raise InvalidOption(f"a bucket name must be 1 to 255 bytes of printable text; got {shown(name)}")
     return str.__str__(name)
 
 
@@ -198,7 +198,7 @@ def check_weight(value: object) -> float:
 def check_zone(value: object) -> str:
     """Return a zone's name: 1 to 63 letters, digits, ``_ . -``."""
     if not isinstance(value, str) or not _ZONE_NAME.fullmatch(value):
-        raise InvalidOption(f"a zone is named by 1 to 63 letters, digits, '_', '.' or '-'; got {shown(value)}")
+        raise InvalidOption(f"a zone name must be 1 to 63 letters, digits, '_', '.' or '-'; got {shown(value)}")
     return str.__str__(value)
 
 
@@ -254,7 +254,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
             replace_after_s=check_seconds("replace_after_s", self.replace_after_s, MAX_TTL_S),
         )
         if self.partitions & (self.partitions - 1):
-            raise InvalidOption(f"partitions must be a power of two, as 256 or 1024; got {self.partitions}")
+            raise InvalidOption(f"partitions must be a power of two, such as 256 or 1024; got {self.partitions}")
 
 
 class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +292,7 @@ class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
         _settle(self, most=check_count("most", self.most, self.least, MAX_NODES))
         if not self.low < self.high:
-            raise InvalidOption(f"the band must lie between 0 and 1; got {shown(self.low)} to {shown(self.high)}")
+            raise InvalidOption(f"low must be below high; got low={shown(self.low)} and high={shown(self.high)}")
 
 
 class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):

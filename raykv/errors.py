@@ -1,15 +1,16 @@
-"""Every error that raykv raises, in one tree, classed by what the caller may do.
+"""Every error that raykv raises, in one tree, classed by what the caller can do.
 
-* **The caller's mistake**: nothing was sent. Correct the call. ``InvalidKey``, ``PairTooLarge``, ``InvalidOption``,
-  ``InvalidContext``, ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
-* **Try again**: nothing was written, or it was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
-* **Merge first**: nothing was written. ``SiblingsFound``.
-* **Outcome unknown**: the write may stand on some replicas and may surface later. ``WriteOutcomeUnknown``. Read, then
-  decide; writing the same value again is safe.
-* **Call somebody**: ``CorruptData``.
+* **Correct the call**; nothing was sent or changed. ``InvalidKey``, ``PairTooLarge``, ``InvalidOption``, ``InvalidContext``,
+  ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
+* **Try again**; nothing was written, or the call was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
+* **Merge first**; nothing was written. ``SiblingsFound``.
+* **Read, then decide**; the write may stand on some replicas, and may surface later. ``WriteOutcomeUnknown``. Writing the
+  same value again is safe.
+* **Ask for help**; stored data is damaged. ``CorruptData``.
 
-Nodes return errors as data (``to_data``), the client raises them (``from_data``): no exception of Ray's and no remote
-traceback reaches a user. Every error survives pickling with its attributes.
+A message states what happened, then whether anything was written, then what to do. Nodes return errors as data
+(``to_data``) and the client raises them (``from_data``): no exception of Ray's and no remote traceback reaches a user. Every
+error survives pickling with its attributes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 
 class RaykvError(Exception):
-    """The root. ``details`` holds what the message says, as plain data, and travels with the error."""
+    """The root of all errors. ``details`` holds what the message says as plain data."""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -30,45 +31,45 @@ class RaykvError(Exception):
 
 
 class InvalidKey(RaykvError, ValueError):
-    """The key is empty, too long, of a wrong type, or not encodable. The caller's mistake; nothing was sent."""
+    """The key is empty, too long, of the wrong type, or cannot be encoded. Nothing was sent; correct the key."""
 
 
 class PairTooLarge(RaykvError, ValueError):
-    """Key and encoded value together exceed the bucket's limit. The caller's mistake; nothing was sent."""
+    """The key and the encoded value together exceed the bucket's limit. Nothing was written; store less under one key."""
 
 
 class InvalidOption(RaykvError, ValueError):
-    """An option, level, time or name is out of its range. The caller's mistake; nothing was sent."""
+    """An option, level, time or name is outside its range. Nothing was changed; correct the call."""
 
 
 class InvalidContext(RaykvError, ValueError):
-    """The context is damaged, or of another key, bucket or store. The caller's mistake; nothing was sent."""
+    """The context is damaged, or belongs to another key, bucket or store. Nothing was sent; read the key again."""
 
 
 class StoreNotFound(RaykvError):
-    """No store of that name runs in this Ray cluster. Start it, or correct the name."""
+    """No store of that name is running in this Ray cluster. Start it, or correct the name."""
 
 
 class BucketMismatch(RaykvError):
-    """The bucket or store exists with other settings. ``details`` shows both sides. Nothing was changed."""
+    """The bucket exists with other settings; ``details`` shows both. Nothing was changed."""
 
 
 class NotEnoughNodes(RaykvError, ValueError):
-    """More copies were asked for than there are nodes. The caller's mistake; nothing was changed."""
+    """There are fewer nodes than copies. Nothing was changed; add nodes, or ask for fewer copies."""
 
 
 class StoreUnavailable(RaykvError):
-    """No coordinator answered. Nothing is known to have been written; try again."""
+    """No coordinator, or not enough of the store, can be reached. Nothing was written; try again."""
 
 
 class QuorumNotMet(RaykvError, TimeoutError):
-    """A read did not get its R complete answers within its time. Never means "absent"; try again."""
+    """A read did not get R complete answers in time. It never means "absent"; try again."""
 
 
 class WriteOutcomeUnknown(RaykvError, TimeoutError):
-    """A write got fewer than W acknowledgements. It is not undone: it may stand, and may surface later.
+    """A write got fewer than W acknowledgements in time. It may stand, and may surface later; read, then decide.
 
-    ``operation_id`` names the write, ``acks`` the nodes that hold it durably.
+    ``operation_id`` names the write; ``acks`` are the nodes that hold it durably.
     """
 
     @property
@@ -78,32 +79,32 @@ class WriteOutcomeUnknown(RaykvError, TimeoutError):
 
     @property
     def acks(self) -> tuple[str, ...]:
-        """The ids of the nodes that acknowledged before the time was up."""
+        """The ids of the nodes that acknowledged the write in time."""
         return tuple(self.details.get("acks", ()))
 
 
 class Overloaded(RaykvError):
-    """A queue is full. Nothing was written; try again later."""
+    """A queue is full. Nothing was written; try again later, and more slowly."""
 
 
 class CorruptData(RaykvError):
-    """Stored bytes fail their checksum, cannot be what they claim, or make no value here (its module is missing).
+    """Stored bytes fail their checksum, are not what they claim to be, or cannot be decoded here (a module is missing).
 
-    Where it is about the value of one key, that is in ``key``; a scan goes on behind it with ``after=error.key``.
+    ``key`` is the key whose value failed, if it is one; ``scan(after=error.key)`` continues behind it.
     """
 
     @property
     def key(self) -> str | bytes | None:
-        """The key whose value it is, where there is one."""
+        """The key whose value failed; None if the error is not about one key."""
         return _key_in(self)
 
 
 class SiblingsFound(RaykvError):
-    """``modify`` found several versions of the key, and would have dropped all but one unseen. Nothing was written.
+    """``modify`` found concurrent versions of the key and would have dropped all but the newest. Nothing was written.
 
-    Give the handle a resolver (``store.bucket(name, resolver=merge)``), which ``modify`` then asks; or merge them yourself:
-    ``get_versions(key)``, then ``put(key, merged, context=versions.context)``. Who means to drop all but the newest says so:
-    ``resolver=lambda values: values[0]``.
+    Give the handle a resolver (``store.bucket(name, resolver=merge)``), which ``modify`` then calls; or merge the versions:
+    ``get_versions(key)``, then ``put(key, merged, context=versions.context)``. ``resolver=lambda values: values[0]`` drops
+    all but the newest on purpose.
     """
 
     @property
@@ -113,11 +114,11 @@ class SiblingsFound(RaykvError):
 
 
 class StoreClosed(RaykvError):
-    """The handle was closed, or the store was stopped. Connect again."""
+    """The handle is closed. Connect again."""
 
 
 class BatchError(RaykvError):
-    """Some items of a batch failed; all were settled. ``.results`` and ``.errors`` are keyed by the caller's keys."""
+    """Some items of a batch failed, each for itself. ``.results`` and ``.errors`` are keyed by the caller's keys."""
 
     def __init__(self, message: str, results: dict[Any, Any], errors: dict[Any, RaykvError]) -> None:
         super().__init__(message)
@@ -148,18 +149,18 @@ def _rebuild(name: str, message: str, details: dict[str, Any]) -> RaykvError:
 
 
 def from_callers_code(error: BaseException) -> bool:
-    """Whether an error that was caught around code of the caller's came out of it, and not of the call itself.
+    """Return whether a caught error came out of the caller's own code, and is to be passed on.
 
-    Then it is the caller's own, and is passed on. To be asked where it is caught: it goes by the frames below.
+    Call it where the error is caught: it looks at the frames below.
     """
     return error.__traceback__ is not None and error.__traceback__.tb_next is not None
 
 
 def described(error: BaseException) -> str:
-    """Return an error's type and message, as another error's message gives them: short, whatever its own code does."""
+    """Return an error's type and message in short, for another error's message. Never raises."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - as said
+    except Exception:  # noqa: BLE001 - it runs the error's own code
         text = ""
     name = type(error).__name__
     return f"{name}: {text if len(text) <= 300 else text[:297] + '...'}" if text else name

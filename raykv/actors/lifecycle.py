@@ -70,7 +70,7 @@ def ensure_ray() -> bool:
     try:
         ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise StoreUnavailable(f"no local Ray could be started: {explain(error)}") from None
+        raise StoreUnavailable(f"a local Ray cluster could not be started: {explain(error)}") from None
     return True
 
 
@@ -98,7 +98,8 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
         raise from_data(error_name, message, details)
     if local:
         logger.warning(
-            "raykv: started a local Ray that ends with this process; the data stays in %s", answer.get("path", where)
+            "raykv started a local Ray cluster that ends with this process; the data stays in %s",
+            answer.get("path", where),
         )
     return created
 
@@ -106,7 +107,7 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
 def _waits_for(supervisor: Any) -> str:
     """Say what a start that did not come to an end in time was waiting for."""
     try:
-        return f"waiting for: {ray.get(supervisor.trouble.remote(), timeout=TROUBLE_TIMEOUT_S)}"
+        return f"it waits for: {ray.get(supervisor.trouble.remote(), timeout=TROUBLE_TIMEOUT_S)}"
     except (RayError, TimeoutError):
         return f"its supervisor does not answer ({_state_of(supervisor)})"
 
@@ -120,8 +121,8 @@ def _state_of(actor: Any) -> str:
     except Exception:  # no part of Ray's public face, and not there for Ray's own clients  # noqa: BLE001
         return "Ray does not say why"
     if seen.get("State") in {"DEPENDENCIES_UNREADY", "PENDING_CREATION"}:
-        return "Ray has not got as far as starting its process: its logs say why, in /tmp/ray/session_latest/logs"
-    return f"Ray calls it {seen.get('State', 'unknown')}, started again {seen.get('NumRestarts', 0)} times"
+        return "Ray has not started its process; its logs in /tmp/ray/session_latest/logs say why"
+    return f"Ray reports it as {seen.get('State', 'unknown')}, restarted {seen.get('NumRestarts', 0)} times"
 
 
 def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, bool]:
@@ -158,13 +159,15 @@ def join(name: str, routing: Routing = "auto") -> Link:
     """Return a link to a running store. Raises ``StoreNotFound``; ``StoreUnavailable`` if its cluster cannot be reached."""
     check_store_name(name)
     if not join_ray():
-        raise StoreNotFound(f"no Ray cluster runs here, so no store {name!r}; start one with raykv.start()")
+        raise StoreNotFound(
+            f"store {name!r} is not running: no Ray cluster runs here; raykv.start({name!r}) starts both"
+        )
     try:
         supervisor = find_actor(name, SUPERVISOR)
         find_actor(name, COORDINATOR)
     except ValueError:
         running = ", ".join(repr(store) for store in stores()) or "none"
-        raise StoreNotFound(f"no store {name!r} runs in this Ray cluster; running: {running}") from None
+        raise StoreNotFound(f"store {name!r} is not running in this Ray cluster; running stores: {running}") from None
     # A client of Ray's own client server (ray://) may be anywhere; actors it can reach, nodes it need not.
     far_away = routing == "auto" and ray.util.client.ray.is_connected()
     return CoordinatorLink(name) if routing == "coordinator" or far_away else DirectHandle(name, _identity(supervisor))
@@ -197,16 +200,20 @@ def stop(name: str) -> str | None:
     if not ray.is_initialized():
         join(name)
     if not store_actors(name):
-        raise StoreNotFound(f"no store {name!r} runs in this Ray cluster")
+        raise StoreNotFound(f"store {name!r} is not running in this Ray cluster")
     path = None
     try:
         supervisor = find_actor(name, SUPERVISOR)
         path = str(ray.get(supervisor.path.remote(), timeout=STOP_TIMEOUT_S))
         ray.get(supervisor.stop.remote(), timeout=STOP_TIMEOUT_S)
     except (ValueError, RayError, GetTimeoutError) as error:
-        logger.warning("store %s: not stopped cleanly (%s); its log keeps the data", name, type(error).__name__)
+        logger.warning(
+            "store %s was not stopped cleanly (%s); it recovers its data from its log when it starts again",
+            name,
+            type(error).__name__,
+        )
     if left := _kill_all(name):
-        raise StoreUnavailable(f"store {name!r} did not stop: {', '.join(left)} still there; try again")
+        raise StoreUnavailable(f"store {name!r} did not stop: actors {', '.join(left)} are still running; try again")
     return path
 
 

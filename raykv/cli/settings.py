@@ -60,9 +60,9 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
             replace_after_s=self.replace_after,
         )
         if copies > self.nodes:
-            raise NotEnoughNodes(f"n={copies} copies need as many nodes; nodes={self.nodes} are asked for")
+            raise NotEnoughNodes(f"n={copies} copies need at least {copies} nodes; got nodes={self.nodes}")
         if self.path is not None and (not self.path or "\0" in self.path):
-            raise InvalidOption(f"path must be a directory's name; got {self.path!r}")
+            raise InvalidOption(f"path must be the name of a directory; got {self.path!r}")
         for zone in self.zones or ():
             check_zone(zone)
         if self.weights != "auto":

@@ -61,7 +61,7 @@ class Pairs:
         for pair in self._pairs:
             return pair
         if self._stepping:
-            raise RuntimeError("another task is reading this scan; give each task a scan of its own")
+            raise RuntimeError("another task is reading this scan; each task needs a scan of its own")
         if self._step is None:
             raise StopAsyncIteration
         self._stepping = True

@@ -73,7 +73,7 @@ class Batches(Reads, Writes):
                         results[key] = self._value_of(key, item, default)
                     except RaykvError as error:
                         errors[key] = error
-        return _batch_result("read", results, errors)
+        return _batch_result("reads", results, errors)
 
     def _plain_values(self, answer: f.CoordinatorAnswer, count: int, default: Any) -> list[Any] | None:
         """Return the values of an answer; None unless all are plain: what is pickled or to be resolved runs users' code."""
@@ -121,7 +121,7 @@ class Batches(Reads, Writes):
                     errors[key] = item
                 else:
                     results[key] = item
-        return _batch_result("written", results, errors)
+        return _batch_result("writes", results, errors)
 
 
 def _settle(answer: Answer, keys: list[Key], timeout_s: float, session_clock: SessionClock) -> list[Any]:
@@ -144,7 +144,11 @@ def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvErr
     if errors:
         first = next(iter(errors.values()))
         total = len(results) + len(errors)
-        raise BatchError(f"{len(errors)} of {total} items were not {what}; the first: {first}", results, errors)
+        raise BatchError(
+            f"{len(errors)} of {total} {what} failed (.errors has them, .results has the others); the first: {first}",
+            results,
+            errors,
+        )
     return results
 
 

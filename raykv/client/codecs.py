@@ -58,7 +58,7 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
     if kind is bytes:
         return b"".join((_RAW, value))
     if codec == "raw":
-        raise InvalidOption(f"a bucket with codec='raw' keeps bytes only; got {kind.__name__}")
+        raise InvalidOption(f"a bucket with codec='raw' stores bytes only; got {kind.__name__}")
     if kind is str:
         try:
             return _TEXT + str.encode(value)
@@ -71,8 +71,8 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
             pass
     if codec == "msgpack":
         raise InvalidOption(
-            "a bucket with codec='msgpack' keeps None, bool, int (64 bit), float, str, bytes, list and dict, exactly; "
-            f"this {kind.__name__} is or holds something else"
+            "a bucket with codec='msgpack' stores exactly None, bool, int (64 bit), float, str, bytes, list and dict; "
+            f"this {kind.__name__} is, or contains, something else"
         )
     try:
         return b"".join((_PICKLE, pickled(value)))
@@ -95,9 +95,9 @@ def decode_value(payload: bytes, codec: str) -> Any:
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError, MemoryError) as error:
         raise _undecodable(error) from error
     if tag != _PICKLE:
-        raise CorruptData(f"a stored value has tag {tag!r}, which codec={codec!r} does not read")
+        raise CorruptData(f"the stored value has tag {tag!r}, which codec={codec!r} cannot read")
     if codec != "auto":
-        raise CorruptData(f"a stored value is pickled; codec={codec!r} never unpickles")
+        raise CorruptData(f"the stored value is pickled, and codec={codec!r} never unpickles")
     return _unpickle(data)
 
 
@@ -129,14 +129,14 @@ def decode_plain(payloads: Sequence[bytes], codec: str) -> list[Any] | None:
 
 
 def _undecodable(error: Exception) -> CorruptData:
-    return CorruptData(f"a stored value does not decode: {described(error)}")
+    return CorruptData(f"the stored value cannot be decoded: {described(error)}")
 
 
 def _unpickle(data: bytes) -> Any:
     try:
         return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client comes here
     except Exception as error:
-        raise CorruptData(f"a stored value cannot be unpickled here: {described(error)}") from error
+        raise CorruptData(f"the stored value cannot be unpickled here: {described(error)}") from error
 
 
 def _is_plain(value: Any) -> bool:
@@ -145,7 +145,9 @@ def _is_plain(value: Any) -> bool:
     except TypeError:  # a type that cannot be hashed is none of ours
         return False
     except RuntimeError as error:
-        raise InvalidOption(f"this {type(value).__name__} was changed by somebody else while it was written") from error
+        raise InvalidOption(
+            f"this {type(value).__name__} changed while it was being encoded: another thread modifies it"
+        ) from error
 
 
 class _Plain:

@@ -81,11 +81,11 @@ def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[Scali
     """
     given = {"cool_down_s" if name == "cool_down" else name: _number(name, value) for name, value in limits.items()}
     if unknown := sorted(given.keys() - {*ScalingConfig.__struct_fields__}):
-        raise InvalidOption(f"autoscaling has no option {', '.join(unknown)}")
+        raise InvalidOption(f"autoscale() has no option {', '.join(unknown)}")
     if off and (given or dry_run):
-        raise InvalidOption("off=True goes with nothing else")
+        raise InvalidOption("autoscale(off=True) takes no other option")
     if given and "ops_per_s" not in given:
-        raise InvalidOption("autoscaling needs ops_per_s: what a node of weight 1 can carry, operations a second")
+        raise InvalidOption("autoscale() needs ops_per_s: the operations per second that a node of weight 1 can carry")
     request = f.Autoscale(given or None, bool(dry_run), bool(off), ASK_TIMEOUT_S)
     return ScalingView((yield from ask_info(request, ASK_TIMEOUT_S)))
 
@@ -118,7 +118,9 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
         yield Exchange([], LOOK_EVERY_S, repeatable=True, pause_s=LOOK_EVERY_S)
         left_s -= LOOK_EVERY_S
     why = f" ({rebalancing['waits_for']})" if rebalancing and rebalancing["waits_for"] else ""
-    raise StoreUnavailable(f"partitions are still moving after {timeout_s:g} s{why}; they go on: see status()")
+    raise StoreUnavailable(
+        f"partitions are still moving after {timeout_s:g} s{why}; the moves continue, and status() shows how many are left"
+    )
 
 
 def _number(what: str, value: object) -> int | float:
@@ -133,7 +135,9 @@ def _number(what: str, value: object) -> int | float:
 def _weight(value: object) -> float:
     number = real_number(value)
     if number is None or not 0 < number <= MAX_WEIGHT:
-        raise InvalidOption(f'a weight is a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {shown(value)}')
+        raise InvalidOption(
+            f'weight must be a number above 0 and at most {MAX_WEIGHT:g}, or "auto"; got {shown(value)}'
+        )
     return number
 
 
@@ -141,5 +145,5 @@ def _name(what: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or not value or len(value) > 200:
-        raise InvalidOption(f"{what} is a name; got {shown(value)}")
+        raise InvalidOption(f"{what} must be a name of 1 to 200 characters; got {shown(value)}")
     return str.__str__(value)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 5.0
 WINDOW = 6
 """Requests of one exchange that are under way at once."""
+UNEXPECTED = "the coordinator answered with the wrong kind of message"
 
 
 class Exchange(NamedTuple):
@@ -50,7 +51,10 @@ def ask(
     (answer,) = yield Exchange([request], timeout_s, repeatable=repeatable)
     if isinstance(answer, PeerFailure):
         if not repeatable and not isinstance(answer, PeerAbsent):
-            raise WriteOutcomeUnknown(f"the coordinator did not say what became of it ({answer})")
+            raise WriteOutcomeUnknown(
+                f"the outcome of this command is unknown: the coordinator did not answer ({answer}). It may have been "
+                "carried out; check status() before repeating it"
+            )
         raise unanswered(answer, timeout_s)
     answer = answered(answer)
     if session_clock is not None:
@@ -76,12 +80,14 @@ def ask_info(request: f.CoordinatorRequest, timeout_s: float, *, repeatable: boo
 
 
 def unanswered(failure: PeerFailure, timeout_s: float) -> RaykvError:
-    """Return the error for a request that no coordinator answered, and that wrote nothing."""
+    """Return the error for a read or a repeatable command that no coordinator answered."""
     if isinstance(failure, PeerSilent):
-        return QuorumNotMet(f"no coordinator answered within {timeout_s:g} s: {failure}")
-    return StoreUnavailable(f"the store's coordinator is not there: {failure}")
+        return QuorumNotMet(
+            f"no coordinator answered within {timeout_s:g} s ({failure}); try again, or give a larger timeout"
+        )
+    return StoreUnavailable(f"no coordinator of the store can be reached ({failure}); try again")
 
 
 def unexpected() -> CorruptData:
     """Return the error for an answer of another kind than the request asks for."""
-    return CorruptData("the coordinator gave another answer than asked for")
+    return CorruptData(f"{UNEXPECTED}; the client and the store may run different versions of raykv")

@@ -55,7 +55,7 @@ def several_keys(keys: Iterable[Key]) -> list[Key]:
 
 
 def _one_key(keys: object) -> InvalidKey:
-    return InvalidKey(f"expected several keys, as a list; got one {type(keys).__name__}: {shown(keys)}")
+    return InvalidKey(f"keys must be an iterable of keys, such as a list; got one {type(keys).__name__}: {shown(keys)}")
 
 
 def without_doubles(keys: list[Key]) -> list[Key]:
@@ -103,5 +103,5 @@ def _pair(item: Any) -> tuple[Any, Any]:
 
 def _no_pair(item: object) -> InvalidOption:
     return InvalidOption(
-        f"put_many takes a mapping or (key, value) pairs; got a {type(item).__name__} among them: {shown(item)}"
+        f"put_many takes a mapping or (key, value) pairs; one of the items is a {type(item).__name__}: {shown(item)}"
     )

@@ -58,7 +58,7 @@ class Session:
         """The link to the coordinator. Raises ``StoreClosed``."""
         if self._link is None:
             raise StoreClosed(
-                f"this handle of store {self.name!r} was closed; raykv.connect({self.name!r}) gives another"
+                f"this handle of store {self.name!r} is closed; raykv.connect({self.name!r}) opens a new one"
             )
         return self._link
 
@@ -249,7 +249,7 @@ def _warn_inside_loop() -> None:
         return
     _loop_warning.set()
     warnings.warn(
-        "a blocking raykv call inside a running event loop holds the loop up; await store.aio instead",
+        "a blocking raykv call inside a running event loop blocks the loop; await the same method of store.aio instead",
         RuntimeWarning,
         stacklevel=4,
     )

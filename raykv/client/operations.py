@@ -34,7 +34,7 @@ class Operations(Batches, Scans):
         """Read, apply, and write with the context read."""
         timeout_s = check_timeout(timeout)
         if not callable(change):
-            raise InvalidOption(f"modify takes a function of the present value; got {shown(change)}")
+            raise InvalidOption(f"modify takes a function of the current value; got {shown(change)}")
         check_level("w", self.config.w if w is None else w, self.config.n)
         if ttl is not None:
             check_ttl(ttl)
@@ -44,8 +44,8 @@ class Operations(Batches, Scans):
         standing = len(found.payloads) + found.gone  # a newer delete stands too
         if standing > 1 and self._newest:
             raise SiblingsFound(
-                f"nothing was written: {standing} versions of {shown(key)} stand side by side, of which modify would drop "
-                "all but the newest unseen. Give the handle a resolver (store.bucket(name, resolver=merge)), or merge them: "
+                f"nothing was written: {shown(key)} has {standing} concurrent versions, and modify would drop all but the "
+                "newest unseen. Give the handle a resolver (store.bucket(name, resolver=merge)), or merge the versions: "
                 "versions = get_versions(key), then put(key, merged, context=versions.context)",
                 key=decode_key(request.keys[0]),
                 versions=standing,
@@ -55,5 +55,7 @@ class Operations(Batches, Scans):
         value = called(change, present)
         left_s = until_s - self._session_clock.now_s()
         if left_s <= 0:
-            raise StoreUnavailable(f"nothing was written: reading and changing took all of the {timeout_s:g} s")
+            raise StoreUnavailable(
+                f"nothing was written: the read and the change took all of the {timeout_s:g} s; give a larger timeout"
+            )
         return (yield from self.put(key, value, context=context, w=w, ttl=ttl, timeout=left_s))

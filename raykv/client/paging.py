@@ -96,8 +96,8 @@ class Paging:
             left_s = until_s - self._now_s()
             if left_s <= 0:
                 raise QuorumNotMet(
-                    f"nothing was found to be shown within {timeout_s:g} s, though much was passed{self._how_far()}; a "
-                    "larger timeout goes on for longer"
+                    f"the scan found no pair to return within {timeout_s:g} s: it passed deleted and expired ones"
+                    f"{self._how_far()}; give a larger timeout"
                 )
             pairs = self._take((yield from self._ask(self._left, self._window, self._passing, left_s)))
             if pairs:

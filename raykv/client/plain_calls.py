@@ -45,6 +45,9 @@ def decode_handed(frame: bytes) -> Any:
         return results[0]
     if failed:
         raise BatchError(
-            f"{len(failed)} of {count} items failed; the first: {next(iter(failed.values()))}", results, failed
+            f"{len(failed)} of {count} items failed (.errors has them, .results has the others); the first: "
+            f"{next(iter(failed.values()))}",
+            results,
+            failed,
         )
     return [results[index] for index in range(count)]

@@ -76,7 +76,7 @@ class Reads(Requests):
         try:
             return called(resolve, self.resolver, values)
         except Exception as error:
-            error.add_note(f"raykv: the resolver was given the {len(values)} versions of key {shown(key)}")
+            error.add_note(f"raykv called the resolver with the {len(values)} versions of key {shown(key)}")
             raise
 
 

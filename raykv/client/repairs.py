@@ -60,8 +60,8 @@ class RepairReport(dict[str, Any]):
         if failed := self["failed"]:
             partition, reason = next(iter(failed.items()))
             raise StoreUnavailable(
-                f"{len(failed)} of {self['partitions']} partitions were not compared with all their owners; the first: "
-                f"partition {partition} ({reason}); the others are mended",
+                f"{len(failed)} of {self['partitions']} partitions could not be compared with all their owners; the first: "
+                f"partition {partition} ({reason}). The others are repaired; call repair() again",
                 **self,
             )
         return self

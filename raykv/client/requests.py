@@ -89,8 +89,8 @@ class Requests:
         pair_bytes = key_bytes + len(payload) - TAG_BYTES
         if pair_bytes > self.config.pair_bytes:
             raise PairTooLarge(
-                f"key and value together are at most {self.config.pair_bytes} bytes in bucket {self.config.name!r}; "
-                f"this pair has {pair_bytes} ({key_bytes} + {pair_bytes - key_bytes} encoded)",
+                f"the pair has {pair_bytes} bytes (key {key_bytes}, encoded value {pair_bytes - key_bytes}), and bucket "
+                f"{self.config.name!r} allows at most {self.config.pair_bytes} (its pair_bytes). Nothing was sent",
                 size_bytes=pair_bytes,
                 limit_bytes=self.config.pair_bytes,
             )

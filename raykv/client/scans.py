@@ -95,7 +95,7 @@ class Scans(Reads):
 def _warn_of_no_key(bucket: str, encoded: bytes, error: CorruptData) -> None:
     """Say that a scan leaves out what an earlier version of raykv stored under bytes that are no key."""
     warnings.warn(
-        f"bucket {bucket!r}: a scan leaves out what stands under {shown(encoded)}: {error.message}; "
+        f"bucket {bucket!r}: the scan skips a record whose stored key is invalid ({shown(encoded)}: {error.message}); "
         "store.repair() deletes it",
         UserWarning,
         stacklevel=2,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from raykv.client.exchange import WINDOW, Exchange, unanswered
+from raykv.client.exchange import UNEXPECTED, WINDOW, Exchange
 from raykv.client.requests import Requests
 from raykv.config import check_timeout
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable, WriteOutcomeUnknown
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from raykv.records.keys import Key
 
 _TRIES_WHEN_LATE = 3
+_DEADLINE_PASSED = (
+    "nothing was written: the request reached the coordinator after its deadline; try again, or give a larger timeout"
+)
 
 
 class WriteResult(NamedTuple):
@@ -92,24 +95,25 @@ class Writes(Requests):
                 clock.note(answer)
                 if isinstance(answer, f.Late):
                     late.append(at)
-                settled[at] = self._settle_writes(answer, requests[at].items, timeout_s)
+                settled[at] = self._settle_writes(answer, requests[at].items)
             waiting = late
         return settled
 
-    def _settle_writes(self, answer: Answer, items: list[Item], timeout_s: float) -> list[WriteResult | RaykvError]:
+    def _settle_writes(self, answer: Answer, items: list[Item]) -> list[WriteResult | RaykvError]:
         match answer:
             case PeerAbsent():
-                return [unanswered(answer, timeout_s)] * len(items)
+                absent = f"nothing was written: no coordinator of the store can be reached ({answer}); try again"
+                return [StoreUnavailable(absent)] * len(items)
             case PeerFailure() | CorruptData():
-                return _unknown(items, str(answer))
+                return _unknown(items, f"the coordinator did not answer ({answer})")
             case f.Refused():
                 return [answer.failed.error()] * len(items)
             case f.Late():
-                error = StoreUnavailable("nothing was written: the request reached the coordinator after its time")
+                error = StoreUnavailable(_DEADLINE_PASSED)
                 return [error] * len(items)
             case f.WroteMany() if len(answer.items) == len(items):
                 return self._written(answer, items)
-        return _unknown(items, "it gave another answer than asked for")
+        return _unknown(items, UNEXPECTED)
 
     def _written(self, answer: f.WroteMany, items: list[Item]) -> list[WriteResult | RaykvError]:
         store_id, bucket_id = self.store_id, self.bucket_id
@@ -128,5 +132,7 @@ class Writes(Requests):
 
 
 def _unknown(items: list[Item], why: str) -> list[WriteResult | RaykvError]:
-    cause = f"the coordinator did not say what became of the write ({why}); it may stand and may surface later"
+    cause = (
+        f"the outcome of the write is unknown: {why}. It may stand, and may surface later; read the key, then decide"
+    )
     return [WriteOutcomeUnknown(cause, operation_id=body[:OPERATION_ID_BYTES].hex(), acks=[]) for _, body, _ in items]

@@ -49,7 +49,7 @@ def encode_key(key: Key) -> bytes:
         raise InvalidKey("a key must not be empty")
     if len(encoded) > MAX_ENCODED_KEY_BYTES:
         raise InvalidKey(
-            f"a key is at most {MAX_KEY_BYTES} bytes in UTF-8; this one has {len(encoded) - 1}: {shown(key)}",
+            f"a key must be at most {MAX_KEY_BYTES} bytes in UTF-8; this one has {len(encoded) - 1}: {shown(key)}",
             size_bytes=len(encoded) - 1,
             limit_bytes=MAX_KEY_BYTES,
         )
@@ -63,11 +63,11 @@ def encode_bound(bound: Key) -> bytes:
             return _STR + str.encode(bound)  # whatever a subclass makes of it
         except UnicodeEncodeError:
             raise InvalidKey(
-                f"a str key must be encodable as UTF-8; this one has a lone surrogate: {shown(bound)}"
+                f"a str key must be encodable as UTF-8; this one contains a lone surrogate: {shown(bound)}"
             ) from None
     if isinstance(bound, bytes):
         return b"".join((_BYTES, bound))
-    raise InvalidKey(f"a key is a str or bytes; got {type(bound).__name__}: {shown(bound)}")
+    raise InvalidKey(f"a key must be a str or bytes; got {type(bound).__name__}: {shown(bound)}")
 
 
 def is_key(encoded: bytes) -> bool:

@@ -41,13 +41,13 @@ class Context:
 
     def __init__(self, token: bytes) -> None:
         if not isinstance(token, bytes):
-            raise InvalidContext(f"a context is made of bytes; got {type(token).__name__}")
+            raise InvalidContext(f"a context must be made from bytes; got {type(token).__name__}")
         if not _OVERHEAD_BYTES < len(token) <= MAX_CAUSALITY_BYTES + _OVERHEAD_BYTES:
-            raise InvalidContext("this is no context: give back what get_versions or a write returned, unchanged")
+            raise InvalidContext("these bytes are not a context: pass what get_versions or a write returned, unchanged")
         if token[0] != CONTEXT_VERSION:
-            raise InvalidContext(f"a context of version {token[0]}; this raykv reads {CONTEXT_VERSION}")
+            raise InvalidContext(f"this context has version {token[0]}; this raykv reads {CONTEXT_VERSION}")
         if _CHECKSUM.unpack(token[-_CHECKSUM.size :])[0] != crc32c(token[: -_CHECKSUM.size]):
-            raise InvalidContext("this context is damaged: its checksum does not hold")
+            raise InvalidContext("this context is damaged: its checksum does not match")
         self._token = token
 
     @classmethod
@@ -110,10 +110,10 @@ def unseal(context: object, place: bytes) -> bytes:
     if isinstance(context, bytes):
         context = Context(context)
     if not isinstance(context, Context):
-        raise InvalidContext(f"a context is what get_versions or a write returned; got {type(context).__name__}")
+        raise InvalidContext(f"a context must be what get_versions or a write returned; got {type(context).__name__}")
     token = bytes(context)
     if token[1 : 1 + PLACE_BYTES] != place:
-        raise InvalidContext("this context is of another key, bucket or store")
+        raise InvalidContext("this context belongs to another key, bucket or store")
     return _check_readable(context)
 
 

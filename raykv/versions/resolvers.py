@@ -20,7 +20,7 @@ def check_resolver(resolver: object) -> Resolver:
     """Return ``resolver`` if it is one. Raises ``InvalidOption``."""
     if is_newest(resolver) or callable(resolver):
         return cast("Resolver", resolver)
-    raise InvalidOption(f"a resolver is 'newest' or a function of the list of values; got {shown(resolver)}")
+    raise InvalidOption(f"a resolver must be 'newest' or a function of the list of values; got {shown(resolver)}")
 
 
 def is_newest(resolver: object) -> bool:

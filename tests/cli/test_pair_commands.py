@@ -140,7 +140,7 @@ def test_mistakes_that_only_the_store_knows_of() -> None:
     run("get", "k", "--r", "4", code=2)
     result = CliRunner().invoke(cli, ["get", "k", "--store", "none"])
     assert result.exit_code == 1
-    assert "no store 'none'" in result.stderr
+    assert "store 'none' is not running" in result.stderr
 
 
 def test_another_process_finds_the_store(shared_store: raykv.Store) -> None:

@@ -77,7 +77,7 @@ def test_waiting_tells_how_far_it_is(link: Any) -> None:
 
 def test_waiting_ends(link: Any) -> None:
     link.script = [moving(5, "n4 does not answer")] * 100
-    with pytest.raises(StoreUnavailable, match=r"still moving after 1 s \(n4 does not answer\); they go on"):
+    with pytest.raises(StoreUnavailable, match=r"still moving after 1 s \(n4 does not answer\); the moves continue"):
         run(elastic.until_balanced(None, 1), link)
     assert len(link.requests) == 4
 

@@ -47,7 +47,7 @@ def test_what_is_no_pairs_is_a_mistake_in_the_call(items: Any) -> None:
 
 @pytest.mark.parametrize("keys", [None, 5, object(), "ab", b"ab"], ids=lambda keys: type(keys).__name__)
 def test_what_is_no_several_keys_is_a_mistake_in_the_call(keys: Any) -> None:
-    with pytest.raises(InvalidKey, match="expected several keys"):
+    with pytest.raises(InvalidKey, match="keys must be an iterable of keys"):
         several_keys(keys)
 
 
