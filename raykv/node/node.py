@@ -1,11 +1,8 @@
 """The shell around a replica: it waits for the log, so that the handlers need not.
 
-Handlers run one after another on the event loop. What they answer is held until the log is durable up to the position
-that the answer depends on: one ``fdatasync`` for all that wait (group commit; DeWitt et al. 1984). Long disk work
-(sync, flush, compaction) runs through the Executor port.
-
-A failed sync is never retried: after it nobody knows what the disk holds (the kernel may have dropped the pages and will
-report success next time). The node stops; recovery reads what is really there.
+Handlers run one after another on the event loop. Their answers are held until the log is durable up to the position that
+each depends on (``group_commit``). Long disk work (sync, flush, compaction) runs through the Executor port. When the disk
+fails the node stops; recovery reads what is really there.
 """
 
 from __future__ import annotations
@@ -13,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
+from raykv.node.group_commit import GroupCommit
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from raykv.ports import Clock, Executor, FileSystem, Metrics, Transport
-    from raykv.storage import Job, SyncJob
+    from raykv.storage import Job
 
 logger = logging.getLogger("raykv.node")
 
@@ -140,15 +136,18 @@ class StorageNode:
         self._told_of = self._directory.identity
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
         self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._syncs: deque[tuple[SyncJob, bool]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._syncing = self._interval = False
+        self._commit = GroupCommit(
+            self._engine,
+            self,
+            clock=clock,
+            executor=executor,
+            durability=spec.store.durability,
+            sync_interval_s=spec.node.sync_interval_s,
+        )
         self._fs = fs
         self._free_bytes = 0
         self._job_failed = False
-        self._log_full: DiskFull | None = None
-        """The log found no room for what is in memory already; None once it has."""
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
@@ -156,7 +155,7 @@ class StorageNode:
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked))
         )
-        self._look_for_room()
+        self.look_for_room()
         if transport is not None:
             self._upkeep = Upkeep(
                 spec.node_id,
@@ -170,8 +169,8 @@ class StorageNode:
                 clock=clock,
                 metrics=metrics or NoMetrics(),
                 random=random,
-                durable=self._until_durable,
-                superseded=self._fail,
+                durable=self._commit.until_durable,
+                superseded=self.fail,
             )
             check_handlers(NODE, self._replica.handlers, self._upkeep.handlers, self._handlers)
 
@@ -202,9 +201,9 @@ class StorageNode:
     async def _watch_room(self) -> None:
         while True:
             await self._clock.sleep(ROOM_EVERY_S)
-            self._look_for_room()
+            self.look_for_room()
 
-    def _look_for_room(self) -> None:
+    def look_for_room(self) -> None:
         """Refuse writes while little is left, before nothing is: a flush, a compaction and a delete need room too.
 
         *Schedule without: three nodes on one disk fill it; each has an update in memory that its log has no room for, and
@@ -218,10 +217,10 @@ class StorageNode:
         self._free_bytes = self._engine.room_bytes = room.free_bytes
         kept_bytes = min(self.spec.node.min_free_bytes, room.total_bytes // SMALLEST_SHARE)
         lacking_bytes = kept_bytes - room.free_bytes
-        full = lacking_bytes > 0 or self._log_full is not None
+        full = lacking_bytes > 0 or self._commit.full is not None
         before = self._replica.no_room
-        self._replica.room_for_deletes = self._log_full is None and room.free_bytes >= kept_bytes // 2
-        if self._log_full is not None and self._log_full.of_descriptors:
+        self._replica.room_for_deletes = self._commit.full is None and room.free_bytes >= kept_bytes // 2
+        if self._commit.full is not None and self._commit.full.of_descriptors:
             self._replica.no_room = f"node {self.spec.node_id} has no file descriptor left for {self.spec.path}"
             return
         self._replica.no_room = (
@@ -235,21 +234,18 @@ class StorageNode:
         elif before and not full:
             logger.info("store %s: node %s has room again", self.spec.store.name, self.spec.node_id)
 
-    def _log_found_no_room(self, error: DiskFull) -> None:
-        """Let nobody wait for the log who would wait until there is room: it may have been kept or not."""
-        self._log_full = error
-        self._look_for_room()
-        while self._waiting:
-            _, waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(self._without_room())
+    @property
+    def stopped(self) -> bool:
+        """See ``group_commit.Shell``."""
+        return self._stopped is not None
 
-    def _without_room(self) -> DiskFull:
+    def without_room(self) -> DiskFull:
+        """See ``group_commit.Shell``."""
         return DiskFull(errno.ENOSPC, self._replica.no_room or "the disk is full", self.spec.path)
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(f"its upkeep came upon {error!r}")
+            self.fail(f"its upkeep came upon {error!r}")
 
     @property
     def whole(self) -> bool:
@@ -311,8 +307,8 @@ class StorageNode:
                 return self._answer_in_background(request.body)
             began_s = self._clock.monotonic_s()
             body, position = self._replica.handle(request.body)
-            if position > self._engine.durable_position and not self._safe_now(position):
-                return self._answer_when_durable(request.body, body, self._enqueue(position), began_s)
+            if position > self._engine.durable_position and not self._commit.safe_now(position):
+                return self._answer_when_durable(request.body, body, self._commit.enqueue(position), began_s)
             self._note(request.body, began_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
@@ -334,7 +330,7 @@ class StorageNode:
             kind = type(request)
             if kind in self._replica.handlers:
                 body, position = self._replica.handle(request)
-                await self._until_durable(position)
+                await self._commit.until_durable(position)
             elif kind in self._handlers:
                 body = await self._handlers[kind](request)
             elif self._upkeep is not None:
@@ -342,7 +338,7 @@ class StorageNode:
             else:
                 body = f.NodeRefused("not yet", "this run of the node has no way to reach others")
             if self._stopped is None:
-                self._work()
+                self.work()
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body)
@@ -362,18 +358,14 @@ class StorageNode:
             self._upkeep.throttle.note(now_s - began_s, now_s)
             self._load.note(request, now_s - began_s, now_s)
         if NODE[type(request)].work_due:
-            self._work()
+            self.work()
 
     def _failed(self, error: Exception) -> f.NodeAnswerBody:
         if isinstance(error, DiskFull):
             return f.NodeRefused("failed", self._replica.no_room or str(error))
         if not isinstance(error, StoreClosed):  # else it was stopped while it was at work
-            self._fail(f"its disk failed: {error}")
+            self.fail(f"its disk failed: {error}")
         return f.NodeRefused("failed", str(error))
-
-    async def _until_durable(self, position: int) -> None:
-        if position > self._engine.durable_position and not self._safe_now(position):
-            await self._enqueue(position)
 
     async def stop(self) -> None:
         """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark.
@@ -388,7 +380,7 @@ class StorageNode:
             task.cancel()
         if self._loops:
             await asyncio.wait(self._loops)
-        while self._tasks or self._waiting:
+        while self._tasks or self._commit.waiting:
             await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
         try:
             self._engine.close()
@@ -424,7 +416,7 @@ class StorageNode:
             return
         if log_end.incarnation == own.incarnation and log_end.position > own.position:
             # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).
-            self._fail("its machine was rolled back")
+            self.fail("its machine was rolled back")
         if log_end.incarnation >= own.incarnation:
             return
         if not self._engine.recovered(log_end.position):
@@ -435,132 +427,25 @@ class StorageNode:
             )
             self._replica.distrust(stale=self._old)
             if self._old:
-                self._fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
+                self.fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
 
     def _refusal(self, request: f.NodeRequest) -> f.NodeAnswerBody | None:
         if self._stopped is not None:
             return f.NodeRefused("stopping", self._stopped)
         if request.incarnation > self.incarnation:
             # A later run of this node is known. This one must have been frozen and given up (P6).
-            self._fail(f"incarnation {request.incarnation} has taken its place")
+            self.fail(f"incarnation {request.incarnation} has taken its place")
             return f.NodeRefused("stopping", "superseded")
         if 0 < request.incarnation < self.incarnation:
             return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
         return self._replica.outdated(request.epoch, request.body) if request.epoch else None
 
-    def _safe_now(self, position: int) -> bool:
-        """Whether the log is already as safe up to there as it has to be. It may be made so, or be seen to."""
-        if self.spec.store.durability != "interval":
-            return False
-        if not self._interval:
-            self._interval = True
-            self._spawn(self._sync_later())
-        return self._written_now(position)
-
-    def _enqueue(self, position: int) -> asyncio.Future[None]:
-        """Return what is done when the log is durable up to there."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._log_full is not None:
-            waiter.set_exception(self._without_room())
-            return waiter
-        self._waiting.append((position, waiter))
-        if self.spec.store.durability == "always":  # a sync of its own for each write, not one for all that wait
-            self._take_sync(sync=True)
-        if not self._syncing:
-            self._syncing = True
-            self._spawn(self._sync_all())
-        return waiter
-
-    def _written_now(self, position: int) -> bool:
-        """Hand the log to the operating system at once, if that costs no more than to let somebody else do it.
-
-        Returns whether that was enough.
-        """
-        if self._syncing or self._syncs:
-            return False
-        self._take_sync(sync=False)
-        if self._syncs and self._syncs[0][0].brief:
-            job, _ = self._syncs[0]
-            try:
-                job.run(sync=False)
-            except DiskFull:
-                return False  # whoever waits for it runs it once more, and hears of it
-            self._syncs.popleft()
-            self._engine.finish_sync(job)
-        return position <= self._engine.durable_position
-
-    def _take_sync(self, *, sync: bool) -> None:
-        job = self._engine.next_sync(sync=sync)
-        if job is not None:
-            self._syncs.append((job, sync))
-
-    async def _sync_all(self) -> None:
-        """Run sync after sync while somebody waits. One at a time: the log is one file."""
-        try:
-            while self._waiting or self._syncs:
-                if not self._syncs:
-                    self._take_sync(sync=self.spec.store.durability != "interval")
-                job, sync = self._syncs.popleft()
-                try:
-                    if not sync and job.brief:
-                        job.run(sync)  # a change of threads would take several times as long
-                    else:
-                        await self._executor.run(partial(job.run, sync))
-                except DiskFull as full:
-                    self._syncs.appendleft((job, sync))
-                    self._log_found_no_room(full)
-                    if self._stopped is not None:
-                        self._engine.give_up(full)
-                        return
-                    await self._clock.sleep(JOB_RETRY_S)
-                    continue
-                if self._log_full is not None:
-                    self._log_full = None
-                    self._look_for_room()
-                self._engine.finish_sync(job)
-                self._release()
-                if self._stopped is None:
-                    self._work()
-        except (EngineFailed, OSError) as error:
-            self._fail(f"its log could not be made durable: {error}")
-            while self._waiting:
-                _, waiter = self._waiting.popleft()
-                if not waiter.done():
-                    waiter.set_exception(EngineFailed(str(error)))
-        finally:
-            self._syncing = False
-
-    async def _sync_later(self) -> None:
-        """With durability "interval": sync what was written, a little later."""
-        await self._clock.sleep(self.spec.node.sync_interval_s)
-        self._interval = False
-        if self._stopped is None:
-            self._take_sync(sync=True)
-            if self._syncs and not self._syncing:
-                self._syncing = True
-                await self._sync_all()
-
-    def _release(self) -> None:
-        durable = self._engine.durable_position
-        still: list[tuple[int, asyncio.Future[None]]] = []
-        while self._waiting:
-            position, waiter = self._waiting.popleft()
-            if position > durable:
-                still.append((position, waiter))
-            elif not waiter.done():
-                waiter.set_result(None)
-        self._waiting.extend(still)
-
-    def _work(self) -> None:
+    def work(self) -> None:
         """Start the flushes and compactions that are due."""
-        if self._engine.overloaded and not self._syncing:
-            # What waits to be flushed waits for its segment to be synced, and a node that refuses writes syncs for nobody.
-            self._take_sync(sync=True)
-            if self._syncs:
-                self._syncing = True
-                self._spawn(self._sync_all())
+        if self._engine.overloaded:
+            self._commit.sync_soon()
         while (job := self._engine.next_job()) is not None:
-            self._spawn(self._run_job(job))
+            self.spawn(self._run_job(job))
 
     async def _run_job(self, job: Job) -> None:
         try:
@@ -570,7 +455,7 @@ class StorageNode:
             try:
                 self._engine.abandon(job)
             except EngineFailed as failed:  # the log has found no room either
-                self._fail(str(failed))
+                self.fail(str(failed))
                 return
             if not self._job_failed:
                 logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
@@ -582,26 +467,28 @@ class StorageNode:
                 if self._stopped is not None:
                     return
         if self._stopped is None:
-            self._work()
+            self.work()
 
     async def _finished(self, job: Job) -> bool:
         """Install the outcome of a job. False if it is to be tried again: there was no room for the manifest."""
         try:
             self._engine.finish(job)
         except DiskFull:
-            self._look_for_room()
+            self.look_for_room()
             await self._clock.sleep(JOB_RETRY_S)
             return False
         except (EngineFailed, OSError, StoreClosed) as error:
-            self._fail(f"a flush or compaction could not be installed: {error}")
+            self.fail(f"a flush or compaction could not be installed: {error}")
         return True
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """See ``group_commit.Shell``."""
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _fail(self, cause: str) -> None:
+    def fail(self, cause: str) -> None:
+        """Stop, and have this run recreated: it can no longer be trusted."""
         if self._stopped is None:
             self._stopped = cause
             logger.error("store %s: node %s stops: %s", self.spec.store.name, self.spec.node_id, cause)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from simulation.planting import Edit, Planted
 
-_WAITS = "            return self._answer_when_durable(request.body, body, self._enqueue(position), began_s)\n"
+_WAITS = "            return self._answer_when_durable(request.body, body, self._commit.enqueue(position), began_s)\n"
 
 
 def _answer_at_once(kinds: str) -> str:
     return f"""\
-            waiting = self._enqueue(position)
+            waiting = self._commit.enqueue(position)
             waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
             if not isinstance(request.body, {kinds}):
                 return self._answer_when_durable(request.body, body, waiting, began_s)
