@@ -45,7 +45,7 @@ P3. Nothing unsynced is seen
     *Schedule.* X is in A's memtable only. A read finds it there and repairs B with it. A loses power, restarts without
     X and gives X's dot to Y: one dot, two writes, and replicas that never agree again.
 
-    In: ``storage.wal``, ``storage.engine``, ``replica.handlers``, ``repair.local_copy``.
+    In: ``storage.wal``, ``storage.engine``, ``replica.handlers``, ``node.group_commit``, ``repair.local_copy``.
     Held by: ``tests/storage/test_erase.py``, ``tests/replica/test_handlers.py``, ``tests/node/test_node.py``.
 
 P4. A partition moves in three steps
@@ -62,7 +62,7 @@ P4. A partition moves in three steps
     third. At step 2 a coordinator that is still at step 1 reads the old owners and misses what only the new were sent.
 
     In: ``cluster.state``, ``cluster.moves``, ``coordinator.rounds``, ``coordinator.routing``, ``replica.handlers``,
-    ``supervision.rebalancing``.
+    ``protocol.requests``, ``supervision.rebalancing``.
     Held by: ``tests/supervision/test_rebalancing.py``, ``tests/coordinator/test_fast_path.py``.
 
 P5. The cluster's state is one register
@@ -75,9 +75,9 @@ P5. The cluster's state is one register
     *Schedule.* Epoch 7 is on {1, 2, 3} of five. 1 and 3 die. A supervisor that asks {2, 4, 5} what a majority holds
     finds epoch 6, goes on from there and makes another epoch 7 with other owners.
 
-    In: ``storage.directory``, ``cluster.state``, ``cluster.register``, ``replica.handlers``,
+    In: ``storage.directory``, ``cluster.state``, ``cluster.register``, ``cluster.acceptor``,
     ``supervision.supervisor``.
-    Held by: ``tests/cluster/test_register.py``, ``tests/replica/test_handlers.py``.
+    Held by: ``tests/cluster/test_register.py``, ``tests/cluster/test_acceptor.py``.
 
 P6. One process a directory, one directory a life
     A node holds an exclusive lock on its directory for as long as it runs; to restart it, the old process is ended

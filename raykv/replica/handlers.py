@@ -12,16 +12,11 @@ A node that may lack something it acknowledged is *incomplete* (P1): it takes wr
 
 from __future__ import annotations
 
-import heapq
 import logging
-from bisect import insort
 from functools import partial
-from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from raykv.cluster.acceptor import Acceptor
 from raykv.cluster.state import decode_state
 from raykv.errors import CorruptData, InvalidKey
 from raykv.protocol import frames as f
@@ -35,11 +30,11 @@ from raykv.records.keys import (
     storage_bucket,
     storage_prefix,
 )
-from raykv.records.kinds import OWNED, check, header_of, is_vector, public
-from raykv.records.limits import MAX_BALLOT_STEP
+from raykv.records.kinds import OWNED, check, is_vector, public
 from raykv.records.record import stamp_of, time_of
 from raykv.replica.dot_allocator import Stamper
 from raykv.replica.hints import HintsFull
+from raykv.replica.scanning import Scanner
 from raykv.ring import partition_of_key, partitions_of_keys
 from raykv.versions import (
     ClockTooFarAhead,
@@ -49,13 +44,12 @@ from raykv.versions import (
     dvvset,
     merge,
     merge_bounded,
-    shows_nothing,
 )
 from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.cluster.state import ClusterState
     from raykv.config import StoreConfig
@@ -66,24 +60,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.replica")
 
-MAX_SCAN_ITEMS = 2000
-MAX_SCAN_BYTES = 1 << 20
 MAX_READ_BYTES = 16 << 20
 LOOK_UP = 32
 """So many records are looked up before it is asked whether the answer has room for them."""
 MAX_PREFIXES = 1 << 16
 """So many are kept ready for all buckets together."""
-PLENTY = 1000
-"""Who passes what is dead and asks for so many is sent as many as may be, and looked at are the large ones only."""
-PASSED_SINGLY = 64
-"""After so many dead records more are expected, and a scan of all partitions is begun for the rest."""
-BARE_BYTES = 256
-"""Of a dead record above this only the header travels."""
-FEW_A_PARTITION = 4
-"""Fewer records of a partition, on average, are looked for one after the other; for more a scan of it is begun. To begin one
-took as long as some six looks (60 us and 8-10, each partition)."""
 _SLACK_MS = 1000
-_KEY = itemgetter(0)
 
 Answer = tuple[f.NodeAnswerBody, int]
 
@@ -105,8 +87,7 @@ class Replica:
         self._partitions = store.partitions
         self.grace_ms = store.grace_s * 1000
         self._max_age_ms = round(self.grace_ms / 2)
-        self.scan_bytes = MAX_SCAN_BYTES
-        """An answer to a scan ends behind the record with which it has so many."""
+        self.scanner = Scanner(engine)
         self._hints = hints
         self._wall_ms = wall_ms
         self.known: tuple[ClusterState, bytes] | None = None
@@ -125,7 +106,7 @@ class Replica:
         self.distrusted = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
-        self._register = _Register(directory)
+        self._acceptor = Acceptor(directory)
         self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
             (
                 handled(f.Read, self._read),
@@ -133,8 +114,8 @@ class Replica:
                 handled(f.Write, self._write),
                 handled(f.Hint, self._hint),
                 handled(f.Scan, self._scan),
-                handled(f.ReadRegister, lambda _: (self._register.read(), 0)),
-                handled(f.PromiseRegister, lambda request: (self._register.promise(request), 0)),
+                handled(f.ReadRegister, lambda _: (self._acceptor.read(), 0)),
+                handled(f.PromiseRegister, lambda request: (self._acceptor.promise(request), 0)),
                 handled(f.AcceptRegister, self._accept),
             )
         )
@@ -164,7 +145,7 @@ class Replica:
         One that is behind must not answer, nor one that has no vote: it has forgotten what it knew, and would believe a
         coordinator that has not heard of anything either.
         """
-        if not self._register.votes:
+        if not self._acceptor.votes:
             return f.NodeRefused("not yet", "this node has lost its memory, and waits for the supervisor")
         if self.known is None or epoch > self.known[0].epoch:
             return f.NodeRefused("behind", f"this node does not know epoch {epoch} yet")
@@ -192,7 +173,7 @@ class Replica:
         return entry is None or node_id in state.holders(partition, entry.config.n)
 
     def _accept(self, request: f.AcceptRegister) -> Answer:
-        answer = self._register.accept(request)
+        answer = self._acceptor.accept(request)
         if answer.granted and request.decided:
             self._learn(request.state)
         return answer, 0
@@ -200,12 +181,12 @@ class Replica:
     @property
     def votes(self) -> bool:
         """Whether this node has its register: what it knows of the cluster is what a majority knows (P5)."""
-        return self._register.votes
+        return self._acceptor.votes
 
     @property
     def ballot(self) -> tuple[int, int]:
         """Number of the latest decided state that this node was told; (0, 0) for as long as it has no vote."""
-        return (0, 0) if self.state is None or not self._register.votes else self.state.ballot
+        return (0, 0) if self.state is None or not self._acceptor.votes else self.state.ballot
 
     @property
     def complete(self) -> bool:
@@ -218,7 +199,7 @@ class Replica:
         ``stale``: and what it holds must not be believed either.
         """
         self._directory.distrust(stale=stale)
-        self._register.forget()
+        self._acceptor.forget()
         self.distrusted += 1
 
     def made_whole(self, damages: Sequence[Damage]) -> None:
@@ -395,76 +376,7 @@ class Replica:
     def _scan(self, request: f.Scan) -> Answer:
         if not self.complete:
             return self._incomplete()
-        # Who looks for the first of a queue would else ask once for each pair that was taken out of it.
-        tells_apart = request.now_ms and request.limit < PLENTY
-        all_may_be = request.now_ms and not tells_apart
-        limit = MAX_SCAN_ITEMS if all_may_be else max(1, min(request.limit, MAX_SCAN_ITEMS))
-        items: list[tuple[bytes, bytes]] = []
-        counted = passed = size_bytes = position = 0
-        last = b""
-        for key, record, at in self._found(request, limit):
-            if counted >= limit or passed >= MAX_SCAN_ITEMS or size_bytes >= self.scan_bytes:
-                return f.ScanDone(items, last), position
-            passed, last = passed + 1, key
-            if not record:
-                continue  # it was erased: nothing to be told of, but time was taken
-            large = all_may_be and len(record) > BARE_BYTES
-            dead = (tells_apart or large) and shows_nothing(record, request.now_ms)
-            counted += not dead
-            kept = header_of(record) if request.keys_only or (dead and len(record) > BARE_BYTES) else record
-            items.append((key, kept))
-            size_bytes += len(key) + len(kept)
-            position = max(position, at)
-        return f.ScanDone(items, None), position
-
-    def _found(self, request: f.Scan, limit: int) -> Iterator[tuple[bytes, bytes, int]]:
-        """Return key, record and position of each record in the order of keys; those that were erased with empty ones."""
-        much_is_dead = request.now_ms and limit >= PASSED_SINGLY  # such a window grew over what was passed before
-        if much_is_dead or limit >= FEW_A_PARTITION * len(request.partitions):
-            return self._merged(request)
-        return self._first_in_order(request, limit + PASSED_SINGLY) if request.now_ms else self._in_order(request)
-
-    def _first_in_order(self, request: f.Scan, count: int) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield so many ``_in_order``, and the rest ``_merged``."""
-        last = None
-        for last in islice(self._in_order(request), count):
-            yield last
-        if last is not None:
-            start, end = (request.start, last[0]) if request.reverse else (last[0] + b"\x00", request.end)
-            yield from self._merged(msgspec.structs.replace(request, start=start, end=end))
-
-    def _merged(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield key, record and position in the order of keys: scans of all partitions, merged."""
-        runs = [self._scan_partition(request, partition) for partition in request.partitions]
-        return heapq.merge(*runs, key=_KEY, reverse=request.reverse)
-
-    def _scan_partition(self, request: f.Scan, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
-        prefix = storage_prefix(partition, request.bucket_id)
-        start, end = prefix + request.start, prefix + request.end
-        for key, found in self._engine.scan(start, end, reverse=request.reverse, erased=True):
-            yield key[STORAGE_PREFIX_BYTES:], public(found.record), found.position
-
-    def _in_order(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield the same, where few are wanted of each partition: one after the other, as they come in the whole.
-
-        Most of what scans of all partitions would bring up is never shown, and to begin one costs several times as much as
-        to look for one key.
-        """
-        first, reverse = self._engine.first, request.reverse
-        heads: list[tuple[bytes, bytes, Found]] = []
-        for partition in request.partitions:
-            prefix = storage_prefix(partition, request.bucket_id)
-            pair = first(prefix + request.start, prefix + request.end, reverse=reverse, erased=True)
-            if pair is not None:
-                heads.append((pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]))
-        heads.sort(key=_KEY)
-        while heads:
-            key, prefix, found = heads.pop(-1 if reverse else 0)
-            yield key, public(found.record), found.position
-            start, end = (request.start, key) if reverse else (key + b"\x00", request.end)
-            pair = first(prefix + start, prefix + end, reverse=reverse, erased=True)
-            if pair is not None:
-                insort(heads, (pair[0][STORAGE_PREFIX_BYTES:], prefix, pair[1]), key=_KEY)
+        return self.scanner.scan(request)
 
     @staticmethod
     def _overloaded() -> Answer:
@@ -528,68 +440,3 @@ def _check(record: bytes, now_ms: int) -> VersionSet | None:
         return versions
     check_not_ahead(check(record), now_ms)
     return None
-
-
-class _Register:
-    """A node's copy of the cluster's state, with what it promised (P5). The acceptor of Paxos, one value for ever.
-
-    A node that lost its register has no vote: it may have promised itself to somebody who still counts on it. A decided
-    state gives it a new one only if a majority of the others accepted that state after the loss. Every promise of its
-    former life was part of a majority too, so one of those others knew of it, and would have refused. *Schedule without
-    this: S3 is promised A and C; A is wiped; S2, of an earlier generation, tells A what was decided long ago; A and B
-    accept a change of S2; S3 stores what it read of A and C before, and the change is gone.*
-    """
-
-    def __init__(self, directory: NodeDirectory) -> None:
-        self._directory = directory
-        data = directory.load_register()
-        kept = f.node_answers.decode(data).body if data is not None else None
-        self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
-
-    def forget(self) -> None:
-        """Begin anew: what was promised and held belongs to a life that is over."""
-        self._kept = f.RegisterAnswer(True, 0, 0, 0, None)
-
-    def read(self) -> f.RegisterAnswer:
-        return self._answer(granted=True)
-
-    def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
-        granted = self._is_near(request) and request.generation > self._kept.promised
-        if granted:
-            self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
-        return self._answer(granted=granted)
-
-    def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
-        kept = self._kept
-        ballot, held = (request.generation, request.version), (kept.generation, kept.version)
-        later = ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
-        granted = request.generation >= kept.promised and later and self._is_near(request)
-        if granted and ballot > held and (self.votes or self._may_vote_again(request)):
-            decode_state(request.state)  # nothing that cannot be read back is kept
-            self._keep(f.RegisterAnswer(True, request.generation, *ballot, request.state))
-            self._directory.enfranchise()
-        return self._answer(granted=granted)
-
-    @property
-    def votes(self) -> bool:
-        return self._directory.identity.votes
-
-    def _is_near(self, request: f.PromiseRegister | f.AcceptRegister) -> bool:
-        """Whether the generation is one that a supervisor may have come to from what is promised here.
-
-        Each goes one above what it hears. *Schedule without this: one frame lets a node promise itself to the last number
-        that there is, and no supervisor comes after that one, for ever.* A node that was away for long, or beside one that
-        was pushed ahead, is led up step by step (``supervision.register``): to promise is to refuse what is earlier, so a
-        promise to a generation that nobody has does no harm.
-        """
-        return request.generation - self._kept.promised <= MAX_BALLOT_STEP
-
-    def _may_vote_again(self, request: f.AcceptRegister) -> bool:
-        return request.decided and self._directory.life in request.lives
-
-    def _answer(self, *, granted: bool) -> f.RegisterAnswer:
-        return msgspec.structs.replace(self._kept, granted=granted, voter=self.votes, life=self._directory.life)
-
-    def _keep(self, kept: f.RegisterAnswer) -> None:
-        self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))
-        self._kept = kept

@@ -167,7 +167,7 @@ class CopiesWorld:
         except CorruptData:
             process.kill()
             return  # it stays away, and says so
-        node._replica.scan_bytes = self.settings.scan_bytes  # noqa: SLF001
+        node._replica.scanner.page_bytes = self.settings.scan_bytes  # noqa: SLF001
         self.nodes[node_id], self.processes[node_id] = node, process
         process.run(node.begin)
         self._look_when_whole(node_id, node)

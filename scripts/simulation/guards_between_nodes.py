@@ -473,7 +473,7 @@ BETWEEN_NODES = (
         "a scan shows a value, the host loses power, and a later read finds an older one",
         (
             Edit(
-                "raykv.replica.handlers:Replica._scan",
+                "raykv.replica.scanning:Scanner.scan",
                 "position = max(position, at)",
                 "position = max(position, 0 * at)",
             ),
@@ -507,7 +507,7 @@ BETWEEN_NODES = (
         "a cut answer counts as whole",
         "P15",
         "a node has more keys than fit into its answer, and the scan ends there",
-        (Edit("raykv.replica.handlers:Replica._scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),
+        (Edit("raykv.replica.scanning:Scanner.scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),
     ),
     # ---- clocks ----
     Planted(
@@ -588,7 +588,7 @@ BETWEEN_NODES = (
                 "if payload[:LIFE_BYTES] == self.identity.life.encode() else None",
                 "",
             ),
-            Edit("raykv.replica.handlers:Replica.distrust", "    self._register.forget()\n", ""),
+            Edit("raykv.replica.handlers:Replica.distrust", "    self._acceptor.forget()\n", ""),
             Edit("raykv.storage.directory:NodeDirectory.distrust", "votes=False", "votes=identity.votes"),
         ),
     ),
@@ -599,7 +599,7 @@ BETWEEN_NODES = (
         "two supervisors in turn put different states on the same nodes",
         (
             Edit(
-                "raykv.replica.handlers:_Register.accept",
+                "raykv.cluster.acceptor:Acceptor.accept",
                 "request.generation >= kept.promised and",
                 "request.generation >= 0 and",
             ),
@@ -611,11 +611,11 @@ BETWEEN_NODES = (
         "a late request brings an older state back on a node",
         (
             Edit(
-                "raykv.replica.handlers:_Register.accept",
+                "raykv.cluster.acceptor:Acceptor.accept",
                 "ballot > held or (ballot == held and request.state == kept.state)",
                 "ballot != held or request.state == kept.state",
             ),
-            Edit("raykv.replica.handlers:_Register.accept", "if granted and ballot > held and", "if granted and"),
+            Edit("raykv.cluster.acceptor:Acceptor.accept", "if granted and ballot > held and", "if granted and"),
         ),
     ),
     Planted(
@@ -624,9 +624,9 @@ BETWEEN_NODES = (
         "a change failed on all but a minority; the next one goes under the same number",
         (
             Edit("raykv.cluster.register:Register.store", "if state.version <= self._tried:", "if state.version < 0:"),
-            Edit("raykv.replica.handlers:_Register.accept", " and request.state == kept.state)", ")"),
+            Edit("raykv.cluster.acceptor:Acceptor.accept", " and request.state == kept.state)", ")"),
             Edit(
-                "raykv.replica.handlers:_Register.accept",
+                "raykv.cluster.acceptor:Acceptor.accept",
                 "ballot > held and (self.votes",
                 "ballot >= held and (self.votes",
             ),
@@ -698,7 +698,7 @@ BETWEEN_NODES = (
         "a wiped node has forgotten what it promised, and makes a majority with one that never knew",
         (
             Edit(
-                "raykv.replica.handlers:_Register.votes",
+                "raykv.cluster.acceptor:Acceptor.votes",
                 "self._directory.identity.votes",
                 "True",
             ),
@@ -710,7 +710,7 @@ BETWEEN_NODES = (
         "a wiped node votes again with a state older than its last promise, and a change passes a later supervisor by",
         (
             Edit(
-                "raykv.replica.handlers:_Register._may_vote_again",
+                "raykv.cluster.acceptor:Acceptor._may_vote_again",
                 "request.decided and self._directory.life in request.lives",
                 "request.decided",
             ),
@@ -722,7 +722,7 @@ BETWEEN_NODES = (
         "a node restarts and has forgotten what it promised and accepted",
         (
             Edit(
-                "raykv.replica.handlers:_Register._keep",
+                "raykv.cluster.acceptor:Acceptor._keep",
                 "    self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))\n",
                 "",
             ),

@@ -136,7 +136,7 @@ OF_MOVES = (
         "a node without a vote believes what it is told",
         "P4, P5",
         "a wiped node takes writes under an epoch that it had promised to refuse",
-        (Edit("raykv.replica.handlers:Replica.outdated", "if not self._register.votes:", "if False:"),),
+        (Edit("raykv.replica.handlers:Replica.outdated", "if not self._acceptor.votes:", "if False:"),),
     ),
     Planted(
         "what was read need not be on the other owners",

@@ -324,7 +324,7 @@ class RegisterFuzzer:
                     self.loop.later(for_s, self.network.mend, *pair)
 
     def _usurp(self) -> None:
-        """Begin the schedule that ``replica._Register`` tells: between promise and store one promise is lost.
+        """Begin the schedule that ``cluster.acceptor`` tells: between promise and store one promise is lost.
 
         The new supervisor reaches one half of the nodes and ``lost``, slowly; those before it the other half and ``lost``.
         """

@@ -117,7 +117,7 @@ class AVoteGivenBack(RegisterSchedule):
     """A node that has promised itself to a later supervisor is wiped, and told by the earlier one what was decided.
 
     The later one has what it needs and stores it just then; if the node votes again, the earlier one decides a change with
-    it which the later one has never heard of (``replica._Register`` tells the schedule).
+    it which the later one has never heard of (``cluster.acceptor`` tells the schedule).
     """
 
     async def play(self) -> None:

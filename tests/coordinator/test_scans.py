@@ -18,7 +18,7 @@ from raykv.errors import QuorumNotMet
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body
-from raykv.replica import handlers
+from raykv.replica import handlers, scanning
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,7 +42,7 @@ async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[
     missing=st.sampled_from([None, "n1", "n3"]),
     keys_only=st.booleans(),
     shuffle=st.integers(0, 3),
-    few=st.sampled_from([0, handlers.FEW_A_PARTITION, 1000]),
+    few=st.sampled_from([0, scanning.FEW_A_PARTITION, 1000]),
     passing=st.booleans(),
     singly=st.integers(0, 5),
 )
@@ -87,12 +87,12 @@ def test_each_key_comes_once_and_in_order(
             assert all(value == ("" if keys_only else key) for key, value in found)
             assert r < 3 or len(keys) == 110, "who asks all sees what is on any"
 
-    bounds = handlers.MAX_SCAN_ITEMS, handlers.FEW_A_PARTITION, handlers.PASSED_SINGLY
-    handlers.MAX_SCAN_ITEMS, handlers.FEW_A_PARTITION, handlers.PASSED_SINGLY = node_limit, few, singly
+    bounds = scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY
+    scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY = node_limit, few, singly
     try:
         world.run(story())
     finally:
-        handlers.MAX_SCAN_ITEMS, handlers.FEW_A_PARTITION, handlers.PASSED_SINGLY = bounds
+        scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY = bounds
 
 
 def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> None:
@@ -207,8 +207,8 @@ def test_the_first_behind_many_that_are_gone_takes_few_pages_and_passes_each_onc
     world: ModuleType, monkeypatch: pytest.MonkeyPatch, reverse: bool, how: str, versioning: Any, keys_only: bool
 ) -> None:
     """A queue of which much was taken. *Before: as many pages as pairs were taken, each from all nodes.*"""
-    monkeypatch.setattr(handlers, "MAX_SCAN_ITEMS", 300)
-    monkeypatch.setattr(handlers, "PLENTY", 150)
+    monkeypatch.setattr(scanning, "MAX_SCAN_ITEMS", 300)
+    monkeypatch.setattr(scanning, "PLENTY", 150)
     passed = Passed(monkeypatch)
     count, value = 2400, "v" * 300
     names = [f"q{number:05}" for number in range(count)]

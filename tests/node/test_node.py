@@ -682,7 +682,7 @@ def test_what_repairs_bring_is_flushed_though_no_client_writes(world: ModuleType
         node = cluster.node("n1")
         for number in range(100):
             node._engine.update(b"k%03d" % number, b"x" * 100)
-        await node._until_durable(node._engine.appended_position)
+        await node._commit.until_durable(node._engine.appended_position)
         await asyncio.sleep(1.0)
         assert node._engine.stats().flushes > 0
 

@@ -117,7 +117,7 @@ def test_a_store_of_which_every_directory_is_gone_says_so_and_is_excused():
 
 
 def test_a_node_that_is_never_made_whole_is_noticed(monkeypatch):
-    monkeypatch.setattr("raykv.replica.handlers._Register._may_vote_again", lambda self, request: False)
+    monkeypatch.setattr("raykv.cluster.acceptor.Acceptor._may_vote_again", lambda self, request: False)
     outcome = run(with_faults(Fault(1.0, "wipe", "n1"), Fault(1.0, "wipe", "n2"), within=False))
     assert "not made whole" in rules(outcome)
 
