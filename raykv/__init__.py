@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.reads import Versions

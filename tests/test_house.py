@@ -36,7 +36,7 @@ ALLOWED = {
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
     "actors": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "system", "transport"},
     "cli": BASE | {"raykv", "protocol", "actors", "client", "system", "viz"},
-    "__init__": BASE | {"client", "actors", "supervision", "versions"},
+    "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }
 MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}
 IMPURE = {"asyncio", "time", "socket", "threading", "os", "subprocess", "datetime", "multiprocessing", "concurrent"}

@@ -63,18 +63,24 @@ def test_what_comments_say_of_values_is_so(monkeypatch: pytest.MonkeyPatch) -> N
             assert eval(expression, names) == ast.literal_eval(value)
 
 
+def run_as_a_users_test(directory: Path, source: str, *options: str) -> str:
+    """Run pytest on a file in a directory of its own, without the plugins of this run; return what it printed."""
+    (directory / "test_mine.py").write_text(source)
+    paths = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "test_mine.py"],
+        cwd=directory, env=os.environ | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True, text=True, timeout=500, check=False,
+    ).stdout  # fmt: skip
+
+
 def test_the_test_of_ones_own_program_passes_with_each_of_its_seeds(tmp_path: Path) -> None:
     (block,) = OF_TESTS
-    (tmp_path / "test_mine.py").write_text(block)
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "test_mine.py"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None, done.stdout
+    printed = run_as_a_users_test(tmp_path, block, "-W", "error")
+    passed = re.search(r"(\d+) passed", printed)
+    assert passed is not None, printed
     assert int(passed[1]) >= 12
-    assert "failed" not in done.stdout
+    assert "failed" not in printed
 
 
 def test_without_its_retries_that_test_would_fail(tmp_path: Path) -> None:
@@ -82,15 +88,10 @@ def test_without_its_retries_that_test_would_fail(tmp_path: Path) -> None:
     (block,) = OF_TESTS
     bare = re.sub(r"except RETRY:.*", "except ZeroDivisionError:", block)
     assert bare != block
-    (tmp_path / "test_mine.py").write_text(bare)
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_mine.py"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    failed = re.search(r"(\d+) failed", done.stdout)
-    assert failed is not None, done.stdout
-    assert "the same again: raykv.sim.start(seed=" in done.stdout
+    printed = run_as_a_users_test(tmp_path, bare, "-x")
+    failed = re.search(r"(\d+) failed", printed)
+    assert failed is not None, printed
+    assert "the same again: raykv.sim.start(seed=" in printed
 
 
 def test_the_commands_that_it_names_are_there() -> None:

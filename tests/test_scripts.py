@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 def run(script: str, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, SCRIPTS / script, *words], check=False, capture_output=True, text=True, timeout=240
+        [sys.executable, SCRIPTS / script, *words], check=False, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

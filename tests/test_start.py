@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,3 +75,9 @@ def test_what_they_raise_is_the_callers_own(what: str, error: BaseException) -> 
         with pytest.raises(type(error)) as caught:
             raykv.start("planned", nodes=3, **{what: given})
         assert caught.value is error
+
+
+def test_no_package_takes_the_name_of_what_users_call() -> None:
+    for found in pkgutil.iter_modules(raykv.__path__):
+        importlib.import_module(f"raykv.{found.name}")
+    assert [name for name in raykv.__all__ if isinstance(getattr(raykv, name), ModuleType)] == []

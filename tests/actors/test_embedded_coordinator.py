@@ -303,15 +303,15 @@ def test_a_forked_child_works_and_touches_nothing_of_its_parents(direct):
     sockets = {line.socket.getsockname() for line in link._lines._lines.values()}
 
     def child():
-        found = direct.get("fork", timeout=5)
+        found = direct.get("fork", timeout=60)
         for number in range(50):
-            direct.put(f"child{number}", number, timeout=5)
-        found_by_many = direct.get_many([f"child{number}" for number in range(50)], timeout=5)
+            direct.put(f"child{number}", number, timeout=60)
+        found_by_many = direct.get_many([f"child{number}" for number in range(50)], timeout=60)
         awaited = asyncio.run(awaiting())
         return found, len(found_by_many), awaited, link_of(direct) is link, in_a_child(lambda: direct.get("fork"))
 
     async def awaiting():
-        return await direct.aio.get("fork", timeout=5)
+        return await direct.aio.get("fork", timeout=60)
 
     assert in_a_child(child) == ("parent", 50, "parent", False, "parent")
     assert direct.get("child49") == 49
@@ -332,7 +332,7 @@ def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):
                 said.append(work())
             except raykv.RaykvError as error:
                 said.append(type(error).__name__)
-        return said, time.monotonic() - began_s < 6.0
+        return said, time.monotonic() - began_s < 30.0
 
     said, in_time = in_a_child(child)
     assert set(said) <= {"StoreUnavailable", "QuorumNotMet"}

@@ -204,22 +204,22 @@ def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path)
             raise AssertionError(raykv.connect("same").status())
 
         def raylets():
-            return {psutil.Process(node["pid"]).ppid() for node in store.status(timeout=10)["nodes"]}
+            return {psutil.Process(node["pid"]).ppid() for node in store.status(timeout=60)["nodes"]}
 
         try:
             store = raykv.start("same", path=sys.argv[1])
-            assert len({node["host"] for node in store.status(timeout=10)["nodes"]}) == 1
+            assert len({node["host"] for node in store.status(timeout=60)["nodes"]}) == 1
             assert len(raylets()) == 2, "one raylet's end is not the end of all"
-            store.put("k", 1, timeout=30)
-            os.kill(store.status(timeout=10)["nodes"][0]["pid"], signal.SIGKILL)
-            until(lambda: store.status(timeout=10)["nodes"][0]["restarts"] == 1 and store.status(timeout=10).healthy)
+            store.put("k", 1, timeout=60)
+            os.kill(store.status(timeout=60)["nodes"][0]["pid"], signal.SIGKILL)
+            until(lambda: store.status(timeout=60)["nodes"][0]["restarts"] == 1 and store.status(timeout=60).healthy)
             cluster.remove_node(second, allow_graceful=False)
             until(lambda: len(ray.nodes()) - sum(node["Alive"] for node in ray.nodes()) == 1)
-            until(lambda: store.status(timeout=10).healthy and len(raylets()) == 1)
-            assert store.get("k", timeout=30) == 1
+            until(lambda: store.status(timeout=60).healthy and len(raylets()) == 1)
+            assert store.get("k", timeout=60) == 1
             raykv.shutdown("same")
             store = raykv.start("same", path=sys.argv[1])
-            assert store.get("k", timeout=30) == 1
+            assert store.get("k", timeout=60) == 1
             raykv.shutdown("same")
             try:
                 raykv.start("large", path=sys.argv[1] + "-large", config=raykv.NodeConfig(cpus=1.0))

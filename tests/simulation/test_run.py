@@ -128,8 +128,8 @@ def test_a_read_that_is_not_merged_is_noticed(monkeypatch):
         return min(answers, default=None)
 
     monkeypatch.setattr(ReadRound, "merged", first)
-    found = [rules(run(draw(seed))) for seed in range(1, 12)]
-    assert any(found)
+    likely = 8  # it saw it last
+    assert any(rules(run(draw(seed))) for seed in (likely, *range(1, 12)))
 
 
 def test_weak_levels_are_reported():

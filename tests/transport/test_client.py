@@ -202,13 +202,13 @@ def test_a_patient_one_waits_for_the_connection_and_goes_beside_only_where_there
             await patient.close()
 
             async def slow(peer: str) -> Endpoint | None:
-                await asyncio.sleep(5)
+                await asyncio.sleep(60)
                 return bench.endpoint
 
             patient = StreamTransport(bench.beside, slow, patient=True)
             began_s = asyncio.get_running_loop().time()
             assert await patient.call("node/a", b"x", 0.1) == b"beside x"
-            assert asyncio.get_running_loop().time() - began_s < 3, "no longer than the call may take"
+            assert asyncio.get_running_loop().time() - began_s < 30, "no longer than the call may take"
             await patient.close()
 
     run(story())
