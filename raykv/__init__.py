@@ -8,24 +8,124 @@
 
 **How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
-(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot*
-for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N
-owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some
-of them lacked (``raykv.coordinator``); who missed a write gets it by a hint, or when copies are compared
-(``raykv.repair``). Each node keeps its records in a log-structured merge tree on its own disk: write-ahead log, memtable,
-SSTables (``raykv.storage``). Nodes gossip heartbeats and suspect who falls silent (``raykv.membership``); a *supervisor*
-weighs their words and starts dead and frozen nodes again on their directories; it keeps the ring and the buckets as one
-register on the nodes' disks (``raykv.supervision``). All of this is code without Ray, clock or disk; ``raykv.actors``
-runs it as Ray actors, and a simulation can run the very same.
+(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a
+*dot* for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to
+all N owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back
+what some of them lacked (``raykv.coordinator``); a node that missed a write gets it by a hint, or when copies are
+compared (``raykv.repair``). A node answers by plain functions (``raykv.replica``, ``raykv.node``) over a
+log-structured merge tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip
+heartbeats and suspect one that falls silent (``raykv.membership``); a *supervisor* weighs their words, starts dead
+and frozen nodes again on their directories, and moves partitions when nodes come and go (``raykv.supervision``). What
+all must agree on, the ring and the buckets, is one register on the nodes' disks (``raykv.cluster``). All of this is
+code without Ray, socket, clock or disk, and reaches them through ``raykv.ports``: ``raykv.actors``,
+``raykv.transport`` and ``raykv.system`` run it in Ray, ``raykv.sim`` runs the very same in a world of virtual time,
+where a seed breaks it. The rules that keep data are P1 to P15 in ``raykv.protocol.invariants``.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
-after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent writes
-that carry their contexts none is lost: both stand, until somebody who has seen both merges them (``versioning="vector"``,
-the default; with ``"lww"`` the one with the later stamp stands).
+after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent
+writes that carry their contexts none is lost: both stand, until somebody who has seen both merges them
+(``versioning="vector"``, the default; with ``"lww"`` the one with the later stamp stands).
 
 **What it does not.** It is not linearizable and has no compare-and-set; no transactions over keys; scans are no
 snapshots. With a cut, the side that cannot reach a quorum refuses; a bucket made with ``sloppy=True`` answers on both
 sides, and sorts it out later. No store can do both.
+
+**The journey of a get**, ``store.get("user:1")``, from file to file::
+
+    client/store.py                   the blocking face, generated from client/aio.py
+    client/handle.py                  the session that handles share
+    client/requests.py                the key is checked and encoded (records/keys.py)
+    client/reads.py                   the operation, a generator: one request, one answer
+    client/driver.py                  runs it over a link to the coordinator
+    actors/embedded_coordinator.py    that link: this process coordinates for itself
+    actors/embedded_loop.py           the coordinator is one thread's at a time: the caller acquires it
+    coordinator/fast_path.py          R owners are asked at once; are all answers plain, and equal?
+    coordinator/routing.py            key, partition, owners (cluster/state.py, ring/ring.py)
+    cluster/health.py                 who is asked first
+    cluster/peers.py                  frames for a certain run of a node; which answers are believed
+    transport/blocking.py             the caller's own sockets (transport/wire.py), no task, no change of threads
+
+    transport/server.py               in the node's process: who is let in (transport/admission.py)
+    node/node.py                      is it meant for this run, and for these owners (protocol/requests.py)?
+    replica/handlers.py               the handler, a plain function
+    storage/engine.py                 memtable, caches, Bloom filters, SSTables (storage/sstable.py)
+    node/node.py                      the answer leaves once what it shows is durable (P3)
+
+    versions/merging.py               what the record shows a reader
+    client/codecs.py                  the value
+
+    Where an answer is late, different or not to be had, the quorum path begins:
+
+    coordinator/coordinator.py        operations are let in, and share what is known
+    coordinator/reads.py              R complete answers are merged, what they lacked is written back
+    coordinator/rounds.py             counts: who is asked next, when it is enough (pure)
+    cluster/fanout.py                 calls to several nodes, their outcomes as they come
+    coordinator/write_fanout.py       the repair, until R replicas hold what is returned (P9)
+
+    With ``routing="coordinator"``: actors/link.py, actors/coordinator.py, coordinator/service.py, then the same.
+    Awaited operations that begin together leave together: coordinator/batcher.py.
+
+**The journey of a put**, ``store.put("user:1", value)``. The way is that of the get; on it::
+
+    client/writes.py                  key and value are packed, once (client/codecs.py, records/record.py)
+    client/session_clock.py           until when it may begin (P8); above which time it is stamped (P7)
+    coordinator/fast_path.py          first round: an owner gives a dot, N - W + 1 show what they hold
+    replica/dot_allocator.py          the dot: given once (P2)
+    coordinator/writes.py             what the write supersedes, and its stamp
+    coordinator/fast_path.py          second round: all N owners get the record; W acknowledgements are awaited
+    replica/handlers.py               the record is merged with what is there
+    versions/merging.py               a newer one, siblings (versions/dvvset.py) or the last writer (versions/lww.py)
+    storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
+    node/node.py                      one fdatasync for all that wait, then the acknowledgement
+    coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
+    coordinator/hint_sender.py        who did not acknowledge is noted at one who did (P11)
+    replica/hints.py                  the hint waits
+    repair/handoff.py                 and is delivered
+
+**The journey of a moving partition**, after ``store.add_node()``::
+
+    client/elastic.py                 what is asked for, and what it looks like meanwhile
+    supervision/members.py            the new node is started, then a member
+    ring/claim.py                     the ring that is wanted (ring/targets.py, ring/flow.py; P13)
+    cluster/moves.py                  the states that lead there, each safe to act on (P4)
+    cluster/register.py               each is stored on a majority before it is handed out (P5)
+    supervision/rebalancing.py        waves: step 1, 2, 3, as enough owners know of the one before
+    supervision/supervisor.py         coordinators hear of it
+    cluster/state.py                  whom writes need and whom reads ask at each step
+    coordinator/routing.py            the coordinator's view; a node that knows better answers with its own
+    replica/handlers.py               is what is asked meant for the owners of today?
+    repair/maintenance.py             the new owner fetches the partition
+    repair/anti_entropy.py            from enough old owners (repair/merkle.py, repair/local_copy.py, repair/throttle.py)
+    repair/local_copy.py              at the end the old owner drops what it held
+
+**The words**, for readers of the papers on Dynamo and of Cassandra's manual:
+
+=====================  ===============================================================================================
+bucket                 a named set of keys with one policy (Riak's bucket; near to a Cassandra table's settings)
+context                what a read has seen, opaque, to be given back with a write (Dynamo's context)
+coordinator            runs one operation over the replicas; usually a part of the client's own process
+dot                    (actor, counter), the name of one write; a set of dots is a causal history
+epoch                  the number of who owns what; grows with every step of a move
+fallback               a node that stands in for an owner in a sloppy bucket
+fast, quorum path      one round while all is well; the way with hedges, repairs and hints
+gc grace               how long a delete is remembered (``grace_s``; Cassandra's gc_grace_seconds)
+hedged read            a slow replica is raced by the next one (Cassandra: speculative retry)
+hint, hinted handoff   a write kept for an owner that missed it; its delivery
+incarnation            one run of a node; its *directory id* is drawn when the directory is made
+incomplete             of a node that may lack what it acknowledged: it takes writes and answers no reads
+node                   a storage actor and its directory (Ray's nodes are called hosts here)
+owner, primary         one of the N nodes that a partition's records belong on
+partition              one of the ring's equal arcs (vnode, Dynamo's strategy 3); a network's partition is a *cut*
+sibling                a value beside another, both concurrent
+strict, sloppy         only owners count toward a quorum; fallbacks count too
+suspect, down          one node's opinion; the cluster's verdict, by proof or two reporters
+tombstone              a delete, replicated like any write
+=====================  ===============================================================================================
+
+Reading order: ``records``, ``ring``, ``versions``, ``storage``, ``membership``; then ``protocol``, ``cluster``,
+``coordinator``, ``replica``, ``repair``, ``node``, ``supervision``; then ``client``, ``transport``, ``system``,
+``actors``, ``sim``. Each package's docstring has its idea, invariants, reading order and omissions:
+``help("raykv.ring")``.
 
 Importing this package does not import Ray; starting or connecting does.
 """

@@ -132,3 +132,28 @@ def test_what_a_notebook_names_is_there(path: Path) -> None:
 def test_the_readme_names_every_package() -> None:
     inside = (ROOT / "README.md").read_text().split("## Inside")[1]
     assert sorted(name for name in PACKAGES - {"cli", "viz"} if f"`{name}`" not in inside) == []
+
+
+def test_the_journeys_name_files_that_are_there_and_every_package() -> None:
+    """``help(raykv)`` leads from file to file; whoever splits or renames one leads the journey on."""
+    tour = ast.get_docstring(ast.parse((ROOT / "raykv" / "__init__.py").read_text())) or ""
+    assert len(re.findall(r"^\*\*The journey of ", tour, re.MULTILINE)) == 3
+    files = re.findall(r"(?<![\w/.])[a-z_]+/[a-z_]+\.py", tour)
+    assert len(files) > 40
+    assert [name for name in files if not (ROOT / "raykv" / name).exists()] == []
+    assert sorted(name for name in PACKAGES - {"cli", "viz"} if not re.search(rf"\b{name}\b", tour)) == []
+
+
+def test_a_package_says_what_it_leaves_out() -> None:
+    essays = {name: (ROOT / "raykv" / name / "__init__.py").read_text() for name in PACKAGES - {"cli", "viz"}}
+    assert (
+        sorted(name for name, text in essays.items() if not re.search("left out|Left out|Omitted|Invariants", text))
+        == []
+    )
+
+
+def test_contributing_tells_the_parts_of_the_checks() -> None:
+    import run_checks
+
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert told == list(run_checks.PARTS)

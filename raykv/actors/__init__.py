@@ -1,12 +1,20 @@
 """THE REAL WORLD: Ray actors.
 
-The actors are thin: each makes the real ports (``raykv.system``), hands them to the code that also runs in simulation
-(``StorageNode``, ``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors (``calls``), and over sockets
-(``raykv.transport``). ``lifecycle`` starts, finds and stops a store's actors. A client's way to its coordinator is
-``link`` (calls of the coordinator's actor) or ``embedded_coordinator`` (its own, in ``embedded_loop``, an event loop that
-callers borrow). ``hosts`` tells what lies on which machine; ``ownership``, which directories are to be relied on;
-``deletion`` deletes what is a store's and no more.
+**The idea.** The actors are thin: each makes the real ports (``raykv.system``), hands them to the code that also runs
+in simulation (``StorageNode``, ``Coordinator``, ``Supervisor``), and passes frames: as calls of Ray actors
+(``calls``), and over sockets (``raykv.transport``). Ray places, starts, names and watches processes; it never decides
+what data means.
 
-Why the supervisor recreates storage actors and not Ray: with ``max_restarts`` above 0 callers of a dead actor wait for
-two seconds before they hear of it; with 0 they hear at once and go on with the other replicas.
+**Why the supervisor recreates storage actors and not Ray**: with ``max_restarts`` above 0 callers of a dead actor
+wait for two seconds before they hear of it; with 0 they hear at once and go on with the other replicas.
+
+Read in this order: ``naming`` and ``calls``; ``storage_node``, ``coordinator`` and ``supervisor``, the actors;
+``launcher`` (starts storage actors where their directories are), ``hosts`` (what lies on which machine),
+``ownership`` (which directories are to be relied on), ``marker`` and ``deletion`` (what is a store's, and no more);
+``lifecycle`` (``raykv.start`` and its siblings) over ``ray_cluster`` and ``authentication``; a client's way to its
+coordinator: ``link`` (calls of the coordinator's actor), or ``embedded_coordinator`` (its own) in an
+``embedded_loop``.
+
+**What is left out.** Ray's object store: pairs are small, and an object there costs more than a frame. Retries by
+Ray: a call that may have been carried out is never sent again for us (P8).
 """

@@ -15,4 +15,7 @@ Read in this order:
 
 A new method is an operation (in ``reads``, ``writes``, ... or ``administration``) and a method in ``aio``; the blocking form
 follows. Nothing here imports Ray: the link is handed in.
+
+Left out: caches of values, and retries of writes that may have been carried out (P8): the error says so, and the caller
+knows whether writing twice does harm.
 """

@@ -5,6 +5,9 @@ Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``sstable``, ``merge``, ``wa
 the node's directory around it: the lock, who the node is, and its copy of the cluster's state.
 
 Records are opaque bytes here. How two records of a key merge is a function handed in.
+
+Left out: snapshots, transactions, column families, a second writer. Other nodes: what a disk has lost the peers give back,
+and ``damaged`` says what that is (P1).
 """
 
 from raykv.storage.damage import Damage, DiskFull, EngineFailed

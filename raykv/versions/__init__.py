@@ -17,6 +17,9 @@ properties by which replicas that have seen the same writes end equal, whatever 
 **Dots are never reused** (P2). The counters of an actor id grow by one, and are given out by one run of one node, for one
 record, from memory; where that memory is gone (a restart, a record that was dropped) a fresh random id is drawn. Who
 draws them is ``raykv.replica.dot_allocator``.
+
+**What is left out.** Pruning of histories by age or size, as Dynamo does (section 4.4): what was superseded would come back.
+Merging values: that is the reader's, by a resolver or by hand.
 """
 
 from __future__ import annotations
