@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from raykv.errors import CorruptData
 from simulation.attempt import attempt
 from simulation.batch import Job, batch, replay, run_seed
+from simulation.conversations import conversations
 from simulation.drawing import draw
 from simulation.failure_report import report
 from simulation.observed import observed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from simulation.batch import Result
     from simulation.scenario import Scenario
 
+GOLDEN = Path(__file__).parent.parent / "tests" / "simulation" / "golden"
 REPORTS = 3
 """How many failing seeds are told in full; of the others one line each."""
 LINE_EVERY_S = 15.0
@@ -176,6 +178,23 @@ def shrink_to(scenario: Scenario, rule: str, arguments: argparse.Namespace) -> S
     return small
 
 
+def write_golden() -> int:
+    """Write the text of every conversation; say which have changed."""
+    GOLDEN.mkdir(exist_ok=True)
+    kept = {path.stem: path.read_text() for path in GOLDEN.glob("*.txt")}
+    texts = dict(conversations())
+    for name in sorted(kept.keys() | texts.keys()):
+        path = GOLDEN / f"{name}.txt"
+        if name not in texts:
+            path.unlink()
+        elif texts[name] != kept.get(name):
+            path.write_text(texts[name])
+        else:
+            continue
+        print(f"{'changed' if name in texts and name in kept else 'new' if name in texts else 'gone'}: {path}")
+    return 0
+
+
 def seed_range(text: str) -> tuple[int, int]:
     """Read A-B."""
     first, _, last = text.partition("-")
@@ -194,6 +213,11 @@ def parse() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seeds", type=seed_range, metavar="A-B", help="all seeds from A to B, B included")
     what.add_argument("--seed", type=int, metavar="N", help="one seed, with a report of what went wrong")
+    what.add_argument(
+        "--golden",
+        action="store_true",
+        help="write the conversations of tests/simulation/golden anew, to be read as a diff",
+    )
     what.add_argument("--scenario", type=Path, metavar="FILE", help="one scenario from a file that --shrink wrote")
     parser.add_argument(
         "--shrink", type=Path, metavar="FILE", help="leave out of a failing --seed or --scenario what can be; write it"
@@ -222,6 +246,8 @@ def main() -> int:
     """Return 0 if every promise was kept."""
     arguments = parse()
     try:
+        if arguments.golden:
+            return write_golden()
         return run_batch(arguments) if arguments.seeds else run_one(arguments)
     except BrokenPipeError:  # whoever read this has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,13 +10,13 @@ plays one fixed schedule.
 from __future__ import annotations
 
 import hashlib
-import logging
 from typing import TYPE_CHECKING
 
 from simulation.copies_fuzzer import fuzz_copies
 from simulation.copies_schedules import AT_ONCE as SCHEDULES_AT_ONCE
 from simulation.copies_schedules import play_copies_schedule
 from simulation.power_fuzzer import fuzz_power
+from simulation.quiet import quiet
 from simulation.register_fuzzer import fuzz_register
 from simulation.register_schedules import play_register_schedule
 from simulation.rot_fuzzer import fuzz_rot
@@ -38,22 +38,11 @@ _FUZZERS = (
 def fuzz(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
     """Run the fuzzers of a seed, each a few times; return what was wrong, and the hash of all their traces."""
     found: list[Violation] = []
-    logger = logging.getLogger("raykv")
-    quiet, propagate = logging.NullHandler(), logger.propagate
-    logger.addHandler(quiet)
-    logger.propagate = False
-    try:
-        return found, _all(seed, rounds, found)
-    finally:
-        logger.propagate = propagate
-        logger.removeHandler(quiet)
-
-
-def _all(seed: int, rounds: int, found: list[Violation]) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    for fuzzer, times in _FUZZERS:
-        for number in range(times * rounds):
-            wrong, trace = fuzzer(seed, number)
-            found += wrong
-            whole.update(trace.encode())
-    return whole.hexdigest()
+    with quiet():
+        for fuzzer, times in _FUZZERS:
+            for number in range(times * rounds):
+                wrong, trace = fuzzer(seed, number)
+                found += wrong
+                whole.update(trace.encode())
+    return found, whole.hexdigest()

@@ -11,6 +11,7 @@ Never raises: a frame that does not decode is said to be one.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from raykv.client.codecs import decode_value
@@ -350,9 +351,13 @@ def _of_state(body: Any) -> str:
             return f"accept {_ballot(body.state)}{', decided' if body.decided else ''}"
         case f.ReadRegister():
             return "which state do you keep?"
+        case f.TakeOver():
+            return f"pull partition {body.partition}"
+        case f.Clear():
+            return "drop what you do not own"
         case f.OpenBucket() | f.DropBucket():
             return f"{'open' if isinstance(body, f.OpenBucket) else 'drop'} {body.name}"
-    return type(body).__name__
+    return _words(body)
 
 
 def _ballot(data: bytes) -> str:
@@ -383,7 +388,12 @@ def _of_answer(body: Any) -> str:
             return f"bucket id {body.bucket_id}"
         case f.Told():
             return {None: "heard", True: "yes", False: "no"}.get(body.data, "told") if _plain(body.data) else "told"
-    return type(body).__name__.lower()
+    return _words(body)
+
+
+def _words(body: object) -> str:
+    """Return the name of a message's class as words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(body).__name__).lower()
 
 
 def _plain(data: Any) -> bool:

@@ -29,6 +29,7 @@ WIDTH = 160
 _TIME = 10
 _COLUMN = 8
 _LATE_S = 0.1
+_CUT = ("held by a cut", "lost in a cut")
 _ENDED = ("fault: kill", "fault: power", "fault: wipe", "fault: roll back", "gives up: ", "dies in front of")
 
 
@@ -86,6 +87,17 @@ def chart(
     return "\n".join(lines)
 
 
+def chart_of(
+    events: Sequence[Event], *, topics: Iterable[Topic], without: tuple[str, ...] = (), width: int = WIDTH
+) -> list[str]:
+    """Return the lines of a chart of all messages of ``topics`` among ``events``, and of what happened in the world.
+
+    ``without``: how the words of messages begin that are left out.
+    """
+    rows = [row for row in _Drawing(events, None, frozenset(topics)).rows() if not row.words.startswith(without)]
+    return draw(rows, rows, width)
+
+
 class _Drawing:
     def __init__(self, events: Sequence[Event], key: str | None, topics: frozenset[Topic]) -> None:
         self._events = events
@@ -112,6 +124,8 @@ class _Drawing:
             if event.number not in self._shown:
                 return None
             return _Row(event.at_s, source, "", "X", f"waits no longer for {target}", lives)
+        if event.what in _CUT:
+            return _Row(event.at_s, source, target, "x", event.what, lives) if event.number in self._shown else None
         lost = "x" if event.what.endswith("lost") else ""
         if event.what.startswith("is absent"):
             if event.number not in self._shown:
