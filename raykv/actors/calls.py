@@ -117,7 +117,7 @@ class Inherited:
         """See ``ports.Transport``: it never can."""
         del frame, timeout_s
         known = "where it listened" if peer in self._endpoints else "that its parent had no connection to"
-        raise PeerAbsent(f"this process was forked, in which Ray does not work, and cannot reach {peer} {known}")
+        raise PeerAbsent(f"this process was forked: Ray does not work in it, and it cannot reach {peer} {known}")
 
     async def endpoint(self, peer: str) -> Endpoint | None:
         """Return where the peer listened before the fork; None if that is not known."""
@@ -129,7 +129,7 @@ async def in_a_thread(work: Callable[[], T]) -> T:
     try:
         future = _threads().submit(work)
     except RuntimeError as error:  # this process is at its end, or gets no more threads
-        raise PeerAbsent(f"this process starts no thread any more ({error})") from None
+        raise PeerAbsent(f"this process cannot start another thread ({error})") from None
     return await _ended(future)
 
 

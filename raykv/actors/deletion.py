@@ -41,14 +41,14 @@ def delete(name: str, path: str | None) -> str:
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
     fs = OsFileSystem()
     if not fs.exists(os.path.join(where, MARKER)):
-        raise StoreNotFound(f"there is no data of a store at {where}")
+        raise StoreNotFound(f"nothing was deleted: no data of a store is at {where}")
     check_store_directory(where)
     try:
         marker = read_marker(fs, where)
     except OSError as error:
         raise InvalidOption(f"{where}/{MARKER} cannot be read: {error.strerror or error}", path=where) from None
     if marker.store.name != name:
-        raise StoreNotFound(f"{where} holds store {marker.store.name!r}, not {name!r}; nothing was deleted")
+        raise StoreNotFound(f"nothing was deleted: {where} holds store {marker.store.name!r}, not {name!r}")
     try:
         with contextlib.ExitStack() as stack:
             ours = _nodes_of(fs, where, marker.store_id)
@@ -64,9 +64,11 @@ def delete(name: str, path: str | None) -> str:
             _remove_empty(os.path.realpath(where), where)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise StoreUnavailable(f"not all of {where} could be deleted: {what}; try again") from None
+        raise StoreUnavailable(f"{where} was deleted only in part: {what}; try again") from None
     if fs.exists(where):
-        logger.warning("raykv: the data of store %s is deleted; %s stays, for other things are in it", name, where)
+        logger.warning(
+            "raykv deleted the data of store %s; the directory %s stays, because it holds other files", name, where
+        )
     return where
 
 
@@ -74,7 +76,9 @@ def _nodes_of(fs: OsFileSystem, path: str, store_id: str) -> list[str]:
     """Return the names of the directories that nodes of this store have, or had, or began to have."""
     base = f"{path}/nodes"
     if os.path.islink(base):
-        raise InvalidOption(f"{base} is a symbolic link, which is not followed; nothing was deleted: delete it by hand")
+        raise InvalidOption(
+            f"nothing was deleted: {base} is a symbolic link, which raykv does not follow; delete it by hand"
+        )
     names = fs.list_directory(base) if os.path.isdir(base) else []
     return [name for name in names if _is_of_store(fs, f"{base}/{name}", store_id)]
 
@@ -100,7 +104,7 @@ def _lock(fs: OsFileSystem, lock: str) -> FileLock:
         except BlockingIOError:
             if time.monotonic() > deadline_s:
                 raise StoreUnavailable(
-                    f"a process still holds {lock}, perhaps in another Ray cluster; nothing was deleted: stop it first"
+                    f"a process still holds {lock}, perhaps in another Ray cluster; nothing was deleted, stop it first"
                 ) from None
             time.sleep(0.05)
 
@@ -109,12 +113,12 @@ def _refuse_mounts(directory: str) -> None:
     """Raise ``InvalidOption`` if something is mounted below a directory."""
     for mount in _mounts():
         if mount.startswith(f"{os.path.realpath(directory)}/"):
-            raise InvalidOption(f"{mount} is mounted inside of {directory}; nothing was deleted: unmount it first")
+            raise InvalidOption(f"nothing was deleted: {mount} is mounted inside {directory}; unmount it first")
     for below, names, _ in os.walk(directory):
         for name in names:
             if os.path.ismount(os.path.join(below, name)):
                 raise InvalidOption(
-                    f"{os.path.join(below, name)} is mounted inside of {directory}; nothing was deleted: unmount it first"
+                    f"nothing was deleted: {os.path.join(below, name)} is mounted inside {directory}; unmount it first"
                 )
 
 

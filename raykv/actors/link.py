@@ -55,7 +55,7 @@ class ThisProcess:
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 whose = "this process" if error.errno == errno.EMFILE else "this machine"
-                return f"{whose} is out of file descriptors ({errno.errorcode[error.errno]}): close some, or raise the limit"
+                return f"{whose} is out of file descriptors ({errno.errorcode[error.errno]}); close some, or raise the limit"
         return ""
 
 

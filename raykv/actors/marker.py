@@ -63,8 +63,8 @@ def claim_path(
         if marker is None or (marker.store.name == wanted.name and unbound):
             if len({other.store_id for other in others.values()}) > 1:
                 raise InvalidOption(
-                    f"path {path} holds different stores named {wanted.name!r} on the hosts {', '.join(others)}: "
-                    "start it where the right one is, and move the other out of the way",
+                    f"path {path} holds different stores named {wanted.name!r} on the hosts {', '.join(others)}; "
+                    "start the store on the host of the right one, and move the others away",
                     path=path,
                 )
             if others:
@@ -79,10 +79,10 @@ def claim_path(
     except OSError as error:
         raise InvalidOption(f"path {path} cannot be used: {error.strerror or error}", path=path) from None
     if marker.format != FORMAT:
-        raise InvalidOption(f"path {path} is in format {marker.format}; this raykv reads {FORMAT}", path=path)
+        raise InvalidOption(f"path {path} has format {marker.format}; this raykv reads format {FORMAT}", path=path)
     if marker.store.name != wanted.name:
         raise InvalidOption(
-            f"path {path} is in use by store {marker.store.name!r}; each store needs its own", path=path
+            f"path {path} is in use by store {marker.store.name!r}; each store needs a path of its own", path=path
         )
     check_agreed(marker.store, given)
     return marker.store_id, marker.store

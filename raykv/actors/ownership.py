@@ -32,8 +32,8 @@ def check_directory(path: str) -> str:
     link, found = os.lstat(path), os.stat(path)
     if stat.S_ISLNK(link.st_mode) and not _is_ours(link.st_uid, path):
         raise InvalidOption(
-            f"path {path} is a symbolic link that user {link.st_uid} has put there; this process runs as user "
-            f"{os.geteuid()}, and follows none of another's",
+            f"path {path} is a symbolic link that user {link.st_uid} created; this process runs as user {os.geteuid()}, and "
+            "does not follow other users' links",
             path=path,
         )
     if not stat.S_ISDIR(found.st_mode):
@@ -41,13 +41,13 @@ def check_directory(path: str) -> str:
     if not _is_ours(found.st_uid, path):
         raise InvalidOption(
             f"path {path} belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}: its owner could "
-            "read and change all that is kept there. Change its owner (chown), or name a directory in it as the path",
+            "read and change the store's data. Change its owner (chown), or use a directory below it as the path",
             path=path,
         )
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         raise InvalidOption(
-            f"path {path} is open to all (mode {_mode(found)}): anybody on this machine could change what is kept there. "
-            f"Close it (chmod go-w {path}), or name a directory in it as the path",
+            f"path {path} is open to all (mode {_mode(found)}): anybody on this machine could change the store's data. "
+            f"Close it (chmod go-w {path}), or use a directory below it as the path",
             path=path,
         )
     if found.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
@@ -76,7 +76,7 @@ def check_node_directory(fs: FileSystem, path: str, store_id: str, node_id: str)
     for place in (f"{path}/nodes", directory):
         if os.path.islink(place) and not _is_the_nodes(fs, directory, store_id, node_id):
             raise InvalidOption(
-                f"{place} is a symbolic link, and where it leads is no directory of node {node_id}: it is not followed",
+                f"{place} is a symbolic link, and where it leads is no directory of node {node_id}: not followed",
                 path=place,
             )
     with contextlib.suppress(FileNotFoundError):

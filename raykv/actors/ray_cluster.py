@@ -82,10 +82,10 @@ def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_
     if choice.at is not None and "://" not in choice.address and not _speaks_tls():
         token = token_to_show(auto=choice.address == AUTO)
         if is_refused(*choice.at, token):
-            what = "another token than this process has" if token else "a token, and this process shows none"
+            what = "another token" if token else "a token, and this process has none"
             raise StoreUnavailable(
-                f"{_name(choice)} does not let this process in: authentication failed, it wants {what} "
-                f"(from {WHERE}; with an address RAY_AUTH_MODE=token, too)"
+                f"{_name(choice)} refuses this process: authentication failed, the cluster expects {what} "
+                f"(from {WHERE}; with an address, RAY_AUTH_MODE=token as well)"
             )
     try:
         ray.init(address=choice.address, log_to_driver=log_to_driver, logging_level=logging_level)
@@ -114,7 +114,9 @@ def choose(address: str | None = None) -> Choice | None:
     known = _remembered()
     if known is None:
         if address == AUTO:
-            raise StoreUnavailable(f"{asked}=auto, but no Ray cluster runs on this machine; start one, or correct it")
+            raise StoreUnavailable(
+                f"{asked}=auto, but no Ray cluster runs on this machine; start one, or change {asked}"
+            )
         return None
     # As "auto" Ray finds it once more, and with it the token that this machine has for it.
     return Choice(AUTO, place_of(known, "what Ray remembers"), f"{asked}=auto" if address == AUTO else "")
@@ -128,7 +130,7 @@ def place_of(address: str, whose: str) -> tuple[str, int] | None:
     scheme, _, rest = address.rpartition("://")
     if scheme.lower() in ("http", "https"):
         raise InvalidOption(
-            f"{whose} is {address[:200]!r}, where jobs are handed in and no cluster is joined; one is joined at host:port"
+            f"{whose} is {address[:200]!r}, an address for submitting jobs; a cluster is joined at host:port"
         )
     if scheme not in ("", "ray"):
         return None
@@ -139,7 +141,7 @@ def place_of(address: str, whose: str) -> tuple[str, int] | None:
         not bare or any(not sign.isprintable() or sign in " /[]" for sign in bare) or (":" in bare) != bracketed
     )
     if unreadable or not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
-        raise InvalidOption(f"{whose} is {address[:200]!r}, which is no address of a Ray cluster; one is host:port")
+        raise InvalidOption(f"{whose} is {address[:200]!r}, which is no address of a Ray cluster; use host:port")
     return (bare if scheme else _as_ray_resolves(bare)), int(port)
 
 

@@ -42,7 +42,7 @@ def join_ray() -> None:
     Raises ``StoreNotFound`` if there is none, ``StoreUnavailable`` if it cannot be reached.
     """
     if not _joined():
-        raise StoreNotFound("no Ray cluster runs on this machine, so no store; 'raykv start' starts both")
+        raise StoreNotFound("no store is running: no Ray cluster runs on this machine; 'raykv start' starts both")
 
 
 def join_or_start_ray() -> bool:

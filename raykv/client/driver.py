@@ -100,7 +100,8 @@ async def run_async(steps: Steps[T], link: Link) -> T:
         while True:
             if exchange.pause_s:
                 await link.sleep(exchange.pause_s)
-            if len(exchange.requests) == 1:  # each coroutine more is one more to go through, to the wait and back
+            # One request by itself: through the window's semaphore, task and gather it costs 24 us instead of 2.
+            if len(exchange.requests) == 1:
                 answers = [await _one_async(link, exchange, exchange.requests[0])]
             else:
                 answers = await _several_async(link, exchange)

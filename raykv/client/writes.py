@@ -1,6 +1,7 @@
 """Writes of one key, and how a write of any number is sent and judged.
 
-A write that may have been carried out is never sent twice (P8): what became of it is unknown, and the error says so.
+A write that may have been carried out is never sent twice (P8): what became of it is unknown, and the error says so. Single
+writes and batches share request, sending and judgement; only a batch cuts and collects.
 """
 
 from __future__ import annotations

@@ -73,12 +73,12 @@ def test_a_refusal_is_told_as_one_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it would ask for twenty seconds"))
     monkeypatch.setattr(ray_cluster, "look", lambda *_: "there")
     monkeypatch.setattr(ray_cluster, "_as_ray_resolves", lambda host: host)
-    for mode, token, word in (("token", "wrong", "another token"), ("disabled", "unused", "shows none")):
+    for mode, token, word in (("token", "wrong", "another token"), ("disabled", "unused", "has none")):
         head = Head(REFUSED)
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.port}")
-        with pytest.raises(StoreUnavailable, match=f"authentication failed, it wants .*{word}"):
+        with pytest.raises(StoreUnavailable, match=f"authentication failed, the cluster expects .*{word}"):
             ray_cluster.join_ray()
         head.thread.join()
         assert (b"Bearer wrong" in head.heard) == (mode == "token")
