@@ -136,7 +136,7 @@ def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, b
         try:
             supervisor = ray.remote(SupervisorActor).options(**options).remote(msgspec.msgpack.encode(orders))
             created = True
-        except ValueError:  # somebody else was faster
+        except ValueError:  # another process was faster
             supervisor = find_actor(name, SUPERVISOR)
     for number, peer in enumerate(coordinator_names(coordinators)):
         # The first one keeps the supervisor company; the others go wherever there is room, to be lost one at a time.
@@ -147,9 +147,9 @@ def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, b
 
 
 def _service_options() -> dict[str, Any]:
-    """Put supervisor and coordinator on the host of whoever starts the store, and elsewhere only when that is gone.
+    """Return options that place supervisor and coordinator on this host, and elsewhere only when it is gone.
 
-    There is the marker that the supervisor needs; and left to itself Ray would put them on any host, to be lost with it.
+    The marker that the supervisor needs is here. Left to itself, Ray would place them on any host, and lose them with it.
     """
     here = ray.get_runtime_context().get_node_id()
     return _SERVICE_OPTIONS | {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}

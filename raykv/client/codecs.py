@@ -1,11 +1,11 @@
 """Values as bytes and back. Only clients do this; nodes never decode a value.
 
-The rule of ``codec="auto"``: what msgpack gives back exactly as it was goes as msgpack, all else through cloudpickle, so
-that ``type(get(put(v))) is type(v)``. "Exactly" goes by the exact type, recursively: ``None bool int(64 bit) float str
-bytes list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
+The rule of ``codec="auto"``: a value that msgpack returns exactly as it was is stored as msgpack, any other through
+cloudpickle, so that ``type(get(put(v))) is type(v)``. "Exactly" goes by the exact type, recursively: ``None bool int(64 bit)
+float str bytes list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
 
-``codec="msgpack"`` and ``codec="raw"`` never pickle and refuse a pickled value on read: whoever can write to the store
-can otherwise run code in whoever reads from it.
+``codec="msgpack"`` and ``codec="raw"`` never pickle and refuse a pickled value on read: unpickling lets every writer of the
+store run code in its readers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 Pickle: TypeAlias = Callable[[Any], bytes]
-"""How to pickle a value. Where Ray runs it is Ray's way (see ``raykv.actors.pickling``)."""
+"""How to pickle a value. Under Ray it is Ray's way (see ``raykv.actors.pickling``)."""
 
 pickle_plainly: Pickle = cloudpickle.dumps
 
@@ -111,7 +111,7 @@ def decode_of(key: Key, payload: bytes, codec: str) -> Any:
 
 
 def decode_plain(payloads: Sequence[bytes], codec: str) -> list[Any] | None:
-    """Return their values, as ``decode_value`` does; None if one is pickled, for then code of others would run."""
+    """Return their values, as ``decode_value`` does; None if one is pickled: unpickling runs users' code."""
     plain = codec != "raw"
     values = []
     try:
@@ -151,10 +151,10 @@ def _is_plain(value: Any) -> bool:
 
 
 class _Plain:
-    """Says whether msgpack gives a value back exactly. ints beyond 64 bits and lone surrogates show when it is encoded.
+    """Says whether msgpack returns a value exactly. Ints beyond 64 bits and lone surrogates show when it is encoded.
 
-    It gives up beyond as many parts as bytes may be in a pair: parts that are shared are walked once for each path to
-    them, which may be any number, and each would take a byte at least.
+    The walk stops after as many parts as a pair may have bytes: every part takes at least one byte, and a shared part is
+    walked once for each path to it, of which there may be any number.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Runs an operation's exchanges over a link to the coordinator, blocking or awaiting.
 
-A few requests are kept under way at once. A request that found no coordinator is sent again until its time is up (Ray is
-restarting it); one that may have been carried out is sent again only if it is repeatable.
+At most ``WINDOW`` requests of an exchange are under way at once. A request that reached no coordinator is sent again until
+its deadline (Ray may be restarting the coordinator); one that may have been carried out only if it is repeatable.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _OUT_OF_REACH = (QuorumNotMet, WriteOutcomeUnknown, StoreUnavailable, BatchError
 RETRY_S = 0.1
 RETRY_CEILING_S = 1.0
 GRACE = 1.08
-"""The coordinator keeps the time itself; the client waits a little longer for what it says."""
+"""The coordinator watches the deadline; the client waits a little longer for its answer."""
 
 
 class Link(Protocol):
-    """A client's way to its coordinator, which may be its own."""
+    """A client's connection to its coordinator, which may run in the same process."""
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
         """Send requests; return for each a ticket for ``result``, or the ``PeerFailure`` where nothing was sent.
 
-        ``meanwhile``: see ``Exchange``; not every link has a use for it.
+        ``meanwhile``: see ``Exchange``; not every link calls it.
         """
         ...
 
     def result(self, ticket: Any, timeout_s: float) -> f.CoordinatorAnswer:
-        """Wait for the answer. Raises ``PeerFailure``; ``CorruptData``: it is none."""
+        """Wait for the answer. Raises ``PeerFailure``; ``CorruptData`` if the frame does not decode."""
         ...
 
     def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
-        """Send a request; return what brings the answer. Awaited it raises ``PeerFailure``; ``CorruptData``: it is none."""
+        """Send a request; return an awaitable of the answer, which raises as ``result`` does."""
         ...
 
     def monotonic_s(self) -> float:
@@ -65,15 +65,15 @@ class Link(Protocol):
         ...
 
     def pickled(self, value: Any) -> bytes:
-        """Return a value's pickle. Raises ``InvalidOption`` for what must not be kept, and what the value's code raises."""
+        """Return a value's pickle. Raises ``InvalidOption`` for what must not be stored, and the value's own errors."""
         ...
 
     def lacks(self) -> str:
-        """Say what this process has none of now and needs to reach anybody; empty: nothing."""
+        """Name the resource that this process has run out of and needs for any connection; empty if there is none."""
         ...
 
     def close(self) -> None:
-        """Close what is open: the handle is used no more. Idempotent."""
+        """Close the connection. Idempotent."""
         ...
 
 
@@ -117,7 +117,7 @@ async def run_async(steps: Steps[T], link: Link) -> T:
 
 
 def _explained(error: RaykvError, link: Link) -> RaykvError:
-    """Say in an error that nobody was reached what keeps this process from it, where that is its own doing."""
+    """Add to an error the resource that this process lacks, if that is why it reached nobody."""
     if why := link.lacks():
         failed = list(error.errors.values()) if isinstance(error, BatchError) else []
         for each in (error, *(one for one in failed if isinstance(one, _OUT_OF_REACH))):
@@ -134,9 +134,9 @@ def _may_repeat(exchange: Exchange, failure: PeerFailure, remaining_s: float) ->
 
 
 def _pause_s(tries: int, link: Link, remaining_s: float) -> float:
-    """How long to wait before trying again: longer each time, and not in step with all the others who wait.
+    """Return how long to wait before the next try: longer each time, with jitter against retries in step.
 
-    Time is left for one more try (``remaining_s`` is above ``RETRY_S``, see ``_may_repeat``).
+    The pause leaves time for one more try (``remaining_s`` is above ``RETRY_S``, see ``_may_repeat``).
     """
     spread = 0.5 + link.random_bytes(1)[0] / 255
     return float(min(min(RETRY_CEILING_S, RETRY_S * 2.0**tries) * spread, remaining_s - RETRY_S / 2))
@@ -156,7 +156,7 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
 
 
 def _shifted(meanwhile: f.Meanwhile | None, first: int) -> f.Meanwhile | None:
-    """Return the same for requests of which the first is the ``first`` of the exchange."""
+    """Return ``meanwhile`` for a window of requests that begins at index ``first`` of the exchange."""
     if meanwhile is None or not first:
         return meanwhile
     return lambda index, answer: meanwhile(first + index, answer)

@@ -1,4 +1,4 @@
-"""Nodes come and go: what a client says for that, and how it waits until the partitions have moved."""
+"""Changes of a store's nodes: what a client asks for, and how it waits until the partitions have moved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ScalingLimits(TypedDict, total=False):
-    """What the autoscaler goes by: see ``Store.autoscale``."""
+    """The autoscaler's limits: see ``Store.autoscale``."""
 
     ops_per_s: float
     node_bytes: int
@@ -36,7 +36,7 @@ class ScalingLimits(TypedDict, total=False):
 RebalanceAction = Literal["pause", "resume", "abort"]
 
 REBALANCE_TIMEOUT_S = 600.0
-"""So long a call that moves partitions waits until they have moved; they go on without it."""
+"""How long a call waits until the partitions have moved. The moves go on without it."""
 ASK_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.25
 MAX_WEIGHT = 1e6
@@ -45,7 +45,7 @@ MAX_WEIGHT = 1e6
 def add_node(
     weight: float | Literal["auto"], zone: str | None, host: str | None, timeout: float = ASK_TIMEOUT_S
 ) -> Steps[str]:
-    """Let a node join; return its id. It may have to wait for a machine to come."""
+    """Let a node join; return its id. The call may wait until Ray has started a machine."""
     carries = 0.0 if isinstance(weight, str) and weight == "auto" else _weight(weight)
     request = f.AddNode(carries, _name("zone", zone), _name("host", host), check_timeout(timeout))
     return str((yield from ask_info(request, request.timeout_s, repeatable=False)))
@@ -69,15 +69,15 @@ def set_weight(node_id: str, weight: float) -> Steps[None]:
 
 
 def rebalance(action: RebalanceAction) -> Steps[None]:
-    """Hold the moves, go on with them, or take them back."""
+    """Pause the moves, resume them, or abort those that can be."""
     action = cast("RebalanceAction", check_choice("action", action, ("pause", "resume", "abort")))
     yield from ask_info(f.Rebalance(action, ASK_TIMEOUT_S), ASK_TIMEOUT_S)
 
 
 def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[ScalingView]:
-    """Tell what the autoscaler sees and would do; set it going by ``limits``, or only try them.
+    """Return what the autoscaler sees and would do; start it with ``limits``, or only try them (``dry_run``).
 
-    Raises ``InvalidOption`` for what does not go together.
+    Raises ``InvalidOption`` for options that exclude each other.
     """
     given = {"cool_down_s" if name == "cool_down" else name: _number(name, value) for name, value in limits.items()}
     if unknown := sorted(given.keys() - {*ScalingConfig.__struct_fields__}):
@@ -100,9 +100,9 @@ def balanced(change: Steps[T], wait: bool, progress: Callable[[int, int], object
 
 
 def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:
-    """Wait until no partition is to be moved. ``progress(moved, all)`` is called with numbers of partitions.
+    """Wait until no partition is left to move. ``progress(moved, all)`` is called with numbers of partitions.
 
-    Raises ``StoreUnavailable`` if that takes longer; they go on moving.
+    Raises ``StoreUnavailable`` if that takes longer; the moves go on.
     """
     timeout_s = left_s = check_timeout(timeout)
     most, rebalancing = 0, None
@@ -124,7 +124,7 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
 
 
 def _number(what: str, value: object) -> int | float:
-    """Return it as what a frame can carry. Its bounds are the supervisor's, who knows the store."""
+    """Return the number as a frame can carry it. The supervisor, which knows the store, checks its bounds."""
     whole = whole_number(value)
     number = real_number(value) if whole is None else whole
     if number is None:

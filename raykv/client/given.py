@@ -1,11 +1,12 @@
-"""What a caller hands in to be gone over or called: keys, pairs, functions. What their own code raises is the caller's.
+"""What callers hand in to be iterated or called: keys, pairs, functions.
 
-It comes out as itself, with its traceback, and nothing was sent. What has the form of a mistake in the call (it cannot be
-gone over, an item is no pair) is told by whether the error came out of code of the caller's.
+An error that the caller's own code raises is passed on as itself, with its traceback, and nothing is sent. The same type of
+error without a frame of the caller's is a mistake in the call (an argument cannot be iterated, an item is no pair), and
+becomes ``InvalidKey`` or ``InvalidOption``.
 
-Operations are generators, and Python makes a ``RuntimeError`` of a ``StopIteration`` that comes out of what a generator
-calls. So ``called`` carries one out of the operation, and whoever runs that raises it (``CallersStop``); in a coroutine,
-which it cannot leave either, it stays a ``RuntimeError`` that it caused.
+Operations are generators, and Python turns a ``StopIteration`` that leaves one into a ``RuntimeError``. ``called`` carries
+it out in a ``CallersStop``, and the driver raises the original; out of a coroutine, which it cannot leave either, it comes
+as the cause of a ``RuntimeError``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class CallersStop(Exception):
 
 
 def called(function: Callable[..., T], *given: Any) -> T:
-    """Return ``function(*given)``, which is the caller's code or runs some, from within an operation."""
+    """Return ``function(*given)``, which runs code of the caller's, from within an operation."""
     try:
         return function(*given)
     except StopIteration as error:
@@ -42,7 +43,7 @@ def called(function: Callable[..., T], *given: Any) -> T:
 
 
 def several_keys(keys: Iterable[Key]) -> list[Key]:
-    """Return the keys as a list. Raises ``InvalidKey`` if these are not several keys."""
+    """Return the keys as a list. Raises ``InvalidKey`` for a single key."""
     if isinstance(keys, str | bytes):
         raise _one_key(keys)
     try:
@@ -59,7 +60,7 @@ def _one_key(keys: object) -> InvalidKey:
 
 
 def without_doubles(keys: list[Key]) -> list[Key]:
-    """Return them in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
+    """Return the keys in their order, each once. Raises ``InvalidKey`` for an unhashable one."""
     try:
         return [*dict.fromkeys(keys)]
     except Exception:
@@ -69,7 +70,7 @@ def without_doubles(keys: list[Key]) -> list[Key]:
 
 
 def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict. Raises ``InvalidOption`` if they are none, ``InvalidKey`` for an unhashable key."""
+    """Return pairs as a dict. Raises ``InvalidOption`` for what are no pairs, ``InvalidKey`` for an unhashable key."""
     if isinstance(items, Mapping):
         return dict(items)
     try:

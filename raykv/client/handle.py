@@ -1,8 +1,8 @@
-"""What the four faces have in common: the session that handles share, and what a handle is made of.
+"""What the four kinds of handles have in common, and the session that they share.
 
-``Store`` and ``AsyncStore`` are a ``StoreHandle``, ``Bucket`` and ``AsyncBucket`` a ``Handle``; what does not differ by
-whether one waits or awaits stands here, once: how a handle travels, what it is called and how it prints. A handle holds no
-other handle, so that the last one that is dropped gives the connection back.
+``Store`` and ``AsyncStore`` are a ``StoreHandle``, ``Bucket`` and ``AsyncBucket`` a ``Handle``. Both faces travel, compare
+and print in the same way. A blocking handle holds its awaitable sibling and no other handle, so that the connection is
+returned when the last handle is dropped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Session:
         return run_async(steps, self.link)
 
     def open(self, name: str, options: Mapping[str, Any], timeout: float, resolver: Resolver = "newest") -> Operations:
-        """Find or create a bucket, blocking; where a handle arrives this is its first step, in an event loop or not."""
+        """Find or create a bucket, blocking; never warns of an event loop, in which a handle may open its bucket."""
         return run(self.open_bucket(name, options, timeout, resolver), self.link)
 
     def open_bucket(
@@ -96,14 +96,14 @@ class Session:
             link.close()
 
     def sent(self) -> Session:
-        """Return the session of a copy of a handle, where it arrives: here or in another process."""
+        """Return the session for a copy of a handle, here or in another process."""
         return LazySession(self.name, self.routing)
 
 
 class LazySession(Session):
-    """The session of a handle that has arrived where it was sent: it connects when it is first used.
+    """The session of a handle that was pickled or copied: it connects when it is first used.
 
-    Nothing can be asked of Ray while it unpickles a task's arguments; and a handle that is only passed on needs nothing.
+    Ray answers no questions while it unpickles a task's arguments, and a handle that is only passed on needs no connection.
     """
 
     def __init__(self, name: str, routing: Routing) -> None:
@@ -144,14 +144,14 @@ class LazySession(Session):
 
 
 class Handle(Generic[K, V]):
-    """A bucket as one holds it: where it is, its policy, and what decides between siblings.
+    """A handle of a bucket: its session, its policy, and the resolver of siblings.
 
-    ``K``: what its keys come back as, ``str`` or ``bytes``; ``V``: its values. Both are any unless said otherwise:
+    ``K``: the type of its keys, ``str`` or ``bytes``; ``V``: of its values. Both default to any:
     ``carts: raykv.Bucket[str, Cart] = store.bucket("carts")``.
     """
 
     _face = ""
-    """What is said in front of it where it is printed."""
+    """Stands before "bucket" or "store" in the repr."""
 
     def __init__(
         self,
@@ -161,14 +161,14 @@ class Handle(Generic[K, V]):
         name: str = "",
         resolver: Resolver = "newest",
     ) -> None:
-        """``operations``: None if the bucket ``name`` is to be opened when it is first used."""
+        """``operations``: None to open the bucket ``name`` when it is first used."""
         self._session = session
         self._opened = operations
         self._options = dict(options or {})
         self._name = name
         self._resolver: Resolver = resolver
 
-    if not TYPE_CHECKING:  # as type checkers see it: what is left out is any
+    if not TYPE_CHECKING:  # type checkers know that a missing argument defaults to any
 
         def __class_getitem__(cls, given: Any) -> Any:
             given = given if isinstance(given, tuple) else (given,)
@@ -202,7 +202,7 @@ class Handle(Generic[K, V]):
 
 
 class StoreHandle(Handle[K, V]):
-    """A store as one holds it, and its bucket "default"."""
+    """A handle of a store, and of its bucket "default"."""
 
     @property
     def store_name(self) -> str:
@@ -211,7 +211,7 @@ class StoreHandle(Handle[K, V]):
 
     @staticmethod
     def decode(answer: bytes) -> Any:
-        """Return what a call of ``raykv.coordinator(name)`` brought, or raise its error.
+        """Return the result of a call on ``raykv.coordinator(name)``, or raise its error.
 
         >>> store.decode(ray.get(handle.get.remote("user:1")))           # doctest: +SKIP
         {'name': 'Ada'}
@@ -240,7 +240,7 @@ def _arrived(kind: Any, session: Session, name: str, options: Mapping[str, Any],
 
 
 def _warn_inside_loop() -> None:
-    """Say once that a blocking call holds up the event loop it is made in. Notebooks always have one; say nothing."""
+    """Warn, once, of a blocking call inside a running event loop; not in notebooks, which always run one."""
     if _loop_warning.is_set() or "IPython" in sys.modules:
         return
     try:

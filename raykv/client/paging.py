@@ -1,12 +1,12 @@
 """A scan, page by page: how many pairs to ask for, where to go on, and when to give up.
 
-What lies between two pairs is passed a page at a time, and a page of nothing but deleted pairs shows nothing. So each page
-that shows less than was wanted is followed by one four times as large that is *passing* (``coordinator.scans``), whatever
-the reason: tombstones, copies that differ, values that only a resolver hides. The first pair of a queue behind tens of
-thousands of deleted ones takes some dozens of pages at the most, and one page where nothing was deleted.
+A page of nothing but deleted pairs shows nothing. Each page that shows less than the scan wanted, for whatever reason
+(tombstones, copies that differ, values that a resolver hides), is followed by one four times as large that is *passing*
+(``coordinator.scans``). The first pair of a queue behind tens of thousands of deleted ones takes some dozens of pages at
+most, and one page where nothing was deleted.
 
-**The timeout bounds a step**: the wait for the next pair, over however many pages. A scan of millions of pairs takes as long
-as it takes, and no step of it longer than that.
+**The timeout bounds a step**: the wait for the next pair, over any number of pages. A scan of millions of pairs takes as
+long as it takes, and no step of it longer than the timeout.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ScanRange(NamedTuple):
 
 
 Ask: TypeAlias = Callable[[ScanRange, int, bool, float], Steps[Page]]
-"""``ask(left, pairs, passing, timeout_s)``: the steps of one page of at most so many pairs."""
+"""``ask(left, pairs, passing, timeout_s)``: the operation that reads one page, of at most ``pairs`` pairs."""
 
 _GROWTH = 4
 
@@ -82,10 +82,9 @@ class Paging:
         self._failed: Exception | None = None
 
     def step(self) -> Steps[list[tuple[Key, Any]]]:
-        """Return the next pairs in order, as many as came together; none: the scan is at its end.
+        """Return the next pairs in order, as many as a page brought; none: the scan has ended.
 
-        Raises ``QuorumNotMet`` once there was nothing to be shown for the whole of the timeout; what kept a pair from being
-        shown, when those before it have been.
+        Raises ``QuorumNotMet`` if the whole timeout brought no pair; the error about one pair, after the pairs before it.
         """
         timeout_s = check_timeout(self._timeout)
         until_s = self._now_s() + timeout_s
@@ -105,7 +104,7 @@ class Paging:
         return []
 
     def _take(self, page: Page) -> list[tuple[Key, Any]]:
-        """Take note of a page; return what is wanted of it."""
+        """Account for a page; return the pairs that the scan wants of it."""
         pairs = page.items
         self._passing = len(pairs) < self._window
         if self._passing:
@@ -154,7 +153,7 @@ def scan_range(
 
 
 def _bound(bound: Key) -> bytes:
-    """Encode a bound. Of one that is longer than any key the beginning says as much as the whole."""
+    """Encode a bound, cut to just above the longest key: what lies behind that decides nothing."""
     return encode_bound(bound)[: MAX_ENCODED_KEY_BYTES + 1]
 
 

@@ -1,9 +1,9 @@
 """What the handles of one ``connect`` remember from call to call: two numbers.
 
-* The newest hybrid time that they have seen: a write says it, and is stamped above it (P7). So what a program writes after
-  it has read something stands above what it read, whichever coordinator it writes through and whatever that one's clock.
-* The coordinator's monotonic clock, as its answers tell it. Until when a write may be begun is said in that clock, for a
-  coordinator that was frozen knows how much later it is by its own (P8).
+* The newest hybrid time that they have seen: a write carries it, and is stamped above it (P7). What a program writes after a
+  read stands above what it read, through any coordinator with any clock.
+* The coordinator's monotonic clock, as its answers show it. A write carries its deadline in that clock: a coordinator that
+  was frozen knows by its own clock how much later it is (P8).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SessionClock:
         return self._monotonic_s()
 
     def note(self, answer: object) -> None:
-        """Take from an answer, if it is one, what is worth remembering."""
+        """Take the time and the clock from an answer; other objects are ignored."""
         if isinstance(answer, _OF_PAIRS):
             self.newest_time = max(self.newest_time, answer.time)
         elif isinstance(answer, _WITH_CLOCK):

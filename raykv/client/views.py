@@ -25,7 +25,7 @@ class NodeStatus(TypedDict):
     pid: int
     restarts: int
     last_outage_s: float | None
-    """How long it was away the last time, in seconds."""
+    """How long the last outage took, in seconds."""
     host: str
     zone: str
     weight: float
@@ -40,7 +40,7 @@ class NodeLoad(TypedDict):
     node_id: str
     ops_per_s: float
     used: float | None
-    """The part of what it can carry; None without limits."""
+    """The share of its capacity in use; None without limits."""
     disk_bytes: int
     p99_ms: float
 
@@ -57,7 +57,7 @@ class RingMember(TypedDict):
 class Status(dict[str, Any]):
     """A store's settings, nodes and figures, as a dict: "name", "config", "buckets" (their names), "nodes", ...
 
-    "rebalancing" and "autoscaling" are None where there is nothing to say.
+    "rebalancing" and "autoscaling" are None while neither is at work.
     """
 
     if TYPE_CHECKING:
