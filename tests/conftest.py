@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 PATIENCE_S = 60.0
+START_PATIENCE_S = 300.0
 RAY_STARTS = 3
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
@@ -68,14 +69,16 @@ def ray_cluster() -> Iterator[None]:
 
 
 def be_patient() -> None:
-    """Give operations a minute where a test names no time-out.
+    """Give operations a minute where a test names no time-out, and stores five to start.
 
-    The default of five seconds suits users. Here other processes may keep the machine busy for that long.
+    The defaults suit users. Here other processes may keep the machine busy for longer.
     """
     import raykv
+    from raykv.actors import lifecycle
     from raykv.cli.main import cli
     from raykv.client import exchange
 
+    lifecycle.START_TIMEOUT_S = lifecycle.ANSWER_TIMEOUT_S = START_PATIENCE_S
     given_s = exchange.DEFAULT_TIMEOUT_S
     for module in [module for name, module in sys.modules.items() if name.startswith("raykv.client.")]:
         if hasattr(module, "DEFAULT_TIMEOUT_S"):
