@@ -49,7 +49,7 @@ sides, and sorts it out later. No store can do both.
     node/node.py                      is it meant for this run, and for these owners (protocol/requests.py)?
     replica/handlers.py               the handler, a plain function
     storage/engine.py                 memtable, caches, Bloom filters, SSTables (storage/sstable.py)
-    node/node.py                      the answer leaves once what it shows is durable (P3)
+    node/group_commit.py              the answer leaves once what it shows is durable (P3)
 
     versions/merging.py               what the record shows a reader
     client/codecs.py                  the value
@@ -76,7 +76,7 @@ sides, and sorts it out later. No store can do both.
     replica/handlers.py               the record is merged with what is there
     versions/merging.py               a newer one, siblings (versions/dvvset.py) or the last writer (versions/lww.py)
     storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
-    node/node.py                      one fdatasync for all that wait, then the acknowledgement
+    node/group_commit.py              one fdatasync for all that wait, then the acknowledgement
     coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
     coordinator/hint_sender.py        who did not acknowledge is noted at one who did (P11)
     replica/hints.py                  the hint waits
@@ -88,7 +88,7 @@ sides, and sorts it out later. No store can do both.
     supervision/members.py            the new node is started, then a member
     ring/claim.py                     the ring that is wanted (ring/targets.py, ring/flow.py; P13)
     cluster/moves.py                  the states that lead there, each safe to act on (P4)
-    cluster/register.py               each is stored on a majority before it is handed out (P5)
+    cluster/register.py               each is stored on a majority (cluster/acceptor.py) before it is handed out (P5)
     supervision/rebalancing.py        waves: step 1, 2, 3, as enough owners know of the one before
     supervision/supervisor.py         coordinators hear of it
     cluster/state.py                  whom writes need and whom reads ask at each step

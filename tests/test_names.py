@@ -59,9 +59,11 @@ def identifiers(path: Path) -> frozenset[str]:
 
 
 @cache
-def homes(first: str) -> tuple[Path, ...]:
-    """Return the sources beside those that are called by the first part of a name."""
+def homes(first: str, *, shipped: bool) -> tuple[Path, ...]:
+    """Return the sources beside those that are called by the first part of a name; ``shipped``: of the package's only."""
     folders = {path.parent for path in SOURCES if path.stem == first}
+    if shipped:
+        folders = {folder for folder in folders if folder.is_relative_to(ROOT / "raykv")}
     return tuple(path for path in SOURCES if path.parent in folders)
 
 
@@ -88,7 +90,8 @@ def is_there(name: str, own: Path | None) -> bool:
         return leads_somewhere(parts[1:])
     if len(parts) > 1 and parts[0] in PACKAGES:
         return leads_somewhere(parts, own)
-    near = homes(parts[0]) if len(parts) > 1 else ()
+    shipped = own is not None and own.is_relative_to(ROOT / "raykv")
+    near = homes(parts[0], shipped=shipped) if len(parts) > 1 else ()
     return not near or any(parts[1] in identifiers(path) for path in (*near, *([own] if own else [])))
 
 

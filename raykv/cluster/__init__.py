@@ -1,6 +1,23 @@
-"""WHAT all agree on: the cluster's state, how it changes, and who answers for it.
+"""WHAT all agree on: the cluster's state, how it changes, and what a caller makes of the nodes' answers.
 
-Read it bottom-up: ``state`` (ring, members and buckets as one immutable value), ``moves`` (how owners change, state by
-state; pure; P4), ``acceptor`` and ``register`` (the state as one register on the nodes' disks, a node's side and the
-supervisor's; P5), ``peers`` (which run of each node answers, and how well), ``fanout`` (calls to several nodes at once).
+**The idea.** Ring, members and buckets are one immutable value with a number. The supervisor makes the next one by a
+pure function of the last, stores it as one register on a majority of the nodes' disks, and only then hands it out;
+everybody else acts on the newest that they were given, and requests say by which. So there is no moment at which half
+of the cluster is half-way through a change: a partition that moves does it by three such values in a row.
+
+**Invariants.**
+
+1. No two states have one number, and none is acted on before a majority holds it (P5).
+2. Two neighbouring states are safe to act on side by side: what one of them writes, a reader by the other sees (P4).
+3. An answer counts only if it comes from the run that was asked, or a later one (P6), and says that the node is
+   complete (P1).
+
+Read from the bottom up: ``state`` (the value), ``moves`` (from one to the next; pure), ``acceptor`` and ``register``
+(a node's and the supervisor's part of storing it), ``health`` (what one caller has learned of each node; pure),
+``peers`` (one call, and which answers are believed), ``fanout`` (calls to several nodes at once), ``background``
+(tasks that nobody awaits).
+
+**What is left out.** A log of states: a register keeps the latest, for nobody needs the ones before. Deciding what
+the next state should be: that is supervision. Who is down: ``health`` is one caller's view, the verdict is
+``membership``'s.
 """

@@ -24,8 +24,8 @@ agree on, which the cluster's state keeps anyway.
 
 Read from the bottom up: ``tokens``, ``members``, ``targets``, ``ring``, ``flow``, ``fill``, ``claim``.
 
-**What is left out.** How the nodes come to agree on a ring and how data follows it: that is replication and
-supervision. Whether a node is alive: a preference list names all nodes, the caller skips the dead ones. Load by heat:
+**What is left out.** How the nodes come to agree on a ring and how data follows it: that is cluster, repair
+and supervision. Whether a node is alive: a preference list names all nodes, the caller skips the dead ones. Load by heat:
 a weight is what a node can carry, not what its keys draw. Changing Q: a store that outgrows its partitions is copied
 into a new one.
 """
