@@ -18,6 +18,7 @@ from raykv.client.codecs import decode_value
 from raykv.cluster.state import decode_state
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE
 from raykv.records import vector_record as vector
 from raykv.records.keys import decode_key, encode_key
 from raykv.records.kinds import is_vector
@@ -229,6 +230,8 @@ class Interpreter:
                 return _of_life(body), "life", ()
             case None:
                 return "a request that does not decode", "life", ()
+        if (traits := NODE.get(type(body))) is not None and (keys := [*traits.concerns.keys(body)]):
+            return f"{_words(body)} {self._list((key, '') for key in keys)}", "data", keys
         return _of_state(body), "state", ()
 
     def _asked_beside(self, body: Any) -> tuple[str, Topic, Sequence[bytes] | _Range]:
