@@ -124,7 +124,7 @@ class StorageNode:
                 logger.error("store %s: node %s: its directory is gone; it begins empty", spec.store.name, spec.node_id)
             else:
                 logger.error("store %s: node %s: its directory is an old one", spec.store.name, spec.node_id)
-            self._directory.distrust(known.incarnation, set_aside=self._old)
+            self._directory.mark_incomplete(known.incarnation, set_aside=self._old)
             if self._old:
                 self._engine.close()
                 self._engine = self._open_engine(fs)
@@ -248,7 +248,7 @@ class StorageNode:
             self.fail(f"its upkeep came upon {error!r}")
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether it has all that it acknowledged, as far as it knows (P1)."""
         return self._replica.complete and not self._engine.damaged
 
@@ -425,7 +425,7 @@ class StorageNode:
                 self.spec.store.name,
                 self.spec.node_id,
             )
-            self._replica.distrust(stale=self._old)
+            self._replica.mark_incomplete(stale=self._old)
             if self._old:
                 self.fail("its directory is an old copy, and what it holds may be deleted and forgotten elsewhere")
 

@@ -272,7 +272,7 @@ class WriteDone(Message, frozen=True):
 
 
 class ScanDone(Message, frozen=True):
-    """Records in order. ``covered`` is how far the answer is whole: None means to the end of the range asked."""
+    """Records in order. ``covered`` is how far the answer is complete: None means to the end of the range asked."""
 
     items: Annotated[list[tuple[lim.Bound, lim.Bytes]], lim.TOLD]
     covered: lim.Bound | None
@@ -300,14 +300,14 @@ class TreeDone(Message, frozen=True):
 
     digests: Annotated[list[int], lim.TOLD]
     records: int
-    whole: bool
+    complete: bool
 
 
 class LeavesDone(Message, frozen=True):
     """The records of the leaves asked for: (bucket id, encoded key, digest)."""
 
     entries: Annotated[list[tuple[int, lim.Bound, int]], lim.TOLD]
-    whole: bool
+    complete: bool
     left: lim.Indexes = []
     """Leaves that the answer had no room for: ask again."""
 

@@ -91,7 +91,7 @@ class Mended:
     """Frames sent and received, together."""
     purged: int = 0
     exchanges: int = 0
-    whole: bool = True
+    complete: bool = True
     """Whether the other owner lacked nothing, as far as it knew, from beginning to end."""
     epoch: int = 0
     """Of the state by which the other owner was chosen."""
@@ -104,7 +104,7 @@ class Mended:
         self.bytes += other.bytes
         self.purged += other.purged
         self.exchanges += other.exchanges
-        self.whole = self.whole and other.whole
+        self.complete = self.complete and other.complete
 
     def figures(self) -> dict[str, Any]:
         """Return them as plain data."""
@@ -156,7 +156,7 @@ class AntiEntropy:
 
     async def tree(self, request: f.Tree) -> f.NodeAnswerBody:
         """Answer ``Tree``."""
-        whole = self._local.whole(request.partition)
+        complete = self._local.complete(request.partition)
         if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
             return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
         tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=request.level == -1)
@@ -164,7 +164,7 @@ class AntiEntropy:
             digests = tree.children(request.level, request.indexes)
         except IndexError:
             return f.NodeRefused("corrupt", "a peer asked for a node that its tree does not have")
-        return f.TreeDone(digests, tree.records, whole and self._local.whole(request.partition))
+        return f.TreeDone(digests, tree.records, complete and self._local.complete(request.partition))
 
     async def leaves(self, request: f.Leaves) -> f.NodeAnswerBody:
         """Answer ``Leaves``."""
@@ -181,7 +181,7 @@ class AntiEntropy:
                 continue
             size_bytes += leaf_bytes
             found += entries
-        return f.LeavesDone(found, self._local.whole(request.partition), left)
+        return f.LeavesDone(found, self._local.complete(request.partition), left)
 
     async def fetch(self, request: f.Fetch) -> f.NodeAnswerBody:
         """Answer ``Fetch``."""
@@ -229,7 +229,7 @@ class AntiEntropy:
             try:
                 done = await self._mend_all(partition, share, others)
                 total.add(done)
-                if purge and done.whole and self._local.whole(partition):
+                if purge and done.complete and self._local.complete(partition):
                     grace_ms = round(state.config.grace_s * 1000)
                     total.purged += await self._purge(partition, share, others, grace_ms)
             except PeerLacks as lack:
@@ -265,12 +265,12 @@ class AntiEntropy:
         for share in shares(state, partition):
             if self._node_id not in share.owners or self._node_id in share.asked:
                 continue
-            whole, said = 0, []
+            complete, said = 0, []
             there = [peer for peer in share.asked if peer not in lost]
             if there:
                 total.add(await self._stream(partition, share, there[partition % len(there)]))
             for peer in there:
-                if whole >= share.intact_needed:
+                if complete >= share.intact_needed:
                     break
                 try:
                     done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
@@ -278,15 +278,15 @@ class AntiEntropy:
                     said.append(str(lack))
                     continue
                 total.add(done)
-                whole += done.whole
-                if not done.whole:
+                complete += done.complete
+                if not done.complete:
                     said.append(f"node {peer} may lack something")
-            if whole < min(share.intact_needed, len(there)):
+            if complete < min(share.intact_needed, len(there)):
                 raise PeerLacks("; ".join(said))
-            if whole < share.intact_needed:
+            if complete < share.intact_needed:
                 logger.error(
                     "node %s takes partition %d over from %d intact nodes, not %d: acknowledged writes may be lost",
-                    self._node_id, partition, whole, share.intact_needed,
+                    self._node_id, partition, complete, share.intact_needed,
                 )  # fmt: skip
         return total
 
@@ -338,7 +338,7 @@ class AntiEntropy:
                     logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
                     continue
                 asked.add(peer)
-                if mended.whole:
+                if mended.complete:
                     intact.add(peer)
             known = len(intact.intersection(share.asked))
             if known < share.intact_needed:
@@ -413,7 +413,7 @@ class AntiEntropy:
             answer = await self._ask(peer, f.Leaves(partition, [*buckets], local.depth, wanted), done)
             if not isinstance(answer, f.LeavesDone) or not set(answer.left) < {*wanted}:
                 raise PeerLacks(f"node {peer} gave leaves that do not fit")
-            done.whole = done.whole and answer.whole
+            done.complete = done.complete and answer.complete
             had = [index for index in wanted if index not in answer.left]
             mine = {entry for entries in local.leaves(had).values() for entry in entries}
             theirs = {entry for entry in answer.entries if entry[0] in buckets}
@@ -510,7 +510,7 @@ class AntiEntropy:
         answer = await self._ask(peer, request, done)
         if not isinstance(answer, f.TreeDone):
             raise PeerLacks(f"node {peer} gave an answer that does not fit")
-        done.whole = done.whole and answer.whole
+        done.complete = done.complete and answer.complete
         return answer
 
     async def _ask(self, peer: str, body: f.NodeRequestBody, done: Mended) -> f.NodeAnswerBody:

@@ -71,7 +71,7 @@ class LocalCopy:
         """Records that others gave to this run."""
         self._trees: dict[tuple[int, tuple[int, ...], bool], _Kept] = {}
 
-    def whole(self, partition: int) -> bool:
+    def complete(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
         return self._replica.complete and not self._engine.damaged_in(*_bounds(partition))
 

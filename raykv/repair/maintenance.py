@@ -95,7 +95,7 @@ class Upkeep:
         self._healed: set[int] = set()
         self._lossy: set[int] = set()
         self._healing: tuple[int, Sequence[Damage]] = (-1, ())
-        """What is being healed: how often the node was distrusted, and the rot that is known."""
+        """What is being healed: how often the node became incomplete, and the corruption that is known."""
         self.handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (
                 handled(f.Gossip, self._hear),
@@ -244,11 +244,11 @@ class Upkeep:
                 self._healed.clear()
                 continue
             damages = self._engine.damaged
-            if self._healing != (self._replica.distrusted, damages):  # what came to light since may lie anywhere
-                self._healing = (self._replica.distrusted, damages)
+            if self._healing != (self._replica.times_incomplete, damages):  # what came to light since may lie anywhere
+                self._healing = (self._replica.times_incomplete, damages)
                 self._healed.clear()
                 self._lossy.clear()
-            lacking = [partition for partition in self._owned(state) if not self._local.whole(partition)]
+            lacking = [partition for partition in self._owned(state) if not self._local.complete(partition)]
             with self.throttle.hurry():
                 well = await self._heal_all(
                     state, [partition for partition in lacking if partition not in self._healed]
@@ -256,8 +256,8 @@ class Upkeep:
             if well:
                 await self._local.all_durable()
                 unchanged = self.state is not None and self.state.ballot == state.ballot  # what it owns, above all
-                if unchanged and self._healing == (self._replica.distrusted, self._engine.damaged):
-                    self._made_whole(damages)
+                if unchanged and self._healing == (self._replica.times_incomplete, self._engine.damaged):
+                    self._mark_complete(damages)
                 self._healed.clear()
 
     def _owned(self, state: ClusterState) -> list[int]:
@@ -281,7 +281,7 @@ class Upkeep:
                 return False
         return True
 
-    def _made_whole(self, damages: Sequence[Damage]) -> None:
+    def _mark_complete(self, damages: Sequence[Damage]) -> None:
         if self._lossy:
             logger.error(
                 "node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost",
@@ -289,8 +289,8 @@ class Upkeep:
                 len(self._lossy),
             )
         self._lossy.clear()
-        self._replica.made_whole(damages)
-        logger.info("node %s is whole again", self._node_id)
+        self._replica.mark_complete(damages)
+        logger.info("node %s is complete again", self._node_id)
 
     # ---- repair, now and then ----
 

@@ -103,7 +103,7 @@ class Replica:
         """Why no write is taken: the node's disk is full. Empty if it is not."""
         self.room_for_deletes = True
         """Whether that much is left that what deletes is taken all the same: nothing else makes room."""
-        self.distrusted = 0
+        self.times_incomplete = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
         self._stamper = Stamper(random)
         self._acceptor = Acceptor(directory)
@@ -193,16 +193,16 @@ class Replica:
         """Whether this node may answer reads."""
         return self._directory.identity.complete
 
-    def distrust(self, *, stale: bool = False) -> None:
+    def mark_incomplete(self, *, stale: bool = False) -> None:
         """Be incomplete from now on: this directory lacks something that the node acknowledged (P1).
 
         ``stale``: and what it holds must not be believed either.
         """
-        self._directory.distrust(stale=stale)
+        self._directory.mark_incomplete(stale=stale)
         self._acceptor.forget()
-        self.distrusted += 1
+        self.times_incomplete += 1
 
-    def made_whole(self, damages: Sequence[Damage]) -> None:
+    def mark_complete(self, damages: Sequence[Damage]) -> None:
         """Answer reads again: the peers have given back all that this node, or these damaged ranges, may lack (P1)."""
         for damage in damages:
             if damage in self._engine.damaged:

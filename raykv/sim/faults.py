@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
-    "clock jump", "another supervisor", "clock far off", "power when whole", "add node", "remove node", "set weight",
+    "clock jump", "another supervisor", "clock far off", "power when complete", "add node", "remove node", "set weight",
     "lose host", "replace node", "kill all",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
@@ -47,7 +47,7 @@ class Fault(msgspec.Struct, frozen=True):
     """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
 
     ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for the
-    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when whole"; a weight.
+    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when complete"; a weight.
     ``detail``: for "cut", from whom, and whether both ways; for "crash at", which files count; with ``for_s`` the power
     goes with it.
     """

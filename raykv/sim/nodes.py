@@ -282,13 +282,13 @@ class SimLauncher:
             if waited_s > NAME_WAIT_S:
                 raise LaunchFailed("slow", "another process has its name")
             await asyncio.sleep(0.1)
-        empty_is_whole = await fresh()
+        empty_is_complete = await fresh()
         self._supervisor.check()
         if node_id in world.hosts and not world.hosts[node_id].up:
             raise LaunchFailed("no host", f"the host of node {node_id} is down")
         created = world.create(node_id)
         created.opening = created.process.spawn(
-            world.open(created, node_id, fresh=empty_is_whole, known=known, take_over=take_over or ours)
+            world.open(created, node_id, fresh=empty_is_complete, known=known, take_over=take_over or ours)
         )
         created.opening.add_done_callback(_look_at)  # perhaps nobody waits for it any more
         try:

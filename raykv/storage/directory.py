@@ -271,7 +271,7 @@ class NodeDirectory:
         for name in sorted(names, key=lambda name: (len(name), name))[:-2]:
             self._fs.remove_tree(f"{self.path}/{name}")
 
-    def distrust(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
+    def mark_incomplete(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
         """Note, durably and in one step, that this directory is an old copy: incomplete, in a new life.
 
         ``set_aside``: begin with no data. ``stale``: do so at the next opening.

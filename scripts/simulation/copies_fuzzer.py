@@ -141,7 +141,7 @@ class _Fuzzer(CopiesWorld):
             return
         await asyncio.gather(*self.puts, return_exceptions=True)  # or one would come after it that was made before
         await asyncio.sleep(max(0.0, self.store.grace_s - self.loop.now_s))  # all records are of the beginning
-        if not all(self.runs(node_id) and self.nodes[node_id].whole for node_id in self.node_ids):
+        if not all(self.runs(node_id) and self.nodes[node_id].complete for node_id in self.node_ids):
             return
         self.old_disks.clear()  # no directory comes back from before a purge: it would be too old for that (P10)
         key, faults = self.rng.choice(sorted(self.floor) or self.keys), self.faults

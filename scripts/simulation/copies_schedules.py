@@ -154,14 +154,14 @@ class WholeAndItsPowerGoes(Schedule):
         victim, key, record = rng.choice(self.node_ids), rng.choice(self.keys), self.record()
         await self.put(key, record, self.node_ids)
         self.wipe(victim)
-        self.power_when_whole = 1.0
+        self.power_when_complete = 1.0
         began_s = self.loop.now_s
         self.start(victim)
         await self.tell(victim)
         await asyncio.sleep(began_s + HEAL_EVERY_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
         self.client.spawn(self.put(key, record, [victim]))
         await asyncio.sleep(4.0)
-        self.power_when_whole = 0.0
+        self.power_when_complete = 0.0
         await self.start_all()
         await self.read(self.keys)
 
@@ -307,7 +307,7 @@ class ForgottenTooSoon(Schedule):
     async def play(self) -> None:
         """Play it."""
         rng, grace_s = self.rng, self.store.grace_s
-        key, self.power_when_whole = rng.choice(self.keys), 0.0
+        key, self.power_when_complete = rng.choice(self.keys), 0.0
         partition = partition_of_key(encode_key(key), self.store.partitions)
         owners = self.state.ring.owners(partition)
         leader = rng.choice(owners)

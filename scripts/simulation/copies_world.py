@@ -119,7 +119,7 @@ class CopiesWorld:
         """The operations of which the client was told that nothing was written."""
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
-        self.power_when_whole = 0.6
+        self.power_when_complete = 0.6
         """How likely the power of a node goes at the moment when it has made itself whole."""
         self.sequence = 0
         self.coordinator_process, self.coordinator = self.start_coordinator("coordinator")
@@ -228,21 +228,21 @@ class CopiesWorld:
 
     def _look_when_whole(self, node_id: str, node: StorageNode) -> None:
         """See it when a node has made itself whole; at that moment its power may go."""
-        made_whole = node._replica.made_whole  # noqa: SLF001 - the very moment matters
+        mark_complete = node._replica.mark_complete  # noqa: SLF001 - the very moment matters
 
         def watched(damages: Sequence[Damage]) -> None:
-            made_whole(damages)
-            if node.whole:
+            mark_complete(damages)
+            if node.complete:
                 self.loop.call_soon(self._whole, node_id, node)
 
-        node._replica.made_whole = watched  # type: ignore[method-assign]  # noqa: SLF001
+        node._replica.mark_complete = watched  # type: ignore[method-assign]  # noqa: SLF001
 
     def _whole(self, node_id: str, node: StorageNode) -> None:
         if self.nodes[node_id] is not node or not self.runs(node_id):
             return
         self.lossy.discard(node_id)
         self.promises.renew(node_id, node)
-        if self.rng.random() < self.power_when_whole:
+        if self.rng.random() < self.power_when_complete:
             self.power(node_id)
 
     def wipe(self, node_id: str) -> None:

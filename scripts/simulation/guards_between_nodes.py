@@ -588,8 +588,8 @@ BETWEEN_NODES = (
                 "if payload[:LIFE_BYTES] == self.identity.life.encode() else None",
                 "",
             ),
-            Edit("raykv.replica.handlers:Replica.distrust", "    self._acceptor.forget()\n", ""),
-            Edit("raykv.storage.directory:NodeDirectory.distrust", "votes=False", "votes=identity.votes"),
+            Edit("raykv.replica.handlers:Replica.mark_incomplete", "    self._acceptor.forget()\n", ""),
+            Edit("raykv.storage.directory:NodeDirectory.mark_incomplete", "votes=False", "votes=identity.votes"),
         ),
     ),
     # ---- the cluster's state ----

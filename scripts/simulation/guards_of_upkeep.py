@@ -25,7 +25,7 @@ OF_UPKEEP = (
         "incomplete owners taken for intact",
         "P1",
         "two wiped nodes make each other whole",
-        (Edit(_HEAL, "if mended.whole:", "if True:"),),
+        (Edit(_HEAL, "if mended.complete:", "if True:"),),
     ),
     Planted(
         "an old tree passed for a new one",

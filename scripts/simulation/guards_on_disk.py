@@ -318,6 +318,10 @@ ON_DISK = (
         "old directory counted complete",
         "P1, P6",
         "a directory is brought back from a copy, and the node answers with the past",
-        (Edit("raykv.storage.directory:NodeDirectory.distrust", "complete=False", "complete=identity.complete"),),
+        (
+            Edit(
+                "raykv.storage.directory:NodeDirectory.mark_incomplete", "complete=False", "complete=identity.complete"
+            ),
+        ),
     ),
 )

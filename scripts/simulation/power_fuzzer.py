@@ -101,7 +101,7 @@ class _Fuzzer(LoneNode):
                 if self.rng.random() < 0.5:
                     self._arm()
                 continue
-            if self.node is not None and not self.node.whole:
+            if self.node is not None and not self.node.complete:
                 self.report("not whole", "nothing but its power went, and the node says that it lacks something")
             return
 

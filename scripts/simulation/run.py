@@ -60,7 +60,7 @@ DRAINED_S = 30.0
 _LOSSY = (
     "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
 )
-_WHOLE_AGAIN = "node %s is whole again"
+_COMPLETE_AGAIN = "node %s is complete again"
 _FORGOTTEN = "log: store %s: nothing can be read or decided any more: %s"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
@@ -142,7 +142,7 @@ class _LogCounter(logging.Handler):
         self.counts[f"log: {record.msg}"] += 1
         if record.msg.startswith("node %s suspected") and isinstance(record.args, tuple):
             self.counts["false suspicions"] += self.runs(str(record.args[0]))
-        if record.msg == _WHOLE_AGAIN and isinstance(record.args, tuple):
+        if record.msg == _COMPLETE_AGAIN and isinstance(record.args, tuple):
             self.whole_again(str(record.args[0]))
 
 
@@ -262,7 +262,7 @@ class _Run:
             for node_id in self.cluster.node_ids:
                 node = self.cluster.nodes.living(node_id)
                 doubtful = node_id in self.impaired | doubted or node_id not in self._founders
-                if node is not None and not node.whole and not doubtful:
+                if node is not None and not node.complete and not doubtful:
                     doubted.add(node_id)
                     self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
             await asyncio.sleep(EVERY_S)
@@ -361,7 +361,7 @@ class _Run:
             waiting = [
                 node_id
                 for node_id, node in living.items()
-                if node is not None and not node.whole and self._is_wanted(node_id)
+                if node is not None and not node.complete and self._is_wanted(node_id)
             ]
             hints = {node_id: counts for node_id, node in living.items() if node and (counts := node.hints_waiting)}
             if not waiting and not hints:

@@ -327,7 +327,7 @@ def _lost_and_away(scenario: Scenario, rng: random.Random) -> Scenario:
                 lost_s = round(at_s - rng.uniform(0.0, 0.3) * bool(third), 3)
                 faults.append(Fault(lost_s, kind, victim, 0.0, age_s))
             if powers:
-                faults.append(Fault(round(at_s, 3), "power when whole", victim, 0.2, rng.choice((0.0, 0.001, 0.3))))
+                faults.append(Fault(round(at_s, 3), "power when complete", victim, 0.2, rng.choice((0.0, 0.001, 0.3))))
         if third and rng.random() < 0.8:
             faults.append(Fault(round(at_s, 3), "freeze", third, round(rng.uniform(1.0, 4.0), 3)))
         at_s += rng.uniform(5.0, 7.0)

@@ -449,7 +449,7 @@ def test_p5_a_promise_that_was_lost_before_the_last_one_came_does_not_count(worl
         taking = asyncio.ensure_future(third.take_over(answers))
         await asyncio.sleep(0.5)
         assert (await Register(cluster.network.transport("s4"), world_clock(cluster)).read(["n1"]))["n1"].promised == 2
-        cluster.node("n1")._replica.distrust()
+        cluster.node("n1")._replica.mark_incomplete()
         with pytest.raises(StoreUnavailable):
             await taking
 

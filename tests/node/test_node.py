@@ -612,11 +612,11 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
         assert (await cluster.ask(victim, write(world, "z"))).newer == [0], (
             "its log goes on, further than it was before"
         )
-        assert cluster.node(victim).whole, "nobody has told it yet"
+        assert cluster.node(victim).complete, "nobody has told it yet"
         peers = peer.core.routing.peers
         with contextlib.suppress(PeerRefused):  # in its new life it has no vote, and waits for the supervisor
             assert isinstance(await peers.call(victim, read("a"), 1, 1.0), f.Incomplete)
-        assert not cluster.node(victim).whole
+        assert not cluster.node(victim).complete
 
     world.run(story())
 
@@ -641,7 +641,7 @@ def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: Mod
         cluster.publish(knows)
         cluster.publish(other)
         await asyncio.sleep(0.1)
-        assert not cluster.node(victim).whole
+        assert not cluster.node(victim).complete
         assert await other.get("a", r=2) == "2", "the third one has it"
 
     world.run(story())
@@ -665,7 +665,7 @@ def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world:
             def fails(**_: Any) -> None:
                 raise OSError("no space")
 
-            patched.setattr(node._replica, "distrust", fails)
+            patched.setattr(node._replica, "mark_incomplete", fails)
             answer = await told(cluster, earlier)
         assert (answer.body.reason, answer.log_end) == ("failed", None)  # type: ignore[union-attr]
         assert cluster.failures

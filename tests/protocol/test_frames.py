@@ -146,11 +146,11 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "0194aa4e6f6465416e737765720794a4506f6e6781a77265636f7264730191a26e32920304c0",
     ),
     (
-        f.TreeDone([0, (1 << 64) - 1], 9, whole=True),
+        f.TreeDone([0, (1 << 64) - 1], 9, complete=True),
         "0194aa4e6f6465416e737765720794a854726565446f6e659200cfffffffffffffffff09c3c0",
     ),
     (
-        f.LeavesDone([(1, b"\x02a", 5)], whole=False, left=[7]),
+        f.LeavesDone([(1, b"\x02a", 5)], complete=False, left=[7]),
         "0194aa4e6f6465416e737765720794aa4c6561766573446f6e65919301c402026105c29107c0",
     ),
     (

@@ -57,8 +57,8 @@ def of(cluster: Any, node_id: str) -> Any:
 def test_figures_add_up() -> None:
     one = Mended(compared=1, fetched=2, sent=3, bytes=4, purged=5, exchanges=6)
     one.add(Mended(compared=10, fetched=20, sent=30, bytes=40, purged=50, exchanges=60))
-    assert one == Mended(11, 22, 33, 44, 55, 66, whole=True)
-    one.add(Mended(whole=False))
+    assert one == Mended(11, 22, 33, 44, 55, 66, complete=True)
+    one.add(Mended(complete=False))
     one.add(Mended())
     assert one.figures() == {
         "compared": 11,
@@ -67,7 +67,7 @@ def test_figures_add_up() -> None:
         "bytes": 44,
         "purged": 55,
         "exchanges": 66,
-        "whole": False,
+        "complete": False,
     }
 
 
@@ -103,7 +103,7 @@ def test_two_replicas_are_equal_afterwards_and_the_figures_say_what_was_done(wor
         assert done["fetched"] == 20 + 50 + 7, "what the other holds there, newer or not"
         assert done["sent"] == 30 + 7, "what the other lacks, and no more"
         assert done["exchanges"] == 1
-        assert done["whole"] is True
+        assert done["complete"] is True
         assert done["purged"] == 0
         for key in keys:
             one, other = await copies(cluster, key)
@@ -364,7 +364,7 @@ def test_an_owner_that_cannot_be_reached_is_told_and_what_was_mended_stays(world
     ("kind", "answer"),
     [
         (f.Tree, f.Pong()),
-        (f.Tree, f.TreeDone([1] * 5, 100, whole=True)),
+        (f.Tree, f.TreeDone([1] * 5, 100, complete=True)),
         (f.Leaves, f.LeavesDone([], True, [0, 1, 2, 3])),
         (f.Leaves, f.Pong()),
         (f.Fetch, f.ReadDone([])),
@@ -863,7 +863,7 @@ def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
         cluster.disks["n2"].flip_bit(table, bytes(cluster.disks["n2"]._names[table].data).index(rotten))
         four = await of(cluster, "n1").exchange(4, [1], "n2")
         three = await of(cluster, "n1").exchange(3, [1], "n2")
-        assert (three.whole, four.whole) == (True, False)
+        assert (three.complete, four.complete) == (True, False)
         assert three.fetched == 8
 
     world.run(story())
@@ -874,8 +874,8 @@ def test_an_answer_says_whether_its_node_is_whole(world: ModuleType) -> None:
         cluster = world.Cluster(1, copies=1, upkeep=True).start()
         for complete in (True, False):
             cluster.node("n1")._directory.set_complete(complete)
-            assert (await cluster.ask("n1", f.Tree(3, [1], 0, -1, []))).whole is complete
-            assert (await cluster.ask("n1", f.Leaves(3, [1], 0, [0]))).whole is complete
+            assert (await cluster.ask("n1", f.Tree(3, [1], 0, -1, []))).complete is complete
+            assert (await cluster.ask("n1", f.Leaves(3, [1], 0, [0]))).complete is complete
 
     world.run(story())
 
@@ -893,7 +893,7 @@ def test_who_turns_incomplete_in_the_middle_was_not_whole(world: ModuleType) -> 
 
         cluster.process("n2").serve = losing
         done = await of(cluster, "n1").exchange(3, [1], "n2")
-        assert (done.fetched, done.whole) == (3, False)
+        assert (done.fetched, done.complete) == (3, False)
 
     world.run(story())
 

@@ -419,7 +419,7 @@ def test_rot_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: Mo
         cluster.revive("n3")
         await asyncio.sleep(20)
         assert cluster.failures == []
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
 
     world.run(story())
 

@@ -296,18 +296,18 @@ def test_where_rot_is_nothing_is_held_and_the_partition_is_not_whole(world: Modu
         for key in keys + others:
             await cluster.give("n1", key, world.put_record("x" * 60))
         (table,) = cluster.flush("n1")
-        assert all(local.whole(partition) for partition in range(8))
+        assert all(local.complete(partition) for partition in range(8))
         at = bytes(cluster.disks["n1"]._names[table].data).index(cluster.place(keys[0]))
         cluster.disks["n1"].flip_bit(table, at)
         tree = await local.tree(3, [1], anew=True)
-        assert not local.whole(3)
-        assert [partition for partition in range(8) if not local.whole(partition)] == [3]
+        assert not local.complete(3)
+        assert [partition for partition in range(8) if not local.complete(partition)] == [3]
         lost = {encode_key(key) for key in keys} - {key for _, key, _ in tree.entries}
         assert 0 < len(lost) < 12
         assert local.held(1, sorted(lost)) == (f.ReadDone([None] * len(lost), [*range(len(lost))]), 0)
         assert None not in local.held(1, [encode_key(key) for key in keys if encode_key(key) not in lost])[0].records
-        cluster.node("n1")._replica.distrust()
-        assert not any(local.whole(partition) for partition in range(8)), "an incomplete node is whole nowhere"
+        cluster.node("n1")._replica.mark_incomplete()
+        assert not any(local.complete(partition) for partition in range(8)), "an incomplete node is whole nowhere"
 
     world.run(story())
 

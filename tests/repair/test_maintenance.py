@@ -71,13 +71,13 @@ def test_what_a_peer_asks_for_is_answered(world: ModuleType) -> None:
         assert isinstance(gossip, f.Gossip)
         assert gossip.sender == "n1"
         tree = await cluster.ask("n1", f.Tree(partition, [1], 1, -1, []))
-        assert (len(tree.digests), tree.records, tree.whole) == (1, 1, True)
+        assert (len(tree.digests), tree.records, tree.complete) == (1, 1, True)
         children = await cluster.ask("n1", f.Tree(partition, [1], 1, 0, [0]))
         assert len(children.digests) == 16
         (leaf,) = [at for at, value in enumerate(children.digests) if value]
         leaves = await cluster.ask("n1", f.Leaves(partition, [1], 1, [leaf]))
         assert [(bucket_id, found) for bucket_id, found, _ in leaves.entries] == [(1, key)]
-        assert (leaves.whole, leaves.left) == (True, [])
+        assert (leaves.complete, leaves.left) == (True, [])
         assert await cluster.ask("n1", f.Fetch(1, [key, encode_key("b")])) == f.ReadDone([record, None])
         assert await cluster.ask("n1", f.Purge([], sure=True)) == f.Purged([])
         done = await cluster.ask("n1", f.Repair(partition, 5.0))
@@ -298,7 +298,7 @@ def test_a_node_that_lost_its_disk_becomes_whole_and_answers_reads(world: Module
         assert not await answers_reads(cluster, "n2")
         await asyncio.sleep(5)
         assert await answers_reads(cluster, "n2")
-        assert cluster.node("n2").whole
+        assert cluster.node("n2").complete
         assert await missing(cluster, "n2") == []
         for node_id in cluster.ids:
             for key in KEYS:
@@ -409,7 +409,7 @@ def test_a_rotten_range_is_unreadable_until_the_others_gave_it_back(world: Modul
         await cluster.give("n1", "k7", world.put_record("meanwhile", 7))
         cluster.thaw(cluster.process("n3"))
         await asyncio.sleep(10)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert await missing(cluster, "n1") == []
         assert await cluster.held("n1", "k7") == world.put_record("meanwhile", 7)
         cluster.kill("n1", "drop")
@@ -432,7 +432,7 @@ def test_rot_of_unknown_extent_makes_the_node_incomplete_until_it_is_healed(worl
         cluster.revive("n1")
         assert not await answers_reads(cluster, "n1")
         await asyncio.sleep(5)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert await missing(cluster, "n1") == []
 
     world.run(story())
@@ -449,14 +449,14 @@ def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -
         node = cluster.node("n1")
         done = set(node._upkeep._healed)
         assert done, "some partitions are not n4's"
-        assert not node.whole
+        assert not node.complete
         key = next(key for key in KEYS if cluster.partition(key) in done and "n1" in cluster.owners(key))
         node._engine.erase(cluster.place(key))  # what it is found to have lost
-        node._replica.distrust()
+        node._replica.mark_incomplete()
         cluster.tell("n1")  # its vote went with its memory, and it believes nobody until it has it back
         cluster.revive("n4")
         await asyncio.sleep(10)
-        assert node.whole
+        assert node.complete
         assert await missing(cluster, "n1") == []
 
     world.run(story())
@@ -473,15 +473,15 @@ def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(w
         await asyncio.sleep(1.5)
         asked = len(cluster.between_nodes(f.Tree))
         assert asked
-        node._replica.distrust()
+        node._replica.mark_incomplete()
         cluster.tell("n1")
         for _ in range(1200):
             await asyncio.sleep(0.05)
-            if node.whole:
+            if node.complete:
                 break
         trees = Counter(tree.partition for _, _, tree in cluster.between_nodes(f.Tree) if tree.level == -1)
         assert all(count >= 4 for count in trees.values()), "each was compared with both, twice"
-        assert node.whole
+        assert node.complete
 
     world.run(story())
 
@@ -503,7 +503,7 @@ def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> N
         await cluster.ask("n1", read(other))
         assert len(engine.damaged) > len(first)
         await asyncio.sleep(20)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert await missing(cluster, "n1") == []
 
     world.run(story())
@@ -519,9 +519,9 @@ def test_rot_in_what_the_node_keeps_for_itself_is_healed_with_nothing_to_take_ov
         disk = cluster.disks["n1"]
         disk.flip_bit(table, bytes(disk._names[table].data).index(b"\xff\xffh"))
         list(cluster.node("n1")._hints.waiting("n9"))
-        assert not cluster.node("n1").whole
+        assert not cluster.node("n1").complete
         await asyncio.sleep(5)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert await missing(cluster, "n1") == []
         assert cluster.failures == []
 
@@ -637,7 +637,7 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
         node._directory.set_complete(False)
         cluster.freeze("n3")
         await asyncio.sleep(120)
-        assert not node.whole
+        assert not node.complete
         assert led == []
         cluster.thaw(cluster.process("n3"))
         await asyncio.sleep(110)
@@ -713,7 +713,7 @@ def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: 
         node = cluster.node("n1")
         healed = set(node._upkeep._healed)
         assert healed, "some partitions are not n4's"
-        assert not node.whole
+        assert not node.complete
         (table,) = cluster.flush("n1")
         key = next(key for key in KEYS if cluster.partition(key) in healed and "n1" in cluster.owners(key))
         rot(cluster, "n1", table, key)
@@ -721,7 +721,7 @@ def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: 
         assert node._engine.damaged
         cluster.revive("n4")
         await asyncio.sleep(20)
-        assert node.whole
+        assert node.complete
         assert await missing(cluster, "n1") == []
 
     world.run(story())
@@ -769,7 +769,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world:
         rot(cluster, "n1", table, "a")
         assert (await cluster.ask("n1", read("a"))).unreadable == [0]
         await asyncio.sleep(5)
-        assert node.whole
+        assert node.complete
         assert await cluster.held("n1", "a") is None
         await cluster.ask("n1", f.Repair(cluster.partition("a"), 5.0))
         assert await cluster.held("n2", "a") is None
@@ -802,7 +802,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
             cluster.kill(node_id)
         cluster.revive("n1")
         await asyncio.sleep(10)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         for node_id in away:
             cluster.revive(node_id)
         assert [await cluster.held(node_id, "a") for node_id in cluster.ids] == [None] * 3
@@ -873,7 +873,7 @@ def test_hints_that_rotted_do_not_count_for_ever(world: ModuleType) -> None:
         disk = cluster.disks["n1"]
         disk.flip_bit(table, bytes(disk._names[table].data).index(b"\xff\xffh"))
         await asyncio.sleep(5)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert list(cluster.node("n1")._hints.waiting("n9")) == []
         assert cluster.node("n1").hints_waiting == {}
 
@@ -898,7 +898,7 @@ def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
         rot(cluster, "n1", newer, "a")
         assert (await cluster.ask("n1", read("a"))).unreadable == [0]
         await asyncio.sleep(5)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
         assert await cluster.held("n1", "a") == (record if stays else None)
 
     world.run(story())
@@ -918,11 +918,11 @@ def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> Non
         executor.gate.clear()
         sending = asyncio.ensure_future(cluster.give("n1", "a", world.put_record("v")))
         await asyncio.sleep(10)
-        assert not cluster.node("n1").whole
+        assert not cluster.node("n1").complete
         executor.gate.set()
         await sending
         await asyncio.sleep(3)
-        assert cluster.node("n1").whole
+        assert cluster.node("n1").complete
 
     world.run(story())
 

@@ -64,7 +64,7 @@ def test_a_node_is_launched_found_and_adopted():
         assert (launched.incarnation, launched.pid) == (1, 4001)
         assert await bench.launcher.directories() == {"n1": "n1"}
         assert await bench.launcher.adopt("n1", 1.0) == launched
-        assert bench.nodes.living("n1").whole
+        assert bench.nodes.living("n1").complete
         assert bench.process.name == node_address("n1")
         again = await bench.launch()
         assert (again.incarnation, again.pid) == (2, 4002)
@@ -78,7 +78,7 @@ def test_a_node_is_launched_found_and_adopted():
 def test_an_empty_directory_lacks_something_unless_the_store_is_new():
     async def story(bench):
         await bench.launch(fresh=False)
-        assert not bench.nodes.living("n1").whole
+        assert not bench.nodes.living("n1").complete
 
     run(story)
 
@@ -108,7 +108,7 @@ def test_a_process_that_dies_while_it_opens_its_directory():
             await bench.launch(fresh=True)
         assert caught.value.kind == "crashed"
         assert (await bench.launch(fresh=True)).incarnation == 1
-        assert bench.nodes.living("n1").whole
+        assert bench.nodes.living("n1").complete
 
     run(story)
 

@@ -113,7 +113,7 @@ def test_a_store_of_which_every_directory_is_gone_says_so_and_is_excused():
     outcome = run(with_faults(*faults, within=False))
     assert outcome.violations == []
     assert outcome.counts["log: store %s: nothing can be read or decided any more: %s"] == 1
-    assert "log: node %s is whole again" not in outcome.counts
+    assert "log: node %s is complete again" not in outcome.counts
 
 
 def test_a_node_that_is_never_made_whole_is_noticed(monkeypatch):

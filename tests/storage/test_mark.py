@@ -118,7 +118,7 @@ def judge(disk: SimDisk, owed: Mapping[str, bytes]) -> str:
             node = open_node(disk, seed=99)
         except (CorruptData, DirectoryForeign):
             return "refused"
-        words = {"whole"} if node.whole else {"incomplete"}
+        words = {"whole"} if node.complete else {"incomplete"}
         for key, record in owed.items():
             answer = await ask(node, f.Read(1, [encode_key(key)]))
             if isinstance(answer, f.Incomplete):
@@ -132,7 +132,7 @@ def judge(disk: SimDisk, owed: Mapping[str, bytes]) -> str:
         answer = await ask(node, f.Scan(1, b"", b"\xff", 2000, False, False, [*range(8)]))
         if isinstance(answer, f.ScanDone):
             assert dict(answer.items) == {encode_key(k): r for k, r in owed.items()}
-        if node.whole and node._engine.failure is None:
+        if node.complete and node._engine.failure is None:
             await node.stop()
         return " ".join(sorted(words - {"whole"})) or "whole"
 
@@ -269,7 +269,7 @@ def test_what_was_found_out_survives_a_crash_right_after() -> None:
                 break
             for mode in ("keep", "drop"):
                 node = open_node(disk.crash(random.Random(operation), mode))
-                assert not node.whole, f"{path} {harm}, a crash before operation {operation}, {mode}"
+                assert not node.complete, f"{path} {harm}, a crash before operation {operation}, {mode}"
         else:
             pytest.fail("an opening has fewer operations")
 
@@ -286,12 +286,12 @@ def test_a_log_that_was_cut_is_damage_until_it_is_healed_and_then_no_more() -> N
         run(node.stop())
         disk = copied(disk)
     node = open_node(disk)
-    node._replica.made_whole(node._engine.damaged)
+    node._replica.mark_complete(node._engine.damaged)
     run(node.stop())
     for _ in range(3):
         disk = copied(disk)
         node = open_node(disk)
-        assert node.whole
+        assert node.complete
         run(node.stop())
 
 

@@ -639,8 +639,8 @@ class Launcher:
         self.attempts.append((node_id, asyncio.get_running_loop().time()))
         if node_id in self.failing:
             raise self.failing[node_id]
-        empty_is_whole = await fresh()
-        self.launched.append((node_id, host, empty_is_whole, take_over))
+        empty_is_complete = await fresh()
+        self.launched.append((node_id, host, empty_is_complete, take_over))
         if node_id not in self.cluster.disks:
             self.cluster.disks[node_id] = SimDisk()
             self.cluster.clocks[node_id] = Clock()
@@ -649,7 +649,7 @@ class Launcher:
             if not take_over:
                 raise LaunchFailed("in use", "another process holds the directory")
             self.cluster.kill(node_id, "keep")
-        process = self.cluster.open(node_id, fresh=empty_is_whole)
+        process = self.cluster.open(node_id, fresh=empty_is_complete)
         if node_id not in self.found:
             self.found.append(node_id)
         assert process.node is not None

@@ -474,7 +474,7 @@ def test_three_nodes_on_a_disk_that_fills_up_go_on_reading_and_come_back(small_d
             await node.stop()
         kept.append(number + 2)
         again = _node(small_disk, "n1", failed)
-        assert again.whole
+        assert again.complete
         for at in kept:
             found = await _ask(again, f.Read(1, [encode_key(f"k{at:05}")]))
             assert found.records == [_put(at).items[0][1]]
