@@ -108,10 +108,9 @@ class Known(NamedTuple):
     """What was last seen of a node. A directory that falls short of it was copied back, and is not believed (P6)."""
 
     incarnation: int = 0
-    life: int = 0
-    """Of its directory."""
+    directory_id: int = 0
     log_position: int = 0
-    """How far its log was durable, in that life."""
+    """How far the log in that directory was durable."""
 
 
 class LaunchFailed(Exception):

@@ -34,7 +34,7 @@ class Acceptor:
         self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
 
     def forget(self) -> None:
-        """Begin anew: what was promised and held belongs to a life that is over."""
+        """Begin anew: what was promised and held belongs to a former directory."""
         self._kept = f.RegisterAnswer(True, 0, 0, 0, None)
 
     def read(self) -> f.RegisterAnswer:
@@ -76,10 +76,10 @@ class Acceptor:
         return request.generation - self._kept.promised <= MAX_BALLOT_STEP
 
     def _may_vote_again(self, request: f.AcceptRegister) -> bool:
-        return request.decided and self._directory.life in request.lives
+        return request.decided and self._directory.directory_id in request.directory_ids
 
     def _answer(self, *, granted: bool) -> f.RegisterAnswer:
-        return msgspec.structs.replace(self._kept, granted=granted, voter=self.votes, life=self._directory.life)
+        return msgspec.structs.replace(self._kept, granted=granted, voter=self.votes, directory_id=self._directory.directory_id)
 
     def _keep(self, kept: f.RegisterAnswer) -> None:
         self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))

@@ -83,13 +83,13 @@ class Node:
     def take_end(self, heard: f.LogEnd | None, said: f.LogEnd | None) -> None:
         """Take note of how far its log is, as an answer says. ``said``: what the request had said of it.
 
-        In another life of its directory that is all there is to know. In the same one the further end stands; but the word
+        In another directory that is all there is to know. In the same one the further end stands; but the word
         of a later run only once that run has heard how far an earlier one was known to be, for it may have lost that (P6).
         """
         known = self.log_end
         if heard is None:
             return
-        if known is not None and known.life == heard.life:
+        if known is not None and known.directory_id == heard.directory_id:
             unheard = heard.incarnation != known.incarnation and said != known
             if heard.position <= known.position or unheard:
                 return

@@ -65,8 +65,8 @@ class Register:
         self.state: ClusterState | None = None
         self._tried = 0
         self._voteless: dict[str, int] = {}
-        """Nodes that have lost their register, each with its present life."""
-        self._lives: list[int] = []
+        """Nodes that have lost their register, each with its present directory id."""
+        self._directory_ids: list[int] = []
         """Those of them that may vote again, for the present state was sent out after they had been seen."""
         self.lost = False
         """Whether no member has kept its register: nobody knows what was promised, and nothing can be decided."""
@@ -116,7 +116,7 @@ class Register:
                 for node_id, answer in granted.items()
                 if (now := again.get(node_id)) is not None
                 and now.voter
-                and (now.life, now.promised) == (answer.life, generation)
+                and (now.directory_id, now.promised) == (answer.directory_id, generation)
             }
         if len(granted) < quorum(len(members)):
             if any(not answer.granted for answer in promises.values()):
@@ -134,22 +134,22 @@ class Register:
             # A change that failed may stand on a minority under this number; no other may go under it.
             state = msgspec.structs.replace(state, version=self._tried + 1)
         self._tried = state.version
-        lives = sorted(self._voteless.values())
+        directory_ids = sorted(self._voteless.values())
         members = [member.node_id for member in state.ring.members]
         answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
         granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
         # If a majority has lost its register, nobody can know what it had promised. All others together, and nobody
         # away, is the most that can be asked for; without it there would never be another change.
-        without = [answer.life for answer in answers.values() if not answer.voter]
+        without = [answer.directory_id for answer in answers.values() if not answer.voter]
         all_of_them = (
             bool(granted)
             and len(answers) == len(members)
             and all(answer.granted for answer in answers.values())
-            and {*without} <= {*lives}
+            and {*without} <= {*directory_ids}
         )
         self.lost = len(without) == len(members) or (self.lost and len(without) == len(answers))
         if len(granted) >= quorum(len(members)) or all_of_them:
-            self.state, self._lives = state, lives
+            self.state, self._directory_ids = state, directory_ids
             told = await self._tell_decided(members)
             holding = sum((each.generation, each.version) == state.ballot and each.voter for each in told.values())
             if len(granted) < quorum(len(members)) and holding < quorum(len(members)):
@@ -199,13 +199,15 @@ class Register:
         return all(answer.voter and (answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
     async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
-        """Say that the present state is decided: only now may nodes act on it, and those in ``_lives`` vote again."""
+        """Say that the present state is decided: only now may nodes act on it, and ``_directory_ids`` vote again."""
         state = self.state
         if state is None:
             return {}
         return await self._ask(
             nodes,
-            f.AcceptRegister(state.generation, state.version, encode_state(state), decided=True, lives=self._lives),
+            f.AcceptRegister(
+                state.generation, state.version, encode_state(state), decided=True, directory_ids=self._directory_ids
+            ),
         )
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
@@ -238,7 +240,7 @@ class Register:
         for node_id, answer in answers.items():
             self._voteless.pop(node_id, None)
             if not answer.voter:
-                self._voteless[node_id] = answer.life
+                self._voteless[node_id] = answer.directory_id
         return {node_id: answers[node_id] for node_id in nodes if node_id in answers}
 
     async def _ask_one(self, node_id: str, body: f.NodeRequestBody) -> f.RegisterAnswer | None:

@@ -115,7 +115,7 @@ class StorageNode:
         if (
             doubt
             or self._directory.identity.incarnation <= known.incarnation
-            or (known.life == self._directory.life and not self._engine.recovered(known.log_position))
+            or (known.directory_id == self._directory.directory_id and not self._engine.recovered(known.log_position))
         ):
             # Somebody copied an old directory back (P6), or a part of one: it lacks what was acknowledged since.
             if doubt:
@@ -132,7 +132,7 @@ class StorageNode:
         self._directory.remove_old_data()
         self.incarnation = self._directory.identity.incarnation
         """Which run of this node this is; grows with every start."""
-        self._told_end = f.LogEnd(self._directory.life, self.incarnation, self._engine.durable_end)
+        self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, self._engine.durable_end)
         self._told_of = self._directory.identity
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
         self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
@@ -256,7 +256,7 @@ class StorageNode:
     def known(self) -> Known:
         """What others know of this run, if they have heard all that it has told."""
         end = self._log_end()
-        return Known(end.incarnation, end.life, end.position)
+        return Known(end.incarnation, end.directory_id, end.position)
 
     @property
     def hints_waiting(self) -> dict[str, int]:
@@ -401,8 +401,8 @@ class StorageNode:
     def _log_end(self) -> f.LogEnd:
         """Return how far the log is durable, as peers are told."""
         end = self._engine.durable_end
-        if end != self._told_end.position or self._directory.identity is not self._told_of:  # it may be in another life
-            self._told_end = f.LogEnd(self._directory.life, self.incarnation, end)
+        if end != self._told_end.position or self._directory.identity is not self._told_of:  # or in another directory
+            self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, end)
             self._told_of = self._directory.identity
         return self._told_end
 
@@ -412,7 +412,7 @@ class StorageNode:
         The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
         chunk of the log has rotted, which by itself looks like a torn tail.
         """
-        if log_end is None or log_end.life != (own := self._log_end()).life:
+        if log_end is None or log_end.directory_id != (own := self._log_end()).directory_id:
             return
         if log_end.incarnation == own.incarnation and log_end.position > own.position:
             # This very run once was further: the machine, memory and all, was set back to an earlier moment (P2).

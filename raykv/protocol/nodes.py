@@ -109,7 +109,7 @@ class AcceptRegister(Message, frozen=True):
     state: lim.State
     decided: bool = False
     """Whether a majority holds this state by now, so that it may be acted on."""
-    lives: Annotated[list[int], lim.NODES] = []
+    directory_ids: Annotated[list[int], lim.NODES] = []
     """Of the nodes without a vote that were seen before this state was first sent to anybody: they may vote again."""
 
 
@@ -218,9 +218,9 @@ NodeRequestBody: TypeAlias = (
 
 
 class LogEnd(Message, frozen=True):
-    """How far a node's log was durable when it said so, in which life of its directory and which incarnation."""
+    """How far a node's log was durable when it said so, in which directory and which incarnation."""
 
-    life: int
+    directory_id: int
     incarnation: int
     position: int
 
@@ -335,7 +335,7 @@ class RegisterAnswer(Message, frozen=True):
 
     ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
     accepted, and does not, until it was given a decided state that a majority of the others accepted after it had begun its
-    present ``life`` (of its directory, the first 64 bits).
+    present ``directory_id`` (its first 64 bits).
     """
 
     granted: bool
@@ -344,7 +344,7 @@ class RegisterAnswer(Message, frozen=True):
     version: lim.Number
     state: lim.State | None
     voter: bool = True
-    life: int = 0
+    directory_id: int = 0
 
 
 class Moved(Message, frozen=True):

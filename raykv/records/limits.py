@@ -76,7 +76,7 @@ Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 NodeId: TypeAlias = Annotated[str, Meta(pattern=NODE_ID_PATTERN)]
 FileName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")]
 """Of a file or folder in a node's directory, as files of the store name it."""
-Life: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+DirectoryId: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
 Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]
 """As many as are written to while a partition moves."""

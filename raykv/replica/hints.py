@@ -11,8 +11,8 @@ that did not give it. There are two kinds:
 
 A hint is keyed by node, bucket and key, so a key that is written again and again while a node is away is one hint, and
 the space is bounded by the keys; ``max_bytes`` bounds it as well. Records of a key merge as they do everywhere, so the
-order in which hints are replayed does not matter; they go in key order. Nor does it matter which life of the node's
-directory missed them: whoever merges a record twice holds it once.
+order in which hints are replayed does not matter; they go in key order. Nor does it matter which directory of the
+node missed them: a record that is merged twice is held once.
 
 **Age.** A hint of a strict bucket is a help, and forgotten after ``max_age_s``: from then on it is cheaper to compare
 trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10).

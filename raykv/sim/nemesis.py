@@ -264,7 +264,7 @@ class Nemesis:
         cluster.nodes.kill_all(node_id)
         host.replace_disk(host.disk.crash(self._rng, "random"))
 
-    def _do_power_when_whole(self, fault: Fault, number: int) -> None:
+    def _do_power_when_complete(self, fault: Fault, number: int) -> None:
         del number
         self._when_whole[fault.target] = fault
 

@@ -1,19 +1,21 @@
 """A node's directory: one process holds it, and it remembers whose it is (P6).
 
 ``lock``      held for as long as the node lives; its content is a note on the holder
-``identity``  store, node, *life*, incarnation, two promises: *clean* and *complete*; where the data is, and until when
-              the node was alive
-``register``  the node's copy of the cluster's state, with the life that it was kept in
+``identity``  store, node, *directory id*, incarnation, two promises: *clean* and *complete*; where the data is, and
+              until when the node was alive
+``register``  the node's copy of the cluster's state, with the directory id that it was kept under
 
-A *life* is drawn at random when the directory is made: a node that was replaced and joins again with an empty directory
-has another life, though the same id. The *incarnation* grows by one, durably, with every opening, before anything
-else is done; so two runs of a node never bear the same number, unless the directory was copied back, which the peers
-notice. ``clean`` is set by a clean stop and taken away, durably, by the next opening: what was found is in ``previous``.
+A *directory id* is drawn at random when the directory is made: a node that was replaced and joins again with an empty
+directory keeps its node id and gets another directory id. The *incarnation* grows by one, durably, with every opening,
+before anything else is done: two runs of a node never bear the same number, unless the directory was copied back, which
+the peers notice. A clean stop sets ``clean``; the next opening clears it, durably, and keeps what it found in
+``previous``.
 ``complete`` is this directory's own opinion on whether it holds all that it acknowledged (P1).
 
-A directory that turns out to be an old copy is a new life. If it is older than what deletes are remembered for, its data
-is set aside as well, in this directory, and the node begins empty: what it holds may have been deleted and forgotten
-everywhere else (P6, P10). That it was away for long is no reason: while it is away, nothing of its share is forgotten.
+A directory that turns out to be an old copy gets a new directory id. If it is older than the time for which deletes are
+remembered, its data is set aside too, in this directory, and the node begins empty: what it holds may have been deleted
+and forgotten everywhere else (P6, P10). A long absence alone is no reason: while a node is away, nothing of its share is
+forgotten.
 
 The identity is written before any data is, so data without an identity is a directory that somebody has tampered with,
 and is refused. Omitted: moving and copying directories (``Engine`` has no part in it).
@@ -29,7 +31,7 @@ import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData, PairTooLarge, RaykvError
-from raykv.records.limits import FileName, Life, Name, NodeId, Number
+from raykv.records.limits import DirectoryId, FileName, Name, NodeId, Number
 from raykv.storage.blob import TEMPORARY_SUFFIX, read_blob, unpack, write_blob
 from raykv.storage.damage import DiskFull
 from raykv.storage.mark import Mark
@@ -47,14 +49,14 @@ _IDENTITY_MAGIC = b"RAYKVIDN"
 _REGISTER_MAGIC = b"RAYKVREG"
 IDENTITY_VERSION = 2
 REGISTER_VERSION = 1
-LIFE_BYTES = 32
+DIRECTORY_ID_BYTES = 32
 MAX_IDENTITY_BYTES = 16 << 10
 MAX_REGISTER_BYTES = 16 << 20
 MAX_INCARNATION = 1 << 62
 _MAX_NOTE_BYTES = 4 << 10
 _SHOWN_NOTE_BYTES = 300
 _DATA = re.compile(r"data(-[0-9]{1,20})?", re.ASCII)
-_LIFE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_DIRECTORY_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NO_STRAYS = (LOCK_NAME, IDENTITY_NAME + TEMPORARY_SUFFIX, "lost+found")
 
 
@@ -69,7 +71,7 @@ class DirectoryInUse(RaykvError):
 
 
 class DirectoryForeign(RaykvError):
-    """The directory belongs to another store, node or life. Set it aside; do not write to it."""
+    """The directory belongs to another store or node, or is another one of this node. Set it aside; do not write to it."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -77,7 +79,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     store_id: Name
     node_id: NodeId
-    life: Life
+    directory_id: DirectoryId = msgspec.field(name="life")  # its name on disk
     """32 hexadecimal digits."""
     incarnation: Number
     clean: bool
@@ -119,8 +121,8 @@ def _wrong_with(identity: Identity) -> str:
     """Return what no identity of ours says: its words become names of directories. Empty if all is well."""
     if _DATA.fullmatch(identity.data) is None:
         return f"its data is said to be in {identity.data[:80]!r}"
-    if _LIFE.fullmatch(identity.life) is None:
-        return f"its life is said to be {identity.life[:80]!r}"
+    if _DIRECTORY_ID.fullmatch(identity.directory_id) is None:
+        return f"its directory id is said to be {identity.directory_id[:80]!r}"
     if not 0 < identity.incarnation < MAX_INCARNATION:
         return f"its incarnation is said to be {identity.incarnation}"
     return ""
@@ -156,13 +158,13 @@ class NodeDirectory:
         node_id: str,
         random: random_module.Random,
         complete_if_new: bool,
-        life: str | None = None,
+        directory_id: str | None = None,
         note: bytes = b"",
         now_ms: int = 0,
     ) -> NodeDirectory:
         """Make the directory if missing, take its lock and begin a new incarnation.
 
-        ``life``: the life it is expected to be in, if that is known. ``note`` goes into the lock for whoever finds it
+        ``directory_id``: the expected one, if it is known. ``note`` goes into the lock for whoever finds it
         taken: JSON with the process id. ``now_ms``: the wall clock. Raises ``DirectoryInUse``, ``DirectoryForeign``,
         ``CorruptData``, ``OSError``; the lock is free again then.
         """
@@ -174,7 +176,7 @@ class NodeDirectory:
             raise _in_use(fs, path) from None
         try:
             previous = read_identity(fs, path)
-            identity = _next_identity(fs, path, previous, store_id, node_id, life, random, complete_if_new)
+            identity = _next_identity(fs, path, previous, store_id, node_id, directory_id, random, complete_if_new)
             identity = msgspec.structs.replace(identity, alive_ms=now_ms)
             if identity.stale:
                 identity = _set_aside(identity)
@@ -186,9 +188,9 @@ class NodeDirectory:
         return directory
 
     @property
-    def life(self) -> int:
-        """The first 64 bits of the life, as peers name it."""
-        return int(self.identity.life[:16], 16)
+    def directory_id(self) -> int:
+        """The first 64 bits of the directory id: what peers know it by."""
+        return int(self.identity.directory_id[:16], 16)
 
     @property
     def last_run(self) -> int:
@@ -241,7 +243,11 @@ class NodeDirectory:
 
     def _read_register(self) -> tuple[int, bytes]:
         return read_blob(
-            self._fs, f"{self.path}/{REGISTER_NAME}", _REGISTER_MAGIC, REGISTER_VERSION, MAX_REGISTER_BYTES + LIFE_BYTES
+            self._fs,
+            f"{self.path}/{REGISTER_NAME}",
+            _REGISTER_MAGIC,
+            REGISTER_VERSION,
+            MAX_REGISTER_BYTES + DIRECTORY_ID_BYTES,
         )
 
     def set_complete(self, complete: bool) -> None:
@@ -272,39 +278,46 @@ class NodeDirectory:
             self._fs.remove_tree(f"{self.path}/{name}")
 
     def mark_incomplete(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
-        """Note, durably and in one step, that this directory is an old copy: incomplete, in a new life.
+        """Note, durably and in one step, that this directory is an old copy: incomplete, under a new directory id.
 
         ``set_aside``: begin with no data. ``stale``: do so at the next opening.
 
-        The register goes with the former life: its promises are of the past, and it does not vote until it is let (P5).
+        The register goes with the former directory id: its promises are void, and it does not vote until it is let (P5).
         ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
         identity = _set_aside(self.identity) if set_aside else self.identity
         incarnation = max(identity.incarnation, known_incarnation + 1)
-        life = _new_life(self._random)
+        directory_id = _new_directory_id(self._random)
         self._save(
             msgspec.structs.replace(
-                identity, complete=False, votes=False, life=life, incarnation=incarnation, stale=stale, register=0
+                identity,
+                complete=False,
+                votes=False,
+                directory_id=directory_id,
+                incarnation=incarnation,
+                stale=stale,
+                register=0,
             )
         )
         path = f"{self.path}/{REGISTER_NAME}"
-        if self._fs.exists(path):  # it is of the former life, and may be one that cannot even be read
+        if self._fs.exists(path):  # it belongs to the former directory id, and may be one that cannot even be read
             self._fs.rename(path, path + OLD_SUFFIX)
 
     def load_register(self) -> bytes | None:
-        """Return what ``save_register`` kept last in this life, or None. ``CorruptData`` if it cannot be read."""
+        """Return what ``save_register`` kept last under this directory id, or None. ``CorruptData`` if it cannot be read."""
         try:
             _, payload = self._read_register()
         except FileNotFoundError:
             return None
-        return payload[LIFE_BYTES:] if payload[:LIFE_BYTES] == self.identity.life.encode() else None
+        ours = payload[:DIRECTORY_ID_BYTES] == self.identity.directory_id.encode()
+        return payload[DIRECTORY_ID_BYTES:] if ours else None
 
     def save_register(self, data: bytes) -> None:
         """Keep ``data``, at most 16 MiB, durably and whole, in place of what was there. Two syncs."""
         self._assert_held()
         if len(data) > MAX_REGISTER_BYTES:
             raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
-        payload = self.identity.life.encode() + data
+        payload = self.identity.directory_id.encode() + data
         write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, REGISTER_VERSION, payload)
         if not self.identity.register:
             # From now on there is one: should it be gone one day, what was promised in it is not.
@@ -333,7 +346,7 @@ def _set_aside(identity: Identity) -> Identity:
     )
 
 
-def _new_life(random: random_module.Random) -> str:
+def _new_directory_id(random: random_module.Random) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
@@ -343,7 +356,7 @@ def _next_identity(
     previous: Identity | None,
     store_id: str,
     node_id: str,
-    life: str | None,
+    directory_id: str | None,
     random: random_module.Random,
     complete_if_new: bool,
 ) -> Identity:
@@ -351,12 +364,14 @@ def _next_identity(
         strays = [name for name in fs.list_directory(path) if name not in _NO_STRAYS and not name.startswith(".")]
         if strays:
             raise CorruptData(f"{path} holds {strays[0]!r} but no identity", file=path)
-        if life is not None:
-            raise DirectoryForeign(f"{path} is new, not in its life {life!r}", path=path, found=None, expected=life)
+        if directory_id is not None:
+            raise DirectoryForeign(
+                f"{path} is new, not directory {directory_id!r}", path=path, found=None, expected=directory_id
+            )
         return Identity(
             store_id=store_id,
             node_id=node_id,
-            life=_new_life(random),
+            directory_id=_new_directory_id(random),
             incarnation=1,
             clean=False,
             complete=complete_if_new,
@@ -365,7 +380,7 @@ def _next_identity(
     for what, found, expected in (
         ("store", previous.store_id, store_id),
         ("node", previous.node_id, node_id),
-        ("life", previous.life, life if life is not None else previous.life),
+        ("directory id", previous.directory_id, directory_id if directory_id is not None else previous.directory_id),
     ):
         if found != expected:
             raise DirectoryForeign(

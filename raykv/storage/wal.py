@@ -11,7 +11,7 @@ it lies, so that the copy of a chunk inside somebody's value is not taken for on
 
 **Group commit.** Updates wait in a list; ``take`` hands all of them over as a ``SyncJob``, whose ``run`` makes one chunk
 of them (more, if they are large), one write and one fdatasync, on any thread. Positions count updates, from 1, over the
-engine's life.
+engine's lifetime.
 
 **What is rot and what is a torn tail.** Recovery meets bytes that make no chunk. If they were synced once, they are bit
 rot; if not, the crash tore them. Two kinds of witness tell up to where a segment was synced: every chunk carries it

@@ -222,7 +222,7 @@ class Watch:
     def _known(self, node_id: str) -> Known:
         node = self.nodes[node_id]
         end = node.log_end
-        return Known(node.incarnation) if end is None else Known(node.incarnation, end.life, end.position)
+        return Known(node.incarnation) if end is None else Known(node.incarnation, end.directory_id, end.position)
 
     async def _second_reaches(self, node_id: str) -> bool:
         """Ask a coordinator for the second opinion. No opinion is no second reporter."""

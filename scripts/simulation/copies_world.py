@@ -217,7 +217,7 @@ class CopiesWorld:
         if isinstance(held, f.RegisterAnswer):
             state = state or self.state
             data = encode_state(state)
-            await self.ask(node_id, f.AcceptRegister(state.generation, state.version, data, True, [held.life]))
+            await self.ask(node_id, f.AcceptRegister(state.generation, state.version, data, True, [held.directory_id]))
 
     async def ask(self, node_id: str, body: f.NodeRequestBody, within_s: float = 1.0) -> f.NodeAnswerBody | None:
         """Ask a node something, by no state of the cluster; None if it does not answer."""

@@ -585,7 +585,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.storage.directory:NodeDirectory.load_register",
-                "if payload[:LIFE_BYTES] == self.identity.life.encode() else None",
+                "if ours else None",
                 "",
             ),
             Edit("raykv.replica.handlers:Replica.mark_incomplete", "    self._acceptor.forget()\n", ""),
@@ -711,7 +711,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.cluster.acceptor:Acceptor._may_vote_again",
-                "request.decided and self._directory.life in request.lives",
+                "request.decided and self._directory.directory_id in request.directory_ids",
                 "request.decided",
             ),
         ),

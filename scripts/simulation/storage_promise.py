@@ -117,8 +117,10 @@ def bare(identity: Identity | None) -> Identity | None:
 def following(previous: Identity | None) -> Identity:
     """Return the identity that the opening after ``previous`` gives."""
     if previous is None:
-        life = f"{seeded('life').getrandbits(128):032x}"
-        return Identity(store_id="s", node_id="n1", life=life, incarnation=1, clean=False, complete=True, votes=True)
+        directory_id = f"{seeded('life').getrandbits(128):032x}"
+        return Identity(
+            store_id="s", node_id="n1", directory_id=directory_id, incarnation=1, clean=False, complete=True, votes=True
+        )
     return msgspec.structs.replace(previous, incarnation=previous.incarnation + 1, clean=False, mark=None, register=0)
 
 

@@ -30,8 +30,8 @@ def test_a_node_that_was_told_nothing_says_so(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         answer = await cluster.ask("n1", f.ReadRegister())
-        assert answer == f.RegisterAnswer(True, 0, 0, 0, None, life=answer.life)
-        assert answer.life
+        assert answer == f.RegisterAnswer(True, 0, 0, 0, None, directory_id=answer.directory_id)
+        assert answer.directory_id
 
     world.run(story())
 
@@ -143,9 +143,9 @@ def test_a_node_that_lost_its_directory_has_no_vote_until_a_later_decision_names
         decided = msgspec.structs.replace(accept, generation=7, decided=True)
         answer = await cluster.ask("n1", decided)
         assert not answer.voter  # it may have been decided before the vote was lost
-        await cluster.ask("n1", msgspec.structs.replace(decided, lives=[answer.life + 1]))
+        await cluster.ask("n1", msgspec.structs.replace(decided, directory_ids=[answer.directory_id + 1]))
         assert not (await cluster.ask("n1", f.ReadRegister())).voter
-        assert (await cluster.ask("n1", msgspec.structs.replace(decided, lives=[answer.life]))).voter
+        assert (await cluster.ask("n1", msgspec.structs.replace(decided, directory_ids=[answer.directory_id]))).voter
         cluster.kill("n1")
         cluster.revive("n1")
         assert (await cluster.ask("n1", f.ReadRegister())).voter

@@ -400,8 +400,8 @@ def test_a_call_to_a_former_run_that_comes_to_nothing_says_nothing_of_the_presen
 # ---- how far a node's log is (P6) ----
 
 
-def end(incarnation: int, position: int, life: int = 7) -> f.LogEnd:
-    return f.LogEnd(life, incarnation, position)
+def end(incarnation: int, position: int, directory_id: int = 7) -> f.LogEnd:
+    return f.LogEnd(directory_id, incarnation, position)
 
 
 def as_far(incarnation: int, log_end: f.LogEnd) -> f.NodeAnswer:
@@ -429,8 +429,8 @@ def test_a_later_run_is_told_how_far_the_earlier_one_was_before_its_word_stands(
         await bench.call(as_far(4, end(4, 1001)))
         await bench.call(as_far(4, end(4, 1002)))
         await bench.call(as_far(4, end(4, 1001)))
-        await bench.call(as_far(4, end(4, 5, life=8)))
-        await bench.call(as_far(4, end(4, 6, life=8)))
+        await bench.call(as_far(4, end(4, 5, directory_id=8)))
+        await bench.call(as_far(4, end(4, 6, directory_id=8)))
         assert said == [
             None, end(3, 100), end(3, 100), end(3, 150), end(4, 1001), end(4, 1002), end(4, 1002), end(4, 5, 8),
         ]  # fmt: skip

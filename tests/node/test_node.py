@@ -542,7 +542,7 @@ def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) ->
         cluster.revive("n1")
         later = await told(cluster, answer.log_end, read("b"))
         assert isinstance(later.body, f.Incomplete), "it acknowledged b and does not have it"
-        assert later.log_end.life != answer.log_end.life
+        assert later.log_end.directory_id != answer.log_end.directory_id
         assert not (await cluster.ask("n1", f.ReadRegister())).voter, "its promises are of the past as well (P5)"
         assert (await told(cluster, later.log_end, write(world, "c"))).body == f.WriteDone([0])
         cluster.kill("n1")
@@ -614,7 +614,9 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
         )
         assert cluster.node(victim).complete, "nobody has told it yet"
         peers = peer.core.routing.peers
-        with contextlib.suppress(PeerRefused):  # in its new life it has no vote, and waits for the supervisor
+        with contextlib.suppress(
+            PeerRefused
+        ):  # under its new directory id it has no vote, and waits for the supervisor
             assert isinstance(await peers.call(victim, read("a"), 1, 1.0), f.Incomplete)
         assert not cluster.node(victim).complete
 
@@ -659,7 +661,7 @@ def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world:
         end = (await told(cluster, f.node_requests.encode(f.NodeRequest(0, f.Ping())))).log_end
         assert end is not None
         assert (await told(cluster, b"?")).log_end is None, "it could not read it"
-        earlier = f.node_requests.encode(f.NodeRequest(0, read("a"), f.LogEnd(end.life, 0, 1 << 50)))
+        earlier = f.node_requests.encode(f.NodeRequest(0, read("a"), f.LogEnd(end.directory_id, 0, 1 << 50)))
         with monkeypatch.context() as patched:
 
             def fails(**_: Any) -> None:
@@ -703,9 +705,9 @@ def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) 
         await peer.put("k", "1", w=1)
         end = (await told(cluster, f.LogEnd(0, 1, 1 << 50), f.Ping())).log_end
         assert end is not None
-        assert cluster.failures == [], "another life of the directory tells nothing of this one"
+        assert cluster.failures == [], "another directory tells nothing of this one"
         assert isinstance((await told(cluster, end, f.Ping())).body, f.Pong), "as far as it is"
-        further = f.LogEnd(end.life, end.incarnation, end.position + 1)
+        further = f.LogEnd(end.directory_id, end.incarnation, end.position + 1)
         for body in (f.Reserve(1, [encode_key("k")], [bytes(16)]), read("k"), f.Ping()):
             answer = (await told(cluster, further, body)).body
             assert isinstance(answer, f.NodeRefused)
@@ -728,13 +730,13 @@ def test_a_supervisor_that_knows_how_far_the_log_was_says_so_at_the_start(world:
         )
 
     node = opened(Known())
-    life = node.known.life
+    directory_id = node.known.directory_id
     node._engine.close()
     node._directory.close()
     for known, complete in (
-        (Known(1, life, 0), True),
-        (Known(2, life + 1, 1 << 50), True),
-        (Known(3, life, 1 << 50), False),
+        (Known(1, directory_id, 0), True),
+        (Known(2, directory_id + 1, 1 << 50), True),
+        (Known(3, directory_id, 1 << 50), False),
     ):
         node = opened(known)
         assert node.identity["complete"] is complete

@@ -180,10 +180,10 @@ def test_no_name_of_a_node_leads_elsewhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "\ud800"], ids=repr)
 def test_no_file_that_a_file_names_lies_elsewhere(name: str) -> None:
-    life = "0" * 32
-    good = Identity("s", "n1", life, 1, True, True)
+    directory_id = "0" * 32
+    good = Identity("s", "n1", directory_id, 1, True, True)
     for wrong in ({"data": name}, {"node_id": name}, {"life": name}):
-        data = msgspec.msgpack.encode(msgspec.structs.asdict(good) | wrong)
+        data = msgspec.msgpack.encode(msgspec.to_builtins(good) | wrong)
         with pytest.raises(msgspec.ValidationError):
             msgspec.msgpack.decode(data, type=Identity)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(good), type=Identity) == good

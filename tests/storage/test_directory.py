@@ -19,19 +19,19 @@ def test_a_new_directory(disk):
     identity = directory.identity
     assert (identity.store_id, identity.node_id, identity.incarnation) == ("s", "n1", 1)
     assert (identity.clean, identity.complete) == (False, False)
-    assert len(identity.life) == 32
+    assert len(identity.directory_id) == 32
     assert directory.previous is None
     assert read_identity(disk, "/store/n1") == identity
     assert msgspec.to_builtins(identity)["node_id"] == "n1"
 
 
 def test_every_opening_is_a_new_incarnation_even_after_a_crash(disk):
-    life = None
+    directory_id = None
     for expected in range(1, 6):
         directory = open_(disk, seed=expected)
         assert directory.identity.incarnation == expected
-        assert life in (None, directory.identity.life), "the life stays"
-        life = directory.identity.life
+        assert directory_id in (None, directory.identity.directory_id), "the directory id stays"
+        directory_id = directory.identity.directory_id
         disk = disk.crash(random.Random(expected), "drop")
 
 
@@ -73,16 +73,16 @@ def test_a_foreign_directory_is_refused_and_left_alone(disk):
     directory = open_(disk)
     directory.close()
     before = read_identity(disk, "/store/n1")
-    for change in ({"store_id": "t"}, {"node_id": "n2"}, {"life": "other"}):
+    for change in ({"store_id": "t"}, {"node_id": "n2"}, {"directory_id": "other"}):
         with pytest.raises(DirectoryForeign):
             open_(disk, **change)
     assert read_identity(disk, "/store/n1") == before
-    assert open_(disk, life=before.life).identity.incarnation == 2, "and its lock is free"
+    assert open_(disk, directory_id=before.directory_id).identity.incarnation == 2, "and its lock is free"
 
 
 def test_a_new_directory_is_not_an_expected_life(disk):
     with pytest.raises(DirectoryForeign, match="is new"):
-        open_(disk, life="expected")
+        open_(disk, directory_id="expected")
     assert read_identity(disk, "/store/n1") is None
 
 
@@ -117,7 +117,7 @@ def test_register(disk):
 
 
 def test_the_life_comes_from_the_given_randomness(disk):
-    assert open_(disk, seed=4).identity.life == f"{random.Random(4).getrandbits(128):032x}"
+    assert open_(disk, seed=4).identity.directory_id == f"{random.Random(4).getrandbits(128):032x}"
 
 
 class Stop(Exception):

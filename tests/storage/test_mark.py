@@ -236,7 +236,7 @@ def test_a_node_whose_register_is_gone_or_is_an_older_one_has_no_vote(clean: boo
         node = open_node(disk)
         assert not node.identity["votes"], harm
         assert node.identity["life"] != open_node(copied(left.disk)).identity["life"], harm
-        assert node._directory.load_register() is None, "what it holds is of the former life"
+        assert node._directory.load_register() is None, "what it holds is of the former directory"
     assert open_node(copied(left.disk)).identity["votes"]
 
 

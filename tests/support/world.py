@@ -408,11 +408,11 @@ class Cluster:
         """Tell these nodes, or all that run, the decided state."""
         state = self.state
         for node_id in nodes or [node_id for node_id in self.ids if self.runs(node_id)]:
-            lives = [
-                self.node(node_id)._directory.life
+            directory_ids = [
+                self.node(node_id)._directory.directory_id
             ]  # as a supervisor does, after it has seen that a register is lost
             data = encode_state(state)
-            body = f.AcceptRegister(state.generation, state.version, data, decided=True, lives=lives)
+            body = f.AcceptRegister(state.generation, state.version, data, decided=True, directory_ids=directory_ids)
             answer, _ = self.node(node_id)._replica.handle(body)
             assert isinstance(answer, f.RegisterAnswer)
             assert answer.granted
