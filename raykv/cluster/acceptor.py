@@ -3,8 +3,8 @@
 It promises, accepts, and keeps both on disk before it answers; ``register`` is the supervisor's side.
 
 A node that lost its register has no vote: it may have promised a supervisor that still counts on it. A decided state
-gives it a new vote only if a majority of the others accepted that state after the loss. Every promise of its former life
-was part of a majority too, so one of those others knew of it, and would have refused.
+gives it a new vote only if a majority of the others accepted that state after the loss. Every promise of its former
+directory was part of a majority too, so one of those others knew of it, and would have refused.
 
 *Schedule without this: S3 is promised A and C; A is wiped; S2, of an earlier generation, tells A what was decided long
 ago; A and B accept a change of S2; S3 stores what it read of A and C before, and the change is gone.*
@@ -79,7 +79,9 @@ class Acceptor:
         return request.decided and self._directory.directory_id in request.directory_ids
 
     def _answer(self, *, granted: bool) -> f.RegisterAnswer:
-        return msgspec.structs.replace(self._kept, granted=granted, voter=self.votes, directory_id=self._directory.directory_id)
+        return msgspec.structs.replace(
+            self._kept, granted=granted, voter=self.votes, directory_id=self._directory.directory_id
+        )
 
     def _keep(self, kept: f.RegisterAnswer) -> None:
         self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))
