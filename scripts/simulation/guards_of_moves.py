@@ -91,8 +91,8 @@ OF_MOVES = (
         (
             Edit(
                 "raykv.repair.anti_entropy:AntiEntropy.take_over",
-                "if whole < min(share.intact_needed, len(there)):",
-                "if whole < 1:",
+                "if complete < min(share.intact_needed, len(there)):",
+                "if complete < 1:",
             ),
             Edit(
                 "raykv.repair.anti_entropy:AntiEntropy.take_over",
