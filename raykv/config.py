@@ -238,8 +238,11 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     """N of the ring: how many primaries a partition has. A bucket may keep fewer copies, never more."""
     partitions: int = 256
     durability: Durability = "group"
-    grace_s: float = 10 * 86_400.0
-    """How long a delete is remembered at the least. Nothing older than half of it is taken for a new write (P10)."""
+    gc_grace_s: float = msgspec.field(default=10 * 86_400.0, name="grace_s")
+    """How long a delete is remembered at least. Nothing older than half of it counts as a new write (P10).
+
+    Settings on disk keep the field's first name, ``grace_s``, so stores of every version open.
+    """
     replace_after_s: float = 600.0
     """A node whose host has been gone for so long is replaced on another."""
 
@@ -250,7 +253,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
             copies=check_count("n (copies)", self.copies, 1, MAX_COPIES),
             partitions=check_count("partitions", self.partitions, 8, MAX_PARTITIONS),
             durability=check_choice("durability", self.durability, ("group", "interval", "always")),
-            grace_s=check_seconds("grace_s", self.grace_s, MAX_TTL_S),
+            gc_grace_s=check_seconds("gc_grace_s", self.gc_grace_s, MAX_TTL_S),
             replace_after_s=check_seconds("replace_after_s", self.replace_after_s, MAX_TTL_S),
         )
         if self.partitions & (self.partitions - 1):

@@ -109,15 +109,15 @@ def outage(hours: float, seed: int) -> dict[str, Any]:
 def deletes(hours: float, seed: int) -> dict[str, Any]:
     """Write, delete and let expire for so many hours; return the figures."""
     rng = random.Random(seed)
-    grace_s = hours * 3600 / 12
+    gc_grace_s = hours * 3600 / 12
     config = NodeConfig(
         memtable_bytes=64 * KIB,
         max_unflushed_bytes=512 * KIB,
-        repair_every_s=grace_s / 4,
-        max_hint_age_s=grace_s / 4,
+        repair_every_s=gc_grace_s / 4,
+        max_hint_age_s=gc_grace_s / 4,
         gossip_every_s=GOSSIP_EVERY_S,
     )
-    with raykv.sim.start(seed, node=config, grace_s=grace_s) as world:
+    with raykv.sim.start(seed, node=config, gc_grace_s=gc_grace_s) as world:
         store = world.store
         plain = store.bucket("plain", versioning="lww")
         alive: dict[tuple[str, str], str] = {}
@@ -128,7 +128,7 @@ def deletes(hours: float, seed: int) -> dict[str, Any]:
         while world.now_s < until_s:
             turn += 1
             if turn % 120 == 0:
-                world.power_cut(world.nodes[outages % 3], for_s=rng.choice((30.0, grace_s / 8, grace_s / 2)))
+                world.power_cut(world.nodes[outages % 3], for_s=rng.choice((30.0, gc_grace_s / 8, gc_grace_s / 2)))
                 outages += 1
             bucket = rng.choice((store, plain))
             name, key = bucket.name, f"k{rng.randrange(300)}"
@@ -157,7 +157,7 @@ def deletes(hours: float, seed: int) -> dict[str, Any]:
                                 [] if found is None or known else [f"{handle.name} k{number} at {world.now_s:.0f} s"]
                             )
         world.heal()
-        world.sleep(3 * grace_s)  # nothing is written any more: all that is dead becomes purgeable
+        world.sleep(3 * gc_grace_s)  # nothing is written any more: all that is dead becomes purgeable
         wrong = [
             (name, key)
             for name in ("default", "plain")
@@ -167,7 +167,7 @@ def deletes(hours: float, seed: int) -> dict[str, Any]:
         now_ms = EPOCH_MS + world.now_s * 1000
         dead = {
             node_id: sum(
-                (since := dead_since_ms(record)) is not None and now_ms - since > 2 * grace_s * 1000
+                (since := dead_since_ms(record)) is not None and now_ms - since > 2 * gc_grace_s * 1000
                 for record in contents(world, node_id).values()
             )
             for node_id in world.nodes

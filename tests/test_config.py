@@ -225,6 +225,15 @@ def test_settings_are_frozen_and_checked_when_decoded() -> None:
         msgspec.convert({**STORE, "copies": 0}, c.StoreConfig)
 
 
+def test_settings_that_were_stored_under_their_first_names_are_read() -> None:
+    stored = {**STORE, "grace_s": 60.0}
+    for codec in (msgspec.json, msgspec.msgpack):
+        settings = codec.decode(codec.encode(stored), type=c.StoreConfig)
+        assert settings.gc_grace_s == 60.0
+        assert codec.decode(codec.encode(settings), type=c.StoreConfig) == settings
+        assert codec.decode(codec.encode(settings))["grace_s"] == 60.0, "an older raykv reads it, too"
+
+
 @pytest.mark.parametrize(("n", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (9, 5)])
 def test_a_majority(n: int, majority: int) -> None:
     assert c.quorum(n) == majority
@@ -294,7 +303,7 @@ def test_what_a_number_raises_is_the_callers_own(error: BaseException) -> None:
 def test_settings_keep_plain_numbers() -> None:
     three = np.int64(3)
     configs = (
-        c.StoreConfig(name=np.str_("s"), copies=three, partitions=np.int32(256), grace_s=Fraction(1, 2)),
+        c.StoreConfig(name=np.str_("s"), copies=three, partitions=np.int32(256), gc_grace_s=Fraction(1, 2)),
         c.ScalingConfig(ops_per_s=np.float32(5), least=three, most=three, low=Decimal("0.25")),
         c.BucketConfig(name=np.str_("b"), n=three, r=np.uint8(2), w=np.uint8(2), ttl_ms=three, pair_bytes=np.int16(9)),
         c.NodeConfig(memtable_bytes=np.int64(c.MIB), background_share=np.float16(0.5), cpus=three),

@@ -107,7 +107,7 @@ class StorageNode:
         )
         previous = self._directory.previous
         away_ms = clock.wall_ms() - previous.alive_ms if previous is not None else 0
-        self._old = away_ms > spec.store.grace_s * 1000 / 2
+        self._old = away_ms > spec.store.gc_grace_s * 1000 / 2
         """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
         self._engine = self._open_engine(fs)
         known = spec.known
@@ -195,7 +195,7 @@ class StorageNode:
 
     async def _note_alive(self) -> None:
         while True:
-            await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.grace_s / 8))
+            await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.gc_grace_s / 8))
             self._directory.note_alive(self._clock.wall_ms())
 
     async def _watch_room(self) -> None:

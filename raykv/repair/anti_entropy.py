@@ -230,7 +230,7 @@ class AntiEntropy:
                 done = await self._mend_all(partition, share, others)
                 total.add(done)
                 if purge and done.complete and self._local.complete(partition):
-                    grace_ms = round(state.config.grace_s * 1000)
+                    grace_ms = round(state.config.gc_grace_s * 1000)
                     total.purged += await self._purge(partition, share, others, grace_ms)
             except PeerLacks as lack:
                 failures.append(lack)
@@ -322,7 +322,7 @@ class AntiEntropy:
     async def heal(self, state: ClusterState, partition: int) -> Healed:
         """Take over what this node may lack of the partition."""
         healed = Healed.FULLY
-        before_ms = self._clock.wall_ms() - state.config.grace_s * 1000
+        before_ms = self._clock.wall_ms() - state.config.gc_grace_s * 1000
         for share in shares(state, partition):
             if self._node_id not in share.owners:
                 continue

@@ -93,7 +93,7 @@ class Handoff:
 
     def _too_old(self, state: ClusterState, hint: Hint) -> bool:
         age_ms = self._clock.wall_ms() - hint.made_ms
-        most_ms = round(state.config.grace_s * 500) if hint.counted else self._max_age_ms
+        most_ms = round(state.config.gc_grace_s * 500) if hint.counted else self._max_age_ms
         if age_ms <= most_ms:
             return False
         self.expired += 1

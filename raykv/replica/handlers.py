@@ -85,7 +85,7 @@ class Replica:
         self._engine = engine
         self._directory = directory
         self._partitions = store.partitions
-        self.grace_ms = store.grace_s * 1000
+        self.grace_ms = store.gc_grace_s * 1000
         self._max_age_ms = round(self.grace_ms / 2)
         self.scanner = Scanner(engine)
         self._hints = hints

@@ -77,7 +77,7 @@ class Options(TypedDict, total=False):
     faults: bool
     durability: Durability
     partitions: int
-    grace_s: float | None
+    gc_grace_s: float | None
     replace_after: float
     node: NodeConfig | None
 
@@ -91,7 +91,7 @@ def start(
     faults: bool = False,
     durability: Durability = "group",
     partitions: int = 32,
-    grace_s: float | None = None,
+    gc_grace_s: float | None = None,
     replace_after: float = 600.0,
     node: NodeConfig | None = None,
 ) -> World:
@@ -99,21 +99,21 @@ def start(
 
     ``nodes``, ``n`` (copies), ``durability``, ``partitions``, ``replace_after``: as in ``raykv.start``.
     ``coordinators``: how many; a client asks one of them. ``faults``: things go wrong, as the seed will have it, for the
-    first ten minutes of virtual time. ``grace_s``: how long deletes are remembered (``StoreConfig.grace_s``); ``node``:
+    first ten minutes of virtual time. ``gc_grace_s``: how long deletes are remembered (``StoreConfig``); ``node``:
     settings of the storage nodes. Raises ``InvalidOption``.
     """
     seed = check_count("seed", seed, -MAX_SEED, MAX_SEED)
     given: Options = {
         "nodes": nodes, "n": n, "coordinators": coordinators, "faults": faults, "durability": durability,
-        "partitions": partitions, "grace_s": grace_s, "replace_after": replace_after, "node": node,
+        "partitions": partitions, "gc_grace_s": gc_grace_s, "replace_after": replace_after, "node": node,
     }  # fmt: skip
     nodes = check_count("nodes", nodes, 1, MAX_NODES)
     copies = check_count("n", min(3, nodes) if n is None else n, 1, nodes)
     store = StoreConfig(
         name="simulated", copies=copies, partitions=partitions, durability=durability, replace_after_s=replace_after
     )
-    if grace_s is not None:
-        store = StoreConfig(**msgspec.structs.asdict(store) | {"grace_s": grace_s})
+    if gc_grace_s is not None:
+        store = StoreConfig(**msgspec.structs.asdict(store) | {"gc_grace_s": gc_grace_s})
     coordinators = check_count("coordinators", coordinators, 1, MAX_COORDINATORS)
     line = replay_line(seed, **given)
     if (

@@ -461,7 +461,7 @@ class Supervisor:
             "ring_epoch": state.ring.epoch,
             "rebalancing": self._rebalancing.progress(),
             "autoscaling": self._scaling.told(),
-            "config": msgspec.to_builtins(state.config),
+            "config": msgspec.structs.asdict(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
             "nodes": [self._told_of(state, member, stats) for member, stats in zip(members, told, strict=True)],
         }

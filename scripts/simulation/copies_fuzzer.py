@@ -41,13 +41,13 @@ def fuzz_copies(seed: int, number: int = 0) -> tuple[list[Violation], str]:
 
 def _settings(rng: random_module.Random) -> Settings:
     delay_s = (0.0002, rng.choice((0.002, 0.01)))
-    grace_s = rng.choice((1.0, 1.0, 600.0))  # with the last an old directory may be believed, as far as it goes
+    gc_grace_s = rng.choice((1.0, 1.0, 600.0))  # with the last an old directory may be believed, as far as it goes
     mends, all_get_all = rng.random() < 0.5, rng.random() < 0.3
     return Settings(
         r=1 if all_get_all else 2,
         w=COPIES if all_get_all else 2,
         mends=mends,
-        grace_s=grace_s,
+        gc_grace_s=gc_grace_s,
         delay_s=delay_s,
         scan_bytes=rng.choice((1 << 20, 1000, 3000)),
         repair_every_s=rng.choice((86_400.0, 1.0)),
@@ -137,10 +137,10 @@ class _Fuzzer(CopiesWorld):
 
     async def _forget(self) -> None:
         """Delete a key on all copies, and let all of them forget it, as a purge does."""
-        if self.store.grace_s > 1.0:
+        if self.store.gc_grace_s > 1.0:
             return
         await asyncio.gather(*self.puts, return_exceptions=True)  # or one would come after it that was made before
-        await asyncio.sleep(max(0.0, self.store.grace_s - self.loop.now_s))  # all records are of the beginning
+        await asyncio.sleep(max(0.0, self.store.gc_grace_s - self.loop.now_s))  # all records are of the beginning
         if not all(self.runs(node_id) and self.nodes[node_id].complete for node_id in self.node_ids):
             return
         self.old_disks.clear()  # no directory comes back from before a purge: it would be too old for that (P10)

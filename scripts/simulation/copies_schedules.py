@@ -302,11 +302,11 @@ class ForgottenTooSoon(Schedule):
     def drawn(rng: random_module.Random) -> Settings:
         """Return of what kind its world is."""
         del rng
-        return Settings(mends=True, grace_s=4.0)
+        return Settings(mends=True, gc_grace_s=4.0)
 
     async def play(self) -> None:
         """Play it."""
-        rng, grace_s = self.rng, self.store.grace_s
+        rng, gc_grace_s = self.rng, self.store.gc_grace_s
         key, self.power_when_complete = rng.choice(self.keys), 0.0
         partition = partition_of_key(encode_key(key), self.store.partitions)
         owners = self.state.ring.owners(partition)
@@ -315,7 +315,7 @@ class ForgottenTooSoon(Schedule):
         await self.put(key, self.record(), [behind])
         await self.put(key, tombstone := self.record(deletes=True), [leader, third])
         self.deleted[key] = time_of(tombstone)
-        await asyncio.sleep(grace_s / 2 + rng.uniform(0.3, 0.5) - self.loop.now_s)
+        await asyncio.sleep(gc_grace_s / 2 + rng.uniform(0.3, 0.5) - self.loop.now_s)
         copy, compared, trees = self.hosts[behind].disk.crash(rng, "keep"), asyncio.Event(), 0
 
         def sent(source: str, target: str, frame: bytes) -> None:
@@ -338,7 +338,7 @@ class ForgottenTooSoon(Schedule):
         await asyncio.sleep(0.5)
         under_way = await self.ask(behind, f.Fetch(self.bucket_id, [encode_key(key)]))
         made_ms = self.hosts[behind].wall_ms()
-        await asyncio.sleep(first_s + grace_s / 2 + 0.01 - self.loop.now_s)
+        await asyncio.sleep(first_s + gc_grace_s / 2 + 0.01 - self.loop.now_s)
         await self.ask(leader, f.Repair(partition, 5.0), 5.0)
         if isinstance(under_way, f.ReadDone) and (record := under_way.records[0]) is not None:
             await self.ask(third, f.Write(self.bucket_id, [(encode_key(key), record)], made_ms))
@@ -356,16 +356,16 @@ class WrittenWhileItIsForgotten(Schedule):
     @staticmethod
     def drawn(rng: random_module.Random) -> Settings:
         """Return of what kind its world is."""
-        return Settings(mends=True, grace_s=rng.choice((1.0, 4.0)))
+        return Settings(mends=True, gc_grace_s=rng.choice((1.0, 4.0)))
 
     async def play(self) -> None:
         """Play it."""
-        rng, grace_s, key = self.rng, self.store.grace_s, self.rng.choice(self.keys)
+        rng, gc_grace_s, key = self.rng, self.store.gc_grace_s, self.rng.choice(self.keys)
         partition, leader = partition_of_key(encode_key(key), self.store.partitions), rng.choice(self.node_ids)
         await self.put(key, self.record(), self.node_ids)
         await self.put(key, tombstone := self.record(deletes=True), self.node_ids)
         self.deleted[key] = time_of(tombstone)
-        await asyncio.sleep(grace_s / 2 + 0.1 - self.loop.now_s)
+        await asyncio.sleep(gc_grace_s / 2 + 0.1 - self.loop.now_s)
         await self.ask(leader, f.Repair(partition, 5.0), 5.0)
         told = asyncio.Event()
 
@@ -378,7 +378,7 @@ class WrittenWhileItIsForgotten(Schedule):
                     told.set()
 
         self.network.sent = sent
-        await asyncio.sleep(grace_s / 2 + 0.1)
+        await asyncio.sleep(gc_grace_s / 2 + 0.1)
         repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
         await told.wait()
         await self.put(key, self.record(), rng.sample(self.node_ids, rng.choice((2, 3))))

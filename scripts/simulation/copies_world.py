@@ -61,7 +61,7 @@ class Settings(NamedTuple):
     sloppy: bool = False
     mends: bool = False
     """Whether nodes make themselves whole, hand hints over and so on."""
-    grace_s: float = 600.0
+    gc_grace_s: float = 600.0
     repair_every_s: float = 86_400.0
     slow_disk_s: float = 0.0
     delay_s: tuple[float, float] = (0.0002, 0.002)
@@ -91,7 +91,7 @@ class CopiesWorld:
             for name in [*self.node_ids, "coordinator"]
         }
         self.store = StoreConfig(
-            name="drill", copies=COPIES, partitions=8, durability="group", grace_s=settings.grace_s
+            name="drill", copies=COPIES, partitions=8, durability="group", gc_grace_s=settings.gc_grace_s
         )
         self.promises = Promises(loop, self.store, set(), 0.0)
         self.r, self.w = settings.r, settings.w

@@ -125,6 +125,6 @@ def _with_maintenance(cluster: ClusterSpec, seed: int, duration_s: float, *, clo
     config = msgspec.structs.replace(cluster.config, repair_every_s=rng.choice(REPAIR_EVERY_S))
     store = cluster.store
     if rng.random() < FORGETFUL and not clocks_far_off:
-        store = msgspec.structs.replace(store, grace_s=round(duration_s) + HEALED_WITHIN_S)
-        config = msgspec.structs.replace(config, max_hint_age_s=store.grace_s / 2)
+        store = msgspec.structs.replace(store, gc_grace_s=round(duration_s) + HEALED_WITHIN_S)
+        config = msgspec.structs.replace(config, max_hint_age_s=store.gc_grace_s / 2)
     return msgspec.structs.replace(cluster, store=store, config=config)

@@ -46,7 +46,7 @@ class Promises:
     def __init__(self, loop: VirtualLoop, store: StoreConfig, forgiven: set[str], skew_ms: float) -> None:
         self._loop = loop
         self._partitions = store.partitions
-        self._grace_ms = store.grace_s * 1000 - 2 * skew_ms
+        self._grace_ms = store.gc_grace_s * 1000 - 2 * skew_ms
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
         self.broken: list[Violation] = []

@@ -294,8 +294,8 @@ class _Run:
 
     async def _forget(self) -> None:
         """Let the grace pass, and what is dead be forgotten: it must be gone, and no other value be there than before."""
-        grace_s = self.scenario.cluster.store.grace_s
-        if grace_s > LONG_GRACE_S:
+        gc_grace_s = self.scenario.cluster.store.gc_grace_s
+        if gc_grace_s > LONG_GRACE_S:
             return
         process = Process(self.loop, "client-late")
         try:
@@ -304,11 +304,11 @@ class _Run:
             self._report("unwritable", f"after all healed: {error}")
             return
         # The clock of the record may be ahead of those that look at it.
-        await asyncio.sleep(grace_s + 2 * self.scenario.skew_ms / 1000 + 1)
+        await asyncio.sleep(gc_grace_s + 2 * self.scenario.skew_ms / 1000 + 1)
         for _ in range(2):
             if not await process.spawn(self._repair_all(process)):
                 return
-            await asyncio.sleep(grace_s / 2 + 2 * self.scenario.skew_ms / 1000 + 1)
+            await asyncio.sleep(gc_grace_s / 2 + 2 * self.scenario.skew_ms / 1000 + 1)
         if await process.spawn(self._repair_all(process)):
             after = await process.spawn(self._values(process))
             for key in sorted(key for key in before if before[key] != after[key]):
@@ -329,7 +329,7 @@ class _Run:
 
     def _check_purged(self) -> None:
         """Compare the nodes' clocks with what they still hold: nothing that was dead when the last repair but one began."""
-        grace_ms = self.scenario.cluster.store.grace_s * 1000
+        grace_ms = self.scenario.cluster.store.gc_grace_s * 1000
         for node_id in self.cluster.node_ids:
             node = self.cluster.nodes.living(node_id)
             records = [] if node is None else [item for item in node._engine.scan(b"", None) if not is_private(item[0])]  # noqa: SLF001

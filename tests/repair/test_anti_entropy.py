@@ -446,7 +446,7 @@ async def everywhere(cluster: Any, key: str, record: bytes) -> None:
 
 async def purging(world: ModuleType, *, record: bytes | None = None) -> tuple[Any, str]:
     """A cluster in which a dead record of one key lies on all owners of partition 3, for longer than the grace."""
-    cluster = world.Cluster(3, upkeep=True, grace_s=GRACE_S, config=QUIET).start()
+    cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
     (key,) = keys_in(cluster, 3, 1)
     await everywhere(cluster, key, record or world.delete_record())
     await asyncio.sleep(GRACE_S + 1)
@@ -476,7 +476,7 @@ def test_what_is_dead_for_the_grace_goes_when_all_agreed_twice_half_a_grace_apar
 
 def test_all_may_agree_before_the_grace_is_over_but_none_forgets(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
         early, late = keys_in(cluster, 3, 2)
         await everywhere(cluster, early, world.delete_record())
         await asyncio.sleep(GRACE_S / 2 - 1)
@@ -609,7 +609,7 @@ def test_a_tombstone_that_was_not_forgotten_by_all_flows_back_and_goes_next_time
 
 def test_an_expired_value_does_not_go_before_what_it_covers(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
         (key,) = keys_in(cluster, 3, 1)
         first, second, third = cluster.owners(key)
         expired = world.put_record("newer", 10, operation=2, ttl_ms=1000)
@@ -646,7 +646,7 @@ def test_a_value_that_has_not_expired_long_enough_ago_stays(world: ModuleType) -
 
 def test_a_vector_record_goes_when_nothing_in_it_lives(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, grace_s=GRACE_S, versioning="vector", config=QUIET).start()
+        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, versioning="vector", config=QUIET).start()
         peer = cluster.coordinator()
         deleted, both = keys_in(cluster, 3, 2)
         await peer.put(deleted, "v", w=3)
@@ -707,7 +707,7 @@ def test_only_so_much_is_remembered_of_what_was_agreed(world: ModuleType, monkey
     monkeypatch.setattr(anti_entropy, "MAX_AGREED", 3)
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
         keys = keys_in(cluster, 3, 8)
         for key in keys:
             await everywhere(cluster, key, world.delete_record())
@@ -766,7 +766,7 @@ def test_nobody_agrees_to_forget_what_is_not_durable_yet(world: ModuleType) -> N
 @pytest.mark.parametrize(("age_ms", "taken"), [(50_000, True), (50_001, False), (-5000, True)])
 def test_what_is_older_than_half_the_grace_is_no_new_write(world: ModuleType, age_ms: int, taken: bool) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, grace_s=GRACE_S).start()
+        cluster = world.Cluster(1, copies=1, gc_grace_s=GRACE_S).start()
         made_ms = cluster.clocks["n1"].wall_ms() - age_ms
         key, record = encode_key("a"), world.put_record("v")
         for body in (
@@ -789,7 +789,7 @@ def test_what_is_older_than_half_the_grace_is_no_new_write(world: ModuleType, ag
 
 def test_a_repair_says_when_it_took_up_what_it_sends(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True, grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(2, copies=2, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
         (key,) = keys_in(cluster, 3, 1)
         await asyncio.sleep(500)
         await give(cluster, "n1", {key: world.put_record("v")})

@@ -129,7 +129,7 @@ def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
     """What the holder owns it holds now; what it keeps for another is as old as the hint."""
 
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True, grace_s=1000.0).start()
+        cluster = world.Cluster(4, upkeep=True, gc_grace_s=1000.0).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a", age_ms=200_000)
         await replay(cluster, "n1")
@@ -155,7 +155,7 @@ def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
 def test_what_is_too_old_is_given_up(world: ModuleType, kind: str, age_ms: int, goes: bool) -> None:
     async def story() -> None:
         config = NodeConfig(block_cache_bytes=0, max_hint_age_s=10.0)
-        cluster = world.Cluster(3, upkeep=True, config=config, grace_s=100.0).start()
+        cluster = world.Cluster(3, upkeep=True, config=config, gc_grace_s=100.0).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a", world.put_record("v") if kind == "counted" else b"", age_ms)
         hints = cluster.node("n1")._upkeep.handoff

@@ -240,7 +240,7 @@ def test_what_is_written_is_merged(world: ModuleType) -> None:
 
 def test_what_the_node_will_not_have_is_told(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        cluster, local = one_node(world, versioning="vector", grace_s=100.0)
+        cluster, local = one_node(world, versioning="vector", gc_grace_s=100.0)
         key = encode_key("a")
         assert await local.write(1, [(key, world.vector_record(1, "x" * 900, at_ms=100_000))], 0) is False
         assert await local.write(1, [(key, b"garbage")], 0) is True, "which is no record at all, and passed over"

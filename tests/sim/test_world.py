@@ -248,8 +248,8 @@ def test_what_leaves_the_block_carries_the_line_that_replays_it():
 
 def test_each_option_stands_in_the_line_unless_it_is_as_always():
     other = {
-        "nodes": 4, "n": 2, "coordinators": 2, "faults": True, "durability": "interval", "partitions": 64, "grace_s": 60.0,
-        "replace_after": 30.0, "node": raykv.NodeConfig(block_cache_bytes=2**20, memtable_bytes=2**20),
+        "nodes": 4, "n": 2, "coordinators": 2, "faults": True, "durability": "interval", "partitions": 64,
+        "gc_grace_s": 60.0, "replace_after": 30.0, "node": raykv.NodeConfig(block_cache_bytes=2**20, memtable_bytes=2**20),
     }  # fmt: skip
     assert world_module.Options.__annotations__.keys() == other.keys()
     line = world_module.replay_line(7, **other)

@@ -333,7 +333,7 @@ class Cluster:
         config: NodeConfig | None = None,
         versioning: Literal["vector", "lww"] = "lww",
         sloppy: bool = False,
-        grace_s: float = 10 * 86_400.0,
+        gc_grace_s: float = 10 * 86_400.0,
         upkeep: bool = False,
         r: int | None = None,
         w: int | None = None,
@@ -346,7 +346,7 @@ class Cluster:
         self.random = random.Random(7)
         self.ids = [f"n{number + 1}" for number in range(nodes)]
         self.store = StoreConfig(
-            name="test", copies=copies, partitions=partitions, durability=durability, grace_s=grace_s
+            name="test", copies=copies, partitions=partitions, durability=durability, gc_grace_s=gc_grace_s
         )
         self.upkeep = upkeep
         self.config = config or NodeConfig(block_cache_bytes=0)
