@@ -162,7 +162,7 @@ def run_it(records: int, partitions: int, steady_s: float) -> dict[str, Any]:
             bytes_moved, fetched_bytes = moved["bytes"] - fetched_bytes, moved["bytes"]
             figures[name] = {
                 "s": round(end - begin, 1), "copies_moved": len(moves(before, after)), "bytes": bytes_moved,
-                "least_bytes": least, "ratio": round(bytes_moved / least, 3), "put_off": moved["put_off"],
+                "least_bytes": least, "ratio": round(bytes_moved / least, 3), "postponed": moved["postponed"],
                 **{what: round(percentile(clients, what, begin, end), 1) for what in ("put", "get")},
             }  # fmt: skip
             print(f"{name}: {figures[name]}", flush=True)

@@ -133,13 +133,13 @@ def ended(state: ClusterState) -> ClusterState:
     return _changed(state, ring=_with_rows(state.ring, {move.partition: move.owners for move in state.moves}), moves=())
 
 
-def put_off(state: ClusterState) -> ClusterState:
+def postpone(state: ClusterState) -> ClusterState:
     """Return the state in which what was at step 1 is as it was, to be moved at another time."""
     assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
     return _changed(state, moves=())
 
 
-def taken_back(state: ClusterState) -> ClusterState:
+def abort(state: ClusterState) -> ClusterState:
     """Return the state in which what was at step 1 is as it was, and nothing is to be moved."""
     assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
     return _changed(state, moves=(), goal=None)

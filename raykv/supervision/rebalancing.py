@@ -84,7 +84,7 @@ class Rebalancing:
         self._peers = Peers(transport, clock, NoMetrics(), state=self._told)
         self._shunned: dict[str, float] = {}
         self.paused = False
-        self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "put_off": 0}
+        self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "postponed": 0}
         """What was done by this supervisor."""
         self.waits_for = ""
         """Why it does not go on just now, to be shown."""
@@ -209,23 +209,23 @@ class Rebalancing:
             for node_id in moves.gains(state, move):
                 gaining.setdefault(node_id, []).append(move.partition)
         if not await self._enough_know(state, AWAY_S):
-            return await self._put_off(state, gaining)
+            return await self._postpone(state, gaining)
         done = await asyncio.gather(*(self._give(state, node_id, gaining[node_id]) for node_id in sorted(gaining)))
         late = [node_id for node_id, well in zip(sorted(gaining), done, strict=True) if not well]
         if late:
             self._shun(late)
-            self.figures["put_off"] += 1
-            await self._advance(state, moves.put_off)
+            self.figures["postponed"] += 1
+            await self._advance(state, moves.postpone)
             return True
         await self._advance(state, moves.reading_new)
         return True
 
-    async def _put_off(self, state: ClusterState, gaining: Iterable[str]) -> bool:
+    async def _postpone(self, state: ClusterState, gaining: Iterable[str]) -> bool:
         """Take the wave back if it is a new owner that is missing; an old one may be waited for as well before as after."""
         away = [node_id for node_id in sorted(gaining) if not await self._knows(node_id, state.ballot)]
         self._shun(away)
-        self.figures["put_off"] += 1
-        await self._advance(state, moves.put_off)
+        self.figures["postponed"] += 1
+        await self._advance(state, moves.postpone)
         return not away
 
     async def _give(self, state: ClusterState, node_id: str, partitions: list[int]) -> bool:

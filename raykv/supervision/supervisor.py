@@ -417,7 +417,7 @@ class Supervisor:
                     if any(move.reads_new for move in state.moves):
                         raise StoreUnavailable("new owners are being read by now; it ends in a moment, try again then")
                     if state.goal is not None:
-                        await self._change(moves.taken_back(state))
+                        await self._change(moves.abort(state))
             case _:
                 raise InvalidOption(f"rebalancing can be told to pause, resume or abort; got {action!r}")
 

@@ -68,10 +68,10 @@ def test_other_partitions_are_not_disturbed() -> None:
 def test_a_step_may_be_taken_back_before_the_new_are_read_and_not_after() -> None:
     start = joined()
     first = m.begun(start, m.next_wave(start))
-    back = m.taken_back(first)
+    back = m.abort(first)
     assert (back.moves, back.goal, back.ring.table) == ((), None, start.ring.table)
-    assert m.put_off(first).goal == start.goal
-    for change in (m.taken_back, m.put_off):
+    assert m.postpone(first).goal == start.goal
+    for change in (m.abort, m.postpone):
         with pytest.raises(AssertionError):
             change(m.reading_new(first))
 

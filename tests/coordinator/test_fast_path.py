@@ -241,7 +241,7 @@ async def _slow(cluster, client):
 
 async def _behind(cluster, client):
     """A node that does not know the present epoch."""
-    cluster.state = moves.put_off(moves.begun(cluster.state, ()))
+    cluster.state = moves.postpone(moves.begun(cluster.state, ()))
     cluster.publish(client.peer)
 
 

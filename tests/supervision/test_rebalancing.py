@@ -211,7 +211,7 @@ def test_what_was_taken_over_in_vain_is_cleared_away(world: ModuleType, new_benc
         assert [key for key, _ in node._engine.scan(b"", None) if not is_private(key)]
         in_vain.set()
         await asyncio.sleep(2)
-        assert supervisor._rebalancing.figures["put_off"] == 1
+        assert supervisor._rebalancing.figures["postponed"] == 1
         assert not supervisor.state.ring.partitions_of("n4")
         assert [key for key, _ in node._engine.scan(b"", None) if not is_private(key)] == []
 
@@ -267,7 +267,7 @@ def test_a_joiner_that_dies_is_not_waited_for_and_stops_no_writes(world: ModuleT
         for number in range(450):
             await bench.peer.put(f"x{number}", "v", timeout_s=2.0)
             await asyncio.sleep(0.1)
-        assert supervisor._rebalancing.figures["put_off"] >= 1 or not supervisor.state.moves
+        assert supervisor._rebalancing.figures["postponed"] >= 1 or not supervisor.state.moves
         del bench.launcher.failing["n4"]
         await arrived(bench, 120.0)
         await check(bench, supervisor)

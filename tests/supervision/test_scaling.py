@@ -152,7 +152,7 @@ def test_partitions_that_lie_otherwise_than_the_weights_ask_for_are_put_right(wo
         assert not uneven(bench.state)
         joined = moves.with_member(bench.state, moves.Member(node_id="n4", weight=1.0, host="n4", zone=""))
         assert not uneven(joined), "they are on their way"
-        bench.state = moves.taken_back(joined)
+        bench.state = moves.abort(joined)
         assert uneven(bench.state)
         bench.used = 0.9
         await bench.run_for(1)
