@@ -102,9 +102,15 @@ def prepare_environment() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of Ray's workers compiles raykv anew: a second each
 
 
+def heed_signals() -> None:
+    """Let a job that is cancelled end as by Ctrl-C, also one in the background, which a shell lets ignore that."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 if __name__ == "__main__":
     prepare_environment()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled ends as by Ctrl-C
+    heed_signals()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -22,7 +22,8 @@ INTERRUPTED = """
     import signal, sys
     import run_checks
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's background jobs begin
+    run_checks.heed_signals()
     program = sys.argv[1]
     run_checks.GRACE_S = float(sys.argv[2])
     run_checks.run([sys.executable, "-c", program])
