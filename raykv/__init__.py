@@ -33,19 +33,19 @@ sides, and sorts it out later. No store can do both.
 **The journey of a get**, ``store.get("user:1")``, from file to file::
 
     client/store.py                   the blocking face, generated from client/aio.py
-    client/handle.py                  the session that handles share
+    client/handle.py                  the session that all handles of one connect share
     client/requests.py                the key is checked and encoded (records/keys.py)
     client/reads.py                   the operation, a generator: one request, one answer
     client/driver.py                  runs it over a link to the coordinator
     actors/embedded_coordinator.py    that link: this process coordinates for itself
-    actors/embedded_loop.py           the coordinator is one thread's at a time: the caller acquires it
+    actors/embedded_loop.py           a coordinator belongs to one thread at a time: the caller acquires it
     coordinator/fast_path.py          R owners are asked at once; are all answers plain, and equal?
     coordinator/routing.py            key, partition, owners (cluster/state.py, ring/ring.py)
     cluster/health.py                 who is asked first
-    cluster/peers.py                  frames for a certain run of a node; which answers are believed
+    cluster/peers.py                  frames for one run of a node; which answers are believed
     transport/blocking.py             the caller's own sockets (transport/wire.py), no task, no change of threads
 
-    transport/server.py               in the node's process: who is let in (transport/admission.py)
+    transport/server.py               in the node's process: overload is refused here (transport/admission.py)
     node/node.py                      is it meant for this run, and for these owners (protocol/requests.py)?
     replica/handlers.py               the handler, a plain function
     storage/engine.py                 memtable, caches, Bloom filters, SSTables (storage/sstable.py)
@@ -56,7 +56,7 @@ sides, and sorts it out later. No store can do both.
 
     Where an answer is late, different or not to be had, the quorum path begins:
 
-    coordinator/coordinator.py        operations are let in, and share what is known
+    coordinator/coordinator.py        admits the operation; owns what is known of the cluster
     coordinator/reads.py              R complete answers are merged, what they lacked is written back
     coordinator/rounds.py             counts: who is asked next, when it is enough (pure)
     cluster/fanout.py                 calls to several nodes, their outcomes as they come
@@ -78,13 +78,13 @@ sides, and sorts it out later. No store can do both.
     storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
     node/group_commit.py              one fdatasync for all that wait, then the acknowledgement
     coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
-    coordinator/hint_sender.py        who did not acknowledge is noted at one who did (P11)
+    coordinator/hint_sender.py        an owner that acknowledged is asked to remember one that did not (P11)
     replica/hints.py                  the hint waits
     repair/handoff.py                 and is delivered
 
 **The journey of a moving partition**, after ``store.add_node()``::
 
-    client/elastic.py                 what is asked for, and what it looks like meanwhile
+    client/elastic.py                 the request, and the wait until it is done
     supervision/members.py            the new node is started, then a member
     ring/claim.py                     the ring that is wanted (ring/targets.py, ring/flow.py; P13)
     cluster/moves.py                  the states that lead there, each safe to act on (P4)
@@ -93,7 +93,7 @@ sides, and sorts it out later. No store can do both.
     supervision/supervisor.py         coordinators hear of it
     cluster/state.py                  whom writes need and whom reads ask at each step
     coordinator/routing.py            the coordinator's view; a node that knows better answers with its own
-    replica/handlers.py               is what is asked meant for the owners of today?
+    replica/handlers.py               is the request meant for the owners of today?
     repair/maintenance.py             the new owner fetches the partition
     repair/anti_entropy.py            from enough old owners (repair/merkle.py, repair/local_copy.py, repair/throttle.py)
     repair/local_copy.py              at the end the old owner drops what it held

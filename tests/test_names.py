@@ -138,7 +138,7 @@ def test_the_readme_names_every_package() -> None:
 
 
 def test_the_journeys_name_files_that_are_there_and_every_package() -> None:
-    """``help(raykv)`` leads from file to file; whoever splits or renames one leads the journey on."""
+    """``help(raykv)`` leads from file to file; a file that is split or renamed takes the journey along."""
     tour = ast.get_docstring(ast.parse((ROOT / "raykv" / "__init__.py").read_text())) or ""
     assert len(re.findall(r"^\*\*The journey of ", tour, re.MULTILINE)) == 3
     files = re.findall(r"(?<![\w/.])[a-z_]+/[a-z_]+\.py", tour)
@@ -158,5 +158,5 @@ def test_a_package_says_what_it_leaves_out() -> None:
 def test_contributing_tells_the_parts_of_the_checks() -> None:
     import run_checks
 
-    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    assert told == list(run_checks.PARTS)
+    named = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert named == list(run_checks.PARTS)

@@ -2,8 +2,8 @@
 
 **The idea.** Ring, members and buckets are one immutable value with a number. The supervisor makes the next one by a
 pure function of the last, stores it as one register on a majority of the nodes' disks, and only then hands it out;
-everybody else acts on the newest that they were given, and requests say by which. So there is no moment at which half
-of the cluster is half-way through a change: a partition that moves does it by three such values in a row.
+everybody else acts on the newest that they were given, and requests say by which. There is no moment at which half of
+the cluster is half-way through a change: a partition that moves does it by three such values in a row.
 
 **Invariants.**
 
@@ -18,6 +18,6 @@ Read from the bottom up: ``state`` (the value), ``moves`` (from one to the next;
 (tasks that nobody awaits).
 
 **What is left out.** A log of states: a register keeps the latest, for nobody needs the ones before. Deciding what
-the next state should be: that is supervision. Who is down: ``health`` is one caller's view, the verdict is
+the next state should be: that is supervision. Verdicts: ``health`` is one caller's view; which node is down is
 ``membership``'s.
 """

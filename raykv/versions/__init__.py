@@ -4,8 +4,8 @@ Versions are immutable: a write makes a new one. What happens when two versions 
 
 * ``vector`` (the default): nothing that is concurrent is lost. Every write has a *dot*, which no other write has, and
   says what its writer had seen; it supersedes exactly that, and whatever it did not see stays beside it as a *sibling*
-  (``dvvset``, over ``causality``). A reader gets all siblings and a *context* (``context``), and whoever writes with that
-  context merges them. ``get`` gives one of them (``resolvers``).
+  (``dvvset``, over ``causality``). A reader gets all siblings and a *context* (``context``); a write with that context
+  merges them. ``get`` gives one of them (``resolvers``).
 * ``lww`` (last writer wins): the newer stamp stands. Stamps are hybrid logical times (``hybrid_clock``) with the random
   operation id as the tie-break, so every replica picks the same winner in any order of arrival (``lww``). Of two
   concurrent writes one is silently lost; that is what the policy means, and it costs a round less.

@@ -112,3 +112,14 @@ def test_a_planted_bug_guards_a_rule_that_stands_there() -> None:
 def test_a_guard_has_a_planted_bug_and_what_has_none_says_why() -> None:
     planted = {number for bug in CATALOGUE.values() for number in bug.rule.split(", ")}
     assert {number for number, entry in entries().items() if entry.planted} == planted & RULES.keys()
+
+
+def test_the_guards_of_a_rule_can_be_picked() -> None:
+    import planted
+
+    of_hints = planted.chosen([], None, "P11")
+    assert of_hints == [name for name, bug in CATALOGUE.items() if "P11" in bug.rule.split(", ")]
+    assert of_hints
+    assert "dots given out are forgotten" not in of_hints
+    with pytest.raises(SystemExit, match="P13"):
+        planted.chosen([], None, "P13")
