@@ -54,6 +54,10 @@ MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
 """Requests of one caller that are being handled; past it no more of its are begun until half of them are done."""
 MAX_BEGUN = 8
 """Of requests that admission does not look at, as many of one caller are begun in a turn of the event loop."""
+REST = 3
+MAX_REST_S = 0.05
+"""Who has more of those than are begun in a turn waits, before the next ones, for so many times as long as these took: they
+get no more than a quarter of the node's time, however many there are."""
 HIGH_WATER_BYTES = 1 * MIB
 """Answers that wait for the other side to read them; past it none of its requests is begun until it does."""
 MAX_UNREAD_BYTES = 2 * MAX_FRAME_BYTES
@@ -480,12 +484,23 @@ class _Connection(asyncio.Protocol):
                 if caller.begun >= MAX_BEGUN:
                     break
                 if not caller.begun:
-                    self._loop.call_soon(self._next_turn, caller)
+                    self._loop.call_soon(self._are_at_work, caller)
                 caller.begun += 1
             self._waiting.popleft()
             self._waiting_bytes -= len(frame)
             self._begin(number, frame)
         self._steer()
+
+    def _are_at_work(self, caller: Caller) -> None:
+        """Take the time: those that were begun in the last turn have their first steps in this one, behind this."""
+        self._loop.call_soon(self._were_at_work, caller, time.monotonic())
+
+    def _were_at_work(self, caller: Caller, since_s: float) -> None:
+        if caller.begun < MAX_BEGUN:
+            self._next_turn(caller)
+        else:
+            rest_s = min(MAX_REST_S, REST * (time.monotonic() - since_s))
+            self._loop.call_later(rest_s, self._next_turn, caller)
 
     @staticmethod
     def _next_turn(caller: Caller) -> None:

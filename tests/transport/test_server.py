@@ -709,3 +709,33 @@ def test_what_admission_does_not_look_at_is_begun_a_few_in_a_turn_by_all_connect
             assert max(turns) <= 2 * server.MAX_BEGUN
 
     run(work())
+
+
+def test_who_asks_for_more_of_those_than_a_few_waits_as_long_as_they_took_and_others_do_not(run, monkeypatch) -> None:
+    monkeypatch.setattr(server, "REST", 1e9)
+    monkeypatch.setattr(server, "MAX_REST_S", 3600.0)
+    ping = node_requests.encode(NodeRequest(1, Ping()))
+    read = node_requests.encode(NodeRequest(1, Read(1, [b"k"])))
+    served: list[bytes] = []
+
+    def serve(frame: bytes) -> bytes:
+        served.append(frame)
+        return frame
+
+    async def work() -> None:
+        async with Bench(serve) as bench:
+            reader, writer = await friend(bench)
+            stands = await connect(bench.endpoint)
+            size_bytes = 13 + len(ping)
+            for _ in range(server.MAX_BEGUN - 1):  # who asks for one after the other, or for few, never waits
+                writer.write(wire.head(1, wire.REQUEST, ping) + ping)
+                await reader.readexactly(size_bytes)
+            writer.write((wire.head(1, wire.REQUEST, ping) + ping) * 300)
+            await settled(lambda: served.count(ping) >= 2 * server.MAX_BEGUN - 2)
+            for _ in range(50):
+                assert await stands.call(read, 5.0) == read
+            assert served.count(ping) <= 3 * server.MAX_BEGUN
+            writer.close()
+            stands.close()
+
+    run(work())
