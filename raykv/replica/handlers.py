@@ -45,7 +45,7 @@ from raykv.versions import (
     merge,
     merge_bounded,
 )
-from raykv.versions.causality import pack_causality
+from raykv.versions.causality import NOTHING_SEEN, pack_causality
 
 if TYPE_CHECKING:
     import random as random_module
@@ -291,14 +291,15 @@ class Replica:
             if request.hints and not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
                 found = None
             record = None if found is None else found.record
-            position = position if found is None else max(position, found.position)
+            if found is not None and found.position > position:
+                position = found.position
             if request.hints:
                 record, position = self._with_hints(request.bucket_id, key, record, position)
             versions = dvvset.EMPTY if record is None else vector.decode(record)
             actor, counter = b"", 0
             if operation_id:
                 actor, counter = self._stamper.reserve(storage_key, record, operation_id, versions.seen)
-            seen = pack_causality(dvvset.join(versions))
+            seen = NOTHING_SEEN if record is None else pack_causality(dvvset.join(versions))
             items.append(f.Reserved(actor, counter, seen, dvvset.size(versions), len(record or b"")))
         if None in items:
             self._note_damage()
