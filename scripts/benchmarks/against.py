@@ -100,13 +100,18 @@ def works() -> dict[str, Callable[[Sequence[str]], Any]]:
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float] | None:
-    """Return what some work takes of the client's and the nodes' processors; None: a node has ended meanwhile."""
+    """Return what some work takes of the client's and the nodes' processors; None: it failed, or a node has ended meanwhile.
+
+    Both happen on a machine that has far more to do than it can.
+    """
+    from raykv import RaykvError
+
     nodes = storage_nodes()
     try:
         nodes_s, client_s = sum(map(cpu_s, nodes)), time.process_time()
         work()
         return time.process_time() - client_s, sum(map(cpu_s, nodes)) - nodes_s
-    except OSError:
+    except (OSError, RaykvError):
         return None
 
 
