@@ -1,8 +1,8 @@
-"""Settings, in three classes by who must agree on them. All frozen, all validated, units in the names.
+"""Settings, in three classes by scope. All are frozen and validated; units are in the names.
 
-* ``StoreConfig``: what every part of a store must agree on; fixed at creation and kept with the cluster's state.
-* ``BucketConfig``: the policy of one bucket; fixed when the bucket is created, kept with the cluster's state.
-* ``NodeConfig``: what may differ from node to node, and from one start to the next.
+* ``StoreConfig``: what every part of a store agrees on; fixed at creation and kept with the cluster's state.
+* ``BucketConfig``: the policy of one bucket; fixed when the bucket is created and kept with the cluster's state.
+* ``NodeConfig``: may differ between nodes, and from one start to the next.
 
 Nothing here reads the environment or a file at import. The command line fills these from a TOML file (``--config``).
 """
@@ -37,9 +37,9 @@ MAX_COOL_DOWN_S = 86_400.0
 MAX_CLOCK_SKEW_MS = 60_000
 MAX_FRAME_BYTES = 64 * MIB
 MAX_BATCH_ITEMS = 1000
-"""Keys or pairs of one request: a node is at them for some milliseconds. A larger batch goes in several."""
+"""Keys or pairs in one request, which keeps a node busy for some milliseconds. A larger batch is sent in parts."""
 MAX_SIBLINGS = 64
-"""Versions of one key that nobody merged; past it a write whose context has not seen them is refused."""
+"""Unmerged versions of one key. Past this a write whose context has not seen them is refused."""
 MAX_SIBLINGS_BYTES = 4 * MIB
 
 Level: TypeAlias = int | Literal["one", "quorum", "all"]
@@ -52,7 +52,7 @@ Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
 _STORE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 NODE_ID_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}\Z"
-"""A node's id becomes a directory and an actor's name: no separators, nothing that leads elsewhere, no end of a line."""
+"""A node's id names a directory and an actor: no separators, no ``..``, no line breaks."""
 _NODE_ID = re.compile(NODE_ID_PATTERN)
 
 
@@ -67,7 +67,7 @@ def check_store_name(name: object) -> str:
 
 
 def is_node_id(name: str) -> bool:
-    """Whether a node can have that id."""
+    """Tell whether ``name`` is a valid node id."""
     return _NODE_ID.match(name) is not None
 
 
@@ -95,9 +95,9 @@ def check_bucket_name(name: object) -> str:
 
 
 def whole_number(value: object) -> int | None:
-    """Return ``value`` as an int if it is a whole number by its own word (``__index__``, as numpy's are), and no bool.
+    """Return ``value`` as an int if its type is integral (``__index__``, as in numpy) and it is not a bool; else None.
 
-    What its ``__index__`` raises is passed on.
+    Exceptions that its ``__index__`` raises propagate.
     """
     kind = type(value)
     if kind is int:
@@ -106,16 +106,16 @@ def whole_number(value: object) -> int | None:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]
-    except TypeError as error:  # an array of several has one that refuses
+    except TypeError as error:  # an array of several elements has an ``__index__`` that refuses
         if from_callers_code(error):
             raise
         return None
 
 
 def real_number(value: object) -> float | None:
-    """Return ``value`` as a float if it is a real number (``numbers.Real``, ``Decimal``, ``__index__``), and no bool.
+    """Return ``value`` as a float if it is a real number (``numbers.Real``, ``Decimal``, ``__index__``), not a bool.
 
-    One beyond all floats is infinite. What its ``__float__`` or ``__index__`` raises is passed on.
+    A number too large for a float becomes infinite. Exceptions from its ``__float__`` or ``__index__`` propagate.
     """
     kind = type(value)
     if kind is float:
@@ -148,7 +148,7 @@ def check_count(what: str, value: object, low: int, high: int) -> int:
 
 
 def check_number(what: str, value: object, low: float, high: float, *, above: bool = False) -> float:
-    """Return ``value`` as a float if it is a number in ``low..high``; ``above``: and not ``low`` itself."""
+    """Return ``value`` as a float if it is a number in ``low..high``; with ``above``, ``low`` itself is excluded."""
     number = real_number(value)
     if number is None or not low <= number <= high or (above and number == low):  # NaN fails
         least = f"above {low:g} and at most" if above else f"from {low:g} to"
@@ -165,12 +165,12 @@ def check_seconds(what: str, value: object, high_s: float) -> float:
 
 
 def check_ttl(value: object) -> int:
-    """Return a ttl given in seconds as milliseconds (at least 1)."""
+    """Convert a ttl in seconds to milliseconds (at least 1)."""
     return max(1, round(check_seconds("ttl", value, MAX_TTL_S) * 1000))
 
 
 def check_timeout(value: object) -> float:
-    """Return a timeout in seconds; there is no "wait for ever"."""
+    """Return a timeout in seconds. Waiting for ever is not possible."""
     return check_seconds("timeout", value, MAX_TIMEOUT_S)
 
 
@@ -215,23 +215,23 @@ def check_routing(value: object) -> Routing:
 
 
 def shown(value: object) -> str:
-    """Return a value as an error message shows it: short, whatever it is."""
+    """Return the value as error messages show it: at most 80 characters."""
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001 - it runs the value's own code, which may raise anything
+    except Exception as error:  # noqa: BLE001 - ``repr`` runs the value's own code, which may raise anything
         # Python refuses to print an int of more than 4,300 digits.
         return f"{'an enormous' if type(error) is ValueError else 'an unprintable'} {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _settle(config: msgspec.Struct, **checked: Any) -> None:
-    """Keep a setting as its check returned it: a plain int, float or str, whichever kind of number it was given as."""
+    """Store settings as their checks returned them: plain ints, floats and strings, whatever type the caller gave."""
     for name, value in checked.items():
         msgspec.structs.force_setattr(config, name, value)
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What all parts of one store agree on. Fixed at creation."""
+    """Settings on which all parts of one store agree. Fixed at creation."""
 
     name: str
     copies: int
@@ -244,7 +244,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     Settings on disk keep the field's first name, ``grace_s``, so stores of every version open.
     """
     replace_after_s: float = 600.0
-    """A node whose host has been gone for so long is replaced on another."""
+    """A node whose host has been gone for this long is replaced on another host."""
 
     def __post_init__(self) -> None:
         _settle(
@@ -261,24 +261,24 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScalingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store may grow and shrink to by itself, and what a node of weight 1 can carry. See supervision.autoscaling."""
+    """The autoscaler's bounds, and the capacity of a node of weight 1. See ``supervision.autoscaling``."""
 
     ops_per_s: float
-    """Operations a second of which a node of weight 1 is capable. Each copy that is read or written counts as one."""
+    """Operations per second that a node of weight 1 can serve. Each copy read or written counts as one."""
     node_bytes: int = 0
-    """Bytes on disk for a node of weight 1; 0: no matter."""
+    """Bytes on disk that a node of weight 1 can hold; 0: not considered."""
     p99_ms: float = 0.0
-    """A node grows help if it answers slower than this in one of a hundred; 0: no matter."""
+    """A store whose nodes answer more slowly than this at the 99th percentile grows; 0: not considered."""
     low: float = 0.40
     high: float = 0.70
     least: int = 3
     most: int = 16
     cool_down_s: float = 300.0
-    """After a change no change in the other direction for so long."""
+    """After a change, the time during which no change in the other direction is made."""
     ahead_s: float = 240.0
-    """How long it takes until a node that joins carries its share."""
+    """How long a joining node takes to carry its share."""
     hot_share: float = 0.25
-    """A key that draws more than this share of what a node can carry is hot."""
+    """A key that takes more than this share of a node's capacity is hot."""
 
     def __post_init__(self) -> None:
         _settle(
@@ -329,45 +329,45 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node may set for itself. Every queue and cache has its bound here."""
+    """Settings of one node. The bounds of all its queues and caches are here."""
 
     memtable_bytes: int = 8 * MIB
     """A memtable is flushed to an SSTable at about this size."""
     block_bytes: int = 4 * KIB
     """Target size of an SSTable block before compression."""
     block_cache_bytes: int = 64 * MIB
-    """The node's hot data: decoded blocks, and for a quarter of it records that were found in them."""
+    """Cache of hot data: a quarter for single records, the rest for decoded blocks."""
     bloom_bits_per_key: int = 10
     """10 bits a key give about 1 % false positives."""
     compression: Literal["lz4", "none"] = "lz4"
     table_bytes: int = 32 * MIB
     """Compaction starts a new SSTable at about this size."""
     runs_per_level: int = 4
-    """Sorted runs of like size that pile up before they are merged."""
+    """Sorted runs of similar size that accumulate before they are merged."""
     max_unflushed_bytes: int = 64 * MIB
-    """Memtables waiting for their flush; past it a write is ``Overloaded``."""
+    """Memtables that wait for their flush; past this, writes are refused (``Overloaded``)."""
     min_free_bytes: int = 64 * MIB
-    """With less left on its disk the node refuses writes, and with half of that deletes too; it goes on reading. At most a
-    sixteenth of the disk."""
+    """With less free space the node refuses writes, with half of it deletes too; reads go on. At most a sixteenth of the
+    disk."""
     sync_interval_s: float = 0.1
-    """With ``durability="interval"``: how often the log is synced."""
+    """How often the log is synced under ``durability="interval"``."""
     gossip_every_s: float = 0.5
-    """How often the node exchanges heartbeats with another."""
+    """Time between two exchanges of heartbeats with another node."""
     max_hint_bytes: int = 1 * GIB
-    """Hints kept for nodes that are away; past it the node refuses more, and anti-entropy has to find what is missing."""
+    """Hints kept for unavailable nodes; past this the node refuses more, and anti-entropy finds what is missing."""
     max_hint_age_s: float = 3 * 3600.0
-    """An older hint is forgotten; one that was counted as an acknowledgement is kept for half the grace."""
+    """Older hints are dropped; a hint that counted as an acknowledgement is kept for half of ``gc_grace_s``."""
     background_bytes_per_s: int = 8 * MIB
-    """What hand-off, repair and healing may send and fetch, together; less while clients wait longer than usual."""
+    """What hand-off, repair and healing send and fetch together; less while clients wait longer than usual."""
     background_share: float = 0.05
-    """What part of its time that may cost while clients ask the node; more where copies are missing."""
+    """Share of the node's time for that work while clients use the node; more where copies are missing."""
     cpus: float = 0.0
-    """What the node asks Ray for. 0: nothing, so that a laptop can hold five; else it waits for a host with so much room,
-    and where Ray's autoscaler brings machines by demand, one comes."""
+    """CPUs that the node requests from Ray. 0: none, so that a laptop can hold five nodes. Otherwise the node waits for a
+    host with that much room, and Ray's autoscaler brings one on demand."""
     stream: bool = True
-    """Whether it can be asked over sockets as well (see ``raykv.transport``), or by calls of its actor only."""
+    """Whether the node serves sockets (see ``raykv.transport``), or actor calls only."""
     repair_every_s: float = 86_400.0
-    """How often the node compares each partition that it is the first owner of with the other owners."""
+    """How often the node compares each partition of which it is the first owner with the other owners."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.stream, bool):

@@ -1,9 +1,9 @@
 """The only doors to the world: clocks, files, other nodes, threads, metrics.
 
-Everything between ``records`` and ``supervision`` reaches the outside through these protocols and through a seeded
-``random.Random`` that it is given. ``actors`` opens the doors onto the real world (Ray, the operating system); ``sim``
-opens the same doors onto a simulated one, where a seed decides every delay, crash and torn write. That is why the core
-has no ``open()``, no ``time.time()``, no ``asyncio.sleep()``: one forgotten call, and a failing seed no longer replays.
+Everything between ``records`` and ``supervision`` reaches the outside through these protocols and through the seeded
+``random.Random`` passed to it. ``actors`` opens the doors onto the real world (Ray, the operating system); ``sim``
+opens the same doors onto a simulated one, where a seed decides every delay, crash and torn write. The core therefore has
+no ``open()``, no ``time.time()``, no ``asyncio.sleep()``: with one such call a failing seed no longer replays.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Time. The wall clock may jump and may be wrong; the monotonic one never goes back."""
+    """Time. The wall clock may jump and may be wrong; the monotonic clock never goes back."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since 1970 by this host's wall clock."""
+        """Return milliseconds since 1970 by this host's wall clock."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds since some fixed moment; for measuring durations."""
+        """Return seconds since an arbitrary fixed moment, for measuring durations."""
         ...
 
     async def sleep(self, delay_s: float) -> None:
@@ -43,12 +43,12 @@ class Executor(Protocol):
     """Where long blocking work runs (fsync, flush, compaction), so that the event loop goes on answering."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run ``work`` off the event loop; its exception is raised here. Works may run at the same time."""
+        """Run ``work`` off the event loop; its exception is raised here. Several may run concurrently."""
         ...
 
 
 class Metrics(Protocol):
-    """Where the core says what it did: counters for ``status()``, bench and simulation."""
+    """Counters of what the core does, for ``status()``, benchmarks and the simulation."""
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add ``amount`` to the counter ``name``."""
@@ -60,42 +60,42 @@ class Metrics(Protocol):
 
 
 class PeerFailure(Exception):
-    """A call to a peer brought no answer. It may have been carried out all the same."""
+    """A call to a peer brought no answer. The peer may have carried it out."""
 
 
 class PeerDead(PeerFailure):
-    """The peer's process has ended: proof, not suspicion (P12). Nothing more will come from that run of it."""
+    """The peer's process has ended: proof, not suspicion (P12). Nothing more comes from that incarnation."""
 
 
 class PeerAbsent(PeerDead):
-    """No process of that name runs: nothing was sent."""
+    """No process of that name is running: nothing was sent."""
 
 
 class PeerUnreachable(PeerFailure):
-    """The call could not be delivered, or its answer could not: the peer is away for now. It may have been carried out."""
+    """The call or its answer could not be delivered; the peer is unavailable for now. It may have carried out the call."""
 
 
 class PeerSilent(PeerFailure):
-    """No answer within the time. The peer may be slow, frozen, cut off or dead."""
+    """No answer arrived in time. The peer may be slow, frozen, cut off or dead."""
 
 
 class Transport(Protocol):
     """Carries frames (bytes) between processes. A peer is named by its address, e.g. a node id."""
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        """Send ``frame``, return the answer frame. Raises ``PeerDead`` or ``PeerSilent``; never hangs longer."""
+        """Send ``frame`` and return the answer frame. Raises ``PeerDead`` or ``PeerSilent``; never blocks longer."""
         ...
 
 
 class Launched(NamedTuple):
-    """A storage process that runs and answers."""
+    """A storage process that is running and answers."""
 
     incarnation: int
     pid: int
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine that storage nodes can run on, with what it has to give."""
+    """A machine for storage nodes, with its resources."""
 
     name: str
     cpus: float = 1.0
@@ -105,7 +105,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(NamedTuple):
-    """What was last seen of a node. A directory that falls short of it was copied back, and is not believed (P6)."""
+    """The last known state of a node. A directory behind it is an old copy and is not trusted (P6)."""
 
     incarnation: int = 0
     directory_id: int = 0
@@ -114,11 +114,11 @@ class Known(NamedTuple):
 
 
 class LaunchFailed(Exception):
-    """A storage process could not be started. ``kind`` says whose turn it is.
+    """A storage process could not be started. ``kind`` classifies the cause.
 
     "in use": another process holds the directory; "foreign": it belongs to another store or node; "unusable": it cannot
-    be written or read; "damaged"; "no host": its host is not there; "too small": its host never has what it asks for;
-    "slow": no answer in time; "undecided": whether it has ever run cannot be told now; "crashed".
+    be read or written; "damaged"; "no host": its host is missing; "too small": its host can never provide its resources;
+    "slow": no answer in time; "undecided": whether it has ever run is unknown for now; "crashed".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -127,22 +127,22 @@ class LaunchFailed(Exception):
 
 
 class Launcher(Protocol):
-    """Starts and ends storage processes, and notices their end."""
+    """Starts and stops storage processes, and reports their end."""
 
     async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
-        """Find the data directories of this store (those that say whose they are): node id -> the host that it is on.
+        """Find this store's data directories (those with an identity): node id -> the host of the directory.
 
-        ``everywhere``: not only where the supervisor runs, but on every host that is there. Those that do not answer in
-        time are left out.
+        ``everywhere``: on every available host, not only on the supervisor's. Hosts that do not answer in time are
+        left out.
         """
         ...
 
     async def founded(self) -> bool:
-        """Whether this store was founded once: then missing directories are a loss, not a first start."""
+        """Tell whether this store was ever founded: if so, missing directories are a loss, not a first start."""
         ...
 
     async def note_founded(self) -> None:
-        """Remember, durably and outside of the nodes' directories, that the store was founded.
+        """Record, durably and outside the nodes' directories, that the store was founded.
 
         Raises ``StoreUnavailable``.
         """
@@ -158,51 +158,51 @@ class Launcher(Protocol):
         known: Known,
         timeout_s: float,
     ) -> Launched:
-        """Start the node on its directory, and wait until it answers. Raises ``LaunchFailed``.
+        """Start the node on its directory and wait until it answers. Raises ``LaunchFailed``.
 
-        ``host``: where its directory is, or is to be; empty: where the supervisor runs.
-        ``fresh``: says whether an empty directory lacks nothing, for the node has never run. Asked when the process is
-        created and no earlier: until its name was free somebody else may have run it. ``take_over``: end the process that
-        holds the directory, if one does (P6); the caller owns the store and has given that process up.
-        ``known``: what was last seen of the node.
+        ``host``: the host of its directory, existing or new; empty: the supervisor's host.
+        ``fresh``: tells whether an empty directory is complete because the node has never run. It is called when the
+        process is created and no earlier: until its name is free, another process may have run the node.
+        ``take_over``: end the process that holds the directory, if any (P6); the caller owns the store and has given
+        up on that process. ``known``: the node's last known state.
         """
         ...
 
     async def hosts(self) -> list[Host]:
-        """Return the machines that are there now, sorted by name."""
+        """Return the available machines, sorted by name."""
         ...
 
     async def room(self, timeout_s: float) -> str:
-        """Ask for a machine with room for one more node, and return its name; empty if any that is there will do.
+        """Request a machine with room for one more node and return its name; empty if any available machine will do.
 
-        Where machines come by demand this brings one. Raises ``LaunchFailed`` ("no host") if none has come in time.
+        Where machines are provisioned on demand, this brings one. Raises ``LaunchFailed`` ("no host") after the time-out.
         """
         ...
 
     async def retire(self, node_id: str, host: str) -> None:
-        """End the process of a node that is no member any more, and set its directory aside (P6), if it can be reached."""
+        """End the process of a node that is no longer a member and set its directory aside (P6), if it is reachable."""
         ...
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
-        """Return the node's process if one of this store runs already and answers; None if not."""
+        """Return the node's process if one of this store is already running and answers; else None."""
         ...
 
     async def ended(self, node_id: str) -> str:
-        """Wait until the node's process has ended (proof, P12), and return the cause."""
+        """Wait for the end of the node's process (proof, P12) and return the cause."""
         ...
 
 
 class AppendFile(Protocol):
-    """A file open for appending. Bytes are safe only after ``sync`` returned."""
+    """A file open for appending. Bytes are safe only once ``sync`` has returned."""
 
     def append(self, data: bytes) -> None:
-        """Write all of ``data`` at the end. ``OSError`` may leave any prefix of it written (a full disk does)."""
+        """Write all of ``data`` at the end. On ``OSError`` any prefix may have been written (as on a full disk)."""
         ...
 
     def sync(self) -> None:
         """Force the written bytes to stable storage (fdatasync; F_FULLFSYNC on macOS).
 
-        ``OSError`` means that nobody knows what is safe: never retry, the kernel may have dropped the pages.
+        After ``OSError`` it is unknown what is safe. Never retry: the kernel may have dropped the pages.
         """
         ...
 
@@ -212,14 +212,14 @@ class AppendFile(Protocol):
 
 
 class ReadFile(Protocol):
-    """A file open for reading at offsets. May be used from several threads."""
+    """A file open for reading at offsets. Thread-safe."""
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer only at the end of the file."""
         ...
 
     def size(self) -> int:
-        """Size in bytes."""
+        """Return the size in bytes."""
         ...
 
     def close(self) -> None:
@@ -228,29 +228,29 @@ class ReadFile(Protocol):
 
 
 class Room(NamedTuple):
-    """What a disk has left for us, and how large it is."""
+    """Free space for this process, and the size of the disk."""
 
     free_bytes: int
     total_bytes: int
 
 
 class FileLock(Protocol):
-    """An exclusive lock that the operating system gives up when the process ends, however it ends."""
+    """An exclusive lock that the operating system releases when the process ends, however it ends."""
 
     def release(self) -> None:
-        """Give the lock back. Idempotent."""
+        """Release the lock. Idempotent."""
         ...
 
 
 class FileSystem(Protocol):
     """The disk. Paths are strings with ``/``. A new or renamed name is safe only after ``sync_directory``.
 
-    Methods raise ``OSError`` (``FileNotFoundError``, ``FileExistsError``, ``PermissionError``, ENOSPC, EIO) as the
-    operating system does.
+    Methods raise ``OSError`` (``FileNotFoundError``, ``FileExistsError``, ``PermissionError``, ENOSPC, EIO) like
+    the operating system.
     """
 
     def create(self, path: str) -> AppendFile:
-        """Create a new file; ``FileExistsError`` if there is one."""
+        """Create a new file; ``FileExistsError`` if it exists."""
         ...
 
     def open_read(self, path: str) -> ReadFile:
@@ -258,7 +258,7 @@ class FileSystem(Protocol):
         ...
 
     def read_file(self, path: str, max_bytes: int) -> bytes:
-        """Return the whole file; ``OSError`` (EFBIG) if it is longer than ``max_bytes``, before reading it."""
+        """Return the whole file; ``OSError`` (EFBIG), before reading, if it is longer than ``max_bytes``."""
         ...
 
     def rename(self, source: str, target: str) -> None:
@@ -274,11 +274,11 @@ class FileSystem(Protocol):
         ...
 
     def make_directories(self, path: str) -> None:
-        """Create the directory and its parents (mode 0700 for new ones), synced; fine if it exists."""
+        """Create the directory and its parents (mode 0700 for new ones), synced; no error if it exists."""
         ...
 
     def list_directory(self, path: str) -> list[str]:
-        """Names in the directory, sorted."""
+        """Return the names in the directory, sorted."""
         ...
 
     def sync_directory(self, path: str) -> None:
@@ -286,20 +286,20 @@ class FileSystem(Protocol):
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file or directory of that name."""
+        """Tell whether a file or directory of that name exists."""
         ...
 
     def remove_tree(self, path: str) -> None:
-        """Remove a directory and all below it; fine if there is none."""
+        """Remove a directory and everything below it; no error if it does not exist."""
         ...
 
     def room(self, path: str) -> Room:
-        """Return what is left on the disk that the path is on. Cheap, but a call to the operating system."""
+        """Return the free space on the disk that holds ``path``. Cheap, but a system call."""
         ...
 
     def lock(self, path: str, note: bytes = b"") -> FileLock:
-        """Take the exclusive lock on ``path`` (created if missing) at once, and leave ``note`` in the file.
+        """Take the exclusive lock on ``path`` (created if missing) without waiting, and leave ``note`` in the file.
 
-        ``BlockingIOError`` if another process holds it.
+        Raises ``BlockingIOError`` if another process holds it.
         """
         ...

@@ -1,12 +1,12 @@
-"""What can go wrong with kept bytes, as data and as errors.
+"""What can go wrong with stored bytes, as data and as errors.
 
-*Damage* is bit rot: bytes that were once safely on disk and no longer are what they were. It is never an accident to be
-passed over: a node that has damage may lack something it acknowledged, so it must be treated as incomplete for the
-damaged keys (for all its keys where the range is not known) until its peers have given them back. It stays in the
-manifest until ``Engine.heal`` says that this has happened; a compaction does not launder it.
+*Damage* is bit rot: bytes that were once safely on disk and have changed. It is never ignored: a damaged node may lack
+something it acknowledged, so it counts as incomplete for the damaged keys (for all its keys where the range is unknown)
+until its peers have restored them. It stays in the manifest until ``Engine.heal`` says that this has happened; a
+compaction does not launder it.
 
-A torn tail of the log is not damage: nobody was told that those bytes were safe. Nor is a failing log: that ends the
-engine (``EngineFailed``), because after a failed fsync nobody knows which bytes are on the disk.
+A torn tail of the log is not damage: those bytes were never acknowledged. Nor is a failing log: it ends the engine
+(``EngineFailed``), because after a failed fsync it is unknown which bytes are on the disk.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class EngineFailed(RaykvError):
 
 
 class DiskFull(OSError):
-    """There is no room for it. What it would have replaced or gone behind is as it was: try again when there is."""
+    """There is no room for the write. What it would have replaced or extended is unchanged: retry when there is room."""
 
     @classmethod
     def of(cls, error: OSError) -> DiskFull | None:
-        """Return it as this one, if it says that there is no room: on the disk, for this user, or for one more file."""
+        """Convert an error that means "no room" (disk, quota, file descriptors); None for any other."""
         return cls(error.errno, error.strerror, error.filename) if error.errno in _NO_ROOM else None
 
     @property
     def of_descriptors(self) -> bool:
-        """Whether it is the process, or the machine, that can open no more files."""
+        """Whether the process or the machine is out of file descriptors."""
         return self.errno in _NO_DESCRIPTOR
 
 
@@ -51,7 +51,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT}) | _NO_DESCRIPTOR
 
 
 class Damage(msgspec.Struct, frozen=True, array_like=True):
-    """One rotten place: ``offset`` in ``file``, and the keys ``[start, end)`` that were there; None where not known."""
+    """One corrupt place: ``offset`` in ``file``, and its keys ``[start, end)``; None where unknown."""
 
     file: FileName
     offset: Offset
@@ -64,13 +64,13 @@ class Damage(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.file} at {self.offset}: {self.reason} ({keys})"
 
     def touches(self, start: bytes, end: bytes | None) -> bool:
-        """Whether it may have cost a key in ``[start, end)``."""
+        """Tell whether it may have cost a key in ``[start, end)``."""
         if self.start is None:
             return True
         return (end is None or self.start < end) and (self.end is None or start < self.end)
 
     def same_place(self, other: Damage) -> bool:
-        """Whether both tell of the same bytes."""
+        """Tell whether both concern the same bytes."""
         return self.file == other.file and self.offset == other.offset
 
 
@@ -109,5 +109,5 @@ def intact(
 
 
 def report(damage: Damage) -> None:
-    """Log the damage: one line."""
+    """Log the damage in one line."""
     logger.error("bit rot in %s", damage)

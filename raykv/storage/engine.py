@@ -1,34 +1,34 @@
 """One node's store: a log-structured merge tree (O'Neil et al. 1996, in the shape that LevelDB gave it).
 
 Writes go to the log and the memtable. A full memtable is sealed, a flush makes a sorted run of it, compactions merge
-runs. Reads ask the memtable, the sealed memtables, then the runs from the newest to the oldest, each behind its filter.
+runs. Reads ask the memtable, the sealed memtables, then the runs from newest to oldest, each behind its Bloom filter.
 
-**The newest record covers the older ones.** ``update`` merges what comes in with what is stored, by a function handed
-in, and keeps the outcome. So the first source that has a key has the answer, and a compaction keeps the newest record
-and forgets the rest. The engine knows no versions: a delete of a client's is a record like any other.
+**The newest record covers the older ones.** ``update`` merges the incoming record with the stored one, by a function
+passed in, and keeps the result. The first source that has a key therefore has the answer, and a compaction keeps only
+the newest record. The engine knows no versions: a client's delete is a record like any other.
 
 **Deletion markers** are the engine's own: ``erase`` writes an empty record, which covers the older ones and reads as
-nothing. It goes when nothing older is left that could come to light: with a compaction that reaches the oldest run, or
-a flush when there is no run yet. Erasing is for the node's own use: nothing keeps other nodes from bringing the key back.
+nothing. It goes once no older record can resurface: with a compaction that reaches the oldest run, or with a flush
+when there is no run yet. Erasing is for the node's own use: other nodes may bring the key back.
 
-**Who runs where.** All methods belong to one thread, the event loop's, and none waits for the disk but cold reads,
-``finish`` and ``heal`` (a small manifest) and ``close``. Long work comes as jobs, whose ``run`` belongs to any thread:
+**Threads.** All methods belong to one thread, the event loop's. Only cold reads, ``finish`` and ``heal`` (a small
+manifest) and ``close`` wait for the disk. Long work comes as jobs, whose ``run`` may be called on any thread:
 
-* ``next_sync() -> SyncJob``: one write and one fdatasync for all that was appended; ``finish_sync`` afterwards.
-  Jobs run in the order taken, one at a time.
-* ``next_job() -> Job``: a flush or a compaction; one of each may be under way. ``finish`` afterwards, or ``abandon`` if
-  ``run`` raised.
+* ``next_sync() -> SyncJob``: one write and one fdatasync for everything appended so far; then ``finish_sync``. Jobs run
+  in the order taken, one at a time.
+* ``next_job() -> Job``: a flush or a compaction; one of each may be under way. Then ``finish``, or ``abandon`` if ``run``
+  raised.
 
-**Nothing unsynced is seen (P3).** Every answer carries the log position that must be durable before it may leave the
-node; ``durable_position`` says how far that is. What a table holds has position 0, as has what recovery replayed and
-synced.
+**Nothing unsynced is seen (P3).** Every answer carries the log position that must be durable before the answer may leave
+the node; ``durable_position`` is how far the log is. Records in tables have position 0, and so do records that recovery
+replayed and synced.
 
-**What fails.** A failed write or sync of the log, or of the manifest, ends the engine: ``EngineFailed`` from then on.
-Bit rot costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` over
-compactions and restarts until ``heal`` says that the peers have given everything back (P1).
+**Failures.** A failed write or sync of the log, or of the manifest, ends the engine: ``EngineFailed`` from then on.
+Bit rot costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
+compactions and restarts until ``heal`` reports that the peers have restored everything (P1).
 
-Omitted: snapshots, transactions, column families, range deletes (``drop`` takes whole ranges of keys out as compactions
-come by them), rate limits for compaction.
+Omitted: snapshots, transactions, column families, range deletes (compactions leave out the key ranges that ``drop``
+names), rate limits for compaction.
 """
 
 from __future__ import annotations
@@ -76,19 +76,19 @@ MARKER = b""
 MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
-"""Changes are told apart by so many first bytes of a key."""
+"""Length of the key prefixes by which ``changes`` are tracked."""
 _MARKERS_PASSED = 8
 RECORDS_SHARE = 4
-"""One part in so many of the cache is for single records; the rest is for blocks."""
+"""This fraction of the cache (1/4) is for single records; the rest is for blocks."""
 _SEGMENT_FACTOR = 4
-"""Updates of the same few keys fill the log and not the memtable: seal it at this many times its size."""
+"""Updates of few keys fill the log but not the memtable: seal once the segment is this many times the memtable's size."""
 
 
 class EngineStats(msgspec.Struct, frozen=True):
-    """Sizes now, and counts since the engine was opened.
+    """Present sizes, and counts since the engine was opened.
 
-    ``table_records`` counts overwritten ones and deletion markers too; ``wal_bytes`` is what was written to the log,
-    ``bytes_written`` that and all tables.
+    ``table_records`` includes overwritten records and deletion markers; ``wal_bytes`` is what was written to the log,
+    ``bytes_written`` includes the tables.
     """
 
     memtable_records: int
@@ -138,7 +138,7 @@ class Engine:
         self._manifest = recovered.manifest
         self._run, self._owner = recovered.manifest.run, owner or recovered.manifest.owner
         self.doubt = recovered.doubt
-        """Why this is not the directory that was left there; empty if it is."""
+        """Why this is not the directory that the last run left; empty if it is."""
         self._runs = recovered.runs
         self._log = recovered.log
         self._recovered_ends = recovered.ends
@@ -151,7 +151,7 @@ class Engine:
         self._compaction: CompactionJob | None = None
         self._full_compaction = False
         self._settled: list[Run] | None = None
-        """The runs, once it is known that there is nothing to compact in them. They are never changed, but replaced."""
+        """The runs, once it is known that none needs compaction. The list is never changed, only replaced."""
         self._damaged = list(recovered.manifest.damaged)
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
@@ -162,10 +162,10 @@ class Engine:
         self._closed = False
         self._bloom_negatives = self._hot_hits = self._flushes = self._compactions = self._job_bytes = 0
         self.room_bytes: int | None = None
-        """What is left on the disk, as far as the node knows: a compaction needs as much again as it merges."""
+        """Free space on the disk as far as the node knows: a compaction needs as much as it merges."""
         self.drop: Drop | None = None
-        """Keys that compactions leave out. Called on other threads. A key it was once true for is never asked for again:
-        until a compaction reaches the oldest run, an older record of it may come to light."""
+        """Tells which keys compactions leave out. Called on other threads. Such a key must never be read again: until a
+        compaction reaches the oldest run, an older record of it may resurface."""
 
     @classmethod
     def open(
@@ -181,24 +181,24 @@ class Engine:
     ) -> Engine:
         """Recover the store in ``directory`` (made if missing). One engine a directory: hold its lock.
 
-        ``mark``: what an earlier run has noted; ``run``: the last one that is known of; ``owner``: whose data it must be.
-        Where the directory falls short of that, there is ``damaged``, or a ``doubt``.
+        ``mark``: what an earlier run recorded; ``run``: the last known run; ``owner``: whose data it must be. Where the
+        directory falls short of these, ``damaged`` or ``doubt`` says so.
 
         Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other rot is in ``damaged``.
         """
         return cls(fs, directory, config, merge, mark, run, owner)
 
     def begin_run(self, run: int) -> Mark:
-        """Write down that this run has looked at what is there; return what it found, to be noted elsewhere. Two syncs.
+        """Record that this run has examined the directory; return what it found, to be kept elsewhere. Two syncs.
 
-        Once any doubt has been acted upon: what raised it is written over.
+        Call it once any doubt has been acted upon: its cause is overwritten.
         """
         self._run = run
         self._save_manifest()
         return self._mark(exact=False)
 
     def mark(self) -> Mark:
-        """Return what a clean stop has left. After ``close``."""
+        """Return what a clean stop left. After ``close``."""
         assert self._closed
         return self._mark(exact=True)
 
@@ -237,7 +237,7 @@ class Engine:
         return found if found is not None and found.record else None
 
     def get_many(self, keys: Sequence[bytes]) -> tuple[list[Found | None], list[int]]:
-        """Return what ``get`` does of each key, and the indexes of those that lie in a damaged range."""
+        """Return ``get`` of each key, and the indexes of the keys in damaged ranges."""
         if not self._ranges:
             if self._closed or self._log.failure is not None:
                 self._refuse()
@@ -261,10 +261,10 @@ class Engine:
         return found, unreadable
 
     def update(self, key: bytes, record: bytes, merge: Merge | None = None) -> Found:
-        """Merge ``record`` with what is stored, and keep the outcome if that changes anything. Costs a ``get``.
+        """Merge ``record`` with the stored one and keep the result if it differs. Costs a ``get``.
 
-        Returns what is kept, with the position that makes it safe. In a damaged range it merges with what is left.
-        ``merge``: to be used in place of the engine's, with the same outcome, by who knows more of the record.
+        Returns what is kept, with the log position that makes it durable. In a damaged range it merges with what is left.
+        ``merge`` replaces the engine's function; the result must be the same (a caller may know more of the record).
         """
         self._check_update(key, record)
         merge = merge or self._merge
@@ -278,16 +278,17 @@ class Engine:
         return self._put(key, kept)
 
     def replace(self, key: bytes, record: bytes) -> Found:
-        """Keep ``record`` as it is, whatever is stored. Returns what is kept, as ``update`` does. Costs a ``get``."""
+        """Store ``record`` without merging. Returns what is kept, as ``update`` does. Costs a ``get``."""
         self._check_update(key, record)
         found = self._newest(key)
         return found if found is not None and found.record == record else self._put(key, record)
 
     def erase(self, key: bytes) -> int:
-        """Forget the key. Returns the position that makes it safe; 0 if it is, as when nothing was stored. Costs a ``get``.
+        """Forget the key. Returns the log position that makes it durable; 0 if it already is. Costs a ``get``.
 
-        Reads show nothing from then on: an absence has no position, so whoever must not see it early asks for this one.
-        Nothing is written if nothing is there, except in a damaged range: what rot seems to have taken may be read again.
+        Reads show nothing from then on. An absence carries no position, so a reader that must not see it early waits for
+        this one. Nothing is written if nothing is stored, except in a damaged range: what corruption seems to have taken
+        may be readable again.
         """
         self._check()
         if len(key) > MAX_KEY_BYTES:
@@ -304,7 +305,7 @@ class Engine:
             raise ValueError(f"a key of {len(key)} bytes or a record of {len(record)} is beyond the engine's limits")
 
     def _newest(self, key: bytes) -> Found | None:
-        """Return the newest that can be read of a key, a deletion marker too."""
+        """Return the newest readable record of a key, deletion markers included."""
         found = self._entries.get(key)
         while found is None:
             try:
@@ -332,9 +333,9 @@ class Engine:
     ) -> tuple[bytes, Found] | None:
         """Return the first ``(key, Found)`` of ``[start, end)``, the last with ``reverse``; None if there is none.
 
-        What a scan would show first, for who wants a few from many places: a scan costs more to begin. ``CorruptData`` and
-        ``erased`` as there. O(log n) a source, about one block a run; and as much again for each of the first few deletion
-        markers.
+        The first record of the scan, cheaper to get than a scan is to begin: for a few records from many places.
+        ``CorruptData`` and ``erased`` as in ``scan``. O(log n) a source, about one block a run; the same again for each
+        of the first few deletion markers.
         """
         self._check()
         sources: list[_Beside] = [self._memtable, *self._sealed, *self._runs]
@@ -354,7 +355,7 @@ class Engine:
                     return key, found
                 start, end = (start, key) if reverse else (key + b"\x00", end)
         except BlockRotten as rot:
-            self._note(rot.damage)  # it may lie beside the range; a scan tells
+            self._note(rot.damage)  # it may lie outside the range; a scan decides
         return next(self.scan(start, end, reverse=reverse, erased=erased), None)
 
     def scan(
@@ -368,15 +369,15 @@ class Engine:
     ) -> Iterator[tuple[bytes, Found]]:
         """Yield ``(key, Found)`` of ``[start, end)`` in key order (``end=None``: to the last), lazily.
 
-        May be left lying between steps while updates, flushes and compactions go on: each key comes at most once, what
-        was there at the first step and was not touched comes exactly once, with a record that was current at some time
-        since. ``CorruptData`` where it reaches a damaged range, or sooner if that has come to light since the first step.
-        O(sources) to begin, O(log sources) a record, and as much for each deletion marker on the way. With ``erased`` those
-        are yielded too, with an empty record, for who must not pass any number of them in one step.
+        May pause between steps while updates, flushes and compactions go on: each key comes at most once; a key present at
+        the first step and untouched since comes exactly once, with a record that was current at some time since.
+        ``CorruptData`` at a damaged range, or sooner if the damage was found after the first step. O(sources) to begin,
+        O(log sources) a record and a deletion marker. With ``erased`` deletion markers are yielded too, as empty records,
+        so that one step never passes many of them.
 
-        With ``around_damage`` every key in a damaged range is left out instead, also one that could be read: one that was
-        written since, say. Rot whose keys are not known (``damaged_in``) leaves out what it took. Such a scan begins anew
-        behind each range; once the engine is closed it ends there, with ``StoreClosed``.
+        With ``around_damage`` every key in a damaged range is left out instead, readable ones (written since) included.
+        Corruption whose keys are unknown (``damaged_in``) leaves out what it took. Such a scan restarts behind each range;
+        once the engine is closed it ends there with ``StoreClosed``.
         """
         self._check()
         if around_damage:
@@ -384,15 +385,15 @@ class Engine:
         return chain.from_iterable(self._scan(start, end, reverse, erased))
 
     def scan_what_is_left(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
-        """Yield ``(key, Found)`` of ``[start, end)`` as they will be read once all damage is healed.
+        """Yield ``(key, Found)`` of ``[start, end)`` as they will read once all damage is healed.
 
-        What stands in a damaged range may be older than what rot took there: to be compared, never to be answered with.
+        Records in a damaged range may be older than those that were lost there: compare them, never answer with them.
         """
         self._check()
         return chain.from_iterable(self._windows(start, end, reverse=False))
 
     def _scan_around(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, Found]]:
-        """Scan one intact stretch after the other. What is left to do is ``[start, end)``."""
+        """Scan one intact stretch after another; ``[start, end)`` is what is left."""
         while stretches := intact(self._ranges, start, end):
             low, high = stretches[-1] if reverse else stretches[0]
             try:
@@ -403,7 +404,7 @@ class Engine:
                     else:
                         start = key + b"\x00"
             except CorruptData:
-                continue  # noted: the next turn goes around it
+                continue  # noted: the next turn skips it
             if reverse:
                 end = low
             elif high is None:
@@ -460,7 +461,7 @@ class Engine:
                 table.release()
 
     def _check_since(self, noted: int, start: bytes, end: bytes | None) -> None:
-        """Raise if others have met rot in ``[start, end)`` since: a scan under way would read its block as empty."""
+        """Raise if other reads have found corruption in ``[start, end)``: this scan would read the block as empty."""
         for damage in self._noted[noted:]:
             if damage.touches(start, end):
                 raise _corrupt(damage)
@@ -501,22 +502,22 @@ class Engine:
 
     @property
     def durable_position(self) -> int:
-        """Up to here the finished sync jobs have brought the log (to the disk, or to the kernel with ``sync=False``)."""
+        """Position up to which finished sync jobs have written the log (to disk, or to the kernel with ``sync=False``)."""
         return self._log.durable_position
 
     @property
     def durable_end(self) -> int:
         """Where the durable part of the log ends, as a number that grows over all runs of this store.
 
-        Once it was told to somebody, a later run can be asked whether it ``recovered`` all up to there.
+        Peers keep it, and ask a later run whether it has ``recovered`` everything up to there.
         """
         return self._log.durable_end
 
     def recovered(self, end: int) -> bool:
-        """Whether recovery found all that was durable when an earlier run's ``durable_end`` was ``end``.
+        """Tell whether recovery found everything that was durable when an earlier run's ``durable_end`` was ``end``.
 
-        Not so if this is a copy from an earlier time; or if the end of the log was lost in a way that looks like a torn
-        tail: a power cut before it was synced, rot in its last chunk.
+        It did not if this directory is an older copy, or if the end of the log was lost in a way that looks like a torn
+        tail: a power cut before the sync, corruption in the last chunk.
         """
         segment, length = apart(end)
         return segment < self._oldest_recovered or 0 < length <= self._recovered_ends.get(segment, -1)
@@ -524,13 +525,13 @@ class Engine:
     def next_sync(self, *, sync: bool = True) -> SyncJob | None:
         """Return a job for everything appended so far; None if nothing waits.
 
-        With ``sync`` (for a job that will run so), what was written but not synced waits too.
+        With ``sync`` (the job will sync), written but unsynced data counts as waiting.
         """
         self._check()
         return self._log.take(sync=sync)
 
     def finish_sync(self, job: SyncJob) -> None:
-        """Take note of a job that has run; ``durable_position`` moves."""
+        """Record a job that has run; ``durable_position`` advances."""
         self._check()
         self._log.finish(job)
 
@@ -538,25 +539,25 @@ class Engine:
 
     @property
     def failure(self) -> EngineFailed | None:
-        """What has ended it; None if nothing has."""
+        """The failure that ended the engine, or None."""
         return self._log.failure
 
     def give_up(self, error: DiskFull) -> None:
-        """End it: what has found no room in the log will not be tried again. Nobody was told that it was kept."""
+        """End the engine: the records that found no room in the log are not retried. They were never acknowledged."""
         self._log.failure = EngineFailed(f"the log found no room: {error}")
 
     @property
     def overloaded(self) -> bool:
-        """Whether more waits to be flushed than ``max_unflushed_bytes``. Writes should be refused until it is less."""
+        """Whether more than ``max_unflushed_bytes`` wait for a flush. Refuse writes until there is less."""
         waiting_bytes = self._memtable.bytes
         if self._sealed:
             waiting_bytes += sum(table.bytes for table in self._sealed)
         return waiting_bytes > self._config.max_unflushed_bytes
 
     def next_job(self) -> Job | None:
-        """Return a flush or a compaction that is due, or None. O(runs) when those have changed, else O(1).
+        """Return a flush or a compaction that is due, or None. O(runs) after they have changed, else O(1).
 
-        A compaction that there is no room for (``room_bytes``) is not due.
+        A compaction without enough room (``room_bytes``) is not due.
         """
         self._check()
         if self._flush is None and self._sealed:
@@ -587,9 +588,9 @@ class Engine:
         return None
 
     def finish(self, job: Job) -> None:
-        """Install the outcome of a job that has run: name it in the manifest, then remove what it replaced. Two syncs.
+        """Install the result of a job that has run: add it to the manifest, then remove what it replaced. Two syncs.
 
-        ``DiskFull``: nothing has changed; call it once more when there is room.
+        ``DiskFull``: nothing has changed; call it again when there is room.
         """
         self._check()
         tables = job.tables
@@ -601,7 +602,7 @@ class Engine:
                 self._finish_flush(job, outcome)
             else:
                 self._finish_compaction(job, outcome)
-        except DiskFull:  # the manifest found no room: the files are as it says, and so is what is in memory
+        except DiskFull:  # no room for the manifest: restore the memory to what the old one says
             self._runs, self._sealed, self._flush, self._compaction = before
             raise
         self._job_bytes += sum(table.info.size_bytes for table in tables)
@@ -644,7 +645,7 @@ class Engine:
                 self._fs.unlink(f"{self._directory}/{table.name}")
 
     def abandon(self, job: Job) -> None:
-        """Give up a job whose ``run`` raised (a full disk): remove what it left. ``next_job`` will offer it again."""
+        """Discard a job whose ``run`` raised (a full disk) and remove its files. ``next_job`` offers it again."""
         self._check()
         assert job is self._flush or job is self._compaction
         for table in job.tables or ():
@@ -656,14 +657,14 @@ class Engine:
             self._compaction = None
 
     def compact_fully(self) -> None:
-        """Seal the memtable, and once it is flushed let the next compaction merge all runs. For dropped buckets."""
+        """Seal the memtable; once it is flushed, the next compaction merges all runs. For dropped buckets."""
         self._check()
         if self._entries:
             self._seal()
         self._full_compaction = True
 
     def _seal(self) -> None:
-        """Set the memtable aside for its flush, and begin a new one with a new segment."""
+        """Set the memtable aside for its flush and begin a new one with a new segment."""
         self._memtable.last_segment = self._log.rotate()
         self._sealed = [self._memtable, *self._sealed]
         self._memtable = Memtable(self._log.segment)
@@ -673,17 +674,17 @@ class Engine:
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
-        """The rot that recovery, reads and compactions found and that is not healed."""
+        """Unhealed corruption found by recovery, reads and compactions."""
         return tuple(self._damaged)
 
     def damaged_in(self, start: bytes, end: bytes | None) -> bool:
-        """Whether rot is known that may have cost a key in ``[start, end)``. O(damages)."""
+        """Tell whether known corruption may have cost a key in ``[start, end)``. O(damages)."""
         return any(damage.touches(start, end) for damage in self._damaged)
 
     def heal(self, damage: Damage) -> None:
-        """Forget ``damage``: the peers have given back all its keys (P1). Its range is read again.
+        """Forget ``damage``: the peers have restored all its keys (P1). Its range is readable again.
 
-        Call it when the updates that brought them are durable. Two syncs.
+        Call it once the updates that restored them are durable. Two syncs.
         """
         self._check()
         self._damaged.remove(damage)
@@ -702,14 +703,14 @@ class Engine:
             self._fs.unlink(aside)
 
     def changes(self, prefix: bytes) -> tuple[int, int]:
-        """Return what is another once anything has changed in this run below a prefix of ``CHANGES_PREFIX_BYTES``. O(1).
+        """Return a value that differs after any change in this run under a prefix of ``CHANGES_PREFIX_BYTES``. O(1).
 
-        What compactions take out because it was dropped does not count.
+        Records that compactions leave out because they were dropped do not count.
         """
         return self._changed.get(prefix, 0), self._rot_changes
 
     def _note(self, damage: Damage) -> None:
-        """Remember rot just found; its block is passed over from now on. Saved before anything is written over it."""
+        """Record corruption just found; its block is skipped from now on. Saved before anything overwrites it."""
         self._rot_changes += 1
         self._age += 1
         for table in chain.from_iterable(run.tables for run in self._runs):
@@ -729,7 +730,7 @@ class Engine:
                 raise _corrupt(damage)
 
     def _save_manifest(self) -> None:
-        """Write the state of the files. A failure ends the engine: nobody knows which manifest is on the disk."""
+        """Write the state of the files. A failure ends the engine: it is unknown which manifest is on the disk."""
         infos = tuple(run.info() for run in self._runs)
         numbers = [table.number for run in infos for table in run.tables]
         oldest = min(memtable.first_segment for memtable in [self._memtable, *self._sealed])
@@ -753,7 +754,7 @@ class Engine:
         try:
             manifests.save(self._fs, self._directory, manifest)
         except DiskFull:
-            raise  # the old one stands, and all that it names is there
+            raise  # the old manifest stands, and all its files exist
         except OSError as error:
             self._log.failure = EngineFailed(f"the manifest could not be written: {error!r}")
             raise EngineFailed(self._log.failure.message) from error
@@ -763,7 +764,7 @@ class Engine:
     # ---- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop cleanly: write and sync all, and end the log with its last mark. Idempotent. No job may be running."""
+        """Stop cleanly: write and sync everything, and end the log with its last mark. Idempotent. No job may be running."""
         if self._closed:
             return
         try:
@@ -777,7 +778,7 @@ class Engine:
                     table.release()
 
     def stats(self) -> EngineStats:
-        """Sizes and counts. O(tables)."""
+        """Return sizes and counts. O(tables)."""
         memtables = [self._memtable, *self._sealed]
         infos = [table.info for run in self._runs for table in run.tables]
         return EngineStats(

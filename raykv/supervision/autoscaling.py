@@ -1,21 +1,21 @@
-"""How many nodes a store should have, from what they carry: a pure policy, asked again and again.
+"""How many nodes a store should have, given their load: a pure policy, evaluated periodically.
 
-A node is to be used between 40 and 70 percent of what it was said to be able to carry (``config.ScalingConfig``), by
-operations or by bytes, whichever is more. Above the band nodes are added, below it one is taken away at a time, and in it
-nothing is done. If a bound for their times is given, too, one is added while most nodes are slower. And if partitions lie
-otherwise than the weights ask for (somebody has taken moves back), putting that right comes first.
+A node should run at 40 to 70 percent of its configured capacity (``config.ScalingConfig``), in operations or in bytes,
+whichever is higher. Above the band nodes are added, below it one at a time is removed, within it nothing happens. With a
+latency bound, a node is also added while most nodes are slower. If the partitions do not match the weights (moves were
+aborted), restoring the balance comes first.
 
-**It looks ahead.** A node that joins helps only when its partitions have moved, so what counts is the load as it will be
-then, by the trend of the last minutes; else a store that grows every morning would be late every morning.
+**It looks ahead.** A joining node helps only once its partitions have moved, so the policy uses the load forecast for
+that moment from the trend of the last minutes; otherwise a store that grows every morning is late every morning.
 
-**It does not swing.** After a change in one direction there is none in the other for the cool-down, and a node is taken
-away only if those that stay are then well inside the band. Growing further while it grows is no swing.
+**It does not oscillate.** After a change, no change in the other direction is made during the cool-down, and a node is
+removed only if the remaining nodes are then well inside the band. Several growth steps in a row are allowed.
 
-**One hot key is no reason to grow.** However many nodes there are, the same N answer for it. What the keys draw that take
-more than a share of a node is left out when it is asked whether nodes would help; if only those are too much, the answer
-is to do nothing, and names them.
+**One hot key is no reason to grow.** However many nodes there are, the same N serve it. Keys that take more than a given
+share of a node are excluded from the load that decides on growth; if they alone exceed the band, the decision is to do
+nothing, and it names them.
 
-Left out: how the load is measured, and who acts (``supervisor``). Costs of hosts: a node is a node.
+Omitted: measuring the load, and acting on decisions (``scaling``); the cost of hosts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NodeLoad(NamedTuple):
-    """What a node carries now. ``heaviest``: its busiest keys (encoded) with their operations a second."""
+    """A node's present load. ``heaviest``: its busiest keys (encoded) with their operations per second."""
 
     node_id: str
     weight: float
@@ -42,7 +42,7 @@ class NodeLoad(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to do, and why. ``nodes``: how many to add; ``node_id``: which to take away; ``hot``: keys that are too hot."""
+    """What to do, and why. ``nodes``: how many to add; ``node_id``: which to remove; ``hot``: overly hot keys."""
 
     action: Literal["add", "remove", "rebalance", "nothing"]
     why: str
@@ -52,12 +52,12 @@ class Decision(NamedTuple):
 
 
 class Autoscaler:
-    """The policy with what it remembers: the last minutes, and its last change."""
+    """The policy with its memory: the load of the last minutes, and the last change."""
 
     def __init__(self, limits: ScalingConfig) -> None:
         self.limits = limits
         self._seen: deque[tuple[float, float]] = deque()
-        """(moment, operations a second without those of hot keys)."""
+        """(time, operations per second, hot keys excluded)."""
         self._changed: tuple[float, str] | None = None
 
     def decide(
@@ -65,13 +65,13 @@ class Autoscaler:
     ) -> Decision:
         """Return what to do now. O(nodes).
 
-        ``moving``: partitions are on their way because of an earlier change. ``uneven``: they lie otherwise than the
-        weights ask for. The caller does it; a decision other than "nothing" counts as done.
+        ``moving``: partitions are still moving because of an earlier change. ``uneven``: the partitions do not match
+        the weights. The caller acts on the decision; any decision but "nothing" counts as carried out.
         """
         limits = self.limits
         weight = sum(load.weight for load in loads)
         if not loads or weight <= 0:
-            return Decision("nothing", "no node says what it carries")
+            return Decision("nothing", "no node reports its load")
         hot = self._hot(loads)
         drawn = sum(load.ops_per_s for load in loads)
         spread = max(0.0, drawn - sum(hot.values()))
@@ -82,18 +82,18 @@ class Autoscaler:
         most, keys = max(used, ahead), tuple(hot)
         fullest = max(load.ops_per_s / (load.weight * limits.ops_per_s) for load in loads)
         if uneven and fullest > limits.high and not hot:
-            said = f"{said}; one node carries {fullest:.0%}, and partitions lie otherwise than the weights ask for"
+            said = f"{said}; one node carries {fullest:.0%}, and the partitions do not match the weights"
             return self._change("rebalance", now_s, moving, Decision("rebalance", said))
         wanted = ceil(most * len(loads) / ((limits.low + limits.high) / 2)) if most > limits.high else 0
         if not wanted and (slow_ms := self._slow_ms(loads)):
-            wanted, said = len(loads) + 1, f"{said}; one answer of a hundred takes {slow_ms:.3g} ms or longer"
+            wanted, said = len(loads) + 1, f"{said}; the 99th percentile of answers is {slow_ms:.3g} ms"
         if wanted:
             more = min(wanted, limits.most) - len(loads)
             if more <= 0:
-                return Decision("nothing", f"{said}, and there are the most nodes allowed ({limits.most})", hot=keys)
+                return Decision("nothing", f"{said}, and the store has the maximum of {limits.most} nodes", hot=keys)
             return self._change("add", now_s, moving, Decision("add", said, nodes=more, hot=keys))
         if hot and drawn / (weight * limits.ops_per_s) > limits.high:
-            return Decision("nothing", f"{said}; more is drawn by keys that more nodes would not help", hot=keys)
+            return Decision("nothing", f"{said}; the rest is hot keys, which more nodes do not help", hot=keys)
         if most < limits.low and len(loads) > limits.least:
             leaving = min(loads, key=lambda load: (load.weight, load.ops_per_s, load.node_id))
             left = most * weight / max(weight - leaving.weight, weight / len(loads) / 2)
@@ -103,18 +103,18 @@ class Autoscaler:
         return Decision("nothing", said, hot=keys)
 
     def changed(self, now_s: float, direction: str) -> None:
-        """Remember a change that this policy has not decided."""
+        """Record a change that this policy did not decide."""
         self._changed = (now_s, direction)
 
     def _slow_ms(self, loads: Sequence[NodeLoad]) -> float:
-        """Return how slow most nodes are, if that is too slow and they have something to do; else 0."""
+        """Return the median p99 of the busy nodes if most nodes are busy and it exceeds the bound; else 0."""
         limits = self.limits
         busy = sorted(load.p99_ms for load in loads if load.ops_per_s > limits.low / 2 * load.weight * limits.ops_per_s)
         middle_ms = busy[(len(busy) - 1) // 2] if 2 * len(busy) > len(loads) else 0.0
         return middle_ms if limits.p99_ms and middle_ms > limits.p99_ms else 0.0
 
     def _change(self, direction: str, now_s: float, moving: bool, decision: Decision) -> Decision:
-        """Let a decision out, unless it comes too early."""
+        """Return the decision, or "nothing" if it comes too early."""
         said = decision.why
         if moving:
             return Decision("nothing", f"{said}; partitions are still moving", hot=decision.hot)
@@ -125,13 +125,15 @@ class Autoscaler:
             if last != direction and now_s - at_s < self.limits.cool_down_s:
                 wait_s = self.limits.cool_down_s - (now_s - at_s)
                 return Decision(
-                    "nothing", f"{said}; it has just changed the other way, {wait_s:.0f} s to wait", hot=decision.hot
+                    "nothing",
+                    f"{said}; the last change went the other way, {wait_s:.0f} s of cool-down left",
+                    hot=decision.hot,
                 )
         self._changed = (now_s, direction)
         return decision
 
     def _forecast(self, ops_per_s: float, now_s: float) -> float:
-        """Return the load as it will be when a node that joins now carries its share, by the trend of as long a time."""
+        """Return the load forecast for when a node that joins now carries its share, from the trend over as long a time."""
         seen, span_s = self._seen, self.limits.ahead_s
         while seen and now_s - seen[0][0] > span_s:
             seen.popleft()
@@ -142,7 +144,7 @@ class Autoscaler:
         return max(0.0, ops_per_s + (ops_per_s - seen[0][1]) * span_s / past_s)
 
     def _hot(self, loads: Sequence[NodeLoad]) -> dict[bytes, float]:
-        """Return the hot keys with what they draw of all nodes, the hottest first."""
+        """Return the hot keys with their load on all nodes, hottest first."""
         drawn: dict[bytes, float] = {}
         most: dict[bytes, float] = {}
         for load in loads:

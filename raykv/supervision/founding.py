@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``start`` asks for when there is no store yet."""
+    """The parameters of ``start`` for a store that does not exist yet."""
 
     store: StoreConfig
     nodes: int
@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place(plan: Plan, hosts: Sequence[Host]) -> list[Member]:
-    """Return the store's nodes, dealt out over the hosts in turn, and over the zones asked for in turn.
+    """Return the store's nodes, distributed round-robin over the hosts and over the given zones.
 
     Without ``zones`` a node's zone is its host's.
     """
@@ -48,10 +48,10 @@ def place(plan: Plan, hosts: Sequence[Host]) -> list[Member]:
 def place_one(
     members: Sequence[Member], hosts: Sequence[Host], node_id: str, *, weight: float, host: str, zone: str
 ) -> Member:
-    """Return one more node, on the host that has the fewest for its processors.
+    """Return one more node, on the host with the fewest nodes per CPU.
 
-    ``weight``: 0 for what the host has room for. ``host``, ``zone``: where it is wanted; empty: anywhere. A zone that no
-    host is in is a name for the node only. ``InvalidOption`` if there is no such host.
+    ``weight``: 0 for what the host has room for. ``host``, ``zone``: the wanted place; empty: any. A zone without hosts
+    only labels the node. ``InvalidOption`` if there is no such host.
     """
     there = [each for each in hosts if host in {"", each.name}]
     if not there:

@@ -1,8 +1,8 @@
-"""Nodes come, go and are replaced: by command, and when a host has been gone for long.
+"""Nodes join, leave and are replaced: on command, and when a host has been gone for long.
 
-All of it is one change of the cluster's state, which says what the members are to be (``moves.with_goal``); what follows
-from it, wave by wave, is ``rebalancing``'s. A node that is to join is started first, so that one which cannot start is
-never a member; one that has left is ended last, and its directory is set aside (P6).
+Each is one change of the cluster's state, which sets the goal (``moves.with_goal``); ``rebalancing`` carries it out, wave
+by wave. A joining node is started before it becomes a member, so a node that cannot start never is one; a node that has
+left is stopped last, and its directory is set aside (P6).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ logger = logging.getLogger("raykv.supervisor")
 REPLACE_LOOK_S = 1.0
 REPLACE_RETRY_S = 10.0
 SAY_SO_S = 1.0
-"""So much earlier the wait for a machine is over, for who asked is to hear why no node was added."""
+"""The wait for a machine ends this much before the caller's time-out, so that the caller learns why no node was added."""
 AWAY_AFTER_S = 20.0
-"""A node that has been down for so long is not waited for by those that move."""
+"""Moves do not wait for a node that has been down for this long."""
 
 
 class Members:
-    """Who is a member of a store, and who is to be."""
+    """The present and future members of a store."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Members:
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
-        """``change(state)`` decides a state, to be called with ``changing`` held; ``changed()``: a node has gone."""
+        """``change(state)`` decides a state; ``changing`` must be held. ``changed()`` is called when a node has gone."""
         self._name = name
         self._clock = clock
         self._launcher = launcher
@@ -67,7 +67,7 @@ class Members:
         self._joining = asyncio.Lock()
 
     async def add_node(self, weight: float, zone: str, host: str, timeout_s: float) -> str:
-        """Let one more node join, and begin to give it its share. Returns its id.
+        """Add a node and begin to move its share to it. Returns its id.
 
         ``weight``: 0 for what its host can carry. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
@@ -77,17 +77,18 @@ class Members:
         return member.node_id
 
     async def replace_node(self, lost: str, host: str, timeout_s: float) -> str:
-        """Let a new node take the place of one that is lost. Returns its id. Raises as ``add_node``.
+        """Replace a lost node by a new one. Returns the new id. Raises as ``add_node``.
 
-        It takes over from the others what the lost one had. That leaves when it has, should it come back before as well.
+        The new node copies the lost node's partitions from the other owners. Then the lost one leaves, even if it has
+        come back in the meantime.
         """
         async with self._joining:
             weight = self._state().ring.member(lost).weight
             if self._watch.nodes[lost].state == "up":
-                raise InvalidOption(f"node {lost} is up; what is to leave is removed, not replaced")
+                raise InvalidOption(f"node {lost} is up; remove it instead of replacing it")
             if (goal := self._state().goal) is not None:
                 if not goal.has_member(lost):
-                    raise InvalidOption(f"node {lost} is about to leave as it is")
+                    raise InvalidOption(f"node {lost} is already leaving")
                 weight = goal.member(lost).weight
             member = await self._place(weight, "", host, timeout_s, instead_of=lost)
             await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s)
@@ -105,7 +106,7 @@ class Members:
         return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
 
     async def _let_join(self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
-        """Start a node that has never run, and make it a member."""
+        """Start a new node and make it a member."""
         node_id = member.node_id
         self._watch.hosts_of[node_id] = member.host
         self._watch.nodes[node_id] = Node(since_s=self._clock.monotonic_s())
@@ -123,7 +124,7 @@ class Members:
         logger.info("store %s: node %s joined on host %s, weight %g", self._name, node_id, member.host, member.weight)
 
     async def replace_the_lost(self) -> None:
-        """Replace nodes whose hosts have been gone for long, one after the other."""
+        """Replace nodes whose hosts have been gone for too long, one at a time."""
         while True:
             await self._clock.sleep(REPLACE_LOOK_S)
             patience_s, now_s = self._state().config.replace_after_s, self._clock.monotonic_s()
@@ -132,7 +133,7 @@ class Members:
                 gone = node.state == "down" and node.host_gone and now_s - node.since_s > patience_s
                 if gone and node_id in wanted:
                     logger.warning(
-                        "store %s: the host of node %s has been gone for %.0f s; it is replaced",
+                        "store %s: the host of node %s has been gone for %.0f s; replacing the node",
                         self._name, node_id, now_s - node.since_s,
                     )  # fmt: skip
                     try:
@@ -143,7 +144,7 @@ class Members:
                     break
 
     async def remove_node(self, node_id: str, timeout_s: float) -> None:
-        """Let a node give away what it holds, and leave then. Raises ``NotEnoughNodes`` if too few would be left."""
+        """Move a node's partitions to the others, then let it leave. Raises ``NotEnoughNodes`` if too few would remain."""
         self._state().ring.member(node_id)
         async with self._joining:
             await self._between_waves(
@@ -152,10 +153,10 @@ class Members:
                 ),
                 timeout_s,
             )
-        logger.info("store %s: node %s is to leave", self._name, node_id)
+        logger.info("store %s: node %s is leaving", self._name, node_id)
 
     async def set_weight(self, node_id: str, weight: float, timeout_s: float) -> None:
-        """Let a node carry more or less."""
+        """Change a node's weight."""
         member = self._state().ring.member(node_id)
         weighted = Member(node_id=node_id, weight=weight, host=member.host, zone=member.zone)
         async with self._joining:
@@ -166,14 +167,14 @@ class Members:
                 ),
                 timeout_s,
             )
-        logger.info("store %s: node %s is to carry %g", self._name, node_id, weight)
+        logger.info("store %s: node %s gets weight %g", self._name, node_id, weight)
 
     async def restore(self) -> None:
-        """Give every member its share again, where some have more than it and others less."""
+        """Restore every member's share where the partitions do not match the weights."""
         await self._between_waves(lambda state: moves.with_goal(state, moves.wanted_members(state)), LAUNCH_TIMEOUT_S)
 
     async def _between_waves(self, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
-        """Change the state when nothing is under way just then. Raises ``StoreUnavailable`` if that takes too long."""
+        """Change the state while no wave is under way. Raises ``StoreUnavailable`` if none ends within ``timeout_s``."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
             async with self._changing:
@@ -181,11 +182,11 @@ class Members:
                     await self._change(change(self._state()))
                     return
             if self._clock.monotonic_s() > deadline_s:
-                raise StoreUnavailable("partitions are moving just now, and the wave did not end in time; try again")
+                raise StoreUnavailable("partitions are moving, and the wave did not end in time; try again")
             await self._clock.sleep(0.1)
 
     async def see_off(self, nodes: list[str]) -> None:
-        """End those that are no members any more, and set their directories aside (P6)."""
+        """Stop former members and set their directories aside (P6)."""
         for node_id in nodes:
             self._watch.let_rest(node_id)
             await self._watch.stop_node(node_id)
@@ -196,9 +197,9 @@ class Members:
             await self._changed()
 
     async def _clear_away(self, node_id: str) -> None:
-        """End a node that did not join, once nobody who takes over can find it a member.
+        """Stop a node that failed to join, once no later supervisor can find it a member.
 
-        The state in which it is one may stand on a minority; a later one must be decided first.
+        A minority may hold the state in which it is a member; a later state must be decided first.
         """
         while True:
             async with self._joining, self._changing:
@@ -211,12 +212,12 @@ class Members:
         await self.see_off_strays([node_id])
 
     async def see_off_strays(self, nodes: list[str]) -> None:
-        """See off those whose directories were found and that are no members: they have left, or never got so far."""
+        """See off nodes whose directories were found but that are not members: they have left, or never joined."""
         async with self._joining:
             await self.see_off([node_id for node_id in nodes if not self._state().ring.has_member(node_id)])
 
     def away(self) -> list[str]:
-        """Return the nodes that have been down for so long that no move waits for them."""
+        """Return the nodes that have been down too long for moves to wait for them."""
         now_s = self._clock.monotonic_s()
         return [
             node_id

@@ -1,16 +1,16 @@
-"""Brings the ring to its goal: partition by partition, in waves, over any number of supervisors (P4).
+"""Brings the ring to its goal: partition by partition, in waves, across any number of supervisors (P4).
 
-What is to be done next follows from the cluster's state alone, so that a supervisor which takes over goes on where the last
-one was. Each turn looks at the state and takes it one step further:
+The next step follows from the cluster's state alone, so a supervisor that takes over continues where the last one
+stopped. Each turn looks at the state and advances it by one step:
 
-* nothing is under way, partitions are left: whoever gains some first clears away what it may hold of them from an earlier
-  time (a value whose deletion all others have forgotten would come back), then they go to step 1 together;
-* at step 1: once enough owners know of it, the new ones take over; once all have, to step 2;
-* at step 2: once enough owners know of it, to step 3, and the old owners clear away what they held;
-* nothing is left: the goal is the ring, and who is no member of it has left.
+* no wave is under way, partitions are left: the gaining nodes first drop what they may hold of them from an earlier time
+  (a value whose deletion all others have forgotten would come back), then the partitions enter step 1 together;
+* step 1: once enough owners know of it, the new ones pull the partitions; once all have, step 2 begins;
+* step 2: once enough owners know of it, step 3 begins, and the old owners drop what they held;
+* no partition is left: the goal becomes the ring, and nodes that are not its members have left.
 
-A new owner that goes down before step 2 is not waited for: the wave is put off, and tried again without that node. An old
-one that is down is not needed, as long as enough of the others are there.
+Moves do not wait for a new owner that goes down before step 2: the wave is postponed and retried without that node. An
+old owner that is down is not needed as long as enough of the others are available.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ logger = logging.getLogger("raykv.supervisor")
 LOOK_EVERY_S = 0.5
 CONFIRM_EVERY_S = 0.05
 AT_ONCE = 1
-"""So many partitions a node takes over, or compares, at the same time. Two would cost clients twice as much at a time."""
+"""Partitions that a node pulls or compares concurrently. Two would double the load on clients at a time."""
 CONFIRM_TIMEOUT_S = 5.0
 CLEAR_TIMEOUT_S = 30.0
 TAKE_OVER_TIMEOUT_S = 10.0
-"""So long a new owner takes over before it says how far it is; it goes on when it is asked again."""
+"""A new owner pulls for this long before it reports its progress; it continues on the next request."""
 SPREAD_TIMEOUT_S = 10.0
 HINTS_TIMEOUT_S = 120.0
-"""So long a node that is to leave may take to deliver what it keeps for others."""
+"""Time that a leaving node gets to deliver its hints."""
 AWAY_S = 30.0
-"""So long a wave waits for a new owner that does not answer, before it is put off."""
+"""Time that a wave waits for an unresponsive new owner before it is postponed."""
 SHUN_S = 30.0
-"""So long nothing is moved to such a node."""
+"""Time during which nothing is moved to such a node."""
 
 
 class Rebalancing:
@@ -68,8 +68,8 @@ class Rebalancing:
     ) -> None:
         """``change(fn)`` makes ``fn(state)`` the state. Raises ``StoreUnavailable``.
 
-        ``knows(node_id, ballot)``: whether the node knows, durably, of that state or a later one. ``left(nodes)``: these
-        are no members any more. ``away()``: those that have been down for so long that nobody waits for them.
+        ``knows(node_id, ballot)``: whether the node durably knows that state or a later one. ``left(nodes)``: these are
+        no longer members. ``away()``: the nodes that have been down too long to be waited for.
         """
         self._name = name
         self._clock = clock
@@ -79,31 +79,31 @@ class Rebalancing:
         self._left = left
         self._away = away
         self._unclear: dict[str, set[int] | None] = {}
-        """Nodes that may hold what they are not to hold any more, and in which partitions: None, in any."""
+        """Nodes that may hold records they no longer own, with the partitions; None: any partition."""
         self._hints_until_s: float | None = None
         self._peers = Peers(transport, clock, NoMetrics(), state=self._told)
         self._shunned: dict[str, float] = {}
         self.paused = False
         self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "postponed": 0}
-        """What was done by this supervisor."""
+        """Totals of this supervisor."""
         self.waits_for = ""
-        """Why it does not go on just now, to be shown."""
+        """What it is waiting for, to be shown."""
 
     def _told(self) -> tuple[ClusterState, bytes]:
         state = self._state()
         return state, encode_state(state)
 
     def look_into(self, node_id: str) -> None:
-        """Let a node that runs anew clear away what it is not to hold: its directory may be an old copy."""
+        """Let a restarted node drop what it does not own: its directory may be an old copy."""
         self._unclear[node_id] = None
 
     def _lost(self) -> list[str]:
-        """Return the nodes that are to leave and are away: what only they hold is given up."""
+        """Return the leaving nodes that are unavailable: what only they hold is given up."""
         goal = self._state().goal
         return [] if goal is None else [node_id for node_id in self._away() if not goal.has_member(node_id)]
 
     def progress(self) -> dict[str, Any] | None:
-        """Return what is going on, as plain data; None if nothing is to be moved."""
+        """Return the progress as plain data; None if there is nothing to move."""
         state = self._state()
         if state.goal is None:
             return None
@@ -118,8 +118,8 @@ class Rebalancing:
         }
 
     async def run(self) -> None:
-        """Take one step after the other, whenever there is something to do."""
-        for member in self._state().ring.members:  # left so by a supervisor that has ended
+        """Take step after step while there is work."""
+        for member in self._state().ring.members:  # a former supervisor may have left them unclean
             self.look_into(member.node_id)
         while True:
             state = self._state()
@@ -127,7 +127,7 @@ class Rebalancing:
                 away = {*self._away()}
                 asked, self._unclear = self._unclear, {}
                 there = {node_id: partitions for node_id, partitions in asked.items() if node_id not in away}
-                still = await self._clear(there, "what was given away waits to be cleared")
+                still = await self._clear(there, "records of moved partitions are not dropped yet")
                 members = {member.node_id for member in self._state().ring.members}
                 for node_id in sorted(away & {*asked}) + still:
                     if node_id in members:
@@ -141,12 +141,12 @@ class Rebalancing:
                 await self._clock.sleep(LOOK_EVERY_S)
 
     async def _step(self, state: ClusterState) -> bool:
-        """Take the state one step further. False if that is not possible now."""
+        """Advance the state by one step. False if that is not possible now."""
         if not state.moves:
             if not moves.left(state):
                 return await self._arrive(state)
             return await self._begin(state)
-        for move in state.moves:  # also who gains: the wave may be put off. Who stays may lose a bucket of fewer copies
+        for move in state.moves:  # new owners too: the wave may be postponed; staying owners may lose a smaller bucket
             for node_id in sorted({*state.ring.owners(move.partition), *move.owners}):
                 _add(self._unclear, node_id, {move.partition})
         if not state.moves[0].reads_new:
@@ -166,7 +166,7 @@ class Rebalancing:
         return True
 
     async def _spread(self, state: ClusterState, node_id: str, partitions: list[int]) -> None:
-        """Let an old owner give the others what it alone may hold: a write that asked for fewer than the bucket's W."""
+        """Let an old owner hand over what it alone may hold: writes that asked for fewer than the bucket's W."""
         left = iter(partitions)
         await asyncio.gather(*(self._spread_in_turn(state, node_id, left) for _ in range(AT_ONCE)))
 
@@ -185,7 +185,7 @@ class Rebalancing:
         shunned = {node_id for node_id, until_s in self._shunned.items() if now_s < until_s} | {*self._away()}
         wave = moves.next_wave(state, shunned)
         if not wave:
-            self.waits_for = f"{', '.join(sorted(shunned))} did not answer; tried again soon"
+            self.waits_for = f"{', '.join(sorted(shunned))} did not answer; retrying soon"
             return False
         gaining: dict[str, set[int] | None] = {}
         for move in wave:
@@ -197,13 +197,13 @@ class Rebalancing:
         await self._advance(state, lambda now: moves.begun(now, wave))
         self.figures["waves"] += 1
         logger.info(
-            "store %s: %d partitions begin to move to %s; %d are left",
+            "store %s: %d partitions begin to move to %s; %d left",
             self._name, len(wave), ", ".join(sorted(gaining)) or "another order", moves.left(state),
         )  # fmt: skip
         return True
 
     async def _take_over(self, state: ClusterState) -> bool:
-        """Let the new owners take over what is at step 1; once all have, reads ask them."""
+        """Let the new owners pull the partitions of step 1; once all have, reads go to them."""
         gaining: dict[str, list[int]] = {}
         for move in state.moves:
             for node_id in moves.gains(state, move):
@@ -221,7 +221,7 @@ class Rebalancing:
         return True
 
     async def _postpone(self, state: ClusterState, gaining: Iterable[str]) -> bool:
-        """Take the wave back if it is a new owner that is missing; an old one may be waited for as well before as after."""
+        """Postpone the wave if a new owner is missing; the wait for an old one can as well follow later."""
         away = [node_id for node_id in sorted(gaining) if not await self._knows(node_id, state.ballot)]
         self._shun(away)
         self.figures["postponed"] += 1
@@ -229,7 +229,7 @@ class Rebalancing:
         return not away
 
     async def _give(self, state: ClusterState, node_id: str, partitions: list[int]) -> bool:
-        """Let a node take over these partitions, a few at a time. False if it does not come to an end."""
+        """Let a node pull these partitions, a few at a time. False if it does not finish."""
         left = iter(partitions)
         done = await asyncio.gather(*(self._give_in_turn(state, node_id, left) for _ in range(AT_ONCE)))
         return all(done)
@@ -241,7 +241,7 @@ class Rebalancing:
                 body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S, self._lost())
                 try:
                     answer = await self._peers.call(node_id, body, 1, TAKE_OVER_TIMEOUT_S + 1.0, state.epoch)
-                    assert isinstance(answer, f.Repaired), "a node gave an answer that does not fit"
+                    assert isinstance(answer, f.Repaired), "a node sent an answer of the wrong type"
                 except PeerFailure as failure:
                     self.waits_for = f"node {node_id} has not taken over partition {partition}: {failure}"
                     if self._clock.monotonic_s() > patience_s:
@@ -266,12 +266,12 @@ class Rebalancing:
             return True
         await self._advance(state, moves.arrived)
         self.waits_for = ""
-        logger.info("store %s: the ring is as it is to be, epoch %d", self._name, self._state().ring.epoch)
+        logger.info("store %s: the ring has reached its goal, epoch %d", self._name, self._state().ring.epoch)
         await self._left(gone)
         return True
 
     async def _hints_delivered(self, leaving: list[str]) -> bool:
-        """Whether those that are to leave keep nothing for others any more, or have had their time."""
+        """Tell whether the leaving nodes keep no hints any more, or have had their time."""
         waiting = []
         for node_id in leaving:
             try:
@@ -284,23 +284,23 @@ class Rebalancing:
         if waiting and self._hints_until_s is None:
             self._hints_until_s = now_s + HINTS_TIMEOUT_S
         if waiting and self._hints_until_s is not None and now_s < self._hints_until_s:
-            self.waits_for = f"{', '.join(waiting)} still keep writes for others"
+            self.waits_for = f"{', '.join(waiting)} still keep hints for others"
             return False
         self._hints_until_s = None
         return True
 
     async def _advance(self, state: ClusterState, step: Callable[[ClusterState], ClusterState]) -> None:
-        """Make ``step(state)`` the state, unless somebody has changed who owns what meanwhile."""
+        """Make ``step(state)`` the state unless the ownership has changed in the meantime."""
 
         def change(now: ClusterState) -> ClusterState:
             if now.epoch != state.epoch:
-                raise StoreUnavailable("the ring was changed by somebody else meanwhile")
+                raise StoreUnavailable("the ring has changed in the meantime")
             return step(now)
 
         await self._change(change)
 
     async def _clear(self, nodes: Mapping[str, set[int] | None], why: str) -> list[str]:
-        """Let these nodes forget what they are not to hold of these partitions. Returns those that did not say they have."""
+        """Let these nodes drop what they do not own of these partitions. Returns those that did not confirm it."""
         epoch = self._state().epoch
 
         async def one(node_id: str) -> bool:
@@ -318,7 +318,7 @@ class Rebalancing:
         return [node_id for node_id, well in zip(asked, done, strict=True) if not well]
 
     async def _enough_know(self, state: ClusterState, timeout_s: float = CONFIRM_TIMEOUT_S) -> bool:
-        """Wait until enough owners of what moves know of the state, durably. False if they do not in time."""
+        """Wait until enough owners of the moving partitions durably know the state. False on time-out."""
         deadline_s = self._clock.monotonic_s() + timeout_s
         knowing: set[str] = set()
         while missing := moves.lacking(state, knowing, self._lost()):
@@ -326,7 +326,7 @@ class Rebalancing:
             told = await asyncio.gather(*(self._knows(node_id, state.ballot) for node_id in ordered))
             knowing.update(node_id for node_id, known in zip(ordered, told, strict=True) if known)
             if self._clock.monotonic_s() > deadline_s:
-                self.waits_for = f"too few owners know of the last step: without {', '.join(sorted(missing - knowing))}"
+                self.waits_for = f"too few owners know the last step; missing: {', '.join(sorted(missing - knowing))}"
                 return not moves.lacking(state, knowing, self._lost())
             if moves.lacking(state, knowing, self._lost()):
                 await self._clock.sleep(CONFIRM_EVERY_S)
@@ -339,6 +339,6 @@ class Rebalancing:
 
 
 def _add(nodes: dict[str, set[int] | None], node_id: str, partitions: set[int] | None) -> None:
-    """Add partitions to those of a node; None are all that there are."""
+    """Add partitions to those of a node; None means all."""
     known = nodes.get(node_id, set())
     nodes[node_id] = None if known is None or partitions is None else known | partitions

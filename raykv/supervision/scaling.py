@@ -1,7 +1,7 @@
-"""The autoscaler at work: looks at what the nodes say, asks the policy (``autoscaling``), and does what it says.
+"""The autoscaler's loop: measures the nodes' load, asks the policy (``autoscaling``), and carries out the decision.
 
-A supervisor that takes over begins with an empty memory: it has seen no trend, and does not know of the last change. So
-it waits for the cool-down once before it takes a node away.
+A supervisor that takes over starts with an empty memory: it knows no trend and no last change. It therefore waits for one
+cool-down before it removes a node.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOK_EVERY_S = 5.0
 
 
 class Scaling:
-    """One supervisor's autoscaler. ``run`` it for ever; it rests while the cluster's state has no limits."""
+    """One supervisor's autoscaler. ``run`` it for ever; it idles while the cluster's state has no limits."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Scaling:
     async def _decide(self, policy: Autoscaler) -> Decision:
         loads, state = await self._measure(), self._state()
         if len(loads) < len(state.ring.members):
-            return Decision("nothing", f"only {len(loads)} of {len(state.ring.members)} nodes say what they carry")
+            return Decision("nothing", f"only {len(loads)} of {len(state.ring.members)} nodes report their load")
         return policy.decide(loads, self._clock.monotonic_s(), moving=state.goal is not None, uneven=uneven(state))
 
     async def _act(self, decision: Decision) -> None:
@@ -94,14 +94,14 @@ class Scaling:
             logger.warning("store %s: autoscaling: %s failed: %s", self._name, _what(decision), error)
 
     def told(self) -> dict[str, Any] | None:
-        """Return for the status what was decided last and why; None while it is off."""
+        """Return the last decision and its reason, for the status; None while autoscaling is off."""
         if self._state().scaling is None:
             return None
-        decision = self._last or Decision("nothing", "it has only just begun")
+        decision = self._last or Decision("nothing", "it has just started")
         return {"would": _what(decision), "why": decision.why, "hot": self._keys(decision), "failed": self._failed}
 
     async def report(self, tried: ScalingConfig | None = None) -> dict[str, Any]:
-        """Return what it sees and would do, as plain data. ``tried``: by these limits instead of those that are set."""
+        """Return its observations and decision as plain data. ``tried``: limits to use instead of those that are set."""
         state = self._state()
         limits, decision = tried or state.scaling, self._last
         if limits is not None and (tried is not None or decision is None):
@@ -133,7 +133,7 @@ class Scaling:
 
 
 def named(key: bytes, state: ClusterState) -> dict[str, Any]:
-    """Return bucket and key as text, from a key as in the storage; one of bytes as Python writes it (``b'...'``)."""
+    """Return a storage key's bucket and key as text; a bytes key as its repr (``b'...'``)."""
     names = {entry.bucket_id: entry.config.name for entry in state.buckets}
     shown = decode_key(key[STORAGE_PREFIX_BYTES:])
     return {
@@ -143,7 +143,7 @@ def named(key: bytes, state: ClusterState) -> dict[str, Any]:
 
 
 def uneven(state: ClusterState) -> bool:
-    """Whether a node owns another number of copies than its weight asks for (P13), and nothing moves: it was taken back."""
+    """Tell whether a node's copies do not match its weight (P13) though nothing moves: the moves were aborted."""
     if state.goal is not None:
         return False
     ring = state.ring
@@ -152,7 +152,7 @@ def uneven(state: ClusterState) -> bool:
 
 
 def check_limits(limits: dict[str, Any], copies: int) -> ScalingConfig:
-    """Return the limits. Raises ``InvalidOption``; there are never to be fewer nodes than copies."""
+    """Return the limits, checked. Raises ``InvalidOption``: a store needs at least as many nodes as copies."""
     try:
         config = msgspec.convert({"least": copies, **limits}, ScalingConfig)
     except msgspec.ValidationError as error:
@@ -169,7 +169,7 @@ def _what(decision: Decision) -> str:
         case "remove":
             return f"remove node {decision.node_id}"
         case "rebalance":
-            return "move partitions to where the weights ask for them"
+            return "move partitions to match the weights"
         case _:
             return "do nothing"
 

@@ -1,8 +1,8 @@
 """The supervisor: founds a store or brings it back, keeps the cluster's state, and answers for the store as a whole.
 
 It watches the nodes (``watch``), lets nodes come and go (``members``), moves partitions when the members have changed
-(``rebalancing``), and asks the autoscaler what it makes of the load (``scaling``). What all of them know and change is
-the cluster's state, which the register keeps (P5), one change at a time.
+(``rebalancing``), and runs the autoscaler (``scaling``). All of them read and change the cluster's state, which the register
+keeps (P5), one change at a time.
 
 One line is logged per change of state, with store, node and cause.
 """
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.supervisor")
 
 GROW_TIMEOUT_S = 600.0
-"""How long a node that the autoscaler adds may wait for a machine to come."""
+"""How long a node added by the autoscaler may wait for a machine."""
 MAJORITY_TIMEOUT_S = 30.0
 STATUS_TIMEOUT_S = 1.0
 
@@ -68,7 +68,7 @@ class Supervisor:
     ) -> None:
         """``on_failure(cause)`` is called when this supervisor must not go on: another has taken over, or a bug.
 
-        It has stopped watching by then. Whoever runs it starts another.
+        It has stopped watching by then; its process starts another one.
         """
         self._store_id = store_id
         self._plan = plan
@@ -80,7 +80,7 @@ class Supervisor:
         self._register = Register(transport, clock)
         self._sequence = 0
         self._changing = asyncio.Lock()
-        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, as everything that can be seen
+        self._tasks: dict[asyncio.Task[None], None] = {}  # ordered by start: iteration order must be deterministic
         self._watch = Watch(
             self._name,
             transport=transport,
@@ -146,13 +146,13 @@ class Supervisor:
         """
         try:
             return await self._start()
-        except Superseded as error:  # also what a node says to a promise that reaches it twice
+        except Superseded as error:  # also a node's answer to a promise that reaches it twice
             raise StoreUnavailable(f"store {self._name!r} is being taken over: {error}") from None
 
     async def _start(self) -> ClusterState:
         founded = await self._launcher.founded()
         places = await self._launcher.directories(everywhere=not founded)
-        if founded and not places:  # what this host once held is gone, or was always elsewhere
+        if founded and not places:  # this host's directories are gone, or were always elsewhere
             places = await self._launcher.directories(everywhere=True)
         self._watch.hosts_of.update(places)
         found = sorted(places)
@@ -168,8 +168,8 @@ class Supervisor:
         elif unusable is not None:
             raise unusable
         else:
-            # Nothing was ever handed out: a first start that did not come to its end, or none. What another one may have
-            # stored on a majority this one finds, whoever is silent.
+            # No state was ever handed out: this is the first start, or an earlier one did not finish. A state that another
+            # start stored on a majority is found here, whichever nodes are silent.
             await self._found(found, answers)
         await self._launcher.note_founded()
         members = [member.node_id for member in self.state.ring.members]
@@ -188,7 +188,7 @@ class Supervisor:
         return self.state
 
     def trouble(self) -> str:
-        """Say which nodes are not up, and why; empty if all are."""
+        """Describe the nodes that are not up, with causes; empty if all are up."""
         return self._watch.trouble()
 
     async def stop(self) -> None:
@@ -245,7 +245,7 @@ class Supervisor:
                 raise StoreUnavailable(self._minority(state.ring.members, missing), missing=missing)
             await self._clock.sleep(PING_EVERY_S)
             answers = await self._register.read([member.node_id for member in state.ring.members])
-            state = latest(answers) or state  # perhaps a later one, with other members
+            state = latest(answers) or state  # possibly a later one, with other members
         await self._register.take_over(answers)
 
     async def _bring_up_elsewhere(self, members: Sequence[Member]) -> None:
@@ -256,7 +256,7 @@ class Supervisor:
         there = {host.name for host in await self._launcher.hosts()}
         self._watch.hosts_of = {member.node_id: member.host for member in members} | self._watch.hosts_of
         if not {self._watch.hosts_of[node_id] for node_id in elsewhere} <= there:
-            # A machine that was started anew may have another name. What is found on it is there, whatever it is called.
+            # A restarted machine may have another name. Its directories count, whatever it is called.
             places = await self._launcher.directories(everywhere=True)
             self._watch.hosts_of.update({node_id: places[node_id] for node_id in elsewhere if node_id in places})
         if not await self._launcher.founded():
@@ -267,7 +267,7 @@ class Supervisor:
         await self._watch.bring_up(elsewhere)
 
     def _minority(self, members: Sequence[Member], missing: Sequence[str]) -> str:
-        """Say that too few came up, and what is missing."""
+        """Describe which nodes of the majority are missing."""
         said = []
         for node_id in missing:
             host, cause = self._watch.hosts_of.get(node_id), self._watch.nodes[node_id].cause
@@ -279,12 +279,12 @@ class Supervisor:
         )
 
     async def _came_back(self, node_id: str) -> None:
-        """See to it that a node which runs anew knows the present state, and holds no more than it is to."""
+        """Let a restarted node learn the present state and drop what it does not own."""
         await self._bring_up_to_date(node_id)
         self._rebalancing.look_into(node_id)
 
     async def _bring_up_to_date(self, node_id: str) -> None:
-        """See to it that the node knows the present state."""
+        """Make sure that the node knows the present state."""
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
                 with contextlib.suppress(StoreUnavailable):  # the next pong will tell
@@ -299,12 +299,12 @@ class Supervisor:
         return f.Publish(self._sequence, encode_state(self.state), down, incarnations)
 
     async def _publish(self) -> None:
-        """Tell the coordinator. One that is away asks for itself when it is back."""
+        """Send the coordinator a cluster update. One that is unavailable asks for it when it is back."""
         self._sequence += 1
         try:
             await self._transport.call("coordinator", f.coordinator_requests.encode(self.news()), PING_TIMEOUT_S)
         except PeerFailure as failure:
-            logger.debug("store %s: the coordinator was not told: %s", self._name, failure)
+            logger.debug("store %s: the coordinator did not get the cluster update: %s", self._name, failure)
 
     async def open_bucket(self, name: str, options: dict[str, Any]) -> BucketEntry:
         """Return the bucket, created with these options if there is none."""
@@ -331,7 +331,7 @@ class Supervisor:
             return True
 
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
-        """Whether a node knows, durably, of the state with this number or of a later one; it is told if it does not."""
+        """Tell whether a node durably knows the state of this ballot or a later one; if not, send it."""
         for _ in range(2):
             node = self._watch.nodes.get(node_id)
             if node is None or await self._watch.ping(node_id) is None:
@@ -354,7 +354,7 @@ class Supervisor:
         await self._publish()
 
     async def _store(self, state: ClusterState) -> None:
-        """Let the register keep the state; say so once if there is none any more."""
+        """Store the state in the register; log once when the register is lost."""
         lost = self._register.lost
         try:
             await self._register.store(state)
@@ -380,7 +380,7 @@ class Supervisor:
         return answer if isinstance(answer, f.Publish | f.BucketOpened) else f.Told(answer)
 
     def _all_handlers(self) -> dict[type[f.Message], Callable[[Any], Awaitable[Any]]]:
-        """Return request -> what brings the answer, or what it tells."""
+        """Return each request's handler."""
         members = self.members
         return dict(
             (
@@ -405,7 +405,7 @@ class Supervisor:
         return f.BucketOpened(entry.bucket_id, msgspec.to_builtins(entry.config))
 
     async def rebalance(self, action: str) -> None:
-        """Hold the moves, go on with them, or take them back."""
+        """Pause, resume, abort or restore the moves."""
         match action:
             case "pause" | "resume":
                 self._rebalancing.paused = action == "pause"
@@ -415,14 +415,16 @@ class Supervisor:
                 async with self._changing:
                     state = self.state
                     if any(move.reads_new for move in state.moves):
-                        raise StoreUnavailable("new owners are being read by now; it ends in a moment, try again then")
+                        raise StoreUnavailable(
+                            "new owners are already being read; this ends in a moment, try again then"
+                        )
                     if state.goal is not None:
                         await self._change(moves.abort(state))
             case _:
-                raise InvalidOption(f"rebalancing can be told to pause, resume or abort; got {action!r}")
+                raise InvalidOption(f"the action must be 'pause', 'resume' or 'abort'; got {action!r}")
 
     async def autoscale(self, limits: dict[str, Any] | None, *, dry_run: bool, off: bool) -> dict[str, Any]:
-        """Set the autoscaler going, try it, let it rest; return what it sees and would do. See ``frames.Autoscale``."""
+        """Turn the autoscaler on or off, or try limits; return its observations and decision. See ``frames.Autoscale``."""
         wanted = None if limits is None else check_limits(limits, self.state.ring.copies)
         if dry_run:
             return await self._scaling.report(wanted or self.state.scaling)
@@ -432,7 +434,7 @@ class Supervisor:
         return await self._scaling.report()
 
     async def _loads(self) -> list[NodeLoad]:
-        """Return what the nodes say that they carry, those that say nothing left out."""
+        """Return the loads that the nodes report; silent nodes are left out."""
         members = self.state.ring.members
         stats = await asyncio.gather(*(self._stats(member.node_id) for member in members))
         return [
@@ -467,7 +469,7 @@ class Supervisor:
         }
 
     def _told_of(self, state: ClusterState, member: Member, stats: dict[str, Any] | None) -> dict[str, Any]:
-        node = self._watch.nodes.get(member.node_id) or Node(state="left")  # while the others were asked
+        node = self._watch.nodes.get(member.node_id) or Node(state="left")  # it left while the others were asked
         if stats is not None and (load := stats["load"]):
             keys = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]
             stats = stats | {"load": load | {"keys": keys}}
@@ -489,7 +491,7 @@ class Supervisor:
 
     async def _stats(self, node_id: str) -> dict[str, Any] | None:
         if node_id not in self._watch.nodes or self._watch.nodes[node_id].state != "up":
-            return None  # or whoever asks would wait for it just when it matters
+            return None  # else the status would be slow just when it matters
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(with_stats=True)))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, STATUS_TIMEOUT_S))
@@ -509,7 +511,7 @@ class Supervisor:
             self._fail(f"it came upon {error!r}")
 
     def _fail(self, cause: str) -> None:
-        """Stop watching: half a supervisor would be worse than none, and the next one starts from what is kept."""
+        """Stop watching: half a supervisor is worse than none, and the next one starts from the register."""
         logger.error("store %s: the supervisor stops: %s", self._name, cause)
         for task in list(self._tasks):
             task.cancel()

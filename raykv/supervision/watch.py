@@ -1,16 +1,16 @@
-"""Watches a store's nodes: brings them up, notices that one is lost, and brings it back.
+"""Watches a store's nodes: starts them, notices when one is lost, and brings it back.
 
-For every node one task (``_tend``) waits until the node is lost, makes it down, starts it again on its directory, and
-lets that be known. A node is lost in one of two ways (P12): its process has ended, which Ray notices within a tenth
-of a second and which is proof; or it does not answer the supervisor, and two reporters say that it is silent: two other
-nodes, which suspect it by their gossip and say so with every answer to a ping; or one of them, or a coordinator, and the
-supervisor itself after two pings in vain. A reporter's word expires. While a node answers the supervisor, what others
-say of it does not matter: there is a cut between them, which a new process would not mend.
+One task per node (``_tend``) waits until the node is lost, marks it down, restarts it on its directory, and announces it.
+A node is lost in one of two ways (P12): its process has ended, which Ray notices within a tenth of a second and which is
+proof; or it does not answer the supervisor, and two reporters suspect it: two other nodes, which report their suspicions
+with every answer to a ping; or one of them, or a coordinator, and the supervisor itself after two unanswered pings. A
+report expires. While a node answers the supervisor, the suspicions of others do not matter: there is a cut between them,
+which a new process would not mend.
 
-A node that is started again takes over its directory only once the former process is gone (P6): the launcher ends it and
-waits for the lock. That is why a supervisor which reaches a minority only may start nodes again, too: on its own side it
-does no harm, and of the other side's directories it cannot have the locks. (P12 asks for a majority. What changes the
-cluster's state needs one anyway, see ``register``.)
+A restarted node takes over its directory only once the former process is gone (P6): the launcher ends that process and
+waits for the lock. Therefore a supervisor that reaches only a minority may restart nodes, too: on its own side this is
+harmless, and it cannot get the locks of the other side's directories. (P12 asks for a majority. Changes of the cluster's
+state need one anyway, see ``register``.)
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ logger = logging.getLogger("raykv.supervisor")
 PING_EVERY_S = 0.5
 PING_TIMEOUT_S = 1.0
 ADOPT_TIMEOUT_S = 5.0
-"""How long a process that runs already is given to answer, before it is ended and another started in its place."""
+"""Time that a running process gets to answer before it is ended and replaced."""
 MISSES_BEFORE_SUSPICION = 2
 WORD_EXPIRES_S = 3.0
-"""How long a reporter's word holds: a little more than two rounds of pings."""
+"""How long a report is valid: a little more than two rounds of pings."""
 LAUNCH_TIMEOUT_S = 30.0
 LAUNCH_RETRY_CEILING_S = 5.0
 UNDECIDED_S = 30.0
-"""A node of which nobody can say for so long whether it ever ran is started as if it had."""
+"""A node is started as one that has run before if this stays undecided for this long."""
 
 
 @dataclass(slots=True)
 class Node:
-    """What the supervisor knows of a node."""
+    """The supervisor's view of a node."""
 
     state: str = "starting"
     cause: str = ""
@@ -60,7 +60,7 @@ class Node:
     """Whether the last attempt to start it found its host missing."""
     log_end: f.LogEnd | None = None
     ballot: tuple[int, int] = (0, 0)
-    """Of the decided state that it knows."""
+    """Ballot of the decided state that the node knows."""
     restarts: int = 0
     last_outage_s: float | None = None
 
@@ -81,9 +81,9 @@ class Watch:
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
-        """``bring_up_to_date(node_id)``: tell the node the present state; ``came_back(node_id)``: and it runs anew.
+        """``bring_up_to_date(node_id)`` sends the node the present state; ``came_back(node_id)`` follows a restart.
 
-        ``changed()``: a node has come up or gone down.
+        ``changed()`` is called when a node has come up or gone down.
         """
         self._name = name
         self._transport = transport
@@ -97,14 +97,14 @@ class Watch:
         self.nodes: dict[str, Node] = {}
         self.hosts_of: dict[str, str] = {}
         self.unborn: set[str] = set()
-        """Nodes of a store that is being founded which have never run: an empty directory of theirs lacks nothing."""
+        """Nodes of a store being founded that have never run: their empty directories are complete."""
         self._undecided: dict[str, float] = {}
-        """Since when it has been asked in vain whether a node ever ran."""
+        """Since when it has been undecided whether a node ever ran."""
         self._verdicts = Verdicts(expires_s=WORD_EXPIRES_S)
         self._silent: set[str] = set()
-        """Nodes that have not answered several pings in a row."""
+        """Nodes that missed several pings in a row."""
         self._out_of_reach: set[str] = set()
-        """Nodes that the coordinator did not reach when it was asked."""
+        """Nodes that the coordinator could not reach when asked."""
         self._tending: dict[str, asyncio.Task[None]] = {}
 
     def tend(self, node_id: str) -> None:
@@ -112,7 +112,7 @@ class Watch:
         self._tending[node_id] = self._spawn(self._tend(node_id))
 
     def let_rest(self, node_id: str) -> None:
-        """Do not keep a node up any more."""
+        """Stop keeping a node up."""
         if (task := self._tending.pop(node_id, None)) is not None:
             task.cancel()
 
@@ -125,9 +125,9 @@ class Watch:
         self._verdicts.forget(node_id)
 
     async def bring_up(self, nodes: Sequence[str]) -> InvalidOption | None:
-        """Start these nodes, or adopt those that run already.
+        """Start these nodes, or adopt those already running.
 
-        Returns the error to be raised if the store cannot do without those whose directories cannot be used.
+        Returns the error to raise if the store cannot do without the nodes whose directories are unusable.
         """
 
         async def one(node_id: str) -> None:
@@ -197,14 +197,14 @@ class Watch:
                 return f"it does not answer: {misses} pings went unanswered, and {', '.join(reporters)} say so"
 
     def _judged(self, node_id: str) -> list[str]:
-        """Return by whose word the node is down: other nodes, the coordinator, this supervisor. Empty: it is not."""
+        """Return the reporters by whom the node is down: nodes, the coordinator, this supervisor. Empty: it is not down."""
         now_s = self._clock.monotonic_s()
         self._verdicts.report("supervisor", sorted(self._silent), now_s)
         self._verdicts.report("coordinator", sorted(self._out_of_reach), now_s)
         return self._verdicts.down(now_s).get(node_id, [])
 
     async def ping(self, node_id: str) -> int | None:
-        """Return the node's incarnation, None if it does not answer; note what it says."""
+        """Return the node's incarnation, or None if it does not answer; record what it reports."""
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping(), self.nodes[node_id].log_end))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, PING_TIMEOUT_S))
@@ -225,7 +225,7 @@ class Watch:
         return Known(node.incarnation) if end is None else Known(node.incarnation, end.directory_id, end.position)
 
     async def _second_reaches(self, node_id: str) -> bool:
-        """Ask a coordinator for the second opinion. No opinion is no second reporter."""
+        """Ask a coordinator whether it reaches the node. No answer is no second reporter."""
         frame = f.coordinator_requests.encode(f.Reach(node_id, PING_TIMEOUT_S))
         try:
             answer = f.coordinator_answers.decode(await self._transport.call("coordinator", frame, PING_TIMEOUT_S * 2))
@@ -239,7 +239,7 @@ class Watch:
         delay_s, again = 0.1, False
         while node.state != "up":
             try:
-                # What could not be started, perhaps somebody else has: a former supervisor that lives on.
+                # A former supervisor that is still alive may have started what could not be started here.
                 adopted = await self._launcher.adopt(node_id, PING_TIMEOUT_S) if again else None
                 launched = adopted or await self.launch(node_id, take_over=True)
             except LaunchFailed as failure:
@@ -266,11 +266,11 @@ class Watch:
         )
 
     async def _never_ran(self, node_id: str) -> bool:
-        """Say whether an empty directory of the node lacks nothing.
+        """Tell whether an empty directory of the node is complete.
 
-        Not so if another supervisor has founded or taken over the store: the node may have run for that one, and have lost
-        its directory since. Raises ``LaunchFailed`` while that cannot be told, for ``UNDECIDED_S`` at the most: those who
-        cannot say may have lost their votes, and get them back only with this node (P5).
+        It is not if another supervisor has founded or taken over the store: the node may have run for that one and lost
+        its directory since. Raises ``LaunchFailed`` while this is unknown, for at most ``UNDECIDED_S``: the nodes that
+        cannot answer may have lost their votes, and regain them only with this node (P5).
         """
         if node_id not in self.unborn:
             return False
@@ -281,11 +281,11 @@ class Watch:
         except StoreUnavailable as error:
             since_s = self._undecided.setdefault(node_id, self._clock.monotonic_s())
             if self._clock.monotonic_s() - since_s > UNDECIDED_S:
-                return False  # as one that may lack something it does no harm, and those who cannot say may need it
+                return False  # as an incomplete node it is harmless, and the undecided ones may need it
             raise LaunchFailed("undecided", f"it may have run before: {error}") from None
 
     def up(self, node_id: str, launched: Launched) -> None:
-        """Note that a node runs."""
+        """Record that a node is up."""
         node, now_s = self.nodes[node_id], self._clock.monotonic_s()
         self.unborn.discard(node_id)
         self._undecided.pop(node_id, None)

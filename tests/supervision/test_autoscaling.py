@@ -47,7 +47,7 @@ def test_one_hot_key_is_named_and_not_grown_for() -> None:
     decision = Autoscaler(LIMITS).decide(nodes(3, 0.95, heaviest=hot), 0.0)
     assert decision.action == "nothing"
     assert decision.hot == (b"\x02hot",)
-    assert "more nodes would not help" in decision.why
+    assert "more nodes do not help" in decision.why
 
 
 def test_beside_a_hot_key_the_rest_may_be_reason_enough() -> None:

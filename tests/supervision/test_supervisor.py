@@ -250,7 +250,7 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
     async def story() -> None:
         bench = Bench(world)
         bench.dead_supervisor(await bench.started())
-        promise = bench.cluster.node("n1")._replica._register.promise
+        promise = bench.cluster.node("n1")._replica._acceptor.promise
         again = [True, True]
 
         def twice(self: Any, request: f.PromiseRegister) -> f.RegisterAnswer:
