@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
 
 from raykv.coordinator.rounds import ReadRound
 from raykv.ports import LaunchFailed
+from raykv.protocol import frames as f
+from raykv.protocol.requests import NODE
 from raykv.records import vector_record as vector
 from raykv.records.keys import is_private
 from raykv.records.record import pack_body
@@ -145,6 +148,14 @@ def test_an_exception_in_a_handler_is_noticed(monkeypatch):
 
     monkeypatch.setattr("raykv.replica.handlers.Replica._scan", broken)
     assert "not handled" in rules(run(CALM))
+
+
+def test_who_asks_or_answers_against_the_table_of_requests_is_noticed(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(run_module._SENT_BY, "coordinator", run_module._SENT_BY["coordinator"] - {b"Read"})
+        assert "not its to send" in rules(run(CALM))
+    monkeypatch.setitem(NODE, f.Read, dataclasses.replace(NODE[f.Read], answers=(f.Pong,)))
+    assert "not an answer to it" in rules(run(CALM))
 
 
 def test_a_task_left_behind_is_noticed(monkeypatch):
