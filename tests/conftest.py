@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 PATIENCE_S = 60.0
 START_PATIENCE_S = 300.0
-RAY_STARTS = 3
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -47,9 +46,10 @@ def ray_cluster() -> Iterator[None]:
     """A small local Ray, started once; it and all its processes end with the run."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    import ray_starts
 
     be_patient()
-    for attempt in range(RAY_STARTS):
+    for attempt in range(ray_starts.STARTS):
         try:
             ray.init(
                 address="local",
@@ -60,8 +60,8 @@ def ray_cluster() -> Iterator[None]:
                 logging_level="ERROR",
             )
             break
-        except Exception as error:  # Ray gives itself 30 seconds, whatever the machine has to do besides
-            if "timed out during startup" not in str(error) or attempt == RAY_STARTS - 1:
+        except Exception as error:
+            if not ray_starts.was_too_slow(str(error)) or attempt == ray_starts.STARTS - 1:
                 raise
             ray.shutdown()
     yield

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ray_starts import run_python
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 def run(script: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / script, *words], check=False, capture_output=True, text=True, timeout=900
-    )
+    done = run_python(SCRIPTS / script, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

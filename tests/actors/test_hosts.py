@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray_starts import run_python
 
 from raykv.actors import lifecycle
 from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places
@@ -230,8 +229,5 @@ def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path)
             cluster.shutdown()
         print("went well")
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "d")],
-        capture_output=True, text=True, timeout=400, check=False,
-    )  # fmt: skip
+    ran = run_python("-c", textwrap.dedent(script), str(tmp_path / "d"))
     assert "went well" in ran.stdout, ran.stderr[-3000:]
