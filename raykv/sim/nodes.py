@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from raykv.config import NodeConfig, StoreConfig
-    from raykv.ports import Transport
     from raykv.sim.kernel import VirtualLoop
     from raykv.sim.network import Network
     from raykv.sim.trace import Trace
@@ -200,27 +199,6 @@ class NodeWorld:
         """Return the node, if its process runs and its directory is open."""
         created = self.current.get(node_id)
         return created.node if created is not None and created.process.alive else None
-
-
-def open_node(
-    spec: NodeSpec, host: Host, process: Process, rng: random.Random, transport: Transport | None = None
-) -> StorageNode:
-    """Open a node in a process, without a launcher. What ``StorageNode`` raises this raises."""
-
-    def fail(_: str) -> None:
-        process.loop.later(EXIT_AFTER_S / 10, process.kill)
-
-    return process.run(
-        lambda: StorageNode(
-            spec,
-            fs=host.files(process),
-            clock=SimClock(host, process),
-            executor=SimExecutor(host, process),
-            random=rng,
-            on_failure=fail,
-            transport=transport,
-        )
-    )
 
 
 class SimLauncher:

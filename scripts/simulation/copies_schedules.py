@@ -191,8 +191,7 @@ class AWriteThatThaws(Schedule):
             late_s = self.loop.now_s - expires_s
             to_node = source == process.name and target.startswith("node/")
             if to_node and late_s > 0 and isinstance(f.node_requests.decode(frame).body, f.Write):
-                text = f"in a world {self.about}: a write of {key} goes out {late_s:.1f} s after its deadline"
-                self.violations.append(Violation("sent too late", key, text, self.loop.now_s))
+                self.report("sent too late", f"a write of {key} goes out {late_s:.1f} s after its deadline", key)
 
         self.network.sent = sent
         item = (encode_key(key), pack_body(rng.randbytes(16), rng.randbytes(10)), None)
@@ -282,8 +281,7 @@ class AWriteThatAStandInTook(Schedule):
         while any(node.hints_waiting for node in self.nodes.values()):
             if self.loop.now_s > deadline_s:
                 waiting = {node_id: node.hints_waiting for node_id, node in self.nodes.items()}
-                text = f"in a world {self.about}: {waiting} 20 s after all are back"
-                self.violations.append(Violation("hints left", key, text, self.loop.now_s))
+                self.report("hints left", f"{waiting} 20 s after all are back", key)
                 return
             await asyncio.sleep(0.2)
         self.end(there)

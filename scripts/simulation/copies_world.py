@@ -21,7 +21,6 @@ from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.writes import Done, Put
 from raykv.errors import CorruptData, RaykvError
-from raykv.node.node import NodeSpec
 from raykv.ports import Host as HostFacts
 from raykv.ports import Known, PeerFailure
 from raykv.protocol import frames as f
@@ -29,13 +28,11 @@ from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body, stamp, stamp_of, time_of
 from raykv.sim.cluster import SimMetrics
 from raykv.sim.disk import SimDisk
-from raykv.sim.host import EPOCH_MS, Host, SimClock
+from raykv.sim.host import EPOCH_MS, SimClock
 from raykv.sim.kernel import Process
-from raykv.sim.network import Network, NetworkOdds, SimTransport
-from raykv.sim.nodes import open_node
-from raykv.sim.trace import Trace
+from raykv.sim.network import NetworkOdds, SimTransport
 from raykv.supervision.founding import Plan, first_state
-from simulation.history import Violation
+from simulation.bare_cluster import BareCluster
 from simulation.promises import Promises
 
 if TYPE_CHECKING:
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
     from raykv.sim.kernel import VirtualLoop
     from raykv.storage import Damage
 
-PATH = "/data"
 COPIES = 3
 
 
@@ -70,29 +66,20 @@ class Settings(NamedTuple):
     keys: int = 6
 
 
-class CopiesWorld:
+class CopiesWorld(BareCluster):
     """One world; ``settings`` may be drawn from ``rng``, which is the world's own."""
 
+    store_id = "drill"
     about = "with three copies"
-    """What it is about, for its reports."""
 
     def __init__(self, loop: VirtualLoop, seed: str, rng: random_module.Random, settings: Settings) -> None:
-        self.loop = loop
-        self.seed = seed
-        self.rng = rng
-        self.settings = settings
-        self.trace = Trace(loop)
-        self.network = Network(loop, random_module.Random(f"{seed}/network"), self.trace)
-        self.network.odds = NetworkOdds(delay_s=settings.delay_s)
-        self.violations: list[Violation] = []
-        self.node_ids = [f"n{number + 1}" for number in range(settings.nodes)]
-        self.hosts = {
-            name: Host(name, loop, random_module.Random(f"{seed}/{name}"), self.trace)
-            for name in [*self.node_ids, "coordinator"]
-        }
-        self.store = StoreConfig(
+        store = StoreConfig(
             name="drill", copies=COPIES, partitions=8, durability="group", gc_grace_s=settings.gc_grace_s
         )
+        super().__init__(loop, seed, store, [f"n{number + 1}" for number in range(settings.nodes)], ["coordinator"])
+        self.rng = rng
+        self.settings = settings
+        self.network.odds = NetworkOdds(delay_s=settings.delay_s)
         self.promises = Promises(loop, self.store, set(), 0.0)
         self.r, self.w = settings.r, settings.w
         plan = Plan(store=self.store, nodes=settings.nodes, weights=(1.0,) * settings.nodes)
@@ -100,11 +87,9 @@ class CopiesWorld:
         config = BucketConfig(
             name="default", n=COPIES, r=self.r, w=self.w, versioning=settings.versioning, sloppy=settings.sloppy
         )
-        self.state = msgspec.structs.replace(first_state(plan, "drill", facts), buckets=(BucketEntry(1, config),))
+        self.state = msgspec.structs.replace(first_state(plan, self.store_id, facts), buckets=(BucketEntry(1, config),))
         self.entry = self.state.buckets[0]
         self.bucket_id = self.entry.bucket_id
-        self.nodes: dict[str, StorageNode] = {}
-        self.processes: dict[str, Process] = {}
         self.client = Process(loop, "client")
         self.transport = SimTransport(self.network, self.client)
         self.keys = [f"k{number:03}" for number in range(settings.keys)]
@@ -148,30 +133,22 @@ class CopiesWorld:
 
     def start(self, node_id: str, *, fresh: bool = False, known: Known | None = None) -> None:
         """Start a node, which is told all that was ever heard of it; or ``known``, and then it need not find out at once."""
-        process, host = Process(self.loop, node_address(node_id)), self.hosts[node_id]
+        host, last, audited = self.hosts[node_id], self.nodes.get(node_id), known is None
         host.slow_disk_s = self.settings.slow_disk_s
-        last = self.nodes.get(node_id)
-        audited = known is None
         if known is None:
             known = Known() if last is None else last.known
-        spec = NodeSpec(
-            store_id="drill", node_id=node_id, path=PATH, store=self.store, fresh=fresh, known=known,
-            node=NodeConfig(
-                memtable_bytes=4096, block_bytes=256, block_cache_bytes=0, runs_per_level=2,
-                repair_every_s=self.settings.repair_every_s,
-            ),
+        config = NodeConfig(
+            memtable_bytes=4096, block_bytes=256, block_cache_bytes=0, runs_per_level=2,
+            repair_every_s=self.settings.repair_every_s,
         )  # fmt: skip
-        transport = SimTransport(self.network, process) if self.settings.mends else None
         try:
-            node = open_node(spec, host, process, self.rng, transport)
+            node = self.open(node_id, config, self.rng, fresh=fresh, known=known, reaches_others=self.settings.mends)
         except CorruptData:
-            process.kill()
             return  # it stays away, and says so
+        process = self.processes[node_id]
         node._replica.scanner.page_bytes = self.settings.scan_bytes  # noqa: SLF001
-        self.nodes[node_id], self.processes[node_id] = node, process
         process.run(node.begin)
         self._look_when_whole(node_id, node)
-        self.trace.note(f"runs as incarnation {node.incarnation}", node_id)
         if audited:
             self.promises.audit(node_id, node)
 
@@ -190,10 +167,6 @@ class CopiesWorld:
             if not self.runs(node_id):
                 self.start(node_id)
                 await self.tell(node_id)
-
-    def runs(self, node_id: str) -> bool:
-        """Whether a node's process runs."""
-        return self.processes[node_id].alive
 
     def end(self, node_id: str) -> None:
         """End a node's process."""
@@ -312,15 +285,16 @@ class CopiesWorld:
         """Compare what was shown with what stood on a quorum, or had been shown, when it was asked for."""
         time, least = 0 if record is None else time_of(record), floor.get(key, 0)
         if record is not None and stamp_of(record)[8:] in self.refused:
-            text = f"in a world {self.about}: a {what} of {key} shows a write of which nothing was to have been written"
-            self.violations.append(Violation("refused and written", key, text, self.loop.now_s))
+            self.report(
+                "refused and written", f"a {what} of {key} shows a write of which nothing was to have been written", key
+            )
         if 0 < time < self.forgotten.get(key, 0):
-            text = f"in a world {self.about}: a {what} of {key} shows what all copies had deleted and forgotten"
-            self.violations.append(Violation("came back", key, text, self.loop.now_s))
+            self.report("came back", f"a {what} of {key} shows what all copies had deleted and forgotten", key)
         if time < least and not (record is None and least <= self.deleted.get(key, 0)):
             found = "nothing" if record is None else "an older record"
-            text = f"in a world {self.about}: a {what} of {key} shows {found}, and a newer one was on a quorum or shown"
-            self.violations.append(Violation("copies passed over", key, text, self.loop.now_s))
+            self.report(
+                "copies passed over", f"a {what} of {key} shows {found}, and a newer one was on a quorum or shown", key
+            )
         if 2 * self.r > COPIES:
             self.raise_floor(key, time)
 

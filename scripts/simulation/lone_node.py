@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData
-from raykv.node.node import NodeSpec
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.records.record import pack_body, stamp, stamp_of
-from raykv.sim.host import EPOCH_MS, Host
+from raykv.sim.host import EPOCH_MS
 from raykv.sim.kernel import Process, run_virtual
-from raykv.sim.nodes import open_node
-from raykv.sim.trace import Trace
+from simulation.bare_cluster import BareCluster
 from simulation.history import Violation
 
 if TYPE_CHECKING:
@@ -29,13 +27,14 @@ if TYPE_CHECKING:
     from raykv.node.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
 
-PATH = "/data"
+NODE = "n1"
 PARTITIONS = 8
 
 
-class LoneNode:
-    """The node, its host, and what it owes. A fuzzer says what happens to it."""
+class LoneNode(BareCluster):
+    """A cluster of one node, and what it owes. A fuzzer says what happens to it."""
 
+    store_id = "s"
     about = "with one node"
     """What it is about, for its reports."""
     broken = "passed over"
@@ -48,22 +47,26 @@ class LoneNode:
     def __init__(
         self, loop: VirtualLoop, seed: str, keys: Sequence[bytes] = (), config: NodeConfig | None = None
     ) -> None:
-        self.loop = loop
+        store = StoreConfig(name="lone", copies=1, partitions=PARTITIONS, durability="group")
+        super().__init__(loop, seed, store, [NODE])
         self.rng = random_module.Random(seed)
-        self.violations: list[Violation] = []
         self.answers = hashlib.blake2b(digest_size=16)
-        self.host = Host("n1", loop, random_module.Random(f"{seed}/host"), Trace(loop))
+        self.host = self.hosts[NODE]
         self.keys = [*keys]
         self.config = config or NodeConfig()
         self.held: dict[bytes, bytes] = {}
         """Key -> the newest record that was acknowledged."""
         self.time = EPOCH_MS << 16
         self.node: StorageNode | None = None
-        self.process: Process | None = None
 
-    def report(self, rule: str, text: str, key: str = "") -> None:
-        """Note what is wrong."""
-        self.violations.append(Violation(rule, key, f"in a world {self.about}: {text}", self.loop.now_s))
+    def rng_for(self, purpose: str) -> random_module.Random:
+        """Return a generator of its own for ``purpose``."""
+        return super().rng_for("host" if purpose == NODE else purpose)
+
+    @property
+    def process(self) -> Process | None:
+        """The last one that opened the node."""
+        return self.processes.get(NODE)
 
     def known(self) -> Known:
         """Return what is known of earlier runs, which a node is told when it starts."""
@@ -74,13 +77,8 @@ class LoneNode:
         if self.process is not None:
             self.process.kill()
             await asyncio.sleep(0.01)
-        process = self.process = Process(self.loop, "node/n1")
-        spec = NodeSpec(
-            store_id="s", node_id="n1", path=PATH, fresh=not self.held, node=self.config, known=self.known(),
-            store=StoreConfig(name="lone", copies=1, partitions=PARTITIONS, durability="group"),
-        )  # fmt: skip
         try:
-            self.node = open_node(spec, self.host, process, self.rng)
+            self.node = self.open(NODE, self.config, self.rng, fresh=not self.held, known=self.known())
         except CorruptData as error:
             self.node = None  # it says so: what it held can be had from the others only
             self.not_opened(error)

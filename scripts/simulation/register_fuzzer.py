@@ -23,18 +23,16 @@ from raykv.cluster.register import Register, Superseded, latest, missing_for_maj
 from raykv.cluster.state import ClusterState, bucket_from_options, decode_state
 from raykv.config import NodeConfig, StoreConfig, quorum
 from raykv.errors import RaykvError
-from raykv.node.node import NodeSpec
 from raykv.ports import Host as HostFacts
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, storage_prefix
 from raykv.sim.disk import SimDisk
-from raykv.sim.host import Host, SimClock
+from raykv.sim.host import SimClock
 from raykv.sim.kernel import Process, run_virtual
-from raykv.sim.network import Network, NetworkOdds, SimTransport
-from raykv.sim.nodes import open_node
-from raykv.sim.trace import Trace
+from raykv.sim.network import NetworkOdds, SimTransport
 from raykv.supervision.founding import Plan, first_state
+from simulation.bare_cluster import BareCluster
 from simulation.disk_state import ballot_on_disk
 from simulation.history import Violation
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from raykv.sim.kernel import VirtualLoop
 
 STORE_ID = "duel"
-PATH = "/data"
 TAKES_OVER_AT_LAST_S = 30.0
 _NEVER = (0, 0)
 _SOME_KEY = encode_key("k")
@@ -59,22 +56,17 @@ def fuzz_register(seed: int, number: int = 0) -> tuple[list[Violation], str]:
     return found, runner.trace.hexdigest()
 
 
-class RegisterFuzzer:
+class RegisterFuzzer(BareCluster):
     """Nodes, supervisors, what is done to them, and what is watched."""
 
+    store_id = STORE_ID
+    about = "of supervisors over the cluster's state"
+
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
-        self.loop = loop
         self.rng = random_module.Random(seed)
-        self.trace = Trace(loop)
-        self.network = Network(loop, random_module.Random(f"{seed}/network"), self.trace)
-        self.violations: list[Violation] = []
-        self.node_ids = [f"n{number + 1}" for number in range(self.rng.choice((3, 3, 3, 5)))]
-        self.hosts = {
-            name: Host(name, loop, random_module.Random(f"{seed}/{name}"), self.trace)
-            for name in [*self.node_ids, "supervisors"]
-        }
-        self.nodes: dict[str, StorageNode] = {}
-        self.processes: dict[str, Process] = {}
+        node_ids = [f"n{number + 1}" for number in range(self.rng.choice((3, 3, 3, 5)))]
+        store = StoreConfig(name="duel", copies=3, partitions=8, durability="group")
+        super().__init__(loop, seed, store, node_ids, ["supervisors"])
         self.incarnations = dict.fromkeys(self.node_ids, 0)
         self.kept: dict[str, tuple[SimDisk, int]] = {}
         """Copies of directories, to be brought back, each with the incarnation that it was made in.
@@ -91,7 +83,6 @@ class RegisterFuzzer:
         """The buckets that some state has dropped."""
         self.to_drop: set[str] = set()
         """Buckets that somebody has tried to drop."""
-        self.store = StoreConfig(name="duel", copies=3, partitions=8, durability="group")
         self.network.odds = NetworkOdds(
             delay_s=self.rng.choice(((0.0005, 0.005), (0.001, 0.05), (0.01, 0.2))),
             late=self.rng.choice((0.0, 0.2)),
@@ -128,32 +119,19 @@ class RegisterFuzzer:
             process.kill()
         await asyncio.sleep(1.0)
 
-    def _report(self, rule: str, text: str) -> None:
-        self.violations.append(Violation(rule, "", f"over the cluster's state: {text}", self.loop.now_s))
-
     # ---- nodes ----
 
     def _start_node(self, node_id: str) -> None:
-        process = self.processes[node_id] = Process(self.loop, node_address(node_id))
-        spec = NodeSpec(
-            store_id=STORE_ID,
-            node_id=node_id,
-            path=PATH,
-            store=self.store,
-            node=NodeConfig(memtable_bytes=4096),
-            fresh=not self.incarnations[node_id],
-            known=Known(self.incarnations[node_id]),
-        )
-        node = self.nodes[node_id] = open_node(spec, self.hosts[node_id], process, self.rng)
+        last = self.incarnations[node_id]
+        node = self.open(node_id, NodeConfig(memtable_bytes=4096), self.rng, fresh=not last, known=Known(last))
         self.incarnations[node_id] = node.incarnation
-        self.trace.note(f"runs as incarnation {node.incarnation}", node_id)
 
         async def serve(frame: bytes) -> bytes:
             answer = await node.serve(frame)
             self._check_dropped(node_id, node)
             return answer
 
-        self.network.register(process, serve)
+        self.network.register(self.processes[node_id], serve)
 
     def _restart(self, node_id: str, disk: SimDisk | None = None) -> None:
         """End the node's process and start it again, perhaps on another disk."""
@@ -259,7 +237,7 @@ class RegisterFuzzer:
         before, deadline_s = max(self.handed_out, default=_NEVER), self.loop.now_s + TAKES_OVER_AT_LAST_S
         while max(self.handed_out, default=_NEVER) == before:
             if self.loop.now_s > deadline_s:
-                self._report("never served", f"nobody took over within {TAKES_OVER_AT_LAST_S:g} s after all healed")
+                self.report("never served", f"nobody took over within {TAKES_OVER_AT_LAST_S:g} s after all healed")
                 return
             await asyncio.sleep(0.1)
 
@@ -389,7 +367,7 @@ class RegisterFuzzer:
         known = self.handed_out.get(state.ballot)
         if known is not None:
             if known != data:
-                self._report("two states", f"two states bear the number {state.ballot}")
+                self.report("two states", f"two states bear the number {state.ballot}")
             return
         self.handed_out[state.ballot] = data
         self.states.append(state)
@@ -400,7 +378,7 @@ class RegisterFuzzer:
             if node_id in self.lost or ballot_on_disk(self.hosts[node_id].disk) >= state.ballot
         ]
         if len(holding) < quorum(len(self.node_ids)):
-            self._report("handed out too early", f"state {state.ballot} is on {holding} of {self.node_ids} only")
+            self.report("handed out too early", f"state {state.ballot} is on {holding} of {self.node_ids} only")
 
     def _check_dropped(self, node_id: str, node: StorageNode) -> None:
         """Compare what the node's compactions would leave out with what was dropped."""
@@ -410,9 +388,7 @@ class RegisterFuzzer:
         given = max((state.next_bucket_id for state in self.states), default=1)
         for bucket_id in range(given + 1):
             if bucket_id not in self.dropped and drop(storage_prefix(0, bucket_id) + _SOME_KEY):
-                self._report(
-                    "dropped unasked", f"{node_id} takes bucket {bucket_id} for dropped, and nobody dropped it"
-                )
+                self.report("dropped unasked", f"{node_id} takes bucket {bucket_id} for dropped, and nobody dropped it")
                 return
 
     def _check_history(self) -> None:
@@ -423,11 +399,11 @@ class RegisterFuzzer:
             for bucket_id in range(before.next_bucket_id):
                 if bucket_id in has and had.get(bucket_id) != has[bucket_id]:
                     now, then = f"{has[bucket_id]!r} in {after.ballot}", f"{had.get(bucket_id)!r} in {before.ballot}"
-                    self._report("two histories", f"bucket {bucket_id} is {now}, was {then}")
+                    self.report("two histories", f"bucket {bucket_id} is {now}, was {then}")
                     return
             missing = [
                 had[bucket_id] for bucket_id in had if bucket_id not in has and had[bucket_id] not in self.to_drop
             ]
             if after.next_bucket_id < before.next_bucket_id or missing:
-                self._report("two histories", f"state {after.ballot} does not know {missing} of {before.ballot}")
+                self.report("two histories", f"state {after.ballot} does not know {missing} of {before.ballot}")
                 return
