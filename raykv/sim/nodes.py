@@ -41,6 +41,8 @@ NAME_WAIT_S = 5.0
 KILL_AFTER_S = 0.3
 EXIT_AFTER_S = 0.1
 START_S = (0.05, 0.4)
+CPUS, MEMORY_BYTES, DISK_BYTES = 4.0, 16 << 30, 200 << 30
+"""What a host has: a node on it weighs 1 by itself (``ring.auto_weight``), as those do that found the store."""
 POWER_NOTICE_S = (1.0, 15.0)
 """How long it takes until Ray says that the processes of a host that is down have ended."""
 
@@ -282,7 +284,8 @@ class SimLauncher:
     async def hosts(self) -> list[ports.Host]:
         """See ``ports.Launcher``."""
         self._supervisor.check()
-        return [ports.Host(name=f"spare-{len(self._world.hosts)}")]  # each node has a host of its own here
+        name = f"spare-{len(self._world.hosts)}"  # each node has a host of its own here
+        return [ports.Host(name=name, cpus=CPUS, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES)]
 
     async def room(self, timeout_s: float) -> str:
         """See ``ports.Launcher``."""

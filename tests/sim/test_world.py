@@ -21,6 +21,15 @@ import raykv.sim
 from raykv.sim import world as world_module
 
 
+def test_a_node_is_added_that_carries_as_much_as_the_others():
+    with raykv.sim.start(seed=3) as world:
+        world.store["a"] = 1
+        added = world.store.add_node()
+        weights = {member["node_id"]: member["weight"] for member in world.store.ring()["members"]}
+        assert weights == dict.fromkeys([*world.nodes, added], 1.0)
+        assert world.store["a"] == 1
+
+
 def test_the_example_does_what_it_says():
     results = doctest.testmod(world_module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.attempted >= 2
