@@ -1,11 +1,11 @@
-"""The node's hot data: decoded blocks, and records that were found in them.
+"""The node's hot data: decoded blocks, and records found in them.
 
 Both are bounded in bytes (an estimate of what the decoded data occupies, not of its size on disk). Blocks are keyed by
 table and block, and the least recently used go first; tables are immutable, so a block never goes stale, it is only
 dropped when its table is.
 
-A record is the newest of its key in all tables together, which saves the filter and two searches for each run. What that
-is changes with a flush, and with rot; a record that was kept before is not good any more (``RecordCache``).
+A cached record is the newest of its key in all tables, which saves the filter and two searches for each run. A flush or
+newly found corruption may change which record that is, and so invalidates the records cached before (``RecordCache``).
 
 Omitted: admission policy (a long scan does push out hot blocks; compaction reads past the cache). One thread only.
 """

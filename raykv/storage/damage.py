@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.storage")
 
-RotHandler: TypeAlias = "Callable[[BlockRotten], None]"
+CorruptionHandler: TypeAlias = "Callable[[CorruptBlock], None]"
 
 
 class EngineFailed(RaykvError):
@@ -74,7 +74,7 @@ class Damage(msgspec.Struct, frozen=True, array_like=True):
         return self.file == other.file and self.offset == other.offset
 
 
-class BlockRotten(Exception):  # not a RaykvError: it never leaves this package
+class CorruptBlock(Exception):  # not a RaykvError: it never leaves this package
     """A table's block, index or footer fails its checksum, or cannot be read."""
 
     def __init__(self, damage: Damage) -> None:

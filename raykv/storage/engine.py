@@ -45,13 +45,13 @@ from raykv.storage import compaction
 from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
-from raykv.storage.damage import BlockRotten, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
+from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest, number_of
 from raykv.storage.mark import Mark, apart, log_digest
 from raykv.storage.memtable import Found, Memtable
 from raykv.storage.merge import merge
-from raykv.storage.recovery import ROTTEN_SUFFIX, recover, set_aside
+from raykv.storage.recovery import CORRUPT_SUFFIX, recover, set_aside
 from raykv.storage.run import Run
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Engine:
         self._config = config
         self._merge = merge
         self._age = 0
-        """Grows whenever a key may be another in the tables together: with a flush, and with rot that comes to light.
+        """Grows whenever the newest record of a key in the tables may have changed: by a flush, or by corruption found.
 
         *Schedule without the latter: a record is found and kept, its block rots, and a compaction leaves it out; a peer
         gives it back, and it seems to be there already; the damage is healed, and the next flush shows that it is gone.*
@@ -156,7 +156,7 @@ class Engine:
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
         self._changed: dict[bytes, int] = {}
-        self._rot_changes = 0
+        self._corruption_changes = 0
         self._noted: list[Damage] = []  # since the engine was opened, also what is healed by now
         self._ranges = damaged_ranges(self._damaged)
         self._closed = False
@@ -184,7 +184,7 @@ class Engine:
         ``mark``: what an earlier run recorded; ``run``: the last known run; ``owner``: whose data it must be. Where the
         directory falls short of these, ``damaged`` or ``doubt`` says so.
 
-        Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other rot is in ``damaged``.
+        Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other corruption is in ``damaged``.
         """
         return cls(fs, directory, config, merge, mark, run, owner)
 
@@ -231,9 +231,9 @@ class Engine:
         if found is None:
             try:
                 found = self._find_below(key)
-            except BlockRotten as rot:
-                self._note(rot.damage)
-                raise _corrupt(rot.damage) from None
+            except CorruptBlock as corrupt:
+                self._note(corrupt.damage)
+                raise _corrupt(corrupt.damage) from None
         return found if found is not None and found.record else None
 
     def get_many(self, keys: Sequence[bytes]) -> tuple[list[Found | None], list[int]]:
@@ -248,8 +248,8 @@ class Engine:
                         each = found[index] = self._find_below(keys[index])  # noqa: PLW2901 - what is below is it
                     if each is not None and not each.record:
                         found[index] = None
-            except BlockRotten as rot:
-                self._note(rot.damage)
+            except CorruptBlock as corrupt:
+                self._note(corrupt.damage)
             else:
                 return found, []
         found, unreadable = [None] * len(keys), []
@@ -310,8 +310,8 @@ class Engine:
         while found is None:
             try:
                 return self._find_below(key)
-            except BlockRotten as rot:
-                self._note(rot.damage)  # the block reads as empty from now on, so this ends
+            except CorruptBlock as corrupt:
+                self._note(corrupt.damage)  # the block reads as empty from now on, so this ends
         return found
 
     def _put(self, key: bytes, kept: bytes) -> Found:
@@ -354,8 +354,8 @@ class Engine:
                 if found.record or erased:
                     return key, found
                 start, end = (start, key) if reverse else (key + b"\x00", end)
-        except BlockRotten as rot:
-            self._note(rot.damage)  # it may lie outside the range; a scan decides
+        except CorruptBlock as corrupt:
+            self._note(corrupt.damage)  # it may lie outside the range; a scan decides
         return next(self.scan(start, end, reverse=reverse, erased=erased), None)
 
     def scan(
@@ -453,9 +453,9 @@ class Engine:
                 else:
                     start = keys[-1] + b"\x00"
             self._check_since(noted, start, end)
-        except BlockRotten as rot:
-            self._note(rot.damage)
-            raise _corrupt(rot.damage) from None
+        except CorruptBlock as corrupt:
+            self._note(corrupt.damage)
+            raise _corrupt(corrupt.damage) from None
         finally:
             for table in chain.from_iterable(tables):
                 table.release()
@@ -688,7 +688,7 @@ class Engine:
         """
         self._check()
         self._damaged.remove(damage)
-        self._rot_changes += 1
+        self._corruption_changes += 1
         self._healed.append(damage)
         self._ranges = damaged_ranges(self._damaged)
         try:
@@ -698,7 +698,7 @@ class Engine:
             self._damaged.append(damage)
             self._ranges = damaged_ranges(self._damaged)
             raise
-        aside = f"{self._directory}/{damage.file}{ROTTEN_SUFFIX}"
+        aside = f"{self._directory}/{damage.file}{CORRUPT_SUFFIX}"
         if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
             self._fs.unlink(aside)
 
@@ -707,11 +707,11 @@ class Engine:
 
         Records that compactions leave out because they were dropped do not count.
         """
-        return self._changed.get(prefix, 0), self._rot_changes
+        return self._changed.get(prefix, 0), self._corruption_changes
 
     def _note(self, damage: Damage) -> None:
         """Record corruption just found; its block is skipped from now on. Saved before anything overwrites it."""
-        self._rot_changes += 1
+        self._corruption_changes += 1
         self._age += 1
         for table in chain.from_iterable(run.tables for run in self._runs):
             if table.name == damage.file:

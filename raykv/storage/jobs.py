@@ -15,7 +15,7 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING, TypeAlias
 
-from raykv.storage.damage import BlockRotten
+from raykv.storage.damage import CorruptBlock
 from raykv.storage.merge import merge
 from raykv.storage.sstable import Table, TableWriter, table_name
 
@@ -74,8 +74,10 @@ class Workshop:
             self.fs.sync_directory(self.directory)
         try:
             return [Table(self.fs, self.directory, info, self.cache) for info in infos]
-        except BlockRotten as rot:  # what was just written does not read back: the disk failed, and nothing is lost yet
-            raise OSError(errno.EIO, str(rot.damage)) from None
+        except (
+            CorruptBlock
+        ) as corrupt:  # what was just written does not read back: the disk failed, and nothing is lost yet
+            raise OSError(errno.EIO, str(corrupt.damage)) from None
 
     def remove(self, created: list[int]) -> None:
         """Unlink what an abandoned job left; what cannot be unlinked now is an orphan for the next recovery."""
@@ -122,15 +124,15 @@ class CompactionJob:
 
     def run(self) -> None:
         """Read, merge, write. Any thread; raises ``OSError``. Memory: some batches of each run."""
-        batches = merge([run.stream(self._on_rot) for run in self.runs])
+        batches = merge([run.stream(self._on_corruption) for run in self.runs])
         if self._drop is not None:
             batches = _without(batches, self._drop)
         if self._lowest:
             batches = _without_markers(batches)
         self.tables = self._workshop.build(batches, self.created)
 
-    def _on_rot(self, rot: BlockRotten) -> None:
-        self.damages.append(rot.damage)
+    def _on_corruption(self, corrupt: CorruptBlock) -> None:
+        self.damages.append(corrupt.damage)
 
 
 def _without(batches: Iterable[Block], drop: Drop) -> Iterator[Block]:

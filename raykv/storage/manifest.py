@@ -1,14 +1,14 @@
-"""The manifest: which files are the store. What it does not name is not there.
+"""The manifest: the list of the store's files. A file that it does not name does not count.
 
 One small file, replaced whole (``raykv.storage.blob``): the sorted runs, newest first, with the tables of each; the
 first segment of the log that still matters; the next table number; the damage that is known. It is written only after
-every file that it names is safe, and files that it no longer names are unlinked only after it is safe. So a crash leaves
+every file that it names is safe, and files that it no longer names are unlinked only after it is safe. A crash leaves
 orphans at worst, and recovery removes them.
 
 LevelDB appends edits to its manifest; at a flush every few seconds rewriting some kilobytes is simpler and needs no
 second recovery.
 
-``healed`` are damaged places whose keys the peers have given back: their blocks still lie in a table, and read as empty.
+``healed`` are damaged places whose keys the peers have restored: their blocks are still in a table, and read as empty.
 """
 
 from __future__ import annotations

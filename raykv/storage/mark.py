@@ -1,18 +1,18 @@
-"""What a node's directory is known to hold, kept where none of its parts can take it along.
+"""What a node's directory is known to hold, recorded outside the parts that it describes.
 
-The log says itself where it ends, and the manifest which tables there are: a log that was cut shorter, or a manifest of
-last week, looks whole. So each vouches for the others. The *mark* stands in the identity: which manifest there was, and
-where the log ended. It is set when a run begins, of what was found, and by a clean stop, of all that there is. The manifest
-has where the log was synced when it was saved, and which run saved it; the identity's own run must not be an earlier one.
+The log alone says where it ends, and the manifest which tables there are: a truncated log or last week's manifest looks
+complete. Each therefore vouches for the others. The *mark* is part of the identity: which manifest there was, and where
+the log ended. The start of a run sets it to what was found, a clean stop to everything there is. The manifest records how
+far the log was synced when it was saved, and by which run; the identity's own run must not be an earlier one.
 
-Two things follow from what does not fit. A log that ends too early, or has lost a segment, is *damage*, as rot in it is:
-the keys are not known, so the node is incomplete until its peers have made it whole (P1). A file that is another one than
-was left (an older copy, that of another node) is a *doubt* about the whole directory: it is taken for an old copy (P6).
+A mismatch has one of two consequences. A log that ends too early or has lost a segment is *damage*, like corruption in
+it: the keys are unknown, so the node is incomplete until its peers have restored it (P1). A file other than the one left
+there (an older copy, another node's) is a *doubt* about the directory, which then counts as an old copy (P6).
 
-After a crash a mark is a bound from below: what was there when that run began is there still, or its outcome is. After a
+After a crash a mark is a lower bound: what was there when that run began is still there, or what became of it. After a
 clean stop it is exact.
 
-Omitted: signatures. Who can write all files of a directory can make them fit; this finds accidents and carelessness.
+Omitted: signatures. Anyone who can write all files of a directory can make them match; this finds accidents.
 """
 
 from __future__ import annotations

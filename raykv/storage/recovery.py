@@ -6,9 +6,9 @@
 2. Unlink orphans: tables that the manifest does not name, segments before the first that matters, unfinished files.
 3. Open the tables. One that cannot be read is damage with the range that the manifest has, and is set aside.
 4. Replay the log's segments in order (``raykv.storage.replay``) into memtables.
-5. Sync the last segment before anybody sees what it holds: after a crash of the process alone, its bytes may be in the
-   kernel only. Where it has a torn tail or rot, the next segment is created first, with the length that counts, and only
-   then is the tail cut. A second crash then judges every gap as the first recovery did.
+5. Sync the last segment before its records are seen: after a crash of the process alone, its bytes may be in the
+   kernel only. Where it has a torn tail or corruption, the next segment is created first, with the length that counts,
+   and only then is the tail cut. A second crash then judges every gap as the first recovery did.
 6. Save newly found damage in the manifest, before anything that is evidence of it can go.
 
 Invariant: recovering twice gives what recovering once gives, wherever a crash comes between.
@@ -23,7 +23,7 @@ import msgspec
 from raykv.errors import CorruptData
 from raykv.storage import manifest as manifests
 from raykv.storage.blob import TEMPORARY_SUFFIX
-from raykv.storage.damage import BlockRotten, Damage, logger, report
+from raykv.storage.damage import CorruptBlock, Damage, logger, report
 from raykv.storage.manifest import MAX_SEGMENT, Manifest, number_of
 from raykv.storage.mark import Mark, apart, doubt_about_log, doubt_about_manifest
 from raykv.storage.memtable import Memtable
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from raykv.ports import FileSystem
     from raykv.storage.cache import BlockCache
 
-ROTTEN_SUFFIX = ".rotten"
+CORRUPT_SUFFIX = ".rotten"
+"""Part of the format: directories of every version keep it."""
 
 
 class Recovered(NamedTuple):
@@ -115,7 +116,7 @@ def set_aside(fs: FileSystem, directory: str, name: str) -> None:
     """Rename a damaged table that is no longer part of the store: what can be read of it may be wanted yet."""
     path = f"{directory}/{name}"
     if fs.exists(path):
-        fs.rename(path, path + ROTTEN_SUFFIX)
+        fs.rename(path, path + CORRUPT_SUFFIX)
 
 
 def _remove_orphans(fs: FileSystem, directory: str, manifest: Manifest, *, keep: bool) -> None:
@@ -146,8 +147,8 @@ def _open_tables(
         for table_info in info.tables:
             try:
                 table = Table(fs, directory, table_info, cache)
-            except BlockRotten as rot:
-                lost.append(rot.damage)
+            except CorruptBlock as corrupt:
+                lost.append(corrupt.damage)
             else:
                 table.skipped = frozenset(passed_over.get(table_name(table_info.number), ()))
                 tables.append(table)

@@ -2,14 +2,14 @@
 
 ``replay_segment`` walks the chunks in order. Where bytes make no chunk it looks for the sentinel of the next one that
 does; what it passed over is a *gap*. When the whole segment has been walked, the highest witness is known (see
-``raykv.storage.wal``), and each gap is judged: one that begins below it is rot, is reported, and the chunks behind it
-count all the same; the first that begins at or above it is a torn tail, and nothing from there on counts, for it was
-promised to nobody.
+``raykv.storage.wal``), and each gap is judged: one that begins below it is bit rot, is reported, and the chunks behind it
+still count; the first that begins at or above it is a torn tail, and nothing from there on counts, because it was never
+acknowledged.
 
 A segment is *sealed* if there is a later one, whose own creation was not cut short: then all of it was synced, up to
 the length that the later one's header has, or else all that is there.
 
-Memory: the records of one segment, which the memtable holds afterwards. Every length is checked before it is believed.
+Memory: the records of one segment, which the memtable holds afterwards. Every length is checked before use.
 """
 
 from __future__ import annotations

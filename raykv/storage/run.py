@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from raykv.storage.cache import Block
-    from raykv.storage.damage import RotHandler
+    from raykv.storage.damage import CorruptionHandler
     from raykv.storage.sstable import Table
 
 
@@ -49,10 +49,10 @@ class Run:
         first = bisect_left(self._largest, start)
         return [table for table in self.tables[first:] if end is None or table.info.smallest < end]
 
-    def stream(self, on_rot: RotHandler) -> Iterator[Block]:
+    def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
         """All entries, for a compaction; any thread."""
         for table in self.tables:
-            yield from table.stream(on_rot)
+            yield from table.stream(on_corruption)
 
     def info(self) -> RunInfo:
         """Return what the manifest says of this run."""

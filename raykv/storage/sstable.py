@@ -17,7 +17,7 @@ is a ``bisect``. A "first key" in the index is the shortest key that still separ
 A frame's checksum covers its offset too, so that a block read from the wrong place fails. Checksums are checked on
 every read from the file; the decompressed length is checked against the data's before memory is taken.
 
-A block that fails raises ``BlockRotten`` with its key range; ``skipped`` blocks, whose keys the peers have given back,
+A block that fails raises ``CorruptBlock`` with its key range; ``skipped`` blocks, whose keys the peers have given back,
 read as empty. Files are read with ``pread``: a mapping would turn a truncated file into a SIGBUS.
 
 Invariants: keys ascend strictly through the whole file; every key's block is found by the index; the filter holds every
@@ -43,7 +43,7 @@ from raykv.errors import CorruptData
 from raykv.storage.blob import UNREADABLE
 from raykv.storage.bloom import Bloom, BloomBuilder
 from raykv.storage.cache import first_name
-from raykv.storage.damage import BlockRotten, Damage
+from raykv.storage.damage import CorruptBlock, Damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from raykv.config import NodeConfig
     from raykv.ports import AppendFile, FileSystem, ReadFile
     from raykv.storage.cache import Block, BlockCache
-    from raykv.storage.damage import RotHandler
+    from raykv.storage.damage import CorruptionHandler
 
 MAGIC = b"RAYKVSST"
 VERSION = 2
@@ -265,7 +265,7 @@ class Table:
     )
 
     def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache) -> None:
-        """Open and read index and filter: three reads. ``BlockRotten`` with the table's whole range if they fail."""
+        """Open and read index and filter: three reads. ``CorruptBlock`` with the table's whole range if they fail."""
         self.info = info
         self.name = table_name(info.number)
         self.skipped: frozenset[int] = frozenset()
@@ -323,7 +323,7 @@ class Table:
         return len(self._firsts)
 
     def find(self, key: bytes) -> bytes | None:
-        """Return the record of ``key``, or None. O(log n), and at most one read. ``BlockRotten`` if that fails."""
+        """Return the record of ``key``, or None. O(log n), and at most one read. ``CorruptBlock`` if that fails."""
         index = bisect_right(self._firsts, key) - 1
         if index < 0:
             return None
@@ -369,8 +369,8 @@ class Table:
             high = len(keys) if end is None or index < last - 1 else bisect_left(keys, end)
             yield (keys, records) if high - low == len(keys) else (keys[low:high], records[low:high])
 
-    def stream(self, on_rot: RotHandler) -> Iterator[Block]:
-        """Yield all entries in batches of about 256 KiB on disk, past the cache; rotten blocks go to ``on_rot``."""
+    def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
+        """Yield all entries in batches of about 256 KiB on disk, past the cache; rotten blocks go to ``on_corruption``."""
         offsets = self._offsets
         index = 0
         last = b""
@@ -399,7 +399,7 @@ class Table:
                         raise ValueError("its keys are not in order")
                 except (OSError, *UNREADABLE) as error:
                     _pass_on_shortage(error)
-                    on_rot(self._rotten(at, str(error)))
+                    on_corruption(self._rotten(at, str(error)))
                     continue
                 last = block[0][-1]
                 keys += block[0]
@@ -424,15 +424,15 @@ class Table:
             raise ValueError("it points outside the file")
         return decode_frame(self._file.pread(offset, length), offset, max_bytes)
 
-    def _rotten(self, index: int, reason: str) -> BlockRotten:
+    def _rotten(self, index: int, reason: str) -> CorruptBlock:
         last = index + 1 == len(self._firsts)
         start = self._firsts[index]
         end = self.info.largest + b"\x00" if last else self._firsts[index + 1]
-        return BlockRotten(Damage(self.name, self._offsets[index], start, end, f"a block is unreadable: {reason}"))
+        return CorruptBlock(Damage(self.name, self._offsets[index], start, end, f"a block is unreadable: {reason}"))
 
-    def _lost(self, reason: str) -> BlockRotten:
+    def _lost(self, reason: str) -> CorruptBlock:
         info = self.info
-        return BlockRotten(Damage(self.name, -1, info.smallest, info.largest + b"\x00", f"the table {reason}"))
+        return CorruptBlock(Damage(self.name, -1, info.smallest, info.largest + b"\x00", f"the table {reason}"))
 
 
 def _ascend(values: Sequence[Any]) -> bool:
@@ -447,6 +447,6 @@ def _block_of(payload: bytes) -> Block:
 
 
 def _pass_on_shortage(error: Exception) -> None:
-    """Raise ``error`` again if it says that this process lacks something, not that the disk does: no rot, try later."""
+    """Raise ``error`` again if the process is short of a resource: that is no corruption, and a retry may succeed."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         raise error

@@ -6,21 +6,21 @@ unlinked. A segment is a header and *chunks*::
     header  magic 8 | version 4 | number 8 | previous number 8 | previous length 8 | crc32c 4
     chunk   sentinel 4 | payload length 4 | segment 4 | offset 8 | synced up to 8 | payload crc 4 | head crc 4 | payload
 
-all little-endian. A payload is msgpack ``[[keys], [records]]``; a chunk without payload is a *mark*. A chunk says where
-it lies, so that the copy of a chunk inside somebody's value is not taken for one.
+all little-endian. A payload is msgpack ``[[keys], [records]]``; a chunk without payload is a *mark*. A chunk records
+its own position, so a copy of a chunk inside a value is not taken for one.
 
 **Group commit.** Updates wait in a list; ``take`` hands all of them over as a ``SyncJob``, whose ``run`` makes one chunk
 of them (more, if they are large), one write and one fdatasync, on any thread. Positions count updates, from 1, over the
 engine's lifetime.
 
-**What is rot and what is a torn tail.** Recovery meets bytes that make no chunk. If they were synced once, they are bit
-rot; if not, the crash tore them. Two kinds of witness tell up to where a segment was synced: every chunk carries it
+**Bit rot or torn tail.** Recovery finds bytes that form no chunk. If they had been synced, they are bit rot; if not, the
+crash tore them. Two kinds of witness show how far a segment was synced: every chunk carries it
 (``synced up to``, as of when the chunk was written), and so does every later segment, because a segment is created only
 after the one before was synced for good: its header has that one's final length. Before that, the sealed segment gets a
 mark of its own, synced too, so that a crash between the two leaves a witness; a clean stop does the same.
 
 **Order.** A segment's header is synced, and the directory, before the first chunk is written. A failed write or sync
-ends the log: nothing is tried again, because the kernel may have dropped the pages that it failed to write.
+ends the log: nothing is retried, because the kernel may have dropped the pages that it failed to write.
 
 Omitted: preallocation, recycling of segments, compression (records are compressed when they reach a table).
 """

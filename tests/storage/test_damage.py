@@ -5,7 +5,7 @@ import random
 import pytest
 
 from raykv.errors import CorruptData, StoreClosed
-from raykv.storage.damage import BlockRotten, Damage, intact
+from raykv.storage.damage import CorruptBlock, Damage, intact
 
 
 def rotten_table(drive, disk, count=300, at=0.5):
@@ -362,8 +362,8 @@ def test_rot_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
     for index in range(table.blocks):
         try:
             table.block(index)
-        except BlockRotten as rot:
-            rotten.append(rot.damage)
+        except CorruptBlock as corrupt:
+            rotten.append(corrupt.damage)
     (damage,) = rotten
     last = max(key for key in keys if key < damage.start)
     assert engine.first(last + b"\x00", last + b"\x01") is None

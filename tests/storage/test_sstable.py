@@ -5,7 +5,7 @@ import pytest
 from raykv.config import NodeConfig
 from raykv.errors import CorruptData
 from raykv.storage.cache import BlockCache
-from raykv.storage.damage import BlockRotten
+from raykv.storage.damage import CorruptBlock
 from raykv.storage.sstable import (
     FOOTER,
     MAGIC,
@@ -84,14 +84,14 @@ def test_a_flipped_bit_anywhere_is_never_wrong_data(folder, bit):
         folder.flip_bit(path, offset, bit)
         try:
             table = Table(folder, "/d", info, BlockCache(0))
-        except BlockRotten as rot:
-            ranges.append((rot.damage.start, info.smallest, rot.damage.end))
+        except CorruptBlock as corrupt:
+            ranges.append((corrupt.damage.start, info.smallest, corrupt.damage.end))
         else:
             for key, record in PAIRS[:150]:
                 try:
                     assert table.find(key) == record
-                except BlockRotten as rot:
-                    ranges.append((rot.damage.start, key, rot.damage.end))
+                except CorruptBlock as corrupt:
+                    ranges.append((corrupt.damage.start, key, corrupt.damage.end))
             rots = []
             streamed = flat(table.stream(rots.append))
             lost = [pair for pair in PAIRS[:150] if pair not in streamed]
@@ -115,7 +115,7 @@ def test_a_read_error_costs_one_block_only(folder):
         key for key, _ in PAIRS if rots[0].damage.start <= key < rots[0].damage.end
     }
     folder.fail("pread")
-    with pytest.raises(BlockRotten):
+    with pytest.raises(CorruptBlock):
         table.find(PAIRS[0][0])
     assert table.find(PAIRS[0][0]) == PAIRS[0][1], "only a read that failed is a failure"
 
@@ -123,7 +123,7 @@ def test_a_read_error_costs_one_block_only(folder):
 def test_a_skipped_block_reads_as_empty(folder):
     table = Table(folder, "/d", write(folder), BlockCache(0))
     folder.flip_bit("/d/00000007.sst", 20)
-    with pytest.raises(BlockRotten) as caught:
+    with pytest.raises(CorruptBlock) as caught:
         table.find(PAIRS[0][0])
     table.skipped = frozenset({caught.value.damage.offset})
     assert table.find(PAIRS[0][0]) is None
@@ -152,7 +152,7 @@ def test_another_table_under_this_name_is_refused(folder):
     write(folder, number=8)
     folder.unlink("/d/00000007.sst")
     folder.rename("/d/00000008.sst", "/d/00000007.sst")
-    with pytest.raises(BlockRotten, match="another table"):
+    with pytest.raises(CorruptBlock, match="another table"):
         Table(folder, "/d", info, BlockCache(0))
 
 
@@ -173,10 +173,10 @@ def test_a_format_of_the_future_is_refused_not_called_rot(folder):
 def test_missing_and_cut_files_are_rot(folder):
     info = write(folder)
     folder.truncate("/d/00000007.sst", info.size_bytes - 1)
-    with pytest.raises(BlockRotten):
+    with pytest.raises(CorruptBlock):
         Table(folder, "/d", info, BlockCache(0))
     folder.unlink("/d/00000007.sst")
-    with pytest.raises(BlockRotten, match="cannot be opened"):
+    with pytest.raises(CorruptBlock, match="cannot be opened"):
         Table(folder, "/d", info, BlockCache(0))
 
 
@@ -208,5 +208,5 @@ def test_the_file_closes_with_its_last_reader(folder):
     table.release()
     assert table.find(PAIRS[3][0]) == PAIRS[3][1]
     table.release()
-    with pytest.raises(BlockRotten):
+    with pytest.raises(CorruptBlock):
         table.find(PAIRS[3][0])
