@@ -8,7 +8,7 @@ no ``open()``, no ``time.time()``, no ``asyncio.sleep()``: with one such call a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -85,6 +85,10 @@ class Transport(Protocol):
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         """Send ``frame`` and return the answer frame. Raises ``PeerDead`` or ``PeerSilent``; never blocks longer."""
         ...
+
+
+Heard: TypeAlias = "Callable[[bytes | PeerFailure], None]"
+"""Is told what became of a frame: its answer, or why there is none. Once, and not before the call that sent it returns."""
 
 
 class Launched(NamedTuple):

@@ -114,6 +114,17 @@ def test_the_core_reaches_the_world_through_the_ports_only(path: Path) -> None:
     assert not modules & (IMPURE - {"asyncio"} | {"random", "secrets", "uuid", "pickle", "cloudpickle"})
 
 
+OPERATIONS = ("judgements", "rounds", "steps", "write_fanout", "reads", "writes", "scans", "in_flight", "fast_path")
+
+
+@pytest.mark.parametrize("name", [*(f"coordinator/{stem}" for stem in OPERATIONS), "cluster/fanout", "cluster/health"])
+def test_an_operation_has_no_loop(name: str) -> None:
+    """Actions out, events in: so a blocking caller, an event loop and the simulation run the same lines."""
+    path = PACKAGE / f"{name}.py"
+    assert "asyncio" not in {module for module, _ in imports(path)}
+    assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(ast.parse(path.read_text())))
+
+
 def test_actors_and_simulation_never_meet() -> None:
     for path in SOURCES:
         targets = {module for module, _ in imports(path)}

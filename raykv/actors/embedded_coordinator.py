@@ -29,18 +29,19 @@ from raykv.actors.embedded_loop import CannotBegin, KeptLoop, LoopClosed, Work
 from raykv.actors.link import ThisProcess
 from raykv.cluster.background import Background
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.fast_path import Unfinished
 from raykv.coordinator.service import Front
+from raykv.coordinator.steps import Handover
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.protocol import frames as f
 from raykv.system.process import CountingMetrics, SystemClock
-from raykv.transport.blocking import Lines
+from raykv.transport.blocking import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from raykv.coordinator.fast_path import Stamped
+    from raykv.coordinator.in_flight import InFlightWrite
     from raykv.transport import Endpoint
+    from raykv.transport.blocking import Outcome
 
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
@@ -92,13 +93,9 @@ class Seat:
         """Return what would be left to a forked child."""
         return Legacy(self._coordinator.routing.known_state, self._transport.endpoints())
 
-    def lines(self, see_to: Callable[[Stamped], None]) -> Lines:
-        """Return lines for the straight way of blocking calls; see there."""
-        return Lines(self._coordinator.straight, self._transport.endpoint, see_to)
-
-    async def see_to(self, write: Stamped) -> None:
-        """Bring a write to those who do not say that they hold it."""
-        await self._coordinator.straight.see_to(write)
+    def connections(self, complete: Callable[[InFlightWrite], None]) -> Connections:
+        """Return blocking connections that drive this coordinator's operations; see there."""
+        return Connections(self._coordinator.operation, self._transport.endpoint, complete)
 
     def stay(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stay until the loop is closed, or forgotten: then whatever holds this is let go of, and so is this."""
@@ -150,17 +147,17 @@ class DirectLink:
             weakref.WeakKeyDictionary()
         )
         self._own: Seat | None = None
-        self._lines: Lines
+        self._connections: Connections
         """Those of ``_own``."""
         self._loop = KeptLoop(self._busy, self._listen, self._mend)
         self._others: dict[str, DirectLink] = {}
 
     def _busy(self) -> bool:
-        return self._own is not None and (self._own.busy or self._lines.owing)
+        return self._own is not None and (self._own.busy or self._connections.owing)
 
     def _listen(self) -> None:
         if self._own is not None:
-            self._lines.listen()
+            self._connections.listen()
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
@@ -171,19 +168,19 @@ class DirectLink:
         seat = self._own
         assert seat is not None
         try:
-            outcomes = self._lines.serve(requests, meanwhile)
+            outcomes = self._connections.serve(requests, meanwhile)
             self._loop.give_back(lease)
         except BaseException:
             self._loop.abandon()  # and if this is interrupted, too, the next call lets the keeper see it
             raise
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
-    def _ticket(
-        self, seat: Seat, request: f.CoordinatorRequest, outcome: f.CoordinatorAnswer | Unfinished | None
-    ) -> Ticket:
-        if isinstance(outcome, Unfinished):
-            return self._hand_in(partial(seat.front.finish, outcome))
-        return outcome if outcome is not None else self._hand_in(partial(seat.front.answer, request))
+    def _ticket(self, seat: Seat, request: f.CoordinatorRequest, outcome: Outcome) -> Ticket:
+        if outcome is None:
+            return self._hand_in(partial(seat.front.answer, request))
+        if isinstance(outcome, Handover):
+            return self._hand_in(partial(seat.front.go_on, outcome))
+        return outcome
 
     def _hand_in(self, start: Callable[[], Coroutine[Any, Any, f.CoordinatorAnswer]]) -> Ticket:
         try:
@@ -198,18 +195,18 @@ class DirectLink:
 
     def _mend(self) -> None:
         if self._own is not None:
-            self._lines.close()
+            self._connections.close()
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer a request in the driven loop, while others may be at it too."""
         if self._own is None:
             own = Seat(self._store, self._metrics, threads=True, legacy=self._legacy)
-            self._own, self._lines = own, own.lines(lambda write: self._see_to(own, write))
+            self._own, self._connections = own, own.connections(partial(self._complete, own))
         return await self._own.front.answer_together(request)
 
-    def _see_to(self, seat: Seat, write: Stamped) -> None:
+    def _complete(self, seat: Seat, write: InFlightWrite) -> None:
         with contextlib.suppress(CannotBegin):
-            self._loop.submit(lambda: seat.see_to(write))
+            self._loop.submit(partial(seat.front.complete, write))
 
     def result(self, ticket: Ticket, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""
@@ -275,10 +272,12 @@ class DirectLink:
         if self._own is None:
             return
         until_s = time.monotonic() + CLOSING_S
-        while self._lines.owing and time.monotonic() < until_s:  # acknowledgements beyond W, which are on their way
-            self._lines.listen()
+        while (
+            self._connections.owing and time.monotonic() < until_s
+        ):  # acknowledgements beyond W, which are on their way
+            self._connections.listen()
             await asyncio.sleep(LOOK_EVERY_S)
-        self._lines.close()
+        self._connections.close()
         while (self._own.busy or not self._loop.begun_all) and time.monotonic() < until_s:  # noqa: ASYNC110 - at the end
             await asyncio.sleep(LOOK_EVERY_S)
         await self._own.end()

@@ -1,21 +1,26 @@
-"""Calls to several nodes at once, their outcomes in the order of arrival."""
+"""Calls to several nodes at once, their outcomes in the order of arrival: what is asked, and what came. No loop.
+
+An operation is a generator. It sends through its ``Fanout`` and yields ``Wait`` when it has nothing to do before an outcome
+comes or time is up; its driver makes the calls and hands the outcomes in (``heard``).
+"""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from raykv.cluster.peers import MOVED, PeerRefused
 from raykv.ports import PeerAbsent, PeerFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-    from raykv.cluster.peers import Peers
+    from raykv.cluster.health import Health
     from raykv.ports import Clock
     from raykv.protocol import frames as f
 
 T = TypeVar("T")
+R = TypeVar("R")
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
 
@@ -23,6 +28,15 @@ RETRY_S = 0.05
 
 CALL_TIMEOUT_S = 2.0
 """A node that takes longer is suspected. Longer than any healthy answer, shorter than an operation's time."""
+
+
+class Call(NamedTuple, Generic[T]):
+    """A call to be made: a request of ``items`` items, and what it is about."""
+
+    node_id: str
+    body: f.NodeRequestBody
+    items: int
+    about: T
 
 
 class Outcome(NamedTuple, Generic[T]):
@@ -34,81 +48,92 @@ class Outcome(NamedTuple, Generic[T]):
     failure: PeerFailure | None
 
 
+class Wait(NamedTuple):
+    """An action of an operation: make the calls that ``fan`` has to start; go on when one ends, or at ``until_s``."""
+
+    fan: Fanout[Any]
+    until_s: float
+    """By the monotonic clock."""
+
+
+Waits: TypeAlias = "Generator[Wait, Any, R]"
+
+
 class Fanout(Generic[T]):
     """The calls of one operation. ``about`` goes with each call and comes back with its outcome.
 
-    Calls still under way when the operation is done go on in ``tasks``: a write is wanted on all N, not on W only.
+    Calls still under way when the operation is done go on: a write is wanted on all N, not on W only.
     """
 
-    def __init__(
-        self, peers: Peers, clock: Clock, deadline_s: float, tasks: set[asyncio.Task[None]], epoch: int = 0
-    ) -> None:
+    def __init__(self, health: Health, deadline_s: float, epoch: int = 0) -> None:
         """``epoch``: of the state by which the nodes are chosen."""
         self.moved = False
-        """Whether a node knows of other owners: what is asked of whom is to be thought over anew (P4)."""
-        self._epoch = epoch
-        self._peers = peers
-        self._clock = clock
-        self._deadline_s = deadline_s
-        self._tasks = tasks
-        self._outcomes: asyncio.Queue[Outcome[T]] = asyncio.Queue()
-        self._waiting: list[tuple[str, int]] = []
-        """(Node id, how many items) of the calls under way."""
+        """Whether a node knows of other owners: the operation is to choose its nodes anew (P4)."""
+        self.deadline_s = deadline_s
+        self.epoch = epoch
+        self._health = health
+        self._to_start: list[Call[T]] = []
+        self._under_way: list[tuple[str, int]] = []
+        """(Node id, how many items) of the calls that have no outcome yet."""
+        self._arrived: deque[Outcome[T]] = deque()
         self._late: Callable[[Outcome[T] | None], None] | None = None
 
+    # ---- the operation ----
+
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
-        """Start a call."""
-        self._waiting.append((node_id, items))
-        task = asyncio.get_running_loop().create_task(self._call(node_id, body, items, about))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Have a call made at the next ``Wait``."""
+        self._under_way.append((node_id, items))
+        self._to_start.append(Call(node_id, body, items, about))
 
-    async def next(self, timeout_s: float) -> Outcome[T] | None:
-        """Return the next outcome; None if none came in time."""
-        if not self._outcomes.empty():
-            return self._outcomes.get_nowait()
-        try:
-            async with self._clock.timeout(max(0.0, timeout_s)):
-                return await self._outcomes.get()
-        except TimeoutError:
-            return None
-
-    async def _call(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
-        left_s = self._deadline_s - self._clock.monotonic_s()
-        timeout_s = min(CALL_TIMEOUT_S, left_s)
-        try:
-            if left_s <= 0:
-                # The process was frozen before this task began. Its client has been told that the outcome is unknown, and
-                # may have written over it since (P8).
-                raise PeerAbsent(f"time was up before anything was sent to node {node_id}")
-            answer: f.NodeAnswerBody | None = await self._peers.call(node_id, body, items, timeout_s, self._epoch)
-            outcome = Outcome(node_id, about, answer, None)
-        except PeerFailure as failure:
-            self.moved = self.moved or (isinstance(failure, PeerRefused) and failure.reason == MOVED)
-            outcome = Outcome(node_id, about, None, failure)
-        finally:
-            self._waiting.remove((node_id, items))
-        if self._late is None:
-            self._outcomes.put_nowait(outcome)
-            return
-        self._late(outcome)
-        if not self._waiting:
-            self._late(None)
+    def next(self, until_s: float) -> Waits[Outcome[T] | None]:
+        """Return the next outcome; None if none comes by ``until_s``."""
+        if self._to_start or not self._arrived:
+            yield Wait(self, until_s)
+        return self._arrived.popleft() if self._arrived else None
 
     def leave(self, late: Callable[[Outcome[T] | None], None]) -> None:
         """Wait no more: from now on each outcome goes to ``late``; None when the last one has come."""
         self._late = late
-        while not self._outcomes.empty():
-            late(self._outcomes.get_nowait())
-        if not self._waiting:
+        while self._arrived:
+            late(self._arrived.popleft())
+        for call in self.start():
+            self.heard(call, PeerAbsent(f"the operation ended before anything was sent to node {call.node_id}"))
+        if not self._under_way:
             late(None)
 
     def note_slow(self) -> None:
         """Take note of the nodes that have not answered yet: others are about to be asked."""
-        if not self._peers.spend_hedges(sum(items for _, items in self._waiting)):
+        if not self._health.spend_hedges(sum(items for _, items in self._under_way)):
             return
-        for node_id in dict.fromkeys(node_id for node_id, _ in self._waiting):
-            self._peers.note_slow(node_id)
+        for node_id in dict.fromkeys(node_id for node_id, _ in self._under_way):
+            self._health.note_slow(node_id)
+
+    # ---- its driver ----
+
+    def start(self) -> list[Call[T]]:
+        """Return the calls to be made now. Once."""
+        calls, self._to_start = self._to_start, []
+        return calls
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether ``next`` has something to return."""
+        return bool(self._arrived)
+
+    def heard(self, call: Call[T], outcome: f.NodeAnswerBody | PeerFailure) -> None:
+        """Take what became of a call. Once for each that ``start`` has returned."""
+        self._under_way.remove((call.node_id, call.items))
+        if isinstance(outcome, PeerFailure):
+            self.moved = self.moved or (isinstance(outcome, PeerRefused) and outcome.reason == MOVED)
+            came: Outcome[T] = Outcome(call.node_id, call.about, None, outcome)
+        else:
+            came = Outcome(call.node_id, call.about, outcome, None)
+        if self._late is None:
+            self._arrived.append(came)
+            return
+        self._late(came)
+        if not self._under_way:
+            self._late(None)
 
 
 class Round(Protocol[A_co]):
@@ -124,7 +149,7 @@ class Round(Protocol[A_co]):
         ...
 
 
-async def gather(
+def gather(
     round_: Round[A],
     fan: Fanout[T],
     clock: Clock,
@@ -133,14 +158,14 @@ async def gather(
     take: Callable[[Outcome[T]], A],
     hedge_s: float,
     deadline_s: float,
-) -> None:
+) -> Waits[None]:
     """Take outcomes, and ask others where the round wants it, until it is settled, ``fan.moved``, or time is up.
 
-    What is slow is raced after ``hedge_s``, and again after as long (at least ``RETRY_S``).
+    A slow answer is hedged after ``hedge_s``, and again after as long (at least ``RETRY_S``).
     """
     hedge_at_s = clock.monotonic_s() + hedge_s
-    while round_.open and (now_s := clock.monotonic_s()) < deadline_s:
-        outcome = await fan.next(min(hedge_at_s, deadline_s) - now_s)
+    while round_.open and clock.monotonic_s() < deadline_s:
+        outcome = yield from fan.next(min(hedge_at_s, deadline_s))
         if fan.moved:
             return
         if outcome is not None:

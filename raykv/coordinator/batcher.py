@@ -21,9 +21,7 @@ from raykv.errors import CorruptData, RaykvError
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Serve = Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]
+    from collections.abc import Callable
 
 Outcome: TypeAlias = f.CoordinatorAnswer | Exception
 """What became of a request."""
@@ -50,28 +48,6 @@ class _Group(Generic[T]):
         self.most = most
         self.members: list[tuple[T, asyncio.Future[f.CoordinatorAnswer]]] = []
         self.keys: set[bytes] = set()
-
-
-class InTasks:
-    """A ``Begin`` by a coroutine: each request is a task."""
-
-    def __init__(self, serve: Serve, tasks: set[asyncio.Task[None]]) -> None:
-        """``tasks``: where those are that are under way."""
-        self._serve = serve
-        self._tasks = tasks
-
-    def __call__(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
-        """Begin with a request."""
-        task = asyncio.get_running_loop().create_task(self._answer(request, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
-        try:
-            outcome: Outcome = await self._serve(request)
-        except Exception as error:  # noqa: BLE001 - whose they are is told
-            outcome = error
-        done(outcome)
 
 
 class Joining:

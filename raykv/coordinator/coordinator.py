@@ -1,38 +1,52 @@
 """The coordinator: runs one client operation over the replicas.
 
-It lets operations in (``_admit``), and shares what it knows of the cluster (``routing``) among those who do the work:
-``reading``, ``writing``, ``scan``. Any number of coordinators may run side by side; they share nothing but the replicas.
+An operation is one generator (``steps``): it checks what is asked, takes the fast path where it may, and goes on along the
+quorum path where that met anything that is not plain. It has no loop and does no input or output, so the same lines serve
+a blocking call over its own sockets, an event loop, an actor and the simulation; which of these drives it, it cannot tell.
 
-Quorums are strict: primaries only. With a cut, the side that cannot reach W or R of them refuses (CP). Neither reads nor
-writes ask the supervisor for anything; it only brings news.
-
-**A write that comes too late is not begun** (P8). Clients say until when, in this coordinator's own time: a coordinator
-that was frozen would else carry out, after its thaw, what its clients were told is unknown and have long written over.
+Operations share what is known of the cluster (``routing``). Any number of coordinators may run side by side; they share
+nothing but the replicas. Quorums are strict: primaries only. With a cut, the side that cannot reach W or R of them refuses
+(CP). Neither reads nor writes ask the supervisor for anything, once the bucket is known; it only brings news.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
-from raykv.config import MAX_BATCH_ITEMS, check_count, check_timeout
-from raykv.coordinator.fast_path import Straight
-from raykv.coordinator.reads import Reads, found_in, most_keys
+from raykv.config import check_count, check_timeout
+from raykv.coordinator.fast_path import FastPath
+from raykv.coordinator.judgements import (
+    check_items,
+    check_most_keys,
+    check_replicas,
+    got,
+    is_too_late,
+    most_keys,
+    wrote,
+)
+from raykv.coordinator.reads import Reads
 from raykv.coordinator.routing import Routing
 from raykv.coordinator.scans import ScanCoordinator
+from raykv.coordinator.steps import Learn
 from raykv.coordinator.writes import Done, Put, Writes
-from raykv.errors import InvalidOption, Overloaded
+from raykv.errors import Overloaded, RaykvError
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import check_keys
-from raykv.records.record import body_operation_id, check_body
+from raykv.records.record import check_body
 from raykv.versions import shown
-from raykv.versions.causality import pack_causality, unpack_causality
+from raykv.versions.causality import unpack_causality
 
 if TYPE_CHECKING:
     import random as random_module
+    from collections.abc import Iterator, Sequence
 
     from raykv.cluster.state import BucketEntry
+    from raykv.coordinator.in_flight import InFlightWrite
+    from raykv.coordinator.steps import Steps
+    from raykv.coordinator.writes import Written
     from raykv.ports import Clock, Metrics, Transport
 
 MAX_REPAIRS_AT_ONCE = 64
@@ -63,7 +77,7 @@ class Coordinator:
         self._reads = Reads(self.routing)
         self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
-        self.straight = Straight(self.routing, self._writes, self.get_many, self.run)
+        self._fast_path = FastPath(self.routing, self._writes)
 
     def figures(self) -> dict[str, Any]:
         """Return what this coordinator counts, as plain data."""
@@ -79,66 +93,128 @@ class Coordinator:
 
     # ---- client operations ----
 
-    async def get_many(self, request: f.GetMany) -> f.GotMany:
-        """Return what stands under each key, or its error, in the order asked."""
-        deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
-        entry = await self._admit(request.bucket_id, len(request.keys), request.timeout_s)
-        if len(request.keys) > (most := most_keys(entry)):
-            raise InvalidOption(
-                f"one read of bucket {entry.config.name!r} has at most {most} keys; got {len(request.keys)}"
-            )
-        _check_replicas("r", request.r, entry.config.n)
-        check_keys(request.keys)
-        self._items_under_way += len(request.keys)
-        try:
-            records = await self._reads.records(entry, request.keys, request.r, deadline_s)
-        finally:
-            self._items_under_way -= len(request.keys)
-        items, newest, siblings = found_in(records, self._clock.wall_ms(), request.causality)
-        self._metrics.count("siblings_read", siblings)
-        return f.GotMany(items, newest)
+    def operation(
+        self, request: f.CoordinatorRequest, *, fast: bool | None = None
+    ) -> Steps[f.CoordinatorAnswer] | None:
+        """Return the steps of a read, a write or a scan; None: it is none of these. They raise ``RaykvError``.
 
-    async def write_many(self, request: f.WriteMany) -> f.WroteMany | f.Late:
-        """Write each item; return who acknowledged, or the error, in the order sent."""
+        ``fast``: whether it tries the fast path first; by default where this coordinator is a client's own. One of many
+        clients learns much of what nodes say from the quorum path, and does not care for a millisecond.
+        """
+        fast = self.routing.asks if fast is None else fast
+        match request:
+            case f.GetMany():
+                return self._get(request, fast=fast)
+            case f.WriteMany():
+                return self._write(request, fast=fast)
+            case f.ScanPage():
+                return self._scan(request)
+        return None
+
+    def _get(self, request: f.GetMany, *, fast: bool) -> Steps[f.GotMany]:
+        """Read what stands under each key, or its error, in the order asked."""
+        deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
+        entry = self.routing.known_bucket(request.bucket_id)
+        if entry is None:
+            entry = yield from self._learn(request.bucket_id, request.timeout_s)
+        check_most_keys(entry, len(request.keys))
+        check_replicas("r", request.r, entry.config.n)
+        check_keys(request.keys)
+        if not fast or not request.keys or entry.config.sloppy:
+            return (yield from self._get_by_quorum(entry, request, deadline_s))
+        found = yield from self._fast_path.read(entry, request)
+        if isinstance(found, f.GotMany):
+            return found
+        if found is None:
+            return (yield from self._get_by_quorum(entry, request, deadline_s))
+        try:
+            rest = yield from self._get_by_quorum(entry, found.rest, deadline_s)
+        except RaykvError as error:  # what was plain stays so
+            rest = f.GotMany([f.Failed.of(error)] * len(found.places), 0)
+        for place, item in zip(found.places, rest.items, strict=True):
+            found.items[place] = item
+        return f.GotMany(found.items, max(found.time, rest.time))
+
+    def _get_by_quorum(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany]:
+        with self._room_for(len(request.keys)):
+            records = yield from self._reads.records(entry, request.keys, request.r, deadline_s)
+        answer, siblings = got(records, self._clock.wall_ms(), causality=request.causality)
+        self._metrics.count("siblings_read", siblings)
+        return answer
+
+    def _write(self, request: f.WriteMany, *, fast: bool) -> Steps[f.WroteMany | f.Late]:
+        """Write each item; say who acknowledged, or the error, in the order sent."""
         now_s = self._clock.monotonic_s()
-        if request.run and (request.run != self.run or now_s > request.expires_s):
+        if is_too_late(request, self.run, now_s):
             self._metrics.count("late_requests")
             return f.Late(self.run, now_s)
         deadline_s = now_s + check_timeout(request.timeout_s)
         if request.run:
             deadline_s = min(deadline_s, request.expires_s)
-        entry = await self._admit(request.bucket_id, len(request.items), request.timeout_s)
-        _check_replicas("w", request.w, entry.config.n)
+        check_items(len(request.items))
+        entry = self.routing.known_bucket(request.bucket_id)
+        if entry is None:
+            entry = yield from self._learn(request.bucket_id, request.timeout_s)
+        check_replicas("w", request.w, entry.config.n)
         check_keys([key for key, _, _ in request.items])
         puts = []
         for key, body, seen in request.items:
             check_body(body)
             puts.append(Put(key, body, None if seen is None else unpack_causality(seen)))
-        self._items_under_way += len(puts)
-        try:
-            written = await self._writes.write(entry, puts, request.w, request.after, deadline_s)
-        finally:
-            self._items_under_way -= len(puts)
-        newest = max((done.causality.time for done in written if isinstance(done, Done)), default=0)
-        return f.WroteMany(
-            [
-                f.Acked(body_operation_id(put.body), done.nodes, pack_causality(done.causality))
-                if isinstance(done, Done)
-                else f.Failed.of(done)
-                for put, done in zip(puts, written, strict=True)
-            ],
-            newest,
-        )
+        self._writes.observe(request.after)
+        if fast and puts and not entry.config.sloppy:
+            begun = yield from self._fast_path.write(entry, puts, request.w, deadline_s)
+            if begun is not None:
+                return (yield from self._finish(puts, begun))
+        with self._room_for(len(puts)):
+            written = yield from self._writes.write(entry, puts, request.w, deadline_s)
+        return wrote([put.body for put in puts], written)
 
-    async def scan_page(self, request: f.ScanPage) -> f.Page:
+    def _finish(self, puts: Sequence[Put], begun: InFlightWrite) -> Steps[f.WroteMany]:
+        """Answer with what a write has by now, or go on with it where too few have acknowledged it (P8)."""
+        outcomes: Sequence[list[str] | RaykvError] = begun.holders()
+        if begun.taken_over:
+            outcomes = yield from self._writes.finish(begun)
+        written: list[Written] = [
+            outcome if isinstance(outcome, RaykvError) else Done(outcome, causality)
+            for outcome, causality in zip(outcomes, begun.causalities, strict=True)
+        ]
+        for place, error in begun.refused.items():
+            written.insert(place, error)
+        return wrote([put.body for put in puts], written)
+
+    def _scan(self, request: f.ScanPage) -> Steps[f.Page]:
         """Return the next live records of a bucket in key order (P15). See ``raykv.coordinator.scans``."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
-        entry = await self._admit(request.bucket_id, 1, request.timeout_s)
-        _check_replicas("r", request.r, entry.config.n)
+        entry = self.routing.known_bucket(request.bucket_id)
+        if entry is None:
+            entry = yield from self._learn(request.bucket_id, request.timeout_s)
+        self._check_room(1)
+        check_replicas("r", request.r, entry.config.n)
         now_ms = self._clock.wall_ms()
-        records, resume = await self._scans.page(entry, request, deadline_s, now_ms)
+        records, resume = yield from self._scans.page(entry, request, deadline_s, now_ms)
         found = ((key, shown(record, now_ms)) for key, record in records)
         return f.Page([(key, item.payloads, item.gone) for key, item in found if item.payloads], resume)
+
+    def _learn(self, bucket_id: int, timeout_s: float) -> Steps[BucketEntry]:
+        yield Learn(timeout_s, bucket_id)
+        return self.routing.bucket(bucket_id)
+
+    @contextlib.contextmanager
+    def _room_for(self, items: int) -> Iterator[None]:
+        """Bound what is under way on the quorum path. Raises ``Overloaded``."""
+        self._check_room(items)
+        self._items_under_way += items
+        try:
+            yield
+        finally:
+            self._items_under_way -= items
+
+    def _check_room(self, items: int) -> None:
+        if self._items_under_way + items > MAX_ITEMS_UNDER_WAY:
+            raise Overloaded(f"the coordinator works on {self._items_under_way} items already; try again", items=items)
+
+    # ---- administration ----
 
     async def repair_partitions(self, request: f.RepairPartitions) -> list[dict[str, Any]]:
         """Let an owner of each partition compare it with the others, and mend what differs. Returns figures of each."""
@@ -164,15 +240,3 @@ class Coordinator:
                 return {**answer.figures, "partition": partition, "node_id": node_id}
         reasons = "; ".join(f"{node_id}: {cause}" for node_id, cause in sorted(said.items())) or "no answer in time"
         return {"partition": partition, "failed": reasons}
-
-    async def _admit(self, bucket_id: int, items: int, timeout_s: float) -> BucketEntry:
-        if items > MAX_BATCH_ITEMS:
-            raise InvalidOption(f"a request has at most {MAX_BATCH_ITEMS} items; got {items}")
-        if self._items_under_way + items > MAX_ITEMS_UNDER_WAY:
-            raise Overloaded(f"the coordinator works on {self._items_under_way} items already; try again", items=items)
-        return await self.routing.bucket(bucket_id, timeout_s)
-
-
-def _check_replicas(what: str, value: int, n: int) -> None:
-    if not 1 <= value <= n:
-        raise InvalidOption(f"{what} must be 1 to {n}; got {value}")

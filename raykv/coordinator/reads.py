@@ -7,30 +7,29 @@ step is what keeps reads of one key from going backward when 2R > N.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from raykv.cluster.fanout import Fanout, gather
 from raykv.cluster.peers import is_overloaded
-from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MAX_PAIR_BYTES, MIB
+from raykv.config import MIB
+from raykv.coordinator.judgements import counted, is_read
 from raykv.coordinator.rounds import Asks, ReadRound, WriteRound
-from raykv.coordinator.write_fanout import Spread
-from raykv.errors import Overloaded, QuorumNotMet, RaykvError
+from raykv.coordinator.steps import Spawn
+from raykv.coordinator.write_fanout import WriteFanout
+from raykv.errors import Overloaded, QuorumNotMet
 from raykv.protocol import frames as f
-from raykv.versions import only_value, seen_and_shown
-from raykv.versions.causality import pack_causality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.cluster.fanout import Outcome
     from raykv.cluster.state import BucketEntry
+    from raykv.coordinator.judgements import Read
     from raykv.coordinator.routing import Routing
+    from raykv.coordinator.steps import Steps
 
 MAX_ANSWER_BYTES = 8 * MIB
 """A node is asked for no more keys at once than fit into an answer of this size."""
-
-Read = bytes | RaykvError | None
 
 
 class Reads:
@@ -39,24 +38,24 @@ class Reads:
     def __init__(self, routing: Routing) -> None:
         self._routing = routing
 
-    async def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> list[Read]:
+    def records(self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float) -> Steps[list[Read]]:
         """Return the record, None, or the error of each key."""
         clock = self._routing.clock
         while True:
-            results, moved = await self._once(entry, keys, r, deadline_s)
+            results, moved = yield from self._once(entry, keys, r, deadline_s)
             if not moved or clock.monotonic_s() >= deadline_s:
                 return results
             self._routing.check_there(entry.bucket_id)
 
-    async def _once(
+    def _once(
         self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float
-    ) -> tuple[list[Read], bool]:
+    ) -> Steps[tuple[list[Read], bool]]:
         """Read by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
         routing = self._routing
         began_ms = routing.clock.wall_ms()
         sloppy = entry.config.sloppy
         round_ = ReadRound(routing.orders(keys, entry.config.n, sloppy=sloppy), r)
-        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch)
+        fan: Fanout[list[int]] = Fanout(routing.peers, deadline_s, routing.epoch)
 
         def send(asks: Asks) -> None:
             at_once = max(1, MAX_ANSWER_BYTES // entry.config.pair_bytes)
@@ -67,7 +66,7 @@ class Reads:
                     fan.send(node_id, body, len(indexes), indexes)
 
         def take(outcome: Outcome[list[int]]) -> Asks:
-            if isinstance(outcome.answer, f.ReadDone) and len(outcome.answer.records) == len(outcome.about):
+            if is_read(outcome.answer, len(outcome.about)):
                 return _note_read(outcome.node_id, outcome.about, outcome.answer, round_)
             if is_overloaded(outcome.failure):
                 return round_.overloaded(outcome.node_id, outcome.about)
@@ -76,16 +75,16 @@ class Reads:
         first = round_.start()
         send(first)
         hedge_s = routing.peers.hedge_delay_s("Read", max(map(len, first.values()), default=0), list(first))
-        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        yield from gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.metrics.count("hedges", round_.hedges)
         routing.metrics.count("hedges_won", round_.hedges_won)
         if fan.moved and round_.open:
             return [QuorumNotMet("the owners changed while they were asked")] * len(keys), True
-        return await self._repair(entry, keys, r, round_, began_ms, deadline_s)
+        return (yield from self._repair(entry, keys, r, round_, began_ms, deadline_s))
 
-    async def _repair(
+    def _repair(
         self, entry: BucketEntry, keys: Sequence[bytes], r: int, round_: ReadRound, began_ms: int, deadline_s: float
-    ) -> tuple[list[Read], bool]:
+    ) -> Steps[tuple[list[Read], bool]]:
         results: list[Read] = []
         behind: list[tuple[int, bytes, list[str]]] = []
         for index, key in enumerate(keys):
@@ -102,7 +101,7 @@ class Reads:
                 holders = round_.holders(index, merged)
                 sets = self._routing.write_sets(key, entry.config.n)
                 # While the partition moves, those who are asked next are the other set: they must not show less (P9).
-                known = len(holders) if len(sets) == 1 else min(len({*holders} & {*owners}) for owners in sets)
+                known = len(holders) if len(sets) == 1 else min(counted(owners, holders) for owners in sets)
                 if known < r:
                     behind.append((index, merged, holders))
         if not behind:
@@ -115,19 +114,17 @@ class Reads:
         repair = WriteRound(sets_of, r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
-        spread = Spread(self._routing, entry, records, lacking, repair, made_ms=began_ms)
+        fanout = WriteFanout(self._routing, entry, records, lacking, repair, made_ms=began_ms)
         if entry.config.sloppy:  # a cut may keep the primaries out of reach, and the answer is wanted all the same
-            task = asyncio.get_running_loop().create_task(spread.run(deadline_s))
-            self._routing.tasks.add(task)
-            task.add_done_callback(self._routing.tasks.discard)
+            yield Spawn(fanout.run(deadline_s))
             return results, False
-        await spread.run(deadline_s)
+        yield from fanout.run(deadline_s)
         for position, (index, _, _) in enumerate(behind):
             if not repair.settled(position):
                 results[index] = quorum_not_met(
                     r, primaries_of[position], repair.acks(position), what="hold what was read"
                 )
-        return results, spread.moved
+        return results, fanout.moved
 
 
 def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:
@@ -139,35 +136,6 @@ def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_:
     if left:
         asks.setdefault(node_id, []).extend(indexes[at] for at in sorted(left) if at < len(indexes))
     return asks
-
-
-def most_keys(entry: BucketEntry | None) -> int:
-    """Return of how many keys of a bucket one request may be (None: whichever it is), so that they fit a frame."""
-    room = MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
-    return min(room, MAX_BATCH_ITEMS)
-
-
-def found_in(
-    records: Sequence[Read], now_ms: int, causality: bool
-) -> tuple[list[bytes | f.Found | f.Failed], int, int]:
-    """Return what each record shows a reader, or its error; the newest hybrid time; how many have several versions."""
-    items: list[bytes | f.Found | f.Failed] = []
-    newest = siblings = 0
-    for record in records:
-        if isinstance(record, RaykvError):
-            items.append(f.Failed.of(record))
-            continue
-        if not causality and record is not None:
-            value = only_value(record)
-            if value is not None:
-                newest = max(newest, value[0])
-                items.append(value[1])
-                continue
-        seen, shown = seen_and_shown(record, now_ms)
-        newest = max(newest, seen.time)
-        siblings += len(shown.payloads) > 1
-        items.append(f.Found(shown.payloads, shown.gone, pack_causality(seen) if causality else b""))
-    return items, newest, siblings
 
 
 def quorum_not_met(r: int, primaries: Sequence[str], have: Sequence[str], what: str = "answered") -> QuorumNotMet:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from raykv.coordinator.judgements import acknowledges, counted, first_to_reserve
 from raykv.protocol import frames as f
 from raykv.protocol.frames import FULL
 from raykv.versions import covers, merge
@@ -186,7 +187,13 @@ class ReserveRound:
 
     def start(self) -> ReserveAsks:
         """Ask the first for a dot, and as many as needed what they hold."""
-        return self._ask_all()
+        asks: ReserveAsks = {}
+        for index, item in enumerate(self._items):
+            for node_id, with_dot in first_to_reserve(item.order, item.needed):
+                if with_dot:
+                    item.stampers.append(node_id)
+                self._ask(asks, index, item, node_id, with_dot=with_dot)
+        return asks
 
     def more(self) -> ReserveAsks:
         """Time has passed: ask one more for what is still missing; where all were asked, those again that failed."""
@@ -245,10 +252,14 @@ class ReserveRound:
         for index in sorted(self._open):
             item = self._items[index]
             for node_id, with_dot in self._wanted(item):
-                item.waiting.append((node_id, with_dot))
-                item.asked.append(node_id)
-                asks.setdefault(node_id, []).append((index, with_dot))
+                self._ask(asks, index, item, node_id, with_dot=with_dot)
         return asks
+
+    @staticmethod
+    def _ask(asks: ReserveAsks, index: int, item: _Reserving, node_id: str, *, with_dot: bool) -> None:
+        item.waiting.append((node_id, with_dot))
+        item.asked.append(node_id)
+        asks.setdefault(node_id, []).append((index, with_dot))
 
     @staticmethod
     def _wanted(item: _Reserving) -> Iterator[tuple[str, bool]]:
@@ -357,7 +368,7 @@ class WriteRound:
                 item.refusals.append("overloaded" if time == FULL else "no room")
                 if node_id in item.stand_ins:
                     item.stand_ins[node_id] = ""
-            elif time == 0 or self._newer_counts or item.restamps:
+            elif acknowledges(time) or self._newer_counts or item.restamps:
                 self._ack(index, item, node_id)
             else:
                 item.newer[node_id] = time
@@ -519,7 +530,7 @@ class WriteRound:
         """Return how many hold the item as one of ``owners``, or in the place of one, or are owners among ``others``."""
         if self._newer_counts and len(item.sets) == 1:
             return len(item.acks)
-        return sum((item.stand_ins.get(node_id) or node_id) in owners for node_id in [*item.acks, *others])
+        return counted(owners, [item.stand_ins.get(node_id) or node_id for node_id in [*item.acks, *others]])
 
 
 def _all_of(sets: Sequence[Sequence[str]]) -> Sequence[str]:

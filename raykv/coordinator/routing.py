@@ -175,18 +175,21 @@ class Routing:
     def known_bucket(self, bucket_id: int) -> BucketEntry | None:
         """Return a bucket by its id if it is known, and news are not so old that they are to be asked for."""
         if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
-            return None  # ``bucket`` asks
+            return None  # ``learn_bucket`` asks
         return self._buckets.get(bucket_id)
 
-    async def bucket(self, bucket_id: int, timeout_s: float) -> BucketEntry:
+    def bucket(self, bucket_id: int) -> BucketEntry:
         """Return a bucket by its id. Raises ``InvalidOption`` if it was dropped."""
+        self.check_there(bucket_id)
+        return self._buckets[bucket_id]
+
+    async def learn_bucket(self, bucket_id: int, timeout_s: float) -> None:
+        """Ask for what is not known of a bucket: the state, or the bucket, or news where they are old."""
         await self.state(timeout_s)
         if self.asks:
             self._ask_for_news(STALE_S)
         if bucket_id not in self._buckets:
             await self.fetch_news(timeout_s)
-        self.check_there(bucket_id)
-        return self._buckets[bucket_id]
 
     def check_there(self, bucket_id: int) -> None:
         """Raise ``InvalidOption`` if there is no such bucket in the state as last heard."""
@@ -200,7 +203,7 @@ class Routing:
         place = self._place(key, n)
         nodes = self._primaries.get(place)
         if nodes is None:
-            nodes = self._primaries[place] = self._present.read_set(*place)
+            nodes = self._primaries[place] = self.present.read_set(*place)
         return nodes
 
     def witnesses(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
@@ -210,7 +213,7 @@ class Routing:
         step later shows less (P9). All n, while nothing moves.
         """
         known, found = self._witnesses, []
-        for partition, key in zip(partitions_of_keys(keys, self._present.ring.partitions), keys, strict=True):
+        for partition, key in zip(partitions_of_keys(keys, self.present.ring.partitions), keys, strict=True):
             place = partition, n
             nodes = known.get(place)
             if nodes is None:
@@ -225,7 +228,7 @@ class Routing:
         place = self._place(key, n)
         known = self._settled.get(place)
         if known is None:
-            sets = self._present.write_sets(*place)
+            sets = self.present.write_sets(*place)
             known = self._settled[place] = sets[0] if len(sets) == 1 else ()
         return known or None
 
@@ -234,16 +237,17 @@ class Routing:
         place = self._place(key, n)
         sets = self._write_sets.get(place)
         if sets is None:
-            sets = self._write_sets[place] = self._present.write_sets(*place)
+            sets = self._write_sets[place] = self.present.write_sets(*place)
         return sets
 
     @property
-    def _present(self) -> ClusterState:
+    def present(self) -> ClusterState:
+        """The cluster's state as last heard. To be asked for where a bucket is known."""
         assert self._state is not None, "asked before a state was heard"
         return self._state
 
     def _place(self, key: bytes, n: int) -> tuple[int, int]:
-        return partition_of_key(key, self._present.ring.partitions), n
+        return partition_of_key(key, self.present.ring.partitions), n
 
     def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
         """Return for each key its primaries, those to be asked first in front; ``sloppy``: the fallbacks after them."""
@@ -258,10 +262,10 @@ class Routing:
         place = self._place(key, n)
         nodes = self._fallbacks.get(place)
         if nodes is None:
-            holders, every = self._present.holders(*place), self._present.order(*place)
+            holders, every = self.present.holders(*place), self.present.order(*place)
             nodes = self._fallbacks[place] = every[len(holders) :]
         return self.peers.in_order(nodes)
 
     def owners(self, partition: int) -> list[str]:
         """Return the nodes that hold copies of a partition, the one to be asked first in front."""
-        return self.peers.in_order(self._present.read_set(partition, self._present.ring.copies))
+        return self.peers.in_order(self.present.read_set(partition, self.present.ring.copies))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from raykv.coordinator.reads import Reads
     from raykv.coordinator.rounds import Asks
     from raykv.coordinator.routing import Routing
+    from raykv.coordinator.steps import Steps
 
 MAX_PAGE_ITEMS = 2000
 _HEDGE_FLOOR_S = 0.2
@@ -45,9 +46,9 @@ class ScanCoordinator:
         self._routing = routing
         self._reads = reads
 
-    async def page(
+    def page(
         self, entry: BucketEntry, request: f.ScanPage, deadline_s: float, now_ms: int
-    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    ) -> Steps[tuple[list[tuple[bytes, bytes]], bytes | None]]:
         """Return records (tombstones among them) in order, and where the next page begins (None: there is none).
 
         ``now_ms``: when they are looked at. Of what had expired by then there may be no payload.
@@ -59,12 +60,12 @@ class ScanCoordinator:
         answers: list[f.ScanDone] | None = None
         while answers is None:
             self._routing.check_there(entry.bucket_id)
-            state = await self._routing.state(request.timeout_s)
+            state = self._routing.present
             sets = [state.read_set(partition, n) for partition in range(state.ring.partitions)]
             in_order = {nodes: peers.in_order(nodes) for nodes in dict.fromkeys(sets)}  # there are far fewer of them
             orders = [in_order[nodes] for nodes in sets]
             judged_ms = now_ms if request.passing else 0
-            answers = await self._gather(entry, request, orders, limit, judged_ms, deadline_s)
+            answers = yield from self._gather(entry, request, orders, limit, judged_ms, deadline_s)
         bound = _covered([answer.covered for answer in answers if answer.covered is not None], reverse=request.reverse)
         seen: dict[bytes, list[bytes]] = {}
         for answer in answers:
@@ -75,12 +76,12 @@ class ScanCoordinator:
         keys, last = _page_of(keys, seen, request.r, limit, now_ms if request.passing else 0)
         if last is not None:
             bound = last
-        records = await self._settle(entry, request, keys, seen, deadline_s)
+        records = yield from self._settle(entry, request, keys, seen, deadline_s)
         if bound is None:
             return records, None
         return records, bound if request.reverse else bound + b"\x00"
 
-    async def _gather(
+    def _gather(
         self,
         entry: BucketEntry,
         request: f.ScanPage,
@@ -88,14 +89,14 @@ class ScanCoordinator:
         limit: int,
         judged_ms: int,
         deadline_s: float,
-    ) -> list[f.ScanDone] | None:
+    ) -> Steps[list[f.ScanDone] | None]:
         """Get answers until every partition has R. A partition counts here as a key does in a read.
 
         None if other owners came to light meanwhile: ask them.
         """
         routing = self._routing
         round_: AskRound[None] = AskRound(orders, request.r)
-        fan: Fanout[list[int]] = Fanout(routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch)
+        fan: Fanout[list[int]] = Fanout(routing.peers, deadline_s, routing.epoch)
         answers: list[f.ScanDone] = []
 
         def send(asks: Asks) -> None:
@@ -122,7 +123,7 @@ class ScanCoordinator:
         usual_s = routing.peers.hedge_delay_s("Scan", limit, sorted({order[0] for order in orders}))
         send(round_.start())
         hedge_s = max(_HEDGE_FLOOR_S, usual_s)
-        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        yield from gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         if round_.open and fan.moved and routing.clock.monotonic_s() < deadline_s:
             return None
         if round_.open:
@@ -133,24 +134,22 @@ class ScanCoordinator:
             )
         return answers
 
-    async def _settle(
+    def _settle(
         self,
         entry: BucketEntry,
         request: f.ScanPage,
         keys: list[bytes],
         seen: dict[bytes, list[bytes]],
         deadline_s: float,
-    ) -> list[tuple[bytes, bytes]]:
+    ) -> Steps[list[tuple[bytes, bytes]]]:
         """Return the record of each key: as seen where R answers agree, else by a quorum read."""
-        # What is no key cannot be asked for; it is shown as it was seen, for whoever scans to be told of it.
         differing = [key for key in keys if len(seen[key]) < request.r or len(set(seen[key])) > 1]
         # What is no key cannot be asked for; it goes on as it was seen, for whoever scans to be told of it.
         differing = [key for key in differing if is_key(key)]
         settled: dict[bytes, bytes] = {}
         if differing:
-            for key, record in zip(
-                differing, await self._reads.records(entry, differing, request.r, deadline_s), strict=True
-            ):
+            records = yield from self._reads.records(entry, differing, request.r, deadline_s)
+            for key, record in zip(differing, records, strict=True):
                 if isinstance(record, RaykvError):
                     raise record
                 if record is not None:

@@ -12,8 +12,8 @@ from raykv.cluster.background import Background
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import check_same_bucket
 from raykv.config import check_bucket_name, check_timeout
-from raykv.coordinator.batcher import Begin, InTasks, Joining, is_about_one_key
-from raykv.coordinator.fast_path import Driver, posting
+from raykv.coordinator.batcher import Joining, is_about_one_key
+from raykv.coordinator.driver import Driver, posting
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
@@ -22,8 +22,11 @@ from raykv.protocol.requests import COORDINATOR, check_handlers, handled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from raykv.coordinator.batcher import Outcome
     from raykv.coordinator.coordinator import Coordinator
-    from raykv.coordinator.fast_path import PostAtOnce, Unfinished
+    from raykv.coordinator.driver import PostAtOnce
+    from raykv.coordinator.in_flight import InFlightWrite
+    from raykv.coordinator.steps import Handover, Steps
     from raykv.ports import Clock, Transport
 
 logger = logging.getLogger("raykv.coordinator")
@@ -41,19 +44,15 @@ class Front:
         self._coordinator = coordinator
         self._transport = transport
         self._clock = clock
-        tasks = coordinator.routing.tasks
         self._answering = Background()
-        begin: Begin = InTasks(self._answer, tasks)
-        self._driver: Driver | None = None
-        if coordinator.routing.asks:  # a client's own
-            post = posting(transport, clock, tasks, at_once)
-            begin = self._driver = Driver(coordinator.straight, post, clock, tasks, begin)
-        self._joining = Joining(begin, coordinator.most_keys)
+        post = posting(transport, clock, coordinator.routing.tasks, at_once)
+        self.driver = Driver(coordinator.routing, post, clock)
+        self._joining = Joining(self._begin, coordinator.most_keys)
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.CoordinatorAnswer]]] = dict(
             (
-                handled(f.GetMany, coordinator.get_many),
-                handled(f.WriteMany, coordinator.write_many),
-                handled(f.ScanPage, coordinator.scan_page),
+                handled(f.GetMany, self._operate),
+                handled(f.WriteMany, self._operate),
+                handled(f.ScanPage, self._operate),
                 handled(f.OpenBucket, self._open_bucket),
                 handled(f.Tell, self._tell),
                 handled(f.Publish, self._news),
@@ -67,18 +66,16 @@ class Front:
     @property
     def busy(self) -> bool:
         """Whether something is under way, perhaps without anybody who waits for it."""
-        owed = self._driver is not None and self._driver.owed > 0
-        return owed or bool(self._coordinator.routing.tasks) or self._joining.busy
+        return self.driver.busy or bool(self._coordinator.routing.tasks) or self._joining.busy
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
         """All that are under way."""
-        return [*self._coordinator.routing.tasks, *self._answering]
+        return [*self._coordinator.routing.tasks, *self.driver.tasks, *self._answering]
 
     def end(self) -> None:
         """Begin nothing more by itself: the loop is at its end."""
-        if self._driver is not None:
-            self._driver.end()
+        self.driver.end()
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer one request frame by itself."""
@@ -103,16 +100,21 @@ class Front:
     async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself."""
         try:
-            return await self._answer(request)
+            return await self.carry_out(request)
         except RaykvError as error:
             return _refused(error)
 
-    async def finish(self, begun: Unfinished) -> f.CoordinatorAnswer:
-        """Finish what the straight way has begun; see there."""
+    async def go_on(self, handover: Handover) -> f.CoordinatorAnswer:
+        """Go on with an operation that blocking connections have begun."""
         try:
-            return await self._coordinator.straight.finish(begun)
+            answer: f.CoordinatorAnswer = await self.driver.take_over(handover)
         except RaykvError as error:
             return _refused(error)
+        return answer
+
+    async def complete(self, write: InFlightWrite) -> None:
+        """Complete a write that blocking connections have sent."""
+        await self.driver.run(write.complete())
 
     async def keep_up_to_date(self) -> None:
         """Ask for news now and then, for ever: what was told may have been lost on the way."""
@@ -123,8 +125,20 @@ class Front:
                 logger.debug("no news: %s", error)
             await self._clock.sleep(NEWS_EVERY_S)
 
-    async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+    async def carry_out(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request by itself. Raises ``RaykvError``."""
         return await self._handlers[type(request)](request)
+
+    def _begin(self, request: f.CoordinatorRequest, done: Callable[[Outcome], None]) -> None:
+        self.driver.begin(self._steps(request), done)
+
+    async def _operate(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        return await self.driver.run(self._steps(request))
+
+    def _steps(self, request: f.CoordinatorRequest) -> Steps[f.CoordinatorAnswer]:
+        steps = self._coordinator.operation(request)
+        assert steps is not None, "asked for an operation that is none"
+        return steps
 
     async def _news(self, request: f.Publish) -> f.CoordinatorAnswer:
         self._coordinator.routing.learn(request)

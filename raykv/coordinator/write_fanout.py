@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from raykv.cluster.fanout import RETRY_S, Fanout
 from raykv.cluster.peers import PeerRefused
+from raykv.coordinator.judgements import is_write
 from raykv.ports import PeerAbsent
 from raykv.protocol import frames as f
 from raykv.versions import ClockTooFarAhead
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from raykv.cluster.state import BucketEntry
     from raykv.coordinator.rounds import Asks, WriteRound
     from raykv.coordinator.routing import Routing
+    from raykv.coordinator.steps import Steps
 
 SILENT_S = 0.2
 """After so long a fallback stands in for a primary that has not answered."""
@@ -36,8 +38,8 @@ class Restamper(Protocol):
         ...
 
 
-class Spread:
-    """One spread: records, keys and their round."""
+class WriteFanout:
+    """One write fan-out: records, keys and their round."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Spread:
         *,
         hints: bool = False,
     ) -> None:
-        """Make a spread; ``records`` are stamped again in place, if there is a ``restamper``.
+        """Make one; ``records`` are stamped again in place, if there is a ``restamper``.
 
         ``hints``: whether those who miss a record get one; always with a ``restamper``, for then it is a client's write.
         ``made_ms``: since when the records may stand elsewhere (see ``frames.Write``); None: they are new.
@@ -70,15 +72,15 @@ class Spread:
         self.failures: dict[str, str] = {}
         """What each failing node last said."""
 
-    async def run(self, deadline_s: float) -> None:
+    def run(self, deadline_s: float) -> Steps[None]:
         """Send until the round is met, ``moved``, or time is up."""
         routing, round_, clock = self._routing, self._round, self._routing.clock
-        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, clock, deadline_s, routing.tasks, self._epoch)
+        fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, deadline_s, self._epoch)
         self._send(fan, round_.start(round_.waiting))
         silent_at_s = clock.monotonic_s() + SILENT_S
         retry_at_s = clock.monotonic_s() + RETRY_S
-        while round_.open and not fan.moved and (now_s := clock.monotonic_s()) < deadline_s:
-            outcome = await fan.next(min(retry_at_s, deadline_s) - now_s)
+        while round_.open and not fan.moved and clock.monotonic_s() < deadline_s:
+            outcome = yield from fan.next(min(retry_at_s, deadline_s))
             if outcome is None:
                 if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
                     self._send(fan, round_.more())
@@ -118,18 +120,11 @@ class Spread:
             return  # whoever goes on elsewhere sees to the hints
         for index, key in enumerate(self._keys):
             holders, missed = self._round.missed(index)
-            if not holders or not missed:
-                continue
-            primaries = tuple(
-                node_id for owners in self._routing.write_sets(key, self._entry.config.n) for node_id in owners
-            )
-            holders.sort(key=lambda node_id: node_id not in primaries)  # those need not be sent what they hold
-            item = (key, self._records[index], missed)
-            self._routing.courier.take(tuple(holders), primaries, self._entry.bucket_id, item, self._made_ms)
+            leave_hint(self._routing, self._entry, (key, self._records[index], missed), holders, self._made_ms)
 
     def _note(self, outcome: Outcome[list[tuple[int, int]]]) -> None:
         answer = outcome.answer
-        if isinstance(answer, f.WriteDone) and len(answer.newer) == len(outcome.about):
+        if is_write(answer, len(outcome.about)):
             self._round.answered(outcome.node_id, outcome.about, answer.newer)
             return
         failure = outcome.failure
@@ -154,3 +149,15 @@ class Spread:
             self._round.restamped(index)
             self._routing.metrics.count("restamps")
         return again
+
+
+def leave_hint(
+    routing: Routing, entry: BucketEntry, item: tuple[bytes, bytes, list[str]], holders: list[str], made_ms: int
+) -> None:
+    """Leave a hint with a node that holds a write, for owners that missed it (P11). ``item``: see ``frames.Hint``."""
+    key, _, missed = item
+    if not holders or not missed:
+        return
+    owners = tuple(node_id for nodes in routing.write_sets(key, entry.config.n) for node_id in nodes)
+    in_order = sorted(holders, key=lambda node_id: node_id not in owners)  # those need not be sent what they hold
+    routing.courier.take(tuple(in_order), owners, entry.bucket_id, item, made_ms)

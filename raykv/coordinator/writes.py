@@ -20,15 +20,16 @@ first round nothing has been written yet, and that is what the client is told if
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from raykv.cluster.fanout import Fanout, gather
 from raykv.cluster.peers import is_overloaded
 from raykv.config import MAX_SIBLINGS, MAX_SIBLINGS_BYTES
+from raykv.coordinator.judgements import is_reserve, shown_needed
 from raykv.coordinator.rounds import ReserveAsks, ReserveRound, WriteRound
-from raykv.coordinator.write_fanout import Spread
+from raykv.coordinator.write_fanout import WriteFanout
 from raykv.errors import Overloaded, PairTooLarge, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.cluster.fanout import Outcome
+    from raykv.cluster.peers import Peers
     from raykv.cluster.state import BucketEntry
+    from raykv.coordinator.in_flight import InFlightWrite
     from raykv.coordinator.routing import Routing
+    from raykv.coordinator.steps import Steps
+    from raykv.ports import Metrics
 
 OVERLOADED = "overloaded"
 RESERVE_FLOOR_S = 0.1
@@ -64,29 +69,45 @@ class Done(NamedTuple):
     causality: Causality
 
 
-Written = Done | RaykvError
+Written: TypeAlias = Done | RaykvError
 
 
 class Writes:
     """Writes of one coordinator. Holds its hybrid clock."""
 
     def __init__(self, routing: Routing) -> None:
-        self._routing = routing
+        self.routing = routing
         self._hybrid = HybridClock()
 
-    async def write(
-        self, entry: BucketEntry, items: Sequence[Put], w: int, after: int, deadline_s: float
-    ) -> list[Written]:
-        """Write the items; ``after``: the newest time that the client has seen. Raises ``StoreUnavailable``."""
-        self.observe(after)
+    @property
+    def peers(self) -> Peers:
+        """The nodes, as this coordinator knows them."""
+        return self.routing.peers
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where writes are counted."""
+        return self.routing.metrics
+
+    def write(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> Steps[list[Written]]:
+        """Write the items."""
         if entry.config.versioning == "vector":
-            return await self._write_vector(entry, items, w, deadline_s)
-        return await self._write_lww(entry, items, w, deadline_s)
+            return self._write_vector(entry, items, w, deadline_s)
+        return self._write_lww(entry, items, w, deadline_s)
+
+    def finish(self, begun: InFlightWrite) -> Steps[list[list[str] | RaykvError]]:
+        """Go on with writes that were sent, under the stamps that they have: who acknowledged each, or its error."""
+        outcomes = yield from self.spread(
+            begun.entry, begun.puts, begun.records, begun.w, begun.deadline_s, was_sent=True
+        )
+        if begun.entry.config.versioning == "lww":  # some may have been stamped again, above what is stored
+            begun.causalities = [Causality(time_of(record)) for record in begun.records]
+        return outcomes
 
     def observe(self, after: int) -> None:
         """Let what is stamped from now on be above a time that a client has seen. Raises ``StoreUnavailable``."""
         try:
-            self._hybrid.observe(after, self._routing.clock.wall_ms())
+            self._hybrid.observe(after, self.routing.clock.wall_ms())
         except ClockTooFarAhead as error:
             raise StoreUnavailable(f"nothing was written: {error}") from None
 
@@ -100,7 +121,7 @@ class Writes:
             raise StoreUnavailable(f"nothing was written: {error}") from None
         return stamp(item.body, time), Causality(time)
 
-    async def _write_lww(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
+    def _write_lww(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> Steps[list[Written]]:
         results: list[Written | None] = []
         records: list[bytes] = []
         for item in items:
@@ -110,7 +131,7 @@ class Writes:
             except StoreUnavailable as error:
                 results.append(error)
         fine = [index for index, result in enumerate(results) if result is None]
-        stamped = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        stamped = yield from self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
         for position, index in enumerate(fine):
             outcome = stamped[position]
             time = time_of(records[position])
@@ -118,19 +139,21 @@ class Writes:
         return [result for result in results if result is not None]
 
     def restamp(self, record: bytes, above: int) -> bytes:
-        """See ``spreading.Restamper``."""
+        """See ``write_fanout.Restamper``."""
         return restamp(record, self._next_time(above))
 
     def _next_time(self, above: int) -> int:
         """Return a hybrid time above ``above``. Raises ``ClockTooFarAhead``."""
-        now_ms = self._routing.clock.wall_ms()
+        now_ms = self.routing.clock.wall_ms()
         self._hybrid.observe(above, now_ms)
         return self._hybrid.next(now_ms)
 
     # ---- vector ----
 
-    async def _write_vector(self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float) -> list[Written]:
-        reserved, failures = await self._reserve(entry, items, w, deadline_s)
+    def _write_vector(
+        self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
+    ) -> Steps[list[Written]]:
+        reserved, failures = yield from self._reserve(entry, items, w, deadline_s)
         results: list[Written | None] = []
         records: list[bytes] = []
         causalities: list[Causality] = []
@@ -148,9 +171,9 @@ class Writes:
                 records.append(record)
                 causalities.append(causality)
         fine = [index for index, result in enumerate(results) if result is None]
-        spread = await self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
+        stamped = yield from self.spread(entry, [items[index] for index in fine], records, w, deadline_s)
         for position, index in enumerate(fine):
-            outcome = spread[position]
+            outcome = stamped[position]
             results[index] = Done(outcome, causalities[position]) if isinstance(outcome, list) else outcome
         return [result for result in results if result is not None]
 
@@ -180,37 +203,25 @@ class Writes:
         new = event(dot, seen, time, item.body)
         return vector.encode(new), Causality(time, new.seen)
 
-    @staticmethod
-    def shown_needed(entry: BucketEntry, item: Put, w: int) -> int:
-        """Return how many primaries must show what they hold, for a write to supersede what it is to supersede (P7)."""
-        if item.seen is not None:
-            return 1
-        # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
-        # write may have waited for the bucket's W, whatever this one waits for.
-        n, least = entry.config.n, min(w, entry.config.w)
-        return n - least + 1 if 2 * least > n else 1
-
-    async def _reserve(
+    def _reserve(
         self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
-    ) -> tuple[ReserveRound, dict[str, str]]:
+    ) -> Steps[tuple[ReserveRound, dict[str, str]]]:
         """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
-        routing = self._routing
-        needed = [self.shown_needed(entry, item, w) for item in items]
+        routing = self.routing
+        needed = [shown_needed(entry, item.seen, w) for item in items]
         while True:
-            round_, failures, moved = await self._reserve_once(entry, items, needed, deadline_s)
+            round_, failures, moved = yield from self._reserve_once(entry, items, needed, deadline_s)
             if not moved or routing.clock.monotonic_s() >= deadline_s:
                 return round_, failures
             routing.check_there(entry.bucket_id)
 
-    async def _reserve_once(
+    def _reserve_once(
         self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
-    ) -> tuple[ReserveRound, dict[str, str], bool]:
+    ) -> Steps[tuple[ReserveRound, dict[str, str], bool]]:
         """Ask by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
-        routing, n, sloppy = self._routing, entry.config.n, entry.config.sloppy
+        routing, n, sloppy = self.routing, entry.config.n, entry.config.sloppy
         round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
-        fan: Fanout[list[tuple[int, bool]]] = Fanout(
-            routing.peers, routing.clock, deadline_s, routing.tasks, routing.epoch
-        )
+        fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, deadline_s, routing.epoch)
         failures: dict[str, str] = {}
 
         def send(asks: ReserveAsks) -> None:
@@ -221,7 +232,7 @@ class Writes:
 
         def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
             answer = outcome.answer
-            if isinstance(answer, f.ReserveDone) and len(answer.items) == len(outcome.about):
+            if is_reserve(answer, len(outcome.about)):
                 pairs = list(zip(outcome.about, answer.items, strict=True))
                 given = [(about, item) for about, item in pairs if item is not None]
                 round_.answered(outcome.node_id, [about for about, _ in given], [item for _, item in given])
@@ -236,11 +247,11 @@ class Writes:
         send(first)
         usual_s = routing.peers.hedge_delay_s("Reserve", max(map(len, first.values()), default=0), list(first))
         hedge_s = max(RESERVE_FLOOR_S, usual_s)
-        await gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
+        yield from gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.metrics.count("second_dots", round_.second_dots)
         return round_, failures, fan.moved and round_.open
 
-    async def spread(
+    def spread(
         self,
         entry: BucketEntry,
         items: Sequence[Put],
@@ -249,13 +260,13 @@ class Writes:
         deadline_s: float,
         *,
         was_sent: bool = False,
-    ) -> list[list[str] | RaykvError]:
+    ) -> Steps[list[list[str] | RaykvError]]:
         """Send the records out; return who acknowledged each, or its error. Those stamped again change in ``records``.
 
-        ``was_sent``: the straight way has sent them before, so they may stand somewhere, whatever is said now (P8).
+        ``was_sent``: the fast path has sent them before, so they may stand somewhere, whatever is said now (P8).
         """
         keys = [item.key for item in items]
-        routing, n = self._routing, entry.config.n
+        routing, n = self.routing, entry.config.n
 
         def owners() -> tuple[list[tuple[tuple[str, ...], ...]], list[list[str]] | None]:
             fallbacks = [routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
@@ -264,19 +275,19 @@ class Writes:
         sets, fallbacks = owners()
         round_ = WriteRound(sets, w, fallbacks=fallbacks, was_sent=was_sent)
         while True:
-            spread = Spread(routing, entry, records, keys, round_, self)
-            await spread.run(deadline_s)
-            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+            fanout = WriteFanout(routing, entry, records, keys, round_, self)
+            yield from fanout.run(deadline_s)
+            if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 break
             routing.check_there(entry.bucket_id)
             round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
             routing.metrics.count("writes_moved")
         return [
-            round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, spread.failures)
+            round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, fanout.failures)
             for index, item in enumerate(items)
         ]
 
-    async def bring_to_the_rest(
+    def complete(
         self,
         entry: BucketEntry,
         keys: Sequence[bytes],
@@ -284,20 +295,20 @@ class Writes:
         holders: Sequence[Sequence[str]],
         made_ms: int,
         timeout_s: float,
-    ) -> None:
+    ) -> Steps[None]:
         """Send writes that have their acknowledgements to the other owners once more; those that are away get hints.
 
         Who holds something newer needs it no more. ``holders``: of each, who is known to hold it.
         """
-        routing, n = self._routing, entry.config.n
+        routing, n = self.routing, entry.config.n
         deadline_s = routing.clock.monotonic_s() + timeout_s
         round_ = WriteRound([routing.write_sets(key, n) for key in keys], n, newer_counts=True)
         for index, nodes in enumerate(holders):
             round_.already(index, nodes)
         while True:
-            spread = Spread(routing, entry, [*records], keys, round_, made_ms=made_ms, hints=True)
-            await spread.run(deadline_s)
-            if not spread.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
+            fanout = WriteFanout(routing, entry, [*records], keys, round_, made_ms=made_ms, hints=True)
+            yield from fanout.run(deadline_s)
+            if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 return
             round_.go_elsewhere([routing.write_sets(key, n) for key in keys], None)
 

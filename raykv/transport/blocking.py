@@ -1,13 +1,17 @@
-"""Blocking connections to storage nodes, for one caller at a time: the straight way of blocking calls.
+"""Blocking connections to storage nodes: drives operations for one blocking caller at a time.
 
 The caller's own thread sends and receives, on sockets of its own beside those of the event loop: no task, no change of
-threads. Whoever uses a line has borrowed the ``KeptLoop`` meanwhile, so the coordinator's state and the lines are used by
-one thread at a time. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing
-here sees to that: the keeper then closes all lines, and what they owe is seen to by the usual way. So each step that ends
-something is taken before it is noted that it was.
+threads. It can do rounds, which is all that an operation needs while all is well; an operation that asks for anything else,
+or for a node to which no connection can be had now, is handed over as it stands (``Handover``) to the driver of the loop.
 
-An answer that nobody waits for stays in its socket, and is heard when the line is used next, or by ``listen``, which the
-keeper of the loop calls. A line that owes an answer for longer than ``OWED_S`` is given up: the usual way finds out why.
+A caller has borrowed the ``KeptLoop`` meanwhile, so the coordinator's state and the connections are used by one thread at
+a time. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing here sees to
+that: the keeper then closes all connections, and writes that are outstanding on them are completed in the loop. So each
+step that ends something is taken before it is noted that it was.
+
+An answer that nobody waits for stays in its socket, and is heard when the connection is used next, or by ``listen``, which
+the keeper of the loop calls. A connection with an answer outstanding for longer than ``OUTSTANDING_S`` is given up: the
+quorum path finds out why.
 """
 
 from __future__ import annotations
@@ -18,11 +22,11 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from raykv.cluster.health import HEDGE_FLOOR_S
 from raykv.cluster.peers import node_address
-from raykv.coordinator.fast_path import Unfinished
+from raykv.coordinator.steps import Handover, Round
 from raykv.errors import RaykvError
 from raykv.protocol import frames as f
 from raykv.transport import wire
@@ -31,28 +35,32 @@ from raykv.transport.sockets import open_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.coordinator.fast_path import Ask, Stamped, Steps, Straight
+    from raykv.coordinator.in_flight import InFlightWrite
+    from raykv.coordinator.steps import Action, Steps
     from raykv.transport import Endpoint
 
+Outcome: TypeAlias = f.CoordinatorAnswer | Handover | None
+"""What became of a request. None: it is no operation, and another is to answer it."""
+
 CONNECT_TIMEOUT_S = 0.1
-"""Another connection to the same process stands already: what takes longer is not well. Others wait meanwhile."""
+"""Another connection to the same process stands already: what takes longer is not healthy. Others wait meanwhile."""
 CONNECT_PAUSE_S = 1.0
-"""No sooner is a line tried again that could not be had."""
+"""No sooner is a connection tried again that could not be had."""
 SEND_TIMEOUT_S = 1.0
 ANSWERS_S = HEDGE_FLOOR_S
-"""So long one answer is waited for before all lines are looked at: whoever waits does so longer."""
-OWED_S = 0.5
+"""How long one answer is waited for before all connections are looked at."""
+OUTSTANDING_S = 0.5
 RECEIVE_BYTES = 1 << 16
 AHEAD = 3
-"""So many operations of a batch are under way at once."""
+"""How many operations of a batch are under way at once."""
 
 
-class _Owed(NamedTuple):
-    about: Stamped | None
+class _Outstanding(NamedTuple):
+    write: InFlightWrite | None
     since_s: float
 
 
-class _Line:
+class _Connection:
     """One connection that stands."""
 
     def __init__(self, endpoint: Endpoint, peer: str) -> None:
@@ -82,7 +90,7 @@ class _Line:
             raise
         self.reader = wire.Reader()
         self.last = 0
-        self.owed: dict[int, _Owed] = {}
+        self.outstanding: dict[int, _Outstanding] = {}
         """What was asked and nobody waits for -> for whom it matters."""
 
     def send(self, frame: bytes) -> int:
@@ -94,7 +102,9 @@ class _Line:
     @property
     def overdue(self) -> bool:
         """Whether it owes an answer for too long."""
-        return bool(self.owed) and time.monotonic() - next(iter(self.owed.values())).since_s > OWED_S
+        return (
+            bool(self.outstanding) and time.monotonic() - next(iter(self.outstanding.values())).since_s > OUTSTANDING_S
+        )
 
     def receive(self) -> list[tuple[int, int, bytes]]:
         """Return what has come. Raises ``OSError``, ``WireError``."""
@@ -107,13 +117,13 @@ class _Line:
 class _Asked:
     """What was asked of some nodes, and is waited for."""
 
-    __slots__ = ("answers", "ask", "until_s", "waiting")
+    __slots__ = ("answers", "round", "until_s", "waiting")
 
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self.until_s = time.monotonic() + ask.patience_s
+    def __init__(self, round_: Round) -> None:
+        self.round = round_
+        self.until_s = time.monotonic() + round_.patience_s
         self.waiting: dict[str, int] = {}
-        """Node id -> the number of the request on its line."""
+        """Node id -> the number of the request on its connection."""
         self.answers: dict[str, bytes] = {}
 
 
@@ -122,48 +132,52 @@ class _Run:
 
     __slots__ = ("asked", "place", "steps")
 
-    def __init__(self, place: int, steps: Steps[f.CoordinatorAnswer | Unfinished | None]) -> None:
+    def __init__(self, place: int, steps: Steps[f.CoordinatorAnswer]) -> None:
         self.place = place
         self.steps = steps
         self.asked: _Asked | None = None
 
 
-class Lines:
-    """The lines to the nodes of one store, and the straight way over them."""
+class Connections:
+    """The connections to the nodes of one store, and the operations driven over them."""
 
     def __init__(
-        self, straight: Straight, locate: Callable[[str], Endpoint | None], see_to: Callable[[Stamped], None]
+        self,
+        operation: Callable[[f.CoordinatorRequest], Steps[f.CoordinatorAnswer] | None],
+        locate: Callable[[str], Endpoint | None],
+        complete: Callable[[InFlightWrite], None],
     ) -> None:
-        """``locate(peer)``: where a connection stands now. ``see_to(write)``: let the usual way see to its rest."""
-        self._straight = straight
+        """``operation(request)``: its steps, None if it has none. ``locate(peer)``: where a connection stands now.
+
+        ``complete(write)``: let the driver of the loop complete it.
+        """
+        self._operation = operation
         self._locate = locate
-        self._see_to = see_to
-        self._lines: dict[str, _Line] = {}
+        self._complete = complete
+        self._connections: dict[str, _Connection] = {}
         self._by_number: dict[int, str] = {}
         self._poll = select.poll()
         self._asked: list[_Asked] = []
         self._not_before_s: dict[str, float] = {}
         """Node id -> when to try again to connect to it."""
-        self._owed = self._owed_to_writes = 0
-        """How many answers are owed on all lines together."""
+        self._outstanding = self._outstanding_writes = 0
+        """How many answers are outstanding on all connections together."""
 
     @property
     def owing(self) -> bool:
         """Whether answers to writes are outstanding."""
-        return self._owed_to_writes > 0
+        return self._outstanding_writes > 0
 
-    def serve(
-        self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None
-    ) -> list[f.CoordinatorAnswer | Unfinished | None]:
-        """Answer requests. None: it is to go the usual way; ``Unfinished``: it is to be finished there.
+    def serve(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Outcome]:
+        """Answer requests, as far as that can be done here.
 
         A few are under way at once: the nodes are at the next ones while the answers to the first are taken apart.
-        ``meanwhile``: see ``client.operations.Exchange``.
+        ``meanwhile``: see ``client.exchange.Exchange``.
         """
-        outcomes: list[f.CoordinatorAnswer | Unfinished | None] = [None] * len(requests)
+        outcomes: list[Outcome] = [None] * len(requests)
         under_way: deque[_Run] = deque()
         for place, request in enumerate(requests):
-            steps = self._straight.steps(request)
+            steps = self._operation(request)
             if steps is None:
                 continue
             ended = self._go_on(under_way, outcomes) if len(under_way) >= AHEAD else None
@@ -184,17 +198,17 @@ class Lines:
         self._call_in()
 
     def close(self) -> None:
-        """Close all lines, whatever was being done with them: who used them may have been interrupted anywhere."""
-        for line in [*self._lines.values()]:
-            line.socket.close()
-            self._see_to_owed(line)
-        self._lines.clear()
+        """Close all connections, whatever was being done with them: who used them may have been interrupted anywhere."""
+        for connection in [*self._connections.values()]:
+            connection.socket.close()
+            self._complete_outstanding(connection)
+        self._connections.clear()
         self._by_number.clear()
         self._poll = select.poll()
         self._asked.clear()
-        self._owed = self._owed_to_writes = 0
+        self._outstanding = self._outstanding_writes = 0
 
-    def _go_on(self, under_way: deque[_Run], outcomes: list[f.CoordinatorAnswer | Unfinished | None]) -> _Run | None:
+    def _go_on(self, under_way: deque[_Run], outcomes: list[Outcome]) -> _Run | None:
         """Wait for what the first has asked for, and let it take its next step. Return it if that was its last."""
         run = under_way.popleft()
         assert run.asked is not None
@@ -203,93 +217,95 @@ class Lines:
             return None
         return run
 
-    def _step(
-        self, run: _Run, answers: dict[str, bytes] | None, outcomes: list[f.CoordinatorAnswer | Unfinished | None]
-    ) -> bool:
+    def _step(self, run: _Run, answers: dict[str, bytes] | None, outcomes: list[Outcome]) -> bool:
         """Take a run's next step: whether it has asked for something; else its outcome is known."""
         last = run.asked
         try:
-            ask = next(run.steps) if answers is None else run.steps.send(answers)
+            action = next(run.steps) if answers is None else run.steps.send(answers)
         except StopIteration as done:
             outcomes[run.place] = done.value
-            if last is not None:
-                self._see_to_the_rest(last, done.value)
-            return False
+            goes_on = False
         except RaykvError as error:
             outcomes[run.place] = f.Refused(f.Failed.of(error))
-            return False
-        lines = self._lines_to(ask)
-        if lines is None and ask.about is None:
-            run.steps.close()
-            return False
-        run.asked = self._send(ask, lines or {})
-        return True
+            goes_on = False
+        else:
+            goes_on = self._begin(run, action, outcomes)
+        if (
+            last is not None
+            and (write := last.round.write) is not None
+            and write.is_owed(last.round.frames, last.waiting)
+        ):
+            self._complete(write)
+        return goes_on
 
-    def _see_to_the_rest(self, last: _Asked, outcome: object) -> None:
-        about = last.ask.about
-        if about is not None and about is not outcome and about.is_to_be_seen_to(last.ask.frames, last.waiting):
-            self._see_to(about)
+    def _begin(self, run: _Run, action: Action, outcomes: list[Outcome]) -> bool:
+        """Begin with what a run asks for; hand over what cannot be done here."""
+        if isinstance(action, Round) and (connections := self._connections_to(action)) is not None:
+            run.asked = self._send(action, connections)
+            return True
+        outcomes[run.place] = Handover(run.steps, action)
+        return False
 
-    def _lines_to(self, ask: Ask) -> dict[str, _Line] | None:
-        """Return a line to each that is to be asked; None if one cannot be had now."""
-        if self._owed and any(line.overdue for line in self._lines.values()):
+    def _connections_to(self, round_: Round) -> dict[str, _Connection] | None:
+        """Return a connection to each that is to be asked; None if one cannot be had now."""
+        if self._outstanding and any(connection.overdue for connection in self._connections.values()):
             self.listen()  # this process may have stood still or had nothing to ask, and the answers are there
-        lines = {}
-        for node_id in ask.frames:
-            line = self._lines.get(node_id)
-            endpoint = self._locate(node_address(node_id) if line is None else line.peer)
+        connections = {}
+        for node_id in round_.frames:
+            connection = self._connections.get(node_id)
+            endpoint = self._locate(node_address(node_id) if connection is None else connection.peer)
             if endpoint is None:
                 return None
-            if line is not None and line.endpoint != endpoint:
+            if connection is not None and connection.endpoint != endpoint:
                 self._give_up(node_id)  # of a former run
-                line = None
-            if line is None:
-                line = self._connect(node_id, endpoint)
-                if line is None:
+                connection = None
+            if connection is None:
+                connection = self._connect(node_id, endpoint)
+                if connection is None:
                     return None
-            lines[node_id] = line
-        return lines
+            connections[node_id] = connection
+        return connections
 
-    def _connect(self, node_id: str, endpoint: Endpoint) -> _Line | None:
+    def _connect(self, node_id: str, endpoint: Endpoint) -> _Connection | None:
         if time.monotonic() < self._not_before_s.get(node_id, 0.0):
             return None
         try:
-            line = self._lines[node_id] = _Line(endpoint, node_address(node_id))
+            connection = self._connections[node_id] = _Connection(endpoint, node_address(node_id))
         except (OSError, wire.WireError):
             self._not_before_s[node_id] = time.monotonic() + CONNECT_PAUSE_S
             return None
-        self._by_number[line.socket.fileno()] = node_id
-        self._poll.register(line.socket, select.POLLIN)
-        return line
+        self._by_number[connection.socket.fileno()] = node_id
+        self._poll.register(connection.socket, select.POLLIN)
+        return connection
 
     def _call_in(self) -> None:
-        """Give up the lines that owe answers for too long."""
-        for node_id in [node_id for node_id, line in self._lines.items() if line.overdue]:
+        """Give up the connections that owe answers for too long."""
+        for node_id in [node_id for node_id, connection in self._connections.items() if connection.overdue]:
             self._give_up(node_id)
 
-    def _send(self, ask: Ask, lines: dict[str, _Line]) -> _Asked:
-        asked = _Asked(ask)
+    def _send(self, round_: Round, connections: dict[str, _Connection]) -> _Asked:
+        asked = _Asked(round_)
         self._asked.append(asked)
-        for node_id, line in lines.items():
+        for node_id, connection in connections.items():
             try:
-                asked.waiting[node_id] = line.send(ask.frames[node_id])
+                asked.waiting[node_id] = connection.send(round_.frames[node_id])
             except OSError:
                 self._give_up(node_id)
         return asked
 
     def _wait_for(self, asked: _Asked) -> dict[str, bytes]:
-        """Return the answers; what is missing is owed from now on."""
-        if asked.ask.of_all:
+        """Return the answers; what is missing is outstanding from now on."""
+        if asked.round.of_all:
             self._receive_all(asked)
-        while not asked.ask.met(asked.answers) and asked.waiting:
+        while not asked.round.met(asked.answers) and asked.waiting:
             left_s = asked.until_s - time.monotonic()
             if not self._hear(max(0.0, left_s)) and left_s <= 0:  # what has come meanwhile is heard in any case
                 break
         self._asked.remove(asked)
         now_s = time.monotonic()
         for node_id, number in asked.waiting.items():
-            self._lines[node_id].owed[number] = _Owed(asked.ask.about, now_s)
-            self._count(asked.ask.about, 1)
+            self._connections[node_id].outstanding[number] = _Outstanding(asked.round.write, now_s)
+            self._count(asked.round.write, 1)
         return asked.answers
 
     def _receive_all(self, asked: _Asked) -> None:
@@ -301,67 +317,65 @@ class Lines:
                     return  # ``_hear`` looks at all of them
 
     def _hear(self, wait_s: float) -> bool:
-        """Take what comes on any line within ``wait_s``: what is waited for, and what is owed. Whether anything came."""
+        """Take what comes on any connection within ``wait_s``: whether anything came."""
         events = self._poll.poll(wait_s * 1000)
         for descriptor, _ in events:
             self._receive(self._by_number[descriptor])
         return bool(events)
 
     def _receive(self, node_id: str) -> bool:
-        """Take what comes on a line within ``ANSWERS_S``: whether anything came."""
-        line = self._lines[node_id]
+        """Take what comes on a connection within ``ANSWERS_S``: whether anything came."""
+        connection = self._connections[node_id]
         try:
-            heard = line.receive()
+            heard = connection.receive()
         except BlockingIOError:
             return False
         except (OSError, wire.WireError):
             self._give_up(node_id)
             return True
         for number, kind, frame in heard:
-            self._take(node_id, line, number, frame if kind == wire.ANSWER else None)
+            self._take(node_id, connection, number, frame if kind == wire.ANSWER else None)
         return True
 
-    def _take(self, node_id: str, line: _Line, number: int, said: bytes | None) -> None:
+    def _take(self, node_id: str, connection: _Connection, number: int, said: bytes | None) -> None:
         for asked in self._asked:
             if asked.waiting.get(node_id) == number:
                 del asked.waiting[node_id]
                 if said is not None:
                     asked.answers[node_id] = said
                 return
-        owed = line.owed.get(number)
-        if owed is None:
+        outstanding = connection.outstanding.get(number)
+        if outstanding is None:
             return
-        if owed.about is not None and self._straight.late(owed.about, node_id, said):
-            self._see_to(owed.about)
-        del line.owed[number]
-        self._count(owed.about, -1)
+        if outstanding.write is not None and outstanding.write.heard(node_id, said):
+            self._complete(outstanding.write)
+        del connection.outstanding[number]
+        self._count(outstanding.write, -1)
 
-    def _count(self, about: Stamped | None, more: int) -> None:
-        self._owed += more
-        if about is not None:
-            self._owed_to_writes += more
+    def _count(self, write: InFlightWrite | None, more: int) -> None:
+        self._outstanding += more
+        if write is not None:
+            self._outstanding_writes += more
 
     def _give_up(self, node_id: str) -> None:
-        line = self._lines[node_id]
+        connection = self._connections[node_id]
         for asked in self._asked:
             asked.waiting.pop(node_id, None)
-        self._poll.unregister(line.socket)
-        del self._by_number[line.socket.fileno()]
-        line.socket.close()
-        self._see_to_owed(line)
-        del self._lines[node_id]
-        for owed in line.owed.values():
-            self._count(owed.about, -1)
+        self._poll.unregister(connection.socket)
+        del self._by_number[connection.socket.fileno()]
+        connection.socket.close()
+        self._complete_outstanding(connection)
+        del self._connections[node_id]
+        for outstanding in connection.outstanding.values():
+            self._count(outstanding.write, -1)
 
-    def _see_to_owed(self, line: _Line) -> None:
-        for owed in line.owed.values():
-            if owed.about is not None:
-                self._see_to(owed.about)
+    def _complete_outstanding(self, connection: _Connection) -> None:
+        for outstanding in connection.outstanding.values():
+            if outstanding.write is not None:
+                self._complete(outstanding.write)
 
 
-def _take_apart(
-    ended: _Run, outcomes: list[f.CoordinatorAnswer | Unfinished | None], meanwhile: f.Meanwhile | None
-) -> None:
+def _take_apart(ended: _Run, outcomes: list[Outcome], meanwhile: f.Meanwhile | None) -> None:
     outcome = outcomes[ended.place]
-    if meanwhile is not None and outcome is not None and not isinstance(outcome, Unfinished):
+    if meanwhile is not None and outcome is not None and not isinstance(outcome, Handover):
         meanwhile(ended.place, outcome)

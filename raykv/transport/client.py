@@ -21,8 +21,7 @@ from raykv.transport.sockets import open_connection, watch_the_other_end
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from raykv.coordinator.fast_path import Heard
-    from raykv.ports import Transport
+    from raykv.ports import Heard, Transport
     from raykv.transport.sockets import Endpoint
 
 logger = logging.getLogger("raykv.stream")

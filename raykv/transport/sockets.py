@@ -12,14 +12,14 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from raykv.transport import encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from raykv.transport.client import Connection
+P = TypeVar("P", bound=asyncio.Protocol)
 
 LOCAL = sys.platform == "linux"
 """Whether there are local sockets without files."""
@@ -72,9 +72,7 @@ def local_host(name: str) -> str:
     return _LOCAL_MARK + name
 
 
-async def open_connection(
-    loop: asyncio.AbstractEventLoop, make: Callable[[], Connection], endpoint: Endpoint
-) -> Connection:
+async def open_connection(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endpoint: Endpoint) -> P:
     """Connect. Raises ``OSError``."""
     if endpoint.path is None:
         secured = encryption.context(server=False)

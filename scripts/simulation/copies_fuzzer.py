@@ -121,9 +121,8 @@ class _Fuzzer(CopiesWorld):
         items = [Put(encode_key(rng.choice(self.keys)), pack_body(operation, rng.randbytes(10)), None)]
         self.hosts[alone].disk.fail(rng.choice(("sync", "sync", "append")))
         try:
-            (outcome,) = await self.coordinator._writes.write(  # noqa: SLF001 - and not by way of a frame
-                self.entry, items, self.w, 0, self.loop.now_s + 0.3
-            )
+            writes = self.coordinator._writes  # noqa: SLF001 - and not by way of a frame
+            (outcome,) = await self.carry_out(writes.write(self.entry, items, self.w, self.loop.now_s + 0.3))
         except StoreUnavailable as error:
             outcome = error
         if isinstance(outcome, StoreUnavailable):
@@ -194,9 +193,10 @@ class _Fuzzer(CopiesWorld):
         while True:
             request = f.ScanPage(self.bucket_id, start, end, limit, reverse, False, self.r, 0.5)
             try:
-                pairs, resume = await self.coordinator._scans.page(  # noqa: SLF001
+                steps = self.coordinator._scans.page(  # noqa: SLF001 - whole records
                     self.entry, request, self.loop.now_s + 0.5, self.coordinator.routing.clock.wall_ms()
                 )
+                pairs, resume = await self.carry_out(steps)
             except RaykvError:
                 return
             shown |= {key[1:].decode(): record for key, record in pairs}

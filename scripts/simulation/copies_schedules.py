@@ -196,7 +196,9 @@ class AWriteThatThaws(Schedule):
         self.network.sent = sent
         item = (encode_key(key), pack_body(rng.randbytes(16), rng.randbytes(10)), None)
         request = f.WriteMany(self.bucket_id, [item], self.w, 0.5, run=late.run, expires_s=expires_s)
-        await asyncio.wait([process.spawn(late.write_many(request))])
+        steps = late.operation(request)
+        assert steps is not None
+        await asyncio.wait([process.spawn(self.carry_out(steps, late))])
         await asyncio.sleep(0.1)
         for each in (process, supervisor):
             each.kill()
@@ -415,9 +417,8 @@ class RefusedUnderItsSecondStamp(Schedule):
 
         self.network.sent = sent
         item = Put(encode_key(key), pack_body(operation, rng.randbytes(10)), None)
-        (outcome,) = await self.coordinator._writes.write(  # noqa: SLF001 - and not by way of a frame
-            self.entry, [item], self.w, 0, self.loop.now_s + 1.0
-        )
+        writes = self.coordinator._writes  # noqa: SLF001 - and not by way of a frame
+        (outcome,) = await self.carry_out(writes.write(self.entry, [item], self.w, self.loop.now_s + 1.0))
         if isinstance(outcome, StoreUnavailable):
             self.refused.add(operation)
         await self.start_all()

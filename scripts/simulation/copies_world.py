@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random as random_module
 from collections import Counter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from raykv.cluster.peers import node_address
 from raykv.cluster.state import BucketEntry, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.driver import Driver, posting
 from raykv.coordinator.writes import Done, Put
 from raykv.errors import CorruptData, RaykvError
 from raykv.ports import Host as HostFacts
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.cluster.state import ClusterState
+    from raykv.coordinator.steps import Steps
     from raykv.coordinator.writes import Written
     from raykv.node.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
     from raykv.storage import Damage
+
+T = TypeVar("T")
 
 COPIES = 3
 
@@ -107,15 +111,23 @@ class CopiesWorld(BareCluster):
         self.power_when_complete = 0.6
         """How likely the power of a node goes at the moment when it has made itself whole."""
         self.sequence = 0
+        self.drivers: dict[Coordinator, Driver] = {}
         self.coordinator_process, self.coordinator = self.start_coordinator("coordinator")
 
     def start_coordinator(self, name: str) -> tuple[Process, Coordinator]:
         """Start a coordinator, which has heard of nothing yet."""
         process = Process(self.loop, name)
         clock, transport = SimClock(self.hosts["coordinator"], process), SimTransport(self.network, process)
-        return process, process.run(
+        coordinator = process.run(
             lambda: Coordinator(transport, clock, SimMetrics(Counter()), random_module.Random(self.seed))
         )
+        post = posting(transport, clock, coordinator.routing.tasks)
+        self.drivers[coordinator] = Driver(coordinator.routing, post, clock)
+        return process, coordinator
+
+    async def carry_out(self, steps: Steps[T], coordinator: Coordinator | None = None) -> T:
+        """Drive the steps of an operation of a coordinator, whole or a part of it. Raises what they raise."""
+        return await self.drivers[coordinator or self.coordinator].run(steps)
 
     async def begin(self) -> None:
         """Start all nodes, and tell them the cluster's state."""
@@ -259,9 +271,9 @@ class CopiesWorld(BareCluster):
         """Let a coordinator write a value that is new; return what it says."""
         item = Put(encode_key(key), pack_body(self.rng.randbytes(16), self.rng.randbytes(10)), None)
         try:
-            (done,) = await (coordinator or self.coordinator)._writes.write(  # noqa: SLF001 - not by way of a frame
-                self.entry, [item], self.w, 0, self.loop.now_s + within_s
-            )
+            writes = (coordinator or self.coordinator)._writes  # noqa: SLF001 - not by way of a frame
+            steps = writes.write(self.entry, [item], self.w, self.loop.now_s + within_s)
+            (done,) = await self.carry_out(steps, coordinator)
         except RaykvError as error:
             return error
         if isinstance(done, Done):
@@ -272,9 +284,9 @@ class CopiesWorld(BareCluster):
         """Let a coordinator read, and compare what it shows with what was acknowledged or shown before."""
         floor = dict(self.floor)
         try:
-            records = await (coordinator or self.coordinator)._reads.records(  # noqa: SLF001 - whole records
-                self.entry, [encode_key(key) for key in keys], self.r, self.loop.now_s + 1.0
-            )
+            reads = (coordinator or self.coordinator)._reads  # noqa: SLF001 - whole records
+            steps = reads.records(self.entry, [encode_key(key) for key in keys], self.r, self.loop.now_s + 1.0)
+            records = await self.carry_out(steps, coordinator)
         except RaykvError:
             return
         for key, record in zip(keys, records, strict=True):

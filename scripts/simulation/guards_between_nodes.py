@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulation.planting import Edit, Planted
 
-_SHADOWED = "if time == 0 or self._newer_counts or item.restamps:"
+_SHADOWED = "if acknowledges(time) or self._newer_counts or item.restamps:"
 _STAMP = "stamp_of(incoming) > stamp_of(stored)"
 _UNTOUCHED = "if item.acks or item.newer or item.maybe or item.pending else"
 
@@ -22,7 +22,7 @@ BETWEEN_NODES = (
         "a node that did not take the write is counted among the W that hold it",
         (
             Edit(
-                "raykv.coordinator.write_fanout:Spread._note",
+                "raykv.coordinator.write_fanout:WriteFanout._note",
                 "    self._round.failed(outcome.node_id, outcome.about, refused)",
                 "    if refused:\n"
                 "        self._round.answered(outcome.node_id, outcome.about, [0] * len(outcome.about))\n"
@@ -37,7 +37,7 @@ BETWEEN_NODES = (
         "a node that does not answer is counted among the W that hold the write",
         (
             Edit(
-                "raykv.coordinator.write_fanout:Spread._note",
+                "raykv.coordinator.write_fanout:WriteFanout._note",
                 "    self._round.failed(outcome.node_id, outcome.about, refused)",
                 "    if refused:\n"
                 "        self._round.failed(outcome.node_id, outcome.about, refused)\n"
@@ -70,7 +70,7 @@ BETWEEN_NODES = (
         "one write has two stamps, and between them fits another's",
         (
             Edit(
-                "raykv.coordinator.write_fanout:Spread.run",
+                "raykv.coordinator.write_fanout:WriteFanout.run",
                 "                self._send(fan, round_.more())\n",
                 "                from raykv.records.kinds import is_vector\n\n                asks = round_.more()\n"
                 "                for index in sorted({index for indexes in asks.values() for index in indexes}):\n"
@@ -152,12 +152,12 @@ BETWEEN_NODES = (
         "a coordinator thaws, and does what its client was told is unknown, over what was written since",
         (
             Edit(
-                "raykv.coordinator.coordinator:Coordinator.write_many",
-                "if request.run and (request.run != self.run or now_s > request.expires_s):",
-                "if request.run and request.run != self.run:",
+                "raykv.coordinator.judgements:is_too_late",
+                "(request.run != run or now_s > request.expires_s)",
+                "request.run != run",
             ),
             Edit(
-                "raykv.coordinator.coordinator:Coordinator.write_many",
+                "raykv.coordinator.coordinator:Coordinator._write",
                 "deadline_s = min(deadline_s, request.expires_s)",
                 "deadline_s = max(deadline_s, request.expires_s)",
             ),
@@ -168,9 +168,9 @@ BETWEEN_NODES = (
         "P8",
         "a coordinator is frozen before it has sent a write, and sends it out after its thaw",
         (
-            Edit("raykv.cluster.fanout:Fanout._call", "if left_s <= 0:", "if left_s <= -1e9:"),
+            Edit("raykv.coordinator.driver:_left_s", "if left_s <= 0:", "if left_s <= -1e9:"),
             Edit(
-                "raykv.cluster.fanout:Fanout._call",
+                "raykv.coordinator.driver:Driver._call",
                 "min(CALL_TIMEOUT_S, left_s)",
                 "max(0.001, min(CALL_TIMEOUT_S, left_s))",
             ),
@@ -183,7 +183,7 @@ BETWEEN_NODES = (
         "a write without a context asks a replica that missed an acknowledged value, and leaves it standing beside",
         (
             Edit(
-                "raykv.coordinator.writes:Writes.shown_needed",
+                "raykv.coordinator.judgements:shown_needed",
                 "return n - least + 1 if 2 * least > n else 1",
                 "return 1",
             ),

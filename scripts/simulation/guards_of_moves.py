@@ -79,8 +79,8 @@ OF_MOVES = (
         (
             Edit(
                 "raykv.coordinator.rounds:WriteRound._counted",
-                "in owners for node_id in [*item.acks, *others])",
-                "in item.primaries for node_id in [*item.acks, *others])",
+                "return counted(owners, ",
+                "return counted(item.primaries, ",
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""The guards of the straight way, as bugs to plant: what a client takes for plain while it coordinates for itself.
+"""The guards of the fast path, as bugs to plant: what a client takes for plain while it coordinates for itself.
 
 Those that the simulation misses are held by ``tests/coordinator/test_fast_path.py`` alone.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from simulation.planting import Edit, Planted
 
-_STRAIGHT = "raykv.coordinator.fast_path:Straight"
+_FAST_PATH = "raykv.coordinator.fast_path:FastPath"
 
 OF_STRAIGHT = (
     Planted(
@@ -15,8 +15,8 @@ OF_STRAIGHT = (
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",
         (
-            Edit(f"{_STRAIGHT}._read_one", "if records.count(records[0]) != len(records):", "if not records:"),
-            Edit(f"{_STRAIGHT}._read", "if others.count(first) != len(others):", "if not others:"),
+            Edit(f"{_FAST_PATH}._read_one", "if records.count(records[0]) != len(records):", "if not records:"),
+            Edit(f"{_FAST_PATH}._read_many", "if others.count(first) != len(others):", "if not others:"),
         ),
     ),
     Planted(
@@ -37,9 +37,9 @@ OF_STRAIGHT = (
         "too few have acknowledged it in time; it is begun again, and has two dots or two stamps",
         (
             Edit(
-                f"{_STRAIGHT}._send",
-                "return begun\n",
-                "return None\n",
+                f"{_FAST_PATH}.write",
+                "yield from self._send(write, epoch)\n    return write\n",
+                "yield from self._send(write, epoch)\n    return None if write.taken_over else write\n",
             ),
         ),
     ),
@@ -49,9 +49,9 @@ OF_STRAIGHT = (
         "a replica that holds something newer counts, and a write is acknowledged that nobody will ever see",
         (
             Edit(
-                f"{_STRAIGHT}._holds",
-                "isinstance(answer, f.WriteDone) and not any(answer.newer)",
-                "isinstance(answer, f.WriteDone)",
+                "raykv.coordinator.in_flight:InFlightWrite.note",
+                "if not is_write(answer, items) or not all(map(acknowledges, answer.newer)):",
+                "if not is_write(answer, items):",
             ),
         ),
     ),

@@ -52,7 +52,7 @@ def warmed(store, key="warm"):
     def straight():
         before = link._metrics.counted().get("straight_writes", 0)
         store.put(key, 0)
-        return link._metrics.counted().get("straight_writes", 0) > before and len(link._lines._lines) == 3
+        return link._metrics.counted().get("straight_writes", 0) > before and len(link._connections._connections) == 3
 
     until(straight)
     return link
@@ -172,7 +172,7 @@ def test_closed_it_leaves_no_thread_and_no_socket(direct, monkeypatch):
     link = warmed(store)
     assert link is not link_of(direct)
     asyncio.run(store.aio.get("closing"))
-    lines = {line.socket for line in link._lines._lines.values()}
+    lines = {line.socket for line in link._connections._connections.values()}
     assert len(lines) == 3
     assert lines < {*made}
     store.close()
@@ -300,7 +300,7 @@ def in_a_child(work):
 def test_a_forked_child_works_and_touches_nothing_of_its_parents(direct):
     link = warmed(direct)
     direct.put("fork", "parent")
-    sockets = {line.socket.getsockname() for line in link._lines._lines.values()}
+    sockets = {line.socket.getsockname() for line in link._connections._connections.values()}
 
     def child():
         found = direct.get("fork", timeout=60)
@@ -317,7 +317,7 @@ def test_a_forked_child_works_and_touches_nothing_of_its_parents(direct):
     assert direct.get("child49") == 49
     assert direct.get("fork") == "parent"
     assert link_of(direct) is link
-    assert sockets == {line.socket.getsockname() for line in link._lines._lines.values()}
+    assert sockets == {line.socket.getsockname() for line in link._connections._connections.values()}
 
 
 def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):

@@ -102,7 +102,7 @@ def test_interrupted_anywhere_the_next_call_works(client, call, event, every):
     assert len(keepers) <= 2, (
         "one, and one for a call that interrupts another; other tests may have left threads of theirs"
     )
-    assert len(client.link._lines._lines) <= 3
+    assert len(client.link._connections._connections) <= 3
 
 
 def test_a_call_out_of_the_handler_of_a_signal_that_interrupts_one(client):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S, Fanout, Outcome, gather
-from raykv.cluster.peers import Peers
+from raykv.coordinator.driver import Driver, posting
+from raykv.coordinator.routing import Routing
 from raykv.ports import PeerAbsent, PeerSilent
 from raykv.protocol import frames as f
 
@@ -46,10 +47,17 @@ class Counting:
         return [self.spare.pop(0)] if outcome.answer is None and self.spare else []
 
 
-def fanout(world: ModuleType, cluster: Any, deadline_s: float, tasks: set[Any]) -> Fanout[str]:
-    clock = world.Clock()
-    peers = Peers(cluster.network.transport("me"), clock, world.Metrics())
-    return Fanout(peers, clock, clock.monotonic_s() + deadline_s, tasks)
+class Bench:
+    """A fan-out, and a driver that carries out what is asked of it."""
+
+    def __init__(self, world: ModuleType, cluster: Any, deadline_s: float) -> None:
+        self.clock = world.Clock()
+        self.routing = Routing(cluster.network.transport("me"), self.clock, world.Metrics())
+        self.driver = Driver(self.routing, posting(cluster.network.transport("me"), self.clock, set()), self.clock)
+        self.fan: Fanout[str] = Fanout(self.routing.peers, self.clock.monotonic_s() + deadline_s)
+
+    async def next(self, timeout_s: float) -> Outcome[str] | None:
+        return await self.driver.run(self.fan.next(self.clock.monotonic_s() + timeout_s))
 
 
 def test_outcomes_come_in_the_order_of_arrival_with_what_they_are_about(world: ModuleType) -> None:
@@ -58,19 +66,19 @@ def test_outcomes_come_in_the_order_of_arrival_with_what_they_are_about(world: M
         cluster.network.delays[("me", "node/n1")] = 0.3
         cluster.network.delays[("me", "node/n2")] = 0.1
         cluster.kill("n3")
-        tasks: set[Any] = set()
-        fan = fanout(world, cluster, 5, tasks)
+        bench = Bench(world, cluster, 5)
+        fan = bench.fan
         for node_id in ("n1", "n2", "n3"):
             fan.send(node_id, PING, 1, f"about {node_id}")
-        assert len(tasks) == 3
-        outcomes = [await fan.next(1.0) for _ in range(3)]
+        assert not bench.routing.tasks, "it does nothing by itself"
+        outcomes = [await bench.next(1.0) for _ in range(3)]
         assert [outcome.node_id for outcome in outcomes if outcome] == ["n3", "n2", "n1"]
         assert [outcome.about for outcome in outcomes if outcome] == ["about n3", "about n2", "about n1"]
         assert [outcome.answer for outcome in outcomes if outcome] == [None, f.Pong(), f.Pong()]
         assert outcomes[0] is not None
         assert outcomes[0].failure is not None
         await asyncio.sleep(0)
-        assert not tasks
+        assert not bench.routing.tasks
 
     world.run(story())
 
@@ -80,9 +88,9 @@ def test_nothing_is_sent_when_the_process_was_frozen_until_time_was_up(world: Mo
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        fan = fanout(world, cluster, -1.0, set())
-        fan.send("n1", PING, 1, "late")
-        outcome = await fan.next(1.0)
+        bench = Bench(world, cluster, -1.0)
+        bench.fan.send("n1", PING, 1, "late")
+        outcome = await bench.next(1.0)
         assert outcome is not None
         assert outcome.about == "late"
         assert isinstance(outcome.failure, PeerAbsent), "it is certain that nothing was done"
@@ -94,13 +102,13 @@ def test_nothing_in_time_is_none_and_the_call_goes_on(world: ModuleType) -> None
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         cluster.network.delays[("me", "node/n1")] = 0.3
-        fan = fanout(world, cluster, 5, set())
-        fan.send("n1", PING, 1, "x")
+        bench = Bench(world, cluster, 5)
+        bench.fan.send("n1", PING, 1, "x")
         began_s = asyncio.get_running_loop().time()
-        assert await fan.next(0.1) is None
+        assert await bench.next(0.1) is None
         assert asyncio.get_running_loop().time() - began_s < 0.11
-        assert await fan.next(0.0) is None
-        outcome = await fan.next(1.0)
+        assert await bench.next(0.0) is None
+        outcome = await bench.next(1.0)
         assert outcome is not None
         assert outcome.answer == f.Pong()
 
@@ -112,10 +120,10 @@ def test_a_call_takes_no_longer_than_its_bound_or_the_deadline(world: ModuleType
         for deadline_s, expected_s in ((0.5, 0.5), (60.0, CALL_TIMEOUT_S)):
             cluster = world.Cluster(1, copies=1).start()
             cluster.freeze("n1")
-            fan = fanout(world, cluster, deadline_s, set())
+            bench = Bench(world, cluster, deadline_s)
             began_s = asyncio.get_running_loop().time()
-            fan.send("n1", PING, 1, "x")
-            outcome = await fan.next(100)
+            bench.fan.send("n1", PING, 1, "x")
+            outcome = await bench.next(100)
             assert outcome is not None
             assert isinstance(outcome.failure, PeerSilent)
             assert abs(asyncio.get_running_loop().time() - began_s - expected_s) < 0.01
@@ -127,8 +135,8 @@ async def gathered(
     world: ModuleType, cluster: Any, round_: Counting, first: list[str], hedge_s: float, deadline_s: float
 ) -> float:
     """Run it; return the seconds that it took."""
-    clock = world.Clock()
-    fan = fanout(world, cluster, deadline_s, set())
+    bench = Bench(world, cluster, deadline_s)
+    clock, fan = bench.clock, bench.fan
 
     def send(asks: list[str]) -> None:
         for node_id in asks:
@@ -137,7 +145,8 @@ async def gathered(
     began_s = clock.monotonic_s()
     send(first)
     until_s = began_s + deadline_s
-    await gather(round_, fan, clock, send=send, take=round_.take, hedge_s=hedge_s, deadline_s=until_s)
+    steps = gather(round_, fan, clock, send=send, take=round_.take, hedge_s=hedge_s, deadline_s=until_s)
+    await bench.driver.run(steps)
     return clock.monotonic_s() - began_s
 
 
@@ -191,15 +200,32 @@ def test_where_all_nodes_are_slow_none_is_noted_as_slow(world: ModuleType) -> No
     async def story() -> None:
         cluster = world.Cluster(2, copies=1).start()
         cluster.network.delays[("me", "node/n1")] = 0.5
-        fan = fanout(world, cluster, 5, set())
+        fan = Bench(world, cluster, 5).fan
         fan.send("n1", PING, 80, "n1")
         fan.note_slow()
-        assert fan._peers.in_order(["n1", "n2"]) == ["n2", "n1"]
-        other = fanout(world, cluster, 5, set())
-        while other._peers.spend_hedges(50):  # until none is left
+        assert fan._health.in_order(["n1", "n2"]) == ["n2", "n1"]
+        other = Bench(world, cluster, 5).fan
+        while other._health.spend_hedges(50):  # until none is left
             pass
         other.send("n1", PING, 80, "n1")
         other.note_slow()
-        assert other._peers.in_order(["n1", "n2"]) == ["n1", "n2"]
+        assert other._health.in_order(["n1", "n2"]) == ["n1", "n2"]
+
+    world.run(story())
+
+
+def test_what_was_not_sent_when_the_operation_ends_is_never_sent(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(2, copies=1).start()
+        bench, late = Bench(world, cluster, 5), list[Any]()
+        bench.fan.send("n1", PING, 1, "sent")
+        assert await bench.next(0.0) is None
+        bench.fan.send("n2", PING, 1, "not sent")
+        bench.fan.leave(late.append)
+        (outcome,) = late
+        assert outcome.about == "not sent"
+        assert isinstance(outcome.failure, PeerAbsent)
+        await asyncio.sleep(1.0)
+        assert [each and each.about for each in late] == ["not sent", "sent", None]
 
     world.run(story())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raykv.coordinator.batcher import MOST_TOGETHER, MOST_UNDER_WAY, InTasks, Joining, is_about_one_key
+from raykv.coordinator.batcher import MOST_TOGETHER, MOST_UNDER_WAY, Joining, is_about_one_key
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.protocol import frames as f
 
@@ -29,6 +29,26 @@ class Answers:
         if isinstance(request, f.GetMany):
             return f.GotMany([f.Found([b"of " + key]) for key in request.keys], 7)
         return f.WroteMany([f.Acked(body, ["n1"], b"") for _, body, _ in request.items], 9)
+
+
+class InTasks:
+    """Begins a request by a coroutine, in a task of its own."""
+
+    def __init__(self, serve: Any, tasks: set[Any]) -> None:
+        self.serve = serve
+        self.tasks = tasks
+
+    def __call__(self, request: Any, done: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self.answer(request, done))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def answer(self, request: Any, done: Any) -> None:
+        try:
+            outcome = await self.serve(request)
+        except Exception as error:  # noqa: BLE001 - as a driver does
+            outcome = error
+        done(outcome)
 
 
 def get(key: bytes, **others: Any) -> f.GetMany:

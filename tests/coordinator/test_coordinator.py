@@ -11,7 +11,7 @@ import pytest
 
 from raykv.config import BucketConfig
 from raykv.coordinator import coordinator as c
-from raykv.coordinator import reads
+from raykv.coordinator import judgements
 from raykv.errors import (
     CorruptData,
     InvalidKey,
@@ -782,7 +782,7 @@ def test_random_faults_never_make_an_acknowledged_write_vanish(world: ModuleType
 def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(
     world: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c, "MAX_BATCH_ITEMS", 3)
+    monkeypatch.setattr(judgements, "MAX_BATCH_ITEMS", 3)
 
     async def story() -> None:
         cluster = world.Cluster(3).start()
@@ -810,9 +810,9 @@ def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(
         ]
         cluster.network.frames.clear()
         for kind, request in bad:
-            call = {f.GetMany: peer.core.get_many, f.WriteMany: peer.core.write_many, f.ScanPage: peer.core.scan_page}
-            with pytest.raises(kind):
-                await call[type(request)](request)
+            for fast in (False, True):
+                with pytest.raises(kind):
+                    await peer.front.driver.run(peer.core.operation(request, fast=fast))
         assert cluster.network.frames == []
         assert peer.core.figures()["items_under_way"] == peer.core.figures()["calls_under_way"] == 0
 
@@ -963,8 +963,8 @@ def test_as_many_keys_as_may_go_together_are_answered(world: ModuleType, pair_by
         cluster = world.Cluster()
         cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=pair_bytes))
         peer = cluster.start().coordinator()
-        most = reads.most_keys(peer.core.routing.known_bucket(2))
-        assert most >= reads.most_keys(None)
+        most = judgements.most_keys(peer.core.routing.known_bucket(2))
+        assert most >= judgements.most_keys(None)
         found = await peer.get_many([f"k{number}" for number in range(min(most, 300))], bucket=2)
         assert {*found} == {None}
         with pytest.raises(InvalidOption, match=f"at most {most}"):
@@ -978,7 +978,7 @@ def test_reads_that_join_are_no_more_than_may_go_together(world: ModuleType) -> 
         cluster = world.Cluster()
         cluster.state = cluster.state.with_bucket(BucketConfig(name="large", n=3, r=2, w=2, pair_bytes=1 << 20))
         peer = cluster.start().coordinator()
-        most = reads.most_keys(peer.core.routing.known_bucket(2))
+        most = judgements.most_keys(peer.core.routing.known_bucket(2))
         frames = [
             f.coordinator_requests.encode(f.GetMany(2, [encode_key(f"k{number}")], 2, 5.0))
             for number in range(most + 8)

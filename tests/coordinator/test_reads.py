@@ -169,7 +169,7 @@ def test_the_causality_travels_only_where_it_is_wanted_and_the_newest_time_alway
         await peer.put("a", "1")
         newest = unpack_causality((await peer.store("b", "2")).causality)
         keys = [encode_key(key) for key in ("a", "b", "absent")]
-        got = await peer.core.get_many(f.GetMany(1, keys, 2, 5.0, wanted))
+        got = await peer.front.carry_out(f.GetMany(1, keys, 2, 5.0, wanted))
         assert got.time == newest.time
         assert [f.whole(item).payloads for item in got.items] == [[b"1"], [b"2"], []]
         assert [bool(f.whole(item).causality) for item in got.items] == [wanted] * 3

@@ -63,10 +63,10 @@ def test_older_news_is_not_taken_but_that_of_another_store_of_the_name_is() -> N
     made, _, _ = routing()
     made.learn(news_of(state_of(generation=3, version=7)))
     made.learn(news_of(state_of(generation=2, version=9), 50))
-    assert made._present.ballot == (3, 7)
+    assert made.present.ballot == (3, 7)
     made.learn(news_of(state_of("another"), 1))
-    assert made._present.store_id == "another"
-    assert made._present.generation == 1
+    assert made.present.store_id == "another"
+    assert made.present.generation == 1
 
 
 def test_who_is_told_asks_for_nothing_of_itself() -> None:
@@ -97,7 +97,8 @@ def test_who_is_not_told_asks_when_something_is_amiss_and_now_and_then() -> None
         assert supervisor.asked == 1
         clock.now_s += r.STALE_S
         assert made.known_bucket(1) is None, "whoever looks is to ask, too"
-        assert (await made.bucket(1, 1.0)).bucket_id == 1
+        await made.learn_bucket(1, 1.0)
+        assert made.bucket(1).bucket_id == 1
         await asyncio.gather(*made.tasks)
         assert supervisor.asked == 2
         assert made.known_bucket(1) is not None
@@ -128,7 +129,7 @@ def test_a_supervisor_that_has_ended_may_have_a_successor() -> None:
         made, supervisor, _ = routing([PeerDead("it has ended"), news_of(state_of())], asks=True)
         await made.fetch_news(1.0)
         assert supervisor.asked == 2
-        assert made._present.generation == 1
+        assert made.present.generation == 1
 
     asyncio.run(story())
 

@@ -149,7 +149,7 @@ class Load:
                 await self._write([(key, pack_body(rng.randbytes(16), b"v" * 40)) for key in keys], bucket)
             case 2 | 3:  # many keys that are asked for once, and are nowhere
                 await self._ask(f.Read(bucket, [encode_key(f"a{rng.getrandbits(60)}") for _ in range(MANY)]))
-                await self.peer.core.get_many(
+                await self.peer.front.carry_out(
                     f.GetMany(bucket, [encode_key(f"b{rng.getrandbits(60)}") for _ in some[:50]], 2, 5.0)
                 )
                 self.done += MANY + 50
@@ -179,7 +179,7 @@ class Load:
         if turn:  # another client, which is never heard of again
             other = self.world.Peer(self.cluster, f"client {turn}", 0)
             self.cluster.publish(other)
-            await other.core.get_many(f.GetMany(1, [encode_key(some[0])], 2, 5.0))
+            await other.front.carry_out(f.GetMany(1, [encode_key(some[0])], 2, 5.0))
         await asyncio.sleep(0.2)
 
     async def _write(self, items: list[tuple[str, bytes]], bucket: int) -> None:

@@ -79,7 +79,7 @@ class Client(ThisProcess):
 
     @property
     def is_straight(self):
-        return not self.link._loop._held and self.link._own is not None and bool(self.link._lines._lines)
+        return not self.link._loop._held and self.link._own is not None and bool(self.link._connections._connections)
 
 
 @contextlib.contextmanager

@@ -213,7 +213,7 @@ class Peer:
     ) -> list[Any]:
         """Write (key, body, causality or None) items; return the ``Acked`` or the error of each."""
         encoded = [(encode_key(key), body, seen) for key, body, seen in items]
-        wrote = await self.core.write_many(f.WriteMany(bucket, encoded, w, timeout_s, after))
+        wrote = await self.front.carry_out(f.WriteMany(bucket, encoded, w, timeout_s, after))
         assert isinstance(wrote, f.WroteMany), wrote
         assert len(wrote.items) == len(items)
         return [item.error() if isinstance(item, f.Failed) else item for item in wrote.items]
@@ -254,7 +254,7 @@ class Peer:
     ) -> list[tuple[list[str], bytes] | Exception]:
         """Return what stands under each key, the newest first, with the causality; or its error."""
         request = f.GetMany(bucket, [encode_key(key) for key in keys], r, timeout_s, causality=True)
-        got = await self.core.get_many(request)
+        got = await self.front.carry_out(request)
         assert len(got.items) == len(keys)
         return [
             item.error()
@@ -294,7 +294,7 @@ class Peer:
         passing: bool = False,
     ) -> f.Page:
         request = f.ScanPage(BUCKET, start, end, limit, reverse, keys_only, r, timeout_s, passing)
-        return await self.core.scan_page(request)
+        return await self.front.carry_out(request)
 
     async def scan(
         self, *, limits: Sequence[int] = (1000,), reverse: bool = False, **options: Any
@@ -315,9 +315,9 @@ class Peer:
         return f.coordinator_answers.decode(await self.front.serve(f.coordinator_requests.encode(request)))
 
     async def rest(self) -> None:
-        """Wait until no call is under way."""
-        while self.core.routing.tasks:
-            await asyncio.wait(self.core.routing.tasks)
+        """Wait until nothing is under way."""
+        while self.front.busy:  # noqa: ASYNC110 - in virtual time
+            await asyncio.sleep(0.001)
 
 
 class Cluster:

@@ -1,4 +1,4 @@
-"""The straight way over sockets that block: real connections, nodes that are a function in another thread. No Ray."""
+"""Operations over sockets that block: real connections, nodes that are a function in another thread. No Ray."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, StoreConfig
 from raykv.coordinator import fast_path
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.fast_path import Stamped
+from raykv.coordinator.steps import Handover, Round, Wait
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, stamp
 from raykv.ring import Member, claim
 from raykv.system.process import CountingMetrics, SystemClock
-from raykv.transport import Endpoint, StreamServer, wire
-from raykv.transport import blocking as lines_module
-from raykv.transport.blocking import Lines
+from raykv.transport import Endpoint, StreamServer, blocking, wire
+from raykv.transport.blocking import Connections
 from raykv.versions import time_from_ms
 
 NODES = ("n1", "n2", "n3")
@@ -94,7 +93,7 @@ class Bench:
         self.nodes = {node_id: Node(self.loop) for node_id in NODES}
         for node in self.nodes.values():
             node.do(node.open(local))
-        self.seen_to = []
+        self.completed = []
         store = StoreConfig(name="test", copies=3, partitions=8)
         ring = claim([Member(node_id) for node_id in NODES], 8, 3)
         state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring)
@@ -104,22 +103,22 @@ class Bench:
         core.routing.peers.hedge_delay_s = lambda *_: WAIT_S
         self.core = core
         self.first, self.second, self.third = state.ring.owners(state.ring.partition_of(KEY))
-        self.lines = Lines(core.straight, self.locate, self.seen_to.append)
+        self.connections = Connections(partial(core.operation, fast=True), self.locate, self.completed.append)
 
     def locate(self, peer):
         return self.nodes[peer.removeprefix("node/")].endpoint
 
     def get(self, r=2):
-        """The payloads, or None: to go the usual way."""
-        (answer,) = self.lines.serve([f.GetMany(1, [KEY], r, 5.0)])
-        return None if answer is None else f.whole(answer.items[0]).payloads
+        """The payloads, or None: it was handed over."""
+        (answer,) = self.connections.serve([f.GetMany(1, [KEY], r, 5.0)])
+        return None if isinstance(answer, Handover) else f.whole(answer.items[0]).payloads
 
     def put(self, w=2):
         body = pack_body(random.randbytes(16), b"new")
-        return self.lines.serve([f.WriteMany(1, [(KEY, body, None)], w, 5.0)])[0]
+        return self.connections.serve([f.WriteMany(1, [(KEY, body, None)], w, 5.0)])[0]
 
     def close(self):
-        self.lines.close()
+        self.connections.close()
         for node in self.nodes.values():
             with contextlib.suppress(TimeoutError):
                 node.do(node.server.close())
@@ -131,13 +130,15 @@ class Bench:
 @pytest.fixture(params=["local", "tcp"])
 def bench(monkeypatch, request):
     monkeypatch.setattr(fast_path, "WRITE_PATIENCE_S", WAIT_S)  # the machine may have other things to do
-    monkeypatch.setattr(lines_module, "CONNECT_TIMEOUT_S", WAIT_S)
-    monkeypatch.setattr(lines_module, "OWED_S", WAIT_S)
+    monkeypatch.setattr(blocking, "CONNECT_TIMEOUT_S", WAIT_S)
+    monkeypatch.setattr(blocking, "OUTSTANDING_S", WAIT_S)
     made = Bench(local=request.param == "local")
     yield made
-    owed = [owed for line in made.lines._lines.values() for owed in line.owed.values()]
-    assert made.lines._owed == len(owed)
-    assert made.lines._owed_to_writes == sum(each.about is not None for each in owed)
+    outstanding = [
+        outstanding for line in made.connections._connections.values() for outstanding in line.outstanding.values()
+    ]
+    assert made.connections._outstanding == len(outstanding)
+    assert made.connections._outstanding_writes == sum(each.write is not None for each in outstanding)
     made.close()
 
 
@@ -149,8 +150,13 @@ def until(condition):
 
 
 def heard(bench):
-    bench.lines.listen()
-    return not bench.lines.owing
+    bench.connections.listen()
+    return not bench.connections.owing
+
+
+def handed_over(outcomes):
+    """The actions with which operations were handed over."""
+    return [outcome.action for outcome in outcomes if isinstance(outcome, Handover)]
 
 
 def test_reads_and_writes_on_lines_that_stay(bench):
@@ -158,8 +164,8 @@ def test_reads_and_writes_on_lines_that_stay(bench):
         assert bench.get(r=3) == [b"value"]
         assert len(bench.put(w=3).items[0].nodes) == 3
     assert [bench.nodes[node_id].open_connections() for node_id in NODES] == [1, 1, 1]
-    assert not bench.lines.owing
-    assert not bench.seen_to
+    assert not bench.connections.owing
+    assert not bench.completed
 
 
 def test_only_those_that_are_asked_get_a_line(bench):
@@ -171,12 +177,12 @@ def test_answers_come_in_any_order_and_are_matched(bench):
     """The first asked answers last; what it owes of a former operation comes between."""
     answer = bench.nodes[bench.first].hold()
     assert len(bench.put().items[0].nodes) == 2
-    assert bench.lines.owing
+    assert bench.connections.owing
     answer()
     for _ in range(5):
         assert bench.get(r=3) == [b"value"]
     until(lambda: heard(bench))
-    assert not bench.seen_to
+    assert not bench.completed
 
 
 def reads(count):
@@ -193,7 +199,7 @@ def test_of_a_batch_a_few_requests_are_under_way_at_once(bench):
     async def slowly(node_id, frame):
         under_way[node_id] += 1
         most[node_id] = max(most[node_id], under_way[node_id])
-        if most[node_id] >= lines_module.AHEAD:
+        if most[node_id] >= blocking.AHEAD:
             full.set()
         await full.wait()
         await asyncio.sleep(0.01)  # for one more, if there were one
@@ -202,10 +208,10 @@ def test_of_a_batch_a_few_requests_are_under_way_at_once(bench):
 
     for node_id, node in bench.nodes.items():
         node.server.serve = partial(slowly, node_id)
-    answers = bench.lines.serve(reads(8))
+    answers = bench.connections.serve(reads(8))
     assert [len(answer.items) for answer in answers] == [3] * 8
-    assert max(most.values()) == lines_module.AHEAD
-    assert not bench.lines._asked
+    assert max(most.values()) == blocking.AHEAD
+    assert not bench.connections._asked
 
 
 def test_an_answer_is_taken_apart_while_others_are_under_way(bench):
@@ -214,19 +220,19 @@ def test_an_answer_is_taken_apart_while_others_are_under_way(bench):
     seen = []
 
     def take(place, answer):
-        seen.append((place, len(answer.items), len(bench.lines._asked)))
+        seen.append((place, len(answer.items), len(bench.connections._asked)))
 
-    bench.lines.serve(reads(1))
-    bench.lines.serve(reads(8), take)
-    assert seen == [(place, 3, min(lines_module.AHEAD, 7 - place)) for place in range(7)], "the last one keeps nobody"
+    bench.connections.serve(reads(1))
+    bench.connections.serve(reads(8), take)
+    assert seen == [(place, 3, min(blocking.AHEAD, 7 - place)) for place in range(7)], "the last one keeps nobody"
     seen.clear()
     bench.nodes[bench.first].says = lambda _: bench.nodes[bench.first].answer(f.Incomplete(""))
-    answers = bench.lines.serve(reads(5), take)
-    assert [place for place, *_ in seen] == [place for place in range(4) if answers[place] is not None]
+    answers = bench.connections.serve(reads(5), take)
+    assert [place for place, *_ in seen] == [place for place in range(4) if not isinstance(answers[place], Handover)]
 
 
 def test_the_answers_are_there_whichever_comes_last(bench, monkeypatch):
-    monkeypatch.setattr(lines_module, "ANSWERS_S", 0.05)
+    monkeypatch.setattr(blocking, "ANSWERS_S", 0.05)
     for slow in (bench.first, bench.second):
         for after_s in (0.0, 0.02, 0.2):  # within what one answer is waited for, and beyond
             node = bench.nodes[slow]
@@ -241,10 +247,10 @@ def test_the_answers_are_there_whichever_comes_last(bench, monkeypatch):
 
 
 def test_who_waits_for_two_answers_wakes_once(bench, monkeypatch):
-    monkeypatch.setattr(lines_module, "ANSWERS_S", 0.9)
+    monkeypatch.setattr(blocking, "ANSWERS_S", 0.9)
     heard = []
-    hear = bench.lines._hear
-    monkeypatch.setattr(bench.lines, "_hear", lambda wait_s: heard.append(wait_s) or hear(wait_s))
+    hear = bench.connections._hear
+    monkeypatch.setattr(bench.connections, "_hear", lambda wait_s: heard.append(wait_s) or hear(wait_s))
     for _ in range(3):
         assert bench.get() == [b"value"]
     assert heard == [], "it looks at all lines only if one does not answer"
@@ -267,7 +273,7 @@ def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patienc
 
     node.server.serve = trickles
     assert bench.get() is None
-    bench.lines.close()
+    bench.connections.close()
     node.do(asyncio.wait_for(ended.wait(), WAIT_S))
 
 
@@ -292,7 +298,7 @@ def test_who_is_silent_is_waited_for_no_longer_than_the_patience(bench):
 def test_a_connection_that_is_lost_is_lost_to_all_that_are_under_way(bench):
     for node in bench.nodes.values():
         node.says = says_all
-    bench.lines.serve(reads(1))
+    bench.connections.serve(reads(1))
     lost = bench.nodes[bench.first]
 
     async def drops(frame):
@@ -301,20 +307,20 @@ def test_a_connection_that_is_lost_is_lost_to_all_that_are_under_way(bench):
         return says_all(f.node_requests.decode(frame).body)
 
     lost.server.serve = drops
-    answers = bench.lines.serve(reads(5))
-    assert None in answers, "the usual way finds out"
-    assert not bench.lines._asked
-    assert not any(line.owed for line in bench.lines._lines.values())
+    answers = bench.connections.serve(reads(5))
+    assert handed_over(answers), "the quorum path finds out"
+    assert not bench.connections._asked
+    assert not any(line.outstanding for line in bench.connections._connections.values())
     lost.server.serve = lost.serve
-    assert None not in bench.lines.serve(reads(5))
+    assert not handed_over(bench.connections.serve(reads(5)))
 
 
 def test_an_answer_that_came_while_others_were_taken_apart_is_in_time(bench, monkeypatch):
     for node in bench.nodes.values():
         node.says = says_all
-    bench.lines.serve(reads(1))
+    bench.connections.serve(reads(1))
     bench.core.routing.peers.hedge_delay_s = lambda *_: 0.05
-    send = bench.lines._send
+    send = bench.connections._send
 
     def slowly(ask, to):
         asked = send(ask, to)
@@ -323,15 +329,15 @@ def test_an_answer_that_came_while_others_were_taken_apart_is_in_time(bench, mon
         until(lambda: len(select.select(sockets, [], [], 0)[0]) == len(sockets))
         return asked
 
-    monkeypatch.setattr(bench.lines, "_send", slowly)
-    assert None not in bench.lines.serve(reads(3))
+    monkeypatch.setattr(bench.connections, "_send", slowly)
+    assert not handed_over(bench.connections.serve(reads(3)))
 
 
 def test_one_bad_request_of_a_batch_hinders_no_other(bench):
     bad = f.WriteMany(1, [(KEY, b"no body", None)], 2, 5.0)
     for node in bench.nodes.values():
         node.says = says_all
-    first, refused, last = bench.lines.serve([*reads(1), bad, *reads(1)])
+    first, refused, last = bench.connections.serve([*reads(1), bad, *reads(1)])
     assert isinstance(refused, f.Refused)
     assert len(first.items) == len(last.items) == 3
 
@@ -348,10 +354,10 @@ def test_a_late_acknowledgement_is_heard_and_needs_nothing(bench):
     answer = bench.nodes[bench.third].hold()
     acked = bench.put().items[0].nodes
     assert bench.third not in acked
-    assert bench.lines.owing
+    assert bench.connections.owing
     answer()
     until(lambda: heard(bench))
-    assert not bench.seen_to
+    assert not bench.completed
 
 
 @pytest.mark.parametrize("late", ["refuses", "breaks", "another run", "newer"])
@@ -370,7 +376,7 @@ def test_a_late_answer_that_is_none_is_seen_to(bench, late):
     assert bench.third not in acked
     answer()
     until(lambda: heard(bench))
-    (write,) = bench.seen_to
+    (write,) = bench.completed
     assert sorted(write.acks) == sorted(acked)
     assert [put.key for put in write.puts] == [KEY]
 
@@ -379,13 +385,14 @@ def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
     node = bench.nodes[bench.first]
     node.says = lambda _: node.answer(f.NodeRefused("overloaded", "too much"))
     answer = bench.nodes[bench.third].hold()
-    outcome = bench.put()
-    assert isinstance(outcome, Stamped)
-    assert outcome.acks == [bench.second]
+    (action,) = handed_over([bench.put()])
+    assert isinstance(action, Wait)
+    calls = action.fan.start()
+    assert sorted(call.node_id for call in calls) == sorted(NODES), "the same write once more"
+    assert len({call.body.items[0][1] for call in calls}) == 1
     answer()
     until(lambda: heard(bench))
-    assert not bench.seen_to, "who finishes it sees to the rest"
-    assert sorted(outcome.acks) == sorted((bench.second, bench.third))
+    assert not bench.completed, "the operation sees to the rest"
 
 
 def test_a_connection_that_is_lost_on_the_way(bench):
@@ -405,7 +412,7 @@ def test_a_connection_that_is_lost_on_the_way(bench):
     losing.join(WAIT_S)
     answer()
     until(lambda: not node.server.callers.friends)
-    assert isinstance(bench.put(), Stamped)
+    assert handed_over([bench.put()])
     assert bench.get(r=2) == [b"value"], "the others have theirs"
 
 
@@ -414,21 +421,22 @@ def test_a_connection_that_is_lost_with_an_acknowledgement_owed(bench):
     node = bench.nodes[bench.third]
     answer = node.hold()
     bench.put()
-    assert bench.lines.owing
+    assert bench.connections.owing
     node.do(node.server.close())
     answer()
     until(lambda: heard(bench))
-    assert len(bench.seen_to) == 1
+    assert len(bench.completed) == 1
 
 
-def test_a_node_that_is_not_there_is_for_the_usual_way(bench):
+def test_a_node_that_is_not_there_is_for_another_driver(bench):
     node = bench.nodes[bench.third]
     node.do(node.server.close())
     assert bench.get(r=2) == [b"value"]
     assert bench.get(r=3) is None
-    outcome = bench.put()
-    assert isinstance(outcome, Stamped), "it has its stamp, and was sent to nobody"
-    assert not outcome.acks
+    (action,) = handed_over([bench.put()])
+    assert isinstance(action, Round), "it has its stamp, and was sent to nobody"
+    assert not action.write.acks
+    assert not bench.completed
     node.endpoint = None
     assert bench.get(r=3) is None
 
@@ -457,17 +465,17 @@ def test_a_frozen_node_holds_nobody_up_and_its_line_is_given_up(bench, monkeypat
     answer = bench.nodes[bench.third].hold(10)
     for _ in range(5):
         assert len(bench.put().items[0].nodes) == 2
-    assert not bench.seen_to
-    monkeypatch.setattr(lines_module, "OWED_S", 0.1)
+    assert not bench.completed
+    monkeypatch.setattr(blocking, "OUTSTANDING_S", 0.1)
     until(lambda: heard(bench))
-    assert len(bench.seen_to) == 5, "and it has answered none of them"
-    assert len({id(write) for write in bench.seen_to}) == 5
+    assert len(bench.completed) == 5, "and it has answered none of them"
+    assert len({id(write) for write in bench.completed}) == 5
     answer()
 
 
 def test_one_that_does_not_shake_hands_costs_little_and_not_every_time(bench, monkeypatch):
-    monkeypatch.setattr(lines_module, "CONNECT_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(lines_module, "CONNECT_PAUSE_S", WAIT_S)
+    monkeypatch.setattr(blocking, "CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(blocking, "CONNECT_PAUSE_S", WAIT_S)
     with socket.create_server((LOOPBACK, 0)) as mute:
         bench.nodes[bench.first].endpoint = Endpoint(LOOPBACK, mute.getsockname()[1], bytes(32))
         for _ in range(20):
@@ -482,17 +490,17 @@ def test_who_had_nothing_to_ask_for_a_while_keeps_its_lines(bench, monkeypatch):
     """Or stood still: the answers are there, and are heard before anything is given up."""
     answers = [bench.nodes[node_id].hold() for node_id in (bench.second, bench.third)]
     bench.put(w=1)
-    assert bench.lines.owing
-    monkeypatch.setattr(lines_module, "OWED_S", 0.05)
+    assert bench.connections.owing
+    monkeypatch.setattr(blocking, "OUTSTANDING_S", 0.05)
     for answer in answers:
         answer()
-    before = dict(bench.lines._lines)
+    before = dict(bench.connections._connections)
     sockets = [before[node_id].socket for node_id in (bench.second, bench.third)]
     until(lambda: len(select.select(sockets, [], [], 0)[0]) == 2)
     time.sleep(0.1)
     assert bench.get(r=3) == [b"value"]
-    assert bench.lines._lines == before
-    assert not bench.seen_to
+    assert bench.connections._connections == before
+    assert not bench.completed
 
 
 def test_interrupted_it_begins_anew(bench, monkeypatch):
@@ -503,17 +511,17 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
         def interrupted(*_):
             raise KeyboardInterrupt
 
-        patched.setattr(lines_module._Line, "receive", interrupted)
+        patched.setattr(blocking._Connection, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.get()
-    bench.lines.close()  # as the keeper does
-    assert not bench.lines._lines
+    bench.connections.close()  # as the keeper does
+    assert not bench.connections._connections
     assert bench.get(r=3) == [b"value"]
 
 
 def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
-    assert bench.lines.serve([f.Tell("ring", 1.0)]) == [None]
-    assert not bench.lines._lines
+    assert bench.connections.serve([f.Tell("ring", 1.0)]) == [None]
+    assert not bench.connections._connections
 
 
 def test_closing_leaves_no_socket_and_lets_what_is_owed_be_seen_to(bench):
@@ -521,10 +529,10 @@ def test_closing_leaves_no_socket_and_lets_what_is_owed_be_seen_to(bench):
     answer = bench.nodes[bench.third].hold()
     bench.put()
     answer()
-    sockets = [line.socket for line in bench.lines._lines.values()]
+    sockets = [line.socket for line in bench.connections._connections.values()]
     assert len(sockets) == 3
-    bench.lines.close()
+    bench.connections.close()
     assert all(each.fileno() == -1 for each in sockets)
-    assert len(bench.seen_to) == 1
-    bench.lines.close()
+    assert len(bench.completed) == 1
+    bench.connections.close()
     assert bench.get(r=3) == [b"value"], "used again, it begins anew"
