@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PAUSE_ROUNDS = 2.0
-"""How much longer than its gaps a peer may be silent without any doubt."""
+"""Silence beyond the usual gaps that raises no suspicion."""
 DEVIATION_FLOOR_ROUNDS = 0.25
 FIRST_GAP_ROUNDS = 1.0
 FIRST_DEVIATION_ROUNDS = 0.75
 FIRST_WEIGHT = 5
-"""The first estimate of a peer's gaps counts as this many gaps."""
+"""Weight of the initial estimate, in gaps."""
 MAX_EVERY_S = 3600.0
 MAX_THRESHOLD = 100.0
 MAX_WINDOW = 1_000_000
@@ -57,11 +57,11 @@ class _Peer:
     limit_s: float
     gaps: int = FIRST_WEIGHT
     excused: bool = False
-    """Whether ``heard_s`` is a moment at which it was not heard of: the gap from there on says nothing."""
+    """Whether ``heard_s`` is no real news: the gap that follows teaches nothing."""
 
 
 class PhiAccrual:
-    """How long each peer has been silent, and what that means.
+    """Each peer's silence, and how suspicious it is.
 
     ``every_s``: the time between two heartbeats (a round). ``threshold``: the phi from which on a peer is suspected.
     ``window``: about how many gaps are remembered. ``InvalidOption`` if one is out of range.
@@ -79,7 +79,7 @@ class PhiAccrual:
         self._peers: dict[str, _Peer] = {}
 
     def heard(self, peers: Iterable[str], now_s: float) -> None:
-        """Take note that there was news of these peers, or that they were made known. O(1) for each."""
+        """Record news of these peers, or that they were made known. O(1) each."""
         every, window, pause_s, deviations, floor_s = (
             self._peers, self._window, self._pause_s, self._deviations, self._floor_s,
         )  # fmt: skip
@@ -106,13 +106,13 @@ class PhiAccrual:
             known.heard_s = now_s
 
     def excuse(self, now_s: float) -> None:
-        """Take everybody as heard of just now, without learning from it: it was the listener who was away."""
+        """Treat all peers as heard just now, without learning from it: the listener itself was stalled."""
         for peer in self._peers.values():
             peer.heard_s = now_s
             peer.excused = True
 
     def forget(self, peer: str) -> None:
-        """Drop what is known of a peer; it is fine if nothing is."""
+        """Forget a peer; no error if it is unknown."""
         self._peers.pop(peer, None)
 
     def phi(self, peer: str, now_s: float) -> float:

@@ -1,27 +1,27 @@
-"""Verdicts: from what single nodes suspect to what the cluster holds (P12).
+"""Verdicts: from the suspicions of single nodes to the cluster's judgement (P12).
 
-A suspicion is one node's view, and may be about its own network. So a node is *down* if at least two others say so; Ray's
-notice that its process has died is proof and needs no witness (it is dealt with elsewhere). With fewer than three nodes
-there can be no two witnesses, and only proof remains.
+A suspicion is one node's view, and may be due to its own network. A node is therefore *down* only if at least two others
+suspect it; Ray's notice that its process has died is proof and needs no reporter (it is handled elsewhere). With fewer
+than three nodes there cannot be two reporters, and only proof remains.
 
-**A word ends by itself.** A reporter says all that it suspects, over and over; what it no longer says it has taken back,
-and what it has not repeated for ``expires_s`` is void. A reporter that dies or freezes leaves no accusation behind: of
-three nodes A suspects B and freezes; when C comes to suspect B for a moment, A's old word must not be the second.
+**Reports expire.** A reporter repeats all its suspicions; one that it no longer reports is withdrawn, and one not
+repeated for ``expires_s`` is void. A reporter that dies or freezes leaves no suspicion behind: of three nodes A suspects
+B and freezes; when C then suspects B for a moment, A's old report must not be the second.
 
-**A node that is down is no witness.** When a cut splits five nodes 3 : 2 and all can still reach the supervisor, each side
-accuses the other, and by plain counting all five would be down. So nodes are judged one by one, the one with the most
-words first, and the words of a judged one are void from there on: the two are judged by three, and what they say about
-the three does not count. Among equals (2 : 2) the one goes first whose accusation was complete first, by words that have
-been repeated since: arbitrary, but half of the cluster goes on, and the verdict does not swing to and fro.
+**A node that is down is no reporter.** When a cut splits five nodes 3 : 2 and all still reach the supervisor, each side
+suspects the other, and by plain counting all five would be down. Nodes are therefore judged one by one, the one with the
+most reports first, and the reports of a judged node are void from then on: three judge the two, whose reports about the
+three do not count. In a tie (2 : 2) the node goes first that reached the needed number of reports first, by reports
+repeated since: an arbitrary choice, but half of the cluster goes on, and the verdict does not oscillate.
 
-**Invariant**: whoever is down is so by the words of at least ``reporters`` nodes that were not judged themselves. A
-verdict whose witnesses were judged after it falls; its node does not become a witness by that. So the nodes that were
-judged only grow in number while words are weighed, and accusing in circles comes to an end.
+**Invariant**: a node that is down is reported by at least ``reporters`` nodes that are not judged themselves. A verdict
+falls if its reporters are judged after it; its node does not become a reporter again. The judged nodes therefore only
+grow in number while reports are counted, and circular suspicions terminate.
 
-**After a restart** the others still suspect the node until its first heartbeats have gone round, and would have it down
-again at their next report: ``forget`` takes a moment until which words about it are passed over.
+**After a restart** the others suspect the node until its first heartbeats have spread, and their next reports would make
+it down again: ``forget`` takes a time until which reports about it are ignored.
 
-Left out: liars. A node that reports living ones needs a second liar.
+Omitted: lying reporters. A false suspicion needs a second liar.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ MAX_EXPIRES_S = 3600.0
 class _Word(NamedTuple):
     until_s: float
     began: int
-    """The number of the report in which it was first said; it has been repeated ever since."""
+    """Number of the report that first contained it; every report since has repeated it."""
 
 
 class Verdicts:
-    """What reporters said, and what follows. ``InvalidOption`` if ``expires_s`` or ``reporters`` is out of range."""
+    """The reports and the verdicts. ``InvalidOption`` if ``expires_s`` or ``reporters`` is out of range."""
 
     def __init__(self, *, expires_s: float, reporters: int = 2) -> None:
         self._expires_s = check_seconds("expires_s", expires_s, MAX_EXPIRES_S)
@@ -52,11 +52,11 @@ class Verdicts:
         self._words: dict[str, dict[str, _Word]] = {}
         """By suspect and reporter."""
         self._pardoned_s: dict[str, float] = {}
-        """Until when words about a node are passed over."""
+        """Until when reports about a node are ignored."""
         self._numbers = count()
 
     def report(self, reporter: str, suspects: Iterable[str], now_s: float) -> None:
-        """Take what a node suspects now, in place of all that it said before; nobody at all takes its words back."""
+        """Replace a reporter's suspicions; an empty list withdraws them all."""
         number = next(self._numbers)
         before = self._drop_words_by(reporter)
         for suspect in suspects:
@@ -67,11 +67,11 @@ class Verdicts:
             self._words.setdefault(suspect, {})[reporter] = _Word(now_s + self._expires_s, began)
 
     def reporters(self, suspect: str, now_s: float) -> list[str]:
-        """Return who suspects a node at this moment, sorted, whether or not their words count."""
+        """Return the reporters that suspect a node now, sorted, whether or not their reports count."""
         return sorted(self._unexpired(suspect, now_s))
 
     def down(self, now_s: float) -> dict[str, list[str]]:
-        """Return the nodes that are down, sorted, each with the reporters whose words count. O(words x down)."""
+        """Return the nodes that are down, sorted, each with the reporters that count. O(reports x down)."""
         began = {suspect: self._unexpired(suspect, now_s) for suspect in sorted(self._words)}
         judged: set[str] = set()
         while True:
@@ -87,16 +87,16 @@ class Verdicts:
         return {suspect: counted for suspect, counted in found.items() if len(counted) >= self._needed}
 
     def forget(self, node_id: str, until_s: float = float("-inf")) -> None:
-        """Drop all words about a node and by it: it was restarted, or has left.
+        """Drop all reports about a node and by it: it was restarted, or has left.
 
-        ``until_s``: until this moment what is said about it is passed over, for the others do not know of it yet.
+        ``until_s``: reports about it are ignored until then, because the others have not heard from it yet.
         """
         self._words.pop(node_id, None)
         self._drop_words_by(node_id)
         self._pardoned_s[node_id] = until_s
 
     def _unexpired(self, suspect: str, now_s: float) -> dict[str, int]:
-        """Return in which report each word about a node that has not ended began, by reporter."""
+        """Return reporter -> number of the report that began its unexpired suspicion of a node."""
         words = self._words.get(suspect, {})
         return {reporter: word.began for reporter, word in words.items() if now_s < word.until_s}
 

@@ -1,8 +1,9 @@
 """WHICH version stands when two meet.
 
-Versions are immutable: a write makes a new one. What happens when two versions of a key meet is the bucket's policy.
+Versions are immutable: a write makes a new one. The bucket's policy decides what
+happens when two versions of a key meet.
 
-* ``vector`` (the default): nothing that is concurrent is lost. Every write has a *dot*, which no other write has, and
+* ``vector`` (the default): nothing concurrent is lost. Every write has a *dot*, which no other write has, and
   says what its writer had seen; it supersedes exactly that, and whatever it did not see stays beside it as a *sibling*
   (``dvvset``, over ``causality``). A reader gets all siblings and a *context* (``context``); a write with that context
   merges them. ``get`` gives one of them (``resolvers``).

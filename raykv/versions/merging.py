@@ -1,4 +1,4 @@
-"""What two records of a key make together, and what a reader sees of a record, whatever the bucket's policy."""
+"""Merging two records of a key, and what a reader sees of a record, for every policy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_STORED_BYTES = MAX_SIBLINGS_BYTES + MAX_PAIR_BYTES
 def merge(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
     """Return the record that stands. Commutative, associative, idempotent, but for the node's own part of a record.
 
-    ``taken``: ``incoming`` taken apart, if it is a vector record and somebody has done that already. ``CorruptData`` if the
-    two are of different kinds.
+    ``taken``: ``incoming`` decoded, if it is a vector record and the caller has decoded it. ``CorruptData`` if the two are
+    of different kinds.
     """
     if stored is None or stored == incoming:
         return incoming
@@ -37,25 +37,25 @@ def merge(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None
 
 
 class TooManyVersions(Exception):
-    """Versions of one key that nobody merged are too many bytes together."""
+    """The unmerged versions of one key exceed the size limit together."""
 
 
 def merge_bounded(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
-    """Return what ``merge`` does, for a node to keep. Raises ``TooManyVersions`` instead of growing past all bounds.
+    """Return what ``merge`` returns, for a node to keep. Raises ``TooManyVersions`` past the size limit.
 
-    Writes at the same time slip past the bound that their coordinators look at. What replicas hold already they may still
-    bring together: that must not keep reads from their repair.
+    Concurrent writes slip past the limit that their coordinators check. Replicas may still merge what they already hold:
+    the limit must not block read repair.
     """
     kept = merge(stored, incoming, taken)
     if len(kept) > MAX_STORED_BYTES and kinds.is_vector(kept) and len(kept) > len(stored or b""):
         one_write = dvvset.size(vector.decode(incoming)) == 1
         if one_write or len(kept) > vector.MAX_VECTOR_RECORD_BYTES:
-            raise TooManyVersions(f"the versions of this key that nobody merged have {len(kept)} bytes")
+            raise TooManyVersions(f"the unmerged versions of this key take {len(kept)} bytes")
     return kept
 
 
 def covers(stored: bytes | None, record: bytes) -> bool:
-    """Whether a replica that holds ``stored`` holds ``record`` or something newer."""
+    """Tell whether a replica that holds ``stored`` holds ``record`` or something newer."""
     if stored is None:
         return False
     if stored == record:
@@ -67,8 +67,8 @@ def covers(stored: bytes | None, record: bytes) -> bool:
 class Shown(NamedTuple):
     """What a reader is shown: payloads, the newest first (none: deleted, expired or absent).
 
-    ``gone``: there are payloads, and the newest version is none of them, for it is a delete, or has expired: who asks for
-    the newest alone finds nothing.
+    ``gone``: there are payloads, but the newest version is not among them, being a delete or expired: a reader of the
+    newest version alone finds nothing.
     """
 
     payloads: list[bytes]
@@ -86,7 +86,7 @@ def shown(record: bytes | None, now_ms: int) -> Shown:
 
 
 def shows_nothing(record: bytes, now_ms: int) -> bool:
-    """Whether nothing lives in a record at ``now_ms``. One that cannot be read may hold anything."""
+    """Tell whether a record has no live value at ``now_ms``. An unreadable one may hold anything."""
     try:
         return not shown(record, now_ms).payloads
     except CorruptData:
@@ -94,7 +94,7 @@ def shows_nothing(record: bytes, now_ms: int) -> bool:
 
 
 def causality_of(record: bytes | None) -> Causality:
-    """Return what whoever read this record has seen."""
+    """Return what a reader of this record has seen."""
     if record is None:
         return Causality()
     if kinds.is_vector(record):
@@ -103,7 +103,7 @@ def causality_of(record: bytes | None) -> Causality:
 
 
 def only_value(record: bytes) -> tuple[int, bytes] | None:
-    """Return hybrid time and payload of a record with one value, which never expires: of most. None for any other."""
+    """Return hybrid time and payload of a record with one value without expiry (most records); None for any other."""
     if record[:1] != kinds.VECTOR:
         return plain(record)
     siblings = vector.decode(record).siblings
@@ -114,7 +114,7 @@ def only_value(record: bytes) -> tuple[int, bytes] | None:
 
 
 def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]:
-    """Return ``causality_of`` and ``shown`` of a record, which is taken apart once."""
+    """Return ``causality_of`` and ``shown`` of a record, decoding it once."""
     if record is None:
         return Causality(), Shown([])
     if (value := plain(record)) is not None:
@@ -127,7 +127,7 @@ def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]
 
 
 def dead_since_ms(record: bytes) -> int | None:
-    """Return since when nothing lives in a record, deleted or expired: ms since 1970, perhaps to come. None: one does."""
+    """Return since when a record has had no live value, in ms since 1970 (may be in the future); None if it has one."""
     if kinds.is_vector(record):
         since = [taken.dead_since_ms for taken in dvvset.newest_first(vector.decode(record))]
     else:
