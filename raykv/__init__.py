@@ -37,9 +37,11 @@ sides, and sorts it out later. No store can do both.
     client/requests.py                the key is checked and encoded (records/keys.py)
     client/reads.py                   the operation, a generator: one request, one answer
     client/driver.py                  runs it over a link to the coordinator
+    coordinator/steps.py              an operation, here too, is a generator: rounds out, answers in
     actors/embedded_coordinator.py    that link: this process coordinates for itself
     actors/embedded_loop.py           a coordinator belongs to one thread at a time: the caller acquires it
     coordinator/fast_path.py          R owners are asked at once; are all answers plain, and equal?
+    coordinator/judgements.py         what both paths judge alike: when it is enough, what a dot stands for (pure)
     coordinator/routing.py            key, partition, owners (cluster/state.py, ring/ring.py)
     cluster/health.py                 who is asked first
     cluster/peers.py                  frames for one run of a node; which answers are believed
@@ -78,6 +80,7 @@ sides, and sorts it out later. No store can do both.
     storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
     node/group_commit.py              one fdatasync for all that wait, then the acknowledgement
     coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
+    coordinator/in_flight.py          what is owed to owners that have not acknowledged
     coordinator/hint_sender.py        an owner that acknowledged is asked to remember one that did not (P11)
     replica/hints.py                  the hint waits
     repair/handoff.py                 and is delivered

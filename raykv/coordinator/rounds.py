@@ -171,7 +171,7 @@ class ReserveRound:
     """The first round of vector writes: for each item a dot, and what ``needed`` of its primaries hold (P7).
 
     A dot is asked of one node; of another when that one fails or is slow. Two that were given do no harm: a write goes
-    under one of them only (see ``stamper``).
+    under one of them only (see ``replica.dot_allocator``).
     """
 
     def __init__(self, orders: Sequence[Sequence[str]], needed: Sequence[int]) -> None:

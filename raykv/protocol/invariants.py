@@ -121,7 +121,7 @@ P8. A retried write is one write
     it; A returns, and the value stands beside the tombstone. A coordinator freezes with a write in hand; its client
     gives up and writes Y; the thawed coordinator carries the old write out on top of Y.
 
-    In: ``replica.dot_allocator``, ``cluster.fanout``, ``coordinator.rounds``, ``coordinator.writes``,
+    In: ``replica.dot_allocator``, ``coordinator.judgements``, ``coordinator.rounds``, ``coordinator.writes``,
     ``coordinator.coordinator``, ``coordinator.fast_path``, ``client.session_clock``, ``client.writes``.
     Held by: ``tests/coordinator/test_writes.py``, ``tests/coordinator/test_rounds.py``,
     ``tests/client/test_driver.py``, ``tests/cluster/test_fanout.py``.
@@ -161,7 +161,7 @@ P11. Every missed acknowledgement leaves a hint
     before copies are compared, and B alone holds a write that is meant to have three copies. In a sloppy bucket a
     fallback acknowledges without keeping the record: the write counts on a copy that does not exist.
 
-    In: ``replica.hints``, ``repair.handoff``, ``coordinator.write_fanout``, ``coordinator.fast_path``.
+    In: ``replica.hints``, ``repair.handoff``, ``coordinator.write_fanout``, ``coordinator.in_flight``.
     Held by: ``tests/replica/test_hints.py``, ``tests/repair/test_handoff.py``,
     ``tests/coordinator/test_write_fanout.py``.
 
