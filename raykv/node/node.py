@@ -20,7 +20,7 @@ from raykv.node.group_commit import GroupCommit
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
-from raykv.repair.maintenance import Upkeep
+from raykv.repair.maintenance import Maintenance
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
 from raykv.replica.load import LoadMeter
@@ -151,13 +151,13 @@ class StorageNode:
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
-        self._upkeep: Upkeep | None = None
+        self._maintenance: Maintenance | None = None
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked))
         )
         self.look_for_room()
         if transport is not None:
-            self._upkeep = Upkeep(
+            self._maintenance = Maintenance(
                 spec.node_id,
                 self.incarnation,
                 spec.node,
@@ -172,7 +172,7 @@ class StorageNode:
                 durable=self._commit.until_durable,
                 superseded=self.fail,
             )
-            check_handlers(NODE, self._replica.handlers, self._upkeep.handlers, self._handlers)
+            check_handlers(NODE, self._replica.handlers, self._maintenance.handlers, self._handlers)
 
     def _open_engine(self, fs: FileSystem) -> Engine:
         where = f"{self.spec.path}/{self._directory.identity.data}"
@@ -186,8 +186,8 @@ class StorageNode:
         """Begin with what the node does by itself. To be called once, on the event loop that serves."""
         assert not self._loops
         loops = [self._watch_room()]
-        if self._upkeep is not None:
-            loops += [*self._upkeep.loops(), self._note_alive()]
+        if self._maintenance is not None:
+            loops += [*self._maintenance.loops(), self._note_alive()]
         for work in loops:
             task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(self._loop_ended)
@@ -245,7 +245,7 @@ class StorageNode:
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(f"its upkeep came upon {error!r}")
+            self.fail(f"its maintenance failed with {error!r}")
 
     @property
     def complete(self) -> bool:
@@ -266,7 +266,7 @@ class StorageNode:
     @property
     def mended(self) -> dict[str, Any]:
         """What the repairs that it led in this run did, as figures."""
-        return self._upkeep.mended.figures() if self._upkeep is not None else {}
+        return self._maintenance.mended.figures() if self._maintenance is not None else {}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -333,8 +333,8 @@ class StorageNode:
                 await self._commit.until_durable(position)
             elif kind in self._handlers:
                 body = await self._handlers[kind](request)
-            elif self._upkeep is not None:
-                body = await self._upkeep.answer(request)
+            elif self._maintenance is not None:
+                body = await self._maintenance.answer(request)
             else:
                 body = f.NodeRefused("not yet", "this run of the node has no way to reach others")
             if self._stopped is None:
@@ -344,7 +344,7 @@ class StorageNode:
         return self._answer(body)
 
     async def _pong(self, request: f.Ping) -> f.NodeAnswerBody:
-        suspects = [] if self._upkeep is None else self._upkeep.suspects()
+        suspects = [] if self._maintenance is None else self._maintenance.suspects()
         return f.Pong(self._stats() if request.with_stats else None, suspects, self._replica.ballot)
 
     async def _stop_when_asked(self, _: f.Stop) -> f.NodeAnswerBody:
@@ -353,9 +353,9 @@ class StorageNode:
 
     def _note(self, request: f.NodeRequestBody, began_s: float) -> None:
         """Take note of an answer to a client, and begin with the work that it has made."""
-        if self._upkeep is not None:
+        if self._maintenance is not None:
             now_s = self._clock.monotonic_s()
-            self._upkeep.throttle.note(now_s - began_s, now_s)
+            self._maintenance.throttle.note(now_s - began_s, now_s)
             self._load.note(request, now_s - began_s, now_s)
         if NODE[type(request)].work_due:
             self.work()
@@ -502,7 +502,7 @@ class StorageNode:
             "complete": self._replica.complete,
             "disk": {"path": self.spec.path, "free_bytes": self._free_bytes, "full": self._replica.no_room},
             "damage": [str(damage) for damage in self._engine.damaged],
-            **(self._upkeep.figures() if self._upkeep is not None else {}),
+            **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,

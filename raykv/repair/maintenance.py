@@ -52,7 +52,7 @@ EXCHANGE_SHARE = 0.8
 """How much of a round an exchange of heartbeats may take."""
 
 
-class Upkeep:
+class Maintenance:
     """The background work of one run of a node."""
 
     def __init__(

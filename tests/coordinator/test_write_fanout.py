@@ -295,7 +295,7 @@ def test_two_stand_in_for_two_and_the_primaries_get_it_when_they_are_back(
     world: ModuleType, how: str, versioning: str
 ) -> None:
     async def story() -> None:
-        cluster = world.Cluster(5, versioning=versioning, sloppy=True, upkeep=True).start()
+        cluster = world.Cluster(5, versioning=versioning, sloppy=True, maintenance=True).start()
         peer = cluster.coordinator()
         away = cluster.owners("a")[:2]
         for node_id in away:
@@ -327,7 +327,7 @@ def test_two_stand_in_for_two_and_the_primaries_get_it_when_they_are_back(
 
 def test_in_a_cut_a_sloppy_bucket_takes_what_a_strict_one_refuses(world: ModuleType) -> None:
     async def story(*, sloppy: bool) -> None:
-        cluster = world.Cluster(5, sloppy=sloppy, upkeep=True).start()
+        cluster = world.Cluster(5, sloppy=sloppy, maintenance=True).start()
         peer = cluster.coordinator()
         first, second, third = cluster.owners("a")
         here = tuple(node_id for node_id in cluster.ids if node_id not in {first, second})
@@ -426,7 +426,7 @@ def test_a_fallback_that_keeps_something_newer_has_the_write_stamped_above_it(wo
 
 def test_what_both_sides_of_a_cut_acknowledged_stands_side_by_side_afterwards(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(5, versioning="vector", sloppy=True, upkeep=True).start()
+        cluster = world.Cluster(5, versioning="vector", sloppy=True, maintenance=True).start()
         one, other = cluster.coordinator("one"), cluster.coordinator("other")
         keys = [f"k{number}" for number in range(8)]
         for key in keys:

@@ -196,7 +196,7 @@ def with_lww(cluster: Any, *peers: Any) -> None:
 
 def test_nothing_grows_with_operations(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True, config=SMALL).start()
         load = Load(world, cluster)
         with_lww(cluster, load.peer)
         for node_id in cluster.ids:
@@ -222,7 +222,7 @@ def test_nothing_grows_with_buckets(world: ModuleType, monkeypatch: pytest.Monke
     config = msgspec.structs.replace(SMALL, repair_every_s=2.0)
 
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True, config=config).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True, config=config).start()
         peer = cluster.coordinator()
         walks = []
         for number in range(120):
@@ -246,7 +246,7 @@ def test_nothing_grows_with_buckets(world: ModuleType, monkeypatch: pytest.Monke
 
 def test_nothing_grows_with_runs_of_nodes(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True, config=SMALL).start()
         peer = cluster.coordinator()
         walks = []
         for number in range(90):

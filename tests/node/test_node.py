@@ -912,7 +912,7 @@ def test_what_the_store_cannot_mean_is_refused_before_work(
     async def story() -> None:
         cluster = world.Cluster(3, partitions=8).start()
         cluster.tell()
-        monkeypatch.setattr("raykv.repair.maintenance.Upkeep.answer", None)  # nobody gets as far as there
+        monkeypatch.setattr("raykv.repair.maintenance.Maintenance.answer", None)  # nobody gets as far as there
         monkeypatch.setattr("raykv.replica.handlers.Replica.handle", None)
         answer = await cluster.ask("n1", body)
         assert isinstance(answer, f.NodeRefused)
@@ -948,7 +948,7 @@ def test_what_is_no_key_is_kept_by_no_node(world: ModuleType, wrong: bytes) -> N
 
 def test_what_was_kept_under_no_key_is_passed_by_scans_and_deleted_by_a_repair(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         cluster.tell()
         peer = cluster.coordinator()
         for number in range(20):

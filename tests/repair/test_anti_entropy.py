@@ -48,7 +48,7 @@ async def copies(cluster: Any, key: str) -> list[bytes | None]:
 
 
 def of(cluster: Any, node_id: str) -> Any:
-    return cluster.node(node_id)._upkeep.anti_entropy
+    return cluster.node(node_id)._maintenance.anti_entropy
 
 
 # ---- figures ----
@@ -90,7 +90,7 @@ def test_buckets_with_the_same_owners_are_one_share(world: ModuleType) -> None:
 
 def test_two_replicas_are_equal_afterwards_and_the_figures_say_what_was_done(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 300)
         both = {key: world.put_record("both") for key in keys[:200]}
         await give(cluster, "n1", both | {key: world.put_record("older", 1) for key in keys[200:220]})
@@ -121,7 +121,7 @@ def test_two_replicas_are_equal_afterwards_and_the_figures_say_what_was_done(wor
 
 def test_versions_that_stand_side_by_side_are_on_all_afterwards(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True).start()
         keys = keys_in(cluster, 3, 40)
         for number, key in enumerate(keys):
             for writer, node_id in enumerate(cluster.ids, start=1):
@@ -140,7 +140,7 @@ def test_versions_that_stand_side_by_side_are_on_all_afterwards(world: ModuleTyp
 
 def test_the_first_compared_gets_what_the_second_brought_at_the_next_repair(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         (key,) = keys_in(cluster, 3, 1)
         last = cluster.owners(key)[2]
         await give(cluster, last, {key: world.put_record("v")})
@@ -157,7 +157,7 @@ def test_a_plain_copy_brings_a_partition_in_pages_and_nothing_where_there_is_som
     monkeypatch.setattr(anti_entropy, "PAGE_RECORDS", 16)
 
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 50)
         others = keys_in(cluster, 5, 20)
         records = {key: world.put_record(f"of {key}" + "x" * 200) for key in keys}
@@ -181,7 +181,7 @@ def test_a_plain_copy_that_is_cut_short_leaves_the_rest_to_the_comparison(
     monkeypatch.setattr(anti_entropy, "PAGE_RECORDS", 16)
 
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 50)
         await give(cluster, "n1", {key: world.put_record(f"of {key}") for key in keys})
         local = of(cluster, "n2")._local
@@ -203,7 +203,7 @@ def test_a_plain_copy_that_is_cut_short_leaves_the_rest_to_the_comparison(
 
 def test_ten_that_differ_of_5000_cost_a_small_part_of_a_copy(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         records = {f"key {number:05}": world.put_record("x" * 100) for number in range(5000)}
         for node_id in cluster.ids:
             await give(cluster, node_id, records)
@@ -224,7 +224,7 @@ def test_ten_that_differ_of_5000_cost_a_small_part_of_a_copy(world: ModuleType) 
 
 def test_trees_of_unequal_size_are_compared_as_deep_as_the_larger_needs(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 300)
         await give(cluster, "n2", {key: world.put_record("v") for key in keys})
         assert (await repair(cluster, "n1", 3))["fetched"] == 300
@@ -243,7 +243,7 @@ def test_what_is_large_goes_in_parts(world: ModuleType, monkeypatch: pytest.Monk
     monkeypatch.setattr(anti_entropy, "INDEXES_AT_ONCE", 7)
 
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 120)
         for number, key in enumerate(keys):
             node_id = cluster.ids[number % 2]
@@ -266,7 +266,7 @@ def test_an_answer_that_has_no_room_says_what_is_left(world: ModuleType, monkeyp
     monkeypatch.setattr(anti_entropy, "MAX_FRAME_BYTES", 4000)
 
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         keys = [f"k{number}" for number in range(5)]
         await give(cluster, "n1", {key: world.put_record("x" * 900) for key in keys})
         answer = await cluster.ask("n1", f.Fetch(1, [encode_key(key) for key in keys]))
@@ -283,7 +283,7 @@ def test_leaves_that_have_no_room_are_asked_for_again(world: ModuleType, monkeyp
     monkeypatch.setattr(anti_entropy, "LEAVES_BYTES", 300)
 
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         keys = keys_in(cluster, 3, 60)
         await give(cluster, "n1", {key: world.put_record("v") for key in keys})
         wanted, found = list(range(16)), []
@@ -300,7 +300,7 @@ def test_leaves_that_have_no_room_are_asked_for_again(world: ModuleType, monkeyp
 
 def test_writes_during_an_exchange_do_no_harm(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         peer = cluster.coordinator()
         keys = keys_in(cluster, 3, 100)
         cluster.network.default_delay_s = 0.02
@@ -321,7 +321,7 @@ def test_writes_during_an_exchange_do_no_harm(world: ModuleType) -> None:
 
 def test_two_owners_may_lead_at_once(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True).start()
         keys = keys_in(cluster, 3, 60)
         for number, key in enumerate(keys):
             node_id = cluster.ids[number % 3]
@@ -337,7 +337,7 @@ def test_two_owners_may_lead_at_once(world: ModuleType) -> None:
 @pytest.mark.parametrize("how", ["dead", "silent"])
 def test_an_owner_that_cannot_be_reached_is_told_and_what_was_mended_stays(world: ModuleType, how: str) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         (key,) = keys_in(cluster, 3, 1)
         first, second, third = cluster.owners(key)
         await give(cluster, third, {key: world.put_record("v")})
@@ -375,7 +375,7 @@ def test_an_owner_that_cannot_be_reached_is_told_and_what_was_mended_stays(world
 )
 def test_what_does_not_fit_ends_the_exchange(world: ModuleType, kind: type[Any], answer: Any) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         keys = keys_in(cluster, 3, 24)
         for number, key in enumerate(keys):
             await give(cluster, cluster.ids[number % 2], {key: world.put_record("v")})
@@ -397,7 +397,7 @@ def test_what_does_not_fit_ends_the_exchange(world: ModuleType, kind: type[Any],
 def test_what_a_repair_moves_goes_through_the_throttle(world: ModuleType) -> None:
     async def story() -> None:
         config = NodeConfig(block_cache_bytes=0, background_bytes_per_s=8 * 1024)
-        cluster = world.Cluster(2, copies=2, upkeep=True, config=config).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True, config=config).start()
         keys = keys_in(cluster, 3, 80)
         await give(cluster, "n2", {key: world.put_record("x" * 1000) for key in keys})
         began_s = asyncio.get_running_loop().time()
@@ -411,7 +411,7 @@ def test_what_a_repair_moves_goes_through_the_throttle(world: ModuleType) -> Non
 
 def test_a_repair_that_takes_too_long_is_told(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         cluster.freeze("n2")
         answer = await cluster.ask("n1", f.Repair(3, 1.0))
         assert isinstance(answer, f.NodeRefused)
@@ -423,7 +423,7 @@ def test_a_repair_that_takes_too_long_is_told(world: ModuleType) -> None:
 
 def test_a_bucket_of_fewer_copies_is_compared_among_its_own_owners(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         cluster.change(cluster.state.with_bucket(BucketConfig(name="two", n=2, r=1, w=1, versioning="lww")))
         (key,) = keys_in(cluster, 3, 1)
         first, second, third = cluster.owners(key)
@@ -446,7 +446,7 @@ async def everywhere(cluster: Any, key: str, record: bytes) -> None:
 
 async def purging(world: ModuleType, *, record: bytes | None = None) -> tuple[Any, str]:
     """A cluster in which a dead record of one key lies on all owners of partition 3, for longer than the grace."""
-    cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
+    cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
     (key,) = keys_in(cluster, 3, 1)
     await everywhere(cluster, key, record or world.delete_record())
     await asyncio.sleep(GRACE_S + 1)
@@ -476,7 +476,7 @@ def test_what_is_dead_for_the_grace_goes_when_all_agreed_twice_half_a_grace_apar
 
 def test_all_may_agree_before_the_grace_is_over_but_none_forgets(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
         early, late = keys_in(cluster, 3, 2)
         await everywhere(cluster, early, world.delete_record())
         await asyncio.sleep(GRACE_S / 2 - 1)
@@ -609,7 +609,7 @@ def test_a_tombstone_that_was_not_forgotten_by_all_flows_back_and_goes_next_time
 
 def test_an_expired_value_does_not_go_before_what_it_covers(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
         (key,) = keys_in(cluster, 3, 1)
         first, second, third = cluster.owners(key)
         expired = world.put_record("newer", 10, operation=2, ttl_ms=1000)
@@ -646,7 +646,7 @@ def test_a_value_that_has_not_expired_long_enough_ago_stays(world: ModuleType) -
 
 def test_a_vector_record_goes_when_nothing_in_it_lives(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, versioning="vector", config=QUIET).start()
+        cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, versioning="vector", config=QUIET).start()
         peer = cluster.coordinator()
         deleted, both = keys_in(cluster, 3, 2)
         await peer.put(deleted, "v", w=3)
@@ -707,7 +707,7 @@ def test_only_so_much_is_remembered_of_what_was_agreed(world: ModuleType, monkey
     monkeypatch.setattr(anti_entropy, "MAX_AGREED", 3)
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(3, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
         keys = keys_in(cluster, 3, 8)
         for key in keys:
             await everywhere(cluster, key, world.delete_record())
@@ -743,7 +743,7 @@ def test_agreements_on_other_partitions_and_buckets_are_kept(world: ModuleType) 
 
 def test_nobody_agrees_to_forget_what_is_not_durable_yet(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         key, record = encode_key("a"), world.delete_record()
         gate = cluster.process("n1").executor.gate
         gate.clear()
@@ -789,7 +789,7 @@ def test_what_is_older_than_half_the_grace_is_no_new_write(world: ModuleType, ag
 
 def test_a_repair_says_when_it_took_up_what_it_sends(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True, gc_grace_s=GRACE_S, config=QUIET).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True, gc_grace_s=GRACE_S, config=QUIET).start()
         (key,) = keys_in(cluster, 3, 1)
         await asyncio.sleep(500)
         await give(cluster, "n1", {key: world.put_record("v")})
@@ -825,7 +825,7 @@ def test_of_how_many_a_node_must_take_over_everything(
     world: ModuleType, n: int, w: int, away: list[int], incomplete: list[int], expected: Healed
 ) -> None:
     async def story() -> None:
-        cluster = world.Cluster(max(n, 2), copies=n, upkeep=True)
+        cluster = world.Cluster(max(n, 2), copies=n, maintenance=True)
         state = cluster.state.without_bucket("default").with_bucket(BucketConfig(name="b", n=n, r=1, w=w))
         cluster.state = state
         cluster.start()
@@ -841,7 +841,7 @@ def test_of_how_many_a_node_must_take_over_everything(
 
 def test_a_node_that_owns_nothing_there_lacks_nothing(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         (stranger,) = {*cluster.ids} - {*cluster.state.ring.owners(3)}
         before = len(cluster.network.frames)
         assert await of(cluster, stranger).heal(cluster.state, 3) is Healed.FULLY
@@ -855,7 +855,7 @@ def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
     """Rot in another partition of the peer's says nothing of this one."""
 
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True, config=SMALL).start()
         for partition in (3, 4):
             await give(cluster, "n2", {key: world.put_record("x" * 60) for key in keys_in(cluster, partition, 8)})
         (table,) = cluster.flush("n2")
@@ -871,7 +871,7 @@ def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
 
 def test_an_answer_says_whether_its_node_is_whole(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         for complete in (True, False):
             cluster.node("n1")._directory.set_complete(complete)
             assert (await cluster.ask("n1", f.Tree(3, [1], 0, -1, []))).complete is complete
@@ -882,7 +882,7 @@ def test_an_answer_says_whether_its_node_is_whole(world: ModuleType) -> None:
 
 def test_who_turns_incomplete_in_the_middle_was_not_whole(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, maintenance=True).start()
         await give(cluster, "n2", {key: world.put_record("v") for key in keys_in(cluster, 3, 3)})
         serve = cluster.process("n2").serve
 
@@ -900,7 +900,7 @@ def test_who_turns_incomplete_in_the_middle_was_not_whole(world: ModuleType) -> 
 
 def test_merged_is_merged_whoever_leads(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(2, copies=2, versioning="vector", upkeep=True).start()
+        cluster = world.Cluster(2, copies=2, versioning="vector", maintenance=True).start()
         (key,) = keys_in(cluster, 3, 1)
         one, two = world.vector_record(1, "one"), world.vector_record(2, "two")
         await give(cluster, "n1", {key: one})

@@ -37,18 +37,18 @@ def waiting(cluster: Any, target: str) -> int:
 
 
 def replayed(cluster: Any) -> int:
-    return sum(cluster.node(node_id)._upkeep.handoff.replayed for node_id in cluster.ids)
+    return sum(cluster.node(node_id)._maintenance.handoff.replayed for node_id in cluster.ids)
 
 
 async def replay(cluster: Any, holder: str, suspects: tuple[str, ...] = ()) -> None:
     """What the node's own loop does once a second, now."""
-    await cluster.node(holder)._upkeep.handoff.run(cluster.state, suspects)
+    await cluster.node(holder)._maintenance.handoff.run(cluster.state, suspects)
 
 
 @pytest.mark.parametrize("versioning", ["lww", "vector"])
 def test_a_node_that_was_away_is_given_all_that_it_missed_without_a_read(world: ModuleType, versioning: str) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning=versioning, upkeep=True).start()
+        cluster = world.Cluster(3, versioning=versioning, maintenance=True).start()
         peer = cluster.coordinator()
         keys = [f"k{number}" for number in range(30)]
         for key in keys[:15]:
@@ -80,7 +80,7 @@ def test_a_node_that_was_away_is_given_all_that_it_missed_without_a_read(world: 
 
 def test_who_is_suspected_is_left_alone(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a")
         keep(world, cluster, "n1", "n3", "a")
@@ -96,11 +96,11 @@ def test_who_is_suspected_is_left_alone(world: ModuleType) -> None:
 
 def test_the_loop_asks_the_failure_detector_whom_to_leave_alone(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await asyncio.sleep(10)
         cluster.kill("n3")
         await asyncio.sleep(20)
-        assert cluster.node("n1")._upkeep.suspects() == ["n3"]
+        assert cluster.node("n1")._maintenance.suspects() == ["n3"]
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n3", "a")
         await asyncio.sleep(20)
@@ -112,7 +112,7 @@ def test_the_loop_asks_the_failure_detector_whom_to_leave_alone(world: ModuleTyp
 
 def test_what_is_sent_is_what_is_held_then(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         keep(world, cluster, "n1", "n2", "a")
         keep(world, cluster, "n1", "n2", "not there any more")
         await cluster.give("n1", "a", world.put_record("newest", 9))
@@ -129,7 +129,7 @@ def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
     """What the holder owns it holds now; what it keeps for another is as old as the hint."""
 
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True, gc_grace_s=1000.0).start()
+        cluster = world.Cluster(4, maintenance=True, gc_grace_s=1000.0).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a", age_ms=200_000)
         await replay(cluster, "n1")
@@ -155,10 +155,10 @@ def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
 def test_what_is_too_old_is_given_up(world: ModuleType, kind: str, age_ms: int, goes: bool) -> None:
     async def story() -> None:
         config = NodeConfig(block_cache_bytes=0, max_hint_age_s=10.0)
-        cluster = world.Cluster(3, upkeep=True, config=config, gc_grace_s=100.0).start()
+        cluster = world.Cluster(3, maintenance=True, config=config, gc_grace_s=100.0).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a", world.put_record("v") if kind == "counted" else b"", age_ms)
-        hints = cluster.node("n1")._upkeep.handoff
+        hints = cluster.node("n1")._maintenance.handoff
         # The peer refuses what is older than half the grace, by its own clock: give the message time to be young enough.
         cluster.clocks["n2"].skew_ms = -1000
         await replay(cluster, "n1")
@@ -171,7 +171,7 @@ def test_what_is_too_old_is_given_up(world: ModuleType, kind: str, age_ms: int, 
 
 def test_hints_of_a_dropped_bucket_go_and_of_one_not_heard_of_yet_stay(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         second = BucketConfig(name="second", n=3, r=2, w=2, versioning="lww")
         cluster.change(cluster.state.with_bucket(second).without_bucket("default"))
         store = cluster.node("n1")._hints
@@ -180,14 +180,14 @@ def test_hints_of_a_dropped_bucket_go_and_of_one_not_heard_of_yet_stay(world: Mo
         await replay(cluster, "n1")
         assert [hint.bucket_id for hint in store.waiting("n2")] == [3]
         assert {write.bucket_id for _, _, write in cluster.between_nodes(f.Write)} == {2}
-        assert cluster.node("n1")._upkeep.handoff.replayed == 1
+        assert cluster.node("n1")._maintenance.handoff.replayed == 1
 
     world.run(story())
 
 
 def test_when_its_node_owns_the_key_no_more_a_hint_goes_to_those_who_do(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         keys = [key for key in (f"k{number}" for number in range(50)) if "n4" in cluster.owners(key)][:6]
         for key in keys[:3]:
             keep(world, cluster, "n1", "n4", key, world.put_record(key))
@@ -213,7 +213,7 @@ def test_when_its_node_owns_the_key_no_more_a_hint_goes_to_those_who_do(world: M
 
 def test_a_bucket_of_fewer_copies_goes_to_its_own_primaries(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         cluster.change(cluster.state.with_bucket(BucketConfig(name="single", n=1, r=1, w=1, versioning="lww")))
         first, second, third = cluster.owners("a")
         cluster.node(third)._hints.keep(second, 2, encode_key("a"), world.put_record("v"), world.WALL_MS, counted=True)
@@ -228,7 +228,7 @@ def test_many_hints_go_batch_by_batch(world: ModuleType, monkeypatch: pytest.Mon
     monkeypatch.setattr(handoff, "BATCH_ITEMS", 7)
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         for number in range(50):
             keep(world, cluster, "n1", "n2", f"k{number:02}", world.put_record("v"))
         await replay(cluster, "n1")
@@ -243,7 +243,7 @@ def test_no_batch_is_larger_than_some_bytes(world: ModuleType, monkeypatch: pyte
     monkeypatch.setattr(handoff, "BATCH_BYTES", 3000)
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         for number in range(20):
             await cluster.give("n1", f"own{number}", world.put_record("x" * 1000))
             keep(world, cluster, "n1", "n2", f"k{number:02}", world.put_record("x" * 1000))
@@ -260,7 +260,7 @@ def test_no_batch_is_larger_than_some_bytes(world: ModuleType, monkeypatch: pyte
 def test_replay_is_throttled(world: ModuleType) -> None:
     async def story() -> None:
         config = NodeConfig(block_cache_bytes=0, background_bytes_per_s=10 * 1024)
-        cluster = world.Cluster(3, upkeep=True, config=config).start()
+        cluster = world.Cluster(3, maintenance=True, config=config).start()
         arrived: list[tuple[float, int]] = []
         serve = cluster.process("n2").serve
 
@@ -289,7 +289,7 @@ def test_replay_is_throttled(world: ModuleType) -> None:
 def test_a_holder_that_dies_in_the_middle_goes_on_after_its_restart(world: ModuleType) -> None:
     async def story() -> None:
         config = NodeConfig(block_cache_bytes=0, background_bytes_per_s=4 * 1024)
-        cluster = world.Cluster(3, upkeep=True, config=config).start()
+        cluster = world.Cluster(3, maintenance=True, config=config).start()
         keys = [f"k{number}" for number in range(40)]
         for key in keys:
             await cluster.give("n1", key, world.put_record("x" * 400))
@@ -313,7 +313,7 @@ def test_a_holder_that_dies_in_the_middle_goes_on_after_its_restart(world: Modul
 @pytest.mark.parametrize("how", ["dies", "refuses", "is silent"])
 def test_a_hint_stays_until_it_is_durable_there(world: ModuleType, how: str) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         keep(world, cluster, "n1", "n2", "a", world.put_record("v"))
         process = cluster.process("n2")
         if how == "dies":
@@ -329,7 +329,7 @@ def test_a_hint_stays_until_it_is_durable_there(world: ModuleType, how: str) -> 
             cluster.freeze("n2")
             await replay(cluster, "n1")
         assert cluster.node("n1").hints_waiting == {"n2": 1}
-        assert cluster.node("n1")._upkeep.handoff.replayed == 0
+        assert cluster.node("n1")._maintenance.handoff.replayed == 0
         if how == "dies":
             cluster.revive("n2")
         elif how == "refuses":
@@ -345,7 +345,7 @@ def test_a_hint_stays_until_it_is_durable_there(world: ModuleType, how: str) -> 
 
 def test_an_answer_that_does_not_fit_delivers_nothing(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         keep(world, cluster, "n1", "n2", "a", world.put_record("v"))
 
         async def confused(_: bytes) -> bytes:
@@ -360,7 +360,7 @@ def test_an_answer_that_does_not_fit_delivers_nothing(world: ModuleType) -> None
 
 def test_what_changes_while_it_is_under_way_is_sent_once_more(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         keep(world, cluster, "n1", "n2", "a", world.put_record("old", 1))
         cluster.network.delays["node/n1", "node/n2"] = 0.3
         task = asyncio.create_task(replay(cluster, "n1"))
@@ -377,7 +377,7 @@ def test_what_changes_while_it_is_under_way_is_sent_once_more(world: ModuleType)
 
 def test_one_node_that_is_away_does_not_keep_the_others_from_theirs(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await cluster.give("n1", "a", world.put_record("v"))
         cluster.kill("n2")
         keep(world, cluster, "n1", "n2", "a")
@@ -393,7 +393,7 @@ def test_one_node_that_is_away_does_not_keep_the_others_from_theirs(world: Modul
 
 def test_a_hint_that_finds_no_room_is_not_forgotten(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, versioning="vector").start()
+        cluster = world.Cluster(3, maintenance=True, versioning="vector").start()
         await cluster.give("n1", "a", world.vector_record(1, "x" * 900))
         keep(world, cluster, "n2", "n1", "a", world.vector_record(2, "y" * 900))
         monkeypatch.setattr(merging, "MAX_STORED_BYTES", 1000)
@@ -405,7 +405,7 @@ def test_a_hint_that_finds_no_room_is_not_forgotten(world: ModuleType, monkeypat
 
 def test_rot_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         cluster.kill("n3")
         for number in range(30):
             for node_id in ("n1", "n2"):
@@ -427,7 +427,7 @@ def test_rot_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: Mo
 @pytest.mark.parametrize("extent", ["a range", "unknown"])
 def test_a_hint_for_what_cannot_be_read_now_is_not_forgotten(world: ModuleType, extent: str) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await cluster.give("n1", "a", world.put_record("v"))
         keep(world, cluster, "n1", "n2", "a")
         place = cluster.place("a")

@@ -26,8 +26,8 @@ SMALL = NodeConfig(
 
 
 def one_node(world: ModuleType, **options: Any) -> tuple[Any, Any]:
-    cluster = world.Cluster(1, copies=1, upkeep=True, **options).start()
-    return cluster, cluster.node("n1")._upkeep._local
+    cluster = world.Cluster(1, copies=1, maintenance=True, **options).start()
+    return cluster, cluster.node("n1")._maintenance._local
 
 
 def keys_in(cluster: Any, partition: int, count: int) -> list[str]:
@@ -59,15 +59,15 @@ def test_a_tree_is_over_the_partition_and_the_buckets_asked_for(world: ModuleTyp
 
 def test_two_nodes_that_hold_the_same_have_the_same_root_whatever_they_keep_for_themselves(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, versioning="vector", upkeep=True).start()
+        cluster = world.Cluster(3, versioning="vector", maintenance=True).start()
         peer = cluster.coordinator()
         (key,) = keys_in(cluster, 3, 1)
         await peer.put(key, "v", w=3)
         kept = {cluster.stored(node_id, key) for node_id in cluster.ids}
         assert len(kept) == 2, "who gave the dot keeps its own part"
-        trees = [await cluster.node(node_id)._upkeep._local.tree(3, [1], anew=True) for node_id in cluster.ids]
+        trees = [await cluster.node(node_id)._maintenance._local.tree(3, [1], anew=True) for node_id in cluster.ids]
         assert len({tree.root for tree in trees}) == 1
-        records = [(await cluster.node(n)._upkeep._local.fetch(1, [encode_key(key)]))[0] for n in cluster.ids]
+        records = [(await cluster.node(n)._maintenance._local.fetch(1, [encode_key(key)]))[0] for n in cluster.ids]
         assert len(set(records)) == 1
         assert vector.own_of(records[0]) == b""
 

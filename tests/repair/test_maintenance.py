@@ -63,7 +63,7 @@ def rot(cluster: Any, node_id: str, table: str, key: str) -> None:
 
 def test_what_a_peer_asks_for_is_answered(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         key, record = encode_key("a"), world.put_record("v")
         await cluster.give("n1", "a", record)
         partition = cluster.partition("a")
@@ -117,7 +117,7 @@ def test_what_a_peer_asks_for_is_answered(world: ModuleType) -> None:
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(world: ModuleType, body: Any) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         assert isinstance(await cluster.ask("n1", body), f.NodeRefused)
         assert cluster.failures == []
         assert isinstance(await cluster.ask("n1", f.Tree(3, [1], 5, -1, [])), f.TreeDone)
@@ -128,7 +128,7 @@ def test_what_cannot_be_is_refused(world: ModuleType, body: Any) -> None:
 
 def test_a_node_that_has_not_been_told_of_the_cluster_repairs_nothing(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True)
+        cluster = world.Cluster(3, maintenance=True)
         tell, cluster.tell = cluster.tell, lambda *_: None
         cluster.start()
         await asyncio.sleep(10)
@@ -165,7 +165,7 @@ def test_without_a_way_to_others_a_node_refuses_what_peers_ask(world: ModuleType
 
 def test_figures_say_what_is_going_on(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         await cluster.give("n1", "k0", world.put_record("newer", 9))
         await cluster.ask("n1", f.Repair(cluster.partition("k0"), 5.0))
@@ -187,8 +187,8 @@ def test_figures_say_what_is_going_on(world: ModuleType) -> None:
 
 def test_clients_that_wait_longer_slow_the_background_down(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
-        executor, throttle = cluster.process("n1").executor, cluster.node("n1")._upkeep.throttle
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
+        executor, throttle = cluster.process("n1").executor, cluster.node("n1")._maintenance.throttle
         for taken_s, count in ((0.005, 300), (0.1, 30)):
             executor.delay_s = taken_s
             for number in range(count):
@@ -204,7 +204,7 @@ def test_clients_that_wait_longer_slow_the_background_down(world: ModuleType) ->
 
 def test_who_is_silent_is_suspected_and_a_ping_tells(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         await asyncio.sleep(15)
         assert [(await cluster.ask(node_id, f.Ping())).suspects for node_id in cluster.ids] == [[]] * 4
         cluster.freeze("n3")
@@ -221,7 +221,7 @@ def test_who_is_silent_is_suspected_and_a_ping_tells(world: ModuleType) -> None:
 
 def test_heartbeats_go_round_at_their_pace_whatever_a_peer_does(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await asyncio.sleep(10)
         cluster.freeze("n2")
         cluster.network.frames.clear()
@@ -234,7 +234,7 @@ def test_heartbeats_go_round_at_their_pace_whatever_a_peer_does(world: ModuleTyp
 
 def test_a_later_run_that_gossip_knows_of_ends_the_former(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await asyncio.sleep(5)
         cluster.freeze("n2")
         former = cluster.replace("n2")
@@ -255,23 +255,23 @@ def test_a_later_run_that_gossip_knows_of_ends_the_former(world: ModuleType) -> 
 
 def test_whoever_is_no_member_is_not_watched(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         await asyncio.sleep(5)
         cluster.kill("n4")
         await asyncio.sleep(10)
-        assert cluster.node("n1")._upkeep.suspects() == ["n4"]
+        assert cluster.node("n1")._maintenance.suspects() == ["n4"]
         cluster.ids.remove("n4")
         ring = claim([Member(node_id) for node_id in cluster.ids], 8, 3)
         cluster.change(msgspec.structs.replace(cluster.state, ring=ring, version=9))
         await asyncio.sleep(2)
-        assert cluster.node("n1")._upkeep.suspects() == []
+        assert cluster.node("n1")._maintenance.suspects() == []
 
     world.run(story())
 
 
 def test_a_stopped_node_does_nothing_more(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         await asyncio.sleep(5)
         await cluster.ask("n1", f.Stop())
         cluster.network.frames.clear()
@@ -288,7 +288,7 @@ def test_a_stopped_node_does_nothing_more(world: ModuleType) -> None:
 @pytest.mark.parametrize("versioning", ["lww", "vector"])
 def test_a_node_that_lost_its_disk_becomes_whole_and_answers_reads(world: ModuleType, versioning: str) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, versioning=versioning, upkeep=True).start()
+        cluster = world.Cluster(4, versioning=versioning, maintenance=True).start()
         peer = cluster.coordinator()
         for key in KEYS:
             await peer.put(key, f"value of {key}", w=2)
@@ -315,7 +315,7 @@ def test_a_node_that_lost_its_disk_becomes_whole_and_answers_reads(world: Module
 
 def test_it_answers_no_reads_before_enough_others_gave_all_that_they_have(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         only_at_3 = world.put_record("acknowledged by n1 and n3", 9)
         await cluster.give("n1", "k0", only_at_3)
@@ -338,7 +338,7 @@ def test_it_answers_no_reads_before_enough_others_gave_all_that_they_have(world:
 
 def test_what_it_acknowledged_while_incomplete_is_kept(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         cluster.freeze("n3")
         cluster.wipe("n1")
@@ -363,7 +363,7 @@ def test_when_the_others_are_incomplete_too_it_takes_from_all_and_says_so(
     world: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         cluster.wipe("n1")
         cluster.wipe("n2")
@@ -383,7 +383,7 @@ def test_when_the_others_are_incomplete_too_it_takes_from_all_and_says_so(
 
 def test_a_node_that_is_alone_is_whole_again_at_once(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         cluster.wipe("n1")
         cluster.revive("n1")
         await asyncio.sleep(3)
@@ -395,7 +395,7 @@ def test_a_node_that_is_alone_is_whole_again_at_once(world: ModuleType, caplog: 
 
 def test_a_rotten_range_is_unreadable_until_the_others_gave_it_back(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         (table,) = cluster.flush("n1")
         rot(cluster, "n1", table, "k7")
@@ -422,7 +422,7 @@ def test_a_rotten_range_is_unreadable_until_the_others_gave_it_back(world: Modul
 
 def test_rot_of_unknown_extent_makes_the_node_incomplete_until_it_is_healed(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         await cluster.give("n1", "k0", world.put_record("newer", 9))  # rot at the very end looks like a torn tail
         cluster.kill("n1", "drop")
@@ -440,14 +440,14 @@ def test_rot_of_unknown_extent_makes_the_node_incomplete_until_it_is_healed(worl
 
 def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True).start()
+        cluster = world.Cluster(4, maintenance=True).start()
         await fill(world, cluster)
         cluster.kill("n4")
         cluster.wipe("n1")
         cluster.revive("n1")
         await asyncio.sleep(10)
         node = cluster.node("n1")
-        done = set(node._upkeep._healed)
+        done = set(node._maintenance._healed)
         assert done, "some partitions are not n4's"
         assert not node.complete
         key = next(key for key in KEYS if cluster.partition(key) in done and "n1" in cluster.owners(key))
@@ -464,7 +464,7 @@ def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -
 
 def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         cluster.network.default_delay_s = 0.1
         cluster.wipe("n1")
@@ -488,7 +488,7 @@ def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(w
 
 def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         (table,) = cluster.flush("n1")
         rot(cluster, "n1", table, "k7")
@@ -511,7 +511,7 @@ def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> N
 
 def test_rot_in_what_the_node_keeps_for_itself_is_healed_with_nothing_to_take_over(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         for number in range(5):
             cluster.node("n1")._hints.keep("n9", 9, encode_key(f"h{number}"), b"", world.WALL_MS, counted=False)
@@ -542,7 +542,7 @@ def repairs(cluster: Any) -> list[tuple[str, int]]:
 
 def test_each_partition_is_repaired_once_in_a_period_by_its_first_owner(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         ring = cluster.state.ring
         await asyncio.sleep(100)
         once = Counter(repairs(cluster))
@@ -558,7 +558,7 @@ def test_each_partition_is_repaired_once_in_a_period_by_its_first_owner(world: M
 
 def test_a_repair_mends_what_nobody_reads(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         for number, key in enumerate(KEYS):
             await cluster.give(cluster.ids[number % 3], key, world.put_record(key))
         await asyncio.sleep(205)
@@ -570,7 +570,7 @@ def test_a_repair_mends_what_nobody_reads(world: ModuleType) -> None:
 
 def test_a_restart_goes_on_where_the_former_run_was(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         await asyncio.sleep(101)
         await fill(world, cluster)  # and so the log is synced
         before = Counter(repairs(cluster))
@@ -581,7 +581,7 @@ def test_a_restart_goes_on_where_the_former_run_was(world: ModuleType) -> None:
             cluster.revive(node_id)
         await asyncio.sleep(99)
         assert len(repairs(cluster)) <= len(before), "none is repaired twice in a period"
-        times = {node_id: dict(cluster.node(node_id)._upkeep._repaired_ms) for node_id in cluster.ids}
+        times = {node_id: dict(cluster.node(node_id)._maintenance._repaired_ms) for node_id in cluster.ids}
         first = [partition for known in times.values() for partition in known]
         assert sorted(first) == list(range(8))
         assert all(ms > world.WALL_MS for known in times.values() for ms in known.values())
@@ -591,7 +591,7 @@ def test_a_restart_goes_on_where_the_former_run_was(world: ModuleType) -> None:
 
 def test_what_is_overdue_after_a_downtime_is_repaired_at_once(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         await asyncio.sleep(101)
         await fill(world, cluster)
         for node_id in cluster.ids:
@@ -609,7 +609,7 @@ def test_what_is_overdue_after_a_downtime_is_repaired_at_once(world: ModuleType)
 
 def test_a_repair_that_found_an_owner_away_is_done_when_it_is_back(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         cluster.kill("n3")
         await asyncio.sleep(150)
         leaders = ("n1", "n2")
@@ -625,7 +625,7 @@ def test_a_repair_that_found_an_owner_away_is_done_when_it_is_back(world: Module
 
 def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         node, led = cluster.node("n1"), []
 
         async def repair(_: Any, partition: int, *, purge: bool) -> Mended:
@@ -633,7 +633,7 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
             led.append(partition)
             return Mended()
 
-        node._upkeep.anti_entropy.repair = repair
+        node._maintenance.anti_entropy.repair = repair
         node._directory.set_complete(False)
         cluster.freeze("n3")
         await asyncio.sleep(120)
@@ -648,13 +648,15 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
 
 def test_a_repair_that_was_asked_for_counts_as_the_periods(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         ring = cluster.state.ring
         for partition in range(8):
             first, second, _ = ring.owners(partition)
             await cluster.ask(first, f.Repair(partition, 5.0))
             await cluster.ask(second, f.Repair(partition, 5.0))
-        assert all(not set(cluster.node(n)._upkeep._repaired_ms) - {*ring.first_partitions_of(n)} for n in cluster.ids)
+        assert all(
+            not set(cluster.node(n)._maintenance._repaired_ms) - {*ring.first_partitions_of(n)} for n in cluster.ids
+        )
         cluster.network.frames.clear()
         await asyncio.sleep(98)
         assert repairs(cluster) == []
@@ -671,7 +673,7 @@ def test_a_node_that_refuses_what_it_is_given_is_not_whole(world: ModuleType) ->
     """Its clock is behind: what the others hold is too far ahead for it."""
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster, at_ms=50_000)
         cluster.wipe("n1")
         cluster.clocks["n1"].skew_ms = -20_000
@@ -687,7 +689,7 @@ def test_a_node_that_refuses_what_it_is_given_is_not_whole(world: ModuleType) ->
 
 def test_one_corrupt_record_does_not_cost_those_that_came_with_it(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         keys = [key for key in (f"k{number}" for number in range(300)) if cluster.partition(key) == 3]
         only_at_2 = keys[0]
         await fill(world, cluster, keys[1:-1])
@@ -704,14 +706,14 @@ def test_one_corrupt_record_does_not_cost_those_that_came_with_it(world: ModuleT
 
 def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(4, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         cluster.kill("n4")
         cluster.wipe("n1")
         cluster.revive("n1")
         await asyncio.sleep(6)
         node = cluster.node("n1")
-        healed = set(node._upkeep._healed)
+        healed = set(node._maintenance._healed)
         assert healed, "some partitions are not n4's"
         assert not node.complete
         (table,) = cluster.flush("n1")
@@ -729,7 +731,7 @@ def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: 
 
 def test_from_a_node_with_rot_of_unknown_extent_is_taken_what_is_left(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         acked = world.put_record("acknowledged by n1 and n2", 9)
         for node_id in ("n1", "n2"):
@@ -758,7 +760,7 @@ def long_after(cluster: Any) -> Any:
 
 def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL)).start()
+        cluster = long_after(world.Cluster(3, maintenance=True, config=SMALL)).start()
         node = cluster.node("n1")
         for node_id in cluster.ids:
             await cluster.give(node_id, "a", world.put_record("deleted long ago"))
@@ -784,7 +786,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
     """Of three that acknowledge together, one that is intact is enough to say what was not acknowledged."""
 
     async def story() -> None:
-        cluster = long_after(world.Cluster(3, upkeep=True, config=SMALL, r=r, w=w)).start()
+        cluster = long_after(world.Cluster(3, maintenance=True, config=SMALL, r=r, w=w)).start()
         for node_id in cluster.ids:
             await cluster.give(node_id, "a", world.put_record("deleted long ago"))
             cluster.flush(node_id)
@@ -812,7 +814,9 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
 
 def test_rot_under_a_repairs_mark_costs_no_more_than_the_mark(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=msgspec.structs.replace(SMALL, repair_every_s=100.0)).start()
+        cluster = world.Cluster(
+            3, maintenance=True, config=msgspec.structs.replace(SMALL, repair_every_s=100.0)
+        ).start()
         await asyncio.sleep(101)
         (table,) = cluster.flush("n1")
         cluster.kill("n1", "keep")
@@ -827,7 +831,7 @@ def test_rot_under_a_repairs_mark_costs_no_more_than_the_mark(world: ModuleType)
 
 def test_a_mark_from_the_future_does_not_put_repairs_off(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         cluster.clocks["n1"].skew_ms = 3_600_000
         await asyncio.sleep(101)
         cluster.clocks["n1"].skew_ms = 0
@@ -842,7 +846,7 @@ def test_a_mark_from_the_future_does_not_put_repairs_off(world: ModuleType) -> N
 
 def test_a_node_that_is_no_member_any_more_does_not_fail(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(4, upkeep=True, config=REPAIRING).start()
+        cluster = world.Cluster(4, maintenance=True, config=REPAIRING).start()
         await asyncio.sleep(3)
         ring = claim([Member(node_id) for node_id in ("n1", "n2", "n3")], 8, 3)
         cluster.change(msgspec.structs.replace(cluster.state, ring=ring, version=9))
@@ -854,7 +858,7 @@ def test_a_node_that_is_no_member_any_more_does_not_fail(world: ModuleType) -> N
 
 def test_a_repair_that_is_overtaken_by_a_stop_is_answered(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True).start()
+        cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
         cluster.network.default_delay_s = 0.1
         task = asyncio.create_task(cluster.ask("n1", f.Repair(0, 20.0)))
@@ -867,7 +871,7 @@ def test_a_repair_that_is_overtaken_by_a_stop_is_answered(world: ModuleType) -> 
 
 def test_hints_that_rotted_do_not_count_for_ever(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         cluster.node("n1")._hints.keep("n9", 9, encode_key("h"), b"", world.WALL_MS, counted=False)
         (table,) = cluster.flush("n1")
         disk = cluster.disks["n1"]
@@ -887,7 +891,7 @@ def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
     """What only this node has beside the rot is forgotten if it is older than the grace: no W had acknowledged it."""
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL)
+        cluster = world.Cluster(3, maintenance=True, config=SMALL)
         cluster = (long_after(cluster) if late else cluster).start()
         record = world.put_record("old", operation=2)
         for node_id in ("n1", *also_on):
@@ -908,7 +912,7 @@ def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> Non
     """What another owner has just sent looks like its own in the comparison: without its sync it is lost with the power."""
 
     async def story() -> None:
-        cluster = world.Cluster(3, upkeep=True, config=SMALL).start()
+        cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         for node_id in ("n2", "n3"):
             await cluster.give(node_id, "a", world.put_record("v"))
         cluster.kill("n1")
@@ -929,9 +933,9 @@ def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> Non
 
 def test_what_nodes_ask_of_each_other_is_no_load_and_nobody_gives_way_to_it(world: ModuleType) -> None:
     async def story() -> None:
-        cluster = world.Cluster(1, copies=1, upkeep=True).start()
+        cluster = world.Cluster(1, copies=1, maintenance=True).start()
         node = cluster.node("n1")
-        throttle = node._upkeep.throttle
+        throttle = node._maintenance.throttle
 
         async def rests() -> bool:
             began_s = asyncio.get_running_loop().time()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nobody_tells")
 
 def impatient(world: ModuleType, replace_after_s: float, nodes: int = 3) -> Bench:
     """Return a bench whose store waits no longer than this for a host that is gone."""
-    bench = Bench(world, nodes, upkeep=True)
+    bench = Bench(world, nodes, maintenance=True)
     store = msgspec.structs.replace(bench.plan.store, replace_after_s=replace_after_s)
     bench.plan = msgspec.structs.replace(bench.plan, store=store)
     return bench
@@ -81,7 +81,7 @@ def test_a_node_that_only_cannot_be_started_is_not_replaced_by_itself(world: Mod
 
 def test_a_lost_node_is_replaced_by_command(world: ModuleType) -> None:
     async def story() -> None:
-        bench = Bench(world, upkeep=True)
+        bench = Bench(world, maintenance=True)
         supervisor = await bench.started()
         await bench.peer.put("a", "1", w=3)
         refused = error(await bench.ask(f.ReplaceNode("n2", "", 10.0)))

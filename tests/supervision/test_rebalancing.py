@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("nobody_tells")
 def new_bench(world: ModuleType) -> Any:
     from tests.supervision.bench import Bench
 
-    return lambda nodes=3, **options: Bench(world, nodes, upkeep=True, **options)
+    return lambda nodes=3, **options: Bench(world, nodes, maintenance=True, **options)
 
 
 async def arrived(bench: Bench, timeout_s: float = 60.0) -> dict[str, Any]:
@@ -204,10 +204,10 @@ def test_what_was_taken_over_in_vain_is_cleared_away(world: ModuleType, new_benc
         supervisor._rebalancing._give = give
         node = bench.cluster.node("n4")
         async with asyncio.timeout(10):
-            while node._upkeep.state is None or not node._upkeep.state.moves:  # noqa: ASYNC110
+            while node._maintenance.state is None or not node._maintenance.state.moves:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         for move in supervisor.state.moves:
-            await node._upkeep.anti_entropy.take_over(supervisor.state, move.partition)
+            await node._maintenance.anti_entropy.take_over(supervisor.state, move.partition)
         assert [key for key, _ in node._engine.scan(b"", None) if not is_private(key)]
         in_vain.set()
         await asyncio.sleep(2)

@@ -173,7 +173,7 @@ def test_a_store_grows_by_what_its_nodes_measure(world: ModuleType, monkeypatch:
     monkeypatch.setattr(s, "LOOK_EVERY_S", 2.0)
 
     async def story() -> None:
-        bench = Bench(world, upkeep=True)
+        bench = Bench(world, maintenance=True)
         supervisor = await bench.started()
         told = (await bench.ask(f.Autoscale(None, False, False, 5.0))).data
         assert (told["on"], told["why"]) == (False, "it is off")

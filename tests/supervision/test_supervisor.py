@@ -485,7 +485,7 @@ def test_status_tells_settings_nodes_and_figures(world: ModuleType) -> None:
 
 def test_a_status_of_which_a_member_leaves_meanwhile_is_told_as_it_was(world: ModuleType) -> None:
     async def story() -> None:
-        bench = Bench(world, nodes=4, upkeep=True)
+        bench = Bench(world, nodes=4, maintenance=True)
         supervisor = await bench.started()
         stats = supervisor._stats
 
@@ -598,7 +598,7 @@ def test_members_that_joined_after_what_is_here_was_written_are_started_too(worl
     """The one directory here is behind: the state in it has three nodes, and by now two of five are a minority."""
 
     async def story() -> None:
-        bench = Bench(world, upkeep=True)
+        bench = Bench(world, maintenance=True)
         supervisor = await bench.started()
         old = {"n1": bench.cluster.disks["n1"]}
         await bench.ask(f.AddNode(1.0, "", "", 10.0))

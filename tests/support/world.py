@@ -334,13 +334,13 @@ class Cluster:
         versioning: Literal["vector", "lww"] = "lww",
         sloppy: bool = False,
         gc_grace_s: float = 10 * 86_400.0,
-        upkeep: bool = False,
+        maintenance: bool = False,
         r: int | None = None,
         w: int | None = None,
     ) -> None:
         """``versioning``, ``sloppy``, ``r``, ``w`` (a majority) are those of the bucket "default".
 
-        ``upkeep``: the nodes work by themselves, and reach each other.
+        ``maintenance``: the nodes work by themselves, and reach each other.
         """
         self.network = Network()
         self.random = random.Random(7)
@@ -348,7 +348,7 @@ class Cluster:
         self.store = StoreConfig(
             name="test", copies=copies, partitions=partitions, durability=durability, gc_grace_s=gc_grace_s
         )
-        self.upkeep = upkeep
+        self.maintenance = maintenance
         self.config = config or NodeConfig(block_cache_bytes=0)
         self.disks = {node_id: SimDisk() for node_id in self.ids}
         self.clocks = {node_id: Clock() for node_id in self.ids}
@@ -392,13 +392,13 @@ class Cluster:
             executor=executor,
             random=self.random,
             on_failure=failed,
-            transport=NodeTransport(self.network, f"node/{node_id}") if self.upkeep else None,
+            transport=NodeTransport(self.network, f"node/{node_id}") if self.maintenance else None,
         )
         process = Process(node.serve)
         process.node, process.executor = node, executor
         self.network.processes[f"node/{node_id}"] = process
-        if self.upkeep:
-            node._upkeep.peers._transport.process = process
+        if self.maintenance:
+            node._maintenance.peers._transport.process = process
             node.begin()
         if TELLS:
             self.tell(node_id)

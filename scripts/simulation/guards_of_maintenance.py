@@ -7,7 +7,7 @@ from simulation.planting import Edit, Planted
 _HEAL = "raykv.repair.anti_entropy:AntiEntropy.heal"
 _PURGE = "raykv.repair.anti_entropy:AntiEntropy._purge"
 
-OF_UPKEEP = (
+OF_MAINTENANCE = (
     # ---- complete or silent (P1) ----
     Planted(
         "whole without asking anybody",
