@@ -1,4 +1,4 @@
-"""Ray's token authentication, as far as whoever joins or starts a cluster has to see to it.
+"""Ray's token authentication, as far as joining or starting a cluster requires it.
 
 ``ray.init`` finds the token itself. But a head that wants another one is asked by it for twenty seconds, and is then said
 not to be there. So the head is asked once before, by the call that a client of Ray begins with (gRPC: HTTP/2 without
@@ -70,7 +70,7 @@ def make_token() -> None:
     loader = _loader()
     if not loader.has_token(ignore_auth_mode=True):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileExistsError):  # somebody else made it just now
+        with contextlib.suppress(FileExistsError):  # another process has just created it
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(made, "w") as file:
                 file.write(secrets.token_hex(TOKEN_BYTES))

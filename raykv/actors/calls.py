@@ -183,7 +183,7 @@ def this_address() -> str:
 
 
 async def until_ended(handle: Any) -> bool:
-    """Wait until the actor's process has ended (a call that never returns fails then, at once). False: nobody knows."""
+    """Wait until the actor's process has ended (a call that never returns fails then, at once). False: unknown."""
     try:
         await handle.forever.remote()
     except ActorDiedError:

@@ -18,7 +18,7 @@ MOST_BYTES, FORMER_FILES = 8 * 1024 * 1024, 2
 
 class _Handler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say nothing: that a disk is full is told elsewhere."""
+        """Say nothing: a full disk is reported elsewhere."""
 
 
 def log_to_a_file(name: str) -> None:

@@ -47,7 +47,7 @@ BY_RAY = "calls of the actor"
 
 
 class StorageNodeActor:
-    """Opens a node's directory when told to, then answers frames."""
+    """Opens a node's directory on request, then answers frames."""
 
     def __init__(self, spec: bytes) -> None:
         raise_limit()
@@ -136,7 +136,7 @@ class StorageNodeActor:
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Close the directory cleanly. Streams stay: who asks is told that nothing was done, until the process ends."""
+        """Close the directory cleanly. Streams stay: requests are refused, nothing done, until the process ends."""
         if self._node is not None:
             await self._node.stop()
 

@@ -55,7 +55,7 @@ class SupervisorActor:
     async def start(self) -> dict[str, Any]:
         """Start the store. Returns {"path"} or {"failed": an error as data}; the same to all who ask meanwhile.
 
-        A start that failed is tried again by whoever asks next: after a restart by Ray that is a coordinator, each second.
+        The next request retries a failed start: after a restart by Ray that is a coordinator's, each second.
         """
         if self._started is None or (self._started.done() and self._supervisor is None):
             self._started = asyncio.get_running_loop().create_task(self._start())

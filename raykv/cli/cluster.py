@@ -82,7 +82,7 @@ def _joined() -> bool:
 def _start_head() -> None:
     """Run ``ray start --head`` with small resources, and with a token. Raises ``ClickException``.
 
-    Ray listens on all addresses of this machine, and whoever reaches it without a token may run what he likes.
+    Ray listens on all addresses of this machine, and without a token anyone who reaches it can run code.
     """
     environment = _with_token()
     command = [
@@ -115,7 +115,7 @@ def _with_token() -> dict[str, str]:
     mode = os.environ.get(MODE, "token")
     if mode.lower() != "token":
         raise click.ClickException(
-            f"no Ray is started with {MODE}={mode}: whoever reaches this machine could run anything in it; unset it, or "
+            f"no Ray is started with {MODE}={mode}: anyone who reaches this machine could run code on it; unset it, or "
             "run 'ray start --head' yourself"
         )
     try:

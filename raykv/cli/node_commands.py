@@ -29,7 +29,7 @@ _timeout_option = click.option(
 @click.option(
     "--weight", metavar="NUMBER", type=float, help="What it carries beside the others.  [default: by its host]"
 )
-@click.option("--zone", metavar="NAME", help="The zone that it is to be in.")
+@click.option("--zone", metavar="NAME", help="The node's zone.")
 @click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: where most room is]")
 @_wait_option
 @_timeout_option
@@ -62,7 +62,7 @@ def remove_node(node_id: str, store: str, wait: bool, timeout: float, as_json: b
     """
     link = link_to(store)
     run(elastic.remove_node(node_id), link)
-    said = f"node {node_id} has left" if wait else f"node {node_id} is to leave"
+    said = f"node {node_id} has left" if wait else f"node {node_id} is leaving"
     _finish(link, {"store": store, "node_id": node_id, "removed": True}, said, wait, timeout, as_json)
 
 
@@ -100,7 +100,9 @@ def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout
 @click.option("--most", metavar="COUNT", type=int, help="Never more nodes.  [default: 16]")
 @click.option("--low", metavar="SHARE", type=float, help="Remove a node below.  [default: 0.4]")
 @click.option("--high", metavar="SHARE", type=float, help="Add nodes above.  [default: 0.7]")
-@click.option("--cool-down", metavar="SECONDS", type=float, help="No change the other way for so long.  [default: 300]")
+@click.option(
+    "--cool-down", metavar="SECONDS", type=float, help="Time without a change in the other direction.  [default: 300]"
+)
 @click.option("--dry-run", is_flag=True, help="Only say what these settings would do now.")
 @click.option("--off", is_flag=True, help="Let it rest.")
 @json_option
@@ -140,7 +142,7 @@ def rebalance(action: elastic.RebalanceAction, store: str, as_json: bool) -> Non
     """
     run(elastic.rebalance(action), link_to(store))
     facts = {"store": store, "action": action}
-    said = {"pause": "the moves are held", "resume": "the moves go on", "abort": "nothing is to be moved any more"}
+    said = {"pause": "the moves are paused", "resume": "the moves go on", "abort": "the moves are aborted"}
     click.echo(output.as_json(facts)) if as_json else output.show_text(said[action])
 
 

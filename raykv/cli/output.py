@@ -1,6 +1,6 @@
 r"""What goes to the screen, and what goes to programs.
 
-Keys and values come from whoever can write to the store. On a terminal, characters that could steer it (escape sequences,
+Keys and values come from anyone who can write to the store. On a terminal, characters that could steer it (escape sequences,
 carriage returns, text that runs backwards) are shown as ``\u001b``; a pickled value is shown by its size and never
 unpickled. ``--json`` is plain ASCII; what JSON does not know is an object with one ``$`` name: ``{"$bytes": base64}``,
 ``{"$pickled": size}``, ``{"$float": "nan"}``.

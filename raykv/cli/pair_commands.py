@@ -137,7 +137,7 @@ def get(
 ) -> None:
     """Print the value of KEY: text as it is, all else as JSON. Exit code 1 if there is none.
 
-    A pickled value is shown as "<pickled, N bytes>": unpickling runs code of whoever wrote it, and looking must not.
+    A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and looking must not.
     """
     if raw and versions:
         raise click.UsageError("--bytes and --versions do not go together: several values would run into each other")

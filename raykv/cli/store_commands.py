@@ -46,7 +46,7 @@ _START_TIMEOUT_S = 30.0
     "--replace-after",
     metavar="SECONDS",
     type=float,
-    help="Replace a node whose host is gone for so long.  [default: 600]",
+    help="Replace a node whose host has been gone for this long.  [default: 600]",
 )
 @click.option("--coordinators", metavar="COUNT", type=int, help="How many coordinator actors.  [default: 1]")
 @click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments go before it.")

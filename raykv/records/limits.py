@@ -33,7 +33,7 @@ from raykv.config import (
 MAX_LOOKED_AT = 256
 """Nodes of a Merkle tree, or records to be fetched or forgotten, of one request between nodes."""
 MAX_TOLD = 1 << 20
-"""Entries of an answer whose bytes are bounded by whoever gives it."""
+"""Entries of an answer whose bytes are bounded by its sender."""
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
 MAX_TEXT_CHARS = 64 * KIB

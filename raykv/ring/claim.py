@@ -128,7 +128,7 @@ def _one_place(left: Sequence[Sequence[int]], nodes: int, width: int, kept: Sequ
     places = [Place(floor(share), ceil(share), 0, 0) for share in shares]
     assignment = Assignment(len(left), 1, places, 1, 1, masks)
     for partition, row in enumerate(left):
-        if kept is None:  # a fresh ring: whoever has least of its share
+        if kept is None:  # a fresh ring: the node with the least of its share
             assignment.place(min(row, key=lambda node: assignment.count[node] / shares[node]), partition)
         else:
             old = kept[partition]

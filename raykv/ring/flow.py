@@ -119,7 +119,7 @@ class Assignment:
     def settle(self) -> None:
         """Make every bound hold, with the fewest copies that were not there before. Exact.
 
-        First whoever has too much gives to whoever may take, then whoever has too little gets from whoever may give:
+        First nodes with too much give to nodes that may take, then nodes with too little get from nodes that may give:
         the network's sink takes what is over in the first part and gives it back in the second, on the same levels.
         O(moves x nodes**2 / 2) mask operations at the very worst; most moves are found in a few.
         ``AssertionError`` if the bounds cannot hold, which targets from ``targets`` exclude.
@@ -134,7 +134,7 @@ class Assignment:
 
     def _step(self, starts: list[int], ends: list[int]) -> int:
         """Move one unit along a cheapest path from ``starts`` to ``ends``, or raise the levels; return the rise."""
-        ends.sort(key=lambda v: (self.count[v] - self._low[v], v))  # whoever lacks most is served first
+        ends.sort(key=lambda v: (self.count[v] - self._low[v], v))  # the node that lacks most is served first
         path, reached = self._search(starts, ends)
         for index in range(len(path) - 1, 0, -1):
             source, target = path[index - 1], path[index]

@@ -2,7 +2,7 @@
 
 The hash is xxh3, 64 bits, unseeded, of the *encoded* key. It is part of the stored format: another hash would look for
 every key on the wrong nodes. Golden values in the tests hold it still. It is not a defence against someone who picks
-keys that collide; whoever may write may also fill a node in plainer ways.
+keys that collide; anyone who may write can fill a node in simpler ways, too.
 """
 
 from __future__ import annotations

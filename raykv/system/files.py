@@ -203,7 +203,7 @@ class OsFileSystem:
             missing.append(at)
             at = os.path.dirname(at)
         for directory in reversed(missing):
-            with contextlib.suppress(FileExistsError):  # somebody else made it just now
+            with contextlib.suppress(FileExistsError):  # another process has just created it
                 os.mkdir(directory, _DIRECTORY_MODE)
             self.sync_directory(os.path.dirname(directory))
 
@@ -280,7 +280,7 @@ def _freed_of_other_names(fd: int, path: str) -> bool:
 
 
 def _write_note(fd: int, note: bytes) -> None:
-    """Write the note. Where there is no room for it there is none: it is a word to whoever finds the lock taken."""
+    """Write the note for processes that find the lock taken; without room on the disk there is none."""
     os.ftruncate(fd, 0)
     try:
         os.pwrite(fd, note, 0)

@@ -16,7 +16,7 @@ INK = "#333333"
 
 
 def head(width: float, height: float, label: str, font_size: int = 12) -> str:
-    """Open a picture, on white paper: its dark text is to be read on a dark page too."""
+    """Open a picture on white paper: its dark text must be readable on a dark page, too."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
         f'font-family="sans-serif" font-size="{font_size}" role="img" aria-label="{escape(label)}">'

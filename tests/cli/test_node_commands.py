@@ -42,7 +42,7 @@ def test_nodes_come_and_go(store_name: str, tmp_path: Path) -> None:
         assert ids == ["n2", "n3"]
         assert run("get", *named, "k").stdout == "v\n"
         assert "2 copies" in run("remove-node", *named, "n2", code=2).stderr
-        assert run("rebalance", *named, "pause").stdout == "the moves are held\n"
+        assert run("rebalance", *named, "pause").stdout == "the moves are paused\n"
         assert run("rebalance", *named, "resume").stdout == "the moves go on\n"
     finally:
         raykv.shutdown(store_name)
