@@ -8,11 +8,12 @@ so the first to take a write over keeps it: the operation itself where too few h
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raykv.cluster.fanout import CALL_TIMEOUT_S
-from raykv.coordinator.judgements import acknowledges, is_write
+from raykv.coordinator.judgements import acknowledges_all, is_write
 from raykv.coordinator.write_fanout import leave_hint
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class InFlightWrite:
     def note(self, node_id: str, frame: bytes | None) -> bool:
         """Take a node's answer: whether it holds all that it was sent."""
         answer = self.writes.peers.plain(node_id, frame)
-        items = sum(node_id in owners for owners in self.owners)
-        if not is_write(answer, items) or not all(map(acknowledges, answer.newer)):
+        items = sum(count for owners, count in Counter(self.owners).items() if node_id in owners)
+        if not is_write(answer, items) or not acknowledges_all(answer.newer):
             return False
         self.acks.append(node_id)
         return True

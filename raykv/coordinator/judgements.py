@@ -84,6 +84,11 @@ def acknowledges(newer: int) -> bool:
     return newer == 0
 
 
+def acknowledges_all(newer: Sequence[int]) -> bool:
+    """As ``acknowledges``, of all items of an answer at once: a write of many spends a tenth of its time on it else."""
+    return not any(newer)
+
+
 # ---- when it is enough ----
 
 

@@ -50,7 +50,7 @@ OF_STRAIGHT = (
         (
             Edit(
                 "raykv.coordinator.in_flight:InFlightWrite.note",
-                "if not is_write(answer, items) or not all(map(acknowledges, answer.newer)):",
+                "if not is_write(answer, items) or not acknowledges_all(answer.newer):",
                 "if not is_write(answer, items):",
             ),
         ),
