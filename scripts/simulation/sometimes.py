@@ -88,7 +88,7 @@ TABLE: dict[str, Sometimes] = {
     # the ring
     "joined": Sometimes(("log: store %s: node %s joined*",), "a node joined"),
     "left": Sometimes(("log: store %s: node %s has left",), "a node left, with nothing that was not elsewhere"),
-    "ring as wanted": Sometimes(("log: store %s: the ring is as*",), "partitions came to their new owners (P4)"),
+    "ring as wanted": Sometimes(("log: store %s: the ring has reached*",), "partitions came to their new owners (P4)"),
     "write moved": Sometimes(("writes_moved",), "owners changed while a write was under way (P4)", 1000),
     "told by another": Sometimes(("answer: moved",), "a node told a coordinator of other owners (P4)"),
     "behind": Sometimes(("answer: refused behind",), "a node did not know a request's epoch yet (P4)"),
