@@ -118,7 +118,7 @@ def legal_frames() -> dict[str, bytes]:
     leaves = [*range(MAX_LOOKED_AT)]
     bodies: list[f.NodeRequestBody] = [
         f.Read(1, keys),
-        f.Reserve(1, keys, [bytes(16)] * len(keys)),
+        f.ReserveDots(1, keys, [bytes(16)] * len(keys)),
         f.Write(1, [(b"\x02attack:%d" % number, record) for number in range(len(keys))]),
         f.Scan(1, b"", b"\x03", 10_000, False, False, [*range(256)]),
         f.Scan(1, b"", b"\x03", 1, True, True, [*range(256)]),

@@ -514,12 +514,12 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Go on until ``ended``."""
-        frame = f.supervisor_requests.encode(f.GetNews())
+        frame = f.supervisor_requests.encode(f.GetClusterUpdate())
         handle = find_actor(NAME, SUPERVISOR)
         while not self.ended.wait(NEWS_EVERY_S):
             with contextlib.suppress(ray.exceptions.RayError):
                 news = f.supervisor_answers.decode(ray.get(handle.serve.remote(frame), timeout=5))
-                if isinstance(news, f.Publish):
+                if isinstance(news, f.ClusterUpdate):
                     self.seen.append((time.monotonic(), news.down, news.incarnations))
 
     def down_at(self, node_id: str, since_s: float) -> float | None:

@@ -122,7 +122,7 @@ def state_figures(state: ClusterState, moving: ClusterState) -> dict[str, Any]:
     data, encode_s = timed(lambda: encode_state(state))
     _, decode_s = timed(lambda: decode_state(data))
     moving_data = encode_state(moving)
-    accept = f.node_requests.encode(f.NodeRequest(0, f.AcceptRegister(1, 1, moving_data)))
+    accept = f.node_requests.encode(f.NodeRequest(0, f.AcceptState(1, 1, moving_data)))
     return {
         "bytes": len(data),
         "moving_bytes": len(moving_data),

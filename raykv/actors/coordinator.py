@@ -17,7 +17,7 @@ from raykv.client.operations import Operations
 from raykv.cluster.state import DEFAULT_BUCKET
 from raykv.config import MAX_BATCH_ITEMS, check_bucket_name, check_timeout
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.service import Front
+from raykv.coordinator.service import CoordinatorService
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.protocol import frames as f
 from raykv.system.process import CountingMetrics, SystemClock
@@ -39,14 +39,14 @@ class CoordinatorActor:
         clock = SystemClock()
         transport = fast_transport(store)
         self._coordinator = Coordinator(transport, clock, CountingMetrics(), random.SystemRandom())
-        self._front = Front(self._coordinator, transport, clock)
+        self._service = CoordinatorService(self._coordinator, transport, clock)
         self._watch: asyncio.Task[None] | None = None
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame."""
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._front.keep_up_to_date())
-        return await self._front.serve_together(frame)
+            self._watch = asyncio.get_running_loop().create_task(self._service.keep_up_to_date())
+        return await self._service.serve_together(frame)
 
     async def pid(self) -> int:
         """Return the process id."""
@@ -125,7 +125,7 @@ class CoordinatorActor:
             answer = await self._in_parts(asked)
         except RaykvError as error:
             answer = f.Refused(f.Failed.of(error))
-        return f.handed_answers.encode(f.Handed(single, codec, answer, places))
+        return f.handed_answers.encode(f.HandleAnswer(single, codec, answer, places))
 
 
 def _slices(count: int) -> list[slice]:

@@ -2,12 +2,12 @@
 
 An operation then costs one round to the replicas, and no call of a coordinator before it (Dynamo, section 6.4, halves its
 latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
-event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``KeptLoop``.
+event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``EmbeddedLoop``.
 
 A seat belongs to its loop: a timer of that loop, which is never up, holds it, and nothing else does. So it ends when the
 loop is closed, by whichever way, or collected, and leaves nothing open, nothing pending and nothing to be said. After a fork
 the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
-parent knew, the state and where nodes listen (``Legacy``): enough for pairs, until those nodes have all started anew.
+parent knew, the state and where nodes listen (``ForkState``): enough for pairs, until those nodes have all started anew.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from raykv.actors.calls import fast_transport
-from raykv.actors.embedded_loop import CannotBegin, KeptLoop, LoopClosed, Work
+from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
 from raykv.actors.link import ThisProcess
 from raykv.cluster.background import Background
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.service import Front
+from raykv.coordinator.service import CoordinatorService
 from raykv.coordinator.steps import Handover
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.protocol import frames as f
@@ -58,27 +58,27 @@ _run = random.SystemRandom().getrandbits(62) + 1
 """Names this process to itself: all its seats have the same clock."""
 
 
-class Legacy(NamedTuple):
+class ForkState(NamedTuple):
     """What a forked child has of its parent. It may be that the parent knew nothing."""
 
     state: bytes | None
     endpoints: dict[str, Endpoint]
 
 
-class Seat:
+class EmbeddedCoordinator:
     """A coordinator in one event loop. Made in that loop."""
 
     def __init__(
-        self, store: str, metrics: CountingMetrics, *, threads: bool = False, legacy: Legacy | None = None
+        self, store: str, metrics: CountingMetrics, *, threads: bool = False, legacy: ForkState | None = None
     ) -> None:
-        """``threads``: see ``calls.RayTransport``. ``legacy``: in a forked child."""
+        """``threads``: see ``calls.RayTransport``. ``fork_state``: in a forked child."""
         clock = SystemClock()
         inherited = None if legacy is None else legacy.endpoints
         self._transport = fast_transport(store, threads=threads, inherited=inherited)
         self._coordinator = Coordinator(self._transport, clock, metrics, random.SystemRandom(), asks=True, run=_run)
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
-        self.front = Front(self._coordinator, self._transport, clock, self._transport.post)
+        self.front = CoordinatorService(self._coordinator, self._transport, clock, self._transport.post)
         """What answers requests."""
         self._leaving = Background()
         self._left = False
@@ -89,9 +89,9 @@ class Seat:
         """Whether something is going on that must come to its end although nobody waits for it."""
         return self.front.busy or self._transport.connecting
 
-    def legacy(self) -> Legacy:
+    def fork_state(self) -> ForkState:
         """Return what would be left to a forked child."""
-        return Legacy(self._coordinator.routing.known_state, self._transport.endpoints())
+        return ForkState(self._coordinator.routing.known_state, self._transport.endpoints())
 
     def connections(self, complete: Callable[[InFlightWrite], None]) -> Connections:
         """Return blocking connections that drive this coordinator's operations; see there."""
@@ -138,18 +138,18 @@ class Seat:
 class DirectLink:
     """What all handles of one store in this process share: its seats. See ``client.driver.Link`` for the calls."""
 
-    def __init__(self, store: str, legacy: Legacy | None = None) -> None:
-        """``legacy``: in a forked child."""
+    def __init__(self, store: str, legacy: ForkState | None = None) -> None:
+        """``fork_state``: in a forked child."""
         self._store = store
-        self._legacy = legacy
+        self._fork_state = legacy
         self._metrics = CountingMetrics()
-        self._seats: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Seat]] = (
+        self._embedded: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[EmbeddedCoordinator]] = (
             weakref.WeakKeyDictionary()
         )
-        self._own: Seat | None = None
+        self._own: EmbeddedCoordinator | None = None
         self._connections: Connections
         """Those of ``_own``."""
-        self._loop = KeptLoop(self._busy, self._listen, self._mend)
+        self._loop = EmbeddedLoop(self._busy, self._listen, self._mend)
         self._others: dict[str, DirectLink] = {}
 
     def _busy(self) -> bool:
@@ -161,21 +161,21 @@ class DirectLink:
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        lease = None if self._own is None else self._loop.borrow(sys._getframe())  # noqa: SLF001 - the only way to it
+        lease = None if self._own is None else self._loop.acquire(sys._getframe())  # noqa: SLF001 - the only way to it
         if lease is None:
-            link = self._beside() if self._loop.is_borrowed_here else self
+            link = self._beside() if self._loop.is_acquired_here else self
             return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - of the same kind
         seat = self._own
         assert seat is not None
         try:
             outcomes = self._connections.serve(requests, meanwhile)
-            self._loop.give_back(lease)
+            self._loop.release(lease)
         except BaseException:
             self._loop.abandon()  # and if this is interrupted, too, the next call lets the keeper see it
             raise
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
-    def _ticket(self, seat: Seat, request: f.CoordinatorRequest, outcome: Outcome) -> Ticket:
+    def _ticket(self, seat: EmbeddedCoordinator, request: f.CoordinatorRequest, outcome: Outcome) -> Ticket:
         if outcome is None:
             return self._hand_in(partial(seat.front.answer, request))
         if isinstance(outcome, Handover):
@@ -190,8 +190,10 @@ class DirectLink:
 
     def _beside(self) -> DirectLink:
         """Return another link, for a call that interrupts one of this: of a signal's handler, or a finalizer."""
-        link = self._others.get("beside") or self._others.setdefault("beside", DirectLink(self._store, self._legacy))
-        return link._beside() if link._loop.is_borrowed_here else link  # noqa: SLF001 - of the same kind
+        link = self._others.get("beside") or self._others.setdefault(
+            "beside", DirectLink(self._store, self._fork_state)
+        )
+        return link._beside() if link._loop.is_acquired_here else link  # noqa: SLF001 - of the same kind
 
     def _mend(self) -> None:
         if self._own is not None:
@@ -200,11 +202,11 @@ class DirectLink:
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer a request in the driven loop, while others may be at it too."""
         if self._own is None:
-            own = Seat(self._store, self._metrics, threads=True, legacy=self._legacy)
+            own = EmbeddedCoordinator(self._store, self._metrics, threads=True, legacy=self._fork_state)
             self._own, self._connections = own, own.connections(partial(self._complete, own))
         return await self._own.front.answer_together(request)
 
-    def _complete(self, seat: Seat, write: InFlightWrite) -> None:
+    def _complete(self, seat: EmbeddedCoordinator, write: InFlightWrite) -> None:
         with contextlib.suppress(CannotBegin):
             self._loop.submit(partial(seat.front.complete, write))
 
@@ -227,26 +229,26 @@ class DirectLink:
         """See ``client.driver.Link``."""
         del timeout_s  # the coordinator keeps the time itself, and it is in this process
         loop = asyncio.get_running_loop()
-        known = self._seats.get(loop)
+        known = self._embedded.get(loop)
         seat = None if known is None else known()
         return (seat or self._sit_down(loop)).front.answer_together(request)
 
-    def _sit_down(self, loop: asyncio.AbstractEventLoop) -> Seat:
+    def _sit_down(self, loop: asyncio.AbstractEventLoop) -> EmbeddedCoordinator:
         """Make a seat for this loop."""
-        seat = Seat(self._store, self._metrics, legacy=self._legacy)
+        seat = EmbeddedCoordinator(self._store, self._metrics, legacy=self._fork_state)
         seat.stay(loop)
-        self._seats[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
+        self._embedded[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
         return seat
 
-    def legacy(self) -> Legacy:
+    def fork_state(self) -> ForkState:
         """Return what is left to a forked child, of all seats and of what this one was left itself."""
-        seats = [self._own, *(seat() for seat in list(self._seats.values()))]
-        known = [seat.legacy() for seat in seats if seat is not None]
-        state, endpoints = self._legacy or Legacy(None, {})
+        seats = [self._own, *(seat() for seat in list(self._embedded.values()))]
+        known = [seat.fork_state() for seat in seats if seat is not None]
+        state, endpoints = self._fork_state or ForkState(None, {})
         for each in known:
             state = each.state or state
             endpoints = endpoints | each.endpoints
-        return Legacy(state, endpoints)
+        return ForkState(state, endpoints)
 
     @property
     def closed(self) -> bool:
@@ -259,11 +261,11 @@ class DirectLink:
 
     def close(self) -> None:
         """Close all connections, and the loop."""
-        for loop, known in list(self._seats.items()):
+        for loop, known in list(self._embedded.items()):
             if (seat := known()) is not None:
                 with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
                     loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
-        self._seats.clear()
+        self._embedded.clear()
         self._loop.close(self._leave)
         for link in [*self._others.values()]:
             link.close()
@@ -286,16 +288,16 @@ class DirectLink:
 class _UntilTheEnd:
     """What a timer of a loop holds. A loop that is closed lets go of its timers, and so does one that is collected."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self, seat: EmbeddedCoordinator) -> None:
+        self._embedded_here = seat
 
     def __call__(self) -> None:
         """Stay on, should time be up after all."""
-        self._seat._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - a part of it
+        self._embedded_here._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - a part of it
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be at its end
-            self._seat.drop()
+            self._embedded_here.drop()
 
 
 # ---- one link for all handles of a process ----
@@ -333,7 +335,7 @@ class DirectHandle(ThisProcess):
         """See ``client.driver.Link``; the last handle closes all connections."""
         if not self._closed:
             self._closed = True
-            _give_back(self._place, self, self._generation)
+            _release_link(self._place, self, self._generation)
 
 
 class _Shared:
@@ -362,8 +364,8 @@ _lock = threading.Lock()
 _links: dict[Place, _Shared] = {}
 _generation = 0
 """How many forks lie between this process and the one that loaded this module."""
-_NOTHING = Legacy(None, {})
-_legacies: dict[Place, Legacy] = {}
+_NOTHING = ForkState(None, {})
+_fork_states: dict[Place, ForkState] = {}
 """In a forked child: what its parent knew of each store."""
 _left_behind: list[Any] = []
 """What the parent of this process had open before the fork. It is never used, and never closed here either."""
@@ -374,13 +376,13 @@ def _take(place: Place, handle: DirectHandle) -> DirectLink:
         shared = _links.get(place)
         if shared is None or shared.link.closed:
             shared = _links[place] = _Shared(
-                DirectLink(place[0], _legacies.get(place, _NOTHING) if _generation else None)
+                DirectLink(place[0], _fork_states.get(place, _NOTHING) if _generation else None)
             )
         shared.add(handle)
         return shared.link
 
 
-def _give_back(place: Place, handle: DirectHandle, generation: int) -> None:
+def _release_link(place: Place, handle: DirectHandle, generation: int) -> None:
     with _lock:
         shared = _links.get(place)
         if shared is None or generation != _generation or not shared.remove(handle):
@@ -402,7 +404,7 @@ def _begin_anew() -> None:
     """After a fork, in the child."""
     global _lock, _run, _generation  # noqa: PLW0603 - the process is another one
     _lock = threading.Lock()
-    _legacies.update({place: shared.link.legacy() for place, shared in _links.items()})
+    _fork_states.update({place: shared.link.fork_state() for place, shared in _links.items()})
     _left_behind.append(dict(_links))
     _links.clear()
     _generation += 1

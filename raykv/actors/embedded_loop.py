@@ -104,13 +104,13 @@ class Lease:
 
 
 class _Close:
-    """Handed in at the end."""
+    """HandleAnswer in at the end."""
 
     def __init__(self, last: Last) -> None:
         self.last = last
 
 
-class KeptLoop:
+class EmbeddedLoop:
     """See the module. Any thread may ``submit`` and wait for the ``result``."""
 
     def __init__(
@@ -176,8 +176,8 @@ class KeptLoop:
         """``submit`` and wait for the ``result``."""
         return self.result(self.submit(start), timeout_s)
 
-    def borrow(self, frame: FrameType) -> Lease | None:
-        """Have the loop to oneself, if nobody has it or wants it just now: nothing happens in it until ``give_back``.
+    def acquire(self, frame: FrameType) -> Lease | None:
+        """Have the loop to oneself, if nobody has it or wants it just now: nothing happens in it until ``release``.
 
         ``frame``: of the function that gives it back. Once that was left otherwise, what was left half done is mended.
         """
@@ -191,8 +191,8 @@ class KeptLoop:
         """Whether its end was told to come."""
         return self._closing is not None
 
-    def give_back(self, lease: Lease) -> None:
-        """End what ``borrow`` began."""
+    def release(self, lease: Lease) -> None:
+        """End what ``acquire`` began."""
         self._turns += 1
         if self._held.get(_HOLDER) is lease:
             del self._held[_HOLDER]
@@ -205,7 +205,7 @@ class KeptLoop:
         self._box.put(None)
 
     @property
-    def is_borrowed_here(self) -> bool:
+    def is_acquired_here(self) -> bool:
         """Whether a function that is being run by this thread, further up, has the loop: this one interrupts it."""
         keeper = self._kept.get(_KEEPER)
         if keeper is not None and keeper.ident == threading.get_ident():

@@ -127,4 +127,4 @@ def repair(progress: Callable[[int, int], object] | None, *, timeout: Any) -> St
 
 def _info(what: str, timeout: Any) -> Steps[Any]:
     timeout_s = check_timeout(timeout)
-    return ask_info(f.Tell(what, timeout_s), timeout_s)
+    return ask_info(f.GetInfo(what, timeout_s), timeout_s)

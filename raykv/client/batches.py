@@ -88,7 +88,9 @@ class Batches(Reads, Writes):
             return None
         if len(values) == count:
             return values
-        if any(isinstance(item, f.Failed) or (isinstance(item, f.Found) and item.payloads) for item in answer.items):
+        if any(
+            isinstance(item, f.Failed) or (isinstance(item, f.KeyVersions) and item.payloads) for item in answer.items
+        ):
             return None
         there = iter(values)
         return [next(there) if isinstance(item, bytes) else default for item in answer.items]

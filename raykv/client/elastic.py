@@ -107,7 +107,7 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
     timeout_s = left_s = check_timeout(timeout)
     most, rebalancing = 0, None
     while left_s > 0:
-        status = yield from ask_info(f.Tell("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)
+        status = yield from ask_info(f.GetInfo("status", ASK_TIMEOUT_S), ASK_TIMEOUT_S)
         rebalancing = status["rebalancing"]
         left = 0 if rebalancing is None else rebalancing["partitions_left"]
         most = max(most, left)

@@ -74,7 +74,7 @@ def answered(answer: f.CoordinatorAnswer | CorruptData) -> f.CoordinatorAnswer:
 def ask_info(request: f.CoordinatorRequest, timeout_s: float, *, repeatable: bool = True) -> Steps[Any]:
     """Send one request; return the plain data of its answer."""
     answer = yield from ask(request, timeout_s, repeatable=repeatable)
-    if not isinstance(answer, f.Told):
+    if not isinstance(answer, f.Info):
         raise unexpected()
     return answer.data
 

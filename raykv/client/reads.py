@@ -52,20 +52,20 @@ class Reads(Requests):
         timeout_s = check_timeout(timeout)
         return self._is_there((yield from self.find(self.read_request([key], r, timeout_s), timeout_s)))
 
-    def find(self, request: f.GetMany, timeout_s: float) -> Steps[bytes | f.Found]:
+    def find(self, request: f.GetMany, timeout_s: float) -> Steps[bytes | f.KeyVersions]:
         """Send a read of one key; return what stands there."""
         answer = yield from ask(request, timeout_s, self._session_clock)
-        item: bytes | f.Found | f.Failed = items_of(answer, 1)[0]
+        item: bytes | f.KeyVersions | f.Failed = items_of(answer, 1)[0]
         if isinstance(item, f.Failed):
             raise item.error()
         return item
 
-    def _value_of(self, key: Key, found: bytes | f.Found, default: Any) -> Any:
+    def _value_of(self, key: Key, found: bytes | f.KeyVersions, default: Any) -> Any:
         if isinstance(found, bytes):
             return self._decode(key, found, self.config.codec)
         return self._resolved(key, found.payloads) if self._is_there(found) else default
 
-    def _is_there(self, found: bytes | f.Found) -> bool:
+    def _is_there(self, found: bytes | f.KeyVersions) -> bool:
         """Whether there is a value. Where the newest version counts, a newer delete hides it."""
         return isinstance(found, bytes) or (bool(found.payloads) and not (found.gone and self._newest))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _OF_PAIRS = (f.GotMany, f.WroteMany)
-_WITH_CLOCK = (f.BucketOpened, f.Late)
+_WITH_CLOCK = (f.BucketOpened, f.DeadlinePassed)
 
 
 class SessionClock:

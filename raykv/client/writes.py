@@ -94,7 +94,7 @@ class Writes(Requests):
             late = []
             for at, answer in zip(waiting, answers, strict=True):
                 clock.note(answer)
-                if isinstance(answer, f.Late):
+                if isinstance(answer, f.DeadlinePassed):
                     late.append(at)
                 settled[at] = self._settle_writes(answer, requests[at].items)
             waiting = late
@@ -109,7 +109,7 @@ class Writes(Requests):
                 return _unknown(items, f"the coordinator did not answer ({answer})")
             case f.Refused():
                 return [answer.failed.error()] * len(items)
-            case f.Late():
+            case f.DeadlinePassed():
                 error = StoreUnavailable(_DEADLINE_PASSED)
                 return [error] * len(items)
             case f.WroteMany() if len(answer.items) == len(items):

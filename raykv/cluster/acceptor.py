@@ -31,24 +31,24 @@ class Acceptor:
         self._directory = directory
         data = directory.load_register()
         kept = f.node_answers.decode(data).body if data is not None else None
-        self._kept = kept if isinstance(kept, f.RegisterAnswer) else f.RegisterAnswer(True, 0, 0, 0, None)
+        self._kept = kept if isinstance(kept, f.AcceptorAnswer) else f.AcceptorAnswer(True, 0, 0, 0, None)
 
     def forget(self) -> None:
         """Begin anew: what was promised and held belongs to a former directory."""
-        self._kept = f.RegisterAnswer(True, 0, 0, 0, None)
+        self._kept = f.AcceptorAnswer(True, 0, 0, 0, None)
 
-    def read(self) -> f.RegisterAnswer:
+    def read(self) -> f.AcceptorAnswer:
         """Return what is promised and kept."""
         return self._answer(granted=True)
 
-    def promise(self, request: f.PromiseRegister) -> f.RegisterAnswer:
+    def promise(self, request: f.PrepareState) -> f.AcceptorAnswer:
         """Refuse every earlier generation from now on, unless this one or a later was promised."""
         granted = self._is_near(request) and request.generation > self._kept.promised
         if granted:
             self._keep(msgspec.structs.replace(self._kept, promised=request.generation))
         return self._answer(granted=granted)
 
-    def accept(self, request: f.AcceptRegister) -> f.RegisterAnswer:
+    def accept(self, request: f.AcceptState) -> f.AcceptorAnswer:
         """Keep a state, unless a later generation was promised or a later state is kept. Raises ``CorruptData``."""
         kept = self._kept
         ballot, held = (request.generation, request.version), (kept.generation, kept.version)
@@ -56,7 +56,7 @@ class Acceptor:
         granted = request.generation >= kept.promised and later and self._is_near(request)
         if granted and ballot > held and (self.votes or self._may_vote_again(request)):
             decode_state(request.state)  # nothing that cannot be read back is kept
-            self._keep(f.RegisterAnswer(True, request.generation, *ballot, request.state))
+            self._keep(f.AcceptorAnswer(True, request.generation, *ballot, request.state))
             self._directory.enfranchise()
         return self._answer(granted=granted)
 
@@ -65,7 +65,7 @@ class Acceptor:
         """Whether this copy counts toward a majority: it was not lost since the node promised anything."""
         return self._directory.identity.votes
 
-    def _is_near(self, request: f.PromiseRegister | f.AcceptRegister) -> bool:
+    def _is_near(self, request: f.PrepareState | f.AcceptState) -> bool:
         """Whether the generation is one that a supervisor may have come to from what is promised here.
 
         Each goes one above what it hears. *Schedule without this: one frame lets a node promise the last number that there
@@ -75,14 +75,14 @@ class Acceptor:
         """
         return request.generation - self._kept.promised <= MAX_BALLOT_STEP
 
-    def _may_vote_again(self, request: f.AcceptRegister) -> bool:
+    def _may_vote_again(self, request: f.AcceptState) -> bool:
         return request.decided and self._directory.directory_id in request.directory_ids
 
-    def _answer(self, *, granted: bool) -> f.RegisterAnswer:
+    def _answer(self, *, granted: bool) -> f.AcceptorAnswer:
         return msgspec.structs.replace(
             self._kept, granted=granted, voter=self.votes, directory_id=self._directory.directory_id
         )
 
-    def _keep(self, kept: f.RegisterAnswer) -> None:
+    def _keep(self, kept: f.AcceptorAnswer) -> None:
         self._directory.save_register(f.node_answers.encode(f.NodeAnswer(0, kept)))
         self._kept = kept

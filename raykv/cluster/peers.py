@@ -89,11 +89,11 @@ class Peers(Health):
             if answer.incarnation > node.incarnation:
                 node.incarnation, node.down = answer.incarnation, None  # it runs again: no need to wait for the news
             node.take_end(answer.log_end, said_end)
-            if isinstance(body, f.Moved):
+            if isinstance(body, f.NotOwner):
                 self._moved(body.state)
         except CorruptData as error:
             raise PeerRefused("corrupt", str(error)) from None
-        if isinstance(body, f.ReadDone | f.ReserveDone | f.ScanDone | f.Incomplete):
+        if isinstance(body, f.ReadDone | f.DotsReserved | f.ScanDone | f.Incomplete):
             node.incomplete = isinstance(body, f.Incomplete)
         if not isinstance(body, f.NodeRefused):
             node.suspected_until_s, node.logged = 0.0, False
@@ -172,7 +172,7 @@ class Peers(Health):
             request = f.node_requests.encode(f.NodeRequest(node.incarnation, body, said_end, epoch))
             frame = await self._transport.call(node_address(node_id), request, remaining_s)
             answer = self.believe(node_id, frame, said_end)
-            if isinstance(answer, f.Moved):
+            if isinstance(answer, f.NotOwner):
                 raise PeerRefused(MOVED, f"node {node_id} knows of other owners")
             if not isinstance(answer, f.NodeRefused):
                 return answer
@@ -191,5 +191,5 @@ class Peers(Health):
         if known is None or known[0].epoch < epoch:
             return None
         state, data = known
-        body = f.AcceptRegister(state.generation, state.version, data, decided=True)
+        body = f.AcceptState(state.generation, state.version, data, decided=True)
         return f.node_requests.encode(f.NodeRequest(0, body))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from raykv.ports import Clock, Transport
 
-    _Asked = asyncio.Task[f.RegisterAnswer | None]
+    _Asked = asyncio.Task[f.AcceptorAnswer | None]
 
 CALL_TIMEOUT_S = 2.0
 LINGER_S = 0.2
@@ -39,7 +39,7 @@ class Superseded(Exception):
     """A later generation was promised: another supervisor has taken over. Stop."""
 
 
-def latest(answers: Mapping[str, f.RegisterAnswer]) -> ClusterState | None:
+def latest(answers: Mapping[str, f.AcceptorAnswer]) -> ClusterState | None:
     """Return the latest state among the answers; None if none of them holds one."""
     held = [answer for answer in answers.values() if answer.state is not None]
     if not held:
@@ -49,7 +49,7 @@ def latest(answers: Mapping[str, f.RegisterAnswer]) -> ClusterState | None:
     return decode_state(newest.state)
 
 
-def missing_for_majority(state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> list[str]:
+def missing_for_majority(state: ClusterState, answers: Mapping[str, f.AcceptorAnswer]) -> list[str]:
     """Return the members that have not answered, if those who have are no majority; else an empty list."""
     members = [member.node_id for member in state.ring.members]
     absent = [node_id for node_id in members if node_id not in answers or not answers[node_id].voter]
@@ -71,11 +71,11 @@ class Register:
         self.lost = False
         """Whether no member has kept its register: nobody knows what was promised, and nothing can be decided."""
 
-    async def read(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
+    async def read(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
         """Ask these nodes for their copies; those that answer are in the result."""
-        return await self._ask(nodes, f.ReadRegister())
+        return await self._ask(nodes, f.ReadState())
 
-    async def take_over(self, answers: Mapping[str, f.RegisterAnswer]) -> ClusterState:
+    async def take_over(self, answers: Mapping[str, f.AcceptorAnswer]) -> ClusterState:
         """Become the owner of the state that ``answers`` (of a majority) hold.
 
         Raises ``StoreUnavailable`` without a majority, ``Superseded`` if somebody else takes over at the same time.
@@ -92,7 +92,7 @@ class Register:
         assert self.state is not None
         return self.state
 
-    async def found(self, state: ClusterState, answers: Mapping[str, f.RegisterAnswer]) -> None:
+    async def found(self, state: ClusterState, answers: Mapping[str, f.AcceptorAnswer]) -> None:
         """Store the first state of a store, under a generation that is promised to nobody else.
 
         ``answers``: what nodes say that were there before. If a node holds a state by now, another founder was here: that
@@ -103,14 +103,14 @@ class Register:
         granted = await self._promised([member.node_id for member in state.ring.members], generation)
         await self.store(msgspec.structs.replace(latest(granted) or state, generation=generation))
 
-    async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.RegisterAnswer]:
+    async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.AcceptorAnswer]:
         """Let a majority promise itself to ``generation``; return the answers of those that did."""
-        promises = await self._ask(members, f.PromiseRegister(generation))
+        promises = await self._ask(members, f.PrepareState(generation))
         granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
         if len(granted) >= quorum(len(members)):
             # One of them may have lost its register while the last of them had not promised yet, and votes again for
             # somebody who knew nothing of this round. Those that are as they were now make a majority at one moment.
-            again = await self._ask([*granted], f.ReadRegister())
+            again = await self._ask([*granted], f.ReadState())
             granted = {
                 node_id: answer
                 for node_id, answer in granted.items()
@@ -136,7 +136,7 @@ class Register:
         self._tried = state.version
         directory_ids = sorted(self._voteless.values())
         members = [member.node_id for member in state.ring.members]
-        answers = await self._ask(members, f.AcceptRegister(state.generation, state.version, encode_state(state)))
+        answers = await self._ask(members, f.AcceptState(state.generation, state.version, encode_state(state)))
         granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
         # If a majority has lost its register, nobody can know what it had promised. All others together, and nobody
         # away, is the most that can be asked for; without it there would never be another change.
@@ -175,7 +175,7 @@ class Register:
         """
         assert self.state is not None
         members = [member.node_id for member in self.state.ring.members]
-        answers = (await self._ask(members, f.ReadRegister())).values()
+        answers = (await self._ask(members, f.ReadState())).values()
         if any(answer.promised > self.state.generation for answer in answers):
             return False
         if sum(answer.voter for answer in answers) < quorum(len(members)):
@@ -198,26 +198,26 @@ class Register:
             raise Superseded(f"generation {self.state.generation} is no longer the latest")
         return all(answer.voter and (answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
-    async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
+    async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
         """Say that the present state is decided: only now may nodes act on it, and ``_directory_ids`` vote again."""
         state = self.state
         if state is None:
             return {}
         return await self._ask(
             nodes,
-            f.AcceptRegister(
+            f.AcceptState(
                 state.generation, state.version, encode_state(state), decided=True, directory_ids=self._directory_ids
             ),
         )
 
-    async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.RegisterAnswer]:
+    async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.AcceptorAnswer]:
         """Ask these nodes at once. One that is too far behind to take such a generation is led up to it (``_is_near``)."""
 
-        async def one(node_id: str) -> f.RegisterAnswer | None:
+        async def one(node_id: str) -> f.AcceptorAnswer | None:
             answer = await self._ask_one(node_id, body)
-            if isinstance(body, f.PromiseRegister | f.AcceptRegister):
+            if isinstance(body, f.PrepareState | f.AcceptState):
                 while answer is not None and body.generation - answer.promised > MAX_BALLOT_STEP:
-                    led = await self._ask_one(node_id, f.PromiseRegister(answer.promised + MAX_BALLOT_STEP))
+                    led = await self._ask_one(node_id, f.PrepareState(answer.promised + MAX_BALLOT_STEP))
                     if led is None or led.promised <= answer.promised:
                         return led
                     answer = await self._ask_one(node_id, body)
@@ -225,7 +225,7 @@ class Register:
 
         loop = asyncio.get_running_loop()
         asked = {loop.create_task(one(node_id)): node_id for node_id in nodes}
-        answers: dict[str, f.RegisterAnswer] = {}
+        answers: dict[str, f.AcceptorAnswer] = {}
         waiting = set(asked)
         deadline_s = self._clock.monotonic_s() + CALL_TIMEOUT_S
         try:
@@ -243,13 +243,13 @@ class Register:
                 self._voteless[node_id] = answer.directory_id
         return {node_id: answers[node_id] for node_id in nodes if node_id in answers}
 
-    async def _ask_one(self, node_id: str, body: f.NodeRequestBody) -> f.RegisterAnswer | None:
+    async def _ask_one(self, node_id: str, body: f.NodeRequestBody) -> f.AcceptorAnswer | None:
         frame = f.node_requests.encode(f.NodeRequest(0, body))
         try:
             answer = f.node_answers.decode(await self._transport.call(node_address(node_id), frame, CALL_TIMEOUT_S))
         except (PeerFailure, CorruptData):
             return None
-        return answer.body if isinstance(answer.body, f.RegisterAnswer) else None
+        return answer.body if isinstance(answer.body, f.AcceptorAnswer) else None
 
     async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:
         """Wait until one of them is done, or the time is over."""

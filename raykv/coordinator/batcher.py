@@ -50,7 +50,7 @@ class _Group(Generic[T]):
         self.keys: set[bytes] = set()
 
 
-class Joining:
+class Batcher:
     """The groups of one event loop. ``begin`` answers a request, alone or joined. Errors of a group are its members'."""
 
     def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
@@ -157,7 +157,7 @@ class Joining:
 
 def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]:
     """Return each member's part of the answer."""
-    if count == 1 or isinstance(answer, f.Late | f.Refused):
+    if count == 1 or isinstance(answer, f.DeadlinePassed | f.Refused):
         return [answer] * count
     if isinstance(answer, f.GotMany) and len(answer.items) == count:
         return [f.GotMany([item], answer.time) for item in answer.items]

@@ -142,12 +142,12 @@ class Coordinator:
         self._metrics.count("siblings_read", siblings)
         return answer
 
-    def _write(self, request: f.WriteMany, *, fast: bool) -> Steps[f.WroteMany | f.Late]:
+    def _write(self, request: f.WriteMany, *, fast: bool) -> Steps[f.WroteMany | f.DeadlinePassed]:
         """Write each item; say who acknowledged, or the error, in the order sent."""
         now_s = self._clock.monotonic_s()
         if is_too_late(request, self.run, now_s):
             self._metrics.count("late_requests")
-            return f.Late(self.run, now_s)
+            return f.DeadlinePassed(self.run, now_s)
         deadline_s = now_s + check_timeout(request.timeout_s)
         if request.run:
             deadline_s = min(deadline_s, request.expires_s)

@@ -45,7 +45,7 @@ Reservation: TypeAlias = "tuple[f.Reserved, list[f.Reserved]]"
 class PartialRead(NamedTuple):
     """A read of many keys of which some are not plain: ``rest``, the keys at ``places``, is to be read by quorum."""
 
-    items: list[bytes | f.Found | f.Failed]
+    items: list[bytes | f.KeyVersions | f.Failed]
     """What was found; at ``places``, what is to be put there."""
     time: int
     places: list[int]
@@ -70,7 +70,7 @@ class FastPath:
         """As ``_read_many``, for one key: three quarters of its time (``scripts/bench floors``, get)."""
         routing = self._routing
         peers = routing.peers
-        (witnesses,) = routing.witnesses(request.keys, entry.config.n)
+        (witnesses,) = routing.owners_in_both_rings(request.keys, entry.config.n)
         asked = peers.first_available(witnesses, request.r)
         if len(asked) < request.r:
             return None
@@ -101,7 +101,7 @@ class FastPath:
     def _read_many(self, entry: BucketEntry, request: f.GetMany) -> Steps[f.GotMany | PartialRead | None]:
         routing, keys = self._routing, request.keys
         together: dict[tuple[str, ...], list[int]] = {}
-        for index, witnesses in enumerate(routing.witnesses(keys, entry.config.n)):
+        for index, witnesses in enumerate(routing.owners_in_both_rings(keys, entry.config.n)):
             together.setdefault(witnesses, []).append(index)
         wanted: dict[str, list[bytes]] = {}
         shares: list[tuple[list[int], list[tuple[str, int]]]] = []
@@ -156,12 +156,12 @@ class FastPath:
     def _got(self, request: f.GetMany, records: list[bytes | None], unlike: list[int]) -> f.GotMany | PartialRead:
         answer, siblings = got(records, self._routing.clock.wall_ms(), causality=request.causality)
         metrics = self._routing.metrics
-        metrics.count("straight_reads", len(records) - len(unlike))
+        metrics.count("fast_path_reads", len(records) - len(unlike))
         if siblings:
             metrics.count("siblings_read", siblings)
         if not unlike:
             return answer
-        metrics.count("straight_reads_left", len(unlike))
+        metrics.count("fast_path_reads_left", len(unlike))
         rest = msgspec.structs.replace(request, keys=[request.keys[index] for index in unlike])
         return PartialRead(answer.items, answer.time, unlike, rest)
 
@@ -207,9 +207,9 @@ class FastPath:
         for node_id, frame in (yield round_).items():
             write.note(node_id, frame)
         if round_.met(write.acks):
-            self._routing.metrics.count("straight_writes", len(write.puts))
+            self._routing.metrics.count("fast_path_writes", len(write.puts))
         else:
-            self._routing.metrics.count("straight_writes_left", len(write.puts))
+            self._routing.metrics.count("fast_path_writes_left", len(write.puts))
             write.taken_over = True
 
     def _stamp(
@@ -261,7 +261,7 @@ class FastPath:
                 keys.append(put.key)
                 ids.append(body_operation_id(put.body) if with_dot else b"")
         frames = {
-            node_id: peers.request(node_id, f.Reserve(entry.bucket_id, keys, ids), epoch)
+            node_id: peers.request(node_id, f.ReserveDots(entry.bucket_id, keys, ids), epoch)
             for node_id, (keys, ids) in wanted.items()
         }
         answers = yield Round(frames, ((tuple(frames), len(frames)),), _patience_s(puts))

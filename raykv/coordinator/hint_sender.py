@@ -31,7 +31,7 @@ class _Waiting(NamedTuple):
     made_ms: int
 
 
-class Courier:
+class HintSender:
     """One coordinator's hints on their way."""
 
     def __init__(self, peers: Peers, clock: Clock, metrics: Metrics, tasks: set[asyncio.Task[None]]) -> None:

@@ -98,7 +98,7 @@ class InFlightWrite:
         if self.taken_over:
             return
         self.taken_over = True
-        self.writes.metrics.count("straight_writes_seen_to", len(self.puts))
+        self.writes.metrics.count("fast_path_writes_completed", len(self.puts))
         keys = [put.key for put in self.puts]
         if self.unreachable and {*self.sent_to()} <= {*self.acks}:  # what to ask of these is known: nothing
             for key, record, owners, holders in zip(keys, self.records, self.owners, self.holders(), strict=True):

@@ -69,9 +69,9 @@ def is_read(body: object, keys: int) -> TypeGuard[f.ReadDone]:
     return isinstance(body, f.ReadDone) and len(body.records) == keys
 
 
-def is_reserve(body: object, keys: int) -> TypeGuard[f.ReserveDone]:
+def is_reserve(body: object, keys: int) -> TypeGuard[f.DotsReserved]:
     """Whether a node has answered a reservation for so many keys."""
-    return isinstance(body, f.ReserveDone) and len(body.items) == keys
+    return isinstance(body, f.DotsReserved) and len(body.items) == keys
 
 
 def is_write(body: object, items: int) -> TypeGuard[f.WriteDone]:
@@ -122,7 +122,7 @@ def quorums_met(quorums: Iterable[Quorum], holders: Collection[str]) -> bool:
 
 def got(records: Sequence[Read], now_ms: int, *, causality: bool) -> tuple[f.GotMany, int]:
     """Return what each record shows a reader, or its error; and how many have several versions."""
-    items: list[bytes | f.Found | f.Failed] = []
+    items: list[bytes | f.KeyVersions | f.Failed] = []
     newest = siblings = 0
     for record in records:
         if isinstance(record, RaykvError):
@@ -137,7 +137,7 @@ def got(records: Sequence[Read], now_ms: int, *, causality: bool) -> tuple[f.Got
         seen, shown = seen_and_shown(record, now_ms)
         newest = max(newest, seen.time)
         siblings += len(shown.payloads) > 1
-        items.append(f.Found(shown.payloads, shown.gone, pack_causality(seen) if causality else b""))
+        items.append(f.KeyVersions(shown.payloads, shown.gone, pack_causality(seen) if causality else b""))
     return f.GotMany(items, newest), siblings
 
 

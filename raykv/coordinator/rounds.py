@@ -301,7 +301,7 @@ class _Writing(msgspec.Struct):
     refusals: list[str] = []
     fallbacks: Sequence[str] = ()
     overloaded: set[str] = set()
-    stand_ins: dict[str, str] = {}
+    fallbacks_in_use: dict[str, str] = {}
     """Fallback -> the primary that it stands in for; "" once it has failed to."""
 
 
@@ -366,8 +366,8 @@ class WriteRound:
             item.pending.discard(node_id)
             if time < 0:
                 item.refusals.append("overloaded" if time == FULL else "no room")
-                if node_id in item.stand_ins:
-                    item.stand_ins[node_id] = ""
+                if node_id in item.fallbacks_in_use:
+                    item.fallbacks_in_use[node_id] = ""
             elif acknowledges(time) or self._newer_counts or item.restamps:
                 self._ack(index, item, node_id)
             else:
@@ -380,8 +380,8 @@ class WriteRound:
             if attempt != item.attempt:
                 continue  # what was sent before is accounted for in ``maybe``
             item.pending.discard(node_id)
-            if node_id in item.stand_ins:
-                item.stand_ins[node_id] = ""  # another one may
+            if node_id in item.fallbacks_in_use:
+                item.fallbacks_in_use[node_id] = ""  # another one may
             else:
                 item.retry.append(node_id)
             if refused is None:
@@ -398,7 +398,7 @@ class WriteRound:
         if index in self._open and untouched and {*item.primaries} <= item.overloaded and not item.fallbacks:
             self.give_up(index)
 
-    def go_elsewhere(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
+    def reassign(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
         """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.
 
         It is sent to all of these once more, which does no harm. An item that has its acknowledgements keeps them.
@@ -412,7 +412,7 @@ class WriteRound:
             item.sets, item.primaries = sets[index], _all_of(sets[index])
             item.fallbacks = fallbacks[index] if fallbacks is not None else ()
             item.acks.clear()  # one that gave the partition up, and gets it back, may have cleared it away meanwhile
-            item.stand_ins.clear()
+            item.fallbacks_in_use.clear()
             item.pending.clear()
             item.retry.clear()
             item.newer.clear()
@@ -453,9 +453,9 @@ class WriteRound:
         item.acks.clear()
         item.newer.clear()
         item.retry.clear()
-        item.stand_ins.clear()
+        item.fallbacks_in_use.clear()
 
-    def stand_ins(self, *, silent: bool) -> dict[str, list[tuple[int, str]]]:
+    def fallbacks_in_use(self, *, silent: bool) -> dict[str, list[tuple[int, str]]]:
         """Return fallback -> (item, primary) pairs: who is to stand in now for primaries that failed.
 
         ``silent``: for those also that have not answered yet.
@@ -464,17 +464,17 @@ class WriteRound:
         for index in sorted(self._open):
             item = self._items[index]
             if silent:  # some time has passed: those that failed to stand in may try again
-                for node_id in [node_id for node_id, primary in item.stand_ins.items() if not primary]:
-                    del item.stand_ins[node_id]
+                for node_id in [node_id for node_id, primary in item.fallbacks_in_use.items() if not primary]:
+                    del item.fallbacks_in_use[node_id]
             for primary in item.primaries:
-                if primary in item.acks or primary in item.newer or primary in item.stand_ins.values():
+                if primary in item.acks or primary in item.newer or primary in item.fallbacks_in_use.values():
                     continue
                 if primary in item.pending and not silent:
                     continue
-                fallback = next((node_id for node_id in item.fallbacks if node_id not in item.stand_ins), None)
+                fallback = next((node_id for node_id in item.fallbacks if node_id not in item.fallbacks_in_use), None)
                 if fallback is None:
                     break
-                item.stand_ins[fallback] = primary
+                item.fallbacks_in_use[fallback] = primary
                 item.pending.add(fallback)
                 found.setdefault(fallback, []).append((index, primary))
         return found
@@ -482,7 +482,7 @@ class WriteRound:
     def missed(self, index: int) -> tuple[list[str], list[str]]:
         """Return (who holds the item, the primaries that did not acknowledge it and for which nobody stands in) (P11)."""
         item = self._items[index]
-        stood_for = {primary for node_id, primary in item.stand_ins.items() if node_id in item.acks}
+        stood_for = {primary for node_id, primary in item.fallbacks_in_use.items() if node_id in item.acks}
         without = [n for n in item.primaries if n not in item.acks and n not in item.newer and n not in stood_for]
         return list(item.acks), [] if index in self._given_up else without
 
@@ -530,7 +530,7 @@ class WriteRound:
         """Return how many hold the item as one of ``owners``, or in the place of one, or are owners among ``others``."""
         if self._newer_counts and len(item.sets) == 1:
             return len(item.acks)
-        return counted(owners, [item.stand_ins.get(node_id) or node_id for node_id in [*item.acks, *others]])
+        return counted(owners, [item.fallbacks_in_use.get(node_id) or node_id for node_id in [*item.acks, *others]])
 
 
 def _all_of(sets: Sequence[Sequence[str]]) -> Sequence[str]:

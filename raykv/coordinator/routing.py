@@ -15,7 +15,7 @@ from raykv.cluster.background import Background
 from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
 from raykv.cluster.peers import Peers
 from raykv.cluster.state import decode_state
-from raykv.coordinator.hint_sender import Courier
+from raykv.coordinator.hint_sender import HintSender
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerDead, PeerFailure
 from raykv.protocol import frames as f
@@ -58,7 +58,7 @@ class Routing:
         )
         self.tasks: set[asyncio.Task[None]] = Background()
         """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
-        self.courier = Courier(self.peers, clock, metrics, self.tasks)
+        self.hint_sender = HintSender(self.peers, clock, metrics, self.tasks)
         self._state: ClusterState | None = None
         self._known: tuple[ClusterState, bytes] | None = None
         """The state with its bytes as they came: nodes compare those."""
@@ -67,17 +67,17 @@ class Routing:
         self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
-        self._witnesses: dict[tuple[int, int], tuple[str, ...]] = {}
-        self._news = (0, 0)
+        self._owners_in_both_rings: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._update = (0, 0)
 
-    def learn(self, news: f.Publish) -> None:
+    def learn(self, news: f.ClusterUpdate) -> None:
         """Take the supervisor's news, unless newer news is known."""
         state = decode_state(news.state)
         another = self._state is not None and state.store_id != self._state.store_id  # of the same name, founded since
-        older = (state.generation, news.sequence) <= self._news or (self._state and state.ballot < self._state.ballot)
+        older = (state.generation, news.sequence) <= self._update or (self._state and state.ballot < self._state.ballot)
         if older and not another:
             return
-        self._news = (state.generation, news.sequence)
+        self._update = (state.generation, news.sequence)
         self._take(state, news.state)
         for node_id in self.peers.learn(news.incarnations, news.down):
             task = asyncio.get_running_loop().create_task(self._tell(node_id))
@@ -104,7 +104,7 @@ class Routing:
         # The state last: a client's thread may be interrupted in between, and what is not yet known is taken again.
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
-        self._witnesses = {}
+        self._owners_in_both_rings = {}
         self._known = state, data
         self._state = state
 
@@ -138,7 +138,7 @@ class Routing:
 
     async def fetch_news(self, timeout_s: float) -> None:
         """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
-        request = f.supervisor_requests.encode(f.GetNews())
+        request = f.supervisor_requests.encode(f.GetClusterUpdate())
         try:
             try:
                 frame = await self._transport.call("supervisor", request, timeout_s)
@@ -149,7 +149,7 @@ class Routing:
             raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
         if isinstance(answer, f.Refused):
             raise answer.failed.error()
-        if isinstance(answer, f.Publish):
+        if isinstance(answer, f.ClusterUpdate):
             self.learn(answer)
 
     async def refresh(self, timeout_s: float) -> None:
@@ -206,13 +206,13 @@ class Routing:
             nodes = self._primaries[place] = self.present.read_set(*place)
         return nodes
 
-    def witnesses(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
+    def owners_in_both_rings(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
         """Return for each key those of its ``primaries`` that are among the owners before and after a move under way.
 
         What R of these hold, R of each set hold: a read may show it without more ado, and none that asks other owners a
         step later shows less (P9). All n, while nothing moves.
         """
-        known, found = self._witnesses, []
+        known, found = self._owners_in_both_rings, []
         for partition, key in zip(partitions_of_keys(keys, self.present.ring.partitions), keys, strict=True):
             place = partition, n
             nodes = known.get(place)

@@ -12,7 +12,7 @@ from raykv.cluster.background import Background
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import check_same_bucket
 from raykv.config import check_bucket_name, check_timeout
-from raykv.coordinator.batcher import Joining, is_about_one_key
+from raykv.coordinator.batcher import Batcher, is_about_one_key
 from raykv.coordinator.driver import Driver, posting
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
@@ -34,7 +34,7 @@ logger = logging.getLogger("raykv.coordinator")
 NEWS_EVERY_S = 1.0
 
 
-class Front:
+class CoordinatorService:
     """Answers the frames of clients and of the supervisor for one coordinator."""
 
     def __init__(
@@ -47,16 +47,16 @@ class Front:
         self._answering = Background()
         post = posting(transport, clock, coordinator.routing.tasks, at_once)
         self.driver = Driver(coordinator.routing, post, clock)
-        self._joining = Joining(self._begin, coordinator.most_keys)
+        self._joining = Batcher(self._begin, coordinator.most_keys)
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.CoordinatorAnswer]]] = dict(
             (
                 handled(f.GetMany, self._operate),
                 handled(f.WriteMany, self._operate),
                 handled(f.ScanPage, self._operate),
                 handled(f.OpenBucket, self._open_bucket),
-                handled(f.Tell, self._tell),
-                handled(f.Publish, self._news),
-                handled(f.Reach, self._reaches),
+                handled(f.GetInfo, self._tell),
+                handled(f.ClusterUpdate, self._update),
+                handled(f.IndirectProbe, self._reaches),
                 handled(f.RepairPartitions, self._repair),
             )
         )
@@ -140,12 +140,12 @@ class Front:
         assert steps is not None, "asked for an operation that is none"
         return steps
 
-    async def _news(self, request: f.Publish) -> f.CoordinatorAnswer:
+    async def _update(self, request: f.ClusterUpdate) -> f.CoordinatorAnswer:
         self._coordinator.routing.learn(request)
-        return f.Told(None)
+        return f.Info(None)
 
     async def _repair(self, request: f.RepairPartitions) -> f.CoordinatorAnswer:
-        return f.Told(await self._coordinator.repair_partitions(request))
+        return f.Info(await self._coordinator.repair_partitions(request))
 
     async def _pass_on(self, request: f.ElasticRequest | f.DropBucket) -> f.CoordinatorAnswer:
         return await self._ask_supervisor(request, request.timeout_s)
@@ -167,7 +167,7 @@ class Front:
             return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)
         return opened
 
-    async def _tell(self, request: f.Tell) -> f.CoordinatorAnswer:
+    async def _tell(self, request: f.GetInfo) -> f.CoordinatorAnswer:
         if request.what != "status":
             await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
         state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
@@ -178,33 +178,33 @@ class Front:
             case "buckets":
                 data = [msgspec.to_builtins(entry.config) for entry in state.buckets]
             case "status":
-                answer = await self._ask_supervisor(f.Tell("status", request.timeout_s), request.timeout_s)
-                if not isinstance(answer, f.Told):
+                answer = await self._ask_supervisor(f.GetInfo("status", request.timeout_s), request.timeout_s)
+                if not isinstance(answer, f.Info):
                     return answer
                 data = answer.data | {"coordinator": self._coordinator.figures()}
             case _:
                 raise CorruptData(f"there is nothing to tell of {request.what!r}")
-        return f.Told(data)
+        return f.Info(data)
 
     async def _ask_supervisor(
         self, request: f.SupervisorRequest, timeout_s: float
-    ) -> f.BucketOpened | f.Told | f.Refused:
+    ) -> f.BucketOpened | f.Info | f.Refused:
         try:
             frame = await self._transport.call("supervisor", f.supervisor_requests.encode(request), timeout_s)
         except PeerFailure as failure:
             raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
         answer = f.supervisor_answers.decode(frame)
-        if isinstance(answer, f.Publish):
+        if isinstance(answer, f.ClusterUpdate):
             raise CorruptData("the supervisor gave news when asked for something else")
         return answer
 
-    async def _reaches(self, request: f.Reach) -> f.CoordinatorAnswer:
+    async def _reaches(self, request: f.IndirectProbe) -> f.CoordinatorAnswer:
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
         try:
             answer = await self._transport.call(node_address(request.node_id), frame, check_timeout(request.timeout_s))
-            return f.Told(isinstance(f.node_answers.decode(answer).body, f.Pong))
+            return f.Info(isinstance(f.node_answers.decode(answer).body, f.Pong))
         except (PeerFailure, CorruptData):
-            return f.Told(False)
+            return f.Info(False)
 
 
 async def _framed(frame: bytes, answer: Callable[[f.CoordinatorRequest], Awaitable[f.CoordinatorAnswer]]) -> bytes:

@@ -105,11 +105,11 @@ class WriteFanout:
     def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:
         if not self._entry.config.sloppy:
             return  # nobody may, and to find that out for each item after each answer costs as much as the rest of it
-        for node_id, pairs in self._round.stand_ins(silent=silent).items():
+        for node_id, pairs in self._round.fallbacks_in_use(silent=silent).items():
             hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
             body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
             fan.send(node_id, body, len(hints), [(index, self._round.attempt(index)) for index, _ in pairs])
-            self._routing.metrics.count("stand_ins", len(pairs))
+            self._routing.metrics.count("fallbacks_in_use", len(pairs))
 
     def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
         """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
@@ -160,4 +160,4 @@ def leave_hint(
         return
     owners = tuple(node_id for nodes in routing.write_sets(key, entry.config.n) for node_id in nodes)
     in_order = sorted(holders, key=lambda node_id: node_id not in owners)  # those need not be sent what they hold
-    routing.courier.take(tuple(in_order), owners, entry.bucket_id, item, made_ms)
+    routing.hint_sender.take(tuple(in_order), owners, entry.bucket_id, item, made_ms)

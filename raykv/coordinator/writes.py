@@ -228,7 +228,7 @@ class Writes:
             for node_id, asked in asks.items():
                 keys = [items[index].key for index, _ in asked]
                 ids = [body_operation_id(items[index].body) if with_dot else b"" for index, with_dot in asked]
-                fan.send(node_id, f.Reserve(entry.bucket_id, keys, ids, sloppy), len(asked), asked)
+                fan.send(node_id, f.ReserveDots(entry.bucket_id, keys, ids, sloppy), len(asked), asked)
 
         def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
             answer = outcome.answer
@@ -245,7 +245,7 @@ class Writes:
 
         first = round_.start()
         send(first)
-        usual_s = routing.peers.hedge_delay_s("Reserve", max(map(len, first.values()), default=0), list(first))
+        usual_s = routing.peers.hedge_delay_s("ReserveDots", max(map(len, first.values()), default=0), list(first))
         hedge_s = max(RESERVE_FLOOR_S, usual_s)
         yield from gather(round_, fan, routing.clock, send=send, take=take, hedge_s=hedge_s, deadline_s=deadline_s)
         routing.metrics.count("second_dots", round_.second_dots)
@@ -280,7 +280,7 @@ class Writes:
             if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 break
             routing.check_there(entry.bucket_id)
-            round_.go_elsewhere(*owners())  # as they are stamped: it is the same write (P8)
+            round_.reassign(*owners())  # as they are stamped: it is the same write (P8)
             routing.metrics.count("writes_moved")
         return [
             round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, fanout.failures)
@@ -310,7 +310,7 @@ class Writes:
             yield from fanout.run(deadline_s)
             if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 return
-            round_.go_elsewhere([routing.write_sets(key, n) for key in keys], None)
+            round_.reassign([routing.write_sets(key, n) for key in keys], None)
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from raykv.protocol.codec import Failed, Message
 from raykv.protocol.supervisor import (
     BucketOpened,
+    ClusterUpdate,
     DropBucket,
     ElasticRequest,
+    GetInfo,
+    Info,
     OpenBucket,
-    Publish,
     Refused,
-    Tell,
-    Told,
 )
 from raykv.records import limits as lim
 
@@ -36,7 +36,9 @@ class GetMany(Message, frozen=True):
 
 
 class WriteMany(Message, frozen=True):
-    """Quorum writes of (encoded key, body, causality or None). A key stands at most once. Answer: ``WroteMany``, ``Late``.
+    """Quorum writes of (encoded key, body, causality or None). A key stands at most once.
+
+    Answer: ``WroteMany``, ``DeadlinePassed``.
 
     The causality is what the writer has seen of the key, packed; None: it has not looked. ``after``: the newest hybrid
     time that the client has seen. ``run`` and ``expires_s``: until when the coordinator may begin with it, by its own
@@ -70,15 +72,15 @@ class ScanPage(Message, frozen=True):
     passing: bool = False
 
 
-class Reach(Message, frozen=True):
-    """The supervisor asks for a second opinion (P12): do you reach this node? Answer: ``Told`` with a bool."""
+class IndirectProbe(Message, frozen=True):
+    """The supervisor asks for a second opinion (P12): do you reach this node? Answer: ``Info`` with a bool."""
 
     node_id: lim.NodeId
     timeout_s: float
 
 
 class RepairPartitions(Message, frozen=True):
-    """Compare these partitions' owners now, and mend what differs. Answer: ``Told`` with a list of figures.
+    """Compare these partitions' owners now, and mend what differs. Answer: ``Info`` with a list of figures.
 
     An entry has "partition", and "failed" with the reason if it was not compared with all its owners.
     """
@@ -94,9 +96,9 @@ CoordinatorRequest: TypeAlias = (
     | OpenBucket
     | DropBucket
     | ElasticRequest
-    | Tell
-    | Publish
-    | Reach
+    | GetInfo
+    | ClusterUpdate
+    | IndirectProbe
     | RepairPartitions
 )
 
@@ -110,7 +112,7 @@ class Acked(Message, frozen=True, gc=False):
     """Packed (``raykv.versions.causality``), its own dot and time included."""
 
 
-class Found(Message, frozen=True, gc=False):
+class KeyVersions(Message, frozen=True, gc=False):
     """What stands under a key: payloads, the newest first; none if it is absent. ``causality``: if it was wanted.
 
     ``gone``: a delete that has not seen these is newer than all of them (or a version that has expired).
@@ -121,9 +123,9 @@ class Found(Message, frozen=True, gc=False):
     causality: lim.Bytes = b""
 
 
-def whole(item: bytes | Found) -> Found:
+def whole(item: bytes | KeyVersions) -> KeyVersions:
     """Return an entry of ``GotMany`` in full."""
-    return Found([item]) if isinstance(item, bytes) else item
+    return KeyVersions([item]) if isinstance(item, bytes) else item
 
 
 class GotMany(Message, frozen=True, gc=False):
@@ -132,7 +134,7 @@ class GotMany(Message, frozen=True, gc=False):
     Where there is one payload and nothing else to say, as nearly always, it stands there by itself (see ``whole``).
     """
 
-    items: Annotated[list[lim.Bytes | Found | Failed], lim.TOLD]
+    items: Annotated[list[lim.Bytes | KeyVersions | Failed], lim.TOLD]
     time: int = 0
 
 
@@ -143,7 +145,7 @@ class WroteMany(Message, frozen=True, gc=False):
     time: int = 0
 
 
-class Late(Message, frozen=True):
+class DeadlinePassed(Message, frozen=True):
     """The request came when its time was over, or was meant for another run of the coordinator: nothing was done."""
 
     run: int
@@ -151,13 +153,13 @@ class Late(Message, frozen=True):
 
 
 class Page(Message, frozen=True):
-    """What stands, in order: (encoded key, payloads, gone) as in ``Found``; ``resume``: where the next page begins."""
+    """What stands, in order: (encoded key, payloads, gone) as in ``KeyVersions``; ``resume``: where the next page begins."""
 
     items: Annotated[list[tuple[lim.Bound, lim.Payloads, bool]], lim.TOLD]
     resume: lim.Bound | None
 
 
-CoordinatorAnswer: TypeAlias = GotMany | WroteMany | Late | Page | BucketOpened | Told | Refused
+CoordinatorAnswer: TypeAlias = GotMany | WroteMany | DeadlinePassed | Page | BucketOpened | Info | Refused
 
 
 Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"
@@ -165,7 +167,7 @@ Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"
 apart costs no time of its own. It neither waits nor runs what is not ours."""
 
 
-class Handed(Message, frozen=True):
+class HandleAnswer(Message, frozen=True):
     """What a plain call of the coordinator's actor handle returns: an answer, and how to decode what is in it."""
 
     single: bool

@@ -28,11 +28,11 @@ class Read(Message, frozen=True):
     hints: bool = False
 
 
-class Reserve(Message, frozen=True):
+class ReserveDots(Message, frozen=True):
     """What is there of ``keys``, and a dot for each that has an operation id: the first half of a vector write.
 
     Nothing is kept under the dot until the write comes with it, and it comes only from whoever got this answer; an answer
-    that is lost costs a dot. Answer: ``ReserveDone``, or ``Incomplete``.
+    that is lost costs a dot. Answer: ``DotsReserved``, or ``Incomplete``.
     """
 
     bucket_id: int
@@ -91,18 +91,18 @@ class Ping(Message, frozen=True):
     with_stats: bool = False
 
 
-class ReadRegister(Message, frozen=True):
-    """The node's copy of the cluster's state. Answer: ``RegisterAnswer``."""
+class ReadState(Message, frozen=True):
+    """The node's copy of the cluster's state. Answer: ``AcceptorAnswer``."""
 
 
-class PromiseRegister(Message, frozen=True):
-    """Accept nothing from generations below this one any more (P5). Answer: ``RegisterAnswer``."""
+class PrepareState(Message, frozen=True):
+    """Accept nothing from generations below this one any more (P5). Answer: ``AcceptorAnswer``."""
 
     generation: lim.Number
 
 
-class AcceptRegister(Message, frozen=True):
-    """Keep this state, durably, unless a later generation was promised. Answer: ``RegisterAnswer``."""
+class AcceptState(Message, frozen=True):
+    """Keep this state, durably, unless a later generation was promised. Answer: ``AcceptorAnswer``."""
 
     generation: lim.Number
     version: lim.Number
@@ -164,7 +164,7 @@ class Purge(Message, frozen=True):
     sure: bool
 
 
-class Clear(Message, frozen=True):
+class DropUnowned(Message, frozen=True):
     """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``.
 
     ``partitions``: of these only; None: of all.
@@ -173,7 +173,7 @@ class Clear(Message, frozen=True):
     partitions: lim.Partitions | None = None
 
 
-class TakeOver(Message, frozen=True):
+class PullPartition(Message, frozen=True):
     """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything.
 
     ``lost``: old owners that are to leave and are gone for good: nothing can be had of them.
@@ -197,22 +197,22 @@ class Repair(Message, frozen=True):
 
 NodeRequestBody: TypeAlias = (
     Read
-    | Reserve
+    | ReserveDots
     | Write
     | Hint
     | Scan
     | Ping
-    | ReadRegister
-    | PromiseRegister
-    | AcceptRegister
+    | ReadState
+    | PrepareState
+    | AcceptState
     | Stop
     | Gossip
     | Tree
     | Leaves
     | Fetch
     | Purge
-    | Clear
-    | TakeOver
+    | DropUnowned
+    | PullPartition
     | Repair
 )
 
@@ -259,7 +259,7 @@ class Reserved(Message, frozen=True):
     record_bytes: int
 
 
-class ReserveDone(Message, frozen=True):
+class DotsReserved(Message, frozen=True):
     """One entry a key, in the order asked; None for one that lies in a damaged range."""
 
     items: Annotated[list[Reserved | None], lim.ITEMS]
@@ -330,7 +330,7 @@ class Repaired(Message, frozen=True):
     figures: lim.Figures
 
 
-class RegisterAnswer(Message, frozen=True):
+class AcceptorAnswer(Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
     ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
@@ -347,7 +347,7 @@ class RegisterAnswer(Message, frozen=True):
     directory_id: int = 0
 
 
-class Moved(Message, frozen=True):
+class NotOwner(Message, frozen=True):
     """What the request is about has other owners by now, or is on its way: this is the state that the node knows (P4).
 
     It did nothing.
@@ -371,13 +371,13 @@ class NodeRefused(Message, frozen=True):
 
 NodeAnswerBody: TypeAlias = (
     ReadDone
-    | ReserveDone
+    | DotsReserved
     | WriteDone
     | ScanDone
     | Incomplete
     | Pong
-    | RegisterAnswer
-    | Moved
+    | AcceptorAnswer
+    | NotOwner
     | NodeRefused
     | Gossip
     | TreeDone

@@ -147,7 +147,7 @@ def _never(_: Message) -> bool:
     return False
 
 
-def _one_operation_id_a_key(body: n.Reserve) -> str:
+def _one_operation_id_a_key(body: n.ReserveDots) -> str:
     return "" if len(body.keys) == len(body.operation_ids) else "a reservation has one operation id a key"
 
 
@@ -178,8 +178,8 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         concerns=_keys(lambda body: body.keys), bucket=_bucket_id, misfit=None,
         client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=False,
     ),
-    n.Reserve: NodeTraits[n.Reserve](
-        answers=(n.ReserveDone, n.Incomplete), senders=("coordinator",), frame_bytes=KEYS_FRAME_BYTES,
+    n.ReserveDots: NodeTraits[n.ReserveDots](
+        answers=(n.DotsReserved, n.Incomplete), senders=("coordinator",), frame_bytes=KEYS_FRAME_BYTES,
         concerns=_keys(lambda body: body.keys), bucket=_bucket_id, misfit=_one_operation_id_a_key,
         client_waits=_always, shed=True, metered=Metered.NOT,  # the write that follows it is
         work_due=True,
@@ -204,20 +204,20 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         answers=(n.Pong,), senders=("coordinator", "node", "supervisor"), frame_bytes=SMALL_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
-    n.ReadRegister: _background(
-        n.ReadRegister,
-        answers=(n.RegisterAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+    n.ReadState: _background(
+        n.ReadState,
+        answers=(n.AcceptorAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
-    n.PromiseRegister: _background(
-        n.PromiseRegister,
-        answers=(n.RegisterAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+    n.PrepareState: _background(
+        n.PrepareState,
+        answers=(n.AcceptorAnswer,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
-    n.AcceptRegister: _background(
-        n.AcceptRegister,
+    n.AcceptState: _background(
+        n.AcceptState,
         # Coordinators and nodes tell a node that is behind what was decided.
-        answers=(n.RegisterAnswer,), senders=("coordinator", "node", "supervisor"), frame_bytes=STATE_FRAME_BYTES,
+        answers=(n.AcceptorAnswer,), senders=("coordinator", "node", "supervisor"), frame_bytes=STATE_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
     n.Stop: _background(
@@ -250,13 +250,13 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         answers=(n.Purged,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
         concerns=_items(lambda body: body.items, 1), misfit=None,
     ),
-    n.Clear: _background(
-        n.Clear,
+    n.DropUnowned: _background(
+        n.DropUnowned,
         answers=(n.Cleared,), senders=("supervisor",), frame_bytes=KEYS_FRAME_BYTES,
         concerns=Concern(None, _itself, lambda body: body.partitions or (), everything=True), misfit=None,
     ),
-    n.TakeOver: _background(
-        n.TakeOver,
+    n.PullPartition: _background(
+        n.PullPartition,
         answers=(n.Repaired,), senders=("supervisor",), frame_bytes=KEYS_FRAME_BYTES,
         concerns=_partitions(lambda body: (body.partition,)), misfit=None,
     ),
@@ -278,33 +278,33 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
         answers=(c.GotMany,), senders=("client",), frame_bytes=KEYS_FRAME_BYTES, passed_on=False
     ),
     c.WriteMany: CoordinatorTraits[c.WriteMany](
-        answers=(c.WroteMany, c.Late), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+        answers=(c.WroteMany, c.DeadlinePassed), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
     ),
     c.ScanPage: CoordinatorTraits[c.ScanPage](
         answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
     ),
     c.RepairPartitions: CoordinatorTraits[c.RepairPartitions](
-        answers=(s.Told,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
     ),
-    c.Reach: CoordinatorTraits[c.Reach](
-        answers=(s.Told,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    c.IndirectProbe: CoordinatorTraits[c.IndirectProbe](
+        answers=(s.Info,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
     ),
-    s.Publish: CoordinatorTraits[s.Publish](
-        answers=(s.Told,), senders=("supervisor",), frame_bytes=STATE_FRAME_BYTES, passed_on=False
+    s.ClusterUpdate: CoordinatorTraits[s.ClusterUpdate](
+        answers=(s.Info,), senders=("supervisor",), frame_bytes=STATE_FRAME_BYTES, passed_on=False
     ),
     s.OpenBucket: CoordinatorTraits[s.OpenBucket](
         answers=(s.BucketOpened,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
     ),
-    s.Tell: CoordinatorTraits[s.Tell](
-        answers=(s.Told,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    s.GetInfo: CoordinatorTraits[s.GetInfo](
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
     ),
-    s.DropBucket: _for_the_store(s.Told),
-    s.AddNode: _for_the_store(s.Told),
-    s.RemoveNode: _for_the_store(s.Told),
-    s.ReplaceNode: _for_the_store(s.Told),
-    s.SetWeight: _for_the_store(s.Told),
-    s.Rebalance: _for_the_store(s.Told),
-    s.Autoscale: _for_the_store(s.Told),
+    s.DropBucket: _for_the_store(s.Info),
+    s.AddNode: _for_the_store(s.Info),
+    s.RemoveNode: _for_the_store(s.Info),
+    s.ReplaceNode: _for_the_store(s.Info),
+    s.SetWeight: _for_the_store(s.Info),
+    s.Rebalance: _for_the_store(s.Info),
+    s.Autoscale: _for_the_store(s.Info),
 }
 
 
@@ -313,16 +313,16 @@ def _from_coordinators(answer: type[Message]) -> Traits[Any]:
 
 
 SUPERVISOR: Mapping[type[Message], Traits[Any]] = {
-    s.GetNews: _from_coordinators(s.Publish),
+    s.GetClusterUpdate: _from_coordinators(s.ClusterUpdate),
     s.OpenBucket: _from_coordinators(s.BucketOpened),
-    s.Tell: _from_coordinators(s.Told),
-    s.DropBucket: _from_coordinators(s.Told),
-    s.AddNode: _from_coordinators(s.Told),
-    s.RemoveNode: _from_coordinators(s.Told),
-    s.ReplaceNode: _from_coordinators(s.Told),
-    s.SetWeight: _from_coordinators(s.Told),
-    s.Rebalance: _from_coordinators(s.Told),
-    s.Autoscale: _from_coordinators(s.Told),
+    s.GetInfo: _from_coordinators(s.Info),
+    s.DropBucket: _from_coordinators(s.Info),
+    s.AddNode: _from_coordinators(s.Info),
+    s.RemoveNode: _from_coordinators(s.Info),
+    s.ReplaceNode: _from_coordinators(s.Info),
+    s.SetWeight: _from_coordinators(s.Info),
+    s.Rebalance: _from_coordinators(s.Info),
+    s.Autoscale: _from_coordinators(s.Info),
 }
 
 

@@ -12,8 +12,8 @@ from raykv.protocol.codec import Failed, Message
 from raykv.records import limits as lim
 
 
-class GetNews(Message, frozen=True):
-    """A coordinator asks the supervisor for its news. Answer: ``Publish``."""
+class GetClusterUpdate(Message, frozen=True):
+    """A coordinator asks the supervisor for its news. Answer: ``ClusterUpdate``."""
 
 
 class OpenBucket(Message, frozen=True):
@@ -25,21 +25,21 @@ class OpenBucket(Message, frozen=True):
 
 
 class DropBucket(Message, frozen=True):
-    """Drop the bucket and all in it. Answer: ``Told``."""
+    """Drop the bucket and all in it. Answer: ``Info``."""
 
     name: lim.Name
     timeout_s: float
 
 
-class Tell(Message, frozen=True):
-    """Ask for plain data to show: "status", "ring", "buckets". Answer: ``Told``."""
+class GetInfo(Message, frozen=True):
+    """Ask for plain data to show: "status", "ring", "buckets". Answer: ``Info``."""
 
     what: lim.Name
     timeout_s: float
 
 
 class AddNode(Message, frozen=True):
-    """Let one more storage node join. Answer: ``Told`` with its id.
+    """Let one more storage node join. Answer: ``Info`` with its id.
 
     ``weight``: 0 for what its host can carry. ``host``, ``zone``: empty for where there is most room.
     """
@@ -51,14 +51,14 @@ class AddNode(Message, frozen=True):
 
 
 class RemoveNode(Message, frozen=True):
-    """Let a node give away all that it holds, and leave. Answer: ``Told``."""
+    """Let a node give away all that it holds, and leave. Answer: ``Info``."""
 
     node_id: lim.NodeId
     timeout_s: float
 
 
 class ReplaceNode(Message, frozen=True):
-    """Let a new node take the place of one that is lost. Answer: ``Told`` with its id. ``host``: as in ``AddNode``."""
+    """Let a new node take the place of one that is lost. Answer: ``Info`` with its id. ``host``: as in ``AddNode``."""
 
     node_id: lim.NodeId
     host: lim.Name
@@ -66,7 +66,7 @@ class ReplaceNode(Message, frozen=True):
 
 
 class SetWeight(Message, frozen=True):
-    """Let a node carry more or less than it does. Answer: ``Told``."""
+    """Let a node carry more or less than it does. Answer: ``Info``."""
 
     node_id: lim.NodeId
     weight: float
@@ -74,7 +74,7 @@ class SetWeight(Message, frozen=True):
 
 
 class Rebalance(Message, frozen=True):
-    """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Told``."""
+    """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Info``."""
 
     action: lim.Name
     timeout_s: float
@@ -83,7 +83,7 @@ class Rebalance(Message, frozen=True):
 class Autoscale(Message, frozen=True):
     """Tell what the autoscaler sees and would do; with ``limits`` (fields of ScalingConfig) set it going by them first.
 
-    ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Told``.
+    ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Info``.
     """
 
     limits: lim.Settings | None
@@ -95,11 +95,11 @@ class Autoscale(Message, frozen=True):
 ElasticRequest: TypeAlias = AddNode | RemoveNode | ReplaceNode | SetWeight | Rebalance | Autoscale
 
 
-SupervisorRequest: TypeAlias = GetNews | OpenBucket | DropBucket | ElasticRequest | Tell
+SupervisorRequest: TypeAlias = GetClusterUpdate | OpenBucket | DropBucket | ElasticRequest | GetInfo
 
 
-class Publish(Message, frozen=True):
-    """The supervisor's news: the cluster's state (encoded), who is down and why, who runs. Answer: ``Told``.
+class ClusterUpdate(Message, frozen=True):
+    """The supervisor's news: the cluster's state (encoded), who is down and why, who runs. Answer: ``Info``.
 
     ``sequence`` orders the news of one generation; older news is ignored.
     """
@@ -120,7 +120,7 @@ class BucketOpened(Message, frozen=True):
     now_s: float = 0.0
 
 
-class Told(Message, frozen=True):
+class Info(Message, frozen=True):
     """Plain data."""
 
     data: Any
@@ -132,4 +132,4 @@ class Refused(Message, frozen=True):
     failed: Failed
 
 
-SupervisorAnswer: TypeAlias = Publish | BucketOpened | Told | Refused
+SupervisorAnswer: TypeAlias = ClusterUpdate | BucketOpened | Info | Refused

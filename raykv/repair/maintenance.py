@@ -104,8 +104,8 @@ class Maintenance:
                 handled(f.Fetch, self.anti_entropy.fetch),
                 handled(f.Purge, self.anti_entropy.purge),
                 handled(f.Repair, self._repair_now),
-                handled(f.Clear, self._clear),
-                handled(f.TakeOver, self._take_over),
+                handled(f.DropUnowned, self._clear),
+                handled(f.PullPartition, self._take_over),
             )
         )
 
@@ -158,7 +158,7 @@ class Maintenance:
         self.detector.hear(request.table, self._clock.monotonic_s())
         return f.Gossip(self._node_id, self.detector.table())
 
-    async def _clear(self, request: f.Clear) -> f.NodeAnswerBody:
+    async def _clear(self, request: f.DropUnowned) -> f.NodeAnswerBody:
         return f.Cleared(await self._local.clear(request.partitions))
 
     async def _repair_now(self, request: f.Repair) -> f.NodeAnswerBody:
@@ -176,7 +176,7 @@ class Maintenance:
             return f.NodeRefused("not yet", f"not compared within {request.timeout_s:g} s")
         return f.Repaired(mended.figures())
 
-    async def _take_over(self, request: f.TakeOver) -> f.NodeAnswerBody:
+    async def _take_over(self, request: f.PullPartition) -> f.NodeAnswerBody:
         """Get from the old owners what this node is to hold of a partition that moves to it (P4)."""
         state = self.state
         if state is None:

@@ -51,7 +51,7 @@ class _Open:
     """Operation id -> counter, so that a request that comes twice gets the same dot twice. It spares a dot, no more."""
 
 
-class Stamper:
+class DotAllocator:
     """Gives dots for the records of one run of one node. O(spans of the record) each."""
 
     def __init__(

@@ -32,7 +32,7 @@ from raykv.records.keys import (
 )
 from raykv.records.kinds import OWNED, check, is_vector, public
 from raykv.records.record import stamp_of, time_of
-from raykv.replica.dot_allocator import Stamper
+from raykv.replica.dot_allocator import DotAllocator
 from raykv.replica.hints import HintsFull
 from raykv.replica.scanning import Scanner
 from raykv.ring import partition_of_key, partitions_of_keys
@@ -105,18 +105,18 @@ class Replica:
         """Whether that much is left that what deletes is taken all the same: nothing else makes room."""
         self.times_incomplete = 0
         """How often it was found, in this run, that the node lacks what it acknowledged."""
-        self._stamper = Stamper(random)
+        self._dot_allocator = DotAllocator(random)
         self._acceptor = Acceptor(directory)
         self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
             (
                 handled(f.Read, self._read),
-                handled(f.Reserve, self._reserve),
+                handled(f.ReserveDots, self._reserve),
                 handled(f.Write, self._write),
                 handled(f.Hint, self._hint),
                 handled(f.Scan, self._scan),
-                handled(f.ReadRegister, lambda _: (self._acceptor.read(), 0)),
-                handled(f.PromiseRegister, lambda request: (self._acceptor.promise(request), 0)),
-                handled(f.AcceptRegister, self._accept),
+                handled(f.ReadState, lambda _: (self._acceptor.read(), 0)),
+                handled(f.PrepareState, lambda request: (self._acceptor.promise(request), 0)),
+                handled(f.AcceptState, self._accept),
             )
         )
         """What is answered here."""
@@ -151,10 +151,10 @@ class Replica:
             return f.NodeRefused("behind", f"this node does not know epoch {epoch} yet")
         state, data = self.known
         if epoch < state.epoch and any(self._changed.get(at, self._since) > epoch for at in self._concerned(body)):
-            return f.Moved(data)
+            return f.NotOwner(data)
         bucket = NODE[type(body)].bucket
         if bucket is not None and bucket(body) not in self._buckets and state.dropped(bucket(body)):
-            return f.Moved(data)  # a client that coordinates for itself may not have heard of it
+            return f.NotOwner(data)  # a client that coordinates for itself may not have heard of it
         return None
 
     def _concerned(self, body: f.NodeRequestBody) -> set[int]:
@@ -172,7 +172,7 @@ class Replica:
         entry = next((entry for entry in state.buckets if entry.bucket_id == bucket_id), None)
         return entry is None or node_id in state.holders(partition, entry.config.n)
 
-    def _accept(self, request: f.AcceptRegister) -> Answer:
+    def _accept(self, request: f.AcceptState) -> Answer:
         answer = self._acceptor.accept(request)
         if answer.granted and request.decided:
             self._learn(request.state)
@@ -273,7 +273,7 @@ class Replica:
             if not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
                 founds[index] = None
 
-    def _reserve(self, request: f.Reserve) -> Answer:
+    def _reserve(self, request: f.ReserveDots) -> Answer:
         """Show what is here of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
         if not self.complete:
             return self._incomplete()
@@ -298,12 +298,12 @@ class Replica:
             versions = dvvset.EMPTY if record is None else vector.decode(record)
             actor, counter = b"", 0
             if operation_id:
-                actor, counter = self._stamper.reserve(storage_key, record, operation_id, versions.seen)
+                actor, counter = self._dot_allocator.reserve(storage_key, record, operation_id, versions.seen)
             seen = NOTHING_SEEN if record is None else pack_causality(dvvset.join(versions))
             items.append(f.Reserved(actor, counter, seen, dvvset.size(versions), len(record or b"")))
         if None in items:
             self._note_damage()
-        return f.ReserveDone(items), position
+        return f.DotsReserved(items), position
 
     def _with_hints(self, bucket_id: int, key: bytes, record: bytes | None, position: int) -> tuple[bytes | None, int]:
         """Return what is here of a key with what is kept of it for others."""
@@ -324,13 +324,13 @@ class Replica:
         position = 0
         for key, (_, record), versions in zip(keys, request.items, checked, strict=True):
             if versions is not None:
-                signed = self._stamper.sign(key, record)
+                signed = self._dot_allocator.sign(key, record)
                 try:
                     kept = self._engine.update(key, signed, partial(merge_bounded, taken=versions))
                 except TooManyVersions:
                     newer.append(f.NO_ROOM)
                     continue
-                self._stamper.kept(key, kept.record, versions.seen if kept.record is signed else None)
+                self._dot_allocator.kept(key, kept.record, versions.seen if kept.record is signed else None)
                 newer.append(0)
             else:
                 kept = self._engine.update(key, record)
@@ -396,7 +396,7 @@ class Replica:
     def learn(self, data: bytes) -> None:
         """Take a decided state that another node knows, as if the supervisor had told it."""
         state = decode_state(data)
-        self._accept(f.AcceptRegister(state.generation, state.version, data, decided=True))
+        self._accept(f.AcceptState(state.generation, state.version, data, decided=True))
 
     def _learn(self, data: bytes) -> None:
         """Act on a decided state only, for any other may yet be undone. Compactions leave out what was dropped."""

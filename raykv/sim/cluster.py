@@ -24,7 +24,7 @@ from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Session
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.service import Front
+from raykv.coordinator.service import CoordinatorService
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
@@ -158,7 +158,7 @@ class Cluster:
         transport = SimTransport(self.network, process)
         rng = self._restarts
         coordinator = process.run(lambda: Coordinator(transport, clock, SimMetrics(self.counts), rng))
-        front = Front(coordinator, transport, clock)
+        front = CoordinatorService(coordinator, transport, clock)
         self.coordinators[name] = coordinator
         self.network.register(process, front.serve)
         process.spawn(front.keep_up_to_date())
@@ -386,11 +386,11 @@ class SimDirectLink(SimLink):
         clock = SimClock(cluster.host_of_client(process.name), process)
         rng = cluster.rng(f"coordinator of {process.name}")
         made = process.run(lambda: Coordinator(transport, clock, SimMetrics(cluster.counts), rng, asks=True))
-        self._front = Front(made, transport, clock)
+        self._service = CoordinatorService(made, transport, clock)
         cluster.counts["direct clients"] += 1
 
     async def _answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        return await self._front.answer_together(request)
+        return await self._service.answer_together(request)
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:
         """See ``client.driver.Link``."""

@@ -107,11 +107,11 @@ class NodeWorld:
         self.serve: Serve = lambda node, frame: node.serve(frame)
         """How a node answers a frame; a run that watches the answers puts itself here."""
         self.opened: Callable[[StorageNode], None] = lambda _: None
-        """Told of every node that has opened its directory."""
+        """Info of every node that has opened its directory."""
         self.joined: Callable[[str, Host], None] = lambda _, __: None
-        """Told of every node that is new, with its host."""
+        """Info of every node that is new, with its host."""
         self.left: Callable[[str], None] = lambda _: None
-        """Told of every node that is no member any more."""
+        """Info of every node that is no member any more."""
 
     def create(self, node_id: str) -> NodeProcess:
         """Start a process for the node, in place of the one that Ray knew; a new one gets a host of its own."""

@@ -238,7 +238,7 @@ class Rebalancing:
         for partition in left:
             patience_s = self._clock.monotonic_s() + AWAY_S
             while True:
-                body = f.TakeOver(partition, TAKE_OVER_TIMEOUT_S, self._lost())
+                body = f.PullPartition(partition, TAKE_OVER_TIMEOUT_S, self._lost())
                 try:
                     answer = await self._peers.call(node_id, body, 1, TAKE_OVER_TIMEOUT_S + 1.0, state.epoch)
                     assert isinstance(answer, f.Repaired), "a node sent an answer of the wrong type"
@@ -305,7 +305,7 @@ class Rebalancing:
 
         async def one(node_id: str) -> bool:
             partitions = nodes[node_id]
-            body = f.Clear(None if partitions is None else sorted(partitions))
+            body = f.DropUnowned(None if partitions is None else sorted(partitions))
             try:
                 answer = await self._peers.call(node_id, body, 1, CLEAR_TIMEOUT_S, epoch)
             except PeerFailure as failure:

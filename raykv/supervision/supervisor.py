@@ -198,7 +198,7 @@ class Supervisor:
         await asyncio.gather(*(self._watch.stop_node(node_id) for node_id in self._watch.nodes))
         logger.info("store %s: stopped", self._name)
 
-    async def _found(self, found: Sequence[str], answers: dict[str, f.RegisterAnswer]) -> None:
+    async def _found(self, found: Sequence[str], answers: dict[str, f.AcceptorAnswer]) -> None:
         plan = self._plan
         if plan.nodes < plan.store.copies:
             raise NotEnoughNodes(f"n={plan.store.copies} copies need as many nodes; nodes={plan.nodes}")
@@ -217,7 +217,7 @@ class Supervisor:
             trouble = self._watch.trouble()
             raise StoreUnavailable(f"{error.message}; missing: {trouble}" if trouble else error.message) from None
 
-    async def _read_all(self, nodes: Sequence[str]) -> dict[str, f.RegisterAnswer]:
+    async def _read_all(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
         """Read the nodes' copies, waiting for those that are up and slow."""
         deadline_s = self._clock.monotonic_s() + MAJORITY_TIMEOUT_S
         while True:
@@ -229,7 +229,7 @@ class Supervisor:
                 return answers
             await self._clock.sleep(PING_EVERY_S)
 
-    async def _recover(self, answers: dict[str, f.RegisterAnswer]) -> None:
+    async def _recover(self, answers: dict[str, f.AcceptorAnswer]) -> None:
         state = latest(answers)
         assert state is not None
         if state.config != self._plan.store:
@@ -292,11 +292,11 @@ class Supervisor:
 
     # ---- the cluster's state ----
 
-    def news(self) -> f.Publish:
+    def news(self) -> f.ClusterUpdate:
         """Return what coordinators need to know."""
         down = {node_id: node.cause for node_id, node in self._watch.nodes.items() if node.state != "up"}
         incarnations = {node_id: node.incarnation for node_id, node in self._watch.nodes.items()}
-        return f.Publish(self._sequence, encode_state(self.state), down, incarnations)
+        return f.ClusterUpdate(self._sequence, encode_state(self.state), down, incarnations)
 
     async def _publish(self) -> None:
         """Send the coordinator a cluster update. One that is unavailable asks for it when it is back."""
@@ -377,14 +377,14 @@ class Supervisor:
 
     async def _answer(self, request: f.SupervisorRequest) -> f.SupervisorAnswer:
         answer = await self._handlers[type(request)](request)
-        return answer if isinstance(answer, f.Publish | f.BucketOpened) else f.Told(answer)
+        return answer if isinstance(answer, f.ClusterUpdate | f.BucketOpened) else f.Info(answer)
 
     def _all_handlers(self) -> dict[type[f.Message], Callable[[Any], Awaitable[Any]]]:
         """Return each request's handler."""
         members = self.members
         return dict(
             (
-                handled(f.GetNews, self._get_news),
+                handled(f.GetClusterUpdate, self._get_news),
                 handled(f.OpenBucket, self._open),
                 handled(f.DropBucket, lambda request: self.drop_bucket(request.name)),
                 handled(f.AddNode, lambda r: members.add_node(r.weight, r.zone, r.host, r.timeout_s)),
@@ -393,11 +393,11 @@ class Supervisor:
                 handled(f.SetWeight, lambda r: members.set_weight(r.node_id, r.weight, r.timeout_s)),
                 handled(f.Rebalance, lambda request: self.rebalance(request.action)),
                 handled(f.Autoscale, lambda r: self.autoscale(r.limits, dry_run=r.dry_run, off=r.off)),
-                handled(f.Tell, lambda _: self.status()),
+                handled(f.GetInfo, lambda _: self.status()),
             )
         )
 
-    async def _get_news(self, _: f.GetNews) -> f.Publish:
+    async def _get_news(self, _: f.GetClusterUpdate) -> f.ClusterUpdate:
         return self.news()
 
     async def _open(self, request: f.OpenBucket) -> f.BucketOpened:

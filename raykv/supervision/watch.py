@@ -226,12 +226,12 @@ class Watch:
 
     async def _second_reaches(self, node_id: str) -> bool:
         """Ask a coordinator whether it reaches the node. No answer is no second reporter."""
-        frame = f.coordinator_requests.encode(f.Reach(node_id, PING_TIMEOUT_S))
+        frame = f.coordinator_requests.encode(f.IndirectProbe(node_id, PING_TIMEOUT_S))
         try:
             answer = f.coordinator_answers.decode(await self._transport.call("coordinator", frame, PING_TIMEOUT_S * 2))
         except (PeerFailure, CorruptData):
             return True
-        return not (isinstance(answer, f.Told) and answer.data is False)
+        return not (isinstance(answer, f.Info) and answer.data is False)
 
     async def _bring_back(self, node_id: str) -> None:
         """Start a lost node again, for as long as it takes."""

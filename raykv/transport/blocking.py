@@ -4,8 +4,8 @@ The caller's own thread sends and receives, on sockets of its own beside those o
 threads. It can do rounds, which is all that an operation needs while all is well; an operation that asks for anything else,
 or for a node to which no connection can be had now, is handed over as it stands (``Handover``) to the driver of the loop.
 
-A caller has borrowed the ``KeptLoop`` meanwhile, so the coordinator's state and the connections are used by one thread at
-a time. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing here sees to
+A caller has acquired the ``EmbeddedLoop`` meanwhile: one thread at a time uses the coordinator's state and the
+connections. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing here sees to
 that: the keeper then closes all connections, and writes that are outstanding on them are completed in the loop. So each
 step that ends something is taken before it is noted that it was.
 

@@ -189,20 +189,20 @@ class CopiesWorld(BareCluster):
         """Tell a coordinator the news, or a state that is not the world's."""
         (coordinator or self.coordinator).routing.learn(self.news(state))
 
-    def news(self, state: ClusterState | None = None) -> f.Publish:
+    def news(self, state: ClusterState | None = None) -> f.ClusterUpdate:
         """Return what the supervisor would say: the state, who runs and who does not."""
         self.sequence += 1
         down = {node_id: "ended" for node_id, process in self.processes.items() if not process.alive}
         incarnations = {node_id: node.incarnation for node_id, node in self.nodes.items()}
-        return f.Publish(self.sequence, encode_state(state or self.state), down, incarnations)
+        return f.ClusterUpdate(self.sequence, encode_state(state or self.state), down, incarnations)
 
     async def tell(self, node_id: str, state: ClusterState | None = None) -> None:
         """Tell a node the cluster's state, with its vote."""
-        held = await self.ask(node_id, f.ReadRegister())
-        if isinstance(held, f.RegisterAnswer):
+        held = await self.ask(node_id, f.ReadState())
+        if isinstance(held, f.AcceptorAnswer):
             state = state or self.state
             data = encode_state(state)
-            await self.ask(node_id, f.AcceptRegister(state.generation, state.version, data, True, [held.directory_id]))
+            await self.ask(node_id, f.AcceptState(state.generation, state.version, data, True, [held.directory_id]))
 
     async def ask(self, node_id: str, body: f.NodeRequestBody, within_s: float = 1.0) -> f.NodeAnswerBody | None:
         """Ask a node something, by no state of the cluster; None if it does not answer."""

@@ -21,5 +21,5 @@ def ballot_on_disk(disk: SimDisk) -> tuple[int, int]:
         kept = f.node_answers.decode(payload[DIRECTORY_ID_BYTES:]).body
     except (OSError, CorruptData):
         return 0, 0
-    assert isinstance(kept, f.RegisterAnswer)
+    assert isinstance(kept, f.AcceptorAnswer)
     return kept.generation, kept.version

@@ -235,7 +235,11 @@ BETWEEN_NODES = (
         "an id is gone on with after a restart",
         "P2",
         "a node forgets which dots it gave, and gives one a second time",
-        (Edit("raykv.replica.dot_allocator:Stamper.__init__", "self._run = self._draw()", "self._run = bytes(8)"),),
+        (
+            Edit(
+                "raykv.replica.dot_allocator:DotAllocator.__init__", "self._run = self._draw()", "self._run = bytes(8)"
+            ),
+        ),
     ),
     Planted(
         "dots given out are forgotten",
@@ -243,7 +247,7 @@ BETWEEN_NODES = (
         "a dot is given again while the write that has it is on its way",
         (
             Edit(
-                "raykv.replica.dot_allocator:Stamper.kept",
+                "raykv.replica.dot_allocator:DotAllocator.kept",
                 "is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
                 "entry is not None",
             ),

@@ -120,7 +120,7 @@ OF_MOVES = (
         "a write goes on with the old owners although it was told of others",
         (
             Edit(
-                "raykv.coordinator.rounds:WriteRound.go_elsewhere",
+                "raykv.coordinator.rounds:WriteRound.reassign",
                 "item.sets, item.primaries = sets[index], _all_of(sets[index])",
                 "item.primaries = _all_of(sets[index])",
             ),
@@ -130,7 +130,7 @@ OF_MOVES = (
         "answers of former owners count for the present ones",
         "P4",
         "a former owner refuses late, is asked again under the new epoch, and keeps what it is not to hold",
-        (Edit("raykv.coordinator.rounds:WriteRound.go_elsewhere", "item.attempt += 1", "item.attempt += 0"),),
+        (Edit("raykv.coordinator.rounds:WriteRound.reassign", "item.attempt += 1", "item.attempt += 0"),),
     ),
     Planted(
         "a node without a vote believes what it is told",

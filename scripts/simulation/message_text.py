@@ -211,7 +211,7 @@ class Interpreter:
             case f.WriteMany():
                 items = [(key, _of_body(item) + _context(seen)) for key, item, seen in body.items]
                 return f"put {self._list(items)} w={body.w}", "data", [key for key, _ in items]
-            case f.Reserve():
+            case f.ReserveDots():
                 wanted = [
                     (key, " dot" if with_dot else "")
                     for key, with_dot in zip(body.keys, body.operation_ids, strict=False)
@@ -226,7 +226,7 @@ class Interpreter:
                 return words + level, "data", _Range(body.start, body.end)
             case f.Hint() | f.Fetch() | f.Purge() | f.Tree() | f.Leaves() | f.Repair() | f.RepairPartitions():
                 return self._asked_beside(body)
-            case f.Ping() | f.Reach() | f.Stop() | f.Tell() | f.GetNews() | f.Gossip():
+            case f.Ping() | f.IndirectProbe() | f.Stop() | f.GetInfo() | f.GetClusterUpdate() | f.Gossip():
                 return _of_life(body), "life", ()
             case None:
                 return "a request that does not decode", "life", ()
@@ -270,7 +270,7 @@ class Interpreter:
                     "unreadable" if at in body.unreadable else held(record) for at, record in enumerate(body.records)
                 ]
                 return self._list((key, "=" + text) for key, text in zip(request.keys, found, strict=False))
-            case f.ReserveDone() if isinstance(request, f.Reserve):
+            case f.DotsReserved() if isinstance(request, f.ReserveDots):
                 shown = ["unreadable" if item is None else _reserved(item) for item in body.items]
                 return self._list((key, text) for key, text in zip(request.keys, shown, strict=False))
             case f.WriteDone() if isinstance(request, f.Write | f.Hint):
@@ -332,31 +332,31 @@ def _of_comparison(body: f.Tree | f.Leaves | f.Repair | f.RepairPartitions) -> s
     return f"repair {len(body.partitions)} partitions"
 
 
-def _of_life(body: f.Ping | f.Reach | f.Stop | f.Tell | f.GetNews | f.Gossip) -> str:
+def _of_life(body: f.Ping | f.IndirectProbe | f.Stop | f.GetInfo | f.GetClusterUpdate | f.Gossip) -> str:
     match body:
-        case f.Reach():
+        case f.IndirectProbe():
             return f"do you reach {body.node_id}?"
-        case f.Tell():
+        case f.GetInfo():
             return f"tell {body.what}"
-        case f.GetNews():
+        case f.GetClusterUpdate():
             return "any news?"
     return type(body).__name__.lower()
 
 
 def _of_state(body: Any) -> str:
     match body:
-        case f.Publish():
+        case f.ClusterUpdate():
             down = f", down: {', '.join(sorted(body.down))}" if body.down else ""
             return f"news {body.sequence}: {_ballot(body.state)}{down}"
-        case f.PromiseRegister():
+        case f.PrepareState():
             return f"promise generation {body.generation}"
-        case f.AcceptRegister():
+        case f.AcceptState():
             return f"accept {_ballot(body.state)}{', decided' if body.decided else ''}"
-        case f.ReadRegister():
+        case f.ReadState():
             return "which state do you keep?"
-        case f.TakeOver():
+        case f.PullPartition():
             return f"pull partition {body.partition}"
-        case f.Clear():
+        case f.DropUnowned():
             return "drop what you do not own"
         case f.OpenBucket() | f.DropBucket():
             return f"{'open' if isinstance(body, f.OpenBucket) else 'drop'} {body.name}"
@@ -381,15 +381,15 @@ def _of_answer(body: Any) -> str:
             return f"{body.failed.name}: {body.failed.message}"
         case f.NodeRefused():
             return f"refused {body.reason}: {body.message}"
-        case f.RegisterAnswer():
+        case f.AcceptorAnswer():
             keeps = f"keeps {body.generation}.{body.version}" if body.state is not None else "keeps none"
             granted = "granted" if body.granted else "not granted"
             return f"{granted}, promised {body.promised}, {keeps}{'' if body.voter else ', no vote'}"
-        case f.Publish():
+        case f.ClusterUpdate():
             return _of_state(body)
         case f.BucketOpened():
             return f"bucket id {body.bucket_id}"
-        case f.Told():
+        case f.Info():
             return {None: "heard", True: "yes", False: "no"}.get(body.data, "told") if _plain(body.data) else "told"
     return _words(body)
 

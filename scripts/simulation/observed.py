@@ -56,13 +56,13 @@ def _count_answer(counts: Counter[str], event: Event) -> None:
             counts[f"answer: refused {body.reason}"] += 1
         case f.Incomplete():
             counts["answer: incomplete"] += 1
-        case f.Moved():
+        case f.NotOwner():
             counts["answer: moved"] += 1
         case f.WriteDone() if any(body.newer):
             counts["answer: newer held"] += 1
         case f.ReadDone() if body.unreadable:
             counts["answer: unreadable"] += 1
-        case f.RegisterAnswer():
+        case f.AcceptorAnswer():
             counts[f"answer: register {'granted' if body.granted else 'not granted'}"] += 1
             counts["answer: register without a vote"] += not body.voter
         case f.Refused():

@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from simulation.guards_between_nodes import BETWEEN_NODES
+from simulation.guards_of_fast_path import OF_FAST_PATH
 from simulation.guards_of_maintenance import OF_MAINTENANCE
 from simulation.guards_of_moves import OF_MOVES
-from simulation.guards_of_straight import OF_STRAIGHT
 from simulation.guards_on_disk import ON_DISK
 from simulation.planting import Planted, edited
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CATALOGUE: dict[str, Planted] = {
-    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_STRAIGHT, *OF_MAINTENANCE, *OF_MOVES)
+    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_FAST_PATH, *OF_MAINTENANCE, *OF_MOVES)
 }
 
 

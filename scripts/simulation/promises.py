@@ -66,13 +66,13 @@ class Promises:
         ``wall_ms``: the node's clock, the latest it showed meanwhile.
         """
         body, said = f.node_requests.decode(request).body, f.node_answers.decode(answer).body
-        if not isinstance(said, (*NODE[type(body)].answers, f.NodeRefused, f.Moved)):
+        if not isinstance(said, (*NODE[type(body)].answers, f.NodeRefused, f.NotOwner)):
             text = f"{node_id} answered {type(body).__name__} with {type(said).__name__}"
             self.broken.append(Violation("not an answer to it", "", text, self._loop.now_s))
         match body, said:
             case f.Write(), f.WriteDone():
                 self._wrote(node_id, body, said, wall_ms)
-            case f.Reserve(), f.ReserveDone():
+            case f.ReserveDots(), f.DotsReserved():
                 self._dots_given(node_id, body, said, before)
             case f.Purge(sure=True), f.Purged():
                 for at, (bucket_id, key, _) in enumerate(body.items):
@@ -94,7 +94,7 @@ class Promises:
             elif at not in said.unreadable and not body.hints:
                 self._shown(node_id, body.bucket_id, key, shown, before)
 
-    def _dots_given(self, node_id: str, body: f.Reserve, said: f.ReserveDone, before: Held) -> None:
+    def _dots_given(self, node_id: str, body: f.ReserveDots, said: f.DotsReserved, before: Held) -> None:
         for key, item in zip(body.keys, said.items, strict=True):
             if item is not None:
                 if item.counter:

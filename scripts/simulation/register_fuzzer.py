@@ -359,7 +359,7 @@ class RegisterFuzzer(BareCluster):
         del source
         if target.startswith("node/"):
             body = f.node_requests.decode(frame).body
-            if isinstance(body, f.AcceptRegister) and body.decided:
+            if isinstance(body, f.AcceptState) and body.decided:
                 self._hand_out(body.state)
 
     def _hand_out(self, data: bytes) -> None:

@@ -134,7 +134,7 @@ class AVoteGivenBack(RegisterSchedule):
         def sent(source: str, target: str, frame: bytes) -> None:
             watched(source, target, frame)
             unseen = source == later.name and not storing.is_set()
-            if unseen and isinstance(f.node_requests.decode(frame).body, f.AcceptRegister):
+            if unseen and isinstance(f.node_requests.decode(frame).body, f.AcceptState):
                 self.network.slow[source] = _SLOW_S
                 self.loop.call_soon(self.network.slow.clear)  # what it sends now, and nothing else
                 storing.set()

@@ -68,7 +68,7 @@ _WHATEVER_IS_LOST = {
     "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
-_CLEAR, _RESERVE = f.Clear.__name__.encode(), f.Reserve.__name__.encode()
+_CLEAR, _RESERVE = f.DropUnowned.__name__.encode(), f.ReserveDots.__name__.encode()
 _SENT_BY = {
     sender: {name_of(kind) for kind, traits in NODE.items() if sender in traits.senders}
     for sender in ("coordinator", "node", "supervisor")
@@ -135,7 +135,7 @@ class _LogCounter(logging.Handler):
         self.runs: Callable[[str], bool] = lambda _: False
         """Says whether a node's process runs, and is not frozen."""
         self.whole_again: Callable[[str], None] = lambda _: None
-        """Told of a node that has made itself whole."""
+        """Info of a node that has made itself whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count."""
@@ -616,7 +616,7 @@ class _Run:
                 self.history.stamps.hear(self.loop.now_s, write)
         elif source == SUPERVISOR and not target.startswith("node/"):
             news: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
-            if isinstance(news, f.Publish):
+            if isinstance(news, f.ClusterUpdate):
                 self._hear_state(news.state)
 
     def _hear_state(self, data: bytes) -> None:

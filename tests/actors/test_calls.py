@@ -118,10 +118,10 @@ def test_what_is_no_storage_node_is_called_by_ray(shared_store: raykv.Store) -> 
 
     async def work() -> None:
         transport = fast_transport(shared_store.store_name)
-        news = f.supervisor_requests.encode(f.GetNews())
+        news = f.supervisor_requests.encode(f.GetClusterUpdate())
         for _ in range(5):
             answer = f.supervisor_answers.decode(await transport.call("supervisor", news, 60.0))
-            assert isinstance(answer, f.Publish)
+            assert isinstance(answer, f.ClusterUpdate)
         with pytest.raises(PeerAbsent):
             await transport.call(node_address("n99"), PING, 60.0)
         assert transport.connected() == []

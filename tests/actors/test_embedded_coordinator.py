@@ -46,26 +46,28 @@ def until(condition, wait_s=WAIT_S):
 
 
 def warmed(store, key="warm"):
-    """Use the store until all goes the straight way, over lines of its own."""
+    """Use the store until all take the fast path, over lines of its own."""
     link = link_of(store)
 
     def straight():
-        before = link._metrics.counted().get("straight_writes", 0)
+        before = link._metrics.counted().get("fast_path_writes", 0)
         store.put(key, 0)
-        return link._metrics.counted().get("straight_writes", 0) > before and len(link._connections._connections) == 3
+        return link._metrics.counted().get("fast_path_writes", 0) > before and len(link._connections._connections) == 3
 
     until(straight)
     return link
 
 
-def test_from_plain_code_it_goes_the_straight_way(direct):
+def test_from_plain_code_it_takes_the_fast_path(direct):
     counted = warmed(direct)._metrics.counted
 
-    def used(before):  # a busy machine is slow now and then, and then it does not go the straight way for a while
+    def used(before):  # a busy machine is slow now and then, and then it does not go the fast path for a while
         for number in range(7):
             direct.put(f"plain{number}", number)
             assert direct.get(f"plain{number}") == number
-        return all(counted().get(name, 0) >= before.get(name, 0) + 30 for name in ("straight_writes", "straight_reads"))
+        return all(
+            counted().get(name, 0) >= before.get(name, 0) + 30 for name in ("fast_path_writes", "fast_path_reads")
+        )
 
     before = counted()
     until(lambda: used(before))
@@ -101,7 +103,7 @@ def test_loops_one_after_the_other_leave_nothing(direct):
     process = psutil.Process()
     assert asyncio.run(go(0)) == 0
     gc.collect()
-    seats, connections = link_of(direct)._seats, len(process.net_connections("all"))
+    seats, connections = link_of(direct)._embedded, len(process.net_connections("all"))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for turn in range(1, 4):
@@ -326,7 +328,7 @@ def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):
 
     def child():
         began_s, said = time.monotonic(), []
-        embedded_coordinator._legacies.clear()  # as if the parent had never been connected
+        embedded_coordinator._fork_states.clear()  # as if the parent had never been connected
         for work in (lambda: direct.get("fork", timeout=0.5), lambda: direct.bucket("new-there", timeout=0.5)):
             try:
                 said.append(work())

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 import pytest
 
 from raykv.actors import embedded_loop
-from raykv.actors.embedded_loop import CannotBegin, KeptLoop, LoopClosed
+from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed
 
 WAIT_S = 10.0
 
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self):
         self.left = set()
         self.chores = self.mended = self.closings = 0
-        self.loop = KeptLoop(lambda: bool([*self.left]), self._chore, self._mend)
+        self.loop = EmbeddedLoop(lambda: bool([*self.left]), self._chore, self._mend)
 
     def _chore(self):
         self.chores += 1
@@ -56,15 +56,15 @@ class Bench:
         task.add_done_callback(self.left.discard)
         return "answer"
 
-    def borrow(self):
+    def acquire(self):
         """Borrow for a moment; whether it could be had."""
-        lease = self.loop.borrow(sys._getframe())
+        lease = self.loop.acquire(sys._getframe())
         if lease is not None:
-            self.loop.give_back(lease)
+            self.loop.release(lease)
         return lease is not None
 
     def borrow_and_fail(self, error=KeyboardInterrupt):
-        lease = self.loop.borrow(sys._getframe())
+        lease = self.loop.acquire(sys._getframe())
         assert lease is not None
         raise error
 
@@ -129,7 +129,7 @@ def test_many_threads_many_calls(bench):
 def test_who_goes_on_after_a_call_can_borrow(bench):
     """Else each call by the loop would make the next one go by it, too."""
     bench.loop.call(bench.where, WAIT_S)
-    assert sum(bench.loop.call(bench.where, WAIT_S) is not None and bench.borrow() for _ in range(100)) > 50
+    assert sum(bench.loop.call(bench.where, WAIT_S) is not None and bench.acquire() for _ in range(100)) > 50
 
 
 def test_what_nobody_waits_for_is_brought_to_its_end_by_the_keeper(bench):
@@ -155,9 +155,9 @@ def test_what_a_borrower_leaves_is_seen_to(bench):
     bench.loop.call(bench.where, WAIT_S)
     until(lambda: bench.loop._resting)
     chores = bench.chores
-    lease = bench.loop.borrow(sys._getframe())
+    lease = bench.loop.acquire(sys._getframe())
     bench.left.add("an answer")
-    bench.loop.give_back(lease)
+    bench.loop.release(lease)
     until(lambda: bench.chores > chores)
     bench.left.clear()
 
@@ -176,31 +176,31 @@ def test_the_keeper_is_called_once_to_what_is_left_and_not_by_each_who_borrows(b
     until(lambda: bench.loop._resting)
     calls.clear()
     bench.left.add("something")
-    assert bench.borrow()
+    assert bench.acquire()
     until(lambda: not bench.loop._resting)
     for _ in range(50):
-        assert bench.borrow()
+        assert bench.acquire()
     assert calls == [None]
 
 
 def test_while_it_is_borrowed_nothing_happens_in_it(bench):
     done = []
     bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
-    until(bench.borrow)
+    until(bench.acquire)
     lease = None
     while lease is None:
-        lease = bench.loop.borrow(sys._getframe())
-    assert not bench.borrow()
-    assert bench.loop.is_borrowed_here
+        lease = bench.loop.acquire(sys._getframe())
+    assert not bench.acquire()
+    assert bench.loop.is_acquired_here
     left = len(done)
     with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(lambda: bench.loop.is_borrowed_here).result()
+        assert not pool.submit(lambda: bench.loop.is_acquired_here).result()
         other = pool.submit(bench.loop.call, bench.where, WAIT_S)
         time.sleep(0.1)
         assert not other.done()
-        assert not pool.submit(bench.borrow).done(), "who comes later waits behind it"
+        assert not pool.submit(bench.acquire).done(), "who comes later waits behind it"
         assert len(done) == left
-        bench.loop.give_back(lease)
+        bench.loop.release(lease)
         assert other.result(WAIT_S)
     assert not bench.mended
     until(lambda: done)
@@ -213,10 +213,10 @@ def test_a_borrower_that_was_interrupted_is_found_out_by_the_next_call(bench):
     for turn in range(1, 4):
         with pytest.raises(KeyboardInterrupt):
             bench.borrow_and_fail()
-        assert not bench.borrow(), "it is nobody's until it is mended"
+        assert not bench.acquire(), "it is nobody's until it is mended"
         assert bench.loop.call(bench.where, WAIT_S)
         assert bench.mended == turn
-        until(bench.borrow)
+        until(bench.acquire)
 
 
 def test_a_borrower_in_another_thread_that_lives_or_is_dead(bench):
@@ -237,7 +237,7 @@ def test_a_borrower_in_another_thread_that_lives_or_is_dead(bench):
         until(lambda: next(iter(bench.loop._held.values())).is_abandoned)
         assert bench.loop.call(bench.where, WAIT_S)
         assert bench.mended == turn
-        until(bench.borrow)
+        until(bench.acquire)
         go_on.set()
         thread.join()
         go_on.clear()
@@ -252,7 +252,7 @@ def test_a_borrower_that_says_so_is_mended_at_once_without_a_call(bench):
             bench.loop.abandon()
             raise
     until(lambda: bench.mended)
-    until(bench.borrow)
+    until(bench.acquire)
 
 
 def test_who_waits_is_interrupted_and_its_work_goes_on(bench):
@@ -348,7 +348,7 @@ def test_closing_ends_what_is_left_and_all_threads():
     assert bench.closings == 1
     with pytest.raises(LoopClosed):
         bench.loop.call(bench.where, WAIT_S)
-    assert not bench.borrow()
+    assert not bench.acquire()
 
 
 def test_closing_what_was_never_used_takes_nothing():
@@ -396,12 +396,12 @@ def test_closing_waits_for_who_has_borrowed_it_and_not_for_ever(monkeypatch):
     monkeypatch.setattr(embedded_loop, "CLOSE_TIMEOUT_S", 0.1)
     bench = Bench()
     bench.loop.call(bench.where, WAIT_S)
-    until(bench.borrow)
-    lease = bench.loop.borrow(sys._getframe())
+    until(bench.acquire)
+    lease = bench.loop.acquire(sys._getframe())
     assert lease is not None
     bench.loop.close(bench.last)
     assert not bench.closings
-    bench.loop.give_back(lease)
+    bench.loop.release(lease)
     until(lambda: not keepers())
     assert bench.closings == 1
     assert bench.loop._loop.is_closed()

@@ -82,7 +82,7 @@ def test_interrupted_anywhere_the_next_call_works(client, call, event, every):
     work, number, interrupted = CALLS[call], 1, 0
     while True:
         deadline_s = time.monotonic() + WAIT_S
-        while not client.is_straight:  # as most calls are
+        while not client.is_on_the_fast_path:  # as most calls are
             assert client.get("key1") == 1
             assert time.monotonic() < deadline_s
         with InterruptAt(number, event) as trace:

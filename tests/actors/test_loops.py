@@ -32,7 +32,7 @@ def check(client, had):
     now = has()
     assert now[0] <= had[0] and now[1] <= had[1], (had, now)
     gc.collect()
-    assert not [seat for seat in client.link._seats.values() if seat() is not None]
+    assert not [seat for seat in client.link._embedded.values() if seat() is not None]
     assert client.get("key3") == 3
     loop = make()
     assert loop.run_until_complete(client.aget("key4")) == 4

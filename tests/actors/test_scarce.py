@@ -25,7 +25,7 @@ def client(real_nodes):
 @pytest.fixture
 def another(client, real_nodes):
     """A handle that was not used yet."""
-    made = real_nodes.Client(client.link._legacy, client.operations.config)
+    made = real_nodes.Client(client.link._fork_state, client.operations.config)
     made.timeout_s = 1.0
     yield made
     made.link.close()

@@ -140,12 +140,12 @@ class FakeLink:
             return self._write(request)
         if isinstance(request, f.ScanPage):
             return self._page(request)
-        return f.Told([msgspec.to_builtins(self.config)] if request.what == "buckets" else {})
+        return f.Info([msgspec.to_builtins(self.config)] if request.what == "buckets" else {})
 
-    def _write(self, request: f.WriteMany) -> f.WroteMany | f.Late:
+    def _write(self, request: f.WriteMany) -> f.WroteMany | f.DeadlinePassed:
         now_s = self.now_s + self.ahead_s
         if request.run and (request.run != self.run or now_s > request.expires_s):
-            return f.Late(self.run, now_s)
+            return f.DeadlinePassed(self.run, now_s)
         self.time += 1 << 16
         for key, body, seen in request.items:
             check_body(body)
@@ -161,10 +161,10 @@ class FakeLink:
             return b""
         return pack_causality(Causality(time_of(self.records[key]) if key in self.records else 0))
 
-    def _found(self, key: bytes, request: f.GetMany) -> bytes | f.Found:
+    def _found(self, key: bytes, request: f.GetMany) -> bytes | f.KeyVersions:
         """As a coordinator does: a value alone stands by itself."""
         payloads, causality = self._payloads(key), self._causality(key, request)
-        return payloads[0] if len(payloads) == 1 and not causality else f.Found(payloads, False, causality)
+        return payloads[0] if len(payloads) == 1 and not causality else f.KeyVersions(payloads, False, causality)
 
     def _payloads(self, key: bytes) -> list[bytes]:
         record = self.records.get(key)

@@ -131,7 +131,7 @@ def test_a_write_that_comes_to_another_run_of_the_coordinator_is_sent_again(
 def test_a_write_that_always_comes_late_was_not_made(both: Callable[..., Any], link: Any, name: str) -> None:
     both("put", "a", 1)
     link.requests.clear()
-    link.script = [f.Late(7, 2000.0 + number) for number in range(100)]
+    link.script = [f.DeadlinePassed(7, 2000.0 + number) for number in range(100)]
     with pytest.raises(StoreUnavailable, match=r"nothing was written.*after its deadline"):
         both(name, "a", *([2] if name == "put" else []))
     assert len(link.requests) == 3
@@ -157,7 +157,7 @@ def test_a_write_whose_time_is_over_when_it_is_told_so_is_not_sent_again(both: C
 
 def test_of_a_batch_only_what_came_late_is_sent_again(both: Callable[..., Any], link: Any) -> None:
     pairs = {f"k{number}": number for number in range(1200)}
-    link.script = [link.answer, f.Late(7, 1050.0), link.answer]
+    link.script = [link.answer, f.DeadlinePassed(7, 1050.0), link.answer]
     assert both("put_many", pairs).keys() == pairs.keys()
     sent = [[key for key, _, _ in request.items] for request in link.requests]
     assert len(sent) == 4

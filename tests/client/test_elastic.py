@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from raykv.client.exchange import Steps
 
 
-def moving(left: int | None, waits_for: str = "") -> f.Told:
+def moving(left: int | None, waits_for: str = "") -> f.Info:
     rebalancing = None if left is None else {"partitions_left": left, "waits_for": waits_for}
-    return f.Told({"rebalancing": rebalancing})
+    return f.Info({"rebalancing": rebalancing})
 
 
 def test_what_is_asked_for(link: Any) -> None:
-    link.script = [f.Told("n4"), f.Told("n5"), f.Told(None), f.Told(None), f.Told(None)]
+    link.script = [f.Info("n4"), f.Info("n5"), f.Info(None), f.Info(None), f.Info(None)]
     assert run(elastic.add_node("auto", None, None), link) == "n4"
     assert run(elastic.add_node(2, "a", "h"), link) == "n5"
     run(elastic.remove_node("n1"), link)
@@ -36,7 +36,7 @@ def test_what_is_asked_for(link: Any) -> None:
 
 
 def test_a_lost_node_is_replaced(link: Any, both: Any) -> None:
-    link.script = [f.Told("n4"), moving(None)]
+    link.script = [f.Info("n4"), moving(None)]
     assert both("replace_node", "n2", host="h", timeout=30) == "n4"
     assert link.requests[0] == f.ReplaceNode("n2", "h", 30.0)
 
@@ -47,7 +47,7 @@ def test_autoscaling_is_set_tried_and_asked(link: Any, both: Any) -> None:
         "hot": [{"bucket": "b", "key": "k"}], "failed": "",
         "nodes": [{"node_id": "n1", "ops_per_s": 5.0, "disk_bytes": 2048, "p99_ms": 1.234, "used": 0.25}],
     }  # fmt: skip
-    link.script = [f.Told(told)] * 4
+    link.script = [f.Info(told)] * 4
     view = both("autoscale", ops_per_s=100, cool_down=9.0)
     both("autoscale", ops_per_s=100, dry_run=True)
     both("autoscale", off=True)

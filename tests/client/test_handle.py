@@ -177,7 +177,7 @@ def test_an_async_for_walks_over_the_keys(store: Any) -> None:
 
 
 def test_both_decode_what_a_coordinator_brought(store: Any) -> None:
-    refused = f.handed_answers.encode(f.Handed(True, "auto", f.Refused(f.Failed.of(QuorumNotMet("too few")))))
+    refused = f.handed_answers.encode(f.HandleAnswer(True, "auto", f.Refused(f.Failed.of(QuorumNotMet("too few")))))
     for face in (store, store.aio, raykv.Store, raykv.AsyncStore):
         with pytest.raises(QuorumNotMet, match="too few"):
             face.decode(refused)

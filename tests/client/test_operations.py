@@ -295,11 +295,11 @@ def test_what_others_may_run_is_not_run_while_requests_are_under_way() -> None:
     plain, pickled = payload_of(1), payload_of(_Ran())
     for items, values in (
         ([plain, plain], [1, 1]),
-        ([plain, f.Found([])], [1, None]),
+        ([plain, f.KeyVersions([])], [1, None]),
         ([plain, pickled], None),
-        ([pickled, f.Found([])], None),
-        ([plain, f.Found([plain, plain])], None),
-        ([plain, f.Found([plain], True)], None),
+        ([pickled, f.KeyVersions([])], None),
+        ([plain, f.KeyVersions([plain, plain])], None),
+        ([plain, f.KeyVersions([plain], True)], None),
         ([plain, FAILED], None),
         ([plain, b"\x02no msgpack"], None),
         ([plain], None),
@@ -334,7 +334,7 @@ def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: An
             link.script = [answer]
             with pytest.raises(QuorumNotMet, match="the read needs 2"):
                 call()
-    link.script = [f.GotMany([found(1), FAILED, f.Found([])])]
+    link.script = [f.GotMany([found(1), FAILED, f.KeyVersions([])])]
     with pytest.raises(BatchError) as caught:
         both("get_many", ["a", "b", "c"], default="default")
     assert caught.value.results == {"a": 1, "c": "default"}
@@ -344,12 +344,12 @@ def test_a_failed_read_never_reads_as_absent(both: Callable[..., Any], store: An
 
 
 def test_an_undecodable_value_is_an_error_of_its_key_only(both: Callable[..., Any], link: Any) -> None:
-    link.script = [f.GotMany([found(1), f.Found([b"\x09what"])])]
+    link.script = [f.GotMany([found(1), f.KeyVersions([b"\x09what"])])]
     with pytest.raises(BatchError) as caught:
         both("get_many", ["a", "b"])
     assert caught.value.results == {"a": 1}
     assert isinstance(caught.value.errors["b"], CorruptData)
-    link.script = [f.GotMany([f.Found([b"\x09what"])])]
+    link.script = [f.GotMany([f.KeyVersions([b"\x09what"])])]
     with pytest.raises(CorruptData):
         both("get", "a")
 
@@ -415,7 +415,9 @@ def context_of(key: Any, causality: Causality = NOTHING, *, bucket_id: int = 1, 
 
 
 def test_versions_are_all_that_stands_and_their_context(both: Callable[..., Any], link: Any) -> None:
-    link.script = [f.GotMany([f.Found([payload_of((1, 2)), payload_of("x")], True, pack_causality(SEEN))], SEEN.time)]
+    link.script = [
+        f.GotMany([f.KeyVersions([payload_of((1, 2)), payload_of("x")], True, pack_causality(SEEN))], SEEN.time)
+    ]
     versions = both("get_versions", "a", r="all", timeout=2)
     assert versions == ([(1, 2), "x"], context_of("a", SEEN))
     assert (link.requests[0].r, link.requests[0].timeout_s, link.requests[0].causality) == (3, 2.0, True)
@@ -502,7 +504,7 @@ def test_a_write_says_until_when_it_may_be_begun_in_the_coordinators_time(both: 
 
 
 def several(*values: Any, gone: bool = False, causality: Causality = SEEN) -> f.GotMany:
-    return f.GotMany([f.Found([payload_of(value) for value in values], gone, pack_causality(causality))])
+    return f.GotMany([f.KeyVersions([payload_of(value) for value in values], gone, pack_causality(causality))])
 
 
 def test_a_resolver_is_asked_where_there_are_several_and_given_the_newest_first(
@@ -661,7 +663,7 @@ def test_modify_has_one_time_for_all_that_it_does(both: Callable[..., Any], link
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"junk", f.Told(1), f.WroteMany([]), f.GotMany([]), f.GotMany([f.Found([])] * 2), f.Page([], None)],
+    [b"", b"junk", f.Info(1), f.WroteMany([]), f.GotMany([]), f.GotMany([f.KeyVersions([])] * 2), f.Page([], None)],
     ids=repr,
 )
 def test_an_answer_that_does_not_fit_is_corrupt(both: Callable[..., Any], link: Any, answer: Any) -> None:
@@ -678,7 +680,7 @@ def test_an_answer_that_does_not_fit_is_corrupt(both: Callable[..., Any], link: 
             both("scan")
 
 
-@pytest.mark.parametrize("answer", [b"junk", f.Told(1), f.WroteMany([])], ids=repr)
+@pytest.mark.parametrize("answer", [b"junk", f.Info(1), f.WroteMany([])], ids=repr)
 def test_an_answer_to_a_write_that_does_not_fit_leaves_its_items_unknown(
     both: Callable[..., Any], link: Any, answer: Any
 ) -> None:
@@ -695,7 +697,7 @@ def test_modify_drops_no_version_that_it_has_not_looked_at(
     both: Callable[..., Any], store: Any, link: Any, answer: f.GotMany
 ) -> None:
     (item,) = answer.items
-    assert isinstance(item, f.Found)
+    assert isinstance(item, f.KeyVersions)
     standing = len(item.payloads) + item.gone
     for key in ("a", b"a"):
         link.requests.clear()
@@ -715,7 +717,7 @@ def test_modify_drops_no_version_that_it_has_not_looked_at(
 
 
 def test_modify_says_so_also_of_versions_that_cannot_be_read_here(both: Callable[..., Any], link: Any) -> None:
-    link.script = [f.GotMany([f.Found([b"\x03junk", b"\x03junk"], False, pack_causality(SEEN))])]
+    link.script = [f.GotMany([f.KeyVersions([b"\x03junk", b"\x03junk"], False, pack_causality(SEEN))])]
     with pytest.raises(SiblingsFound):
         both("modify", "a", lambda value: value)
 
@@ -737,7 +739,7 @@ def test_numbers_of_any_kind_travel_as_plain_ones(both: Callable[..., Any], stor
     both("delete", "a", w=two, timeout=two)
     assert both("scan", limit=two, r=two, timeout=two, reverse=np.True_) == []
     both("bucket", np.str_("b"), n=two, r=two, w=two, ttl=two, pair_bytes=np.int32(2000), timeout=two)
-    link.script = [f.Told({}), f.Told(None)]
+    link.script = [f.Info({}), f.Info(None)]
     both("autoscale", ops_per_s=np.int64(100), most=np.int8(9), high=np.float32(0.5), dry_run=np.True_)
     both("set_weight", "n1", np.float32(2), wait=False)
     assert link.requests[-2].limits == {"ops_per_s": 100, "most": 9, "high": 0.5}
@@ -816,7 +818,7 @@ def test_what_the_callers_code_raises_is_the_callers(
     check_own(error, lambda: both("modify", "a", raises), "modify")
     link.script = [several(1, 2)]
     check_own(error, lambda: both("get", "a", on=merging), "resolver")
-    link.script = [f.Told(None), f.Told({"rebalancing": {"partitions_left": 3, "waits_for": ""}})]
+    link.script = [f.Info(None), f.Info({"rebalancing": {"partitions_left": 3, "waits_for": ""}})]
     check_own(error, lambda: both("remove_node", "n1", progress=raises), "progress")
     assert link.records == {}
 
@@ -857,7 +859,7 @@ def test_what_needs_no_value_decodes_none(both: Callable[..., Any], store: Any, 
         assert key not in store
         with pytest.raises(KeyError):
             del store[key]
-        link.script = [f.GotMany([f.Found([payload, payload])])]
+        link.script = [f.GotMany([f.KeyVersions([payload, payload])])]
         assert both("contains", key, on=merging) is True
         link.records.clear()
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def handed(answer: Any, *, single: bool, codec: str = "auto", places: Sequence[bytes] = ()) -> Any:
-    return decode_handed(f.handed_answers.encode(f.Handed(single, codec, answer, list(places))))
+    return decode_handed(f.handed_answers.encode(f.HandleAnswer(single, codec, answer, list(places))))
 
 
 def test_handed_answers_decode() -> None:
     assert handed(f.GotMany([found((1, 2))]), single=True) == (1, 2)
-    assert handed(f.GotMany([f.Found([])]), single=True) is None
-    assert handed(f.GotMany([found(1), f.Found([])]), single=False) == [1, None]
+    assert handed(f.GotMany([f.KeyVersions([])]), single=True) is None
+    assert handed(f.GotMany([found(1), f.KeyVersions([])]), single=False) == [1, None]
     place = place_of("fake", 1, encode_key("a"))
     wrote = handed(f.WroteMany([f.Acked(b"\xab", ["n1"], NOTHING_SEEN)]), single=True, places=[place])
     assert wrote == WriteResult(("n1",), "ab", seal(NOTHING_SEEN, place))
@@ -40,7 +40,7 @@ def test_handed_answers_decode() -> None:
         handed(f.GotMany([found(1), FAILED]), single=False)
     assert list(caught.value.errors) == [1]
     with pytest.raises(CorruptData):
-        handed(f.Told(1), single=True)
+        handed(f.Info(1), single=True)
     with pytest.raises(CorruptData):
         decode_handed(b"junk")
     with pytest.raises(CorruptData, match="never unpickles"):
@@ -55,7 +55,7 @@ def test_a_handed_batch_keeps_results_and_errors_apart() -> None:
 
 def test_a_handed_batch_settles_each_value_by_itself() -> None:
     with pytest.raises(BatchError) as caught:
-        handed(f.GotMany([found(1), f.Found([gone_module()]), FAILED, found(None)]), single=False)
+        handed(f.GotMany([found(1), f.KeyVersions([gone_module()]), FAILED, found(None)]), single=False)
     assert caught.value.results == {0: 1, 3: None}
     assert {index: type(error) for index, error in caught.value.errors.items()} == {1: CorruptData, 2: QuorumNotMet}
 

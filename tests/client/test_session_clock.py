@@ -38,7 +38,7 @@ def test_the_newest_time_is_kept_whatever_comes_after(answer: Any) -> None:
     memory = SessionClock(Ticking())
     memory.note(answer)
     assert memory.dated(WRITE, 55.0) == f.WriteMany(1, WRITE.items, 2, 5.0, 9)
-    for older in (f.GotMany([], 3), f.WroteMany([], 0), f.Told(None), f.Page([], None)):
+    for older in (f.GotMany([], 3), f.WroteMany([], 0), f.Info(None), f.Page([], None)):
         memory.note(older)
         assert memory.newest_time == 9
     memory.note(f.GotMany([], 10))
@@ -61,7 +61,7 @@ def test_of_what_one_run_tells_the_highest_is_the_nearest_to_the_truth() -> None
     clock = Ticking()
     memory = SessionClock(clock)
     for told_s, ahead_s in ((1049.5, 999.5), (1049.9, 999.9), (1048.0, 999.9), (1050.0, 1000.0)):
-        memory.note(f.Late(7, told_s))
+        memory.note(f.DeadlinePassed(7, told_s))
         assert memory.dated(WRITE, 55.0).expires_s == pytest.approx(55.0 + ahead_s)
 
 
@@ -69,7 +69,7 @@ def test_another_runs_clock_is_another_clock() -> None:
     clock = Ticking()
     memory = SessionClock(clock)
     memory.note(opened(7, 1050.0))
-    memory.note(f.Late(8, 20.0))
+    memory.note(f.DeadlinePassed(8, 20.0))
     dated = memory.dated(WRITE, 55.0)
     assert (dated.run, dated.expires_s) == (8, 25.0), "though it is lower"
     memory.note(opened(7, 1050.0))
@@ -91,6 +91,6 @@ def test_a_request_never_lives_longer_than_its_client_waits(
         clock.now_s += pause_s
         there_s = clock.now_s + ahead_s
         clock.now_s += way_back_s
-        memory.note(f.Late(7, there_s))
+        memory.note(f.DeadlinePassed(7, there_s))
     until_s = clock.now_s + timeout_s
     assert memory.dated(WRITE, until_s).expires_s <= until_s + ahead_s + 1e-6

@@ -200,7 +200,7 @@ def test_bad_bucket_names_are_refused_and_nothing_is_sent(both: Callable[..., An
 
 def test_buckets_are_listed_and_dropped(both: Callable[..., Any], link: Any) -> None:
     assert both("buckets") == ["default"]
-    link.script = [f.Told(True), f.Told(False), f.Refused(f.Failed.of(InvalidOption("part of the store")))]
+    link.script = [f.Info(True), f.Info(False), f.Refused(f.Failed.of(InvalidOption("part of the store")))]
     assert both("drop_bucket", "b") is True
     assert both("drop_bucket", "b") is False
     with pytest.raises(InvalidOption, match="part of the store"):
@@ -251,7 +251,7 @@ def test_a_resolver_belongs_to_the_handle_and_travels_with_it(
     bucket = store.bucket("counts", resolver=sum, versioning="vector")
     assert "resolver" not in link.requests[-1].options, "it is nothing that all must agree on"
     assert link.requests[-1].options == {"versioning": "vector"}
-    both_stand = f.GotMany([f.Found([encode_value(2, "auto"), encode_value(40, "auto")])])
+    both_stand = f.GotMany([f.KeyVersions([encode_value(2, "auto"), encode_value(40, "auto")])])
     for handle, expected in (
         (bucket, 42),
         (store.bucket("counts"), 2),
@@ -275,7 +275,7 @@ def test_status_and_ring_are_plain_data_that_prints(both: Callable[..., Any], li
         "name": "shop", "config": {"copies": 1, "partitions": 8, "durability": "group"}, "buckets": ["default"],
         "nodes": [node],
     }  # fmt: skip
-    link.script = [f.Told(data)]
+    link.script = [f.Info(data)]
     status = both("status")
     assert dict(status) == data
     assert "n<1>" in repr(status)
@@ -283,7 +283,7 @@ def test_status_and_ring_are_plain_data_that_prints(both: Callable[..., Any], li
     assert "n<1>" not in status._repr_html_()
     assert "n&lt;1&gt;" in status._repr_html_()
     assert status.healthy
-    link.script = [f.Told({"epoch": 1, "copies": 1, "partitions": 2, "table": [[0], [0]],
+    link.script = [f.Info({"epoch": 1, "copies": 1, "partitions": 2, "table": [[0], [0]],
                            "members": [{"node_id": "n1", "weight": 1.0, "host": "h", "zone": ""}]})]  # fmt: skip
     ring = both("ring")
     assert ring.owners(1) == ["n1"]

@@ -21,16 +21,16 @@ def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "TELLS", False)
 
 
-def accept(world_cluster: Any, generation: int, version: int) -> f.AcceptRegister:
+def accept(world_cluster: Any, generation: int, version: int) -> f.AcceptState:
     state = msgspec.structs.replace(world_cluster.state, generation=generation, version=version)
-    return f.AcceptRegister(generation, version, encode_state(state))
+    return f.AcceptState(generation, version, encode_state(state))
 
 
 def test_a_node_that_was_told_nothing_says_so(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        answer = await cluster.ask("n1", f.ReadRegister())
-        assert answer == f.RegisterAnswer(True, 0, 0, 0, None, directory_id=answer.directory_id)
+        answer = await cluster.ask("n1", f.ReadState())
+        assert answer == f.AcceptorAnswer(True, 0, 0, 0, None, directory_id=answer.directory_id)
         assert answer.directory_id
 
     world.run(story())
@@ -45,21 +45,21 @@ def test_promise_and_accept_by_the_rules_and_over_restarts(world: ModuleType) ->
             assert (answer.granted, answer.promised, (answer.generation, answer.version)) == (granted, promised, held)
             cluster.kill("n1", "drop")
             cluster.revive("n1")
-            kept = await cluster.ask("n1", f.ReadRegister())
+            kept = await cluster.ask("n1", f.ReadState())
             assert (kept.promised, (kept.generation, kept.version)) == (promised, held), "durable before it is answered"
 
         await step(accept(cluster, 1, 1), True, 1, (1, 1))
         await step(accept(cluster, 1, 2), True, 1, (1, 2))
         await step(accept(cluster, 1, 1), False, 1, (1, 2))  # older than what is held
         await step(accept(cluster, 1, 2), True, 1, (1, 2))  # the same again
-        await step(f.PromiseRegister(1), False, 1, (1, 2))  # a generation is promised once
-        await step(f.PromiseRegister(3), True, 3, (1, 2))
-        await step(f.PromiseRegister(2), False, 3, (1, 2))
+        await step(f.PrepareState(1), False, 1, (1, 2))  # a generation is promised once
+        await step(f.PrepareState(3), True, 3, (1, 2))
+        await step(f.PrepareState(2), False, 3, (1, 2))
         await step(accept(cluster, 2, 9), False, 3, (1, 2))  # a former supervisor
         await step(accept(cluster, 3, 2), True, 3, (3, 2))
         await step(accept(cluster, 4, 3), True, 4, (4, 3))  # a later one that this node did not promise
         await step(accept(cluster, 3, 9), False, 4, (4, 3))
-        await step(f.PromiseRegister(5), True, 5, (4, 3))
+        await step(f.PrepareState(5), True, 5, (4, 3))
 
     world.run(story())
 
@@ -69,8 +69,8 @@ def test_a_promise_brings_the_state_along(world: ModuleType) -> None:
         cluster = world.Cluster(1, copies=1).start()
         kept = accept(cluster, 1, 1)
         await cluster.ask("n1", kept)
-        assert (await cluster.ask("n1", f.PromiseRegister(2))).state == kept.state
-        assert (await cluster.ask("n1", f.PromiseRegister(2))).state == kept.state
+        assert (await cluster.ask("n1", f.PrepareState(2))).state == kept.state
+        assert (await cluster.ask("n1", f.PrepareState(2))).state == kept.state
 
     world.run(story())
 
@@ -78,10 +78,10 @@ def test_a_promise_brings_the_state_along(world: ModuleType) -> None:
 def test_a_state_that_cannot_be_read_is_not_kept(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        answer = await cluster.ask("n1", f.AcceptRegister(1, 1, b"nonsense"))
+        answer = await cluster.ask("n1", f.AcceptState(1, 1, b"nonsense"))
         assert isinstance(answer, f.NodeRefused)
         assert answer.reason == "corrupt"
-        assert (await cluster.ask("n1", f.ReadRegister())).state is None
+        assert (await cluster.ask("n1", f.ReadState())).state is None
         assert await cluster.ask("n1", f.Ping()) == f.Pong()
 
     world.run(story())
@@ -96,7 +96,7 @@ def test_the_register_is_a_paxos_acceptor(world: ModuleType, data: st.DataObject
         for _ in range(data.draw(st.integers(1, 12))):
             generation = data.draw(st.integers(1, 5))
             if data.draw(st.booleans()):
-                answer = await cluster.ask("n1", f.PromiseRegister(generation))
+                answer = await cluster.ask("n1", f.PrepareState(generation))
                 assert answer.granted == (generation > promised)
                 promised = max(promised, generation)
             else:
@@ -118,9 +118,9 @@ def test_one_ballot_has_one_state(world: ModuleType) -> None:
         state = cluster.state
         other = msgspec.structs.replace(state.without_bucket("default"), version=state.version + 5)
         first = msgspec.structs.replace(state, version=other.version)
-        assert (await cluster.ask("n1", f.AcceptRegister(1, first.version, encode_state(first)))).granted
-        assert (await cluster.ask("n1", f.AcceptRegister(1, first.version, encode_state(first)))).granted, "repeated"
-        refused = await cluster.ask("n1", f.AcceptRegister(1, other.version, encode_state(other)))
+        assert (await cluster.ask("n1", f.AcceptState(1, first.version, encode_state(first)))).granted
+        assert (await cluster.ask("n1", f.AcceptState(1, first.version, encode_state(first)))).granted, "repeated"
+        refused = await cluster.ask("n1", f.AcceptState(1, other.version, encode_state(other)))
         assert not refused.granted
         assert refused.state == encode_state(first)
 
@@ -130,24 +130,24 @@ def test_one_ballot_has_one_state(world: ModuleType) -> None:
 def test_a_node_that_lost_its_directory_has_no_vote_until_a_later_decision_names_its_life(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        assert (await cluster.ask("n1", f.ReadRegister())).voter
+        assert (await cluster.ask("n1", f.ReadState())).voter
         cluster.kill("n1")
         cluster.disks["n1"] = world.SimDisk()
         cluster.revive("n1")
-        assert not (await cluster.ask("n1", f.ReadRegister())).voter
-        accept = f.AcceptRegister(1, cluster.state.version, encode_state(cluster.state))
+        assert not (await cluster.ask("n1", f.ReadState())).voter
+        accept = f.AcceptState(1, cluster.state.version, encode_state(cluster.state))
         answer = await cluster.ask("n1", accept)
         assert not answer.voter
         assert answer.state is None
-        assert not (await cluster.ask("n1", f.PromiseRegister(7))).voter
+        assert not (await cluster.ask("n1", f.PrepareState(7))).voter
         decided = msgspec.structs.replace(accept, generation=7, decided=True)
         answer = await cluster.ask("n1", decided)
         assert not answer.voter  # it may have been decided before the vote was lost
         await cluster.ask("n1", msgspec.structs.replace(decided, directory_ids=[answer.directory_id + 1]))
-        assert not (await cluster.ask("n1", f.ReadRegister())).voter
+        assert not (await cluster.ask("n1", f.ReadState())).voter
         assert (await cluster.ask("n1", msgspec.structs.replace(decided, directory_ids=[answer.directory_id]))).voter
         cluster.kill("n1")
         cluster.revive("n1")
-        assert (await cluster.ask("n1", f.ReadRegister())).voter
+        assert (await cluster.ask("n1", f.ReadState())).voter
 
     world.run(story())

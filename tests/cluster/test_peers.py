@@ -140,7 +140,7 @@ def test_the_down_come_after_the_suspected_and_otherwise_order_stays(bench: Benc
     ("body", "answer"),
     [
         (f.Read(1, []), f.ReadDone([])),
-        (f.Reserve(1, [], []), f.ReserveDone([])),
+        (f.ReserveDots(1, [], []), f.DotsReserved([])),
         (f.Scan(1, b"", b"", 1, False, False, []), f.ScanDone([], None)),
     ],
 )
@@ -487,6 +487,6 @@ def test_a_state_that_cannot_be_read_is_no_answer_and_no_crash() -> None:
 
     bench = Bench()
     bench.peers._moved = cannot
-    failure = asyncio.run(bench.fail(f.NodeAnswer(1, f.Moved(b"?"))))
+    failure = asyncio.run(bench.fail(f.NodeAnswer(1, f.NotOwner(b"?"))))
     assert isinstance(failure, p.PeerRefused)
     assert failure.reason == "corrupt"

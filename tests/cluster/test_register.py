@@ -51,11 +51,11 @@ async def take_over(cluster: Any, name: str) -> Register:
     return register
 
 
-def answer(generation: int, version: int, state: Any = None) -> f.RegisterAnswer:
+def answer(generation: int, version: int, state: Any = None) -> f.AcceptorAnswer:
     data = (
         None if state is None else encode_state(msgspec.structs.replace(state, generation=generation, version=version))
     )
-    return f.RegisterAnswer(True, generation, generation, version, data)
+    return f.AcceptorAnswer(True, generation, generation, version, data)
 
 
 # ---- decisions ----
@@ -150,7 +150,7 @@ def test_a_supervisor_that_died_between_promise_and_store_is_passed_by(world: Mo
     async def story() -> None:
         cluster, _ = await founded(world)
         for node_id in ("n1", "n2", "n3", "n4"):
-            assert (await cluster.ask(node_id, f.PromiseRegister(2))).granted
+            assert (await cluster.ask(node_id, f.PrepareState(2))).granted
         third = await take_over(cluster, "s3")
         assert third.state is not None
         assert third.state.generation == 3
@@ -188,7 +188,7 @@ def test_p5_epoch_7_on_three_of_five_of_which_two_die(world: ModuleType) -> None
         assert second.state.bucket("seven") is not None
         assert second.state.next_bucket_id == seventh.next_bucket_id
         for node_id in ("n4", "n5"):
-            kept = await cluster.ask(node_id, f.ReadRegister())
+            kept = await cluster.ask(node_id, f.ReadState())
             assert (kept.generation, kept.version) == second.state.ballot, "stored anew on a majority, before all else"
 
     world.run(story())
@@ -246,9 +246,9 @@ def test_a_node_that_was_away_is_brought_up_to_date(world: ModuleType) -> None:
         cluster.kill("n3")
         await register.store(cluster.state.with_bucket(bucket("a")))
         cluster.revive("n3")
-        assert (await cluster.ask("n3", f.ReadRegister())).version == 1
+        assert (await cluster.ask("n3", f.ReadState())).version == 1
         await register.bring_up_to_date("n3")
-        assert (await cluster.ask("n3", f.ReadRegister())).version == 2
+        assert (await cluster.ask("n3", f.ReadState())).version == 2
         cluster.kill("n3")
         await register.bring_up_to_date("n3")  # not reaching it is fine
 
@@ -466,9 +466,9 @@ def test_nobody_takes_the_last_number_and_with_it_all_later_supervisors(world: M
         assert state is not None
         for node_id in cluster.ids:
             for attack in (
-                f.PromiseRegister((1 << 62) - 1),
-                f.PromiseRegister(state.generation + MAX_BALLOT_STEP + 1),
-                f.AcceptRegister((1 << 62) - 1, 1, encode_state(state), decided=True),
+                f.PrepareState((1 << 62) - 1),
+                f.PrepareState(state.generation + MAX_BALLOT_STEP + 1),
+                f.AcceptState((1 << 62) - 1, 1, encode_state(state), decided=True),
             ):
                 answer = await cluster.ask(node_id, attack)
                 assert not answer.granted
@@ -489,7 +489,7 @@ def test_a_supervisor_leads_those_up_that_were_not_pushed_ahead(world: ModuleTyp
         for _ in range(3):
             top += MAX_BALLOT_STEP
             for node_id in pushed:
-                assert (await cluster.ask(node_id, f.PromiseRegister(top))).granted
+                assert (await cluster.ask(node_id, f.PrepareState(top))).granted
         later = await take_over(cluster, "s2")
         assert later.state is not None
         assert later.state.generation == top + 1

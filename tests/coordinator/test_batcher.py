@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raykv.coordinator.batcher import MOST_TOGETHER, MOST_UNDER_WAY, Joining, is_about_one_key
+from raykv.coordinator.batcher import MOST_TOGETHER, MOST_UNDER_WAY, Batcher, is_about_one_key
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.protocol import frames as f
 
@@ -27,7 +27,7 @@ class Answers:
         if self.error is not None:
             raise self.error
         if isinstance(request, f.GetMany):
-            return f.GotMany([f.Found([b"of " + key]) for key in request.keys], 7)
+            return f.GotMany([f.KeyVersions([b"of " + key]) for key in request.keys], 7)
         return f.WroteMany([f.Acked(body, ["n1"], b"") for _, body, _ in request.items], 9)
 
 
@@ -62,12 +62,12 @@ def write(key: bytes, body: bytes, **others: Any) -> f.WriteMany:
 def test_reads_of_one_turn_are_one_request_and_each_has_its_answer() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         keys = [b"%d" % number for number in range(10)] + [b"3"]
         got = await asyncio.gather(*(joining.answer(get(key)) for key in keys))
         assert [request.keys for request in answers.asked] == [keys]
-        assert got == [f.GotMany([f.Found([b"of " + key])], 7) for key in keys]
-        assert await joining.answer(get(b"alone")) == f.GotMany([f.Found([b"of alone"])], 7)
+        assert got == [f.GotMany([f.KeyVersions([b"of " + key])], 7) for key in keys]
+        assert await joining.answer(get(b"alone")) == f.GotMany([f.KeyVersions([b"of alone"])], 7)
         assert answers.asked[-1] == get(b"alone"), "who is alone goes as it is"
         await asyncio.sleep(0)
         assert not joining.busy
@@ -79,7 +79,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         first = asyncio.ensure_future(joining.answer(get(b"a")))
         await asyncio.sleep(0.001)
         second = asyncio.ensure_future(joining.answer(get(b"b")))
@@ -96,7 +96,7 @@ def test_nobody_waits_for_those_who_come_later() -> None:
 def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         await asyncio.gather(joining.answer(get(b"a")), joining.answer(get(b"b", **other)))
         assert sorted(len(request.keys) for request in answers.asked) == [1, 1]
 
@@ -106,7 +106,7 @@ def test_only_what_asks_for_the_same_goes_together(other: dict[str, Any]) -> Non
 def test_a_group_has_a_bound() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(MOST_TOGETHER + 5)))
         assert sorted(len(request.keys) for request in answers.asked) == [5, MOST_TOGETHER]
 
@@ -116,7 +116,7 @@ def test_a_group_has_a_bound() -> None:
 def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         wrote = await asyncio.gather(
             joining.answer(write(b"a", b"1", after=5, run=3, expires_s=20.0)),
             joining.answer(write(b"b", b"2", after=8, run=3, expires_s=19.0)),
@@ -133,7 +133,7 @@ def test_writes_go_together_under_the_strictest_of_their_terms() -> None:
 def test_two_writes_of_one_key_are_two_in_the_order_in_which_they_came() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         writes = [write(b"a", b"1"), write(b"b", b"2"), write(b"a", b"3"), write(b"c", b"4")]
         await asyncio.gather(*map(joining.answer, writes))
         assert [[body for _, body, _ in request.items] for request in answers.asked] == [[b"1", b"2"], [b"3", b"4"]]
@@ -145,14 +145,14 @@ def test_an_error_of_the_group_is_everybodys() -> None:
     async def story() -> None:
         answers = Answers()
         answers.error = StoreUnavailable("away")
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert got == [f.Refused(f.Failed.of(StoreUnavailable("away")))] * 2
 
         async def wrong(_: Any) -> Any:
-            return f.Told(None)
+            return f.Info(None)
 
-        joining = Joining(InTasks(wrong, set()))
+        joining = Batcher(InTasks(wrong, set()))
         got = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert [type(each.failed.error()) for each in got] == [CorruptData] * 2
 
@@ -163,12 +163,12 @@ def test_who_gives_up_does_not_end_it_for_the_others() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         one, other = (asyncio.ensure_future(joining.answer(get(key))) for key in (b"a", b"b"))
         await asyncio.sleep(0.001)
         one.cancel()
         answers.hold.set()
-        assert await other == f.GotMany([f.Found([b"of b"])], 7)
+        assert await other == f.GotMany([f.KeyVersions([b"of b"])], 7)
         with pytest.raises(asyncio.CancelledError):
             await one
 
@@ -179,7 +179,7 @@ def test_while_many_are_under_way_those_who_come_wait_together() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         waiting = []
         for number in range(MOST_UNDER_WAY + 10):
             waiting.append(asyncio.ensure_future(joining.answer(get(b"%d" % number))))
@@ -188,7 +188,7 @@ def test_while_many_are_under_way_those_who_come_wait_together() -> None:
         answers.hold.set()
         got = await asyncio.gather(*waiting)
         assert [len(request.keys) for request in answers.asked] == [1] * MOST_UNDER_WAY + [10]
-        assert got[-1] == f.GotMany([f.Found([b"of %d" % (MOST_UNDER_WAY + 9)])], 7)
+        assert got[-1] == f.GotMany([f.KeyVersions([b"of %d" % (MOST_UNDER_WAY + 9)])], 7)
         await asyncio.sleep(0)
         assert not joining.busy
 
@@ -200,13 +200,13 @@ def test_batches_and_other_requests_go_their_own_way() -> None:
     assert is_about_one_key(write(b"a", b"1"))
     assert not is_about_one_key(f.GetMany(1, [b"a", b"b"], 2, 5.0))
     assert not is_about_one_key(f.GetMany(1, [], 2, 5.0))
-    assert not is_about_one_key(f.Tell("ring", 5.0))
+    assert not is_about_one_key(f.GetInfo("ring", 5.0))
 
 
 def test_no_more_go_together_than_one_request_may_be_of() -> None:
     async def story() -> None:
         answers = Answers()
-        joining = Joining(InTasks(answers, set()), {1: 3, 2: 10_000}.__getitem__)
+        joining = Batcher(InTasks(answers, set()), {1: 3, 2: 10_000}.__getitem__)
         await asyncio.gather(*(joining.answer(get(b"%d" % number)) for number in range(7)))
         assert [len(request.keys) for request in answers.asked] == [3, 3, 1]
         answers.asked.clear()
@@ -225,7 +225,7 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         answers = Answers()
         answers.error = ZeroDivisionError()
-        joining = Joining(InTasks(answers, set()))
+        joining = Batcher(InTasks(answers, set()))
         async with asyncio.timeout(1.0):
             outcomes = await asyncio.gather(*(joining.answer(get(key)) for key in (b"a", b"b")), return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
@@ -245,7 +245,7 @@ def test_thousands_that_wait_and_end_at_once_are_all_answered() -> None:
             else:
                 done(StoreUnavailable("its clock is far ahead"))
 
-        joining = Joining(begin)
+        joining = Batcher(begin)
         waiting = [joining.answer(write(b"a", b"%d" % number)) for number in range(5000)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -265,15 +265,15 @@ def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
     async def story() -> None:
         def begin(request: Any, done: Any) -> None:
             if request.keys == [b"told twice"]:
-                done(f.GotMany([f.Found([b"x"])], 7))
+                done(f.GotMany([f.KeyVersions([b"x"])], 7))
             raise ZeroDivisionError
 
-        joining = Joining(begin)
+        joining = Batcher(begin)
         got = await asyncio.gather(
             *(joining.answer(get(b"%d" % number, r=1 + number % 2)) for number in range(4)), return_exceptions=True
         )
         assert [type(each) for each in got] == [ZeroDivisionError] * 4
-        assert await joining.answer(get(b"told twice")) == f.GotMany([f.Found([b"x"])], 7)
+        assert await joining.answer(get(b"told twice")) == f.GotMany([f.KeyVersions([b"x"])], 7)
         assert not joining.busy
         assert joining._under_way == 0
 

@@ -878,14 +878,14 @@ def test_older_news_is_not_taken(world: ModuleType) -> None:
         later = world.ClusterState(
             store_id="store-1", generation=2, version=1, config=cluster.store, ring=cluster.state.ring
         )
-        peer.core.routing.learn(f.Publish(0, world.encode_state(later), {}, {}))
+        peer.core.routing.learn(f.ClusterUpdate(0, world.encode_state(later), {}, {}))
         assert (await peer.core.routing.state(1.0)).generation == 2, (
             "a later supervisor counts its news from the beginning"
         )
-        peer.core.routing.learn(f.Publish(99, new.state, {}, {}))
+        peer.core.routing.learn(f.ClusterUpdate(99, new.state, {}, {}))
         assert (await peer.core.routing.state(1.0)).generation == 2, "the former supervisor is not heard any more"
         with pytest.raises(CorruptData):
-            peer.core.routing.learn(f.Publish(100, b"nonsense", {}, {}))
+            peer.core.routing.learn(f.ClusterUpdate(100, b"nonsense", {}, {}))
         assert (await peer.core.routing.state(1.0)).generation == 2
 
     world.run(story())
@@ -984,6 +984,8 @@ def test_reads_that_join_are_no_more_than_may_go_together(world: ModuleType) -> 
             for number in range(most + 8)
         ]
         answers = await asyncio.gather(*map(peer.front.serve_together, frames))
-        assert [f.coordinator_answers.decode(answer) for answer in answers] == [f.GotMany([f.Found([])])] * (most + 8)
+        assert [f.coordinator_answers.decode(answer) for answer in answers] == [f.GotMany([f.KeyVersions([])])] * (
+            most + 8
+        )
 
     world.run(go())

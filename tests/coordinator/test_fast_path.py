@@ -13,7 +13,7 @@ from raykv.coordinator import coordinator, fast_path, in_flight
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.driver import posting
 from raykv.coordinator.routing import STALE_S
-from raykv.coordinator.service import Front
+from raykv.coordinator.service import CoordinatorService
 from raykv.coordinator.steps import Handover, Round, Wait
 from raykv.errors import CorruptData, InvalidOption, Overloaded, QuorumNotMet, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerUnreachable
@@ -38,7 +38,7 @@ class Client:
         if options:
             transport = cluster.network.transport(NAME)
             core = Coordinator(transport, self.peer.clock, self.peer.metrics, random.Random(1), **options)
-            self.peer.core, self.peer.front = core, Front(core, transport, self.peer.clock)
+            self.peer.core, self.peer.front = core, CoordinatorService(core, transport, self.peer.clock)
             cluster.publish(self.peer)
         self.core, self.routing, self.driver = self.peer.core, self.peer.core.routing, self.peer.front.driver
         self.operations = random.Random(3)
@@ -63,7 +63,7 @@ class Client:
     @property
     def left(self):
         """How much has gone on along the quorum path."""
-        return sum(self.peer.metrics[name] for name in ("straight_reads_left", "straight_writes_left"))
+        return sum(self.peer.metrics[name] for name in ("fast_path_reads_left", "fast_path_writes_left"))
 
     def read(self, *keys, r=2, bucket=1, timeout_s=5.0):
         return f.GetMany(bucket, [encode_key(key) for key in keys or (KEY,)], r, timeout_s, causality=True)
@@ -144,7 +144,7 @@ def test_a_read_asks_r_replicas_once(world, versioning):
             cluster.network.frames.clear()
             assert await client.get(r=r) == ["old"]
             assert len(client.sent(f.Read)) == r
-        assert client.peer.metrics["straight_reads"] == 3
+        assert client.peer.metrics["fast_path_reads"] == 3
         assert await client.get("nothing") == []
         usual = await client.peer.front.carry_out(client.read())
         assert await client.serve(client.read()) == usual, "in every byte, causality and time too"
@@ -161,8 +161,8 @@ def test_a_write_is_sent_to_all_and_waits_for_w(world, versioning):
             assert sorted(client.sent(f.Write)) == ["n1", "n2", "n3"]
             await client.peer.rest()
             assert await client.get(r=3) == [f"w{w}"]
-        assert client.peer.metrics["straight_writes"] == 3
-        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert client.peer.metrics["fast_path_writes"] == 3
+        assert not client.peer.metrics["fast_path_writes_completed"]
         assert len({*held(cluster).values()}) == 1 or versioning == "vector"
 
     story(world, tell, versioning=versioning)
@@ -172,7 +172,7 @@ def test_a_write_is_sent_to_all_and_waits_for_w(world, versioning):
 def test_a_blind_write_is_shown_as_much_as_the_usual_way_shows_it(world, w, bucket_w, shown):
     async def tell(cluster, client):
         await client.put(w=w)
-        assert len(client.sent(f.Reserve)) == shown
+        assert len(client.sent(f.ReserveDots)) == shown
 
     story(world, tell, versioning="vector", w=bucket_w)
 
@@ -338,7 +338,7 @@ def test_a_write_that_meets_trouble_ends_right(world, versioning, trouble):
             assert not client.sent(f.Write), "nothing was written yet"
             outcome = await client.peer.front.carry_out(request)
         assert isinstance(outcome.items[0], f.Acked), outcome.items[0].error()
-        assert client.peer.metrics["straight_writes"] <= 1
+        assert client.peer.metrics["fast_path_writes"] <= 1
         assert await client.peer.get(KEY, r=2) == "new"
         for owners in cluster.state.write_sets(cluster.partition(KEY), 3):
             assert len({*outcome.items[0].nodes} & {*owners}) >= 2, "W of each set of owners (P4)"
@@ -355,7 +355,7 @@ def test_what_is_not_for_it(world, versioning):
                 await client.put(w=replicas)
         assert await client.get(bucket=99) is None, "it is to be asked for"
         assert await client.put(bucket=99) is None
-        assert client.core.operation(f.Tell("ring", 1.0)) is None
+        assert client.core.operation(f.GetInfo("ring", 1.0)) is None
         assert not cluster.network.frames
 
     story(world, tell, versioning=versioning)
@@ -403,7 +403,7 @@ def test_requests_that_come_too_late_or_are_another_runs(world, versioning):
     async def tell(cluster, client):
         run, now_s = client.peer.core.run, client.peer.clock.monotonic_s()
         for options in ({"run": run + 1, "expires_s": now_s + 5}, {"run": run, "expires_s": now_s - 0.001}):
-            assert await client.serve(client.write(**options)) == f.Late(run, now_s)
+            assert await client.serve(client.write(**options)) == f.DeadlinePassed(run, now_s)
         assert not client.sent(f.Write)
         assert (await client.put(run=run, expires_s=now_s + 5)).nodes
 
@@ -453,7 +453,7 @@ async def when_sent(client, kind):
 
 
 def test_it_goes_on_under_its_stamp(world, versioning):
-    """Two of three do not answer in time: the usual way sends the same write again, which is the same to who has it."""
+    """Two of three do not answer in time: the quorum path sends the same write again, which is the same to who has it."""
 
     async def tell(cluster, client):
         client.routing.peers.hedge_delay_s = lambda *_: 0.05
@@ -463,7 +463,7 @@ def test_it_goes_on_under_its_stamp(world, versioning):
         acked = await writing
         await client.peer.rest()
         assert len(acked.nodes) >= 2
-        assert client.peer.metrics["straight_writes_left"] == 1
+        assert client.peer.metrics["fast_path_writes_left"] == 1
         assert len(client.sent(f.Write)) == 6
         records = {*held(cluster).values()}
         if versioning == "vector":
@@ -514,7 +514,7 @@ def test_who_answers_late_needs_nothing(world, versioning):
         acked = await client.put(seen=pack_causality(Causality()) if versioning == "vector" else None)
         assert sorted(acked.nodes) == sorted({*cluster.ids} - {late})
         await client.peer.rest()
-        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert not client.peer.metrics["fast_path_writes_completed"]
         assert not client.peer.metrics["hints"]
         assert len(client.sent(f.Write)) == 3
 
@@ -525,7 +525,7 @@ def test_who_answers_late_needs_nothing(world, versioning):
 def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, versioning):
     async def tell(cluster, client):
         writing = asyncio.create_task(client.put())
-        await when_sent(client, f.Reserve if versioning == "vector" else f.Write)
+        await when_sent(client, f.ReserveDots if versioning == "vector" else f.Write)
         victim = cluster.owners(KEY)[2]
         cluster.cut(f"node/{victim}", NAME)
         cluster.cut(NAME, f"node/{victim}")
@@ -535,7 +535,7 @@ def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, vers
             await asyncio.sleep(0.5)
             cluster.mend()
         await client.peer.rest()
-        assert client.peer.metrics["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["fast_path_writes_completed"] == 1
         hints = [cluster.node(node_id).hints_waiting for node_id in cluster.ids]
         if mended:
             assert not any(hints)
@@ -556,14 +556,14 @@ def test_a_write_is_completed_once_and_not_beside_the_operation(world):
         await client.driver.run(round_.write.complete())
         await client.driver.run(round_.write.complete())
         assert not round_.write.heard("n2", None), "it was seen to"
-        assert client.peer.metrics["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["fast_path_writes_completed"] == 1
         steps = client.core.operation(client.write(), fast=True)
         round_ = next(steps)
         answer = await client.driver.take_over(Handover(steps, steps.send({})))
         assert len(answer.items[0].nodes) >= 2, "nobody has answered in time, and it goes on by itself"
         assert not round_.write.heard("n2", b"?")
         await client.driver.run(round_.write.complete())
-        assert client.peer.metrics["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["fast_path_writes_completed"] == 1
 
     story(world, tell, versioning="lww")
 
@@ -648,7 +648,7 @@ def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
         asked = [key for source, target, frame in cluster.network.frames if target.startswith("node/")
                  for key in f.node_requests.decode(frame).body.keys]  # fmt: skip
         assert sorted(asked) == sorted([encode_key(key) for key in keys] * 2)
-        assert client.peer.metrics["straight_reads"] == len(keys)
+        assert client.peer.metrics["fast_path_reads"] == len(keys)
 
     story(world, tell, versioning=versioning, nodes=5, copies=3)
 
@@ -676,8 +676,8 @@ def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, ver
         found = values_of(answer)
         assert [found[0], found[1], *found[4:]] == [["old"]] * 10
         assert all("newer" in values for values in found[2:4])
-        assert client.peer.metrics["straight_reads"] == 10
-        assert client.peer.metrics["straight_reads_left"] == 2
+        assert client.peer.metrics["fast_path_reads"] == 10
+        assert client.peer.metrics["fast_path_reads_left"] == 2
         assert client.peer.metrics["read_repairs"] == 2
 
     story(world, tell, versioning=versioning)
@@ -717,7 +717,7 @@ def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versionin
 
 
 async def put_many(client, pairs, **options):
-    """What became of each, or None: the usual way."""
+    """What became of each, or None: the quorum path."""
     items = [client.write(value, keys=(key,)).items[0] for key, value in pairs.items()]
     answer = await client.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
     return None if answer is None else [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
@@ -736,8 +736,8 @@ def test_many_keys_are_written_to_their_owners_in_one_round(world, versioning):
             assert {*filter(None, held(cluster, key).values())} != set()
             assert sum(record is not None for record in held(cluster, key).values()) == 3
             assert await client.peer.get(key, r=3) == value
-        assert client.peer.metrics["straight_writes"] == 40
-        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert client.peer.metrics["fast_path_writes"] == 40
+        assert not client.peer.metrics["fast_path_writes_completed"]
         assert not client.peer.metrics["read_repairs"]
         assert len({item.operation_id for item in acked}) == 40
 
@@ -758,7 +758,7 @@ def test_each_of_many_writes_supersedes_what_stands_and_has_a_dot_of_its_own(wor
 
 
 def test_many_writes_go_on_under_their_stamps(world, versioning):
-    """A node does not answer, which some of them need: the same writes go the usual way."""
+    """A node does not answer, which some of them need: the same writes take the quorum path."""
 
     async def tell(cluster, client):
         keys = [f"k{number}" for number in range(20)]
@@ -767,7 +767,7 @@ def test_many_writes_go_on_under_their_stamps(world, versioning):
         held_up(cluster, ("n1",), 0.4)
         acked = await writing
         assert [sorted(item.nodes) for item in acked] == [sorted(cluster.owners(key)) for key in keys]
-        assert client.peer.metrics["straight_writes_left"] == 20
+        assert client.peer.metrics["fast_path_writes_left"] == 20
         for key in keys:
             if versioning == "vector":
                 assert len(dots(cluster, key)) == 1
@@ -789,7 +789,7 @@ def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
         cluster.mend()
         await client.peer.rest()
         assert all(victim not in item.nodes for item in acked)
-        assert client.peer.metrics["straight_writes_seen_to"] == 12
+        assert client.peer.metrics["fast_path_writes_completed"] == 12
         for key in keys:
             assert len({*map(public, filter(None, held(cluster, key).values()))}) == 1
             assert sum(record is not None for record in held(cluster, key).values()) == 3
@@ -829,7 +829,7 @@ def test_a_read_that_was_waited_for_in_vain_is_paid_for(world, keys):
 
 
 def test_nodes_that_take_their_time_are_asked_for_want_of_others(world):
-    """Where there is more to do than nodes can, each is slow now and then; the usual way would cost them still more."""
+    """Where there is more to do than nodes can, each is slow now and then; the quorum path would cost them still more."""
 
     async def tell(cluster, client):
         first, second, third = cluster.owners(KEY)
@@ -848,11 +848,11 @@ def test_a_write_goes_to_those_that_take_their_time_too_and_others_stamp_it(worl
         held_up(cluster, (first,), 0.5)
         acked = await client.put()
         assert sorted(acked.nodes) == sorted(others)
-        assert client.sent(f.Reserve) == ([] if versioning == "lww" else others)
+        assert client.sent(f.ReserveDots) == ([] if versioning == "lww" else others)
         assert sorted(client.sent(f.Write)) == sorted([first, *others])
         await client.peer.rest()
         assert len({*map(public, held(cluster).values())}) == 1
-        assert not client.peer.metrics["straight_writes_seen_to"]
+        assert not client.peer.metrics["fast_path_writes_completed"]
 
     story(world, tell, versioning=versioning)
 
@@ -889,7 +889,7 @@ def test_single_reads_learn_from_those_that_are_quick_too(world):
 
 def test_news_that_cannot_be_read_are_no_answer(world):
     async def tell(cluster, client):
-        frame = f.node_answers.encode(f.NodeAnswer(1, f.Moved(b"?")))
+        frame = f.node_answers.encode(f.NodeAnswer(1, f.NotOwner(b"?")))
         assert client.routing.peers.plain("n1", frame) is None
 
     story(world, tell, versioning="lww")
@@ -909,9 +909,9 @@ def test_a_write_goes_to_those_who_are_there_and_leaves_hints_for_the_others(wor
         assert sorted(acked.nodes) == sorted(others)
         await client.peer.rest()
         assert sorted(client.sent(f.Write)) == sorted(others)
-        assert victim not in client.sent(f.Reserve)
+        assert victim not in client.sent(f.ReserveDots)
         assert [waiting for node_id in cluster.ids if (waiting := cluster.node(node_id).hints_waiting)] == [{victim: 1}]
-        assert client.peer.metrics["straight_writes_seen_to"] == 1
+        assert client.peer.metrics["fast_path_writes_completed"] == 1
 
     story(world, tell, versioning=versioning)
 
@@ -945,12 +945,12 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
                     heard(await cluster.network.call(NAME, peer, frame, 1.0))
             assert len(outcomes[0].items[0].nodes) == len(quick)
             await asyncio.sleep(0.01)
-            assert not client.peer.metrics["straight_writes_seen_to"]
+            assert not client.peer.metrics["fast_path_writes_completed"]
             for peer, frame, heard in posted:
                 if peer[5:] == late:
                     heard(failure or await cluster.network.call(NAME, peer, frame, 1.0))
             await client.peer.rest()
-            assert client.peer.metrics["straight_writes_seen_to"] == 1
+            assert client.peer.metrics["fast_path_writes_completed"] == 1
             assert cluster.stored(late, KEY) == cluster.stored(quick[0], KEY)
 
     story(world, tell, versioning="lww", nodes=4, copies=4)
@@ -1030,7 +1030,7 @@ def test_at_the_end_of_its_loop_nothing_begins(world, ended):
         posted[2][2](PeerUnreachable("the connection to it was lost"))
         await client.peer.rest()
         assert client.driver.outstanding == 0
-        assert client.peer.metrics["straight_writes_seen_to"] == (0 if ended else 1)
+        assert client.peer.metrics["fast_path_writes_completed"] == (0 if ended else 1)
 
     story(world, tell, versioning="lww")
 

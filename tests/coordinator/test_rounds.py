@@ -280,7 +280,7 @@ def test_late_answers_to_what_was_sent_to_former_owners_count_for_nothing() -> N
     round_.start()
     round_.answered("a", [(0, 0)], [0])
     round_.failed("b", [(0, 0)], "owners changed")
-    round_.go_elsewhere([[["a", "b", "d"]]], None)
+    round_.reassign([[["a", "b", "d"]]], None)
     assert round_.start(round_.waiting) == {"a": [0], "b": [0], "d": [0]}
     round_.failed("c", [(0, 0)], "owners changed")
     assert round_.more() == {}, "c is no owner any more"

@@ -33,7 +33,7 @@ class Supervisor:
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         assert peer == "supervisor"
-        assert f.supervisor_requests.decode(frame) == f.GetNews()
+        assert f.supervisor_requests.decode(frame) == f.GetClusterUpdate()
         self.asked += 1
         news = self.news.pop(0) if isinstance(self.news, list) else self.news
         if isinstance(news, Exception):
@@ -49,8 +49,8 @@ def state_of(store_id: str = "one", *, generation: int = 1, version: int = 1, bu
     return msgspec.structs.replace(state, generation=generation, version=version)
 
 
-def news_of(state: Any, sequence: int = 1) -> f.Publish:
-    return f.Publish(sequence, encode_state(state), {}, {"n1": 1, "n2": 1, "n3": 1})
+def news_of(state: Any, sequence: int = 1) -> f.ClusterUpdate:
+    return f.ClusterUpdate(sequence, encode_state(state), {}, {"n1": 1, "n2": 1, "n3": 1})
 
 
 def routing(news: Any = None, **options: Any) -> tuple[r.Routing, Supervisor, Clock]:

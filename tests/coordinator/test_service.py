@@ -44,7 +44,7 @@ def test_operations_go_through_as_frames(world: ModuleType) -> None:
         assert acked.operation_id == ID
         assert sorted(acked.nodes) == ["n1", "n2", "n3"]
         got = await peer.ask(f.GetMany(1, [ABSENT, A], 2, 5.0))
-        assert got == f.GotMany([f.Found([]), b"v"], wrote.time)
+        assert got == f.GotMany([f.KeyVersions([]), b"v"], wrote.time)
         assert unpack_causality(acked.causality) == Causality(wrote.time)
         page = f.ScanPage(1, b"", LAST_TAG_END, 10, False, False, 2, 5.0)
         assert await peer.ask(page) == f.Page([(A, [b"v"], False)], None)
@@ -95,9 +95,9 @@ def test_a_bad_frame_is_refused_as_data(world: ModuleType, frame: bytes) -> None
                   st.booleans(), st.booleans(), st.integers(-1, 5), st.floats(-1, 2)),
         st.builds(f.OpenBucket, st.text(max_size=3), st.dictionaries(st.sampled_from(["n", "r", "codec"]),
                   st.integers(-1, 4) | st.text(max_size=3)), st.floats(-1, 2)),
-        st.builds(f.Tell, st.text(max_size=6), st.floats(-1, 2)),
-        st.builds(f.Reach, st.text(max_size=3), st.floats(-1, 2)),
-        st.builds(f.Publish, st.integers(-(2**63), 2**63), st.binary(max_size=20), st.just({}), st.just({})),
+        st.builds(f.GetInfo, st.text(max_size=6), st.floats(-1, 2)),
+        st.builds(f.IndirectProbe, st.text(max_size=3), st.floats(-1, 2)),
+        st.builds(f.ClusterUpdate, st.integers(-(2**63), 2**63), st.binary(max_size=20), st.just({}), st.just({})),
     )
 )  # fmt: skip
 @example(request=f.OpenBucket("default", {"n": None}, 1.0))
@@ -157,22 +157,22 @@ def test_what_is_told(world: ModuleType) -> None:
         peer = cluster.coordinator()
 
         async def supervise(frame: bytes) -> bytes:
-            return f.supervisor_answers.encode(f.Told({"name": "test"}))
+            return f.supervisor_answers.encode(f.Info({"name": "test"}))
 
         cluster.network.processes["supervisor"] = world.Process(supervise)
-        ring = (await peer.ask(f.Tell("ring", 1.0))).data
+        ring = (await peer.ask(f.GetInfo("ring", 1.0))).data
         assert ring["copies"] == 3
         assert [member["node_id"] for member in ring["members"]] == ["n1", "n2", "n3"]
         assert len(ring["table"]) == ring["partitions"] == 8
-        assert [bucket["name"] for bucket in (await peer.ask(f.Tell("buckets", 1.0))).data] == ["default"]
-        status = (await peer.ask(f.Tell("status", 1.0))).data
+        assert [bucket["name"] for bucket in (await peer.ask(f.GetInfo("buckets", 1.0))).data] == ["default"]
+        status = (await peer.ask(f.GetInfo("status", 1.0))).data
         assert status["name"] == "test"
         assert status["coordinator"]["items_under_way"] == 0
-        assert type(error(await peer.ask(f.Tell("secrets", 1.0)))) is CorruptData
+        assert type(error(await peer.ask(f.GetInfo("secrets", 1.0)))) is CorruptData
         del cluster.network.processes["supervisor"]
-        assert type(error(await peer.ask(f.Tell("status", 0.5)))) is StoreUnavailable
+        assert type(error(await peer.ask(f.GetInfo("status", 0.5)))) is StoreUnavailable
         assert type(error(await peer.ask(f.DropBucket("b", 0.5)))) is StoreUnavailable
-        assert (await peer.ask(f.Tell("ring", 1.0))).data == ring, "what is known here needs no supervisor"
+        assert (await peer.ask(f.GetInfo("ring", 1.0))).data == ring, "what is known here needs no supervisor"
 
     world.run(story())
 
@@ -181,16 +181,16 @@ def test_a_second_opinion_is_what_this_coordinator_reaches(world: ModuleType) ->
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
-        assert await peer.ask(f.Reach("n1", 0.5)) == f.Told(True)
+        assert await peer.ask(f.IndirectProbe("n1", 0.5)) == f.Info(True)
         cluster.freeze("n1")
-        assert await peer.ask(f.Reach("n1", 0.5)) == f.Told(False)
+        assert await peer.ask(f.IndirectProbe("n1", 0.5)) == f.Info(False)
         cluster.cut("supervisor", "node/n2")
-        assert await peer.ask(f.Reach("n2", 0.5)) == f.Told(True), "the supervisor's link is not this one's"
+        assert await peer.ask(f.IndirectProbe("n2", 0.5)) == f.Info(True), "the supervisor's link is not this one's"
         cluster.cut("coordinator", "node/n2")
-        assert await peer.ask(f.Reach("n2", 0.5)) == f.Told(False)
+        assert await peer.ask(f.IndirectProbe("n2", 0.5)) == f.Info(False)
         cluster.kill("n3")
-        assert await peer.ask(f.Reach("n3", 0.5)) == f.Told(False)
-        assert await peer.ask(f.Reach("nobody", 0.5)) == f.Told(False)
+        assert await peer.ask(f.IndirectProbe("n3", 0.5)) == f.Info(False)
+        assert await peer.ask(f.IndirectProbe("nobody", 0.5)) == f.Info(False)
 
     world.run(story())
 
@@ -213,6 +213,6 @@ def test_news_is_taken_and_missed_news_is_fetched(world: ModuleType) -> None:
         await asyncio.sleep(2 * front_module.NEWS_EVERY_S + 0.1)
         assert (await peer.core.routing.state(1.0)).bucket("b") is None, "it went on asking after a failure"
         keeping.cancel()
-        assert await peer.ask(cluster.news()) == f.Told(None)
+        assert await peer.ask(cluster.news()) == f.Info(None)
 
     world.run(story())

@@ -75,7 +75,7 @@ def test_a_primary_that_missed_a_write_earns_one_hint_at_a_node_that_holds_it(
             assert cluster.stored(holder, hint.key[1:].decode()) is not None
         assert hints(cluster, "n1") == hints(cluster, "n3") == []
         assert peer.metrics["hints"] == 24
-        assert peer.metrics["stand_ins"] == 0
+        assert peer.metrics["fallbacks_in_use"] == 0
 
     world.run(story())
 
@@ -204,19 +204,19 @@ def sloppy_round(w: int = 2) -> WriteRound:
 
 def test_nobody_stands_in_for_a_primary_that_has_not_failed() -> None:
     round_ = sloppy_round()
-    assert round_.stand_ins(silent=False) == {}
+    assert round_.fallbacks_in_use(silent=False) == {}
     round_.answered("a", [(0, 0)], [0])
-    assert round_.stand_ins(silent=False) == {}
-    assert round_.stand_ins(silent=True) == {"d": [(0, "b")], "e": [(0, "c")]}
-    assert round_.stand_ins(silent=True) == {}, "each is stood in for once"
+    assert round_.fallbacks_in_use(silent=False) == {}
+    assert round_.fallbacks_in_use(silent=True) == {"d": [(0, "b")], "e": [(0, "c")]}
+    assert round_.fallbacks_in_use(silent=True) == {}, "each is stood in for once"
 
 
 def test_one_stands_in_for_each_primary_that_failed_as_long_as_there_are_some() -> None:
     round_ = sloppy_round(3)
     for node_id in ABC:
         round_.failed(node_id, [(0, 0)], "refused")
-    assert round_.stand_ins(silent=False) == {"d": [(0, "a")], "e": [(0, "b")]}
-    assert round_.stand_ins(silent=False) == {}
+    assert round_.fallbacks_in_use(silent=False) == {"d": [(0, "a")], "e": [(0, "b")]}
+    assert round_.fallbacks_in_use(silent=False) == {}
     round_.answered("d", [(0, 0)], [0])
     round_.answered("e", [(0, 0)], [0])
     assert round_.open
@@ -228,12 +228,12 @@ def test_where_a_fallback_cannot_another_one_may(how: Any) -> None:
     round_ = sloppy_round()
     round_.answered("a", [(0, 0)], [0])
     round_.failed("b", [(0, 0)], None)
-    assert round_.stand_ins(silent=False) == {"d": [(0, "b")]}
+    assert round_.fallbacks_in_use(silent=False) == {"d": [(0, "b")]}
     if how == "failed":
         round_.failed("d", [(0, 0)], None)
     else:
         round_.answered("d", [(0, 0)], [how])
-    assert round_.stand_ins(silent=False) == {"e": [(0, "b")]}
+    assert round_.fallbacks_in_use(silent=False) == {"e": [(0, "b")]}
     assert round_.more() == {"b": [0]}, "the primary is tried again, the fallback is not"
     assert round_.missed(0) == (["a"], ["b", "c"])
     round_.answered("e", [(0, 0)], [0])
@@ -245,7 +245,7 @@ def test_w_counts_no_node_twice() -> None:
     round_ = sloppy_round(3)
     round_.answered("a", [(0, 0)], [0])
     round_.failed("b", [(0, 0)], None)
-    assert round_.stand_ins(silent=False) == {"d": [(0, "b")]}
+    assert round_.fallbacks_in_use(silent=False) == {"d": [(0, "b")]}
     for _ in range(3):
         round_.answered("d", [(0, 0)], [0])
         round_.answered("a", [(0, 0)], [0])
@@ -259,7 +259,7 @@ def test_a_fallbacks_newer_record_has_the_write_stamped_again_and_it_may_stand_i
     round_ = sloppy_round()
     round_.answered("a", [(0, 0)], [0])
     round_.failed("b", [(0, 0)], "refused")
-    round_.stand_ins(silent=False)
+    round_.fallbacks_in_use(silent=False)
     assert round_.to_restamp() == {}
     round_.answered("d", [(0, 0)], [77])
     assert round_.to_restamp() == {0: 77}
@@ -268,7 +268,7 @@ def test_a_fallbacks_newer_record_has_the_write_stamped_again_and_it_may_stand_i
     round_.answered("d", [(0, 0)], [0])
     assert round_.acks(0) == [], "what answers the former stamp does not count"
     round_.failed("b", [(0, 1)], "refused")
-    assert round_.stand_ins(silent=False) == {"d": [(0, "b")]}
+    assert round_.fallbacks_in_use(silent=False) == {"d": [(0, "b")]}
 
 
 def test_a_write_that_was_given_up_is_missed_by_nobody() -> None:
@@ -276,14 +276,14 @@ def test_a_write_that_was_given_up_is_missed_by_nobody() -> None:
     round_.answered("a", [(0, 0)], [0])
     round_.give_up(0)
     assert round_.missed(0) == (["a"], [])
-    assert round_.stand_ins(silent=True) == {}
+    assert round_.fallbacks_in_use(silent=True) == {}
 
 
 def test_in_a_strict_bucket_nobody_stands_in() -> None:
     round_ = WriteRound([[ABC]], 2)
     round_.start()
     round_.failed("b", [(0, 0)], None)
-    assert round_.stand_ins(silent=True) == {}
+    assert round_.fallbacks_in_use(silent=True) == {}
 
 
 # ---- sloppy buckets ----
@@ -459,11 +459,11 @@ def test_nobody_stands_in_for_a_primary_that_is_only_a_little_late(world: Module
         for node_id in cluster.owners("a")[:2]:
             cluster.network.delays["*", f"node/{node_id}"] = 0.1
         await peer.put("a", "v", w=2)
-        assert peer.metrics["stand_ins"] == 0
+        assert peer.metrics["fallbacks_in_use"] == 0
         for node_id in cluster.owners("a")[:2]:
             cluster.network.delays["*", f"node/{node_id}"] = 0.9
         assert not {*await peer.put("a", "w", w=2)} & {*cluster.owners("a")[:2]}
-        assert peer.metrics["stand_ins"] == 2
+        assert peer.metrics["fallbacks_in_use"] == 2
 
     world.run(story())
 

@@ -371,7 +371,7 @@ def test_one_write_has_one_dot_though_two_nodes_gave_one(world: ModuleType, how:
             getattr(cluster, {"frozen": "freeze", "dead": "kill"}[how])("n1")
         operation = peer.operation()
         await peer.store(key, "new", operation=operation, context=context if with_context else None)
-        wanted = [node_id for node_id, body in sent(cluster, f.Reserve) if operation in body.operation_ids]
+        wanted = [node_id for node_id, body in sent(cluster, f.ReserveDots) if operation in body.operation_ids]
         assert wanted[0] == "n1"
         assert set(wanted[1:]) == {cluster.owners(key)[1]}, "another was asked"
         assert peer.metrics["second_dots"] == 1
@@ -442,7 +442,7 @@ def test_a_request_whose_time_is_over_or_that_was_meant_for_another_run_is_not_b
             request(peer, "late", run=run + 1, expires_s=now_s() + 100),
             request(peer, "late", run=run, expires_s=0.0),
         ):
-            assert await peer.ask(late) == f.Late(run, now_s())
+            assert await peer.ask(late) == f.DeadlinePassed(run, now_s())
         assert cluster.network.frames == []
         assert peer.metrics["late_requests"] == 3
         assert await peer.get("k") is None
@@ -500,7 +500,7 @@ def test_a_coordinator_that_was_frozen_between_the_rounds_does_not_begin_the_sec
         async def freezing(source: str, target: str, frame: bytes, timeout_s: float) -> bytes:
             nonlocal frozen_s
             answer = await call(source, target, frame, timeout_s)
-            if isinstance(f.node_requests.decode(frame).body, f.Reserve):
+            if isinstance(f.node_requests.decode(frame).body, f.ReserveDots):
                 frozen_s = 10.0  # with the answer in hand
             return answer
 
@@ -547,7 +547,7 @@ def test_an_incomplete_node_gives_no_dot_and_shows_nothing_but_its_acknowledgeme
         cluster.wipe("n1")
         cluster.revive("n1")
         await asyncio.sleep(3)
-        reserve = f.Reserve(1, [encode_key(key)], [bytes(16)])
+        reserve = f.ReserveDots(1, [encode_key(key)], [bytes(16)])
         assert isinstance(await cluster.ask("n1", reserve), f.Incomplete)
         cluster.freeze("n2")
         with pytest.raises(StoreUnavailable, match="nothing was written"):

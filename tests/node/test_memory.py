@@ -157,10 +157,10 @@ class Load:
                 hot = [encode_key(f"hot{number}") for number in range(8)]
                 if turn % 60 == 4:
                     for node_id in self.cluster.ids:
-                        await self.cluster.ask(node_id, f.Reserve(1, hot, [rng.randbytes(16) for _ in hot]))
+                        await self.cluster.ask(node_id, f.ReserveDots(1, hot, [rng.randbytes(16) for _ in hot]))
                 keys = [encode_key(f"c{rng.getrandbits(60)}") for _ in some]
                 await self.cluster.ask(
-                    "n2", f.Reserve(1, keys, [rng.randbytes(16) for _ in keys])
+                    "n2", f.ReserveDots(1, keys, [rng.randbytes(16) for _ in keys])
                 )  # it begins anew, n1 does not
                 for _ in range(3):
                     bodies = [(key[1:].decode(), pack_body(rng.randbytes(16), b"h")) for key in hot]
@@ -200,7 +200,7 @@ def test_nothing_grows_with_operations(world: ModuleType, monkeypatch: pytest.Mo
         load = Load(world, cluster)
         with_lww(cluster, load.peer)
         for node_id in cluster.ids:
-            stamper = cluster.node(node_id)._replica._stamper
+            stamper = cluster.node(node_id)._replica._dot_allocator
             stamper._max_open, stamper._max_remembered = 200, 200
         monkeypatch.setattr(local_copy, "MAX_TREE_RECORDS", 100)
         await load.run(WARM)
@@ -208,7 +208,7 @@ def test_nothing_grows_with_operations(world: ModuleType, monkeypatch: pytest.Mo
         await load.run(OPERATIONS)
         await load.peer.rest()
         after = walk(cluster, load.peer)
-        assert any(path.endswith("._stamper._open") for path in after.lengths), "the walk goes where it should"
+        assert any(path.endswith("._dot_allocator._open") for path in after.lengths), "the walk goes where it should"
         assert any(path.endswith("peers._peers") for path in after.lengths)
         assert after.grown(before, SLACK) == {}
         assert after.size_bytes - before.size_bytes < SLACK_BYTES

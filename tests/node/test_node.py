@@ -240,7 +240,7 @@ def test_a_failed_sync_ends_the_node_once_and_is_never_retried(
                 assert len(refused) == 5, "all that waited for that sync"
         assert len(cluster.failures) == 1, "whoever recreates the node hears of it once"
         before = len(disk.trace)
-        for body in (write(world, "z"), read("first"), f.Ping(), f.ReadRegister()):
+        for body in (write(world, "z"), read("first"), f.Ping(), f.ReadState()):
             answer = await cluster.ask("n1", body)
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "stopping"
@@ -528,7 +528,7 @@ def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) ->
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        state = f.AcceptRegister(1, 1, encode_state(cluster.state), decided=True)
+        state = f.AcceptState(1, 1, encode_state(cluster.state), decided=True)
         assert (await cluster.ask("n1", state)).voter
         await told(cluster, None, write(world, "a"))
         copy = cluster.disks["n1"].crash(random.Random(1), "keep")
@@ -543,7 +543,7 @@ def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) ->
         later = await told(cluster, answer.log_end, read("b"))
         assert isinstance(later.body, f.Incomplete), "it acknowledged b and does not have it"
         assert later.log_end.directory_id != answer.log_end.directory_id
-        assert not (await cluster.ask("n1", f.ReadRegister())).voter, "its promises are of the past as well (P5)"
+        assert not (await cluster.ask("n1", f.ReadState())).voter, "its promises are of the past as well (P5)"
         assert (await told(cluster, later.log_end, write(world, "c"))).body == f.WriteDone([0])
         cluster.kill("n1")
         cluster.revive("n1")
@@ -585,7 +585,7 @@ def test_after_a_restart_a_nodes_dots_come_from_a_fresh_actor_id(world: ModuleTy
         cluster.disks["n1"] = copy  # an old directory, which knows nothing of the second run
         cluster.revive("n1")
         incarnation = cluster.node("n1").incarnation
-        reserve = f.Reserve(1, [encode_key("k")], [bytes(16)])
+        reserve = f.ReserveDots(1, [encode_key("k")], [bytes(16)])
         again = await cluster.ask("n1", reserve)
         assert incarnation == 2
         assert again.items[0].actor not in second.keys() | {actor}
@@ -708,7 +708,7 @@ def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) 
         assert cluster.failures == [], "another directory tells nothing of this one"
         assert isinstance((await told(cluster, end, f.Ping())).body, f.Pong), "as far as it is"
         further = f.LogEnd(end.directory_id, end.incarnation, end.position + 1)
-        for body in (f.Reserve(1, [encode_key("k")], [bytes(16)]), read("k"), f.Ping()):
+        for body in (f.ReserveDots(1, [encode_key("k")], [bytes(16)]), read("k"), f.Ping()):
             answer = (await told(cluster, further, body)).body
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "stopping"
@@ -876,11 +876,11 @@ def test_the_register_of_a_full_disk_refuses_and_costs_no_node(world: ModuleType
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         cluster.disks["n1"].space_bytes = 0
-        answer = await cluster.ask("n1", f.PromiseRegister(99))
+        answer = await cluster.ask("n1", f.PrepareState(99))
         assert isinstance(answer, f.NodeRefused)
         assert cluster.node("n1")._stopped is None
         cluster.disks["n1"].space_bytes = None
-        assert (await cluster.ask("n1", f.PromiseRegister(99))).granted
+        assert (await cluster.ask("n1", f.PrepareState(99))).granted
 
     world.run(story())
 
@@ -893,15 +893,15 @@ MISFITS = [
     f.Scan(1, b"", b"\x03", 10, False, False, [8]),
     f.Scan(1, b"", b"\x03", 10, False, False, [*range(10_000)]),
     f.Scan(1, b"", b"\x03", 10, False, False, [-1]),
-    f.Clear([3, 3]),
-    f.Clear([*range(32_768)]),
+    f.DropUnowned([3, 3]),
+    f.DropUnowned([*range(32_768)]),
     f.Tree(8, [1], 1, -1, []),
     f.Tree(0, [1, 1], 1, -1, []),
     f.Leaves(-1, [1], 1, [0]),
     f.Leaves(0, [*[1] * 10_000], 1, [0]),
-    f.TakeOver(99, 1.0),
+    f.PullPartition(99, 1.0),
     f.Repair(99, 1.0),
-    f.Reserve(1, [b"\x02a", b"\x02b"], [b"i" * 16]),
+    f.ReserveDots(1, [b"\x02a", b"\x02b"], [b"i" * 16]),
 ]
 
 
@@ -934,7 +934,7 @@ def test_what_is_no_key_is_kept_by_no_node(world: ModuleType, wrong: bytes) -> N
             f.Write(1, [(good, record), (wrong, record)]),
             f.Read(1, [wrong]),
             f.Read(1, [good, wrong]),
-            f.Reserve(1, [wrong], [b"i" * 16]),
+            f.ReserveDots(1, [wrong], [b"i" * 16]),
             f.Hint(1, [(wrong, record, ["n2"])], world.WALL_MS),
         ):
             answer = await cluster.ask("n1", body)

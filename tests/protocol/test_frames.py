@@ -41,38 +41,39 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     ),
     (f.SetWeight("n1", 2.0, 1.0), "0194a9536574576569676874a26e31cb4000000000000000cb3ff0000000000000"),
     (f.Rebalance("pause", 1.0), "0193a9526562616c616e6365a57061757365cb3ff0000000000000"),
-    (f.Tell("ring", 1.0), "0193a454656c6ca472696e67cb3ff0000000000000"),
+    (f.GetInfo("ring", 1.0), "0193a7476574496e666fa472696e67cb3ff0000000000000"),
     (
-        f.Publish(3, b"state", {"n1": "gone"}, {"n1": 4}),
-        "0195a75075626c69736803c405737461746581a26e31a4676f6e6581a26e3104",
+        f.ClusterUpdate(3, b"state", {"n1": "gone"}, {"n1": 4}),
+        "0195ad436c757374657255706461746503c405737461746581a26e31a4676f6e6581a26e3104",
     ),
-    (f.Reach("n1", 1.0), "0193a55265616368a26e31cb3ff0000000000000"),
+    (f.IndirectProbe("n1", 1.0), "0193ad496e64697265637450726f6265a26e31cb3ff0000000000000"),
     (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
 ]
 ELASTIC = f.ElasticRequest
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
-    (f.GetNews(), "0191a74765744e657773"),
-    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.Tell | ELASTIC)),
+    (f.GetClusterUpdate(), "0191b0476574436c7573746572557064617465"),
+    *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.GetInfo | ELASTIC)),
 ]
 COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
     (
-        f.GotMany([f.Found([b"x", b"y"], True, b"seen"), f.Found([]), FAILED], 9),
-        "0193a7476f744d616e799394a5466f756e6492c40178c40179c3c4047365656e94a5466f756e6490c2c40094a64661696c6564ac"
-        "51756f72756d4e6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109",
+        f.GotMany([f.KeyVersions([b"x", b"y"], True, b"seen"), f.KeyVersions([]), FAILED], 9),
+        "0193a7476f744d616e799394ab4b657956657273696f6e7392c40178c40179c3c4047365656e94ab4b65795665727369"
+            "6f6e7390c2c40094a64661696c6564ac51756f72756d4e6f744d6574a7746f6f2066657782a66e656564656402a46861"
+            "766591a26e3109",
     ),
     (f.WroteMany([f.Acked(b"id", ["n1"], b"seen"), FAILED], 9),
      "0193a957726f74654d616e799294a541636b6564c402696491a26e31c4047365656e94a64661696c6564ac51756f72756d4e"
      "6f744d6574a7746f6f2066657782a66e656564656402a46861766591a26e3109"),
-    (f.Late(7, 1.5), "0193a44c61746507cb3ff8000000000000"),
+    (f.DeadlinePassed(7, 1.5), "0193ae446561646c696e6550617373656407cb3ff8000000000000"),
     (f.Page([(b"\x02a", [b"x", b"y"], True)], b"\x02b"), "0193a4506167659193c402026192c40178c40179c3c4020262"),
     (f.BucketOpened(2, {"n": 3}, "s", 7, 1.5), "0196ac4275636b65744f70656e65640281a16e03a17307cb3ff8000000000000"),
-    (f.Told([1, "a", None, True]), "0192a4546f6c649401a161c0c3"),
+    (f.Info([1, "a", None, True]), "0192a4496e666f9401a161c0c3"),
     (f.Refused(FAILED), "0192a75265667573656494a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
      "82a66e656564656402a46861766591a26e31"),
 ]  # fmt: skip
 SUPERVISOR_ANSWERS = [
-    next(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.Publish)),
-    *(pair for pair in COORDINATOR_ANSWERS if isinstance(pair[0], f.BucketOpened | f.Told | f.Refused)),
+    next(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.ClusterUpdate)),
+    *(pair for pair in COORDINATOR_ANSWERS if isinstance(pair[0], f.BucketOpened | f.Info | f.Refused)),
 ]
 NODE_BODIES: list[tuple[Any, str]] = [
     (
@@ -80,8 +81,8 @@ NODE_BODIES: list[tuple[Any, str]] = [
         "0195ab4e6f6465526571756573740794a4526561640191c4020261c3c000",
     ),
     (
-        f.Reserve(1, [b"\x02a", b"\x02b"], [b"id", b""], True),
-        "0195ab4e6f6465526571756573740795a7526573657276650192c4020261c402026292c4026964c400c3c000",
+        f.ReserveDots(1, [b"\x02a", b"\x02b"], [b"id", b""], True),
+        "0195ab4e6f6465526571756573740795ab52657365727665446f74730192c4020261c402026292c4026964c400c3c000",
     ),
     (
         f.Write(1, [(b"\x02a", b"rec")], 17),
@@ -96,9 +97,9 @@ NODE_BODIES: list[tuple[Any, str]] = [
         "0195ab4e6f646552657175657374079aa45363616e01c400c4010305c2c3920001c200c000",
     ),
     (f.Ping(), "0195ab4e6f6465526571756573740792a450696e67c2c000"),
-    (f.ReadRegister(), "0195ab4e6f6465526571756573740791ac526561645265676973746572c000"),
-    (f.PromiseRegister(3), "0195ab4e6f6465526571756573740792af50726f6d697365526567697374657203c000"),
-    (f.AcceptRegister(3, 4, b"s"), "0195ab4e6f6465526571756573740796ae41636365707452656769737465720304c40173c290c000"),
+    (f.ReadState(), "0195ab4e6f6465526571756573740791a9526561645374617465c000"),
+    (f.PrepareState(3), "0195ab4e6f6465526571756573740792ac50726570617265537461746503c000"),
+    (f.AcceptState(3, 4, b"s"), "0195ab4e6f6465526571756573740796ab41636365707453746174650304c40173c290c000"),
     (f.Stop(), "0195ab4e6f6465526571756573740791a453746f70c000"),
     (
         f.Gossip("n1", {"n1": (1, 2)}),
@@ -120,9 +121,12 @@ NODE_BODIES: list[tuple[Any, str]] = [
         f.Purge([(1, b"\x02a", 1 << 63)], sure=True),
         "0195ab4e6f6465526571756573740793a55075726765919301c4020261cf8000000000000000c3c000",
     ),
-    (f.Clear(), "0195ab4e6f6465526571756573740792a5436c656172c0c000"),
-    (f.Clear([3, 300]), "0195ab4e6f6465526571756573740792a5436c6561729203cd012cc000"),
-    (f.TakeOver(5, 1.0, ["n2"]), "0195ab4e6f6465526571756573740794a854616b654f76657205cb3ff000000000000091a26e32c000"),
+    (f.DropUnowned(), "0195ab4e6f6465526571756573740792ab44726f70556e6f776e6564c0c000"),
+    (f.DropUnowned([3, 300]), "0195ab4e6f6465526571756573740792ab44726f70556e6f776e65649203cd012cc000"),
+    (
+        f.PullPartition(5, 1.0, ["n2"]),
+        "0195ab4e6f6465526571756573740794ad50756c6c506172746974696f6e05cb3ff000000000000091a26e32c000",
+    ),
     (
         f.Repair(5, 1.0),
         "0195ab4e6f6465526571756573740794a652657061697205cb3ff0000000000000c3c000",
@@ -131,9 +135,9 @@ NODE_BODIES: list[tuple[Any, str]] = [
 NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
     (f.ReadDone([b"rec", None], [1], [2]), "0194aa4e6f6465416e737765720794a852656164446f6e6592c403726563c091019102c0"),
     (
-        f.ReserveDone([f.Reserved(b"actor", 5, b"seen", 2, 99), None]),
-        "0194aa4e6f6465416e737765720792ab52657365727665446f6e659296a85265736572766564c4056163746f7205c4047365"
-        "656e0263c0c0",
+        f.DotsReserved([f.Reserved(b"actor", 5, b"seen", 2, 99), None]),
+        "0194aa4e6f6465416e737765720792ac446f747352657365727665649296a85265736572766564c4056163746f7205c4"
+        "047365656e0263c0c0",
     ),
     (f.WriteDone([0, 9]), "0194aa4e6f6465416e737765720792a95772697465446f6e65920009c0"),
     (
@@ -158,7 +162,7 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "0194aa4e6f6465416e737765720792a6507572676564920002c0",
     ),
     (f.Cleared(3), "0194aa4e6f6465416e737765720792a7436c656172656403c0"),
-    (f.Moved(b"s"), "0194aa4e6f6465416e737765720792a54d6f766564c40173c0"),
+    (f.NotOwner(b"s"), "0194aa4e6f6465416e737765720792a84e6f744f776e6572c40173c0"),
     (
         f.Repaired({"sent": 3}),
         "0194aa4e6f6465416e737765720792a8526570616972656481a473656e7403c0",
@@ -168,8 +172,8 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "0194aa4e6f6465416e737765720793a6476f73736970a26e3181a26e31920102c0",
     ),
     (
-        f.RegisterAnswer(True, 3, 2, 5, b"s"),
-        "0194aa4e6f6465416e737765720798ae5265676973746572416e73776572c3030205c40173c300c0",
+        f.AcceptorAnswer(True, 3, 2, 5, b"s"),
+        "0194aa4e6f6465416e737765720798ae4163636570746f72416e73776572c3030205c40173c300c0",
     ),
     (f.NodeRefused("moved", "why"), "0194aa4e6f6465416e737765720793ab4e6f646552656675736564a56d6f766564a3776879c0"),
 ]
@@ -180,8 +184,8 @@ CASES: list[tuple[f.FrameType[Any], Any, str]] = [
     *((f.supervisor_answers, *pair) for pair in SUPERVISOR_ANSWERS),
     *((f.node_requests, f.NodeRequest(7, body), golden) for body, golden in NODE_BODIES),
     *((f.node_answers, f.NodeAnswer(7, body), golden) for body, golden in NODE_ANSWER_BODIES),
-    (f.handed_answers, f.Handed(True, "auto", f.GotMany([]), [b"place"]),
-     "0195a648616e646564c3a46175746f93a7476f744d616e79900091c405706c616365"),
+    (f.handed_answers, f.HandleAnswer(True, "auto", f.GotMany([]), [b"place"]),
+     "0195ac48616e646c65416e73776572c3a46175746f93a7476f744d616e79900091c405706c616365"),
 ]  # fmt: skip
 KINDS = [
     f.coordinator_requests, f.coordinator_answers, f.supervisor_requests, f.supervisor_answers, f.handed_answers,
@@ -265,7 +269,7 @@ def test_another_version_is_refused_by_name(version: int) -> None:
 
 
 def test_a_message_of_another_conversation_is_refused() -> None:
-    frame = f.coordinator_requests.encode(f.Reach("n1", 1.0))
+    frame = f.coordinator_requests.encode(f.IndirectProbe("n1", 1.0))
     for kind in (f.supervisor_requests, f.node_requests, f.coordinator_answers, f.node_answers):
         with pytest.raises(CorruptData):
             kind.decode(frame)
@@ -279,7 +283,7 @@ def test_a_pickle_is_no_frame() -> None:
 
 
 def test_a_frame_has_a_largest_size_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = f.GotMany([f.Found([b"x" * 100])])
+    message = f.GotMany([f.KeyVersions([b"x" * 100])])
     frame = f.coordinator_answers.encode(message)
     monkeypatch.setattr(codec, "MAX_FRAME_BYTES", len(frame))
     assert f.coordinator_answers.decode(f.coordinator_answers.encode(message)) == message
@@ -308,7 +312,7 @@ def test_messages_are_immutable() -> None:
 
 @pytest.mark.parametrize("incarnation", [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**40])
 def test_a_request_says_what_it_is_without_being_decoded(incarnation):
-    for body in (f.Ping(), f.Read(1, [b"k"]), f.Write(1, [(b"Read", b"r")]), f.Clear(), f.Gossip("n1", {})):
+    for body in (f.Ping(), f.Read(1, [b"k"]), f.Write(1, [(b"Read", b"r")]), f.DropUnowned(), f.Gossip("n1", {})):
         frame = f.node_requests.encode(f.NodeRequest(incarnation, body, None, 2**33))
         assert f.kind_of_request(frame) == type(body).__name__.encode()
 

@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     import msgspec
 
 TABLES = {
-    "node": (table.NODE, f.NodeRequestBody, f.NodeAnswerBody, {f.NodeRefused, f.Moved}),
+    "node": (table.NODE, f.NodeRequestBody, f.NodeAnswerBody, {f.NodeRefused, f.NotOwner}),
     "coordinator": (table.COORDINATOR, f.CoordinatorRequest, f.CoordinatorAnswer, {f.Refused}),
     "supervisor": (table.SUPERVISOR, f.SupervisorRequest, f.SupervisorAnswer, {f.Refused}),
 }
 A, B = encode_key("a"), encode_key("b")
 CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.Read(1, [A, B]), [A, B], []),
-    (f.Reserve(1, [A], [b""]), [A], []),
+    (f.ReserveDots(1, [A], [b""]), [A], []),
     (f.Write(1, [(A, b"r"), (B, b"r")]), [A, B], []),
     (f.Hint(1, [(A, b"r", ["n1"])], 0), [A], []),
     (f.Scan(1, b"", b"\x03", 5, False, False, [0, 3]), [], [0, 3]),
     (f.Ping(), [], []),
-    (f.ReadRegister(), [], []),
-    (f.PromiseRegister(3), [], []),
-    (f.AcceptRegister(3, 4, b"s"), [], []),
+    (f.ReadState(), [], []),
+    (f.PrepareState(3), [], []),
+    (f.AcceptState(3, 4, b"s"), [], []),
     (f.Stop(), [], []),
     (f.Gossip("n1", {}), [], []),
     (f.Tree(5, [1], 3, -1, []), [], [5]),
     (f.Leaves(5, [1], 3, [0]), [], [5]),
     (f.Fetch(1, [A]), [A], []),
     (f.Purge([(1, A, 7)], sure=True), [A], []),
-    (f.Clear([2]), [], [2]),
-    (f.TakeOver(5, 1.0), [], [5]),
+    (f.DropUnowned([2]), [], [2]),
+    (f.PullPartition(5, 1.0), [], [5]),
     (f.Repair(5, 1.0), [], [5]),
 ]
 
@@ -75,8 +75,8 @@ def test_a_request_or_a_row_by_itself_stops_the_import():
     ("handlers", "named"),
     [
         (({}, dict.fromkeys(table.SUPERVISOR)), ""),
-        ((dict.fromkeys([*table.SUPERVISOR][1:]),), "GetNews"),
-        ((dict.fromkeys(table.SUPERVISOR), {f.GetNews: None}), "GetNews"),
+        ((dict.fromkeys([*table.SUPERVISOR][1:]),), "GetClusterUpdate"),
+        ((dict.fromkeys(table.SUPERVISOR), {f.GetClusterUpdate: None}), "GetClusterUpdate"),
         ((dict.fromkeys(table.SUPERVISOR), {f.Read: None}), "Read"),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_request_concerns_its_keys_and_partitions(body, keys, partitions):
     concerns = table.NODE[type(body)].concerns
     assert [*concerns.keys(body)] == keys
     assert [*concerns.named(body)] == partitions
-    assert concerns.everything == isinstance(body, f.Clear)
+    assert concerns.everything == isinstance(body, f.DropUnowned)
 
 
 def fields_of(kind: type[msgspec.Struct]) -> set[str]:
@@ -131,7 +131,7 @@ def test_traits_that_go_together(kind):
 
 def test_who_is_waited_for_by_a_client():
     waiting = {type(body) for body, _ in NODE_BODIES if table.NODE[type(body)].client_waits(body)}
-    assert waiting == {f.Read, f.Reserve, f.Write, f.Scan}
+    assert waiting == {f.Read, f.ReserveDots, f.Write, f.Scan}
     page = f.Scan(1, b"", b"\x03", 5, False, False, [0], background=True)
     assert not table.NODE[f.Scan].client_waits(page)
 
@@ -161,9 +161,9 @@ def test_a_row_that_is_passed_on_is_one_of_the_supervisors_with_the_same_answers
         (f.Scan(1, b"", b"\x03", 5, False, False, [1, 1]), "partition is named twice"),
         (f.Tree(0, [1, 1], 1, -1, []), "bucket is named twice"),
         (f.Leaves(9, [1], 1, []), "0 to 7"),
-        (f.Clear(), ""),
-        (f.Clear([8]), "0 to 7"),
-        (f.Reserve(1, [A, B], [b""]), "one operation id a key"),
+        (f.DropUnowned(), ""),
+        (f.DropUnowned([8]), "0 to 7"),
+        (f.ReserveDots(1, [A, B], [b""]), "one operation id a key"),
         (f.Read(1, [A, A]), ""),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_replica_judges_ownership_by_the_table(world):
         cluster = world.Cluster(1, copies=1).start()
         replica = cluster.node("n1")._replica
         for body, keys, partitions in CONCERNED:
-            expected = {*range(8)} if isinstance(body, f.Clear) else {*partitions}
+            expected = {*range(8)} if isinstance(body, f.DropUnowned) else {*partitions}
             assert replica._concerned(body) == expected | {partition_of_key(key, 8) for key in keys}
 
     world.run(story())

@@ -20,7 +20,7 @@ from tests.protocol.test_frames import COORDINATOR_REQUESTS, KINDS, NODE_BODIES
 
 UNIONS = (
     f.CoordinatorRequest, f.SupervisorRequest, f.CoordinatorAnswer, f.SupervisorAnswer, f.NodeRequestBody, f.NodeAnswerBody,
-    f.NodeRequest, f.NodeAnswer, f.Handed, f.LogEnd, f.Found, f.Acked, f.Failed, f.Reserved,
+    f.NodeRequest, f.NodeAnswer, f.HandleAnswer, f.LogEnd, f.KeyVersions, f.Acked, f.Failed, f.Reserved,
 )  # fmt: skip
 MESSAGES = sorted({each for union in UNIONS for each in (get_args(union) or (union,))}, key=lambda kind: kind.__name__)
 HOSTILE = [
@@ -95,8 +95,8 @@ def many(count: int, item: Any) -> list[Any]:
 OVER = [
     ("Read", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a"), False),
     ("Read", 1, [b"\x02" + b"k" * 1025], False),
-    ("Reserve", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a"), [b""], False),
-    ("Reserve", 1, [b"\x02a"], many(MAX_BATCH_ITEMS + 1, b""), False),
+    ("ReserveDots", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a"), [b""], False),
+    ("ReserveDots", 1, [b"\x02a"], many(MAX_BATCH_ITEMS + 1, b""), False),
     ("Write", 1, many(MAX_BATCH_ITEMS + 1, [b"\x02a", b""]), 0),
     ("Hint", 1, many(MAX_BATCH_ITEMS + 1, [b"\x02a", b"", []]), 0, False),
     ("Hint", 1, [[b"\x02a", b"", many(50, "n1")]], 0, False),
@@ -108,15 +108,15 @@ OVER = [
     ("Leaves", 5, [1], 3, many(257, 1)),
     ("Fetch", 1, many(257, b"\x02a")),
     ("Purge", many(257, [1, b"\x02a", 1]), True),
-    ("Clear", many(MAX_PARTITIONS + 1, 1)),
-    ("TakeOver", 5, 1.0, many(1001, "n1")),
-    ("TakeOver", 5, float("nan"), []),
+    ("DropUnowned", many(MAX_PARTITIONS + 1, 1)),
+    ("PullPartition", 5, 1.0, many(1001, "n1")),
+    ("PullPartition", 5, float("nan"), []),
     ("Repair", 5, float("inf"), True),
     ("Repair", 5, -1.0, True),
-    ("PromiseRegister", -1),
-    ("PromiseRegister", 1 << 63),
-    ("AcceptRegister", 1, 1 << 62, b"s", False, []),
-    ("AcceptRegister", 1, 1, bytes(lim.MAX_STATE_BYTES + 1), False, []),
+    ("PrepareState", -1),
+    ("PrepareState", 1 << 63),
+    ("AcceptState", 1, 1 << 62, b"s", False, []),
+    ("AcceptState", 1, 1, bytes(lim.MAX_STATE_BYTES + 1), False, []),
 ]
 
 
@@ -158,13 +158,13 @@ def places_of_names() -> list[tuple[Any, Any]]:
         (f.node_requests, lambda name: f.NodeRequest(0, f.Gossip(name, {}))),
         (f.node_requests, lambda name: f.NodeRequest(0, f.Gossip("n1", {name: (1, 2)}))),
         (f.node_requests, lambda name: f.NodeRequest(0, f.Hint(1, [(b"\x02a", b"", [name])], 0))),
-        (f.node_requests, lambda name: f.NodeRequest(0, f.TakeOver(1, 1.0, [name]))),
-        (f.coordinator_requests, lambda name: f.Reach(name, 1.0)),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.PullPartition(1, 1.0, [name]))),
+        (f.coordinator_requests, lambda name: f.IndirectProbe(name, 1.0)),
         (f.coordinator_requests, lambda name: f.RemoveNode(name, 1.0)),
         (f.coordinator_requests, lambda name: f.ReplaceNode(name, "", 1.0)),
         (f.coordinator_requests, lambda name: f.SetWeight(name, 1.0, 1.0)),
-        (f.coordinator_requests, lambda name: f.Publish(1, b"", {name: ""}, {})),
-        (f.coordinator_requests, lambda name: f.Publish(1, b"", {}, {name: 1})),
+        (f.coordinator_requests, lambda name: f.ClusterUpdate(1, b"", {name: ""}, {})),
+        (f.coordinator_requests, lambda name: f.ClusterUpdate(1, b"", {}, {name: 1})),
         (f.coordinator_answers, lambda name: f.WroteMany([f.Acked(b"", [name], b"")])),
         (f.node_answers, lambda name: f.NodeAnswer(1, f.Pong(None, [name]))),
     ]

@@ -318,8 +318,8 @@ def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: 
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)
         key, engine = encode_key("a"), cluster.node("n1")._engine
-        reserved = (await cluster.ask("n1", f.Reserve(1, [key], [b"7" * 16]))).items[0]
-        stamper = cluster.node("n1")._replica._stamper
+        reserved = (await cluster.ask("n1", f.ReserveDots(1, [key], [b"7" * 16]))).items[0]
+        stamper = cluster.node("n1")._replica._dot_allocator
         engine.update(cluster.place("a"), stamper.sign(cluster.place("a"), world.vector_record(1, "v")))
         assert reserved is not None
         (table,) = cluster.flush("n1")

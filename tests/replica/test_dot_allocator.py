@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raykv.records import vector_record as vector
 from raykv.records.record import pack_body
-from raykv.replica.dot_allocator import Stamper
+from raykv.replica.dot_allocator import DotAllocator
 from raykv.versions import causality_of, merge
 from raykv.versions.dvvset import event
 
@@ -34,18 +34,18 @@ def written(dot: Dot, seen: Seen = (), operation_id: bytes = op(0)) -> bytes:
     return vector.encode(event(dot, seen, 1, pack_body(operation_id, b"")))
 
 
-def keep(stamper: Stamper, key: bytes, stored: bytes | None, incoming: bytes) -> bytes:
+def keep(stamper: DotAllocator, key: bytes, stored: bytes | None, incoming: bytes) -> bytes:
     """Do as a replica does with a record that comes; return what it has then."""
     kept = merge(stored, stamper.sign(key, incoming))
     stamper.kept(key, kept)
     return kept
 
 
-def stamper_of(seed: int, max_open: int = ROOM, max_remembered: int = ROOM) -> Stamper:
-    return Stamper(random.Random(seed), max_open, max_remembered)
+def stamper_of(seed: int, max_open: int = ROOM, max_remembered: int = ROOM) -> DotAllocator:
+    return DotAllocator(random.Random(seed), max_open, max_remembered)
 
 
-def written_once(stamper: Stamper, key: bytes = KEY) -> tuple[bytes, bytes]:
+def written_once(stamper: DotAllocator, key: bytes = KEY) -> tuple[bytes, bytes]:
     """Return an actor id and the record that has all its dots: one."""
     actor, counter = stamper.reserve(key, None, op(1))
     assert counter == 1
@@ -208,7 +208,7 @@ def test_where_memory_is_full_no_actor_is_gone_on_with() -> None:
 def test_after_a_write_that_never_comes_later_ones_leave_nothing_in_memory(given_up: int) -> None:
     """*Before: 133 bytes for each later write of the record, for ever.*"""
     room = 50
-    stamper, stored = Stamper(random.Random(0), max_remembered=room), None
+    stamper, stored = DotAllocator(random.Random(0), max_remembered=room), None
     dots = [stamper.reserve(KEY, None, op(number)) for number in range(given_up)]
     for number in range(given_up, 20 * room):
         dots.append(stamper.reserve(KEY, stored, op(number)))
@@ -222,7 +222,7 @@ def test_after_a_write_that_never_comes_later_ones_leave_nothing_in_memory(given
 
 
 def test_what_operations_were_given_is_remembered_for_a_bounded_number_of_all_records() -> None:
-    stamper = Stamper(random.Random(0), max_open=40, max_remembered=50)
+    stamper = DotAllocator(random.Random(0), max_open=40, max_remembered=50)
     dots = set()
     for number in range(3000):
         key = b"%d" % (number % 30 if number < 2000 else number)

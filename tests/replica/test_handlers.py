@@ -111,7 +111,11 @@ def test_a_garbled_record_is_refused_and_nothing_of_the_batch_is_kept(world: Mod
 def test_a_key_that_no_client_could_send_is_refused(world: ModuleType, key: bytes) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
-        for body in (f.Read(1, [key]), f.Reserve(1, [key], [bytes(16)]), f.Write(1, [(key, world.put_record("a"))])):
+        for body in (
+            f.Read(1, [key]),
+            f.ReserveDots(1, [key], [bytes(16)]),
+            f.Write(1, [(key, world.put_record("a"))]),
+        ):
             answer = await cluster.ask("n1", body)
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "corrupt"
@@ -181,10 +185,10 @@ def version(world: ModuleType, value: str, dot: Dot, seen: Seen = (), at_ms: int
     return vector.encode(event(dot, seen, world.time_from_ms(world.WALL_MS + at_ms), body))
 
 
-def reserve(*keys: str, operations: tuple[int, ...]) -> f.Reserve:
+def reserve(*keys: str, operations: tuple[int, ...]) -> f.ReserveDots:
     """Operation 0: no dot is wanted."""
     ids = [bytes([operation]) * 16 if operation else b"" for operation in operations]
-    return f.Reserve(1, [encode_key(key) for key in keys], ids)
+    return f.ReserveDots(1, [encode_key(key) for key in keys], ids)
 
 
 def test_a_dot_is_given_and_what_is_held_is_shown_and_nothing_is_kept(world: ModuleType) -> None:
@@ -409,7 +413,7 @@ def test_records_of_a_dropped_bucket_go_as_compactions_come_by_and_no_others(wor
         named = msgspec.structs.replace(cluster.state.bucket("default").config, name="gone")
         with_it = cluster.state.with_bucket(named)
         without = with_it.without_bucket("gone")
-        await cluster.ask("n1", f.AcceptRegister(1, with_it.version, encode_state(with_it)))
+        await cluster.ask("n1", f.AcceptState(1, with_it.version, encode_state(with_it)))
         for number in range(30):
             await cluster.give("n1", f"k{number}", world.put_record("x" * 200), bucket=2)
             await cluster.give(
@@ -422,7 +426,7 @@ def test_records_of_a_dropped_bucket_go_as_compactions_come_by_and_no_others(wor
             await world.asyncio.sleep(5)
             return [len((await cluster.ask("n1", scan(bucket=bucket, limit=2000))).items) for bucket in (1, 2, 9)]
 
-        accept = f.AcceptRegister(1, without.version, encode_state(without))
+        accept = f.AcceptState(1, without.version, encode_state(without))
         await cluster.ask("n1", accept)
         assert await left_after_compactions(1) == [200, 30, 30], "accepted is not decided: it may yet be undone"
         await cluster.ask("n1", msgspec.structs.replace(accept, decided=True))

@@ -28,7 +28,7 @@ def test_what_counts() -> None:
     keys = [encode_key(f"k{number}") for number in range(5)]
     meter.note(f.Read(1, keys), 0.001, 1.0)
     meter.note(f.Write(1, [(key, b"") for key in keys]), 0.001, 1.0)
-    meter.note(f.Reserve(1, keys, [b""] * 5), 0.001, 1.0)
+    meter.note(f.ReserveDots(1, keys, [b""] * 5), 0.001, 1.0)
     meter.note(f.Scan(1, b"", b"z", 10, False, False, [1]), 0.001, 1.0)
     assert meter.figures(10.0)["ops_per_s"] == 1.1
 

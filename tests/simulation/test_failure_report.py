@@ -83,7 +83,7 @@ def test_messages_to_nodes_in_words():
     assert said(read, answers(2, "node/n1", f.ReadDone([None, None], [0]))).words.startswith("a1=unreadable")
     assert said(read, answers(2, "node/n1", f.NodeRefused("moved", "x"))).words == "refused moved: x [run 2]"
     assert said(asks(3, "node/n1", f.Ping())).topic == "life"
-    assert said(asks(3, "node/n1", f.PromiseRegister(4))) == ("promise generation 4 [run 2]", "state", True)
+    assert said(asks(3, "node/n1", f.PrepareState(4))) == ("promise generation 4 [run 2]", "state", True)
 
 
 def test_messages_of_clients_in_words():
@@ -92,11 +92,13 @@ def test_messages_of_clients_in_words():
     done = answers(1, "coordinator", f.WroteMany([f.Acked(b"o" * 16, ["n1", "n2"], NOTHING_SEEN)]), target="client1")
     assert said(put, done).words == "a1 acked by n1,n2"
     get = asks(2, "coordinator", f.GetMany(1, [A1], 2, 1.0), source="client1")
-    got = answers(2, "coordinator", f.GotMany([f.Found([b"\x01client1.3@a1"])]), target="client1")
+    got = answers(2, "coordinator", f.GotMany([f.KeyVersions([b"\x01client1.3@a1"])]), target="client1")
     assert said(get, got).words == "a1=c1.3"
-    two = answers(2, "coordinator", f.GotMany([f.Found([b"\x01client1.3@a1", b"\x01client2.1@a1"])]), target="client1")
+    two = answers(
+        2, "coordinator", f.GotMany([f.KeyVersions([b"\x01client1.3@a1", b"\x01client2.1@a1"])]), target="client1"
+    )
     assert said(get, two).words == "a1=c1.3 | c2.1"
-    none = answers(2, "coordinator", f.GotMany([f.Found([])]), target="client1")
+    none = answers(2, "coordinator", f.GotMany([f.KeyVersions([])]), target="client1")
     assert said(get, none).words == "a1=absent"
 
 
@@ -105,9 +107,9 @@ def test_messages_about_versions_in_words():
     packed = pack_causality(Causality(AT, seen))
     put = asks(1, "coordinator", f.WriteMany(1, [(A1, record("client1.3@a1")[9:], packed)], 2, 1.0), source="client1")
     assert said(put).words == "put a1=c1.3 having seen {abcd.1-3} w=2"
-    reserve = asks(2, "node/n1", f.Reserve(1, [A1], [b"o" * 16]))
+    reserve = asks(2, "node/n1", f.ReserveDots(1, [A1], [b"o" * 16]))
     assert said(reserve).words == "reserve a1 dot [run 2]"
-    given = answers(2, "node/n1", f.ReserveDone([f.Reserved(actor, 4, packed, 1, 60)]))
+    given = answers(2, "node/n1", f.DotsReserved([f.Reserved(actor, 4, packed, 1, 60)]))
     assert said(reserve, given).words == "a1 given abcd.4 over {abcd.1-3} [run 2]"
     version = vector.encode(event((actor, 4), seen, AT, record("client1.3@a1")[9:]))
     assert (

@@ -90,7 +90,7 @@ def build(runs: tuple[tuple[int, int], ...], *, clean: bool, name: str = "n1") -
         for at, (count, size) in enumerate(runs):
             node = open_node(disk, fresh=not at, name=name, seed=at + len(name))
             node._directory.save_register(
-                f.node_answers.encode(f.NodeAnswer(0, f.RegisterAnswer(True, at + 1, 0, 0, None)))
+                f.node_answers.encode(f.NodeAnswer(0, f.AcceptorAnswer(True, at + 1, 0, 0, None)))
             )
             for number in range(count):
                 time += 1

@@ -48,7 +48,7 @@ class Bench:
         return f.supervisor_answers.decode(frame)
 
     async def states(self) -> dict[str, str]:
-        status = (await self.ask(f.Tell("status", 1.0))).data
+        status = (await self.ask(f.GetInfo("status", 1.0))).data
         return {node["node_id"]: node["state"] for node in status["nodes"]}
 
     def dead_supervisor(self, supervisor: Supervisor) -> None:

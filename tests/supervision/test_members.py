@@ -54,7 +54,7 @@ def test_a_host_that_goes_while_its_node_is_to_carry_more_is_replaced_as_well(wo
         bench.cluster.kill("n2")
         bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is gone")
         await asyncio.sleep(5)
-        assert await bench.ask(f.SetWeight("n2", 3.0, 10.0)) == f.Told(None)
+        assert await bench.ask(f.SetWeight("n2", 3.0, 10.0)) == f.Info(None)
         await asyncio.sleep(20)
         assert supervisor.state.goal is not None, "what n2 is to get it cannot take"
         await asyncio.sleep(60)
@@ -92,7 +92,7 @@ def test_a_lost_node_is_replaced_by_command(world: ModuleType) -> None:
         bench.launcher.failing["n2"] = LaunchFailed("crashed", "again and again")
         await asyncio.sleep(1)
         assert type(error(await bench.ask(f.ReplaceNode("n2", "h9", 10.0)))) is InvalidOption
-        assert await bench.ask(f.ReplaceNode("n2", "h2", 10.0)) == f.Told("n4")
+        assert await bench.ask(f.ReplaceNode("n2", "h2", 10.0)) == f.Info("n4")
         await settled(supervisor)
         assert [(member.node_id, member.host) for member in supervisor.state.ring.members][-1] == ("n4", "h2")
         assert await bench.peer.get("a", r=3) == "1"

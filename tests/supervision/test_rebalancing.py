@@ -36,7 +36,7 @@ async def arrived(bench: Bench, timeout_s: float = 60.0) -> dict[str, Any]:
     """Wait until nothing is to be moved; return the status."""
     async with asyncio.timeout(timeout_s):
         while True:
-            status = (await bench.ask(f.Tell("status", 1.0))).data
+            status = (await bench.ask(f.GetInfo("status", 1.0))).data
             if status["rebalancing"] is None:
                 return status
             await asyncio.sleep(0.1)
@@ -65,7 +65,7 @@ def test_a_node_joins_and_gets_its_share(world: ModuleType, new_bench: Any) -> N
         supervisor = await bench.started()
         await fill(bench)
         answer = await bench.ask(f.AddNode(1.0, "", "", 10.0))
-        assert answer == f.Told("n4")
+        assert answer == f.Info("n4")
         status = await arrived(bench)
         ring = supervisor.state.ring
         assert [member.node_id for member in ring.members] == ["n1", "n2", "n3", "n4"]
@@ -82,13 +82,13 @@ def test_a_node_leaves_and_keeps_nothing(world: ModuleType, new_bench: Any) -> N
         bench = new_bench(4)
         supervisor = await bench.started()
         await fill(bench)
-        assert await bench.ask(f.RemoveNode("n2", 10.0)) == f.Told(None)
+        assert await bench.ask(f.RemoveNode("n2", 10.0)) == f.Info(None)
         await arrived(bench)
         assert [member.node_id for member in supervisor.state.ring.members] == ["n1", "n3", "n4"]
         await asyncio.sleep(1)
         assert bench.launcher.retired == ["n2"]
         await check(bench, supervisor)
-        assert await bench.ask(f.AddNode(0.0, "", "", 10.0)) == f.Told("n5"), "an id is never used again"
+        assert await bench.ask(f.AddNode(0.0, "", "", 10.0)) == f.Info("n5"), "an id is never used again"
 
     world.run(story())
 
@@ -178,7 +178,7 @@ def test_it_can_be_paused_and_taken_back(world: ModuleType, new_bench: Any) -> N
         await bench.ask(f.RemoveNode("n4", 10.0))
         await asyncio.sleep(5)
         assert supervisor.state.ring.table == table
-        assert (await bench.ask(f.Tell("status", 1.0))).data["rebalancing"]["paused"] is True
+        assert (await bench.ask(f.GetInfo("status", 1.0))).data["rebalancing"]["paused"] is True
         await bench.ask(f.Rebalance("abort", 1.0))
         assert supervisor.state.goal is None
         await bench.ask(f.Rebalance("resume", 1.0))
@@ -427,7 +427,7 @@ def test_a_node_that_runs_anew_clears_away_what_it_is_not_to_hold(new_bench: Any
         frames = bench.cluster.network.frames
 
         def cleared() -> list[str]:
-            return [t for _, t, frame in frames if t.startswith("node/") and f.kind_of_request(frame) == b"Clear"]
+            return [t for _, t, frame in frames if t.startswith("node/") and f.kind_of_request(frame) == b"DropUnowned"]
 
         before = len(cleared())
         bench.cluster.kill("n2")

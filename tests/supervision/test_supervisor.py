@@ -30,18 +30,18 @@ def test_a_new_store_is_founded_and_handed_out_and_works(world: ModuleType) -> N
         supervisor = bench.supervisor()
         with pytest.raises(StoreUnavailable, match="starting"):
             _ = supervisor.state
-        assert type(error(await bench.ask(f.GetNews()))) is StoreUnavailable
+        assert type(error(await bench.ask(f.GetClusterUpdate()))) is StoreUnavailable
         state = await supervisor.start()
         assert sorted(bench.launcher.launched) == [
             ("n1", "h1", True, False), ("n2", "h2", True, False), ("n3", "h1", True, False),
         ]  # fmt: skip
         assert state.bucket("default") is not None
         for node_id in bench.cluster.ids:
-            kept = await bench.cluster.ask(node_id, f.ReadRegister())
+            kept = await bench.cluster.ask(node_id, f.ReadState())
             assert (kept.generation, kept.version) == state.ballot
         assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
         assert await bench.peer.get("a", r=3) == "1", "every node is complete"
-        news = await bench.ask(f.GetNews())
+        news = await bench.ask(f.GetClusterUpdate())
         assert news.incarnations == {"n1": 1, "n2": 1, "n3": 1}
         assert news.down == {}
 
@@ -194,7 +194,7 @@ def test_founding_without_a_majority_is_refused(world: ModuleType) -> None:
         ):
             await supervisor.start()
         assert supervisor.trouble() == "n1 on host h1 (no answer), n2 on host h2 (no answer)"
-        assert type(error(await bench.ask(f.GetNews()))) is StoreUnavailable
+        assert type(error(await bench.ask(f.GetClusterUpdate()))) is StoreUnavailable
 
     world.run(story())
 
@@ -253,7 +253,7 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
         promise = bench.cluster.node("n1")._replica._acceptor.promise
         again = [True, True]
 
-        def twice(self: Any, request: f.PromiseRegister) -> f.RegisterAnswer:
+        def twice(self: Any, request: f.PrepareState) -> f.AcceptorAnswer:
             if again:
                 again.pop()
                 original(self, request)
@@ -321,7 +321,7 @@ def test_a_start_with_a_majority_missing_waits_and_then_says_what_is_missing(wor
         assert said.startswith("these are a minority: 2 of 5 nodes of store 'test' came up, 3 are needed; missing: ")
         assert "n1 on host h1 (not there), n2" in said
         for node_id in ("n3", "n4"):
-            kept = await bench.cluster.ask(node_id, f.ReadRegister())
+            kept = await bench.cluster.ask(node_id, f.ReadState())
             assert kept.generation == 1, "a minority changes nothing"
 
     world.run(story())
@@ -402,8 +402,8 @@ def test_buckets_are_opened_found_refused_and_dropped(world: ModuleType) -> None
         assert type(error(await bench.ask(f.OpenBucket("b", {"n": 4}, 1.0)))) is InvalidOption
         assert type(error(await bench.ask(f.DropBucket("default", 1.0)))) is InvalidOption
         assert len(await bench.peer.put("a", "1", bucket=2, w=2)) == 2, "the coordinator was told"
-        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Told(True)
-        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Told(False)
+        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Info(True)
+        assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Info(False)
         with pytest.raises(InvalidOption, match="dropped"):
             await bench.peer.get("a", bucket=2, r=1)
         again = await bench.ask(f.OpenBucket("carts", {}, 1.0))
@@ -469,7 +469,7 @@ def test_status_tells_settings_nodes_and_figures(world: ModuleType) -> None:
         await bench.peer.put("a", "1", w=3)
         bench.cluster.freeze("n3")
         began_s = asyncio.get_running_loop().time()
-        status = (await bench.ask(f.Tell("status", 1.0))).data
+        status = (await bench.ask(f.GetInfo("status", 1.0))).data
         assert asyncio.get_running_loop().time() - began_s <= 1.1, "one node that hangs does not hold it up for long"
         assert (status["name"], status["store_id"], status["buckets"]) == ("test", "store-1", ["default"])
         assert status["config"]["copies"] == 3
@@ -496,7 +496,7 @@ def test_a_status_of_which_a_member_leaves_meanwhile_is_told_as_it_was(world: Mo
             return told
 
         supervisor._stats = slow
-        assert await bench.ask(f.RemoveNode("n4", 10.0)) == f.Told(None)
+        assert await bench.ask(f.RemoveNode("n4", 10.0)) == f.Info(None)
         asked = asyncio.ensure_future(supervisor.status())
         nodes = {node["node_id"]: node for node in (await asked)["nodes"]}
         assert nodes["n4"]["state"] in {"up", "left"}

@@ -28,17 +28,17 @@ def test_a_dead_node_is_back_soon_with_its_data_and_everybody_is_told(world: Mod
         bench = Bench(world)
         await bench.started()
         await bench.peer.put("a", "1", w=3)
-        before = await bench.ask(f.GetNews())
+        before = await bench.ask(f.GetClusterUpdate())
         bench.launcher.launched.clear()
         bench.cluster.kill("n2", "drop")
         await asyncio.sleep(1)
         assert bench.launcher.launched == [("n2", "h2", False, True)], "on its host, taking its directory over (P6)"
-        after = await bench.ask(f.GetNews())
+        after = await bench.ask(f.GetClusterUpdate())
         assert after.incarnations["n2"] == 2
         assert after.down == {}
         assert after.sequence > before.sequence
         assert await bench.peer.get("a", r=3, timeout_s=1) == "1"
-        status = (await bench.ask(f.Tell("status", 1.0))).data
+        status = (await bench.ask(f.GetInfo("status", 1.0))).data
         node = next(node for node in status["nodes"] if node["node_id"] == "n2")
         assert (node["state"], node["restarts"], node["incarnation"]) == ("up", 1, 2)
         assert 0 < node["last_outage_s"] < 1
@@ -53,7 +53,7 @@ def test_while_a_node_is_down_the_coordinator_knows_why(world: ModuleType) -> No
         bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is not there")
         bench.cluster.kill("n2")
         await asyncio.sleep(2)
-        news = await bench.ask(f.GetNews())
+        news = await bench.ask(f.GetClusterUpdate())
         assert news.down == {"n2": "its host is not there"}
         assert bench.peer.core.routing.peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
         assert (await bench.states()) == {"n1": "up", "n2": "down", "n3": "up"}
@@ -71,7 +71,7 @@ def test_a_node_that_was_away_gets_the_state_it_missed(world: ModuleType) -> Non
         await supervisor.open_bucket("carts", {"n": 2})
         del bench.launcher.failing["n2"]
         await asyncio.sleep(10)
-        kept = await bench.cluster.ask("n2", f.ReadRegister())
+        kept = await bench.cluster.ask("n2", f.ReadState())
         assert (kept.generation, kept.version) == supervisor.state.ballot
 
     world.run(story())
@@ -133,7 +133,7 @@ def test_a_frozen_node_is_down_on_the_word_of_two_and_replaced(world: ModuleType
         assert asyncio.get_running_loop().time() - began_s < 6
         await asyncio.sleep(1)
         assert bench.launcher.launched[-1] == ("n3", "h1", False, True)
-        assert (await bench.ask(f.GetNews())).incarnations["n3"] == 2
+        assert (await bench.ask(f.GetClusterUpdate())).incarnations["n3"] == 2
         assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
 
     world.run(story())
@@ -147,7 +147,7 @@ def test_a_node_that_only_the_supervisor_does_not_reach_is_left_alone(world: Mod
         bench.cluster.cut("supervisor", "node/n3")
         await asyncio.sleep(20)
         assert bench.launcher.launched == []
-        assert (await bench.ask(f.GetNews())).down == {}
+        assert (await bench.ask(f.GetClusterUpdate())).down == {}
         bench.cluster.cut("coordinator", "node/n3")
         await asyncio.sleep(10)
         assert bench.launcher.launched[0] == ("n3", "h1", False, True)

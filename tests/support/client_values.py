@@ -19,8 +19,8 @@ def payload_of(value: Any) -> bytes:
     return encode_value(value, "auto")
 
 
-def found(*values: Any) -> f.Found:
-    return f.Found([payload_of(value) for value in values])
+def found(*values: Any) -> f.KeyVersions:
+    return f.KeyVersions([payload_of(value) for value in values])
 
 
 def gone_module() -> bytes:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 
-from raykv.actors.embedded_coordinator import DirectLink, Legacy
+from raykv.actors.embedded_coordinator import DirectLink, ForkState
 from raykv.actors.link import ThisProcess
 from raykv.client.driver import run, run_async
 from raykv.client.operations import Operations
@@ -78,7 +78,7 @@ class Client(ThisProcess):
         return await run_async(self.operations.get_many(keys, None, r=None, timeout=self.timeout_s), self)
 
     @property
-    def is_straight(self):
+    def is_on_the_fast_path(self):
         return not self.link._loop._held and self.link._own is not None and bool(self.link._connections._connections)
 
 
@@ -98,7 +98,7 @@ def opened():
     store = StoreConfig(name="test", copies=3, partitions=8)
     ring = claim([Member(node_id) for node_id in NODES], 8, 3)
     state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring).with_bucket(config)
-    client = Client(Legacy(encode_state(state), endpoints), config)
+    client = Client(ForkState(encode_state(state), endpoints), config)
     client.put_many({f"key{number}": number for number in range(30)})
     client.nodes = nodes
     try:

@@ -20,7 +20,7 @@ from raykv.client.codecs import pickle_plainly
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
-from raykv.coordinator.service import Front
+from raykv.coordinator.service import CoordinatorService
 from raykv.node.node import NodeSpec, StorageNode
 from raykv.ports import Host, Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
 from raykv.protocol import frames as f
@@ -196,7 +196,7 @@ class Peer:
         transport = cluster.network.transport(name)
         cluster.coordinators += 1
         self.core = Coordinator(transport, self.clock, self.metrics, random.Random(f"{name} {cluster.coordinators}"))
-        self.front = Front(self.core, transport, self.clock)
+        self.front = CoordinatorService(self.core, transport, self.clock)
         self._operations = random.Random(name)
 
     def operation(self) -> bytes:
@@ -412,9 +412,9 @@ class Cluster:
                 self.node(node_id)._directory.directory_id
             ]  # as a supervisor does, after it has seen that a register is lost
             data = encode_state(state)
-            body = f.AcceptRegister(state.generation, state.version, data, decided=True, directory_ids=directory_ids)
+            body = f.AcceptState(state.generation, state.version, data, decided=True, directory_ids=directory_ids)
             answer, _ = self.node(node_id)._replica.handle(body)
-            assert isinstance(answer, f.RegisterAnswer)
+            assert isinstance(answer, f.AcceptorAnswer)
             assert answer.granted
 
     def change(self, state: ClusterState, *peers: Peer) -> None:
@@ -472,9 +472,9 @@ class Cluster:
     def mend(self) -> None:
         self.network.cuts.clear()
 
-    def news(self) -> f.Publish:
+    def news(self) -> f.ClusterUpdate:
         incarnations = {node_id: self.node(node_id).incarnation for node_id in self.ids}
-        return f.Publish(self.sequence, encode_state(self.state), dict(self.down), incarnations)
+        return f.ClusterUpdate(self.sequence, encode_state(self.state), dict(self.down), incarnations)
 
     def publish(self, *peers: Peer) -> None:
         self.sequence += 1

@@ -64,9 +64,9 @@ def test_only_operations_of_clients_may_wait() -> None:
         return f.node_requests.encode(f.NodeRequest(2**40, body, f.LogEnd(2**60, 2**30, 2**60), 2**20))
 
     assert may_wait(frame(f.Read(1, [b"k"])))
-    assert may_wait(frame(f.Reserve(1, [b"k"], [b""])))
+    assert may_wait(frame(f.ReserveDots(1, [b"k"], [b""])))
     assert may_wait(frame(f.Write(1, [(b"k", b"r")])))
     assert not may_wait(frame(f.Ping()))
     assert not may_wait(frame(f.Gossip("n1", {})))
-    assert not may_wait(frame(f.Clear()))
+    assert not may_wait(frame(f.DropUnowned()))
     assert not may_wait(frame(f.Hint(1, [(b"Read", b"Write", ["n1"])], 0)))

@@ -99,7 +99,7 @@ class Bench:
         state = ClusterState(store_id="s", generation=1, version=0, config=store, ring=ring)
         state = state.with_bucket(BucketConfig(name="default", n=3, r=2, w=2, versioning="lww"))
         core = Coordinator(None, SystemClock(), CountingMetrics(), random.Random(1))
-        core.routing.learn(f.Publish(1, encode_state(state), {}, dict.fromkeys(NODES, 5)))
+        core.routing.learn(f.ClusterUpdate(1, encode_state(state), {}, dict.fromkeys(NODES, 5)))
         core.routing.peers.hedge_delay_s = lambda *_: WAIT_S
         self.core = core
         self.first, self.second, self.third = state.ring.owners(state.ring.partition_of(KEY))
@@ -396,7 +396,7 @@ def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
 
 
 def test_a_connection_that_is_lost_on_the_way(bench):
-    """While it waits: a read goes the usual way, a write has its W and is seen to."""
+    """While it waits: a read takes the quorum path, a write has its W and is seen to."""
     assert bench.get(r=3) == [b"value"]
     node = bench.nodes[bench.third]
     answer = node.hold(2)
@@ -520,7 +520,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
 
 
 def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
-    assert bench.connections.serve([f.Tell("ring", 1.0)]) == [None]
+    assert bench.connections.serve([f.GetInfo("ring", 1.0)]) == [None]
     assert not bench.connections._connections
 
 

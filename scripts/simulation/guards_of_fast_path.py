@@ -9,9 +9,9 @@ from simulation.planting import Edit, Planted
 
 _FAST_PATH = "raykv.coordinator.fast_path:FastPath"
 
-OF_STRAIGHT = (
+OF_FAST_PATH = (
     Planted(
-        "straight: answers that differ are taken",
+        "fast path: answers that differ are taken",
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",
         (
@@ -20,19 +20,19 @@ OF_STRAIGHT = (
         ),
     ),
     Planted(
-        "straight: R owners of before a move are enough",
+        "fast path: R owners of before a move are enough",
         "P4, P9",
         "a read shows what a failed write left on old owners; one that asks the new owners, a step later, does not",
         (
             Edit(
-                "raykv.coordinator.routing:Routing.witnesses",
+                "raykv.coordinator.routing:Routing.owners_in_both_rings",
                 "if all(node in owners for owners in sets)",
                 "if sets",
             ),
         ),
     ),
     Planted(
-        "straight: a write is stamped anew when it goes the usual way",
+        "fast path: a write is stamped anew when it goes the quorum path",
         "P8",
         "too few have acknowledged it in time; it is begun again, and has two dots or two stamps",
         (
@@ -44,7 +44,7 @@ OF_STRAIGHT = (
         ),
     ),
     Planted(
-        "straight: what was shadowed is acknowledged",
+        "fast path: what was shadowed is acknowledged",
         "P7",
         "a replica that holds something newer counts, and a write is acknowledged that nobody will ever see",
         (
