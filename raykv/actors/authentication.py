@@ -1,8 +1,8 @@
 """Ray's token authentication, as far as joining or starting a cluster requires it.
 
-``ray.init`` finds the token itself. But a head that wants another one is asked by it for twenty seconds, and is then said
-not to be there. So the head is asked once before, by the call that a client of Ray begins with (gRPC: HTTP/2 without
-Huffman coding), and its refusal is told as what it is.
+``ray.init`` finds the token itself. Against a head that wants another one, it retries for twenty seconds and then reports
+the head as missing. One probe beforehand makes the refusal visible: the first call of any Ray client (gRPC: HTTP/2 without
+Huffman coding).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _UNAUTHENTICATED = b"grpc-status\x0216"
 
 
 def token_to_show(*, auto: bool) -> str | None:
-    """Return the token that ``ray.init`` would show; None if it would show none.
+    """Return the token that ``ray.init`` would present; None if it would present none.
 
-    ``auto``: Ray is to find the cluster itself: then it shows the token that this machine has, unless told not to.
+    ``auto``: Ray finds the cluster itself, and presents this machine's token unless configured otherwise.
     """
     mode = os.environ.get(MODE)
     if (mode is None and not auto) or (mode is not None and mode.lower() != "token"):
@@ -43,7 +43,7 @@ def token_to_show(*, auto: bool) -> str | None:
 
 
 def is_refused(host: str, port: int, token: str | None) -> bool:
-    """Say whether the head that listens there says that this is not its token. False also if it does not say."""
+    """Return whether the head listening there rejects this token. False also if it does not say."""
     deadline_s = time.monotonic() + TIMEOUT_S
     try:
         with socket.create_connection((host, port), timeout=TIMEOUT_S) as connection:
@@ -62,9 +62,9 @@ def is_refused(host: str, port: int, token: str | None) -> bool:
 
 
 def make_token() -> None:
-    """See to it that this user has a token, in Ray's own place and nobody else's to read. Raises ``OSError``.
+    """Ensure that this user has a token, in Ray's own place and readable by nobody else. Raises ``OSError``.
 
-    Ray makes one, too, but for all users of the machine to read.
+    Ray can create one, too, but readable by all users of the machine.
     """
     path = os.path.join(os.path.expanduser("~"), ".ray", "auth_token")
     loader = _loader()
@@ -75,14 +75,14 @@ def make_token() -> None:
             with os.fdopen(made, "w") as file:
                 file.write(secrets.token_hex(TOKEN_BYTES))
         loader.reset_cache()
-    with contextlib.suppress(FileNotFoundError):  # it comes from elsewhere
+    with contextlib.suppress(FileNotFoundError):  # the token comes from elsewhere
         found = os.lstat(path)
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
             os.chmod(path, 0o600)
 
 
 def _loader() -> Any:
-    """Return what finds a token for Ray, as if it had not looked yet. Raises ``ImportError`` with a Ray that has none."""
+    """Return Ray's token loader with its cache reset. Raises ``ImportError`` if this Ray has none."""
     from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     loader = AuthenticationTokenLoader.instance()
@@ -107,7 +107,7 @@ def _question(authority: str, token: str | None) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    """Return it as HPACK writes a literal string (RFC 7541, 5)."""
+    """Encode text as an HPACK literal string (RFC 7541, 5)."""
     data = text.encode()
     rest = len(data) - 127
     if rest < 0:
@@ -124,7 +124,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _first_answer(heard: bytes) -> bytes | None:
-    """Return the first frame that belongs to what was asked, None if it has not come whole."""
+    """Return the first frame that answers the probe; None if it has not arrived in full."""
     at = 0
     while len(heard) - at >= _FRAME_HEAD_BYTES:
         end = at + _FRAME_HEAD_BYTES + int.from_bytes(heard[at : at + 3], "big")

@@ -1,7 +1,7 @@
-"""Frames between processes, as calls of Ray actors, and over streams where the actors listen.
+"""Frames between processes: as Ray actor calls, or over streams where the actors listen.
 
-A frame goes in and comes out as ``bytes``; nothing of raykv's is pickled. Handles are looked up by name once and again
-after a death. Every call has its own deadline, for Ray itself notices a frozen process after a minute only.
+Frames travel as ``bytes``; no raykv object is pickled. Handles are looked up by name, and looked up again after a death.
+Every call has its own deadline, because Ray takes a minute to notice a frozen process.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class RayTransport:
     """``ports.Transport`` over the actors of one store."""
 
     def __init__(self, store: str, *, threads: bool = False) -> None:
-        """``threads``: wait for answers in threads. Inside an async actor Ray tells of them in the actor's own event loop.
+        """``threads``: await answers in threads. Inside an async actor, Ray delivers them in the actor's own event loop.
 
-        Whoever is asked from there by a blocking call holds that loop up, and would wait for ever.
+        A blocking call from there would block the very loop that must deliver its answer, and never return.
         """
         self._threads = threads
         self._store = store
@@ -60,9 +60,9 @@ class RayTransport:
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
 
     async def endpoint(self, peer: str) -> Endpoint | None:
-        """Ask the actor where it listens for streams; None if it does not. Raises ``PeerFailure``."""
+        """Ask the actor where it listens for streams; None if it does not listen. Raises ``PeerFailure``."""
         handle = self._handles.get(peer) or await self._find(peer)
-        if not hasattr(handle, "stream"):  # not of a kind that listens
+        if not hasattr(handle, "stream"):  # this kind of actor does not listen
             return None
         try:
             told: tuple[str, int, bytes] | None = await self._answer(
@@ -76,13 +76,13 @@ class RayTransport:
 
     def _send(self, peer: str, method: Any, argument: Any) -> Any:
         """Call an actor's method; return Ray's reference to the answer. Raises ``PeerAbsent`` if nothing was sent."""
-        if not ray.is_initialized():  # it was shut down in this process, and would start itself
+        if not ray.is_initialized():  # Ray was shut down in this process; a call would start it again
             raise PeerAbsent("Ray is not connected in this process")
         try:
             return method.remote(argument)
         except RayError:
             raise
-        except Exception as error:  # noqa: BLE001 - Ray has forgotten an actor that ended, and no class for saying so
+        except Exception as error:  # noqa: BLE001 - Ray has forgotten an ended actor, and has no class for that
             self._handles.pop(peer, None)
             raise PeerAbsent(f"Ray could not send: {str(error)[:200]}") from None
 
@@ -92,14 +92,14 @@ class RayTransport:
         try:
             return await in_a_thread(partial(ray.get, reference, timeout=timeout_s))
         except BaseException:
-            # Ray prints an error that nobody has looked at, in the user's program, so that a late one is looked at.
+            # Ray prints unretrieved errors in the user's program; retrieve late ones too.
             with contextlib.suppress(Exception):
                 reference.future()
             raise
 
     async def _find(self, peer: str) -> Any:
         try:
-            # A look-up asks the head and blocks, so it goes to a thread.
+            # A look-up is a blocking request to the head; it runs in a thread.
             handle = await in_a_thread(partial(find_actor, self._store, peer))
         except ValueError:
             raise PeerAbsent("no such process runs") from None
@@ -108,27 +108,27 @@ class RayTransport:
 
 
 class Inherited:
-    """What is left to a forked child: Ray does not work in it, but it can connect to whom its parent was connected to."""
+    """A forked child's transport: Ray does not work there, but the peers that the parent was connected to are reachable."""
 
     def __init__(self, endpoints: dict[str, Endpoint]) -> None:
         self._endpoints = endpoints
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        """See ``ports.Transport``: it never can."""
+        """See ``ports.Transport``: always fails."""
         del frame, timeout_s
         known = "where it listened" if peer in self._endpoints else "that its parent had no connection to"
         raise PeerAbsent(f"this process was forked: Ray does not work in it, and it cannot reach {peer} {known}")
 
     async def endpoint(self, peer: str) -> Endpoint | None:
-        """Return where the peer listened before the fork; None if that is not known."""
+        """Return where the peer listened before the fork; None if unknown."""
         return self._endpoints.get(peer)
 
 
 async def in_a_thread(work: Callable[[], T]) -> T:
-    """Do what blocks, and await it. Raises what it does; ``PeerAbsent`` if there is no thread to be had."""
+    """Run blocking work in a thread and await it. Raises its error; ``PeerAbsent`` if no thread is available."""
     try:
         future = _threads().submit(work)
-    except RuntimeError as error:  # this process is at its end, or gets no more threads
+    except RuntimeError as error:  # the interpreter is shutting down, or no more threads can start
         raise PeerAbsent(f"this process cannot start another thread ({error})") from None
     return await _ended(future)
 
@@ -143,7 +143,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 async def _ended(future: Future[T]) -> T:
-    """Await what ends in another thread. The loop may be closed by then: asyncio would print an error there."""
+    """Await a future of another thread. If the loop is closed by then, asyncio would print an error there."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[T] = loop.create_future()
 
@@ -166,9 +166,9 @@ async def _ended(future: Future[T]) -> T:
 def fast_transport(
     store: str, *, threads: bool = False, inherited: dict[str, Endpoint] | None = None
 ) -> StreamTransport:
-    """Return the transport of processes that call often: over streams, and as calls of actors while there is none.
+    """Return the transport of processes that call often: over streams, and by actor calls while there is no stream.
 
-    ``threads``: see ``RayTransport``. ``inherited``: in a forked child, where peers listen; they alone can be reached.
+    ``threads``: see ``RayTransport``. ``inherited``: in a forked child, where peers listen; only they are reachable.
     """
     if inherited is not None:
         left = Inherited(inherited)
@@ -178,12 +178,12 @@ def fast_transport(
 
 
 def this_address() -> str:
-    """Return the address by which the hosts of the Ray cluster know this one."""
+    """Return the address by which the Ray cluster's hosts reach this one."""
     return str(ray.util.get_node_ip_address())
 
 
 async def until_ended(handle: Any) -> bool:
-    """Wait until the actor's process has ended (a call that never returns fails then, at once). False: unknown."""
+    """Wait until the actor's process has ended (a call that never returns fails at once then). False: unknown."""
     try:
         await handle.forever.remote()
     except ActorDiedError:

@@ -1,10 +1,9 @@
-"""Deleting a store's data: what raykv made at its path, and nothing else.
+"""Deletion of a store's data: what raykv created at its path, and nothing else.
 
-Who founded a store in a directory that holds other things as well is to have those afterwards. So what goes is the marker
-and the nodes' directories of this store; the path itself goes if that leaves it empty. A symbolic link is unlinked and not
-followed, but for the one that the path itself may be. What is mounted inside of a node's directory was mounted there by
-somebody, and stops the deletion before it has begun; so does a node that runs, be it in another Ray cluster: all locks are
-taken first.
+A store may share its directory with other data, which must survive. Only the marker and this store's node directories are
+deleted; the path itself goes if that leaves it empty. A symbolic link is unlinked, not followed, except for the path
+itself. A mount inside a node's directory is somebody else's and stops the deletion before it begins; a running node stops
+it too, even one in another Ray cluster: all locks are taken first.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ LOCK_WAIT_S = 10.0
 def delete(name: str, path: str | None) -> str:
     """Delete a stopped store's data on this host. Returns the path.
 
-    Raises ``StoreNotFound`` if there is none of that name; ``InvalidOption`` if the path is not to be relied on, or has
-    mounts in it; ``StoreUnavailable`` if a node of it runs, or some of it cannot be deleted; ``CorruptData``.
+    Raises ``StoreNotFound`` if no store has that name; ``InvalidOption`` if the path is not trustworthy or contains
+    mounts; ``StoreUnavailable`` if one of its nodes runs, or part of it cannot be deleted; ``CorruptData``.
     """
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
     fs = OsFileSystem()
@@ -73,7 +72,7 @@ def delete(name: str, path: str | None) -> str:
 
 
 def _nodes_of(fs: OsFileSystem, path: str, store_id: str) -> list[str]:
-    """Return the names of the directories that nodes of this store have, or had, or began to have."""
+    """Return the names of the directories that nodes of this store own, owned, or began to create."""
     base = f"{path}/nodes"
     if os.path.islink(base):
         raise InvalidOption(
@@ -88,15 +87,15 @@ def _is_of_store(fs: OsFileSystem, directory: str, store_id: str) -> bool:
     try:
         identity = read_identity(fs, directory)
     except (CorruptData, OSError):
-        return real  # a damaged one: whose else would it be
+        return real  # damaged: it can only be this store's
     if identity is not None:
         return identity.store_id == store_id
-    # One that a node made and got no further with.
+    # One whose node got no further than creating it.
     return real and all(name in (LOCK_NAME, "identity.tmp", "lost+found") for name in fs.list_directory(directory))
 
 
 def _lock(fs: OsFileSystem, lock: str) -> FileLock:
-    """Take a node's lock, to be held while its directory goes. Raises ``StoreUnavailable``, ``OSError``."""
+    """Take a node's lock for the duration of the deletion. Raises ``StoreUnavailable``, ``OSError``."""
     deadline_s = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
@@ -110,7 +109,7 @@ def _lock(fs: OsFileSystem, lock: str) -> FileLock:
 
 
 def _refuse_mounts(directory: str) -> None:
-    """Raise ``InvalidOption`` if something is mounted below a directory."""
+    """Raise ``InvalidOption`` if a directory contains a mount."""
     for mount in _mounts():
         if mount.startswith(f"{os.path.realpath(directory)}/"):
             raise InvalidOption(f"nothing was deleted: {mount} is mounted inside {directory}; unmount it first")
@@ -123,7 +122,7 @@ def _refuse_mounts(directory: str) -> None:
 
 
 def _mounts() -> list[str]:
-    """Return where something is mounted, as far as the operating system lists it: a bind mount is not to be told else."""
+    """Return the mount points that the operating system lists; bind mounts show up nowhere else."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.split(" ") for line in file]
@@ -144,12 +143,12 @@ def _remove(fs: OsFileSystem, directory: str) -> None:
     if not os.path.ismount(directory):
         fs.remove_tree(directory)
         return
-    for name in fs.list_directory(directory):  # a disk of its own: it stays mounted, empty
+    for name in fs.list_directory(directory):  # a separate disk stays mounted, empty
         fs.remove_tree(f"{directory}/{name}")
 
 
 def _remove_empty(directory: str, link: str) -> None:
-    """Remove a directory, and what is a link to it, if nothing is in it."""
+    """Remove a directory and the link to it, if it is empty."""
     try:
         os.rmdir(directory)
     except FileNotFoundError:

@@ -1,20 +1,18 @@
-"""An event loop with a thread of its own, its *keeper*, that a caller's thread can borrow.
+"""An event loop with a thread of its own, the *keeper*, that a caller's thread can acquire.
 
-A caller's thread may be interrupted between any two instructions: by the handler of a signal, which raises what it likes
-(Ctrl-C, an alarm), by Ray, which cancels a task so, or by ``PyThreadState_SetAsyncExc``. No ``try`` and no ``with`` holds
-against that everywhere, for it may come just before or within them. So nothing here rests on them in such a thread:
+A caller's thread may be interrupted between any two instructions: by a signal handler that raises (Ctrl-C, an alarm), by
+Ray cancelling a task, or by ``PyThreadState_SetAsyncExc``. No ``try`` or ``with`` is a full defence, as the exception may
+strike just before or inside it. The code that runs in callers' threads relies on neither:
 
-* The loop is run by the keeper alone, which no signal reaches. Who wants something done hands it in and waits for a lock
-  that is nobody else's.
-* A caller that does its work itself, quicker than any change of threads, *borrows* the loop: nothing happens in it
-  meanwhile. It holds a ``Lease``, which is had by one instruction, and says whose it is: a frame on the stack of a thread.
-  If that frame is on that stack no more, its holder was interrupted, wherever that was. The keeper finds it so, lets the
-  owner put right what may be half done (``mend``), and goes on.
-* What a caller changes here it changes by one call of C each: in ``dict`` and ``SimpleQueue``.
+* Only the keeper runs the loop, and no signal reaches the keeper. Callers submit work and wait on a private lock.
+* A caller that does its work itself, which beats any thread switch, *acquires* the loop; nothing else runs in it
+  meanwhile. A single instruction takes the ``Lease``, which names its holder: a frame on the stack of a thread. Once that
+  frame has left the stack, the holder was interrupted, wherever it was. The keeper detects this, lets the owner repair
+  what may be half done (``mend``), and carries on.
+* Callers change shared state only by single C calls on ``dict`` and ``SimpleQueue``.
 
-Work that nobody waits for (the third acknowledgement of a write that needed two, a race that was lost) is brought to its
-end by the keeper when nobody has wanted the loop for some milliseconds. It starts when it is first needed, and ends with
-the loop.
+The keeper finishes work that nobody awaits (the third acknowledgement of a write that needed two, the loser of a hedged
+read) once the loop has been idle for some milliseconds. It starts on first use and ends with the loop.
 """
 
 from __future__ import annotations
@@ -51,15 +49,15 @@ _KEEPER = "keeper"
 
 
 class LoopClosed(Exception):
-    """The loop was closed; what had begun may have been done all the same."""
+    """The loop was closed; work that had begun may still have taken effect."""
 
 
 class CannotBegin(Exception):
-    """There is no thread or no descriptor to be had for it: nothing was begun."""
+    """No thread or no descriptor is available; nothing was begun."""
 
 
 class Work(Generic[T]):
-    """A coroutine that was handed in. Its outcome is there once it is ``done``. One thread may wait for it."""
+    """A submitted coroutine. Its outcome is set once it is ``done``. One thread may wait for it."""
 
     __slots__ = ("_there", "done", "error", "result", "start")
 
@@ -72,11 +70,11 @@ class Work(Generic[T]):
         self.error: BaseException | None = None
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is done; False: time is up."""
+        """Wait until it is done. Returns False on a time-out."""
         return self.done or self._there.acquire(timeout=max(0.0, timeout_s))
 
     def end(self, result: T | None, error: BaseException | None) -> None:
-        """Set its outcome, and tell who waits. Once."""
+        """Set the outcome and wake the waiting thread. Call once."""
         if not self.done:
             self.result, self.error = result, error
             self.done = True
@@ -84,7 +82,7 @@ class Work(Generic[T]):
 
 
 class Lease:
-    """Who has the loop: a frame on the stack of a thread."""
+    """The holder of the loop: a frame on the stack of a thread."""
 
     __slots__ = ("frame", "thread")
 
@@ -94,8 +92,8 @@ class Lease:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether that frame was left. To be asked of a lease that is held: else it has no meaning."""
-        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the only way to it
+        """Return whether the frame has left its stack. Meaningful only while the lease is held."""
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the only way to get it
         while frame is not None:
             if frame is self.frame:
                 return False
@@ -104,7 +102,7 @@ class Lease:
 
 
 class _Close:
-    """HandleAnswer in at the end."""
+    """The last item submitted to the loop: it closes the loop."""
 
     def __init__(self, last: Last) -> None:
         self.last = last
@@ -119,11 +117,10 @@ class EmbeddedLoop:
         chore: Callable[[], None] = lambda: None,
         mend: Callable[[], None] = lambda: None,
     ) -> None:
-        """``pending()``: whether something is going on that must be brought to its end although nobody waits for it.
+        """``pending()``: whether unawaited work is still under way and must be finished.
 
-        ``chore()``: what the keeper does now and then meanwhile, beside running the loop. ``mend()``: puts right what a
-        borrower has left half done; nobody else has the loop then. All three are called by the keeper, ``pending`` also
-        by who gives the loop back.
+        ``chore()``: periodic work of the keeper beside running the loop. ``mend()``: repairs what an interrupted holder
+        left half done, with the loop acquired. The keeper calls all three; ``release`` also calls ``pending``.
         """
         self._pending = pending
         self._chore = chore
@@ -142,44 +139,44 @@ class EmbeddedLoop:
         """Whether the loop is at its very end, and nothing is begun any more."""
         self._closing: _Close | None = None
         """What is to be done at the end, once it was told to come."""
-        # The keeper's own:
+        # Used by the keeper only:
         self._to_begin: deque[Work[Any]] = deque()
         self._open: set[Work[Any]] = set()
         self._ended: list[Work[Any]] = []
         """Done, and to be told once the loop is free: so who goes on then can borrow it."""
 
-    # ---- those who want something done ----
+    # ---- callers ----
 
     def submit(self, start: Callable[[], Coroutine[Any, Any, T]]) -> Work[T]:
-        """Hand work in; it begins as soon as it can. Raises ``CannotBegin``."""
+        """Submit work; it begins as soon as the loop is free. Raises ``CannotBegin``."""
         work = Work(start)
         if not self.closed:
             self._see_that_it_is_kept()
         self._box.put(work)
         loop = self._loop
         if self._running and loop is not None:
-            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # closed in the meantime
                 loop.call_soon_threadsafe(self._take_in)
         if self._over or (self.closed and _KEEPER not in self._kept):
             self._refuse_what_is_left()
         return work
 
     def result(self, work: Work[T], timeout_s: float) -> T:
-        """Wait until the work is done. Raises what it raised, ``LoopClosed``; ``TimeoutError``: it goes on all the same."""
+        """Wait for the work. Raises its error, ``LoopClosed``, or ``TimeoutError`` (the work continues)."""
         if not work.wait(timeout_s):
             raise TimeoutError
         if work.error is not None:
             raise work.error
-        return work.result  # type: ignore[return-value] # it is done, and did not fail
+        return work.result  # type: ignore[return-value] # it is done and has not failed
 
     def call(self, start: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
         """``submit`` and wait for the ``result``."""
         return self.result(self.submit(start), timeout_s)
 
     def acquire(self, frame: FrameType) -> Lease | None:
-        """Have the loop to oneself, if nobody has it or wants it just now: nothing happens in it until ``release``.
+        """Acquire the loop if nobody holds or wants it: nothing else runs in it until ``release``.
 
-        ``frame``: of the function that gives it back. Once that was left otherwise, what was left half done is mended.
+        ``frame``: that of the function that releases it. If the frame is left without a release, ``mend`` runs.
         """
         if self._wanted or self._held or self._closing is not None:
             return None
@@ -188,7 +185,7 @@ class EmbeddedLoop:
 
     @property
     def closed(self) -> bool:
-        """Whether its end was told to come."""
+        """Whether ``close`` was called."""
         return self._closing is not None
 
     def release(self, lease: Lease) -> None:
@@ -201,21 +198,21 @@ class EmbeddedLoop:
             self._box.put(None)
 
     def abandon(self) -> None:
-        """Let the keeper see at once that a lease will not be given back."""
+        """Wake the keeper: a lease will not be released."""
         self._box.put(None)
 
     @property
     def is_acquired_here(self) -> bool:
-        """Whether a function that is being run by this thread, further up, has the loop: this one interrupts it."""
+        """Return whether a function further up this thread's stack holds the loop, interrupted by this call."""
         keeper = self._kept.get(_KEEPER)
         if keeper is not None and keeper.ident == threading.get_ident():
-            return True  # a finalizer may run in any thread, and call
+            return True  # a finalizer may run, and call this, in any thread
         holder = self._held.get(_HOLDER)
         return holder is not None and holder.thread == threading.get_ident() and not holder.is_abandoned
 
     @property
     def begun_all(self) -> bool:
-        """Whether all that was handed in has begun. In the loop."""
+        """Return whether all submitted work has begun. Call it in the loop."""
         self._take_in()
         return not self._to_begin
 
@@ -239,8 +236,8 @@ class EmbeddedLoop:
     def _keep(self) -> None:
         here = threading.current_thread()
         if self._kept.setdefault(_KEEPER, here) is not here:
-            return  # two were started at once
-        mine = Lease(threading.get_ident(), sys._getframe())  # noqa: SLF001 - the only way to it
+            return  # two keepers were started at once
+        mine = Lease(threading.get_ident(), sys._getframe())  # noqa: SLF001 - the only way to get it
         try:
             self._keep_on(mine)
         except BaseException as error:
@@ -275,18 +272,16 @@ class EmbeddedLoop:
         self._refuse_what_is_left()
 
     def _wait_for_something_to_do(self) -> bool:
-        """Return whether somebody waits for it."""
+        """Return whether a caller is waiting for it."""
         called = False
         while not self._to_begin and self._closing is None:
             turns = self._turns
-            self._resting = True  # before it looks: who leaves something later will call
+            self._resting = True  # set before the check: later submitters wake the keeper
             left = self._pending() or (called and bool(self._held))
-            self._resting = (
-                not left
-            )  # it looks again by itself: to be called by each operation would slow them all down
+            self._resting = not left  # polls: a wake-up by every operation would slow them all down
             try:
                 self._take(PATIENCE_S if left else None)
-                called = True  # perhaps because of a lease that will not be given back
+                called = True  # perhaps because of an abandoned lease
             except Empty:
                 if turns == self._turns:
                     return False
@@ -296,7 +291,7 @@ class EmbeddedLoop:
         return True
 
     def _take(self, timeout_s: float | None) -> None:
-        """Take something of what is handed in. Raises ``Empty``. ``timeout_s``: 0, and it does not wait."""
+        """Take one submitted item. Raises ``Empty``. ``timeout_s`` 0 does not block."""
         work = self._box.get_nowait() if timeout_s == 0 else self._box.get(timeout=timeout_s)
         if isinstance(work, _Close):
             self._closing = work
@@ -304,12 +299,12 @@ class EmbeddedLoop:
             self._to_begin.append(work)
 
     def _have(self, mine: Lease, awaited: bool) -> bool:
-        """Get the loop. Waits for whoever has it if it is ``awaited``; False: somebody has it."""
+        """Acquire the loop. If ``awaited``, wait for the current holder; otherwise return False when it is held."""
         self._wanted = awaited
         try:
             while (holder := self._held.setdefault(_HOLDER, mine)) is not mine:
                 if holder.is_abandoned and self._held.get(_HOLDER) is holder:
-                    self._mend()  # it counts as held all the while
+                    self._mend()  # the loop counts as held throughout
                     self._held[_HOLDER] = mine
                 elif not awaited:
                     return False
@@ -321,13 +316,13 @@ class EmbeddedLoop:
             self._wanted = False
 
     def _made(self) -> asyncio.AbstractEventLoop:
-        """Return the loop. Raises ``OSError``: it needs descriptors."""
+        """Return the loop, created on first use. Raises ``OSError`` when out of descriptors."""
         if self._loop is None:
             self._loop = uvloop.new_event_loop()
         return self._loop
 
     def _serve(self) -> None:
-        """Run the loop until all that was handed in is done."""
+        """Run the loop until all submitted work is done."""
         try:
             loop = self._made()
         except OSError as error:
@@ -341,11 +336,11 @@ class EmbeddedLoop:
         try:
             loop = self._made()
         except OSError:
-            return  # what is left began in a loop; so this never is
+            return  # outstanding work began in a loop, hence one exists
         until_s = time.monotonic() + SLICE_S
 
         def enough() -> bool:
-            if self._ended:  # somebody waits to be told, which the loop must be free for
+            if self._ended:  # a caller waits for ``close``, which needs the loop stopped
                 return True
             return self.closed or (not self._open and (time.monotonic() > until_s or not self._pending()))
 
@@ -367,11 +362,11 @@ class EmbeddedLoop:
             else:
                 timer = loop.call_later(look_every_s, look)
 
-        self._running = True  # before it takes in: who hands in later will wake it
+        self._running = True  # set before taking work: later submitters wake the loop
         try:
             self._take_in()
             timer = loop.call_later(look_every_s, look)
-            while not enough():  # a stop that came too late for one turn ends the next
+            while not enough():  # a stop that comes too late for one run ends the next
                 loop.run_forever()
                 if failures:
                     raise failures[0]
@@ -381,7 +376,7 @@ class EmbeddedLoop:
                 timer.cancel()
 
     def _take_in(self) -> None:
-        """Begin what was handed in."""
+        """Start the submitted work."""
         with contextlib.suppress(Empty):
             while True:
                 self._take(0)
@@ -394,7 +389,7 @@ class EmbeddedLoop:
 
     def _settle(self, work: Work[Any], task: asyncio.Task[Any]) -> None:
         self._open.discard(work)
-        if task.cancelled():  # nobody cancels but ``close``
+        if task.cancelled():  # only ``close`` cancels
             work.error = LoopClosed("the loop was closed")
         elif (error := task.exception()) is not None:
             work.error = error
@@ -410,10 +405,10 @@ class EmbeddedLoop:
     # ---- the end ----
 
     def close(self, last: Last, *, wait: bool = True) -> None:
-        """Run ``last()``, cancel what is left, and close. Idempotent. Waits for that, but not for ever."""
+        """Run ``last()``, cancel what is left, and close. Idempotent. Waits for that, for a bounded time."""
         if not self.closed:
             closing = _Close(last)
-            self._box.put(closing)  # by which the keeper knows, should this thread be interrupted now
+            self._box.put(closing)  # reaches the keeper even if this thread is interrupted now
             self._closing = closing
         keeper = self._kept.get(_KEEPER)
         if keeper is None:

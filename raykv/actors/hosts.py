@@ -1,14 +1,14 @@
-"""The machines of a Ray cluster, and what lies on each at a store's path.
+"""The machines of a Ray cluster, and what each stores at a store's path.
 
-A host is named by its label ``raykv-host`` if Ray was started with one, else by its address; Ray's own ids of nodes change
-with every start, so they are never kept. Its zone is the label ``raykv-zone``, else the zone that a cloud's Ray knows of.
+A host is named by its label ``raykv-host`` if Ray was started with one, otherwise by its address; Ray's own node ids change
+with every start and are never stored. Its zone is the label ``raykv-zone``, otherwise the zone that the cloud gives Ray.
 
-Several Ray nodes of one name are one host with one disk (``ray.cluster_utils.Cluster`` starts such, and who starts two
-raylets on a machine): copies do not count as apart there (P13), and a directory there is reached from each of them. The
-storage processes are dealt out over them, so that the end of one raylet is not the end of all.
+Several Ray nodes of one name are one host with one disk (``ray.cluster_utils.Cluster`` starts such nodes, as does starting
+two raylets on a machine). Replicas there do not count as separate (P13), and each Ray node reaches the same directory. The
+storage processes are spread over them, which keeps the end of one raylet from ending all.
 
-What lies on another host only a process there can see. ``look_everywhere`` starts a short task on each; a host that has
-died and that Ray still counts does not answer, and is left out after a while.
+Only a process on a host can see its disk. ``look_everywhere`` starts a short task on each host; a host that has died but
+still counts for Ray does not answer, and is left out after a time-out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LOOK_TIMEOUT_S = 10.0
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies on a host at a store's path."""
+    """What a host stores at a store's path."""
 
     marker: Marker | None = None
     nodes: dict[str, str] = {}
@@ -59,7 +59,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look_here(fs: FileSystem, path: str) -> Look:
-    """Look at the path on this host. What is not to be relied on there is not believed."""
+    """Look at the path on this host. A directory that is not trustworthy counts as absent."""
     marker, trouble = None, ""
     try:
         check_store_directory(path)
@@ -78,13 +78,13 @@ def look_here(fs: FileSystem, path: str) -> Look:
 
 
 def look_everywhere(path: str) -> dict[str, Look]:
-    """Look at the path on every host of the Ray cluster that answers in time: host -> what lies there."""
+    """Look at the path on every host of the Ray cluster that answers in time: host -> what it stores there."""
     here = this_host()
     looks = {here: look_here(OsFileSystem(), path)}
     there = ray.remote(num_cpus=0, max_retries=0)(_look_there)
     asked: dict[Any, str] = {}
     for name, nodes in living(ray.nodes()).items():
-        for node in nodes if name != here else ():  # by each of its Ray nodes: one of them may have died
+        for node in nodes if name != here else ():  # through each of its Ray nodes: one may have died
             strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[there.options(scheduling_strategy=strategy).remote(path)] = name
     ready, late = ray.wait([*asked], num_returns=len(asked), timeout=LOOK_TIMEOUT_S) if asked else ([], [])
@@ -106,9 +106,9 @@ def look_everywhere(path: str) -> dict[str, Look]:
 
 
 def places(looks: dict[str, Look], there: Sequence[str]) -> dict[str, str]:
-    """Return node id -> the host that its directory is on, sorted. ``there``: the names of the living hosts.
+    """Return node id -> the host that holds its directory, sorted. ``there``: the names of the living hosts.
 
-    Where hosts share a file system, several see it: then it is where the node last ran, if that host is there.
+    Hosts that share a file system all see the directory; the node then belongs to its last host, if that one lives.
     """
     found: dict[str, str] = {}
     for host, look in sorted(looks.items()):
@@ -118,7 +118,7 @@ def places(looks: dict[str, Look], there: Sequence[str]) -> dict[str, str]:
 
 
 def bound(looks: dict[str, Look], here: str) -> dict[str, Marker]:
-    """Return host -> marker for the other hosts whose marker says that a store was founded there, or begun."""
+    """Return host -> marker for the other hosts whose marker records a store founded there, or being founded."""
     return {
         host: look.marker
         for host, look in looks.items()
@@ -127,12 +127,12 @@ def bound(looks: dict[str, Look], here: str) -> dict[str, Marker]:
 
 
 def hosts(looks: dict[str, Look]) -> list[Host]:
-    """Return the living hosts with what each has to give, sorted by name. A disk that is unknown counts as 0 bytes."""
+    """Return the living hosts with their resources, sorted by name. A disk of unknown size counts as 0 bytes."""
     return hosts_of(ray.nodes(), looks)
 
 
 def hosts_of(nodes: Sequence[RayNode], looks: dict[str, Look]) -> list[Host]:
-    """Return the hosts that these Ray nodes are on. What several of one host have to give is added up, but for the disk."""
+    """Return the hosts of these Ray nodes. The resources of one host's Ray nodes are added up, except for the disk."""
     found = []
     for name, there in living(nodes).items():
         labels = [node.get("Labels", {}) for node in there]
@@ -149,7 +149,7 @@ def hosts_of(nodes: Sequence[RayNode], looks: dict[str, Look]) -> list[Host]:
 
 
 def ray_node_for(node_id: str, host: str, cpus: float) -> str:
-    """Return Ray's id of the node that a storage process is to be put on, on this host (here, if empty).
+    """Return the id of the Ray node for a storage process on this host (the local one, if empty).
 
     Raises ``LaunchFailed`` ("no host", "too small").
     """
@@ -159,9 +159,9 @@ def ray_node_for(node_id: str, host: str, cpus: float) -> str:
 
 
 def chosen(node_id: str, host: str, there: Sequence[RayNode], cpus: float, free: Mapping[str, float]) -> str:
-    """Return the id of the one among a host's living Ray nodes that is this storage node's turn.
+    """Return the id of the Ray node, among a host's living ones, whose turn it is to run this storage node.
 
-    It is one with so many processors, free ones if there are (``free``: Ray's id -> processors).
+    It has ``cpus`` processors, free ones if possible (``free``: Ray's id -> processors).
     """
     if not there:
         raise LaunchFailed("no host", f"its host {host} is not in the Ray cluster")
@@ -177,7 +177,7 @@ def chosen(node_id: str, host: str, there: Sequence[RayNode], cpus: float, free:
 
 
 def lack_of_cpus(host: str, cpus: float) -> str:
-    """Say that no Ray node of the host has so many free processors just now; empty if one has, or nobody knows."""
+    """Return a message if no Ray node of the host has ``cpus`` free processors now; empty if one has, or if unknown."""
     try:
         free, there = _free_cpus(), living(ray.nodes()).get(host or this_host(), [])
     except (RayError, LaunchFailed):
@@ -187,7 +187,7 @@ def lack_of_cpus(host: str, cpus: float) -> str:
 
 
 def this_host() -> str:
-    """Return the name of the host that this process runs on. Raises ``LaunchFailed`` if Ray has given it up."""
+    """Return the name of the host that runs this process. Raises ``LaunchFailed`` if Ray considers it dead."""
     here = ray.get_runtime_context().get_node_id()
     for node in ray.nodes():
         if node["NodeID"] == here:
@@ -196,7 +196,7 @@ def this_host() -> str:
 
 
 def living(nodes: Sequence[RayNode]) -> dict[str, list[RayNode]]:
-    """Return host -> its living Ray nodes; both sorted, by name and by Ray's id."""
+    """Return host -> its living Ray nodes; hosts sorted by name, Ray nodes by id."""
     found: dict[str, list[RayNode]] = {}
     for node in sorted(nodes, key=lambda node: (host_name(node), str(node["NodeID"]))):
         if node["Alive"]:
@@ -205,12 +205,12 @@ def living(nodes: Sequence[RayNode]) -> dict[str, list[RayNode]]:
 
 
 def host_name(node: RayNode) -> str:
-    """Return the name of a Ray node's host: its label ``raykv-host`` if it has one, else its address."""
+    """Return the name of a Ray node's host: its label ``raykv-host`` if present, otherwise its address."""
     return str(node.get("Labels", {}).get(HOST_LABEL) or node["NodeManagerAddress"])
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of Ray's says, in a line."""
+    """Return the first line of an error's message."""
     if "No module named 'raykv'" in str(error):
         return NOT_INSTALLED
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -223,7 +223,7 @@ def _look_there(path: str) -> bytes:
 
 
 def _free_cpus() -> dict[str, float]:
-    """Return Ray's id of a node -> its free processors, as far as Ray tells."""
+    """Return Ray node id -> free processors, where Ray reports them."""
     try:
         from ray._private.state import available_resources_per_node
     except ImportError:
@@ -239,7 +239,7 @@ def _last_host(fs: FileSystem, lock: str) -> str:
 
 
 def _disk_bytes(path: str) -> int:
-    """Return the size of the disk that the path is on, or would be."""
+    """Return the size of the disk that holds the path, or would hold it."""
     while True:
         try:
             return shutil.disk_usage(path).total

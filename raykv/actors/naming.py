@@ -1,7 +1,7 @@
 """Names of actors and places of directories.
 
 All actors of a store are detached and named, in the namespace ``raykv``: ``<store>/supervisor``,
-``<store>/coordinator``, ``<store>/node/<node id>``. Whoever holds a stale handle asks for the name again.
+``<store>/coordinator``, ``<store>/node/<node id>``. The holder of a stale handle looks the name up again.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def actor_name(store: str, peer: str) -> str:
 
 
 def find_actor(store: str, peer: str) -> Any:
-    """Return the actor's handle. Raises ``ValueError`` if none of that name lives, or Ray was shut down in this process.
+    """Return the actor's handle. Raises ``ValueError`` if no living actor has the name, or Ray was shut down here.
 
-    Asked for a name, Ray would start itself, or join whatever cluster runs on this machine.
+    A look-up without Ray would start it, or join any cluster on this machine.
     """
     if not ray.is_initialized():
         raise ValueError("Ray is not connected in this process")
@@ -54,17 +54,17 @@ def store_actors(store: str) -> list[str]:
 
 
 def coordinator_names(count: int) -> list[str]:
-    """Return the names of a pool of so many coordinators."""
+    """Return the names of a pool of ``count`` coordinators."""
     return [COORDINATOR, *(f"{COORDINATOR}-{number}" for number in range(2, count + 1))]
 
 
 def pool_of(store: str) -> list[str]:
-    """Return the names of the store's coordinators that there are, sorted. Costs a call of Ray's head."""
+    """Return the names of the store's existing coordinators, sorted. Costs a call to Ray's head."""
     return [name for actor in store_actors(store) if (name := actor.removeprefix(f"{store}/")).startswith(COORDINATOR)]
 
 
 def default_path(store: str) -> str:
-    """Return where a store's data lies when no path is given: the platform's place for a user's data."""
+    """Return a store's path when none is given: below the platform's directory for user data."""
     return os.path.join(platformdirs.user_data_dir("raykv", appauthor=False), store)
 
 
@@ -79,9 +79,9 @@ def lock_of(path: str, node_id: str) -> str:
 
 
 def node_directories(fs: FileSystem, path: str) -> list[str]:
-    """Return the ids of the nodes that have a directory at a store's path (one that says whose it is), sorted.
+    """Return the ids of the nodes that have a directory (with an identity) at a store's path, sorted.
 
-    What was set aside (P6) is no node's any more, nor is what has a name that no node has.
+    Directories set aside (P6) and those whose names are no node ids do not count.
     """
     base = f"{path}/nodes"
     names = fs.list_directory(base) if fs.exists(base) else []
@@ -89,8 +89,8 @@ def node_directories(fs: FileSystem, path: str) -> list[str]:
 
 
 def _is_somebodys(fs: FileSystem, directory: str) -> bool:
-    """Whether the directory holds an identity; one that was made and no more is as good as none."""
+    """Return whether the directory holds an identity; one that was only created counts as absent."""
     try:
         return read_identity(fs, directory) is not None
-    except (CorruptData, OSError):  # what cannot be read is somebody's, and is not founded anew
+    except (CorruptData, OSError):  # unreadable counts as owned, and is not founded anew
         return True

@@ -1,8 +1,8 @@
-"""Whether a directory of a store is one to rely on: nobody else's, and not one that anybody may write to.
+"""Checks that a store's directory is trustworthy: owned by this user, and not writable by everyone.
 
-Whoever may write into it can put another file in the place of any, and with the store's marker and locks say whose the
-data is, and what process to end. So a directory that belongs to another user, or that all may write to, is refused, and one
-that a group may write to is warned of. On file systems that make all files one user's, that user counts as this one.
+Write access to it is enough to replace any file, and the store's marker and locks decide whose the data is and which
+process to end. A directory that belongs to another user or is writable by all is refused; one writable by a group causes a
+warning. On file systems that assign all files to one user, that user counts as this one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ROOT = 0
 
 
 def check_directory(path: str) -> str:
-    """Return what is to be warned of, empty if nothing is. Raises ``InvalidOption`` if it is not to be used, ``OSError``.
+    """Return a warning, or "". Raises ``InvalidOption`` if the directory must not be used, and ``OSError``.
 
-    A symbolic link is as good as the directory, if both are this user's.
+    A symbolic link is as good as the directory, if both belong to this user.
     """
     link, found = os.lstat(path), os.stat(path)
     if stat.S_ISLNK(link.st_mode) and not _is_ours(link.st_uid, path):
@@ -57,7 +57,7 @@ def check_directory(path: str) -> str:
 
 
 def check_store_directory(path: str) -> list[str]:
-    """Check a store's path and the folder of its nodes, as far as they are there. Returns warnings, raises likewise."""
+    """Check a store's path and the folder of its nodes, where present. Returns warnings; raises as ``check_directory``."""
     warnings = []
     for directory in (path, f"{path}/nodes"):
         with contextlib.suppress(FileNotFoundError):
@@ -66,10 +66,10 @@ def check_store_directory(path: str) -> list[str]:
 
 
 def check_node_directory(fs: FileSystem, path: str, store_id: str, node_id: str) -> list[str]:
-    """Check all that a node's directory lies in, and itself, before it is opened. Returns warnings, raises likewise.
+    """Check a node's directory and its parents before it is opened. Returns warnings; raises as ``check_directory``.
 
-    Where a link leads somewhere else (to another disk, say) it is followed to a directory that is the node's already;
-    nothing is made, locked or written in any other.
+    A link that leads elsewhere (to another disk, say) is followed only to a directory that already belongs to the node;
+    nothing is created, locked or written in any other.
     """
     warnings = check_store_directory(path)
     directory = node_directory(path, node_id)
@@ -89,7 +89,7 @@ def _is_ours(uid: int, path: str) -> bool:
 
 
 def _owner_of_new_files(path: str) -> int | None:
-    """Return whom a file belongs to that this process makes there; None if it can make none."""
+    """Return the owner of a file that this process creates there; None if it cannot create one."""
     probe = os.path.join(path, f".raykv-{secrets.token_hex(8)}")
     try:
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

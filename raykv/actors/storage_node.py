@@ -51,7 +51,7 @@ class StorageNodeActor:
 
     def __init__(self, spec: bytes) -> None:
         raise_limit()
-        # Compaction and flush run Python in a thread; with the usual 5 ms slices each would hold up an answer that long.
+        # Compaction and flush run Python in a thread; at the default 5 ms switch interval each would delay answers as long.
         sys.setswitchinterval(0.0005)
         self._spec = msgspec.msgpack.decode(spec, type=NodeSpec)
         log_to_a_file(f"{self._spec.store.name}-{self._spec.node_id}")
@@ -66,7 +66,7 @@ class StorageNodeActor:
         ``founded``: whether the store was founded, for the marker beside the directory.
         """
         try:
-            async with self._opening:  # two at once would be in each other's way at the lock
+            async with self._opening:  # concurrent calls would compete for the lock
                 if self._node is None:
                     node = await asyncio.get_running_loop().run_in_executor(None, self._open, take_over, founded)
                     node.begin()
@@ -84,9 +84,9 @@ class StorageNodeActor:
         return {"incarnation": self._node.incarnation, "pid": os.getpid()}
 
     async def serve(self, frame: bytes) -> bytes:
-        """Answer a request frame, by a call of the actor."""
+        """Answer a request frame sent as an actor call."""
         if self._node is None:
-            # As data: an error that nobody looks at any more Ray prints in the terminal of whoever asked.
+            # As data: Ray prints an unretrieved error in the caller's terminal.
             return f.node_answers.encode(f.NodeAnswer(0, f.NodeRefused("not yet", "the node is not open")))
         if not may_wait(frame):
             return await self._node.serve(frame)
@@ -111,11 +111,10 @@ class StorageNodeActor:
         return f.node_answers.encode(f.NodeAnswer(self._node.incarnation, refused))
 
     async def stream(self, caller: str) -> tuple[str, int, bytes] | None:
-        """Tell where this process listens for frames, and the secret of its run (``Endpoint``); None if it does not.
+        """Return where this process listens for frames, and the secret of its run (``Endpoint``); None if it does not.
 
-        ``caller``: the address of the host that the caller is on. Nobody listens on an address that nobody asked for: a
-        local socket, or the loopback, for processes of the same host, the address that Ray knows this host by for those of
-        others, never on all.
+        ``caller``: the address of the caller's host. Only requested addresses are listened on, never all: a local socket
+        or the loopback for processes of the same host, the address that Ray knows this host by for those of others.
         """
         if self._node is None:
             return NOT_OPEN
@@ -132,16 +131,16 @@ class StorageNodeActor:
         return host, port, secret
 
     async def forever(self) -> None:
-        """Return never: who calls this hears at once when the process ends."""
+        """Never return: the caller learns at once when the process ends."""
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Close the directory cleanly. Streams stay: requests are refused, nothing done, until the process ends."""
+        """Close the directory cleanly. Streams stay open and requests are refused until the process ends."""
         if self._node is not None:
             await self._node.stop()
 
     async def note_founded(self) -> None:
-        """Note on this host that the store was founded, if that is not noted yet."""
+        """Record on this host that the store was founded, if not yet recorded."""
         await asyncio.get_running_loop().run_in_executor(None, self._leave_marker, True)
 
     def _leave_marker(self, founded: bool) -> None:
@@ -153,8 +152,8 @@ class StorageNodeActor:
         )
 
     async def set_aside(self) -> None:
-        """Stop, and rename the directory: this node is no member of its store any more, and never will be (P6)."""
-        with contextlib.suppress(EngineFailed, OSError):  # nobody will read it again
+        """Stop, and rename the directory: this node has left its store for good (P6)."""
+        with contextlib.suppress(EngineFailed, OSError):  # the directory will never be read again
             await self.stop()
         await self._streams.close()
         await asyncio.get_running_loop().run_in_executor(None, self._rename)
@@ -167,7 +166,7 @@ class StorageNodeActor:
             os.rename(path, target)
 
     def _open(self, take_over: bool, founded: bool) -> StorageNode:
-        """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not go by itself."""
+        """Open, waiting for a former holder of the lock; with ``take_over`` end it if it does not exit by itself."""
         spec, fs = self._spec, OsFileSystem()
         for warning in check_node_directory(fs, self._store_path, spec.store_id, spec.node_id):
             logger.warning("store %s: node %s: %s", spec.store.name, spec.node_id, warning)
@@ -199,7 +198,7 @@ class StorageNodeActor:
                 time.sleep(0.02)
 
     def _end(self, note: LockNote, host: str) -> str:
-        """End the former process of this node, for a frozen one does not hear Ray. Returns what to do if it is left."""
+        """End this node's former process; a frozen one does not hear Ray. Returns what to do if it is left running."""
         name, node_id = self._spec.store.name, self._spec.node_id
         if why := end_holder(note, host, lock_of(self._store_path, node_id)):
             return f", and that is not ended, for {why}: if it is a former process of node {node_id}, end it by hand"

@@ -1,24 +1,24 @@
-"""The failure detector of one node: gossip of heartbeats, and what it thinks of the others.
+"""The failure detector of one node: gossip of heartbeats, and its verdict on the other nodes.
 
-``tick`` every ``every_s``: the node's own heartbeat counts up, and it names the peers to exchange tables with: each side
-sends its own and hears the other's (push-pull; Demers et al., PODC 1987, section 1.3: the last few to be told are told
-fastest that way). A new heartbeat is everywhere after about log N rounds.
+``tick`` every ``every_s``: the node increments its own heartbeat and names the peers to exchange tables with. Both sides
+send theirs (push-pull; Demers et al., PODC 1987, section 1.3: it reaches the last few nodes fastest). A new heartbeat is
+everywhere after about log N rounds.
 
 **Two partners a round.** With one, a node has news of a peer every 1.3 to 1.7 rounds with a deviation of 0.7 to 1.1
 rounds (10 to 500 nodes, 0 to 10 % loss); with two, every 1.0 to 1.2 with 0.4 to 0.65. As the limit is mean plus 5.6
 deviations, twice the messages nearly halve the time to notice a death, and at 500 nodes it is 4 exchanges a second.
 
-**Partners are those who answer**, so that many dead do not make the living look slow. But in one round of four a
-suspected peer is asked in addition: after a cut has healed somebody must be the first to try. If all are suspected, all
-are tried: then it is this node that was cut off.
+**Partners are peers that answer**; otherwise many dead peers would make the living look slow. One round in four adds a
+suspected peer, because somebody must make the first attempt after a partition heals. If all are suspected, all are tried:
+this node was then the one cut off.
 
-**A process that stood still** (SIGSTOP, swap, a sleeping laptop) finds everybody silent, and must not say so: it was
-the one who was away. Lifeguard (Dadgar, Phillips and Currey, DSN 2018) calls that local health. A tick that comes
-more than 3 rounds after the one before it, or anything else that happens so long after it, shows it: everybody counts as
-heard of just now, and nobody is judged for 10 rounds. That is longer than any usual limit, on purpose: who was frozen was
-often not frozen alone, and the others of its host wake up one after the other.
+**A process that stood still** (SIGSTOP, swap, a sleeping laptop) finds everybody silent and must not say so, as it was
+itself away. Lifeguard (Dadgar, Phillips and Currey, DSN 2018) calls that local health. A tick, or any other event, more
+than 3 rounds after the last tick reveals it: every peer counts as heard of just now, and none is judged for 10 rounds.
+That is longer than any usual limit, on purpose: a process is often not frozen alone, and the others on its host wake up
+one after the other.
 
-Left out: sending. The caller delivers ``table()`` to the peers named, and gives theirs to ``hear``.
+Omitted: sending. The caller delivers ``table()`` to the peers named, and passes theirs to ``hear``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FailureDetector:
 
     @property
     def superseded(self) -> bool:
-        """Whether a later incarnation of this node was heard of: this process should end."""
+        """Whether a later incarnation of this node is known: this process should end."""
         return self._heartbeats.superseded
 
     def set_members(self, node_ids: Iterable[str], now_s: float) -> None:
@@ -83,7 +83,7 @@ class FailureDetector:
         self._peers = peers
 
     def tick(self, now_s: float) -> list[str]:
-        """Begin a round: beat; return the peers to exchange tables with in it, at most ``fanout`` + 1."""
+        """Begin a round: beat; return the peers to exchange tables with, at most ``fanout`` + 1."""
         self._notice(now_s)
         self._awake_s = now_s
         self._heartbeats.beat()
@@ -98,25 +98,25 @@ class FailureDetector:
         return partners
 
     def table(self) -> Table:
-        """Return the table to send, sorted by id: all members, by the latest that is known of each."""
+        """Return the table to send, sorted by id: the latest known heartbeat of each member."""
         return self._heartbeats.table()
 
     def hear(self, table: Table, now_s: float) -> None:
-        """Take in a peer's table, by whatever way it came. O(members)."""
+        """Merge a peer's table, however it arrived. O(members)."""
         self._notice(now_s)
         self._phi.heard(self._heartbeats.merge(table), now_s)
 
     def phi(self, peer: str, now_s: float) -> float:
-        """Return how surprising the silence of a peer is (``PhiAccrual.phi``), for whoever wants to look."""
+        """Return how surprising a peer's silence is (``PhiAccrual.phi``), for inspection."""
         return self._phi.phi(peer, now_s)
 
     def suspects(self, now_s: float) -> list[str]:
-        """Return the peers that have been silent for too long, sorted; nobody while this process is just awake again."""
+        """Return the peers that have been silent too long, sorted; none while this process has just woken up."""
         self._notice(now_s)
         return self._phi.suspects(now_s) if now_s >= self.stalled_until else []
 
     def _notice(self, now_s: float) -> None:
-        """Notice whether this process stood still until now. Whatever is called first after that must see it."""
+        """Notice whether this process stood still until now. The first call after a pause must detect it."""
         if self._awake_s is None:
             self._awake_s = now_s
         elif now_s - self._awake_s > self._late_s:

@@ -1,14 +1,13 @@
-"""How much one message may carry: the one table of limits, checked by the decoder before anything is done.
+"""Limits on what one message may carry: a single table, enforced by the decoder before any work is done.
 
-A frame's size is bounded, but that says little of the work in it: a megabyte holds a million partitions to be scanned. So
-each list, dict, text and piece of bytes in a message has a bound of its own, as part of its type, and a message that goes
-past one is ``CorruptData`` at the door (``FrameType.decode``): msgspec looks at a length before it makes an element.
-Whoever sends more than one message may carry sends several. That nothing is forgotten here is held by a test, which
-walks through the fields of all messages.
+A bounded frame size says little about the work in it: a megabyte holds a million partitions to scan. Each list, dict, text
+and byte string in a message therefore has a bound of its own, as part of its type, and a message that exceeds one is
+``CorruptData`` at the door (``FrameType.decode``): msgspec checks a length before it builds an element. A sender with more
+data splits it into several messages. A test walks through the fields of all messages and ensures that none lacks a bound.
 
-What no count bounds, plain data of any shape, is bounded by the bytes of the frame that it comes in (``protocol.requests``).
+Plain data of any shape has no count to bound; the byte limit of its frame bounds it (``protocol.requests``).
 
-Names are checked here too, for they become paths and names of actors: a node ``../../x`` would be started there.
+Names are checked here too, because they become paths and actor names: a node ``../../x`` would be started there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How many files and sockets this process may have open, and what is kept for the files.
+"""The number of files and sockets that this process may open, and the share reserved for files.
 
-Whoever runs out of descriptors can open no table and no log any more, so sockets never get the last ones. The kernel
-always gives the lowest free descriptor: one of a high number says that all below it are taken, and costs no counting.
+A process without free descriptors can open neither tables nor logs; sockets therefore never get the last ones. The kernel
+always assigns the lowest free descriptor: a high number proves that all below it are taken, without counting.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ UNKNOWN = 256
 
 
 def raise_limit() -> int:
-    """Let this process have as many descriptors as it may, ``ENOUGH`` at the most; return how many it has now."""
-    with contextlib.suppress(OSError, ValueError):  # then it stays as it is
+    """Raise the soft limit to the hard one, at most ``ENOUGH``; return the new limit."""
+    with contextlib.suppress(OSError, ValueError):  # the limit then stays as it is
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
         if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -27,7 +27,7 @@ def raise_limit() -> int:
 
 
 def limit() -> int:
-    """Return how many descriptors this process may have."""
+    """Return the number of descriptors that this process may open."""
     try:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     except (OSError, ValueError):
@@ -36,8 +36,8 @@ def limit() -> int:
 
 
 def ceiling_of_sockets(limit: int) -> int:
-    """Return the descriptor from which on none is for a socket that somebody else opened.
+    """Return the lowest descriptor that accepted sockets may not take.
 
-    What is above is for files and for this process's own connections: half, and no more than ``MOST_KEPT``.
+    Those above are reserved for files and for this process's own connections: half of all, at most ``MOST_KEPT``.
     """
     return limit - min(MOST_KEPT, limit // 2)

@@ -1,15 +1,16 @@
-"""Who holds a node's directory, and ending that process, if it is proved to be the one.
+"""Identify the process that holds a node's directory, and end it only if its identity is proved.
 
-A frozen process does not hear Ray's request to end, and it keeps the lock of its directory; so the one that is to take its
-place ends it. All that is known of it is the note in the lock, a file: the number in it may be of a process that ended long
-ago and be another one's by now, or of another container's, or whatever somebody wrote there. A signal is sent only if all
-of this holds, and was looked at after the process had been pinned, so that its number cannot change hands meanwhile:
+A frozen process ignores Ray's request to end yet keeps its directory locked, and its successor must end it. The only
+evidence is the note in the lock file. Its process id may since have passed to another process, may belong to another
+container, or may be forged. A signal is sent only if all of this holds, checked while the process is pinned to keep its id
+from being reused:
 
-* the note is of this boot of this machine, of this pid namespace, this user, and this host's name;
-* the process that has the number now began when the one of the note did, and belongs to this user;
-* and it has this very lock file open.
+* the note names this boot of this machine, this pid namespace, this user and this host;
+* the process with that id started when the note says, and belongs to this user;
+* it has this very lock file open.
 
-Else it is left alone, and who waits for the directory is told why. Notes of earlier versions prove nothing.
+Otherwise the process is left alone, and the error of the waiting process states the reason. Notes of earlier versions
+prove nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SMALLEST_PID = 2
 
 
 class LockNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What a storage process leaves in its directory's lock: JSON. It stays there when the process has ended."""
+    """The JSON note that a storage process leaves in its directory's lock. It outlives the process."""
 
     pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     host: Annotated[str, _SHORT] = ""
@@ -49,7 +50,7 @@ class LockNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_note(data: bytes) -> LockNote:
-    """Return the note in a lock; an empty one if it cannot be read."""
+    """Return the note in a lock; an empty one if it is unreadable."""
     try:
         return msgspec.json.decode(data[:MAX_NOTE_BYTES], type=LockNote)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -57,30 +58,30 @@ def read_note(data: bytes) -> LockNote:
 
 
 class Processes(Protocol):
-    """What the operating system knows of processes. What it does not tell is empty, or None."""
+    """What the operating system knows about processes. Unknown values are empty or None."""
 
     def boot(self) -> str:
-        """Return what this run of the machine is called."""
+        """Return the id of the machine's current boot."""
         ...
 
     def namespace(self) -> str:
-        """Return in whose eyes this process's numbers of processes are what they are."""
+        """Return the pid namespace of this process."""
         ...
 
     def started(self, pid: int) -> str:
-        """Return when the process began."""
+        """Return the process's start time."""
         ...
 
     def owner(self, pid: int) -> int | None:
-        """Return the id of the user that the process belongs to."""
+        """Return the id of the user that owns the process."""
         ...
 
     def has_open(self, pid: int, path: str) -> bool | None:
-        """Say whether the process has this very file open."""
+        """Return whether the process has this very file open; None if unknown."""
         ...
 
     def end(self, pid: int, objection: Callable[[], str]) -> str:
-        """Pin the process, ask ``objection`` then, and end it if that is empty. Returns why it was not ended."""
+        """Pin the process, then call ``objection``; end the process if it returns "". Returns why it was not ended."""
         ...
 
 
@@ -98,7 +99,7 @@ def this_note(host: str, processes: Processes | None = None) -> LockNote:
 
 
 def objection(note: LockNote, host: str, lock: str, processes: Processes | None = None) -> str:
-    """Say why a note's process is not proved to be what holds the file ``lock``; empty if it is."""
+    """Return why the note's process is not proved to hold the file ``lock``; empty if it is."""
     processes = processes or system_processes()
     if note.pid < _SMALLEST_PID:
         return "the note in its lock names no process"
@@ -123,7 +124,7 @@ def objection(note: LockNote, host: str, lock: str, processes: Processes | None 
 
 
 def end_holder(note: LockNote, host: str, lock: str, processes: Processes | None = None) -> str:
-    """End the process that holds the file ``lock``, if it is proved to be the note's. Returns why it was not ended."""
+    """End the process that holds the file ``lock`` if the note proves its identity. Returns why it was not ended."""
     processes = processes or system_processes()
     return objection(note, host, lock, processes) or processes.end(
         note.pid, lambda: objection(note, host, lock, processes)
@@ -131,7 +132,7 @@ def end_holder(note: LockNote, host: str, lock: str, processes: Processes | None
 
 
 class LinuxProcesses:
-    """``Processes`` by ``/proc``, and pidfds where the kernel has them."""
+    """``Processes`` from ``/proc``, with pidfds where the kernel has them."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
@@ -149,8 +150,8 @@ class LinuxProcesses:
         return f"{found.st_dev}:{found.st_ino}"
 
     def started(self, pid: int) -> str:
-        """See ``Processes``: clock ticks since boot. One that has ended and was not waited for yet counts as ended."""
-        # The name, in parentheses, may hold anything; behind the last one come field 3, the state, and field 22.
+        """See ``Processes``: clock ticks since boot. A zombie counts as ended."""
+        # The name, in parentheses, may contain anything; after the last parenthesis come field 3 (state) up to field 22.
         fields = self._read(f"{pid}/stat").rpartition(b")")[2].split()
         return fields[19].decode(errors="replace") if len(fields) > 19 and fields[0] not in (b"Z", b"X") else ""
 
@@ -169,7 +170,7 @@ class LinuxProcesses:
                 for number, entry in enumerate(entries):
                     if number >= MAX_DESCRIPTORS:
                         return None
-                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    with contextlib.suppress(FileNotFoundError):  # closed since it was listed
                         if os.path.samestat(os.stat(entry.path), wanted):
                             return True
         except OSError:
@@ -182,7 +183,7 @@ class LinuxProcesses:
             pinned = _pinned(pid)
         except ProcessLookupError:
             return f"process {pid} has ended"
-        except OSError:  # an old kernel, or a sandbox: only a moment is left between the look and the signal
+        except OSError:  # an old kernel or a sandbox: a short race between check and signal remains
             return _end_unpinned(pid, objection)
         try:
             if why := objection():
@@ -205,7 +206,7 @@ class LinuxProcesses:
 
 
 class ToolProcesses:
-    """``Processes`` by the programs that macOS has for it."""
+    """``Processes`` from macOS's command-line tools."""
 
     def __init__(self, run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> None:
         self._run = run
@@ -215,11 +216,11 @@ class ToolProcesses:
         return self._told("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
     def namespace(self) -> str:
-        """See ``Processes``: there is one."""
+        """See ``Processes``: macOS has a single one."""
         return "one"
 
     def started(self, pid: int) -> str:
-        """See ``Processes``: to the second."""
+        """See ``Processes``: in whole seconds."""
         state = self._told("/bin/ps", "-p", str(pid), "-o", "state=")
         return self._told("/bin/ps", "-p", str(pid), "-o", "lstart=") if state and not state.startswith("Z") else ""
 
@@ -234,7 +235,7 @@ class ToolProcesses:
         return str(pid) in told.split() or None
 
     def end(self, pid: int, objection: Callable[[], str]) -> str:
-        """See ``Processes``: nothing pins a process here, so only a moment is left between the look and the signal."""
+        """See ``Processes``: macOS cannot pin a process, which leaves a short race between check and signal."""
         return _end_unpinned(pid, objection)
 
     def _told(self, *command: str) -> str:
@@ -249,12 +250,12 @@ class ToolProcesses:
 
 
 def system_processes() -> Processes:
-    """Return the port onto this operating system."""
+    """Return the ``Processes`` of this operating system."""
     return LinuxProcesses() if sys.platform == "linux" else ToolProcesses()
 
 
 def _pinned(pid: int) -> int:
-    """Return a descriptor of the process. Raises ``OSError``."""
+    """Return a descriptor that pins the process. Raises ``OSError``."""
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         raise OSError("there are no pidfds here")
     return os.pidfd_open(pid)
