@@ -1,13 +1,13 @@
 """Natural batching: operations that begin in one turn of the event loop leave together.
 
 A thousand tasks that each await a ``get`` would be a thousand operations, each with its own rounds, timers and messages.
-What they ask for in the same turn of the loop becomes one request of many keys instead, and each gets its part of the
-answer. Nobody waits on a timer for others to come: a group leaves at the end of the turn in which it began, so one
-operation alone is as quick as ever. The busier the loop, the longer its turns, and the larger the groups. While
-``MOST_UNDER_WAY`` are on their way already, those that come wait for one of them, together, as in a group commit.
+Instead, all that they request in one turn of the loop becomes one request of many keys, and each gets its part of the
+answer. No timer is involved: a group leaves at the end of the turn in which it began, so a lone operation is as quick
+as ever. A busier loop has longer turns, and so larger groups. While ``MOST_UNDER_WAY`` groups are in flight, later
+operations wait together for one of them to return, as in a group commit.
 
-Only operations that ask for the same (bucket, level, time-out) go together, and of writes to one key each has a group of
-its own: they are different writes, in the order in which they came.
+Only operations with the same (bucket, level, time-out) share a group. Writes to one key each go to a group of their own:
+they are different writes and keep their order.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Outcome: TypeAlias = f.CoordinatorAnswer | Exception
-"""What became of a request."""
+"""The outcome of a request."""
 Begin: TypeAlias = "Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]"
-"""``begin(request, done)``: answers a request some time later, by telling ``done`` what became of it; once."""
+"""``begin(request, done)``: starts a request; calls ``done`` with the outcome, later and once."""
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ MOST_UNDER_WAY = 16
 
 
 def is_about_one_key(request: f.CoordinatorRequest) -> bool:
-    """Whether a request may go with others."""
+    """Whether a request may share a group."""
     return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
         isinstance(request, f.WriteMany) and len(request.items) == 1
     )
@@ -51,25 +51,25 @@ class _Group(Generic[T]):
 
 
 class Batcher:
-    """The groups of one event loop. ``begin`` answers a request, alone or joined. Errors of a group are its members'."""
+    """The groups of one event loop. ``begin`` answers a request, alone or joined. A group's error is each member's error."""
 
     def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
-        """``most(bucket_id)``: of so many keys of a bucket one request may be."""
+        """``most(bucket_id)``: the largest number of keys of that bucket that one request may hold."""
         self._begin_with = begin
         self._most = most
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
         self._under_way = 0
         self._held: deque[Callable[[], None]] = deque()
-        """Groups that wait until one of those under way is back."""
+        """Groups that wait for one in flight to return."""
 
     @property
     def busy(self) -> bool:
-        """Whether a group is under way, or waits to be."""
+        """Whether a group is in flight or waits."""
         return self._under_way > 0 or bool(self._held)
 
     def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
-        """Answer a request that is about one key, a ``RaykvError`` as ``Refused``. Cancelled, the operation goes on."""
+        """Answer a single-key request, a ``RaykvError`` as ``Refused``. A cancelled future does not end the operation."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
         if isinstance(request, f.GetMany):
@@ -129,12 +129,12 @@ class Batcher:
         self._under_way += 1
         try:
             self._begin_with(request, partial(self._settle, waiters))
-        except Exception as error:  # noqa: BLE001 - a mistake of ours: nobody is to wait for ever because of it
+        except Exception as error:  # noqa: BLE001 - a bug here must not leave its callers waiting for ever
             self._settle(waiters, error)
 
     def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
         if not waiters:
-            return  # it was settled
+            return  # already settled
         if isinstance(outcome, RaykvError):
             outcome = f.Refused(f.Failed.of(outcome))
         if isinstance(outcome, Exception):
@@ -147,7 +147,7 @@ class Batcher:
                     waiter.set_result(part)
         waiters.clear()
         self._under_way -= 1
-        if self._held:  # not from here: what ends at once would begin the next, and that the next but one, and so on
+        if self._held:  # not from here: an operation that ends at once would begin the next one recursively
             asyncio.get_running_loop().call_soon(self._begin_held)
 
     def _begin_held(self) -> None:

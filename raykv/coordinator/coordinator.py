@@ -1,12 +1,12 @@
 """The coordinator: runs one client operation over the replicas.
 
-An operation is one generator (``steps``): it checks what is asked, takes the fast path where it may, and goes on along the
-quorum path where that met anything that is not plain. It has no loop and does no input or output, so the same lines serve
-a blocking call over its own sockets, an event loop, an actor and the simulation; which of these drives it, it cannot tell.
+An operation is one generator (``steps``): it validates the request, takes the fast path where it may, and continues on
+the quorum path where an answer is not plain. It has no loop and does no I/O, so the same lines serve a blocking call
+over its own sockets, an event loop, an actor and the simulation; it cannot tell which of them drives it.
 
-Operations share what is known of the cluster (``routing``). Any number of coordinators may run side by side; they share
-nothing but the replicas. Quorums are strict: primaries only. With a cut, the side that cannot reach W or R of them refuses
-(CP). Neither reads nor writes ask the supervisor for anything, once the bucket is known; it only brings news.
+Operations share the view of the cluster (``routing``). Any number of coordinators may run side by side; they share
+nothing but the replicas. Quorums are strict: primaries only. In a network partition, the side that cannot reach W or R
+of them refuses (CP). Reads and writes of a known bucket never contact the supervisor; it only sends news.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 MAX_REPAIRS_AT_ONCE = 64
 MAX_ITEMS_UNDER_WAY = 50_000
-"""Items of all batches that a coordinator works on at once; past it a batch is ``Overloaded``."""
+"""Items that all batches of a coordinator may have in flight; past it a batch is ``Overloaded``."""
 
 
 class Coordinator:
@@ -67,10 +67,10 @@ class Coordinator:
         asks: bool = False,
         run: int = 0,
     ) -> None:
-        """``asks``: it runs inside a client; nobody brings it news (see ``routing``). ``run``: drawn if it is 0."""
+        """``asks``: it runs inside a client and polls for news (see ``routing``). ``run``: drawn if 0."""
         self.routing = Routing(transport, clock, metrics, asks=asks)
         self.run = run or random.getrandbits(62) + 1
-        """Names this run, so that a client's word on time is not taken for a word on another run's clock."""
+        """Names this run, so that a client's deadline is not compared with another run's clock."""
         self._clock = clock
         self._metrics = metrics
         self._items_under_way = 0
@@ -80,7 +80,7 @@ class Coordinator:
         self._fast_path = FastPath(self.routing, self._writes)
 
     def figures(self) -> dict[str, Any]:
-        """Return what this coordinator counts, as plain data."""
+        """Return this coordinator's counters, as plain data."""
         return {
             "items_under_way": self._items_under_way,
             "calls_under_way": len(self.routing.tasks),
@@ -88,7 +88,7 @@ class Coordinator:
         }
 
     def most_keys(self, bucket_id: int) -> int:
-        """Return of how many keys of that bucket one request may be."""
+        """Return the largest number of keys of that bucket that one request may hold."""
         return most_keys(self.routing.known_bucket(bucket_id))
 
     # ---- client operations ----
@@ -96,10 +96,10 @@ class Coordinator:
     def operation(
         self, request: f.CoordinatorRequest, *, fast: bool | None = None
     ) -> Steps[f.CoordinatorAnswer] | None:
-        """Return the steps of a read, a write or a scan; None: it is none of these. They raise ``RaykvError``.
+        """Return the steps of a read, a write or a scan, or None for any other request. They raise ``RaykvError``.
 
-        ``fast``: whether it tries the fast path first; by default where this coordinator is a client's own. One of many
-        clients learns much of what nodes say from the quorum path, and does not care for a millisecond.
+        ``fast``: whether to try the fast path first; the default is yes for a client's embedded coordinator. A coordinator
+        that serves many clients learns much of what nodes say from the quorum path, and can afford a millisecond.
         """
         fast = self.routing.asks if fast is None else fast
         match request:
@@ -112,7 +112,7 @@ class Coordinator:
         return None
 
     def _get(self, request: f.GetMany, *, fast: bool) -> Steps[f.GotMany]:
-        """Read what stands under each key, or its error, in the order asked."""
+        """Read each key's value, or its error, in the order asked."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         entry = self.routing.known_bucket(request.bucket_id)
         if entry is None:
@@ -129,7 +129,7 @@ class Coordinator:
             return (yield from self._get_by_quorum(entry, request, deadline_s))
         try:
             rest = yield from self._get_by_quorum(entry, found.rest, deadline_s)
-        except RaykvError as error:  # what was plain stays so
+        except RaykvError as error:  # the plain answers stay valid
             rest = f.GotMany([f.Failed.of(error)] * len(found.places), 0)
         for place, item in zip(found.places, rest.items, strict=True):
             found.items[place] = item
@@ -143,7 +143,7 @@ class Coordinator:
         return answer
 
     def _write(self, request: f.WriteMany, *, fast: bool) -> Steps[f.WroteMany | f.DeadlinePassed]:
-        """Write each item; say who acknowledged, or the error, in the order sent."""
+        """Write each item; return who acknowledged it, or its error, in the order sent."""
         now_s = self._clock.monotonic_s()
         if is_too_late(request, self.run, now_s):
             self._metrics.count("late_requests")
@@ -171,7 +171,7 @@ class Coordinator:
         return wrote([put.body for put in puts], written)
 
     def _finish(self, puts: Sequence[Put], begun: InFlightWrite) -> Steps[f.WroteMany]:
-        """Answer with what a write has by now, or go on with it where too few have acknowledged it (P8)."""
+        """Answer with what a write has by now, or continue it where too few have acknowledged it (P8)."""
         outcomes: Sequence[list[str] | RaykvError] = begun.holders()
         if begun.taken_over:
             outcomes = yield from self._writes.finish(begun)
@@ -202,7 +202,7 @@ class Coordinator:
 
     @contextlib.contextmanager
     def _room_for(self, items: int) -> Iterator[None]:
-        """Bound what is under way on the quorum path. Raises ``Overloaded``."""
+        """Bound the items in flight on the quorum path. Raises ``Overloaded``."""
         self._check_room(items)
         self._items_under_way += items
         try:
@@ -217,7 +217,7 @@ class Coordinator:
     # ---- administration ----
 
     async def repair_partitions(self, request: f.RepairPartitions) -> list[dict[str, Any]]:
-        """Let an owner of each partition compare it with the others, and mend what differs. Returns figures of each."""
+        """Make an owner of each partition compare it with the others and repair differences. Returns figures of each."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         state = await self.routing.state(request.timeout_s)
         check_count("partitions asked for at once", len(request.partitions), 0, MAX_REPAIRS_AT_ONCE)

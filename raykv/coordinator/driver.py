@@ -1,8 +1,8 @@
 """Drives operations in an event loop: over streams, over Ray's calls, in the simulation.
 
-Most operations are two steps, one when they begin and one when the answers are there, and both are taken where the loop is
-at that moment: a task for each of them and for each node asked would cost several times what they do. So would a timer for
-each round: one task looks after all that wait, and sleeps until the first of them is due.
+Most operations are two steps, one at the start and one when the answers arrive, and both run inline at that point of the
+loop: a task per operation and per node asked would cost several times as much. The same holds for a timer per round:
+one task watches all waiting operations and sleeps until the first of them is due.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ T = TypeVar("T")
 logger = logging.getLogger("raykv.coordinator")
 
 Done: TypeAlias = "Callable[[Any], None]"
-"""Is told what became of an operation: its answer, or the exception that it raised. Once."""
+"""Receives an operation's outcome once: its answer, or the exception that it raised."""
 Post: TypeAlias = "Callable[[str, bytes, float, Heard], None]"
-"""``post(peer, frame, until_s, heard)``: send a frame, by ``until_s`` (monotonic) or not at all, and tell ``heard`` what
-became of it; once, and later."""
+"""``post(peer, frame, until_s, heard)``: send a frame by ``until_s`` (monotonic) or never, and call ``heard`` once, later,
+with the outcome."""
 PostAtOnce: TypeAlias = "Callable[[str, bytes, float, Heard], bool]"
-"""``post(peer, frame, timeout_s, heard)``: send it now and tell what became of it, or return False: that cannot be."""
+"""``post(peer, frame, timeout_s, heard)``: send it now and report the outcome, or return False where that is impossible."""
 
 
 def posting(
     transport: Transport, clock: Clock, tasks: set[asyncio.Task[None]], at_once: PostAtOnce | None = None
 ) -> Post:
-    """Return a ``Post``: ``at_once`` where that can be, else by a call of the transport, each a task in ``tasks``."""
+    """Return a ``Post``: ``at_once`` where possible, else a call of the transport, each a task in ``tasks``."""
 
     async def call(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
         outcome: bytes | PeerFailure
@@ -55,7 +55,7 @@ def posting(
             outcome = await transport.call(peer, frame, CALL_TIMEOUT_S)
         except PeerFailure as failure:
             outcome = failure
-        except Exception as error:  # noqa: BLE001 - whatever it was, an operation waits for it
+        except Exception as error:  # noqa: BLE001 - an operation waits for the outcome, whatever it is
             outcome = PeerUnreachable(repr(error))
         heard(outcome)
 
@@ -69,10 +69,10 @@ def posting(
 
 
 def _left_s(clock: Clock, until_s: float, peer: str) -> float:
-    """Return the time that is left to send something. Raises ``PeerAbsent`` if none is (P8).
+    """Return the time left to send something. Raises ``PeerAbsent`` if none is (P8).
 
-    *Schedule: the process is frozen before the task that sends has begun. Its client has called the outcome unknown since,
-    and may have written over it; then the process thaws.*
+    *Schedule: the process freezes before the sending task begins. Its client meanwhile reports the outcome as unknown, and
+    may overwrite the value; then the process thaws.*
     """
     left_s = until_s - clock.monotonic_s()
     if left_s <= 0:
@@ -96,18 +96,18 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Parked(_Waiting):
-    """It waits for an outcome of its calls."""
+    """An operation that waits for an outcome of its calls."""
 
     fan: Fanout[Any]
 
 
 @dataclass(slots=True, eq=False)
 class _Asked(_Waiting):
-    """It waits for the answers to a round."""
+    """An operation that waits for the answers to a round."""
 
     round: Round
     outstanding: set[str]
-    """The nodes that have not said anything yet."""
+    """The nodes that have not answered yet."""
     answers: dict[str, bytes] = field(default_factory=dict)
     over: bool = False
 
@@ -118,13 +118,13 @@ class Driver:
     def __init__(
         self, routing: Routing, post: Post, clock: Clock, *, report: Callable[[str], None] = logger.error
     ) -> None:
-        """``report``: told what an operation that nobody waits for has raised."""
+        """``report``: receives what an operation without a waiter has raised."""
         self._routing = routing
         self._post = post
         self._clock = clock
         self._report = report
         self._due: dict[_Waiting, None] = {}
-        """All that wait, until their time is up."""
+        """All waiting operations, until their time is up."""
         self._parked: dict[Fanout[Any], _Parked] = {}
         self._watch: asyncio.Task[None] | None = None
         self._own_tasks = Background()
@@ -134,7 +134,7 @@ class Driver:
         self._over = False
         self._under_way = 0
         self.outstanding = 0
-        """How many answers to rounds are outstanding, also such that nobody waits for."""
+        """Outstanding answers to rounds, including those without a waiter."""
 
     @property
     def busy(self) -> bool:
@@ -143,7 +143,7 @@ class Driver:
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """Those of its own: calls are among the tasks of ``routing``."""
+        """The driver's own tasks: calls are among the tasks of ``routing``."""
         return [*self._own_tasks]
 
     def begin(self, steps: Steps[Any], done: Done) -> None:
@@ -152,13 +152,13 @@ class Driver:
         self._step(_Operation(steps, done), None)
 
     def run(self, steps: Steps[T]) -> asyncio.Future[T]:
-        """Begin an operation; the future brings what it returns or raises. Cancelled, the operation goes on."""
+        """Begin an operation; the future holds its result or exception. Cancelling it does not end the operation."""
         future, done = _future()
         self.begin(steps, done)
         return future
 
     def take_over(self, handover: Handover) -> asyncio.Future[Any]:
-        """Go on with an operation that another driver has begun."""
+        """Continue an operation that another driver has begun."""
         future, done = _future()
         self._under_way += 1
         operation = _Operation(handover.steps, done)
@@ -167,11 +167,11 @@ class Driver:
         return future
 
     def complete(self, write: InFlightWrite) -> None:
-        """Begin to complete a write: nobody waits for it."""
+        """Begin to complete a write; no caller waits for it."""
         self.begin(write.complete(), self._nobody_waits)
 
     def end(self) -> None:
-        """Hear no more: the loop is at its end, and nothing is to begin in it because of an answer."""
+        """Ignore further answers: the loop is ending, and no answer may start anything in it."""
         self._over = True
         if self._watch is not None:
             self._watch.cancel()
@@ -179,7 +179,7 @@ class Driver:
     # ---- steps ----
 
     def _step(self, operation: _Operation, answers: dict[str, bytes] | None, error: Exception | None = None) -> None:
-        """Let an operation go on until it waits for something."""
+        """Advance an operation until it waits for something."""
         while True:
             try:
                 if error is not None:
@@ -191,7 +191,7 @@ class Driver:
             except StopIteration as end:
                 outcome = end.value
                 break
-            except Exception as raised:  # noqa: BLE001 - a mistake of ours too is for the one who waits
+            except Exception as raised:  # noqa: BLE001 - bugs too go to the caller
                 outcome = raised
                 break
             if not self._take(operation, action):
@@ -201,7 +201,7 @@ class Driver:
         operation.done(outcome)
 
     def _take(self, operation: _Operation, action: Action) -> bool:
-        """Begin with what an operation asks for. Whether it goes on at once."""
+        """Begin the action that an operation yields; return whether it continues at once."""
         if isinstance(action, Round):
             return self._ask(operation, action)
         if isinstance(action, Wait):
@@ -222,7 +222,7 @@ class Driver:
                 await self._routing.state(what.timeout_s)
             else:
                 await self._routing.learn_bucket(what.bucket_id, what.timeout_s)
-        except Exception as error:  # noqa: BLE001 - it is for the operation
+        except Exception as error:  # noqa: BLE001 - the operation gets it
             self._step(operation, None, error)
         else:
             self._step(operation, {})
@@ -256,7 +256,7 @@ class Driver:
             self.complete(asked.round.write)
 
     def _go_on(self, waiting: _Waiting) -> None:
-        """Let an operation go on with what has come by now."""
+        """Advance an operation with the answers so far."""
         del self._due[waiting]
         if isinstance(waiting, _Parked):
             del self._parked[waiting.fan]
@@ -289,7 +289,7 @@ class Driver:
             outcome = await self._routing.peers.call(call.node_id, call.body, call.items, timeout_s, fan.epoch)
         except PeerFailure as failure:
             outcome = failure
-        except Exception as error:  # noqa: BLE001 - whatever it was, the operation waits for it
+        except Exception as error:  # noqa: BLE001 - the operation waits for the outcome, whatever it is
             outcome = PeerUnreachable(repr(error))
         fan.heard(call, outcome)
         if fan.has_outcomes and not self._over and (parked := self._parked.get(fan)) is not None:
@@ -308,7 +308,7 @@ class Driver:
             self._earlier.set()
 
     async def _keep_watch(self) -> None:
-        """Let those go on whose time is up."""
+        """Advance the operations whose time is up."""
         try:
             while self._due:
                 self._looks_at_s = min(waiting.until_s for waiting in self._due)
@@ -336,7 +336,7 @@ def _future() -> tuple[asyncio.Future[Any], Done]:
 
     def done(outcome: Any) -> None:
         if future.done():
-            return  # whoever waited has given up
+            return  # the caller has given up
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:

@@ -1,15 +1,15 @@
-"""The fast path: an operation while all is well.
+"""The fast path: an operation in the healthy case.
 
-Nearly every operation meets nothing but healthy replicas that agree. For those most of what a quorum takes is in vain:
-accumulators, timers, hedges, repairs. So an operation first sends the frames of a round at once, waits for as many answers
-as it needs, and is done if each of them is plain. What is plain: a node that is believed has answered, knows of the same
-owners, is complete, and did what it was asked for; and all records that were read are the same.
+Nearly every operation meets only healthy replicas that agree, and needs none of a quorum's machinery: accumulators,
+timers, hedges, repairs. An operation therefore first sends the frames of a round at once, waits for as many answers as
+it needs, and is done if each of them is plain. A plain answer comes from a trusted node that knows the same owners, is
+complete, and did what was asked; and all records read are the same.
 
-Anything else, and the operation goes on along the quorum path: a read from the beginning, of many keys for those that are
-not plain (``PartialRead``); a write, once it has its stamp or its dot, under that (``InFlightWrite``, P8).
+Otherwise the operation continues on the quorum path: a read from the beginning, and a read of many keys only for those
+that are not plain (``PartialRead``); a write under the stamp or dot that it already has (``InFlightWrite``, P8).
 
-The judgements are those of the quorum path (``judgements``, ``cluster.health``, ``cluster.peers``). What is written out
-here beside them is control flow for the case that a benchmark pays for: one round, and one key beside many.
+The judgements are those of the quorum path (``judgements``, ``cluster.health``, ``cluster.peers``). The code here
+duplicates only control flow, for the case that a benchmark pays for: one round, with a variant for a single key.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from raykv.coordinator.writes import Put, Writes
 
 WRITE_PATIENCE_S = 0.1
-"""How long a plain answer to one write is waited for before the operation goes on; longer for many."""
+"""How long to wait for a plain answer to one write before the operation continues; longer for many."""
 LEARNS_EVERY = 8
 """Sample latency on one single-key read in eight; sampling costs 5 % of a read."""
 
 Reservation: TypeAlias = "tuple[f.Reserved, list[f.Reserved]]"
-"""A dot, and all that was shown."""
+"""A dot, and the causality of all shown records."""
 
 
 class PartialRead(NamedTuple):
-    """A read of many keys of which some are not plain: ``rest``, the keys at ``places``, is to be read by quorum."""
+    """A read of many keys, some of them not plain: the quorum path reads ``rest``, the keys at ``places``."""
 
     items: list[bytes | f.KeyVersions | f.Failed]
-    """What was found; at ``places``, what is to be put there."""
+    """The records found; the quorum path fills in those at ``places``."""
     time: int
     places: list[int]
     rest: f.GetMany
@@ -63,11 +63,11 @@ class FastPath:
     # ---- reads ----
 
     def read(self, entry: BucketEntry, request: f.GetMany) -> Steps[f.GotMany | PartialRead | None]:
-        """Read each key of R of its owners. None: nothing is known yet."""
+        """Read each key from R of its owners. None: no cluster state is known yet."""
         return self._read_one(entry, request) if len(request.keys) == 1 else self._read_many(entry, request)
 
     def _read_one(self, entry: BucketEntry, request: f.GetMany) -> Steps[f.GotMany | PartialRead | None]:
-        """As ``_read_many``, for one key: three quarters of its time (``scripts/bench floors``, get)."""
+        """As ``_read_many``, for one key, in three quarters of its time (``scripts/bench floors``, get)."""
         routing = self._routing
         peers = routing.peers
         (witnesses,) = routing.owners_in_both_rings(request.keys, entry.config.n)
@@ -129,7 +129,7 @@ class FastPath:
     def _ask_to_read(
         self, request: f.GetMany, wanted: dict[str, list[bytes]]
     ) -> Steps[dict[str, list[bytes | None]] | None]:
-        """Return what each node holds of the keys that it is asked for; None if one does not answer plainly."""
+        """Return each node's records of the keys it is asked for; None if any node's answer is not plain."""
         peers, clock = self._routing.peers, self._routing.clock
         asked = {node_id: len(keys) for node_id, keys in wanted.items()}
         patience_s = min(request.timeout_s, peers.hedge_delay_s("Read", max(asked.values()), [*asked]))
@@ -168,17 +168,17 @@ class FastPath:
     # ---- writes ----
 
     def write(self, entry: BucketEntry, puts: list[Put], w: int, deadline_s: float) -> Steps[InFlightWrite | None]:
-        """Write to all owners that can be reached. None: nothing was written yet.
+        """Write to all reachable owners. None: nothing was written yet.
 
-        The write that is returned is acknowledged if its quorums are met; else the quorum path is to go on with it.
+        The returned write is acknowledged if its quorums are met; else the quorum path continues it.
         """
         routing = self._routing
-        # All is asked under the epoch that named the owners: others may learn of a later one between the two rounds (P4).
+        # Both rounds go out under the epoch that named the owners: others may learn a later one in between (P4).
         owners, epoch = [routing.settled_owners(put.key, entry.config.n) for put in puts], routing.epoch
         settled = [nodes for nodes in owners if nodes is not None]
         if len(settled) < len(owners):
             return None
-        # A slow owner takes the write, too, and need not be waited for.
+        # A slow owner gets the write too, but the round does not wait for it.
         unreachable = routing.peers.unreachable_of({node_id for nodes in {*settled} for node_id in nodes})
         if unreachable is None or (unreachable and any(len({*nodes} - unreachable) < w for nodes in {*settled})):
             return None
@@ -219,7 +219,7 @@ class FastPath:
         owners: list[tuple[str, ...]],
         reserved: Sequence[Reservation] | None,
     ) -> None:
-        """Stamp each write; one that may not be hinders no other."""
+        """Stamp each write; a write that cannot be stamped does not hinder the others."""
         for place, put in enumerate(puts):
             try:
                 record, causality = (
@@ -242,7 +242,7 @@ class FastPath:
         unreachable: frozenset[str],
         epoch: int,
     ) -> Steps[list[Reservation] | None]:
-        """Get a dot for each, and what is there. None: too few show it."""
+        """Get a dot for each write, and what the owners hold. None: too few show it."""
         peers = self._routing.peers
         order = {
             nodes: peers.in_order([node_id for node_id in nodes if node_id not in unreachable])
@@ -281,5 +281,5 @@ class FastPath:
 
 
 def _patience_s(puts: list[Put]) -> float:
-    """How long a plain answer to writes is waited for."""
+    """Return how long to wait for a plain answer to writes."""
     return WRITE_PATIENCE_S * (1 + len(puts) / 100)

@@ -1,7 +1,7 @@
-"""Carries hints to those who are to keep them, a few milliseconds' worth at a time.
+"""Delivers hints to their holders, a few milliseconds' worth at a time.
 
-When a node is lost all calls to it fail at the same moment, and each was a write that needs a hint. One message for each
-would hold up the coordinator just then; so they are collected for a moment, and go to each holder together.
+When a node is lost all calls to it fail at the same moment, and each failed write needs a hint. One message per hint
+would stall the coordinator just then, so hints are collected briefly and go to each holder together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLLECT_S = 0.05
 AT_ONCE = 500
 MAX_WAITING = 20_000
-"""Hints that wait here; past it they are let go, and anti-entropy has to find what is missing."""
+"""Hints that may wait here; past it they are dropped, and anti-entropy finds what is missing."""
 TIMEOUT_S = 2.0
 
 
@@ -32,7 +32,7 @@ class _Waiting(NamedTuple):
 
 
 class HintSender:
-    """One coordinator's hints on their way."""
+    """One coordinator's undelivered hints."""
 
     def __init__(self, peers: Peers, clock: Clock, metrics: Metrics, tasks: set[asyncio.Task[None]]) -> None:
         self._peers = peers
@@ -52,7 +52,7 @@ class HintSender:
     ) -> None:
         """Take a hint (see ``frames.Hint``) for the first of ``holders`` that has room for it.
 
-        All of them hold its record; ``primaries`` among them hold it as their own, and need not be sent it.
+        All of them hold its record; ``primaries`` among them hold it as their own, and need no copy of it.
         """
         if len(self._waiting) >= MAX_WAITING:
             self._metrics.count("hints_let_go")
@@ -78,7 +78,7 @@ class HintSender:
                     waiting += await self._give(holder, bucket_id, hints[at : at + AT_ONCE])
 
     async def _give(self, holder: str, bucket_id: int, hints: list[_Waiting]) -> list[_Waiting]:
-        """Give hints to a holder; return those that another one is to be given."""
+        """Give hints to a holder; return those that need another holder."""
         items = [
             (key, b"" if holder in hint.primaries else record, missed)
             for hint in hints

@@ -1,8 +1,8 @@
-"""A write that was sent to its owners at once, and what is still owed to those that have not said that they hold it.
+"""A write sent to its owners at once, and what is outstanding to those that have not confirmed that they hold it.
 
-An acknowledgement that comes after W is not waited for, but heard (``heard``). Where none comes, replication is completed
-(``complete``): the owners that lack the write are sent it again, and those that are away get a hint (P11). Once is enough,
-so the first to take a write over keeps it: the operation itself where too few have acknowledged it in time, or
+Acknowledgements after the W-th are not waited for, but recorded (``heard``). Where one is missing, ``complete`` finishes
+the replication: it resends the write to owners that lack it, and leaves hints for unreachable ones (P11). Once is
+enough, so the first to take a write over keeps it: the operation itself if too few have acknowledged it in time, else
 ``complete``.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class InFlightWrite:
-    """Writes of one request that have their stamps or their dots, and are sent under them: one write has one (P8)."""
+    """Writes of one request, sent under the stamps or dots that they have: one write has one (P8)."""
 
     writes: Writes
     entry: BucketEntry
@@ -37,20 +37,20 @@ class InFlightWrite:
     deadline_s: float
     made_ms: int
     unreachable: frozenset[str]
-    """Owners that do not answer. They are sent nothing; once all others have it, hints are left for them (P11)."""
+    """Owners that do not answer. They are sent nothing; they get hints once all others hold the write (P11)."""
     puts: list[Put] = field(default_factory=list)
     records: list[bytes] = field(default_factory=list)
     causalities: list[Causality] = field(default_factory=list)
     owners: list[tuple[str, ...]] = field(default_factory=list)
     refused: dict[int, RaykvError] = field(default_factory=dict)
-    """Place in the request -> why that one could not be stamped. All others are here, in order."""
+    """Place in the request -> why that write could not be stamped. All others are here, in order."""
     acks: list[str] = field(default_factory=list)
-    """Who is known to hold all that it was sent."""
+    """The nodes known to hold all that they were sent."""
     taken_over: bool = False
-    """Whether somebody completes it."""
+    """Whether something already completes the write."""
 
     def sent_to(self) -> dict[str, list[int]]:
-        """Return node id -> which of the writes it is sent, all at once."""
+        """Return node id -> the indexes of the writes sent to it, all at once."""
         sent: dict[str, list[int]] = {}
         for index, owners in enumerate(self.owners):
             for node_id in owners:
@@ -60,16 +60,16 @@ class InFlightWrite:
 
     @property
     def quorums(self) -> tuple[Quorum, ...]:
-        """What must be met for all of them to be acknowledged."""
+        """The quorums that acknowledge all of the writes."""
         return tuple((owners, self.w) for owners in dict.fromkeys(self.owners))
 
     def holders(self) -> list[list[str]]:
-        """Return of each who is known to hold it."""
+        """Return for each write the nodes known to hold it."""
         known = {owners: [node_id for node_id in self.acks if node_id in owners] for owners in {*self.owners}}
         return [known[owners] for owners in self.owners]
 
     def note(self, node_id: str, frame: bytes | None) -> bool:
-        """Take a node's answer: whether it holds all that it was sent."""
+        """Record a node's answer; return whether it holds all that it was sent."""
         answer = self.writes.peers.plain(node_id, frame)
         items = sum(count for owners, count in Counter(self.owners).items() if node_id in owners)
         if not is_write(answer, items) or not acknowledges_all(answer.newer):
@@ -78,7 +78,7 @@ class InFlightWrite:
         return True
 
     def heard(self, node_id: str, frame: bytes | None) -> bool:
-        """Take an answer that nobody waits for; None: there will be none. Whether ``complete`` is due because of it."""
+        """Record an answer without a waiter (None: none will come). Return whether ``complete`` is now due."""
         if self.taken_over:
             return False
         if not self.note(node_id, frame):
@@ -86,7 +86,7 @@ class InFlightWrite:
         return bool(self.unreachable) and {*self.sent_to()} <= {*self.acks}
 
     def is_owed(self, sent: Collection[str], outstanding: Collection[str]) -> bool:
-        """Whether ``complete`` is due after its round. ``outstanding``: who of those it was ``sent`` may still answer."""
+        """Whether ``complete`` is due after its round. ``outstanding``: those of ``sent`` that may still answer."""
         if self.taken_over:
             return False
         if not {*sent} <= {*self.acks, *outstanding}:
@@ -94,13 +94,13 @@ class InFlightWrite:
         return bool(self.unreachable) and {*sent} <= {*self.acks}
 
     def complete(self) -> Steps[None]:
-        """Bring writes that have their W to the owners that do not say that they hold them, or leave hints."""
+        """Bring acknowledged writes to the owners that do not confirm them, or leave hints."""
         if self.taken_over:
             return
         self.taken_over = True
         self.writes.metrics.count("fast_path_writes_completed", len(self.puts))
         keys = [put.key for put in self.puts]
-        if self.unreachable and {*self.sent_to()} <= {*self.acks}:  # what to ask of these is known: nothing
+        if self.unreachable and {*self.sent_to()} <= {*self.acks}:  # no round is needed: all answers are known
             for key, record, owners, holders in zip(keys, self.records, self.owners, self.holders(), strict=True):
                 missed = [node_id for node_id in owners if node_id in self.unreachable]
                 leave_hint(self.writes.routing, self.entry, (key, record, missed), holders, self.made_ms)

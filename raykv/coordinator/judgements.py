@@ -1,7 +1,7 @@
-"""What a coordinator judges, each judgement once: the fast path and the quorum path share them.
+"""A coordinator's judgements, each once: the fast path and the quorum path share them.
 
-Which answers are believed, and who is healthy and in which order, is judged where nodes are known: ``cluster.peers`` and
-``cluster.health``. What is owed to owners that missed a write stands in ``in_flight``. The rest is here: pure functions.
+Trust in answers, and health and order of nodes, are judged in ``cluster.peers`` and ``cluster.health``. ``in_flight``
+judges what is outstanding to owners that missed a write. The rest is here: pure functions.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ Read: TypeAlias = bytes | RaykvError | None
 
 
 def is_too_late(request: f.WriteMany, run: int, now_s: float) -> bool:
-    """Whether a write is not to be begun any more (P8). ``run``, ``now_s``: of this coordinator.
+    """Whether a write is past its deadline and must not begin (P8). ``run``, ``now_s``: of this coordinator.
 
-    The client says until when, in this coordinator's own time. *Without: a coordinator that was frozen carries out, after
-    its thaw, what its clients have called unknown and have long written over.*
+    The client gives the deadline in this coordinator's own time. *Without: a coordinator thaws and carries out writes that
+    its clients have reported as unknown and have long overwritten.*
     """
     return bool(request.run) and (request.run != run or now_s > request.expires_s)
 
 
 def check_items(items: int) -> None:
-    """Raise ``InvalidOption`` if a request is about too many."""
+    """Raise ``InvalidOption`` if a request has too many items."""
     if items > MAX_BATCH_ITEMS:
         raise InvalidOption(f"a request has at most {MAX_BATCH_ITEMS} items; got {items}")
 
 
 def most_keys(entry: BucketEntry | None) -> int:
-    """Return of how many keys of a bucket one read may be (None: whichever it is), so that they fit a frame."""
+    """Return how many keys of a bucket one read may have so that they fit a frame (None: of any bucket)."""
     room = MAX_FRAME_BYTES // 2 // (MAX_PAIR_BYTES if entry is None else entry.config.pair_bytes)
     return min(room, MAX_BATCH_ITEMS)
 
 
 def check_most_keys(entry: BucketEntry, keys: int) -> None:
-    """Raise ``InvalidOption`` if a read is of too many keys."""
+    """Raise ``InvalidOption`` if a read has too many keys."""
     if keys > (most := most_keys(entry)):
         raise InvalidOption(f"one read of bucket {entry.config.name!r} has at most {most} keys; got {keys}")
 
 
 def check_replicas(what: str, value: int, n: int) -> None:
-    """Raise ``InvalidOption`` if so many replicas cannot answer."""
+    """Raise ``InvalidOption`` if ``value`` exceeds the number of replicas."""
     if not 1 <= value <= n:
         raise InvalidOption(f"{what} must be 1 to {n}; got {value}")
 
@@ -65,27 +65,27 @@ def check_replicas(what: str, value: int, n: int) -> None:
 
 
 def is_read(body: object, keys: int) -> TypeGuard[f.ReadDone]:
-    """Whether a node has answered a read of so many keys."""
+    """Whether a body is a node's answer to a read of ``keys`` keys."""
     return isinstance(body, f.ReadDone) and len(body.records) == keys
 
 
 def is_reserve(body: object, keys: int) -> TypeGuard[f.DotsReserved]:
-    """Whether a node has answered a reservation for so many keys."""
+    """Whether a body is a node's answer to a reservation for ``keys`` keys."""
     return isinstance(body, f.DotsReserved) and len(body.items) == keys
 
 
 def is_write(body: object, items: int) -> TypeGuard[f.WriteDone]:
-    """Whether a node has answered a write of so many items."""
+    """Whether a body is a node's answer to a write of ``items`` items."""
     return isinstance(body, f.WriteDone) and len(body.newer) == items
 
 
 def acknowledges(newer: int) -> bool:
-    """Whether a node's word on one item is an acknowledgement: it holds the item durably, and nothing newer (P7)."""
+    """Whether a node's answer for one item acknowledges it: the node holds the item durably, and nothing newer (P7)."""
     return newer == 0
 
 
 def acknowledges_all(newer: Sequence[int]) -> bool:
-    """As ``acknowledges``, of all items of an answer at once: a write of many spends a tenth of its time on it else."""
+    """As ``acknowledges``, for all items at once: one call per item would cost a large write a tenth of its time."""
     return not any(newer)
 
 
@@ -93,17 +93,17 @@ def acknowledges_all(newer: Sequence[int]) -> bool:
 
 
 def shown_needed(entry: BucketEntry, seen: Causality | None, w: int) -> int:
-    """Return how many primaries must show what they hold, for a write to supersede what it is to supersede (P7)."""
+    """Return how many primaries must show what they hold, so that a write supersedes all that it must (P7)."""
     if seen is not None:
         return 1
     # Any write that W acknowledged is on one of N - W + 1. Where two writes need not meet, nothing is promised. Another
-    # write may have waited for the bucket's W, whatever this one waits for.
+    # write may have used the bucket's W, whatever this one uses.
     n, least = entry.config.n, min(w, entry.config.w)
     return n - least + 1 if 2 * least > n else 1
 
 
 def first_to_reserve(order: Sequence[str], needed: int) -> list[tuple[str, bool]]:
-    """Return whom to ask first for what they hold, each with whether for a dot too: the first alone (P8)."""
+    """Return whom to ask first for what they hold, each with whether to ask for a dot too: only the first (P8)."""
     return [(node_id, place == 0) for place, node_id in enumerate(order[:needed])]
 
 
@@ -113,7 +113,7 @@ def counted(owners: Collection[str], holders: Iterable[str]) -> int:
 
 
 def quorums_met(quorums: Iterable[Quorum], holders: Collection[str]) -> bool:
-    """Whether of each set of owners enough are among ``holders``: two sets while a partition moves (P4)."""
+    """Whether enough of each set of owners are among ``holders``: two sets while a partition moves (P4)."""
     return all(len(holders) >= needed and counted(owners, holders) >= needed for owners, needed in quorums)
 
 
@@ -121,7 +121,7 @@ def quorums_met(quorums: Iterable[Quorum], holders: Collection[str]) -> bool:
 
 
 def got(records: Sequence[Read], now_ms: int, *, causality: bool) -> tuple[f.GotMany, int]:
-    """Return what each record shows a reader, or its error; and how many have several versions."""
+    """Return what each record shows a reader, or its error; and how many records have several versions."""
     items: list[bytes | f.KeyVersions | f.Failed] = []
     newest = siblings = 0
     for record in records:
@@ -142,7 +142,7 @@ def got(records: Sequence[Read], now_ms: int, *, causality: bool) -> tuple[f.Got
 
 
 def wrote(bodies: Sequence[bytes], outcomes: Sequence[tuple[Sequence[str], Causality] | RaykvError]) -> f.WroteMany:
-    """Return who acknowledged each write, and what it has superseded; or its error."""
+    """Return who acknowledged each write and what it superseded, or its error."""
     items: list[f.Acked | f.Failed] = []
     newest = 0
     for body, outcome in zip(bodies, outcomes, strict=True):

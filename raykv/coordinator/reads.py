@@ -1,8 +1,8 @@
 """Quorum reads with repair (P9).
 
-R primaries are asked, a slow one is raced with the next (hedging: Dean & Barroso 2013, "The Tail at Scale"), R complete
-answers are merged, what those R lacked is written back, and the read returns once R hold the merged record. That last
-step is what keeps reads of one key from going backward when 2R > N.
+The read asks R primaries, races a slow one with the next (hedging: Dean & Barroso 2013, "The Tail at Scale"), merges R
+complete answers, writes back what those R lacked, and returns once R hold the merged record. That last step keeps reads
+of one key from going backward when 2R > N.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raykv.coordinator.steps import Steps
 
 MAX_ANSWER_BYTES = 8 * MIB
-"""A node is asked for no more keys at once than fit into an answer of this size."""
+"""The size of answer that limits the keys requested from a node at once."""
 
 
 class Reads:
@@ -50,7 +50,7 @@ class Reads:
     def _once(
         self, entry: BucketEntry, keys: Sequence[bytes], r: int, deadline_s: float
     ) -> Steps[tuple[list[Read], bool]]:
-        """Read by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
+        """Read by the current ring. Also returns whether other owners came to light: then ask them."""
         routing = self._routing
         began_ms = routing.clock.wall_ms()
         sloppy = entry.config.sloppy
@@ -100,7 +100,7 @@ class Reads:
             if merged is not None:
                 holders = round_.holders(index, merged)
                 sets = self._routing.write_sets(key, entry.config.n)
-                # While the partition moves, those who are asked next are the other set: they must not show less (P9).
+                # While the partition moves, the next read asks the other set: it must not show less (P9).
                 known = len(holders) if len(sets) == 1 else min(counted(owners, holders) for owners in sets)
                 if known < r:
                     behind.append((index, merged, holders))
@@ -115,7 +115,9 @@ class Reads:
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)
         fanout = WriteFanout(self._routing, entry, records, lacking, repair, made_ms=began_ms)
-        if entry.config.sloppy:  # a cut may keep the primaries out of reach, and the answer is wanted all the same
+        if (
+            entry.config.sloppy
+        ):  # a network partition may keep the primaries out of reach, and the answer is still wanted
             yield Spawn(fanout.run(deadline_s))
             return results, False
         yield from fanout.run(deadline_s)
@@ -128,7 +130,7 @@ class Reads:
 
 
 def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:
-    """Take a node's answer; return whom to ask for the keys that it could not read or had no room for."""
+    """Record a node's answer; return whom to ask for the keys that it could not read or had no room for."""
     unreadable, left = set(answer.unreadable), set(answer.left)
     fine = [at for at in range(len(indexes)) if at not in unreadable and at not in left]
     round_.answered(node_id, [indexes[at] for at in fine], [answer.records[at] for at in fine])
@@ -139,7 +141,7 @@ def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_:
 
 
 def quorum_not_met(r: int, primaries: Sequence[str], have: Sequence[str], what: str = "answered") -> QuorumNotMet:
-    """Return the error of a read that did not get its quorum."""
+    """Return the error of a read without its quorum."""
     missing = [node_id for node_id in primaries if node_id not in have]
     return QuorumNotMet(
         f"the read needs {r} of nodes {', '.join(primaries)}; {len(have)} {what} in time; without: {', '.join(missing)}",
