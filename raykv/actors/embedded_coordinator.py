@@ -1,13 +1,13 @@
-"""A client's link to itself: it coordinates its own operations, by the code that the coordinator actor runs.
+"""A client's link to itself: it coordinates its own operations, with the code that the coordinator actor runs.
 
-An operation then costs one round to the replicas, and no call of a coordinator before it (Dynamo, section 6.4, halves its
-latency so). A process has one ``DirectLink`` for a store, whatever the number of its handles, and in it a *seat* for each
-event loop that operations are awaited in, with connections of its own; blocking calls share one more, in a ``EmbeddedLoop``.
+An operation then costs one round to the replicas, without a preceding call to a coordinator (Dynamo, section 6.4, halves
+its latency that way). A process has one ``DirectLink`` per store, shared by all handles. The link holds a *seat* for each
+event loop that awaits operations, with its own connections; blocking calls share one more, in an ``EmbeddedLoop``.
 
-A seat belongs to its loop: a timer of that loop, which is never up, holds it, and nothing else does. So it ends when the
-loop is closed, by whichever way, or collected, and leaves nothing open, nothing pending and nothing to be said. After a fork
-the child begins anew: sockets and selectors of the parent are not touched. Ray does not work there, so it goes by what its
-parent knew, the state and where nodes listen (``ForkState``): enough for pairs, until those nodes have all started anew.
+A seat belongs to its loop: only a timer of that loop, which never fires, holds it. The seat therefore ends when the loop is
+closed, in whatever way, or collected, and leaves nothing open, pending or logged. After a fork the child starts afresh and
+never touches the parent's sockets and selectors. Ray does not work there; the child relies on what its parent knew, the
+cluster's state and where nodes listen (``ForkState``). That suffices for pairs until all those nodes have restarted.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _run = random.SystemRandom().getrandbits(62) + 1
 
 
 class ForkState(NamedTuple):
-    """What a forked child has of its parent. It may be that the parent knew nothing."""
+    """What a forked child inherits from its parent; may be empty."""
 
     state: bytes | None
     endpoints: dict[str, Endpoint]
 
 
 class EmbeddedCoordinator:
-    """A coordinator in one event loop. Made in that loop."""
+    """A coordinator in one event loop. Create it in that loop."""
 
     def __init__(
         self, store: str, metrics: CountingMetrics, *, threads: bool = False, legacy: ForkState | None = None
@@ -86,23 +86,23 @@ class EmbeddedCoordinator:
 
     @property
     def busy(self) -> bool:
-        """Whether something is going on that must come to its end although nobody waits for it."""
+        """Return whether unawaited work is under way that must finish."""
         return self.front.busy or self._transport.connecting
 
     def fork_state(self) -> ForkState:
-        """Return what would be left to a forked child."""
+        """Return what a forked child would inherit."""
         return ForkState(self._coordinator.routing.known_state, self._transport.endpoints())
 
     def connections(self, complete: Callable[[InFlightWrite], None]) -> Connections:
-        """Return blocking connections that drive this coordinator's operations; see there."""
+        """Return blocking connections that drive this coordinator's operations; see ``Connections``."""
         return Connections(self._coordinator.operation, self._transport.endpoint, complete)
 
     def stay(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Stay until the loop is closed, or forgotten: then whatever holds this is let go of, and so is this."""
+        """Stay until the loop is closed or collected, which then releases this coordinator."""
         self._stay_on(loop, _UntilTheEnd(self))
 
     def _stay_on(self, loop: asyncio.AbstractEventLoop, until_the_end: _UntilTheEnd) -> None:
-        self._stays = weakref.ref(loop.call_later(FOR_EVER_S, until_the_end))  # the loop's alone
+        self._stays = weakref.ref(loop.call_later(FOR_EVER_S, until_the_end))  # only the loop holds it
 
     def drop(self) -> None:
         """End without the loop, which is closed or gone."""
@@ -112,7 +112,7 @@ class EmbeddedCoordinator:
         tasks = [*self.front.tasks, *self._transport.tasks, *self._leaving]
         self._transport.drop()
         for task in tasks:
-            with contextlib.suppress(BaseException):  # it wants its loop
+            with contextlib.suppress(BaseException):  # it needs its loop
                 task.get_coro().close()
 
     def leave(self) -> None:
@@ -127,7 +127,7 @@ class EmbeddedCoordinator:
 
     async def end(self) -> None:
         """Close the connections at the end of the loop."""
-        self.front.end()  # what they had asked for fails now, and would be brought to others
+        self.front.end()  # their requests fail now, instead of moving to other nodes
         await self.close()
 
     async def close(self) -> None:
@@ -161,17 +161,17 @@ class DirectLink:
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        lease = None if self._own is None else self._loop.acquire(sys._getframe())  # noqa: SLF001 - the only way to it
+        lease = None if self._own is None else self._loop.acquire(sys._getframe())  # noqa: SLF001 - the only way to get it
         if lease is None:
             link = self._beside() if self._loop.is_acquired_here else self
-            return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - of the same kind
+            return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - the same class
         seat = self._own
         assert seat is not None
         try:
             outcomes = self._connections.serve(requests, meanwhile)
             self._loop.release(lease)
         except BaseException:
-            self._loop.abandon()  # and if this is interrupted, too, the next call lets the keeper see it
+            self._loop.abandon()  # if this is interrupted as well, the next call alerts the keeper
             raise
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
@@ -189,18 +189,18 @@ class DirectLink:
             return PeerAbsent(str(error))
 
     def _beside(self) -> DirectLink:
-        """Return another link, for a call that interrupts one of this: of a signal's handler, or a finalizer."""
+        """Return another link, for a call that interrupts this one: from a signal handler or a finalizer."""
         link = self._others.get("beside") or self._others.setdefault(
             "beside", DirectLink(self._store, self._fork_state)
         )
-        return link._beside() if link._loop.is_acquired_here else link  # noqa: SLF001 - of the same kind
+        return link._beside() if link._loop.is_acquired_here else link  # noqa: SLF001 - the same class
 
     def _mend(self) -> None:
         if self._own is not None:
             self._connections.close()
 
     async def _serve(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
-        """Answer a request in the driven loop, while others may be at it too."""
+        """Answer a request in the embedded loop, concurrently with others."""
         if self._own is None:
             own = EmbeddedCoordinator(self._store, self._metrics, threads=True, legacy=self._fork_state)
             self._own, self._connections = own, own.connections(partial(self._complete, own))
@@ -222,26 +222,26 @@ class DirectLink:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
         except LoopClosed:
             raise PeerSilent("the handle was closed meanwhile") from None
-        except OSError as error:  # the loop needs descriptors, and could not be made
+        except OSError as error:  # out of descriptors: the loop could not be created
             raise PeerAbsent(f"this process cannot wait for answers: {error.strerror or error}") from None
 
     def call(self, request: f.CoordinatorRequest, timeout_s: float) -> Awaitable[f.CoordinatorAnswer]:
         """See ``client.driver.Link``."""
-        del timeout_s  # the coordinator keeps the time itself, and it is in this process
+        del timeout_s  # the coordinator enforces the deadline itself, in this process
         loop = asyncio.get_running_loop()
         known = self._embedded.get(loop)
         seat = None if known is None else known()
         return (seat or self._sit_down(loop)).front.answer_together(request)
 
     def _sit_down(self, loop: asyncio.AbstractEventLoop) -> EmbeddedCoordinator:
-        """Make a seat for this loop."""
+        """Create a seat for this loop."""
         seat = EmbeddedCoordinator(self._store, self._metrics, legacy=self._fork_state)
         seat.stay(loop)
-        self._embedded[loop] = weakref.ref(seat)  # a seat knows its loop, and would keep it
+        self._embedded[loop] = weakref.ref(seat)  # a seat references its loop and would keep it alive
         return seat
 
     def fork_state(self) -> ForkState:
-        """Return what is left to a forked child, of all seats and of what this one was left itself."""
+        """Return what a forked child inherits: the knowledge of all seats, and what this process inherited itself."""
         seats = [self._own, *(seat() for seat in list(self._embedded.values()))]
         known = [seat.fork_state() for seat in seats if seat is not None]
         state, endpoints = self._fork_state or ForkState(None, {})
@@ -252,7 +252,7 @@ class DirectLink:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the link was closed."""
         return self._loop.closed
 
     def close_soon(self) -> None:
@@ -263,8 +263,8 @@ class DirectLink:
         """Close all connections, and the loop."""
         for loop, known in list(self._embedded.items()):
             if (seat := known()) is not None:
-                with contextlib.suppress(RuntimeError):  # that loop is closed, and the seat with it
-                    loop.call_soon_threadsafe(seat.leave)  # when it runs again, if it does not now
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and its seat with it
+                    loop.call_soon_threadsafe(seat.leave)  # takes effect when the loop runs
         self._embedded.clear()
         self._loop.close(self._leave)
         for link in [*self._others.values()]:
@@ -274,9 +274,7 @@ class DirectLink:
         if self._own is None:
             return
         until_s = time.monotonic() + CLOSING_S
-        while (
-            self._connections.owing and time.monotonic() < until_s
-        ):  # acknowledgements beyond W, which are on their way
+        while self._connections.owing and time.monotonic() < until_s:  # acknowledgements beyond W, still in flight
             self._connections.listen()
             await asyncio.sleep(LOOK_EVERY_S)
         self._connections.close()
@@ -286,17 +284,17 @@ class DirectLink:
 
 
 class _UntilTheEnd:
-    """What a timer of a loop holds. A loop that is closed lets go of its timers, and so does one that is collected."""
+    """What a loop's timer holds. A loop releases its timers when it is closed or collected."""
 
     def __init__(self, seat: EmbeddedCoordinator) -> None:
         self._embedded_here = seat
 
     def __call__(self) -> None:
-        """Stay on, should time be up after all."""
-        self._embedded_here._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - a part of it
+        """Stay on if the timer fires after all."""
+        self._embedded_here._stay_on(asyncio.get_running_loop(), self)  # noqa: SLF001 - part of it
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # the interpreter may be at its end
+        with contextlib.suppress(Exception):  # the interpreter may be shutting down
             self._embedded_here.drop()
 
 
@@ -304,17 +302,17 @@ class _UntilTheEnd:
 
 
 class DirectHandle(ThisProcess):
-    """``client.driver.Link`` of one handle: this process's ``DirectLink``, whichever process this is by now."""
+    """``client.driver.Link`` of one handle: the ``DirectLink`` of the current process, also after a fork."""
 
     def __init__(self, store: str, founded_by: str) -> None:
-        """``founded_by``: names the supervisor; another store of that name, or the same started anew, has another."""
+        """``founded_by``: identifies the supervisor; another store of that name, or the same store restarted, differs."""
         self._place = (store, founded_by)
         self._generation = _generation
         self._link = _take(self._place, self)
         self._closed = False
 
     def _here(self) -> DirectLink:
-        # This process was forked; or somebody else closed the link in the moment in which this handle took it.
+        # This process was forked, or the link was closed just as this handle acquired it.
         if self._generation != _generation or (self._link.closed and not self._closed):
             self._generation, self._link = _generation, _take(self._place, self)
         return self._link
@@ -339,9 +337,9 @@ class DirectHandle(ThisProcess):
 
 
 class _Shared:
-    """A link, and the handles that use it: such as are gone without having been closed drop out by themselves.
+    """A link and the handles that use it. Handles collected without a close drop out by themselves.
 
-    *No finalizer counts them: what interrupts a finalizer is lost, and only printed.*
+    *No finalizer counts them: an exception that interrupts a finalizer is lost, and only printed.*
     """
 
     def __init__(self, link: DirectLink) -> None:
@@ -352,7 +350,7 @@ class _Shared:
         self._handles = [*self._others(handle), weakref.ref(handle)]
 
     def remove(self, handle: DirectHandle) -> bool:
-        """Whether it was the last one."""
+        """Remove a handle. Returns whether it was the last one."""
         self._handles = self._others(handle)
         return not self._handles
 
@@ -387,7 +385,7 @@ def _release_link(place: Place, handle: DirectHandle, generation: int) -> None:
         shared = _links.get(place)
         if shared is None or generation != _generation or not shared.remove(handle):
             return
-        shared.link.close_soon()  # before it is forgotten, should this thread be interrupted now
+        shared.link.close_soon()  # before the link is dropped, in case this thread is interrupted now
         del _links[place]
     shared.link.close()
 
@@ -401,8 +399,8 @@ def _close_all() -> None:
 
 
 def _begin_anew() -> None:
-    """After a fork, in the child."""
-    global _lock, _run, _generation  # noqa: PLW0603 - the process is another one
+    """Reset the module in the child after a fork."""
+    global _lock, _run, _generation  # noqa: PLW0603 - a different process
     _lock = threading.Lock()
     _fork_states.update({place: shared.link.fork_state() for place, shared in _links.items()})
     _left_behind.append(dict(_links))

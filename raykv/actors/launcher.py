@@ -49,10 +49,10 @@ STORAGE_ACTOR_OPTIONS: dict[str, Any] = {
 
 
 class _Room:
-    """Asks for what a storage process asks for, to be told where there is room; where machines come by demand, one comes."""
+    """Requests a storage process's resources to find a host with room; autoscaling clusters add one if there is none."""
 
     def host(self) -> str:
-        """Return the name of the host that it has come to."""
+        """Return the name of the host that it runs on."""
         return hosts.this_host()
 
 
@@ -91,7 +91,7 @@ class RayLauncher:
         except OSError as error:
             raise StoreUnavailable(f"path {self._path} cannot be written: {error.strerror or error}") from None
         self._founded = True
-        for node_id, handle in sorted(self._handles.items()):  # on their hosts, too; at the next start if not now
+        for node_id, handle in sorted(self._handles.items()):  # on their hosts, too; failing that, at the next start
             note = asyncio.get_running_loop().create_task(self._note_there(node_id, handle))
             self._notes.add(note)
             note.add_done_callback(self._notes.discard)
@@ -116,7 +116,7 @@ class RayLauncher:
         """See ``ports.Launcher``."""
         try:
             async with asyncio.timeout(timeout_s):
-                # Whom Ray knows by the node's name is a process of this store, given up by now: perhaps frozen.
+                # Ray knows a process of this store by the node's name; it is given up by now, perhaps frozen.
                 ours = await self._discard(node_id)
                 ray_node = await self._in_thread(hosts.ray_node_for, node_id, host, self._node.cpus)
                 handle = await self._create(node_id, ray_node, fresh=await fresh(), known=known)
@@ -211,7 +211,7 @@ class RayLauncher:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(ray_node, soft=False)
         actor = self._actor.options(**options)
         deadline_s = asyncio.get_running_loop().time() + NAME_WAIT_S
-        while True:  # until Ray has given the name free
+        while True:  # until Ray has released the name
             try:
                 return await self._in_thread(actor.remote, msgspec.msgpack.encode(spec))
             except ValueError:

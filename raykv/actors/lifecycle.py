@@ -59,13 +59,13 @@ _SERVICE_OPTIONS: dict[str, Any] = {
 
 
 def ensure_ray() -> bool:
-    """Join the Ray that ``join_ray`` finds, else start a local one. True if one was started.
+    """Join the Ray that ``join_ray`` finds, otherwise start a local one. Returns whether one was started.
 
-    Raises ``StoreUnavailable`` if a cluster is asked for that cannot be joined: what is started then is another one.
+    Raises ``StoreUnavailable`` if the requested cluster cannot be joined: a newly started one would be a different one.
     """
     if join_ray():
         return False
-    with contextlib.suppress(ImportError, OSError):  # Ray makes one itself, if it asks for one, and for all to read
+    with contextlib.suppress(ImportError, OSError):  # if it requires one, Ray makes one itself, readable by all
         make_token()
     try:
         ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
@@ -75,10 +75,9 @@ def ensure_ray() -> bool:
 
 
 def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[str, Any], coordinators: int = 1) -> bool:
-    """Start the store, or wait until the one of that name has started. True if it was started here.
+    """Start the store, or wait for the start of the one with that name. Returns whether it was started here.
 
-    ``given``: the settings that all must agree on, as far as the caller named them. ``coordinators``: how many there are
-    to be at least.
+    ``given``: the settings named by the caller, which all must agree on. ``coordinators``: the minimum number of them.
     """
     name = plan.store.name
     local = ensure_ray()
@@ -92,7 +91,7 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
             _kill_all(name)
         raise StoreUnavailable(f"store {name!r} did not start: {why}") from None
     if "failed" in answer:
-        if created:  # else it may be a store that serves, whose supervisor has trouble
+        if created:  # otherwise it may be a running store with a troubled supervisor
             _kill_all(name)
         error_name, message, details = answer["failed"]
         raise from_data(error_name, message, details)
@@ -105,7 +104,7 @@ def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[st
 
 
 def _waits_for(supervisor: Any) -> str:
-    """Say what a start that did not come to an end in time was waiting for."""
+    """Return what a start that timed out was waiting for."""
     try:
         return f"it waits for: {ray.get(supervisor.trouble.remote(), timeout=TROUBLE_TIMEOUT_S)}"
     except (RayError, TimeoutError):
@@ -113,12 +112,12 @@ def _waits_for(supervisor: Any) -> str:
 
 
 def _state_of(actor: Any) -> str:
-    """Return how Ray sees an actor, in words."""
+    """Return Ray's state of an actor, in words."""
     try:
         from ray._private.state import actors
 
         seen = actors(_identity(actor))
-    except Exception:  # no part of Ray's public face, and not there for Ray's own clients  # noqa: BLE001
+    except Exception:  # not in Ray's public API, and missing in its own clients  # noqa: BLE001
         return "Ray does not say why"
     if seen.get("State") in {"DEPENDENCIES_UNREADY", "PENDING_CREATION"}:
         return "Ray has not started its process; its logs in /tmp/ray/session_latest/logs say why"
@@ -126,20 +125,20 @@ def _state_of(actor: Any) -> str:
 
 
 def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, bool]:
-    """Return the store's supervisor, and whether it was created here. Sees to it that there are coordinators too."""
+    """Return the store's supervisor, and whether it was created here. Ensures that coordinators run, too."""
     created = False
     try:
         supervisor = find_actor(name, SUPERVISOR)
     except ValueError:
-        _kill_all(name)  # what a supervisor that was ended for good has left
+        _kill_all(name)  # leftovers of a supervisor that was ended for good
         options = _service_options() | {"name": actor_name(name, SUPERVISOR)}
         try:
             supervisor = ray.remote(SupervisorActor).options(**options).remote(msgspec.msgpack.encode(orders))
             created = True
-        except ValueError:  # another process was faster
+        except ValueError:  # another process created it first
             supervisor = find_actor(name, SUPERVISOR)
     for number, peer in enumerate(coordinator_names(coordinators)):
-        # The first one keeps the supervisor company; the others go wherever there is room, to be lost one at a time.
+        # The first one stays with the supervisor; the others go wherever there is room, to be lost one at a time.
         placed = _service_options() if number == 0 else _SERVICE_OPTIONS | {"scheduling_strategy": "SPREAD"}
         options = placed | {"name": actor_name(name, peer), "get_if_exists": True}
         ray.remote(CoordinatorActor).options(**options).remote(name)
@@ -149,7 +148,7 @@ def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, b
 def _service_options() -> dict[str, Any]:
     """Return options that place supervisor and coordinator on this host, and elsewhere only when it is gone.
 
-    The marker that the supervisor needs is here. Left to itself, Ray would place them on any host, and lose them with it.
+    This host has the marker that the supervisor needs. By default, Ray might place them on any host, and lose them with it.
     """
     here = ray.get_runtime_context().get_node_id()
     return _SERVICE_OPTIONS | {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}
@@ -168,17 +167,17 @@ def join(name: str, routing: Routing = "auto") -> Link:
     except ValueError:
         running = ", ".join(repr(store) for store in stores()) or "none"
         raise StoreNotFound(f"store {name!r} is not running in this Ray cluster; running stores: {running}") from None
-    # A client of Ray's own client server (ray://) may be anywhere; actors it can reach, nodes it need not.
+    # A client of Ray's client server (ray://) may be anywhere: it reaches actors, but not necessarily nodes.
     far_away = routing == "auto" and ray.util.client.ray.is_connected()
     return CoordinatorLink(name) if routing == "coordinator" or far_away else DirectHandle(name, _identity(supervisor))
 
 
 def _identity(handle: Any) -> str:
-    return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no other name for it that stays
+    return str(handle._actor_id.hex())  # noqa: SLF001 - Ray has no other stable name for it
 
 
 def stores() -> list[str]:
-    """Return the names of the stores that run in this Ray cluster, sorted."""
+    """Return the names of the stores running in this Ray cluster, sorted."""
     suffix = actor_name("", SUPERVISOR)
     listed = ray.util.list_named_actors(all_namespaces=True)
     return sorted(
@@ -189,7 +188,7 @@ def stores() -> list[str]:
 
 
 def coordinator_handle(name: str) -> Any:
-    """Return the Ray actor handle of a coordinator, one of the pool. Raises ``StoreNotFound``."""
+    """Return the Ray actor handle of one coordinator of the pool. Raises ``StoreNotFound``."""
     join(name)
     return find_actor(name, random.choice(pool_of(name) or [COORDINATOR]))  # noqa: S311
 
@@ -218,17 +217,17 @@ def stop(name: str) -> str | None:
 
 
 def explain(error: Exception) -> str:
-    """Say in one line what Ray's error means to the user."""
+    """Return a one-line explanation of Ray's error for the user."""
     return f"no answer within {START_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
 
 
 def _kill_all(name: str) -> list[str]:
-    """End all actors of a store, the supervisor first, so that it brings nothing back. Returns those that stay."""
+    """End all actors of a store, the supervisor first, so that it restarts none. Returns those that remain."""
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
     while left := store_actors(name):
         if time.monotonic() > deadline_s:
             return left
-        # Again and again: a launch that was under way may have registered another one meanwhile.
+        # Repeatedly: a launch under way may have registered another one meanwhile.
         for actor in sorted(left, key=lambda actor: actor != actor_name(name, SUPERVISOR)):
             _kill(actor)
         time.sleep(0.05)

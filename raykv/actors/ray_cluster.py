@@ -1,15 +1,14 @@
-"""Finding the Ray cluster that this process is to join.
+"""Finding the Ray cluster that this process should join.
 
-What is asked for and cannot be had is an error, never a reason to start another Ray: a store that is started there is not
-the one that was meant, and what is written to it is not where it is looked for. In ``ray.init``'s order:
+A requested but unavailable cluster is an error, never a reason to start another Ray: a store started there would be the
+wrong one, and its data would not be found where it is looked for. In ``ray.init``'s order:
 
 1. The Ray that is initialised in this process.
-2. ``RAY_ADDRESS`` (or an address that was handed in): that cluster or an error. "local": a Ray of this process's own.
+2. ``RAY_ADDRESS`` (or the address argument): that cluster or an error. "local": a Ray of this process's own.
 3. The cluster that Ray remembers on this machine. It counts as ended only if it was on this machine and nobody listens
    there any more. A head elsewhere, or one that does not answer, may well be alive: an error, too.
 
-``ray.init`` waits for a dead head for a quarter of an hour. So the head is asked first, by the first words of the protocol
-that it speaks, whether it is there.
+``ray.init`` waits a quarter of an hour for a dead head. A probe with the first bytes of its protocol therefore comes first.
 """
 
 from __future__ import annotations
@@ -63,10 +62,10 @@ class Choice(NamedTuple):
 
 
 def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_level: int = logging.WARNING) -> bool:
-    """Join the Ray that is initialised here, or the one that is asked for, or the one that runs on this machine.
+    """Join the Ray initialised here, the one requested, or the one running on this machine.
 
-    False if none is asked for and none runs. Raises ``StoreUnavailable`` if the cluster cannot be joined, at the latest
-    after ``CONNECT_TIMEOUT_S`` and ``ANSWER_TIMEOUT_S``; ``InvalidOption`` if the address is none.
+    False if none is requested and none runs. Raises ``StoreUnavailable`` if the cluster cannot be joined, at the latest
+    after ``CONNECT_TIMEOUT_S`` and ``ANSWER_TIMEOUT_S``; ``InvalidOption`` if the address is invalid.
     """
     if ray.is_initialized():
         return True
@@ -95,14 +94,14 @@ def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_
 
 
 def asked_for_own() -> bool:
-    """Say whether ``RAY_ADDRESS`` asks for a Ray of this process's own."""
+    """Return whether ``RAY_ADDRESS`` asks for a Ray of this process's own."""
     return os.environ.get("RAY_ADDRESS") == OWN
 
 
 def choose(address: str | None = None) -> Choice | None:
-    """Return the cluster to join, None if a Ray of this process's own is wanted or none is known.
+    """Return the cluster to join; None if a Ray of this process's own is wanted, or none is known.
 
-    Like ``ray.init``, ``RAY_ADDRESS`` goes before "auto". Raises ``InvalidOption``, ``StoreUnavailable``.
+    As in ``ray.init``, ``RAY_ADDRESS`` takes precedence over "auto". Raises ``InvalidOption``, ``StoreUnavailable``.
     """
     asked = "the address"
     if address in (None, AUTO) and (named := os.environ.get("RAY_ADDRESS")):
@@ -118,12 +117,12 @@ def choose(address: str | None = None) -> Choice | None:
                 f"{asked}=auto, but no Ray cluster runs on this machine; start one, or change {asked}"
             )
         return None
-    # As "auto" Ray finds it once more, and with it the token that this machine has for it.
+    # With "auto", Ray finds the same cluster again, and with it this machine's token.
     return Choice(AUTO, place_of(known, "what Ray remembers"), f"{asked}=auto" if address == AUTO else "")
 
 
 def place_of(address: str, whose: str) -> tuple[str, int] | None:
-    """Return the host and the port that ``ray.init`` would go to; None for an address of a kind that only Ray knows.
+    """Return the host and port that ``ray.init`` would connect to; None for an address of a kind that only Ray knows.
 
     Raises ``InvalidOption``.
     """

@@ -1,15 +1,15 @@
 """Heartbeats: one counter a node, and a table of all of them that is merged with others' tables.
 
-A node counts up its own entry and nobody else's; an entry that is higher than the known one is news, and proves that its
-node ran when it was made. Merging takes the higher entry of each node, so that it does not matter in which order tables
-arrive, how often, or by what way (van Renesse, Minsky and Hayden: A gossip-style failure detection service, Middleware
-1998, section 3). An entry is (incarnation, counter): a restarted process counts from 0 again, in a higher incarnation.
+A node increments its own entry only; an entry higher than the known one is news, and proves that its node ran when it was
+made. Merging takes the higher entry of each node, which makes the order, number and path of arriving tables irrelevant
+(van Renesse, Minsky and Hayden: A gossip-style failure detection service, Middleware 1998, section 3). An entry is
+(incarnation, counter): a restarted process counts from 0 again, in a higher incarnation.
 
-**Whole tables.** In every round every node counts up, so that every entry is news: a table of "what changed" would be
-the whole table but a round later. What could be saved is told in ``membership``; what it costs, ``scripts/gossip``.
+**Whole tables.** Every node increments its counter in every round, and every entry is news: a table of "what changed" would
+be the whole table, one round later. ``membership`` says what could be saved; ``scripts/gossip`` shows what it costs.
 
-Left out: who the members are. Entries of others are neither taken nor passed on, for a node that has left the ring
-would otherwise go round for ever.
+Omitted: who the members are. Entries of non-members are neither merged nor passed on, because a node that has left the
+ring would otherwise circulate for ever.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ class Heartbeats:
         self._table: Table = {node_id: (incarnation, 0)}
 
     def set_members(self, node_ids: Iterable[str]) -> None:
-        """Keep a table of these nodes and the own one; what is known of any other is forgotten."""
+        """Keep a table of these nodes and the own one; forget any other."""
         self._table = {node_id: self._table.get(node_id, _NEVER) for node_id in sorted({*node_ids, self.node_id})}
 
     def beat(self) -> None:
-        """Count the own heartbeat up by one."""
+        """Increment the own heartbeat."""
         incarnation, counter = self._table[self.node_id]
         self._table[self.node_id] = (incarnation, counter + 1)
 
     def table(self) -> Table:
-        """Return a copy of the table, sorted by id; (0, 0) is a member that was never heard of."""
+        """Return a copy of the table, sorted by id; (0, 0) is a member never heard of."""
         return dict(self._table)
 
     def merge(self, table: Table) -> list[str]:
-        """Take what is newer in another's table; return the ids, never the own, whose heartbeat advanced.
+        """Merge newer entries of another's table; return the ids, never the own, whose heartbeat advanced.
 
-        An entry that is not a tuple of two whole numbers from 0 on is passed over, and so is a node that is no member.
+        An entry that is not a tuple of two integers from 0 on is skipped, as is a node that is no member.
         """
         advanced = []
         known, own = self._table, self.node_id
         for node_id, entry in table.items():
-            try:  # most entries are no news: one comparison for each of those
+            try:  # most entries are no news: one comparison each
                 if entry <= known.get(node_id, entry) or not _sound(entry):
                     continue
-            except TypeError:  # no numbers
+            except TypeError:  # not numbers
                 continue
             if node_id == own:
-                # The own count is the own affair, whatever others say of it; a later run of this node is its end.
+                # Only this node counts its own heartbeat, whatever others report; a later incarnation of it ends this one.
                 self.superseded = self.superseded or entry[0] > known[own][0]
                 continue
             known[node_id] = entry
@@ -73,5 +73,5 @@ def _sound(entry: object) -> bool:
     if type(entry) is not tuple or len(entry) != 2:
         return False
     incarnation, counter = entry
-    # An incarnation below 0 is lower than any that is held, so that nobody takes it.
+    # An incarnation below 0 is lower than any held, and is never merged.
     return type(incarnation) is int and type(counter) is int and counter >= 0

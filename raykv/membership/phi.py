@@ -1,27 +1,26 @@
 """Phi accrual: how surprising a peer's silence is, on a scale that does not depend on the network.
 
-A peer is not "dead after 3 s". Its news come in gaps, whose mean and deviation are learned; phi is -log10 of the chance
-that a living peer stays silent for as long as this one has (Hayashibara, Défago, Yared and Katayama: The phi accrual
-failure detector, SRDS 2004, section 4). At a threshold of 8 a living peer is suspected once in 10^8 gaps, if its gaps are
-what they are taken for.
+A peer is not "dead after 3 s". News of it arrives in gaps, whose mean and deviation are learned; phi is -log10 of the
+probability that a living peer stays silent for as long as this one has (Hayashibara, Défago, Yared and Katayama: The phi
+accrual failure detector, SRDS 2004, section 4). At a threshold of 8 a living peer is suspected once in 10^8 gaps, if its
+gaps follow the assumed distribution.
 
-**What they are taken for**: normal, as in the paper and in Akka, plus a pause. With gossip a peer's news come by way of
+**The assumed distribution**: normal, as in the paper and in Akka, plus a pause. With gossip, news of a peer arrives through
 everybody; the gaps between *advances* of its counter (``scripts/gossip`` at 10 % loss, two partners a round) have a mean
-of 1.0 to 1.2 rounds and a deviation of 0.2 (3 nodes) to 0.65 rounds (500), but beyond 3 rounds they end as slowly as an
-exponential: ten times rarer for 0.5 to 0.6 rounds more. A normal distribution alone cuts that off too early. An
-exponential one with the same mean, as in Cassandra, suspects at 18 rounds, which is 9 s, for it takes the whole
-distribution for such an end. So the normal's limit is pushed out by an *acceptable pause* of 2 rounds, which also covers
-a process that was busy with something else for a second: Akka's answer to garbage collection. With every_s = 0.5 that
-gives a limit of 2.2 s for 3 nodes and of 2.7 to 3.4 s for more.
+of 1.0 to 1.2 rounds and a deviation of 0.2 (3 nodes) to 0.65 rounds (500), but beyond 3 rounds the tail falls as slowly as
+an exponential: ten times rarer for 0.5 to 0.6 rounds more. A normal distribution alone cuts that off too early. An
+exponential one with the same mean, as in Cassandra, takes the whole distribution for such a tail and suspects at 18
+rounds, or 9 s. An *acceptable pause* of 2 rounds therefore shifts the normal's limit; it also covers a process that was
+busy with something else for a second: Akka's answer to garbage collection. With every_s = 0.5 that gives a limit of 2.2 s
+for 3 nodes and of 2.7 to 3.4 s for more.
 
-**What keeps it sane.** The deviation has a floor of a quarter round: three nodes on a quiet machine have one of nearly 0,
-and the first hiccup would be a death. A gap longer than the limit counts as the limit: one long silence (a cut, a
-restart) must not make the detector blind afterwards, yet a network that got slow is learned by and by. A peer that was
-just made known is taken to have been heard of at that moment, with an estimate that is wide at first (a limit of 7.2
-rounds) and counts as much as 5 gaps.
+**What keeps it stable.** The deviation has a floor of a quarter round: three nodes on a quiet machine have one of nearly 0,
+and the first hiccup would be a death. A gap longer than the limit counts as the limit: one long silence (a partition, a
+restart) must not blind the detector afterwards, yet it gradually learns that a network became slow. A new peer counts as
+heard of at that moment, with an estimate that is wide at first (a limit of 7.2 rounds) and weighs as much as 5 gaps.
 
-**Against the paper**: the window fades (each gap weighs 1/window, the earlier ones fade) where the paper keeps the last
-gaps; that is two numbers a peer where 200 would stand, and no sum that gathers rounding errors.
+**Against the paper**: each gap weighs 1/window and earlier ones fade, where the paper keeps the last gaps. That takes two
+numbers a peer instead of 200, and no sum that accumulates rounding errors.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class _Peer:
 class PhiAccrual:
     """Each peer's silence, and how suspicious it is.
 
-    ``every_s``: the time between two heartbeats (a round). ``threshold``: the phi from which on a peer is suspected.
+    ``every_s``: the time between two heartbeats (a round). ``threshold``: the phi at which a peer is suspected.
     ``window``: about how many gaps are remembered. ``InvalidOption`` if one is out of range.
     """
 

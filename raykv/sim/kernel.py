@@ -1,20 +1,20 @@
 """Time, processes and tasks of the simulated world: one event loop in which many processes live, freeze and die.
 
 **Time is virtual.** When nothing is left to do now, the loop's clock jumps to the next timer; ten minutes of a cluster
-take a second, and take it the same way every time. What the core awaits is asyncio's; only where time comes from is ours.
+take a second, and pass identically every time. The core awaits asyncio's own primitives; only the clock is replaced.
 
-**A process is a set of tasks.** Which process a task belongs to is in its context (``contextvars``), which asyncio hands
-on to all that a task starts, callbacks and timers included. So a process can be
+**A process is a set of tasks.** A task's process is in its context (``contextvars``), which asyncio hands on to everything
+that the task starts, callbacks and timers included. A process can therefore be
 
-* *killed*: its tasks are cancelled, its ports raise ``ProcessEnded``, and nothing that it still does reaches anybody;
-* *frozen* (SIGSTOP): its steps are parked, timers too, and run late and in order when it is thawed. That is how a
-  process sees a stop of its host: the world has gone on meanwhile.
+* *killed*: its tasks are cancelled, its ports raise ``ProcessEnded``, and nothing that it still does has any effect;
+* *frozen* (SIGSTOP): its steps are parked, timers too, and run late and in order when it is thawed. A process experiences
+  a stop of its host in this way: the world has moved on meanwhile.
 
-**Nothing is swept under the carpet.** An exception that nobody retrieved and a task that is still there at the end are
-failures of the run (``VirtualLoop.failures``, ``unfinished``).
+**Nothing is swept under the carpet.** An unretrieved exception, or a task left over at the end, is a failure of the run
+(``VirtualLoop.failures``, ``unfinished``).
 
-Deterministic: callbacks run in the order in which they fell due, tasks are kept in dicts, and nobody but the seeded
-generators of the run draws anything. Omitted: pre-emption. As in asyncio, a step runs to its next ``await``.
+Deterministic: callbacks run in the order in which they fell due, tasks are kept in dicts, and only the run's seeded
+generators draw random numbers. Omitted: pre-emption. As in asyncio, a step runs to its next ``await``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WORLD = contextvars.Context()
 
 
 class ProcessEnded(BaseException):
-    """Raised at the ports of a process that was killed. Not an ``Exception``: no handler of the core may take it."""
+    """Raised at the ports of a killed process. Not an ``Exception``: no handler of the core may catch it."""
 
 
 INSIDE = (
@@ -58,11 +58,11 @@ NOT_REAL = (
 
 
 class NothingLeft(RuntimeError):
-    """Nothing is left to happen, and somebody still waits: for ever."""
+    """Nothing is left to happen, yet somebody still waits: for ever."""
 
 
 class _Step(asyncio.Handle):
-    """A callback whose turn it is, or will be; its process may be frozen by then. ``process`` is None for the world's."""
+    """A due or future callback; its process may be frozen by then. ``process`` is None for the world's own."""
 
     __slots__ = ("process",)
     _args: tuple[Any, ...]
@@ -87,8 +87,8 @@ class _Timer(asyncio.TimerHandle):
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module.
 
-    It keeps what is to be done by itself, in place of ``BaseEventLoop``: half the time of a run would go there, for files
-    that nobody asks, and for the order of timers.
+    It keeps its own queues in place of ``BaseEventLoop``'s, where half the time of a run would go: to polling files that
+    nobody uses, and to ordering timers.
     """
 
     def __init__(self) -> None:
@@ -134,19 +134,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """See asyncio; a frozen process's timers fire late."""
         timer = _Timer(when, callback, args, self, context)
         timer.process = timer._context.get(_process)  # noqa: SLF001
-        timer._scheduled = True  # noqa: SLF001 - it tells us when it is cancelled
+        timer._scheduled = True  # noqa: SLF001 - reports its cancellation to the loop
         self._set_timers += 1
         heappush(self._timers, (when, self._set_timers, timer))
         return timer
 
     def again(self, steps: Iterable[_Step | _Timer]) -> None:
-        """Let steps that were parked have their turn."""
+        """Requeue steps that were parked."""
         self._due.extend(steps)
 
     def _run_once(self) -> None:
-        """Do what is due now; if nothing is, let the time pass until something is."""
+        """Run what is due now; if nothing is, advance the time to the next timer."""
         due, timers = self._due, self._timers
-        if self._void_timers > 100 and 2 * self._void_timers > len(timers):  # those of timeouts that nobody needed
+        if self._void_timers > 100 and 2 * self._void_timers > len(timers):  # timeouts that were not needed
             timers[:] = [entry for entry in timers if not entry[2]._cancelled]  # noqa: SLF001
             heapify(timers)
             self._void_timers = 0
@@ -166,7 +166,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 due.append(timer)
         for _ in range(len(due)):
             step = due.popleft()
-            if step._cancelled:  # noqa: SLF001 # it may have been while it was parked, too
+            if step._cancelled:  # noqa: SLF001 # it may have been cancelled while parked, too
                 continue
             if step.process is not None and step.process.frozen:
                 step.process.parked.append(step)
@@ -175,7 +175,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 step._context.run(step._callback, *step._args)  # noqa: SLF001
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:  # noqa: BLE001 - as asyncio does: it is the handler's
+            except BaseException as error:  # noqa: BLE001 - as asyncio does: the handler decides
                 self.call_exception_handler({"message": f"Exception in {step!r}", "exception": error})
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -183,7 +183,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._void_timers += 1
 
     def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
-        """See asyncio; also from inside another loop, as a notebook's cell is: this one waits for nothing real."""
+        """See asyncio; works inside another loop too, as in a notebook's cell: this one awaits nothing real."""
         try:
             self.check_free()
             if not self._turn.acquire(blocking=False):
@@ -202,12 +202,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._turn.release()
 
     def check_free(self) -> None:
-        """Raise ``RuntimeError``, which says what to do instead, if the loop is running: it cannot be waited for then."""
+        """Raise ``RuntimeError``, with advice, if the loop is running: a blocking call cannot wait for it then."""
         if self.is_running():
             raise RuntimeError(INSIDE if self._thread == threading.get_ident() else OTHER_THREAD)
 
     def check_running_here(self) -> None:
-        """Raise ``RuntimeError``, which says what to do instead, if another loop awaits what happens in this one."""
+        """Raise ``RuntimeError``, with advice, if another loop awaits an event of this one."""
         if asyncio._get_running_loop() is not self:  # noqa: SLF001
             raise RuntimeError(OTHER_LOOP)
 
@@ -221,7 +221,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     sock_connect = sock_accept = sock_recv = sock_recv_into = sock_sendall = _nothing_real
 
     def later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        """Let the world do something after a delay, whatever becomes of the process that is running now."""
+        """Schedule a step of the world after a delay, independent of the process running now."""
         return self.call_at(self.now_s + delay_s, callback, *args, context=WORLD)
 
     def _make_task(
@@ -236,7 +236,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         def done(task: asyncio.Task[Any]) -> None:
             owner.pop(task, None)
             if process is not None and not process.alive and not task.cancelled():
-                task.exception()  # what a killed process came upon is nobody's concern
+                task.exception()  # errors of a killed process do not matter
 
         task.add_done_callback(done, context=WORLD)
         return task
@@ -278,22 +278,22 @@ class Process:
         return self._context.copy().run(work)
 
     def check(self) -> None:
-        """Raise ``ProcessEnded`` if it was killed: the first line of every port."""
+        """Raise ``ProcessEnded`` if the process was killed: the first line of every port."""
         if not self.alive:
             raise ProcessEnded(self.name)
 
     def freeze(self) -> None:
-        """Stop it between two of its steps (SIGSTOP)."""
+        """Stop the process between two steps (SIGSTOP)."""
         self.frozen = self.alive
 
     def thaw(self) -> None:
-        """Let it go on (SIGCONT): first with what it has missed."""
+        """Resume the process (SIGCONT), parked steps first."""
         self.frozen = False
         parked, self.parked = self.parked, []
         self.loop.again(parked)
 
     def kill(self) -> None:
-        """End it (SIGKILL). Idempotent."""
+        """End the process (SIGKILL). Idempotent."""
         if not self.alive:
             return
         self.alive = False
@@ -310,9 +310,9 @@ def current_process() -> Process | None:
 
 
 def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[T, VirtualLoop]:
-    """Run ``work(loop)`` in a loop of its own to its end; return its result and the loop, for ``failures``.
+    """Run ``work(loop)`` to its end in a loop of its own; return its result and the loop, for ``failures``.
 
-    What is left behind is cancelled, after the work has had the chance to look at it.
+    Leftover tasks are cancelled, after the work has had the chance to inspect them.
     """
     loop = VirtualLoop()
     try:
@@ -323,7 +323,7 @@ def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[
             task.cancel()
         if leftovers:
             loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
-        gc.collect()  # asyncio reports an exception that nobody retrieved when its future is collected
+        gc.collect()  # asyncio reports an unretrieved exception when its future is collected
         return result, loop
     finally:
         loop.close()

@@ -1,8 +1,8 @@
 """Storage processes of the simulated world: what Ray and the storage actor's shell do in the real one.
 
 ``SimLauncher`` is ``ports.Launcher``. A process outlives the supervisor that launched it. One that finds its directory
-locked waits, and with ``take_over`` ends the holder by the process id in the lock; Ray's own request to end does not
-reach a frozen process. A process that gives itself up is gone a moment later.
+locked waits, and with ``take_over`` ends the holder by the process id in the lock, because Ray's own request to end does
+not reach a frozen process. A process that gives itself up is gone a moment later.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class NodeProcess:
 
     @property
     def known(self) -> bool:
-        """Whether Ray has it under its name."""
+        """Return whether Ray has the process under its name."""
         return self.process.alive and not self.forgotten
 
     def end(self) -> None:
-        """Do what Ray does when it is to end an actor: a frozen process does not hear of it."""
+        """End the process as Ray ends an actor: a frozen process does not notice."""
         self.forgotten = True
         if not self.process.frozen:
             self.process.kill()
@@ -126,7 +126,7 @@ class NodeWorld:
         return created
 
     async def open(self, created: NodeProcess, node_id: str, *, fresh: bool, known: Known, take_over: bool) -> Launched:
-        """Open the directory, as the storage actor does: wait for its lock, take it over if told to."""
+        """Open the directory as the storage actor does: wait for its lock, with ``take_over`` end the holder."""
         process, host = created.process, self.hosts[node_id]
         spec = NodeSpec(
             store_id=self.store_id,
@@ -187,7 +187,7 @@ class NodeWorld:
         self.loop.later(EXIT_AFTER_S, process.kill)
 
     def kill(self, node_id: str) -> None:
-        """SIGKILL to the process that Ray knows under the node's name."""
+        """Send SIGKILL to the process that Ray knows under the node's name."""
         if node_id in self.current:
             self.current[node_id].process.kill()
 
@@ -211,7 +211,7 @@ class SimLauncher:
         self._supervisor = supervisor
 
     async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
-        """See ``ports.Launcher``. All that are up are found in any case."""
+        """See ``ports.Launcher``. All directories on hosts that are up are found in any case."""
         del everywhere
         found = {}
         for node_id, host in sorted(self._world.hosts.items()):
@@ -220,7 +220,7 @@ class SimLauncher:
             try:
                 identity = read_identity(host.files(self._supervisor), PATH)
             except CorruptData:
-                identity = None  # somebody's, but it does not say whose
+                identity = None  # owned by somebody, but it does not say by whom
             if identity is not None and identity.store_id == self._world.store_id:
                 found[node_id] = node_id  # each has a host of its own, of the same name
         return found
@@ -257,7 +257,7 @@ class SimLauncher:
         await asyncio.sleep(world.rng.uniform(*START_S))
         waited_s = 0.0
         while (other := world.current.get(node_id)) is not None and other.known:
-            # Another supervisor has been quicker. Names are unique: wait a while until it is free.
+            # Another supervisor was faster. Names are unique: wait until it is free.
             waited_s += 0.1
             if waited_s > NAME_WAIT_S:
                 raise LaunchFailed("slow", "another process has its name")
@@ -270,7 +270,7 @@ class SimLauncher:
         created.opening = created.process.spawn(
             world.open(created, node_id, fresh=empty_is_complete, known=known, take_over=take_over or ours)
         )
-        created.opening.add_done_callback(_look_at)  # perhaps nobody waits for it any more
+        created.opening.add_done_callback(_look_at)  # perhaps nobody awaits it any more
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._opened(created)

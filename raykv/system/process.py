@@ -63,6 +63,6 @@ class CountingMetrics:
 
 
 def exit_soon(cause: str) -> None:
-    """End this process shortly, so that the answers under way get out. Whoever watches it starts another."""
+    """End this process shortly, after the answers under way. Its supervisor starts another."""
     del cause
     asyncio.get_running_loop().call_later(0.1, os._exit, 1)
