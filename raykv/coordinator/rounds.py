@@ -1,7 +1,7 @@
-"""Counting quorums: accumulators that are told what came and say what to do next.
+"""Counting quorums: accumulators that take what came and say what to do next.
 
-No clock, no network: ``coordinator`` fetches and waits, these decide. Each holds the items of one batch, since a batch
-is sent a request a node and yet each of its keys has a quorum of its own. Items are numbered as the caller gave them.
+No clock, no network: ``coordinator`` fetches and waits, these decide. Each holds the items of one batch, because a batch
+sends one request per node and yet each of its keys has its own quorum. Items are numbered in the caller's order.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class AskRound(Generic[T]):
     """Asks nodes until each item has ``r`` answers."""
 
     def __init__(self, orders: Sequence[Sequence[str]], r: int) -> None:
-        """``orders``: for each item the nodes to ask, the one to ask first in front."""
+        """``orders``: for each item the nodes, in the order in which to ask them."""
         self._r = r
         self._items: list[_Asking[T]] = [_Asking(order, []) for order in orders]
         self._open = set(range(len(orders)))
         self._given_up: set[int] = set()
         self.hedges = 0
-        """How often a node was asked because others were slow."""
+        """Nodes asked because others were slow."""
         self.hedges_won = 0
         """How many of those answered before a key had its r answers."""
 
@@ -57,7 +57,7 @@ class AskRound(Generic[T]):
         return bool(self._open)
 
     def start(self) -> Asks:
-        """Ask the first r of each item."""
+        """Ask the first r nodes of each item."""
         asks: Asks = {}
         for index, item in enumerate(self._items):
             for node_id in item.order[: self._r]:
@@ -65,7 +65,7 @@ class AskRound(Generic[T]):
         return asks
 
     def answered(self, node_id: str, indexes: Sequence[int], answers: Sequence[T]) -> None:
-        """Take a node's answer. What comes after the r-th answer is not needed and left out."""
+        """Record a node's answer. Answers after the r-th are dropped."""
         for index, answer in zip(indexes, answers, strict=True):
             if index in self._open:
                 item = self._items[index]
@@ -75,7 +75,7 @@ class AskRound(Generic[T]):
                     self._open.discard(index)
 
     def failed(self, node_id: str, indexes: Sequence[int]) -> Asks:
-        """Take a failure (or "incomplete", which is no answer either); ask the next in order instead."""
+        """Record a failure (or "incomplete", which is no answer either); ask the next in order instead."""
         asks: Asks = {}
         for index in indexes:
             if index in self._open:
@@ -85,7 +85,7 @@ class AskRound(Generic[T]):
         return asks
 
     def overloaded(self, node_id: str, indexes: Sequence[int]) -> Asks:
-        """Take a refusal for want of time; ask the next. An item that too few are left for is given up, at once."""
+        """Record a refusal for overload; ask the next. An item with too few nodes left is given up at once."""
         for index in indexes:
             item = self._items[index]
             item.overloaded.append(node_id)
@@ -95,11 +95,11 @@ class AskRound(Generic[T]):
         return self.failed(node_id, indexes)
 
     def given_up(self, index: int) -> bool:
-        """Whether too many of those who could answer are overloaded."""
+        """Whether too many of the possible nodes are overloaded."""
         return index in self._given_up
 
     def more(self) -> Asks:
-        """Time has passed: race those that are slow with the next in order; where all were asked, ask the failed."""
+        """Time has passed: race slow nodes with the next in order; where all were asked, retry the failed ones."""
         asks: Asks = {}
         for index in sorted(self._open):
             item = self._items[index]
@@ -137,7 +137,7 @@ class ReadRound(AskRound["bytes | None"]):
     """Reads until each key has ``r`` complete answers (P9)."""
 
     def merged(self, index: int) -> bytes | None:
-        """Return what the answers make together."""
+        """Return the merged answers."""
         result: bytes | None = None
         for record in self._items[index].answers.values():
             if record is not None:
@@ -153,14 +153,14 @@ class _Reserving(msgspec.Struct):
     order: Sequence[str]
     needed: int
     stampers: list[str] = []
-    """Whom a dot was asked of."""
+    """The nodes asked for a dot."""
     waiting: list[tuple[str, bool]] = []
-    """Who was asked and has not answered yet, and whether for a dot too."""
+    """The nodes that have not answered yet, each with whether it was asked for a dot too."""
     failed: list[str] = []
     asked: list[str] = []
-    """Whom anything was asked of."""
+    """The nodes asked for anything."""
     spare: int = 0
-    """How many more than needed may be waited for: one more each time that was too long."""
+    """How many more than needed may be asked: one more each time the wait was too long."""
     answers: dict[str, f.Reserved] = {}
     dot: f.Reserved | None = None
     others_asked: bool = False
@@ -170,12 +170,12 @@ class _Reserving(msgspec.Struct):
 class ReserveRound:
     """The first round of vector writes: for each item a dot, and what ``needed`` of its primaries hold (P7).
 
-    A dot is asked of one node; of another when that one fails or is slow. Two that were given do no harm: a write goes
-    under one of them only (see ``replica.dot_allocator``).
+    One node is asked for a dot; another one when that node fails or is slow. Two reserved dots do no harm: a write uses only
+    one of them (see ``replica.dot_allocator``).
     """
 
     def __init__(self, orders: Sequence[Sequence[str]], needed: Sequence[int]) -> None:
-        """``orders``: for each item its primaries, the one to be asked first in front."""
+        """``orders``: for each item its primaries, in the order in which to ask them."""
         self._items = [_Reserving(order, count) for order, count in zip(orders, needed, strict=True)]
         self._open = set(range(len(orders)))
         self._given_up: set[int] = set()
@@ -186,7 +186,7 @@ class ReserveRound:
         return bool(self._open)
 
     def start(self) -> ReserveAsks:
-        """Ask the first for a dot, and as many as needed what they hold."""
+        """Ask the first node for a dot, and as many as needed for what they hold."""
         asks: ReserveAsks = {}
         for index, item in enumerate(self._items):
             for node_id, with_dot in first_to_reserve(item.order, item.needed):
@@ -196,14 +196,14 @@ class ReserveRound:
         return asks
 
     def more(self) -> ReserveAsks:
-        """Time has passed: ask one more for what is still missing; where all were asked, those again that failed."""
+        """Time has passed: ask one more for what is missing; where all were asked, retry the failed ones."""
         for item in self._items:
             item.failed.clear()
             item.spare += 1
         return self._ask_all()
 
     def answered(self, node_id: str, asked: Sequence[tuple[int, bool]], answers: Sequence[f.Reserved]) -> None:
-        """Take a node's answers for (item, whether with a dot) pairs."""
+        """Record a node's answers for (item, whether with a dot) pairs."""
         for (index, with_dot), answer in zip(asked, answers, strict=True):
             item = self._items[index]
             _forget(item.waiting, (node_id, with_dot))
@@ -214,7 +214,7 @@ class ReserveRound:
                 self._open.discard(index)
 
     def failed(self, node_id: str, asked: Sequence[tuple[int, bool]]) -> ReserveAsks:
-        """Take a failure (or "incomplete"); ask others instead."""
+        """Record a failure (or "incomplete"); ask others instead."""
         for index, with_dot in asked:
             item = self._items[index]
             _forget(item.waiting, (node_id, with_dot))
@@ -223,7 +223,7 @@ class ReserveRound:
         return self._ask_all()
 
     def overloaded(self, node_id: str, asked: Sequence[tuple[int, bool]]) -> ReserveAsks:
-        """Take a refusal for want of time; ask others. An item that too few are left for is given up, at once."""
+        """Record a refusal for overload; ask others. An item with too few nodes left is given up at once."""
         for index, _ in asked:
             item = self._items[index]
             item.overloaded.add(node_id)
@@ -238,7 +238,7 @@ class ReserveRound:
         return sum(item.others_asked for item in self._items)
 
     def settled(self, index: int) -> bool:
-        """Whether the item has its dot and what is needed beside."""
+        """Whether the item has its dot and enough answers."""
         return index not in self._open and index not in self._given_up
 
     def outcome(self, index: int) -> tuple[f.Reserved, list[f.Reserved]]:
@@ -263,7 +263,7 @@ class ReserveRound:
 
     @staticmethod
     def _wanted(item: _Reserving) -> Iterator[tuple[str, bool]]:
-        """Yield whom to ask now: those first that were not asked yet."""
+        """Yield whom to ask now: first the nodes that have not been asked yet."""
         expected = {*item.answers, *(node_id for node_id, _ in item.waiting)}
         dots_waited_for = sum(with_dot for _, with_dot in item.waiting)
         if item.dot is None and dots_waited_for < 1 + item.spare:
@@ -287,12 +287,12 @@ def _forget(waiting: list[tuple[str, bool]], asked: tuple[str, bool]) -> None:
 
 class _Writing(msgspec.Struct):
     sets: Sequence[Sequence[str]]
-    """The nodes that are to hold it, as sets in each of which it needs its acknowledgements: one, or two (P4)."""
+    """The item's owners, as sets in each of which it needs its acknowledgements: one, or two (P4)."""
     primaries: Sequence[str]
     """All of them, each once."""
     acks: list[str]
     attempt: int = 0
-    """Of the stamp and the owners that the item has now: what is answered to an earlier one says nothing of this."""
+    """Numbers the present stamp and owners; answers to an earlier attempt do not count."""
     restamps: int = 0
     newer: dict[str, int] = {}
     pending: set[str] = set()
@@ -302,7 +302,7 @@ class _Writing(msgspec.Struct):
     fallbacks: Sequence[str] = ()
     overloaded: set[str] = set()
     fallbacks_in_use: dict[str, str] = {}
-    """Fallback -> the primary that it stands in for; "" once it has failed to."""
+    """Fallback -> the primary that it stands in for; "" after it has failed to."""
 
 
 class WriteRound:
@@ -317,11 +317,11 @@ class WriteRound:
         fallbacks: Sequence[Sequence[str]] | None = None,
         was_sent: bool = False,
     ) -> None:
-        """Begin; ``sets``: for each item, the sets of nodes that are to hold it; ``fallbacks``: who may stand in (sloppy).
+        """Begin; ``sets``: for each item, its sets of owners; ``fallbacks``: the nodes that may stand in (sloppy).
 
-        ``newer_counts``: a node that holds something newer is as good as one that took the record. True for read
-        repair, which only wants nobody behind; false for a client's write, which a newer record would shadow (P7).
-        ``was_sent``: the items have been sent before, so that nobody can say that they stand nowhere.
+        ``newer_counts``: a node that holds something newer counts as one that took the record. True for read repair, which
+        only wants no replica behind; false for a client's write, which a newer record would shadow (P7).
+        ``was_sent``: the items have been sent before, so it is never certain that no node holds them.
         """
         self._w = w
         self._newer_counts = newer_counts
@@ -353,16 +353,16 @@ class WriteRound:
             self._ack(index, self._items[index], node_id)
 
     def answered(self, node_id: str, attempts: Sequence[tuple[int, int]], newer: Sequence[int]) -> None:
-        """Take a node's answer for (item, attempt) pairs: 0 = holds it durably, negative = no room, else the newer time.
+        """Record a node's answer for (item, attempt) pairs: 0 = holds it durably, negative = no room, else the newer time.
 
-        One that was stamped again is above all that had been acknowledged before it began: of any W, one has shown that.
-        What is newer even so came in at the same time, and whoever holds that holds this write or a later one (P7).
-        *Without: of eight who write one key at once, one in twenty was overtaken each time, and told "unknown".*
+        A restamped write is above everything acknowledged before it began: one of any W nodes has shown that. A record that
+        is newer even so arrived concurrently, and its holder holds this write or a later one (P7).
+        *Without: of eight concurrent writers of one key, one in twenty was overtaken each time and got "unknown".*
         """
         for (index, attempt), time in zip(attempts, newer, strict=True):
             item = self._items[index]
             if attempt != item.attempt:
-                continue  # it says nothing of the present stamp, nor as an answer of the present owners
+                continue  # it answers an earlier stamp or earlier owners
             item.pending.discard(node_id)
             if time < 0:
                 item.refusals.append("overloaded" if time == FULL else "no room")
@@ -374,11 +374,11 @@ class WriteRound:
                 item.newer[node_id] = time
 
     def failed(self, node_id: str, attempts: Sequence[tuple[int, int]], refused: str | None) -> None:
-        """Take a failure. ``refused``: the reason, if it is certain that the node did nothing; None: it may have."""
+        """Record a failure. ``refused``: the reason, if the node certainly did nothing; None: it may have acted."""
         for index, attempt in attempts:
             item = self._items[index]
             if attempt != item.attempt:
-                continue  # what was sent before is accounted for in ``maybe``
+                continue  # earlier attempts are accounted for in ``maybe``
             item.pending.discard(node_id)
             if node_id in item.fallbacks_in_use:
                 item.fallbacks_in_use[node_id] = ""  # another one may
@@ -393,17 +393,17 @@ class WriteRound:
                     self._give_up_if_in_vain(index, item)
 
     def _give_up_if_in_vain(self, index: int, item: _Writing) -> None:
-        """Give a write up that nobody has or may have, and that too few are left for: they are overloaded."""
+        """Give up a write that no node has or may have, and for which too few are left: they are overloaded."""
         untouched = not (item.acks or item.newer or item.maybe or item.pending)
         if index in self._open and untouched and {*item.primaries} <= item.overloaded and not item.fallbacks:
             self.give_up(index)
 
     def reassign(self, sets: Sequence[Sequence[Sequence[str]]], fallbacks: Sequence[Sequence[str]] | None) -> None:
-        """Go on with other owners: those changed under way, and the open items, as they are stamped, need these now.
+        """Continue with other owners: they changed, and the open items need them now, under the stamps that they have.
 
-        It is sent to all of these once more, which does no harm. An item that has its acknowledgements keeps them.
-        *Schedule without a new attempt: a late refusal of a former owner has it asked again, under the new epoch, which
-        it finds in order; it keeps a record that it has just cleared away and nobody purges.*
+        Each item is resent to all of its owners, which does no harm. An item that has its acknowledgements keeps them.
+        *Schedule without a new attempt: a former owner's late refusal has it asked again under the new epoch, which it
+        accepts; it keeps a record that it has just cleared away and that no node purges.*
         """
         for index in sorted(self._open):
             item = self._items[index]
@@ -411,7 +411,7 @@ class WriteRound:
             item.maybe = item.maybe or bool(item.pending or item.acks)
             item.sets, item.primaries = sets[index], _all_of(sets[index])
             item.fallbacks = fallbacks[index] if fallbacks is not None else ()
-            item.acks.clear()  # one that gave the partition up, and gets it back, may have cleared it away meanwhile
+            item.acks.clear()  # an owner that gave the partition up and regains it may have cleared it away meanwhile
             item.fallbacks_in_use.clear()
             item.pending.clear()
             item.retry.clear()
@@ -423,18 +423,18 @@ class WriteRound:
         return sorted(self._open)
 
     def attempt(self, index: int) -> int:
-        """Return the number of what is being sent now; answers to other attempts do not count."""
+        """Return the number of the present attempt; answers to other attempts do not count."""
         return self._items[index].attempt
 
     def restamps(self, index: int) -> int:
-        """Return how often the item has been stamped anew."""
+        """Return how often the item has been restamped."""
         return self._items[index].restamps
 
     def to_restamp(self) -> dict[int, int]:
         """Return item -> the time to be stamped above, where newer records keep W from being met.
 
-        Not before W nodes have answered one way or the other: a lone replica with something newer does not hinder the
-        others, and if what it holds had been acknowledged, one of any W of them would hold it too (2W > N).
+        Only after W nodes have answered one way or the other: a lone replica with something newer does not hinder the
+        others, and had its record been acknowledged, one of any W of them would hold it too (2W > N).
         """
         due: dict[int, int] = {}
         for index in sorted(self._open):
@@ -444,7 +444,7 @@ class WriteRound:
         return due
 
     def restamped(self, index: int) -> None:
-        """Begin the item's next attempt: acknowledgements of the former stamp do not count for this one."""
+        """Begin the item's next attempt: acknowledgements of the former stamp do not count for it."""
         item = self._items[index]
         item.attempt += 1
         item.restamps += 1
@@ -456,14 +456,14 @@ class WriteRound:
         item.fallbacks_in_use.clear()
 
     def fallbacks_in_use(self, *, silent: bool) -> dict[str, list[tuple[int, str]]]:
-        """Return fallback -> (item, primary) pairs: who is to stand in now for primaries that failed.
+        """Return fallback -> (item, primary) pairs: the fallbacks that now stand in for failed primaries.
 
-        ``silent``: for those also that have not answered yet.
+        ``silent``: also for primaries that have not answered yet.
         """
         found: dict[str, list[tuple[int, str]]] = {}
         for index in sorted(self._open):
             item = self._items[index]
-            if silent:  # some time has passed: those that failed to stand in may try again
+            if silent:  # time has passed: fallbacks that failed may try again
                 for node_id in [node_id for node_id, primary in item.fallbacks_in_use.items() if not primary]:
                     del item.fallbacks_in_use[node_id]
             for primary in item.primaries:
@@ -480,14 +480,14 @@ class WriteRound:
         return found
 
     def missed(self, index: int) -> tuple[list[str], list[str]]:
-        """Return (who holds the item, the primaries that did not acknowledge it and for which nobody stands in) (P11)."""
+        """Return (holders of the item, primaries that did not acknowledge it and that have no stand-in) (P11)."""
         item = self._items[index]
         stood_for = {primary for node_id, primary in item.fallbacks_in_use.items() if node_id in item.acks}
         without = [n for n in item.primaries if n not in item.acks and n not in item.newer and n not in stood_for]
         return list(item.acks), [] if index in self._given_up else without
 
     def more(self) -> Asks:
-        """Time has passed: send again to those that failed, for the items that still lack acknowledgements."""
+        """Time has passed: resend to failed nodes the items that still lack acknowledgements."""
         asks: Asks = {}
         for index in sorted(self._open):
             item = self._items[index]
@@ -502,16 +502,16 @@ class WriteRound:
         return index not in self._open and index not in self._given_up
 
     def acks(self, index: int) -> list[str]:
-        """Return the nodes that hold the item durably, as far as they answered."""
+        """Return the nodes known to hold the item durably."""
         return list(self._items[index].acks)
 
     def untouched(self, index: int) -> list[str]:
-        """Return the reasons why nobody wrote anything, if that is certain; none if somebody did or may have."""
+        """Return the reasons why no node wrote anything, if that is certain; none if one did or may have."""
         item = self._items[index]
         return [] if item.acks or item.newer or item.maybe or item.pending else item.refusals
 
     def give_up(self, index: int) -> None:
-        """End the item's round without its acknowledgements: it must not be stamped again."""
+        """End the item's round without its acknowledgements: it must not be restamped."""
         self._open.discard(index)
         self._given_up.add(index)
 

@@ -1,8 +1,8 @@
-"""What a coordinator knows of the cluster: its state, as the supervisor tells it, and who owns a key.
+"""A coordinator's view of the cluster: its state, as the supervisor sends it, and who owns a key.
 
-A coordinator actor is told, and asks once a second beside. A client that coordinates for itself is told nothing: there
-may be a thousand of them. It asks when it has reason to (a node does not answer, a bucket is not known), and otherwise
-once in ``STALE_S``; that other owners hold a key the nodes tell it themselves (P4).
+A coordinator actor receives the news, and polls once a second besides. An embedded coordinator receives none: there may
+be a thousand of them. It polls when it has reason to (a node does not answer, a bucket is unknown), and otherwise once
+in ``STALE_S``; nodes themselves report a change of owners (P4).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 ASK_EVERY_S = 1.0
-"""No more often does a client ask for news of itself."""
+"""An embedded coordinator polls for news at most this often."""
 STALE_S = 30.0
 NEWS_TIMEOUT_S = 5.0
 REFRESH_TIMEOUT_S = 1.0
@@ -39,12 +39,12 @@ class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
     def __init__(self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False) -> None:
-        """``asks``: nobody tells this one; it asks for news when something seems amiss."""
+        """``asks``: it receives no news, and polls when something seems amiss."""
         self._transport = transport
         self.clock = clock
         self.metrics = metrics
         self.asks = asks
-        """Whether it runs inside a client, and nobody brings it news."""
+        """Whether it runs inside a client and receives no news."""
         self._asked_s = clock.monotonic_s()
         self._asking: asyncio.Task[None] | None = None
         self.peers = Peers(
@@ -57,11 +57,11 @@ class Routing:
             quiet=asks,
         )
         self.tasks: set[asyncio.Task[None]] = Background()
-        """Calls under way, some of which outlive their operation: a write is wanted on all N, not on W only."""
+        """Calls in flight, some of which outlive their operation: a write should reach all N, not only W."""
         self.hint_sender = HintSender(self.peers, clock, metrics, self.tasks)
         self._state: ClusterState | None = None
         self._known: tuple[ClusterState, bytes] | None = None
-        """The state with its bytes as they came: nodes compare those."""
+        """The state with its bytes as received: nodes compare those."""
         self._buckets: dict[int, BucketEntry] = {}
         self._primaries: dict[tuple[int, int], tuple[str, ...]] = {}  # of this state: (partition, n) -> nodes
         self._write_sets: dict[tuple[int, int], tuple[tuple[str, ...], ...]] = {}
@@ -85,11 +85,11 @@ class Routing:
             task.add_done_callback(self.tasks.discard)
 
     async def _tell(self, node_id: str) -> None:
-        """Tell a node that runs anew how far its log was, as every request does, and at once (P6).
+        """Send a restarted node, at once, how far its log was, as every request does (P6).
 
-        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone has heard how
-        far C's log is by then. C runs anew on an old copy of its directory; another coordinator asks B and C before this one
-        has anything to ask of C, and does not see the write.*
+        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone knows how far
+        C's log is by then. C restarts on an old copy of its directory; another coordinator asks B and C before this one
+        sends C anything, and does not see the write.*
         """
         with contextlib.suppress(PeerFailure):
             await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)
@@ -101,7 +101,7 @@ class Routing:
             self._take(state, data)
 
     def _take(self, state: ClusterState, data: bytes) -> None:
-        # The state last: a client's thread may be interrupted in between, and what is not yet known is taken again.
+        # The state last: a client's thread may be interrupted in between; the next call then repeats what is missing.
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
         self._owners_in_both_rings = {}
@@ -110,16 +110,16 @@ class Routing:
 
     @property
     def known_state(self) -> bytes | None:
-        """The state as last heard, as it came; None if none was."""
+        """The last known state, as received; None if there is none."""
         return None if self._known is None else self._known[1]
 
     @property
     def epoch(self) -> int:
-        """Of the state as last heard."""
+        """The epoch of the last known state."""
         return self._state.epoch if self._state is not None else 0
 
     def _ask_for_news(self, every_s: float = ASK_EVERY_S) -> None:
-        """Ask in the background, if this one asks at all and has not done so for a while."""
+        """Poll in the background, if this coordinator polls at all and has not done so for a while."""
         now_s = self.clock.monotonic_s()
         if not self.asks or self._asking is not None or now_s - self._asked_s < every_s:
             return
@@ -129,7 +129,7 @@ class Routing:
         self._asking.add_done_callback(self._asked)
 
     async def _fetch_quietly(self) -> None:
-        with contextlib.suppress(RaykvError):  # it is asked again when there is reason to
+        with contextlib.suppress(RaykvError):  # the next occasion repeats it
             await self.fetch_news(NEWS_TIMEOUT_S)
 
     def _asked(self, task: asyncio.Task[None]) -> None:
@@ -137,12 +137,12 @@ class Routing:
         self._asking = None
 
     async def fetch_news(self, timeout_s: float) -> None:
-        """Ask the supervisor for its news. Raises ``StoreUnavailable``."""
+        """Request the supervisor's news. Raises ``StoreUnavailable``."""
         request = f.supervisor_requests.encode(f.GetClusterUpdate())
         try:
             try:
                 frame = await self._transport.call("supervisor", request, timeout_s)
-            except PeerDead:  # perhaps another has its place by now
+            except PeerDead:  # another may have its place by now
                 frame = await self._transport.call("supervisor", request, timeout_s)
             answer = f.supervisor_answers.decode(frame)
         except PeerFailure as failure:
@@ -153,7 +153,7 @@ class Routing:
             self.learn(answer)
 
     async def refresh(self, timeout_s: float) -> None:
-        """Hear the news now, where nobody brings them. While the supervisor is away, what is known must do."""
+        """Fetch the news now, where none is sent. While the supervisor is away, the last known state must do."""
         if self.asks and self._state is None:
             await self.fetch_news(timeout_s)
         elif self.asks:
@@ -161,7 +161,7 @@ class Routing:
                 await self.fetch_news(min(timeout_s, REFRESH_TIMEOUT_S))
 
     async def state(self, timeout_s: float) -> ClusterState:
-        """Return the cluster's state as last heard; ask for it if none was heard yet."""
+        """Return the last known state; request it if there is none yet."""
         deadline_s = self.clock.monotonic_s() + timeout_s
         while self._state is None:
             try:
@@ -173,7 +173,7 @@ class Routing:
         return self._state
 
     def known_bucket(self, bucket_id: int) -> BucketEntry | None:
-        """Return a bucket by its id if it is known, and news are not so old that they are to be asked for."""
+        """Return a bucket by its id if it is known and the news is fresh enough."""
         if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
             return None  # ``learn_bucket`` asks
         return self._buckets.get(bucket_id)
@@ -184,7 +184,7 @@ class Routing:
         return self._buckets[bucket_id]
 
     async def learn_bucket(self, bucket_id: int, timeout_s: float) -> None:
-        """Ask for what is not known of a bucket: the state, or the bucket, or news where they are old."""
+        """Request what is unknown about a bucket: the state, the bucket, or fresh news."""
         await self.state(timeout_s)
         if self.asks:
             self._ask_for_news(STALE_S)
@@ -192,14 +192,14 @@ class Routing:
             await self.fetch_news(timeout_s)
 
     def check_there(self, bucket_id: int) -> None:
-        """Raise ``InvalidOption`` if there is no such bucket in the state as last heard."""
+        """Raise ``InvalidOption`` if the last known state has no such bucket."""
         if bucket_id not in self._buckets:
             raise InvalidOption(
                 "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
             )
 
     def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
-        """Return the n nodes of whom a read of a key asks R."""
+        """Return the n nodes of which a read of a key asks R."""
         place = self._place(key, n)
         nodes = self._primaries.get(place)
         if nodes is None:
@@ -207,10 +207,10 @@ class Routing:
         return nodes
 
     def owners_in_both_rings(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
-        """Return for each key those of its ``primaries`` that are among the owners before and after a move under way.
+        """Return for each key those of its ``primaries`` that are owners both before and after a move in progress.
 
-        What R of these hold, R of each set hold: a read may show it without more ado, and none that asks other owners a
-        step later shows less (P9). All n, while nothing moves.
+        What R of these hold, R of each set hold: a read may show it at once, and no read of other owners a step later shows
+        less (P9). All n, while nothing moves.
         """
         known, found = self._owners_in_both_rings, []
         for partition, key in zip(partitions_of_keys(keys, self.present.ring.partitions), keys, strict=True):
@@ -224,7 +224,7 @@ class Routing:
         return found
 
     def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
-        """Return the n nodes that reads ask and writes are sent to; None while the key's partition is on its way."""
+        """Return the n nodes for both reads and writes; None while the key's partition moves."""
         place = self._place(key, n)
         known = self._settled.get(place)
         if known is None:
@@ -233,7 +233,7 @@ class Routing:
         return known or None
 
     def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
-        """Return the sets of n nodes of each of which W are to acknowledge a write of a key (P4)."""
+        """Return the sets of n nodes; W of each must acknowledge a write of a key (P4)."""
         place = self._place(key, n)
         sets = self._write_sets.get(place)
         if sets is None:
@@ -242,7 +242,7 @@ class Routing:
 
     @property
     def present(self) -> ClusterState:
-        """The cluster's state as last heard. To be asked for where a bucket is known."""
+        """The last known state. To be used where a bucket is known."""
         assert self._state is not None, "asked before a state was heard"
         return self._state
 
@@ -250,7 +250,7 @@ class Routing:
         return partition_of_key(key, self.present.ring.partitions), n
 
     def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
-        """Return for each key its primaries, those to be asked first in front; ``sloppy``: the fallbacks after them."""
+        """Return for each key its primaries in the order in which to ask them; ``sloppy``: the fallbacks after them."""
         primaries = [self.primaries(key, n) for key in keys]
         in_order = {nodes: self.peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
         if not sloppy:
@@ -267,5 +267,5 @@ class Routing:
         return self.peers.in_order(nodes)
 
     def owners(self, partition: int) -> list[str]:
-        """Return the nodes that hold copies of a partition, the one to be asked first in front."""
+        """Return the nodes that hold copies of a partition, in the order in which to ask them."""
         return self.peers.in_order(self.present.read_set(partition, self.present.ring.copies))

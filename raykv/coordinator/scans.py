@@ -1,18 +1,18 @@
 """Scans: a bucket page by page in encoded-key order (P15).
 
-Keys are spread over all partitions, so a page asks, for every partition, R of its primaries; each node is asked once,
-for all the partitions that fell to it, and answers with its next records in key order and how far that answer is whole.
-The page reaches as far as the least of these; beyond it some node may hold keys that it has not sent yet.
+Keys are spread over all partitions, so a page asks R primaries of every partition. Each node gets one request for all of
+its partitions, and answers with its next records in key order and how far that answer is complete. The page reaches as
+far as the least of these; beyond it some node may hold keys that it has not sent yet.
 
-**What is deleted or expired is passed once.** A page that shows too few, or nothing, says where to go on, and whoever
-asks does so, for more each time, and *passing* (``client.paging``): then what is dead is not counted. A node looks for as
-many pairs as are wanted, and sends what it passes on the way, for another may hold a value there. So the first pair
-behind thousands of tombstones takes a few pages of thousands each; and where nothing is dead, nobody looks whether it is.
-What is passed is bounded for each request.
+**Deleted and expired records are passed once.** A page that shows too few, or nothing, says where to go on; the caller
+then asks for more each time, and *passing* (``client.paging``): dead records do not count. A node looks for as many
+pairs as are wanted, and sends what it passes on the way, since another node may hold a value there. The first pair
+behind thousands of tombstones thus takes a few pages of thousands each; where nothing is dead, no node checks for it.
+Each request bounds what it passes.
 
-A key on which its R answers agree is done. One on which they differ (or that one of them lacks) goes through an
-ordinary quorum read, which merges and repairs; so a scan sees what reads see. The cursor is a key, nothing is kept
-between pages: it survives restarts of nodes and coordinators and changes of the ring. No snapshot is promised.
+A key on which its R answers agree is done. A key on which they differ (or that one of them lacks) goes through an
+ordinary quorum read, which merges and repairs; a scan therefore sees what reads see. The cursor is a key, and nothing is
+kept between pages: it survives restarts of nodes and coordinators and changes of the ring. No snapshot is promised.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ScanCoordinator:
     ) -> Steps[tuple[list[tuple[bytes, bytes]], bytes | None]]:
         """Return records (tombstones among them) in order, and where the next page begins (None: there is none).
 
-        ``now_ms``: when they are looked at. Of what had expired by then there may be no payload.
+        ``now_ms``: the time of judging. A record that had expired by then may come without its payload.
 
         Raises ``QuorumNotMet`` if a partition does not get R complete answers in time.
         """
@@ -90,7 +90,7 @@ class ScanCoordinator:
         judged_ms: int,
         deadline_s: float,
     ) -> Steps[list[f.ScanDone] | None]:
-        """Get answers until every partition has R. A partition counts here as a key does in a read.
+        """Collect answers until every partition has R. A partition counts here as a key does in a read.
 
         None if other owners came to light meanwhile: ask them.
         """
@@ -144,7 +144,7 @@ class ScanCoordinator:
     ) -> Steps[list[tuple[bytes, bytes]]]:
         """Return the record of each key: as seen where R answers agree, else by a quorum read."""
         differing = [key for key in keys if len(seen[key]) < request.r or len(set(seen[key])) > 1]
-        # What is no key cannot be asked for; it goes on as it was seen, for whoever scans to be told of it.
+        # An invalid key cannot be read; it passes as seen, and the caller of the scan gets the error.
         differing = [key for key in differing if is_key(key)]
         settled: dict[bytes, bytes] = {}
         if differing:
@@ -162,9 +162,9 @@ class ScanCoordinator:
 def _page_of(
     keys: list[bytes], seen: dict[bytes, list[bytes]], r: int, limit: int, judged_ms: int
 ) -> tuple[list[bytes], bytes | None]:
-    """Return the keys of a page of so many, and the last one that it reaches to; None: to the end of these keys.
+    """Return the first ``limit`` keys, and the last key that the page reaches to; None: to the end of these keys.
 
-    With ``judged_ms`` those are left out, and not counted, of which all answers say that nothing lives there by then.
+    With ``judged_ms``, keys for which all answers say that nothing lives there by then are left out and not counted.
     """
     if not judged_ms:
         return (keys, None) if len(keys) <= limit else (keys[:limit], keys[limit - 1])

@@ -1,4 +1,4 @@
-"""The coordinator's front door: frames in, frames out. Everything that goes wrong comes back as data."""
+"""The coordinator's front door: frames in, frames out. Every error comes back as data."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ class CoordinatorService:
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way, perhaps without anybody who waits for it."""
+        """Whether anything is in flight, even without a waiter."""
         return self.driver.busy or bool(self._coordinator.routing.tasks) or self._joining.busy
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """All that are under way."""
+        """Return all tasks in flight."""
         return [*self._coordinator.routing.tasks, *self.driver.tasks, *self._answering]
 
     def end(self) -> None:
-        """Begin nothing more by itself: the loop is at its end."""
+        """Start nothing more unasked: the loop is ending."""
         self.driver.end()
 
     async def serve(self, frame: bytes) -> bytes:
@@ -82,13 +82,13 @@ class CoordinatorService:
         return await _framed(frame, self.answer)
 
     async def serve_together(self, frame: bytes) -> bytes:
-        """Answer one request frame, perhaps together with others that come now."""
+        """Answer one request frame, perhaps batched with concurrent ones."""
         return await _framed(frame, self.answer_together)
 
     def answer_together(self, request: f.CoordinatorRequest) -> Awaitable[f.CoordinatorAnswer]:
-        """Answer one request, perhaps together with others that come now.
+        """Answer one request, perhaps batched with concurrent ones.
 
-        Whoever gives up waiting does not end it: a write that has begun is to reach all who are to have it.
+        Abandoning the answer does not end the operation: a write that has begun must reach all of its owners.
         """
         if is_about_one_key(request):
             return self._joining.answer(request)
@@ -105,7 +105,7 @@ class CoordinatorService:
             return _refused(error)
 
     async def go_on(self, handover: Handover) -> f.CoordinatorAnswer:
-        """Go on with an operation that blocking connections have begun."""
+        """Continue an operation that blocking connections have begun."""
         try:
             answer: f.CoordinatorAnswer = await self.driver.take_over(handover)
         except RaykvError as error:
@@ -117,7 +117,7 @@ class CoordinatorService:
         await self.driver.run(write.complete())
 
     async def keep_up_to_date(self) -> None:
-        """Ask for news now and then, for ever: what was told may have been lost on the way."""
+        """Poll for news now and then, for ever: a message may have been lost."""
         while True:
             try:
                 await self._coordinator.routing.fetch_news(NEWS_EVERY_S)

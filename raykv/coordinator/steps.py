@@ -1,18 +1,18 @@
 """What an operation asks of its driver: actions out, events in.
 
-An operation is a generator without input and output. It yields an action, and goes on when it is sent what came of it:
+An operation is a generator without input and output. It yields an action and resumes with the result:
 
-- ``Round``: frames out to nodes at once; is sent the answers, node id -> frame, when enough are there or time is up.
-- ``Wait`` (``cluster.fanout``): calls to nodes, with all that goes with one (which run of the node, a cluster state that it
-  has not heard of); goes on at the next outcome.
-- ``Learn``: the supervisor is to be asked for what this coordinator must know first.
-- ``Spawn``: another operation is to run by itself; goes on at once.
+- ``Round``: sends frames to nodes at once; resumes with the answers, node id -> frame, when enough arrived or time is up.
+- ``Wait`` (``cluster.fanout``): makes calls to nodes, with their whole protocol (the node's run, a cluster state that the
+  node does not know); resumes at the next outcome.
+- ``Learn``: has the supervisor asked for what this coordinator must know first.
+- ``Spawn``: starts another operation; resumes at once.
 
-A blocking connection can do rounds, and nearly every operation is nothing else. One that needs more is handed over, as it
+A blocking connection can do rounds, and nearly every operation needs nothing else. Any other is handed over, as it
 stands, to the driver of an event loop (``Handover``).
 
 A round could be written as calls. It is not: a call costs a task, a timer and an entry in the node's record, five times
-what a round of a blocking get costs (``scripts/bench floors``).
+the cost of a round of a blocking get (``scripts/bench floors``).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ T = TypeVar("T")
 
 
 class Round(NamedTuple):
-    """Frames to be sent at once, node id -> frame. Each quorum is to answer within ``patience_s``.
+    """Frames to be sent at once, node id -> frame. Each quorum has ``patience_s`` to answer.
 
-    ``write``: what the frames carry, if it is a write: it is sent no later than its deadline, and told what comes late.
+    ``write``: the write in the frames, if any: it is sent no later than its deadline, and receives late answers.
     """
 
     frames: dict[str, bytes]
@@ -44,18 +44,18 @@ class Round(NamedTuple):
 
     @property
     def of_all(self) -> bool:
-        """Whether each node that is asked is to answer."""
+        """Whether the round needs an answer of every node."""
         return len(self.frames) == self.quorums[0][1]
 
     def met(self, answers: Collection[str]) -> bool:
         """Whether enough have answered."""
-        if len(self.quorums) == 1:  # nobody else was asked, and most rounds are such
+        if len(self.quorums) == 1:  # no other node was asked, as in most rounds
             return len(answers) >= self.quorums[0][1]
         return quorums_met(self.quorums, answers)
 
 
 class Learn(NamedTuple):
-    """What must be known: the cluster's state, and the bucket of that id (None: of none). Raises where it cannot be."""
+    """What must be known: the cluster's state, and the bucket of that id (None: no bucket). Raises if it cannot be had."""
 
     timeout_s: float
     bucket_id: int | None = None
@@ -69,11 +69,11 @@ class Spawn(NamedTuple):
 
 Action: TypeAlias = Round | Wait | Learn | Spawn
 Steps: TypeAlias = Generator[Action, dict[str, bytes], T]
-"""Is sent a round's answers; nothing, as an empty dict, where it had asked for something else."""
+"""Receives a round's answers, or an empty dict after any other action."""
 
 
 class Handover(NamedTuple):
-    """An operation, and the action that it waits for: nothing of that has been done yet."""
+    """An operation, and the action that it waits for, none of which has been done yet."""
 
     steps: Steps[Any]
     action: Action

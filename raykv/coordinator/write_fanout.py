@@ -1,9 +1,9 @@
 """Sending records to their primaries until enough hold them: for client writes and for read repair.
 
-In a sloppy bucket a fallback stands in for a primary that fails, or is silent for a while; it keeps the record as a hint,
-and counts. What a primary has not acknowledged in the end earns a hint in any bucket (P11): once all calls have come to
-their end, long after the client has its answer perhaps, a node that holds the write is told who lacks it. If this
-coordinator ends before that, anti-entropy will find it.
+In a sloppy bucket a fallback stands in for a primary that fails or stays silent for a while; it keeps the record as a
+hint, and counts. A primary that never acknowledges earns a hint in any bucket (P11): once all calls have ended, perhaps
+long after the client has its answer, a node that holds the write learns who lacks it. If this coordinator ends before
+that, anti-entropy finds the difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raykv.coordinator.steps import Steps
 
 SILENT_S = 0.2
-"""After so long a fallback stands in for a primary that has not answered."""
+"""After this time a fallback stands in for a primary that has not answered."""
 
 
 class Restamper(Protocol):
@@ -53,10 +53,10 @@ class WriteFanout:
         *,
         hints: bool = False,
     ) -> None:
-        """Make one; ``records`` are stamped again in place, if there is a ``restamper``.
+        """Make one; a ``restamper``, if given, restamps ``records`` in place.
 
-        ``hints``: whether those who miss a record get one; always with a ``restamper``, for then it is a client's write.
-        ``made_ms``: since when the records may stand elsewhere (see ``frames.Write``); None: they are new.
+        ``hints``: whether nodes that miss a record get one; always with a ``restamper``, which makes it a client's write.
+        ``made_ms``: since when the records may exist elsewhere (see ``frames.Write``); None: they are new.
         """
         self._routing = routing
         self._entry = entry
@@ -68,9 +68,9 @@ class WriteFanout:
         self._made_ms = routing.clock.wall_ms() if made_ms is None else made_ms
         self._epoch = routing.epoch
         self.moved = False
-        """Whether the owners have changed under way: the round is to go on elsewhere."""
+        """Whether the owners have changed meanwhile: the round must continue elsewhere."""
         self.failures: dict[str, str] = {}
-        """What each failing node last said."""
+        """Each failing node's last reason."""
 
     def run(self, deadline_s: float) -> Steps[None]:
         """Send until the round is met, ``moved``, or time is up."""
@@ -82,7 +82,7 @@ class WriteFanout:
         while round_.open and not fan.moved and clock.monotonic_s() < deadline_s:
             outcome = yield from fan.next(min(retry_at_s, deadline_s))
             if outcome is None:
-                if retry_at_s < deadline_s:  # nothing is sent whose outcome nobody would wait for
+                if retry_at_s < deadline_s:  # no write goes out whose outcome would come too late
                     self._send(fan, round_.more())
                     self._stand_in(fan, silent=retry_at_s >= silent_at_s)
                 retry_at_s = clock.monotonic_s() + RETRY_S
@@ -104,7 +104,7 @@ class WriteFanout:
 
     def _stand_in(self, fan: Fanout[list[tuple[int, int]]], *, silent: bool) -> None:
         if not self._entry.config.sloppy:
-            return  # nobody may, and to find that out for each item after each answer costs as much as the rest of it
+            return  # no fallback is allowed, and to find that out for each item after each answer would double the cost
         for node_id, pairs in self._round.fallbacks_in_use(silent=silent).items():
             hints = [(self._keys[index], self._records[index], [primary]) for index, primary in pairs]
             body = f.Hint(self._entry.bucket_id, hints, self._made_ms, counted=True)
@@ -112,12 +112,12 @@ class WriteFanout:
             self._routing.metrics.count("fallbacks_in_use", len(pairs))
 
     def _late(self, outcome: Outcome[list[tuple[int, int]]] | None) -> None:
-        """Take an outcome that nobody waits for any more; after the last one, see to the hints."""
+        """Record an outcome without a waiter; after the last one, leave the hints."""
         if outcome is not None:
             self._note(outcome)
             return
         if self.moved:
-            return  # whoever goes on elsewhere sees to the hints
+            return  # the round that continues elsewhere leaves the hints
         for index, key in enumerate(self._keys):
             holders, missed = self._round.missed(index)
             leave_hint(self._routing, self._entry, (key, self._records[index], missed), holders, self._made_ms)
@@ -135,7 +135,7 @@ class WriteFanout:
         self._round.failed(outcome.node_id, outcome.about, refused)
 
     def _restamp(self, due: dict[int, int]) -> list[int]:
-        """Stamp these writes again, above what the replicas hold; return those for which that may be."""
+        """Restamp these writes above what the replicas hold; return those for which that is possible."""
         assert self._restamper is not None, "where newer counts nothing is stamped again"
         again: list[int] = []
         for index, time in due.items():
@@ -159,5 +159,5 @@ def leave_hint(
     if not holders or not missed:
         return
     owners = tuple(node_id for nodes in routing.write_sets(key, entry.config.n) for node_id in nodes)
-    in_order = sorted(holders, key=lambda node_id: node_id not in owners)  # those need not be sent what they hold
+    in_order = sorted(holders, key=lambda node_id: node_id not in owners)  # owners need no copy of what they hold
     routing.hint_sender.take(tuple(in_order), owners, entry.bucket_id, item, made_ms)

@@ -1,21 +1,21 @@
 """Quorum writes (P7, P8).
 
 **lww** (one round): the coordinator stamps the write with a hybrid time and sends it to all N primaries. A replica that
-holds something newer does not count; if that keeps W from being met the write is stamped again above it, under the same
-operation id. That happens once: it stands above all that was acknowledged before it began then, and what is newer even so
-was written at the same time, and may follow it at once. A retry to a node keeps its stamp, so it is the same write.
+holds something newer does not count; if that keeps W from being met the coordinator restamps the write above it, under
+the same operation id. Once is enough: the new stamp is above everything acknowledged before it began, and a record that
+is newer even so was written concurrently, and may follow it. A retry to a node keeps its stamp, so it is the same write.
 
 **vector** (two rounds): first a primary gives a dot, and enough primaries show what they hold (``ReserveRound``); then
-the write goes out to all N under that dot, with its context: the one that the writer gave, or, if it gave none, all that
-was shown. What a write without a context is to supersede must be seen before it is sent, and it is: it asks N - W + 1
-primaries, and any write that W of them acknowledged is on one of those. A write with a context needs the dot only.
+the write goes out to all N under that dot, with its context: the writer's, or, without one, all that was shown. A write
+without a context must see what it supersedes before it is sent, and it does: it asks N - W + 1 primaries, and any
+write that W of them acknowledged is on one of those. A write with a context needs the dot only.
 
 Why not let the first primary keep the write, answer with its state, and stamp again where others hold more (as P7 and P8
-have it)? Then a write can have two dots: two that meet each other and are both stamped again, a dot whose answer was
-lost. Each such case needs a rule of its own. A dot that nothing was written under needs none.
+have it)? Then a write can have two dots: two writes that meet each other and are both restamped, or a dot whose answer
+was lost. Each such case needs a rule of its own. A dot without a write needs none.
 
-W durable acknowledgements make a success. A miss is *unknown*, not undone: it may stand, and may surface later. In the
-first round nothing has been written yet, and that is what the client is told if it fails.
+W durable acknowledgements make a success. A miss is *unknown*, not undone: the write may exist, and may surface later.
+In the first round nothing has been written yet, and a failure there says that to the client.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 OVERLOADED = "overloaded"
 RESERVE_FLOOR_S = 0.1
-"""A node is given at least this long for a dot before another one is asked: each dot in vain costs a few bytes."""
+"""The least time for a node to give a dot before another one is asked: each wasted dot costs a few bytes."""
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
-    """A write as the client sent it: the body packed, the causality checked; None: it has not looked."""
+    """A write as the client sent it: the body packed, the causality checked; None: the writer has not read the key."""
 
     key: bytes
     body: bytes
@@ -63,7 +63,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Done(NamedTuple):
-    """A write that W nodes hold: which ones, and what it has superseded, itself included."""
+    """A write that W nodes hold: which nodes, and what it superseded, itself included."""
 
     nodes: list[str]
     causality: Causality
@@ -96,16 +96,16 @@ class Writes:
         return self._write_lww(entry, items, w, deadline_s)
 
     def finish(self, begun: InFlightWrite) -> Steps[list[list[str] | RaykvError]]:
-        """Go on with writes that were sent, under the stamps that they have: who acknowledged each, or its error."""
+        """Continue writes already sent, under the stamps that they have: who acknowledged each, or its error."""
         outcomes = yield from self.spread(
             begun.entry, begun.puts, begun.records, begun.w, begun.deadline_s, was_sent=True
         )
-        if begun.entry.config.versioning == "lww":  # some may have been stamped again, above what is stored
+        if begun.entry.config.versioning == "lww":  # some may have been restamped above what is stored
             begun.causalities = [Causality(time_of(record)) for record in begun.records]
         return outcomes
 
     def observe(self, after: int) -> None:
-        """Let what is stamped from now on be above a time that a client has seen. Raises ``StoreUnavailable``."""
+        """Make later stamps exceed a time that a client has seen. Raises ``StoreUnavailable``."""
         try:
             self._hybrid.observe(after, self.routing.clock.wall_ms())
         except ClockTooFarAhead as error:
@@ -114,7 +114,7 @@ class Writes:
     # ---- last writer wins ----
 
     def stamped_lww(self, item: Put) -> tuple[bytes, Causality]:
-        """Return the record of a write, and its causality. Raises ``StoreUnavailable``: a clock far ahead."""
+        """Return a write's record and its causality. Raises ``StoreUnavailable``: a clock far ahead."""
         try:
             time = self._next_time(item.seen.time if item.seen else 0)
         except ClockTooFarAhead as error:
@@ -178,9 +178,9 @@ class Writes:
         return [result for result in results if result is not None]
 
     def stamped(self, item: Put, given: f.Reserved, shown: Sequence[f.Reserved]) -> tuple[bytes, Causality]:
-        """Return the record of a write, and what it supersedes, itself included.
+        """Return a write's record, and what it supersedes, itself included.
 
-        Raises ``PairTooLarge`` (too many versions that nobody merged), ``StoreUnavailable`` (a clock far ahead).
+        Raises ``PairTooLarge`` (too many unmerged versions), ``StoreUnavailable`` (a clock far ahead).
         """
         dot = (given.actor, given.counter)
         found = [*map(unpack_causality, dict.fromkeys([answer.causality for answer in shown]))]  # most show the same
@@ -206,7 +206,7 @@ class Writes:
     def _reserve(
         self, entry: BucketEntry, items: Sequence[Put], w: int, deadline_s: float
     ) -> Steps[tuple[ReserveRound, dict[str, str]]]:
-        """Get a dot for each item, and what is there of it. Returns the round, and what each failing node said."""
+        """Get a dot and the stored versions for each item. Returns the round, and each failing node's reason."""
         routing = self.routing
         needed = [shown_needed(entry, item.seen, w) for item in items]
         while True:
@@ -218,7 +218,7 @@ class Writes:
     def _reserve_once(
         self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
     ) -> Steps[tuple[ReserveRound, dict[str, str], bool]]:
-        """Ask by the ring as it is known now. Returns also whether other owners came to light: then ask them."""
+        """Ask by the current ring. Also returns whether other owners came to light: then ask them."""
         routing, n, sloppy = self.routing, entry.config.n, entry.config.sloppy
         round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
         fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, deadline_s, routing.epoch)
@@ -261,9 +261,9 @@ class Writes:
         *,
         was_sent: bool = False,
     ) -> Steps[list[list[str] | RaykvError]]:
-        """Send the records out; return who acknowledged each, or its error. Those stamped again change in ``records``.
+        """Send the records out; return who acknowledged each, or its error. Restamped ones change in ``records``.
 
-        ``was_sent``: the fast path has sent them before, so they may stand somewhere, whatever is said now (P8).
+        ``was_sent``: the fast path has sent them before, so they may exist somewhere, whatever the answers say now (P8).
         """
         keys = [item.key for item in items]
         routing, n = self.routing, entry.config.n
@@ -280,7 +280,7 @@ class Writes:
             if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 break
             routing.check_there(entry.bucket_id)
-            round_.reassign(*owners())  # as they are stamped: it is the same write (P8)
+            round_.reassign(*owners())  # under the same stamps: it is the same write (P8)
             routing.metrics.count("writes_moved")
         return [
             round_.acks(index) if round_.settled(index) else _write_error(round_, index, item, w, fanout.failures)
@@ -296,9 +296,9 @@ class Writes:
         made_ms: int,
         timeout_s: float,
     ) -> Steps[None]:
-        """Send writes that have their acknowledgements to the other owners once more; those that are away get hints.
+        """Resend acknowledged writes to the other owners; unreachable ones get hints.
 
-        Who holds something newer needs it no more. ``holders``: of each, who is known to hold it.
+        An owner that holds something newer needs no copy. ``holders``: for each write, the nodes known to hold it.
         """
         routing, n = self.routing, entry.config.n
         deadline_s = routing.clock.monotonic_s() + timeout_s
@@ -314,7 +314,7 @@ class Writes:
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:
-    """Refuse one more version where too many stand that the writer has not seen."""
+    """Refuse one more version where too many exist that the writer has not seen."""
     room = given.siblings < MAX_SIBLINGS and given.record_bytes + len(item.body) <= MAX_SIBLINGS_BYTES
     if not room and not seen_all:
         raise PairTooLarge(

@@ -1,16 +1,16 @@
-"""Who is let in when a node has more to do than it can: some at once, the others are told so at once.
+"""Admission under overload: some requests get in, and the others get a refusal at once.
 
-A node that takes in everything answers everything late, and then in vain: those who asked have given up. So it bounds how
-many requests it works on at a time, and refuses the rest while refusing costs next to nothing.
+A node that accepts everything answers everything late, and in vain: its callers have given up. It therefore bounds the
+requests in progress, and refuses the rest while a refusal costs next to nothing.
 
-How many is found out, not set. What is measured is how long a request that was let in waits for its turn; above
-``TARGET_S`` the bound is lowered, below it it is raised while it is what limits (additive increase, multiplicative
-decrease: Chiu & Jain 1989). Once half of the bound is taken, nobody may have more than an equal share of it, so a caller
-that sends too much is refused before the others are.
+The bound is found, not set. The measure is how long an admitted request waits for its turn; above
+``TARGET_S`` the bound goes down, below it goes up while it is what limits (additive increase, multiplicative
+decrease: Chiu & Jain 1989). Once half of the bound is taken, no caller may have more than an equal share of it, so a
+caller that sends too much meets refusals before the others do.
 
-A request that is answered before the next one is looked at has not waited, and is not counted.
+A request answered before the next one is examined has not waited, and does not count.
 
-What keeps the cluster together (gossip, pings, changes of its state) is always let in: see ``may_wait``.
+Traffic that keeps the cluster together (gossip, pings, changes of its state) always gets in: see ``may_wait``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 TARGET_S = 0.1
-"""A busy machine alone lets a process wait for its turn for some tens of milliseconds."""
+"""A busy machine alone makes a process wait for its turn for some tens of milliseconds."""
 LOOK_EVERY_S = 0.05
 FEWEST, MOST = 128, 4096
 FIRST = 512
@@ -33,12 +33,12 @@ _DOWN, _UP = 0.8, 8
 
 
 def may_wait(frame: bytes) -> bool:
-    """Whether a request may be refused, to be tried again, by the table of requests (``shed``)."""
+    """Whether a request may be refused, to be retried, by the table of requests (``shed``)."""
     return kind_of_request(frame) in SHED
 
 
 class Admission:
-    """Counts who has how much under way. O(1) each."""
+    """Counts each caller's requests in flight. O(1) each."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._monotonic_s = monotonic_s
@@ -48,11 +48,11 @@ class Admission:
         self._limited = False
         self._looked_s = monotonic_s()
         self.limit = FIRST
-        """How many requests may be under way at once."""
+        """The bound on requests in flight."""
         self.refused = 0
 
     def lets_in(self, who: Hashable) -> bool:
-        """Whether a request of this caller is let in. One that is answered at once need not ``enter``."""
+        """Whether this caller's next request gets in. One that is answered at once need not ``enter``."""
         if 2 * self._total < self.limit:
             return True
         if self._total < self.limit and self._under_way[who] * max(1, len(self._under_way)) < self.limit:
@@ -62,7 +62,7 @@ class Admission:
         return False
 
     def enter(self, who: Hashable) -> bool:
-        """Let a request of this caller in, or not. Each that was let in is to ``leave``."""
+        """Admit a request of this caller, or not. Each admitted request must ``leave``."""
         if not self.lets_in(who):
             return False
         self._total += 1
@@ -70,7 +70,7 @@ class Admission:
         return True
 
     def waited(self, waited_s: float) -> None:
-        """Take note of how long one waited for its turn."""
+        """Record how long a request waited for its turn."""
         self._longest_s = max(self._longest_s, waited_s)
         now_s = self._monotonic_s()
         if now_s - self._looked_s < LOOK_EVERY_S:
@@ -82,7 +82,7 @@ class Admission:
         self._looked_s, self._longest_s, self._limited = now_s, 0.0, False
 
     def leave(self, who: Hashable) -> None:
-        """Take note that a request has been answered."""
+        """Record that a request has been answered."""
         self._total -= 1
         left = self._under_way[who] - 1
         if left:

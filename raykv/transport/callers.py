@@ -1,9 +1,9 @@
 """Who has connections to a server, and how many each may have. No socket, no clock.
 
-A caller is what nobody can take for itself: a process of this machine, which the kernel names, or an address of another.
-All who know the secret are equal, so the secret is no name. Each has a share: of the connections, of those that have
-proved nothing yet, and of what the node does at once (``admission``). Where there is no room left, whoever has the most
-gives way.
+A caller is an identity that no process can forge: a process of this machine, which the kernel names, or the address of
+another machine. The secret does not identify a caller, since all share it. Each caller has a share: of the connections,
+of those that have proved nothing yet, and of what the node does at once (``admission``). Where there is no room left,
+the caller with the most gives way.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Protocol
 
 OF_A_PROCESS, OF_A_HOST = 8, 2
-"""One part in so many of all connections is what one process, or all processes of another host, may have."""
+"""The share of all connections (one in this many) for one process, or for all processes of another host."""
 MAX_STRANGERS = 256
 MAX_STRANGERS_OF_A_CALLER = 64
 """Connections that have not proved anything yet."""
 SOON_S = 0.5
-"""Who has as many strangers as it may is let in for its oldest one, but not if that came so short a time ago."""
+"""A caller at its limit of strangers replaces its oldest one, unless that came less than this time ago."""
 
 
 class Guest(Protocol):
@@ -27,20 +27,20 @@ class Guest(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing of it is under way."""
+        """Whether it has no request in flight."""
         ...
 
     def go_on(self) -> None:
-        """Begin what has come, if there is room by now."""
+        """Begin the waiting requests, if there is room by now."""
         ...
 
     def drop(self) -> None:
-        """Close it at once. It leaves ``Callers`` by then."""
+        """Close it at once. It has left ``Callers`` by then."""
         ...
 
 
 class Caller:
-    """One who calls."""
+    """One caller."""
 
     def __init__(self, name: str, *, far: bool) -> None:
         """``far``: a host, not a process."""
@@ -50,12 +50,12 @@ class Caller:
         """Its connections that have proved that they know the secret, the oldest first."""
         self.strangers: dict[Guest, None] = {}
         self.under_way = 0
-        """Requests of all its connections that are being handled."""
+        """Requests of all its connections in flight."""
         self.under_way_bytes = 0
         self.begun = 0
-        """Requests that ``admission`` does not look at, begun in this turn of the event loop."""
+        """Requests that bypass ``admission``, begun in this turn of the event loop."""
         self.held_up: dict[Guest, None] = {}
-        """Those that are not read from until less is under way."""
+        """Connections whose reading is paused until fewer requests are in flight."""
 
 
 class Callers:
@@ -69,7 +69,7 @@ class Callers:
         self.strangers: dict[Guest, None] = {}
 
     def let_in(self, name: str, now_s: float, *, far: bool) -> Caller | None:
-        """Return the caller if one more connection of it may be looked at: to be handed to ``came``; None if it may not."""
+        """Return the caller if it may have one more connection, to be passed to ``came``; None if it may not."""
         caller = self.by_name.get(name)
         if caller is None:
             caller = Caller(name, far=far)
@@ -84,12 +84,12 @@ class Callers:
         return caller
 
     def came(self, guest: Guest) -> None:
-        """Take note of a connection, which has proved nothing yet."""
+        """Record a connection, which has proved nothing yet."""
         self.by_name.setdefault(guest.caller.name, guest.caller)
         guest.caller.strangers[guest] = self.strangers[guest] = None
 
     def proved(self, guest: Guest) -> bool:
-        """Take note that it knows the secret: whether it may stay."""
+        """Record that it knows the secret; return whether it may stay."""
         self.strangers.pop(guest, None)
         caller = guest.caller
         caller.strangers.pop(guest, None)
@@ -100,14 +100,14 @@ class Callers:
         return may_stay
 
     def left(self, guest: Guest) -> None:
-        """Take note that it is closed. Idempotent."""
+        """Record that it is closed. Idempotent."""
         caller = guest.caller
         for guests in (self.strangers, self.friends, caller.strangers, caller.friends, caller.held_up):
             guests.pop(guest, None)
         self._forget(caller)
 
     def done(self, guest: Guest, frame_bytes: int) -> None:
-        """Take note that one of its requests, of so many bytes, has been handled: others may be begun."""
+        """Record that one of its requests, of ``frame_bytes``, is done: others may begin."""
         caller = guest.caller
         caller.under_way -= 1
         caller.under_way_bytes -= frame_bytes
@@ -116,7 +116,7 @@ class Callers:
         self._forget(caller)
 
     def _forget(self, caller: Caller) -> None:
-        """Forget who has nothing here any more; what is under way counts on, also if it comes again meanwhile."""
+        """Forget a caller without connections; its requests in flight still count if it returns meanwhile."""
         if not (caller.strangers or caller.friends or caller.under_way) and self.by_name.get(caller.name) is caller:
             del self.by_name[caller.name]
 
@@ -124,7 +124,7 @@ class Callers:
         return max(1, self.most // (OF_A_HOST if caller.far else OF_A_PROCESS))
 
     def _room(self, caller: Caller) -> bool:
-        """Close a connection of whoever has the most, if that is not who asks: one on which nothing is under way, if any."""
+        """Close a connection, if possible an idle one, of the caller with the most, unless that is this caller."""
         most = max(self.by_name.values(), key=lambda each: len(each.friends))
         if len(most.friends) <= len(caller.friends) + 1:
             return False

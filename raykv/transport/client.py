@@ -1,4 +1,4 @@
-"""Calls over streams, and over Ray where there is none."""
+"""Calls over streams, and over Ray where there is no stream."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.stream")
 
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""What may wait for a peer to read it, beside one frame of any size; past it a call is refused at once."""
+"""Bytes that may wait for a peer to read them, plus one frame of any size; past it a call is refused at once."""
 CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0
 NOT_LISTENING_PAUSE_S = 30.0
 SWEEP_PAUSE_S = 0.002
 QUIET_S = 0.5
-"""A connection that brought nothing at all while a call waited in vain for so long is given up."""
+"""A connection that received nothing for this long, while a call timed out, is given up."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one server, with any number of requests under way. To be made by ``connect``."""
+    """A connection to one server, with any number of requests in flight. Made by ``connect``."""
 
     def __init__(self, secret: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -47,22 +47,22 @@ class Connection(asyncio.Protocol):
         self._reader = wire.Reader()
         self._outbox = wire.Outbox(loop.call_soon, self._write)
         self._pending: dict[int, tuple[Heard, int]] = {}
-        """Number of a request -> who is to hear what becomes of it, and ``heard`` when it was sent."""
+        """Number of a request -> the receiver of its outcome, and the value of ``heard`` when it was sent."""
         self._posted: dict[int, tuple[float, float]] = {}
-        """Number of a request that was posted -> until when it waits, and for how long; the oldest first."""
+        """Number of a posted request -> its deadline, and its time-out; the oldest first."""
         self._sweep: asyncio.TimerHandle | None = None
         self._last = 0
         self._transport: asyncio.Transport | None = None
         self.ready: asyncio.Future[None] = loop.create_future()
-        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())  # who waited may be gone
+        self.ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())  # the waiter may be gone
         self.usable = False
-        """Whether calls can go through it: it stands, and has not been given up."""
+        """Whether it takes calls: it is established, and has not been given up."""
         self.heard = 0
-        """How often anything came after the handshake."""
+        """How often data arrived after the handshake."""
         self._dropped = False
 
     async def call(self, frame: bytes, timeout_s: float) -> bytes:
-        """Send ``frame``, return the answer. To be called only while ``usable``; raises as ``ports.Transport``."""
+        """Send ``frame``, return the answer. Call only while ``usable``; raises as ``ports.Transport``."""
         self._check_room(frame)
         answer: asyncio.Future[bytes] = self._loop.create_future()
         number = self._number(partial(_settle, answer))
@@ -75,9 +75,9 @@ class Connection(asyncio.Protocol):
             self._forget(number)
 
     def post(self, frame: bytes, timeout_s: float, heard: Heard) -> None:
-        """Send ``frame`` at once, and tell ``heard`` what becomes of it, later. To be called only while ``usable``.
+        """Send ``frame`` at once, and call ``heard`` with the outcome, later. Call only while ``usable``.
 
-        One timer looks after all that were posted, so they should have about the same time.
+        One timer serves all posted requests, so their time-outs should be similar.
         """
         try:
             self._check_room(frame)
@@ -104,29 +104,29 @@ class Connection(asyncio.Protocol):
         return self._last
 
     def _sweep_posted(self) -> None:
-        """End those that have waited for too long."""
+        """End the posted requests that have timed out."""
         now_s, self._sweep = self._loop.time(), None
         for number, (until_s, timeout_s) in [*self._posted.items()]:
             if until_s > now_s:
                 break
-            if number in self._posted:  # who was told of another one may have closed the connection
+            if number in self._posted:  # a receiver may have closed the connection
                 told, heard = self._pending[number]
                 self._forget(number)
                 self._note_silence(heard, timeout_s)
                 told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
-        if self._posted and self._sweep is None:  # they may have posted more, which set it
+        if self._posted and self._sweep is None:  # receivers may have posted more, which set it
             until_s, _ = next(iter(self._posted.values()))
             # A loop may call a moment early: its clock stands still within a turn, and some round to milliseconds.
             self._sweep = self._loop.call_at(max(until_s, now_s + SWEEP_PAUSE_S), self._sweep_posted)
 
     def give_up(self) -> None:
-        """Take no more calls; close once those under way have ended."""
+        """Take no more calls; close once those in flight have ended."""
         self.usable = False
         if not self._pending:
             self.close()
 
     def close(self) -> None:
-        """Close at once; calls under way end with ``PeerUnreachable``."""
+        """Close at once; calls in flight end with ``PeerUnreachable``."""
         self.usable = False
         if self._loop.is_closed():
             self.drop()
@@ -134,14 +134,14 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def drop(self) -> None:
-        """Close at once, without the loop, which is closed or gone; nobody is told anything."""
+        """Close at once, without the loop, which is closed or gone; no call gets an outcome."""
         self._dropped = True
         self.usable = False
         self._pending.clear()
         self._posted.clear()
         with contextlib.suppress(Exception):
-            # asyncio's would keep its socket. uvloop closes its own, but for those that are collected before: so this one
-            # stays in a cycle with this.
+            # asyncio's would keep its socket. uvloop closes its own, except those that are collected first: this one
+            # therefore stays in a cycle with this object.
             self._transport._call_connection_lost(None)  # type: ignore[union-attr] # noqa: SLF001
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
             for number, kind, frame in self._reader.feed(data):
                 heard, _ = self._pending.get(number, (None, 0))
                 if heard is None:
-                    continue  # nobody waits for it any more
+                    continue  # no call waits for it any more
                 if number in self._posted:
                     self._forget(number)
                 heard(frame if kind == wire.ANSWER else PeerUnreachable("it failed while it was at the request"))
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._note_silence(heard, timeout_s)
 
     def _note_silence(self, heard: int, timeout_s: float) -> None:
-        """Give the connection up if nothing has come on it for long; ``heard``: of then."""
+        """Give the connection up if nothing has arrived on it for long; ``heard``: the count at that time."""
         if heard == self.heard and timeout_s >= QUIET_S:
             self.give_up()
 
@@ -227,7 +227,7 @@ def _settle(answer: asyncio.Future[bytes], outcome: bytes | PeerFailure) -> None
 
 
 async def connect(endpoint: Endpoint) -> Connection:
-    """Return a connection that stands. Raises ``OSError``, ``WireError``."""
+    """Return an established connection. Raises ``OSError``, ``WireError``."""
     loop = asyncio.get_running_loop()
     connection = await open_connection(loop, lambda: Connection(endpoint.secret, loop), endpoint)
     try:
@@ -240,7 +240,7 @@ async def connect(endpoint: Endpoint) -> Connection:
 
 @dataclass(slots=True)
 class _Route:
-    """The way to one peer."""
+    """The route to one peer."""
 
     connection: Connection | None = None
     endpoint: Endpoint | None = None
@@ -256,10 +256,10 @@ class StreamTransport:
     def __init__(
         self, beside: Transport, locate: Callable[[str], Awaitable[Endpoint | None]], *, patient: bool = False
     ) -> None:
-        """``beside``: what carries the calls while no connection stands.
+        """``beside``: carries the calls while no connection is established.
 
         ``locate(peer)``: where it listens; None if it does not. May raise ``PeerFailure``.
-        ``patient``: wait for a connection that is being made, rather than go beside it.
+        ``patient``: wait for a connection in progress instead of using ``beside``.
         """
         self._beside = beside
         self._locate = locate
@@ -267,7 +267,7 @@ class StreamTransport:
         self._random = random.SystemRandom()
         self._routes: dict[str, _Route] = {}
         self._making = Background()
-        """Connections that are being made."""
+        """Connections in progress."""
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         """See ``ports.Transport``."""
@@ -286,7 +286,7 @@ class StreamTransport:
         return await self._beside.call(peer, frame, timeout_s)
 
     def post(self, peer: str, frame: bytes, timeout_s: float, heard: Heard) -> bool:
-        """Send ``frame`` if a stream stands, and tell ``heard`` what becomes of it, later. False: none stands."""
+        """Send ``frame`` if a stream is established, and call ``heard`` with the outcome, later. False: there is none."""
         route = self._routes.get(peer)
         if route is None or route.connection is None or not route.connection.usable:
             return False
@@ -294,11 +294,11 @@ class StreamTransport:
         return True
 
     def connected(self) -> list[str]:
-        """Return the peers to which a connection stands, sorted."""
+        """Return the peers with an established connection, sorted."""
         return sorted(peer for peer, route in self._routes.items() if route.connection and route.connection.usable)
 
     def endpoint(self, peer: str) -> Endpoint | None:
-        """Return where the connection to a peer leads that stands now; None if none does."""
+        """Return where the present connection to a peer leads; None if there is none."""
         route = self._routes.get(peer)
         return (
             route.endpoint if route is not None and route.connection is not None and route.connection.usable else None
@@ -311,11 +311,11 @@ class StreamTransport:
 
     @property
     def connecting(self) -> bool:
-        """Whether a connection is being made."""
+        """Whether a connection is in progress."""
         return bool(self._making)
 
     async def close(self) -> None:
-        """Close all connections; calls under way on them end with ``PeerUnreachable``."""
+        """Close all connections; calls in flight on them end with ``PeerUnreachable``."""
         routes, self._routes = list(self._routes.values()), {}
         tasks = [route.connecting for route in routes if route.connecting is not None]
         for task in tasks:
@@ -334,7 +334,7 @@ class StreamTransport:
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Those in which connections are being made."""
+        """Return the tasks that make connections."""
         return [*self._making]
 
     def _begin_to_connect(self, peer: str, route: _Route) -> None:
@@ -362,6 +362,6 @@ class StreamTransport:
         except (OSError, wire.WireError, PeerFailure) as error:  # TimeoutError is an OSError
             logger.debug("no stream to %s: %s", peer, error)
         finally:
-            # Not in step with all the others who lost it at the same time.
+            # Spread out, since others lost it at the same time.
             route.next_try_s = loop.time() + pause_s * (0.5 + self._random.random())
             route.connecting = None

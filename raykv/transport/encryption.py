@@ -1,8 +1,8 @@
 """TLS for streams between hosts, by the settings that Ray has for its own calls.
 
 Where ``RAY_USE_TLS`` is set, both sides show the certificate of ``RAY_TLS_SERVER_CERT``, signed by ``RAY_TLS_CA_CERT``, as
-with Ray's calls, and the server's has to name the address that is connected to. No stream between hosts stands without:
-where the settings are no good, all goes by Ray's calls. They are read when a connection is made, so new files count.
+with Ray's calls, and the server's must name the address of the connection. No stream between hosts exists without:
+with invalid settings all traffic uses Ray's calls. Each connection reads the settings anew, so new files count.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ CERTIFICATE, KEY, AUTHORITY = "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_
 
 
 def is_asked_for() -> bool:
-    """Say whether Ray is told to encrypt its calls, by Ray's own reading of the setting."""
+    """Return whether Ray encrypts its calls, by Ray's own reading of the setting."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def context(*, server: bool) -> ssl.SSLContext | None:
-    """Return what a connection between hosts is encrypted by; None if it is not to be. Raises ``OSError``."""
+    """Return the TLS context of a connection between hosts; None without encryption. Raises ``OSError``."""
     if not is_asked_for():
         return None
     missing = [name for name in (CERTIFICATE, KEY, AUTHORITY) if not os.environ.get(name)]
@@ -39,7 +39,7 @@ def context(*, server: bool) -> ssl.SSLContext | None:
 
 
 def names(certificate: Mapping[str, Any] | None, host: str) -> bool:
-    """Say whether a certificate names an address: as one, or, as gRPC takes it too, as a name that reads like it."""
+    """Return whether a certificate names an address: as an address or, as with gRPC, as a name that reads like it."""
     return any(
         kind in {"IP Address", "DNS"} and name.lower() == host.lower()
         for kind, name in (certificate or {}).get("subjectAltName", ())

@@ -1,4 +1,4 @@
-"""Listens, and hands the frames that come to a handler."""
+"""Listens, and hands incoming frames to a handler."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ logger = logging.getLogger("raykv.stream")
 HANDSHAKE_S = 5.0
 LOOPBACK = "127.0.0.1"
 MAX_WAITING = 1024
-"""Connections that the kernel keeps until they are looked at: a local socket refuses more at once."""
+"""The kernel's queue of connections not yet accepted: a local socket refuses more at once."""
 MAX_CONNECTIONS = 4096
-"""Or half of the descriptors, where there are fewer."""
+"""Or half of the descriptors, if that is fewer."""
 AT_ONCE = 32
-"""So many connections are let in before what others have asked has its turn."""
+"""Connections accepted in a row before the loop serves requests again."""
 BURST, PER_SECOND = 256, 500
-"""So many connections are looked at in a row, and so many a second from then on: a flood is to cost little. What stands
-already is served meanwhile, and whoever is in the queue asks by Ray's calls."""
+"""The burst of connections that are examined, and the rate per second after it: a flood must cost little. Established
+connections are served meanwhile, and a queued client falls back to Ray's calls."""
 BREATH_S = 0.01
-"""So long nobody is looked at when those are used up."""
+"""The pause in accepting when those are used up."""
 SHORT_OF_DESCRIPTORS_S = 0.2
 MAX_UNDER_WAY = 4096
 MAX_UNDER_WAY_BYTES = 2 * MAX_FRAME_BYTES
-"""Requests of one caller that are being handled; past it no more of its are begun until half of them are done."""
+"""Requests of one caller in flight; past it no more of its requests begin until half of them are done."""
 MAX_BEGUN = 8
-"""Of requests that admission does not look at, as many of one caller are begun in a turn of the event loop."""
+"""Requests that bypass admission, begun for one caller in a turn of the event loop."""
 REST = 3
 MAX_REST_S = 0.05
-"""Who has more of those than are begun in a turn waits, before the next ones, for so many times as long as these took: they
-get no more than a quarter of the node's time, however many there are."""
+"""A caller that sends more of those than a turn begins waits, before the next ones, this many times as long as they took:
+they get no more than a quarter of the node's time, however many there are."""
 HIGH_WATER_BYTES = 1 * MIB
-"""Answers that wait for the other side to read them; past it none of its requests is begun until it does."""
+"""Unread answers; past it none of the peer's requests begin until it reads."""
 MAX_UNREAD_BYTES = 2 * MAX_FRAME_BYTES
-"""Past it the connection is dropped: the other side does not read."""
+"""Unread answers past which the connection is dropped: the peer does not read."""
 PATIENCE_S = 10.0
-"""Who takes nothing of an answer for so long, or sends nothing of a frame that it has begun, is dropped."""
+"""A peer that reads nothing of an answer, or sends nothing of a frame in progress, for this long is dropped."""
 MAX_HELD_BYTES = 8 * MAX_FRAME_BYTES
-"""What all connections hold together, of frames that are not whole, requests and answers. Past it whoever holds the most
-is dropped."""
+"""The memory of all connections for partial frames, requests and answers. Past it the connection that holds the most is
+dropped."""
 LOOK_EVERY_S = 1.0
 LOOK_EVERY_BYTES = 16 * MIB
 
@@ -80,11 +80,11 @@ class StreamServer:
         admission: Admission | None = None,
         refusal: Callable[[], bytes] = bytes,
     ) -> None:
-        """``serve(frame)``: the answer, or what brings it. ``admission``: who is let in; ``refusal()``: what others hear."""
+        """``serve(frame)``: the answer, or an awaitable. ``admission``: lets callers in; ``refusal()``: what others get."""
         self.admission = admission
         self.refusal = refusal
         self.secret = secrets.token_bytes(32)
-        """Of this run. Who knows it may ask anything."""
+        """The secret of this run. Knowing it permits any request."""
         self.serve = serve
         self.callers = Callers(min(MAX_CONNECTIONS, ceiling_of_sockets(limit())))
         self.tasks: set[asyncio.Task[None]] = set()
@@ -94,23 +94,23 @@ class StreamServer:
         self._opening = asyncio.Lock()
         self._look: asyncio.TimerHandle | None = None
         self._credit = float(BURST)
-        """How many connections may be looked at now, as of ``_credited_s``."""
+        """How many connections may be examined now, as of ``_credited_s``."""
         self._credited_s = 0.0
         self._unlooked_bytes = 0
 
     async def listen(self, host: str) -> Endpoint:
-        """Listen on this address of the host, if it does not yet, and return where. Raises ``OSError``."""
+        """Listen on this address of the host, unless it already does, and return where. Raises ``OSError``."""
         assert host not in {"", "0.0.0.0", "::"}, "never on all addresses"  # noqa: S104
         async with self._opening:
             if host not in self._listening:
-                encryption.context(server=True)  # what is wrong with it is said now
+                encryption.context(server=True)  # errors in the settings show up now
                 infos = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
                 family, *_, address = infos[0]
                 self._listen(host, family, address)
         return Endpoint(host, self._listening[host].getsockname()[1], self.secret)
 
     async def listen_locally(self) -> Endpoint:
-        """Listen for processes of this machine alone. Raises ``OSError``."""
+        """Listen for processes of this machine only. Raises ``OSError``."""
         if not LOCAL:
             return await self.listen(LOOPBACK)
         async with self._opening:
@@ -133,7 +133,7 @@ class StreamServer:
         self._listening[host] = listener
 
     def _accept(self, listener: socket.socket) -> None:
-        """Let some of those in that wait; whoever is not is closed at once, which costs next to nothing."""
+        """Accept some of the waiting connections; a rejected one is closed at once, which costs next to nothing."""
         now_s = time.monotonic()
         self._credit = min(BURST, self._credit + (now_s - self._credited_s) * PER_SECOND)
         self._credited_s = now_s
@@ -142,7 +142,7 @@ class StreamServer:
                 came, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
-            except OSError as error:  # no descriptor or no memory is left: it would be told so again and again
+            except OSError as error:  # no descriptor or no memory is left: the error would repeat at once
                 if error.errno not in {errno.EMFILE, errno.ENFILE}:
                     logger.warning("nobody can be let in: %s", error.strerror or error)
                 self._listen_again_in(SHORT_OF_DESCRIPTORS_S, listener)
@@ -164,7 +164,7 @@ class StreamServer:
         loop.call_later(delay_s, again)
 
     def _let_in(self, came: socket.socket) -> bool:
-        """Whether the connection is looked at. Whoever makes it has proved nothing yet."""
+        """Whether the connection is examined. Its caller has proved nothing yet."""
         if came.fileno() >= ceiling_of_sockets(limit()):
             return False
         try:
@@ -205,18 +205,18 @@ class StreamServer:
             connection.drop()
 
     def look_soon(self) -> None:
-        """See to it that connections are looked at as long as there are any."""
+        """Make sure that connections are inspected as long as there are any."""
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self.look)
 
     def took(self, count: int) -> None:
-        """Take note of so many bytes that may have to be held for long."""
+        """Count ``count`` bytes that may stay in memory for long."""
         self._unlooked_bytes += count
         if self._unlooked_bytes > LOOK_EVERY_BYTES:
             self.look()
 
     def look(self) -> None:
-        """Drop those who have stood still for too long, and those who hold the most if all together hold too much."""
+        """Drop stalled connections, and the largest ones if all together hold too much."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -256,7 +256,7 @@ class StreamServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.tasks.clear()
-        await asyncio.sleep(0)  # the loop tells of the end of a connection in its next turn
+        await asyncio.sleep(0)  # the loop reports the end of a connection in its next turn
 
 
 class _Connection(asyncio.Protocol):
@@ -276,18 +276,18 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = loop.call_later(HANDSHAKE_S, self.drop)
         self._waiting: deque[tuple[int, bytes]] = deque()
-        """Requests that have come and are not begun, for too much is under way or unread."""
+        """Requests received and not begun, because too much is in flight or unread."""
         self._waiting_bytes = 0
         self._under_way = 0
         self._under_way_bytes = 0
         self._unread = False
         self._paused = False
         self._given_bytes = 0
-        """Of answers, as far as they were written."""
+        """The bytes of answers written so far."""
         self._moved: tuple[int, int] = (0, 0)
-        """Bytes of answers that were read, and bytes that have come of a frame that is not whole."""
+        """Bytes of answers that were read, and bytes received of a partial frame."""
         self._moved_s = came_s
-        """When they last changed, or were of no matter."""
+        """When they last changed, or did not matter."""
 
     @property
     def idle(self) -> bool:
@@ -296,7 +296,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """How much memory is held for it."""
+        """How much memory it holds."""
         unread_bytes = 0 if self._transport is None else self._transport.get_write_buffer_size()
         return (
             unread_bytes
@@ -307,7 +307,7 @@ class _Connection(asyncio.Protocol):
         )
 
     def stands_still(self, now_s: float) -> bool:
-        """Whether nothing has moved for too long although an answer is to be read, or a frame to be sent whole."""
+        """Whether nothing has moved for too long although an answer is unread or a frame is partial."""
         transport = self._transport
         if transport is None:
             return False
@@ -356,11 +356,11 @@ class _Connection(asyncio.Protocol):
             self._transport.close() if error.reply else self.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``. What was begun is carried on with, as with an actor's calls."""
+        """See ``asyncio.Protocol``. Requests in progress continue, as with an actor's calls."""
         del exc
         self._forget()
         self._transport = None
-        self._waiting.clear()  # of what was not begun nothing has been done
+        self._waiting.clear()  # these have not begun
         self._waiting_bytes = 0
 
     def pause_writing(self) -> None:
@@ -393,11 +393,11 @@ class _Connection(asyncio.Protocol):
 
     @property
     def _alone(self) -> bool:
-        """Whether there is nothing of its beside which a request would have to wait, or be one of many."""
+        """Whether this caller has no other request that a new one would wait for or be batched with."""
         return not self._under_way and not self._waiting and not self._unread
 
     def _take(self, number: int, frame: bytes) -> None:
-        """Answer an operation beside which there is nothing else of this caller's, at once if it waits for nothing.
+        """Answer an operation that is its caller's only request, at once if it waits for nothing.
 
         Most wait for nothing. A task for each would cost a second turn of the event loop, which, in a process that was
         asleep a moment ago, takes longer than the answer.
@@ -421,7 +421,7 @@ class _Connection(asyncio.Protocol):
         self._spawn(number, frame, answer, admission)
 
     def _begin(self, number: int, frame: bytes) -> None:
-        """Begin with one of several requests."""
+        """Begin one of several requests."""
         admission = self._server.admission if may_wait(frame) else None
         if admission is not None and not admission.enter(self.caller.name):
             self._answer(number, wire.ANSWER, self._server.refusal())
@@ -429,7 +429,7 @@ class _Connection(asyncio.Protocol):
         self._spawn(number, frame, None, admission)
 
     def _spawn(self, number: int, frame: bytes, begun: Awaitable[bytes] | None, admission: Admission | None) -> None:
-        """``begun``: what brings the answer, if it is at work already; ``admission``: what it is to leave."""
+        """``begun``: an awaitable of the answer, if already started; ``admission``: where the request leaves when done."""
         self._under_way += 1
         self._under_way_bytes += len(frame)
         self.caller.under_way += 1
@@ -474,7 +474,7 @@ class _Connection(asyncio.Protocol):
             self.drop()
 
     def go_on(self) -> None:
-        """Begin what has come, as far as that is not too much, and read on or not."""
+        """Begin waiting requests within the limits, then resume or pause reading."""
         if self._transport is None or (self._paused and self._too_much(2)):
             return
         caller = self.caller
@@ -492,7 +492,7 @@ class _Connection(asyncio.Protocol):
         self._steer()
 
     def _are_at_work(self, caller: Caller) -> None:
-        """Take the time: those that were begun in the last turn have their first steps in this one, behind this."""
+        """Start the measurement: requests begun last turn take their first steps in this turn, after this callback."""
         self._loop.call_soon(self._were_at_work, caller, time.monotonic())
 
     def _were_at_work(self, caller: Caller, since_s: float) -> None:
@@ -517,7 +517,7 @@ class _Connection(asyncio.Protocol):
         )
 
     def _steer(self) -> None:
-        """Read on, or not."""
+        """Resume or pause reading."""
         too_much = bool(self._waiting) or self._too_much(1)
         if self._transport is None or self._transport.is_closing() or too_much == self._paused:
             return

@@ -2,7 +2,7 @@
 
 Processes of one machine talk over its local sockets, which take two thirds of the time of TCP over the loopback (measured:
 a round trip to two servers 46 us, over TCP 60-70). Linux has a namespace for them without files ("abstract", unix(7)); a
-name there is as visible as a port of the loopback, and so is the handshake. Elsewhere it is the loopback.
+name there is as visible as a port of the loopback, hence the same handshake. Other systems use the loopback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOCAL = sys.platform == "linux"
 _LOCAL_MARK = "@"
 
 IDLE_S, EVERY_S, TIMES = 5, 2, 3
-"""A host that vanished is noticed after some ten seconds; by default TCP would wait for two hours."""
+"""TCP notices a vanished host after some ten seconds; by default it would wait for two hours."""
 
 
 _CREDENTIALS = struct.Struct("3i")
@@ -34,17 +34,17 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Stranger(ConnectionRefusedError):
-    """Whoever listens there is not who is meant: of another user (and not root), or without the right certificate."""
+    """The listener is not the expected one: of another user (and not root), or without the right certificate."""
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, as the kernel says: nobody can take another's name."""
+    """The other end, as the kernel names it: no process can forge that."""
 
     name: str
     far: bool
-    """Whether all processes of another host have this name."""
+    """Whether all processes of another host share this name."""
     uid: int | None = None
-    """Whose process it is; None: the kernel does not say."""
+    """The user of the process; None: the kernel does not say."""
 
 
 class Endpoint(NamedTuple):
@@ -68,7 +68,7 @@ def local_path(host: str) -> str:
 
 
 def local_host(name: str) -> str:
-    """Return as what a local socket of this name stands in an ``Endpoint``."""
+    """Return how an ``Endpoint`` names a local socket of this name."""
     return _LOCAL_MARK + name
 
 
@@ -96,16 +96,16 @@ async def open_connection(loop: asyncio.AbstractEventLoop, make: Callable[[], P]
 
 
 def hand_over(loop: asyncio.AbstractEventLoop, handed: socket.socket) -> None:
-    """Let the loop alone own a socket that it has made a transport of.
+    """Give the loop sole ownership of a socket that it has made a transport of.
 
-    uvloop closes the descriptor itself, and not always tells the socket, which would close another's of that number later.
+    uvloop closes the descriptor itself, and does not always mark the socket closed, which would later close a reused number.
     """
     if not isinstance(loop, asyncio.BaseEventLoop):
         handed.detach()
 
 
 def peer_of(connected: socket.socket) -> Peer:
-    """Say who is at the other end. Raises ``OSError``."""
+    """Return the other end. Raises ``OSError``."""
     if connected.family != socket.AF_UNIX:
         return Peer(str(connected.getpeername()[0]), far=True)
     pid, uid, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
@@ -114,14 +114,14 @@ def peer_of(connected: socket.socket) -> Peer:
 
 
 def may_be_trusted(uid: int | None) -> bool:
-    """Say whether a process of this user may be talked to over a local socket: a name there has no permissions."""
+    """Return whether a process of this user is trusted on a local socket: a name there has no permissions."""
     return uid is None or uid in {0, os.geteuid()}
 
 
 def open_socket(endpoint: Endpoint, timeout_s: float) -> socket.socket:
-    """Connect, blocking. The socket keeps the time-out. Raises ``OSError``, also where it would have to be encrypted."""
+    """Connect, blocking. The socket keeps the time-out. Raises ``OSError``, also where encryption is required."""
     if endpoint.path is None:
-        if encryption.is_asked_for():  # by the connections of the event loop alone
+        if encryption.is_asked_for():  # only the event loop's connections encrypt
             raise ConnectionRefusedError("no blocking connection is encrypted")
         tcp = socket.create_connection((endpoint.host, endpoint.port), timeout_s)
         try:
@@ -148,7 +148,7 @@ def _local_socket(path: str, timeout_s: float) -> socket.socket:
 
 
 def watch_the_other_end(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel close the connection when the other host does not answer any more (a frozen process's host does)."""
+    """Make the kernel close the connection when the other host stops answering (a frozen process's host does answer)."""
     tcp = transport.get_extra_info("socket")
     if tcp is not None:
         watch_socket(tcp)

@@ -6,8 +6,8 @@ The handshake (HMAC-SHA256 over the nonces of both; each side proves that it kno
     server   "raykv" version server-nonce  HMAC(secret, "server", nonces)
     client   HMAC(secret, "client", nonces), and at once what it has to ask
 
-The two proofs differ by their role, so none can be sent back to whoever made it. A frame is its length (4 bytes), the
-number of the request (8), what it is (1), and its bytes.
+The two proofs differ by role, so neither can be reflected to its sender. A frame is its length (4 bytes), the number of
+the request (8), its kind (1), and its bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 VERSION = 1
 NONCE_BYTES = 32
 REQUEST, ANSWER, FAILED = 0, 1, 2
-"""What a frame is. ``FAILED``: the server broke while it was at the request, and may have carried it out."""
+"""Kinds of frames. ``FAILED``: the server broke during the request, and may have carried it out."""
 
 MANY_PARTS = 256
-"""Of a frame, which are then put together as they come."""
+"""The parts of a partial frame past which they are joined as they come."""
 
 _MAGIC = b"raykv"
 _OPENING = _MAGIC + bytes([VERSION])
@@ -44,12 +44,12 @@ class WireError(Exception):
 
 
 def proof(secret: bytes, role: bytes, client_nonce: bytes, server_nonce: bytes) -> bytes:
-    """Return what proves that ``role`` knows the secret. All parts but the role are of fixed length."""
+    """Return the proof that ``role`` knows the secret. All parts but the role are of fixed length."""
     return hmac.digest(secret, b"raykv stream %d %s " % (VERSION, role) + client_nonce + server_nonce, "sha256")
 
 
 class _Handshake:
-    """What both sides share: takes bytes until there are enough, and never more than are due."""
+    """The common part of both sides: takes bytes until there are enough, and never more than are due."""
 
     def __init__(self, secret: bytes, nonce: bytes) -> None:
         assert len(nonce) == NONCE_BYTES
@@ -59,10 +59,10 @@ class _Handshake:
         self.done = False
         """Whether the other side has proved that it knows the secret."""
         self.rest = b""
-        """What came behind the handshake."""
+        """The bytes after the handshake."""
 
     def _opened(self, due_bytes: int) -> bool:
-        """Whether an opening of so many bytes is here whole. Raises ``WireError``."""
+        """Whether an opening of ``due_bytes`` is complete. Raises ``WireError``."""
         if self._held[: len(_OPENING)] != _OPENING[: len(self._held)]:
             if self._held.startswith(_MAGIC):
                 raise WireError(f"it speaks version {self._held[5]} of the stream, this raykv {VERSION}", _OPENING)
@@ -113,27 +113,27 @@ class ServerHandshake(_Handshake):
 
 
 def head(number: int, kind: int, frame: bytes) -> bytes:
-    """Return what goes before the frame."""
+    """Return the head of a frame."""
     assert len(frame) <= MAX_FRAME_BYTES, "whoever encodes a frame holds the bound"
     return _HEAD.pack(len(frame), number, kind)
 
 
 class Reader:
-    """Puts the frames together again, however they were cut on their way."""
+    """Reassembles frames from arbitrary chunks."""
 
     def __init__(self) -> None:
         self._parts: list[bytes | bytearray] = []
         self.held_bytes = 0
-        """Of a frame that is not whole."""
+        """The parts of a partial frame."""
         self._due_bytes = _HEAD.size
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Take bytes; return (number, kind, frame) for each frame that is whole. Raises ``WireError``.
+        """Take bytes; return (number, kind, frame) for each complete frame. Raises ``WireError``.
 
-        One that announces more than ``MAX_FRAME_BYTES`` is refused as soon as it does.
+        A frame that announces more than ``MAX_FRAME_BYTES`` is refused at once.
         """
         size = len(data)
-        if not self.held_bytes and size >= _HEAD.size:  # one frame has come, whole: mostly there is nothing else
+        if not self.held_bytes and size >= _HEAD.size:  # exactly one complete frame, the usual case
             length, number, kind = _HEAD.unpack_from(data)
             if size - _HEAD.size == length <= MAX_FRAME_BYTES:
                 return [(number, kind, data[_HEAD.size :])]
@@ -166,7 +166,7 @@ class Reader:
 
 
 class Outbox:
-    """Gathers what is to be sent until the end of the loop's turn: one write for all of it."""
+    """Collects outgoing frames until the end of the loop's turn: one write for all of them."""
 
     def __init__(self, soon: Callable[[Callable[[], None]], object], write: Callable[[list[bytes]], None]) -> None:
         self._soon = soon
@@ -176,7 +176,7 @@ class Outbox:
 
     @property
     def waiting(self) -> bool:
-        """Whether anything is to be sent."""
+        """Whether anything waits to be sent."""
         return bool(self._waiting)
 
     def put(self, number: int, kind: int, frame: bytes) -> None:
