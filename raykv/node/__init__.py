@@ -1,15 +1,15 @@
 """ONE node, put together: a replica, its engine, its work in the background, and the shell around them.
 
 **The idea.** Handlers are plain functions that never wait; disks are slow. The shell stands between: it decodes a
-frame, judges whether it is meant for this run and this epoch, calls the handler, and holds the answer until the log
-is durable up to the position that the answer depends on. One ``fdatasync`` serves all answers that wait (group
+frame, checks the run and the epoch that the frame is meant for, calls the handler, and holds the answer until the log
+is durable up to the position that the answer depends on. One ``fdatasync`` serves all waiting answers (group
 commit). Flushes, compactions and cold reads run beside it, through the Executor port.
 
 **Invariants.**
 
 1. No answer leaves before what it depends on is durable (P3).
 2. One run at a time works on a directory, and a run that hears of a later one of itself stops (P6).
-3. A failed sync is never retried: nobody knows what the disk holds after it. The node stops, and recovery reads what
+3. A failed sync is never retried: what the disk holds after it is unknown. The node stops, and recovery reads what
    is there.
 
 Read from the bottom up: ``group_commit``, then ``node``.

@@ -1,13 +1,12 @@
 """Group commit: one ``fdatasync`` for all answers that wait for the log (DeWitt et al. 1984).
 
 An answer waits here until the log holds the position that it depends on (P3), by the store's durability: with "group" one
-sync serves all that wait, with "always" each write has a sync of its own, with "interval" it is enough that the operating
-system has the bytes, and a sync follows a little later. Syncs run through the Executor port, one at a time: the log is
-one file.
+sync serves all waiting answers, with "always" each write has its own sync, with "interval" the kernel having the bytes is
+enough, and a sync follows a little later. Syncs run through the Executor port, one at a time: the log is one file.
 
-A failed sync is never retried: after it nobody knows what the disk holds (the kernel may have dropped the pages and will
-report success next time). A log that finds no room is another matter: nothing of it was lost, and it is tried again.
-Those that wait are not kept waiting for room: their answer says that the outcome is unknown.
+A failed sync is never retried: what the disk holds after it is unknown (the kernel may have dropped the pages and will
+report success next time). A log without room differs: it has lost nothing, and the write is retried. Waiting answers do
+not wait for room: they report an unknown outcome.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Shell(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether the node takes nothing new."""
+        """Whether the node accepts nothing new."""
         ...
 
     def fail(self, cause: str) -> None:
@@ -41,7 +40,7 @@ class Shell(Protocol):
         ...
 
     def look_for_room(self) -> None:
-        """Look again what is left on the disk: the log has found no room, or has found some again."""
+        """Check the free space again: the log has found no room, or has found some again."""
         ...
 
     def without_room(self) -> DiskFull:
@@ -53,7 +52,7 @@ class Shell(Protocol):
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run it beside; a clean stop waits for it."""
+        """Run it in the background; a clean stop waits for it."""
         ...
 
 
@@ -78,12 +77,12 @@ class GroupCommit:
         self._sync_interval_s = sync_interval_s
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._syncs: deque[tuple[SyncJob, bool]] = deque()
-        """Jobs to be run, each with whether it is to sync what it writes."""
+        """Log jobs to run, each with whether it must sync what it writes."""
         self._syncing = False
         self._later = False
         """Whether a sync is due at the end of the interval."""
         self.full: DiskFull | None = None
-        """The log found no room for what is in memory already; None once it has."""
+        """Set while the log has no room for what is already in memory; else None."""
 
     @property
     def waiting(self) -> bool:
@@ -96,7 +95,7 @@ class GroupCommit:
             await self.enqueue(position)
 
     def safe_now(self, position: int) -> bool:
-        """Whether the log is already as safe up to there as it has to be. It may be made so, or be seen to."""
+        """Whether the log is already safe enough up to there. May make it so, or start a sync."""
         if self._durability != "interval":
             return False
         if not self._later:
@@ -105,21 +104,21 @@ class GroupCommit:
         return self._written_now(position)
 
     def enqueue(self, position: int) -> asyncio.Future[None]:
-        """Return what is done when the log is durable up to there."""
+        """Return a future that is done when the log is durable up to there."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.full is not None:
             waiter.set_exception(self._shell.without_room())
             return waiter
         self._waiting.append((position, waiter))
-        if self._durability == "always":  # a sync of its own for each write, not one for all that wait
+        if self._durability == "always":  # each write has its own sync
             self._take(sync=True)
         self._begin()
         return waiter
 
     def sync_soon(self) -> None:
-        """Sync though no answer waits.
+        """Sync although no answer waits.
 
-        What is to be flushed waits for its segment to be synced, and a node that refuses writes syncs for no answer.
+        A flush waits for its segment's sync, and a node that refuses writes has no answers that would cause one.
         """
         if not self._syncing:
             self._take(sync=True)
@@ -132,7 +131,7 @@ class GroupCommit:
             self._shell.spawn(self._sync_all())
 
     def _written_now(self, position: int) -> bool:
-        """Hand the log to the operating system at once, if that costs no more than to let a thread do it.
+        """Hand the log to the operating system at once, if that costs no more than a thread would.
 
         Returns whether that was enough.
         """
@@ -144,7 +143,7 @@ class GroupCommit:
             try:
                 job.run(sync=False)
             except DiskFull:
-                return False  # the answer that waits for it has it run once more, and hears of it
+                return False  # the waiting answer has it run again, and gets the error
             self._syncs.popleft()
             self._engine.finish_sync(job)
         return position <= self._engine.durable_position
@@ -155,7 +154,7 @@ class GroupCommit:
             self._syncs.append((job, sync))
 
     async def _sync_all(self) -> None:
-        """Run sync after sync while any answer waits."""
+        """Sync repeatedly while any answer waits."""
         try:
             while self._waiting or self._syncs:
                 if not self._syncs:
@@ -198,7 +197,7 @@ class GroupCommit:
                 await self._sync_all()
 
     def _release(self) -> None:
-        """Let out the answers whose position is durable."""
+        """Release the answers whose position is durable."""
         durable = self._engine.durable_position
         still: list[tuple[int, asyncio.Future[None]]] = []
         while self._waiting:
@@ -210,7 +209,7 @@ class GroupCommit:
         self._waiting.extend(still)
 
     def _found_no_room(self, error: DiskFull) -> None:
-        """Keep no answer waiting until there is room: what it tells of may have been kept or not."""
+        """Fail the waiting answers instead of waiting for room: their writes may have been kept or not."""
         self.full = error
         self._shell.look_for_room()
         self._refuse_all(self._shell.without_room)

@@ -1,4 +1,4 @@
-"""The shell around a replica: it waits for the log, so that the handlers need not.
+"""The shell around a replica: it waits for the log in place of the handlers.
 
 Handlers run one after another on the event loop. Their answers are held until the log is durable up to the position that
 each depends on (``group_commit``). Long disk work (sync, flush, compaction) runs through the Executor port. When the disk
@@ -38,9 +38,9 @@ logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
 ROOM_EVERY_S = 0.5
-"""How often the node looks what is left on its disk."""
+"""How often the node checks its free disk space."""
 SMALLEST_SHARE = 16
-"""Of a small disk no more than one part in so many is kept free."""
+"""At most this fraction (one part in this many) of a small disk stays reserved."""
 ALIVE_EVERY_S = 600.0
 
 
@@ -56,7 +56,7 @@ class NoMetrics:
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a storage node is told when it is launched."""
+    """The launch parameters of a storage node."""
 
     store_id: str
     node_id: str
@@ -67,7 +67,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
     """The store is being created: an empty directory lacks nothing."""
     known: Known = Known()
-    """What was last seen of this node."""
+    """The last known state of this node."""
 
 
 class StorageNode:
@@ -108,7 +108,7 @@ class StorageNode:
         previous = self._directory.previous
         away_ms = clock.wall_ms() - previous.alive_ms if previous is not None else 0
         self._old = away_ms > spec.store.gc_grace_s * 1000 / 2
-        """Whether what was deleted since this directory was last in use may have been forgotten (P10)."""
+        """Whether deletes may have been forgotten since this directory was last in use (P10)."""
         self._engine = self._open_engine(fs)
         known = spec.known
         doubt = self._engine.doubt or self._directory.doubt_about_register()
@@ -131,7 +131,7 @@ class StorageNode:
         self._directory.note_data(self._engine.begin_run(self._directory.identity.incarnation))
         self._directory.remove_old_data()
         self.incarnation = self._directory.identity.incarnation
-        """Which run of this node this is; grows with every start."""
+        """The number of this run; grows with every start."""
         self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, self._engine.durable_end)
         self._told_of = self._directory.identity
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
@@ -183,7 +183,7 @@ class StorageNode:
         )  # fmt: skip
 
     def begin(self) -> None:
-        """Begin with what the node does by itself. To be called once, on the event loop that serves."""
+        """Start the background work. Call once, on the event loop that serves."""
         assert not self._loops
         loops = [self._watch_room()]
         if self._maintenance is not None:
@@ -204,10 +204,10 @@ class StorageNode:
             self.look_for_room()
 
     def look_for_room(self) -> None:
-        """Refuse writes while little is left, before nothing is: a flush, a compaction and a delete need room too.
+        """Refuse writes while little space is left, not when none is: a flush, a compaction and a delete need room too.
 
         *Schedule without: three nodes on one disk fill it; each has an update in memory that its log has no room for, and
-        none of them may show that key, nor an older record of it, before somebody else makes room.*
+        none of them may show that key, nor an older record of it, before other files on the disk make room.*
         """
         try:
             room = self._fs.room(self.spec.path)
@@ -254,18 +254,18 @@ class StorageNode:
 
     @property
     def known(self) -> Known:
-        """What others know of this run, if they have heard all that it has told."""
+        """What others know of this run, if they have received all that it has sent."""
         end = self._log_end()
         return Known(end.incarnation, end.directory_id, end.position)
 
     @property
     def hints_waiting(self) -> dict[str, int]:
-        """How many hints it keeps for whom."""
+        """Node id -> the number of hints kept for it."""
         return dict(sorted(self._hints.counts.items()))
 
     @property
     def mended(self) -> dict[str, Any]:
-        """What the repairs that it led in this run did, as figures."""
+        """Figures of the repairs that it led in this run."""
         return self._maintenance.mended.figures() if self._maintenance is not None else {}
 
     @property
@@ -280,9 +280,9 @@ class StorageNode:
         return answer if isinstance(answer, bytes) else await answer
 
     def take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
-        """Answer a request frame at once, or return what is to be awaited for the answer.
+        """Answer a request frame at once, or return an awaitable of the answer.
 
-        Most of what clients ask waits for nothing; a coroutine and a turn of the event loop would cost more than the answer.
+        Most client requests wait for nothing; a coroutine and a turn of the event loop would cost more than the answer.
         """
         try:
             request = f.node_requests.decode(frame)
@@ -292,9 +292,9 @@ class StorageNode:
             return self._answer(f.NodeRefused("stopping", self._stopped), heard=False)
         heard = False
         try:
-            # Before anything is refused: whoever hears from this run takes its word for how far its log is, and tells
-            # nobody any more how far it was. *Schedule without: n1 acknowledges writes, and runs anew on an old copy of
-            # its directory; its first request names the former run, is refused, and n1 stamps the next one.*
+            # Before any refusal: a peer that hears from this run replaces its record of the log's end by this run's, and no
+            # longer reports the earlier one. *Schedule without: n1 acknowledges writes, and restarts on an old copy of its
+            # directory; its first request names the former run, is refused, and n1 stamps the next one.*
             self._compare(request.log_end)
             heard = True
             refusal = self._refusal(request)
@@ -325,7 +325,7 @@ class StorageNode:
         return self._answer(body)
 
     async def _answer_in_background(self, request: f.NodeRequestBody) -> bytes:
-        """Answer what no client waits for."""
+        """Answer a request that no client waits for."""
         try:
             kind = type(request)
             if kind in self._replica.handlers:
@@ -352,7 +352,7 @@ class StorageNode:
         return f.Pong()
 
     def _note(self, request: f.NodeRequestBody, began_s: float) -> None:
-        """Take note of an answer to a client, and begin with the work that it has made."""
+        """Record an answer to a client, and start the work that it has made due."""
         if self._maintenance is not None:
             now_s = self._clock.monotonic_s()
             self._maintenance.throttle.note(now_s - began_s, now_s)
@@ -368,10 +368,10 @@ class StorageNode:
         return f.NodeRefused("failed", str(error))
 
     async def stop(self) -> None:
-        """Stop cleanly: nothing new is taken, what is under way is finished, the log ends with its last mark.
+        """Stop cleanly: accept nothing new, finish what is in progress, end the log with its last mark.
 
-        Raises ``EngineFailed``, ``OSError`` if the disk failed on the way. It has stopped then as well, its directory is
-        free, and does not say that the stop was clean: the next run begins a new line (P2).
+        Raises ``EngineFailed``, ``OSError`` if the disk failed on the way. The node has then stopped as well and released
+        its directory, which does not record a clean stop: the next run begins a new line (P2).
         """
         if self._stopped is not None:
             return
@@ -384,7 +384,7 @@ class StorageNode:
             await asyncio.wait(self._tasks) if self._tasks else await self._clock.sleep(0.001)
         try:
             self._engine.close()
-            if self._engine.failure is not None:  # while those that waited for the log were waited for
+            if self._engine.failure is not None:  # the disk failed while answers waited for the log
                 raise EngineFailed(self._engine.failure.message)
             self._directory.mark_clean(self._engine.mark())
         finally:
@@ -392,14 +392,14 @@ class StorageNode:
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
 
     def _answer(self, body: f.NodeAnswerBody, *, heard: bool = True) -> bytes:
-        """``heard``: whether what the request says of the log was compared with it; else nothing is told of it either."""
+        """``heard``: whether the request's log end was compared with the log; else the answer carries none either."""
         try:
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, body, self._log_end() if heard else None))
         except CorruptData as error:  # larger than a frame may be
             return f.node_answers.encode(f.NodeAnswer(self.incarnation, f.NodeRefused("corrupt", str(error))))
 
     def _log_end(self) -> f.LogEnd:
-        """Return how far the log is durable, as peers are told."""
+        """Return how far the log is durable, in the form that peers get."""
         end = self._engine.durable_end
         if end != self._told_end.position or self._directory.identity is not self._told_of:  # or in another directory
             self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, end)
@@ -407,10 +407,10 @@ class StorageNode:
         return self._told_end
 
     def _compare(self, log_end: f.LogEnd | None) -> None:
-        """Compare with what a peer has heard from earlier runs of this node: it may have lost what it acknowledged.
+        """Compare with what a peer knows of earlier runs of this node: it may have lost what it acknowledged.
 
-        The host lost its power, with durability "interval"; or the directory is a copy from an earlier time; or the last
-        chunk of the log has rotted, which by itself looks like a torn tail.
+        Possible causes: the host lost power, with durability "interval"; the directory is a copy from an earlier time; or
+        the last chunk of the log is corrupt, which by itself looks like a torn tail.
         """
         if log_end is None or log_end.directory_id != (own := self._log_end()).directory_id:
             return
@@ -470,7 +470,7 @@ class StorageNode:
             self.work()
 
     async def _finished(self, job: Job) -> bool:
-        """Install the outcome of a job. False if it is to be tried again: there was no room for the manifest."""
+        """Install the outcome of a job. False to retry it: there was no room for the manifest."""
         try:
             self._engine.finish(job)
         except DiskFull:

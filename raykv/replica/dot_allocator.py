@@ -1,11 +1,11 @@
 """A node's dots: given out once each, and worth nothing until a coordinator writes under them.
 
 A vector write has two rounds. In the first a node *reserves* a dot for it, and shows what it holds of the key; in the
-second the coordinator writes the value under that dot to all owners. So a node that gives a dot keeps nothing, and a
-coordinator that gets no answer may ask another node: of two dots that were given for one write only one is ever written
-under, whichever answer was lost. **One write has one dot** (P8). (Where the stamper itself keeps the write, as in Dynamo
-and Riak, a write that was stamped at A, whose answer was lost, and again at B has two dots; whoever reads one and
-deletes it leaves the other to come back.)
+second the coordinator writes the value under that dot to all owners. A node that gives a dot therefore keeps nothing, and
+a coordinator without an answer may ask another node: of two dots given for one write only one is ever used, whichever
+answer was lost. **One write has one dot** (P8). (Where the allocator itself keeps the write, as in Dynamo and Riak, a
+write stamped at A, whose answer was lost, and again at B has two dots; a client that reads one and deletes it leaves the
+other to come back.)
 
 **A dot is given once** (P2). An actor id is 64 random bits, drawn here, for one record, in one run of the node; its
 counters grow by one. A run goes on with the id of a record in two cases only:
@@ -15,12 +15,12 @@ counters grow by one. A run goes on with the id of a record in two cases only:
   written: the last counter is the highest that the record has taken in.
 
 In every other case a fresh id is drawn: after a restart (the name of a run is random too), after the record was dropped,
-and when memory is full, for then the run takes another name. So a torn tail, a directory that was copied back, a
-tombstone that was purged, or a fallback that handed its records over cannot make a dot a second time. An id that comes in
-from elsewhere is never gone on with: the own part does not travel.
+and when memory is full, because the run then takes another name. A torn tail, a directory that was copied back, a
+purged tombstone, or a fallback that handed its records over therefore cannot produce a dot a second time. An id that
+arrives from elsewhere is never continued: the own part does not travel.
 
 A dot whose write never comes leaves a gap: one more span in the histories of that record, which stays in memory as long
-as the run. What each operation was given is remembered for a bounded number of them.
+as the run. The dots of a bounded number of operations are remembered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_OPEN = 50_000
 """Records with dots given out and not yet written; past it the run takes another name."""
 MAX_REMEMBERED = 20_000
-"""Operations of which is known what dot they were given, of all records together; past it they are forgotten."""
+"""Operations whose dot is remembered, over all records; past it they are forgotten."""
 _ID_BITS = 8 * vector.ACTOR_BYTES
 
 
@@ -48,7 +48,7 @@ class _Open:
     actor: bytes
     last: int
     given: dict[bytes, int] = field(default_factory=dict)
-    """Operation id -> counter, so that a request that comes twice gets the same dot twice. It spares a dot, no more."""
+    """Operation id -> counter, so that a repeated request gets the same dot. It saves a dot, no more."""
 
 
 class DotAllocator:
@@ -63,12 +63,12 @@ class DotAllocator:
         self._run = self._draw()
         self._open: dict[bytes, _Open] = {}
         self._remembered = 0
-        """Operations in ``given``, of all that is open."""
+        """Operations in ``given``, over all open records."""
 
     def reserve(self, key: bytes, stored: bytes | None, operation_id: bytes, seen: Seen | None = None) -> Dot:
         """Return a dot for an operation on the record ``stored`` (as this node keeps it) of ``key``.
 
-        ``seen``: what that record has taken in, if somebody has looked already.
+        ``seen``: what that record has taken in, if the caller has already computed it.
         """
         entry = self._open.get(key)
         if entry is None:
@@ -87,7 +87,7 @@ class DotAllocator:
         return entry.actor, counter
 
     def _forget_operations(self) -> None:
-        """One that asks again from now on gets another dot, and so leaves a gap; the counters go on.
+        """Forget them: an operation that asks again gets another dot, and so leaves a gap; the counters go on.
 
         *Without: a record with one dot whose write never comes stays open, and remembers each later operation for ever.*
         """
@@ -109,7 +109,7 @@ class DotAllocator:
         return incoming if entry is None else vector.with_own(incoming, self._run + entry.actor)
 
     def kept(self, key: bytes, record: bytes, seen: Seen | None = None) -> None:
-        """Take note of what is kept now: once all that was given out is written, memory is not needed.
+        """Record what is kept now: once every dot given out is written, memory is not needed.
 
         ``seen``: as above.
         """

@@ -1,12 +1,12 @@
-"""What a node answers: plain functions over its storage engine.
+"""A node's answers: plain functions over its storage engine.
 
 A handler runs to its end, so none sees another's half-done work. It returns the answer and the log position that the
-answer depends on; the shell (``node``) lets the answer out once the log is durable up to there (P3). That holds for
-reads too: a value that could still be lost with the power must not be seen, or a read repair would spread a write that
+answer depends on; the shell (``node``) releases the answer once the log is durable up to there (P3). That holds for
+reads too: a value that a power loss could still take must not be seen, or a read repair would spread a write that
 its own node then forgets.
 
 A node that may lack something it acknowledged is *incomplete* (P1): it takes writes, but answers reads with
-``Incomplete``. "Absent" from it would be a lie: of v acknowledged by A and B, with A wiped and recreated, a read of
+``Incomplete``. "Absent" from it would be a lie: with v acknowledged by A and B, and A wiped and recreated, a read of
 {A, C} would find nothing.
 """
 
@@ -62,9 +62,9 @@ logger = logging.getLogger("raykv.replica")
 
 MAX_READ_BYTES = 16 << 20
 LOOK_UP = 32
-"""So many records are looked up before it is asked whether the answer has room for them."""
+"""Records that are looked up between two checks of the answer's size."""
 MAX_PREFIXES = 1 << 16
-"""So many are kept ready for all buckets together."""
+"""Storage prefixes kept ready, over all buckets."""
 _SLACK_MS = 1000
 
 Answer = tuple[f.NodeAnswerBody, int]
@@ -91,20 +91,20 @@ class Replica:
         self._hints = hints
         self._wall_ms = wall_ms
         self.known: tuple[ClusterState, bytes] | None = None
-        """The latest decided state that this node was told, and its bytes."""
+        """The latest decided state that this node received, and its bytes."""
         self._changed: dict[int, int] = {}
-        """Partition -> the epoch since which its owners are what they are, as far as this run knows; else ``_since``."""
+        """Partition -> the epoch since which it has its present owners, as far as this run knows; else ``_since``."""
         self._since = 0
         self._buckets: set[int] = set()
-        """The ids of those that there are."""
+        """The ids of the existing buckets."""
         self._prefixes: dict[int, list[bytes]] = {}
-        """Bucket id -> for each partition, what stands before its keys in the storage."""
+        """Bucket id -> for each partition, the prefix of its keys in the storage."""
         self.no_room = ""
-        """Why no write is taken: the node's disk is full. Empty if it is not."""
+        """Why writes are refused: the node's disk is full. Empty if it is not."""
         self.room_for_deletes = True
-        """Whether that much is left that what deletes is taken all the same: nothing else makes room."""
+        """Whether enough space is left to accept deletes even so: nothing else makes room."""
         self.times_incomplete = 0
-        """How often it was found, in this run, that the node lacks what it acknowledged."""
+        """How often this run found that the node lacks what it acknowledged."""
         self._dot_allocator = DotAllocator(random)
         self._acceptor = Acceptor(directory)
         self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
@@ -119,7 +119,7 @@ class Replica:
                 handled(f.AcceptState, self._accept),
             )
         )
-        """What is answered here."""
+        """The requests answered here."""
         self._note_damage()
 
     def handle(self, body: f.NodeRequestBody) -> Answer:
@@ -136,14 +136,14 @@ class Replica:
 
     @property
     def state(self) -> ClusterState | None:
-        """The latest decided state that this node was told."""
+        """The latest decided state that this node received."""
         return self.known[0] if self.known is not None else None
 
     def outdated(self, epoch: int, body: f.NodeRequestBody) -> f.NodeAnswerBody | None:
-        """Return the answer to a request that was addressed by a state other than the present one (P4), else None.
+        """Return the answer to a request addressed by a state other than the present one (P4), else None.
 
-        One that is behind must not answer, nor one that has no vote: it has forgotten what it knew, and would believe a
-        coordinator that has not heard of anything either.
+        A node that is behind must not answer, nor one without a vote: it has forgotten what it knew, and would believe a
+        coordinator that has not heard of the change either.
         """
         if not self._acceptor.votes:
             return f.NodeRefused("not yet", "this node has lost its memory, and waits for the supervisor")
@@ -154,7 +154,7 @@ class Replica:
             return f.NotOwner(data)
         bucket = NODE[type(body)].bucket
         if bucket is not None and bucket(body) not in self._buckets and state.dropped(bucket(body)):
-            return f.NotOwner(data)  # a client that coordinates for itself may not have heard of it
+            return f.NotOwner(data)  # an embedded coordinator may not have heard of it
         return None
 
     def _concerned(self, body: f.NodeRequestBody) -> set[int]:
@@ -165,7 +165,7 @@ class Replica:
         return {*concerns.named(body), *(partition_of_key(key, self._partitions) for key in concerns.keys(body))}
 
     def holds(self, partition: int, bucket_id: int) -> bool:
-        """Whether this node is to hold a bucket's records in a partition, by the latest state. Unknown buckets: it is."""
+        """Whether this node holds a bucket's records in a partition, by the latest state. Unknown buckets: it does."""
         state, node_id = self.state, self._directory.identity.node_id
         if state is None:
             return True
@@ -185,7 +185,7 @@ class Replica:
 
     @property
     def ballot(self) -> tuple[int, int]:
-        """Number of the latest decided state that this node was told; (0, 0) for as long as it has no vote."""
+        """Number of the latest decided state that this node received; (0, 0) as long as it has no vote."""
         return (0, 0) if self.state is None or not self._acceptor.votes else self.state.ballot
 
     @property
@@ -196,7 +196,7 @@ class Replica:
     def mark_incomplete(self, *, stale: bool = False) -> None:
         """Be incomplete from now on: this directory lacks something that the node acknowledged (P1).
 
-        ``stale``: and what it holds must not be believed either.
+        ``stale``: and what it holds must not be trusted either.
         """
         self._directory.mark_incomplete(stale=stale)
         self._acceptor.forget()
@@ -211,12 +211,12 @@ class Replica:
             self._directory.set_complete(True)
 
     def _storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
-        """Return them as they stand in the storage. Raises ``InvalidKey``, ``CorruptData`` if there is no such bucket."""
+        """Return the keys as stored. Raises ``InvalidKey``, ``CorruptData`` if there is no such bucket."""
         partitions, prefixes = self._partitions, self._prefixes.get(bucket_id)
         if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
             prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
             self._prefixes[bucket_id] = prefixes
-        if prefixes is not None and len(keys) == 1 and is_key(keys[0]):  # as mostly, and each call more is felt
+        if prefixes is not None and len(keys) == 1 and is_key(keys[0]):  # the usual case, where each call counts
             return [prefixes[partition_of_key(keys[0], partitions)] + keys[0]]
         check_keys(keys)
         places = partitions_of_keys(keys, partitions)
@@ -257,7 +257,7 @@ class Replica:
         return f.ReadDone(records, unreadable), position
 
     def _read_one(self, request: f.Read) -> Answer:
-        """As ``_read``, of one key, as most reads are: a process that was just woken pays for every call."""
+        """As ``_read``, of one key, the usual case: a process that was just woken pays for every call."""
         (key,) = self._storage_keys(request.bucket_id, request.keys)
         try:
             found = self._engine.get(key)
@@ -268,13 +268,13 @@ class Replica:
         return f.ReadDone([record]), 0 if found is None else found.position
 
     def _leave_out_strangers(self, request: f.Read, at: int, founds: list[Found | None]) -> None:
-        """Take out what this node is not to hold: of a time when it was an owner, and what deletes it may be forgotten."""
+        """Remove records that this node no longer owns: a delete above them may have been forgotten."""
         for index, key in enumerate(request.keys[at : at + len(founds)]):
             if not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
                 founds[index] = None
 
     def _reserve(self, request: f.ReserveDots) -> Answer:
-        """Show what is here of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
+        """Show the stored record of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
         if not self.complete:
             return self._incomplete()
         if self._engine.overloaded:
@@ -306,7 +306,7 @@ class Replica:
         return f.DotsReserved(items), position
 
     def _with_hints(self, bucket_id: int, key: bytes, record: bytes | None, position: int) -> tuple[bytes | None, int]:
-        """Return what is here of a key with what is kept of it for others."""
+        """Return the stored record of a key merged with the hints for it."""
         hinted, at = self._hints.of(bucket_id, key)
         return (record if hinted is None else merge(record, hinted)), max(position, at)
 
@@ -387,19 +387,19 @@ class Replica:
         return f.Incomplete("this node may lack writes that it acknowledged, until its peers have made it whole"), 0
 
     def _note_damage(self) -> None:
-        """Rot whose keys are known makes those keys unreadable here; of which keys are not known, the whole node."""
+        """Corruption of known keys makes those keys unreadable here; of unknown keys, the whole node."""
         unknown = next((damage for damage in self._engine.damaged if damage.start is None), None)
         if unknown is not None and self.complete:
             self._directory.set_complete(False)
             logger.error("node %s is incomplete from now on: %s", self._directory.identity.node_id, unknown)
 
     def learn(self, data: bytes) -> None:
-        """Take a decided state that another node knows, as if the supervisor had told it."""
+        """Take a decided state that another node knows, as if the supervisor had sent it."""
         state = decode_state(data)
         self._accept(f.AcceptState(state.generation, state.version, data, decided=True))
 
     def _learn(self, data: bytes) -> None:
-        """Act on a decided state only, for any other may yet be undone. Compactions leave out what was dropped."""
+        """Act on a decided state only, since any other may yet be undone. Compactions drop the data of dropped buckets."""
         state, before = decode_state(data), self.state
         if before is not None and before.ballot >= state.ballot:
             return
@@ -418,7 +418,7 @@ class Replica:
 
 
 def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.ReadDone:
-    """Return the answer that has the first of these records, up to the one with which it has ``MAX_READ_BYTES``."""
+    """Return the answer with the first of these records, up to the one that reaches ``MAX_READ_BYTES``."""
     kept = size_bytes = 0
     while kept < len(records) and size_bytes <= MAX_READ_BYTES:
         size_bytes += len(records[kept] or b"")
@@ -428,13 +428,13 @@ def _cut(records: list[bytes | None], unreadable: list[int], wanted: int) -> f.R
 
 
 def _all_dead(records: Sequence[bytes], now_ms: int) -> bool:
-    """Whether these are deletes, or have expired."""
+    """Whether all of these are deletes, or have expired."""
     since = [dead_since_ms(record) for record in records]
     return all(at_ms is not None and at_ms <= now_ms + _SLACK_MS for at_ms in since)
 
 
 def _check(record: bytes, now_ms: int) -> VersionSet | None:
-    """Return a vector record taken apart, None for another. Raises ``CorruptData``, ``ClockTooFarAhead``."""
+    """Return a vector record decoded, None for another. Raises ``CorruptData``, ``ClockTooFarAhead``."""
     if is_vector(record):
         versions = vector.check(record)
         check_not_ahead(dvvset.newest_time(versions), now_ms)

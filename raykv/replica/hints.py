@@ -1,21 +1,21 @@
 """Hints: writes that a node keeps for another one that missed them (Dynamo, section 4.6; P11).
 
-Every acknowledgement that a write's coordinator waited for in vain earns a hint, whatever anybody thinks of the node
-that did not give it. There are two kinds:
+Every acknowledgement that a write's coordinator waited for in vain earns a hint, whatever the health record of the
+missing node says. There are two kinds:
 
 * In a strict bucket a primary that has acknowledged keeps it. It has the record, so the hint is a key only: *node B
-  lacks what I hold under k*. What is sent one day is what is held then. (P11 would have a fallback keep a copy where
-  there is one. It would be no safer: W primaries hold the write, and anti-entropy is behind them.)
+  lacks what I hold under k*. Replay sends what the primary holds at that time. (P11 would have a fallback keep a copy
+  where there is one. It would be no safer: W primaries hold the write, and anti-entropy is behind them.)
 * In a sloppy bucket a fallback stands in for the primary: it keeps the record itself, and its acknowledgement counts
-  toward W. Readers who find the primary away are shown it (``of``).
+  toward W. Readers get it while the primary is away (``of``).
 
-A hint is keyed by node, bucket and key, so a key that is written again and again while a node is away is one hint, and
+A hint is keyed by node, bucket and key, so a key that is written repeatedly while a node is away is one hint, and
 the space is bounded by the keys; ``max_bytes`` bounds it as well. Records of a key merge as they do everywhere, so the
 order in which hints are replayed does not matter; they go in key order. Nor does it matter which directory of the
 node missed them: a record that is merged twice is held once.
 
-**Age.** A hint of a strict bucket is a help, and forgotten after ``max_age_s``: from then on it is cheaper to compare
-trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10).
+**Age.** A hint of a strict bucket is an optimization, and forgotten after ``max_age_s``: from then on it is cheaper to
+compare trees. One that counts is kept for half the grace: after that a delete above it may have been purged (P10).
 
 The hints of a node lie in its engine, behind the records of all partitions: one log, one sync, and P3 for both.
 """
@@ -53,7 +53,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hint(NamedTuple):
-    """A hint that waits: its place in the store, for which node, what, and since when."""
+    """A waiting hint: its place in the store, its target node, its content, and its time."""
 
     place: bytes
     target: str
@@ -67,7 +67,7 @@ class Hint(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """What it takes in the store."""
+        """Its size in the store."""
         return len(self.place) + len(self.stored)
 
 
@@ -79,12 +79,12 @@ class HintStore:
     """The hints of one node, in its engine."""
 
     def __init__(self, engine: Engine, max_bytes: int) -> None:
-        """Count what is there. O(hints)."""
+        """Count the stored hints. O(hints)."""
         self._engine = engine
         self._max_bytes = max_bytes
         self.bytes = 0
         self.counts: dict[str, int] = {}
-        """Node -> how many hints wait for it; none if none do."""
+        """Node -> the number of hints that wait for it; no entry for none."""
         for hint in self._scan(HINTS, _after(HINTS)):
             self._count(hint, 1)
 
@@ -117,7 +117,7 @@ class HintStore:
         return newer, self._engine.replace(place, stored).position
 
     def of(self, bucket_id: int, key: bytes) -> tuple[bytes | None, int]:
-        """Return what is kept of a key for whomever, merged, and the position that it depends on. O(nodes with hints)."""
+        """Return what is kept of a key for any node, merged, and the position that it depends on. O(nodes with hints)."""
         record: bytes | None = None
         position = 0
         for target in sorted(self.counts):
@@ -130,7 +130,7 @@ class HintStore:
         return record, position
 
     def waiting(self, target: str, after: bytes = b"") -> Iterator[Hint]:
-        """Yield the hints for a node, in key order, those behind the place ``after`` first to last. Lazily."""
+        """Yield the hints for a node lazily, in key order, beginning behind the place ``after``."""
         first = _place(target, 0, b"")[:-_BUCKET_BYTES]
         yield from self._scan(max(first, after + b"\x00") if after else first, _after(first))
 
@@ -145,7 +145,7 @@ class HintStore:
             self._engine.erase(hint.place)
 
     def recount(self, target: str) -> None:
-        """Count the hints for a node anew: rot may have taken some."""
+        """Count the hints for a node anew: corruption may have taken some."""
         if target in self.counts and not any(self.waiting(target)):
             del self.counts[target]
             self.bytes = sum(hint.size_bytes for hint in self._scan(HINTS, _after(HINTS)))
@@ -171,7 +171,7 @@ def _place(target: str, bucket_id: int, key: bytes) -> bytes:
 
 
 def _hint(place: bytes, stored: bytes) -> Hint:
-    """Take a hint apart as it lies in the store. ``CorruptData`` if it is none, whatever its checksums say."""
+    """Decode a hint from the store. ``CorruptData`` if it is none, whatever its checksums say."""
     try:
         return _taken_apart(place, stored)
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as error:

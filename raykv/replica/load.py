@@ -1,11 +1,11 @@
-"""What a node is asked for: operations a second, how long they take, which partitions and keys draw most.
+"""A node's workload: operations a second, their latencies, the hottest partitions and keys.
 
-Counted in windows of ten seconds; what is told is the last one that is over. Operations are counted all, keys and
-partitions by a sample (every seventh, fewer after a busy window), and keys only as many as there is room for: the
+Counts go by windows of ten seconds; figures are of the last complete one. All operations count, keys and partitions by a
+sample (every seventh, fewer after a busy window), and keys only within a bounded space: the
 *space-saving* counters of Metwally, Agrawal and El Abbadi ("Efficient Computation of Frequent and Top-k Elements in Data
 Streams", ICDT 2005). With m counters every key that draws more than 1/m of all is among them, and none is counted too low.
 
-Pure: whoever uses it hands in the time.
+Pure: the caller passes in the time.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 WINDOW_S = 10.0
 SAMPLED, SAMPLED_WHEN_BUSY = 7, 61
-"""Every so manieth key is looked at. Primes, so that no batch of even length hides one."""
+"""One key in seven, or in 61 after a busy window, is sampled. Primes, so that no batch of even length hides a key."""
 BUSY = 50_000
-"""So many operations in a window are enough for a sample of the fewer."""
+"""Operations in a window above which the next one samples less."""
 COUNTERS = 64
 TOLD = 5
-"""So many partitions and keys are told of."""
+"""The number of partitions and keys in the figures."""
 _LEAST_S, _GROWTH = 1e-5, 1.2
 
 
 class SpaceSaving:
-    """The keys that come most often, counted in bounded space. ``add`` is O(counters) when a new one comes, else O(1)."""
+    """The most frequent keys, counted in bounded space. ``add`` is O(counters) for a new key, else O(1)."""
 
     def __init__(self, counters: int = COUNTERS) -> None:
         self._room = counters
@@ -58,12 +58,12 @@ class SpaceSaving:
 
 
 class LoadMeter:
-    """One node's load. Tell it of each request from a client; ask it for the last window."""
+    """One node's load. Takes each request from a client; returns the figures of the last window."""
 
     def __init__(self, partitions: int, now_s: float) -> None:
         self._partitions = partitions
         self._every = self._skip = SAMPLED
-        """The so manieth item from here on is looked at."""
+        """The distance in items to the next sampled one (1: the next item)."""
         self._last: dict[str, Any] = {}
         self._begin(now_s)
 
@@ -75,7 +75,7 @@ class LoadMeter:
         self._by_key = SpaceSaving()
 
     def note(self, request: f.NodeRequestBody, taken_s: float, now_s: float) -> None:
-        """Count a request as the table of requests says (``metered``)."""
+        """Count a request by its row in the table of requests (``metered``)."""
         if now_s - self._began_s >= WINDOW_S:
             self._turn(now_s)
         traits = NODE[type(request)]
@@ -91,7 +91,7 @@ class LoadMeter:
         self._times[max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))] += 1
 
     def _sampled(self, items: Sequence[T]) -> Sequence[T]:
-        """Count the items of a request; return those that are to be looked at."""
+        """Count the items of a request; return the sampled ones."""
         count, skip = len(items), self._skip
         self._operations += count
         if count < skip:
@@ -125,7 +125,7 @@ class LoadMeter:
         }
 
     def _percentile(self, share: float) -> float:
-        """Return a time that so great a share of the answers took no longer than, to a fifth."""
+        """Return the latency at the percentile ``share`` of the answers, to a fifth."""
         needed, seen = share * self._times.total(), 0
         for step in sorted(self._times):
             seen += self._times[step]
@@ -136,7 +136,7 @@ class LoadMeter:
     def figures(self, now_s: float) -> dict[str, Any]:
         """Return the last window as plain data; empty until one is over.
 
-        ``partitions``, ``keys``: those that drew most, with their operations a second; a key as in the storage.
+        ``partitions``, ``keys``: the hottest ones, with their operations a second; a key as in the storage.
         """
         self._turn(now_s)
         return dict(self._last)

@@ -1,8 +1,8 @@
-"""A node's page of a scan: the records of some partitions, in the order of keys.
+"""A node's page of a scan: the records of some partitions, in key order.
 
-Partitions lie one behind the other in the storage, so their records are merged. Where few are wanted of each partition
-they are looked up one by one instead; where much is dead only headers travel, and a page ends by its bytes or by what it
-has passed, not by its limit alone (``covered`` says how far it is whole).
+Partitions are stored one after the other, so their records are merged. Where few records of each partition are wanted,
+they are looked up one by one instead. Of dead records only headers travel, and a page ends by its bytes or by what it has
+passed, not by its limit alone (``covered`` says how far it is complete).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 MAX_SCAN_ITEMS = 2000
 MAX_SCAN_BYTES = 1 << 20
 PLENTY = 1000
-"""A scan that passes what is dead and wants this many or more is sent as many as may be; only large records are judged."""
+"""A passing scan with this limit or more gets as many records as fit; only large records are judged."""
 PASSED_SINGLY = 64
-"""After this many dead records more are expected, and a scan of all partitions begins for the rest."""
+"""After this many dead records more are likely, and the rest comes from a scan of all partitions."""
 BARE_BYTES = 256
 """Only the header of a dead record above this size travels."""
 FEW_A_PARTITION = 4
-"""Fewer records of a partition, on average, are looked up one by one; for more a scan of it begins. Beginning one took as
-long as six look-ups (60 us, against 8-10 us each)."""
+"""Below this average number of records per partition, look-ups are cheaper than a scan: starting a scan took as long as
+six look-ups (60 us, against 8-10 us each)."""
 _KEY = itemgetter(0)
 
 
@@ -62,7 +62,7 @@ class Scanner:
                 return f.ScanDone(items, last), position
             passed, last = passed + 1, key
             if not record:
-                continue  # it was erased: nothing to be told of, but time was taken
+                continue  # an erased record has nothing to show, but took time
             large = all_may_be and len(record) > BARE_BYTES
             dead = (tells_apart or large) and shows_nothing(record, request.now_ms)
             counted += not dead
@@ -73,14 +73,14 @@ class Scanner:
         return f.ScanDone(items, None), position
 
     def _found(self, request: f.Scan, limit: int) -> Iterator[tuple[bytes, bytes, int]]:
-        """Return key, record and position of each record in the order of keys; those that were erased with empty ones."""
+        """Return key, record and position of each record in key order; erased ones with empty records."""
         much_is_dead = request.now_ms and limit >= PASSED_SINGLY  # such a window grew over what was passed before
         if much_is_dead or limit >= FEW_A_PARTITION * len(request.partitions):
             return self._merged(request)
         return self._first_in_order(request, limit + PASSED_SINGLY) if request.now_ms else self._in_order(request)
 
     def _first_in_order(self, request: f.Scan, count: int) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield so many ``_in_order``, and the rest ``_merged``."""
+        """Yield the first ``count`` ``_in_order``, and the rest ``_merged``."""
         last = None
         for last in islice(self._in_order(request), count):
             yield last
@@ -89,7 +89,7 @@ class Scanner:
             yield from self._merged(msgspec.structs.replace(request, start=start, end=end))
 
     def _merged(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield key, record and position in the order of keys: scans of all partitions, merged."""
+        """Yield key, record and position in key order: scans of all partitions, merged."""
         runs = [self._scan_partition(request, partition) for partition in request.partitions]
         return heapq.merge(*runs, key=_KEY, reverse=request.reverse)
 
@@ -100,10 +100,10 @@ class Scanner:
             yield key[STORAGE_PREFIX_BYTES:], public(found.record), found.position
 
     def _in_order(self, request: f.Scan) -> Iterator[tuple[bytes, bytes, int]]:
-        """Yield the same where few are wanted of each partition, by look-ups.
+        """Yield the same by look-ups, where few records of each partition are wanted.
 
-        Most of what scans of all partitions would bring up is never shown, and beginning one costs several times as much as
-        looking up one key.
+        Scans of all partitions would mostly fetch records that are never shown, and starting one costs several times as much
+        as a look-up.
         """
         first, reverse = self._engine.first, request.reverse
         heads: list[tuple[bytes, bytes, Found]] = []
