@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class CoordinatorActor:
-    """Serves frames to ``Store`` handles, and plain calls to those who hold the actor's handle.
+    """Serves frames to ``Store`` handles, and plain calls to holders of the actor's handle.
 
-    A plain call takes Python keys and values as ``Store`` does and returns an answer frame, for ``Store.decode``: errors
-    are in it as data, so ``ray.get`` raises none of raykv's.
+    A plain call takes Python keys and values as ``Store`` does and returns an answer frame, for ``Store.decode``: it
+    carries errors as data, and ``ray.get`` raises none of raykv's.
     """
 
     def __init__(self, store: str) -> None:
@@ -95,7 +95,7 @@ class CoordinatorActor:
         )
 
     async def _in_parts(self, asked: f.GetMany | f.WriteMany) -> f.CoordinatorAnswer:
-        """Answer a request of any number of items by requests of as many as one may have."""
+        """Split a request of any number of items into requests within the limits, and answer them."""
         if isinstance(asked, f.GetMany):
             parts = [msgspec.structs.replace(asked, keys=asked.keys[part]) for part in _slices(len(asked.keys))]
             answers = [await self._serve_one(part) for part in parts]
@@ -133,7 +133,7 @@ def _slices(count: int) -> list[slice]:
 
 
 def _items(answers: list[f.CoordinatorAnswer], parts: Sequence[f.GetMany | f.WriteMany]) -> list[Any]:
-    """Return an entry for each item of all parts; a part that was refused as a whole failed for each of its items."""
+    """Return an entry for each item of all parts; a part refused as a whole fails each of its items."""
     items: list[Any] = []
     for answer, part in zip(answers, parts, strict=True):
         if isinstance(answer, f.GotMany | f.WroteMany):

@@ -1,6 +1,6 @@
 """A client's link to a coordinator of the store: calls of its Ray actor.
 
-Where there is a pool of them, a link keeps to one, drawn by lot, until that one does not answer.
+A link to a pool keeps to one coordinator, drawn at random, until that one does not answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ThisProcess:
-    """What every ``client.driver.Link`` of a real process has of it: time, randomness and Ray's pickler."""
+    """The common part of every ``client.driver.Link`` in a real process: time, randomness and Ray's pickler."""
 
     def monotonic_s(self) -> float:
         """See ``client.driver.Link``."""
@@ -60,7 +60,7 @@ class ThisProcess:
 
 
 class CoordinatorLink(ThisProcess):
-    """Sync and async calls. Holds no socket and no thread, so it works in any event loop."""
+    """Sync and async calls. Holds neither socket nor thread, and works in any event loop."""
 
     def __init__(self, store: str) -> None:
         self._store = store
@@ -69,13 +69,13 @@ class CoordinatorLink(ThisProcess):
         self._transport = RayTransport(store)
 
     def _drawn(self) -> str:
-        """Return the name of the coordinator that this link keeps to. Raises ``ValueError`` if there is none."""
+        """Return the name of this link's coordinator. Raises ``ValueError`` if there is none."""
         if self._peer is None:
             if not ray.is_initialized():
                 raise ValueError("Ray is not connected in this process")
             if not (pool := pool_of(self._store)):
                 raise ValueError("no coordinator runs")
-            self._peer = random.choice(pool)  # noqa: S311 - a lot, not a secret
+            self._peer = random.choice(pool)  # noqa: S311 - a random choice, not a secret
         return self._peer
 
     def _lost(self) -> None:
@@ -83,7 +83,7 @@ class CoordinatorLink(ThisProcess):
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Any]:
         """See ``client.driver.Link``."""
-        del meanwhile  # Ray hands out answers one by one anyway
+        del meanwhile  # Ray delivers answers one by one anyway
         return [self._submit(request) for request in requests]
 
     def _submit(self, request: f.CoordinatorRequest) -> Any:

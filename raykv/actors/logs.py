@@ -1,8 +1,8 @@
 """Logs that an operator can read: one line per change of state, nothing per operation.
 
-What a worker of Ray's prints, Ray shows in the terminal of whoever started it: an ordinary restart of a node would be told
-in the user's program. So actors write to files among Ray's own, in the folder of its session, where ``ray logs`` and Ray's
-dashboard show them. The files are bounded.
+Ray shows a worker's output in the terminal that started it: an ordinary restart of a node would appear in the user's
+program. Actors therefore write to files among Ray's own, in its session's folder, where ``ray logs`` and Ray's dashboard
+show them. The files are bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Handler(RotatingFileHandler):
 
 
 def log_to_a_file(name: str) -> None:
-    """Send raykv's lines to ``raykv-<name>.log`` in the folder of Ray's session. For actors, whose process is raykv's."""
+    """Send raykv's lines to ``raykv-<name>.log`` in the session's folder of Ray. For actors, whose process is raykv's."""
     logger = logging.getLogger("raykv")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -36,7 +36,7 @@ def log_to_a_file(name: str) -> None:
         handler = _Handler(
             os.path.join(folder, f"raykv-{plain}.log"), maxBytes=MOST_BYTES, backupCount=FORMER_FILES, delay=True
         )
-    except (OSError, RuntimeError, AttributeError):  # no such folder; better silent than in the user's terminal
+    except (OSError, RuntimeError, AttributeError):  # no such folder; silence is better than the user's terminal
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)

@@ -1,10 +1,10 @@
-"""The file at the top of a store's path that says whose it is, and what the store was founded with.
+"""The file at the top of a store's path that records the store's identity and its founding settings.
 
-A store's settings are read from here when it is started again, not taken from whoever starts it: with another number of
-partitions every node would look for its records in the wrong place and find nothing.
+A restarted store takes its settings from here, not from the caller of start: with another number of partitions every node
+would look for its records in the wrong place and find nothing.
 
-Every host with a node of the store has one. So the store is found again wherever it is started from, and a host that lost
-its own is not taken for one that never had any.
+Every host with a node of the store has a marker. The store is thus found from any of them, and a host that lost its marker
+is not mistaken for one that never had any.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AGREED = {"n": "copies", "partitions": "partitions", "durability": "durability"
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
-    """What the file holds, as JSON."""
+    """The file's content, as JSON."""
 
     format: int = FORMAT
     store_id: str
@@ -47,11 +47,11 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 def claim_path(
     fs: FileSystem, path: str, wanted: StoreConfig, given: dict[str, Any], elsewhere: Mapping[str, Marker] | None = None
 ) -> tuple[str, StoreConfig]:
-    """Return the id and the settings of the store that lives at ``path``; ``wanted`` becomes so if the path is new.
+    """Return the id and settings of the store at ``path``; a new path becomes the store ``wanted``.
 
-    ``given``: settings that the caller named. ``elsewhere``: the markers at this path on other hosts (host -> marker), as
-    far as they bind somebody. Raises ``InvalidOption`` if a given setting is another than the store was founded with, or if
-    the path cannot be used or is another store's, or if hosts hold different stores of this name; ``CorruptData``.
+    ``given``: settings that the caller named. ``elsewhere``: the binding markers at this path on other hosts (host ->
+    marker). Raises ``InvalidOption`` if a given setting differs from the founding one, if the path is unusable or another
+    store's, or if hosts hold different stores of this name; ``CorruptData``.
     """
     others = {host: marker for host, marker in (elsewhere or {}).items() if marker.store.name == wanted.name}
     try:
@@ -72,7 +72,7 @@ def claim_path(
                 _write(fs, path, marker)
                 unbound = False
         if marker is None or (marker.store.name == wanted.name and unbound):
-            # New, or a first start that did not get as far as its first node: nothing binds it yet.
+            # New, or a first start that did not reach its first node: nothing binds it yet.
             store_id = marker.store_id if marker is not None else random.SystemRandom().randbytes(8).hex()
             marker = Marker(store_id=store_id, store=wanted)
             _write(fs, path, marker)
@@ -89,7 +89,7 @@ def claim_path(
 
 
 def check_agreed(store: StoreConfig, given: dict[str, Any]) -> None:
-    """Raise ``InvalidOption`` if a setting that all must agree on is given and is another one in the store."""
+    """Raise ``InvalidOption`` if a given setting that all must agree on differs from the store's."""
     have = {what: getattr(store, name) for what, name in _AGREED.items()}
     differing = {
         what: [have[what], value] for what, value in given.items() if value is not None and value != have[what]
@@ -108,21 +108,21 @@ def read_marker(fs: FileSystem, path: str) -> Marker:
 
 
 def note_founded(fs: FileSystem, path: str) -> None:
-    """Write down that the store at ``path`` was founded, durably. Idempotent. Raises ``OSError``, ``CorruptData``."""
+    """Record durably that the store at ``path`` was founded. Idempotent. Raises ``OSError``, ``CorruptData``."""
     marker = read_marker(fs, path)
     if not marker.founded:
         _write(fs, path, msgspec.structs.replace(marker, founded=True))
 
 
 def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
-    """Leave the marker at ``path``, where a node of its store is or is to be, if none is there.
+    """Leave the marker at ``path``, for a present or future node of its store, if none is there.
 
     Raises ``OSError``, and ``InvalidOption`` if the path is another store's.
     """
     fs.make_directories(path)
     try:
         present = read_marker(fs, path)
-    except (FileNotFoundError, CorruptData):  # one that is damaged is of no use to anybody
+    except (FileNotFoundError, CorruptData):  # a damaged one is of no use
         present = None
     if (
         present is not None
@@ -135,7 +135,7 @@ def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
 
 
 def _write(fs: FileSystem, path: str, marker: Marker) -> None:
-    draft = f"{path}/{MARKER}.{os.getpid()}"  # several nodes of a host may be at it at the same time
+    draft = f"{path}/{MARKER}.{os.getpid()}"  # several nodes of a host may write it at the same time
     if fs.exists(draft):
         fs.unlink(draft)
     file = fs.create(draft)

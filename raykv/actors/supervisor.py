@@ -41,7 +41,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorActor:
-    """Starts the store when first called, and so again after Ray has restarted it."""
+    """Starts the store when first called, and again after a restart by Ray."""
 
     def __init__(self, orders: bytes) -> None:
         self._orders = msgspec.msgpack.decode(orders, type=Orders)
@@ -49,13 +49,13 @@ class SupervisorActor:
         self._supervisor: Supervisor | None = None
         self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
-        # Nobody calls a supervisor that Ray has restarted, so it calls itself; its founder's call finds it started.
+        # Nobody calls a supervisor restarted by Ray, and it calls itself; its founder's call finds it started.
         ray.get_runtime_context().current_actor.start.remote()
 
     async def start(self) -> dict[str, Any]:
-        """Start the store. Returns {"path"} or {"failed": an error as data}; the same to all who ask meanwhile.
+        """Start the store. Returns {"path"} or {"failed": an error as data}; concurrent callers get the same answer.
 
-        The next request retries a failed start: after a restart by Ray that is a coordinator's, each second.
+        The next request retries a failed start: after a restart by Ray, a coordinator's, each second.
         """
         if self._started is None or (self._started.done() and self._supervisor is None):
             self._started = asyncio.get_running_loop().create_task(self._start())
@@ -74,7 +74,7 @@ class SupervisorActor:
         return self._orders.path
 
     async def trouble(self) -> str:
-        """Say what the start waits for."""
+        """Return what the start is waiting for."""
         if self._starting is None:
             return f"it looks at what lies at {self._orders.path} on the hosts"
         return self._starting.trouble() or "all of its nodes are up"
@@ -113,14 +113,14 @@ class SupervisorActor:
         except RaykvError as error:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}
-        except Exception as error:  # whoever waits for the start is to hear of it
+        except Exception as error:  # the callers that wait for the start get the error
             logger.exception("store %s: not started", store.name)
             return {"failed": to_data(StoreUnavailable(f"store {store.name!r} did not start: {first_line(error)}"))}
         return {"path": orders.path}
 
 
 def _elsewhere(fs: FileSystem, path: str) -> dict[str, Marker]:
-    """Return the markers on other hosts. One that is here and binds says enough."""
+    """Return the markers on other hosts. A binding marker on this host suffices."""
     here = hosts.this_host()
     if hosts.bound({here: hosts.look_here(fs, path)}, ""):
         return {}

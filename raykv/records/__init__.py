@@ -12,5 +12,5 @@ not exactly what it claims to be is refused (``CorruptData``) before anything is
 
 Read from the bottom up: ``limits``, ``keys``, ``record``, ``vector_record``, ``kinds``.
 
-**What is left out.** What happens when two records of a key meet: that is versions. Values: ``client.codecs``.
+**Omitted.** What happens when two records of a key meet: that is versions. Values: ``client.codecs``.
 """

@@ -79,9 +79,9 @@ def is_key(encoded: bytes) -> bool:
 
 
 def check_keys(encoded: Sequence[bytes]) -> None:
-    """Raise ``InvalidKey`` if ``encode_key`` makes one of these of no key. O(bytes), in a few steps in C.
+    """Raise ``InvalidKey`` unless ``encode_key`` can have made each of these. O(bytes), in a few steps in C.
 
-    What was kept under such a key would be in the way of every scan, and no client could name it to delete it.
+    A record under an invalid key would block every scan, and no client could name it to delete it.
     """
     if len(encoded) == 1:
         if not is_key(encoded[0]):
@@ -90,7 +90,7 @@ def check_keys(encoded: Sequence[bytes]) -> None:
     sizes = {*map(len, encoded)}
     if not sizes:
         return
-    # Each tag is a character by itself, so all are UTF-8 exactly if they are it one after the other.
+    # Each tag is a character by itself: all keys are UTF-8 exactly if their concatenation is.
     if not (
         min(sizes) > 1
         and max(sizes) <= MAX_ENCODED_KEY_BYTES

@@ -84,7 +84,7 @@ def encode(versions: VersionSet, own: bytes = b"") -> bytes:
 
 def decode(record: bytes) -> VersionSet:
     """Take a record apart that was checked once. Raises ``CorruptData`` if it cannot be one."""
-    start = _BEHIND_OWN.get(record[:_OWN_AT])  # as ``_behind_own``: nothing is asked more often than this
+    start = _BEHIND_OWN.get(record[:_OWN_AT])  # as ``_behind_own``, inlined: nothing runs more often
     if start is None:
         raise CorruptData("not a vector record")
     try:

@@ -1,8 +1,8 @@
 """A whole raykv cluster in one process: hosts with disks, storage processes, supervisor, coordinators, clients.
 
-All of it is the code that runs on Ray; what ``actors`` does there, ``nodes`` and this module do here: Ray restarts a
-supervisor or a coordinator that ended, a supervisor that could not start is asked again, a storage process is started
-by the supervisor alone. Each process has a network place of its own; each node has a host of its own.
+All of it is the code that runs on Ray; ``nodes`` and this module stand in for ``actors``: Ray restarts a supervisor or
+coordinator that ended, a supervisor that failed to start is asked again, only the supervisor starts storage processes.
+Each process has its own network address; each node has its own host.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Cluster:
             self.node_ids.remove(node_id)
 
     def rng(self, purpose: str) -> random.Random:
-        """Return a generator of its own for ``purpose``: what one draws does not move what the others draw."""
+        """Return a separate generator for ``purpose``: draws from one do not affect the others."""
         return random.Random(f"{self.seed}/{purpose}")
 
     # ---- supervisor and coordinators ----
@@ -164,25 +164,25 @@ class Cluster:
         process.spawn(front.keep_up_to_date())
 
     def start_another_supervisor(self) -> None:
-        """Start a supervisor in the place of the present one, which lives on."""
+        """Start a supervisor in place of the present one, which lives on."""
         self.former.append(self.actors[SUPERVISOR])
         self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
         self.supervisor = None
         self._start_supervisor()
 
     def end_former_supervisors(self) -> None:
-        """End those that live on: Ray has found their hosts again."""
+        """End the supervisors that live on: Ray has found their hosts again."""
         for process in self.former:
             process.kill()
 
     def _actor(self, name: str) -> Process:
-        """Make a process that Ray starts again when it ends."""
+        """Create a process that Ray restarts when it ends."""
         process = self.actors[name] = Process(self.loop, name)
         self.trace.note("starts", name)
 
         def restart() -> None:
             if self.actors[name] is not process:
-                return  # another has its place already
+                return  # another one has already taken its place
             if name == SUPERVISOR:
                 self.supervisor = None
                 self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
@@ -194,7 +194,7 @@ class Cluster:
 
     def _start_again(self, name: str) -> None:
         if self._stopping:
-            return  # Ray has been told meanwhile not to
+            return  # Ray has been asked meanwhile not to
         if name == SUPERVISOR:
             self._start_supervisor()
         else:
@@ -207,7 +207,7 @@ class Cluster:
         return SimDirectLink(self, process) if coordinator == DIRECT else SimLink(self, process, coordinator)
 
     def host_of_client(self, name: str) -> Host:
-        """Return the host that a client runs on; it is made when it is first asked for."""
+        """Return a client's host, created on first use."""
         if name not in self.hosts:
             self.hosts[name] = Host(name, self.loop, self.rng(f"host {name}"), self.trace)
         return self.hosts[name]
@@ -221,7 +221,7 @@ class Cluster:
     ) -> AsyncStore:
         """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does.
 
-        ``coordinator``: whom it asks; ``DIRECT``: it coordinates for itself.
+        ``coordinator``: the one it asks; ``DIRECT``: it coordinates for itself.
         """
         session = session_of(self.spec.store.name, self.link(process, coordinator), "auto")
         for attempt in itertools.count(1):
@@ -262,7 +262,7 @@ class Cluster:
 
 
 class _SupervisorShell:
-    """What the supervisor's actor does around the supervisor: start it, and again when somebody asks."""
+    """The supervisor actor's part around the supervisor: starts it, and again on the next request."""
 
     def __init__(self, cluster: Cluster, process: Process) -> None:
         self._cluster = cluster
@@ -313,7 +313,7 @@ class _SupervisorShell:
 class SimLink:
     """``client.driver.Link`` of a client process to one coordinator.
 
-    The blocking half lets the world go on until the answer is there, so it is for those outside of the loop.
+    The blocking half runs the world until the answer arrives; it is for callers outside the loop.
     """
 
     def __init__(self, cluster: Cluster, process: Process, coordinator: str) -> None:
@@ -326,7 +326,7 @@ class SimLink:
         self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None
     ) -> list[asyncio.Task[f.CoordinatorAnswer]]:
         """See ``client.driver.Link``."""
-        del meanwhile  # nothing is gained by it in virtual time
+        del meanwhile  # virtual time gains nothing from it
         self._cluster.loop.check_free()  # before anything is sent
         return [self._process.spawn(self._answer(request)) for request in requests]
 
@@ -378,7 +378,7 @@ class SimLink:
 
 
 class SimDirectLink(SimLink):
-    """``client.driver.Link`` of a client process that coordinates for itself: as ``SimLink``, and no message goes out."""
+    """``client.driver.Link`` of a client process that coordinates for itself: a ``SimLink`` that sends no message."""
 
     def __init__(self, cluster: Cluster, process: Process) -> None:
         super().__init__(cluster, process, DIRECT)

@@ -1,11 +1,11 @@
 """A disk in memory that forgets what was not synced, fills up, fails and rots.
 
-``SimDisk`` is a ``FileSystem``. Beside what a running process sees it keeps what is *safe*: for each file the length that
-was synced (files only grow at the end), for each directory the names as of its last ``sync_directory`` and the changes
-made to them since. ``crash`` returns the disk that the next process finds:
+``SimDisk`` is a ``FileSystem``. Beside what a running process sees it keeps what is *safe*: for each file the synced length
+(files only grow at the end), for each directory the names as of its last ``sync_directory`` and the changes made to them
+since. ``crash`` returns the disk that the next process finds:
 
-* ``keep``: all that was written is there, synced or not. What a crash of the process alone leaves.
-* ``drop``: nothing is there that was not synced.
+* ``keep``: all written data, synced or not, as after a crash of the process alone.
+* ``drop``: synced data only.
 * ``random``: anything a real disk may do. Of the unsynced end of a file: all, nothing, a part, a part followed by zeros
   or noise, or all with a hole. Of the unsynced changes of names: any subset, in order; a rename happens or not, as one.
 
@@ -13,8 +13,8 @@ Faults: ``space_bytes`` left before ENOSPC (which shows first as a short write),
 a path raises), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk or syncs it; a test
 that raises there crashes the process at that point. ``trace`` lists those operations.
 
-Simplifications: directories are safe once made, as the port promises, and truncation is, as the port promises. Locks end
-with the process. Deterministic: the only randomness is the generator handed to ``crash``.
+Simplifications: directories are safe once made, and so is truncation, as the port promises. Locks end with the process.
+Deterministic: the only randomness is the generator passed to ``crash``.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Inode:
 
 
 class AtRisk(NamedTuple):
-    """What a power cut now may take: ``changes`` of names, oldest first, and what is unsynced of every file.
+    """What a power cut now may take: ``changes`` of names, oldest first, and every file's unsynced bytes.
 
-    ``safe_names``: the names that are safe whatever happens. For looking at only.
+    ``safe_names``: the names that are safe in any case. Read-only.
     """
 
     directories: frozenset[str]
@@ -125,7 +125,7 @@ class SimDisk:
         self._change({source: None, target: self._inode(source)})
 
     def unlink(self, path: str) -> None:
-        """Remove a file; whoever has it open goes on reading it."""
+        """Remove a file; processes that have it open continue to read it."""
         self.operation("unlink", path)
         self._give_back(len(self._inode(path).data))
         self._change({path: None})
@@ -204,10 +204,10 @@ class SimDisk:
         self._locks[path] = lock
         return lock
 
-    # ---- the lying ---------------------------------------------------------------------------------------------
+    # ---- the faults ----------------------------------------------------------------------------------------------
 
     def crash(self, rng: random.Random, mode: CrashMode = "random") -> SimDisk:
-        """Return the disk after a crash now. This one is not touched: what still runs on it writes into the void."""
+        """Return the disk after a crash now. This one is not touched: writes of surviving code to it are lost."""
         if mode == "keep":
             return self._after_the_death_of_the_process()
         disk = SimDisk()
@@ -231,11 +231,11 @@ class SimDisk:
         return AtRisk(frozenset(self._directories), self._safe_names, tuple(self._changes))
 
     def fail(self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO) -> None:
-        """Let one ``operation`` (also ``pread``) on a path containing ``part`` fail, after so many that succeed."""
+        """Let one ``operation`` (also ``pread``) on a path containing ``part`` fail, after ``after`` that succeed."""
         self._faults.append(_Fault(operation, part, after, error))
 
     def stop_failing(self) -> None:
-        """Forget the faults that have not struck, and give the disk space without end."""
+        """Forget the faults that have not struck, and give the disk unlimited space."""
         self._faults.clear()
         self.space_bytes = None
 
@@ -244,7 +244,7 @@ class SimDisk:
         return sorted(self._names)
 
     def flip_bit(self, path: str, offset: int, bit: int = 0) -> None:
-        """Rot: turn one bit over, in what was synced or not."""
+        """Corrupt the file: flip one bit, synced or not."""
         self._inode(path).data[offset] ^= 1 << bit
 
     def size(self, path: str) -> int:
@@ -252,11 +252,11 @@ class SimDisk:
         return len(self._inode(path).data)
 
     def synced_size(self, path: str) -> int:
-        """How much of a file is safe."""
+        """Length of the safe part of a file."""
         return self._inode(path).synced
 
     def operation(self, operation: str, path: str) -> None:
-        """Tell the test, then fail if a fault says so. For the files of this disk."""
+        """Notify the test, then fail if a fault applies. For the files of this disk."""
         if operation != "pread":
             if self.on_operation is not None:
                 self.on_operation(operation, path)
@@ -269,7 +269,7 @@ class SimDisk:
                     raise OSError(fault.error, "injected", path)
 
     def _after_the_death_of_the_process(self) -> SimDisk:
-        """Return a copy: what was not synced may still be lost when the host dies next."""
+        """Return a copy: unsynced data may still be lost when the host dies next."""
         renamed = [inode for change in self._changes for inode in change.values() if inode is not None]
         inodes = {*self._names.values(), *self._safe_names.values(), *renamed}
         copies = {inode: Inode(inode.data, inode.synced) for inode in inodes}
@@ -352,7 +352,7 @@ class SimAppendFile:
         self._inode.data += data
 
     def sync(self) -> None:
-        """Make it safe. When it fails, what was not safe stays so for ever, whatever is synced later."""
+        """Make it safe. After a failure, unsafe bytes stay unsafe for ever, whatever is synced later."""
         self._check()
         self._disk.operation("sync", self._path)
         self._inode.synced = len(self._inode.data)

@@ -1,10 +1,10 @@
-"""What can go wrong in a simulated cluster, and the draw of it from a seed.
+"""The faults of a simulated cluster, drawn from a seed.
 
-Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out, for with all of them in every run the
-rare ones drown in the common ones, and what a fault hides from another stays hidden.
+Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out. With all of them in every run, common
+ones drown the rare ones, and faults that mask each other stay masked.
 
-Within raykv's promises a draw disturbs a minority of a key's copies at once, and what cannot be undone (a wiped, rotten
-or old directory) stays on at most ``budget`` nodes. Beyond them anything comes together.
+Within raykv's promises a draw disturbs a minority of a key's copies at once, and irreversible faults (a wiped, rotten or
+old directory) stay on at most ``budget`` nodes. Beyond the promises, anything coincides.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ RECOVERY_S = 3.0
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Something that goes wrong: from ``at_s`` on, for ``for_s`` (0: at once over), to ``target``.
+    """A fault that hits ``target`` at ``at_s`` and lasts ``for_s`` (0: instantaneous).
 
     ``amount``: the n-th operation for "crash at", seconds for the slow ones, bytes for "disk full", milliseconds for the
-    clocks, age in seconds for "roll back", seconds after a node has made itself whole for "power when complete"; a weight.
-    ``detail``: for "cut", from whom, and whether both ways; for "crash at", which files count; with ``for_s`` the power
-    goes with it.
+    clocks, age in seconds for "roll back", seconds after a node has completed itself for "power when complete"; a weight.
+    ``detail``: for "cut", the other side, and whether both ways; for "crash at", which files count; with ``for_s`` the
+    power goes as well.
     """
 
     at_s: float
@@ -60,14 +60,14 @@ class Fault(msgspec.Struct, frozen=True):
     detail: str = ""
 
     def told(self) -> str:
-        """Return a line for a person."""
+        """Return a line for a human reader."""
         during = f" for {self.for_s:.2f} s" if self.for_s else ""
         extra = f" ({self.amount:g})" if self.amount else ""
         return f"{self.at_s:9.3f}  {self.kind} {self.target}{' ' + self.detail if self.detail else ''}{extra}{during}"
 
 
 def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
-    """Draw how the network treats messages."""
+    """Draw the network's treatment of messages."""
     rough = weak or rng.random() < 0.7
     return NetworkOdds(
         delay_s=rng.choice(((0.0002, 0.002), (0.001, 0.02))),
@@ -81,7 +81,7 @@ def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
 def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, budget: int | None) -> tuple[Fault, ...]:
     """Draw the faults; ``budget``: how many nodes may be lost for good, None: any.
 
-    What passes may befall any minority of the copies at once: operations may fail then, and nothing is lost.
+    Transient faults may hit any minority of the copies at once: operations may fail then, and nothing is lost.
     """
     nodes, coordinators = cluster.node_ids, cluster.coordinator_names
     interval = cluster.store.durability == "interval"
@@ -113,7 +113,7 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
 
 
 def _draw_elastic(rng: random.Random, duration_s: float) -> list[Fault]:
-    """Draw changes of the ring: which node is to leave or to carry more is seen when it is time."""
+    """Draw changes of the ring; the node that leaves or changes weight is chosen when its time comes."""
     if rng.random() > 0.3:
         return []
     kinds = rng.choices(ELASTIC, (3, 2, 1), k=rng.randint(1, 5))
@@ -126,7 +126,7 @@ def _draw_elastic(rng: random.Random, duration_s: float) -> list[Fault]:
 def _draw_central(
     rng: random.Random, kind: FaultKind, nodes: Sequence[str], coordinators: Sequence[str], duration_s: float
 ) -> Fault:
-    """Draw what befalls a supervisor, a coordinator or a clock."""
+    """Draw faults of a supervisor, a coordinator or a clock."""
     target = SUPERVISOR if "supervisor" in kind else rng.choice(coordinators)
     for_s = amount = 0.0
     if kind.startswith("freeze") or kind == "another supervisor":
@@ -141,7 +141,7 @@ def _draw_central(
 def _draw_at_once(
     rng: random.Random, kinds: Sequence[FaultKind], nodes: Sequence[str], duration_s: float, *, power: bool
 ) -> list[Fault]:
-    """Draw a fault of one kind that befalls a majority, or all, at about the same time."""
+    """Draw a fault of one kind that hits a majority, or all, at about the same time."""
     faults = []
     for _ in range(rng.randint(1, 3)):
         kind, at_s = rng.choice(kinds), rng.uniform(1.0, duration_s)
@@ -164,7 +164,7 @@ def _draw_passing(
     power: bool,
     one_by_one: bool,
 ) -> list[Fault]:
-    """Draw what disturbs nodes for a while: up to three faults close together on one node, then on another."""
+    """Draw transient faults: up to three close together on one node, then on another."""
     faults: list[Fault] = []
     at_s = rng.uniform(0.0, 4.0)
     while kinds and at_s < duration_s:
@@ -174,7 +174,7 @@ def _draw_passing(
             fault = _disturb(rng, rng.choice(kinds), at_s, target, others, power=power)
             faults.append(fault)
             over_s = max(over_s, fault.at_s + fault.for_s)
-            at_s += rng.choice((rng.uniform(0.0, 0.6), rng.uniform(0.3, 3.0)))  # perhaps while it is coming back
+            at_s += rng.choice((rng.uniform(0.0, 0.6), rng.uniform(0.3, 3.0)))  # perhaps while it restarts
         at_s = max(at_s, over_s + RECOVERY_S) if one_by_one else at_s + rng.expovariate(1.0)
     return faults
 
@@ -182,19 +182,17 @@ def _draw_passing(
 def _draw_lasting(
     rng: random.Random, kinds: Sequence[FaultKind], targets: Sequence[str], duration_s: float, *, together: bool
 ) -> list[Fault]:
-    """Draw what nothing undoes. ``together``: on several nodes at once."""
+    """Draw irreversible faults. ``together``: on several nodes at once."""
     faults = []
     for kind in kinds:
-        # Old copies of a majority's directories, all at once, are a store restored from a backup: nobody can tell.
+        # Old copies of a majority's directories, all at once, are a store restored from a backup: undetectable.
         most = 1 if kind == "roll back" or not together else rng.randint(1, len(targets))
         for target in rng.sample(list(targets), min(most, len(targets))):
             for _ in range(rng.randint(1, 4) if kind == "bit rot" else 1):
                 at_s = round(rng.uniform(2.0, duration_s), 3)
                 age_s = round(rng.uniform(0.5, at_s), 3) if kind == "roll back" else 0.0
                 faults.append(Fault(at_s, kind, target, 0.0, age_s))
-                if (
-                    kind == "bit rot" and rng.random() < 0.5
-                ):  # it is found when the node starts, or else when it is read
+                if kind == "bit rot" and rng.random() < 0.5:  # detected when the node starts, or when it is read
                     faults.append(Fault(round(at_s + rng.uniform(0.0, 2.0), 3), "kill", target))
     return faults
 

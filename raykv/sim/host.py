@@ -1,11 +1,11 @@
-"""A simulated machine: its clock, its disk, the threads of its processes, and what goes wrong with them.
+"""A simulated machine: its clock, its disk, the threads of its processes, and their faults.
 
-The clock is off by ``skew_ms`` and runs ``drift`` times as fast. The disk is a ``SimDisk``: it outlives processes (what
-was written is there, synced or not) and forgets at a power cut what was not synced. Work given to the executor takes
-time, and is done at some moment in it. ``crash_after`` lets the process that does the n-th next operation on the disk die
-in front of it, wherever that is: in the middle of a flush, of a recovery, between a rename and its directory's sync.
+The clock is off by ``skew_ms`` and runs ``drift`` times as fast. The disk is a ``SimDisk``: it outlives processes (written
+data is there, synced or not) and forgets unsynced data at a power cut. Work given to the executor takes time, and takes
+effect at one moment within it. ``crash_after`` kills the process that makes the n-th next operation on the disk, just
+before it, wherever that is: in the middle of a flush, of a recovery, between a rename and its directory's sync.
 
-``two_writers`` gets the case that must not be (P6): a run changes the disk while an earlier one is alive, frozen perhaps.
+``two_writers`` records the forbidden case (P6): a run changes the disk while an earlier one is alive, perhaps frozen.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SimClock:
 
 
 class SimExecutor:
-    """``ports.Executor`` of one process on a host. Works overlap as threads do; each is done at one moment of its time."""
+    """``ports.Executor`` of one process on a host. Work overlaps as in threads; each takes effect at one moment."""
 
     def __init__(self, host: Host, process: Process) -> None:
         self._host = host
@@ -75,7 +75,7 @@ class SimExecutor:
 
 
 class ProcessDisk:
-    """A host's disk as one process sees it: its locks end with it. Everything else is the disk's own."""
+    """A host's disk as one process sees it: locks end with the process. Everything else is the disk's own."""
 
     def __init__(self, host: Host, process: Process) -> None:
         self._host = host
@@ -127,7 +127,7 @@ class Host:
         return EPOCH_MS + int(self.loop.now_s * 1000 * self.drift + self.skew_ms)
 
     def replace_disk(self, disk: SimDisk) -> None:
-        """Put another disk in: an empty one, or what a power cut left, or an old copy. No process may be running."""
+        """Install another disk: an empty one, the remains of a power cut, or an old copy. No process may be running."""
         self.disk = disk
         self._adopt(disk)
 

@@ -1,4 +1,4 @@
-"""Does to a cluster what a scenario says, and undoes what can be undone when all is to heal."""
+"""Injects a scenario's faults into a cluster, and undoes those that can be undone when everything should heal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REPLACE_TRIES = 500
 
 
 class Nemesis:
-    """The faults of one run. ``done`` counts those that were carried out, by kind."""
+    """The faults of one run. ``done`` counts those carried out, by kind."""
 
     def __init__(self, cluster: Cluster, faults: Sequence[Fault]) -> None:
         self._cluster = cluster
@@ -50,7 +50,7 @@ class Nemesis:
         """Target -> how many faults that last for a while are on it now."""
 
     async def run(self) -> None:
-        """Do each fault at its time, and end it at its end."""
+        """Begin each fault at its time, and end it at its end."""
         cluster = self._cluster
         agenda: list[tuple[float, int, Callable[[], None]]] = []
         for number, fault in enumerate(self._faults):
@@ -62,7 +62,7 @@ class Nemesis:
             work()
 
     def heal(self) -> None:
-        """End all that lasts: cuts, frozen processes, slow and full disks, a bad network."""
+        """End all lasting faults: cuts, frozen processes, slow and full disks, a bad network."""
         cluster = self._cluster
         cluster.trace.note("all heals")
         self._when_whole.clear()
@@ -76,7 +76,7 @@ class Nemesis:
             host.disk.stop_failing()
 
     def _until(self, fault: Fault, undo: Callable[[], None]) -> None:
-        """Undo a fault when its time is over, or when all heals."""
+        """Undo a fault when its time is over, or when everything heals."""
         target = fault.target
         self.hurting[target] = self.hurting.get(target, 0) + 1
 
@@ -103,7 +103,7 @@ class Nemesis:
         self._kept[number] = disk.crash(random_module.Random(0), "keep")
 
     def begin(self, fault: Fault, number: int = -1) -> None:
-        """Do a fault now, whatever its time says."""
+        """Begin a fault now, whatever its scheduled time."""
         cluster = self._cluster
         cluster.trace.note(f"fault: {fault.kind} {fault.detail} {fault.amount:g}", "nemesis", fault.target)
         cluster.counts[f"fault: {fault.kind}"] += 1
@@ -128,7 +128,7 @@ class Nemesis:
 
             def thaw() -> None:
                 current.process.thaw()
-                if current.forgotten:  # it finds what Ray told it while it was frozen
+                if current.forgotten:  # it receives what Ray sent it while it was frozen
                     self._cluster.loop.later(EXIT_AFTER_S, current.process.kill)
 
             self._until(fault, thaw)
@@ -149,7 +149,7 @@ class Nemesis:
     _do_freeze_supervisor = _do_freeze_coordinator
 
     def _do_another_supervisor(self, fault: Fault, number: int) -> None:
-        """Start one beside that which runs: Ray has lost sight of its host, and it lives on, perhaps frozen for a while."""
+        """Start one beside the running one: Ray has lost sight of its host, and it lives on, perhaps frozen for a while."""
         former = self._cluster.actors[fault.target]
         if former.alive:
             if number % 2:
@@ -183,7 +183,7 @@ class Nemesis:
         self._replace(fault.target, REPLACE_TRIES)
 
     def _replace(self, node_id: str, tries: int) -> None:
-        """Ask for it until it is under way: nobody else will, and a command may find no supervisor, or end with it."""
+        """Request it until it is under way: nobody else will, and a command may find no supervisor, or end with it."""
         cluster, supervisor = self._cluster, self._present_supervisor()
         if supervisor is not None and all(each.node_id != node_id for each in wanted_members(supervisor.state)):
             return
@@ -207,14 +207,14 @@ class Nemesis:
             cluster.loop.later(ASK_AGAIN_S, self._ask_supervisor, work, tries - 1)
 
     def _present_supervisor(self) -> Supervisor | None:
-        """Return the one that serves; None if none does just now."""
+        """Return the supervisor that serves; None if none does now."""
         cluster = self._cluster
         return cluster.supervisor if cluster.actors[SUPERVISOR].alive else None
 
     def _ask(
         self, supervisor: Supervisor, work: Callable[[Supervisor], Coroutine[Any, Any, object]]
     ) -> asyncio.Task[None]:
-        """Let the supervisor begin with what it is asked for; a refusal is for the trace."""
+        """Send the supervisor a request; a refusal goes to the trace."""
 
         async def ask() -> None:
             try:
@@ -228,11 +228,11 @@ class Nemesis:
 
     @property
     def asking(self) -> bool:
-        """Whether a change of the ring that was asked for may still begin."""
+        """Whether a requested change of the ring may still begin."""
         return any(not task.done() for task in self._asked)
 
     def _do_kill_all(self, fault: Fault, number: int) -> None:
-        """End every process of the store: what comes up again has only the disks."""
+        """End every process of the store: its successors have only the disks."""
         del fault, number
         cluster = self._cluster
         for node_id in list(cluster.node_ids):
@@ -269,7 +269,7 @@ class Nemesis:
         self._when_whole[fault.target] = fault
 
     def whole_again(self, node_id: str) -> None:
-        """Hear that a node has made itself whole: now its power may go."""
+        """Note that a node has completed itself: its power may go now."""
         if (fault := self._when_whole.pop(node_id, None)) is not None:
             self._cluster.loop.later(fault.amount, self._do_power, fault, -1)
 
@@ -361,12 +361,12 @@ def _member(supervisor: Supervisor, draw: float) -> str:
 
 
 def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: int = 1) -> str | None:
-    """Flip a bit of what is safe on a disk, or several, in a file of any kind (or whose name ends so).
+    """Flip one or more bits of the safe bytes on a disk, in a file of any kind (or whose name has this ending).
 
-    Returns which file; None if there is none.
+    Returns the file; None if there is none.
     """
     files = [path for path in disk.files() if disk.synced_size(path) > 0 and path.endswith(ending)]
-    kinds = sorted({path.rpartition(".")[2] for path in files})  # one log among many tables is as likely as they are
+    kinds = sorted({path.rpartition(".")[2] for path in files})  # one log among many tables is as likely as all of them
     if not kinds:
         return None
     kind = rng.choice(kinds)
@@ -382,7 +382,7 @@ def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: in
 
 
 def _witnessed(log: bytes) -> int:
-    """Return up to where the chunks of a log, as far as they are whole, say that it was synced."""
+    """Return the synced length of a log, as its intact chunks record it."""
     at, witnessed = HEADER_BYTES, 0
     while log[at : at + len(SENTINEL)] == SENTINEL and at + CHUNK_HEAD_BYTES <= len(log):
         head = log[at : at + CHUNK.size]

@@ -1,12 +1,12 @@
 """The simulated network: frames between processes, late, lost, repeated, out of order, cut off.
 
-Every message, request or answer, takes its own time, so two of them may overtake each other. A *cut* between two
-processes is one-way; what meets it is lost, or (half of it) kept and delivered when the cut is mended, as a connection
-does that survives. Callers learn what Ray would tell them: that a process has ended (proof), that none of that name runs,
-or nothing at all until their time is up.
+Every message, request or answer, takes its own time: two of them may overtake each other. A *cut* between two processes is
+one-way; messages that meet it are lost, or (half of them) kept and delivered when the cut is mended, as by a connection
+that survives. Callers learn what Ray would report: that a process has ended (proof), that none of that name runs, or
+nothing at all until their deadline.
 
-A process that has begun to serve a request goes on with it, whether or not somebody still waits for the answer.
-``heard`` gets ("asks" or "answers", from, to, frame) of every frame that is delivered; the checkers learn stamps there.
+A process that has begun to serve a request continues, whether or not somebody still waits for the answer.
+``heard`` gets ("asks" or "answers", from, to, frame) of every delivered frame; the checkers learn stamps there.
 ``sent`` gets (from, to, frame) of every request when it is sent.
 
 Frames from clients are never repeated: Ray delivers an actor call at most once when it may not retry it.
@@ -92,18 +92,18 @@ class Network:
     # ---- who is there ----
 
     def register(self, process: Process, serve: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Let ``process`` answer under its name, in place of whoever did."""
+        """Let ``process`` answer under its name, in place of any former one."""
         self.endpoints[process.name] = Endpoint(process, serve)
         self.unreachable.discard(process.name)
         process.on_kill.append(lambda: self._ended(process))
 
     def living(self, name: str) -> Process | None:
-        """Return the process that answers under ``name``, if it has not ended."""
+        """Return the process that answers under ``name``, if it is alive."""
         endpoint = self.endpoints.get(name)
         return endpoint.process if endpoint is not None and endpoint.process.alive else None
 
     def _ended(self, process: Process) -> None:
-        """Tell those who wait for an answer of this process, after a moment; of a host that is down nobody hears."""
+        """Notify callers of this process after a moment; the end of a host goes unnoticed."""
         waiting = self._serving.pop(process, {})
         if process.name not in self.unreachable:
             for call in waiting.values():
@@ -112,15 +112,15 @@ class Network:
     # ---- cuts ----
 
     def cut(self, source: str, target: str) -> None:
-        """Let nothing pass from ``source`` to ``target``."""
+        """Drop everything from ``source`` to ``target``."""
         self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
 
     def is_cut(self, one: str, other: str) -> bool:
-        """Whether nothing passes between them, in one direction at least."""
+        """Whether messages are dropped in at least one direction between them."""
         return (one, other) in self.cuts or (other, one) in self.cuts
 
     def mend(self, source: str, target: str) -> None:
-        """End a cut; what it held back is delivered."""
+        """End a cut and deliver the messages it kept."""
         left = self.cuts.pop((source, target), 1) - 1
         if left > 0:
             self.cuts[source, target] = left
@@ -133,7 +133,7 @@ class Network:
     # ---- calls ----
 
     async def call(self, source: Process, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        """See ``ports.Transport``; ``source`` is who calls."""
+        """See ``ports.Transport``; ``source`` is the caller."""
         source.check()
         self._numbers += 1
         answer: asyncio.Future[bytes] = self._loop.create_future()
@@ -179,7 +179,7 @@ class Network:
             self._held.append((source, target, deliver))
 
     def _arrive(self, call: _Call, frame: bytes) -> None:
-        """Hand a request over, if its target is there."""
+        """Deliver a request, if its target is alive."""
         if call.peer in self.unreachable:
             return
         endpoint = self.endpoints.get(call.peer)
@@ -201,7 +201,7 @@ class Network:
             return
         except PeerFailure as failure:
             outcome = failure
-        except Exception as error:  # noqa: BLE001 - Ray hands whatever a method raises to the caller
+        except Exception as error:  # noqa: BLE001 - Ray passes any error of a method to the caller
             self._loop.failures.append(f"{process.name} raised {error!r} while it served a request")
             outcome = PeerUnreachable(f"its method raised {type(error).__name__}")
         if not process.alive:
@@ -211,7 +211,7 @@ class Network:
         self._send(process.name, call.source.name, "answers", call.number, data, lambda: self._return(call, outcome))
 
     def _return(self, call: _Call, outcome: bytes | PeerFailure) -> None:
-        """Hand an answer over."""
+        """Deliver an answer."""
         if isinstance(outcome, bytes) and not call.answer.done():
             self.heard("answers", call.peer, call.source.name, outcome)
         call.settle(outcome)

@@ -4,12 +4,12 @@
     def test_my_queue_survives_failures(world):
         ...
 
-The test is one of pytest's for each seed, with a ``world`` of its own (``raykv.sim.start(seed, faults=True)``), which ends
-with it. A test may ask for ``seed`` as well, or for it alone and start what it wants. An ``async def`` runs in
-``world.run``; no plugin is needed.
+pytest runs one test for each seed, with its own ``world`` (``raykv.sim.start(seed, faults=True)``), which ends with it. A
+test may take ``seed`` as well, or ``seed`` alone and start its own world. An ``async def`` runs in ``world.run``; no plugin
+is needed.
 
-What fails says how it runs again: the line that starts the world, and the command for pytest. ``RAYKV_SEEDS=7`` in the
-environment, or ``3,7``, or ``0-999``, is run in place of the seeds that the test names.
+A failure reports how to rerun it: the line that starts the world, and the command for pytest. ``RAYKV_SEEDS=7`` in the
+environment, or ``3,7``, or ``0-999``, replaces the seeds that the test names.
 
 pytest is imported when the decorator is used, not before.
 """
@@ -36,9 +36,9 @@ MAX_SEEDS = 100_000
 
 
 def seeds(which: int | Iterable[int], /, **options: Unpack[Options]) -> Callable[[Test], Test]:
-    """Make a test for each seed: ``which`` is how many, from 0, or the seeds themselves. ``options``: as of ``start``.
+    """Make a test for each seed: ``which`` is their number, from 0, or the seeds themselves. ``options``: as of ``start``.
 
-    Raises ``InvalidOption`` for what is no number of seeds, and for a test that takes neither ``world`` nor ``seed``.
+    Raises ``InvalidOption`` for an invalid number of seeds, and for a test that takes neither ``world`` nor ``seed``.
     """
     named = range(check_count("seeds", which, 1, MAX_SEEDS)) if not hasattr(which, "__iter__") else which
     chosen = _asked_for() or [check_count("a seed", seed, -MAX_SEED, MAX_SEED) for seed in named]
@@ -78,7 +78,7 @@ def _of_a_seed(test: Any, options: Options) -> Callable[..., None]:
                 return
             with start(seed, **options) as world:
                 _finish(world, test(*arguments, world=world, **fixtures))
-        except BaseException as error:  # pytest.fail's is no Exception
+        except BaseException as error:  # pytest.fail raises no Exception
             error.add_note(f"or: {_command(seed)}")
             raise
 

@@ -1,7 +1,7 @@
-"""What happened, in order: a hash over all of it, and the last of it in words.
+"""The events of a run, in order: a hash over all of them, and the latest in full.
 
-The hash says whether two runs of a seed were the same run. Each event is (virtual time, what, who, whom, number, bytes);
-of bytes only a digest goes in. ``events`` keeps the latest ones, or all, for the sequence chart that a failing seed prints.
+Equal hashes show that two runs of a seed were the same run. Each event is (virtual time, kind, source, target, number,
+bytes), with the bytes as a digest. ``events`` keeps the latest ones, or all, for the sequence chart of a failing seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEPT_EVENTS = 20_000
 
 
 class Event(NamedTuple):
-    """One thing that happened. ``number`` joins a request with its answer; ``frame`` is what it carried."""
+    """One event. ``number`` joins a request with its answer; ``frame`` is its content."""
 
     at_s: float
     what: str
@@ -40,7 +40,7 @@ class Trace:
         self.count = 0
 
     def note(self, what: str, source: str = "", target: str = "", number: int = 0, frame: bytes = b"") -> None:
-        """Write down an event."""
+        """Record an event."""
         at_s = self._loop.now_s
         self.count += 1
         line = f"{at_s:.9f}|{what}|{source}|{target}|{number}|{xxh3_64_intdigest(frame)}\n"

@@ -1,4 +1,4 @@
-"""A simulated store for the tests of those who use raykv: a real ``Store`` over a whole cluster in this process.
+"""A simulated store for the tests of raykv's users: a real ``Store`` over a whole cluster in this process.
 
 >>> import raykv.sim
 >>> with raykv.sim.start(seed=7) as world:
@@ -9,19 +9,19 @@
 ...     world.store["job:1"]
 'done'
 
-No Ray, no disk, no waiting: ten minutes pass in some seconds. The store is the same code, client included, that runs on
-Ray; only time, network, processes and disks are simulated. The same seed gives the same run, so a test that fails once
-fails again; what leaves the ``with`` block carries the line that runs it again. (Of a world in a fixture, pytest shows that
-line in what was written to stderr.)
+No Ray, no disk, no waiting: ten minutes pass in a few seconds. The store is the same code, client included, that runs on
+Ray; only time, network, processes and disks are simulated. The same seed gives the same run: a test that fails once fails
+again, and an exception that leaves the ``with`` block carries the line that reruns it. (For a world in a fixture, pytest
+shows that line in the captured stderr.)
 
-With ``faults=True`` the seed also decides what goes wrong meanwhile, within what raykv promises: a node at a time is
-killed, frozen, cut off or slow, its disk fills up or fails, messages are late, lost or repeated. A program that is right
-must bear with that: any operation may raise ``Overloaded``, ``QuorumNotMet`` or ``StoreUnavailable`` (nothing was written:
-try again), and any write ``WriteOutcomeUnknown`` (try again if it may be made twice). Or break things by hand.
-``raykv.sim.seeds`` makes a test of each of many seeds.
+With ``faults=True`` the seed also injects faults, within what raykv promises: one node at a time is killed, frozen, cut off
+or slow, its disk fills up or fails, messages are late, lost or repeated. A correct program must cope: any operation may
+raise ``Overloaded``, ``QuorumNotMet`` or ``StoreUnavailable`` (nothing was written: retry), and any write
+``WriteOutcomeUnknown`` (retry if writing twice is harmless). Faults can also be injected by hand. ``raykv.sim.seeds`` makes
+a test of each of many seeds.
 
-Time passes while an operation is under way, in ``world.sleep`` and in ``world.run``, and nowhere else: ``time.sleep`` holds
-up the test and not the world. Nothing real can be awaited in it, threads and sockets least of all.
+Time passes during an operation, in ``world.sleep`` and in ``world.run``, and nowhere else: ``time.sleep`` blocks the test,
+not the world. The world cannot await anything real, least of all threads and sockets.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ SMALL_NODE = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, 
 
 
 class Options(TypedDict, total=False):
-    """What a world is like; see ``start``."""
+    """The options of a world; see ``start``."""
 
     nodes: int
     n: int | None
@@ -98,9 +98,9 @@ def start(
     """Start a simulated store; use it in a ``with`` block.
 
     ``nodes``, ``n`` (copies), ``durability``, ``partitions``, ``replace_after``: as in ``raykv.start``.
-    ``coordinators``: how many; a client asks one of them. ``faults``: things go wrong, as the seed will have it, for the
-    first ten minutes of virtual time. ``gc_grace_s``: how long deletes are remembered (``StoreConfig``); ``node``:
-    settings of the storage nodes. Raises ``InvalidOption``.
+    ``coordinators``: their number; a client asks one of them. ``faults``: inject faults drawn from the seed for the first
+    ten minutes of virtual time. ``gc_grace_s``: how long deletes are remembered (``StoreConfig``); ``node``: settings of
+    the storage nodes. Raises ``InvalidOption``.
     """
     seed = check_count("seed", seed, -MAX_SEED, MAX_SEED)
     given: Options = {
@@ -124,7 +124,7 @@ def start(
 
 
 def replay_line(seed: int, **options: Unpack[Options]) -> str:
-    """Return the Python expression that starts this world again, without what is as it is by default."""
+    """Return the Python expression that starts this world again, without options at their defaults."""
     defaults = inspect.signature(start).parameters
     given = {name: value for name, value in options.items() if value != defaults[name].default}
     return _called("raykv.sim.start", {"seed": seed, **given})
@@ -208,7 +208,7 @@ class World:
         self._cluster.start()
         self.store = self.connect()
         """A handle of the store; its calls let the virtual time pass."""
-        if faults:  # they begin once the store serves
+        if faults:  # once the store serves
             rng = random.Random(f"world {seed}")
             copies = self._cluster.spec.store.copies
             drawn = draw_faults(rng, self._cluster.spec, FAULTS_FOR_S, copies - quorum(copies))
@@ -220,7 +220,7 @@ class World:
     # ---- handles and time ----
 
     def connect(self, coordinator: str = COORDINATOR) -> Store:
-        """Return another handle, of a client of its own that asks that coordinator, or is one itself ("direct")."""
+        """Return another handle, with its own client that asks that coordinator, or is one itself ("direct")."""
         self._check_known(coordinator, (*self.coordinators, DIRECT))
         self._check_goes_on()
         client = self._client()
@@ -230,11 +230,11 @@ class World:
         return store
 
     def place_of(self, store: Store) -> str:
-        """Return where a handle's operations are coordinated: a coordinator's name, or a client's own."""
+        """Return what coordinates a handle's operations: a coordinator's name, or a client's own."""
         return self._places[store]
 
     async def connect_aio(self) -> AsyncStore:
-        """Return another handle for use within ``run``, of a client of its own."""
+        """Return another handle for use within ``run``, with its own client."""
         self._check_goes_on()
         return await self._cluster.connect(self._client(), session_of=self._session)
 
@@ -260,8 +260,8 @@ class World:
     def run(self, work: Coroutine[Any, Any, T], *, timeout: float = RUN_TIMEOUT_S) -> T:
         """Run a coroutine in virtual time: several clients at once, by ``world.store.aio`` and ``asyncio.gather``.
 
-        Raises ``TimeoutError`` if it takes longer than ``timeout`` seconds of virtual time: it may wait for what never
-        comes. Raises ``RuntimeError`` for a blocking call inside of it, which says what to do instead.
+        Raises ``TimeoutError`` after ``timeout`` seconds of virtual time: it may await an event that never comes.
+        Raises ``RuntimeError`` for a blocking call inside it, with advice on what to do instead.
         """
         if not inspect.iscoroutine(work):
             raise InvalidOption(f"world.run takes a coroutine, as world.run(work()) has it; got {shown(work)}")
@@ -302,7 +302,7 @@ class World:
         self._do("power", node_id, for_s)
 
     def freeze(self, node_id: str, for_s: float) -> None:
-        """Stop the node's process (SIGSTOP), and let it go on after ``for_s`` seconds."""
+        """Stop the node's process (SIGSTOP), and resume it after ``for_s`` seconds."""
         self._do("freeze", node_id, for_s)
 
     def cut(self, node_id: str, for_s: float) -> None:
@@ -312,7 +312,7 @@ class World:
     def split(self, side: Sequence[str], for_s: float) -> None:
         """Cut the network in two for ``for_s`` seconds: these nodes and coordinators on one side, the rest on the other.
 
-        A client stays with its coordinator; one that coordinates for itself is named by ``place_of`` its handle.
+        A client stays with its coordinator; name a client that coordinates for itself by ``place_of`` its handle.
         """
         places = tuple(dict.fromkeys((*self.nodes, *self.coordinators, *self._places.values())))
         for name in side:
@@ -325,7 +325,7 @@ class World:
                     self._do("cut", node, for_s, detail=f"both {other}")
 
     def slow(self, node_id: str, by_s: float, for_s: float) -> None:
-        """Let all that the node says and hears take ``by_s`` seconds longer."""
+        """Delay all messages to and from the node by ``by_s`` seconds."""
         self._do("slow node", node_id, for_s, by_s)
 
     def fill_disk(self, node_id: str, for_s: float) -> None:
@@ -337,21 +337,21 @@ class World:
         self._do("wipe", node_id)
 
     def kill_coordinator(self) -> None:
-        """End the coordinator's process. It is started again."""
+        """End the coordinator's process. It restarts."""
         self._do("kill coordinator", COORDINATOR)
 
     def kill_supervisor(self) -> None:
-        """End the supervisor's process. It is started again."""
+        """End the supervisor's process. It restarts."""
         self._do("kill supervisor", SUPERVISOR)
 
     def heal(self) -> None:
-        """End every fault, and let none begin any more."""
+        """End every fault, and start no more."""
         self._check_goes_on()
         self._fate.cancel()
         self._nemesis.heal()
 
     def told(self) -> list[str]:
-        """Return what happened to processes and disks so far, a line each, with the virtual time."""
+        """Return the events of processes and disks until now, a line each, with the virtual time."""
         return [
             f"{event.at_s:10.3f}  {event.source} {event.what} {event.target}".rstrip()
             for event in self._cluster.trace.notable
@@ -383,13 +383,13 @@ class World:
             session.world_ended = True
         self._fate.cancel()
         self._cluster.kill()
-        for task in list(self._loop.tasks):  # those that a user's coroutine has left behind, too
+        for task in list(self._loop.tasks):  # including those that a user's coroutine left behind
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(1))  # what was cancelled comes to its end
+        self._loop.run_until_complete(asyncio.sleep(1))  # cancelled tasks finish
         self._loop.close()
         for failure in self._loop.failures:
             logger.error("in a simulated world, %s: %s", self.replay, failure)
-        self._loop.set_exception_handler(None)  # asyncio tells of what is found later
+        self._loop.set_exception_handler(None)  # asyncio reports what is found later
 
     def __enter__(self) -> Self:
         return self
@@ -403,7 +403,7 @@ class World:
 
 
 def version() -> str:
-    """Return which raykv this is: another one may make another world of the same seed."""
+    """Return raykv's version: another version may make another world of the same seed."""
     import raykv
 
     return raykv.__version__

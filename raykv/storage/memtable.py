@@ -30,7 +30,7 @@ _FIRST_CHUNK, _SCAN_CHUNK = 16, 256
 class Found(msgspec.Struct, frozen=True, gc=False):
     """A record, and the log position that must be durable before anyone may see it; 0: it is durable already.
 
-    A memtable has hundreds of thousands: were the garbage collector to look at them, it would hold up whoever waits.
+    A memtable has hundreds of thousands: garbage collection of them would delay every request.
     """
 
     record: bytes

@@ -11,10 +11,10 @@ What each promise of the port costs here:
   some other part of the process opens and closes the same path (``fcntl`` locks do). A forked child would share it;
   children let go of it at once, and every descriptor is close-on-exec.
 
-Files are made 0600, directories 0700: what lies in a store is its owner's business. A file is opened under its own name
-only: a symbolic link in its place is not followed, and what is no file (a pipe would be waited for) is refused. A lock is
-written to, so it must be its directory's owner's, and known by no second name. Windows has none of these; raykv refuses to
-start there.
+Files are made 0600, directories 0700: a store's content is its owner's business. A file is opened under its own name only:
+a symbolic link in its place is not followed, and anything but a regular file (a pipe would block) is refused. A lock file
+is written to, and must therefore belong to its directory's owner and have no second name. Windows has none of these; raykv
+refuses to start there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LOCK_ATTEMPTS = 10
 
 
 def _open(path: str, flags: int) -> int:
-    """Open a file, under this very name, and nothing else that may stand there. Raises ``OSError``."""
+    """Open a regular file under exactly this name. Raises ``OSError``."""
     try:
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _FILE_MODE)
     except OSError as error:
@@ -224,7 +224,7 @@ class OsFileSystem:
         return os.path.lexists(path)
 
     def room(self, path: str) -> Room:
-        """Return what is left on the disk for those who are not root."""
+        """Return the space left on the disk for users other than root."""
         disk = os.statvfs(path)
         return Room(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
@@ -255,9 +255,9 @@ class OsFileSystem:
 
 
 def _check_owner(fd: int, path: str) -> None:
-    """Raise ``PermissionError`` for a file that somebody has put into another's directory.
+    """Raise ``PermissionError`` for a file that another user has put into the directory.
 
-    Whose it is, is compared with the directory's owner as well: on some file systems all is one user's, whoever makes it.
+    The owner may also match the directory's: some file systems assign everything to one user.
     """
     owner = os.fstat(fd).st_uid
     if owner not in (os.geteuid(), 0) and owner != os.stat(os.path.dirname(path) or ".").st_uid:
@@ -272,7 +272,7 @@ def _still_named(fd: int, path: str) -> bool:
 
 
 def _freed_of_other_names(fd: int, path: str) -> bool:
-    """Unlink a locked file that has a second name, and say so: what is written to it would be written there as well."""
+    """Unlink a locked file that has a second name, and return whether it had: writes would reach the other name, too."""
     if os.fstat(fd).st_nlink < 2:
         return False
     os.unlink(path)
@@ -280,7 +280,7 @@ def _freed_of_other_names(fd: int, path: str) -> bool:
 
 
 def _write_note(fd: int, note: bytes) -> None:
-    """Write the note for processes that find the lock taken; without room on the disk there is none."""
+    """Write the note for processes that find the lock taken; a full disk leaves none."""
     os.ftruncate(fd, 0)
     try:
         os.pwrite(fd, note, 0)

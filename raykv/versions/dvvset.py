@@ -17,7 +17,7 @@ form a join semilattice: replicas that took in the same writes, in any order and
     join    what has been seen: the context to be handed out with the values
     less, size, values, dots
 
-Two records that hold the same dot hold the same write, for a dot is given to one write and once (P2).
+Two records with the same dot hold the same write, because a dot is assigned once, to one write (P2).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def sync(one: VersionSet, other: VersionSet) -> VersionSet:
 def replaces(new: VersionSet, seen: Seen) -> bool:
     """Whether ``new`` has taken in a state that has ``seen``, and has no version of it: their ``sync`` is ``new``.
 
-    So it is with most writes. Nothing follows from False.
+    Most writes do. False implies nothing.
     """
     for sibling in new.siblings:
         if in_spans(seen, sibling.actor, sibling.counter):
@@ -106,8 +106,8 @@ def newest_first(state: VersionSet) -> list[Record]:
 def values(state: VersionSet, now_ms: int) -> tuple[list[bytes], bool]:
     """Return the payloads that stand at ``now_ms``, the newest first, and whether a version that is gone is newer still.
 
-    A tombstone hides none but what it saw. But it is the newest version if it is: who asks for that finds nothing, and so
-    an acknowledged delete is not undone by a write that is older and surfaces later (P7).
+    A tombstone hides only what it saw. But if it is the newest version, a reader of the newest finds nothing: an older
+    write that surfaces later does not undo an acknowledged delete (P7).
     """
     if len(state.siblings) == 1:  # as nearly always
         body = state.siblings[0].body

@@ -67,8 +67,8 @@ def covers(stored: bytes | None, record: bytes) -> bool:
 class Shown(NamedTuple):
     """What a reader is shown: payloads, the newest first (none: deleted, expired or absent).
 
-    ``gone``: there are payloads, but the newest version is not among them, being a delete or expired: a reader of the
-    newest version alone finds nothing.
+    ``gone``: there are payloads, but the newest version, a delete or expired, is not among them: a reader of the newest
+    version alone finds nothing.
     """
 
     payloads: list[bytes]

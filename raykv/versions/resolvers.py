@@ -1,8 +1,8 @@
-"""Resolvers: which value a reader gets where several stand.
+"""Resolvers: which value a reader gets when several stand.
 
 A resolver belongs to a handle and runs in its client. It is ``"newest"`` (by hybrid time, ties broken by operation id, the
-same everywhere) or a Python function that takes the list of values, the newest first, and returns one. It is asked only
-where there are two or more. What it returns is what ``get`` returns; it is written back by whoever writes with the context.
+same everywhere) or a Python function that takes the list of values, the newest first, and returns one. It runs only for two
+or more values. ``get`` returns its result; the next write with the context stores it.
 """
 
 from __future__ import annotations

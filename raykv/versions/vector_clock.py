@@ -1,12 +1,12 @@
 """Classic vector clocks, ``[server, version]`` pairs, for comparison. Not used by the store.
 
 Fidge 1988 and Mattern 1989; as Dynamo used them (DeCandia et al. 2007, section 4.4): every value carries a clock, the
-server that takes a write counts up its own entry in the clock that the writer gave back, and of two values the one goes
-whose clock is at or below the other's.
+server that takes a write increments its own entry in the clock returned by the writer, and of two values the one whose
+clock is at or below the other's is dropped.
 
-What they get wrong, and dotted version vectors mend: with one entry a server, two clients that write through the same
-server with the same context get clocks of which one is below the other, and a concurrent write is lost
-(``tests/versions/test_vector_clock.py`` shows it). With one entry a client instead nothing is lost, and the clocks grow
+Their defect, which dotted version vectors mend: with one entry a server, two clients that write through the same server
+with the same context get clocks of which one is below the other, and a concurrent write is lost
+(``tests/versions/test_vector_clock.py`` shows it). With one entry a client instead nothing is lost, but the clocks grow
 with the number of clients; Dynamo then dropped the oldest entries, which loses the order again.
 """
 
