@@ -1,4 +1,4 @@
-"""What a client asks of the store itself: buckets, status, ring, repair. ``elastic`` has what changes its nodes."""
+"""Requests about the store itself: buckets, status, ring, repair. ``elastic`` has those that change its nodes."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def open_bucket(
 
 
 def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
-    """Return the given options in the form in which buckets keep them. Raises ``InvalidOption``.
+    """Return the given options in the form in which buckets store them. Raises ``InvalidOption``.
 
-    ``store_copies``: the n of the store's default bucket, the most that a bucket can keep.
+    ``store_copies``: the n of the store's default bucket, the maximum for any bucket.
     """
     options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
     if "versioning" in options:
@@ -91,7 +91,7 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
 def drop_bucket(name: str, *, timeout: Any) -> Steps[bool]:
     """Drop a bucket; False if there was none."""
     name, timeout_s = check_bucket_name(name), check_timeout(timeout)
-    # Not repeatable: a second request could drop a bucket of that name that was created meanwhile.
+    # Not repeatable: a second request could drop a new bucket of the same name.
     return bool((yield from ask_info(f.DropBucket(name, timeout_s), timeout_s, repeatable=False)))
 
 
@@ -112,7 +112,7 @@ def ring(*, timeout: Any) -> Steps[RingView]:
 
 
 def repair(progress: Callable[[int, int], object] | None, *, timeout: Any) -> Steps[RepairReport]:
-    """Compare all copies and mend what differs, some partitions at a time; ``timeout`` bounds each of these steps.
+    """Compare all copies and repair differences, some partitions at a time; ``timeout`` bounds each of these steps.
 
     Returns the report, which may name partitions that failed: ``report.checked()`` raises then.
     """

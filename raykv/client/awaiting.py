@@ -44,8 +44,8 @@ class AwaitableStore(StoreHandle[Any, Any]):
 class Pairs:
     """The pairs of a scan.
 
-    No asynchronous generator: an event loop has to finish those that were not read to their end, and one that is closed
-    without that leaves a warning behind. Here nothing is left to finish.
+    Not an asynchronous generator: an event loop must finish the ones not read to their end, and closing the loop without
+    that causes a warning. Here nothing is left to finish.
     """
 
     def __init__(self, step: Callable[[], Awaitable[Sequence[tuple[Any, Any]]]]) -> None:
@@ -76,7 +76,7 @@ class Pairs:
         return next(self._pairs)
 
     async def aclose(self) -> None:
-        """End the scan, as one ends an asynchronous generator."""
+        """End the scan, like an asynchronous generator."""
         self._step, self._pairs = None, iter(())
 
 

@@ -76,7 +76,7 @@ class Batches(Reads, Writes):
         return _batch_result("reads", results, errors)
 
     def _plain_values(self, answer: f.CoordinatorAnswer, count: int, default: Any) -> list[Any] | None:
-        """Return the values of an answer; None unless all are plain: what is pickled or to be resolved runs users' code."""
+        """Return an answer's values; None unless all are plain: unpickling and resolving run users' code."""
         if not isinstance(answer, f.GotMany) or len(answer.items) != count:
             return None
         payloads = [item for item in answer.items if isinstance(item, bytes)]
@@ -98,7 +98,7 @@ class Batches(Reads, Writes):
     def put_many(
         self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]], *, w: Any, ttl: Any, timeout: Any
     ) -> Steps[dict[Any, WriteResult]]:
-        """Write pairs; of a key that is given twice the last counts."""
+        """Write pairs; for a repeated key the last pair counts."""
         timeout_s = check_timeout(timeout)
         pairs = called(pairs_of, items)
         return (
@@ -127,7 +127,7 @@ class Batches(Reads, Writes):
 
 
 def _settle(answer: Answer, keys: list[Key], timeout_s: float, session_clock: SessionClock) -> list[Any]:
-    """Return one result for each key, whatever became of the request."""
+    """Return one result for each key, whatever happened to the request."""
     try:
         if isinstance(answer, PeerFailure):
             raise unanswered(answer, timeout_s)

@@ -1,4 +1,4 @@
-"""What only the blocking face has: the way to the awaitable one, the operators of a dict, and iteration.
+"""What only the blocking face has: access to the awaitable one, the operators of a dict, and iteration.
 
 Everything else is generated: ``raykv.client.store`` from ``raykv.client.aio``, the source of both faces.
 """
@@ -77,7 +77,7 @@ class BlockingStore(StoreHandle[Any, Any]):
         routing: Routing = "auto",
         session_of: Callable[[str, Link, Routing], Session] = Session,
     ) -> None:
-        """Open the bucket; ``timeout_s``: a store that is only just starting may take longer to answer."""
+        """Open the bucket; ``timeout_s``: a store that is still starting may take longer to answer."""
         session = session_of(name, link, routing)
         try:
             super().__init__(session, session.open(DEFAULT_BUCKET, {}, timeout_s), {})

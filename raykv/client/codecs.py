@@ -1,8 +1,8 @@
 """Values as bytes and back. Only clients do this; nodes never decode a value.
 
-The rule of ``codec="auto"``: a value that msgpack returns exactly as it was is stored as msgpack, any other through
-cloudpickle, so that ``type(get(put(v))) is type(v)``. "Exactly" goes by the exact type, recursively: ``None bool int(64 bit)
-float str bytes list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
+The rule of ``codec="auto"``: values that msgpack returns unchanged are stored as msgpack, all others through cloudpickle:
+``type(get(put(v))) is type(v)``. "Unchanged" means the exact type, recursively: ``None bool int(64 bit) float str bytes
+list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
 
 ``codec="msgpack"`` and ``codec="raw"`` never pickle and refuse a pickled value on read: unpickling lets every writer of the
 store run code in its readers.
@@ -52,7 +52,7 @@ Decode: TypeAlias = Callable[["Key", bytes, str], Any]
 def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
     """Return the value as a payload: a tag byte and its encoding.
 
-    Raises ``InvalidOption`` if the bucket's codec does not take such a value.
+    Raises ``InvalidOption`` if the bucket's codec does not accept such a value.
     """
     kind = type(value)
     if kind is bytes:
@@ -63,7 +63,7 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
         try:
             return _TEXT + str.encode(value)
         except UnicodeEncodeError:
-            pass  # a lone surrogate: pickle can carry it
+            pass  # a lone surrogate: pickle preserves it
     elif _is_plain(value):
         try:
             return _MSGPACK + _encode_msgpack(value)
@@ -76,7 +76,7 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
         )
     try:
         return b"".join((_PICKLE, pickled(value)))
-    except InvalidOption:  # it holds what must not be kept
+    except InvalidOption:  # it contains something that must not be stored
         raise
     except Exception as error:
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
@@ -102,7 +102,7 @@ def decode_value(payload: bytes, codec: str) -> Any:
 
 
 def decode_of(key: Key, payload: bytes, codec: str) -> Any:
-    """Return the value of a key. Raises ``CorruptData``, which names the key, and is caused by what went wrong."""
+    """Return the value of a key. Raises ``CorruptData``, which names the key and has the original error as its cause."""
     try:
         return decode_value(payload, codec)
     except CorruptData as error:
@@ -134,7 +134,7 @@ def _undecodable(error: Exception) -> CorruptData:
 
 def _unpickle(data: bytes) -> Any:
     try:
-        return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client comes here
+        return pickle.loads(data)  # noqa: S301 - the bucket's codec allows it, and only a client unpickles
     except Exception as error:
         raise CorruptData(f"the stored value cannot be unpickled here: {described(error)}") from error
 
@@ -142,7 +142,7 @@ def _unpickle(data: bytes) -> Any:
 def _is_plain(value: Any) -> bool:
     try:
         return _Plain().value(value)
-    except TypeError:  # a type that cannot be hashed is none of ours
+    except TypeError:  # an unhashable type is not plain
         return False
     except RuntimeError as error:
         raise InvalidOption(
@@ -151,10 +151,10 @@ def _is_plain(value: Any) -> bool:
 
 
 class _Plain:
-    """Says whether msgpack returns a value exactly. Ints beyond 64 bits and lone surrogates show when it is encoded.
+    """Decides whether msgpack preserves a value exactly. Ints beyond 64 bits and lone surrogates show on encoding.
 
     The walk stops after as many parts as a pair may have bytes: every part takes at least one byte, and a shared part is
-    walked once for each path to it, of which there may be any number.
+    visited once for each path to it, of which there may be any number.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Runs an operation's exchanges over a link to the coordinator, blocking or awaiting.
 
-At most ``WINDOW`` requests of an exchange are under way at once. A request that reached no coordinator is sent again until
-its deadline (Ray may be restarting the coordinator); one that may have been carried out only if it is repeatable.
+At most ``WINDOW`` requests of an exchange are in flight at once. A request that reached no coordinator is resent until its
+deadline (Ray may be restarting the coordinator); one that may have been carried out is resent only if it is repeatable.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Link(Protocol):
         ...
 
     def pickled(self, value: Any) -> bytes:
-        """Return a value's pickle. Raises ``InvalidOption`` for what must not be stored, and the value's own errors."""
+        """Return a value's pickle. Raises ``InvalidOption`` for values that must not be stored, and the value's errors."""
         ...
 
     def lacks(self) -> str:
-        """Name the resource that this process has run out of and needs for any connection; empty if there is none."""
+        """Name the resource that this process has exhausted and needs for any connection; empty if there is none."""
         ...
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ async def run_async(steps: Steps[T], link: Link) -> T:
         while True:
             if exchange.pause_s:
                 await link.sleep(exchange.pause_s)
-            # One request by itself: through the window's semaphore, task and gather it costs 24 us instead of 2.
+            # A single request: through the window's semaphore, task and gather it would cost 24 us instead of 2.
             if len(exchange.requests) == 1:
                 answers = [await _one_async(link, exchange, exchange.requests[0])]
             else:
@@ -117,7 +117,7 @@ async def run_async(steps: Steps[T], link: Link) -> T:
 
 
 def _explained(error: RaykvError, link: Link) -> RaykvError:
-    """Add to an error the resource that this process lacks, if that is why it reached nobody."""
+    """Add to an error the resource that this process lacks, if that is why it reached no coordinator."""
     if why := link.lacks():
         failed = list(error.errors.values()) if isinstance(error, BatchError) else []
         for each in (error, *(one for one in failed if isinstance(one, _OUT_OF_REACH))):

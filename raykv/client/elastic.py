@@ -1,4 +1,4 @@
-"""Changes of a store's nodes: what a client asks for, and how it waits until the partitions have moved."""
+"""Changes of a store's nodes: the client's requests, and its wait until the partitions have moved."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ MAX_WEIGHT = 1e6
 def add_node(
     weight: float | Literal["auto"], zone: str | None, host: str | None, timeout: float = ASK_TIMEOUT_S
 ) -> Steps[str]:
-    """Let a node join; return its id. The call may wait until Ray has started a machine."""
+    """Add a node; return its id. The call may wait until Ray has started a machine."""
     carries = 0.0 if isinstance(weight, str) and weight == "auto" else _weight(weight)
     request = f.AddNode(carries, _name("zone", zone), _name("host", host), check_timeout(timeout))
     return str((yield from ask_info(request, request.timeout_s, repeatable=False)))
 
 
 def replace_node(node_id: str, host: str | None, timeout: float = ASK_TIMEOUT_S) -> Steps[str]:
-    """Let a new node take the place of a lost one; return its id."""
+    """Replace a lost node by a new one; return its id."""
     request = f.ReplaceNode(_name("node_id", node_id), _name("host", host), check_timeout(timeout))
     return str((yield from ask_info(request, request.timeout_s, repeatable=False)))
 
 
 def remove_node(node_id: str) -> Steps[None]:
-    """Let a node give away what it holds, and leave."""
+    """Move a node's partitions to the others, and remove it."""
     yield from ask_info(f.RemoveNode(_name("node_id", node_id), ASK_TIMEOUT_S), ASK_TIMEOUT_S, repeatable=False)
 
 
 def set_weight(node_id: str, weight: float) -> Steps[None]:
-    """Let a node carry more or less."""
+    """Change a node's share of the partitions."""
     request = f.SetWeight(_name("node_id", node_id), _weight(weight), ASK_TIMEOUT_S)
     yield from ask_info(request, ASK_TIMEOUT_S)
 
@@ -75,7 +75,7 @@ def rebalance(action: RebalanceAction) -> Steps[None]:
 
 
 def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[ScalingView]:
-    """Return what the autoscaler sees and would do; start it with ``limits``, or only try them (``dry_run``).
+    """Return the autoscaler's measurements and plan; start it with ``limits``, or only try them (``dry_run``).
 
     Raises ``InvalidOption`` for options that exclude each other.
     """
@@ -91,7 +91,7 @@ def autoscale(limits: ScalingLimits, *, dry_run: bool, off: bool) -> Steps[Scali
 
 
 def balanced(change: Steps[T], wait: bool, progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[T]:
-    """Make a change of nodes; with ``wait``, until the partitions have moved. Returns what the change returns."""
+    """Change the nodes; with ``wait``, until the partitions have moved. Returns the change's result."""
     timeout_s = check_timeout(timeout)
     result = yield from change
     if wait:
@@ -100,9 +100,9 @@ def balanced(change: Steps[T], wait: bool, progress: Callable[[int, int], object
 
 
 def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) -> Steps[None]:
-    """Wait until no partition is left to move. ``progress(moved, all)`` is called with numbers of partitions.
+    """Wait until no partition is left to move. ``progress(moved, all)`` receives numbers of partitions.
 
-    Raises ``StoreUnavailable`` if that takes longer; the moves go on.
+    Raises ``StoreUnavailable`` on a time-out; the moves continue.
     """
     timeout_s = left_s = check_timeout(timeout)
     most, rebalancing = 0, None
@@ -124,7 +124,7 @@ def until_balanced(progress: Callable[[int, int], object] | None, timeout: Any) 
 
 
 def _number(what: str, value: object) -> int | float:
-    """Return the number as a frame can carry it. The supervisor, which knows the store, checks its bounds."""
+    """Return the number in a form that a frame can carry. The supervisor, which knows the store, checks its bounds."""
     whole = whole_number(value)
     number = real_number(value) if whole is None else whole
     if number is None:

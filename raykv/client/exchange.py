@@ -1,4 +1,4 @@
-"""What an operation is: a generator of exchanges with the coordinator, which does no input or output itself.
+"""What an operation is: a generator of exchanges with the coordinator, without I/O of its own.
 
 An operation yields an ``Exchange`` (requests to be sent) and receives the answers. A driver runs it, blocking or awaiting
 (``raykv.client.driver``), and both faces share every rule. ``ask`` is the smallest operation: one request, one answer.
@@ -25,7 +25,7 @@ UNEXPECTED = "the coordinator answered with the wrong kind of message"
 
 
 class Exchange(NamedTuple):
-    """Requests to be sent, with what to do when the coordinator fails meanwhile."""
+    """Requests to send, and how to react when the coordinator fails meanwhile."""
 
     requests: Sequence[f.CoordinatorRequest]
     timeout_s: float
@@ -47,7 +47,7 @@ def ask(
     *,
     repeatable: bool = True,
 ) -> Steps[f.CoordinatorAnswer]:
-    """Send one request; raise what went wrong."""
+    """Send one request; raise the error in its answer."""
     (answer,) = yield Exchange([request], timeout_s, repeatable=repeatable)
     if isinstance(answer, PeerFailure):
         if not repeatable and not isinstance(answer, PeerAbsent):
@@ -63,7 +63,7 @@ def ask(
 
 
 def answered(answer: f.CoordinatorAnswer | CorruptData) -> f.CoordinatorAnswer:
-    """Return the answer. Raises what it says went wrong."""
+    """Return the answer. Raises the error that it reports."""
     if isinstance(answer, CorruptData):
         raise answer
     if isinstance(answer, f.Refused):

@@ -1,12 +1,12 @@
-"""What callers hand in to be iterated or called: keys, pairs, functions.
+"""Keys, pairs and functions that callers pass in to be iterated or called.
 
-An error that the caller's own code raises is passed on as itself, with its traceback, and nothing is sent. The same type of
-error without a frame of the caller's is a mistake in the call (an argument cannot be iterated, an item is no pair), and
+An error raised by the caller's own code is passed on unchanged, with its traceback, and nothing is sent. The same type of
+error without a frame of the caller's is a mistake in the call (an argument is not iterable, an item is no pair), and
 becomes ``InvalidKey`` or ``InvalidOption``.
 
 Operations are generators, and Python turns a ``StopIteration`` that leaves one into a ``RuntimeError``. ``called`` carries
-it out in a ``CallersStop``, and the driver raises the original; out of a coroutine, which it cannot leave either, it comes
-as the cause of a ``RuntimeError``.
+it out in a ``CallersStop``, and the driver raises the original; it cannot leave a coroutine either, and leaves one as the
+cause of a ``RuntimeError``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CallersStop(Exception):
 
 
 def called(function: Callable[..., T], *given: Any) -> T:
-    """Return ``function(*given)``, which runs code of the caller's, from within an operation."""
+    """Return ``function(*given)``, which runs the caller's code, from within an operation."""
     try:
         return function(*given)
     except StopIteration as error:
@@ -70,7 +70,7 @@ def without_doubles(keys: list[Key]) -> list[Key]:
 
 
 def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return pairs as a dict. Raises ``InvalidOption`` for what are no pairs, ``InvalidKey`` for an unhashable key."""
+    """Return pairs as a dict. Raises ``InvalidOption`` for items that are no pairs, ``InvalidKey`` for unhashable keys."""
     if isinstance(items, Mapping):
         return dict(items)
     try:
@@ -85,13 +85,13 @@ def pairs_of(items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[Any, 
         try:
             pairs[key] = value
         except Exception:
-            encode_key(key)  # raises if it is no key, and so unhashable
+            encode_key(key)  # raises for anything but a key, and thus for the unhashable one
             raise
     return pairs
 
 
 def _pair(item: Any) -> tuple[Any, Any]:
-    if isinstance(item, str | bytes):  # one of two characters could be taken apart
+    if isinstance(item, str | bytes):  # a text of two characters would unpack as a pair
         raise _no_pair(item)
     try:
         key, value = item

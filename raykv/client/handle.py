@@ -1,8 +1,8 @@
-"""What the four kinds of handles have in common, and the session that they share.
+"""The common part of the four kinds of handles, and the session that they share.
 
-``Store`` and ``AsyncStore`` are a ``StoreHandle``, ``Bucket`` and ``AsyncBucket`` a ``Handle``. Both faces travel, compare
-and print in the same way. A blocking handle holds its awaitable sibling and no other handle, so that the connection is
-returned when the last handle is dropped.
+``Store`` and ``AsyncStore`` are a ``StoreHandle``, ``Bucket`` and ``AsyncBucket`` a ``Handle``. Both faces pickle, compare
+and print in the same way. A blocking handle references only its awaitable sibling; dropping the last handle releases the
+connection.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _loop_warning = threading.Event()
 
 
 class Session:
-    """What the handles of one ``connect`` share: the link, and whether it was closed."""
+    """The state shared by the handles of one ``connect``: the link, and whether it was closed."""
 
     def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
         self.name = name
@@ -101,9 +101,9 @@ class Session:
 
 
 class LazySession(Session):
-    """The session of a handle that was pickled or copied: it connects when it is first used.
+    """The session of a pickled or copied handle: it connects on first use.
 
-    Ray answers no questions while it unpickles a task's arguments, and a handle that is only passed on needs no connection.
+    Ray answers no requests while it unpickles a task's arguments, and a handle that is only passed on needs no connection.
     """
 
     def __init__(self, name: str, routing: Routing) -> None:
@@ -117,7 +117,7 @@ class LazySession(Session):
         if self._there is None:
             import raykv
 
-            self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - of the same kind
+            self._there = raykv.connect(self.name, routing=self.routing)._session  # noqa: SLF001 - the same class
             if self._closed:
                 self._there.close()
         return self._there
@@ -161,7 +161,7 @@ class Handle(Generic[K, V]):
         name: str = "",
         resolver: Resolver = "newest",
     ) -> None:
-        """``operations``: None to open the bucket ``name`` when it is first used."""
+        """``operations``: None opens the bucket ``name`` on first use."""
         self._session = session
         self._opened = operations
         self._options = dict(options or {})
@@ -191,7 +191,7 @@ class Handle(Generic[K, V]):
         return self._operations.config
 
     def __bool__(self) -> bool:
-        return True  # "if store:" asks whether there is a store; whether it is empty would take a scan
+        return True  # "if store:" asks whether there is a store; testing for emptiness would take a scan
 
     def __repr__(self) -> str:
         return f"<raykv {self._face}bucket {self.name!r} of store {self._session.name!r}>"
@@ -233,7 +233,7 @@ class StoreHandle(Handle[K, V]):
 
 
 def _arrived(kind: Any, session: Session, name: str, options: Mapping[str, Any], resolver: Resolver) -> Any:
-    """Return a handle that was pickled or copied; it opens its bucket when it is first used."""
+    """Return an unpickled or copied handle; it opens its bucket on first use."""
     handle = kind.__new__(kind)
     Handle.__init__(handle, session, None, options, name, resolver)
     return handle

@@ -1,7 +1,7 @@
 """All operations on one bucket, as generators: see ``raykv.client.exchange`` for what an operation is.
 
 Arguments are checked before anything is sent. Single keys are in ``reads`` and ``writes``, several in ``batches``, ranges
-in ``scans``; ``modify``, which reads and then writes, stands here. What concerns the store and no bucket is in
+in ``scans``; ``modify``, which reads and then writes, is here. Requests about the store rather than a bucket are in
 ``administration``.
 """
 

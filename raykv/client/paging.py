@@ -1,12 +1,12 @@
-"""A scan, page by page: how many pairs to ask for, where to go on, and when to give up.
+"""A scan, page by page: how many pairs to ask for, where to resume, and when to give up.
 
-A page of nothing but deleted pairs shows nothing. Each page that shows less than the scan wanted, for whatever reason
+A page of deleted pairs alone shows nothing. Each page that shows less than the scan wanted, for whatever reason
 (tombstones, copies that differ, values that a resolver hides), is followed by one four times as large that is *passing*
-(``coordinator.scans``). The first pair of a queue behind tens of thousands of deleted ones takes some dozens of pages at
-most, and one page where nothing was deleted.
+(``coordinator.scans``). The first pair of a queue behind tens of thousands of deleted ones takes a few dozen pages at
+most, and a single page where nothing was deleted.
 
-**The timeout bounds a step**: the wait for the next pair, over any number of pages. A scan of millions of pairs takes as
-long as it takes, and no step of it longer than the timeout.
+**The timeout bounds a step**: the wait for the next pair, over any number of pages. A scan of millions of pairs may take
+arbitrarily long, but no step of it longer than the timeout.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAGE_KEYS = 2000
 class Page(NamedTuple):
     """A page of a scan: pairs in order, and the bound at which the next page begins (None: the end).
 
-    ``failed``: why the pair behind these, and so what the page holds behind it, is not shown.
+    ``failed``: why the pair after these, and anything the page holds beyond it, is not shown.
     """
 
     items: list[tuple[Any, Any]]
@@ -42,7 +42,7 @@ class Page(NamedTuple):
 
 
 class ScanRange(NamedTuple):
-    """What is left of a scan: ``start <= encoded key < end``."""
+    """The rest of a scan: ``start <= encoded key < end``."""
 
     start: bytes
     end: bytes
@@ -55,7 +55,7 @@ _GROWTH = 4
 
 
 class Paging:
-    """One scan on its way."""
+    """One scan in progress."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Paging:
         self._failed: Exception | None = None
 
     def step(self) -> Steps[list[tuple[Key, Any]]]:
-        """Return the next pairs in order, as many as a page brought; none: the scan has ended.
+        """Return the next pairs in order, those of one page; none: the scan has ended.
 
         Raises ``QuorumNotMet`` if the whole timeout brought no pair; the error about one pair, after the pairs before it.
         """
@@ -104,7 +104,7 @@ class Paging:
         return []
 
     def _take(self, page: Page) -> list[tuple[Key, Any]]:
-        """Account for a page; return the pairs that the scan wants of it."""
+        """Account for a page; return those of its pairs that the scan wants."""
         pairs = page.items
         self._passing = len(pairs) < self._window
         if self._passing:
@@ -133,10 +133,10 @@ class Paging:
 def scan_range(
     prefix: Key | None, start: Key | None, end: Key | None, after: Key | None, *, reverse: bool
 ) -> ScanRange:
-    """Return the range that all of these bounds leave, in encoded keys.
+    """Return the intersection of all these bounds, in encoded keys.
 
     ``start`` is inclusive, ``end`` exclusive, whatever the direction; ``after`` is where an earlier scan in the same
-    direction stopped, and is left out.
+    direction stopped, and is excluded.
     """
     low, high = b"", LAST_TAG_END
     if prefix is not None:
@@ -153,10 +153,10 @@ def scan_range(
 
 
 def _bound(bound: Key) -> bytes:
-    """Encode a bound, cut to just above the longest key: what lies behind that decides nothing."""
+    """Encode a bound, truncated to just above the longest key: bytes beyond that decide nothing."""
     return encode_bound(bound)[: MAX_ENCODED_KEY_BYTES + 1]
 
 
 def remaining(left: ScanRange, resume: bytes, *, reverse: bool) -> ScanRange:
-    """Return what is left of a scan after a page."""
+    """Return the rest of a scan after a page."""
     return ScanRange(left.start, resume) if reverse else ScanRange(resume, left.end)

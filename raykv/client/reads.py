@@ -1,7 +1,7 @@
 """Reads of one key: the value, all versions, or whether there is one.
 
-A failed read raises; it never means "absent" (P9). The request is a batch's, of one key; the way from answer to value is
-a shorter one, beside that of ``batches``: a get costs the client 8 us of CPU, and would cost 12 us as a batch of one.
+A failed read raises; it never means "absent" (P9). The request is a batch's, of one key; the path from answer to value is
+separate from that of ``batches``: a get costs the client 8 us of CPU, and would cost 12 us as a batch of one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Versions(NamedTuple, Generic[T]):
-    """What stands under a key: the values that nobody superseded, the newest first (none: absent), and their context."""
+    """What stands under a key: the values that nothing superseded, the newest first (none: absent), and their context."""
 
     values: list[T]
     context: Context
@@ -48,7 +48,7 @@ class Reads(Requests):
         return Versions(values, seal(found.causality, self._place(request.keys[0])))
 
     def contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[bool]:
-        """Say whether a key has a value, which is not decoded. A failed read raises: it never means "absent" (P9)."""
+        """Return whether a key has a value, without decoding it. A failed read raises: it never means "absent" (P9)."""
         timeout_s = check_timeout(timeout)
         return self._is_there((yield from self.find(self.read_request([key], r, timeout_s), timeout_s)))
 

@@ -1,7 +1,7 @@
 """The requests of one bucket: arguments checked, keys and values encoded, before anything is sent.
 
-``Requests`` is what all operations on a bucket stand on: which bucket, its policy, and what the handle adds (its resolver,
-its session's clock, how it pickles). Everything wrong with an argument is found here, in the caller's own call.
+``Requests`` is the base of all operations on a bucket: the bucket, its policy, and the handle's part (its resolver, its
+session's clock, its pickler). Every invalid argument is detected here, in the caller's own call.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Requests:
         return f.GetMany(self.bucket_id, [encode_key(key) for key in keys], replicas, timeout_s, causality)
 
     def write_request(self, pairs: Iterable[tuple[Key, Any]], w: Any, ttl: Any, timeout_s: float) -> f.WriteMany:
-        """Return the request that writes these pairs. Everything wrong with them is found here."""
+        """Return the request that writes these pairs. Every invalid argument is detected here."""
         replicas = check_level("w", self.config.w if w is None else w, self.config.n)
         ttl_ms = self.config.ttl_ms if ttl is None else check_ttl(ttl)
         ids = _operation_ids(self._random_bytes)
@@ -98,7 +98,7 @@ class Requests:
 
 
 def _operation_ids(random_bytes: Callable[[int], bytes]) -> Generator[bytes, None, None]:
-    """Draw operation ids, many at a time: a system call for each would cost as much as the rest of a put."""
+    """Draw operation ids in bulk: a system call for each would cost as much as the rest of a put."""
     count = 1
     while True:
         drawn = random_bytes(count * OPERATION_ID_BYTES)

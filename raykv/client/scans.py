@@ -56,7 +56,7 @@ class Scans(Reads):
         timeout: Any,
         passing: bool = False,
     ) -> Steps[Page]:
-        """Read the next page of a scan; ``passing``: over much that is not shown (see ``coordinator.scans``).
+        """Read the next page of a scan; ``passing``: skip over many hidden pairs (see ``coordinator.scans``).
 
         An error about one pair is part of the page, which holds the pairs before it.
         """
@@ -93,7 +93,7 @@ class Scans(Reads):
 
 
 def _warn_of_no_key(bucket: str, encoded: bytes, error: CorruptData) -> None:
-    """Say that a scan leaves out what an earlier version of raykv stored under bytes that are no key."""
+    """Warn that a scan skips data that an earlier version of raykv stored under bytes that are no key."""
     warnings.warn(
         f"bucket {bucket!r}: the scan skips a record whose stored key is invalid ({shown(encoded)}: {error.message}); "
         "store.repair() deletes it",

@@ -1,9 +1,9 @@
 """What the handles of one ``connect`` remember from call to call: two numbers.
 
-* The newest hybrid time that they have seen: a write carries it, and is stamped above it (P7). What a program writes after a
+* The newest hybrid time that they have seen: a write carries it, and is stamped above it (P7). A program's write after a
   read stands above what it read, through any coordinator with any clock.
 * The coordinator's monotonic clock, as its answers show it. A write carries its deadline in that clock: a coordinator that
-  was frozen knows by its own clock how much later it is (P8).
+  was frozen knows by its own clock how late it is (P8).
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class SessionClock:
         return self._monotonic_s()
 
     def note(self, answer: object) -> None:
-        """Take the time and the clock from an answer; other objects are ignored."""
+        """Record the time and the clock of an answer; other objects are ignored."""
         if isinstance(answer, _OF_PAIRS):
             self.newest_time = max(self.newest_time, answer.time)
         elif isinstance(answer, _WITH_CLOCK):
             run, ahead_s = self._clock
-            told_s = answer.now_s - self._monotonic_s()  # too low by the time that the answer took: the highest is best
+            told_s = answer.now_s - self._monotonic_s()  # too low by the answer's latency: the highest is best
             self._clock = (answer.run, max(ahead_s, told_s) if answer.run == run else told_s)
 
     def dated(self, request: f.WriteMany, expires_s: float) -> f.WriteMany:
-        """Return the request with what is remembered; ``expires_s`` by the client's clock."""
+        """Return the request with the remembered times; ``expires_s`` by the client's clock."""
         run, ahead_s = self._clock
         return msgspec.structs.replace(
             request, after=self.newest_time, run=run, expires_s=expires_s + ahead_s if run else 0.0

@@ -39,7 +39,7 @@ class Bucket(BlockingBucket[K, V]):
     Every operation takes ``timeout`` in seconds (default 5, never none) and its consistency level, ``r`` or ``w``: a
     number from 1 to the bucket's N, or ``"one"``, ``"quorum"``, ``"all"``; by default the bucket's own.
 
-    For type checkers: ``Bucket[str, Cart]`` is one whose keys come back as ``str``, and whose values are carts.
+    For type checkers: ``Bucket[str, Cart]`` returns its keys as ``str``, and its values as carts.
     """
 
     # ---- single keys ----
@@ -73,9 +73,9 @@ class Bucket(BlockingBucket[K, V]):
     ) -> WriteResult:
         """Write the value; return once W replicas hold it durably.
 
-        With the ``context`` of a read the write supersedes exactly what that read showed; what it did not show stays as a
+        With the ``context`` of a read, the write supersedes exactly what that read showed; anything else stays as a
         sibling (in a bucket with vector versioning). Without a context it supersedes whatever the cluster holds when it
-        is asked. ``ttl``: seconds after which the key is absent again.
+        arrives. ``ttl``: seconds after which the key is absent again.
 
         >>> written = store.put("user:1", {"name": "Ada"}, w="all")
         >>> sorted(written.acks)
@@ -104,7 +104,7 @@ class Bucket(BlockingBucket[K, V]):
     def get_versions(self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> Versions[V]:
         """Return all values that stand under the key, the newest first, and their context. An absent key has none.
 
-        A delete hides what it had seen and nothing else; ``get`` finds nothing if the newest version is a delete.
+        A delete hides only what it had seen; ``get`` finds nothing if the newest version is a delete.
 
         >>> versions = store.get_versions("cart:1")
         >>> merged = sorted({item for cart in versions.values for item in cart})
@@ -148,12 +148,12 @@ class Bucket(BlockingBucket[K, V]):
         ttl: float | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
-        """Read the value (``default`` if absent), apply ``change``, write the outcome with the context that was read.
+        """Read the value (``default`` if absent), apply ``change``, write the result with the context of the read.
 
-        Not a compare-and-set: of two at the same time both are acknowledged, and their outcomes stand side by side until
-        they are merged: by the handle's resolver, at the next ``modify``. Where several versions stand and the handle has
-        no resolver, it raises ``SiblingsFound`` and writes nothing. Nothing is written either if ``change``, an ordinary
-        function, raises; its error is passed on.
+        Not a compare-and-set: two concurrent calls are both acknowledged, and their results stand side by side until
+        the handle's resolver merges them, at the next ``modify``. Where several versions stand and the handle has no
+        resolver, it raises ``SiblingsFound`` and writes nothing. An error of ``change``, an ordinary function, is passed
+        on, and nothing is written either.
 
         >>> written = store.modify("visits", lambda count: count + 1, 0)
         """
@@ -180,7 +180,7 @@ class Bucket(BlockingBucket[K, V]):
     ) -> dict[A, Any]:
         """Return ``{key: value}`` in the order asked, with ``default`` for absent keys.
 
-        The batch goes out in requests of some hundred keys; ``timeout`` bounds each of them. All items are settled;
+        The batch is sent in requests of some hundred keys; ``timeout`` bounds each of them. All items are settled;
         then, if any failed, ``BatchError`` with ``.results`` and ``.errors`` is raised.
 
         >>> store.get_many(["user:1", "user:2"])
@@ -196,7 +196,7 @@ class Bucket(BlockingBucket[K, V]):
         ttl: float | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> dict[A, WriteResult]:
-        """Write many pairs; not one transaction, each stands for itself.
+        """Write many pairs: not a transaction, each stands for itself.
 
         One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
         """
@@ -228,15 +228,15 @@ class Bucket(BlockingBucket[K, V]):
         ...     print(key, value)
         user:1 {'name': 'Ada'}
 
-        ``start`` is included, ``end`` is not; ``after`` continues behind a key where an earlier scan in the same
-        direction stopped. Page by page, R replicas each; no snapshot: what is written meanwhile may or may not show.
-        A value that cannot be read here (its module is missing, it is damaged) raises ``CorruptData`` in its place, after
-        all before it; ``error.key`` names it, and ``after=error.key`` goes on behind it. ``get_many`` of the keys settles
+        ``start`` is included, ``end`` is not; ``after`` resumes behind a key where an earlier scan in the same
+        direction stopped. Reads page by page, R replicas each; no snapshot: concurrent writes may or may not show.
+        A value that is unreadable here (damaged, or its module is missing) raises ``CorruptData`` in its place, after
+        all before it; ``error.key`` names it, and ``after=error.key`` resumes behind it. ``get_many`` of the keys settles
         each by itself.
 
-        ``timeout`` bounds each step: the wait for the next pair, however much that is deleted lies before it.
-        ``QuorumNotMet`` if that was too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that were
-        deleted or have expired and are not forgotten yet).
+        ``timeout`` bounds each step: the wait for the next pair, however many deleted pairs lie before it.
+        ``QuorumNotMet`` if that took too long, or R replicas did not answer. Cost: O(pairs shown + pairs passed that are
+        deleted or expired and not forgotten yet).
         """
         paging = self._operations.scan(
             prefix, start, end, after=after, limit=limit, reverse=reverse, r=r, timeout=timeout
@@ -294,8 +294,8 @@ class Store(BlockingStore, Bucket[Any, Any]):
         and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
 
         ``sloppy=True``: another node may stand in for one of the n that does not answer, for writes and for reads. Such a
-        bucket answers on both sides of a cut, and what was acknowledged on one side may not be seen on the other until the
-        cut has healed. Without it the side with too few of the n refuses.
+        bucket answers on both sides of a network partition, and a write acknowledged on one side may stay invisible on the
+        other until the partition heals. Without it, the side with too few of the n refuses.
 
         ``resolver`` belongs to this handle: ``"newest"``, or a function of the list of values (the newest first) that
         returns the value for ``get`` to return.
@@ -324,12 +324,12 @@ class Store(BlockingStore, Bucket[Any, Any]):
     def repair(
         self, *, progress: Callable[[int, int], object] | None = None, timeout: float = REPAIR_TIMEOUT_S
     ) -> RepairReport:
-        """Compare all copies now, partition by partition, and mend what differs (anti-entropy by Merkle trees).
+        """Compare all copies now, partition by partition, and repair differences (anti-entropy by Merkle trees).
 
-        It goes on by itself in the background, once a day for each partition; call this when you know that something was
-        lost. Returns a dict of figures. ``progress(done, all)`` is called with numbers of partitions; ``timeout``: seconds
-        for some of them. Raises ``StoreUnavailable`` if some partitions could not be compared with all their owners (the
-        figures are in ``.details``); the others are mended. Call it again: what is equal costs next to nothing.
+        The store does so in the background, once a day for each partition; call this after a known loss. Returns a dict
+        of figures. ``progress(done, all)`` receives numbers of partitions; ``timeout``: seconds for a few of them. Raises
+        ``StoreUnavailable`` if some partitions could not be compared with all their owners (the figures are in
+        ``.details``); the others are repaired. Call it again: equal copies cost next to nothing.
         """
         report = self._session.run(administration.repair(progress, timeout=timeout))
         return report.checked()
@@ -344,13 +344,13 @@ class Store(BlockingStore, Bucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> str:
-        """Let one more storage node join, and give it its share of the partitions. Returns its id.
+        """Add a storage node and give it its share of the partitions. Returns its id.
 
-        ``weight``: what it carries beside the others, "auto" for what its host has room for. ``zone``, ``host``: where it
-        is to run; else on the host with the fewest nodes for its processors, or, if nodes ask Ray for processors
+        ``weight``: its share relative to the others, "auto" by its host's resources. ``zone``, ``host``: where it runs; by
+        default on the host with the fewest nodes for its processors or, if nodes ask Ray for processors
         (``NodeConfig.cpus``), wherever these come free, for which Ray may start a machine. ``wait``: until it has its
-        share, at most ``timeout`` seconds; ``progress(moved, all)`` is called with numbers of partitions. Reads and writes
-        go on all the while. Raises ``InvalidOption``, ``StoreUnavailable``.
+        share, at most ``timeout`` seconds; ``progress(moved, all)`` receives numbers of partitions. Reads and writes
+        continue throughout. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
         change = elastic.add_node(weight, zone, host, timeout)
         return self._session.run(elastic.balanced(change, wait, progress, timeout))
@@ -363,10 +363,10 @@ class Store(BlockingStore, Bucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> None:
-        """Let a node give its partitions to the others, and leave; also one that is gone for good: others have its copies.
+        """Move a node's partitions to the others and remove it; works for a lost node too: others have its copies.
 
-        Raises ``NotEnoughNodes`` if fewer would be left than there are copies: add one before. ``wait`` and the rest: as
-        in ``add_node``.
+        Raises ``NotEnoughNodes`` if fewer nodes than copies would remain: add one first. ``wait`` and the rest: as in
+        ``add_node``.
         """
         change = elastic.remove_node(node_id)
         self._session.run(elastic.balanced(change, wait, progress, timeout))
@@ -380,9 +380,9 @@ class Store(BlockingStore, Bucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> str:
-        """Let a new node take the place of one that is down, at once. Returns its id.
+        """Replace a node that is down by a new one, at once. Returns its id.
 
-        By itself this happens when a node's host has been gone for ``replace_after`` (see ``raykv.start``). Raises
+        The store does so by itself once a node's host has been gone for ``replace_after`` (see ``raykv.start``). Raises
         ``InvalidOption`` if the node is up. ``host``, ``wait`` and the rest: as in ``add_node``.
         """
         change = elastic.replace_node(node_id, host, timeout)
@@ -397,33 +397,33 @@ class Store(BlockingStore, Bucket[Any, Any]):
         progress: Callable[[int, int], object] | None = None,
         timeout: float = elastic.REBALANCE_TIMEOUT_S,
     ) -> None:
-        """Let a node carry more or less of the partitions than it does. ``wait`` and the rest: as in ``add_node``."""
+        """Change a node's share of the partitions. ``wait`` and the rest: as in ``add_node``."""
         change = elastic.set_weight(node_id, weight)
         self._session.run(elastic.balanced(change, wait, progress, timeout))
 
     def rebalance(self, action: elastic.RebalanceAction) -> None:
-        """Hold the moves of partitions ("pause"), go on with them ("resume"), or take back what can be ("abort").
+        """Stop the moves of partitions ("pause"), continue them ("resume"), or undo those that can be ("abort").
 
-        After an "abort" the ring stays as it is by then: a node that joined may own little, one that was to leave stays.
+        After an "abort" the ring stays as it is by then: a new node may own little, a leaving one stays.
         """
         self._session.run(elastic.rebalance(action))
 
     def autoscale(
         self, *, dry_run: bool = False, off: bool = False, **limits: Unpack[elastic.ScalingLimits]
     ) -> ScalingView:
-        """Let the store grow and shrink between ``least`` and ``most`` nodes; return what it sees and would do.
+        """Let the store grow and shrink between ``least`` and ``most`` nodes; return its measurements and plan.
 
-        ``ops_per_s``: what a node of weight 1 can carry, each copy that is read or written counted as one; ``node_bytes``:
-        what it can hold, ``p99_ms``: how slow one answer of a hundred may be, if these are to count. Nodes are added above
-        ``high`` of that, and one at a time is removed below ``low``; after a change ``cool_down`` seconds pass before
-        another in the other direction. With ``dry_run`` nothing is set, and nothing done; with ``off`` it rests; without
-        arguments it only reports. The result is plain data: "would" and "why", "hot" (keys that more nodes would not
-        help), "nodes" with their load. Raises ``InvalidOption``.
+        ``ops_per_s``: the capacity of a node of weight 1, where each copy read or written counts as one; ``node_bytes``:
+        its storage capacity, ``p99_ms``: the limit on the 99th percentile of latency; both optional. Nodes are added above
+        ``high`` of that, and removed one at a time below ``low``; after a change, ``cool_down`` seconds pass before one
+        in the other direction. With ``dry_run`` nothing is set or done; with ``off`` it rests; without arguments it only
+        reports. The result is plain data: "would" and "why", "hot" (keys that more nodes would not help), "nodes" with
+        their load. Raises ``InvalidOption``.
         """
         return self._session.run(elastic.autoscale(limits, dry_run=dry_run, off=off))
 
     def status(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> Status:
-        """Return how the store is: plain data (a dict) that prints well and shows itself in a notebook.
+        """Return the store's state: plain data (a dict) that prints well and renders itself in a notebook.
 
         >>> status = store.status()
         >>> status.healthy
@@ -432,5 +432,5 @@ class Store(BlockingStore, Bucket[Any, Any]):
         return self._session.run(administration.status(timeout=timeout))
 
     def ring(self, *, timeout: float = DEFAULT_TIMEOUT_S) -> RingView:
-        """Return who owns what: plain data (a dict) that prints well and shows itself as a picture in a notebook."""
+        """Return who owns what: plain data (a dict) that prints well and renders as a picture in a notebook."""
         return self._session.run(administration.ring(timeout=timeout))

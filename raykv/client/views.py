@@ -1,4 +1,4 @@
-"""``status()`` and ``ring()``: plain data (dicts, ready for JSON) that prints well and shows itself in a notebook."""
+"""``status()`` and ``ring()``: plain data (dicts, ready for JSON) that prints well and renders itself in a notebook."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Status(dict[str, Any]):
         return [_node_row(node) for node in self["nodes"]]
 
     def _under_way(self) -> list[str]:
-        """Return a line on the partitions that move, and one on the autoscaler, if there is something to say."""
+        """Return a line on moving partitions and one on the autoscaler, as applicable."""
         lines = []
         if (moving := self.get("rebalancing")) is not None:
             held = "held" if moving["paused"] else moving["waits_for"] or moving["step"]
@@ -114,7 +114,7 @@ class Status(dict[str, Any]):
 
 
 class ScalingView(dict[str, Any]):
-    """What the autoscaler sees and would do, and why."""
+    """The autoscaler's measurements and plan, with reasons."""
 
     if TYPE_CHECKING:
 
@@ -224,7 +224,7 @@ def _node_row(node: NodeStatus) -> list[str]:
 
 
 def size(size_bytes: int | None) -> str:
-    """Return a size for people."""
+    """Return a size in readable form."""
     if size_bytes is None:
         return "?"
     value = float(size_bytes)
@@ -237,14 +237,14 @@ def size(size_bytes: int | None) -> str:
 
 
 def seconds(duration_s: float) -> str:
-    """Return a duration for people."""
+    """Return a duration in readable form."""
     if duration_s < 120:
         return f"{duration_s:.0f} s"
     return f"{duration_s / 60:.0f} min" if duration_s < 7200 else f"{duration_s / 3600:.1f} h"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a text table; columns that are empty in every row are left out."""
+    """Return a text table without the columns that are empty in every row."""
     shown = [at for at in range(len(columns)) if any(row[at] for row in rows)]
     cells = [[columns[at] for at in shown]] + [[row[at] for at in shown] for row in rows]
     widths = [max(len(row[at]) for row in cells) for at in range(len(shown))]

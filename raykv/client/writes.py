@@ -1,7 +1,7 @@
-"""Writes of one key, and how a write of any number is sent and judged.
+"""Writes of one key, and the sending and outcome of any number of writes.
 
-A write that may have been carried out is never sent twice (P8): what became of it is unknown, and the error says so. Single
-writes and batches share request, sending and judgement; only a batch cuts and collects.
+A write that may have been carried out is never sent twice (P8): its outcome is unknown, and the error says so. Single writes
+and batches share request, sending and judgement; only a batch is split and collected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DEADLINE_PASSED = (
 class WriteResult(NamedTuple):
     """An acknowledged write: ``acks`` are the nodes that held it durably by then, ``operation_id`` names it.
 
-    ``context`` stands for what it superseded and itself: a write that gives it back supersedes just that.
+    ``context`` covers the write and what it superseded: a later write with this context supersedes exactly that.
     """
 
     acks: tuple[str, ...]
@@ -74,8 +74,8 @@ class Writes(Requests):
     ) -> Steps[list[list[WriteResult | RaykvError]]]:
         """Send writes; return one result for each item of each.
 
-        A request whose deadline has passed at the coordinator had no effect, and the answer says what time it is there:
-        the request is sent again.
+        A request whose deadline had passed at the coordinator had no effect, and the answer carries the coordinator's
+        time: the request is sent again.
         """
         clock = self._session_clock
         until_s = clock.now_s() + timeout_s
@@ -85,7 +85,7 @@ class Writes(Requests):
             left_s = until_s - clock.now_s()
             if not waiting or left_s <= 0:
                 break
-            # A request of a later window may wait for all those before it.
+            # A request of a later window may wait for all earlier ones.
             dated = [
                 clock.dated(requests[at], until_s + timeout_s * (position // WINDOW))
                 for position, at in enumerate(waiting)
