@@ -158,6 +158,8 @@ def check_number(what: str, value: object, low: float, high: float, *, above: bo
 
 def check_seconds(what: str, value: object, high_s: float) -> float:
     """Return ``value`` as a float if it is a finite number of seconds above 0 and at most ``high_s``."""
+    if type(value) is float and 0 < value <= high_s:
+        return value
     number = real_number(value)
     if number is None or not 0 < number <= high_s:  # NaN fails both
         raise InvalidOption(f"{what} must be a number of seconds above 0 and at most {high_s:g}; got {shown(value)}")

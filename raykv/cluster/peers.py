@@ -10,7 +10,7 @@ A suspected node's calls fail at once except for one probe at a time, so that a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.cluster.health import Health, Node
 from raykv.errors import CorruptData
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from raykv.cluster.state import ClusterState
     from raykv.ports import Clock, Metrics, Transport
+
+_OF_COMPLETE_NODES = (f.ReadDone, f.DotsReserved, f.ScanDone)
+Said: TypeAlias = "dict[str, f.LogEnd | None]"
+"""Node id -> what a request to that node has said of its log."""
 
 SUSPECT_DEAD_S = 0.1
 SUSPECT_SILENT_S = 1.0
@@ -93,30 +97,36 @@ class Peers(Health):
                 self._moved(body.state)
         except CorruptData as error:
             raise PeerRefused("corrupt", str(error)) from None
-        if isinstance(body, f.ReadDone | f.DotsReserved | f.ScanDone | f.Incomplete):
-            node.incomplete = isinstance(body, f.Incomplete)
+        if isinstance(body, _OF_COMPLETE_NODES):
+            node.incomplete = False
+        elif isinstance(body, f.Incomplete):
+            node.incomplete = True
         if not isinstance(body, f.NodeRefused):
             node.suspected_until_s, node.logged = 0.0, False
         return body
 
     # ---- frames of the fast path ----
 
-    def request(self, node_id: str, body: f.NodeRequestBody, epoch: int) -> bytes:
-        """Return the frame of a request to the run of the node that is known."""
+    def request(self, node_id: str, body: f.NodeRequestBody, epoch: int, said: Said) -> bytes:
+        """Return the frame of a request to the run of the node that is known, and note in ``said`` what it says."""
         node = self._node(node_id)
-        node.said_end = node.log_end
+        said[node_id] = node.log_end
         return f.node_requests.encode(f.NodeRequest(node.incarnation, body, node.log_end, epoch))
 
-    def plain(self, node_id: str, frame: bytes | None) -> f.NodeAnswerBody | None:
-        """Return the answer to a frame of ``request``; None if there is none that is believed."""
+    def plain(self, node_id: str, frame: bytes | None, said: Said) -> f.NodeAnswerBody | None:
+        """Return the answer to a frame of ``request``; None if there is none that is believed.
+
+        ``said``: of just that request. *Schedule: a request says nothing of the log; an answer of the run before comes late,
+        and tells how far the log was; the next request says that, and is lost. The first is answered by a run that has lost
+        a part of its log and has written more since: taken for an answer to the second, it would hide the loss (P6).*
+        """
         if frame is None:
             return None
-        node = self._node(node_id)
         try:
-            body = self.believe(node_id, frame, node.said_end)
+            body = self.believe(node_id, frame, said.get(node_id))
         except PeerFailure:
             return None
-        self._answered(node, 1)
+        self._answered(self._nodes[node_id], 1)
         return body
 
     # ---- calls ----

@@ -30,7 +30,7 @@ from raykv.coordinator.reads import Reads
 from raykv.coordinator.routing import Routing
 from raykv.coordinator.scans import ScanCoordinator
 from raykv.coordinator.steps import Learn
-from raykv.coordinator.writes import Done, Put, Writes
+from raykv.coordinator.writes import Put, Writes
 from raykv.errors import Overloaded, RaykvError
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from raykv.cluster.state import BucketEntry
     from raykv.coordinator.in_flight import InFlightWrite
     from raykv.coordinator.steps import Steps
-    from raykv.coordinator.writes import Written
     from raykv.ports import Clock, Metrics, Transport
+    from raykv.versions.causality import Causality
 
 MAX_REPAIRS_AT_ONCE = 64
 MAX_ITEMS_UNDER_WAY = 50_000
@@ -172,13 +172,15 @@ class Coordinator:
 
     def _finish(self, puts: Sequence[Put], begun: InFlightWrite) -> Steps[f.WroteMany]:
         """Answer with what a write has by now, or continue it where too few have acknowledged it (P8)."""
-        outcomes: Sequence[list[str] | RaykvError] = begun.holders()
+        written: list[tuple[list[str], Causality] | RaykvError]
         if begun.taken_over:
             outcomes = yield from self._writes.finish(begun)
-        written: list[Written] = [
-            outcome if isinstance(outcome, RaykvError) else Done(outcome, causality)
-            for outcome, causality in zip(outcomes, begun.causalities, strict=True)
-        ]
+            written = [
+                outcome if isinstance(outcome, RaykvError) else (outcome, causality)
+                for outcome, causality in zip(outcomes, begun.causalities, strict=True)
+            ]
+        else:
+            written = [*zip(begun.holders(), begun.causalities, strict=True)]
         for place, error in begun.refused.items():
             written.insert(place, error)
         return wrote([put.body for put in puts], written)

@@ -28,6 +28,7 @@ from raykv.records.record import body_operation_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raykv.cluster.peers import Said
     from raykv.cluster.state import BucketEntry
     from raykv.coordinator.routing import Routing
     from raykv.coordinator.steps import Steps
@@ -67,7 +68,7 @@ class FastPath:
         return self._read_one(entry, request) if len(request.keys) == 1 else self._read_many(entry, request)
 
     def _read_one(self, entry: BucketEntry, request: f.GetMany) -> Steps[f.GotMany | PartialRead | None]:
-        """As ``_read_many``, for one key, in three quarters of its time (``scripts/bench floors``, get)."""
+        """As ``_read_many``, for one key: without what divides many among the nodes."""
         routing = self._routing
         peers = routing.peers
         (witnesses,) = routing.owners_in_both_rings(request.keys, entry.config.n)
@@ -76,7 +77,8 @@ class FastPath:
             return None
         patience_s = min(request.timeout_s, peers.hedge_delay_s("Read", 1, asked))
         body, epoch = f.Read(request.bucket_id, request.keys), routing.epoch
-        frames = {node_id: peers.request(node_id, body, epoch) for node_id in asked}
+        said: Said = {}
+        frames = {node_id: peers.request(node_id, body, epoch, said) for node_id in asked}
         began_s = routing.clock.monotonic_s()
         answers = yield Round(frames, ((asked, request.r),), patience_s)
         self._reads_of_one += 1
@@ -90,7 +92,7 @@ class FastPath:
             peers.record_latency("Read", dict.fromkeys(asked, 1), routing.clock.monotonic_s() - began_s)
         records: list[bytes | None] = []
         for node_id in asked:
-            answer = peers.plain(node_id, answers[node_id])
+            answer = peers.plain(node_id, answers[node_id], said)
             if not is_read(answer, 1) or answer.unreadable or answer.left:
                 return None
             records.append(answer.records[0])
@@ -133,8 +135,9 @@ class FastPath:
         peers, clock = self._routing.peers, self._routing.clock
         asked = {node_id: len(keys) for node_id, keys in wanted.items()}
         patience_s = min(request.timeout_s, peers.hedge_delay_s("Read", max(asked.values()), [*asked]))
+        said: Said = {}
         frames = {
-            node_id: peers.request(node_id, f.Read(request.bucket_id, keys), self._routing.epoch)
+            node_id: peers.request(node_id, f.Read(request.bucket_id, keys), self._routing.epoch, said)
             for node_id, keys in wanted.items()
         }
         began_s = clock.monotonic_s()
@@ -145,7 +148,7 @@ class FastPath:
             return None
         answers: dict[str, list[bytes | None]] = {}
         for node_id, items in asked.items():
-            answer = peers.plain(node_id, heard[node_id])
+            answer = peers.plain(node_id, heard[node_id], said)
             if is_read(answer, items) and not answer.unreadable and not answer.left:
                 answers[node_id] = answer.records
         if len(answers) < len(asked):
@@ -202,7 +205,7 @@ class FastPath:
         frames = {}
         for node_id, sent in write.sent_to().items():
             body = f.Write(bucket_id, [items[at] for at in sent], write.made_ms)
-            frames[node_id] = peers.request(node_id, body, epoch)
+            frames[node_id] = peers.request(node_id, body, epoch, write.said)
         round_ = Round(frames, write.quorums, _patience_s(write.puts), write)
         for node_id, frame in (yield round_).items():
             write.note(node_id, frame)
@@ -249,25 +252,28 @@ class FastPath:
             for nodes in dict.fromkeys(owners)
         }
         asked: list[list[tuple[str, bool]]] = []
+        first: dict[tuple[tuple[str, ...], int], list[tuple[str, bool]]] = {}
         for put, nodes in zip(puts, owners, strict=True):
             needed = shown_needed(entry, put.seen, w)
             if len(order[nodes]) < needed:
                 return None
-            asked.append(first_to_reserve(order[nodes], needed))
+            share = nodes, needed
+            asked.append(first.get(share) or first.setdefault(share, first_to_reserve(order[nodes], needed)))
         wanted: dict[str, tuple[list[bytes], list[bytes]]] = {}
         for put, nodes_asked in zip(puts, asked, strict=True):
             for node_id, with_dot in nodes_asked:
                 keys, ids = wanted.setdefault(node_id, ([], []))
                 keys.append(put.key)
                 ids.append(body_operation_id(put.body) if with_dot else b"")
+        said: Said = {}
         frames = {
-            node_id: peers.request(node_id, f.ReserveDots(entry.bucket_id, keys, ids), epoch)
+            node_id: peers.request(node_id, f.ReserveDots(entry.bucket_id, keys, ids), epoch, said)
             for node_id, (keys, ids) in wanted.items()
         }
         answers = yield Round(frames, ((tuple(frames), len(frames)),), _patience_s(puts))
         given = {}
         for node_id, (keys, _) in wanted.items():
-            answer = peers.plain(node_id, answers.get(node_id))
+            answer = peers.plain(node_id, answers.get(node_id), said)
             if not is_reserve(answer, len(keys)):
                 return None
             given[node_id] = iter(answer.items)

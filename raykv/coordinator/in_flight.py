@@ -8,7 +8,6 @@ enough, so the first to take a write over keeps it: the operation itself if too 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from raykv.coordinator.write_fanout import leave_hint
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from raykv.cluster.peers import Said
     from raykv.cluster.state import BucketEntry
     from raykv.coordinator.judgements import Quorum
     from raykv.coordinator.steps import Steps
@@ -46,12 +46,17 @@ class InFlightWrite:
     """Place in the request -> why that write could not be stamped. All others are here, in order."""
     acks: list[str] = field(default_factory=list)
     """The nodes known to hold all that they were sent."""
+    said: Said = field(default_factory=dict)
+    """What the requests have said of the nodes' logs."""
     taken_over: bool = False
     """Whether something already completes the write."""
+    _sent: dict[str, list[int]] = field(default_factory=dict)
 
     def sent_to(self) -> dict[str, list[int]]:
-        """Return node id -> the indexes of the writes sent to it, all at once."""
-        sent: dict[str, list[int]] = {}
+        """Return node id -> the indexes of the writes sent to it, all at once. Call it once all are stamped."""
+        sent = self._sent
+        if sent:
+            return sent
         for index, owners in enumerate(self.owners):
             for node_id in owners:
                 if node_id not in self.unreachable:
@@ -70,8 +75,8 @@ class InFlightWrite:
 
     def note(self, node_id: str, frame: bytes | None) -> bool:
         """Record a node's answer; return whether it holds all that it was sent."""
-        answer = self.writes.peers.plain(node_id, frame)
-        items = sum(count for owners, count in Counter(self.owners).items() if node_id in owners)
+        answer = self.writes.routing.peers.plain(node_id, frame, self.said)
+        items = len(self.sent_to().get(node_id, ()))
         if not is_write(answer, items) or not acknowledges_all(answer.newer):
             return False
         self.acks.append(node_id)

@@ -141,7 +141,7 @@ def got(records: Sequence[Read], now_ms: int, *, causality: bool) -> tuple[f.Got
     return f.GotMany(items, newest), siblings
 
 
-def wrote(bodies: Sequence[bytes], outcomes: Sequence[tuple[Sequence[str], Causality] | RaykvError]) -> f.WroteMany:
+def wrote(bodies: Sequence[bytes], outcomes: Sequence[tuple[list[str], Causality] | RaykvError]) -> f.WroteMany:
     """Return who acknowledged each write and what it superseded, or its error."""
     items: list[f.Acked | f.Failed] = []
     newest = 0
@@ -151,5 +151,5 @@ def wrote(bodies: Sequence[bytes], outcomes: Sequence[tuple[Sequence[str], Causa
             continue
         nodes, causality = outcome
         newest = max(newest, causality.time)
-        items.append(f.Acked(body_operation_id(body), list(nodes), pack_causality(causality)))
+        items.append(f.Acked(body_operation_id(body), nodes, pack_causality(causality)))  # one list for many stays one
     return f.WroteMany(items, newest)

@@ -11,8 +11,8 @@ An operation is a generator without input and output. It yields an action and re
 A blocking connection can do rounds, and nearly every operation needs nothing else. Any other is handed over, as it
 stands, to the driver of an event loop (``Handover``).
 
-A round could be written as calls. It is not: a call costs a task, a timer and an entry in the node's record, five times
-the cost of a round of a blocking get (``scripts/bench floors``).
+A round could be written as calls. It is not: a call costs a task, a timer and an entry in the node's record, and needs an
+event loop.
 """
 
 from __future__ import annotations

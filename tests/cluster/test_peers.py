@@ -17,6 +17,8 @@ from raykv.protocol import frames as f
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raykv.cluster.peers import Said
+
 PING = f.Ping()
 
 
@@ -441,13 +443,14 @@ def test_a_later_run_is_told_how_far_the_earlier_one_was_before_its_word_stands(
 def test_the_fast_path_tells_it_too() -> None:
     bench = Bench()
     peers = bench.peers
+    says: Said = {}
 
     def said() -> f.LogEnd | None:
-        return f.node_requests.decode(peers.request("n1", PING, 1)).log_end
+        return f.node_requests.decode(peers.request("n1", PING, 1, says)).log_end
 
     def hear(incarnation: int, log_end: f.LogEnd) -> None:
         peers.learn({"n1": incarnation}, {})
-        assert isinstance(peers.plain("n1", f.node_answers.encode(as_far(incarnation, log_end))), f.Pong)
+        assert isinstance(peers.plain("n1", f.node_answers.encode(as_far(incarnation, log_end)), says), f.Pong)
 
     hear(3, end(3, 100))
     assert said() == end(3, 100)
@@ -458,6 +461,30 @@ def test_the_fast_path_tells_it_too() -> None:
     assert said() == end(4, 1001)
 
 
+def test_an_answer_of_the_fast_path_is_judged_by_what_its_own_request_said() -> None:
+    peers = Bench().peers
+
+    def hear(log_end: f.LogEnd, says: Said) -> None:
+        answer = f.node_answers.encode(as_far(log_end.incarnation, log_end))
+        assert isinstance(peers.plain("n1", answer, says), f.Pong)
+
+    former: Said = {}
+    peers.request("n1", PING, 1, former)
+    first: Said = {}
+    peers.request("n1", PING, 1, first)  # reaches the next run, and says nothing of the log
+    hear(end(3, 100), former)
+    second: Said = {}
+    peers.request("n1", PING, 1, second)  # says 100, and is lost
+    hear(end(4, 1000), first)
+    third: Said = {}
+    assert f.node_requests.decode(peers.request("n1", PING, 1, third)).log_end == end(3, 100), (
+        "it is still to hear that"
+    )
+    hear(end(4, 1001), third)
+    peers.request("n1", PING, 1, third)
+    assert third == {"n1": end(4, 1001)}
+
+
 # ---- one judgement for both paths ----
 
 
@@ -466,8 +493,9 @@ def test_both_paths_believe_the_same_and_note_the_same(bench: Bench) -> None:
     peers.learn({"n1": 4}, {"n1": "it is said"})
 
     def plain(incarnation: int, body: f.NodeAnswerBody) -> Any:
-        peers.request("n1", PING, 1)
-        return peers.plain("n1", f.node_answers.encode(f.NodeAnswer(incarnation, body)))
+        says: Said = {}
+        peers.request("n1", PING, 1, says)
+        return peers.plain("n1", f.node_answers.encode(f.NodeAnswer(incarnation, body)), says)
 
     assert plain(3, f.Pong()) is None, "an earlier run's word"
     assert isinstance(asyncio.run(bench.fail(pong(3))), PeerSilent)

@@ -430,11 +430,11 @@ def test_an_answer_of_an_earlier_run_is_nobodys(world):
     async def tell(cluster, client):
         peers, incarnation = client.routing.peers, cluster.node("n1").incarnation
         frame = f.node_answers.encode(f.NodeAnswer(incarnation - 1, f.WriteDone([0])))
-        assert peers.plain("n1", frame) is None
-        assert peers.plain("n1", b"?") is None
-        assert peers.plain("n1", None) is None
+        assert peers.plain("n1", frame, {}) is None
+        assert peers.plain("n1", b"?", {}) is None
+        assert peers.plain("n1", None, {}) is None
         frame = f.node_answers.encode(f.NodeAnswer(incarnation, f.WriteDone([0])))
-        assert peers.plain("n1", frame) == f.WriteDone([0])
+        assert peers.plain("n1", frame, {}) == f.WriteDone([0])
 
     story(world, tell)
 
@@ -890,7 +890,7 @@ def test_single_reads_learn_from_those_that_are_quick_too(world):
 def test_news_that_cannot_be_read_are_no_answer(world):
     async def tell(cluster, client):
         frame = f.node_answers.encode(f.NodeAnswer(1, f.NotOwner(b"?")))
-        assert client.routing.peers.plain("n1", frame) is None
+        assert client.routing.peers.plain("n1", frame, {}) is None
 
     story(world, tell, versioning="lww")
 
