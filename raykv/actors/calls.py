@@ -28,7 +28,7 @@ T = TypeVar("T")
 ENDPOINT_TIMEOUT_S = 5.0
 MOST_THREADS = 16
 NOT_OPEN = ("", 0, b"")
-"""What an actor that does not listen yet tells of where it listens."""
+"""The endpoint reported by an actor that does not listen yet."""
 
 
 class RayTransport:
@@ -134,7 +134,7 @@ async def in_a_thread(work: Callable[[], T]) -> T:
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""Process id -> its threads for what blocks; a forked child has none of its parent's."""
+"""Process id -> its threads for blocking work; a forked child has none of its parent's."""
 
 
 def _threads() -> ThreadPoolExecutor:

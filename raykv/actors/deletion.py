@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv")
 
 LOCK_WAIT_S = 10.0
-"""How long processes that were just ended are given to be gone."""
+"""Grace period for processes that were just ended."""
 
 
 def delete(name: str, path: str | None) -> str:

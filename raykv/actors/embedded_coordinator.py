@@ -46,11 +46,10 @@ if TYPE_CHECKING:
 Place: TypeAlias = tuple[str, str]
 """A store's name, and which of that name."""
 Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer] | PeerFailure
-"""An answer, or what will bring it, or why nothing was sent."""
+"""An answer, an awaitable of it, or the reason why nothing was sent."""
 
 CLOSING_S = 0.3
-"""So long a handle that is closed waits for owners to say that they hold what was written, and brings it to those that do
-not."""
+"""How long a closed handle waits for owners to acknowledge its writes, and resends them to those that do not."""
 LOOK_EVERY_S = 0.002
 FOR_EVER_S = 1e7
 
@@ -361,12 +360,12 @@ class _Shared:
 _lock = threading.Lock()
 _links: dict[Place, _Shared] = {}
 _generation = 0
-"""How many forks lie between this process and the one that loaded this module."""
+"""Number of forks between this process and the one that loaded this module."""
 _NOTHING = ForkState(None, {})
 _fork_states: dict[Place, ForkState] = {}
 """In a forked child: what its parent knew of each store."""
 _left_behind: list[Any] = []
-"""What the parent of this process had open before the fork. It is never used, and never closed here either."""
+"""Links that the parent had open before the fork: neither used nor closed here."""
 
 
 def _take(place: Place, handle: DirectHandle) -> DirectLink:

@@ -37,12 +37,12 @@ T = TypeVar("T")
 Last: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 PATIENCE_S = 0.005
-"""The keeper sees to what nobody waits for when nobody has borrowed the loop for so long."""
+"""The keeper finishes unawaited work once the loop has not been acquired for this long."""
 SLICE_S = 0.05
-"""So long at a time: whoever comes meanwhile hands in what is to be done."""
+"""Length of one slice of it: callers that arrive meanwhile submit their work."""
 LOOK_EVERY_S = 0.001
 LOOK_SELDOM_S = 0.01
-"""So often the keeper looks beside what it is called to: a caller may have been interrupted before it called."""
+"""The keeper's polling interval, in case a caller was interrupted before it woke the keeper."""
 CLOSE_TIMEOUT_S = 5.0
 _HOLDER = "holder"
 _KEEPER = "keeper"
@@ -127,23 +127,23 @@ class EmbeddedLoop:
         self._mend = mend
         self._loop: asyncio.AbstractEventLoop | None = None
         self._box: SimpleQueue[Work[Any] | _Close | None] = SimpleQueue()
-        """What is handed in. None: something else has changed."""
+        """Submitted work. None: something else has changed."""
         self._held: dict[str, Lease] = {}
         self._kept: dict[str, threading.Thread] = {}
         self._turns = 0
         self._wanted = False
-        """Whether the keeper waits for the loop, because of those who wait for it: nobody is to borrow it before."""
+        """Whether the keeper waits for the loop on behalf of waiting callers, and must acquire it first."""
         self._running = False
         self._resting = False
         self._over = False
-        """Whether the loop is at its very end, and nothing is begun any more."""
+        """Whether the loop has ended and begins nothing more."""
         self._closing: _Close | None = None
-        """What is to be done at the end, once it was told to come."""
+        """The final work, once ``close`` was called."""
         # Used by the keeper only:
         self._to_begin: deque[Work[Any]] = deque()
         self._open: set[Work[Any]] = set()
         self._ended: list[Work[Any]] = []
-        """Done, and to be told once the loop is free: so who goes on then can borrow it."""
+        """Finished work, reported once the loop is free: its callers can then acquire it at once."""
 
     # ---- callers ----
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from raykv.ports import FileSystem
 
 _ROOT = 0
-"""Its user may do all anyway."""
+"""Its user may do anything anyway."""
 
 
 def check_directory(path: str) -> str:

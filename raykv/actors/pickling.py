@@ -1,12 +1,12 @@
 """How values are pickled where Ray runs: by the pickler that Ray itself uses for arguments and results.
 
-A class of ``__main__`` (of a script, a notebook) is pickled with its code, and known again where it arrives by an id that
-the pickler gave it. Ray's pickler is cloudpickle, but a copy of its own, with ids of its own: pickled by cloudpickle proper
-the class of a value would be another one than that of a task's argument. So it is one class in driver, tasks and actors;
-what was registered with Ray for a type (``ray.util.register_serializer``) holds for values too.
+A class of ``__main__`` (a script or notebook) is pickled with its code, and recognised on arrival by an id that the pickler
+assigned. Ray's pickler is its own copy of cloudpickle, with its own ids: with cloudpickle proper, a value's class would
+differ from that of a task's argument. Ray's pickler keeps it one class in driver, tasks and actors; a type's serializer
+registered with Ray (``ray.util.register_serializer``) applies to values too.
 
-An ``ObjectRef`` is refused, however deep it lies: the object ends with the process that owns it, and the store would keep
-a name for nothing. It is met before Ray's own reducer, which would pin the object for as long as this process lives.
+An ``ObjectRef`` is refused at any depth: the object ends with its owner's process, and the store would keep a dangling
+name. It is caught before Ray's own reducer, which would pin the object for as long as this process lives.
 """
 
 from __future__ import annotations

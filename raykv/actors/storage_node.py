@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.node")
 
 LOCK_WAIT_S = 5.0
-"""How long a former holder of the directory is given to be gone: Ray ends a process in steps."""
+"""Grace period for a former holder of the directory: Ray ends a process in steps."""
 KILL_AFTER_S = 0.3
 KILL_AGAIN_S = 0.5
 BY_RAY = "calls of the actor"
-"""All who ask by Ray are one caller to ``Admission``: Ray does not say who calls."""
+"""All callers through Ray count as one to ``Admission``: Ray does not identify them."""
 
 
 class StorageNodeActor:

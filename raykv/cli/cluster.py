@@ -1,4 +1,4 @@
-"""Finding the Ray cluster that a command is to work in, or starting one on this machine."""
+"""Find the Ray cluster for a command, or start one on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from raykv.errors import StoreNotFound
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
-"""Of a Ray that is started here: raykv keeps nothing in the object store, so it need not be a third of the memory."""
+"""Object store of a Ray started here: raykv keeps nothing in it, and the default, a third of the memory, is wasteful."""
 RAY_PORT = 6379
 HEAD_TIMEOUT_S = 120.0
 _SILENCE = "RAY_DEDUP_LOGS_SKIP_REGEX"

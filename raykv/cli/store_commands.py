@@ -112,7 +112,7 @@ def stop(store: str, as_json: bool) -> None:
 
 
 def path_of_or_none(store: str) -> str | None:
-    """Return where a store keeps its data, or None if its supervisor does not say: it is to be stopped all the same."""
+    """Return where a store keeps its data, or None if its supervisor does not answer, which must not prevent a stop."""
     from ray.exceptions import RayError
 
     try:

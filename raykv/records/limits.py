@@ -39,10 +39,10 @@ MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
 MAX_STATE_BYTES = 16 * MIB
 MAX_BALLOT_STEP = 1 << 20
-"""So far above what is promised a generation may be."""
+"""How far a generation may lie above the promised one."""
 MAX_RECORD_BYTES = 16 * MIB
 MAX_NUMBER = (1 << 62) - 1
-"""Of what counts upward for a store's whole life: at a million a second it lasts for 146,000 years."""
+"""Counters that grow for a store's whole life: at a million a second it lasts for 146,000 years."""
 
 SMALL_FRAME_BYTES = 64 * KIB
 KEYS_FRAME_BYTES = 2 * MIB
@@ -55,7 +55,7 @@ NODES = Meta(max_length=MAX_NODES)
 
 EncodedKey: TypeAlias = Annotated[bytes, Meta(max_length=1 + MAX_KEY_BYTES)]
 Bound: TypeAlias = Annotated[bytes, Meta(max_length=4 * KIB)]
-"""Of a scan; and keys that were kept before they were checked at the door."""
+"""Bounds of a scan, and keys stored before keys were validated."""
 Keys: TypeAlias = Annotated[list[EncodedKey], ITEMS]
 Bytes: TypeAlias = Annotated[bytes, Meta(max_length=MAX_RECORD_BYTES)]
 Payloads: TypeAlias = Annotated[list[Bytes], Meta(max_length=2 * MAX_SIBLINGS)]

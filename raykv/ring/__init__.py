@@ -9,7 +9,7 @@ out among themselves. A key's token names its partition by arithmetic (``tokens`
 
 **Why not random tokens.** With 16 random tokens each, 30 nodes are 25 % apart in load; with a table they are one
 partition apart. A random token cuts a neighbour's range in two, so that a join scans files and throws Merkle trees
-away; a partition moves whole, and its tree stays valid. And a table can promise what luck cannot: distinct hosts and
+away; a partition moves whole, and its tree stays valid. A table also guarantees what luck cannot: distinct hosts and
 zones, exact shares by weight, the fewest possible moves. The price is a table of Q x N small numbers that all must
 agree on, which the cluster's state keeps anyway.
 
@@ -24,7 +24,7 @@ agree on, which the cluster's state keeps anyway.
 
 Read from the bottom up: ``tokens``, ``members``, ``targets``, ``ring``, ``flow``, ``fill``, ``claim``.
 
-**What is left out.** How the nodes come to agree on a ring and how data follows it: that is cluster, repair
+**Omitted.** How the nodes agree on a ring and how data follows it: that is cluster, repair
 and supervision. Whether a node is alive: a preference list names all nodes, the caller skips the dead ones. Load by heat:
 a weight is what a node can carry, not what its keys draw. Changing Q: a store that outgrows its partitions is copied
 into a new one.

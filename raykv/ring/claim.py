@@ -5,8 +5,8 @@ Three steps, each with a home of its own:
 1. ``targets``: how much each node should own.
 2. ``flow``: who owns what, so that every bound holds and the fewest copies move (a fresh ring begins with ``fill``).
 3. The order of each partition's owners, below. To be first is work (the first owner stamps writes and is read first),
-   so every node is to be first in 1/N of its partitions; and a bucket of n < N copies uses the first n, so every later
-   place is shared out as evenly among what is left. Each place is again a small flow, with one copy a partition, and
+   every node should be first in 1/N of its partitions; and as a bucket of n < N copies uses the first n, every later
+   place is shared out as evenly among the rest. Each place is again a small flow, with one copy a partition, and
    changes as few as it can: a change of order moves nothing in a bucket of N copies, but it does in one of fewer.
 
 Nothing here is random; nodes are numbered in the order of their ids.

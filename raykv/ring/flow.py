@@ -2,12 +2,12 @@
 
 **The network.** Each partition sends N units down a tree of its own, partition -> zone -> host -> node, with the limits
 of ``targets`` as capacities (a node takes at most one). From there each node passes between ``low`` and ``high`` units
-on to the sink. A unit on an edge partition -> node that the old ring had not costs 1, all else 0. A whole flow is an
-assignment, its cost the copies that must be streamed.
+on to the sink. A unit on an edge partition -> node absent from the old ring costs 1, all else 0. A complete flow is
+an assignment, its cost the copies that must be streamed.
 
 **The algorithm** is the primal-dual one (Ford and Fulkerson 1957; Ahuja, Magnanti and Orlin, Network Flows, section
 9.8). It starts from the old ring, which costs nothing, whatever the new bounds say, and corrects one unit at a time
-along a cheapest path; so it is at any time the cheapest flow for the amounts it has, and at the end the cheapest flow.
+along a cheapest path; the flow is therefore the cheapest for its amounts at any time, and the cheapest of all at the end.
 Levels (node potentials) rise by one whenever no sink can be reached at the present cost; costs are 0 and 1, so a few
 levels do.
 
@@ -22,7 +22,7 @@ its partitions. The choice is free for something else: it goes to the partition 
 least with already, so that a lost node is rebuilt from many.
 
 **Holes.** A partition that lacks owners is owned, in their place, by *holes*: vertices that stand nowhere, may keep
-nothing (``high`` = 0), cost nothing to leave and are never entered. So a fresh ring and a lost node need no rule of
+nothing (``high`` = 0), cost nothing to leave and are never entered. A fresh ring and a lost node thus need no rule of
 their own.
 """
 

@@ -57,7 +57,7 @@ class NodeProcess:
         self.node: StorageNode | None = None
         self.opening: asyncio.Task[Launched] | None = None
         self.forgotten = False
-        """Ray was told to end it, and has given its name free."""
+        """Ray was asked to end it, and has released its name."""
 
     @property
     def known(self) -> bool:

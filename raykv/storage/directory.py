@@ -164,7 +164,7 @@ class NodeDirectory:
     ) -> NodeDirectory:
         """Make the directory if missing, take its lock and begin a new incarnation.
 
-        ``directory_id``: the expected one, if it is known. ``note`` goes into the lock for whoever finds it
+        ``directory_id``: the expected one, if it is known. ``note`` goes into the lock, for processes that find it
         taken: JSON with the process id. ``now_ms``: the wall clock. Raises ``DirectoryInUse``, ``DirectoryForeign``,
         ``CorruptData``, ``OSError``; the lock is free again then.
         """
@@ -227,7 +227,7 @@ class NodeDirectory:
         return ""
 
     def _register_left(self) -> int:
-        """Return the checksum to be noted. Of one that has rotted meanwhile the next run is to be in doubt."""
+        """Return the checksum to record. If the register was corrupted meanwhile, the next run must doubt it."""
         try:
             return self._register_checksum()
         except CorruptData:

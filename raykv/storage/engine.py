@@ -344,7 +344,7 @@ class Engine:
                 best: tuple[bytes, Found | bytes] | None = None
                 for source in sources:
                     pair = source.beside(end if reverse else start, reverse=reverse)
-                    # Of equal keys that of the first source is the newest.
+                    # Among equal keys, the first source's is the newest.
                     if pair is not None and (best is None or (pair[0] > best[0] if reverse else pair[0] < best[0])):
                         best = pair
                 if best is None or not start <= best[0] < end:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from raykv.storage.manifest import Manifest
 
 LENGTH_BITS = 40
-"""The end of a log is one number: the segment, and behind it so many bits of length."""
+"""The end of a log is one number: the segment, followed by this many bits of length."""
 ALL_OF_IT = (1 << LENGTH_BITS) - 1
 
 

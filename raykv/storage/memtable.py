@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENTRY_OVERHEAD_BYTES = 128
 """What an entry costs beside its key and record, about: dict slot, tuple, object headers."""
 _FIRST_CHUNK, _SCAN_CHUNK = 16, 256
-"""Whoever wants a few entries only is not to pay for hundreds; each further batch has twice as many."""
+"""Size of a scan's first batch, small to keep short scans cheap; each further batch is twice as large."""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 1 << 20
 MAX_DAMAGES = 16
-"""Of one segment: which keys they cost nobody knows, so one tells as much as a million."""
+"""Per segment: the lost keys are unknown, and one gap says as much as a million."""
 _decode = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
 
 
@@ -162,8 +162,8 @@ def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chun
             chunks.append(chunk)
             at = chunk.end
             continue
-        # Behind a sound head the next chunk is looked for behind the payload: every byte is read once, not once for each
-        # of the heads that somebody has written before it.
+        # After a sound head the search for the next chunk continues behind the payload: every byte is read once, not once
+        # for each forged head before it.
         resumed = head.end if head is not None else _next_head(file, size, number, at + 1)
         _add_gap(gaps, at, resumed)
         at = resumed

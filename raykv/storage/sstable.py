@@ -66,7 +66,7 @@ MAX_BLOCK_BYTES = 32 << 20
 MAX_META_BYTES = 1 << 30
 _META_GROWTH = 64
 _META_ROOM_BYTES = 16 << 20
-"""An index is never larger than so many times its table, and so much: what a small file claims is not believed."""
+"""An index never exceeds this multiple of its table plus this constant: a small file's claims are not trusted."""
 _WRITE_BYTES = 256 << 10
 _READ_AHEAD_BYTES = 256 << 10
 

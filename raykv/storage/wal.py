@@ -50,7 +50,7 @@ HEADER_BYTES = HEADER.size + CHECKSUM.size
 CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
 MAX_CHUNK_BYTES = 32 << 20
 BRIEF_BYTES = 64 * 1024
-"""So much is written to a file at once without leaving the event loop."""
+"""Bytes written to a file at once without leaving the event loop."""
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
 

@@ -10,10 +10,10 @@ import contextlib
 import resource
 
 ENOUGH = 65_536
-"""So many are asked for where the system lets a process have any number."""
+"""Requested where the system sets no limit."""
 MOST_KEPT = 4096
 UNKNOWN = 256
-"""What is assumed of a system that does not say."""
+"""Assumed for a system that does not report its limit."""
 
 
 def raise_limit() -> int:

@@ -33,7 +33,7 @@ _PROC_BYTES = 4096
 _TOOL_TIMEOUT_S = 5.0
 _SHORT = msgspec.Meta(max_length=255)
 _SMALLEST_PID = 2
-"""0 and below stand for groups of processes, 1 is the first process of all."""
+"""Ids of 0 and below denote process groups; 1 is the init process."""
 
 
 class LockNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class LockNote(msgspec.Struct, frozen=True, kw_only=True):
     pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     host: Annotated[str, _SHORT] = ""
     started: Annotated[str, _SHORT] = ""
-    """When it began, as its operating system counts."""
+    """The process's start time, in its operating system's units."""
     boot: Annotated[str, _SHORT] = ""
     namespace: Annotated[str, _SHORT] = ""
     """Of its pid."""

@@ -16,10 +16,10 @@ properties by which replicas that have seen the same writes end equal, whatever 
 "Conflict-free replicated data types", 2.2). ``vector_clock`` has the classic clocks, for comparison only.
 
 **Dots are never reused** (P2). The counters of an actor id grow by one, and are given out by one run of one node, for one
-record, from memory; where that memory is gone (a restart, a record that was dropped) a fresh random id is drawn. Who
-draws them is ``raykv.replica.dot_allocator``.
+record, from memory; where that memory is gone (a restart, a record that was dropped) a fresh random id is drawn. They
+are drawn by ``raykv.replica.dot_allocator``.
 
-**What is left out.** Pruning of histories by age or size, as Dynamo does (section 4.4): what was superseded would come back.
+**Omitted.** Pruning of histories by age or size, as Dynamo does (section 4.4): what was superseded would come back.
 Merging values: that is the reader's, by a resolver or by hand.
 """
 
