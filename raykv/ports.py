@@ -88,7 +88,7 @@ class Transport(Protocol):
 
 
 Heard: TypeAlias = "Callable[[bytes | PeerFailure], None]"
-"""Is told what became of a frame: its answer, or why there is none. Once, and not before the call that sent it returns."""
+"""Receives a frame's outcome once: its answer, or why there is none. Never before the call that sent it returns."""
 
 
 class Launched(NamedTuple):

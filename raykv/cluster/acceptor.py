@@ -3,10 +3,10 @@
 It promises, accepts, and keeps both on disk before it answers; ``register`` is the supervisor's side.
 
 A node that lost its register has no vote: it may have promised a supervisor that still counts on it. A decided state
-gives it a new vote only if a majority of the others accepted that state after the loss. Every promise of its former
+restores its vote only if a majority of the others accepted that state after the loss. Every promise of its former
 directory was part of a majority too, so one of those others knew of it, and would have refused.
 
-*Schedule without this: S3 is promised A and C; A is wiped; S2, of an earlier generation, tells A what was decided long
+*Schedule without this: A and C promise S3; A is wiped; S2, of an earlier generation, sends A a state decided long
 ago; A and B accept a change of S2; S3 stores what it read of A and C before, and the change is gone.*
 """
 
@@ -55,7 +55,7 @@ class Acceptor:
         later = ballot > held or (ballot == held and request.state == kept.state)  # one ballot, one state
         granted = request.generation >= kept.promised and later and self._is_near(request)
         if granted and ballot > held and (self.votes or self._may_vote_again(request)):
-            decode_state(request.state)  # nothing that cannot be read back is kept
+            decode_state(request.state)  # nothing undecodable is kept
             self._keep(f.AcceptorAnswer(True, request.generation, *ballot, request.state))
             self._directory.enfranchise()
         return self._answer(granted=granted)
@@ -66,12 +66,12 @@ class Acceptor:
         return self._directory.identity.votes
 
     def _is_near(self, request: f.PrepareState | f.AcceptState) -> bool:
-        """Whether the generation is one that a supervisor may have come to from what is promised here.
+        """Whether a supervisor may have reached the generation from what is promised here.
 
-        Each goes one above what it hears. *Schedule without this: one frame lets a node promise the last number that there
-        is, and no supervisor comes after that one, ever.* A node that was away for long, or beside one that was pushed
-        ahead, is led up step by step (``register``): a promise only refuses what is earlier, so a promise to a generation
-        that no supervisor has does no harm.
+        Each goes one above what it hears. *Schedule without this: one frame makes a node promise the last number there is,
+        and no supervisor can ever exceed it.* A node that was away for long, or that follows one which was pushed ahead,
+        catches up step by step (``register``): a promise only refuses what is earlier, so a promise to a generation without
+        a supervisor does no harm.
         """
         return request.generation - self._kept.promised <= MAX_BALLOT_STEP
 

@@ -1,7 +1,7 @@
-"""Calls to several nodes at once, their outcomes in the order of arrival: what is asked, and what came. No loop.
+"""Calls to several nodes at once, their outcomes in the order of arrival. No loop.
 
-An operation is a generator. It sends through its ``Fanout`` and yields ``Wait`` when it has nothing to do before an outcome
-comes or time is up; its driver makes the calls and hands the outcomes in (``heard``).
+An operation is a generator. It sends through its ``Fanout`` and yields ``Wait`` when it can only go on with an outcome or
+a time-out; its driver makes the calls and delivers the outcomes (``heard``).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ A_co = TypeVar("A_co", covariant=True)
 RETRY_S = 0.05
 
 CALL_TIMEOUT_S = 2.0
-"""A node that takes longer is suspected. Longer than any healthy answer, shorter than an operation's time."""
+"""A slower node is suspected. Longer than any healthy answer, shorter than an operation's time."""
 
 
 class Call(NamedTuple, Generic[T]):
-    """A call to be made: a request of ``items`` items, and what it is about."""
+    """A call to make: a request of ``items`` items, and what it is about."""
 
     node_id: str
     body: f.NodeRequestBody
@@ -40,7 +40,7 @@ class Call(NamedTuple, Generic[T]):
 
 
 class Outcome(NamedTuple, Generic[T]):
-    """What became of a call: its answer, or its failure."""
+    """The outcome of a call: its answer, or its failure."""
 
     node_id: str
     about: T
@@ -49,7 +49,7 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 class Wait(NamedTuple):
-    """An action of an operation: make the calls that ``fan`` has to start; go on when one ends, or at ``until_s``."""
+    """An action of an operation: start the calls of ``fan``; go on when one ends, or at ``until_s``."""
 
     fan: Fanout[Any]
     until_s: float
@@ -62,26 +62,26 @@ Waits: TypeAlias = "Generator[Wait, Any, R]"
 class Fanout(Generic[T]):
     """The calls of one operation. ``about`` goes with each call and comes back with its outcome.
 
-    Calls still under way when the operation is done go on: a write is wanted on all N, not on W only.
+    Calls in flight outlive the operation: a write should reach all N, not only W.
     """
 
     def __init__(self, health: Health, deadline_s: float, epoch: int = 0) -> None:
         """``epoch``: of the state by which the nodes are chosen."""
         self.moved = False
-        """Whether a node knows of other owners: the operation is to choose its nodes anew (P4)."""
+        """Whether a node knows other owners: the operation must choose its nodes anew (P4)."""
         self.deadline_s = deadline_s
         self.epoch = epoch
         self._health = health
         self._to_start: list[Call[T]] = []
         self._under_way: list[tuple[str, int]] = []
-        """(Node id, how many items) of the calls that have no outcome yet."""
+        """(Node id, number of items) of the calls without an outcome."""
         self._arrived: deque[Outcome[T]] = deque()
         self._late: Callable[[Outcome[T] | None], None] | None = None
 
     # ---- the operation ----
 
     def send(self, node_id: str, body: f.NodeRequestBody, items: int, about: T) -> None:
-        """Have a call made at the next ``Wait``."""
+        """Queue a call for the next ``Wait``."""
         self._under_way.append((node_id, items))
         self._to_start.append(Call(node_id, body, items, about))
 
@@ -92,7 +92,7 @@ class Fanout(Generic[T]):
         return self._arrived.popleft() if self._arrived else None
 
     def leave(self, late: Callable[[Outcome[T] | None], None]) -> None:
-        """Wait no more: from now on each outcome goes to ``late``; None when the last one has come."""
+        """Stop waiting: from now on each outcome goes to ``late``, and None after the last one."""
         self._late = late
         while self._arrived:
             late(self._arrived.popleft())
@@ -102,7 +102,7 @@ class Fanout(Generic[T]):
             late(None)
 
     def note_slow(self) -> None:
-        """Take note of the nodes that have not answered yet: others are about to be asked."""
+        """Record the nodes that have not answered yet as slow: others are about to be asked."""
         if not self._health.spend_hedges(sum(items for _, items in self._under_way)):
             return
         for node_id in dict.fromkeys(node_id for node_id, _ in self._under_way):
@@ -111,7 +111,7 @@ class Fanout(Generic[T]):
     # ---- its driver ----
 
     def start(self) -> list[Call[T]]:
-        """Return the calls to be made now. Once."""
+        """Return the calls to make now. Once."""
         calls, self._to_start = self._to_start, []
         return calls
 
@@ -121,7 +121,7 @@ class Fanout(Generic[T]):
         return bool(self._arrived)
 
     def heard(self, call: Call[T], outcome: f.NodeAnswerBody | PeerFailure) -> None:
-        """Take what became of a call. Once for each that ``start`` has returned."""
+        """Record the outcome of a call. Once for each that ``start`` has returned."""
         self._under_way.remove((call.node_id, call.items))
         if isinstance(outcome, PeerFailure):
             self.moved = self.moved or (isinstance(outcome, PeerRefused) and outcome.reason == MOVED)
@@ -145,7 +145,7 @@ class Round(Protocol[A_co]):
         ...
 
     def more(self) -> A_co:
-        """Time has passed: say whom to ask in addition."""
+        """Time has passed: return whom to ask in addition."""
         ...
 
 
@@ -159,7 +159,7 @@ def gather(
     hedge_s: float,
     deadline_s: float,
 ) -> Waits[None]:
-    """Take outcomes, and ask others where the round wants it, until it is settled, ``fan.moved``, or time is up.
+    """Collect outcomes, and ask others where the round wants it, until it is settled, ``fan.moved``, or time is up.
 
     A slow answer is hedged after ``hedge_s``, and again after as long (at least ``RETRY_S``).
     """

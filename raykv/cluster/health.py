@@ -1,12 +1,12 @@
-"""What one caller has learned of each storage node: which run of it answers, who is slow, whom to ask first.
+"""One caller's knowledge of each storage node: which run of it answers, how slow it is, and the order in which to ask.
 
 One caller's suspicion steers its own traffic and nothing else; "down" is the cluster's verdict and comes from the
-supervisor. A slow node is asked after the others for some seconds; one that owes an answer for longer than a healthy node
-ever takes, and has given none since, after those; one that lacks data after those; a suspected or down one last. The first
-answer of a suspected node clears it.
+supervisor. The order is: healthy nodes, then nodes that were slow in the last seconds, then silent ones (an answer is
+outstanding for longer than a healthy node takes, and none has come since), then incomplete ones, then suspected or down
+ones. The first answer of a suspected node clears it.
 
-Plain and synchronous: ``peers`` calls, and notes here what came of it. The fast path and the quorum path go by the same
-record and the same order.
+Plain and synchronous: ``peers`` makes the calls and records their outcomes here. The fast path and the quorum path share
+the same records and the same order.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.coordinator")
 
 SILENT_S = 0.3
-"""A node that has owed an answer for so long, and has given none meanwhile, is asked after the others."""
+"""After an answer has been outstanding this long, with no other answer since, the node is asked after the others."""
 HEDGE_FLOOR_S = 0.02
 HEDGE_CEILING_S = 0.5
 FIRST_S = 0.05
-"""How long a node is given before its usual time is known."""
+"""How long to wait for a node whose usual time is unknown."""
 SLOW_S = (1.0, 30.0)
-"""How long a node that was hedged is asked after the others: at first, and at the most if it is slow every time."""
+"""How long a hedged node is asked after the others: at first, and at most if it is slow every time."""
 HEDGES_MOST = 100.0
 HEDGES_AN_ANSWER = 0.05
-"""Answers pay for hedges: in the long run at most one item in twenty is asked for once more, and ``HEDGES_MOST`` may be
-saved up for a node that stops of a sudden (Dean & Barroso 2013 bound hedging likewise). Where all nodes are slow, for
-there is more to do than they can, hedging would double what there is to do."""
+"""Answers pay for hedges: in the long run at most one item in twenty is asked for again, and up to ``HEDGES_MOST`` may be
+saved for a node that stops suddenly (Dean & Barroso 2013 bound hedging likewise). Where all nodes are slow from
+overload, hedging would double the load."""
 HEDGES_OWED = 2000.0
-"""How many may be owed: those that were under way to a node that stops of a sudden."""
+"""The largest debt: the items in flight to a node that stops suddenly."""
 LATE = 4
-"""How many times longer a hedge waits when the budget is spent."""
+"""The factor by which hedges wait longer when the budget is spent."""
 _QUANTILE = 0.95
 _STEP = 0.1
 
@@ -62,27 +62,27 @@ class Node:
     """Whether it last answered a read with "incomplete": it is asked last, until it answers one."""
     usual_s: dict[tuple[str, int], float] = field(default_factory=dict)
     pending: dict[int, float] = field(default_factory=dict)
-    """Calls under way -> when each began, the oldest first."""
+    """Calls in flight -> when each began, the oldest first."""
     answered_s: float = 0.0
 
     def silent(self, now_s: float) -> bool:
-        """Whether it owes an answer for too long."""
+        """Whether an answer is outstanding for too long."""
         oldest_s = next(iter(self.pending.values()), now_s)
         return now_s - max(oldest_s, self.answered_s) > SILENT_S
 
     def doubt(self, now_s: float) -> int:
-        """How much speaks against it: 2 if it is down, 1 if it is suspected, 3 if both."""
+        """Return the evidence against it: 2 if it is down, 1 if it is suspected, 3 if both."""
         return (2 if self.down is not None else 0) + (1 if now_s < self.suspected_until_s else 0)
 
     def slowness(self, now_s: float) -> float:
-        """How slow it has been of late: 0 if it was not, more the more often it was hedged since it was quick."""
+        """How slow it has been of late: 0 for not slow; grows with each hedge since it was last quick."""
         return 0.0 if now_s >= self.slow_until_s else self.slow_s
 
     def take_end(self, heard: f.LogEnd | None, said: f.LogEnd | None) -> None:
-        """Take note of how far its log is, as an answer says. ``said``: what the request had said of it.
+        """Record how far its log is, as an answer says. ``said``: what the request had said of it.
 
-        In another directory that is all there is to know. In the same one the further end stands; but the word
-        of a later run only once that run has heard how far an earlier one was known to be, for it may have lost that (P6).
+        In another directory that is all there is to know. In the same one the further end stands; a later run replaces it
+        only once that run knows how far an earlier one was, since it may have lost that (P6).
         """
         known = self.log_end
         if heard is None:
@@ -102,7 +102,7 @@ class Health:
     ) -> None:
         """``trouble()``: called when a node does not answer as it should.
 
-        ``quiet``: suspicions are nothing to warn of here: one of many clients.
+        ``quiet``: log no warnings of suspicions here: one of many clients.
         """
         self._clock = clock
         self._metrics = metrics
@@ -112,9 +112,9 @@ class Health:
         self._hedges = HEDGES_MOST
 
     def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> list[str]:
-        """Take the supervisor's news: a node that runs anew is no longer suspected.
+        """Take the supervisor's news: a restarted node is no longer suspected.
 
-        Returns the nodes that run anew and of whose earlier runs it is known how far their logs were.
+        Returns the restarted nodes for whose earlier runs a log end is known.
         """
         anew: list[str] = []
         for node_id, incarnation in incarnations.items():
@@ -125,7 +125,7 @@ class Health:
                 if node.log_end is not None:
                     anew.append(node_id)
         for node_id, node in self._nodes.items():
-            # One that has answered in a later run than the supervisor knows of was started by another, and is not down.
+            # A node that answered in a later run than the supervisor knows was started by another, and is not down.
             later = node.incarnation > incarnations.get(node_id, node.incarnation)
             node.down = None if later else down.get(node_id)
         return anew
@@ -135,7 +135,7 @@ class Health:
     def in_order(self, nodes: Sequence[str]) -> list[str]:
         """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given.
 
-        Of slow ones the slowest comes last.
+        Of slow nodes the slowest comes last.
         """
         now_s = self._clock.monotonic_s()
         for node_id in nodes:
@@ -166,11 +166,11 @@ class Health:
         return unreachable if len(unreachable) == len(others) else None
 
     def healthy(self, node_id: str, now_s: float) -> bool:
-        """Whether nothing speaks against a node."""
+        """Whether there is no evidence against a node."""
         return self.available(node_id, now_s) and now_s >= self._nodes[node_id].slow_until_s
 
     def available(self, node_id: str, now_s: float) -> bool:
-        """Whether nothing speaks against a node, but that it may take its time."""
+        """Whether there is no evidence against a node except slowness."""
         node = self._nodes.get(node_id)
         return node is not None and not node.incomplete and not self.unreachable(node_id, now_s)
 
@@ -184,9 +184,9 @@ class Health:
     # ---- how long nodes take, and hedges ----
 
     def hedge_delay_s(self, kind: str, items: int, nodes: Sequence[str]) -> float:
-        """How long such nodes usually take at the most (95th percentile) for a request of this kind and size.
+        """Return the 95th percentile of these nodes' latency for a request of this kind and size.
 
-        The median over the nodes: a slow one must not put off the hedge that is due because of it. Longer when the budget
+        The median over the nodes: a slow one must not delay the hedge that it makes necessary. Longer when the budget
         is spent.
         """
         size = (kind, items.bit_length())
@@ -196,12 +196,12 @@ class Health:
         return delay_s if self._hedges >= 1 else LATE * delay_s
 
     def spend_hedges(self, items: int) -> bool:
-        """Take note that items are asked for again, as answers take their time. False: as they all do, it seems."""
+        """Spend budget to ask for ``items`` again after slow answers. False: all nodes seem slow."""
         left, self._hedges = self._hedges, max(-HEDGES_OWED, self._hedges - items)
         return left >= 1
 
     def note_slow(self, node_id: str) -> None:
-        """Take note that others were asked because this node takes its time."""
+        """Record that others were asked because this node is slow."""
         node, now_s = self._node(node_id), self._clock.monotonic_s()
         if now_s >= node.slow_until_s:
             first_s, most_s = SLOW_S
@@ -209,7 +209,7 @@ class Health:
             node.slow_until_s = now_s + node.slow_s
 
     def record_latency(self, kind: str, asked: Mapping[str, int], taken_s: float) -> None:
-        """Take note that nodes have answered: node id -> how many items each was asked.
+        """Record answers: node id -> the number of items that each was asked for.
 
         Moves the estimate of the 95th percentile (stochastic approximation, Robbins & Monro 1951).
         """
@@ -224,9 +224,9 @@ class Health:
             self._answered(node, items)
 
     def record_timeout(self, kind: str, asked: Mapping[str, int]) -> None:
-        """Take note that nodes have not answered in time: node id -> how many items each was asked.
+        """Record time-outs: node id -> the number of items that each was asked for.
 
-        *Without: what is usual is learned of those alone that are quick, and under load ever more come too late for it.*
+        *Without: the estimate learns from quick nodes alone, and under load ever more answers come too late for it.*
         """
         for node_id, items in asked.items():
             usual_s, size = self._node(node_id).usual_s, (kind, items.bit_length())

@@ -1,19 +1,19 @@
-"""How owners change: from one decided state to the next, each of them safe to act on (P4).
+"""How owners change: from one decided state to the next, each of them safe to use (P4).
 
 A partition moves in three steps, and each is a state with an epoch of its own:
 
-1. Writes need W of the old owners *and* W of the new, reads ask the old. What was acknowledged before is only on old ones,
-   so the new owners take the partition over from them now. They begin once too few old owners are left that do not know
-   of the step to acknowledge a write without the new: N - min(R, W) + 1 must have said, durably, that they know.
-   *Schedule without: a coordinator that does not know writes to two old owners that do not know; the new owner took the
-   partition over from the third.*
+1. Writes need W of the old owners *and* W of the new, reads ask the old. Earlier acknowledged writes are only on old ones,
+   so the new owners now pull the partition from them. They begin once too few old owners are left that could, without
+   knowing of the step, acknowledge a write without the new: N - min(R, W) + 1 must have confirmed, durably, that they know.
+   *Schedule without: a coordinator that does not know writes to two old owners that do not know; the new owner pulled the
+   partition from the third.*
 2. Writes still go to both, reads ask the new. It begins when each new owner has everything, and enough know of step 1.
    *Schedule without the writes to the old: a coordinator still at step 1 reads from the old owners, and misses them.*
-3. The old owners are left out, and what they hold is cleared away. It begins when enough of the old know of step 2: those
-   that do not would still answer a coordinator that has not heard of it either.
+3. The old owners are left out, and drop what they hold. It begins when enough of the old know of step 2: those that do
+   not would still answer a coordinator that does not know it either.
 
-From step 1 a move can be taken back, for the old owners have everything; from step 2 only ahead. Partitions move in waves,
-so that an epoch is not spent on each, and never so many for one node that it does nothing else.
+A move at step 1 can be aborted, since the old owners have everything; from step 2 it only goes ahead. Partitions move in
+waves, to save epochs, and few at a time per node, to leave the node time for its clients.
 
 Pure: the supervisor stores what these functions return, and finds out whether a step may begin.
 """
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 MOVES_AT_ONCE = 32
-"""So many partitions move at the same time at the most."""
+"""The most partitions that move at the same time."""
 MOVES_A_NODE = 8
-"""So many of them to the same node."""
+"""The most of them that move to the same node."""
 
 
 def with_member(state: ClusterState, member: Member) -> ClusterState:
@@ -53,14 +53,14 @@ def with_member(state: ClusterState, member: Member) -> ClusterState:
 
 
 def with_replacement(state: ClusterState, member: Member, lost: str) -> ClusterState:
-    """Return the state with ``member`` on its way to what the node ``lost`` has, which is to leave. Raises as the others."""
+    """Return the state in which ``member`` is to replace the leaving node ``lost``. Raises as the others."""
     state.ring.member(lost)
     wanted = [each for each in wanted_members(state) if each.node_id != lost]
     return with_goal(with_member(state, member), (*wanted, member))
 
 
 def wanted_members(state: ClusterState) -> tuple[Member, ...]:
-    """Return the members of the ring that is aimed at, or else of the present one."""
+    """Return the members of the goal ring, or else of the present one."""
     return (state.goal or state.ring).members
 
 
@@ -70,7 +70,7 @@ def next_number(state: ClusterState) -> int:
 
 
 def with_goal(state: ClusterState, members: Iterable[Member]) -> ClusterState:
-    """Return the state on its way to a ring of these members. Nothing may be moving just now.
+    """Return the state on its way to a ring of these members. Nothing may be moving.
 
     ``NotEnoughNodes`` if they are fewer than the copies; ``InvalidOption`` if one of them has not joined.
     """
@@ -88,7 +88,7 @@ def with_goal(state: ClusterState, members: Iterable[Member]) -> ClusterState:
 
 
 def next_wave(state: ClusterState, skip: Collection[str] = ()) -> tuple[Move, ...]:
-    """Return the moves to begin with next: a few for each node, none *to* a node in ``skip``. Empty if none is left."""
+    """Return the next moves: a few for each node, none *to* a node in ``skip``. Empty if none is left."""
     if state.goal is None:
         return ()
     given: Counter[str] = Counter()
@@ -109,7 +109,7 @@ def next_wave(state: ClusterState, skip: Collection[str] = ()) -> tuple[Move, ..
 
 
 def left(state: ClusterState) -> int:
-    """Return how many partitions have not come to the owners that they are to have."""
+    """Return how many partitions do not have their final owners yet."""
     if state.goal is None:
         return 0
     return sum(state.ring.owners(at) != state.goal.owners(at) for at in range(state.ring.partitions))
@@ -122,25 +122,25 @@ def begun(state: ClusterState, wave: tuple[Move, ...]) -> ClusterState:
 
 
 def reading_new(state: ClusterState) -> ClusterState:
-    """Return the state in which what moves is at step 2."""
+    """Return the state in which the moving partitions are at step 2."""
     moves = tuple(msgspec.structs.replace(move, reads_new=True) for move in state.moves)
     return _changed(state, moves=moves)
 
 
 def ended(state: ClusterState) -> ClusterState:
-    """Return the state in which what has moved is at step 3: the new owners are the owners."""
+    """Return the state in which the moving partitions are at step 3: the new owners are the owners."""
     assert all(move.reads_new for move in state.moves)
     return _changed(state, ring=_with_rows(state.ring, {move.partition: move.owners for move in state.moves}), moves=())
 
 
 def postpone(state: ClusterState) -> ClusterState:
-    """Return the state in which what was at step 1 is as it was, to be moved at another time."""
+    """Return the state without the moves at step 1, which may begin again later."""
     assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
     return _changed(state, moves=())
 
 
 def abort(state: ClusterState) -> ClusterState:
-    """Return the state in which what was at step 1 is as it was, and nothing is to be moved."""
+    """Return the state without the moves at step 1, and without a goal."""
     assert not any(move.reads_new for move in state.moves), "new owners are being read: it must go on"
     return _changed(state, moves=(), goal=None)
 
@@ -152,7 +152,7 @@ def without_member(state: ClusterState, node_id: str) -> ClusterState:
 
 
 def arrived(state: ClusterState) -> ClusterState:
-    """Return the state whose ring is the goal: who was to leave has left."""
+    """Return the state whose ring is the goal: leaving nodes have left."""
     assert state.goal is not None
     assert not left(state)
     ring = msgspec.structs.replace(state.goal, epoch=state.ring.epoch + 1)  # later than those on the way to it
@@ -160,7 +160,7 @@ def arrived(state: ClusterState) -> ClusterState:
 
 
 def gains(state: ClusterState, move: Move) -> dict[str, tuple[int, ...]]:
-    """Return for each node that is to take something over: the buckets in which it does."""
+    """Return for each node that gains something: the buckets in which it does."""
     found: dict[str, list[int]] = {}
     for entry in state.buckets:
         n = entry.config.n
@@ -172,10 +172,10 @@ def gains(state: ClusterState, move: Move) -> dict[str, tuple[int, ...]]:
 
 
 def lacking(state: ClusterState, knowing: Collection[str], lost: Collection[str] = ()) -> set[str]:
-    """Return the owners of which some more must know of the state; empty if enough do for the next step to begin (P4).
+    """Return the owners of which some more must know the state; empty if enough do for the next step to begin (P4).
 
-    ``lost``: nodes that are to leave and are gone for good: all the others must know then, if need be. Before step 3 only
-    the old owners count: it is for those who have not heard of step 2, and ask them.
+    ``lost``: leaving nodes that are gone for good: all the others must know then, if need be. Before step 3 only the old
+    owners count: a coordinator that does not know step 2 asks them.
     """
     missing: set[str] = set()
     for move in state.moves:

@@ -1,9 +1,9 @@
-"""Calls to storage nodes, and which answers are believed.
+"""Calls to storage nodes, and which answers to trust.
 
-Every call names the incarnation it is meant for, every answer the one that gave it; what comes from a lower one than is
-known comes from a process that was given up, perhaps frozen and thawed, and is not believed (P6). One judgement of an
-answer (``believe``) serves both paths of an operation: the quorum path calls (``call``), the fast path makes frames
-(``request``) and hands in what came (``plain``). What is learned of a node on the way is kept in ``health``.
+Every call names the incarnation it is meant for, every answer the one that gave it; an answer from a lower incarnation
+than the known one comes from a process that was given up, perhaps frozen and thawed, and is not trusted (P6). One
+judgement of an answer (``believe``) serves both paths of an operation: the quorum path calls (``call``), the fast path
+makes frames (``request``) and passes in the answers (``plain``). Facts about a node are kept in ``health``.
 
 A suspected node's calls fail at once except for one probe at a time, so that a frozen node does not gather calls.
 """
@@ -40,7 +40,7 @@ def node_address(node_id: str) -> str:
 
 
 class PeerRefused(PeerFailure):
-    """The peer answered that it will not: certain that it did nothing. ``reason`` is NodeRefused's."""
+    """The peer refused: certain that it did nothing. ``reason`` is NodeRefused's."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class PeerRefused(PeerFailure):
 
 
 def is_overloaded(failure: PeerFailure | None) -> bool:
-    """Whether a peer did nothing because it has more to do than it can."""
+    """Whether a peer did nothing because it is overloaded."""
     return isinstance(failure, PeerRefused) and failure.reason == "overloaded"
 
 
@@ -77,10 +77,10 @@ class Peers(Health):
         self._calls = 0
 
     def believe(self, node_id: str, frame: bytes, said_end: f.LogEnd | None) -> f.NodeAnswerBody:
-        """Return what a node answers, refusals too, and note what the answer says of its node.
+        """Return a node's answer, refusals too, and record what it says of the node.
 
-        An answer that tells of other owners is heeded: the next operation asks those. ``said_end``: what the request said
-        of the node's log. Raises ``PeerSilent`` (an earlier run's word), ``PeerRefused`` (of no run yet, or not to be read).
+        An answer that names other owners takes effect: the next operation asks those. ``said_end``: what the request said
+        of the node's log. Raises ``PeerSilent`` (an earlier run), ``PeerRefused`` (of no run yet, or undecodable).
         """
         node = self._node(node_id)
         try:
@@ -187,7 +187,7 @@ class Peers(Health):
             if not isinstance(answer, f.NodeRefused):
                 return answer
             if answer.reason == "behind" and not shown and (frame_of_state := self._state_frame(epoch)):
-                shown = True  # the supervisor sends it, too; but this caller knows it already
+                shown = True  # the supervisor sends it too, but this caller knows it already
                 await self._transport.call(node_address(node_id), frame_of_state, remaining_s)
                 continue
             if answer.reason == "failed":  # after it had begun: it may have been carried out

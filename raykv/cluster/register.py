@@ -4,8 +4,8 @@ It is Paxos for a single value that only its owner changes: the supervisor's *ge
 asks a majority to promise its generation, takes the latest state among their answers, stores it under its own generation
 on a majority, and only then goes on. A supervisor of an earlier generation that still runs finds its writes refused.
 
-Why not "the state that a majority holds"? Epoch 7 stands on {1, 2, 3} of five; 1 and 3 die; of {2, 4, 5} a majority holds
-epoch 6, and a second epoch 7 would be made. The latest among a majority's answers is 7, since any two majorities meet.
+Why not "the state that a majority holds"? Epoch 7 is on {1, 2, 3} of five; 1 and 3 die; of {2, 4, 5} a majority holds
+epoch 6, and a second epoch 7 would arise. The latest among a majority's answers is 7, since any two majorities meet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_S = 2.0
 LINGER_S = 0.2
-"""How long the others are waited for once a majority has answered: a host that is down would cost the whole time-out."""
+"""How long to wait for the others once a majority has answered: a dead host would cost the whole time-out."""
 
 
 class Superseded(Exception):
@@ -50,7 +50,7 @@ def latest(answers: Mapping[str, f.AcceptorAnswer]) -> ClusterState | None:
 
 
 def missing_for_majority(state: ClusterState, answers: Mapping[str, f.AcceptorAnswer]) -> list[str]:
-    """Return the members that have not answered, if those who have are no majority; else an empty list."""
+    """Return the members without an answer, if the others are no majority; else an empty list."""
     members = [member.node_id for member in state.ring.members]
     absent = [node_id for node_id in members if node_id not in answers or not answers[node_id].voter]
     return absent if len(members) - len(absent) < quorum(len(members)) else []
@@ -67,18 +67,18 @@ class Register:
         self._voteless: dict[str, int] = {}
         """Nodes that have lost their register, each with its present directory id."""
         self._directory_ids: list[int] = []
-        """Those of them that may vote again, for the present state was sent out after they had been seen."""
+        """Those of them that may vote again: the present state was sent out after they had been seen."""
         self.lost = False
-        """Whether no member has kept its register: nobody knows what was promised, and nothing can be decided."""
+        """Whether no member has kept its register: the promises are unknown, and nothing can be decided."""
 
     async def read(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
-        """Ask these nodes for their copies; those that answer are in the result."""
+        """Ask these nodes for their copies; return the answers."""
         return await self._ask(nodes, f.ReadState())
 
     async def take_over(self, answers: Mapping[str, f.AcceptorAnswer]) -> ClusterState:
         """Become the owner of the state that ``answers`` (of a majority) hold.
 
-        Raises ``StoreUnavailable`` without a majority, ``Superseded`` if somebody else takes over at the same time.
+        Raises ``StoreUnavailable`` without a majority, ``Superseded`` if another supervisor takes over at the same time.
         """
         state = latest(answers)
         if state is None:
@@ -86,17 +86,17 @@ class Register:
         members = [member.node_id for member in state.ring.members]
         generation = 1 + max([answer.promised for answer in answers.values()] + [state.generation])
         granted = await self._promised(members, generation)
-        # A state that only one of those read before held may be missing here, and may be taken all the same.
+        # A state that only one of the nodes read before held may be missing here; taking it does no harm.
         newest = max(latest(granted) or state, state, key=lambda found: found.ballot)
         await self.store(msgspec.structs.replace(newest, generation=generation))
         assert self.state is not None
         return self.state
 
     async def found(self, state: ClusterState, answers: Mapping[str, f.AcceptorAnswer]) -> None:
-        """Store the first state of a store, under a generation that is promised to nobody else.
+        """Store the first state of a store, under a generation that no other supervisor was promised.
 
-        ``answers``: what nodes say that were there before. If a node holds a state by now, another founder was here: that
-        state stands. Two founders at a time would otherwise both take themselves for the owner. Raises as ``take_over``
+        ``answers``: from the nodes as first found. If a node holds a state by now, another founder was here: that state
+        stands. Two concurrent founders would otherwise both believe that they own the store. Raises as ``take_over``
         does.
         """
         generation = 1 + max((answer.promised for answer in answers.values()), default=0)
@@ -104,12 +104,12 @@ class Register:
         await self.store(msgspec.structs.replace(latest(granted) or state, generation=generation))
 
     async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.AcceptorAnswer]:
-        """Let a majority promise itself to ``generation``; return the answers of those that did."""
+        """Get the promise of a majority to ``generation``; return the answers of those that gave it."""
         promises = await self._ask(members, f.PrepareState(generation))
         granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
         if len(granted) >= quorum(len(members)):
-            # One of them may have lost its register while the last of them had not promised yet, and votes again for
-            # somebody who knew nothing of this round. Those that are as they were now make a majority at one moment.
+            # One of them may have lost its register before the last of them promised, and vote again for another supervisor
+            # that knew nothing of this round. The members with unchanged registers make a majority at one moment.
             again = await self._ask([*granted], f.ReadState())
             granted = {
                 node_id: answer
@@ -127,19 +127,19 @@ class Register:
     async def store(self, state: ClusterState) -> None:
         """Put ``state`` on a majority of its members, under a version of its own; only then is it ``self.state``.
 
-        Raises ``StoreUnavailable`` (it may stand on a minority: the next to take over may find it; or the register is
+        Raises ``StoreUnavailable`` (a minority may hold it: the next supervisor may find it; or the register is
         ``lost``) or ``Superseded``.
         """
         if state.version <= self._tried:
-            # A change that failed may stand on a minority under this number; no other may go under it.
+            # A failed change may remain on a minority under this number; no other change may use it.
             state = msgspec.structs.replace(state, version=self._tried + 1)
         self._tried = state.version
         directory_ids = sorted(self._voteless.values())
         members = [member.node_id for member in state.ring.members]
         answers = await self._ask(members, f.AcceptState(state.generation, state.version, encode_state(state)))
         granted = [node_id for node_id, answer in answers.items() if answer.granted and answer.voter]
-        # If a majority has lost its register, nobody can know what it had promised. All others together, and nobody
-        # away, is the most that can be asked for; without it there would never be another change.
+        # If a majority has lost its register, its promises are unknown. All remaining members together, with none
+        # away, are the most that can be required; without it no change would ever be possible again.
         without = [answer.directory_id for answer in answers.values() if not answer.voter]
         all_of_them = (
             bool(granted)
@@ -169,7 +169,7 @@ class Register:
         )
 
     async def owned(self) -> bool:
-        """Whether a majority of the members has promised itself to nobody later.
+        """Whether a majority of the members has made no later promise.
 
         Raises ``StoreUnavailable`` if too few answer to tell.
         """
@@ -185,11 +185,11 @@ class Register:
         return True
 
     async def bring_up_to_date(self, node_id: str) -> bool:
-        """Give the present state to a node that was away. Not reaching it is fine: its next pong will tell.
+        """Give the present state to a node that was away. A failure to reach it does no harm: its next pong will tell.
 
-        False if it keeps a later one (of a change that failed, and stands on a minority), or has lost its vote since the
-        present state was sent out. It takes, or votes with, the present state only under a later number (``store``).
-        Raises ``Superseded`` if it has promised itself to a later supervisor.
+        False if it keeps a later one (of a failed change, left on a minority), or has lost its vote since the present state
+        was sent out. It then takes, or votes with, the present state only under a later number (``store``).
+        Raises ``Superseded`` if it has promised a later supervisor.
         """
         answers = (await self._tell_decided([node_id])).values()
         if self.state is None:
@@ -199,7 +199,7 @@ class Register:
         return all(answer.voter and (answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
     async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
-        """Say that the present state is decided: only now may nodes act on it, and ``_directory_ids`` vote again."""
+        """Announce that the present state is decided: only now may nodes act on it, and ``_directory_ids`` vote again."""
         state = self.state
         if state is None:
             return {}
@@ -211,7 +211,7 @@ class Register:
         )
 
     async def _ask(self, nodes: Sequence[str], body: f.NodeRequestBody) -> dict[str, f.AcceptorAnswer]:
-        """Ask these nodes at once. One that is too far behind to take such a generation is led up to it (``_is_near``)."""
+        """Ask these nodes at once. One that is too far behind for such a generation catches up first (``_is_near``)."""
 
         async def one(node_id: str) -> f.AcceptorAnswer | None:
             answer = await self._ask_one(node_id, body)
@@ -252,7 +252,7 @@ class Register:
         return answer.body if isinstance(answer.body, f.AcceptorAnswer) else None
 
     async def _some(self, tasks: set[_Asked], timeout_s: float) -> tuple[set[_Asked], set[_Asked]]:
-        """Wait until one of them is done, or the time is over."""
+        """Wait until one of them is done, or time is up."""
         try:
             async with self._clock.timeout(timeout_s):
                 return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

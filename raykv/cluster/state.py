@@ -1,7 +1,7 @@
 """The cluster's state: what all parts of one store must agree on, as one immutable value.
 
-Ring and members, buckets with their policies, and the store's settings. The supervisor alone makes a new one; storage
-nodes keep it on their disks (P5); coordinators act on the newest that they were given. ``generation`` is the
+Ring and members, buckets with their policies, and the store's settings. Only the supervisor makes a new one; storage
+nodes keep it on their disks (P5); coordinators act on the newest that they have received. ``generation`` is the
 supervisor's ballot, ``version`` counts changes; later is the greater pair.
 """
 
@@ -32,7 +32,7 @@ class BucketEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):
-    """A partition on its way to other owners (P4): who owned it, in order, is in the ring; ``owners`` are to."""
+    """A partition on its way to other owners (P4): the ring has the old owners in order, ``owners`` are the new ones."""
 
     partition: int
     owners: tuple[str, ...]
@@ -52,15 +52,15 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     buckets: tuple[BucketEntry, ...] = ()
     next_bucket_id: int = 1
     epoch: int = 1
-    """Grows with every change of who owns what, or is to be asked. Requests carry it (P4)."""
+    """Grows with every change of owners, or of the nodes that reads ask. Requests carry it (P4)."""
     moves: tuple[Move, ...] = ()
-    """The partitions that are on their way."""
+    """The moving partitions."""
     goal: Ring | None = None
-    """The ring that the moves lead to; None if nothing is to be moved."""
+    """The ring that the moves lead to; None without a goal."""
     next_node: int = 0
     """The number of the next node that joins; an id is never used again. 0: one more than the founders."""
     scaling: ScalingConfig | None = None
-    """By what the store grows and shrinks by itself; None: not at all."""
+    """The limits of autoscaling; None: off."""
 
     @property
     def ballot(self) -> tuple[int, int]:
@@ -68,12 +68,12 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.generation, self.version
 
     def read_set(self, partition: int, n: int) -> tuple[str, ...]:
-        """Return the n nodes of whom reads ask R, the first owner in front."""
+        """Return the n nodes of which reads ask R, the first owner in front."""
         move = self._moving.get(partition)
         return move.owners[:n] if move is not None and move.reads_new else self.ring.primaries(partition, n)
 
     def write_sets(self, partition: int, n: int) -> tuple[tuple[str, ...], ...]:
-        """Return the sets of n nodes of each of which W must acknowledge a write: one, or two while the partition moves."""
+        """Return the sets of n nodes; W of each must acknowledge a write: one, or two while the partition moves."""
         before = self.ring.primaries(partition, n)
         move = self._moving.get(partition)
         if move is None or set(move.owners[:n]) == set(before):
@@ -81,12 +81,12 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return (before, move.owners[:n])
 
     def holders(self, partition: int, n: int) -> tuple[str, ...]:
-        """Return all nodes that are to hold the partition's records in buckets of n copies, old owners in front."""
+        """Return all nodes that hold the partition's records in buckets of n copies, old owners in front."""
         sets = self.write_sets(partition, n)
         return sets[0] if len(sets) == 1 else tuple(dict.fromkeys(sets[0] + sets[1]))
 
     def order(self, partition: int, n: int) -> tuple[str, ...]:
-        """Return all nodes, each once: those to be written to, then the others as they may stand in for one."""
+        """Return all nodes, each once: the owners, then the others in the order in which they may stand in."""
         rest = self.ring.preference_list(partition, n)
         return tuple(dict.fromkeys(self.holders(partition, n) + rest))
 
@@ -115,18 +115,18 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
 
     def without_bucket(self, name: str) -> ClusterState:
-        """Return the state without that bucket. Its id is never given again, so its records stay out of sight."""
+        """Return the state without that bucket. Its id is never reused, so its records stay out of sight."""
         rest = tuple(entry for entry in self.buckets if entry.config.name != name)
         return msgspec.structs.replace(self, version=self.version + 1, buckets=rest)
 
     def with_scaling(self, scaling: ScalingConfig | None) -> ClusterState:
-        """Return the state in which the store grows and shrinks by these limits, or not by itself."""
+        """Return the state with these limits of autoscaling; None: off."""
         return msgspec.structs.replace(self, version=self.version + 1, scaling=scaling)
 
     def dropped(self, bucket_id: int) -> bool:
-        """Whether that id was given to a bucket that is no more. An id not yet given is not "dropped".
+        """Whether that id belonged to a bucket that was dropped. An id not yet given is not "dropped".
 
-        A node with an old state must not throw away the records of a bucket that it has not heard of.
+        A node with an old state must not drop the records of a bucket that it does not know yet.
         """
         return bucket_id < self.next_bucket_id and all(entry.bucket_id != bucket_id for entry in self.buckets)
 
@@ -152,7 +152,7 @@ def decode_state(data: bytes) -> ClusterState:
 
 
 def check_bucket_options(name: str, options: Mapping[str, object]) -> None:
-    """Raise ``InvalidOption`` for an option that no bucket has."""
+    """Raise ``InvalidOption`` for an unknown bucket option."""
     unknown = sorted(options.keys() - set(BucketConfig.__struct_fields__))
     if unknown:
         raise InvalidOption(f"bucket {name!r}: there is no option {', '.join(unknown)}")
