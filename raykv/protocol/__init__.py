@@ -1,15 +1,15 @@
 """WHAT travels: the messages of clients, coordinators, storage nodes and the supervisor, and the rules that they keep.
 
-**The idea.** A store is a conversation. Everything that one process may ask of another is a message, a frozen struct
-with typed and bounded fields, and a row in one table, which says what concerns everybody about it: which keys and
-partitions it is about, who may send it, how large it may be, whether it may be refused under load, how it is metered.
+**The idea.** A store is a conversation. Every request between processes is a message, a frozen struct with typed and
+bounded fields, and a row in one table of the traits that concern all sides: its keys and partitions, its permitted
+senders, its maximum size, whether overload may refuse it, how it is metered.
 Servers, admission, the check of ownership and the meters read that table, so a request is added in one place and
 cannot be forgotten in another.
 
 **Invariants.**
 
-1. A frame that is not exactly what it claims to be is refused (``CorruptData``) before anything is done with it. How
-   much a field may hold stands in ``records.limits`` and is checked before an element is made. Nothing is ever
+1. A frame that is not exactly what it claims to be is refused (``CorruptData``) before any use. The bounds of fields
+   are in ``records.limits`` and are checked before an element is made. Nothing is ever
    unpickled.
 2. Every request has a row, every row a handler, and no trait a default: a gap stops the type checker or the start,
    not a store in the night.

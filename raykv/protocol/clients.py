@@ -1,7 +1,7 @@
-"""What coordinators are asked, and what they answer.
+"""Requests to coordinators, and their answers.
 
-Every operation is a batch; a single one is a batch of one. A client that coordinates for itself uses the same messages,
-without bytes in between.
+Every operation is a batch; a single one is a batch of one. An embedded coordinator gets the same messages, without
+encoding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class GetMany(Message, frozen=True):
-    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether it is wanted too."""
+    """Quorum reads of ``keys`` (encoded). Answer: ``GotMany``. ``causality``: whether to return it too."""
 
     bucket_id: int
     keys: lim.Keys
@@ -40,9 +40,9 @@ class WriteMany(Message, frozen=True):
 
     Answer: ``WroteMany``, ``DeadlinePassed``.
 
-    The causality is what the writer has seen of the key, packed; None: it has not looked. ``after``: the newest hybrid
-    time that the client has seen. ``run`` and ``expires_s``: until when the coordinator may begin with it, by its own
-    monotonic clock as its run ``run`` told it (P8); without them it may begin whenever the request reaches it.
+    The causality is what the writer has seen of the key, packed; None: it has not read it. ``after``: the newest hybrid
+    time that the client has seen. ``run`` and ``expires_s``: the deadline for the coordinator to begin, by the monotonic
+    clock of its run ``run`` (P8); without them it may begin whenever the request arrives.
     """
 
     bucket_id: int
@@ -57,7 +57,7 @@ class WriteMany(Message, frozen=True):
 class ScanPage(Message, frozen=True):
     """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
 
-    ``limit``: of records, and with ``passing`` of pairs that are shown, for there is much that is not. A page may have
+    ``limit``: of records, and with ``passing`` of pairs that are shown, since most are not. A page may have
     fewer, or none, before the end: see ``Page.resume``.
     """
 
@@ -80,7 +80,7 @@ class IndirectProbe(Message, frozen=True):
 
 
 class RepairPartitions(Message, frozen=True):
-    """Compare these partitions' owners now, and mend what differs. Answer: ``Info`` with a list of figures.
+    """Compare these partitions' owners now, and repair differences. Answer: ``Info`` with a list of figures.
 
     An entry has "partition", and "failed" with the reason if it was not compared with all its owners.
     """
@@ -113,7 +113,7 @@ class Acked(Message, frozen=True, gc=False):
 
 
 class KeyVersions(Message, frozen=True, gc=False):
-    """What stands under a key: payloads, the newest first; none if it is absent. ``causality``: if it was wanted.
+    """The versions of a key: payloads, the newest first; none if it is absent. ``causality``: if requested.
 
     ``gone``: a delete that has not seen these is newer than all of them (or a version that has expired).
     """
@@ -131,7 +131,7 @@ def whole(item: bytes | KeyVersions) -> KeyVersions:
 class GotMany(Message, frozen=True, gc=False):
     """One entry a key, in the order asked. ``time``: the newest hybrid time among them.
 
-    Where there is one payload and nothing else to say, as nearly always, it stands there by itself (see ``whole``).
+    A single payload without anything else, the usual case, is the entry itself (see ``whole``).
     """
 
     items: Annotated[list[lim.Bytes | KeyVersions | Failed], lim.TOLD]
@@ -146,7 +146,7 @@ class WroteMany(Message, frozen=True, gc=False):
 
 
 class DeadlinePassed(Message, frozen=True):
-    """The request came when its time was over, or was meant for another run of the coordinator: nothing was done."""
+    """The request came after its deadline, or was meant for another run of the coordinator: nothing was done."""
 
     run: int
     now_s: float
@@ -163,12 +163,12 @@ CoordinatorAnswer: TypeAlias = GotMany | WroteMany | DeadlinePassed | Page | Buc
 
 
 Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"
-"""``meanwhile(index, answer)``: may be called with the answer to a request while others are under way, so that taking it
-apart costs no time of its own. It neither waits nor runs what is not ours."""
+"""``meanwhile(index, answer)``: called with the answer to a request while others are in flight, so that its processing
+costs no time of its own. It neither waits nor runs user code."""
 
 
 class HandleAnswer(Message, frozen=True):
-    """What a plain call of the coordinator's actor handle returns: an answer, and how to decode what is in it."""
+    """What a plain call of the coordinator's actor handle returns: an answer, and how to decode its contents."""
 
     single: bool
     codec: lim.Name

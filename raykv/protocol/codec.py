@@ -25,10 +25,10 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """What all messages share: immutable, positional on the wire, opened by the class's name.
+    """The base of all messages: immutable, positional on the wire, tagged with the class's name.
 
-    The collector does not look at those of which a batch has one a key (``gc=False``): they hold bytes and lists of bytes,
-    so no cycle goes through them, and thousands of them made a batch a third slower.
+    Messages that a batch has once per key are exempt from the garbage collector (``gc=False``): they hold bytes and lists
+    of bytes, so no cycle goes through them, and thousands of them made a batch a third slower.
     """
 
 
@@ -41,7 +41,7 @@ class Failed(Message, frozen=True):
 
     @classmethod
     def of(cls, error: RaykvError) -> Failed:
-        """Take an error apart. A message that is too long for an answer is cut."""
+        """Encode an error. A message that is too long for an answer is cut."""
         name, message, details = to_data(error)
         return cls(name, message[: lim.MAX_TEXT_CHARS], details)
 
@@ -60,7 +60,7 @@ class FrameType(Generic[T]):
         kind_of: Callable[[bytes], bytes] | None = None,
         frame_bytes: Mapping[bytes, int] | None = None,
     ) -> None:
-        """``kind_of(frame)``: the name of the message in it. ``frame_bytes``: name -> how many bytes its frame may have.
+        """``kind_of(frame)``: the name of the message in it. ``frame_bytes``: name -> the maximum size of its frame.
 
         Without them any frame may have ``MAX_FRAME_BYTES``.
         """

@@ -1,7 +1,7 @@
-"""What storage nodes are asked, by coordinators, by the supervisor and by one another, and what they answer.
+"""Requests to storage nodes, from coordinators, the supervisor and one another, and their answers.
 
-Every request travels in a ``NodeRequest``, which says which run of the node it is meant for (P6) and by which epoch of
-the cluster's state the node was chosen (P4). The traits of each stand in ``raykv.protocol.requests``.
+Every request travels in a ``NodeRequest``, which names the run of the node it is meant for (P6) and the epoch of the
+cluster's state by which the node was chosen (P4). Their traits are in ``raykv.protocol.requests``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from raykv.protocol.codec import Message
 from raykv.records import limits as lim
 
 NO_ROOM = -1
-"""Nothing was kept, for too many versions of the key stand that nobody merged."""
+"""Nothing was kept: the key has too many unmerged versions."""
 FULL = -2
-"""Nothing was kept, for the node keeps as many hints as it may."""
+"""Nothing was kept: the node keeps as many hints as it may."""
 
 
 class Read(Message, frozen=True):
@@ -29,10 +29,10 @@ class Read(Message, frozen=True):
 
 
 class ReserveDots(Message, frozen=True):
-    """What is there of ``keys``, and a dot for each that has an operation id: the first half of a vector write.
+    """Return the stored versions of ``keys``, and a dot for each with an operation id: the first half of a vector write.
 
-    Nothing is kept under the dot until the write comes with it, and it comes only from whoever got this answer; an answer
-    that is lost costs a dot. Answer: ``DotsReserved``, or ``Incomplete``.
+    Nothing is kept under the dot until the write comes with it, and only the receiver of this answer sends that; a lost
+    answer costs a dot. Answer: ``DotsReserved``, or ``Incomplete``.
     """
 
     bucket_id: int
@@ -45,8 +45,8 @@ class ReserveDots(Message, frozen=True):
 class Write(Message, frozen=True):
     """Keep these (encoded key, record). Answer, once durable: ``WriteDone``.
 
-    ``made_ms``: when its sender took the records up, by the sender's wall clock. What is older than half the grace is
-    refused as "old": the delete that stands above it may be forgotten by now (P10). 0: no matter.
+    ``made_ms``: when its sender picked up the records, by the sender's wall clock. Records older than half the grace are
+    refused as "old": the delete above them may be forgotten by now (P10). 0: not checked.
     """
 
     bucket_id: int
@@ -86,7 +86,7 @@ class Scan(Message, frozen=True):
 
 
 class Ping(Message, frozen=True):
-    """Are you there? Answer: ``Pong``."""
+    """Check that the node is alive. Answer: ``Pong``."""
 
     with_stats: bool = False
 
@@ -108,9 +108,9 @@ class AcceptState(Message, frozen=True):
     version: lim.Number
     state: lim.State
     decided: bool = False
-    """Whether a majority holds this state by now, so that it may be acted on."""
+    """Whether a majority holds this state by now, so that nodes may act on it."""
     directory_ids: Annotated[list[int], lim.NODES] = []
-    """Of the nodes without a vote that were seen before this state was first sent to anybody: they may vote again."""
+    """Of the nodes without a vote that were seen before this state was first sent out: they may vote again."""
 
 
 class Stop(Message, frozen=True):
@@ -165,7 +165,7 @@ class Purge(Message, frozen=True):
 
 
 class DropUnowned(Message, frozen=True):
-    """Forget what you hold and are not to hold by the state of the request's epoch. Answer: ``Cleared``.
+    """Drop the records that the node does not own by the state of the request's epoch. Answer: ``Cleared``.
 
     ``partitions``: of these only; None: of all.
     """
@@ -174,9 +174,9 @@ class DropUnowned(Message, frozen=True):
 
 
 class PullPartition(Message, frozen=True):
-    """Take over what you are to hold of a partition that moves to you. Answer: ``Repaired``, once you have everything.
+    """Pull what the node gains of a partition that moves to it. Answer: ``Repaired``, once it has everything.
 
-    ``lost``: old owners that are to leave and are gone for good: nothing can be had of them.
+    ``lost``: leaving owners that are gone for good and cannot be a source.
     """
 
     partition: int
@@ -185,9 +185,9 @@ class PullPartition(Message, frozen=True):
 
 
 class Repair(Message, frozen=True):
-    """Compare this partition with its other owners now, and mend what differs. Answer: ``Repaired``.
+    """Compare this partition with its other owners now, and repair differences. Answer: ``Repaired``.
 
-    ``purge``: and forget what all may forget.
+    ``purge``: also forget what all may forget.
     """
 
     partition: int
@@ -226,9 +226,9 @@ class LogEnd(Message, frozen=True):
 
 
 class NodeRequest(Message, frozen=True):
-    """A request with the incarnation of the node that it is meant for; 0 means whichever runs (P6).
+    """A request with the incarnation of the node that it is meant for; 0 means any (P6).
 
-    ``log_end``: the furthest that the sender has heard of from this node, in any run: a node that falls short of it has
+    ``log_end``: the furthest that the sender knows of this node, in any run: a node that falls short of it has
     lost what it acknowledged.
     """
 
@@ -236,7 +236,7 @@ class NodeRequest(Message, frozen=True):
     body: NodeRequestBody
     log_end: LogEnd | None = None
     epoch: int = 0
-    """Of the cluster's state by which the node was chosen; 0: it does not matter who owns what (P4)."""
+    """Of the cluster's state by which the node was chosen; 0: ownership does not matter (P4)."""
 
 
 class ReadDone(Message, frozen=True):
@@ -285,9 +285,9 @@ class Incomplete(Message, frozen=True):
 
 
 class Pong(Message, frozen=True):
-    """The node is there, and suspects these others (P12).
+    """The node is alive, and suspects these others (P12).
 
-    ``ballot``: of the latest decided state that it was told, if it votes.
+    ``ballot``: of the latest decided state that it received, if it votes.
     """
 
     stats: lim.Figures | None = None
@@ -319,7 +319,7 @@ class Purged(Message, frozen=True):
 
 
 class Cleared(Message, frozen=True):
-    """So many records were forgotten."""
+    """The number of records that were forgotten."""
 
     records: int
 
@@ -333,8 +333,8 @@ class Repaired(Message, frozen=True):
 class AcceptorAnswer(Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
-    ``voter``: whether the node counts toward a majority. One that lost its directory has forgotten what it promised and
-    accepted, and does not, until it was given a decided state that a majority of the others accepted after it had begun its
+    ``voter``: whether the node counts toward a majority. A node that lost its directory has forgotten its promises, and
+    does not count until it receives a decided state that a majority of the others accepted after it had begun its
     present ``directory_id`` (its first 64 bits).
     """
 
@@ -348,7 +348,7 @@ class AcceptorAnswer(Message, frozen=True):
 
 
 class NotOwner(Message, frozen=True):
-    """What the request is about has other owners by now, or is on its way: this is the state that the node knows (P4).
+    """The request's keys have other owners by now, or are moving: this is the state that the node knows (P4).
 
     It did nothing.
     """
@@ -357,11 +357,11 @@ class NotOwner(Message, frozen=True):
 
 
 class NodeRefused(Message, frozen=True):
-    """The node will not.
+    """The node refuses.
 
     It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
-    "not yet" (it does not know enough of the cluster, or a peer is needed that is away), "behind" (it does not know the
-    request's epoch: tell it the state); with "failed" (its disk did) it
+    "not yet" (it does not know enough of the cluster, or needs a peer that is away), "behind" (it does not know the
+    request's epoch: send it the state); with "failed" (its disk did) it
     may have carried the request out.
     """
 
@@ -403,7 +403,7 @@ _INTEGER_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
 
 
 def kind_of_request(frame: bytes) -> bytes:
-    """Return the name of what a node is asked for (``b"Read"``), without decoding it; of anything else, some other name."""
+    """Return the name of a request to a node (``b"Read"``), without decoding it; of anything else, some other name."""
     try:
         at = _OPENING + _INTEGER_BYTES.get(frame[_OPENING], 1) + 1
         length = frame[at] & 0x1F

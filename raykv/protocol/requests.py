@@ -1,10 +1,10 @@
-"""The table of requests: what a node, a coordinator and the supervisor can be asked, each with its traits.
+"""The table of requests to a node, a coordinator and the supervisor, each with its traits.
 
-Whatever depends on the kind of a request reads it here: the check of ownership (P4), the checks beyond its type, who is
-refused under overload, who waits for the answer, how load is metered, how large a frame may be. No trait has a default,
-so the type checker names one that is left out; a request without a row stops the import, one without a handler stops
-its server (``check_handlers``). A forgotten trait would otherwise pass in silence: a request that concerns nothing is
-answered by former owners.
+Whatever depends on the kind of a request reads it here: the check of ownership (P4), checks beyond the type, refusal
+under overload, whether a client waits for the answer, metering, maximum frame size. No trait has a default,
+so the type checker names a missing one; a request without a row stops the import, one without a handler stops
+its server (``check_handlers``). A forgotten trait would otherwise pass silently: former owners answer a request
+that concerns nothing.
 
 To add a request: its message with the others of its kind (``nodes``, ``clients``, ``supervisor``), its row here, and its
 handler.
@@ -31,7 +31,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R")
 
 Sender = Literal["client", "coordinator", "node", "supervisor"]
-"""A client that coordinates for itself sends what coordinators send."""
+"""An embedded coordinator sends what coordinators send."""
 
 
 class Metered(Enum):
@@ -44,18 +44,18 @@ class Metered(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Traits(Generic[Q]):
-    """What holds for a request to whomever."""
+    """Traits of a request to any process."""
 
     answers: tuple[type[Message], ...]
-    """Beside a refusal, which any request may get."""
+    """Besides a refusal, which any request may get."""
     senders: tuple[Sender, ...]
     frame_bytes: int
-    """The most that its frame may have."""
+    """The maximum size of its frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorTraits(Traits[Q]):
-    """What holds for a request to a coordinator."""
+    """Traits of a request to a coordinator."""
 
     passed_on: bool
     """Whether the supervisor answers it, asked by the coordinator with the same message."""
@@ -76,13 +76,13 @@ class Concern(Generic[Q]):
         everything: bool,
     ) -> None:
         self.items = items
-        """What it lists by key; None if it lists nothing by key."""
+        """The items that it lists by key; None if there are none."""
         self.key = key
         """The key of an item."""
         self.partitions = partitions
         """The partitions that it names, to be checked against the store's; None if it names none."""
         self.everything = everything
-        """Whether it is about all partitions, whichever it names."""
+        """Whether it is about all partitions, regardless of those that it names."""
 
     def keys(self, body: Q) -> Iterator[bytes]:
         """Yield the keys."""
@@ -115,17 +115,17 @@ _NOTHING: Concern[Any] = Concern(None, _itself, None, everything=False)
 
 @dataclass(frozen=True, kw_only=True)
 class NodeTraits(Traits[Q]):
-    """What holds for a request to a storage node."""
+    """Traits of a request to a storage node."""
 
     concerns: Concern[Q]
     bucket: Callable[[Q], int] | None
-    """The id of the bucket that it needs: it is refused once that was dropped. None if it needs none."""
+    """The id of the bucket that it needs: refused once that is dropped. None if it needs none."""
     misfit: Callable[[Q], str] | None
-    """What is wrong with one beyond its type and its partitions, empty if nothing; None if that cannot be."""
+    """What is wrong with a request beyond its type and partitions, empty if nothing; None if that cannot be."""
     client_waits: Callable[[Q], bool]
     """Whether a client waits for the answer: then it is answered at once, and its time steers the background work."""
     shed: bool
-    """Whether it is refused while the node has more to do than it can: the operation of a client, who tries again."""
+    """Whether overload refuses it: an operation of a client, which tries again."""
     metered: Metered
     work_due: bool
     """Whether a flush or a compaction may be due after it."""
@@ -216,7 +216,7 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
     ),
     n.AcceptState: _background(
         n.AcceptState,
-        # Coordinators and nodes tell a node that is behind what was decided.
+        # Coordinators and nodes send a node that is behind what was decided.
         answers=(n.AcceptorAnswer,), senders=("coordinator", "node", "supervisor"), frame_bytes=STATE_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
@@ -269,7 +269,7 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
 
 
 def _for_the_store(answer: type[Message]) -> CoordinatorTraits[Any]:
-    """Return the row of what clients ask of the store as a whole."""
+    """Return the row of a client's request about the store as a whole."""
     return CoordinatorTraits(answers=(answer,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=True)
 
 
@@ -327,19 +327,19 @@ SUPERVISOR: Mapping[type[Message], Traits[Any]] = {
 
 
 def name_of(kind: type[Message]) -> bytes:
-    """Return the name by which a message opens on the wire."""
+    """Return the name of a message on the wire."""
     name = kind.__struct_config__.tag
     assert isinstance(name, str)
     return name.encode()
 
 
 def frame_bytes_of(table: Mapping[type[Message], Traits[Any]]) -> dict[bytes, int]:
-    """Return name on the wire -> how many bytes a frame may have."""
+    """Return name on the wire -> the maximum size of its frame."""
     return {name_of(kind): traits.frame_bytes for kind, traits in table.items()}
 
 
 SHED = frozenset(name_of(kind) for kind, traits in NODE.items() if traits.shed)
-"""Names of what is refused under overload: so an overloaded node need not decode it."""
+"""Names of requests that overload refuses: an overloaded node need not decode them."""
 _FIT_BY_TYPE = frozenset(
     kind for kind, traits in NODE.items() if traits.misfit is None and traits.concerns.partitions is None
 )

@@ -1,6 +1,6 @@
-"""What the supervisor is asked, and what it answers.
+"""Requests to the supervisor, and their answers.
 
-Coordinators ask it for the cluster's state, and pass on what clients ask of the store as a whole: buckets, members,
+Coordinators request the cluster's state, and forward clients' requests about the store as a whole: buckets, members,
 moves, scaling.
 """
 
@@ -51,14 +51,14 @@ class AddNode(Message, frozen=True):
 
 
 class RemoveNode(Message, frozen=True):
-    """Let a node give away all that it holds, and leave. Answer: ``Info``."""
+    """Drain a node, then remove it. Answer: ``Info``."""
 
     node_id: lim.NodeId
     timeout_s: float
 
 
 class ReplaceNode(Message, frozen=True):
-    """Let a new node take the place of one that is lost. Answer: ``Info`` with its id. ``host``: as in ``AddNode``."""
+    """Replace a lost node by a new one. Answer: ``Info`` with its id. ``host``: as in ``AddNode``."""
 
     node_id: lim.NodeId
     host: lim.Name
@@ -66,7 +66,7 @@ class ReplaceNode(Message, frozen=True):
 
 
 class SetWeight(Message, frozen=True):
-    """Let a node carry more or less than it does. Answer: ``Info``."""
+    """Change a node's weight. Answer: ``Info``."""
 
     node_id: lim.NodeId
     weight: float
@@ -74,16 +74,16 @@ class SetWeight(Message, frozen=True):
 
 
 class Rebalance(Message, frozen=True):
-    """Hold the moves of partitions ("pause"), go on with them ("resume"), or take them back ("abort"). Answer: ``Info``."""
+    """Hold the moves of partitions ("pause"), continue them ("resume"), or cancel them ("abort"). Answer: ``Info``."""
 
     action: lim.Name
     timeout_s: float
 
 
 class Autoscale(Message, frozen=True):
-    """Tell what the autoscaler sees and would do; with ``limits`` (fields of ScalingConfig) set it going by them first.
+    """Return what the autoscaler sees and would do; with ``limits`` (fields of ScalingConfig) set those first.
 
-    ``dry_run``: only try these limits. ``off``: let it rest. Answer: ``Info``.
+    ``dry_run``: only try these limits. ``off``: stop autoscaling. Answer: ``Info``.
     """
 
     limits: lim.Settings | None
