@@ -74,18 +74,29 @@ def local_host(name: str) -> str:
 
 async def open_connection(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endpoint: Endpoint) -> P:
     """Connect. Raises ``OSError``."""
-    if endpoint.path is None:
-        secured = encryption.context(server=False)
-        transport, connection = await loop.create_connection(
-            make, endpoint.host, endpoint.port, ssl=secured, server_hostname="" if secured else None
+    try:
+        return await (
+            _open_tcp(loop, make, endpoint) if endpoint.path is None else _open_local(loop, make, endpoint.path)
         )
-        if secured and not encryption.names(transport.get_extra_info("peercert"), endpoint.host):
-            transport.abort()
-            raise Stranger(f"the certificate there does not name {endpoint.host}")
-        return connection
-    local = _local_socket(
-        endpoint.path, 0.0
-    )  # that is done at once, or refused; and uvloop connects to no such path itself
+    except RuntimeError as error:
+        if loop.is_closed():  # collected half-way: asyncio fails to tell the closed loop that its new transport ends
+            raise GeneratorExit from error
+        raise
+
+
+async def _open_tcp(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endpoint: Endpoint) -> P:
+    secured = encryption.context(server=False)
+    transport, connection = await loop.create_connection(
+        make, endpoint.host, endpoint.port, ssl=secured, server_hostname="" if secured else None
+    )
+    if secured and not encryption.names(transport.get_extra_info("peercert"), endpoint.host):
+        transport.abort()
+        raise Stranger(f"the certificate there does not name {endpoint.host}")
+    return connection
+
+
+async def _open_local(loop: asyncio.AbstractEventLoop, make: Callable[[], P], path: str) -> P:
+    local = _local_socket(path, 0.0)  # that is done at once, or refused; and uvloop connects to no such path itself
     try:
         _, connection = await loop.create_unix_connection(make, sock=local)
     except BaseException:
