@@ -209,7 +209,7 @@ def test_nothing_grows_with_operations(world: ModuleType, monkeypatch: pytest.Mo
         await load.peer.rest()
         after = walk(cluster, load.peer)
         assert any(path.endswith("._dot_allocator._open") for path in after.lengths), "the walk goes where it should"
-        assert any(path.endswith("peers._peers") for path in after.lengths)
+        assert any(path.endswith(".peers._nodes") for path in after.lengths)
         assert after.grown(before, SLACK) == {}
         assert after.size_bytes - before.size_bytes < SLACK_BYTES
         assert cluster.failures == []

@@ -267,7 +267,7 @@ def test_when_the_node_is_overloaded_a_write_waits(world: ModuleType) -> None:
         await asyncio.sleep(2)
         assert not write.done()
         engine.next_job = next_job
-        cluster.node("n1")._work()
+        cluster.node("n1").work()
         assert await write is True
         assert await cluster.held("n1", "a") == world.put_record("v")
 
