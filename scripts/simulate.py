@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from raykv.errors import CorruptData
 from simulation.attempt import attempt
 from simulation.batch import Job, batch, replay, run_seed
 from simulation.conversations import conversations
+from simulation.core_coverage import coverage_report, run_seed_measured
 from simulation.drawing import draw
 from simulation.failure_report import report
 from simulation.observed import observed
@@ -102,9 +103,13 @@ def run_batch(arguments: argparse.Namespace) -> int:
     hashes: dict[int, str] = {}
     counts: Counter[str] = Counter()
     in_seeds: Counter[str] = Counter()
+    reached: defaultdict[str, set[int]] = defaultdict(set)
     told = 0
-    for result in batch(range(first, last + 1), jobs=arguments.jobs, job=Job(run=run_seed, weak=arguments.weak)):
+    job = Job(run=run_seed_measured if arguments.coverage else run_seed, weak=arguments.weak)
+    for result in batch(range(first, last + 1), jobs=arguments.jobs, job=job):
         progress.add(result)
+        for file, numbers in result.reached.items():
+            reached[file].update(numbers)
         hashes[result.seed] = result.trace_hash
         counts.update(result.counts)
         in_seeds.update(name for name, count in result.counts.items() if count)
@@ -119,6 +124,8 @@ def run_batch(arguments: argparse.Namespace) -> int:
         arguments.trace_hashes.write_text("".join(lines))
     if arguments.counts:
         print(table_of(counts, in_seeds))
+    if arguments.coverage:
+        print(coverage_report(reached), end="\n\n")
     missing = [] if arguments.weak else never(counts, progress.done)
     print("\n".join([*missing, progress.summary()]))
     if arguments.weak:
@@ -231,6 +238,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--counts", action="store_true", help="print all counters, and what must happen now and then")
     parser.add_argument(
+        "--coverage", action="store_true", help="print which lines of the coordination core the --seeds do not reach"
+    )
+    parser.add_argument(
         "--weak", action="store_true",
         help="W=1 and R=1, held to what strict quorums promise: the checkers must report, and 0 says that they did",
     )  # fmt: skip
@@ -239,6 +249,8 @@ def parse() -> argparse.Namespace:
         parser.error("--shrink goes with --seed or --scenario")
     if arguments.trace_hashes and not arguments.seeds:
         parser.error("--trace-hashes goes with --seeds")
+    if arguments.coverage and not arguments.seeds:
+        parser.error("--coverage goes with --seeds")
     return arguments
 
 

@@ -55,6 +55,8 @@ class Result(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     report: str = ""
     """What to show to a person; empty if nothing is wrong."""
+    reached: dict[str, list[int]] = {}
+    """By file: the lines of the core reached for the first time in this worker, if that is measured."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
