@@ -201,6 +201,7 @@ def rounds(
             slowest_s = max(slowest_s, time.perf_counter() - began_s)
         work()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # it may be due still, and would end the process before it says why
         others.end()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     time.sleep(0.1)

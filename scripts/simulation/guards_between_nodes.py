@@ -170,6 +170,19 @@ BETWEEN_NODES = (
         (
             Edit("raykv.coordinator.driver:_left_s", "if left_s <= 0:", "if left_s <= -1e9:"),
             Edit(
+                "raykv.coordinator.driver:Driver._ask", "now_s >= write.deadline_s", "now_s >= write.deadline_s + 1e9"
+            ),
+            Edit(
+                "raykv.coordinator.fast_path:FastPath.write",
+                "routing.clock.monotonic_s() >= deadline_s",
+                "deadline_s < 0",
+            ),
+            Edit(
+                "raykv.coordinator.write_fanout:WriteFanout.run",
+                "silent_at_s = clock.monotonic_s() + SILENT_S",
+                "silent_at_s = clock.monotonic_s() + SILENT_S; deadline_s += 3.0",
+            ),
+            Edit(
                 "raykv.coordinator.driver:Driver._call",
                 "min(CALL_TIMEOUT_S, left_s)",
                 "max(0.001, min(CALL_TIMEOUT_S, left_s))",

@@ -75,7 +75,7 @@ class Handle:
 @pytest.mark.parametrize(
     ("trouble", "said"),
     [
-        ("n2 on host h (no answer)", "no answer within 90 s; waiting for: n2 on host h (no answer)"),
+        ("n2 on host h (no answer)", "no answer within 90 s; it waits for: n2 on host h (no answer)"),
         (GetTimeoutError("late"), "no answer within 90 s; its supervisor does not answer (Ray does not say why)"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_node_that_gives_itself_up_is_gone_a_moment_later():
     async def story(bench):
         await bench.launch(fresh=True)
         process = bench.process
-        bench.nodes.living("n1")._fail("for a test")
+        bench.nodes.living("n1").fail("for a test")
         assert process.alive
         await asyncio.sleep(1)
         assert not process.alive

@@ -157,7 +157,7 @@ def test_damaged_files_are_refused(tmp_path):
     refused(b"", "is not a scenario file")
     refused(b"\xff\xfe", "is not a scenario file")
     refused([1, 2], "does not say raykv_scenario")
-    refused({**form, "raykv_scenario": 2}, "format 2; this raykv reads 1")
+    refused({**form, "raykv_scenario": 3}, "format 3; this raykv reads 2")
     refused({**form, "surprise": 1}, "surprise")
     for name, value, match in [
         ("r", "two", "int"),
