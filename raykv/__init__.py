@@ -148,6 +148,7 @@ from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
 from raykv.client.store import Bucket, Store
+from raykv.client.version import Version, Versioned
 from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
 from raykv.client.writes import WriteResult
 from raykv.config import (
@@ -171,6 +172,7 @@ from raykv.config import (
 from raykv.errors import (
     BatchError,
     BucketMismatch,
+    Conflict,
     CorruptData,
     InvalidContext,
     InvalidKey,
@@ -200,12 +202,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
-    "Versions", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember", "RepairReport",
+    "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember", "RepairReport",
     "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
-    "SiblingsFound", "StoreClosed", "BatchError",
+    "SiblingsFound", "Conflict", "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 

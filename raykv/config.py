@@ -44,7 +44,8 @@ MAX_SIBLINGS_BYTES = 4 * MIB
 
 Level: TypeAlias = int | Literal["one", "quorum", "all"]
 Durability: TypeAlias = Literal["group", "interval", "always"]
-Versioning: TypeAlias = Literal["vector", "lww"]
+Versioning: TypeAlias = Literal["vector", "lww", "linearizable"]
+VERSIONINGS: tuple[Versioning, ...] = ("vector", "lww", "linearizable")
 MAX_COORDINATORS = 64
 Routing: TypeAlias = Literal["auto", "direct", "coordinator"]
 Codec: TypeAlias = Literal["auto", "msgpack", "raw"]
@@ -322,12 +323,29 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
             self,
             r=check_count("r", self.r, 1, self.n),
             w=check_count("w", self.w, 1, self.n),
-            versioning=check_choice("versioning", self.versioning, ("vector", "lww")),
+            versioning=check_choice("versioning", self.versioning, VERSIONINGS),
             codec=check_choice("codec", self.codec, ("auto", "msgpack", "raw")),
             pair_bytes=check_count("pair_bytes", self.pair_bytes, 1, MAX_PAIR_BYTES),
         )
         if self.ttl_ms is not None:
             _settle(self, ttl_ms=check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000)))
+        if self.versioning == "linearizable":
+            self._check_linearizable()
+
+    def _check_linearizable(self) -> None:
+        """Raise ``InvalidOption`` for what a linearizable bucket leaves no choice in (L13)."""
+        majority = quorum(self.n)
+        if (self.r, self.w) != (majority, majority):
+            raise InvalidOption(
+                f"a linearizable bucket reads and writes a majority, {majority} of n={self.n}: leave out r and w"
+            )
+        if self.sloppy:
+            raise InvalidOption("a linearizable bucket cannot be sloppy: a stand-in's vote would not be a majority's")
+        if self.ttl_ms is not None:
+            raise InvalidOption(
+                "a linearizable bucket has no ttl: when a value expires would depend on each reader's clock; delete it, or "
+                "keep the time in the value"
+            )
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@
   ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
 * **Try again**; nothing was written, or the call was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
 * **Merge first**; nothing was written. ``SiblingsFound``.
+* **Decide anew**; nothing was written, and the error has what stands. ``Conflict``.
 * **Read, then decide**; the write may stand on some replicas, and may surface later. ``WriteOutcomeUnknown``. Writing the
   same value again is safe.
 * **Ask for help**; stored data is damaged. ``CorruptData``.
@@ -113,6 +114,28 @@ class SiblingsFound(RaykvError):
         return _key_in(self)
 
 
+class Conflict(RaykvError):
+    """A condition did not hold: the key has another version, has a value, or has seen a later fencing token.
+
+    Nothing was written. ``version`` and ``value`` are what stands, so that a retry needs no read.
+    """
+
+    @property
+    def key(self) -> str | bytes | None:
+        """The key."""
+        return _key_in(self)
+
+    @property
+    def version(self) -> Any:
+        """The version that stands (``raykv.Version``); false if there is none."""
+        return self.details.get("version")
+
+    @property
+    def value(self) -> Any:
+        """The value that stands; None if there is none."""
+        return self.details.get("value")
+
+
 class StoreClosed(RaykvError):
     """The handle is closed. Connect again."""
 
@@ -134,7 +157,7 @@ _CLASSES: dict[str, type[RaykvError]] = {
     for cls in (
         RaykvError, InvalidKey, PairTooLarge, InvalidOption, InvalidContext, StoreNotFound, BucketMismatch, NotEnoughNodes,
         StoreUnavailable, QuorumNotMet, WriteOutcomeUnknown, Overloaded, CorruptData, SiblingsFound,
-        StoreClosed,
+        Conflict, StoreClosed,
     )
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from raykv.client.repairs import RepairReport
 from raykv.client.views import RingView, Status
 from raykv.config import (
     MAX_PAIR_BYTES,
+    VERSIONINGS,
     BucketConfig,
     check_bucket_name,
     check_choice,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from raykv.client.exchange import Steps
+    from raykv.client.lanes import Lanes
     from raykv.client.session_clock import SessionClock
     from raykv.versions.resolvers import Resolver
 
@@ -45,6 +47,7 @@ def open_bucket(
     resolver: Resolver = "newest",
     pickled: Pickle = pickle_plainly,
     decode: Decode = decode_of,
+    lanes: Lanes | None = None,
 ) -> Steps[Operations]:
     """Find a bucket, or create it with these ``bucket_options``."""
     timeout_s = check_timeout(timeout)
@@ -60,6 +63,7 @@ def open_bucket(
         resolver=resolver,
         pickled=pickled,
         decode=decode,
+        lanes=lanes,
     )
 
 
@@ -70,7 +74,7 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
     """
     options = {name: value for name, value in given.items() if value is not None and name != "ttl"}
     if "versioning" in options:
-        options["versioning"] = check_choice("versioning", options["versioning"], ("vector", "lww"))
+        options["versioning"] = check_choice("versioning", options["versioning"], VERSIONINGS)
     if not isinstance(options.get("sloppy", False), bool):
         raise InvalidOption(f"sloppy must be True or False; got {shown(options['sloppy'])}")
     n = check_count("n", options.get("n", store_copies), 1, store_copies)

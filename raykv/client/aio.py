@@ -17,11 +17,13 @@ from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.config import Codec, Level, Versioning, check_bucket_name
+from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from raykv.client.reads import Versions
+    from raykv.client.version import Version, Versioned
     from raykv.client.views import RingView, ScalingView, Status
     from raykv.client.writes import WriteResult
     from raykv.records.keys import Key
@@ -73,6 +75,9 @@ class AsyncBucket(AwaitableBucket[K, V]):
         context: Context | None = None,
         w: Level | None = None,
         ttl: float | None = None,
+        if_absent: bool = False,
+        if_version: Version | bytes | None = None,
+        fence: int | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """Write the value; return once W replicas hold it durably.
@@ -81,6 +86,9 @@ class AsyncBucket(AwaitableBucket[K, V]):
         sibling (in a bucket with vector versioning). Without a context it supersedes whatever the cluster holds when it
         arrives. ``ttl``: seconds after which the key is absent again.
 
+        In a linearizable bucket: ``if_absent`` writes only where there is no value, ``if_version`` only where that version
+        stands, ``fence`` only where no higher fencing token was seen (``lock``); else ``Conflict``, which has what stands.
+
         >>> written = await store.aio.put("user:1", {"name": "Ada"}, w="all")
         >>> sorted(written.acks)
         ['n1', 'n2', 'n3']
@@ -88,7 +96,10 @@ class AsyncBucket(AwaitableBucket[K, V]):
         Raises ``InvalidContext``, ``PairTooLarge``, ``InvalidKey``, ``InvalidOption`` before anything is sent;
         ``WriteOutcomeUnknown`` if fewer than W replicas acknowledged in time (the write may stand).
         """
-        steps = self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout)
+        steps = self._operations.put(
+            key, value, context=context, w=w, ttl=ttl, if_absent=if_absent, if_version=if_version, fence=fence,
+            timeout=timeout,
+        )  # fmt: skip
         return await self._session.run_async(steps)
 
     async def delete(
@@ -97,13 +108,16 @@ class AsyncBucket(AwaitableBucket[K, V]):
         *,
         context: Context | None = None,
         w: Level | None = None,
+        if_version: Version | bytes | None = None,
+        fence: int | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone.
 
-        With the ``context`` of a read, values written since that read stay.
+        With the ``context`` of a read, values written since that read stay. ``if_version``, ``fence``: as for ``put``.
         """
-        return await self._session.run_async(self._operations.delete(key, context=context, w=w, timeout=timeout))
+        steps = self._operations.delete(key, context=context, w=w, if_version=if_version, fence=fence, timeout=timeout)
+        return await self._session.run_async(steps)
 
     async def get_versions(
         self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -166,6 +180,63 @@ class AsyncBucket(AwaitableBucket[K, V]):
         steps = self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout)
         return await self._session.run_async(steps)
 
+    # ---- changes of linearizable buckets ----
+
+    async def get_versioned(self, key: Key, *, timeout: float = DEFAULT_TIMEOUT_S) -> Versioned[V | None]:
+        """Return the key's value (None: absent) with its version, for a later ``if_version``.
+
+        >>> jobs = await store.aio.bucket("jobs", versioning="linearizable")
+        >>> written = await jobs.put("job:1", "waiting", if_absent=True)
+        >>> found = await jobs.get_versioned("job:1")
+        >>> claimed = await jobs.put("job:1", "claimed by Ada", if_version=found.version)
+        >>> claimed.version == found.version
+        False
+
+        A version is never used twice, and ``bytes(version)`` stores it. Errors and cost as for ``get``.
+        """
+        return await self._session.run_async(self._operations.get_versioned(key, timeout=timeout))
+
+    async def update(
+        self, key: Key, change: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> Any:
+        """Replace the value by ``change(value)``, atomically (``default`` where there is none); return the new one.
+
+        ``change`` sees exactly the value that it replaces. It may be called several times, where others write meanwhile,
+        and has to be free of side effects. Its error is passed on, and nothing is written.
+
+        >>> stock = await store.aio.bucket("stock", versioning="linearizable")
+        >>> await stock.update("pears", lambda boxes: [*boxes, "a"], [])
+        ['a']
+
+        ``Conflict`` if others came first for the whole ``timeout``.
+        """
+        return await self._session.run_async(self._operations.update(key, change, default, timeout=timeout))
+
+    async def add(self, key: Key, amount: int = 1, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Add to the integer under the key (0 where there is none); return the sum.
+
+        Carried out where the data is: one round, however many callers there are. 64 bits; ``InvalidOption`` beyond, or
+        where something else than an ``int`` stands.
+
+        >>> hits = await store.aio.bucket("hits", versioning="linearizable")
+        >>> await hits.add("page"), await hits.add("page", 5)
+        (1, 6)
+        """
+        return await self._session.run_async(self._operations.count(key, ADD, amount, timeout=timeout))
+
+    async def max(self, key: Key, value: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Raise the integer under the key to ``value``, if it is lower or there is none; return what it is then."""
+        return await self._session.run_async(self._operations.count(key, MAXIMUM, value, timeout=timeout))
+
+    async def min(self, key: Key, value: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Lower the integer under the key to ``value``, if it is higher or there is none; return what it is then."""
+        return await self._session.run_async(self._operations.count(key, MINIMUM, value, timeout=timeout))
+
+    async def swap(self, key: Key, value: V, *, timeout: float = DEFAULT_TIMEOUT_S) -> V | None:
+        """Write the value; return the one that it replaces (None: there was none)."""
+        former: V | None = await self._session.run_async(self._operations.swap(key, value, timeout=timeout))
+        return former
+
     # ---- batches ----
 
     @overload
@@ -200,13 +271,15 @@ class AsyncBucket(AwaitableBucket[K, V]):
         *,
         w: Level | None = None,
         ttl: float | None = None,
+        if_absent: bool = False,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> dict[A, WriteResult]:
-        """Write many pairs: not a transaction, each stands for itself.
+        """Write many pairs: not a transaction, each stands for itself. ``if_absent``: as for ``put``, each for itself.
 
         One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
         """
-        return await self._session.run_async(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
+        steps = self._operations.put_many(items, w=w, ttl=ttl, if_absent=if_absent, timeout=timeout)
+        return await self._session.run_async(steps)
 
     async def delete_many(
         self, keys: Iterable[A], *, w: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -295,7 +368,8 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         """Return the bucket of that name, created with these options if there is none.
 
         ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
-        less); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
+        less) or ``"linearizable"`` (one value a key, in one order for all: conditional writes, counters and locks; refuses
+        where no majority is); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
         ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
         and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
 

@@ -15,14 +15,14 @@ from raykv.client.exchange import Exchange, answered, unanswered
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.reads import Reads, items_of
 from raykv.client.writes import WriteResult, Writes
-from raykv.config import MIB, check_level, check_timeout
+from raykv.config import MIB, check_timeout
 from raykv.errors import BatchError, CorruptData, RaykvError
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, encode_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from raykv.client.exchange import Answer, Steps
     from raykv.client.requests import Item
@@ -43,7 +43,7 @@ class Batches(Reads, Writes):
         timeout_s = check_timeout(timeout)
         wanted = called(_wanted, keys)
         encoded = [encode_key(key) for key in wanted]
-        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        replicas = self.check_r(r)
         chunk_keys = max(1, min(CHUNK_READS, CHUNK_ANSWER_BYTES // self.config.pair_bytes))
         chunks = [slice(at, at + chunk_keys) for at in range(0, len(wanted), chunk_keys)]
         requests = [f.GetMany(self.bucket_id, encoded[chunk], replicas, timeout_s) for chunk in chunks]
@@ -140,6 +140,20 @@ def _settle(answer: Answer, keys: list[Key], timeout_s: float, session_clock: Se
 
 def _wanted(keys: Iterable[Key]) -> list[Key]:
     return without_doubles(several_keys(keys))
+
+
+def batch_result(
+    what: str, keys: Sequence[Any], outcomes: Sequence[WriteResult | RaykvError]
+) -> dict[Any, WriteResult]:
+    """Return the results by key. Raises ``BatchError`` if any failed (P14)."""
+    results: dict[Any, Any] = {}
+    errors: dict[Any, RaykvError] = {}
+    for key, outcome in zip(keys, outcomes, strict=True):
+        if isinstance(outcome, RaykvError):
+            errors[key] = outcome
+        else:
+            results[key] = outcome
+    return _batch_result(what, results, errors)
 
 
 def _batch_result(what: str, results: dict[Key, Any], errors: dict[Key, RaykvError]) -> dict[Key, Any]:

@@ -29,6 +29,9 @@ _RAW = b"\x00"
 _TEXT = b"\x01"
 _MSGPACK = b"\x02"
 _PICKLE = b"\x03"
+_CELL = b"\x04"
+"""A 64-bit integer that nodes can add to: how a linearizable bucket keeps an ``int`` (``raykv.protocol.changes.CELL``)."""
+_CELL_BYTES = 8
 TAG_BYTES = 1
 
 _MAX_DEPTH = 100
@@ -82,11 +85,28 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
 
 
+def cell(number: int) -> bytes:
+    """Return the cell of a number of 64 bits. Raises ``OverflowError``."""
+    return _CELL + number.to_bytes(_CELL_BYTES, signed=True)
+
+
+def encode_in_cells(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
+    """Return the value as a payload of a linearizable bucket: as ``encode_value``, but an ``int`` as a cell."""
+    if type(value) is int and codec != "raw":
+        try:
+            return cell(value)
+        except OverflowError:
+            pass
+    return encode_value(value, codec, pickled)
+
+
 def decode_value(payload: bytes, codec: str) -> Any:
     """Return the value. Raises ``CorruptData`` if it cannot be decoded here, or must not be."""
     tag, data = payload[:TAG_BYTES], payload[TAG_BYTES:]
     if tag == _RAW:
         return data
+    if tag == _CELL and len(data) == _CELL_BYTES and codec != "raw":
+        return int.from_bytes(data, signed=True)
     try:
         if tag == _TEXT and codec != "raw":
             return data.decode()

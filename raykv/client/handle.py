@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from raykv.client.administration import open_bucket
 from raykv.client.driver import run, run_async
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
+from raykv.client.lanes import Lanes
 from raykv.client.plain_calls import decode_handed
 from raykv.client.session_clock import SessionClock
 from raykv.errors import StoreClosed
@@ -52,6 +53,7 @@ class Session:
         self.routing: Routing = routing
         self._link: Link | None = link
         self._session_clock = SessionClock(link.monotonic_s)
+        self._lanes = Lanes(link.random_bytes)
 
     @property
     def link(self) -> Link:
@@ -87,6 +89,7 @@ class Session:
             session_clock=self._session_clock,
             resolver=check_resolver(resolver),
             pickled=self.link.pickled,
+            lanes=self._lanes,
         )
 
     def close(self) -> None:

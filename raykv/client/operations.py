@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raykv.client.batches import Batches
-from raykv.client.given import called
+from raykv.client.atomic import Atomic
+from raykv.client.batches import Batches, batch_result
+from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.scans import Scans
 from raykv.config import check_level, check_timeout, check_ttl, shown
 from raykv.errors import InvalidOption, SiblingsFound, StoreUnavailable
@@ -19,19 +20,104 @@ from raykv.records.keys import Key, decode_key
 from raykv.versions.context import seal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from raykv.client.exchange import Steps
+    from raykv.client.reads import Versions
     from raykv.client.writes import WriteResult
 
 
-class Operations(Batches, Scans):
-    """The operations on one bucket."""
+class Operations(Batches, Scans, Atomic):
+    """The operations on one bucket. In a linearizable one all writes are changes (``atomic``)."""
+
+    def put(
+        self,
+        key: Key,
+        value: Any,
+        *,
+        w: Any,
+        ttl: Any,
+        timeout: Any,
+        context: Any = None,
+        if_absent: Any = False,
+        if_version: Any = None,
+        fence: Any = None,
+    ) -> Steps[WriteResult]:
+        """Write one key."""
+        if self.linearizable:
+            self._refuse(w=w, ttl=ttl, context=context)
+            return self.put_if(key, value, if_absent=if_absent, if_version=if_version, fence=fence, timeout=timeout)
+        self._refuse_conditions(if_absent=if_absent, if_version=if_version, fence=fence)
+        return super().put(key, value, w=w, ttl=ttl, timeout=timeout, context=context)
+
+    def delete(
+        self, key: Key, *, w: Any, timeout: Any, context: Any = None, if_version: Any = None, fence: Any = None
+    ) -> Steps[WriteResult]:
+        """Delete one key."""
+        if self.linearizable:
+            self._refuse(w=w, context=context)
+            return self.delete_if(key, if_version=if_version, fence=fence, timeout=timeout)
+        self._refuse_conditions(if_version=if_version, fence=fence)
+        return super().delete(key, w=w, timeout=timeout, context=context)
+
+    def put_many(
+        self,
+        items: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
+        *,
+        w: Any,
+        ttl: Any,
+        timeout: Any,
+        if_absent: Any = False,
+    ) -> Steps[dict[Any, WriteResult]]:
+        """Write pairs; for a repeated key the last pair counts."""
+        if not self.linearizable:
+            self._refuse_conditions(if_absent=if_absent)
+            return (yield from super().put_many(items, w=w, ttl=ttl, timeout=timeout))
+        self._refuse(w=w, ttl=ttl)
+        if not isinstance(if_absent, bool):
+            raise InvalidOption(f"if_absent must be True or False; got {shown(if_absent)}")
+        pairs = called(pairs_of, items)
+        results = yield from self.put_many_if(pairs, if_absent=if_absent, timeout=timeout)
+        return batch_result("writes", [*pairs], results)
+
+    def delete_many(self, keys: Iterable[Key], *, w: Any, timeout: Any) -> Steps[dict[Any, WriteResult]]:
+        """Delete keys."""
+        if not self.linearizable:
+            return (yield from super().delete_many(keys, w=w, timeout=timeout))
+        self._refuse(w=w)
+        wanted = called(lambda: without_doubles(several_keys(keys)))
+        results = yield from self.delete_many_if(wanted, timeout=timeout)
+        return batch_result("deletes", wanted, results)
+
+    def get_versions(self, key: Key, *, r: Any, timeout: Any) -> Steps[Versions[Any]]:
+        """Read all that stands under one key, and the context."""
+        if self.linearizable:
+            raise InvalidOption("a linearizable bucket has one value a key: use get_versioned")
+        return super().get_versions(key, r=r, timeout=timeout)
+
+    def _refuse(self, **given: Any) -> None:
+        """Raise ``InvalidOption`` for what a linearizable bucket leaves no choice in (L13)."""
+        reasons = {
+            "w": "it always writes a majority",
+            "ttl": "when a value expires would depend on each reader's clock",
+            "context": "it has one value a key: use if_version",
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise InvalidOption(f"bucket {self.config.name!r} is linearizable and takes no {name}: {reasons[name]}")
+
+    def _refuse_conditions(self, **given: Any) -> None:
+        """Raise ``InvalidOption`` for a condition in a bucket that cannot hold to it."""
+        for name, value in given.items():
+            if value is not None and value is not False:
+                self._check_linearizable(name)
 
     def modify(
         self, key: Key, change: Callable[[Any], Any], default: Any, *, r: Any, w: Any, ttl: Any, timeout: Any
     ) -> Steps[WriteResult]:
         """Read, apply, and write with the context read."""
+        if self.linearizable:
+            raise InvalidOption("modify is no compare-and-set; a linearizable bucket has one: use update")
         timeout_s = check_timeout(timeout)
         if not callable(change):
             raise InvalidOption(f"modify takes a function of the current value; got {shown(change)}")

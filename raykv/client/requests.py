@@ -10,10 +10,11 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from raykv.client.codecs import TAG_BYTES, Decode, Pickle, decode_of, encode_value, pickle_plainly
+from raykv.client.codecs import TAG_BYTES, Decode, Pickle, decode_of, encode_in_cells, encode_value, pickle_plainly
+from raykv.client.lanes import Lanes
 from raykv.client.session_clock import SessionClock
 from raykv.config import BucketConfig, check_level, check_ttl
-from raykv.errors import PairTooLarge
+from raykv.errors import InvalidOption, PairTooLarge
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, encode_key
 from raykv.records.record import OPERATION_ID_BYTES, pack_body, pack_tombstone_body
@@ -41,6 +42,7 @@ class Requests:
         resolver: Resolver = "newest",
         pickled: Pickle = pickle_plainly,
         decode: Decode = decode_of,
+        lanes: Lanes | None = None,
     ) -> None:
         """``random_bytes`` draws operation ids; ``pickled`` pickles values that are not plain; ``decode`` reads values."""
         self.bucket_id = bucket_id
@@ -52,6 +54,8 @@ class Requests:
         self._decode = decode
         self._random_bytes = random_bytes
         self._session_clock = session_clock or SessionClock(time.monotonic)
+        self._lanes = lanes or Lanes(random_bytes)
+        self._encode = encode_in_cells if config.versioning == "linearizable" else encode_value
 
     def now_s(self) -> float:
         """Seconds by the client's monotonic clock."""
@@ -59,8 +63,16 @@ class Requests:
 
     def read_request(self, keys: Iterable[Key], r: Any, timeout_s: float, *, causality: bool = False) -> f.GetMany:
         """Return the request for these keys."""
-        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        replicas = self.check_r(r)
         return f.GetMany(self.bucket_id, [encode_key(key) for key in keys], replicas, timeout_s, causality)
+
+    def check_r(self, r: Any) -> int:
+        """Return how many replicas a read asks. Raises ``InvalidOption``."""
+        if r is not None and self.config.versioning == "linearizable":
+            raise InvalidOption(
+                f"bucket {self.config.name!r} is linearizable and takes no r: it reads a majority, or from the leader"
+            )
+        return check_level("r", self.config.r if r is None else r, self.config.n)
 
     def write_request(self, pairs: Iterable[tuple[Key, Any]], w: Any, ttl: Any, timeout_s: float) -> f.WriteMany:
         """Return the request that writes these pairs. Every invalid argument is detected here."""
@@ -84,7 +96,7 @@ class Requests:
         return place_of(self.store_id, self.bucket_id, key)
 
     def _payload(self, key: bytes, value: Any) -> bytes:
-        payload = encode_value(value, self.config.codec, self._pickled)
+        payload = self._encode(value, self.config.codec, self._pickled)
         key_bytes = len(key) - TAG_BYTES
         pair_bytes = key_bytes + len(payload) - TAG_BYTES
         if pair_bytes > self.config.pair_bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raykv.client.exchange import DEFAULT_TIMEOUT_S, ask, unexpected
 from raykv.client.paging import Page, Paging, ScanRange, scan_range
 from raykv.client.reads import Reads
-from raykv.config import check_count, check_level, check_timeout, shown
+from raykv.config import check_count, check_timeout, shown
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, decode_key
@@ -35,7 +35,7 @@ class Scans(Reads):
     ) -> Paging:
         """Return a scan about to begin. The timeout is checked, and counts, at each of its steps."""
         left = scan_range(prefix, start, end, after, reverse=reverse)
-        check_level("r", self.config.r if r is None else r, self.config.n)
+        self.check_r(r)
         most = None if limit is None else check_count("limit", limit, 0, 2**63)
 
         def ask_page(left: ScanRange, pairs: int, passing: bool, timeout_s: float) -> Steps[Page]:
@@ -61,7 +61,7 @@ class Scans(Reads):
         An error about one pair is part of the page, which holds the pairs before it.
         """
         timeout_s = check_timeout(timeout)
-        replicas = check_level("r", self.config.r if r is None else r, self.config.n)
+        replicas = self.check_r(r)
         request = f.ScanPage(
             self.bucket_id,
             left.start,

@@ -50,3 +50,8 @@ class SessionClock:
         return msgspec.structs.replace(
             request, after=self.newest_time, run=run, expires_s=expires_s + ahead_s if run else 0.0
         )
+
+    def dated_change(self, request: f.ChangeMany, expires_s: float) -> f.ChangeMany:
+        """As ``dated``, for a request of changes: those carry no hybrid time."""
+        run, ahead_s = self._clock
+        return msgspec.structs.replace(request, run=run, expires_s=expires_s + ahead_s if run else 0.0)

@@ -17,11 +17,13 @@ from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.config import Codec, Level, Versioning, check_bucket_name
+from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from raykv.client.reads import Versions
+    from raykv.client.version import Version, Versioned
     from raykv.client.views import RingView, ScalingView, Status
     from raykv.client.writes import WriteResult
     from raykv.records.keys import Key
@@ -69,6 +71,9 @@ class Bucket(BlockingBucket[K, V]):
         context: Context | None = None,
         w: Level | None = None,
         ttl: float | None = None,
+        if_absent: bool = False,
+        if_version: Version | bytes | None = None,
+        fence: int | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """Write the value; return once W replicas hold it durably.
@@ -77,6 +82,9 @@ class Bucket(BlockingBucket[K, V]):
         sibling (in a bucket with vector versioning). Without a context it supersedes whatever the cluster holds when it
         arrives. ``ttl``: seconds after which the key is absent again.
 
+        In a linearizable bucket: ``if_absent`` writes only where there is no value, ``if_version`` only where that version
+        stands, ``fence`` only where no higher fencing token was seen (``lock``); else ``Conflict``, which has what stands.
+
         >>> written = store.put("user:1", {"name": "Ada"}, w="all")
         >>> sorted(written.acks)
         ['n1', 'n2', 'n3']
@@ -84,7 +92,10 @@ class Bucket(BlockingBucket[K, V]):
         Raises ``InvalidContext``, ``PairTooLarge``, ``InvalidKey``, ``InvalidOption`` before anything is sent;
         ``WriteOutcomeUnknown`` if fewer than W replicas acknowledged in time (the write may stand).
         """
-        steps = self._operations.put(key, value, context=context, w=w, ttl=ttl, timeout=timeout)
+        steps = self._operations.put(
+            key, value, context=context, w=w, ttl=ttl, if_absent=if_absent, if_version=if_version, fence=fence,
+            timeout=timeout,
+        )  # fmt: skip
         return self._session.run(steps)
 
     def delete(
@@ -93,13 +104,16 @@ class Bucket(BlockingBucket[K, V]):
         *,
         context: Context | None = None,
         w: Level | None = None,
+        if_version: Version | bytes | None = None,
+        fence: int | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> WriteResult:
         """Delete the key, whether or not it has a value. Like ``put``, it writes: a tombstone.
 
-        With the ``context`` of a read, values written since that read stay.
+        With the ``context`` of a read, values written since that read stay. ``if_version``, ``fence``: as for ``put``.
         """
-        return self._session.run(self._operations.delete(key, context=context, w=w, timeout=timeout))
+        steps = self._operations.delete(key, context=context, w=w, if_version=if_version, fence=fence, timeout=timeout)
+        return self._session.run(steps)
 
     def get_versions(self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> Versions[V]:
         """Return all values that stand under the key, the newest first, and their context. An absent key has none.
@@ -160,6 +174,63 @@ class Bucket(BlockingBucket[K, V]):
         steps = self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout)
         return self._session.run(steps)
 
+    # ---- changes of linearizable buckets ----
+
+    def get_versioned(self, key: Key, *, timeout: float = DEFAULT_TIMEOUT_S) -> Versioned[V | None]:
+        """Return the key's value (None: absent) with its version, for a later ``if_version``.
+
+        >>> jobs = store.bucket("jobs", versioning="linearizable")
+        >>> written = jobs.put("job:1", "waiting", if_absent=True)
+        >>> found = jobs.get_versioned("job:1")
+        >>> claimed = jobs.put("job:1", "claimed by Ada", if_version=found.version)
+        >>> claimed.version == found.version
+        False
+
+        A version is never used twice, and ``bytes(version)`` stores it. Errors and cost as for ``get``.
+        """
+        return self._session.run(self._operations.get_versioned(key, timeout=timeout))
+
+    def update(
+        self, key: Key, change: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> Any:
+        """Replace the value by ``change(value)``, atomically (``default`` where there is none); return the new one.
+
+        ``change`` sees exactly the value that it replaces. It may be called several times, where others write meanwhile,
+        and has to be free of side effects. Its error is passed on, and nothing is written.
+
+        >>> stock = store.bucket("stock", versioning="linearizable")
+        >>> stock.update("pears", lambda boxes: [*boxes, "a"], [])
+        ['a']
+
+        ``Conflict`` if others came first for the whole ``timeout``.
+        """
+        return self._session.run(self._operations.update(key, change, default, timeout=timeout))
+
+    def add(self, key: Key, amount: int = 1, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Add to the integer under the key (0 where there is none); return the sum.
+
+        Carried out where the data is: one round, however many callers there are. 64 bits; ``InvalidOption`` beyond, or
+        where something else than an ``int`` stands.
+
+        >>> hits = store.bucket("hits", versioning="linearizable")
+        >>> hits.add("page"), hits.add("page", 5)
+        (1, 6)
+        """
+        return self._session.run(self._operations.count(key, ADD, amount, timeout=timeout))
+
+    def max(self, key: Key, value: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Raise the integer under the key to ``value``, if it is lower or there is none; return what it is then."""
+        return self._session.run(self._operations.count(key, MAXIMUM, value, timeout=timeout))
+
+    def min(self, key: Key, value: int, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Lower the integer under the key to ``value``, if it is higher or there is none; return what it is then."""
+        return self._session.run(self._operations.count(key, MINIMUM, value, timeout=timeout))
+
+    def swap(self, key: Key, value: V, *, timeout: float = DEFAULT_TIMEOUT_S) -> V | None:
+        """Write the value; return the one that it replaces (None: there was none)."""
+        former: V | None = self._session.run(self._operations.swap(key, value, timeout=timeout))
+        return former
+
     # ---- batches ----
 
     @overload
@@ -194,13 +265,15 @@ class Bucket(BlockingBucket[K, V]):
         *,
         w: Level | None = None,
         ttl: float | None = None,
+        if_absent: bool = False,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> dict[A, WriteResult]:
-        """Write many pairs: not a transaction, each stands for itself.
+        """Write many pairs: not a transaction, each stands for itself. ``if_absent``: as for ``put``, each for itself.
 
         One malformed item refuses the whole call before anything is sent. Otherwise as ``get_many``.
         """
-        return self._session.run(self._operations.put_many(items, w=w, ttl=ttl, timeout=timeout))
+        steps = self._operations.put_many(items, w=w, ttl=ttl, if_absent=if_absent, timeout=timeout)
+        return self._session.run(steps)
 
     def delete_many(
         self, keys: Iterable[A], *, w: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -289,7 +362,8 @@ class Store(BlockingStore, Bucket[Any, Any]):
         """Return the bucket of that name, created with these options if there is none.
 
         ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
-        less); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
+        less) or ``"linearizable"`` (one value a key, in one order for all: conditional writes, counters and locks; refuses
+        where no majority is); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
         ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
         and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
 

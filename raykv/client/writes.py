@@ -12,6 +12,7 @@ import msgspec
 
 from raykv.client.exchange import UNEXPECTED, WINDOW, Exchange
 from raykv.client.requests import Requests
+from raykv.client.version import Version
 from raykv.config import check_timeout
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerFailure
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from raykv.client.requests import Item
     from raykv.records.keys import Key
 
+NO_VERSION = Version()
 _TRIES_WHEN_LATE = 3
 _DEADLINE_PASSED = (
     "nothing was written: the request reached the coordinator after its deadline; try again, or give a larger timeout"
@@ -34,11 +36,15 @@ class WriteResult(NamedTuple):
     """An acknowledged write: ``acks`` are the nodes that held it durably by then, ``operation_id`` names it.
 
     ``context`` covers the write and what it superseded: a later write with this context supersedes exactly that.
+
+    In a linearizable bucket ``version`` is the value's, for a later ``if_version``; a majority holds it, ``acks`` are not
+    listed, and there is no context.
     """
 
     acks: tuple[str, ...]
     operation_id: str
     context: Context
+    version: Version = NO_VERSION
 
 
 class Writes(Requests):

@@ -37,7 +37,7 @@ MOST_UNDER_WAY = 16
 def is_about_one_key(request: f.CoordinatorRequest) -> bool:
     """Whether a request may share a group."""
     return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
-        isinstance(request, f.WriteMany) and len(request.items) == 1
+        isinstance(request, f.WriteMany | f.ChangeMany) and len(request.items) == 1
     )
 
 
@@ -59,6 +59,7 @@ class Batcher:
         self._most = most
         self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
         self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
+        self._changes: dict[tuple[Any, ...], _Group[f.ChangeMany]] = {}
         self._under_way = 0
         self._held: deque[Callable[[], None]] = deque()
         """Groups that wait for one in flight to return."""
@@ -79,6 +80,13 @@ class Batcher:
                 group = self._reads[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
                 loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
             group.members.append((request, waiter))
+        elif isinstance(request, f.ChangeMany):
+            akin = (request.bucket_id, request.timeout_s, request.run)
+            changes = self._changes.get(akin)
+            if changes is None or len(changes.members) >= changes.most:  # changes of one key keep their order
+                changes = self._changes[akin] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
+                loop.call_soon(self._leave, partial(self._leave_to_change, akin, changes))
+            changes.members.append((request, waiter))
         else:
             assert isinstance(request, f.WriteMany)
             ((key, _, _),) = request.items
@@ -125,6 +133,22 @@ class Batcher:
             )
         self._begin(request, [waiter for _, waiter in group.members])
 
+    def _leave_to_change(self, akin: tuple[Any, ...], group: _Group[f.ChangeMany]) -> None:
+        if self._changes.get(akin) is group:
+            del self._changes[akin]
+        first = group.members[0][0]
+        request = first
+        if len(group.members) > 1:
+            requests = [member for member, _ in group.members]
+            request = f.ChangeMany(
+                first.bucket_id,
+                [member.items[0] for member in requests],
+                first.timeout_s,
+                run=first.run,
+                expires_s=min(member.expires_s for member in requests),
+            )
+        self._begin(request, [waiter for _, waiter in group.members])
+
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
         self._under_way += 1
         try:
@@ -163,5 +187,7 @@ def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]
         return [f.GotMany([item], answer.time) for item in answer.items]
     if isinstance(answer, f.WroteMany) and len(answer.items) == count:
         return [f.WroteMany([item], answer.time) for item in answer.items]
+    if isinstance(answer, f.ChangedMany) and len(answer.items) == count:
+        return [f.ChangedMany([item]) for item in answer.items]
     wrong = CorruptData("a group of operations was answered with something else")
     return [f.Refused(f.Failed.of(wrong))] * count

@@ -16,6 +16,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from raykv.config import check_count, check_timeout
+from raykv.coordinator.changes import Changes
 from raykv.coordinator.fast_path import FastPath
 from raykv.coordinator.judgements import (
     check_items,
@@ -31,10 +32,12 @@ from raykv.coordinator.routing import Routing
 from raykv.coordinator.scans import ScanCoordinator
 from raykv.coordinator.steps import Learn
 from raykv.coordinator.writes import Put, Writes
-from raykv.errors import Overloaded, RaykvError
+from raykv.errors import InvalidOption, Overloaded, RaykvError
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
+from raykv.protocol.changes import READ
 from raykv.records.keys import check_keys
+from raykv.records.linear_record import LANE_BYTES
 from raykv.records.record import check_body
 from raykv.versions import shown
 from raykv.versions.causality import unpack_causality
@@ -78,6 +81,7 @@ class Coordinator:
         self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
         self._fast_path = FastPath(self.routing, self._writes)
+        self._changes = Changes(self.routing)
 
     def figures(self) -> dict[str, Any]:
         """Return this coordinator's counters, as plain data."""
@@ -107,6 +111,8 @@ class Coordinator:
                 return self._get(request, fast=fast)
             case f.WriteMany():
                 return self._write(request, fast=fast)
+            case f.ChangeMany():
+                return self._change(request)
             case f.ScanPage():
                 return self._scan(request)
         return None
@@ -120,6 +126,9 @@ class Coordinator:
         check_most_keys(entry, len(request.keys))
         check_replicas("r", request.r, entry.config.n)
         check_keys(request.keys)
+        if entry.config.versioning == "linearizable":
+            with self._room_for(len(request.keys)):
+                return (yield from self._changes.read(entry, request, deadline_s))
         if not fast or not request.keys or entry.config.sloppy:
             return (yield from self._get_by_quorum(entry, request, deadline_s))
         found = yield from self._fast_path.read(entry, request)
@@ -155,6 +164,8 @@ class Coordinator:
         entry = self.routing.known_bucket(request.bucket_id)
         if entry is None:
             entry = yield from self._learn(request.bucket_id, request.timeout_s)
+        if entry.config.versioning == "linearizable":
+            raise InvalidOption(f"bucket {entry.config.name!r} is linearizable: it takes changes, not blind writes")
         check_replicas("w", request.w, entry.config.n)
         check_keys([key for key, _, _ in request.items])
         puts = []
@@ -169,6 +180,30 @@ class Coordinator:
         with self._room_for(len(puts)):
             written = yield from self._writes.write(entry, puts, request.w, deadline_s)
         return wrote([put.body for put in puts], written)
+
+    def _change(self, request: f.ChangeMany) -> Steps[f.ChangedMany | f.DeadlinePassed]:
+        """Have each change carried out once; return what became of it, or its error, in the order sent."""
+        now_s = self._clock.monotonic_s()
+        if is_too_late(request, self.run, now_s):
+            self._metrics.count("late_requests")
+            return f.DeadlinePassed(self.run, now_s)
+        deadline_s = now_s + check_timeout(request.timeout_s)
+        if request.run:
+            deadline_s = min(deadline_s, request.expires_s)
+        check_items(len(request.items))
+        entry = self.routing.known_bucket(request.bucket_id)
+        if entry is None:
+            entry = yield from self._learn(request.bucket_id, request.timeout_s)
+        if entry.config.versioning != "linearizable":
+            raise InvalidOption(f"bucket {entry.config.name!r} is not linearizable: it takes no such change")
+        keys = [change.key for change in request.items]
+        check_keys(keys)
+        if any(len(change.lane) != LANE_BYTES for change in request.items if change.kind != READ):
+            raise InvalidOption("a change needs the lane of its client")
+        with self._room_for(len(request.items)):
+            outcomes = yield from self._changes.change(entry, request.items, deadline_s)
+        items = [f.Failed.of(each) if isinstance(each, RaykvError) else each for each in outcomes]
+        return f.ChangedMany(items)
 
     def _finish(self, puts: Sequence[Put], begun: InFlightWrite) -> Steps[f.WroteMany]:
         """Answer with what a write has by now, or continue it where too few have acknowledged it (P8)."""

@@ -28,7 +28,7 @@ Read: TypeAlias = bytes | RaykvError | None
 # ---- what is let in ----
 
 
-def is_too_late(request: f.WriteMany, run: int, now_s: float) -> bool:
+def is_too_late(request: f.WriteMany | f.ChangeMany, run: int, now_s: float) -> bool:
     """Whether a write is past its deadline and must not begin (P8). ``run``, ``now_s``: of this coordinator.
 
     The client gives the deadline in this coordinator's own time. *Without: a coordinator thaws and carries out writes that

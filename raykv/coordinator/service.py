@@ -52,6 +52,7 @@ class CoordinatorService:
             (
                 handled(f.GetMany, self._operate),
                 handled(f.WriteMany, self._operate),
+                handled(f.ChangeMany, self._operate),
                 handled(f.ScanPage, self._operate),
                 handled(f.OpenBucket, self._open_bucket),
                 handled(f.GetInfo, self._tell),

@@ -23,6 +23,7 @@ from raykv.protocol.requests import NODE, check_handlers, handled, misfit
 from raykv.repair.maintenance import Maintenance
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
+from raykv.replica.leader import Leaders
 from raykv.replica.load import LoadMeter
 from raykv.storage import DiskFull, Engine, EngineFailed, NodeDirectory
 from raykv.versions import merge_bounded
@@ -42,6 +43,8 @@ ROOM_EVERY_S = 0.5
 SMALLEST_SHARE = 16
 """At most this fraction (one part in this many) of a small disk stays reserved."""
 ALIVE_EVERY_S = 600.0
+BALANCE_EVERY_S = 1.0
+"""How often the node looks for partitions of which it is first owner and another one leads."""
 
 
 class NoMetrics:
@@ -152,6 +155,7 @@ class StorageNode:
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
         self._maintenance: Maintenance | None = None
+        self._leaders: Leaders | None = None
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked))
         )
@@ -172,6 +176,20 @@ class StorageNode:
                 durable=self._commit.until_durable,
                 superseded=self.fail,
             )
+            self._leaders = Leaders(
+                spec.node_id,
+                self.incarnation,
+                replica=self._replica,
+                hints=self._hints,
+                peers=self._maintenance.peers,
+                clock=clock,
+                metrics=metrics or NoMetrics(),
+                random=random,
+                durable=self._commit.until_durable,
+                spawn=self.spawn,
+                partitions=spec.store.partitions,
+            )
+            self._handlers |= dict([handled(f.Apply, self._leaders.apply)])
             check_handlers(NODE, self._replica.handlers, self._maintenance.handlers, self._handlers)
 
     def _open_engine(self, fs: FileSystem) -> Engine:
@@ -187,7 +205,7 @@ class StorageNode:
         assert not self._loops
         loops = [self._watch_room()]
         if self._maintenance is not None:
-            loops += [*self._maintenance.loops(), self._note_alive()]
+            loops += [*self._maintenance.loops(), self._note_alive(), self._balance()]
         for work in loops:
             task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(self._loop_ended)
@@ -197,6 +215,15 @@ class StorageNode:
         while True:
             await self._clock.sleep(min(ALIVE_EVERY_S, self.spec.store.gc_grace_s / 8))
             self._directory.note_alive(self._clock.wall_ms())
+
+    async def _balance(self) -> None:
+        while True:
+            await self._clock.sleep(BALANCE_EVERY_S)
+            if self._leaders is not None and self._stopped is None:
+                try:
+                    await self._leaders.balance()
+                except (CorruptData, DiskFull) as error:
+                    logger.error("node %s: %s", self.spec.node_id, error)
 
     async def _watch_room(self) -> None:
         while True:
@@ -306,6 +333,8 @@ class StorageNode:
             if not traits.client_waits(request.body):
                 return self._answer_in_background(request.body)
             began_s = self._clock.monotonic_s()
+            if type(request.body) in self._handlers:  # it waits for more than the log
+                return self._answer_later(request.body, began_s)
             body, position = self._replica.handle(request.body)
             if position > self._engine.durable_position and not self._commit.safe_now(position):
                 return self._answer_when_durable(request.body, body, self._commit.enqueue(position), began_s)
@@ -320,6 +349,16 @@ class StorageNode:
         try:
             await durable
             self._note(request, began_s)
+        except (StoreClosed, EngineFailed, OSError) as error:
+            body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_later(self, request: f.NodeRequestBody, began_s: float) -> bytes:
+        """Answer a request for which a client waits, and this node for others."""
+        try:
+            body = await self._handlers[type(request)](request)
+            if self._stopped is None:
+                self._note(request, began_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body)

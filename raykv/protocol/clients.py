@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from raykv.protocol.changes import Change, Settled
 from raykv.protocol.codec import Failed, Message
 from raykv.protocol.supervisor import (
     BucketOpened,
@@ -54,6 +55,19 @@ class WriteMany(Message, frozen=True):
     expires_s: float = 0.0
 
 
+class ChangeMany(Message, frozen=True):
+    """Changes of a linearizable bucket. A key stands at most once. Answer: ``ChangedMany``, ``DeadlinePassed``.
+
+    ``run``, ``expires_s``: as in ``WriteMany``. A change may be sent again, marked as resent, under the same lane and number.
+    """
+
+    bucket_id: int
+    items: Annotated[list[Change], lim.ITEMS]
+    timeout_s: float
+    run: int = 0
+    expires_s: float = 0.0
+
+
 class ScanPage(Message, frozen=True):
     """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
 
@@ -92,6 +106,7 @@ class RepairPartitions(Message, frozen=True):
 CoordinatorRequest: TypeAlias = (
     GetMany
     | WriteMany
+    | ChangeMany
     | ScanPage
     | OpenBucket
     | DropBucket
@@ -145,6 +160,12 @@ class WroteMany(Message, frozen=True, gc=False):
     time: int = 0
 
 
+class ChangedMany(Message, frozen=True, gc=False):
+    """One entry a change, in the order sent: what became of it (one of ``changes.FINAL``), or its error."""
+
+    items: Annotated[list[Settled | Failed], lim.ITEMS]
+
+
 class DeadlinePassed(Message, frozen=True):
     """The request came after its deadline, or was meant for another run of the coordinator: nothing was done."""
 
@@ -159,7 +180,7 @@ class Page(Message, frozen=True):
     resume: lim.Bound | None
 
 
-CoordinatorAnswer: TypeAlias = GotMany | WroteMany | DeadlinePassed | Page | BucketOpened | Info | Refused
+CoordinatorAnswer: TypeAlias = GotMany | WroteMany | ChangedMany | DeadlinePassed | Page | BucketOpened | Info | Refused
 
 
 Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"

@@ -6,6 +6,7 @@ Every message can be named from here, as nearly all of the core names some (``fr
 
 from __future__ import annotations
 
+from raykv.protocol.changes import *  # noqa: F403
 from raykv.protocol.clients import *  # noqa: F403
 from raykv.protocol.clients import CoordinatorAnswer, CoordinatorRequest, HandleAnswer
 from raykv.protocol.codec import *  # noqa: F403

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
+from raykv.protocol.changes import Change, Settled
 from raykv.protocol.codec import Message
 from raykv.records import limits as lim
 
@@ -195,6 +196,73 @@ class Repair(Message, frozen=True):
     purge: bool = True
 
 
+class Apply(Message, frozen=True):
+    """Changes of a linearizable bucket, for those who lead their partitions. Answer: ``Applied``.
+
+    ``run``, ``expires_s``: until when it may be carried out, by the monotonic clock of that run of the node (P8, L12).
+    ``silent``: nodes that did not answer the sender; ``unable``: nodes that said that they cannot lead (L14).
+    """
+
+    bucket_id: int
+    items: Annotated[list[Change], lim.ITEMS]
+    run: lim.Number
+    expires_s: float
+    silent: lim.NodeIds = []
+    unable: lim.NodeIds = []
+
+
+class ReadHeads(Message, frozen=True):
+    """Records of a linearizable bucket, with what the node has promised: a plain read (L8). Answer: ``HeadsRead``."""
+
+    bucket_id: int
+    keys: lim.Keys
+
+
+class Promise(Message, frozen=True):
+    """Promise the term of a partition's leader, for buckets of ``n`` copies (L2). Answer: ``Promised``.
+
+    ``again``: tell only whether that is what is promised still (L4).
+    """
+
+    partition: int
+    n: int
+    term: lim.Term
+    leader: lim.NodeId
+    again: bool = False
+
+
+class ReadPromises(Message, frozen=True):
+    """What the node has promised for a partition, for another owner that heals (L3). Answer: ``PromisesRead``."""
+
+    partition: int
+
+
+class Look(Message, frozen=True):
+    """The node's records of these keys, for a leader in a new term (L5). Answer: ``Looked``.
+
+    ``groups``: (partition, term, its encoded keys).
+    """
+
+    bucket_id: int
+    n: int
+    leader: lim.NodeId
+    groups: Annotated[list[tuple[int, lim.Term, lim.Keys]], lim.ITEMS]
+
+
+class Accept(Message, frozen=True):
+    """Keep these records of the term, or just acknowledge it, if there are none (L6, L7). Answer: ``Accepted``.
+
+    ``groups``: (partition, term, its (bucket id, encoded key, record)). ``made_ms``: as in ``Write`` (P10, L12).
+    """
+
+    n: int
+    leader: lim.NodeId
+    made_ms: int
+    groups: Annotated[
+        list[tuple[int, lim.Term, Annotated[list[tuple[int, lim.EncodedKey, lim.Bytes]], lim.ITEMS]]], lim.ITEMS
+    ]
+
+
 NodeRequestBody: TypeAlias = (
     Read
     | ReserveDots
@@ -214,6 +282,12 @@ NodeRequestBody: TypeAlias = (
     | DropUnowned
     | PullPartition
     | Repair
+    | Apply
+    | ReadHeads
+    | Promise
+    | ReadPromises
+    | Look
+    | Accept
 )
 
 
@@ -330,6 +404,56 @@ class Repaired(Message, frozen=True):
     figures: lim.Figures
 
 
+class Applied(Message, frozen=True):
+    """One entry a change, in the order sent. ``now_s``: the node's monotonic clock, of its run ``run``."""
+
+    items: Annotated[list[Settled], lim.ITEMS]
+    run: lim.Number
+    now_s: float
+
+
+class HeadsRead(Message, frozen=True):
+    """The node's records of the keys, each with the term promised for it (empty: none).
+
+    ``heads``: indexes of the keys whose leader under that term the node is, and whose record it knows to be the last one.
+    ``unreadable``, ``left``: as in ``ReadDone``.
+    """
+
+    records: Annotated[list[lim.Bytes | None], lim.ITEMS]
+    terms: Annotated[list[lim.Version], lim.ITEMS]
+    heads: Annotated[list[int], lim.ITEMS] = []
+    unreadable: Annotated[list[int], lim.ITEMS] = []
+    left: Annotated[list[int], lim.ITEMS] = []
+
+
+class Promised(Message, frozen=True):
+    """Whether the term is promised, and what is (empty: nothing). ``directory_id``: in which directory (L4)."""
+
+    granted: bool
+    term: lim.Version
+    leader: lim.Name
+    directory_id: int
+
+
+class PromisesRead(Message, frozen=True):
+    """(n, term, leader) for each n of which the node has promised something; whether it lacks nothing here."""
+
+    items: Annotated[list[tuple[int, lim.Term, lim.NodeId]], lim.NODES]
+    complete: bool
+
+
+class Looked(Message, frozen=True):
+    """One entry a group: its records, or the later term that is promised (and then no record)."""
+
+    groups: Annotated[list[tuple[lim.Version, lim.Name, Annotated[list[lim.Bytes | None], lim.ITEMS]]], lim.ITEMS]
+
+
+class Accepted(Message, frozen=True):
+    """One entry a group: empty if all of it is held durably, else the later term that stands, and its leader."""
+
+    groups: Annotated[list[tuple[lim.Version, lim.Name]], lim.ITEMS]
+
+
 class AcceptorAnswer(Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
@@ -385,6 +509,12 @@ NodeAnswerBody: TypeAlias = (
     | Purged
     | Cleared
     | Repaired
+    | Applied
+    | HeadsRead
+    | Promised
+    | PromisesRead
+    | Looked
+    | Accepted
 )
 
 

@@ -17,7 +17,7 @@ from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_args
 
-from raykv.config import MAX_FRAME_BYTES
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES
 from raykv.protocol import clients as c
 from raykv.protocol import nodes as n
 from raykv.protocol import supervisor as s
@@ -155,6 +155,11 @@ def _each_bucket_once(body: n.Tree | n.Leaves) -> str:
     return "a bucket is named twice" if len(set(body.buckets)) < len(body.buckets) else ""
 
 
+def _no_more_than_a_batch(body: n.Look | n.Accept) -> str:
+    most = sum(len(items) for *_, items in body.groups)
+    return f"{most} items; at most {MAX_BATCH_ITEMS} are taken" if most > MAX_BATCH_ITEMS else ""
+
+
 def _background(
     kind: type[Q],
     *,
@@ -169,6 +174,22 @@ def _background(
     return NodeTraits(
         answers=answers, senders=senders, frame_bytes=frame_bytes, concerns=concerns, bucket=None, misfit=misfit,
         client_waits=_never, shed=False, metered=Metered.NOT, work_due=True,
+    )  # fmt: skip
+
+
+def _for_a_leader(
+    kind: type[Q],
+    *,
+    answers: tuple[type[Message], ...],
+    frame_bytes: int,
+    concerns: Concern[Q],
+    misfit: Callable[[Q], str] | None,
+) -> NodeTraits[Q]:
+    """Return the row of a leader's request to another owner: a client waits for both. The leader meters the operation."""
+    del kind  # it binds the type of the row
+    return NodeTraits(
+        answers=answers, senders=("node",), frame_bytes=frame_bytes, concerns=concerns, bucket=None, misfit=misfit,
+        client_waits=_always, shed=False, metered=Metered.NOT, work_due=True,
     )  # fmt: skip
 
 
@@ -265,6 +286,37 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         answers=(n.Repaired,), senders=("coordinator", "supervisor"), frame_bytes=SMALL_FRAME_BYTES,
         concerns=_partitions(lambda body: (body.partition,)), misfit=None,
     ),
+    n.Apply: NodeTraits[n.Apply](
+        answers=(n.Applied, n.Incomplete), senders=("coordinator",), frame_bytes=MAX_FRAME_BYTES,
+        concerns=Concern(lambda body: body.items, attrgetter("key"), None, everything=False),
+        bucket=_bucket_id, misfit=None,
+        client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=True,
+    ),
+    n.ReadHeads: NodeTraits[n.ReadHeads](
+        answers=(n.HeadsRead, n.Incomplete), senders=("coordinator",), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_keys(lambda body: body.keys), bucket=_bucket_id, misfit=None,
+        client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=False,
+    ),
+    n.Promise: _for_a_leader(
+        n.Promise,
+        answers=(n.Promised, n.Incomplete), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=None,
+    ),
+    n.Look: _for_a_leader(
+        n.Look,
+        answers=(n.Looked, n.Incomplete), frame_bytes=KEYS_FRAME_BYTES,
+        concerns=_partitions(lambda body: [at for at, *_ in body.groups]), misfit=_no_more_than_a_batch,
+    ),
+    n.Accept: _for_a_leader(
+        n.Accept,
+        answers=(n.Accepted, n.Incomplete), frame_bytes=MAX_FRAME_BYTES,
+        concerns=_partitions(lambda body: [at for at, *_ in body.groups]), misfit=_no_more_than_a_batch,
+    ),
+    n.ReadPromises: _background(
+        n.ReadPromises,
+        answers=(n.PromisesRead,), senders=("node",), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_partitions(lambda body: (body.partition,)), misfit=None,
+    ),
 }  # fmt: skip
 
 
@@ -279,6 +331,9 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
     ),
     c.WriteMany: CoordinatorTraits[c.WriteMany](
         answers=(c.WroteMany, c.DeadlinePassed), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+    ),
+    c.ChangeMany: CoordinatorTraits[c.ChangeMany](
+        answers=(c.ChangedMany, c.DeadlinePassed), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
     ),
     c.ScanPage: CoordinatorTraits[c.ScanPage](
         answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False

@@ -35,6 +35,7 @@ _PRIVATE = b"\xff\xff"
 """Begins what a node keeps for itself: no partition has that number (``MAX_PARTITIONS``)."""
 HINTS = _PRIVATE + b"h"
 REPAIRS = _PRIVATE + b"r"
+PROMISES = _PRIVATE + b"p"
 MAX_ENCODED_KEY_BYTES = 1 + MAX_KEY_BYTES
 
 

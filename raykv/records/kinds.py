@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raykv.errors import CorruptData
+from raykv.records import linear_record as linear
 from raykv.records import record as lww
 from raykv.records import vector_record as vector
 
@@ -10,11 +11,18 @@ VECTOR = bytes([vector.KIND_VECTOR])
 """How a vector record begins."""
 OWNED = bytes([vector.KIND_VECTOR, vector.OWN_BYTES])
 """How a record opens of which a part is the node's own."""
+LINEAR = bytes([linear.KIND_LINEAR])
+"""How the record of a linearizable bucket begins."""
 
 
 def is_vector(record: bytes) -> bool:
     """Whether the record is of a vector bucket."""
     return record[:1] == VECTOR
+
+
+def is_linear(record: bytes) -> bool:
+    """Whether the record is of a linearizable bucket."""
+    return record[:1] == LINEAR
 
 
 def check(record: bytes) -> int:
@@ -24,12 +32,16 @@ def check(record: bytes) -> int:
     """
     if is_vector(record):
         return max((sibling.time for sibling in vector.check(record).siblings), default=0)
+    if is_linear(record):
+        return linear.check(record).time
     lww.check(record)
     return lww.time_of(record)
 
 
 def header_of(record: bytes) -> bytes:
     """Return the record without payloads."""
+    if is_linear(record):
+        return linear.header(record)
     return vector.header(record) if is_vector(record) else lww.header_of(record)
 
 

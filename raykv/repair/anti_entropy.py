@@ -333,6 +333,7 @@ class AntiEntropy:
             for peer in others:
                 try:
                     orphans = await self._not_at(peer, orphans, share.epoch)
+                    await self._take_promises(peer, partition, share.epoch)
                     mended = await self.exchange(partition, share.buckets, peer, hold_back=orphans, epoch=share.epoch)
                 except PeerLacks as lack:
                     logger.debug("node %s: partition %d not taken over: %s", self._node_id, partition, lack)
@@ -349,6 +350,17 @@ class AntiEntropy:
                 # What W acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held it.
                 await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
         return healed
+
+    async def _take_promises(self, peer: str, partition: int, epoch: int) -> None:
+        """Promise what another owner has promised, where that is more (L3). Raises ``PeerLacks``.
+
+        No term that is promised after this counts on this node: it does not vote until it is complete.
+        """
+        done = Mended(epoch=epoch)
+        answer = await self._ask(peer, f.ReadPromises(partition), done)
+        if not isinstance(answer, f.PromisesRead):
+            raise PeerLacks(f"node {peer} did not tell its promises")
+        await self._local.promise(partition, answer.items)
 
     async def _not_at(self, peer: str, entries: list[Entry], epoch: int) -> list[Entry]:
         """Return those of which the peer holds nothing at all. Raises ``PeerLacks``."""

@@ -73,7 +73,14 @@ class LocalCopy:
 
     def complete(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
-        return self._replica.complete and not self._engine.damaged_in(*_bounds(partition))
+        return self._replica.complete_for(partition)
+
+    async def promise(self, partition: int, items: Sequence[tuple[int, bytes, str]]) -> None:
+        """Promise these (n, term, leader), as far as they are above what is promised, and wait until that is durable."""
+        position = 0
+        for n, term, leader in items:
+            position = max(position, self._replica.promises.keep(partition, n, term, leader).position)
+        await self._durable(position)
 
     async def tree(
         self, partition: int, buckets: Sequence[int], depth: int | None = None, *, anew: bool, own: bool = False

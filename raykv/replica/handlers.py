@@ -30,11 +30,13 @@ from raykv.records.keys import (
     storage_bucket,
     storage_prefix,
 )
-from raykv.records.kinds import OWNED, check, is_vector, public
+from raykv.records.kinds import OWNED, check, is_linear, is_vector, public
 from raykv.records.record import stamp_of, time_of
 from raykv.replica.dot_allocator import DotAllocator
 from raykv.replica.hints import HintsFull
+from raykv.replica.promises import Promises
 from raykv.replica.scanning import Scanner
+from raykv.replica.voting import Voter
 from raykv.ring import partition_of_key, partitions_of_keys
 from raykv.versions import (
     ClockTooFarAhead,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raykv.cluster.state import ClusterState
-    from raykv.config import StoreConfig
+    from raykv.config import BucketConfig, StoreConfig
     from raykv.records.vector_record import VersionSet
     from raykv.replica.hints import HintStore
     from raykv.storage import Damage, Engine, NodeDirectory
@@ -89,14 +91,15 @@ class Replica:
         self._max_age_ms = round(self.grace_ms / 2)
         self.scanner = Scanner(engine)
         self._hints = hints
-        self._wall_ms = wall_ms
+        self.wall_ms = wall_ms
+        """Milliseconds since 1970 by this host's clock."""
         self.known: tuple[ClusterState, bytes] | None = None
         """The latest decided state that this node received, and its bytes."""
         self._changed: dict[int, int] = {}
         """Partition -> the epoch since which it has its present owners, as far as this run knows; else ``_since``."""
         self._since = 0
-        self._buckets: set[int] = set()
-        """The ids of the existing buckets."""
+        self._buckets: dict[int, BucketConfig] = {}
+        """The existing buckets, by id."""
         self._prefixes: dict[int, list[bytes]] = {}
         """Bucket id -> for each partition, the prefix of its keys in the storage."""
         self.no_room = ""
@@ -107,6 +110,8 @@ class Replica:
         """How often this run found that the node lacks what it acknowledged."""
         self._dot_allocator = DotAllocator(random)
         self._acceptor = Acceptor(directory)
+        self.promises = Promises(engine)
+        self.voter = Voter(self, engine, self.promises, store.partitions, directory.identity.node_id, self._max_age_ms)
         self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
             (
                 handled(f.Read, self._read),
@@ -120,6 +125,7 @@ class Replica:
             )
         )
         """The requests answered here."""
+        self.handlers |= self.voter.handlers
         self._note_damage()
 
     def handle(self, body: f.NodeRequestBody) -> Answer:
@@ -193,6 +199,20 @@ class Replica:
         """Whether this node may answer reads."""
         return self._directory.identity.complete
 
+    def complete_for(self, partition: int) -> bool:
+        """Whether this node has all that it acknowledged and promised in a partition (P1, L3)."""
+        start, end = storage_prefix(partition, 0), storage_prefix(partition + 1, 0)
+        return self.complete and not self._engine.damaged_in(start, end) and self.promises.intact
+
+    @property
+    def directory_id(self) -> int:
+        """The id of the directory: drawn when it was made, gone with it."""
+        return self._directory.directory_id
+
+    def config_of(self, bucket_id: int) -> BucketConfig | None:
+        """Return the policy of a bucket; None if this node knows of none of that id."""
+        return self._buckets.get(bucket_id)
+
     def mark_incomplete(self, *, stale: bool = False) -> None:
         """Be incomplete from now on: this directory lacks something that the node acknowledged (P1).
 
@@ -210,7 +230,7 @@ class Replica:
         if all(damage.start is not None for damage in self._engine.damaged):
             self._directory.set_complete(True)
 
-    def _storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
+    def storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys as stored. Raises ``InvalidKey``, ``CorruptData`` if there is no such bucket."""
         partitions, prefixes = self._partitions, self._prefixes.get(bucket_id)
         if prefixes is None and bucket_id in self._buckets and len(self._prefixes) * partitions < MAX_PREFIXES:
@@ -226,13 +246,13 @@ class Replica:
 
     def _read(self, request: f.Read) -> Answer:
         if not self.complete:
-            return self._incomplete()
+            return self.incomplete()
         if len(request.keys) == 1 and not request.hints:
             return self._read_one(request)
         records: list[bytes | None] = []
         unreadable: list[int] = []
         size_bytes = position = 0
-        keys = self._storage_keys(request.bucket_id, request.keys)
+        keys = self.storage_keys(request.bucket_id, request.keys)
         for at in range(0, len(keys), LOOK_UP):
             founds, rotten = self._engine.get_many(keys[at : at + LOOK_UP])
             unreadable += [at + index for index in rotten]
@@ -258,7 +278,7 @@ class Replica:
 
     def _read_one(self, request: f.Read) -> Answer:
         """As ``_read``, of one key, the usual case: a process that was just woken pays for every call."""
-        (key,) = self._storage_keys(request.bucket_id, request.keys)
+        (key,) = self.storage_keys(request.bucket_id, request.keys)
         try:
             found = self._engine.get(key)
         except CorruptData:
@@ -276,12 +296,12 @@ class Replica:
     def _reserve(self, request: f.ReserveDots) -> Answer:
         """Show the stored record of each key, and give a dot where one is wanted. An incomplete node stamps nothing (P1)."""
         if not self.complete:
-            return self._incomplete()
+            return self.incomplete()
         if self._engine.overloaded:
-            return self._overloaded()
+            return self.overloaded()
         items: list[f.Reserved | None] = []
         position = 0
-        storage_keys = self._storage_keys(request.bucket_id, request.keys)
+        storage_keys = self.storage_keys(request.bucket_id, request.keys)
         for key, storage_key, operation_id in zip(request.keys, storage_keys, request.operation_ids, strict=True):
             try:
                 found = self._engine.get(storage_key)
@@ -312,14 +332,14 @@ class Replica:
 
     def _write(self, request: f.Write) -> Answer:
         if self._engine.overloaded:
-            return self._overloaded()
-        now_ms = self._wall_ms()
+            return self.overloaded()
+        now_ms = self.wall_ms()
         if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
-            return self._old(now_ms - request.made_ms)
+            return self.old(now_ms - request.made_ms)
         if self.no_room and not (self.room_for_deletes and _all_dead([record for _, record in request.items], now_ms)):
             return f.NodeRefused("overloaded", self.no_room), 0
         checked = [_check(record, now_ms) for _, record in request.items]  # all of them before the first is kept
-        keys = self._storage_keys(request.bucket_id, [key for key, _ in request.items])
+        keys = self.storage_keys(request.bucket_id, [key for key, _ in request.items])
         newer: list[int] = []
         position = 0
         for key, (_, record), versions in zip(keys, request.items, checked, strict=True):
@@ -342,13 +362,13 @@ class Replica:
     def _hint(self, request: f.Hint) -> Answer:
         """Keep writes for nodes that missed them (P11)."""
         if self._engine.overloaded:
-            return self._overloaded()
+            return self.overloaded()
         if self.no_room:
             return f.NodeRefused("overloaded", self.no_room), 0
-        now_ms = self._wall_ms()
+        now_ms = self.wall_ms()
         if now_ms - request.made_ms > self._max_age_ms:
-            return self._old(now_ms - request.made_ms)
-        self._storage_keys(request.bucket_id, [key for key, _, _ in request.items])
+            return self.old(now_ms - request.made_ms)
+        self.storage_keys(request.bucket_id, [key for key, _, _ in request.items])
         for _, record, _ in request.items:
             if record:
                 _check(record, now_ms)
@@ -371,19 +391,22 @@ class Replica:
         return f.WriteDone(newer), position
 
     @staticmethod
-    def _old(age_ms: int) -> Answer:
+    def old(age_ms: int) -> Answer:
+        """Return the answer to what was made too long ago (P10)."""
         return f.NodeRefused("old", f"it was made {age_ms // 1000} s ago: what deletes it may be forgotten by now"), 0
 
     def _scan(self, request: f.Scan) -> Answer:
         if not self.complete:
-            return self._incomplete()
+            return self.incomplete()
         return self.scanner.scan(request)
 
     @staticmethod
-    def _overloaded() -> Answer:
+    def overloaded() -> Answer:
+        """Return the answer of a node whose disk is behind."""
         return f.NodeRefused("overloaded", "the node's unflushed writes have reached their bound"), 0
 
-    def _incomplete(self) -> Answer:
+    def incomplete(self) -> Answer:
+        """Return the answer of a node that may lack something (P1)."""
         return f.Incomplete("this node may lack writes that it acknowledged, until its peers have made it whole"), 0
 
     def _note_damage(self) -> None:
@@ -404,7 +427,7 @@ class Replica:
         if before is not None and before.ballot >= state.ballot:
             return
         self.known = (state, data)
-        self._buckets = {entry.bucket_id for entry in state.buckets}
+        self._buckets = {entry.bucket_id: entry.config for entry in state.buckets}
         self._prefixes = {bucket_id: kept for bucket_id, kept in self._prefixes.items() if bucket_id in self._buckets}
         if before is None:
             self._since = state.epoch
@@ -439,5 +462,7 @@ def _check(record: bytes, now_ms: int) -> VersionSet | None:
         versions = vector.check(record)
         check_not_ahead(dvvset.newest_time(versions), now_ms)
         return versions
-    check_not_ahead(check(record), now_ms)
+    time = check(record)
+    if not is_linear(record):  # of those the time orders nothing, and a leader's clock may jump
+        check_not_ahead(time, now_ms)
     return None

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from raykv.config import MAX_PAIR_BYTES, MAX_SIBLINGS_BYTES
 from raykv.errors import CorruptData
 from raykv.records import kinds
+from raykv.records import linear_record as linear
 from raykv.records import vector_record as vector
 from raykv.records.record import plain, plain_payload, time_of, unpack
 from raykv.versions import dvvset, lww
 from raykv.versions.causality import Causality
+from raykv.versions.hybrid_clock import time_to_ms
 
 if TYPE_CHECKING:
     from raykv.records.vector_record import VersionSet
@@ -81,6 +83,9 @@ def shown(record: bytes | None, now_ms: int) -> Shown:
         return Shown([])
     if kinds.is_vector(record):
         return Shown(*dvvset.values(vector.decode(record), now_ms))
+    if kinds.is_linear(record):
+        payload = linear.decode(record).payload
+        return Shown([] if payload is None else [payload])
     taken = unpack(record)
     return Shown([taken.payload] if taken.live(now_ms) else [])
 
@@ -99,13 +104,13 @@ def causality_of(record: bytes | None) -> Causality:
         return Causality()
     if kinds.is_vector(record):
         return dvvset.join(vector.decode(record))
-    return Causality(time_of(record))
+    return Causality(linear.decode(record).time if kinds.is_linear(record) else time_of(record))
 
 
 def only_value(record: bytes) -> tuple[int, bytes] | None:
     """Return hybrid time and payload of a record with one value without expiry (most records); None for any other."""
     if record[:1] != kinds.VECTOR:
-        return plain(record)
+        return plain(record)  # of a linearizable bucket: None
     siblings = vector.decode(record).siblings
     if len(siblings) != 1:
         return None
@@ -122,12 +127,17 @@ def seen_and_shown(record: bytes | None, now_ms: int) -> tuple[Causality, Shown]
     if kinds.is_vector(record):
         state = vector.decode(record)
         return dvvset.join(state), Shown(*dvvset.values(state, now_ms))
+    if kinds.is_linear(record):
+        return causality_of(record), shown(record, now_ms)
     taken = unpack(record)
     return Causality(taken.time), Shown([taken.payload] if taken.live(now_ms) else [])
 
 
 def dead_since_ms(record: bytes) -> int | None:
     """Return since when a record has had no live value, in ms since 1970 (may be in the future); None if it has one."""
+    if kinds.is_linear(record):
+        taken = linear.decode(record)
+        return time_to_ms(taken.time) if taken.payload is None else None
     if kinds.is_vector(record):
         since = [taken.dead_since_ms for taken in dvvset.newest_first(vector.decode(record))]
     else:

@@ -1,0 +1,380 @@
+"""Changes of one key of a linearizable bucket: conditional writes, and arithmetic at the data.
+
+Every change is carried out once, however often it has to be sent: it has a lane and a number (``lanes``). A change whose
+outcome stays unknown raises ``WriteOutcomeUnknown``, and may still come into effect once.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from raykv.client.codecs import cell
+from raykv.client.exchange import UNEXPECTED, WINDOW, Exchange, ask, unexpected
+from raykv.client.given import called
+from raykv.client.reads import Reads
+from raykv.client.version import Version, Versioned
+from raykv.client.writes import WriteResult
+from raykv.config import check_timeout, shown
+from raykv.errors import (
+    Conflict,
+    CorruptData,
+    InvalidOption,
+    Overloaded,
+    RaykvError,
+    StoreUnavailable,
+    WriteOutcomeUnknown,
+)
+from raykv.ports import PeerAbsent, PeerFailure
+from raykv.protocol import changes as c
+from raykv.protocol import frames as f
+from raykv.records.keys import Key, encode_key
+from raykv.versions.causality import NOTHING_SEEN
+from raykv.versions.context import PLACE_BYTES, seal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from raykv.client.exchange import Answer, Steps
+    from raykv.client.lanes import Lane
+
+MAX_CHANGE_S = 60.0
+"""The longest time-out of a change: what tells it from a second one is kept no longer (L12)."""
+RESEND_PAUSE_S = 0.05
+PATIENT_CONFLICTS = 2
+"""After as many conflicts an ``update`` waits for its turn."""
+MAX_FENCE = (1 << 62) - 1
+NO_CONTEXT = seal(NOTHING_SEEN, bytes(PLACE_BYTES))
+"""Of a linearizable bucket, whose values have none: of no key, and so refused everywhere."""
+
+
+class Atomic(Reads):
+    """The changes of one bucket."""
+
+    @property
+    def linearizable(self) -> bool:
+        """Whether the bucket takes changes."""
+        return self.config.versioning == "linearizable"
+
+    # ---- reads ----
+
+    def get_versioned(self, key: Key, *, timeout: Any) -> Steps[Versioned[Any]]:
+        """Read a value with its version."""
+        self._check_linearizable("get_versioned")
+        timeout_s = check_timeout(timeout)
+        found = f.whole((yield from self.find(self.read_request([key], None, timeout_s, causality=True), timeout_s)))
+        value = self._decode(key, found.payloads[0], self.config.codec) if found.payloads else None
+        return Versioned(value, Version(found.causality))
+
+    # ---- changes ----
+
+    def put_if(
+        self, key: Key, value: Any, *, if_absent: Any = False, if_version: Any = None, fence: Any = None, timeout: Any
+    ) -> Steps[WriteResult]:
+        """Write a value, if the condition holds."""
+        encoded = encode_key(key)
+        change = f.Change(
+            encoded, c.PUT, self._payload(encoded, value), condition=_condition(if_absent, if_version),
+            fence=_fence(fence),
+        )  # fmt: skip
+        return (yield from self._result_of(key, change, timeout))
+
+    def delete_if(self, key: Key, *, if_version: Any = None, fence: Any = None, timeout: Any) -> Steps[WriteResult]:
+        """Delete a key, if the condition holds."""
+        change = f.Change(encode_key(key), c.DELETE, condition=_condition(False, if_version), fence=_fence(fence))
+        return (yield from self._result_of(key, change, timeout))
+
+    def count(self, key: Key, kind: int, amount: Any, *, timeout: Any) -> Steps[int]:
+        """Add to a cell, or raise or lower it; return what it holds then."""
+        name = ("", "", "", "add", "max", "min")[kind]
+        self._check_linearizable(name)
+        if self.config.codec == "raw":
+            raise InvalidOption(f"{name} needs a number, and a bucket with codec='raw' stores bytes only")
+        change = f.Change(encode_key(key), kind, cell(_number(name, amount)))
+        settled, _ = yield from self._change_one(key, change, check_change_timeout(timeout))
+        return int(self._decode(key, settled.payload or b"", self.config.codec))
+
+    def swap(self, key: Key, value: Any, *, timeout: Any) -> Steps[Any]:
+        """Write a value; return the one before it."""
+        self._check_linearizable("swap")
+        encoded = encode_key(key)
+        change = f.Change(encoded, c.SWAP, self._payload(encoded, value))
+        settled, _ = yield from self._change_one(key, change, check_change_timeout(timeout))
+        return None if settled.payload is None else self._decode(key, settled.payload, self.config.codec)
+
+    def update(self, key: Key, change: Callable[[Any], Any], default: Any, *, timeout: Any) -> Steps[Any]:
+        """Read, apply, and write on condition that nothing else was written; again until it holds."""
+        self._check_linearizable("update")
+        if not callable(change):
+            raise InvalidOption(f"update takes a function of the current value; got {shown(change)}")
+        timeout_s = check_change_timeout(timeout)
+        until_s = self._session_clock.now_s() + timeout_s
+        encoded = encode_key(key)
+        lane = self._lanes.take()
+        found = f.whole((yield from self.find(self.read_request([key], None, timeout_s, causality=True), timeout_s)))
+        payload, version = (found.payloads[0] if found.payloads else None), found.causality
+        conflicts = 0
+        while True:
+            present = default if payload is None else self._decode(key, payload, self.config.codec)
+            value = called(change, present)
+            left_s = until_s - self._session_clock.now_s()
+            if left_s <= 0:
+                raise self._conflict(key, f.Settled(c.CONFLICT, version, payload), f"in all of the {timeout_s:g} s")
+            condition = b"" if payload is None else version
+            put = f.Change(encoded, c.PUT, self._payload(encoded, value), condition=condition)
+            ((settled,),) = yield from self._send_changes([[put]], left_s, lane)
+            if isinstance(settled, RaykvError):
+                if not isinstance(settled, WriteOutcomeUnknown):
+                    self._lanes.give_back(lane)
+                raise settled
+            if settled.status != c.CONFLICT:
+                self._lanes.give_back(lane)
+                self._judge(key, settled)
+                return value
+            conflicts += 1
+            payload, version = settled.payload, settled.version
+            if conflicts >= PATIENT_CONFLICTS and (left_s := until_s - self._session_clock.now_s()) > 0:
+                payload, version = yield from self._wait_for_turn(encoded, lane, left_s)
+
+    def _wait_for_turn(self, key: bytes, lane: Lane, timeout_s: float) -> Steps[tuple[bytes | None, bytes]]:
+        """Read a key when it is this lane's turn to write it."""
+        read = f.Change(key, c.READ, lane=lane.name, turn=True)
+        answer = yield from ask(f.ChangeMany(self.bucket_id, [read], timeout_s), timeout_s)
+        if not isinstance(answer, f.ChangedMany) or len(answer.items) != 1:
+            raise unexpected()
+        (item,) = answer.items
+        if isinstance(item, f.Failed):
+            raise item.error()
+        return item.payload, item.version
+
+    def put_many_if(
+        self, pairs: dict[Any, Any], *, if_absent: bool, timeout: Any
+    ) -> Steps[list[WriteResult | RaykvError]]:
+        """Write pairs; return what became of each, in their order."""
+        condition = b"" if if_absent else None
+        items = []
+        for key, value in pairs.items():
+            encoded = encode_key(key)
+            items.append(f.Change(encoded, c.PUT, self._payload(encoded, value), condition=condition))
+        return (yield from self._change_many([*pairs], items, timeout))
+
+    def delete_many_if(self, keys: Sequence[Key], *, timeout: Any) -> Steps[list[WriteResult | RaykvError]]:
+        """Delete keys; return what became of each, in their order."""
+        items = [f.Change(encode_key(key), c.DELETE) for key in keys]
+        return (yield from self._change_many(keys, items, timeout))
+
+    # ---- sending ----
+
+    def _result_of(self, key: Key, change: f.Change, timeout: Any) -> Steps[WriteResult]:
+        settled, name = yield from self._change_one(key, change, check_change_timeout(timeout))
+        return WriteResult((), name, NO_CONTEXT, Version(settled.version))
+
+    def _change_one(self, key: Key, change: f.Change, timeout_s: float) -> Steps[tuple[f.Settled, str]]:
+        """Carry out a change; return its answer, and its name. Raises what it means."""
+        lane = self._lanes.take()
+        ((settled,),) = yield from self._send_changes([[change]], timeout_s, lane)
+        if isinstance(settled, RaykvError):
+            if not isinstance(settled, WriteOutcomeUnknown):
+                self._lanes.give_back(lane)
+            raise settled
+        name = f"{lane.name.hex()}-{lane.last}"
+        self._lanes.give_back(lane)
+        self._judge(key, settled)
+        return settled, name
+
+    def _change_many(
+        self, keys: Sequence[Any], items: list[f.Change], timeout: Any
+    ) -> Steps[list[WriteResult | RaykvError]]:
+        timeout_s = check_change_timeout(timeout)
+        lane = self._lanes.take()
+        chunks = _chunks(items)
+        settled = yield from self._send_changes(chunks, timeout_s, lane)
+        name = f"{lane.name.hex()}-{lane.last}"
+        results: list[WriteResult | RaykvError] = []
+        for key, each in zip(keys, [each for chunk in settled for each in chunk], strict=True):
+            if isinstance(each, RaykvError):
+                results.append(each)
+                continue
+            try:
+                self._judge(key, each)
+                results.append(WriteResult((), name, NO_CONTEXT, Version(each.version)))
+            except RaykvError as error:
+                results.append(error)
+        if not any(isinstance(result, WriteOutcomeUnknown) for result in results):
+            self._lanes.give_back(lane)
+        return results
+
+    def _send_changes(
+        self, chunks: list[list[f.Change]], timeout_s: float, lane: Lane
+    ) -> Steps[list[list[f.Settled | RaykvError]]]:
+        """Send changes as the lane's next call, again under the same number where no answer comes."""
+        clock, number = self._session_clock, lane.next()
+        until_s = clock.now_s() + timeout_s
+        requests = [
+            f.ChangeMany(
+                self.bucket_id,
+                [msgspec.structs.replace(change, lane=lane.name, number=number) for change in chunk],
+                timeout_s,
+            )
+            for chunk in chunks
+        ]
+        settled: list[list[f.Settled | RaykvError]] = [[] for _ in chunks]
+        sent: set[int] = set()
+        waiting = [*range(len(requests))]
+        pause_s = 0.0
+        while waiting:
+            left_s = until_s - clock.now_s()
+            if left_s <= pause_s:
+                break
+            dated = [
+                clock.dated_change(
+                    _resent(requests[at]) if at in sent else requests[at], until_s + timeout_s * (position // WINDOW)
+                )
+                for position, at in enumerate(waiting)
+            ]
+            answers = yield Exchange(dated, left_s, repeatable=False, pause_s=pause_s)
+            again = []
+            for at, answer in zip(waiting, answers, strict=True):
+                clock.note(answer)
+                outcome = self._settled(answer, len(chunks[at]), was_sent=at in sent)
+                if isinstance(answer, f.DeadlinePassed):
+                    again.append(at)
+                elif isinstance(answer, PeerFailure) and not isinstance(answer, PeerAbsent):
+                    sent.add(at)
+                    again.append(at)
+                settled[at] = outcome
+            waiting, pause_s = again, RESEND_PAUSE_S if again else 0.0
+        return settled
+
+    def _settled(self, answer: Answer, items: int, *, was_sent: bool) -> list[f.Settled | RaykvError]:
+        """Return what an answer says of each change."""
+        match answer:
+            case f.ChangedMany() if len(answer.items) == items:
+                return [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
+            case f.Refused() if not was_sent:
+                return [answer.failed.error()] * items
+            case f.DeadlinePassed() if not was_sent:
+                return [StoreUnavailable("nothing was written: the request reached the coordinator too late")] * items
+            case PeerAbsent() if not was_sent:
+                absent = f"nothing was written: no coordinator of the store can be reached ({answer}); try again"
+                return [StoreUnavailable(absent)] * items
+        why = f"the coordinator did not answer ({answer})" if isinstance(answer, PeerFailure) else UNEXPECTED
+        if isinstance(answer, CorruptData):
+            why = str(answer)
+        return [
+            WriteOutcomeUnknown(
+                f"the outcome of the change is unknown: {why}. It may stand, and may surface later; read the key, then decide",
+                acks=[],
+            )
+        ] * items
+
+    def _judge(self, key: Key, settled: f.Settled) -> None:
+        """Raise what a refusal means; nothing was written then."""
+        match settled.status:
+            case c.DONE:
+                return
+            case c.CONFLICT:
+                raise self._conflict(key, settled)
+            case c.FENCED:
+                raise Conflict(
+                    f"nothing was written: {shown(key)} has seen a later fencing token; this holder's lock is lost",
+                    key=key, version=Version(settled.version), value=None,
+                )  # fmt: skip
+            case c.NO_NUMBER:
+                raise InvalidOption(f"nothing was written: what stands under {shown(key)} is no 64-bit integer")
+            case c.OUT_OF_RANGE:
+                raise InvalidOption(f"nothing was written: {shown(key)} would exceed 64 bits")
+            case c.TOO_LARGE:
+                raise Overloaded(f"nothing was written: too many callers have changed {shown(key)} in the last seconds")
+            case c.STALE:
+                raise WriteOutcomeUnknown("the outcome of the change is not known any more; read the key", acks=[])
+        raise unexpected()
+
+    def _conflict(self, key: Key, settled: f.Settled, how: str = "") -> Conflict:
+        payload = settled.payload
+        value = None if payload is None else self._decode(key, payload, self.config.codec)
+        what = "has a value" if settled.status == c.CONFLICT and not how else "was changed by others"
+        return Conflict(
+            f"nothing was written: {shown(key)} {what if payload is not None else 'has no value'} "
+            f"{how or 'that the condition excludes'}",
+            key=key, version=Version(settled.version), value=value,
+        )  # fmt: skip
+
+    def _check_linearizable(self, what: str) -> None:
+        if not self.linearizable:
+            raise InvalidOption(
+                f"{what} needs a linearizable bucket, and {self.config.name!r} is {self.config.versioning}: "
+                'store.bucket(name, versioning="linearizable")'
+            )
+
+
+def check_change_timeout(timeout: Any) -> float:
+    """Return a change's time-out. Raises ``InvalidOption``."""
+    timeout_s = check_timeout(timeout)
+    if timeout_s > MAX_CHANGE_S:
+        raise InvalidOption(
+            f"a change of a linearizable bucket takes {MAX_CHANGE_S:g} s at most; got timeout={timeout_s:g}"
+        )
+    return timeout_s
+
+
+def _condition(if_absent: Any, if_version: Any) -> bytes | None:
+    if not isinstance(if_absent, bool):
+        raise InvalidOption(f"if_absent must be True or False; got {shown(if_absent)}")
+    if if_version is None:
+        return b"" if if_absent else None
+    if if_absent:
+        raise InvalidOption("if_absent and if_version exclude each other")
+    if isinstance(if_version, bytes):
+        if_version = Version(if_version)
+    if not isinstance(if_version, Version):
+        raise InvalidOption(
+            f"if_version must be what get_versioned or a write returned; got {type(if_version).__name__}"
+        )
+    return bytes(if_version)
+
+
+def _fence(fence: Any) -> int:
+    if fence is None:
+        return 0
+    token = _number("fence", fence)
+    if not 0 < token <= MAX_FENCE:
+        raise InvalidOption(f"a fencing token is a positive number, as held.token; got {token}")
+    return token
+
+
+def _number(what: str, given: Any) -> int:
+    if isinstance(given, bool):
+        raise InvalidOption(f"{what} takes a number; got {given}")
+    try:
+        number = operator.index(given)
+    except TypeError:
+        raise InvalidOption(f"{what} takes a whole number; got {shown(given)}") from None
+    if not c.LEAST <= number <= c.MOST:
+        raise InvalidOption(f"{what} takes a number of at most 64 bits; got {number}")
+    return number
+
+
+def _resent(request: f.ChangeMany) -> f.ChangeMany:
+    items = [msgspec.structs.replace(change, resent=True) for change in request.items]
+    return msgspec.structs.replace(request, items=items)
+
+
+CHUNK_BYTES = 80 * 1024
+CHUNK_CHANGES = 250
+
+
+def _chunks(items: list[f.Change]) -> list[list[f.Change]]:
+    """Cut a batch into requests."""
+    chunks: list[list[f.Change]] = []
+    size_bytes = 0
+    for change in items:
+        change_bytes = len(change.key) + len(change.payload)
+        if not chunks or len(chunks[-1]) >= CHUNK_CHANGES or size_bytes + change_bytes > CHUNK_BYTES:
+            chunks.append([])
+            size_bytes = 0
+        chunks[-1].append(change)
+        size_bytes += change_bytes
+    return chunks

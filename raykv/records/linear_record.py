@@ -1,0 +1,140 @@
+"""The record of a linearizable bucket: one value of one key, in an order that one leader gives it (L6), as bytes.
+
+::
+
+    kind        1 byte    3
+    term       16 bytes   the leader's: number, then 64 random bits, big-endian
+    seq         8 bytes   counted over the term, big-endian
+    the rest              msgpack: [time, origin, fence, payload, receipts]
+
+Term and seq are the *stamp*: where and as long as that of a last-writer-wins record (``record``), and compared as it is, so
+hints, streams and trees need not know the difference. Two records of one stamp are the same bytes.
+
+``time`` is the hybrid time of the write by its leader's clock: it says how old a delete is, and orders nothing. ``origin``
+is the stamp under which the value was written first, empty if it is this one: a leader that only confirms a value under
+its own term does not make a new version of it (L5). ``fence`` is the highest fencing token that the key has seen.
+``payload`` is the value, None where it is deleted. ``receipts`` are the results of the last call of each lane (L10): with
+the value, or a new leader has the one without the other.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from raykv.config import MAX_PAIR_BYTES, MIB
+from raykv.errors import CorruptData
+
+KIND_LINEAR = 3
+TERM_BYTES = 16
+STAMP_BYTES = TERM_BYTES + 8
+LANE_BYTES = 8
+MAX_RECEIPTS = 1024
+MAX_LINEAR_RECORD_BYTES = 2 * MIB
+"""A value, and what 1,024 lanes were answered."""
+MAX_FENCE = (1 << 62) - 1
+NO_TERM = bytes(TERM_BYTES)
+"""Below every term."""
+_HEAD = struct.Struct(">B16sQ")
+_TERM_AT = 1
+_SEQ_AT = _TERM_AT + TERM_BYTES
+_REST_AT = _HEAD.size
+
+
+class Receipt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a lane's call was answered: its number, and the answer (``protocol.nodes.Settled``)."""
+
+    lane: bytes
+    number: int
+    status: int
+    version: bytes = b""
+    payload: bytes | None = None
+
+
+class _Rest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    time: int
+    origin: bytes
+    fence: int
+    payload: bytes | None
+    receipts: tuple[Receipt, ...] = ()
+
+
+class LinearRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record taken apart."""
+
+    term: bytes
+    seq: int
+    time: int
+    payload: bytes | None
+    """None: deleted."""
+    origin: bytes = b""
+    fence: int = 0
+    receipts: tuple[Receipt, ...] = ()
+
+    @property
+    def version(self) -> bytes:
+        """The stamp under which the value was written first."""
+        return self.origin or self.term + self.seq.to_bytes(8)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Rest).decode
+
+
+def pack_term(number: int, bits: int) -> bytes:
+    """Return a term: of two, the one with the greater number is later."""
+    return number.to_bytes(8) + bits.to_bytes(8)
+
+
+def term_number(term: bytes) -> int:
+    """Return the number of a term."""
+    return int.from_bytes(term[:8])
+
+
+def encode(record: LinearRecord) -> bytes:
+    """Return the bytes."""
+    rest = _Rest(record.time, record.origin, record.fence, record.payload, record.receipts)
+    return _HEAD.pack(KIND_LINEAR, record.term, record.seq) + _encode(rest)
+
+
+def decode(record: bytes) -> LinearRecord:
+    """Take a record apart. Raises ``CorruptData`` if it cannot be one."""
+    if len(record) <= _REST_AT or record[0] != KIND_LINEAR:
+        raise CorruptData("not the record of a linearizable bucket")
+    try:
+        rest = _decode(record[_REST_AT:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptData(f"not the record of a linearizable bucket: {error}") from None
+    return LinearRecord(
+        record[_TERM_AT:_SEQ_AT], int.from_bytes(record[_SEQ_AT:_REST_AT]), rest.time, rest.payload, rest.origin,
+        rest.fence, rest.receipts,
+    )  # fmt: skip
+
+
+def check(record: bytes) -> LinearRecord:
+    """Take a record apart. Raises ``CorruptData`` unless it is as above. O(size)."""
+    if len(record) > MAX_LINEAR_RECORD_BYTES:
+        raise CorruptData(f"the record of a linearizable bucket has {len(record)} bytes")
+    taken = decode(record)
+    if len(taken.origin) not in {0, STAMP_BYTES} or not 0 <= taken.time < 1 << 64 or not 0 <= taken.fence <= MAX_FENCE:
+        raise CorruptData("the record of a linearizable bucket has no possible origin, time or fence")
+    if taken.payload is not None and not 0 < len(taken.payload) <= MAX_PAIR_BYTES + 1:
+        raise CorruptData(f"the record of a linearizable bucket holds a value of {len(taken.payload)} bytes")
+    if len(taken.receipts) > MAX_RECEIPTS or len({each.lane for each in taken.receipts}) < len(taken.receipts):
+        raise CorruptData("the record of a linearizable bucket has too many receipts, or two of one lane")
+    if any(len(each.lane) != LANE_BYTES or each.number < 0 for each in taken.receipts):
+        raise CorruptData("the record of a linearizable bucket has the receipt of no lane")
+    return taken
+
+
+def term_of(record: bytes) -> bytes:
+    """Return the term of a record."""
+    return record[_TERM_AT:_SEQ_AT]
+
+
+def header(record: bytes) -> bytes:
+    """Return the record without its value and receipts: enough to know stamp, age, and whether it is deleted."""
+    taken = decode(record)
+    payload = None if taken.payload is None else b""
+    return encode(LinearRecord(taken.term, taken.seq, taken.time, payload, taken.origin, taken.fence))

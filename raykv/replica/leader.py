@@ -1,0 +1,710 @@
+"""Leaders of linearizable buckets: one node's part, for all partitions that it leads (L1 to L14).
+
+An owner leads a (partition, n) under a *term* that F = n // 2 + 1 of its owners have promised, and only while changes come
+in: no heartbeat, no lease. A change is evaluated on the leader's *head* of its key, at once and in order; then one *round*
+sends the record of each changed head to the owners, and what F of them hold durably is acknowledged. Rounds of one
+partition follow each other, those of all partitions that are due in one turn of the loop leave together, one message for
+each owner; so 64 callers of one key share a round, and one fdatasync.
+
+Whatever is answered waits for the first round that begins after it was evaluated, whether or not it has changed anything:
+a superseded leader learns there that it is one, and no value is shown that F owners do not hold (L7). A round includes all
+heads that are not acknowledged yet, hence what a read or a conflict has seen.
+
+A leader that is refused drops its heads, points to its successor, and never goes on under that term (L1, L14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
+from raykv.config import MAX_BATCH_ITEMS, MIB
+from raykv.errors import CorruptData, StoreClosed
+from raykv.ports import PeerFailure
+from raykv.protocol import changes as c
+from raykv.protocol import frames as f
+from raykv.records.linear_record import Receipt, pack_term, term_number
+from raykv.replica.applying import Head, effect
+from raykv.replica.hints import HintsFull
+from raykv.replica.lanes import Lanes
+from raykv.replica.tenure import Round, Tenure, Waiter, held_by_majorities
+from raykv.replica.turns import Turns
+from raykv.ring import partitions_of_keys
+from raykv.storage import DiskFull, EngineFailed
+from raykv.versions import time_from_ms
+
+if TYPE_CHECKING:
+    import random as random_module
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+
+    from raykv.cluster.peers import Peers
+    from raykv.ports import Clock, Metrics
+    from raykv.replica.handlers import Replica
+    from raykv.replica.hints import HintStore
+    from raykv.replica.tenure import Place
+
+logger = logging.getLogger("raykv.node")
+
+PING_TIMEOUT_S = 0.3
+SILENT_S = 1.0
+"""How long a node that did not answer a ping is taken for gone."""
+TAKEOVER_EVERY_S = 1.0
+PROMISE_TIMEOUT_S = 1.0
+RECEIPTS_S = 60.0
+"""How long a new leader keeps the receipts that it finds, and the longest time that a change may have (L12)."""
+BALANCE_AFTER_S = 10.0
+BALANCED_AT_ONCE = 4
+MAX_HEADS = 100_000
+MAX_HEADS_BYTES = 64 * MIB
+ACCEPT_BYTES = 4 * MIB
+"""A round that has more is sent in several messages."""
+ROUND_RETRY_S = 0.1
+
+
+class Leaders:
+    """The partitions that one run of a node leads."""
+
+    def __init__(
+        self,
+        node_id: str,
+        run: int,
+        *,
+        replica: Replica,
+        hints: HintStore,
+        peers: Peers,
+        clock: Clock,
+        metrics: Metrics,
+        random: random_module.Random,
+        durable: Callable[[int], Awaitable[None]],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        partitions: int,
+    ) -> None:
+        """``durable(position)`` waits for the log; ``spawn(work)`` runs it in the background, as part of the node."""
+        self._node_id = node_id
+        self._run = run
+        self._replica = replica
+        self._hints = hints
+        self._peers = peers
+        self._clock = clock
+        self._metrics = metrics
+        self._random = random
+        self._durable = durable
+        self._spawn = spawn
+        self._partitions = partitions
+        self._most_s = min(RECEIPTS_S, replica.grace_ms / 1000 / 4)
+        self._began_s = clock.monotonic_s()
+        self._tenures: dict[Place, Tenure] = {}
+        self._takeovers: dict[Place, asyncio.Task[f.Settled | None]] = {}
+        self._refused_s: dict[Place, float] = {}
+        """Place -> until when no other takeover of it is tried."""
+        self._elsewhere: dict[Place, tuple[bytes, str]] = {}
+        """Place -> the latest term that was heard of, and its leader."""
+        self._silent_s: dict[str, float] = {}
+        self._lanes = Lanes(clock)
+        self._turns = Turns(clock)
+        self._due: dict[Place, Tenure] = {}
+        self._leaving = False
+        self._heads = 0
+        self._heads_bytes = 0
+        replica.voter.is_head = self._is_head
+
+    # ---- a request ----
+
+    async def apply(self, request: f.Apply) -> f.NodeAnswerBody:
+        """Answer ``Apply``."""
+        now_s, items = self._clock.monotonic_s(), request.items
+        left_s = request.expires_s - now_s
+        if request.run != self._run or left_s <= 0:
+            return f.Applied([f.Settled(c.LATE)] * len(items), self._run, now_s)
+        if left_s > self._most_s + 1.0:
+            return f.NodeRefused(
+                "corrupt", f"a change may take {self._most_s:g} s at most, for its receipt to outlive it"
+            )
+        config = self._replica.config_of(request.bucket_id)
+        if config is None:
+            return f.NodeRefused("not yet", f"this node knows of no bucket {request.bucket_id}")
+        if config.versioning != "linearizable":
+            return f.NodeRefused("corrupt", "the bucket is not linearizable")
+        if self._lanes.full:
+            return f.NodeRefused("overloaded", "the node keeps the results of as many lanes as it can")
+        settled: list[f.Settled | None] = [None] * len(items)
+        try:
+            async with self._clock.timeout(left_s):
+                await self._carry_out(request, config.n, settled)
+        except TimeoutError:
+            pass
+        except (CorruptData, DiskFull) as error:
+            logger.debug("node %s: %s", self._node_id, error)
+        answers = [f.Settled(c.NO_QUORUM) if each is None else each for each in settled]
+        return f.Applied(answers, self._run, self._clock.monotonic_s())
+
+    async def _carry_out(self, request: f.Apply, n: int, settled: list[f.Settled | None]) -> None:
+        places = [(at, n) for at in partitions_of_keys([change.key for change in request.items], self._partitions)]
+        strange = {place for place in dict.fromkeys(places) if not self._leads(place)}
+        if strange:
+            in_order = sorted(strange)
+            outcomes = await asyncio.gather(*(self._lead(place, request.silent, request.unable) for place in in_order))
+            refused = {place: outcome for place, outcome in zip(in_order, outcomes, strict=True) if outcome is not None}
+            for index, place in enumerate(places):
+                settled[index] = refused.get(place)
+        await self._look_up(request, places, [index for index, each in enumerate(settled) if each is None], settled)
+        for index, change in enumerate(request.items):
+            if change.turn and settled[index] is None:
+                await self._turns.wait((request.bucket_id, change.key), change.lane, request.expires_s)
+        waiters: list[tuple[int, Waiter]] = []
+        now_s = self._clock.monotonic_s()
+        for index, (change, place) in enumerate(zip(request.items, places, strict=True)):
+            if settled[index] is not None:
+                continue
+            if now_s >= request.expires_s:
+                settled[index] = f.Settled(c.LATE)
+                continue
+            outcome = self._evaluate(place, request.bucket_id, change, request.expires_s)
+            if isinstance(outcome, Waiter):
+                waiters.append((index, outcome))
+            else:
+                settled[index] = outcome
+        for index, waiter in waiters:
+            settled[index] = await waiter.outcome()
+
+    # ---- evaluation ----
+
+    def _evaluate(self, place: Place, bucket_id: int, change: f.Change, expires_s: float) -> f.Settled | Waiter:
+        """Evaluate a change on the head of its key; return what to wait for, or the answer."""
+        tenure = self._tenures.get(place)
+        if tenure is None or not self._leads(place):
+            return self._pointer(place)
+        name = bucket_id, change.key
+        head = tenure.heads.get(name)
+        if head is None:  # given up meanwhile
+            return f.Settled(c.NO_QUORUM)
+        if change.kind == c.READ:
+            return tenure.wait(f.Settled(c.DONE, head.version, head.payload), self._is_due)
+        lane = self._lanes.of(change.lane, change.number, expires_s)
+        if lane is None:
+            return f.Settled(c.STALE)
+        known = lane.calls.get(name)
+        if isinstance(known, f.Settled):
+            return known
+        if known is not None and known.tenure is tenure and not known.done:
+            return known.join()
+        kept = head.receipts.get(change.lane)
+        if kept is not None and kept.receipt.number >= change.number:
+            receipt = kept.receipt
+            if receipt.number > change.number:
+                return f.Settled(c.STALE)
+            answer = f.Settled(receipt.status, receipt.version, receipt.payload)
+            return lane.remember(name, tenure.wait(answer, self._is_due))
+        self._turns.over((bucket_id, change.key), change.lane)
+        done = effect(change, head)
+        if (done.writes or change.resent) and self._replica.no_room:
+            return f.Settled(c.UNABLE)
+        if not done.writes and not change.resent:
+            return lane.remember(name, tenure.wait(f.Settled(done.status, head.version, done.answer), self._is_due))
+        self._forget_receipts(head)
+        if not head.has_room:
+            return f.Settled(c.TOO_LARGE, head.version)
+        return lane.remember(name, self._write(tenure, head, name, change, done, expires_s))
+
+    def _write(
+        self, tenure: Tenure, head: Head, name: tuple[int, bytes], change: f.Change, done: Any, expires_s: float
+    ) -> Waiter:
+        """Change the head, and leave a receipt (L10, L11)."""
+        before = head.size_bytes
+        stamp = tenure.next_stamp()
+        if done.writes:
+            head.payload, head.version = done.payload, stamp
+            head.fence = max(head.fence, change.fence)
+            head.time = max(head.time + 1, time_from_ms(self._replica.wall_ms()))
+        answer = f.Settled(done.status, head.version, done.answer)
+        head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), expires_s)
+        self._heads_bytes += head.size_bytes - before
+        return tenure.change(name, head, stamp, answer, self._is_due)
+
+    def _forget_receipts(self, head: Head) -> None:
+        """Drop receipts that no call will ask for: their time is over, or their lane has gone on (L10, L12)."""
+        now_s = self._clock.monotonic_s()
+        head.forget(
+            [
+                lane
+                for lane, kept in head.receipts.items()
+                if kept.until_s <= now_s or self._lanes.number(lane) > kept.receipt.number
+            ]
+        )
+
+    def _is_head(self, partition: int, n: int, name: tuple[int, bytes], record: bytes | None) -> bool:
+        """Whether this node knows ``record`` for the last one of its key, under the term that it has promised (L8)."""
+        tenure = self._tenures.get((partition, n))
+        if tenure is None or not self._leads((partition, n)):
+            return False
+        head = tenure.heads.get(name)
+        return head is not None and not head.dirty and head.stamp == (record[1:25] if record is not None else b"")
+
+    # ---- rounds ----
+
+    def _is_due(self, tenure: Tenure) -> None:
+        """Begin a round of this tenure at the end of this turn of the loop, or when the present one is over."""
+        if tenure.round is None and not tenure.paused:
+            self._due[tenure.place] = tenure
+            if not self._leaving:
+                self._leaving = True
+                asyncio.get_running_loop().call_soon(self._leave)
+
+    def _leave(self) -> None:
+        """Begin the rounds that are due."""
+        self._leaving = False
+        due, self._due = self._due, {}
+        state = self._replica.state
+        if state is None:
+            return
+        by_n: dict[int, list[Round]] = {}
+        for place, tenure in due.items():
+            if self._tenures.get(place) is not tenure or tenure.round is not None or not tenure.wanted:
+                continue
+            sets = state.write_sets(*place)
+            if self._node_id not in state.read_set(*place):
+                self._give_up(tenure)
+            elif not tenure.bound_to(sets):
+                tenure.paused = True
+                self._spawn(self._extend(tenure, sets))
+            else:
+                round_ = tenure.begin(sets)
+                for name in round_.names:
+                    self._forget_receipts(tenure.heads[name])
+                by_n.setdefault(place[1], []).append(round_)
+        for n, rounds in by_n.items():
+            self._send(n, rounds, state.epoch)
+
+    def _send(self, n: int, rounds: list[Round], epoch: int) -> None:
+        made_ms = self._replica.wall_ms()
+        wanted: dict[str, list[tuple[Round, Any]]] = {}
+        for round_ in rounds:
+            group = (round_.tenure.place[0], round_.tenure.term, round_.records())
+            for node_id in round_.nodes:
+                wanted.setdefault(node_id, []).append((round_, group))
+        for node_id, parts in wanted.items():
+            for some in _cut(parts):
+                body = f.Accept(n, self._node_id, made_ms, [group for _, group in some])
+                mine = [round_ for round_, _ in some]
+                if node_id == self._node_id:
+                    self._spawn(self._accept_here(body, mine))
+                else:
+                    self._spawn(self._accept_there(node_id, body, mine, epoch))
+
+    async def _accept_here(self, body: f.Accept, rounds: list[Round]) -> None:
+        try:
+            answer, position = self._replica.handle(body)
+            if isinstance(answer, f.Accepted):
+                await self._durable(position)
+        except (StoreClosed, EngineFailed, OSError):
+            answer = f.NodeRefused("failed", "the disk")
+        self._tally(self._node_id, rounds, answer if isinstance(answer, f.Accepted) else None)
+
+    async def _accept_there(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
+        answer: f.NodeAnswerBody | None = None
+        with contextlib.suppress(PeerFailure):
+            answer = await self._peers.call(node_id, body, len(rounds), CALL_TIMEOUT_S, epoch)
+        fits = isinstance(answer, f.Accepted) and len(answer.groups) == len(rounds)
+        self._tally(node_id, rounds, answer if fits and isinstance(answer, f.Accepted) else None)
+
+    def _tally(self, node_id: str, rounds: list[Round], answer: f.Accepted | None) -> None:
+        """Count a node's answer to rounds; None: it did not accept them."""
+        for round_, (term, leader) in zip(
+            rounds, answer.groups if answer is not None else [(b"", "")] * len(rounds), strict=True
+        ):
+            tenure = round_.tenure
+            if term:
+                self._lose(tenure, term, leader)
+            was_met = round_.met
+            round_.note(node_id, accepted=answer is not None and not term)
+            if tenure.round is round_ and round_.met and not was_met:
+                tenure.end(round_)
+                self._metrics.count("leader_rounds")
+                if tenure.wanted:
+                    self._is_due(tenure)
+            elif tenure.round is round_ and not round_.met and self._moved(round_):
+                tenure.redo(round_)
+                self._is_due(tenure)
+            elif tenure.round is round_ and round_.over:
+                tenure.redo(round_)
+                tenure.paused = True
+                self._spawn(self._later(tenure))
+            if round_.over and round_.met:
+                self._leave_hints(round_)
+
+    def _moved(self, round_: Round) -> bool:
+        """Whether the partition has other owners since the round began."""
+        state = self._replica.state
+        return state is not None and state.write_sets(*round_.tenure.place) != round_.sets
+
+    async def _later(self, tenure: Tenure) -> None:
+        await self._clock.sleep(ROUND_RETRY_S)
+        tenure.paused = False
+        tenure.forget_the_late()
+        if tenure.awaited:
+            self._is_due(tenure)
+
+    def _leave_hints(self, round_: Round) -> None:
+        """Remember the keys of which some owners have missed the record (P11)."""
+        made_ms = self._replica.wall_ms()
+        for node_id in round_.missed:
+            for bucket_id, key in round_.names:
+                with contextlib.suppress(HintsFull, StoreClosed, EngineFailed, OSError, CorruptData):
+                    self._hints.keep(node_id, bucket_id, key, b"", made_ms, counted=False)
+
+    # ---- heads ----
+
+    async def _look_up(
+        self, request: f.Apply, places: Sequence[Place], indexes: Iterable[int], settled: list[f.Settled | None]
+    ) -> None:
+        """Load the heads of keys that this term has not touched yet (L5)."""
+        bucket_id = request.bucket_id
+        wanted: dict[Place, dict[bytes, None]] = {}
+        loading: list[asyncio.Future[None]] = []
+        for index in indexes:
+            place, key = places[index], request.items[index].key
+            tenure = self._tenures.get(place)
+            if tenure is None:
+                settled[index] = self._pointer(place)
+            elif (bucket_id, key) in tenure.loading:
+                loading.append(tenure.loading[bucket_id, key])
+            elif (bucket_id, key) not in tenure.heads:
+                wanted.setdefault(place, {})[key] = None
+        if wanted:
+            task = asyncio.get_running_loop().create_task(
+                self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()})
+            )
+            await asyncio.shield(task)
+        for future in loading:
+            await asyncio.shield(future)
+
+    async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]]) -> None:
+        """Ask F of each set of owners for their records, under the term, and take the greatest of each key."""
+        self._make_room()
+        tenures = {place: self._tenures[place] for place in wanted}
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for place, keys in wanted.items():
+            tenures[place].loading.update(dict.fromkeys([(bucket_id, key) for key in keys], done))
+        try:
+            await self._looked(bucket_id, wanted, tenures)
+        finally:
+            for place, keys in wanted.items():
+                for key in keys:
+                    tenures[place].loading.pop((bucket_id, key), None)
+            done.set_result(None)
+
+    async def _looked(self, bucket_id: int, wanted: dict[Place, list[bytes]], tenures: dict[Place, Tenure]) -> None:
+        state = self._replica.state
+        assert state is not None
+        sets = {place: state.write_sets(*place) for place in wanted}
+        asked: dict[str, list[Place]] = {}
+        for place in wanted:
+            if self._tenures.get(place) is tenures[place] and tenures[place].bound_to(sets[place]):
+                for node_id in dict.fromkeys(node_id for nodes in sets[place] for node_id in nodes):
+                    asked.setdefault(node_id, []).append(place)
+        found: dict[Place, dict[str, list[bytes | None]]] = {place: {} for place in wanted}
+
+        def take(node_id: str, answer: f.NodeAnswerBody) -> None:
+            mine = asked[node_id]
+            if not isinstance(answer, f.Looked) or len(answer.groups) != len(mine):
+                return
+            for place, (term, leader, records) in zip(mine, answer.groups, strict=True):
+                if term:
+                    self._lose(tenures[place], term, leader)
+                elif len(records) == len(wanted[place]):
+                    found[place].setdefault(node_id, records)
+
+        def enough() -> bool:
+            return all(
+                self._tenures.get(place) is not tenures[place] or held_by_majorities(sets[place], found[place])
+                for place in wanted
+            )
+
+        bodies = {
+            node_id: f.Look(
+                bucket_id, mine[0][1], self._node_id, [(place[0], tenures[place].term, wanted[place]) for place in mine]
+            )
+            for node_id, mine in asked.items()
+        }
+        await self._ask(bodies, take, enough, state.epoch)
+        until_s = self._clock.monotonic_s() + RECEIPTS_S
+        for place, keys in wanted.items():
+            tenure = tenures[place]
+            if self._tenures.get(place) is not tenure or not held_by_majorities(sets[place], found[place]):
+                continue
+            for at, key in enumerate(keys):
+                self._adopt(tenure, (bucket_id, key), [records[at] for records in found[place].values()], until_s)
+
+    def _adopt(self, tenure: Tenure, name: tuple[int, bytes], records: list[bytes | None], until_s: float) -> None:
+        """Take the greatest of what F owners hold; if they differ, it goes out under this term before it is shown (L5)."""
+        if name in tenure.heads:
+            return
+        newest = max(
+            (record for record in records if record is not None), key=lambda record: record[1:25], default=None
+        )
+        head = tenure.heads[name] = Head.of(newest, until_s)
+        self._heads += 1
+        self._heads_bytes += head.size_bytes
+        if any(record is None or record[1:25] != head.stamp for record in records) and newest is not None:
+            tenure.rewrite(name, head)
+            self._metrics.count("leader_rewrites")
+
+    def _make_room(self) -> None:
+        """Drop heads that nobody waits for: what is asked for again is looked up again."""
+        if self._heads < MAX_HEADS and self._heads_bytes < MAX_HEADS_BYTES:
+            return
+        for tenure in self._tenures.values():
+            idle = [name for name, head in tenure.heads.items() if not head.dirty and not head.awaited]
+            for name in idle[: (len(idle) + 1) // 2]:
+                self._heads -= 1
+                self._heads_bytes -= tenure.heads.pop(name).size_bytes
+
+    # ---- terms ----
+
+    def _leads(self, place: Place) -> bool:
+        """Whether this node leads, as far as it knows."""
+        tenure = self._tenures.get(place)
+        if tenure is None:
+            return False
+        promised = self._replica.promises.of(*place)
+        if promised.term != tenure.term:
+            self._lose(tenure, promised.term, promised.leader)
+            return False
+        if not self._replica.complete:
+            self._give_up(tenure)
+            return False
+        return True
+
+    def _pointer(self, place: Place) -> f.Settled:
+        """Return where to go instead."""
+        leader = self._believed(place)[1]
+        state = self._replica.state
+        if state is not None and leader not in (owners := state.read_set(*place)):
+            leader = owners[0]
+        return f.Settled(c.ELSEWHERE, leader=leader) if leader and leader != self._node_id else f.Settled(c.NO_QUORUM)
+
+    def _believed(self, place: Place) -> tuple[bytes, str]:
+        """Return the latest known term, and its leader."""
+        promised = self._replica.promises.of(*place)
+        return max((promised.term, promised.leader), self._elsewhere.get(place, (b"", "")))
+
+    async def _lead(self, place: Place, silent: Sequence[str], unable: Sequence[str]) -> f.Settled | None:
+        """Lead the partition, if this node is to. None: it does; else where to go instead."""
+        state = self._replica.state
+        if state is None:
+            return f.Settled(c.UNABLE)
+        owners = state.read_set(*place)
+        if self._node_id not in owners:
+            return f.Settled(c.ELSEWHERE, leader=owners[0])
+        if not self._replica.complete_for(place[0]) or self._replica.no_room:
+            return f.Settled(c.UNABLE)
+        running = self._takeovers.get(place)
+        if running is None:
+            leader = self._believed(place)[1] or owners[0]
+            if leader not in owners:
+                leader = self._node_id
+            if leader != self._node_id and leader not in unable:
+                if leader not in silent:
+                    return f.Settled(c.ELSEWHERE, leader=leader)
+                if await self._answers(leader):
+                    return f.Settled(c.ELSEWHERE, leader=leader)
+            running = self._takeovers.get(place) or self._begin_takeover(place)
+        return await asyncio.shield(running)
+
+    async def _answers(self, node_id: str) -> bool:
+        """Whether a node answers a ping (L14)."""
+        if self._clock.monotonic_s() < self._silent_s.get(node_id, 0.0):
+            return False
+        try:
+            await self._peers.call(node_id, f.Ping(), 1, PING_TIMEOUT_S)
+        except PeerFailure:
+            self._silent_s[node_id] = self._clock.monotonic_s() + SILENT_S
+            return False
+        return True
+
+    def _begin_takeover(self, place: Place) -> asyncio.Task[f.Settled | None]:
+        task = asyncio.get_running_loop().create_task(self._take_over(place))
+        self._takeovers[place] = task
+        task.add_done_callback(lambda _: self._takeovers.pop(place, None))
+        return task
+
+    async def _take_over(self, place: Place) -> f.Settled | None:
+        """Have a new term promised (L1, L2, L4). None if this node leads now."""
+        now_s = self._clock.monotonic_s()
+        if self._leads(place):
+            return None
+        if now_s < self._refused_s.get(place, 0.0):
+            return self._pointer(place)
+        state = self._replica.state
+        assert state is not None
+        number = max(term_number(self._believed(place)[0] or bytes(16)), 0) + 1
+        term = pack_term(number, self._random.getrandbits(64))
+        sets = state.write_sets(*place)
+        try:
+            won = await self._promised(place, term, sets, state.epoch)
+        except (StoreClosed, EngineFailed, OSError, CorruptData) as error:
+            logger.debug("node %s cannot take partition %d: %s", self._node_id, place[0], error)
+            return f.Settled(c.UNABLE)
+        if not won:
+            jitter = 0.5 + self._random.random()
+            self._refused_s[place] = self._clock.monotonic_s() + TAKEOVER_EVERY_S * jitter
+            return self._pointer(place)
+        self._refused_s.pop(place, None)
+        self._tenures[place] = Tenure(place, term, sets, self._clock)
+        self._metrics.count("leader_takeovers")
+        return None
+
+    async def _promised(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], epoch: int) -> bool:
+        """Have F of each set promise a term, this node first (L1), then ask them once more (L4)."""
+        partition, n = place
+        answer, position = self._replica.handle(f.Promise(partition, n, term, self._node_id))
+        if not isinstance(answer, f.Promised) or not answer.granted:
+            return False
+        await self._durable(position)
+        others = [node_id for node_id in dict.fromkeys(node_id for nodes in sets for node_id in nodes)
+                  if node_id != self._node_id]  # fmt: skip
+        granted: dict[str, int] = {self._node_id: answer.directory_id}
+        confirmed: dict[str, int] = {self._node_id: answer.directory_id}
+        refused: list[tuple[bytes, str]] = []
+
+        def note(into: dict[str, int]) -> Callable[[str, f.NodeAnswerBody], None]:
+            def take(node_id: str, said: f.NodeAnswerBody) -> None:
+                if isinstance(said, f.Promised) and said.granted and said.term == term:
+                    into[node_id] = said.directory_id
+                elif isinstance(said, f.Promised) and said.term > term:
+                    refused.append((said.term, said.leader))
+
+            return take
+
+        first = f.Promise(partition, n, term, self._node_id)
+        await self._ask(
+            dict.fromkeys(others, first), note(granted),
+            lambda: bool(refused) or held_by_majorities(sets, granted), epoch, PROMISE_TIMEOUT_S,
+        )  # fmt: skip
+        if not refused and held_by_majorities(sets, granted):
+            again = f.Promise(partition, n, term, self._node_id, again=True)
+
+            def same() -> list[str]:
+                return [node_id for node_id, directory_id in confirmed.items() if granted.get(node_id) == directory_id]
+
+            await self._ask(
+                {node_id: again for node_id in others if node_id in granted}, note(confirmed),
+                lambda: bool(refused) or held_by_majorities(sets, same()), epoch, PROMISE_TIMEOUT_S,
+            )  # fmt: skip
+            if not refused and held_by_majorities(sets, same()):
+                return self._replica.promises.of(partition, n).term == term
+        if refused:
+            self._elsewhere[place] = max(refused)
+        return False
+
+    async def _extend(self, tenure: Tenure, sets: tuple[tuple[str, ...], ...]) -> None:
+        """Have the owners of a partition that moves promise the term too, before its next round (L9)."""
+        state = self._replica.state
+        won = False
+        if state is not None and state.write_sets(*tenure.place) == sets:
+            with contextlib.suppress(StoreClosed, EngineFailed, OSError, CorruptData):
+                won = await self._promised(tenure.place, tenure.term, sets, state.epoch)
+        if self._tenures.get(tenure.place) is not tenure:
+            return
+        if won:
+            tenure.bind(sets)
+        else:
+            await self._clock.sleep(RETRY_S)
+            heard = self._elsewhere.get(tenure.place)
+            if heard is not None and heard[0] > tenure.term:
+                self._lose(tenure, *heard)
+        tenure.paused = False
+        tenure.forget_the_late()
+        if tenure.awaited and self._tenures.get(tenure.place) is tenure:
+            self._is_due(tenure)
+
+    def _lose(self, tenure: Tenure, term: bytes, leader: str) -> None:
+        """Drop the heads of a term that is over, and point to its successor (L14)."""
+        place = tenure.place
+        if term > tenure.term:
+            self._elsewhere[place] = max((term, leader), self._elsewhere.get(place, (b"", "")))
+        if self._tenures.get(place) is tenure:
+            self._metrics.count("leader_superseded")
+            self._give_up(tenure)
+
+    def _give_up(self, tenure: Tenure) -> None:
+        if self._tenures.get(tenure.place) is tenure:
+            del self._tenures[tenure.place]
+            self._heads -= len(tenure.heads)
+            self._heads_bytes -= sum(head.size_bytes for head in tenure.heads.values())
+        tenure.abandon(self._pointer(tenure.place))
+
+    async def balance(self) -> None:
+        """Take back, some at a time, what this node led as first owner before it was away (L14)."""
+        state = self._replica.state
+        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S or self._replica.no_room:
+            return
+        taken = 0
+        for entry_n in sorted({entry.config.n for entry in state.buckets if entry.config.versioning == "linearizable"}):
+            for partition in state.ring.first_partitions_of(self._node_id):
+                place = partition, entry_n
+                leader = self._believed(place)[1]
+                if not leader or leader == self._node_id or state.read_set(*place)[0] != self._node_id:
+                    continue
+                if not self._replica.complete_for(partition):
+                    continue
+                await (self._takeovers.get(place) or self._begin_takeover(place))
+                taken += 1
+                if taken >= BALANCED_AT_ONCE:
+                    return
+
+    # ---- asking others ----
+
+    async def _ask(
+        self,
+        bodies: dict[str, Any],
+        take: Callable[[str, f.NodeAnswerBody], None],
+        enough: Callable[[], bool],
+        epoch: int,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        """Ask nodes at once, this one too; return when it is enough, or all have answered."""
+        waiting = {
+            asyncio.get_running_loop().create_task(self._ask_one(node_id, body, take, epoch, timeout_s))
+            for node_id, body in bodies.items()
+        }
+        while waiting and not enough():
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            self._spawn(_ended(task))
+
+    async def _ask_one(
+        self, node_id: str, body: Any, take: Callable[[str, f.NodeAnswerBody], None], epoch: int, timeout_s: float
+    ) -> None:
+        if node_id == self._node_id:
+            try:
+                answer, position = self._replica.handle(body)
+                await self._durable(position)
+            except (StoreClosed, EngineFailed, OSError):
+                return
+            take(node_id, answer)
+            return
+        with contextlib.suppress(PeerFailure):
+            take(node_id, await self._peers.call(node_id, body, 1, timeout_s, epoch))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+
+
+def _cut(parts: list[tuple[Round, Any]]) -> list[list[tuple[Round, Any]]]:
+    """Cut what goes to one node into messages of a bounded size."""
+    found: list[list[tuple[Round, Any]]] = [[]]
+    items = size_bytes = 0
+    for part in parts:
+        records = part[1][2]
+        part_bytes = sum(len(key) + len(record) for _, key, record in records)
+        if found[-1] and (items + len(records) > MAX_BATCH_ITEMS or size_bytes + part_bytes > ACCEPT_BYTES):
+            found.append([])
+            items = size_bytes = 0
+        found[-1].append(part)
+        items, size_bytes = items + len(records), size_bytes + part_bytes
+    return found

@@ -1,0 +1,160 @@
+"""An owner's part under a leader of linearizable buckets: what it promises, shows and accepts (L2, L3, L5, L6).
+
+Plain functions over the engine and the promises, as all handlers. A node votes on a partition only while it lacks nothing
+there: with an incomplete one among F, a write or a promise of the others could be passed over (L3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raykv.errors import CorruptData
+from raykv.protocol import frames as f
+from raykv.protocol.requests import handled
+from raykv.records import linear_record as linear
+from raykv.ring import partition_of_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from raykv.replica.handlers import Answer, Replica
+    from raykv.replica.promises import Promised, Promises
+    from raykv.storage import Engine
+
+
+class Voter:
+    """The handlers of one node."""
+
+    def __init__(
+        self, replica: Replica, engine: Engine, promises: Promises, partitions: int, node_id: str, max_age_ms: int
+    ) -> None:
+        self._replica = replica
+        self._engine = engine
+        self._promises = promises
+        self._partitions = partitions
+        self._node_id = node_id
+        self._max_age_ms = max_age_ms
+        self.is_head: Callable[[int, int, tuple[int, bytes], bytes | None], bool] = lambda *_: False
+        """``is_head(partition, n, (bucket id, key), record)``: see ``raykv.replica.leader``."""
+        self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
+            (
+                handled(f.Promise, self._promise),
+                handled(f.ReadPromises, self._read_promises),
+                handled(f.Look, self._look),
+                handled(f.Accept, self._accept),
+                handled(f.ReadHeads, self._read_heads),
+            )
+        )
+
+    def _promise(self, request: f.Promise) -> Answer:
+        if not self._replica.complete_for(request.partition):
+            return self._replica.incomplete()
+        known = self._promises.of(request.partition, request.n)
+        if not request.again and request.term > known.term:
+            if self._replica.no_room and not self._replica.room_for_deletes:
+                return f.NodeRefused("overloaded", self._replica.no_room), 0
+            known = self._promises.keep(request.partition, request.n, request.term, request.leader)
+        granted = known.term == request.term
+        return f.Promised(granted, known.term, known.leader, self._replica.directory_id), known.position
+
+    def _read_promises(self, request: f.ReadPromises) -> Answer:
+        kept = self._promises.of_partition(request.partition)
+        position = max((each.position for each in kept.values()), default=0)
+        items = [(n, each.term, each.leader) for n, each in kept.items()]
+        return f.PromisesRead(items, self._replica.complete_for(request.partition)), position
+
+    def _raise(self, partition: int, n: int, term: bytes, leader: str) -> Promised | None:
+        """Promise a term that asks for something under it; None if a later one is promised (L2).
+
+        *Schedule without: C looks at A, which promised it nothing; B, which C supersedes, then writes with A.*
+        """
+        known = self._promises.keep(partition, n, term, leader)
+        return known if known.term == term else None
+
+    def _look(self, request: f.Look) -> Answer:
+        found: list[tuple[bytes, str, list[bytes | None]]] = []
+        position = 0
+        for partition, term, keys in request.groups:
+            if not self._replica.complete_for(partition):
+                return self._replica.incomplete()
+            self._check_place(partition, keys)
+            promised = self._raise(partition, request.n, term, request.leader)
+            if promised is None:
+                later = self._promises.of(partition, request.n)
+                found.append((later.term, later.leader, []))
+                position = max(position, later.position)
+                continue
+            founds, unreadable = self._engine.get_many(self._replica.storage_keys(request.bucket_id, keys))
+            if unreadable:
+                return self._replica.incomplete()
+            position = max([position, promised.position, *[each.position for each in founds if each is not None]])
+            found.append((b"", "", [None if each is None else each.record for each in founds]))
+        return f.Looked(found), position
+
+    def _accept(self, request: f.Accept) -> Answer:
+        now_ms = self._replica.wall_ms()
+        writes = any(items for _, _, items in request.groups)
+        if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
+            return self._replica.old(now_ms - request.made_ms)
+        if writes and self._engine.overloaded:
+            return self._replica.overloaded()
+        if writes and self._replica.no_room:
+            return f.NodeRefused("overloaded", self._replica.no_room), 0
+        for partition, term, items in request.groups:  # all of it before the first is kept
+            if not self._replica.complete_for(partition):
+                return self._replica.incomplete()
+            self._check_place(partition, [key for _, key, _ in items])
+            for _, _, record in items:
+                linear.check(record)
+                if linear.term_of(record) != term:
+                    raise CorruptData("a leader sent a record of another term than its own")
+        groups: list[tuple[bytes, str]] = []
+        position = 0
+        for partition, term, items in request.groups:
+            outcome, at = self._accept_group(partition, request.n, term, request.leader, items)
+            groups.append(outcome)
+            position = max(position, at)
+        return f.Accepted(groups), position
+
+    def _accept_group(
+        self, partition: int, n: int, term: bytes, leader: str, items: list[tuple[int, bytes, bytes]]
+    ) -> tuple[tuple[bytes, str], int]:
+        promised = self._raise(partition, n, term, leader)
+        if promised is None:
+            later = self._promises.of(partition, n)
+            return (later.term, later.leader), later.position
+        position, above = promised.position, b""
+        for bucket_id, key, record in items:
+            (place,) = self._replica.storage_keys(bucket_id, [key])
+            kept = self._engine.update(place, record)
+            position = max(position, kept.position)
+            # What hints or a repair have brought of a later term is not this one's, and this node does not hold it.
+            if (stands := linear.term_of(kept.record)) != term:
+                above = max(above, stands)
+        return (above, ""), position
+
+    def _read_heads(self, request: f.ReadHeads) -> Answer:
+        config = self._replica.config_of(request.bucket_id)
+        if config is None or config.versioning != "linearizable":
+            return f.NodeRefused("not yet", f"this node knows of no linearizable bucket {request.bucket_id}"), 0
+        if not self._replica.complete:
+            return self._replica.incomplete()
+        founds, unreadable = self._engine.get_many(self._replica.storage_keys(request.bucket_id, request.keys))
+        records = [None if each is None else each.record for each in founds]
+        position = max([0, *[each.position for each in founds if each is not None]])
+        terms: list[bytes] = []
+        heads: list[int] = []
+        for index, (key, record) in enumerate(zip(request.keys, records, strict=True)):
+            partition = partition_of_key(key, self._partitions)
+            promised = self._promises.of(partition, config.n)
+            terms.append(promised.term)
+            position = max(position, promised.position)
+            name = request.bucket_id, key
+            if promised.leader == self._node_id and self.is_head(partition, config.n, name, record):
+                heads.append(index)
+        return f.HeadsRead(records, terms, heads, unreadable), position
+
+    def _check_place(self, partition: int, keys: list[bytes]) -> None:
+        if any(partition_of_key(key, self._partitions) != partition for key in keys):
+            raise CorruptData(f"a leader named a key that is not in partition {partition}")
