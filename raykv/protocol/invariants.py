@@ -213,6 +213,161 @@ P15. A scan shows each key once
 
     In: ``coordinator.scans``, ``coordinator.coordinator``.
     Held by: ``tests/coordinator/test_scans.py``, ``tests/client/test_paging.py``.
+
+The rules of linearizable buckets, L1 to L14, in the same form. F is N // 2 + 1; *F of the sets* is F of each set of owners
+(two while a partition moves, P4). Each partition has a *leader*, an owner that holds a *term*; a record is named by term
+and seq, and of two records of a key the later name stands.
+
+L1. A term is one tenure of one run
+    A term is a number and 64 random bits. It is drawn for one tenure of one run of one owner, and never gone on with
+    after a restart. The candidate is a complete owner of the set that reads ask, and makes its own promise durable
+    before it asks anybody else.
+
+    *Schedules.* A leader restarts and goes on under its term with the seq that its memory says: two records of one
+    name. A candidate asks first and promises last: when it restarts, an amnesiac among those asked is all that has
+    heard of a term under which records may exist.
+
+    In: ``records.linear_record``, ``replica.leader``.
+    Held by: ``tests/replica/test_leader.py``.
+
+L2. A promise holds for ever
+    Promises stand in the node's engine: what P2 and P6 find out about a log holds for them too. They do not expire. A
+    node refuses what comes under a term below its promise; what comes under a higher one, a look as well as a record,
+    raises it. The answer leaves once the promise is durable (P3).
+
+    *Schedules.* A leader is thawed and writes at a node that has promised its successor. Promises expire, and two
+    conflicting conditional writes commit. C looks at A, which promised it nothing; B, superseded, writes with A.
+
+    In: ``replica.promises``, ``replica.voting``.
+    Held by: ``tests/replica/test_voting.py``, ``tests/replica/test_promises.py``.
+
+L3. Only complete nodes vote
+    A node that may lack something of a partition neither promises nor shows nor accepts: more than P1 asks, where it
+    counts toward W. Healing takes from N - F + 1 intact owners their records and their promises, and promises the
+    highest.
+
+    *Schedule.* C takes over with {C, A}. A is wiped, and heals without its promise. B, which C has superseded, writes
+    with A; C writes over it.
+
+    In: ``replica.voting``, ``replica.promises``, ``repair.anti_entropy``.
+    Held by: ``tests/replica/test_voting.py``, ``tests/repair/test_promises.py``.
+
+L4. F promises at one moment
+    After F of the sets have promised, the candidate asks them again. Only those count that still promise the same, in
+    the same directory as before.
+
+    *Schedule.* Five owners. A promises C and is wiped; it heals from B, D and E, and then B promises C. C counts the
+    promise of a directory that is gone, while the old leader D writes with A and E.
+
+    In: ``replica.leader``.
+    Held by: ``tests/replica/test_leader.py``.
+
+L5. A new term looks before it shows
+    The leader looks each key up at F of the sets, under its term, before it touches it, and takes the latest; never its
+    own copy alone. If the copies differ, it writes what it took under its own term before that is shown or refused
+    upon; if they agree, nothing is written.
+
+    *Schedule.* v is on A only. A read that includes A shows it; the next majority lacks it, and the read after it shows
+    the value before.
+
+    In: ``replica.leader``, ``replica.voting``.
+    Held by: ``tests/replica/test_leader.py``.
+
+L6. One order, and F durable copies
+    Seq counts over a term, not over a key. Changes of a key are applied one after the other to the leader's head; of
+    several in one round the last record is sent. A change is acknowledged once F of the sets have accepted its record,
+    or a later one of this term, durably; the leader counts once its own log is durable. What hints, repair and streams
+    bring never counts, nor does an owner that holds a record of a later term.
+
+    *Schedules.* Seq counts by key: after a purge a new record stands below a tombstone that one owner still has. An
+    owner that got a later term's record by repair merges a write away, and is counted as having it.
+
+    In: ``replica.leader``, ``replica.tenure``, ``replica.voting``.
+    Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``, ``tests/replica/test_voting.py``.
+
+L7. Nothing is answered from memory alone
+    What a leader shows, or refuses upon, is acknowledged first, and then waits for one round of its term that began
+    after it was evaluated and that F of the sets have accepted. An empty round will do.
+
+    *Schedules.* A superseded leader answers from its head. A read shows a value that only the leader holds, and the
+    leader dies.
+
+    In: ``replica.leader``, ``replica.tenure``.
+    Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``.
+
+L8. A plain read proves that it shows the last
+    A client that asks F owners is done if all show the same record, and it is absent, or all have promised one term and
+    either the record is of that term or its leader is among them and vouches for it. Otherwise the leader reads. While
+    the partition moves, it always does.
+
+    *Schedules.* C settles on s under its term; repair then spreads an older record, never acknowledged, to a majority;
+    a read shows that, and C writes on top of s. At step 1 of a move the old owners show v, and the new never got it.
+
+    In: ``coordinator.changes``, ``replica.voting``, ``replica.leader``.
+    Held by: ``tests/coordinator/test_changes.py``.
+
+L9. A term is bound to the sets that promised it
+    Where the present sets of owners are not among them, the leader has the term promised anew by F of each before its
+    next round. Promises need no streaming. Steps and confirmations are P4's.
+
+    *Schedule.* B, which C has superseded among the old owners, sleeps through the whole move. The new owners have
+    promised nobody, and both write there.
+
+    In: ``replica.leader``, ``replica.tenure``.
+    Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``.
+
+L10. A call is carried out once
+    A call is named by its lane, a call slot of a client, and a number; a lane has one call at a time. The record
+    carries, for each lane, the number and the answer of its last call: the same number gets that answer, a lower one is
+    refused. Receipts are in the record. A key has at most 1,024 of them; beyond, the answer is ``Overloaded``.
+
+    *Schedules.* An add whose answer was lost is sent again and counted twice. Receipts lie beside the record: a new
+    leader finds the value without them.
+
+    In: ``records.linear_record``, ``replica.applying``, ``replica.lanes``, ``replica.leader``, ``client.lanes``.
+    Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_lanes.py``, ``tests/client/test_atomic.py``.
+
+L11. A repeated refusal is written
+    A call that was sent before and changes nothing now leaves a record with its receipt. The leader also remembers its
+    refusals by lane for its run, across terms.
+
+    *Schedule.* A has put 8, and then a change from 8 to 9, in its own copy only. The client asks B instead and is
+    refused. A's copy comes to light: 9, for a change that was reported as refused.
+
+    In: ``replica.leader``, ``replica.lanes``.
+    Held by: ``tests/replica/test_leader.py``.
+
+L12. Receipts outlive retries
+    A request names a run of the leader and expires by that run's clock; nothing may take longer than 60 s or a quarter
+    of the grace. A new leader keeps the receipts that it finds for 60 s. A tombstone goes by P10, never before its
+    receipts; receivers refuse records that were sent more than half the grace ago.
+
+    *Schedule.* A delete is applied, its answer lost, and its tombstone purged with the receipt. The retry deletes what
+    was put since.
+
+    In: ``replica.leader``, ``replica.voting``, ``coordinator.changes``, ``client.atomic``.
+    Held by: ``tests/replica/test_leader.py``, ``tests/coordinator/test_changes.py``.
+
+L13. The policy is fixed
+    r = w = F, strict; no r or w by call, no fallbacks, no ttl (expiry depends on the reader's clock), no causal context.
+
+    *Schedule.* Two calls with w=1 are acknowledged by different owners, and no order of them is the order of all.
+
+    In: ``config``, ``client.operations``.
+    Held by: ``tests/test_config.py``, ``tests/client/test_atomic.py``.
+    No guard to plant: what is refused never reaches a node.
+
+L14. Takeover is liveness only
+    An owner that hears that the leader does not answer pings it: if it lives, the owner says so; else it takes over, at
+    most once a second, with jitter. A leader that is refused drops its heads and points to its successor. A first owner
+    that returns takes its partitions back after 10 s.
+
+    *Schedule.* Every client that waits too long makes another owner take over: terms follow each other, and nothing is
+    acknowledged under any of them.
+
+    In: ``replica.leader``.
+    Held by: ``tests/replica/test_leader.py``.
+    No guard to plant: without it nothing is lost, only late.
 """
 
 from __future__ import annotations
@@ -233,5 +388,19 @@ RULES: dict[str, str] = {
     "P13": "Shares by weight, copies apart, fewest moves",
     "P14": "A batch settles every item",
     "P15": "A scan shows each key once",
+    "L1": "A term is one tenure of one run",
+    "L2": "A promise holds for ever",
+    "L3": "Only complete nodes vote",
+    "L4": "F promises at one moment",
+    "L5": "A new term looks before it shows",
+    "L6": "One order, and F durable copies",
+    "L7": "Nothing is answered from memory alone",
+    "L8": "A plain read proves that it shows the last",
+    "L9": "A term is bound to the sets that promised it",
+    "L10": "A call is carried out once",
+    "L11": "A repeated refusal is written",
+    "L12": "Receipts outlive retries",
+    "L13": "The policy is fixed",
+    "L14": "Takeover is liveness only",
 }
 """Number -> title, for what cites a rule by its number (the catalogue of planted bugs, a failing seed's report)."""

@@ -15,6 +15,8 @@ from raykv.errors import CorruptData, QuorumNotMet, RaykvError, WriteOutcomeUnkn
 from raykv.protocol import codec
 from raykv.protocol import frames as f
 
+TERM = (1).to_bytes(8) + b"randomly"
+VERSION = TERM + (5).to_bytes(8)
 FAILED = f.Failed("QuorumNotMet", "too few", {"needed": 2, "have": ["n1"]})
 COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     (
@@ -48,6 +50,21 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     ),
     (f.IndirectProbe("n1", 1.0), "0193ad496e64697265637450726f6265a26e31cb3ff0000000000000"),
     (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
+    (
+        f.ChangeMany(
+            1,
+            [
+                f.Change(b"\x02a", f.ADD, b"\x04" + b"\0" * 8, b"lanelane", 3, None, 0, True),
+                f.Change(b"\x02a", f.PUT, b"\x01v", b"lanelane", 4, b"", 7),
+            ],
+            0.5,
+            7,
+            1.5,
+        ),
+        "0196aa4368616e67654d616e7901929aa64368616e6765c402026103c409040000000000000000c4086c616e656c616e6503"
+        "c000c3c29aa64368616e6765c402026101c4020176c4086c616e656c616e6504c40007c2c2cb3fe000000000000007cb3ff8"
+        "000000000000",
+    ),
 ]
 ELASTIC = f.ElasticRequest
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
@@ -70,6 +87,12 @@ COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
     (f.Info([1, "a", None, True]), "0192a4496e666f9401a161c0c3"),
     (f.Refused(FAILED), "0192a75265667573656494a64661696c6564ac51756f72756d4e6f744d6574a7746f6f20666577"
      "82a66e656564656402a46861766591a26e31"),
+    (
+        f.ChangedMany([f.Settled(f.DONE, VERSION, b"\x01v"), f.Settled(f.CONFLICT), FAILED]),
+        "0192ab4368616e6765644d616e799395a7536574746c656400c418000000000000000172616e646f6d6c7900000000000000"
+        "05c4020176a095a7536574746c656401c400c0a094a64661696c6564ac51756f72756d4e6f744d6574a7746f6f2066657782"
+        "a66e656564656402a46861766591a26e31",
+    ),
 ]  # fmt: skip
 SUPERVISOR_ANSWERS = [
     next(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.ClusterUpdate)),
@@ -131,6 +154,34 @@ NODE_BODIES: list[tuple[Any, str]] = [
         f.Repair(5, 1.0),
         "0195ab4e6f6465526571756573740794a652657061697205cb3ff0000000000000c3c000",
     ),
+    (
+        f.Apply(
+            1, [f.Change(b"\x02a", f.ADD, b"\x04" + b"\0" * 8, b"lanelane", 3, None, 0, True)], 7, 1.5, ["n2"], ["n3"]
+        ),
+        "0195ab4e6f6465526571756573740797a54170706c7901919aa64368616e6765c402026103c409040000000000000000c408"
+        "6c616e656c616e6503c000c3c207cb3ff800000000000091a26e3291a26e33c000",
+    ),
+    (
+        f.ReadHeads(1, [b"\x02a"]),
+        "0195ab4e6f6465526571756573740793a95265616448656164730191c4020261c000",
+    ),
+    (
+        f.Promise(5, 3, TERM, "n1", again=True),
+        "0195ab4e6f6465526571756573740796a750726f6d6973650503c410000000000000000172616e646f6d6c79a26e31c3c000",
+    ),
+    (
+        f.ReadPromises(5),
+        "0195ab4e6f6465526571756573740792ac5265616450726f6d6973657305c000",
+    ),
+    (
+        f.Look(1, 3, "n1", [(5, TERM, [b"\x02a"])]),
+        "0195ab4e6f6465526571756573740795a44c6f6f6b0103a26e31919305c410000000000000000172616e646f6d6c7991c4020261c000",
+    ),
+    (
+        f.Accept(3, "n1", 9, [(5, TERM, [(1, b"\x02a", b"rec")])]),
+        "0195ab4e6f6465526571756573740795a641636365707403a26e3109919305c410000000000000000172616e646f6d6c7991"
+        "9301c4020261c403726563c000",
+    ),
 ]
 NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
     (f.ReadDone([b"rec", None], [1], [2]), "0194aa4e6f6465416e737765720794a852656164446f6e6592c403726563c091019102c0"),
@@ -176,6 +227,32 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "0194aa4e6f6465416e737765720798ae4163636570746f72416e73776572c3030205c40173c300c0",
     ),
     (f.NodeRefused("moved", "why"), "0194aa4e6f6465416e737765720793ab4e6f646552656675736564a56d6f766564a3776879c0"),
+    (
+        f.Applied([f.Settled(f.ELSEWHERE, leader="n2")], 7, 2.5),
+        "0194aa4e6f6465416e737765720794a74170706c6965649195a7536574746c656408c400c0a26e3207cb4004000000000000c0",
+    ),
+    (
+        f.HeadsRead([b"rec", None], [TERM, b""], [0], [1], []),
+        "0194aa4e6f6465416e737765720796a948656164735265616492c403726563c092c410000000000000000172616e646f6d6c"
+        "79c4009100910190c0",
+    ),
+    (
+        f.Promised(True, TERM, "n1", 9),
+        "0194aa4e6f6465416e737765720795a850726f6d69736564c3c410000000000000000172616e646f6d6c79a26e3109c0",
+    ),
+    (
+        f.PromisesRead([(3, TERM, "n1")], complete=True),
+        "0194aa4e6f6465416e737765720793ac50726f6d6973657352656164919303c410000000000000000172616e646f6d6c79a26e31c3c0",
+    ),
+    (
+        f.Looked([(b"", "", [b"rec", None]), (TERM, "n2", [])]),
+        "0194aa4e6f6465416e737765720792a64c6f6f6b65649293c400a092c403726563c093c410000000000000000172616e646f"
+        "6d6c79a26e3290c0",
+    ),
+    (
+        f.Accepted([(b"", ""), (TERM, "n2")]),
+        "0194aa4e6f6465416e737765720792a841636365707465649292c400a092c410000000000000000172616e646f6d6c79a26e32c0",
+    ),
 ]
 CASES: list[tuple[f.FrameType[Any], Any, str]] = [
     *((f.coordinator_requests, *pair) for pair in COORDINATOR_REQUESTS),

@@ -24,6 +24,7 @@ TABLES = {
     "supervisor": (table.SUPERVISOR, f.SupervisorRequest, f.SupervisorAnswer, {f.Refused}),
 }
 A, B = encode_key("a"), encode_key("b")
+TERM = bytes(16)
 CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.Read(1, [A, B]), [A, B], []),
     (f.ReserveDots(1, [A], [b""]), [A], []),
@@ -43,6 +44,12 @@ CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.DropUnowned([2]), [], [2]),
     (f.PullPartition(5, 1.0), [], [5]),
     (f.Repair(5, 1.0), [], [5]),
+    (f.Apply(1, [f.Change(A, f.READ)], 7, 1.0), [A], []),
+    (f.ReadHeads(1, [A]), [A], []),
+    (f.Promise(5, 3, TERM, "n1"), [], [5]),
+    (f.ReadPromises(5), [], [5]),
+    (f.Look(1, 3, "n1", [(5, TERM, [A])]), [], [5]),
+    (f.Accept(3, "n1", 9, [(5, TERM, []), (6, TERM, [])]), [], [5, 6]),
 ]
 
 
@@ -108,9 +115,9 @@ def fields_of(kind: type[msgspec.Struct]) -> set[str]:
 def test_what_has_keys_or_partitions_does_not_pass_for_concerning_nothing(kind):
     """A request that is said to concern nothing is answered by former owners (P4)."""
     concerns = table.NODE[kind].concerns
-    about = fields_of(kind) & {"key", "keys", "items", "partition", "partitions"}
+    about = fields_of(kind) & {"key", "keys", "items", "partition", "partitions", "groups"}
     assert bool(about) == (concerns.items is not None or concerns.partitions is not None)
-    assert (concerns.partitions is not None) == bool(about & {"partition", "partitions"})
+    assert (concerns.partitions is not None) == bool(about & {"partition", "partitions", "groups"})
 
 
 @pytest.mark.parametrize("kind", table.NODE, ids=lambda kind: kind.__name__)
