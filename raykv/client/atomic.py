@@ -265,7 +265,7 @@ class Atomic(Reads):
             why = str(answer)
         return [
             WriteOutcomeUnknown(
-                f"the outcome of the change is unknown: {why}. It may stand, and may surface later; read the key, then decide",
+                f"the outcome of the change is unknown: {why}. It may stand, or surface later; read the key, then decide",
                 acks=[],
             )
         ] * items

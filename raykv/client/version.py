@@ -23,7 +23,7 @@ class Version:
     __slots__ = ("_data",)
 
     def __init__(self, data: bytes = b"") -> None:
-        """``data``: what ``bytes(version)`` returned. Raises ``InvalidOption``."""
+        """Take what ``bytes(version)`` returned. Raises ``InvalidOption``."""
         given: object = data
         if not isinstance(given, bytes) or len(given) not in {0, STAMP_BYTES}:
             raise InvalidOption(f"not the bytes of a version: {shown(data)}")

@@ -38,9 +38,13 @@ PAUSE_S = 0.02
 MOST_PAUSE_S = 0.2
 MOST_S = 60.0
 """The longest time that a change may have: its receipts are kept no longer (L12)."""
+_KNOWN = c.FINAL | {c.LATE, c.UNABLE}
+"""The answers after which it is known whether the change was carried out."""
 
 Place: TypeAlias = tuple[int, int]
 Outcome: TypeAlias = f.Settled | RaykvError
+Copy: TypeAlias = tuple[bytes | None, bytes, bool]
+"""An owner's record of a key, the term that it has promised, and whether it is that term's leader and says "my head"."""
 
 
 class _Clock(NamedTuple):
@@ -100,21 +104,10 @@ class Changes:
         self, entry: BucketEntry, keys: Sequence[bytes], deadline_s: float
     ) -> Steps[list[Outcome | None]]:
         """Return what F owners of each key agree on and show to be the last (L8); None where the leader has to be asked."""
-        routing, n, needed = self._routing, entry.config.n, entry.config.r
+        routing = self._routing
         peers, epoch = routing.peers, routing.epoch
         found: list[Outcome | None] = [None] * len(keys)
-        wanted: dict[str, list[int]] = {}
-        for index, key in enumerate(keys):
-            owners = routing.settled_owners(key, n)
-            if owners is None:
-                continue
-            leader = self._leaders.get((partition_of_key(key, routing.present.ring.partitions), n), owners[0])
-            if leader != owners[0] and leader in owners:
-                owners = (leader, *(node_id for node_id in owners if node_id != leader))
-            asked = peers.first_available(owners, needed)
-            if len(asked) == needed:
-                for node_id in asked:
-                    wanted.setdefault(node_id, []).append(index)
+        wanted = self._readers(entry, keys)
         if not wanted:
             return found
         said: Said = {}
@@ -128,27 +121,50 @@ class Changes:
         began_s = routing.clock.monotonic_s()
         patience_s = min(max(0.001, deadline_s - began_s), peers.hedge_delay_s("ReadHeads", items, [*wanted]))
         answers = yield Round(frames, ((tuple(frames), len(frames)),), patience_s)
-        shown: list[list[tuple[bytes | None, bytes, bool]]] = [[] for _ in keys]
-        for node_id, indexes in wanted.items():
-            answer = peers.plain(node_id, answers.get(node_id), said)
-            if not isinstance(answer, f.HeadsRead) or not len(answer.records) == len(answer.terms) == len(indexes):
-                if node_id not in answers:
-                    peers.record_timeout("ReadHeads", {node_id: len(indexes)})
-                    peers.spend_hedges(len(indexes))
-                continue
-            heads, bad = answer.heads, {*answer.unreadable, *answer.left}
-            for at, index in enumerate(indexes):
-                if at not in bad:
-                    shown[index].append((answer.records[at], answer.terms[at], at in heads))
         if len(answers) == len(wanted):
             peers.record_latency(
                 "ReadHeads", {node_id: len(indexes) for node_id, indexes in wanted.items()},
                 routing.clock.monotonic_s() - began_s,
             )  # fmt: skip
-        for index, copies in enumerate(shown):
-            if len(copies) >= needed:
+        for index, copies in enumerate(self._copies(wanted, answers, said, len(keys))):
+            if len(copies) >= entry.config.r:
                 found[index] = plainly_read(copies)
         return found
+
+    def _readers(self, entry: BucketEntry, keys: Sequence[bytes]) -> dict[str, list[int]]:
+        """Return whom to ask for which keys: F owners of each, the leader first, unless its partition moves."""
+        routing, n, needed = self._routing, entry.config.n, entry.config.r
+        wanted: dict[str, list[int]] = {}
+        for index, key in enumerate(keys):
+            owners = routing.settled_owners(key, n)
+            if owners is None:
+                continue
+            leader = self._leaders.get((partition_of_key(key, routing.present.ring.partitions), n), owners[0])
+            if leader != owners[0] and leader in owners:
+                owners = (leader, *(node_id for node_id in owners if node_id != leader))
+            asked = routing.peers.first_available(owners, needed)
+            if len(asked) == needed:
+                for node_id in asked:
+                    wanted.setdefault(node_id, []).append(index)
+        return wanted
+
+    def _copies(
+        self, wanted: dict[str, list[int]], answers: dict[str, bytes], said: Said, keys: int
+    ) -> list[list[Copy]]:
+        """Return what the answers show of each key."""
+        peers = self._routing.peers
+        shown: list[list[Copy]] = [[] for _ in range(keys)]
+        for node_id, indexes in wanted.items():
+            answer = peers.plain(node_id, answers.get(node_id), said)
+            if isinstance(answer, f.HeadsRead) and len(answer.records) == len(answer.terms) == len(indexes):
+                heads, bad = answer.heads, {*answer.unreadable, *answer.left}
+                for at, index in enumerate(indexes):
+                    if at not in bad:
+                        shown[index].append((answer.records[at], answer.terms[at], at in heads))
+            elif node_id not in answers:
+                peers.record_timeout("ReadHeads", {node_id: len(indexes)})
+                peers.spend_hedges(len(indexes))
+        return shown
 
     # ---- changes ----
 
@@ -219,14 +235,8 @@ class Changes:
             for index in indexes
         ]
         run, expires_s = (0, 0.0) if clock is None else (clock.run, deadline_s + clock.ahead_s)
-        return f.Apply(
-            entry.bucket_id,
-            items,
-            run,
-            expires_s,
-            sorted(attempt.silent - {node_id}),
-            sorted(attempt.unable - {node_id}),
-        )
+        silent, unable = sorted(attempt.silent - {node_id}), sorted(attempt.unable - {node_id})
+        return f.Apply(entry.bucket_id, items, run, expires_s, silent, unable)
 
     def _try_at_once(
         self, attempt: _Attempt, wanted: dict[str, list[int]], bodies: dict[str, f.Apply], patience_s: float
@@ -241,7 +251,7 @@ class Changes:
             answer = peers.plain(node_id, frame, said)
             if isinstance(answer, f.NodeRefused | f.NotOwner) or (answer is None and frame is not None):
                 attempt.at_once = (
-                    True  # calls have the whole protocol: another run, a state that the node does not know
+                    True  # calls have all of the protocol: other runs, a state that the node does not know
                 )
                 if isinstance(answer, f.NodeRefused) and answer.reason == "failed":
                     attempt.sent.update(indexes)
@@ -307,13 +317,20 @@ class Changes:
         attempt.silent.discard(node_id)
         self._clocks[node_id] = _Clock(answer.run, answer.now_s - self._routing.clock.monotonic_s())
         for index, settled in zip(indexes, answer.items, strict=True):
-            place = attempt.places[index]
-            if settled.status in c.FINAL:
+            self._take_one(attempt, node_id, index, settled)
+            if body.run and settled.status not in _KNOWN:
+                attempt.sent.add(index)
+
+    def _take_one(self, attempt: _Attempt, node_id: str, index: int, settled: f.Settled) -> None:
+        """Take what a node says of one change."""
+        place = attempt.places[index]
+        match settled.status:
+            case status if status in c.FINAL:
                 attempt.outcomes[index] = settled
                 self._leaders[place] = node_id
-            elif settled.status == c.LATE:
+            case c.LATE:
                 attempt.at_once = True
-            elif settled.status == c.ELSEWHERE:
+            case c.ELSEWHERE:
                 attempt.at_once = attempt.at_once or (settled.leader != self._leaders.get(place) and attempt.tries < 8)
                 self._leaders[place] = settled.leader
                 attempt.reasons[node_id] = f"node {settled.leader} leads"
@@ -321,16 +338,12 @@ class Changes:
                     attempt.silent.discard(settled.leader)
                     if attempt.tries > 2:
                         attempt.unable.add(settled.leader)
-                if body.run:
-                    attempt.sent.add(index)
-            elif settled.status == c.UNABLE:
+            case c.UNABLE:
                 attempt.unable.add(node_id)
                 attempt.reasons[node_id] = "it cannot lead: it is incomplete, or its disk is full"
                 attempt.at_once = True
-            else:
+            case _:
                 attempt.reasons[node_id] = "too few owners answered it"
-                if body.run:
-                    attempt.sent.add(index)
 
     def _unsettled(self, attempt: _Attempt, index: int) -> RaykvError:
         change = attempt.items[index]
@@ -349,11 +362,8 @@ class Changes:
         return kind(f"nothing was written: {said}")
 
 
-def plainly_read(copies: Sequence[tuple[bytes | None, bytes, bool]]) -> f.Settled | None:
-    """Return what F owners show of a key, if that is known to be the last; else None (L8).
-
-    ``copies``: the record of each, the term that it has promised, and whether it is that term's leader and says "my head".
-    """
+def plainly_read(copies: Sequence[Copy]) -> f.Settled | None:
+    """Return what F owners show of a key, if that is known to be the last; else None (L8)."""
     record, term, _ = copies[0]
     for other, _, _ in copies:
         if other != record:

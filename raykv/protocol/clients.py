@@ -58,7 +58,7 @@ class WriteMany(Message, frozen=True):
 class ChangeMany(Message, frozen=True):
     """Changes of a linearizable bucket. A key stands at most once. Answer: ``ChangedMany``, ``DeadlinePassed``.
 
-    ``run``, ``expires_s``: as in ``WriteMany``. A change may be sent again, marked as resent, under the same lane and number.
+    ``run``, ``expires_s``: as in ``WriteMany``. A change may be sent again, marked as resent, under its lane and number.
     """
 
     bucket_id: int

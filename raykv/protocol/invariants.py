@@ -227,7 +227,7 @@ L1. A term is one tenure of one run
     name. A candidate asks first and promises last: when it restarts, an amnesiac among those asked is all that has
     heard of a term under which records may exist.
 
-    In: ``records.linear_record``, ``replica.leader``.
+    In: ``records.linear_record``, ``replica.takeover``.
     Held by: ``tests/replica/test_leader.py``.
 
 L2. A promise holds for ever
@@ -259,7 +259,7 @@ L4. F promises at one moment
     *Schedule.* Five owners. A promises C and is wiped; it heals from B, D and E, and then B promises C. C counts the
     promise of a directory that is gone, while the old leader D writes with A and E.
 
-    In: ``replica.leader``.
+    In: ``replica.takeover``.
     Held by: ``tests/replica/test_leader.py``.
 
 L5. A new term looks before it shows
@@ -270,7 +270,7 @@ L5. A new term looks before it shows
     *Schedule.* v is on A only. A read that includes A shows it; the next majority lacks it, and the read after it shows
     the value before.
 
-    In: ``replica.leader``, ``replica.voting``.
+    In: ``replica.looking``, ``replica.leader``, ``replica.voting``.
     Held by: ``tests/replica/test_leader.py``.
 
 L6. One order, and F durable copies
@@ -313,7 +313,7 @@ L9. A term is bound to the sets that promised it
     *Schedule.* B, which C has superseded among the old owners, sleeps through the whole move. The new owners have
     promised nobody, and both write there.
 
-    In: ``replica.leader``, ``replica.tenure``.
+    In: ``replica.takeover``, ``replica.leader``, ``replica.tenure``.
     Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``.
 
 L10. A call is carried out once
@@ -365,7 +365,7 @@ L14. Takeover is liveness only
     *Schedule.* Every client that waits too long makes another owner take over: terms follow each other, and nothing is
     acknowledged under any of them.
 
-    In: ``replica.leader``.
+    In: ``replica.owners``, ``replica.takeover``, ``replica.leader``.
     Held by: ``tests/replica/test_leader.py``.
     No guard to plant: without it nothing is lost, only late.
 """

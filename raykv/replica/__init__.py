@@ -12,9 +12,15 @@ it has, and says so when it may lack something or knows other owners.
 3. A request under another epoch than the node's is refused if the owners of what it concerns differ (P4).
 4. A write that stands below something newer is answered with that time, not acknowledged (P7).
 
-Read from the bottom up: ``dot_allocator``, ``hints`` (what other nodes missed), ``load`` (the node's
-workload), ``scanning`` (pages of scans), ``handlers``.
+5. A later promise ends an earlier term here (L2), and only a complete node promises, shows and accepts (L3).
+6. A leader answers nothing that F owners have not confirmed under its term since (L7).
 
-**What is left out.** Waiting, for the log or for anything else: that is ``node``'s. Values: they are never decoded here.
-Calling other nodes: that is ``repair``'s.
+Read from the bottom up: ``dot_allocator``, ``hints`` (what other nodes missed), ``load`` (the node's
+workload), ``scanning`` (pages of scans), ``promises`` and ``voting`` (an owner's part of linearizable buckets),
+``handlers``. A leader's part waits, and calls the other owners: ``applying`` (what a change does to a value), ``tenure``
+(one term, and its rounds), ``lanes`` (calls and their answers), ``turns``, ``looking`` (what owners hold of a key),
+``owners`` (asking them), ``takeover`` (a new term), ``leader``.
+
+**What is left out.** Waiting for the log, which is ``node``'s. Values: none is decoded here but a cell's number. Calling
+other nodes, except as a leader: that is ``repair``'s.
 """

@@ -116,7 +116,7 @@ def effect(change: Change, head: Head) -> Effect:
 
 
 def _counted(change: Change, stands: bytes | None) -> Effect:
-    """Return what an ``ADD``, ``MAXIMUM`` or ``MINIMUM`` does. An absent cell is 0 to an ``ADD``, and gives way to the others."""
+    """Return what an ``ADD``, ``MAXIMUM`` or ``MINIMUM`` does. Absence is 0 to an ``ADD``, and gives way to the others."""
     given = number_of(change.payload)
     known = None if stands is None else number_of(stands)
     if given is None or (stands is not None and known is None):

@@ -20,17 +20,19 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
+from raykv.cluster.fanout import RETRY_S
 from raykv.config import MAX_BATCH_ITEMS, MIB
 from raykv.errors import CorruptData, StoreClosed
-from raykv.ports import PeerFailure
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
-from raykv.records.linear_record import Receipt, pack_term, term_number
-from raykv.replica.applying import Head, effect
+from raykv.records.linear_record import Receipt
+from raykv.replica.applying import Effect, Head, effect
 from raykv.replica.hints import HintsFull
 from raykv.replica.lanes import Lanes
-from raykv.replica.tenure import Round, Tenure, Waiter, held_by_majorities
+from raykv.replica.looking import Looking
+from raykv.replica.owners import Owners
+from raykv.replica.takeover import Takeovers
+from raykv.replica.tenure import Round, Tenure, Waiter
 from raykv.replica.turns import Turns
 from raykv.ring import partitions_of_keys
 from raykv.storage import DiskFull, EngineFailed
@@ -48,15 +50,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.node")
 
-PING_TIMEOUT_S = 0.3
-SILENT_S = 1.0
-"""How long a node that did not answer a ping is taken for gone."""
-TAKEOVER_EVERY_S = 1.0
-PROMISE_TIMEOUT_S = 1.0
 RECEIPTS_S = 60.0
 """How long a new leader keeps the receipts that it finds, and the longest time that a change may have (L12)."""
-BALANCE_AFTER_S = 10.0
-BALANCED_AT_ONCE = 4
 MAX_HEADS = 100_000
 MAX_HEADS_BYTES = 64 * MIB
 ACCEPT_BYTES = 4 * MIB
@@ -87,22 +82,17 @@ class Leaders:
         self._run = run
         self._replica = replica
         self._hints = hints
-        self._peers = peers
         self._clock = clock
         self._metrics = metrics
-        self._random = random
-        self._durable = durable
         self._spawn = spawn
         self._partitions = partitions
         self._most_s = min(RECEIPTS_S, replica.grace_ms / 1000 / 4)
-        self._began_s = clock.monotonic_s()
+        self._owners = Owners(node_id, replica=replica, peers=peers, clock=clock, durable=durable, spawn=spawn)
+        self._takeovers = Takeovers(
+            node_id, replica=replica, owners=self._owners, clock=clock, random=random, durable=durable,
+            leads=self._leads, begin=self._begin,
+        )  # fmt: skip
         self._tenures: dict[Place, Tenure] = {}
-        self._takeovers: dict[Place, asyncio.Task[f.Settled | None]] = {}
-        self._refused_s: dict[Place, float] = {}
-        """Place -> until when no other takeover of it is tried."""
-        self._elsewhere: dict[Place, tuple[bytes, str]] = {}
-        """Place -> the latest term that was heard of, and its leader."""
-        self._silent_s: dict[str, float] = {}
         self._lanes = Lanes(clock)
         self._turns = Turns(clock)
         self._due: dict[Place, Tenure] = {}
@@ -146,7 +136,9 @@ class Leaders:
         strange = {place for place in dict.fromkeys(places) if not self._leads(place)}
         if strange:
             in_order = sorted(strange)
-            outcomes = await asyncio.gather(*(self._lead(place, request.silent, request.unable) for place in in_order))
+            outcomes = await asyncio.gather(
+                *(self._takeovers.lead(place, request.silent, request.unable) for place in in_order)
+            )
             refused = {place: outcome for place, outcome in zip(in_order, outcomes, strict=True) if outcome is not None}
             for index, place in enumerate(places):
                 settled[index] = refused.get(place)
@@ -176,7 +168,7 @@ class Leaders:
         """Evaluate a change on the head of its key; return what to wait for, or the answer."""
         tenure = self._tenures.get(place)
         if tenure is None or not self._leads(place):
-            return self._pointer(place)
+            return self._takeovers.pointer(place)
         name = bucket_id, change.key
         head = tenure.heads.get(name)
         if head is None:  # given up meanwhile
@@ -210,7 +202,7 @@ class Leaders:
         return lane.remember(name, self._write(tenure, head, name, change, done, expires_s))
 
     def _write(
-        self, tenure: Tenure, head: Head, name: tuple[int, bytes], change: f.Change, done: Any, expires_s: float
+        self, tenure: Tenure, head: Head, name: tuple[int, bytes], change: f.Change, done: Effect, expires_s: float
     ) -> Waiter:
         """Change the head, and leave a receipt (L10, L11)."""
         before = head.size_bytes
@@ -262,7 +254,7 @@ class Leaders:
             return
         by_n: dict[int, list[Round]] = {}
         for place, tenure in due.items():
-            if self._tenures.get(place) is not tenure or tenure.round is not None or not tenure.wanted:
+            if not self._is_present(tenure) or tenure.round is not None or not tenure.wanted:
                 continue
             sets = state.write_sets(*place)
             if self._node_id not in state.read_set(*place):
@@ -289,24 +281,10 @@ class Leaders:
             for some in _cut(parts):
                 body = f.Accept(n, self._node_id, made_ms, [group for _, group in some])
                 mine = [round_ for round_, _ in some]
-                if node_id == self._node_id:
-                    self._spawn(self._accept_here(body, mine))
-                else:
-                    self._spawn(self._accept_there(node_id, body, mine, epoch))
+                self._spawn(self._accept(node_id, body, mine, epoch))
 
-    async def _accept_here(self, body: f.Accept, rounds: list[Round]) -> None:
-        try:
-            answer, position = self._replica.handle(body)
-            if isinstance(answer, f.Accepted):
-                await self._durable(position)
-        except (StoreClosed, EngineFailed, OSError):
-            answer = f.NodeRefused("failed", "the disk")
-        self._tally(self._node_id, rounds, answer if isinstance(answer, f.Accepted) else None)
-
-    async def _accept_there(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
-        answer: f.NodeAnswerBody | None = None
-        with contextlib.suppress(PeerFailure):
-            answer = await self._peers.call(node_id, body, len(rounds), CALL_TIMEOUT_S, epoch)
+    async def _accept(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
+        answer = await self._owners.ask_one(node_id, body, len(rounds), epoch)
         fits = isinstance(answer, f.Accepted) and len(answer.groups) == len(rounds)
         self._tally(node_id, rounds, answer if fits and isinstance(answer, f.Accepted) else None)
 
@@ -342,10 +320,7 @@ class Leaders:
 
     async def _later(self, tenure: Tenure) -> None:
         await self._clock.sleep(ROUND_RETRY_S)
-        tenure.paused = False
-        tenure.forget_the_late()
-        if tenure.awaited:
-            self._is_due(tenure)
+        self._resume(tenure)
 
     def _leave_hints(self, round_: Round) -> None:
         """Remember the keys of which some owners have missed the record (P11)."""
@@ -368,7 +343,7 @@ class Leaders:
             place, key = places[index], request.items[index].key
             tenure = self._tenures.get(place)
             if tenure is None:
-                settled[index] = self._pointer(place)
+                settled[index] = self._takeovers.pointer(place)
             elif (bucket_id, key) in tenure.loading:
                 loading.append(tenure.loading[bucket_id, key])
             elif (bucket_id, key) not in tenure.heads:
@@ -399,44 +374,12 @@ class Leaders:
     async def _looked(self, bucket_id: int, wanted: dict[Place, list[bytes]], tenures: dict[Place, Tenure]) -> None:
         state = self._replica.state
         assert state is not None
-        sets = {place: state.write_sets(*place) for place in wanted}
-        asked: dict[str, list[Place]] = {}
-        for place in wanted:
-            if self._tenures.get(place) is tenures[place] and tenures[place].bound_to(sets[place]):
-                for node_id in dict.fromkeys(node_id for nodes in sets[place] for node_id in nodes):
-                    asked.setdefault(node_id, []).append(place)
-        found: dict[Place, dict[str, list[bytes | None]]] = {place: {} for place in wanted}
-
-        def take(node_id: str, answer: f.NodeAnswerBody) -> None:
-            mine = asked[node_id]
-            if not isinstance(answer, f.Looked) or len(answer.groups) != len(mine):
-                return
-            for place, (term, leader, records) in zip(mine, answer.groups, strict=True):
-                if term:
-                    self._lose(tenures[place], term, leader)
-                elif len(records) == len(wanted[place]):
-                    found[place].setdefault(node_id, records)
-
-        def enough() -> bool:
-            return all(
-                self._tenures.get(place) is not tenures[place] or held_by_majorities(sets[place], found[place])
-                for place in wanted
-            )
-
-        bodies = {
-            node_id: f.Look(
-                bucket_id, mine[0][1], self._node_id, [(place[0], tenures[place].term, wanted[place]) for place in mine]
-            )
-            for node_id, mine in asked.items()
-        }
-        await self._ask(bodies, take, enough, state.epoch)
+        looking = Looking(bucket_id, wanted, tenures, state, is_present=self._is_present, lose=self._lose)
+        await self._owners.ask(looking.bodies(self._node_id), looking.take, looking.enough, state.epoch)
         until_s = self._clock.monotonic_s() + RECEIPTS_S
         for place, keys in wanted.items():
-            tenure = tenures[place]
-            if self._tenures.get(place) is not tenure or not held_by_majorities(sets[place], found[place]):
-                continue
-            for at, key in enumerate(keys):
-                self._adopt(tenure, (bucket_id, key), [records[at] for records in found[place].values()], until_s)
+            for key, copies in zip(keys, looking.found(place) or [], strict=False):
+                self._adopt(tenures[place], (bucket_id, key), copies, until_s)
 
     def _adopt(self, tenure: Tenure, name: tuple[int, bytes], records: list[bytes | None], until_s: float) -> None:
         """Take the greatest of what F owners hold; if they differ, it goes out under this term before it is shown (L5)."""
@@ -478,127 +421,14 @@ class Leaders:
             return False
         return True
 
-    def _pointer(self, place: Place) -> f.Settled:
-        """Return where to go instead."""
-        leader = self._believed(place)[1]
-        state = self._replica.state
-        if state is not None and leader not in (owners := state.read_set(*place)):
-            leader = owners[0]
-        return f.Settled(c.ELSEWHERE, leader=leader) if leader and leader != self._node_id else f.Settled(c.NO_QUORUM)
+    def _is_present(self, tenure: Tenure) -> bool:
+        """Whether nothing has ended this tenure yet."""
+        return self._tenures.get(tenure.place) is tenure
 
-    def _believed(self, place: Place) -> tuple[bytes, str]:
-        """Return the latest known term, and its leader."""
-        promised = self._replica.promises.of(*place)
-        return max((promised.term, promised.leader), self._elsewhere.get(place, (b"", "")))
-
-    async def _lead(self, place: Place, silent: Sequence[str], unable: Sequence[str]) -> f.Settled | None:
-        """Lead the partition, if this node is to. None: it does; else where to go instead."""
-        state = self._replica.state
-        if state is None:
-            return f.Settled(c.UNABLE)
-        owners = state.read_set(*place)
-        if self._node_id not in owners:
-            return f.Settled(c.ELSEWHERE, leader=owners[0])
-        if not self._replica.complete_for(place[0]) or self._replica.no_room:
-            return f.Settled(c.UNABLE)
-        running = self._takeovers.get(place)
-        if running is None:
-            leader = self._believed(place)[1] or owners[0]
-            if leader not in owners:
-                leader = self._node_id
-            if leader != self._node_id and leader not in unable:
-                if leader not in silent:
-                    return f.Settled(c.ELSEWHERE, leader=leader)
-                if await self._answers(leader):
-                    return f.Settled(c.ELSEWHERE, leader=leader)
-            running = self._takeovers.get(place) or self._begin_takeover(place)
-        return await asyncio.shield(running)
-
-    async def _answers(self, node_id: str) -> bool:
-        """Whether a node answers a ping (L14)."""
-        if self._clock.monotonic_s() < self._silent_s.get(node_id, 0.0):
-            return False
-        try:
-            await self._peers.call(node_id, f.Ping(), 1, PING_TIMEOUT_S)
-        except PeerFailure:
-            self._silent_s[node_id] = self._clock.monotonic_s() + SILENT_S
-            return False
-        return True
-
-    def _begin_takeover(self, place: Place) -> asyncio.Task[f.Settled | None]:
-        task = asyncio.get_running_loop().create_task(self._take_over(place))
-        self._takeovers[place] = task
-        task.add_done_callback(lambda _: self._takeovers.pop(place, None))
-        return task
-
-    async def _take_over(self, place: Place) -> f.Settled | None:
-        """Have a new term promised (L1, L2, L4). None if this node leads now."""
-        now_s = self._clock.monotonic_s()
-        if self._leads(place):
-            return None
-        if now_s < self._refused_s.get(place, 0.0):
-            return self._pointer(place)
-        state = self._replica.state
-        assert state is not None
-        number = max(term_number(self._believed(place)[0] or bytes(16)), 0) + 1
-        term = pack_term(number, self._random.getrandbits(64))
-        sets = state.write_sets(*place)
-        try:
-            won = await self._promised(place, term, sets, state.epoch)
-        except (StoreClosed, EngineFailed, OSError, CorruptData) as error:
-            logger.debug("node %s cannot take partition %d: %s", self._node_id, place[0], error)
-            return f.Settled(c.UNABLE)
-        if not won:
-            jitter = 0.5 + self._random.random()
-            self._refused_s[place] = self._clock.monotonic_s() + TAKEOVER_EVERY_S * jitter
-            return self._pointer(place)
-        self._refused_s.pop(place, None)
-        self._tenures[place] = Tenure(place, term, sets, self._clock)
+    def _begin(self, tenure: Tenure) -> None:
+        """Lead under a term that F of the owners have promised."""
+        self._tenures[tenure.place] = tenure
         self._metrics.count("leader_takeovers")
-        return None
-
-    async def _promised(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], epoch: int) -> bool:
-        """Have F of each set promise a term, this node first (L1), then ask them once more (L4)."""
-        partition, n = place
-        answer, position = self._replica.handle(f.Promise(partition, n, term, self._node_id))
-        if not isinstance(answer, f.Promised) or not answer.granted:
-            return False
-        await self._durable(position)
-        others = [node_id for node_id in dict.fromkeys(node_id for nodes in sets for node_id in nodes)
-                  if node_id != self._node_id]  # fmt: skip
-        granted: dict[str, int] = {self._node_id: answer.directory_id}
-        confirmed: dict[str, int] = {self._node_id: answer.directory_id}
-        refused: list[tuple[bytes, str]] = []
-
-        def note(into: dict[str, int]) -> Callable[[str, f.NodeAnswerBody], None]:
-            def take(node_id: str, said: f.NodeAnswerBody) -> None:
-                if isinstance(said, f.Promised) and said.granted and said.term == term:
-                    into[node_id] = said.directory_id
-                elif isinstance(said, f.Promised) and said.term > term:
-                    refused.append((said.term, said.leader))
-
-            return take
-
-        first = f.Promise(partition, n, term, self._node_id)
-        await self._ask(
-            dict.fromkeys(others, first), note(granted),
-            lambda: bool(refused) or held_by_majorities(sets, granted), epoch, PROMISE_TIMEOUT_S,
-        )  # fmt: skip
-        if not refused and held_by_majorities(sets, granted):
-            again = f.Promise(partition, n, term, self._node_id, again=True)
-
-            def same() -> list[str]:
-                return [node_id for node_id, directory_id in confirmed.items() if granted.get(node_id) == directory_id]
-
-            await self._ask(
-                {node_id: again for node_id in others if node_id in granted}, note(confirmed),
-                lambda: bool(refused) or held_by_majorities(sets, same()), epoch, PROMISE_TIMEOUT_S,
-            )  # fmt: skip
-            if not refused and held_by_majorities(sets, same()):
-                return self._replica.promises.of(partition, n).term == term
-        if refused:
-            self._elsewhere[place] = max(refused)
-        return False
 
     async def _extend(self, tenure: Tenure, sets: tuple[tuple[str, ...], ...]) -> None:
         """Have the owners of a partition that moves promise the term too, before its next round (L9)."""
@@ -606,93 +436,44 @@ class Leaders:
         won = False
         if state is not None and state.write_sets(*tenure.place) == sets:
             with contextlib.suppress(StoreClosed, EngineFailed, OSError, CorruptData):
-                won = await self._promised(tenure.place, tenure.term, sets, state.epoch)
-        if self._tenures.get(tenure.place) is not tenure:
+                won = await self._takeovers.promised(tenure.place, tenure.term, sets, state.epoch)
+        if not self._is_present(tenure):
             return
         if won:
             tenure.bind(sets)
         else:
             await self._clock.sleep(RETRY_S)
-            heard = self._elsewhere.get(tenure.place)
-            if heard is not None and heard[0] > tenure.term:
-                self._lose(tenure, *heard)
+            term, leader = self._takeovers.heard(tenure.place)
+            if term > tenure.term:
+                self._lose(tenure, term, leader)
+        self._resume(tenure)
+
+    def _resume(self, tenure: Tenure) -> None:
+        """Let rounds begin again, and begin one if calls still wait for it."""
         tenure.paused = False
         tenure.forget_the_late()
-        if tenure.awaited and self._tenures.get(tenure.place) is tenure:
+        if tenure.awaited and self._is_present(tenure):
             self._is_due(tenure)
 
     def _lose(self, tenure: Tenure, term: bytes, leader: str) -> None:
         """Drop the heads of a term that is over, and point to its successor (L14)."""
         place = tenure.place
         if term > tenure.term:
-            self._elsewhere[place] = max((term, leader), self._elsewhere.get(place, (b"", "")))
-        if self._tenures.get(place) is tenure:
+            self._takeovers.hear(place, term, leader)
+        if self._is_present(tenure):
             self._metrics.count("leader_superseded")
             self._give_up(tenure)
 
     def _give_up(self, tenure: Tenure) -> None:
-        if self._tenures.get(tenure.place) is tenure:
+        if self._is_present(tenure):
             del self._tenures[tenure.place]
             self._heads -= len(tenure.heads)
             self._heads_bytes -= sum(head.size_bytes for head in tenure.heads.values())
-        tenure.abandon(self._pointer(tenure.place))
+        tenure.abandon(self._takeovers.pointer(tenure.place))
 
     async def balance(self) -> None:
         """Take back, some at a time, what this node led as first owner before it was away (L14)."""
-        state = self._replica.state
-        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S or self._replica.no_room:
-            return
-        taken = 0
-        for entry_n in sorted({entry.config.n for entry in state.buckets if entry.config.versioning == "linearizable"}):
-            for partition in state.ring.first_partitions_of(self._node_id):
-                place = partition, entry_n
-                leader = self._believed(place)[1]
-                if not leader or leader == self._node_id or state.read_set(*place)[0] != self._node_id:
-                    continue
-                if not self._replica.complete_for(partition):
-                    continue
-                await (self._takeovers.get(place) or self._begin_takeover(place))
-                taken += 1
-                if taken >= BALANCED_AT_ONCE:
-                    return
-
-    # ---- asking others ----
-
-    async def _ask(
-        self,
-        bodies: dict[str, Any],
-        take: Callable[[str, f.NodeAnswerBody], None],
-        enough: Callable[[], bool],
-        epoch: int,
-        timeout_s: float = CALL_TIMEOUT_S,
-    ) -> None:
-        """Ask nodes at once, this one too; return when it is enough, or all have answered."""
-        waiting = {
-            asyncio.get_running_loop().create_task(self._ask_one(node_id, body, take, epoch, timeout_s))
-            for node_id, body in bodies.items()
-        }
-        while waiting and not enough():
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            self._spawn(_ended(task))
-
-    async def _ask_one(
-        self, node_id: str, body: Any, take: Callable[[str, f.NodeAnswerBody], None], epoch: int, timeout_s: float
-    ) -> None:
-        if node_id == self._node_id:
-            try:
-                answer, position = self._replica.handle(body)
-                await self._durable(position)
-            except (StoreClosed, EngineFailed, OSError):
-                return
-            take(node_id, answer)
-            return
-        with contextlib.suppress(PeerFailure):
-            take(node_id, await self._peers.call(node_id, body, 1, timeout_s, epoch))
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
+        await self._takeovers.balance()
 
 
 def _cut(parts: list[tuple[Round, Any]]) -> list[list[tuple[Round, Any]]]:
