@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.25
 """How long to wait for a leader before the next owner is asked; longer each time, since a takeover takes a while too."""
 MOST_PATIENCE_S = 2.0
+TURN_S = 0.5
+"""How much longer the leader may take where it is asked to wait for a lane's turn (``raykv.replica.turns``)."""
 PAUSE_S = 0.02
 MOST_PAUSE_S = 0.2
 MOST_S = 60.0
@@ -186,6 +188,8 @@ class Changes:
                 node_id: self._body(entry, attempt, node_id, indexes, deadline_s) for node_id, indexes in wanted.items()
             }
             patience_s = min(deadline_s - now_s, MOST_PATIENCE_S, PATIENCE_S * (1 << min(attempt.tries, 4)))
+            if any(change.turn for change in items):
+                patience_s = min(deadline_s - now_s, patience_s + TURN_S)
             if attempt.tries == 0:
                 yield from self._try_at_once(attempt, wanted, bodies, patience_s)
             else:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from raykv.replica.tenure import Name
 
 TURN_S = 0.05
+MOST_S = 0.5
+"""The longest wait for a turn: the coordinator that asks takes longer silence for a leader that is gone."""
 MAX_WAITING = 1024
 """Lanes that wait for a turn of one key; more do not wait."""
 
@@ -35,7 +37,8 @@ class Turns:
         self._queues: dict[Name, _Queue] = {}
 
     async def wait(self, name: Name, lane: bytes, until_s: float) -> None:
-        """Wait for the lane's turn, until ``until_s`` at most."""
+        """Wait for the lane's turn, until ``until_s`` at most, and no longer than ``MOST_S``."""
+        until_s = min(until_s, self._clock.monotonic_s() + MOST_S)
         queue = self._queues.setdefault(name, _Queue())
         if not queue.waiting and (not queue.holder or self._clock.monotonic_s() >= queue.until_s):
             self._give(queue, lane)
