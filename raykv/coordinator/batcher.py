@@ -35,10 +35,12 @@ MOST_UNDER_WAY = 16
 
 
 def is_about_one_key(request: f.CoordinatorRequest) -> bool:
-    """Whether a request may share a group."""
-    return (isinstance(request, f.GetMany) and len(request.keys) == 1) or (
-        isinstance(request, f.WriteMany | f.ChangeMany) and len(request.items) == 1
-    )
+    """Whether a request may share a group. One that waits for its turn may not: those behind it would wait too."""
+    if isinstance(request, f.GetMany):
+        return len(request.keys) == 1
+    if isinstance(request, f.ChangeMany):
+        return len(request.items) == 1 and not request.items[0].turn
+    return isinstance(request, f.WriteMany) and len(request.items) == 1
 
 
 class _Group(Generic[T]):
