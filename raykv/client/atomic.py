@@ -45,6 +45,9 @@ MAX_CHANGE_S = 60.0
 RESEND_PAUSE_S = 0.05
 PATIENT_CONFLICTS = 2
 """After as many conflicts an ``update`` waits for its turn."""
+CONTENDED_S = 1.0
+"""How long a handle takes a key for contended."""
+MOST_CONTENDED = 1000
 MAX_FENCE = (1 << 62) - 1
 NO_CONTEXT = seal(NOTHING_SEEN, bytes(PLACE_BYTES))
 """Of a linearizable bucket, whose values have none: of no key, and so refused everywhere."""
@@ -111,19 +114,27 @@ class Atomic(Reads):
             raise InvalidOption(f"update takes a function of the current value; got {shown(change)}")
         timeout_s = check_change_timeout(timeout)
         until_s = self._session_clock.now_s() + timeout_s
-        encoded = encode_key(key)
-        lane = self._lanes.take()
-        found = f.whole((yield from self.find(self.read_request([key], None, timeout_s, causality=True), timeout_s)))
-        payload, version = (found.payloads[0] if found.payloads else None), found.causality
-        conflicts = 0
+        encoded, lane = encode_key(key), self._lanes.take()
+        conflicts = PATIENT_CONFLICTS if self._is_contended(encoded) else 0
+        payload: bytes | None = None
+        version, known, certain = b"", False, False
         while True:
-            present = default if payload is None else self._decode(key, payload, self.config.codec)
-            value = called(change, present)
             left_s = until_s - self._session_clock.now_s()
             if left_s <= 0:
                 raise self._conflict(key, f.Settled(c.CONFLICT, version, payload), f"in all of the {timeout_s:g} s")
-            condition = b"" if payload is None else version
-            put = f.Change(encoded, c.PUT, self._payload(encoded, value), condition=condition)
+            if not known:
+                payload, version, certain = yield from self._present(encoded, lane, left_s, conflicts)
+            try:
+                present = default if payload is None else self._decode(key, payload, self.config.codec)
+                value = called(change, present)
+                new = self._payload(encoded, value)
+            except Exception:
+                if certain:
+                    self._lanes.give_back(lane)
+                    raise
+                known, conflicts = False, 0  # what it failed on may never have been: it gets what certainly stands
+                continue
+            put = f.Change(encoded, c.PUT, new, condition=b"" if payload is None else version)
             ((settled,),) = yield from self._send_changes([[put]], left_s, lane)
             if isinstance(settled, RaykvError):
                 if not isinstance(settled, WriteOutcomeUnknown):
@@ -134,20 +145,36 @@ class Atomic(Reads):
                 self._judge(key, settled)
                 return value
             conflicts += 1
-            payload, version = settled.payload, settled.version
-            if conflicts >= PATIENT_CONFLICTS and (left_s := until_s - self._session_clock.now_s()) > 0:
-                payload, version = yield from self._wait_for_turn(encoded, lane, left_s)
+            payload, version, certain = settled.payload, settled.version, True
+            known = conflicts < PATIENT_CONFLICTS
+            if not known:
+                self._note_contended(encoded)
 
-    def _wait_for_turn(self, key: bytes, lane: Lane, timeout_s: float) -> Steps[tuple[bytes | None, bytes]]:
-        """Read a key when it is this lane's turn to write it."""
-        read = f.Change(key, c.READ, lane=lane.name, turn=True)
-        answer = yield from ask(f.ChangeMany(self.bucket_id, [read], timeout_s), timeout_s)
-        if not isinstance(answer, f.ChangedMany) or len(answer.items) != 1:
-            raise unexpected()
-        (item,) = answer.items
-        if isinstance(item, f.Failed):
-            raise item.error()
-        return item.payload, item.version
+    def _present(
+        self, key: bytes, lane: Lane, timeout_s: float, conflicts: int
+    ) -> Steps[tuple[bytes | None, bytes, bool]]:
+        """Return what stands, its version, and whether that is certain; where others write too, in this lane's turn."""
+        if conflicts >= PATIENT_CONFLICTS:
+            read = f.Change(key, c.READ, lane=lane.name, turn=True)
+            answer = yield from ask(f.ChangeMany(self.bucket_id, [read], timeout_s), timeout_s)
+            if not isinstance(answer, f.ChangedMany) or len(answer.items) != 1:
+                raise unexpected()
+            (item,) = answer.items
+            if isinstance(item, f.Failed):
+                raise item.error()
+            return item.payload, item.version, item.status == c.DONE
+        request = f.GetMany(self.bucket_id, [key], self.config.r, timeout_s, True)
+        found = f.whole((yield from self.find(request, timeout_s)))
+        return (found.payloads[0] if found.payloads else None), found.causality, True
+
+    def _is_contended(self, key: bytes) -> bool:
+        """Whether others were writing the key a moment ago: a first try would be in vain."""
+        return self._contended.get(key, 0.0) > self._session_clock.now_s()
+
+    def _note_contended(self, key: bytes) -> None:
+        if len(self._contended) >= MOST_CONTENDED:
+            self._contended.clear()
+        self._contended[key] = self._session_clock.now_s() + CONTENDED_S
 
     def put_many_if(
         self, pairs: dict[Any, Any], *, if_absent: bool, timeout: Any

@@ -55,6 +55,8 @@ class Requests:
         self._random_bytes = random_bytes
         self._session_clock = session_clock or SessionClock(time.monotonic)
         self._lanes = lanes or Lanes(random_bytes)
+        self._contended: dict[bytes, float] = {}
+        """Encoded key -> until when others are taken to write it too (``atomic``)."""
         self._encode = encode_in_cells if config.versioning == "linearizable" else encode_value
 
     def now_s(self) -> float:

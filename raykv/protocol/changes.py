@@ -42,7 +42,10 @@ NO_QUORUM = 9
 """Too few owners answered; it may have been done."""
 UNABLE = 10
 """This node cannot lead: it is incomplete, or its disk is full. Nothing was done."""
-FINAL = frozenset({DONE, CONFLICT, FENCED, NO_NUMBER, OUT_OF_RANGE, TOO_LARGE, STALE})
+HINT = 11
+"""The answer to a read that waited for its turn: what the leader has by then, acknowledged or not. It is good for nothing
+but a change on condition of its version."""
+FINAL = frozenset({DONE, CONFLICT, FENCED, NO_NUMBER, OUT_OF_RANGE, TOO_LARGE, STALE, HINT})
 """What a client is told; the coordinator sends the change again after any other."""
 
 

@@ -173,6 +173,8 @@ class Leaders:
         head = tenure.heads.get(name)
         if head is None:  # given up meanwhile
             return f.Settled(c.NO_QUORUM)
+        if change.turn:
+            return f.Settled(c.HINT, head.version, head.payload)
         if change.kind == c.READ:
             return tenure.wait(f.Settled(c.DONE, head.version, head.payload), self._is_due)
         lane = self._lanes.of(change.lane, change.number, expires_s)
