@@ -125,6 +125,8 @@ def check(record: bytes) -> LinearRecord:
         raise CorruptData("the record of a linearizable bucket has too many receipts, or two of one lane")
     if any(len(each.lane) != LANE_BYTES or each.number < 0 for each in taken.receipts):
         raise CorruptData("the record of a linearizable bucket has the receipt of no lane")
+    if encode(taken) != record:  # else copies of one stamp may differ for ever
+        raise CorruptData("the record of a linearizable bucket is not in its one form")
     return taken
 
 

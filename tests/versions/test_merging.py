@@ -7,13 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykv.errors import CorruptData
+from raykv.records import linear_record as linear
 from raykv.records import vector_record as vector
 from raykv.records.kinds import header_of
+from raykv.records.linear_record import LinearRecord, Receipt
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.records.vector_record import Dot, Seen, Sibling, VersionSet
 from raykv.versions import dvvset, lww, time_from_ms
 from raykv.versions.causality import Causality, with_dot
-from raykv.versions.merging import Shown, causality_of, covers, merge, shown
+from raykv.versions.merging import (
+    Shown,
+    causality_of,
+    covers,
+    dead_since_ms,
+    merge,
+    merge_bounded,
+    only_value,
+    seen_and_shown,
+    shown,
+)
 
 A, B, C = b"a" * 8, b"b" * 8, b"c" * 8
 MINE, OTHERS = b"run-1---actor-1-", b"run-2---actor-2-"
@@ -42,11 +54,21 @@ def record_of(fates: dict[Dot, bool]) -> bytes:
     )
 
 
+def linear_record(term: int, seq: int) -> bytes:
+    """Term and seq name one byte string (L6); now and then it is a delete, or one that a later term has confirmed."""
+    term_, payload = linear.pack_term(term, term % 3), None if seq == 3 else bytes([term, seq])
+    origin = linear.pack_term(1, 1) + seq.to_bytes(8) if seq % 2 else b""
+    receipts = (Receipt(b"lanelane", seq, 0),) if seq == 2 else ()
+    return linear.encode(LinearRecord(term_, seq, time_from_ms(seq), payload, origin, 0, receipts))
+
+
 DOTS = st.tuples(st.sampled_from([A, B, C]), st.integers(1, 4))
 VECTORS = st.dictionaries(DOTS, st.booleans(), max_size=8).map(record_of)
 LAST_WRITERS = st.builds(last_writer, st.integers(0, 3), st.integers(0, 3))
-PAIRS = st.tuples(VECTORS, VECTORS) | st.tuples(LAST_WRITERS, LAST_WRITERS)
-TRIPLES = st.tuples(VECTORS, VECTORS, VECTORS) | st.tuples(LAST_WRITERS, LAST_WRITERS, LAST_WRITERS)
+LINEARS = st.builds(linear_record, st.integers(0, 4), st.integers(1, 4))
+KINDS = (VECTORS, LAST_WRITERS, LINEARS)
+PAIRS = st.one_of([st.tuples(kind, kind) for kind in KINDS])
+TRIPLES = st.one_of([st.tuples(kind, kind, kind) for kind in KINDS])
 
 
 def versions(*siblings: tuple[Dot, int, bytes], seen: Seen = ()) -> bytes:
@@ -91,6 +113,15 @@ def test_what_was_merged_covers_both_and_only_the_greater_covers_the_other(recor
 def test_the_last_writer_wins_where_that_is_the_kind(one: bytes, other: bytes) -> None:
     assert merge(one, other) == lww.merge(one, other)
     assert covers(one, other) == lww.covers(one, other)
+
+
+@settings(deadline=None)
+@given(LINEARS, LINEARS)
+def test_the_later_term_wins_and_in_a_term_the_later_seq(one: bytes, other: bytes) -> None:
+    first, second = linear.decode(one), linear.decode(other)
+    is_later = (second.term, second.seq) > (first.term, first.seq)
+    assert merge(one, other) == merge_bounded(one, other) == (other if is_later else one)
+    assert covers(one, other) == (not is_later)
 
 
 @settings(deadline=None)
@@ -152,10 +183,27 @@ def test_what_a_node_keeps_for_itself_does_not_change_what_it_covers(stored: byt
 
 LWW_RECORD = last_writer(1, 5)
 VECTOR_RECORD = versions(((A, 1), 1, pack_body(operation(1), b"x")))
+LINEAR_RECORD = linear_record(1, 1)
 MIXED = pytest.mark.parametrize(
     ("stored", "incoming"),
-    [(LWW_RECORD, VECTOR_RECORD), (VECTOR_RECORD, LWW_RECORD), (vector.with_own(VECTOR_RECORD, MINE), LWW_RECORD)],
-    ids=["vector on lww", "lww on vector", "lww on a vector record with an own part"],
+    [
+        (LWW_RECORD, VECTOR_RECORD),
+        (VECTOR_RECORD, LWW_RECORD),
+        (vector.with_own(VECTOR_RECORD, MINE), LWW_RECORD),
+        (LINEAR_RECORD, LWW_RECORD),
+        (LWW_RECORD, LINEAR_RECORD),
+        (LINEAR_RECORD, VECTOR_RECORD),
+        (VECTOR_RECORD, LINEAR_RECORD),
+    ],
+    ids=[
+        "vector on lww",
+        "lww on vector",
+        "lww on a vector record with an own part",
+        "lww on linear",
+        "linear on lww",
+        "vector on linear",
+        "linear on vector",
+    ],
 )
 
 
@@ -258,6 +306,22 @@ def test_a_header_shows_as_many_values_as_the_record(now_ms: int) -> None:
     whole, bare = shown(record, now_ms), shown(header_of(record), now_ms)
     assert bare == Shown([b""] * len(whole.payloads), whole.gone)
     assert causality_of(header_of(record)) == causality_of(record)
+
+
+def test_of_a_linearizable_buckets_record_there_is_one_value_or_none_whatever_the_clock_says() -> None:
+    value, deleted = linear_record(2, 2), linear_record(2, 3)
+    for record, payloads in ((value, [b"\2\2"]), (deleted, [])):
+        assert shown(record, NOW_MS) == Shown(payloads)
+        assert seen_and_shown(record, NOW_MS) == (causality_of(record), Shown(payloads))
+        assert causality_of(header_of(record)) == causality_of(record)
+        assert shown(header_of(record), 0) == Shown([b""] * len(payloads))
+        assert only_value(record) is None, "its time orders nothing, and must not be adopted"
+
+
+def test_a_delete_of_a_linearizable_bucket_is_as_old_as_its_leaders_clock_said_and_a_value_has_no_age() -> None:
+    assert dead_since_ms(linear_record(2, 3)) == 3 == dead_since_ms(header_of(linear_record(2, 3)))
+    assert dead_since_ms(linear_record(2, 2)) is None
+    assert dead_since_ms(header_of(linear_record(2, 2))) is None
 
 
 def test_of_a_last_writer_wins_record_there_is_one_value_and_a_time() -> None:
