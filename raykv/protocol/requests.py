@@ -17,12 +17,14 @@ from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, get_args
 
-from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES
+from raykv.config import MAX_BATCH_ITEMS, MAX_FRAME_BYTES, MAX_PAIR_BYTES
 from raykv.protocol import clients as c
 from raykv.protocol import nodes as n
 from raykv.protocol import supervisor as s
+from raykv.protocol.changes import PUT, READ, SWAP
 from raykv.protocol.codec import Message
 from raykv.records.limits import KEYS_FRAME_BYTES, SMALL_FRAME_BYTES, STATE_FRAME_BYTES
+from raykv.records.linear_record import LANE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +162,18 @@ def _no_more_than_a_batch(body: n.Look | n.Accept) -> str:
     return f"{most} items; at most {MAX_BATCH_ITEMS} are taken" if most > MAX_BATCH_ITEMS else ""
 
 
+def _changes_fit(body: n.Apply) -> str:
+    """Judge what a record could not hold: one such change would stand in the way of all after it."""
+    for change in body.items:
+        if change.kind == READ:
+            continue
+        if len(change.lane) != LANE_BYTES:
+            return "a change without a lane"
+        if change.kind in {PUT, SWAP} and not 0 < len(change.payload) <= MAX_PAIR_BYTES + 1:
+            return f"a value of {len(change.payload)} bytes"
+    return ""
+
+
 def _background(
     kind: type[Q],
     *,
@@ -289,7 +303,7 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
     n.Apply: NodeTraits[n.Apply](
         answers=(n.Applied, n.Incomplete), senders=("coordinator",), frame_bytes=MAX_FRAME_BYTES,
         concerns=Concern(lambda body: body.items, attrgetter("key"), None, everything=False),
-        bucket=_bucket_id, misfit=None,
+        bucket=_bucket_id, misfit=_changes_fit,
         client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=True,
     ),
     n.ReadHeads: NodeTraits[n.ReadHeads](

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TURN_S = 0.05
 MOST_S = 0.5
 """The longest wait for a turn: the coordinator that asks takes longer silence for a leader that is gone."""
+MAX_QUEUES = 10_000
 MAX_WAITING = 1024
 """Lanes that wait for a turn of one key; more do not wait."""
 
@@ -39,7 +40,10 @@ class Turns:
     async def wait(self, name: Name, lane: bytes, until_s: float) -> None:
         """Wait for the lane's turn, until ``until_s`` at most, and no longer than ``MOST_S``."""
         until_s = min(until_s, self._clock.monotonic_s() + MOST_S)
-        queue = self._queues.setdefault(name, _Queue())
+        queue = self._queues.get(name)
+        if queue is None:
+            self._make_room()
+            queue = self._queues[name] = _Queue()
         if not queue.waiting and (not queue.holder or self._clock.monotonic_s() >= queue.until_s):
             self._give(queue, lane)
             return
@@ -64,6 +68,14 @@ class Turns:
         finally:
             if not future.done() and entry in queue.waiting:
                 queue.waiting.remove(entry)
+
+    def _make_room(self) -> None:
+        """Forget the turns of keys that nobody waits for, once there are many."""
+        if len(self._queues) >= MAX_QUEUES:
+            now_s = self._clock.monotonic_s()
+            idle = [name for name, queue in self._queues.items() if not queue.waiting and now_s >= queue.until_s]
+            for name in idle:
+                del self._queues[name]
 
     def over(self, name: Name, lane: bytes) -> None:
         """End the lane's turn, if it has it: the next is woken."""
