@@ -56,7 +56,7 @@ class WriteMany(Message, frozen=True):
 
 
 class ChangeMany(Message, frozen=True):
-    """Changes of a linearizable bucket. A key stands at most once. Answer: ``ChangedMany``, ``DeadlinePassed``.
+    """Changes of a linearizable bucket, those of one key in this order. Answer: ``ChangedMany``, ``DeadlinePassed``.
 
     ``run``, ``expires_s``: as in ``WriteMany``. A change may be sent again, marked as resent, under its lane and number.
     """

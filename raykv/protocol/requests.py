@@ -127,7 +127,7 @@ class NodeTraits(Traits[Q]):
     client_waits: Callable[[Q], bool]
     """Whether a client waits for the answer: then it is answered at once, and its time steers the background work."""
     shed: bool
-    """Whether overload refuses it: an operation of a client, which tries again."""
+    """Whether overload refuses it: the beginning of a client's operation, which the client tries again."""
     metered: Metered
     work_due: bool
     """Whether a flush or a compaction may be due after it."""
@@ -199,7 +199,11 @@ def _for_a_leader(
     concerns: Concern[Q],
     misfit: Callable[[Q], str] | None,
 ) -> NodeTraits[Q]:
-    """Return the row of a leader's request to another owner: a client waits for both. The leader meters the operation."""
+    """Return the row of a leader's request to another owner: a client waits for both.
+
+    The leader has taken the operation in: it meters it, and overload sheds it there and nowhere else. Owners that shed
+    their part would look like a lost majority, and the round would be sent again.
+    """
     del kind  # it binds the type of the row
     return NodeTraits(
         answers=answers, senders=("node",), frame_bytes=frame_bytes, concerns=concerns, bucket=None, misfit=misfit,

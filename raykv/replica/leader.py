@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from raykv.ports import Clock, Metrics
     from raykv.replica.handlers import Replica
     from raykv.replica.hints import HintStore
+    from raykv.replica.lanes import Lane
     from raykv.replica.tenure import Place
 
 logger = logging.getLogger("raykv.node")
@@ -180,18 +181,8 @@ class Leaders:
         lane = self._lanes.of(change.lane, change.number, expires_s)
         if lane is None:
             return f.Settled(c.STALE)
-        known = lane.calls.get(name)
-        if isinstance(known, f.Settled):
-            return known
-        if known is not None and known.tenure is tenure and not known.done:
-            return known.join()
-        kept = head.receipts.get(change.lane)
-        if kept is not None and kept.receipt.number >= change.number:
-            receipt = kept.receipt
-            if receipt.number > change.number:
-                return f.Settled(c.STALE)
-            answer = f.Settled(receipt.status, receipt.version, receipt.payload)
-            return lane.remember(name, tenure.wait(answer, self._is_due))
+        if (former := self._former(tenure, head, lane, name, change)) is not None:
+            return former
         self._turns.over((bucket_id, change.key), change.lane)
         done = effect(change, head)
         if (done.writes or change.resent) and self._replica.no_room:
@@ -202,6 +193,24 @@ class Leaders:
         if not head.has_room:
             return f.Settled(c.TOO_LARGE, head.version)
         return lane.remember(name, self._write(tenure, head, name, change, done, expires_s))
+
+    def _former(
+        self, tenure: Tenure, head: Head, lane: Lane, name: tuple[int, bytes], change: f.Change
+    ) -> f.Settled | Waiter | None:
+        """Return what becomes of a call that was evaluated before; None if it was not (L10)."""
+        known = lane.calls.get(name)
+        if isinstance(known, f.Settled):
+            return known
+        if known is not None and known.tenure is tenure and not known.done:
+            return known.join()
+        kept = head.receipts.get(change.lane)
+        if kept is None or kept.receipt.number < change.number:
+            return None
+        receipt = kept.receipt
+        if receipt.number > change.number:
+            return f.Settled(c.STALE)
+        answer = f.Settled(receipt.status, receipt.version, receipt.payload)
+        return lane.remember(name, tenure.wait(answer, self._is_due))
 
     def _write(
         self, tenure: Tenure, head: Head, name: tuple[int, bytes], change: f.Change, done: Effect, expires_s: float

@@ -12,7 +12,7 @@ import pytest
 from raykv.config import MAX_BATCH_ITEMS, MAX_PARTITIONS
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
-from raykv.protocol.requests import COORDINATOR, NODE, frame_bytes_of
+from raykv.protocol.requests import COORDINATOR, NODE, frame_bytes_of, misfit
 from raykv.records import limits as lim
 from raykv.storage.damage import Damage
 from raykv.storage.directory import Identity
@@ -21,6 +21,7 @@ from tests.protocol.test_frames import COORDINATOR_REQUESTS, KINDS, NODE_BODIES
 UNIONS = (
     f.CoordinatorRequest, f.SupervisorRequest, f.CoordinatorAnswer, f.SupervisorAnswer, f.NodeRequestBody, f.NodeAnswerBody,
     f.NodeRequest, f.NodeAnswer, f.HandleAnswer, f.LogEnd, f.KeyVersions, f.Acked, f.Failed, f.Reserved,
+    f.Change, f.Settled,
 )  # fmt: skip
 MESSAGES = sorted({each for union in UNIONS for each in (get_args(union) or (union,))}, key=lambda kind: kind.__name__)
 HOSTILE = [
@@ -92,6 +93,11 @@ def many(count: int, item: Any) -> list[Any]:
     return [item] * count
 
 
+def change(**odd: Any) -> list[Any]:
+    return ["Change", *({"key": b"\x02a", "kind": 3, "payload": b"", "lane": bytes(8), "number": 1, "condition": None,
+                         "fence": 0, "resent": False, "turn": False} | odd).values()]  # fmt: skip
+
+
 OVER = [
     ("Read", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a"), False),
     ("Read", 1, [b"\x02" + b"k" * 1025], False),
@@ -113,6 +119,23 @@ OVER = [
     ("PullPartition", 5, float("nan"), []),
     ("Repair", 5, float("inf"), True),
     ("Repair", 5, -1.0, True),
+    ("Apply", 1, many(MAX_BATCH_ITEMS + 1, change()), 7, 1.0, [], []),
+    ("Apply", 1, [change(key=b"\x02" + b"k" * 1025)], 7, 1.0, [], []),
+    ("Apply", 1, [change(kind=7)], 7, 1.0, [], []),
+    ("Apply", 1, [change(lane=bytes(9))], 7, 1.0, [], []),
+    ("Apply", 1, [change(number=1 << 62)], 7, 1.0, [], []),
+    ("Apply", 1, [change(condition=bytes(25))], 7, 1.0, [], []),
+    ("Apply", 1, [change(fence=-1)], 7, 1.0, [], []),
+    ("Apply", 1, [change()], 7, 1.0, many(1001, "n1"), []),
+    ("Apply", 1, [change()], 7, 1.0, [], many(1001, "n1")),
+    ("ReadHeads", 1, many(MAX_BATCH_ITEMS + 1, b"\x02a")),
+    ("Promise", 5, 3, bytes(15), "n1", False),
+    ("Look", 1, 3, "n1", many(MAX_BATCH_ITEMS + 1, [5, bytes(16), []])),
+    ("Look", 1, 3, "n1", [[5, bytes(16), many(MAX_BATCH_ITEMS + 1, b"\x02a")]]),
+    ("Look", 1, 3, "n1", [[5, bytes(17), [b"\x02a"]]]),
+    ("Accept", 3, "n1", 9, many(MAX_BATCH_ITEMS + 1, [5, bytes(16), []])),
+    ("Accept", 3, "n1", 9, [[5, bytes(16), many(MAX_BATCH_ITEMS + 1, [1, b"\x02a", b""])]]),
+    ("Accept", 3, "n1", 9, [[5, b"", []]]),
     ("PrepareState", -1),
     ("PrepareState", 1 << 63),
     ("AcceptState", 1, 1 << 62, b"s", False, []),
@@ -124,6 +147,22 @@ OVER = [
 def test_what_goes_past_a_bound_is_refused(body: Any) -> None:
     with pytest.raises(CorruptData):
         f.node_requests.decode(node_frame(*body))
+
+
+@pytest.mark.parametrize("kind", [f.Look, f.Accept], ids=lambda kind: kind.__name__)
+def test_groups_together_are_no_more_than_a_batch(kind: type[Any]) -> None:
+    """Each group is bounded, and how many there are: their product is not."""
+
+    def asked(count: int) -> Any:
+        keys: list[Any] = [b"\x02a"] * count
+        if kind is f.Look:
+            return f.Look(1, 3, "n1", [(0, bytes(16), keys), (1, bytes(16), [b"\x02a"])])
+        return f.Accept(
+            3, "n1", 9, [(0, bytes(16), [(1, key, b"") for key in keys]), (1, bytes(16), [(1, b"\x02a", b"")])]
+        )
+
+    assert misfit(asked(MAX_BATCH_ITEMS - 1), 8) == ""
+    assert f"{MAX_BATCH_ITEMS + 1} items" in misfit(asked(MAX_BATCH_ITEMS), 8)
 
 
 @pytest.mark.parametrize("body", [body for body, _ in NODE_BODIES], ids=lambda body: type(body).__name__)
@@ -159,6 +198,12 @@ def places_of_names() -> list[tuple[Any, Any]]:
         (f.node_requests, lambda name: f.NodeRequest(0, f.Gossip("n1", {name: (1, 2)}))),
         (f.node_requests, lambda name: f.NodeRequest(0, f.Hint(1, [(b"\x02a", b"", [name])], 0))),
         (f.node_requests, lambda name: f.NodeRequest(0, f.PullPartition(1, 1.0, [name]))),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.Apply(1, [], 7, 1.0, [name]))),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.Apply(1, [], 7, 1.0, [], [name]))),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.Promise(5, 3, bytes(16), name))),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.Look(1, 3, name, []))),
+        (f.node_requests, lambda name: f.NodeRequest(0, f.Accept(3, name, 9, []))),
+        (f.node_answers, lambda name: f.NodeAnswer(1, f.PromisesRead([(3, bytes(16), name)], True))),
         (f.coordinator_requests, lambda name: f.IndirectProbe(name, 1.0)),
         (f.coordinator_requests, lambda name: f.RemoveNode(name, 1.0)),
         (f.coordinator_requests, lambda name: f.ReplaceNode(name, "", 1.0)),
