@@ -201,6 +201,8 @@ class Replica:
 
     def complete_for(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged and promised in a partition (P1, L3)."""
+        if not self._engine.damaged:
+            return self.complete
         start, end = storage_prefix(partition, 0), storage_prefix(partition + 1, 0)
         return self.complete and not self._engine.damaged_in(start, end) and self.promises.intact
 
@@ -229,6 +231,12 @@ class Replica:
                 self._engine.heal(damage)
         if all(damage.start is not None for damage in self._engine.damaged):
             self._directory.set_complete(True)
+
+    def storage_place(self, partition: int, bucket_id: int, key: bytes) -> bytes:
+        """Return a key as stored, for a caller that knows its partition. Raises ``InvalidKey``, ``CorruptData``."""
+        check_keys([key])
+        prefixes = self._prefixes.get(bucket_id)
+        return (storage_prefix(partition, bucket_id) if prefixes is None else prefixes[partition]) + key
 
     def storage_keys(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys as stored. Raises ``InvalidKey``, ``CorruptData`` if there is no such bucket."""

@@ -94,28 +94,37 @@ class Voter:
 
     def _accept(self, request: f.Accept) -> Answer:
         now_ms = self._replica.wall_ms()
-        writes = any(items for _, _, items in request.groups)
         if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
             return self._replica.old(now_ms - request.made_ms)
-        if writes and self._engine.overloaded:
-            return self._replica.overloaded()
-        if writes and self._replica.no_room:
-            return f.NodeRefused("overloaded", self._replica.no_room), 0
         for partition, term, items in request.groups:  # all of it before the first is kept
             if not self._replica.complete_for(partition):
                 return self._replica.incomplete()
-            self._check_place(partition, [key for _, key, _ in items])
-            for _, _, record in items:
+            for _, key, record in items:
+                if partition_of_key(key, self._partitions) != partition:
+                    raise _strange(partition)
                 linear.check(record)
                 if linear.term_of(record) != term:
                     raise CorruptData("a leader sent a record of another term than its own")
-        groups: list[tuple[bytes, str]] = []
+        return self.accept(request.n, request.leader, request.groups)
+
+    def accept(
+        self, n: int, leader: str, groups: list[tuple[int, bytes, list[tuple[int, bytes, bytes]]]]
+    ) -> Answer:
+        """Accept groups that are known to be well formed: those of the leader on this node itself."""
+        if any(items for _, _, items in groups):
+            if self._engine.overloaded:
+                return self._replica.overloaded()
+            if self._replica.no_room:
+                return f.NodeRefused("overloaded", self._replica.no_room), 0
+        outcomes: list[tuple[bytes, str]] = []
         position = 0
-        for partition, term, items in request.groups:
-            outcome, at = self._accept_group(partition, request.n, term, request.leader, items)
-            groups.append(outcome)
+        for partition, term, items in groups:
+            if not self._replica.complete_for(partition):
+                return self._replica.incomplete()
+            outcome, at = self._accept_group(partition, n, term, leader, items)
+            outcomes.append(outcome)
             position = max(position, at)
-        return f.Accepted(groups), position
+        return f.Accepted(outcomes), position
 
     def _accept_group(
         self, partition: int, n: int, term: bytes, leader: str, items: list[tuple[int, bytes, bytes]]
@@ -126,11 +135,10 @@ class Voter:
             return (later.term, later.leader), later.position
         position, above = promised.position, b""
         for bucket_id, key, record in items:
-            (place,) = self._replica.storage_keys(bucket_id, [key])
-            kept = self._engine.update(place, record)
+            kept = self._engine.update(self._replica.storage_place(partition, bucket_id, key), record)
             position = max(position, kept.position)
             # What hints or a repair have brought of a later term is not this one's, and this node does not hold it.
-            if (stands := linear.term_of(kept.record)) != term:
+            if kept.record is not record and (stands := linear.term_of(kept.record)) != term:
                 above = max(above, stands)
         return (above, ""), position
 
@@ -157,4 +165,8 @@ class Voter:
 
     def _check_place(self, partition: int, keys: list[bytes]) -> None:
         if any(partition_of_key(key, self._partitions) != partition for key in keys):
-            raise CorruptData(f"a leader named a key that is not in partition {partition}")
+            raise _strange(partition)
+
+
+def _strange(partition: int) -> CorruptData:
+    return CorruptData(f"a leader named a key that is not in partition {partition}")
