@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from raykv.protocol import changes as c
-from raykv.protocol import frames as f
-
 if TYPE_CHECKING:
     from raykv.ports import Clock
+    from raykv.protocol import frames as f
     from raykv.replica.tenure import Name, Waiter
 
 MAX_LANES = 100_000
@@ -27,20 +25,7 @@ class Lane:
     number: int
     until_s: float
     calls: dict[Name, f.Settled | Waiter] = field(default_factory=dict)
-    """Its answer by key (a batch has several); as long as there is none, who waits for it."""
-
-    def remember(self, name: Name, waiter: Waiter) -> Waiter:
-        """Remember a call under way, and then its answer, refusals too, across terms (L11)."""
-        self.calls[name] = waiter
-
-        def final(outcome: f.Settled) -> None:
-            if outcome.status in c.FINAL:
-                self.calls[name] = outcome
-            elif self.calls.get(name) is waiter:
-                del self.calls[name]
-
-        waiter.on_final = final
-        return waiter
+    """Its answer by key (a batch has several), refusals too, across terms (L11); until there is one, who waits for it."""
 
 
 class Lanes:

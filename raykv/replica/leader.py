@@ -32,7 +32,7 @@ from raykv.replica.lanes import Lanes
 from raykv.replica.looking import Looking
 from raykv.replica.owners import Owners
 from raykv.replica.takeover import Takeovers
-from raykv.replica.tenure import Round, Tenure, Waiter
+from raykv.replica.tenure import Answers, Owned, Round, Tenure, Waiter
 from raykv.replica.turns import Turns
 from raykv.ring import partitions_of_keys
 from raykv.storage import DiskFull, EngineFailed
@@ -40,9 +40,10 @@ from raykv.versions import time_from_ms
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from raykv.cluster.peers import Peers
+    from raykv.cluster.state import ClusterState
     from raykv.ports import Clock, Metrics
     from raykv.replica.handlers import Replica
     from raykv.replica.hints import HintStore
@@ -100,6 +101,8 @@ class Leaders:
         self._leaving = False
         self._heads = 0
         self._heads_bytes = 0
+        self._owned_by: ClusterState | None = None
+        self._owned_places: dict[Place, Owned] = {}
         replica.voter.is_head = self._is_head
 
     # ---- a request ----
@@ -121,55 +124,60 @@ class Leaders:
             return f.NodeRefused("corrupt", "the bucket is not linearizable")
         if self._lanes.full:
             return f.NodeRefused("overloaded", "the node keeps the results of as many lanes as it can")
-        settled: list[f.Settled | None] = [None] * len(items)
+        answers = Answers(len(items))
         try:
             async with self._clock.timeout(left_s):
-                await self._carry_out(request, config.n, settled)
+                await self._carry_out(request, config.n, answers)
+                await answers.complete()
         except TimeoutError:
             pass
         except (CorruptData, DiskFull) as error:
             logger.debug("node %s: %s", self._node_id, error)
-        answers = [f.Settled(c.NO_QUORUM) if each is None else each for each in settled]
-        return f.Applied(answers, self._run, self._clock.monotonic_s())
+        finally:
+            answers.over = True
+        settled = [f.Settled(c.NO_QUORUM) if each is None else each for each in answers.settled]
+        return f.Applied(settled, self._run, self._clock.monotonic_s())
 
-    async def _carry_out(self, request: f.Apply, n: int, settled: list[f.Settled | None]) -> None:
-        places = [(at, n) for at in partitions_of_keys([change.key for change in request.items], self._partitions)]
-        strange = {place for place in dict.fromkeys(places) if not self._leads(place)}
-        if strange:
-            in_order = sorted(strange)
+    async def _carry_out(self, request: f.Apply, n: int, answers: Answers) -> None:
+        """Lead, look up and evaluate what is asked for; what has to wait for a round is expected in ``answers``."""
+        settled, items = answers.settled, request.items
+        places = [(at, n) for at in partitions_of_keys([change.key for change in items], self._partitions)]
+        if strange := sorted({place for place in {*places} if not self._leads(place)}):
             outcomes = await asyncio.gather(
-                *(self._takeovers.lead(place, request.silent, request.unable) for place in in_order)
+                *(self._takeovers.lead(place, request.silent, request.unable) for place in strange)
             )
-            refused = {place: outcome for place, outcome in zip(in_order, outcomes, strict=True) if outcome is not None}
+            refused = {place: outcome for place, outcome in zip(strange, outcomes, strict=True) if outcome is not None}
             for index, place in enumerate(places):
                 settled[index] = refused.get(place)
-        await self._look_up(request, places, [index for index, each in enumerate(settled) if each is None], settled)
-        for index, change in enumerate(request.items):
+        await self._look_up(request, places, settled)
+        for index, change in enumerate(items):
             if change.turn and settled[index] is None:
                 await self._turns.wait((request.bucket_id, change.key), change.lane, request.expires_s)
-        waiters: list[tuple[int, Waiter]] = []
-        now_s = self._clock.monotonic_s()
-        for index, (change, place) in enumerate(zip(request.items, places, strict=True)):
+        # From here on nothing is waited for: what holds now holds until all is evaluated.
+        leading = {place: self._tenures[place] for place in {*places} if self._leads(place)}
+        now_ms = self._replica.wall_ms()
+        late = self._clock.monotonic_s() >= request.expires_s
+        for index, change in enumerate(items):
             if settled[index] is not None:
                 continue
-            if now_s >= request.expires_s:
+            tenure = leading.get(places[index])
+            if late:
                 settled[index] = f.Settled(c.LATE)
-                continue
-            outcome = self._evaluate(place, request.bucket_id, change, request.expires_s)
-            if isinstance(outcome, Waiter):
-                waiters.append((index, outcome))
+            elif tenure is None:
+                settled[index] = self._takeovers.pointer(places[index])
             else:
-                settled[index] = outcome
-        for index, waiter in waiters:
-            settled[index] = await waiter.outcome()
+                outcome = self._evaluate(tenure, request.bucket_id, change, request.expires_s, now_ms)
+                if isinstance(outcome, Waiter):
+                    outcome.tell(answers, index)
+                else:
+                    settled[index] = outcome
 
     # ---- evaluation ----
 
-    def _evaluate(self, place: Place, bucket_id: int, change: f.Change, expires_s: float) -> f.Settled | Waiter:
+    def _evaluate(
+        self, tenure: Tenure, bucket_id: int, change: f.Change, expires_s: float, now_ms: int
+    ) -> f.Settled | Waiter:
         """Evaluate a change on the head of its key; return what to wait for, or the answer."""
-        tenure = self._tenures.get(place)
-        if tenure is None or not self._leads(place):
-            return self._takeovers.pointer(place)
         name = bucket_id, change.key
         head = tenure.heads.get(name)
         if head is None:  # given up meanwhile
@@ -183,16 +191,18 @@ class Leaders:
             return f.Settled(c.STALE)
         if (former := self._former(tenure, head, lane, name, change)) is not None:
             return former
-        self._turns.over((bucket_id, change.key), change.lane)
+        self._turns.over(name, change.lane)
         done = effect(change, head)
         if (done.writes or change.resent) and self._replica.no_room:
             return f.Settled(c.UNABLE)
         if not done.writes and not change.resent:
-            return lane.remember(name, tenure.wait(f.Settled(done.status, head.version, done.answer), self._is_due))
-        self._forget_receipts(head)
+            waiter = tenure.wait(f.Settled(done.status, head.version, done.answer), self._is_due)
+            return waiter.remembered_in(lane.calls, name)
         if not head.has_room:
-            return f.Settled(c.TOO_LARGE, head.version)
-        return lane.remember(name, self._write(tenure, head, name, change, done, expires_s))
+            self._forget_receipts(head)
+            if not head.has_room:
+                return f.Settled(c.TOO_LARGE, head.version)
+        return self._write(tenure, head, name, change, done, expires_s, now_ms).remembered_in(lane.calls, name)
 
     def _former(
         self, tenure: Tenure, head: Head, lane: Lane, name: tuple[int, bytes], change: f.Change
@@ -202,7 +212,7 @@ class Leaders:
         if isinstance(known, f.Settled):
             return known
         if known is not None and known.tenure is tenure and not known.done:
-            return known.join()
+            return known
         kept = head.receipts.get(change.lane)
         if kept is None or kept.receipt.number < change.number:
             return None
@@ -210,10 +220,17 @@ class Leaders:
         if receipt.number > change.number:
             return f.Settled(c.STALE)
         answer = f.Settled(receipt.status, receipt.version, receipt.payload)
-        return lane.remember(name, tenure.wait(answer, self._is_due))
+        return tenure.wait(answer, self._is_due).remembered_in(lane.calls, name)
 
     def _write(
-        self, tenure: Tenure, head: Head, name: tuple[int, bytes], change: f.Change, done: Effect, expires_s: float
+        self,
+        tenure: Tenure,
+        head: Head,
+        name: tuple[int, bytes],
+        change: f.Change,
+        done: Effect,
+        expires_s: float,
+        now_ms: int,
     ) -> Waiter:
         """Change the head, and leave a receipt (L10, L11)."""
         before = head.size_bytes
@@ -221,7 +238,7 @@ class Leaders:
         if done.writes:
             head.payload, head.version = done.payload, stamp
             head.fence = max(head.fence, change.fence)
-            head.time = max(head.time + 1, time_from_ms(self._replica.wall_ms()))
+            head.time = max(head.time + 1, time_from_ms(now_ms))
         answer = f.Settled(done.status, head.version, done.answer)
         head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), expires_s)
         self._heads_bytes += head.size_bytes - before
@@ -229,14 +246,14 @@ class Leaders:
 
     def _forget_receipts(self, head: Head) -> None:
         """Drop receipts that no call will ask for: their time is over, or their lane has gone on (L10, L12)."""
-        now_s = self._clock.monotonic_s()
-        head.forget(
-            [
-                lane
-                for lane, kept in head.receipts.items()
-                if kept.until_s <= now_s or self._lanes.number(lane) > kept.receipt.number
-            ]
-        )
+        now_s, number = self._clock.monotonic_s(), self._lanes.number
+        over = [
+            lane for lane, kept in head.receipts.items() if kept.until_s <= now_s or number(lane) > kept.receipt.number
+        ]
+        if over:
+            before = head.size_bytes
+            head.forget(over)
+            self._heads_bytes += head.size_bytes - before
 
     def _is_head(self, partition: int, n: int, name: tuple[int, bytes], record: bytes | None) -> bool:
         """Whether this node knows ``record`` for the last one of its key, under the term that it has promised (L8)."""
@@ -267,19 +284,30 @@ class Leaders:
         for place, tenure in due.items():
             if not self._is_present(tenure) or tenure.round is not None or not tenure.wanted:
                 continue
-            sets = state.write_sets(*place)
-            if self._node_id not in state.read_set(*place):
+            owned = self._owned(state, place)
+            if self._node_id not in owned.readers:
                 self._give_up(tenure)
-            elif not tenure.bound_to(sets):
+            elif not tenure.bound_to(owned.sets):
                 tenure.paused = True
-                self._spawn(self._extend(tenure, sets))
+                self._spawn(self._extend(tenure, owned.sets))
             else:
-                round_ = tenure.begin(sets)
+                round_ = tenure.begin(owned)
                 for name in round_.names:
                     self._forget_receipts(tenure.heads[name])
                 by_n.setdefault(place[1], []).append(round_)
         for n, rounds in by_n.items():
             self._send(n, rounds, state.epoch)
+
+    def _owned(self, state: ClusterState, place: Place) -> Owned:
+        """Return who owns a partition by the present state."""
+        if state is not self._owned_by:
+            self._owned_by, self._owned_places = state, {}
+        owned = self._owned_places.get(place)
+        if owned is None:
+            sets = state.write_sets(*place)
+            nodes = tuple(dict.fromkeys(node_id for owners in sets for node_id in owners))
+            owned = self._owned_places[place] = Owned(sets, nodes, state.read_set(*place))
+        return owned
 
     def _send(self, n: int, rounds: list[Round], epoch: int) -> None:
         made_ms = self._replica.wall_ms()
@@ -295,7 +323,10 @@ class Leaders:
                 self._spawn(self._accept(node_id, body, mine, epoch))
 
     async def _accept(self, node_id: str, body: f.Accept, rounds: list[Round], epoch: int) -> None:
-        answer = await self._owners.ask_one(node_id, body, len(rounds), epoch)
+        if node_id == self._node_id:
+            answer = await self._owners.accept_here(body)
+        else:
+            answer = await self._owners.ask_one(node_id, body, len(rounds), epoch)
         fits = isinstance(answer, f.Accepted) and len(answer.groups) == len(rounds)
         self._tally(node_id, rounds, answer if fits and isinstance(answer, f.Accepted) else None)
 
@@ -307,27 +338,27 @@ class Leaders:
             tenure = round_.tenure
             if term:
                 self._lose(tenure, term, leader)
-            was_met = round_.met
-            round_.note(node_id, accepted=answer is not None and not term)
-            if tenure.round is round_ and round_.met and not was_met:
-                tenure.end(round_)
-                self._metrics.count("leader_rounds")
-                if tenure.wanted:
+            enough = round_.note(node_id, accepted=answer is not None and not term)
+            if tenure.round is round_:
+                if enough:
+                    tenure.end(round_)
+                    self._metrics.count("leader_rounds")
+                    if tenure.wanted:
+                        self._is_due(tenure)
+                elif self._moved(round_):
+                    tenure.redo(round_)
                     self._is_due(tenure)
-            elif tenure.round is round_ and not round_.met and self._moved(round_):
-                tenure.redo(round_)
-                self._is_due(tenure)
-            elif tenure.round is round_ and round_.over:
-                tenure.redo(round_)
-                tenure.paused = True
-                self._spawn(self._later(tenure))
-            if round_.over and round_.met:
+                elif round_.over:
+                    tenure.redo(round_)
+                    tenure.paused = True
+                    self._spawn(self._later(tenure))
+            if round_.over and round_.met and round_.missed:
                 self._leave_hints(round_)
 
     def _moved(self, round_: Round) -> bool:
         """Whether the partition has other owners since the round began."""
         state = self._replica.state
-        return state is not None and state.write_sets(*round_.tenure.place) != round_.sets
+        return state is not None and self._owned(state, round_.tenure.place).sets != round_.sets
 
     async def _later(self, tenure: Tenure) -> None:
         await self._clock.sleep(ROUND_RETRY_S)
@@ -343,16 +374,15 @@ class Leaders:
 
     # ---- heads ----
 
-    async def _look_up(
-        self, request: f.Apply, places: Sequence[Place], indexes: Iterable[int], settled: list[f.Settled | None]
-    ) -> None:
+    async def _look_up(self, request: f.Apply, places: Sequence[Place], settled: list[f.Settled | None]) -> None:
         """Load the heads of keys that this term has not touched yet (L5)."""
         bucket_id = request.bucket_id
         wanted: dict[Place, dict[bytes, None]] = {}
         loading: list[asyncio.Future[None]] = []
-        for index in indexes:
-            place, key = places[index], request.items[index].key
-            tenure = self._tenures.get(place)
+        for index, (change, place) in enumerate(zip(request.items, places, strict=True)):
+            if settled[index] is not None:
+                continue
+            key, tenure = change.key, self._tenures.get(place)
             if tenure is None:
                 settled[index] = self._takeovers.pointer(place)
             elif (bucket_id, key) in tenure.loading:

@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from raykv.cluster.fanout import CALL_TIMEOUT_S
-from raykv.errors import StoreClosed
+from raykv.errors import CorruptData, StoreClosed
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.storage import EngineFailed
@@ -84,6 +84,14 @@ class Owners:
             return None
         with contextlib.suppress(PeerFailure):
             return await self._peers.call(node_id, body, items, timeout_s, epoch)
+        return None
+
+    async def accept_here(self, body: f.Accept) -> f.NodeAnswerBody | None:
+        """Return this node's own answer to its own records, once it is durable; None if its disk failed."""
+        with contextlib.suppress(StoreClosed, EngineFailed, OSError, CorruptData):
+            answer, position = self._replica.voter.accept(body.n, body.leader, body.groups)
+            await self._durable(position)
+            return answer
         return None
 
     async def is_alive(self, node_id: str) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from raykv.config import quorum
+from raykv.protocol.changes import FINAL
 from raykv.records.linear_record import TERM_BYTES
 
 if TYPE_CHECKING:
@@ -24,61 +25,115 @@ MOST_IN_ROUND = 500
 
 def held_by_majorities(sets: tuple[tuple[str, ...], ...], nodes: Collection[str]) -> bool:
     """Whether F of each set are among the nodes: of both sets apart while a partition moves (P4)."""
+    if len(sets) == 1 and len(nodes) < quorum(len(sets[0])):  # as mostly, when the first have answered
+        return False
     return all(sum(node_id in nodes for node_id in owners) >= quorum(len(owners)) for owners in sets)
 
 
-class Waiter:
-    """An evaluated change, and the calls that wait for its answer."""
+class Answers:
+    """The answers to one request: some at once, the others as rounds end."""
 
-    __slots__ = ("_futures", "_outcome", "answer", "done", "name", "on_final", "tenure")
+    __slots__ = ("_future", "_left", "over", "settled")
+
+    def __init__(self, count: int) -> None:
+        self.settled: list[f.Settled | None] = [None] * count
+        self.over = False
+        """Whether nobody waits for them any more."""
+        self._left = 0
+        self._future: asyncio.Future[None] | None = None
+
+    def expect(self) -> None:
+        """Wait for one more."""
+        self._left += 1
+
+    def settle(self, index: int, outcome: f.Settled) -> None:
+        """Give an expected answer."""
+        self.settled[index] = outcome
+        self._left -= 1
+        if not self._left and self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def complete(self) -> None:
+        """Wait until all that are expected are there."""
+        if self._left:
+            self._future = asyncio.get_running_loop().create_future()
+            await self._future
+
+
+class Waiter:
+    """An evaluated change, and the requests that wait for its answer."""
+
+    __slots__ = ("_calls", "_hearers", "_name", "_outcome", "answer", "tenure")
 
     def __init__(self, tenure: Tenure, answer: f.Settled) -> None:
         self.tenure = tenure
         self.answer = answer
-        self.done = False
-        self.on_final: Callable[[f.Settled], None] | None = None
         self._outcome: f.Settled | None = None
-        self._futures: list[asyncio.Future[f.Settled]] = []
+        self._hearers: list[tuple[Answers, int]] = []
+        self._calls: dict[Name, f.Settled | Waiter] | None = None
+        self._name: Name = (0, b"")
 
-    def join(self) -> Waiter:
-        """Return it: another call asks for the same change."""
-        return self
+    @property
+    def done(self) -> bool:
+        """Whether the answer was given."""
+        return self._outcome is not None
 
     @property
     def given_up(self) -> bool:
-        """Whether no call waits for it any more."""
-        return bool(self._futures) and all(future.done() for future in self._futures)
+        """Whether no request waits for it any more."""
+        return all(answers.over for answers, _ in self._hearers)
 
-    async def outcome(self) -> f.Settled:
-        """Wait for the answer."""
+    def remembered_in(self, calls: dict[Name, f.Settled | Waiter], name: Name) -> Waiter:
+        """Stand among a lane's calls until there is an answer, and then leave it there if it is final (L11)."""
+        calls[name] = self
+        self._calls, self._name = calls, name
+        return self
+
+    def tell(self, answers: Answers, index: int) -> None:
+        """Give the answer to a request too, at its place ``index``."""
+        answers.expect()
         if self._outcome is not None:
-            return self._outcome
-        future: asyncio.Future[f.Settled] = asyncio.get_running_loop().create_future()
-        self._futures.append(future)
-        return await future
+            answers.settle(index, self._outcome)
+        else:
+            self._hearers.append((answers, index))
 
     def settle(self, outcome: f.Settled) -> None:
         """Give the answer."""
-        if self.done:
+        if self._outcome is not None:
             return
-        self.done, self._outcome = True, outcome
-        if self.on_final is not None:
-            self.on_final(outcome)
-        for future in self._futures:
-            if not future.done():
-                future.set_result(outcome)
+        self._outcome = outcome
+        if self._calls is not None:
+            if outcome.status in FINAL:
+                self._calls[self._name] = outcome
+            elif self._calls.get(self._name) is self:
+                del self._calls[self._name]
+        for answers, index in self._hearers:
+            answers.settle(index, outcome)
+
+
+class Owned(NamedTuple):
+    """Who owns a partition by one state of the cluster."""
+
+    sets: tuple[tuple[str, ...], ...]
+    """F of each must accept a record."""
+    nodes: tuple[str, ...]
+    """All of them, each once."""
+    readers: tuple[str, ...]
+    """Those of which reads ask: the leader has to be one of them."""
 
 
 class Round:
     """Records on their way to the owners under one term, and who waits for them."""
 
-    def __init__(self, tenure: Tenure, sets: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(self, tenure: Tenure, owned: Owned) -> None:
         self.tenure = tenure
-        self.sets = sets
-        self.nodes = tuple(dict.fromkeys(node_id for owners in sets for node_id in owners))
+        self.sets = owned.sets
+        self.nodes = owned.nodes
         self.names: list[Name] = []
         self.stamps: dict[Name, bytes] = {}
         self.waiters: list[Waiter] = []
+        self.met = False
+        """Whether F of each set have accepted it."""
         self._accepted: set[str] = set()
         self._answered: set[str] = set()
 
@@ -90,16 +145,16 @@ class Round:
             found.append((*name, head.record(stamp[:TERM_BYTES], int.from_bytes(stamp[TERM_BYTES:]))))
         return found
 
-    def note(self, node_id: str, *, accepted: bool) -> None:
-        """Record a node's answer."""
+    def note(self, node_id: str, *, accepted: bool) -> bool:
+        """Record a node's answer; return whether it is the one with which F of each set have accepted the round."""
         self._answered.add(node_id)
-        if accepted:
-            self._accepted.add(node_id)
-
-    @property
-    def met(self) -> bool:
-        """Whether F of each set have accepted it."""
-        return held_by_majorities(self.sets, self._accepted)
+        if not accepted:
+            return False
+        self._accepted.add(node_id)
+        if self.met or not held_by_majorities(self.sets, self._accepted):
+            return False
+        self.met = True
+        return True
 
     @property
     def over(self) -> bool:
@@ -125,6 +180,8 @@ class Tenure:
         """Whether no round may begin: the sets of owners have changed, or the last round failed a moment ago."""
         self._sets = {frozenset(owners) for owners in sets}
         """The sets of owners of which F have promised the term (L9)."""
+        self._known_bound: tuple[tuple[str, ...], ...] | None = None
+        """Sets that were found among them last."""
         self._seq = 0
         self._dirty: dict[Name, Head] = {}
         self._waiters: list[Waiter] = []
@@ -142,7 +199,12 @@ class Tenure:
 
     def bound_to(self, sets: tuple[tuple[str, ...], ...]) -> bool:
         """Whether F of each of these sets have promised the term."""
-        return all(frozenset(owners) in self._sets for owners in sets)
+        if sets is self._known_bound:
+            return True
+        bound = all(frozenset(owners) in self._sets for owners in sets)
+        if bound:
+            self._known_bound = sets
+        return bound
 
     def bind(self, sets: tuple[tuple[str, ...], ...]) -> None:
         """Record that F of each of these have promised it."""
@@ -173,9 +235,9 @@ class Tenure:
         head.stamp, head.dirty = stamp, True
         self._dirty[name] = head
 
-    def begin(self, sets: tuple[tuple[str, ...], ...]) -> Round:
+    def begin(self, owned: Owned) -> Round:
         """Begin a round with all heads that are not acknowledged, and all who wait."""
-        round_ = self.round = Round(self, sets)
+        round_ = self.round = Round(self, owned)
         round_.names = [*self._dirty]
         round_.stamps = {name: head.stamp for name, head in self._dirty.items()}
         round_.waiters, self._waiters = self._waiters, []

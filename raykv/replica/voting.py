@@ -107,9 +107,7 @@ class Voter:
                     raise CorruptData("a leader sent a record of another term than its own")
         return self.accept(request.n, request.leader, request.groups)
 
-    def accept(
-        self, n: int, leader: str, groups: list[tuple[int, bytes, list[tuple[int, bytes, bytes]]]]
-    ) -> Answer:
+    def accept(self, n: int, leader: str, groups: list[tuple[int, bytes, list[tuple[int, bytes, bytes]]]]) -> Answer:
         """Accept groups that are known to be well formed: those of the leader on this node itself."""
         if any(items for _, _, items in groups):
             if self._engine.overloaded:
