@@ -144,7 +144,9 @@ import msgspec
 
 import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
+from raykv.client.aio_primitives import AsyncCounter, AsyncLock
 from raykv.client.elastic import RebalanceAction, ScalingLimits
+from raykv.client.primitives import Counter, Lock
 from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
 from raykv.client.store import Bucket, Store
@@ -202,6 +204,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
+    "Counter", "Lock", "AsyncCounter", "AsyncLock",
     "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember",
     "RepairReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import random
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,14 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from raykv.actors.calls import RayTransport, in_a_thread
 from raykv.actors.naming import find_actor, pool_of
 from raykv.actors.pickling import pickled
+from raykv.client.renewals import ThreadRenewals
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raykv.client.driver import Beside, Link, Repeated
 
 
 class ThisProcess:
@@ -47,6 +51,14 @@ class ThisProcess:
     def pickled(self, value: Any) -> bytes:
         """See ``client.driver.Link``."""
         return pickled(value)
+
+    def place(self) -> str:
+        """See ``client.driver.Link``."""
+        return f"{socket.gethostname()} pid {os.getpid()}"
+
+    def beside(self: Link, repeated: Repeated, delay_s: float, user: object) -> Beside:
+        """See ``client.driver.Link``: a thread."""
+        return ThreadRenewals(repeated, self, delay_s, user)
 
     def lacks(self) -> str:
         """See ``client.driver.Link``: file descriptors."""

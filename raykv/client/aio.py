@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from raykv.client import administration, elastic
+from raykv.client.aio_primitives import AsyncCounter, AsyncLock
 from raykv.client.awaiting import AwaitableBucket, AwaitableStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
+from raykv.client.locks import DEFAULT_LEASE_S, DEFAULT_WAIT_S
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.config import Codec, Level, Versioning, check_bucket_name
 from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
@@ -398,6 +400,31 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
     async def drop_bucket(self, name: str, *, timeout: float = DEFAULT_TIMEOUT_S) -> bool:
         """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
         return await self._session.run_async(administration.drop_bucket(name, timeout=timeout))
+
+    # ---- counters and locks ----
+
+    def counter(self, name: str) -> AsyncCounter:
+        """Return the counter of that name; nothing is sent.
+
+        >>> pages = store.aio.counter("pages")
+        >>> await pages.add(3)
+        3
+        """
+        return AsyncCounter(self._session, name)
+
+    def lock(self, name: str, *, lease: float = DEFAULT_LEASE_S, timeout: float = DEFAULT_WAIT_S) -> AsyncLock:
+        """Return a handle of the lock of that name; entering it acquires the lock. Nothing is sent before.
+
+        ``lease``: seconds, 0.1 to 3,600, for which it stays the holder's after the last sign of life. A short one is taken
+        over sooner, a long one survives longer silence. ``timeout``: seconds to wait for another holder; 0: ask once.
+
+        >>> shop = await store.aio.bucket("shop", versioning="linearizable")
+        >>> async with store.aio.lock("till", lease=10) as held:
+        ...     written = await shop.put("till", "open", fence=held.token)
+
+        It is a key of the bucket "raykv.locks". Clocks of different machines are not compared (``raykv.client.locks``).
+        """
+        return AsyncLock(self._session, name, lease, timeout)
 
     # ---- administration ----
 

@@ -95,7 +95,7 @@ class Atomic(Reads):
         self._check_linearizable(name)
         if self.config.codec == "raw":
             raise InvalidOption(f"{name} needs a number, and a bucket with codec='raw' stores bytes only")
-        change = f.Change(encode_key(key), kind, cell(_number(name, amount)))
+        change = f.Change(encode_key(key), kind, cell(whole_number_of(name, amount)))
         settled, _ = yield from self._change_one(key, change, check_change_timeout(timeout))
         return int(self._decode(key, settled.payload or b"", self.config.codec))
 
@@ -366,13 +366,14 @@ def _condition(if_absent: Any, if_version: Any) -> bytes | None:
 def _fence(fence: Any) -> int:
     if fence is None:
         return 0
-    token = _number("fence", fence)
+    token = whole_number_of("fence", fence)
     if not 0 < token <= MAX_FENCE:
         raise InvalidOption(f"a fencing token is a positive number, as held.token; got {token}")
     return token
 
 
-def _number(what: str, given: Any) -> int:
+def whole_number_of(what: str, given: Any) -> int:
+    """Return the argument of ``what`` as an int of 64 bits. Raises ``InvalidOption``."""
     if isinstance(given, bool):
         raise InvalidOption(f"{what} takes a number; got {given}")
     try:

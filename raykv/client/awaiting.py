@@ -1,4 +1,4 @@
-"""What only the awaitable face has: ``contains`` (nobody can await ``in``) and asynchronous iteration.
+"""What only the awaitable face has: ``contains`` (nobody can await ``in``), asynchronous iteration, a lock's renewals.
 
 Everything else is in ``raykv.client.aio``, the source of both faces; ``raykv.client.blocking`` is this module's sibling.
 """
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import Handle, K, StoreHandle, V
+from raykv.client.locks import LockHandle, renewing
+from raykv.client.renewals import LoopRenewals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
+    from raykv.client.locks import Tenancy
     from raykv.client.paging import Paging
     from raykv.config import Level
     from raykv.records.keys import Key
@@ -39,6 +42,44 @@ class AwaitableBucket(Handle[K, V]):
 
 class AwaitableStore(StoreHandle[Any, Any]):
     """What ``AsyncStore`` has beside the operations: nothing more than any handle of a store."""
+
+
+class AwaitableLock(LockHandle):
+    """What ``AsyncLock`` has beside its operations: renewals by the running event loop."""
+
+    _renewals: LoopRenewals | None = None
+
+    async def acquire(self) -> Self:
+        """See ``AsyncLock``."""
+        raise NotImplementedError
+
+    async def release(self) -> bool:
+        """See ``AsyncLock``."""
+        raise NotImplementedError
+
+    def _hold(self, tenancy: Tenancy) -> None:
+        steps = renewing(self._claims, tenancy, self)
+        self._renewals = LoopRenewals(steps, self._session.link, self._claims.first_renewal_s(tenancy))
+        self._session.stop_at_end(self._renewals)
+        self._tenancy = tenancy
+
+    def _let_go(self) -> Tenancy | None:
+        renewals = self._renewals
+        if renewals is None or self._tenancy is None:
+            return None
+        renewals.stop()
+        return self._tenancy
+
+    async def _stopped(self) -> None:
+        renewals, self._renewals = self._renewals, None
+        if renewals is not None:
+            await renewals.stopped()
+
+    async def __aenter__(self) -> Self:
+        return await self.acquire()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.release()
 
 
 class Pairs:

@@ -1,4 +1,4 @@
-"""What only the blocking face has: access to the awaitable one, the operators of a dict, and iteration.
+"""What only the blocking face has: access to the awaitable one, the operators of a dict, iteration, a lock's renewals.
 
 Everything else is generated: ``raykv.client.store`` from ``raykv.client.aio``, the source of both faces.
 """
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Handle, K, Session, StoreHandle, V
+from raykv.client.locks import LockHandle, renewing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from raykv.client.driver import Link
+    from raykv.client.driver import Beside, Link
+    from raykv.client.locks import Tenancy
     from raykv.client.paging import Paging
     from raykv.config import Routing
     from raykv.records.keys import Key
@@ -101,3 +103,45 @@ class BlockingStore(StoreHandle[Any, Any]):
 
     def __exit__(self, *exception: object) -> None:
         self._session.close()
+
+
+class BlockingLock(LockHandle):
+    """What ``Lock`` has beside its operations: renewals by a thread."""
+
+    _renewals: Beside | None = None
+
+    def acquire(self) -> Self:
+        """See ``Lock``."""
+        raise NotImplementedError
+
+    def release(self) -> bool:
+        """See ``Lock``."""
+        raise NotImplementedError
+
+    def _hold(self, tenancy: Tenancy) -> None:
+        steps = renewing(self._claims, tenancy, self)
+        try:
+            self._renewals = self._session.link.beside(steps, self._claims.first_renewal_s(tenancy), self)
+        except BaseException:
+            self._session.run(self._claims.release(tenancy))
+            raise
+        self._session.stop_at_end(self._renewals)
+        self._tenancy = tenancy
+
+    def _let_go(self) -> Tenancy | None:
+        renewals = self._renewals
+        if renewals is None or self._tenancy is None:
+            return None
+        renewals.stop()
+        return self._tenancy
+
+    def _stopped(self) -> None:
+        renewals, self._renewals = self._renewals, None
+        if renewals is not None:
+            renewals.join(self._claims.join_s)
+
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()

@@ -7,7 +7,7 @@ deadline (Ray may be restarting the coordinator); one that may have been carried
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from raykv.client.exchange import WINDOW
 from raykv.client.given import CallersStop
@@ -15,7 +15,7 @@ from raykv.errors import BatchError, CorruptData, QuorumNotMet, RaykvError, Stor
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from raykv.client.exchange import Answer, Exchange, Steps
     from raykv.protocol import frames as f
@@ -28,6 +28,26 @@ RETRY_S = 0.1
 RETRY_CEILING_S = 1.0
 GRACE = 1.08
 """The coordinator watches the deadline; the client waits a little longer for its answer."""
+
+
+Repeated: TypeAlias = "Callable[[], Steps[float | None]]"
+"""``repeated()``: steps to run again and again; they return in how many seconds they are due next, None for never."""
+
+
+class Stoppable(Protocol):
+    """Work in the background."""
+
+    def stop(self) -> None:
+        """Begin no more of it. Never waits."""
+        ...
+
+
+class Beside(Stoppable, Protocol):
+    """Work in the background of a blocking program."""
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until nothing of it is under way, once it was stopped."""
+        ...
 
 
 class Link(Protocol):
@@ -70,6 +90,17 @@ class Link(Protocol):
 
     def lacks(self) -> str:
         """Name the resource that this process has exhausted and needs for any connection; empty if there is none."""
+        ...
+
+    def place(self) -> str:
+        """Name this process for people: the host, and the process id."""
+        ...
+
+    def beside(self, repeated: Repeated, delay_s: float, user: object) -> Beside:
+        """Run steps in the background of a blocking program, first after ``delay_s``, until their ``user`` is collected.
+
+        Raises ``Overloaded`` if this process gets no more threads.
+        """
         ...
 
     def close(self) -> None:

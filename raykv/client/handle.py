@@ -11,6 +11,7 @@ import asyncio
 import sys
 import threading
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from raykv.client.administration import open_bucket
@@ -19,7 +20,9 @@ from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.lanes import Lanes
 from raykv.client.plain_calls import decode_handed
 from raykv.client.session_clock import SessionClock
-from raykv.errors import StoreClosed
+from raykv.config import shown
+from raykv.errors import InvalidOption, StoreClosed
+from raykv.records.keys import encode_key
 from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as DefaultingTypeVar  # what type checkers know it by; it is never imported
 
-    from raykv.client.driver import Link
+    from raykv.client.driver import Link, Stoppable
     from raykv.client.exchange import Steps
     from raykv.client.operations import Operations
     from raykv.config import BucketConfig, Routing
@@ -42,6 +45,8 @@ else:
 T = TypeVar("T")
 
 DEFAULT_BUCKET = "default"
+OWN_BUCKET = {"versioning": "linearizable", "codec": "msgpack"}
+"""The options of the buckets that hold counters and locks."""
 _loop_warning = threading.Event()
 
 
@@ -54,6 +59,8 @@ class Session:
         self._link: Link | None = link
         self._session_clock = SessionClock(link.monotonic_s)
         self._lanes = Lanes(link.random_bytes)
+        self._own_buckets: dict[str, Operations] = {}
+        self._stops: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 
     @property
     def link(self) -> Link:
@@ -92,8 +99,21 @@ class Session:
             lanes=self._lanes,
         )
 
+    def own_bucket(self, name: str, timeout: Any) -> Steps[Operations]:
+        """Find or create the linearizable bucket of counters, or of locks; only once."""
+        operations = self._own_buckets.get(name)
+        if operations is None:
+            operations = self._own_buckets[name] = yield from self.open_bucket(name, OWN_BUCKET, timeout)
+        return operations
+
+    def stop_at_end(self, work: Stoppable) -> None:
+        """Stop this when the handle is closed."""
+        self._stops.add(work)
+
     def close(self) -> None:
         """End the handle; the store goes on."""
+        for work in list(self._stops):
+            work.stop()
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -135,6 +155,14 @@ class LazySession(Session):
     ) -> Steps[Operations]:
         """See ``Session``."""
         return self._arrived.open_bucket(name, options, timeout, resolver)
+
+    def own_bucket(self, name: str, timeout: Any) -> Steps[Operations]:
+        """See ``Session``."""
+        return self._arrived.own_bucket(name, timeout)
+
+    def stop_at_end(self, work: Stoppable) -> None:
+        """See ``Session``."""
+        self._arrived.stop_at_end(work)
 
     def close(self) -> None:
         """See ``Session``."""
@@ -233,6 +261,31 @@ class StoreHandle(Handle[K, V]):
 
     def __repr__(self) -> str:
         return f"<raykv {self._face}store {self.store_name!r}>"
+
+
+class Named:
+    """A handle of something in a store that has a name: a counter."""
+
+    _kind = ""
+
+    def __init__(self, session: Session, name: str) -> None:
+        """``name``: a str that can be a key. Raises ``InvalidKey``, ``InvalidOption``."""
+        self._session = session
+        self.name = checked_name(name)
+
+    def __repr__(self) -> str:
+        return f"<raykv {self._kind} {self.name!r} of store {self._session.name!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._session.sent(), self.name)
+
+
+def checked_name(name: object) -> str:
+    """Return the name of a counter or lock: a str that can be a key. Raises ``InvalidKey``, ``InvalidOption``."""
+    if not isinstance(name, str):
+        raise InvalidOption(f"the name of a counter or lock is a str; got {shown(name)}")
+    encode_key(name)
+    return str.__str__(name)
 
 
 def _arrived(kind: Any, session: Session, name: str, options: Mapping[str, Any], resolver: Resolver) -> Any:

@@ -15,6 +15,8 @@ from raykv.client import administration, elastic
 from raykv.client.blocking import BlockingBucket, BlockingStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
+from raykv.client.locks import DEFAULT_LEASE_S, DEFAULT_WAIT_S
+from raykv.client.primitives import Counter, Lock
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.config import Codec, Level, Versioning, check_bucket_name
 from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
@@ -392,6 +394,31 @@ class Store(BlockingStore, Bucket[Any, Any]):
     def drop_bucket(self, name: str, *, timeout: float = DEFAULT_TIMEOUT_S) -> bool:
         """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
         return self._session.run(administration.drop_bucket(name, timeout=timeout))
+
+    # ---- counters and locks ----
+
+    def counter(self, name: str) -> Counter:
+        """Return the counter of that name; nothing is sent.
+
+        >>> pages = store.counter("pages")
+        >>> pages.add(3)
+        3
+        """
+        return Counter(self._session, name)
+
+    def lock(self, name: str, *, lease: float = DEFAULT_LEASE_S, timeout: float = DEFAULT_WAIT_S) -> Lock:
+        """Return a handle of the lock of that name; entering it acquires the lock. Nothing is sent before.
+
+        ``lease``: seconds, 0.1 to 3,600, for which it stays the holder's after the last sign of life. A short one is taken
+        over sooner, a long one survives longer silence. ``timeout``: seconds to wait for another holder; 0: ask once.
+
+        >>> shop = store.bucket("shop", versioning="linearizable")
+        >>> with store.lock("till", lease=10) as held:
+        ...     written = shop.put("till", "open", fence=held.token)
+
+        It is a key of the bucket "raykv.locks". Clocks of different machines are not compared (``raykv.client.locks``).
+        """
+        return Lock(self._session, name, lease, timeout)
 
     # ---- administration ----
 

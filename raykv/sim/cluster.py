@@ -22,6 +22,7 @@ from raykv.client.codecs import pickle_plainly
 from raykv.client.driver import run_async
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Session
+from raykv.client.renewals import LoopRenewals
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import CoordinatorService
@@ -40,7 +41,7 @@ from raykv.supervision.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.client.driver import Link
+    from raykv.client.driver import Beside, Link, Repeated
     from raykv.config import Routing
     from raykv.sim.kernel import VirtualLoop
 
@@ -373,8 +374,27 @@ class SimLink:
         """See ``client.driver.Link``."""
         return pickle_plainly(value)
 
+    def place(self) -> str:
+        """See ``client.driver.Link``."""
+        return self._process.name
+
+    def beside(self, repeated: Repeated, delay_s: float, user: object) -> Beside:
+        """See ``client.driver.Link``: tasks of the client's process, while the world runs."""
+        del user  # the steps end with it, at the next moment at which they are due
+        loop = self._cluster.loop
+        return self._process.run(lambda: _SimBeside(repeated, self, delay_s, loop))
+
     def close(self) -> None:
         """See ``client.driver.Link``."""
+
+
+class _SimBeside(LoopRenewals):
+    """Steps in the background of a program that lets virtual time pass by blocking calls."""
+
+    def join(self, timeout_s: float) -> None:
+        """See ``client.driver.Beside``."""
+        del timeout_s  # a cancelled task ends at once
+        self._loop.run_until_complete(self.stopped())
 
 
 class SimDirectLink(SimLink):

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from raykv.client.codecs import pickle_plainly
+from raykv.client.renewals import ThreadRenewals
 from raykv.config import BucketConfig
 from raykv.errors import CorruptData
 from raykv.ports import PeerFailure
@@ -64,6 +65,12 @@ class FakeLink:
     def lacks(self) -> str:
         """See ``client.driver.Link``."""
         return ""
+
+    def place(self) -> str:
+        return "here"
+
+    def beside(self, repeated: Any, delay_s: float, user: object) -> Any:
+        return ThreadRenewals(repeated, self, delay_s, user)
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)

@@ -568,6 +568,7 @@ class ClientLink:
 
     def __init__(self, cluster: Cluster, peer: str = "coordinator", name: str = "client") -> None:
         cluster.clients += 1
+        self._name = name
         self._transport = cluster.network.transport(name)
         self._peer = peer
         self._clock = Clock()
@@ -586,6 +587,9 @@ class ClientLink:
     def lacks(self) -> str:
         """See ``client.driver.Link``."""
         return ""
+
+    def place(self) -> str:
+        return self._name
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
