@@ -8,6 +8,9 @@ Parts:
   floors   the ratios that raykv promises; about four minutes
   ycsb     YCSB's workloads A to F, zipfian, beside Redis
   growth   with the size of values, with clients at once, with nodes
+  linearizable
+           counters, conditional writes and updates beside a named actor, Redis and vector buckets; the longest gap in
+           service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
   all      all of it
 
 With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).
@@ -27,15 +30,16 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth")
+PARTS = ("floors", "ycsb", "growth", "linearizable")
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import floors, growth, ycsb
+    from benchmarks import floors, growth, linearizable, ycsb
     from benchmarks.stage import Stage
 
+    measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable}
     wanted = PARTS if arguments.part == "all" else (arguments.part,)
     with Stage(
         rounds=1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5,
@@ -49,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         for part in wanted:
             with stage.part():
-                found[part] = {"floors": floors, "ycsb": ycsb, "growth": growth}[part].measure(stage)
+                found[part] = measures[part].measure(stage)
         stage.tell("done")
         print()
         found["skipped"] = stage.skipped

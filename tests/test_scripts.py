@@ -64,6 +64,18 @@ def test_the_benchmark_runs_and_says_who_is_missing(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.ray
+def test_linearizable_buckets_are_measured_beside_what_they_replace(tmp_path: Path) -> None:
+    shown = run("bench.py", "linearizable", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["linearizable"]
+    rows = {row["name"]: row for row in found["rows"]}
+    assert {"add", "get", "add_actor", "add_keys", "update", "slowest"} <= set(rows)
+    assert rows["update"]["amiss"] == 0
+    assert [gap["name"] for gap in found["gaps"]] == ["killed", "frozen", "moved"]
+    assert all(gap["amiss"] == 0 < gap["gap_s"]["median"] for gap in found["gaps"])
+    assert all(row["what"] in shown for row in (*found["rows"], *found["gaps"]))
+
+
+@pytest.mark.ray
 def test_the_benchmark_compares_this_tree_with_another(tmp_path: Path) -> None:
     shown = run("bench.py", "--against", str(SCRIPTS.parent), "--quick", "--json", str(tmp_path / "against.json"))
     rows = json.loads((tmp_path / "against.json").read_text())

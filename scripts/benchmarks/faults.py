@@ -148,7 +148,7 @@ def frozen(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
         later.append(between(outcomes, stop_s + found_out_s, end_s))
         failed += sum(count for (_, outcome), count in outcomes.items() if outcome != "ok")
         longest = max(longest, _longest_silence_s(outcomes))
-        _until_all_up(store)
+        until_all_up(store)
     return "frozen", later, before, {"amiss": failed, "longest_silence_s": longest}
 
 
@@ -157,7 +157,8 @@ def _longest_silence_s(outcomes: Counter[tuple[int, str]]) -> float:
     return max((b - a - 1) / 10 for a, b in itertools.pairwise(ended)) if len(ended) > 1 else 0.0
 
 
-def _until_all_up(store: raykv.Store) -> None:
+def until_all_up(store: raykv.Store) -> None:
+    """Wait until all nodes are up again. Raises ``RuntimeError``."""
     until_s = time.monotonic() + UP_TIMEOUT_S
     while time.monotonic() < until_s:
         with contextlib.suppress(raykv.RaykvError):
@@ -200,7 +201,7 @@ def slow(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
         slowed_us.append(percentile(latencies_us(side.get, some), 0.99))
         slowed.over.set()
         slowed.join()
-    _until_all_up(store)
+    until_all_up(store)
     return "slow", slowed_us, healthy_us, {}
 
 

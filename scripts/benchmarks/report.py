@@ -59,6 +59,9 @@ def text(found: dict[str, Any]) -> str:
     if growth := found.get("growth"):
         for what, figures in growth.items():
             lines += ["", *_columns(_growth(what, figures))]
+    if linearizable := found.get("linearizable"):
+        lines += ["", *_columns(_linearizable(linearizable["rows"])), "", *_columns(_gaps(linearizable["gaps"]))]
+        lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in linearizable["chosen"].items()]
     return "\n".join(lines)
 
 
@@ -122,6 +125,30 @@ def _growth(what: str, figures: dict[str, Any]) -> list[list[str]]:
     rows = [[what.replace("_", " "), *(f"{kind}: {side}" for kind in kinds for side in names[kind])]]
     for at, seen in figures.items():
         rows.append([at, *(number(seen[kind][side]["median"]) for kind in kinds for side in names[kind])])
+    return rows
+
+
+def _linearizable(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
+    rows = [["linearizable bucket", "", "beside it", "", "ratio", "min-max", "target", ""]]
+    for row in measured:
+        least = f" and >= {row['least_rate']:,.0f}/s" if row["least_rate"] else ""
+        rows.append(
+            [row["what"], figure(row["ours"]["median"], row["unit"]), row["beside"],
+             figure(row["theirs"]["median"], row["unit"]), f"{row['ratio']['median']:.2f}", _range(row["ratio"]),
+             f"{'<=' if row['bound'] == 'most' else '>='} {row['target']:g}{least}",
+             row["verdict"] + (f" ({row['amiss']} amiss)" if row.get("amiss") else "")]
+        )  # fmt: skip
+    return rows
+
+
+def _gaps(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
+    rows = [["longest gap in service", "median", "min-max", "before", "target", ""]]
+    for row in measured:
+        failed = f" ({row['amiss']} failed)" if row["amiss"] else ""
+        rows.append(
+            [row["what"], f"{row['gap_s']['median']:.2f} s", _range(row["gap_s"]), f"{row['calm_s']['median']:.2f} s",
+             f"<= {row['target_s']:g} s", row["verdict"] + failed]
+        )  # fmt: skip
     return rows
 
 

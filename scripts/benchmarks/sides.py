@@ -249,9 +249,9 @@ class RedisSide(AsyncSide):
         self._redis = redis
         self.server = stage.end_with(start_redis(stage.directory()))
         self.client: Any = redis.Redis(host="127.0.0.1", port=self.server.port)
-        self._awaited = self._pool(16)
+        self._awaited = self.pool(16)
 
-    def _pool(self, most: int) -> Any:
+    def pool(self, most: int) -> Any:
         """Return a client of so many connections, for which those wait who find none free: the plain one fails them."""
         asyncio_redis = self._redis.asyncio
         pool = asyncio_redis.BlockingConnectionPool(host="127.0.0.1", port=self.server.port, max_connections=most)
@@ -295,13 +295,13 @@ class RedisSide(AsyncSide):
         rates = {}
         for most in dict.fromkeys((min(16, width), min(64, width), width)):
             self.runner.run(self._awaited.aclose())
-            self._awaited = self._pool(most)
+            self._awaited = self.pool(most)
             self.rate(keys, width)
             rates[most] = self.rate(keys, width)
         best = max(rates, key=lambda most: rates[most])
         if best != most:
             self.runner.run(self._awaited.aclose())
-            self._awaited = self._pool(best)
+            self._awaited = self.pool(best)
             self.rate(keys, width)
         return f"{best} connections"
 
