@@ -36,6 +36,7 @@ PATIENCE_S = 0.25
 MOST_PATIENCE_S = 2.0
 TURN_S = 0.5
 """How much longer the leader may take where it is asked to wait for a lane's turn (``raykv.replica.turns``)."""
+QUIET_S = 1.0
 PAUSE_S = 0.02
 MOST_PAUSE_S = 0.2
 MOST_S = 60.0
@@ -87,6 +88,8 @@ class Changes:
         self._leaders: dict[Place, str] = {}
         """Place -> who leads it, as far as this coordinator knows; else its first owner."""
         self._clocks: dict[str, _Clock] = {}
+        self._quiet_s: dict[str, float] = {}
+        """Node -> until when it is taken for silent, since it let a change wait in vain: else each pays for it anew."""
 
     # ---- reads ----
 
@@ -165,7 +168,8 @@ class Changes:
                         shown[index].append((answer.records[at], answer.terms[at], at in heads))
             elif node_id not in answers:
                 peers.record_timeout("ReadHeads", {node_id: len(indexes)})
-                peers.spend_hedges(len(indexes))
+                if peers.spend_hedges(len(indexes)) and answers:
+                    peers.note_slow(node_id)
         return shown
 
     # ---- changes ----
@@ -176,6 +180,9 @@ class Changes:
         partitions = routing.present.ring.partitions
         places = [(partition_of_key(change.key, partitions), entry.config.n) for change in items]
         attempt = _Attempt(items, places)
+        if self._quiet_s:
+            now_s = routing.clock.monotonic_s()
+            attempt.silent = {node_id for node_id, until_s in self._quiet_s.items() if now_s < until_s}
         grace_s = routing.present.config.gc_grace_s
         deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MOST_S, grace_s / 4))
         while attempt.open:
@@ -254,9 +261,8 @@ class Changes:
             frame = answers.get(node_id)
             answer = peers.plain(node_id, frame, said)
             if isinstance(answer, f.NodeRefused | f.NotOwner) or (answer is None and frame is not None):
-                attempt.at_once = (
-                    True  # calls have all of the protocol: other runs, a state that the node does not know
-                )
+                # Calls have the whole protocol: other runs, and a state that the node does not know.
+                attempt.at_once = True
                 if isinstance(answer, f.NodeRefused) and answer.reason == "failed":
                     attempt.sent.update(indexes)
                 continue
@@ -311,7 +317,9 @@ class Changes:
                 attempt.sent.update(indexes)
             attempt.silent.add(node_id)
             attempt.at_once = True
+            self._quiet_s[node_id] = self._routing.clock.monotonic_s() + QUIET_S
             return
+        self._quiet_s.pop(node_id, None)
         if not isinstance(answer, f.Applied) or len(answer.items) != len(indexes):
             incomplete = isinstance(answer, f.Incomplete)
             attempt.reasons[node_id] = "incomplete" if incomplete else "gave an answer that does not fit"

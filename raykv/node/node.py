@@ -415,6 +415,8 @@ class StorageNode:
         if self._stopped is not None:
             return
         self._stopped = "stopped"
+        if self._leaders is not None:
+            self._leaders.stop()
         for task in self._loops:
             task.cancel()
         if self._loops:

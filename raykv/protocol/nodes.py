@@ -427,12 +427,17 @@ class HeadsRead(Message, frozen=True):
 
 
 class Promised(Message, frozen=True):
-    """Whether the term is promised, and what is (empty: nothing). ``directory_id``: in which directory (L4)."""
+    """Whether the term is promised, and what is (empty: nothing). ``directory_id``: in which directory (L4).
+
+    ``buckets``: if asked again, the buckets of which the node holds anything in the partition: F owners without any record
+    of a bucket are as good as a look at all of its keys (L5).
+    """
 
     granted: bool
     term: lim.Version
     leader: lim.Name
     directory_id: int
+    buckets: lim.BucketIds = []
 
 
 class PromisesRead(Message, frozen=True):

@@ -101,6 +101,7 @@ class Leaders:
         self._leaving = False
         self._heads = 0
         self._heads_bytes = 0
+        self._stopped = False
         self._owned_by: ClusterState | None = None
         self._owned_places: dict[Place, Owned] = {}
         replica.voter.is_head = self._is_head
@@ -122,6 +123,8 @@ class Leaders:
             return f.NodeRefused("not yet", f"this node knows of no bucket {request.bucket_id}")
         if config.versioning != "linearizable":
             return f.NodeRefused("corrupt", "the bucket is not linearizable")
+        if self._stopped:
+            return f.Applied([f.Settled(c.UNABLE)] * len(items), self._run, now_s)
         if self._lanes.full:
             return f.NodeRefused("overloaded", "the node keeps the results of as many lanes as it can")
         answers = Answers(len(items))
@@ -376,6 +379,7 @@ class Leaders:
 
     async def _look_up(self, request: f.Apply, places: Sequence[Place], settled: list[f.Settled | None]) -> None:
         """Load the heads of keys that this term has not touched yet (L5)."""
+        self._make_room()
         bucket_id = request.bucket_id
         wanted: dict[Place, dict[bytes, None]] = {}
         loading: list[asyncio.Future[None]] = []
@@ -388,7 +392,10 @@ class Leaders:
             elif (bucket_id, key) in tenure.loading:
                 loading.append(tenure.loading[bucket_id, key])
             elif (bucket_id, key) not in tenure.heads:
-                wanted.setdefault(place, {})[key] = None
+                if tenure.has_none_of(bucket_id):
+                    self._add(tenure, (bucket_id, key), Head())
+                else:
+                    wanted.setdefault(place, {})[key] = None
         if wanted:
             task = asyncio.get_running_loop().create_task(
                 self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()})
@@ -399,12 +406,13 @@ class Leaders:
 
     async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]]) -> None:
         """Ask F of each set of owners for their records, under the term, and take the greatest of each key."""
-        self._make_room()
         tenures = {place: self._tenures[place] for place in wanted}
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for place, keys in wanted.items():
             tenures[place].loading.update(dict.fromkeys([(bucket_id, key) for key in keys], done))
         try:
+            for tenure in tenures.values():
+                await self._bind(tenure)
             await self._looked(bucket_id, wanted, tenures)
         finally:
             for place, keys in wanted.items():
@@ -429,12 +437,16 @@ class Leaders:
         newest = max(
             (record for record in records if record is not None), key=lambda record: record[1:25], default=None
         )
-        head = tenure.heads[name] = Head.of(newest, until_s)
-        self._heads += 1
-        self._heads_bytes += head.size_bytes
+        head = Head.of(newest, until_s)
+        self._add(tenure, name, head)
         if any(record is None or record[1:25] != head.stamp for record in records) and newest is not None:
             tenure.rewrite(name, head)
             self._metrics.count("leader_rewrites")
+
+    def _add(self, tenure: Tenure, name: tuple[int, bytes], head: Head) -> None:
+        tenure.heads[name] = head
+        self._heads += 1
+        self._heads_bytes += head.size_bytes
 
     def _make_room(self) -> None:
         """Drop heads that nobody waits for: what is asked for again is looked up again."""
@@ -444,7 +456,7 @@ class Leaders:
             idle = [name for name, head in tenure.heads.items() if not head.dirty and not head.awaited]
             for name in idle[: (len(idle) + 1) // 2]:
                 self._heads -= 1
-                self._heads_bytes -= tenure.heads.pop(name).size_bytes
+                self._heads_bytes -= tenure.drop(name).size_bytes
 
     # ---- terms ----
 
@@ -470,6 +482,21 @@ class Leaders:
         """Lead under a term that F of the owners have promised."""
         self._tenures[tenure.place] = tenure
         self._metrics.count("leader_takeovers")
+
+    async def _bind(self, tenure: Tenure) -> None:
+        """Bind a term to the present owners, if it is not yet and nobody is about it (L9)."""
+        state = self._replica.state
+        if state is not None and not tenure.paused and self._is_present(tenure):
+            sets = self._owned(state, tenure.place).sets
+            if not tenure.bound_to(sets):
+                tenure.paused = True
+                await self._extend(tenure, sets)
+
+    def stop(self) -> None:
+        """Lead nothing more: the node is being stopped."""
+        self._stopped = True
+        for tenure in [*self._tenures.values()]:
+            self._give_up(tenure)
 
     async def _extend(self, tenure: Tenure, sets: tuple[tuple[str, ...], ...]) -> None:
         """Have the owners of a partition that moves promise the term too, before its next round (L9)."""

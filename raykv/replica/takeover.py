@@ -33,14 +33,18 @@ BALANCED_AT_ONCE = 4
 class _Vote:
     """What the owners say to one term, asked twice."""
 
-    def __init__(self, term: bytes, sets: tuple[tuple[str, ...], ...], node_id: str, directory_id: int) -> None:
-        """``node_id``, ``directory_id``: the candidate's, which has promised it."""
+    def __init__(
+        self, term: bytes, sets: tuple[tuple[str, ...], ...], node_id: str, directory_id: int, buckets: Sequence[int]
+    ) -> None:
+        """``node_id``, ``directory_id``: the candidate's, which has promised it; ``buckets``: which it holds any of."""
         self._term = term
         self._sets = sets
         self.granted = {node_id: directory_id}
         """Node that has promised it -> in which directory."""
         self._confirmed = {node_id: directory_id}
         """The same, asked once more."""
+        self._filled = {node_id: frozenset(buckets)}
+        """Node -> the buckets of which it holds anything."""
         self.refused: tuple[bytes, str] | None = None
         """The latest later term that is promised somewhere, and its leader."""
 
@@ -51,6 +55,8 @@ class _Vote:
     def take_confirmation(self, node_id: str, said: f.NodeAnswerBody) -> None:
         """Take an owner's second answer."""
         self._take(self._confirmed, node_id, said)
+        if isinstance(said, f.Promised):
+            self._filled[node_id] = frozenset(said.buckets)
 
     def _take(self, into: dict[str, int], node_id: str, said: f.NodeAnswerBody) -> None:
         if isinstance(said, f.Promised) and said.granted and said.term == self._term:
@@ -66,8 +72,15 @@ class _Vote:
     @property
     def is_confirmed(self) -> bool:
         """Whether F of each set still promise it, in the same directory as before (L4)."""
-        same = [at for at, directory_id in self._confirmed.items() if self.granted.get(at) == directory_id]
-        return self.refused is None and held_by_majorities(self._sets, same)
+        return self.refused is None and held_by_majorities(self._sets, self._same())
+
+    def _same(self) -> list[str]:
+        return [at for at, directory_id in self._confirmed.items() if self.granted.get(at) == directory_id]
+
+    @property
+    def filled(self) -> frozenset[int]:
+        """The buckets of which any of those who confirmed it holds anything."""
+        return frozenset().union(*(self._filled.get(node_id, frozenset()) for node_id in self._same()))
 
 
 class Takeovers:
@@ -188,28 +201,33 @@ class Takeovers:
         term = pack_term(number, self._random.getrandbits(64))
         sets = state.write_sets(*place)
         try:
-            won = await self.promised(place, term, sets, state.epoch)
+            vote = await self._vote(place, term, sets, state.epoch)
         except (StoreClosed, EngineFailed, OSError, CorruptData) as error:
             logger.debug("node %s cannot take partition %d: %s", self._node_id, place[0], error)
             return f.Settled(c.UNABLE)
-        if not won:
+        if vote is None:
             jitter = 0.5 + self._random.random()
             self._refused_s[place] = self._clock.monotonic_s() + TAKEOVER_EVERY_S * jitter
             return self.pointer(place)
         self._refused_s.pop(place, None)
-        self._begin(Tenure(place, term, sets, self._clock))
+        self._begin(Tenure(place, term, sets, vote.filled))
         return None
 
     async def promised(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], epoch: int) -> bool:
-        """Have F of each set promise a term, this node first (L1), then ask them once more (L4)."""
+        """Have F of each set promise a term; return whether they do."""
+        return await self._vote(place, term, sets, epoch) is not None
+
+    async def _vote(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], epoch: int) -> _Vote | None:
+        """Have F of each set promise a term, this node first (L1), then ask them once more (L4). None if they do not."""
         partition, n = place
         answer, position = self._replica.handle(f.Promise(partition, n, term, self._node_id))
         if not isinstance(answer, f.Promised) or not answer.granted:
-            return False
+            return None
         await self._durable(position)
         others = [node_id for node_id in dict.fromkeys(node_id for nodes in sets for node_id in nodes)
                   if node_id != self._node_id]  # fmt: skip
-        vote = _Vote(term, sets, self._node_id, answer.directory_id)
+        here = self._replica.voter.buckets_here(partition)
+        vote = _Vote(term, sets, self._node_id, answer.directory_id, here)
         await self._owners.ask(
             dict.fromkeys(others, f.Promise(partition, n, term, self._node_id)), vote.take_grant,
             lambda: vote.refused is not None or vote.is_granted, epoch, PROMISE_TIMEOUT_S,
@@ -221,7 +239,7 @@ class Takeovers:
                 lambda: vote.refused is not None or vote.is_confirmed, epoch, PROMISE_TIMEOUT_S,
             )  # fmt: skip
             if vote.is_confirmed:
-                return self._replica.promises.of(partition, n).term == term
+                return vote if self._replica.promises.of(partition, n).term == term else None
         if vote.refused is not None:
             self.hear(place, *vote.refused)
-        return False
+        return None

@@ -10,9 +10,8 @@ from raykv.protocol.changes import FINAL
 from raykv.records.linear_record import TERM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
-    from raykv.ports import Clock
     from raykv.protocol import frames as f
     from raykv.replica.applying import Head
 
@@ -170,7 +169,10 @@ class Round:
 class Tenure:
     """One term of one partition."""
 
-    def __init__(self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], clock: Clock) -> None:
+    def __init__(
+        self, place: Place, term: bytes, sets: tuple[tuple[str, ...], ...], filled: Iterable[int] | None = None
+    ) -> None:
+        """Begin it with no heads. ``filled``: the buckets of which the F of each set may hold anything; None: any."""
         self.place = place
         self.term = term
         self.heads: dict[Name, Head] = {}
@@ -185,7 +187,7 @@ class Tenure:
         self._seq = 0
         self._dirty: dict[Name, Head] = {}
         self._waiters: list[Waiter] = []
-        self._clock = clock
+        self._filled = None if filled is None else {*filled}
 
     @property
     def wanted(self) -> bool:
@@ -209,6 +211,17 @@ class Tenure:
     def bind(self, sets: tuple[tuple[str, ...], ...]) -> None:
         """Record that F of each of these have promised it."""
         self._sets |= {frozenset(owners) for owners in sets}
+        self._filled = None  # nobody has asked these
+
+    def has_none_of(self, bucket_id: int) -> bool:
+        """Whether F of each set held nothing of a bucket under this term, and all of it since is among the heads."""
+        return self._filled is not None and bucket_id not in self._filled
+
+    def drop(self, name: Name) -> Head:
+        """Take a head out: what is asked for again is looked up again."""
+        if self._filled is not None:
+            self._filled.add(name[0])
+        return self.heads.pop(name)
 
     def next_stamp(self) -> bytes:
         """Return the next stamp: seq counts over the term, not over a key (L6)."""

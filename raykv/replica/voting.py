@@ -12,6 +12,7 @@ from raykv.errors import CorruptData
 from raykv.protocol import frames as f
 from raykv.protocol.requests import handled
 from raykv.records import linear_record as linear
+from raykv.records.keys import storage_bucket, storage_prefix
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
@@ -56,7 +57,17 @@ class Voter:
                 return f.NodeRefused("overloaded", self._replica.no_room), 0
             known = self._promises.keep(request.partition, request.n, request.term, request.leader)
         granted = known.term == request.term
-        return f.Promised(granted, known.term, known.leader, self._replica.directory_id), known.position
+        buckets = self.buckets_here(request.partition) if granted and request.again else []
+        return f.Promised(granted, known.term, known.leader, self._replica.directory_id, buckets), known.position
+
+    def buckets_here(self, partition: int) -> list[int]:
+        """Return the ids of the buckets of which this node holds anything in a partition. One seek a bucket."""
+        found: list[int] = []
+        low, high = storage_prefix(partition, 0), storage_prefix(partition + 1, 0)
+        while (first := next(iter(self._engine.scan(low, high)), None)) is not None:
+            found.append(storage_bucket(first[0]))
+            low = storage_prefix(partition, found[-1] + 1)
+        return found
 
     def _read_promises(self, request: f.ReadPromises) -> Answer:
         kept = self._promises.of_partition(request.partition)
