@@ -383,7 +383,7 @@ def test_replicas_that_differ(world, versioning):
     story(world, tell, versioning=versioning)
 
 
-def test_news_that_are_old(world):
+def test_a_cluster_update_that_is_old(world):
     async def go():
         cluster = world.Cluster().start()
         client = Client(cluster, asks=True)
@@ -394,7 +394,7 @@ def test_news_that_are_old(world):
         assert await client.put() is None
         assert await client.peer.get(KEY) == "old"
         await client.peer.rest()
-        assert await client.get() == ["old"], "it has asked for news"
+        assert await client.get() == ["old"], "it has asked for a cluster update"
 
     world.run(go())
 
@@ -887,7 +887,7 @@ def test_single_reads_learn_from_those_that_are_quick_too(world):
     story(world, tell, versioning="lww")
 
 
-def test_news_that_cannot_be_read_are_no_answer(world):
+def test_a_cluster_update_that_cannot_be_read_is_no_answer(world):
     async def tell(cluster, client):
         frame = f.node_answers.encode(f.NodeAnswer(1, f.NotOwner(b"?")))
         assert client.routing.peers.plain("n1", frame, {}) is None
