@@ -556,7 +556,7 @@ class Hosts:
         return int(node.all_processes["raylet"][0].process.pid)
 
     def services_on(self) -> dict[str, str]:
-        """Return on which hosts coordinator and supervisor run. Ray places them: raykv has no say in it yet."""
+        """Return on which hosts coordinator and supervisor run."""
         name_of = {self.raylet_pid(node): name for name, node in self.raylets.items()}
         return {peer: name_of.get(parent(pid_of(peer)), HEAD_NAME) for peer in (COORDINATOR, SUPERVISOR)}
 
