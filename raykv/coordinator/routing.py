@@ -191,9 +191,13 @@ class Routing:
         if bucket_id not in self._buckets:
             await self.fetch_update(timeout_s)
 
+    def is_there(self, bucket_id: int) -> bool:
+        """Whether the last known state has such a bucket."""
+        return bucket_id in self._buckets
+
     def check_there(self, bucket_id: int) -> None:
         """Raise ``InvalidOption`` if the last known state has no such bucket."""
-        if bucket_id not in self._buckets:
+        if not self.is_there(bucket_id):
             raise InvalidOption(
                 "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
             )

@@ -626,6 +626,26 @@ def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versionin
     story(world, tell, versioning=versioning, nodes=4, copies=3)
 
 
+def test_a_write_of_a_bucket_that_was_dropped_meanwhile_is_not_brought_to_its_owners_again_and_again(world, versioning):
+    async def tell(cluster, client):
+        cluster.change(
+            cluster.state.with_bucket(world.BucketConfig(name="b", versioning=versioning, n=3, r=2, w=2)), client.peer
+        )
+        steps = client.core.operation(client.write(bucket=2), fast=True)
+        ask = next(steps)
+        if versioning == "vector":
+            ask = steps.send(await answers_to(cluster, ask))
+        with pytest.raises(StopIteration):
+            steps.send(await answers_to(cluster, ask, without=cluster.owners(KEY)[0]))
+        cluster.change(cluster.state.without_bucket("b"))
+        cluster.network.frames.clear()
+        await client.driver.run(ask.write.complete())
+        await client.peer.rest()
+        assert len(client.sent(f.Write)) == 1
+
+    story(world, tell, versioning=versioning)
+
+
 # ---- many keys ----
 
 
