@@ -474,7 +474,7 @@ PAUSE_S = 0.005
 CALM_S = 10.0
 SETTLE_S = 3.0
 HOST_AWAY_S = 12.0
-NEWS_EVERY_S = 0.03
+UPDATE_EVERY_S = 0.03
 SLOW_FACTOR = 3.0
 SLOW_MOST_S = 0.25
 """An operation is slow above 3 times the healthy p99, on a busy machine too from here on."""
@@ -516,11 +516,11 @@ class Watch(threading.Thread):
         """Go on until ``ended``."""
         frame = f.supervisor_requests.encode(f.GetClusterUpdate())
         handle = find_actor(NAME, SUPERVISOR)
-        while not self.ended.wait(NEWS_EVERY_S):
+        while not self.ended.wait(UPDATE_EVERY_S):
             with contextlib.suppress(ray.exceptions.RayError):
-                news = f.supervisor_answers.decode(ray.get(handle.serve.remote(frame), timeout=5))
-                if isinstance(news, f.ClusterUpdate):
-                    self.seen.append((time.monotonic(), news.down, news.incarnations))
+                update = f.supervisor_answers.decode(ray.get(handle.serve.remote(frame), timeout=5))
+                if isinstance(update, f.ClusterUpdate):
+                    self.seen.append((time.monotonic(), update.down, update.incarnations))
 
     def down_at(self, node_id: str, since_s: float) -> float | None:
         """Return when the node was first seen down."""
@@ -556,7 +556,7 @@ class Hosts:
         return int(node.all_processes["raylet"][0].process.pid)
 
     def services_on(self) -> dict[str, str]:
-        """Return on which hosts coordinator and supervisor run. Ray places them: raykv has no say in it yet."""
+        """Return on which hosts coordinator and supervisor run."""
         name_of = {self.raylet_pid(node): name for name, node in self.raylets.items()}
         return {peer: name_of.get(parent(pid_of(peer)), HEAD_NAME) for peer in (COORDINATOR, SUPERVISOR)}
 

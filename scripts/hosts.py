@@ -43,7 +43,6 @@ HEAD = "z-head"
 OBJECT_STORE_BYTES = 80 << 20
 WAIT_S = 180.0
 KEYS = 300
-SETTLE_S = 3.0
 
 
 class Hosts:
@@ -179,16 +178,12 @@ def run(replace_after_s: float, *, short: bool) -> dict[str, Any]:
 
 
 def start_on_the_head(hosts: Hosts, path: str, replace_after_s: float) -> raykv.Store:
-    """Start the store so that its services are on the head, not on a host that is to be lost.
-
-    Ray asks any host where an actor is to be placed, and one that has just come does not know the others: it keeps it.
-    """
-    while True:
-        time.sleep(SETTLE_S)
-        store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
-        if {*hosts.services().values()} == {HEAD}:
-            return store
-        raykv.shutdown(NAME)
+    """Start the store; its services are on the head, where this process is, not on a host that is to be lost."""
+    store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
+    placed = hosts.services()
+    if {*placed.values()} != {HEAD}:
+        raise RuntimeError(f"the store was started on {HEAD}, yet its services are elsewhere: {placed}")
+    return store
 
 
 def blink(hosts: Hosts, store: raykv.Store, first: dict[str, tuple[str, str]]) -> dict[str, float]:

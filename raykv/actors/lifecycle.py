@@ -49,6 +49,7 @@ TROUBLE_TIMEOUT_S = 5.0
 
 _SERVICE_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
+    "memory": 1,  # a byte: Ray places an actor that asks for no resource on a random host, whatever its strategy says
     "max_restarts": -1,
     "max_task_retries": 0,
     "max_concurrency": 10_000,

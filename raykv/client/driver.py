@@ -6,7 +6,6 @@ deadline (Ray may be restarting the coordinator); one that may have been carried
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from raykv.client.exchange import WINDOW
@@ -212,6 +211,8 @@ def _finish(link: Link, exchange: Exchange, request: f.CoordinatorRequest, ticke
 
 
 async def _several_async(link: Link, exchange: Exchange) -> list[Answer]:
+    import asyncio  # late: blocking calls do without, and it would be a third of raykv's import
+
     window = asyncio.Semaphore(WINDOW)
 
     async def one(index: int, request: f.CoordinatorRequest) -> Answer:

@@ -7,7 +7,6 @@ connection.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 import warnings
@@ -298,6 +297,9 @@ def _arrived(kind: Any, session: Session, name: str, options: Mapping[str, Any],
 def _warn_inside_loop() -> None:
     """Warn, once, of a blocking call inside a running event loop; not in notebooks, which always run one."""
     if _loop_warning.is_set() or "IPython" in sys.modules:
+        return
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:  # where nobody has imported it no loop runs
         return
     try:
         asyncio.get_running_loop()

@@ -112,7 +112,7 @@ class Health:
         self._hedges = HEDGES_MOST
 
     def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> list[str]:
-        """Take the supervisor's news: a restarted node is no longer suspected.
+        """Take a cluster update: a restarted node is no longer suspected.
 
         Returns the restarted nodes for whose earlier runs a log end is known.
         """

@@ -79,8 +79,8 @@ class Peers(Health):
     def believe(self, node_id: str, frame: bytes, said_end: f.LogEnd | None) -> f.NodeAnswerBody:
         """Return a node's answer, refusals too, and record what it says of the node.
 
-        An answer that names other owners takes effect: the next operation asks those. ``said_end``: what the request said
-        of the node's log. Raises ``PeerSilent`` (an earlier run), ``PeerRefused`` (of no run yet, or undecodable).
+        An answer that names other owners takes effect: the next operation asks those. ``said_end``: what the request
+        said of the node's log. Raises ``PeerSilent`` (an earlier run), ``PeerRefused`` (of no run yet, or undecodable).
         """
         node = self._node(node_id)
         try:
@@ -91,7 +91,10 @@ class Peers(Health):
             if answer.incarnation < node.incarnation:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
             if answer.incarnation > node.incarnation:
-                node.incarnation, node.down = answer.incarnation, None  # it runs again: no need to wait for the news
+                node.incarnation, node.down = (
+                    answer.incarnation,
+                    None,
+                )  # it runs again: no need to wait for a cluster update
             node.take_end(answer.log_end, said_end)
             if isinstance(body, f.NotOwner):
                 self._moved(body.state)
@@ -116,9 +119,10 @@ class Peers(Health):
     def plain(self, node_id: str, frame: bytes | None, said: Said) -> f.NodeAnswerBody | None:
         """Return the answer to a frame of ``request``; None if there is none that is believed.
 
-        ``said``: of just that request. *Schedule: a request says nothing of the log; an answer of the run before comes late,
-        and tells how far the log was; the next request says that, and is lost. The first is answered by a run that has lost
-        a part of its log and has written more since: taken for an answer to the second, it would hide the loss (P6).*
+        ``said``: of just that request. *Schedule: a request says nothing of the log; an answer of the run before comes
+        late, and tells how far the log was; the next request says that, and is lost. The first is answered by a run
+        that has lost a part of its log and has written more since: taken for an answer to the second, it would hide the
+        loss (P6).*
         """
         if frame is None:
             return None

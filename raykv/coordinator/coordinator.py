@@ -6,7 +6,7 @@ over its own sockets, an event loop, an actor and the simulation; it cannot tell
 
 Operations share the view of the cluster (``routing``). Any number of coordinators may run side by side; they share
 nothing but the replicas. Quorums are strict: primaries only. In a network partition, the side that cannot reach W or R
-of them refuses (CP). Reads and writes of a known bucket never contact the supervisor; it only sends news.
+of them refuses (CP). Reads and writes of a known bucket never contact the supervisor; it only sends cluster updates.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Coordinator:
         asks: bool = False,
         run: int = 0,
     ) -> None:
-        """``asks``: it runs inside a client and polls for news (see ``routing``). ``run``: drawn if 0."""
+        """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0."""
         self.routing = Routing(transport, clock, metrics, asks=asks)
         self.run = run or random.getrandbits(62) + 1
         """Names this run, so that a client's deadline is not compared with another run's clock."""
@@ -102,8 +102,9 @@ class Coordinator:
     ) -> Steps[f.CoordinatorAnswer] | None:
         """Return the steps of a read, a write or a scan, or None for any other request. They raise ``RaykvError``.
 
-        ``fast``: whether to try the fast path first; the default is yes for a client's embedded coordinator. A coordinator
-        that serves many clients learns much of what nodes say from the quorum path, and can afford a millisecond.
+        ``fast``: whether to try the fast path first; the default is yes for a client's embedded coordinator. A
+        coordinator that serves many clients learns much of what nodes say from the quorum path, and can afford a
+        millisecond.
         """
         fast = self.routing.asks if fast is None else fast
         match request:

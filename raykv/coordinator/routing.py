@@ -1,8 +1,8 @@
 """A coordinator's view of the cluster: its state, as the supervisor sends it, and who owns a key.
 
-A coordinator actor receives the news, and polls once a second besides. An embedded coordinator receives none: there may
-be a thousand of them. It polls when it has reason to (a node does not answer, a bucket is unknown), and otherwise once
-in ``STALE_S``; nodes themselves report a change of owners (P4).
+A coordinator actor receives cluster updates, and polls once a second besides. An embedded coordinator receives none:
+there may be a thousand of them. It polls when it has reason to (a node does not answer, a bucket is unknown), and
+otherwise once in ``STALE_S``; nodes themselves report a change of owners (P4).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 ASK_EVERY_S = 1.0
-"""An embedded coordinator polls for news at most this often."""
+"""An embedded coordinator polls for cluster updates at most this often."""
 STALE_S = 30.0
-NEWS_TIMEOUT_S = 5.0
+UPDATE_TIMEOUT_S = 5.0
 REFRESH_TIMEOUT_S = 1.0
 
 
@@ -39,12 +39,12 @@ class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
     def __init__(self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False) -> None:
-        """``asks``: it receives no news, and polls when something seems amiss."""
+        """``asks``: it receives no cluster updates, and polls when something seems amiss."""
         self._transport = transport
         self.clock = clock
         self.metrics = metrics
         self.asks = asks
-        """Whether it runs inside a client and receives no news."""
+        """Whether it runs inside a client and receives no cluster updates."""
         self._asked_s = clock.monotonic_s()
         self._asking: asyncio.Task[None] | None = None
         self.peers = Peers(
@@ -53,7 +53,7 @@ class Routing:
             metrics,
             state=lambda: self._known,
             moved=self.learn_state,
-            trouble=self._ask_for_news,
+            trouble=self._request_update,
             quiet=asks,
         )
         self.tasks: set[asyncio.Task[None]] = Background()
@@ -68,28 +68,28 @@ class Routing:
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
         self._owners_in_both_rings: dict[tuple[int, int], tuple[str, ...]] = {}
-        self._update = (0, 0)
+        self._last = (0, 0)  # generation and sequence of the latest cluster update
 
-    def learn(self, news: f.ClusterUpdate) -> None:
-        """Take the supervisor's news, unless newer news is known."""
-        state = decode_state(news.state)
+    def learn(self, update: f.ClusterUpdate) -> None:
+        """Take a cluster update, unless a newer one is known."""
+        state = decode_state(update.state)
         another = self._state is not None and state.store_id != self._state.store_id  # of the same name, founded since
-        older = (state.generation, news.sequence) <= self._update or (self._state and state.ballot < self._state.ballot)
+        older = (state.generation, update.sequence) <= self._last or (self._state and state.ballot < self._state.ballot)
         if older and not another:
             return
-        self._update = (state.generation, news.sequence)
-        self._take(state, news.state)
-        for node_id in self.peers.learn(news.incarnations, news.down):
-            task = asyncio.get_running_loop().create_task(self._tell(node_id))
+        self._last = (state.generation, update.sequence)
+        self._take(state, update.state)
+        for node_id in self.peers.learn(update.incarnations, update.down):
+            task = asyncio.get_running_loop().create_task(self._send_log_end(node_id))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    async def _tell(self, node_id: str) -> None:
-        """Send a restarted node, at once, how far its log was, as every request does (P6).
+    async def _send_log_end(self, node_id: str) -> None:
+        """Tell a restarted node at once how far its log was, as every request does (P6).
 
-        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone knows how far
-        C's log is by then. C restarts on an old copy of its directory; another coordinator asks B and C before this one
-        sends C anything, and does not see the write.*
+        *Schedule without: while B is away, A and C acknowledge a write by way of this coordinator, which alone knows
+        how far C's log is by then. C restarts on an old copy of its directory; another coordinator asks B and C before
+        this one sends C anything, and does not see the write.*
         """
         with contextlib.suppress(PeerFailure):
             await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)
@@ -118,7 +118,7 @@ class Routing:
         """The epoch of the last known state."""
         return self._state.epoch if self._state is not None else 0
 
-    def _ask_for_news(self, every_s: float = ASK_EVERY_S) -> None:
+    def _request_update(self, every_s: float = ASK_EVERY_S) -> None:
         """Poll in the background, if this coordinator polls at all and has not done so for a while."""
         now_s = self.clock.monotonic_s()
         if not self.asks or self._asking is not None or now_s - self._asked_s < every_s:
@@ -130,14 +130,14 @@ class Routing:
 
     async def _fetch_quietly(self) -> None:
         with contextlib.suppress(RaykvError):  # the next occasion repeats it
-            await self.fetch_news(NEWS_TIMEOUT_S)
+            await self.fetch_update(UPDATE_TIMEOUT_S)
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         self._asking = None
 
-    async def fetch_news(self, timeout_s: float) -> None:
-        """Request the supervisor's news. Raises ``StoreUnavailable``."""
+    async def fetch_update(self, timeout_s: float) -> None:
+        """Request a cluster update from the supervisor. Raises ``StoreUnavailable``."""
         request = f.supervisor_requests.encode(f.GetClusterUpdate())
         try:
             try:
@@ -153,19 +153,19 @@ class Routing:
             self.learn(answer)
 
     async def refresh(self, timeout_s: float) -> None:
-        """Fetch the news now, where none is sent. While the supervisor is away, the last known state must do."""
+        """Fetch a cluster update now, where none is sent. While the supervisor is away, the last known state must do."""
         if self.asks and self._state is None:
-            await self.fetch_news(timeout_s)
+            await self.fetch_update(timeout_s)
         elif self.asks:
             with contextlib.suppress(StoreUnavailable):
-                await self.fetch_news(min(timeout_s, REFRESH_TIMEOUT_S))
+                await self.fetch_update(min(timeout_s, REFRESH_TIMEOUT_S))
 
     async def state(self, timeout_s: float) -> ClusterState:
         """Return the last known state; request it if there is none yet."""
         deadline_s = self.clock.monotonic_s() + timeout_s
         while self._state is None:
             try:
-                await self.fetch_news(max(0.001, deadline_s - self.clock.monotonic_s()))
+                await self.fetch_update(max(0.001, deadline_s - self.clock.monotonic_s()))
             except StoreUnavailable:  # coordinator and supervisor were both away: the supervisor is coming back
                 if self.clock.monotonic_s() + RETRY_S >= deadline_s:
                     raise
@@ -173,7 +173,7 @@ class Routing:
         return self._state
 
     def known_bucket(self, bucket_id: int) -> BucketEntry | None:
-        """Return a bucket by its id if it is known and the news is fresh enough."""
+        """Return a bucket by its id if it is known and the last cluster update is fresh enough."""
         if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
             return None  # ``learn_bucket`` asks
         return self._buckets.get(bucket_id)
@@ -184,16 +184,20 @@ class Routing:
         return self._buckets[bucket_id]
 
     async def learn_bucket(self, bucket_id: int, timeout_s: float) -> None:
-        """Request what is unknown about a bucket: the state, the bucket, or fresh news."""
+        """Request what is unknown about a bucket: the state, the bucket, or a fresh cluster update."""
         await self.state(timeout_s)
         if self.asks:
-            self._ask_for_news(STALE_S)
+            self._request_update(STALE_S)
         if bucket_id not in self._buckets:
-            await self.fetch_news(timeout_s)
+            await self.fetch_update(timeout_s)
+
+    def is_there(self, bucket_id: int) -> bool:
+        """Whether the last known state has such a bucket."""
+        return bucket_id in self._buckets
 
     def check_there(self, bucket_id: int) -> None:
         """Raise ``InvalidOption`` if the last known state has no such bucket."""
-        if bucket_id not in self._buckets:
+        if not self.is_there(bucket_id):
             raise InvalidOption(
                 "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
             )
@@ -209,8 +213,8 @@ class Routing:
     def owners_in_both_rings(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
         """Return for each key those of its ``primaries`` that are owners both before and after a move in progress.
 
-        What R of these hold, R of each set hold: a read may show it at once, and no read of other owners a step later shows
-        less (P9). All n, while nothing moves.
+        What R of these hold, R of each set hold: a read may show it at once, and no read of other owners a step later
+        shows less (P9). All n, while nothing moves.
         """
         known, found = self._owners_in_both_rings, []
         for partition, key in zip(partitions_of_keys(keys, self.present.ring.partitions), keys, strict=True):

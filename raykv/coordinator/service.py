@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.coordinator")
 
-NEWS_EVERY_S = 1.0
+UPDATE_EVERY_S = 1.0
 
 
 class CoordinatorService:
@@ -118,13 +118,13 @@ class CoordinatorService:
         await self.driver.run(write.complete())
 
     async def keep_up_to_date(self) -> None:
-        """Poll for news now and then, for ever: a message may have been lost."""
+        """Poll for cluster updates, for ever: one that was sent may have been lost."""
         while True:
             try:
-                await self._coordinator.routing.fetch_news(NEWS_EVERY_S)
+                await self._coordinator.routing.fetch_update(UPDATE_EVERY_S)
             except RaykvError as error:
-                logger.debug("no news: %s", error)
-            await self._clock.sleep(NEWS_EVERY_S)
+                logger.debug("no cluster update: %s", error)
+            await self._clock.sleep(UPDATE_EVERY_S)
 
     async def carry_out(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself. Raises ``RaykvError``."""
@@ -196,7 +196,7 @@ class CoordinatorService:
             raise StoreUnavailable(f"the supervisor does not answer: {failure}") from None
         answer = f.supervisor_answers.decode(frame)
         if isinstance(answer, f.ClusterUpdate):
-            raise CorruptData("the supervisor gave news when asked for something else")
+            raise CorruptData("the supervisor answered with a cluster update where none was requested")
         return answer
 
     async def _reaches(self, request: f.IndirectProbe) -> f.CoordinatorAnswer:

@@ -310,6 +310,8 @@ class Writes:
             yield from fanout.run(deadline_s)
             if not fanout.moved or not round_.open or routing.clock.monotonic_s() >= deadline_s:
                 return
+            if not routing.is_there(entry.bucket_id):
+                return  # it was dropped: no owner takes the write any more
             round_.reassign([routing.write_sets(key, n) for key in keys], None)
 
 

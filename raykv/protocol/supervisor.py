@@ -13,7 +13,7 @@ from raykv.records import limits as lim
 
 
 class GetClusterUpdate(Message, frozen=True):
-    """A coordinator asks the supervisor for its news. Answer: ``ClusterUpdate``."""
+    """A coordinator asks the supervisor for a cluster update. Answer: ``ClusterUpdate``."""
 
 
 class OpenBucket(Message, frozen=True):
@@ -99,9 +99,9 @@ SupervisorRequest: TypeAlias = GetClusterUpdate | OpenBucket | DropBucket | Elas
 
 
 class ClusterUpdate(Message, frozen=True):
-    """The supervisor's news: the cluster's state (encoded), who is down and why, who runs. Answer: ``Info``.
+    """A cluster update: the cluster's state (encoded), who is down and why, who runs. Answer: ``Info``.
 
-    ``sequence`` orders the news of one generation; older news is ignored.
+    ``sequence`` orders the updates of one generation; an older one is ignored.
     """
 
     sequence: lim.Number

@@ -292,7 +292,7 @@ class Supervisor:
 
     # ---- the cluster's state ----
 
-    def news(self) -> f.ClusterUpdate:
+    def cluster_update(self) -> f.ClusterUpdate:
         """Return what coordinators need to know."""
         down = {node_id: node.cause for node_id, node in self._watch.nodes.items() if node.state != "up"}
         incarnations = {node_id: node.incarnation for node_id, node in self._watch.nodes.items()}
@@ -302,7 +302,9 @@ class Supervisor:
         """Send the coordinator a cluster update. One that is unavailable asks for it when it is back."""
         self._sequence += 1
         try:
-            await self._transport.call("coordinator", f.coordinator_requests.encode(self.news()), PING_TIMEOUT_S)
+            await self._transport.call(
+                "coordinator", f.coordinator_requests.encode(self.cluster_update()), PING_TIMEOUT_S
+            )
         except PeerFailure as failure:
             logger.debug("store %s: the coordinator did not get the cluster update: %s", self._name, failure)
 
@@ -384,7 +386,7 @@ class Supervisor:
         members = self.members
         return dict(
             (
-                handled(f.GetClusterUpdate, self._get_news),
+                handled(f.GetClusterUpdate, self._get_cluster_update),
                 handled(f.OpenBucket, self._open),
                 handled(f.DropBucket, lambda request: self.drop_bucket(request.name)),
                 handled(f.AddNode, lambda r: members.add_node(r.weight, r.zone, r.host, r.timeout_s)),
@@ -397,8 +399,8 @@ class Supervisor:
             )
         )
 
-    async def _get_news(self, _: f.GetClusterUpdate) -> f.ClusterUpdate:
-        return self.news()
+    async def _get_cluster_update(self, _: f.GetClusterUpdate) -> f.ClusterUpdate:
+        return self.cluster_update()
 
     async def _open(self, request: f.OpenBucket) -> f.BucketOpened:
         entry = await self.open_bucket(request.name, request.options)

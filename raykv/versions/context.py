@@ -16,7 +16,6 @@ from __future__ import annotations
 import struct
 from typing import Any, final
 
-from crc32c import crc32c
 from xxhash import xxh3_64_digest
 
 from raykv.errors import CorruptData, InvalidContext
@@ -46,7 +45,7 @@ class Context:
             raise InvalidContext("these bytes are not a context: pass what get_versions or a write returned, unchanged")
         if token[0] != CONTEXT_VERSION:
             raise InvalidContext(f"this context has version {token[0]}; this raykv reads {CONTEXT_VERSION}")
-        if _CHECKSUM.unpack(token[-_CHECKSUM.size :])[0] != crc32c(token[: -_CHECKSUM.size]):
+        if _CHECKSUM.unpack(token[-_CHECKSUM.size :])[0] != _checksum(token[: -_CHECKSUM.size]):
             raise InvalidContext("this context is damaged: its checksum does not match")
         self._token = token
 
@@ -97,7 +96,13 @@ def sealed_when_asked(causality: bytes, store_id: str, bucket_id: int, key: byte
 
 def _sealed(causality: bytes, place: bytes) -> bytes:
     head = bytes([CONTEXT_VERSION]) + place + causality
-    return head + _CHECKSUM.pack(crc32c(head))
+    return head + _CHECKSUM.pack(_checksum(head))
+
+
+def _checksum(data: bytes) -> int:
+    from crc32c import crc32c  # late: it looks up its own version, which takes long, and few contexts are made
+
+    return crc32c(data)
 
 
 def causality_in(context: Context) -> bytes:

@@ -1,7 +1,7 @@
 """Schedules about copies that differ, each fixed, with what may vary drawn by chance.
 
-Each is the shortest way to break a store that lacks one certain guard. By itself it would come up in one of many thousand
-fuzzed worlds: several faults have to meet within moments, in one order. Played, it costs a few milliseconds.
+Each is the shortest way to break a store that lacks one certain guard. By itself it would come up in one of many
+thousand fuzzed worlds: several faults have to meet within moments, in one order. Played, it costs a few milliseconds.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class ShownAndAskedAgain(Schedule):
 class AnOldCopyOfTheSameRun(Schedule):
     """A directory comes back as it was earlier in the same run.
 
-    Its incarnation is as it should be: only how far the log was tells it, which the supervisor has heard from the node, or
-    a coordinator (P1, P6).
+    Its incarnation is as it should be: only how far the log was tells it, which the supervisor has heard from the node,
+    or a coordinator (P1, P6).
     """
 
     async def play(self) -> None:
@@ -138,8 +138,8 @@ class AnOldCopyOfTheSameRun(Schedule):
 class WholeAndItsPowerGoes(Schedule):
     """A node makes itself whole, and its power goes at that moment.
 
-    Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet, and
-    must be before the node calls itself whole (P1, P3).
+    Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet,
+    and must be before the node calls itself whole (P1, P3).
     """
 
     @staticmethod
@@ -169,8 +169,9 @@ class WholeAndItsPowerGoes(Schedule):
 class AWriteThatThaws(Schedule):
     """A coordinator is frozen with a write under way.
 
-    It waits for news of the write's bucket just then, and thaws when the client has long been told that the outcome is
-    unknown. What it has not sent by then it must not send, for it would be stamped above all that was written since (P8).
+    It waits just then for a cluster update with the write's bucket, and thaws when the client has long been told that
+    the outcome is unknown. What it has not sent by then it must not send, for it would be stamped above all that was
+    written since (P8).
     """
 
     async def play(self) -> None:
@@ -178,13 +179,13 @@ class AWriteThatThaws(Schedule):
         rng = self.rng
         supervisor, (process, late) = Process(self.loop, "supervisor"), self.start_coordinator("coordinator2")
 
-        async def tell_news(frame: bytes) -> bytes:
+        async def send_update(frame: bytes) -> bytes:
             del frame
             process.freeze()
             self.loop.later(rng.uniform(0.6, 2.0), process.thaw)
-            return f.supervisor_answers.encode(self.news())
+            return f.supervisor_answers.encode(self.cluster_update())
 
-        self.network.register(supervisor, tell_news)
+        self.network.register(supervisor, send_update)
         key, expires_s = rng.choice(self.keys), self.loop.now_s + 0.5
 
         def sent(source: str, target: str, frame: bytes) -> None:
@@ -293,9 +294,9 @@ class AWriteThatAStandInTook(Schedule):
 class ForgottenTooSoon(Schedule):
     """A deletion is to be forgotten, and an owner does not hold it.
 
-    It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it was
-    asked whether all owners hold what is to be forgotten. What it still gives away is older than the deletion, and the
-    deletion must outlive whatever is under way then (P10).
+    It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it
+    was asked whether all owners hold what is to be forgotten. What it still gives away is older than the deletion, and
+    the deletion must outlive whatever is under way then (P10).
     """
 
     @staticmethod
@@ -349,8 +350,8 @@ class ForgottenTooSoon(Schedule):
 class WrittenWhileItIsForgotten(Schedule):
     """A key is written anew between the two steps of a purge.
 
-    All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is not
-    what they are told to forget (P10).
+    All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is
+    not what they are told to forget (P10).
     """
 
     @staticmethod
@@ -390,8 +391,8 @@ class WrittenWhileItIsForgotten(Schedule):
 class RefusedUnderItsSecondStamp(Schedule):
     """A write is stamped again, and then refused by all.
 
-    One copy holds something newer, the others have taken the write under its first stamp; as it goes out again all nodes
-    end. Nobody takes it then, and still it may not be said that nothing was written (P8).
+    One copy holds something newer, the others have taken the write under its first stamp; as it goes out again all
+    nodes end. Nobody takes it then, and still it may not be said that nothing was written (P8).
     """
 
     @staticmethod

@@ -186,10 +186,10 @@ class CopiesWorld(BareCluster):
         self.publish()
 
     def publish(self, coordinator: Coordinator | None = None, state: ClusterState | None = None) -> None:
-        """Tell a coordinator the news, or a state that is not the world's."""
-        (coordinator or self.coordinator).routing.learn(self.news(state))
+        """Send a coordinator a cluster update, of the world's state or of ``state``."""
+        (coordinator or self.coordinator).routing.learn(self.cluster_update(state))
 
-    def news(self, state: ClusterState | None = None) -> f.ClusterUpdate:
+    def cluster_update(self, state: ClusterState | None = None) -> f.ClusterUpdate:
         """Return what the supervisor would say: the state, who runs and who does not."""
         self.sequence += 1
         down = {node_id: "ended" for node_id, process in self.processes.items() if not process.alive}

@@ -589,7 +589,7 @@ BETWEEN_NODES = (
         "an old copy answers before the one coordinator that knows better has anything to ask of it",
         (
             Edit(
-                "raykv.coordinator.routing:Routing._tell",
+                "raykv.coordinator.routing:Routing._send_log_end",
                 "await self.peers.call(node_id, f.Ping(), 1, CALL_TIMEOUT_S)",
                 "pass",
             ),

@@ -339,7 +339,7 @@ def _of_life(body: f.Ping | f.IndirectProbe | f.Stop | f.GetInfo | f.GetClusterU
         case f.GetInfo():
             return f"tell {body.what}"
         case f.GetClusterUpdate():
-            return "any news?"
+            return "cluster update?"
     return type(body).__name__.lower()
 
 
@@ -347,7 +347,7 @@ def _of_state(body: Any) -> str:
     match body:
         case f.ClusterUpdate():
             down = f", down: {', '.join(sorted(body.down))}" if body.down else ""
-            return f"news {body.sequence}: {_ballot(body.state)}{down}"
+            return f"update {body.sequence}: {_ballot(body.state)}{down}"
         case f.PrepareState():
             return f"promise generation {body.generation}"
         case f.AcceptState():

@@ -615,9 +615,9 @@ class _Run:
             if (write := _write_in(frame)) is not None:
                 self.history.stamps.hear(self.loop.now_s, write)
         elif source == SUPERVISOR and not target.startswith("node/"):
-            news: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
-            if isinstance(news, f.ClusterUpdate):
-                self._hear_state(news.state)
+            update: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
+            if isinstance(update, f.ClusterUpdate):
+                self._hear_state(update.state)
 
     def _hear_state(self, data: bytes) -> None:
         state = decode_state(data)

@@ -118,9 +118,9 @@ def test_what_is_no_storage_node_is_called_by_ray(shared_store: raykv.Store) -> 
 
     async def work() -> None:
         transport = fast_transport(shared_store.store_name)
-        news = f.supervisor_requests.encode(f.GetClusterUpdate())
+        request = f.supervisor_requests.encode(f.GetClusterUpdate())
         for _ in range(5):
-            answer = f.supervisor_answers.decode(await transport.call("supervisor", news, 60.0))
+            answer = f.supervisor_answers.decode(await transport.call("supervisor", request, 60.0))
             assert isinstance(answer, f.ClusterUpdate)
         with pytest.raises(PeerAbsent):
             await transport.call(node_address("n99"), PING, 60.0)

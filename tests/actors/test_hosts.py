@@ -187,6 +187,7 @@ def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path)
         import contextlib, os, signal, sys, time
         import psutil, ray, raykv
         from ray.cluster_utils import Cluster
+        from raykv.actors.naming import COORDINATOR, SUPERVISOR, find_actor
 
         options = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=options)
@@ -209,6 +210,9 @@ def test_a_store_starts_where_several_ray_nodes_have_one_address(tmp_path: Path)
             store = raykv.start("same", path=sys.argv[1])
             assert len({node["host"] for node in store.status(timeout=60)["nodes"]}) == 1
             assert len(raylets()) == 2, "one raylet's end is not the end of all"
+            services = ray.get([find_actor("same", peer).pid.remote() for peer in (SUPERVISOR, COORDINATOR)])
+            head = cluster.head_node.all_processes["raylet"][0].process.pid
+            assert {psutil.Process(pid).ppid() for pid in services} == {head}, "they stay where the store was started"
             store.put("k", 1, timeout=60)
             os.kill(store.status(timeout=60)["nodes"][0]["pid"], signal.SIGKILL)
             until(lambda: store.status(timeout=60)["nodes"][0]["restarts"] == 1 and store.status(timeout=60).healthy)

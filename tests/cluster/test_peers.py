@@ -270,7 +270,7 @@ def test_moved_past_the_time_is_silence(bench: Bench) -> None:
     assert isinstance(failure, PeerSilent)
 
 
-def test_news_of_a_later_run_clears_suspicion_and_older_news_does_not_go_back(bench: Bench) -> None:
+def test_an_update_of_a_later_run_clears_suspicion_and_an_older_one_does_not_go_back(bench: Bench) -> None:
     async def story() -> None:
         await bench.call(pong(3))
         await bench.fail(PeerSilent("x"))
@@ -375,7 +375,7 @@ def test_a_node_that_answers_no_reads_is_asked_last_until_it_does(bench: Bench) 
     asyncio.run(story())
 
 
-def test_news_of_a_death_is_old_once_a_later_run_has_answered(bench: Bench) -> None:
+def test_an_update_about_a_death_is_old_once_a_later_run_has_answered(bench: Bench) -> None:
     """Another supervisor may have started it; the one that tells still tries to (seed 712926 of the simulation)."""
     bench.peers.learn({"n1": 2}, {})
     asyncio.run(bench.call(pong(3)))
@@ -502,7 +502,7 @@ def test_both_paths_believe_the_same_and_note_the_same(bench: Bench) -> None:
     assert plain(0, f.NodeRefused("closed", "it opens")) is None, "of no run yet"
     assert peers.in_order(["n1", "n2"]) == ["n2", "n1"]
     assert plain(5, f.Pong()) == f.Pong()
-    assert peers.in_order(["n1", "n2"]) == ["n1", "n2"], "it runs again: no need to wait for the news"
+    assert peers.in_order(["n1", "n2"]) == ["n1", "n2"], "it runs again: no need to wait for a cluster update"
     assert plain(5, f.Incomplete("wiped")) == f.Incomplete("wiped")
     assert peers.in_order(["n1", "n2"]) == ["n2", "n1"]
     assert plain(5, f.ReadDone([])) == f.ReadDone([])

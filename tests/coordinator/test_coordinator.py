@@ -845,10 +845,10 @@ def test_too_much_under_way_is_overloaded_and_room_is_given_back(
     world.run(story())
 
 
-# ---- news ----
+# ---- cluster updates ----
 
 
-def test_a_coordinator_without_news_asks_for_it(world: ModuleType) -> None:
+def test_a_coordinator_without_an_update_asks_for_one(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = world.Peer(cluster, "late", 0)
@@ -865,14 +865,14 @@ def test_a_coordinator_without_news_asks_for_it(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_older_news_is_not_taken(world: ModuleType) -> None:
+def test_an_older_update_is_not_taken(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
-        old = cluster.news()
+        old = cluster.cluster_update()
         cluster.state = cluster.state.with_bucket(world.BucketConfig(name="b", n=3, r=2, w=2))
         cluster.publish(peer)
-        new = cluster.news()
+        new = cluster.cluster_update()
         peer.core.routing.learn(old)
         assert (await peer.core.routing.state(1.0)).bucket("b") is not None
         later = world.ClusterState(
@@ -880,7 +880,7 @@ def test_older_news_is_not_taken(world: ModuleType) -> None:
         )
         peer.core.routing.learn(f.ClusterUpdate(0, world.encode_state(later), {}, {}))
         assert (await peer.core.routing.state(1.0)).generation == 2, (
-            "a later supervisor counts its news from the beginning"
+            "a later supervisor counts its updates from the beginning"
         )
         peer.core.routing.learn(f.ClusterUpdate(99, new.state, {}, {}))
         assert (await peer.core.routing.state(1.0)).generation == 2, "the former supervisor is not heard any more"
@@ -938,7 +938,7 @@ def test_buckets_do_not_see_each_other(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_news_of_who_is_down_steers_reads_away_at_once(world: ModuleType) -> None:
+def test_an_update_of_who_is_down_steers_reads_away_at_once(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()

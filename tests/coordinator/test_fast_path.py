@@ -383,7 +383,7 @@ def test_replicas_that_differ(world, versioning):
     story(world, tell, versioning=versioning)
 
 
-def test_news_that_are_old(world):
+def test_a_cluster_update_that_is_old(world):
     async def go():
         cluster = world.Cluster().start()
         client = Client(cluster, asks=True)
@@ -394,7 +394,7 @@ def test_news_that_are_old(world):
         assert await client.put() is None
         assert await client.peer.get(KEY) == "old"
         await client.peer.rest()
-        assert await client.get() == ["old"], "it has asked for news"
+        assert await client.get() == ["old"], "it has asked for a cluster update"
 
     world.run(go())
 
@@ -624,6 +624,26 @@ def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versionin
             assert b"new" in await cluster.held(node_id, KEY), "the old owners and the new"
 
     story(world, tell, versioning=versioning, nodes=4, copies=3)
+
+
+def test_a_write_of_a_bucket_that_was_dropped_meanwhile_is_not_brought_to_its_owners_again_and_again(world, versioning):
+    async def tell(cluster, client):
+        cluster.change(
+            cluster.state.with_bucket(world.BucketConfig(name="b", versioning=versioning, n=3, r=2, w=2)), client.peer
+        )
+        steps = client.core.operation(client.write(bucket=2), fast=True)
+        ask = next(steps)
+        if versioning == "vector":
+            ask = steps.send(await answers_to(cluster, ask))
+        with pytest.raises(StopIteration):
+            steps.send(await answers_to(cluster, ask, without=cluster.owners(KEY)[0]))
+        cluster.change(cluster.state.without_bucket("b"))
+        cluster.network.frames.clear()
+        await client.driver.run(ask.write.complete())
+        await client.peer.rest()
+        assert len(client.sent(f.Write)) == 1
+
+    story(world, tell, versioning=versioning)
 
 
 # ---- many keys ----
@@ -887,7 +907,7 @@ def test_single_reads_learn_from_those_that_are_quick_too(world):
     story(world, tell, versioning="lww")
 
 
-def test_news_that_cannot_be_read_are_no_answer(world):
+def test_a_cluster_update_that_cannot_be_read_is_no_answer(world):
     async def tell(cluster, client):
         frame = f.node_answers.encode(f.NodeAnswer(1, f.NotOwner(b"?")))
         assert client.routing.peers.plain("n1", frame, {}) is None

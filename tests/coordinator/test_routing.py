@@ -25,20 +25,20 @@ class Clock:
 
 
 class Supervisor:
-    """The far end: what it has for news, and how often it was asked."""
+    """The far end: the updates that it gives, and how often it was asked."""
 
-    def __init__(self, news: Any) -> None:
-        self.news = news
+    def __init__(self, updates: Any) -> None:
+        self.updates = updates
         self.asked = 0
 
     async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
         assert peer == "supervisor"
         assert f.supervisor_requests.decode(frame) == f.GetClusterUpdate()
         self.asked += 1
-        news = self.news.pop(0) if isinstance(self.news, list) else self.news
-        if isinstance(news, Exception):
-            raise news
-        return f.supervisor_answers.encode(news)
+        update = self.updates.pop(0) if isinstance(self.updates, list) else self.updates
+        if isinstance(update, Exception):
+            raise update
+        return f.supervisor_answers.encode(update)
 
 
 def state_of(store_id: str = "one", *, generation: int = 1, version: int = 1, buckets: int = 0) -> Any:
@@ -49,32 +49,32 @@ def state_of(store_id: str = "one", *, generation: int = 1, version: int = 1, bu
     return msgspec.structs.replace(state, generation=generation, version=version)
 
 
-def news_of(state: Any, sequence: int = 1) -> f.ClusterUpdate:
+def update_of(state: Any, sequence: int = 1) -> f.ClusterUpdate:
     return f.ClusterUpdate(sequence, encode_state(state), {}, {"n1": 1, "n2": 1, "n3": 1})
 
 
-def routing(news: Any = None, **options: Any) -> tuple[r.Routing, Supervisor, Clock]:
-    supervisor, clock = Supervisor(news), Clock()
+def routing(updates: Any = None, **options: Any) -> tuple[r.Routing, Supervisor, Clock]:
+    supervisor, clock = Supervisor(updates), Clock()
     made = r.Routing(supervisor, clock, None, **options)  # type: ignore[arg-type]
     return made, supervisor, clock
 
 
-def test_older_news_is_not_taken_but_that_of_another_store_of_the_name_is() -> None:
+def test_an_older_update_is_not_taken_but_that_of_another_store_of_the_name_is() -> None:
     made, _, _ = routing()
-    made.learn(news_of(state_of(generation=3, version=7)))
-    made.learn(news_of(state_of(generation=2, version=9), 50))
+    made.learn(update_of(state_of(generation=3, version=7)))
+    made.learn(update_of(state_of(generation=2, version=9), 50))
     assert made.present.ballot == (3, 7)
-    made.learn(news_of(state_of("another"), 1))
+    made.learn(update_of(state_of("another"), 1))
     assert made.present.store_id == "another"
     assert made.present.generation == 1
 
 
 def test_who_is_told_asks_for_nothing_of_itself() -> None:
     async def story() -> None:
-        made, supervisor, clock = routing(news_of(state_of()))
-        made.learn(news_of(state_of()))
+        made, supervisor, clock = routing(update_of(state_of()))
+        made.learn(update_of(state_of()))
         clock.now_s += 1000
-        made._ask_for_news()
+        made._request_update()
         assert made.known_bucket(1) is not None
         await made.refresh(1.0)
         await asyncio.sleep(0)
@@ -85,13 +85,13 @@ def test_who_is_told_asks_for_nothing_of_itself() -> None:
 
 def test_who_is_not_told_asks_when_something_is_amiss_and_now_and_then() -> None:
     async def story() -> None:
-        made, supervisor, clock = routing(news_of(state_of(buckets=1)), asks=True)
-        made.learn(news_of(state_of()))
-        made._ask_for_news()
+        made, supervisor, clock = routing(update_of(state_of(buckets=1)), asks=True)
+        made.learn(update_of(state_of()))
+        made._request_update()
         assert not made.tasks, "it has just begun"
         clock.now_s += r.ASK_EVERY_S
         for _ in range(5):
-            made._ask_for_news()
+            made._request_update()
         assert len(made.tasks) == 1
         await asyncio.gather(*made.tasks)
         assert supervisor.asked == 1
@@ -110,7 +110,7 @@ def test_refreshed_it_knows_what_is_new_and_without_a_supervisor_what_it_knew() 
     async def story() -> None:
         silent = PeerSilent("no answer")
         made, supervisor, _ = routing(
-            [silent, news_of(state_of()), silent, news_of(state_of(version=2, buckets=1), 2)], asks=True
+            [silent, update_of(state_of()), silent, update_of(state_of(version=2, buckets=1), 2)], asks=True
         )
         with pytest.raises(StoreUnavailable):
             await made.refresh(1.0)
@@ -126,8 +126,8 @@ def test_refreshed_it_knows_what_is_new_and_without_a_supervisor_what_it_knew() 
 
 def test_a_supervisor_that_has_ended_may_have_a_successor() -> None:
     async def story() -> None:
-        made, supervisor, _ = routing([PeerDead("it has ended"), news_of(state_of())], asks=True)
-        await made.fetch_news(1.0)
+        made, supervisor, _ = routing([PeerDead("it has ended"), update_of(state_of())], asks=True)
+        await made.fetch_update(1.0)
         assert supervisor.asked == 2
         assert made.present.generation == 1
 
@@ -136,7 +136,7 @@ def test_a_supervisor_that_has_ended_may_have_a_successor() -> None:
 
 def test_a_bucket_that_is_not_there_was_dropped() -> None:
     made, _, _ = routing()
-    made.learn(news_of(state_of()))
+    made.learn(update_of(state_of()))
     made.check_there(1)
     with pytest.raises(InvalidOption, match="dropped"):
         made.check_there(2)

@@ -195,7 +195,7 @@ def test_a_second_opinion_is_what_this_coordinator_reaches(world: ModuleType) ->
     world.run(story())
 
 
-def test_news_is_taken_and_missed_news_is_fetched(world: ModuleType) -> None:
+def test_an_update_is_taken_and_a_missed_one_is_fetched(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
@@ -210,9 +210,9 @@ def test_news_is_taken_and_missed_news_is_fetched(world: ModuleType) -> None:
         cluster.mend()
         cluster.state = cluster.state.without_bucket("b")
         cluster.sequence += 1
-        await asyncio.sleep(2 * front_module.NEWS_EVERY_S + 0.1)
+        await asyncio.sleep(2 * front_module.UPDATE_EVERY_S + 0.1)
         assert (await peer.core.routing.state(1.0)).bucket("b") is None, "it went on asking after a failure"
         keeping.cancel()
-        assert await peer.ask(cluster.news()) == f.Info(None)
+        assert await peer.ask(cluster.cluster_update()) == f.Info(None)
 
     world.run(story())

@@ -41,9 +41,9 @@ def test_a_new_store_is_founded_and_handed_out_and_works(world: ModuleType) -> N
             assert (kept.generation, kept.version) == state.ballot
         assert sorted(await bench.peer.put("a", "1", w=3)) == ["n1", "n2", "n3"]
         assert await bench.peer.get("a", r=3) == "1", "every node is complete"
-        news = await bench.ask(f.GetClusterUpdate())
-        assert news.incarnations == {"n1": 1, "n2": 1, "n3": 1}
-        assert news.down == {}
+        update = await bench.ask(f.GetClusterUpdate())
+        assert update.incarnations == {"n1": 1, "n2": 1, "n3": 1}
+        assert update.down == {}
 
     world.run(story())
 

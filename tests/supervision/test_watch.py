@@ -53,8 +53,8 @@ def test_while_a_node_is_down_the_coordinator_knows_why(world: ModuleType) -> No
         bench.launcher.failing["n2"] = LaunchFailed("no host", "its host is not there")
         bench.cluster.kill("n2")
         await asyncio.sleep(2)
-        news = await bench.ask(f.GetClusterUpdate())
-        assert news.down == {"n2": "its host is not there"}
+        update = await bench.ask(f.GetClusterUpdate())
+        assert update.down == {"n2": "its host is not there"}
         assert bench.peer.core.routing.peers.in_order(["n2", "n1", "n3"]) == ["n1", "n3", "n2"]
         assert (await bench.states()) == {"n1": "up", "n2": "down", "n3": "up"}
 

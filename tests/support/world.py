@@ -472,17 +472,17 @@ class Cluster:
     def mend(self) -> None:
         self.network.cuts.clear()
 
-    def news(self) -> f.ClusterUpdate:
+    def cluster_update(self) -> f.ClusterUpdate:
         incarnations = {node_id: self.node(node_id).incarnation for node_id in self.ids}
         return f.ClusterUpdate(self.sequence, encode_state(self.state), dict(self.down), incarnations)
 
     def publish(self, *peers: Peer) -> None:
         self.sequence += 1
         for peer in peers:
-            peer.core.routing.learn(self.news())
+            peer.core.routing.learn(self.cluster_update())
 
     def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0) -> Peer:
-        """A coordinator that has heard the news."""
+        """Return a coordinator that has the latest cluster update."""
         peer = Peer(self, name, skew_ms)
         self.network.processes[name] = Process(peer.front.serve)
         self.publish(peer)
@@ -490,7 +490,7 @@ class Cluster:
 
     async def _supervise(self, frame: bytes) -> bytes:
         f.supervisor_requests.decode(frame)
-        return f.supervisor_answers.encode(self.news())
+        return f.supervisor_answers.encode(self.cluster_update())
 
     # ---- straight to one node ----
 
