@@ -331,7 +331,7 @@ class Cluster:
         partitions: int = 8,
         durability: Literal["group", "interval", "always"] = "group",
         config: NodeConfig | None = None,
-        versioning: Literal["vector", "lww"] = "lww",
+        versioning: Literal["vector", "lww", "linearizable"] = "lww",
         sloppy: bool = False,
         gc_grace_s: float = 10 * 86_400.0,
         maintenance: bool = False,
