@@ -308,12 +308,14 @@ L8. A plain read proves that it shows the last
 
 L9. A term is bound to the sets that promised it
     Where the present sets of owners are not among them, the leader has the term promised anew by F of each before its
-    next round. Promises need no streaming. Steps and confirmations are P4's.
+    next round. New owners take the promises of N - F + 1 old ones over with their records. Steps and confirmations are
+    P4's.
 
-    *Schedule.* B, which C has superseded among the old owners, sleeps through the whole move. The new owners have
-    promised nobody, and both write there.
+    *Schedules.* B, which C has superseded among the old owners, sleeps through the whole move. The new owners have
+    promised nobody, and both write there; or C is gone, they promise B its term once more, and B shows from its head
+    what stood before C. F of both sets together take the place of F of each: two leaders.
 
-    In: ``replica.takeover``, ``replica.leader``, ``replica.tenure``.
+    In: ``replica.takeover``, ``replica.leader``, ``replica.tenure``, ``repair.anti_entropy``.
     Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``.
 
 L10. A call is carried out once

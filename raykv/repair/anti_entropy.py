@@ -259,8 +259,9 @@ class AntiEntropy:
         """Take over what this node is to hold of a partition and did not own: from those of whom reads ask (P4).
 
         From N - W + 1 that lack nothing; of those that are ``lost`` nothing can be had any more. Raises ``PeerLacks`` for as
-        long as fewer answer.
+        long as fewer answer. Their promises too (L9): whom F of them have superseded finds no majority among the new owners.
         """
+        is_led = any(entry.config.versioning == "linearizable" for entry in state.buckets)
         total = Mended()
         for share in shares(state, partition):
             if self._node_id not in share.owners or self._node_id in share.asked:
@@ -273,6 +274,8 @@ class AntiEntropy:
                 if complete >= share.intact_needed:
                     break
                 try:
+                    if is_led:
+                        await self._take_promises(peer, partition, share.epoch)
                     done = await self.exchange(partition, share.buckets, peer, epoch=share.epoch)
                 except PeerLacks as lack:
                     said.append(str(lack))
@@ -352,9 +355,10 @@ class AntiEntropy:
         return healed
 
     async def _take_promises(self, peer: str, partition: int, epoch: int) -> None:
-        """Promise what another owner has promised, where that is more (L3). Raises ``PeerLacks``.
+        """Promise what another owner has promised, where that is more (L3, L9). Raises ``PeerLacks``.
 
-        No term that is promised after this counts on this node: it does not vote until it is complete.
+        No term that is promised after this counts on this node: a node that heals does not vote until it is complete, and
+        where a partition moves, the other owner knows of that by now and asks for the votes of both sets.
         """
         done = Mended(epoch=epoch)
         answer = await self._ask(peer, f.ReadPromises(partition), done)

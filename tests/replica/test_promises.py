@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from leaders import Leaders, run
+from led_nodes import Leaders, run
 
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from leaders import BUCKET, WALL_MS, Leaders, run
+from led_nodes import BUCKET, WALL_MS, Leaders, run
 
 from raykv.protocol import frames as f
 from raykv.records import linear_record as linear
