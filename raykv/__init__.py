@@ -297,7 +297,8 @@ def connect(name: str = "default", *, routing: Routing = "auto") -> Store:
 def coordinator(name: str = "default") -> Any:
     """Return a coordinator's Ray actor handle, for those who want an ``ObjectRef``. Raises ``StoreNotFound``.
 
-    It has ``get``, ``put``, ``delete``, ``get_many`` and ``put_many``; decode with ``store.decode(ray.get(ref))``.
+    It has ``get``, ``put``, ``delete``, ``get_many`` and ``put_many``, and for linearizable buckets ``get_versioned``,
+    ``add``, ``max``, ``min`` and ``swap``, each with ``bucket=name``; decode with ``store.decode(ray.get(ref))``.
     """
     check_store_name(name)
     from raykv.actors import lifecycle

@@ -65,7 +65,7 @@ class Atomic(Reads):
 
     def get_versioned(self, key: Key, *, timeout: Any) -> Steps[Versioned[Any]]:
         """Read a value with its version."""
-        self._check_linearizable("get_versioned")
+        self.refuse_elsewhere("get_versioned")
         timeout_s = check_timeout(timeout)
         found = f.whole((yield from self.find(self.read_request([key], None, timeout_s, causality=True), timeout_s)))
         value = self._decode(key, found.payloads[0], self.config.codec) if found.payloads else None
@@ -77,39 +77,57 @@ class Atomic(Reads):
         self, key: Key, value: Any, *, if_absent: Any = False, if_version: Any = None, fence: Any = None, timeout: Any
     ) -> Steps[WriteResult]:
         """Write a value, if the condition holds."""
+        change = self.put_change(key, value, if_absent=if_absent, if_version=if_version, fence=fence)
+        return (yield from self._result_of(key, change, timeout))
+
+    def put_change(
+        self, key: Key, value: Any, *, if_absent: Any = False, if_version: Any = None, fence: Any = None
+    ) -> f.Change:
+        """Return the change that writes a value."""
         encoded = encode_key(key)
-        change = f.Change(
+        return f.Change(
             encoded, c.PUT, self._payload(encoded, value), condition=_condition(if_absent, if_version),
             fence=_fence(fence),
         )  # fmt: skip
-        return (yield from self._result_of(key, change, timeout))
 
     def delete_if(self, key: Key, *, if_version: Any = None, fence: Any = None, timeout: Any) -> Steps[WriteResult]:
         """Delete a key, if the condition holds."""
-        change = f.Change(encode_key(key), c.DELETE, condition=_condition(False, if_version), fence=_fence(fence))
+        change = self.delete_change(key, if_version=if_version, fence=fence)
         return (yield from self._result_of(key, change, timeout))
+
+    def delete_change(self, key: Key, *, if_version: Any = None, fence: Any = None) -> f.Change:
+        """Return the change that deletes a key."""
+        return f.Change(encode_key(key), c.DELETE, condition=_condition(False, if_version), fence=_fence(fence))
 
     def count(self, key: Key, kind: int, amount: Any, *, timeout: Any) -> Steps[int]:
         """Add to a cell, or raise or lower it; return what it holds then."""
-        name = ("", "", "", "add", "max", "min")[kind]
-        self._check_linearizable(name)
-        if self.config.codec == "raw":
-            raise InvalidOption(f"{name} needs a number, and a bucket with codec='raw' stores bytes only")
-        change = f.Change(encode_key(key), kind, cell(whole_number_of(name, amount)))
+        change = self.count_change(key, kind, amount)
         settled, _ = yield from self._change_one(key, change, check_change_timeout(timeout))
         return int(self._decode(key, settled.payload or b"", self.config.codec))
 
+    def count_change(self, key: Key, kind: int, amount: Any) -> f.Change:
+        """Return the change of a cell."""
+        name = ("", "", "", "add", "max", "min")[kind]
+        self.refuse_elsewhere(name)
+        if self.config.codec == "raw":
+            raise InvalidOption(f"{name} needs a number, and a bucket with codec='raw' stores bytes only")
+        return f.Change(encode_key(key), kind, cell(whole_number_of(name, amount)))
+
     def swap(self, key: Key, value: Any, *, timeout: Any) -> Steps[Any]:
         """Write a value; return the one before it."""
-        self._check_linearizable("swap")
-        encoded = encode_key(key)
-        change = f.Change(encoded, c.SWAP, self._payload(encoded, value))
+        change = self.swap_change(key, value)
         settled, _ = yield from self._change_one(key, change, check_change_timeout(timeout))
         return None if settled.payload is None else self._decode(key, settled.payload, self.config.codec)
 
+    def swap_change(self, key: Key, value: Any) -> f.Change:
+        """Return the change that writes a value and brings the one before it."""
+        self.refuse_elsewhere("swap")
+        encoded = encode_key(key)
+        return f.Change(encoded, c.SWAP, self._payload(encoded, value))
+
     def update(self, key: Key, change: Callable[[Any], Any], default: Any, *, timeout: Any) -> Steps[Any]:
         """Read, apply, and write on condition that nothing else was written; again until it holds."""
-        self._check_linearizable("update")
+        self.refuse_elsewhere("update")
         if not callable(change):
             raise InvalidOption(f"update takes a function of the current value; got {shown(change)}")
         timeout_s = check_change_timeout(timeout)
@@ -121,7 +139,13 @@ class Atomic(Reads):
         while True:
             left_s = until_s - self._session_clock.now_s()
             if left_s <= 0:
-                raise self._conflict(key, f.Settled(c.CONFLICT, version, payload), f"in all of the {timeout_s:g} s")
+                stands = f.Settled(c.CONFLICT, version, payload)
+                raise refusal(
+                    key,
+                    stands,
+                    lambda kept: self._decode(key, kept, self.config.codec),
+                    f"for all of the {timeout_s:g} s",
+                )
             if not known:
                 payload, version, certain = yield from self._present(encoded, lane, left_s, conflicts)
             try:
@@ -200,27 +224,18 @@ class Atomic(Reads):
 
     def _change_one(self, key: Key, change: f.Change, timeout_s: float) -> Steps[tuple[f.Settled, str]]:
         """Carry out a change; return its answer, and its name. Raises what it means."""
-        lane = self._lanes.take()
-        ((settled,),) = yield from self._send_changes([[change]], timeout_s, lane)
+        (settled,), name = yield from self.carry_out([change], timeout_s)
         if isinstance(settled, RaykvError):
-            if not isinstance(settled, WriteOutcomeUnknown):
-                self._lanes.give_back(lane)
             raise settled
-        name = f"{lane.name.hex()}-{lane.last}"
-        self._lanes.give_back(lane)
         self._judge(key, settled)
         return settled, name
 
     def _change_many(
         self, keys: Sequence[Any], items: list[f.Change], timeout: Any
     ) -> Steps[list[WriteResult | RaykvError]]:
-        timeout_s = check_change_timeout(timeout)
-        lane = self._lanes.take()
-        chunks = _chunks(items)
-        settled = yield from self._send_changes(chunks, timeout_s, lane)
-        name = f"{lane.name.hex()}-{lane.last}"
+        settled, name = yield from self.carry_out(items, check_change_timeout(timeout))
         results: list[WriteResult | RaykvError] = []
-        for key, each in zip(keys, [each for chunk in settled for each in chunk], strict=True):
+        for key, each in zip(keys, settled, strict=True):
             if isinstance(each, RaykvError):
                 results.append(each)
                 continue
@@ -229,9 +244,16 @@ class Atomic(Reads):
                 results.append(WriteResult((), name, NO_CONTEXT, Version(each.version)))
             except RaykvError as error:
                 results.append(error)
-        if not any(isinstance(result, WriteOutcomeUnknown) for result in results):
-            self._lanes.give_back(lane)
         return results
+
+    def carry_out(self, items: list[f.Change], timeout_s: float) -> Steps[tuple[list[f.Settled | RaykvError], str]]:
+        """Send changes as one call of a lane; return what became of each, and the call's name."""
+        lane = self._lanes.take()
+        settled = [each for chunk in (yield from self._send_changes(_chunks(items), timeout_s, lane)) for each in chunk]
+        name = f"{lane.name.hex()}-{lane.last}"
+        if not any(isinstance(each, WriteOutcomeUnknown) for each in settled):
+            self._lanes.give_back(lane)
+        return settled, name
 
     def _send_changes(
         self, chunks: list[list[f.Change]], timeout_s: float, lane: Lane
@@ -247,7 +269,8 @@ class Atomic(Reads):
             )
             for chunk in chunks
         ]
-        settled: list[list[f.Settled | RaykvError]] = [[] for _ in chunks]
+        not_sent = StoreUnavailable(f"nothing was written: the time-out of {timeout_s:g} s was over before it was sent")
+        settled: list[list[f.Settled | RaykvError]] = [[not_sent] * len(chunk) for chunk in chunks]
         sent: set[int] = set()
         waiting = [*range(len(requests))]
         pause_s = 0.0
@@ -298,43 +321,44 @@ class Atomic(Reads):
         ] * items
 
     def _judge(self, key: Key, settled: f.Settled) -> None:
-        """Raise what a refusal means; nothing was written then."""
-        match settled.status:
-            case c.DONE:
-                return
-            case c.CONFLICT:
-                raise self._conflict(key, settled)
-            case c.FENCED:
-                raise Conflict(
-                    f"nothing was written: {shown(key)} has seen a later fencing token; this holder's lock is lost",
-                    key=key, version=Version(settled.version), value=None,
-                )  # fmt: skip
-            case c.NO_NUMBER:
-                raise InvalidOption(f"nothing was written: what stands under {shown(key)} is no 64-bit integer")
-            case c.OUT_OF_RANGE:
-                raise InvalidOption(f"nothing was written: {shown(key)} would exceed 64 bits")
-            case c.TOO_LARGE:
-                raise Overloaded(f"nothing was written: too many callers have changed {shown(key)} in the last seconds")
-            case c.STALE:
-                raise WriteOutcomeUnknown("the outcome of the change is not known any more; read the key", acks=[])
-        raise unexpected()
+        if settled.status != c.DONE:
+            raise refusal(key, settled, lambda payload: self._decode(key, payload, self.config.codec))
 
-    def _conflict(self, key: Key, settled: f.Settled, how: str = "") -> Conflict:
-        payload = settled.payload
-        value = None if payload is None else self._decode(key, payload, self.config.codec)
-        what = "has a value" if settled.status == c.CONFLICT and not how else "was changed by others"
-        return Conflict(
-            f"nothing was written: {shown(key)} {what if payload is not None else 'has no value'} "
-            f"{how or 'that the condition excludes'}",
-            key=key, version=Version(settled.version), value=value,
-        )  # fmt: skip
-
-    def _check_linearizable(self, what: str) -> None:
+    def refuse_elsewhere(self, what: str) -> None:
+        """Raise ``InvalidOption`` where an operation has no meaning: in all other buckets."""
         if not self.linearizable:
             raise InvalidOption(
                 f"{what} needs a linearizable bucket, and {self.config.name!r} is {self.config.versioning}: "
                 'store.bucket(name, versioning="linearizable")'
             )
+
+
+def refusal(key: Key, settled: f.Settled, decode: Callable[[bytes], Any], how: str = "") -> RaykvError:
+    """Return the error of a change that was refused; nothing was written. ``how`` others changed the key, of an update."""
+    match settled.status:
+        case c.CONFLICT:
+            value = None if settled.payload is None else decode(settled.payload)
+            if how:
+                what = f"was changed by others {how}"
+            else:
+                what = f"has {'no' if settled.payload is None else 'a'} value that the condition excludes"
+            return Conflict(
+                f"nothing was written: {shown(key)} {what}", key=key, version=Version(settled.version), value=value
+            )
+        case c.FENCED:
+            return Conflict(
+                f"nothing was written: {shown(key)} has seen a later fencing token; this holder's lock is lost",
+                key=key, version=Version(settled.version), value=None,
+            )  # fmt: skip
+        case c.NO_NUMBER:
+            return InvalidOption(f"nothing was written: what stands under {shown(key)} is no 64-bit integer")
+        case c.OUT_OF_RANGE:
+            return InvalidOption(f"nothing was written: {shown(key)} would exceed 64 bits")
+        case c.TOO_LARGE:
+            return Overloaded(f"nothing was written: too many callers have changed {shown(key)} in the last seconds")
+        case c.STALE:
+            return WriteOutcomeUnknown("the outcome of the change is not known any more; read the key", acks=[])
+    return unexpected()
 
 
 def check_change_timeout(timeout: Any) -> float:

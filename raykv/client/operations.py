@@ -45,9 +45,9 @@ class Operations(Batches, Scans, Atomic):
     ) -> Steps[WriteResult]:
         """Write one key."""
         if self.linearizable:
-            self._refuse(w=w, ttl=ttl, context=context)
+            self.refuse(w=w, ttl=ttl, context=context)
             return self.put_if(key, value, if_absent=if_absent, if_version=if_version, fence=fence, timeout=timeout)
-        self._refuse_conditions(if_absent=if_absent, if_version=if_version, fence=fence)
+        self.refuse_conditions(if_absent=if_absent, if_version=if_version, fence=fence)
         return super().put(key, value, w=w, ttl=ttl, timeout=timeout, context=context)
 
     def delete(
@@ -55,9 +55,9 @@ class Operations(Batches, Scans, Atomic):
     ) -> Steps[WriteResult]:
         """Delete one key."""
         if self.linearizable:
-            self._refuse(w=w, context=context)
+            self.refuse(w=w, context=context)
             return self.delete_if(key, if_version=if_version, fence=fence, timeout=timeout)
-        self._refuse_conditions(if_version=if_version, fence=fence)
+        self.refuse_conditions(if_version=if_version, fence=fence)
         return super().delete(key, w=w, timeout=timeout, context=context)
 
     def put_many(
@@ -71,9 +71,9 @@ class Operations(Batches, Scans, Atomic):
     ) -> Steps[dict[Any, WriteResult]]:
         """Write pairs; for a repeated key the last pair counts."""
         if not self.linearizable:
-            self._refuse_conditions(if_absent=if_absent)
+            self.refuse_conditions(if_absent=if_absent)
             return (yield from super().put_many(items, w=w, ttl=ttl, timeout=timeout))
-        self._refuse(w=w, ttl=ttl)
+        self.refuse(w=w, ttl=ttl)
         if not isinstance(if_absent, bool):
             raise InvalidOption(f"if_absent must be True or False; got {shown(if_absent)}")
         pairs = called(pairs_of, items)
@@ -84,7 +84,7 @@ class Operations(Batches, Scans, Atomic):
         """Delete keys."""
         if not self.linearizable:
             return (yield from super().delete_many(keys, w=w, timeout=timeout))
-        self._refuse(w=w)
+        self.refuse(w=w)
         wanted = called(lambda: without_doubles(several_keys(keys)))
         results = yield from self.delete_many_if(wanted, timeout=timeout)
         return batch_result("deletes", wanted, results)
@@ -95,7 +95,7 @@ class Operations(Batches, Scans, Atomic):
             raise InvalidOption("a linearizable bucket has one value a key: use get_versioned")
         return super().get_versions(key, r=r, timeout=timeout)
 
-    def _refuse(self, **given: Any) -> None:
+    def refuse(self, **given: Any) -> None:
         """Raise ``InvalidOption`` for what a linearizable bucket leaves no choice in (L13)."""
         reasons = {
             "w": "it always writes a majority",
@@ -106,11 +106,11 @@ class Operations(Batches, Scans, Atomic):
             if value is not None:
                 raise InvalidOption(f"bucket {self.config.name!r} is linearizable and takes no {name}: {reasons[name]}")
 
-    def _refuse_conditions(self, **given: Any) -> None:
+    def refuse_conditions(self, **given: Any) -> None:
         """Raise ``InvalidOption`` for a condition in a bucket that cannot hold to it."""
         for name, value in given.items():
             if value is not None and value is not False:
-                self._check_linearizable(name)
+                self.refuse_elsewhere(name)
 
     def modify(
         self, key: Key, change: Callable[[Any], Any], default: Any, *, r: Any, w: Any, ttl: Any, timeout: Any

@@ -196,3 +196,23 @@ class HandleAnswer(Message, frozen=True):
     answer: CoordinatorAnswer
     places: Annotated[list[lim.Place], lim.TOLD] = []
     """Of the keys written, for their contexts (see ``raykv.versions.context``)."""
+
+
+class HandleVersioned(Message, frozen=True):
+    """As ``HandleAnswer``, of the read of a value with its version."""
+
+    codec: lim.Name
+    answer: CoordinatorAnswer
+
+
+class HandleChanges(Message, frozen=True):
+    """As ``HandleAnswer``, of changes: what became of each, what each was (without its value), and the call's name."""
+
+    single: bool
+    codec: lim.Name
+    items: Annotated[list[Settled | Failed], lim.TOLD]
+    changes: Annotated[list[Change], lim.TOLD]
+    call: lim.Name
+
+
+Handed: TypeAlias = HandleAnswer | HandleVersioned | HandleChanges

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from raykv.protocol.changes import *  # noqa: F403
 from raykv.protocol.clients import *  # noqa: F403
-from raykv.protocol.clients import CoordinatorAnswer, CoordinatorRequest, HandleAnswer
+from raykv.protocol.clients import CoordinatorAnswer, CoordinatorRequest, Handed
 from raykv.protocol.codec import *  # noqa: F403
 from raykv.protocol.codec import FrameType, kind_of_message
 from raykv.protocol.nodes import *  # noqa: F403
@@ -25,6 +25,6 @@ supervisor_requests: FrameType[SupervisorRequest] = FrameType(
     SupervisorRequest, "supervisor request", kind_of_message, frame_bytes_of(SUPERVISOR)
 )
 supervisor_answers: FrameType[SupervisorAnswer] = FrameType(SupervisorAnswer, "supervisor answer")
-handed_answers: FrameType[HandleAnswer] = FrameType(HandleAnswer, "coordinator's answer")
+handed_answers: FrameType[Handed] = FrameType(Handed, "coordinator's answer")
 node_requests: FrameType[NodeRequest] = FrameType(NodeRequest, "node request", kind_of_request, frame_bytes_of(NODE))
 node_answers: FrameType[NodeAnswer] = FrameType(NodeAnswer, "node answer")

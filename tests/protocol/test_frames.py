@@ -263,6 +263,11 @@ CASES: list[tuple[f.FrameType[Any], Any, str]] = [
     *((f.node_answers, f.NodeAnswer(7, body), golden) for body, golden in NODE_ANSWER_BODIES),
     (f.handed_answers, f.HandleAnswer(True, "auto", f.GotMany([]), [b"place"]),
      "0195ac48616e646c65416e73776572c3a46175746f93a7476f744d616e79900091c405706c616365"),
+    (f.handed_answers, f.HandleVersioned("auto", f.GotMany([])),
+     "0193af48616e646c6556657273696f6e6564a46175746f93a7476f744d616e799000"),
+    (f.handed_answers, f.HandleChanges(True, "auto", [f.Settled(0, b"version")], [f.Change(b"tkey", 1)], "call"),
+     "0196ad48616e646c654368616e676573c3a46175746f9195a7536574746c656400c40776657273696f6ec0a0"
+     "919aa64368616e6765c404746b657901c400c40000c000c2c2a463616c6c"),
 ]  # fmt: skip
 KINDS = [
     f.coordinator_requests, f.coordinator_answers, f.supervisor_requests, f.supervisor_answers, f.handed_answers,

@@ -20,7 +20,7 @@ from tests.protocol.test_frames import COORDINATOR_REQUESTS, KINDS, NODE_BODIES
 
 UNIONS = (
     f.CoordinatorRequest, f.SupervisorRequest, f.CoordinatorAnswer, f.SupervisorAnswer, f.NodeRequestBody, f.NodeAnswerBody,
-    f.NodeRequest, f.NodeAnswer, f.HandleAnswer, f.LogEnd, f.KeyVersions, f.Acked, f.Failed, f.Reserved,
+    f.NodeRequest, f.NodeAnswer, f.Handed, f.LogEnd, f.KeyVersions, f.Acked, f.Failed, f.Reserved,
     f.Change, f.Settled,
 )  # fmt: skip
 MESSAGES = sorted({each for union in UNIONS for each in (get_args(union) or (union,))}, key=lambda kind: kind.__name__)
