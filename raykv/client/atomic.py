@@ -32,7 +32,7 @@ from raykv.protocol import changes as c
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, encode_key
 from raykv.versions.causality import NOTHING_SEEN
-from raykv.versions.context import PLACE_BYTES, seal
+from raykv.versions.context import sealed_when_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ CONTENDED_S = 1.0
 """How long a handle takes a key for contended."""
 MOST_CONTENDED = 1000
 MAX_FENCE = (1 << 62) - 1
-NO_CONTEXT = seal(NOTHING_SEEN, bytes(PLACE_BYTES))
+NO_CONTEXT = sealed_when_asked(NOTHING_SEEN, "", 0, b"")
 """Of a linearizable bucket, whose values have none: of no key, and so refused everywhere."""
 
 

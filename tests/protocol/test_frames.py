@@ -237,8 +237,8 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "79c4009100910190c0",
     ),
     (
-        f.Promised(True, TERM, "n1", 9),
-        "0194aa4e6f6465416e737765720795a850726f6d69736564c3c410000000000000000172616e646f6d6c79a26e3109c0",
+        f.Promised(True, TERM, "n1", 9, [4]),
+        "0194aa4e6f6465416e737765720796a850726f6d69736564c3c410000000000000000172616e646f6d6c79a26e31099104c0",
     ),
     (
         f.PromisesRead([(3, TERM, "n1")], complete=True),
