@@ -5,7 +5,6 @@ Neither keeps a lock alive that its user has dropped. Neither outlives its proce
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
@@ -15,6 +14,8 @@ from raykv.client.driver import run, run_async
 from raykv.errors import Overloaded
 
 if TYPE_CHECKING:
+    import asyncio
+
     from raykv.client.driver import Link, Repeated
 
 
@@ -25,6 +26,8 @@ class LoopRenewals:
         self, steps: Repeated, link: Link, delay_s: float, loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
         """``loop``: of the simulation, which has one for callers outside; by default the running one."""
+        import asyncio  # late, as in ``handle``: most who import raykv never need it
+
         self._steps = steps
         self._link = link
         self._loop = loop or asyncio.get_running_loop()
@@ -51,6 +54,8 @@ class LoopRenewals:
 
     async def stopped(self) -> None:
         """Wait until nothing of it is under way."""
+        import asyncio
+
         if self._task is not None:
             await asyncio.wait({self._task})
 
