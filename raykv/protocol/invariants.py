@@ -228,7 +228,7 @@ L1. A term is one tenure of one run
     heard of a term under which records may exist.
 
     In: ``records.linear_record``, ``replica.takeover``.
-    Held by: ``tests/replica/test_leader.py``.
+    Held by: ``tests/replica/test_takeover.py``.
 
 L2. A promise holds for ever
     Promises stand in the node's engine: what P2 and P6 find out about a log holds for them too. They do not expire. A
@@ -260,7 +260,7 @@ L4. F promises at one moment
     promise of a directory that is gone, while the old leader D writes with A and E.
 
     In: ``replica.takeover``.
-    Held by: ``tests/replica/test_leader.py``.
+    Held by: ``tests/replica/test_takeover.py``.
 
 L5. A new term looks before it shows
     The leader looks each key up at F of the sets, under its term, before it touches it, and takes the latest; never its
@@ -316,7 +316,7 @@ L9. A term is bound to the sets that promised it
     what stood before C. F of both sets together take the place of F of each: two leaders.
 
     In: ``replica.takeover``, ``replica.leader``, ``replica.tenure``, ``repair.anti_entropy``.
-    Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_tenure.py``.
+    Held by: ``tests/replica/test_takeover.py``, ``tests/replica/test_tenure.py``.
 
 L10. A call is carried out once
     A call is named by its lane, a call slot of a client, and a number; a lane has one call at a time. The record
@@ -368,7 +368,7 @@ L14. Takeover is liveness only
     acknowledged under any of them.
 
     In: ``replica.owners``, ``replica.takeover``, ``replica.leader``.
-    Held by: ``tests/replica/test_leader.py``.
+    Held by: ``tests/replica/test_takeover.py``.
     No guard to plant: without it nothing is lost, only late.
 """
 

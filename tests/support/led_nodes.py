@@ -46,6 +46,7 @@ class Rule:
         self._target = target
         self.answers = answers
         self._open = asyncio.Event()
+        self._caught = asyncio.Event()
         self.held: list[Sent] = []
 
     def fits(self, sent: Sent) -> bool:
@@ -57,7 +58,13 @@ class Rule:
 
     async def wait(self, sent: Sent) -> None:
         self.held.append(sent)
+        self._caught.set()
         await self._open.wait()
+
+    async def caught(self) -> Any:
+        """Wait until it holds something up; return the body of the first."""
+        await self._caught.wait()
+        return self.held[0].body
 
     def release(self) -> None:
         """Let go what was held up, and what comes."""
