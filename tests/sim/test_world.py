@@ -30,6 +30,25 @@ def test_a_node_is_added_that_carries_as_much_as_the_others():
         assert world.store["a"] == 1
 
 
+def test_a_leader_serves_keys_that_it_has_not_touched_before_its_partition_moved():
+    """The owners that joined have not promised its term yet, and no round of the partition is due that would ask them."""
+    with raykv.sim.start(seed=3) as world:
+        bucket = world.store.bucket("jobs", versioning="linearizable")
+        for number in range(200):
+            bucket.put(f"k{number}", number)
+        for node_id in world.nodes:  # new terms, which have touched nothing
+            world.kill(node_id)
+        world.sleep(30)
+        for number in range(100):
+            assert bucket.add(f"k{number}", 1) == number + 1
+        added = world.store.add_node()
+        for number in range(100, 150):
+            assert bucket.add(f"k{number}", 1) == number + 1
+        world.store.remove_node(added)
+        for number in range(150, 200):
+            assert bucket.add(f"k{number}", 1) == number + 1
+
+
 def test_the_example_does_what_it_says():
     results = doctest.testmod(world_module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.attempted >= 2
