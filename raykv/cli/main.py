@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import raykv
-from raykv.cli import demo, node_commands, pair_commands, store_commands
+from raykv.cli import demo, lock_commands, node_commands, pair_commands, store_commands
 from raykv.cli.output import one_line
 from raykv.errors import BucketMismatch, InvalidKey, InvalidOption, NotEnoughNodes, PairTooLarge, RaykvError
 
@@ -79,7 +79,13 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (*store_commands.COMMANDS, *node_commands.COMMANDS, *pair_commands.COMMANDS, demo.demo):
+for _command in (
+    *store_commands.COMMANDS,
+    *node_commands.COMMANDS,
+    *pair_commands.COMMANDS,
+    *lock_commands.COMMANDS,
+    demo.demo,
+):
     cli.add_command(_command)
 
 

@@ -9,7 +9,8 @@ import click
 
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET
-from raykv.config import MAX_COPIES, check_bucket_name, check_store_name, check_timeout, check_ttl
+from raykv.client.version import Version
+from raykv.config import MAX_COPIES, VERSIONINGS, check_bucket_name, check_store_name, check_timeout, check_ttl
 from raykv.errors import InvalidOption
 from raykv.records.keys import encode_bound, encode_key
 
@@ -31,7 +32,7 @@ class LevelType(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
         return self.fail(f"{text!r} is none of 1..N, one, quorum, all", param, ctx)
 
 
-def _checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return a click callback that lets a check of raykv's own judge a given value, and keeps the value as it is."""
 
     def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -45,28 +46,44 @@ def _checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Para
     return callback
 
 
+def _version(context: click.Context, parameter: click.Parameter, value: str | None) -> Version | None:
+    if value is None:
+        return None
+    try:
+        return Version(bytes.fromhex(value))
+    except ValueError:  # InvalidOption is one
+        raise click.BadParameter(f"{value!r} is no version: 48 hex digits", context, parameter) from None
+
+
 def examples(*lines: str) -> str:
     """Return a help text's last paragraph."""
     return "\b\n" + ("Example:" if len(lines) == 1 else "Examples:") + "".join(f"\n  {line}" for line in lines)
 
 
 store_option = click.option(
-    "--store", metavar="NAME", default="default", show_default=True, callback=_checked(check_store_name),
+    "--store", metavar="NAME", default="default", show_default=True, callback=checked(check_store_name),
     help="The store's name.",
 )  # fmt: skip
-bucket_option = click.option(
-    "--bucket", metavar="NAME", default=DEFAULT_BUCKET, show_default=True, callback=_checked(check_bucket_name),
-    help="The bucket's name.",
-)  # fmt: skip
+
+
+def bucket_option_of(default: str) -> Callable[[F], F]:
+    """Return the option that names a bucket."""
+    return click.option(
+        "--bucket", metavar="NAME", default=default, show_default=True, callback=checked(check_bucket_name),
+        help="The bucket's name.",
+    )  # fmt: skip
+
+
+bucket_option = bucket_option_of(DEFAULT_BUCKET)
 timeout_option = click.option(
     "--timeout", metavar="SECONDS", type=float, default=DEFAULT_TIMEOUT_S, show_default=True,
-    callback=_checked(check_timeout), help="How long to wait for an answer, once connected.",
+    callback=checked(check_timeout), help="How long to wait for an answer, once connected.",
 )  # fmt: skip
 ttl_option = click.option(
     "--ttl",
     metavar="SECONDS",
     type=float,
-    callback=_checked(check_ttl),
+    callback=checked(check_ttl),
     help="After this long the pair is absent again.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -81,9 +98,21 @@ w_option = click.option(
     type=LevelType(),
     help="How many replicas must hold it durably. By default what the bucket says (a majority).",
 )
-key_argument = click.argument("key", callback=_checked(encode_key))
+if_version_option = click.option(
+    "--if-version", metavar="HEX", callback=_version,
+    help="Only if this version stands (see 'raykv get --version'). Linearizable buckets only.",
+)  # fmt: skip
+fence_option = click.option(
+    "--fence", metavar="TOKEN", type=click.IntRange(min=1),
+    help="Only if the key has seen no later fencing token (see 'raykv lock'). Linearizable buckets only.",
+)  # fmt: skip
+versioning_option = click.option(
+    "--versioning", type=click.Choice(VERSIONINGS),
+    help="Of a bucket that has to be created; an existing one must have it.",
+)  # fmt: skip
+key_argument = click.argument("key", callback=checked(encode_key))
 
 
 def bound_option(name: str, text: str) -> Callable[[F], F]:
     """Return an option that takes a key, or part of one, as a bound of a scan."""
-    return click.option(name, metavar="KEY", callback=_checked(encode_bound), help=text)
+    return click.option(name, metavar="KEY", callback=checked(encode_bound), help=text)

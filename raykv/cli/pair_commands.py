@@ -15,12 +15,15 @@ from raykv.cli.options import (
     bound_option,
     bucket_option,
     examples,
+    fence_option,
+    if_version_option,
     json_option,
     key_argument,
     r_option,
     store_option,
     timeout_option,
     ttl_option,
+    versioning_option,
     w_option,
 )
 from raykv.client.codecs import encode_value
@@ -29,6 +32,7 @@ from raykv.config import MAX_PAIR_BYTES
 from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
+    from raykv.client.version import Version
     from raykv.client.writes import WriteResult
 
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         """raykv put user:2 --json-value '{"name": "Grace", "age": 46}'""",
         "raykv put logo --bytes - < logo.png",
         "raykv put session:7 token --ttl 3600 --w all",
+        "raykv put job:1 mine --if-absent --bucket jobs --versioning linearizable",
     )
 )
 @key_argument
@@ -46,7 +51,11 @@ if TYPE_CHECKING:
 @click.option("--bytes", "form", flag_value="bytes", help="Keep VALUE as raw bytes.")
 @ttl_option
 @w_option
+@click.option("--if-absent", is_flag=True, help="Only if KEY has no value. Linearizable buckets only.")
+@if_version_option
+@fence_option
 @bucket_option
+@versioning_option
 @store_option
 @timeout_option
 @json_option
@@ -56,7 +65,11 @@ def put(
     form: str | None,
     ttl: float | None,
     w: Any,
+    if_absent: bool,
+    if_version: Version | None,
+    fence: int | None,
     bucket: str,
+    versioning: str | None,
     store: str,
     timeout: float,
     as_json: bool,
@@ -64,13 +77,24 @@ def put(
     """Write VALUE under KEY.
 
     VALUE is kept as text. '-' reads it from standard input, as it comes, with its last newline. Before a VALUE that begins
-    with a dash, write '--'. A bucket that does not exist is created.
+    with a dash, write '--'. A bucket that does not exist is created; for a conditional write, only with --versioning.
+
+    Exit code 1 if a condition does not hold: nothing is written then.
     """
+    if if_absent and if_version is not None:
+        raise click.UsageError("--if-absent and --if-version exclude each other")
     kept = parsed(value_bytes(value), form)
     link = reading.link_to(store)
-    operations = reading.open_bucket(link, store, bucket, timeout, create=True)
-    written = run(operations.put(key, kept, w=w, ttl=ttl, timeout=timeout), link)
-    _say_written("written to", key, written, as_json)
+    conditional = if_absent or if_version is not None or fence is not None
+    create = versioning is not None or not conditional  # not by a condition that it cannot hold to
+    operations = reading.open_bucket(link, store, bucket, timeout, create=create, versioning=versioning)
+    written = run(
+        operations.put(
+            key, kept, w=w, ttl=ttl, if_absent=if_absent, if_version=if_version, fence=fence, timeout=timeout
+        ),
+        link,
+    )
+    _say_written("written", key, written, as_json)
 
 
 def value_bytes(value: str) -> bytes:
@@ -118,6 +142,11 @@ def _refuse_constant(name: str) -> None:
 @key_argument
 @click.option("--bytes", "raw", is_flag=True, help="Write the value's bytes as they are, with no newline.")
 @click.option("--versions", is_flag=True, help="Print all values that stand side by side, the newest first.")
+@click.option(
+    "--version",
+    is_flag=True,
+    help="Print the value's version instead, for --if-version; --json has both. Linearizable buckets only.",
+)
 @r_option
 @bucket_option
 @store_option
@@ -129,6 +158,7 @@ def get(
     key: str,
     raw: bool,
     versions: bool,
+    version: bool,
     r: Any,
     bucket: str,
     store: str,
@@ -139,18 +169,22 @@ def get(
 
     A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and looking must not.
     """
-    if raw and versions:
-        raise click.UsageError("--bytes and --versions do not go together: several values would run into each other")
+    if raw + versions + version > 1:
+        raise click.UsageError("--bytes, --versions and --version exclude each other")
     link = reading.link_to(store)
-    standing = reading.read(
-        link, reading.open_bucket(link, store, bucket, timeout, create=False), key, r, timeout_s=timeout
-    )
+    operations = reading.open_bucket(link, store, bucket, timeout, create=False)
+    if version:
+        operations.refuse_elsewhere("--version")
+    standing = reading.read(link, operations, key, r, timeout_s=timeout)
     value = standing.newest
     found = bool(standing.values) if versions else value is not reading.ABSENT
     if as_json and versions:
         click.echo(output.as_json({"key": key, "found": found, "values": standing.values}))
     elif as_json:
-        click.echo(output.as_json({"key": key, "found": found} | ({"value": value} if found else {})))
+        told = {"version": standing.version} if operations.linearizable else {}
+        click.echo(output.as_json({"key": key, "found": found} | ({"value": value} if found else {}) | told))
+    elif version and found:
+        click.echo(standing.version)
     elif versions:
         for one in standing.values:
             click.echo(output.shown_alone(one))
@@ -176,23 +210,38 @@ def _write_raw(value: Any) -> None:
 @click.command(epilog=examples("raykv delete user:1", "raykv delete user:1 --w all"))
 @key_argument
 @w_option
+@if_version_option
+@fence_option
 @bucket_option
 @store_option
 @timeout_option
 @json_option
-def delete(key: str, w: Any, bucket: str, store: str, timeout: float, as_json: bool) -> None:
-    """Delete KEY, whether or not it has a value."""
+def delete(
+    key: str,
+    w: Any,
+    if_version: Version | None,
+    fence: int | None,
+    bucket: str,
+    store: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Delete KEY, whether or not it has a value. Exit code 1 if a condition does not hold."""
     link = reading.link_to(store)
     operations = reading.open_bucket(link, store, bucket, timeout, create=False)
-    _say_written("deleted on", key, run(operations.delete(key, w=w, timeout=timeout), link), as_json)
+    steps = operations.delete(key, w=w, if_version=if_version, fence=fence, timeout=timeout)
+    _say_written("deleted", key, run(steps, link), as_json)
 
 
 def _say_written(what: str, key: str, result: WriteResult, as_json: bool) -> None:
-    acks = sorted(result.acks)
+    acks, version = sorted(result.acks), bytes(result.version).hex()
     if as_json:
-        click.echo(output.as_json({"key": key, "acks": acks, "operation_id": result.operation_id}))
+        told = {"version": version} if version else {}
+        click.echo(output.as_json({"key": key, "acks": acks, "operation_id": result.operation_id} | told))
+    elif version:
+        click.echo(f"{what}, version {version}")
     else:
-        click.echo(f"{what} {', '.join(acks)}")
+        click.echo(f"{what} {'on' if what == 'deleted' else 'to'} {', '.join(acks)}")
 
 
 @click.command(

@@ -45,14 +45,19 @@ def link_to(store: str) -> Link:
     return lifecycle.join(store, "coordinator")  # one operation, and this process ends
 
 
-def open_bucket(link: Link, store: str, bucket: str, timeout_s: float, *, create: bool) -> Operations:
+def open_bucket(
+    link: Link, store: str, bucket: str, timeout_s: float, *, create: bool, versioning: str | None = None
+) -> Operations:
     """Return the operations on a bucket, which decode with ``decode_plain``; ``create`` it only for a write."""
+    options = {} if versioning is None else {"versioning": versioning}
     if not create and bucket != DEFAULT_BUCKET:
         names = [config["name"] for config in run(administration.buckets(timeout=timeout_s), link)]
         if bucket not in names:
             raise click.ClickException(f"store {store!r} has no bucket {bucket!r}; it has: {', '.join(names)}")
     session_clock = SessionClock(link.monotonic_s)
-    steps = administration.open_bucket(bucket, {}, timeout=timeout_s, session_clock=session_clock, decode=decode_plain)
+    steps = administration.open_bucket(
+        bucket, options, timeout=timeout_s, session_clock=session_clock, decode=decode_plain
+    )
     return run(steps, link)
 
 
@@ -61,13 +66,17 @@ class Standing(NamedTuple):
 
     newest: Any
     values: list[Any]
+    version: str = ""
+    """In a linearizable bucket: the newest one's, in hex."""
 
 
 def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float) -> Standing:
     """Read a key."""
-    found = f.whole(run(operations.find(operations.read_request([key], r, timeout_s), timeout_s), link))
+    request = operations.read_request([key], r, timeout_s, causality=operations.linearizable)
+    found = f.whole(run(operations.find(request, timeout_s), link))
     values = [decode_plain(key, payload) for payload in found.payloads]
-    return Standing(values[0] if values and not found.gone else ABSENT, values)
+    version = found.causality.hex() if operations.linearizable else ""
+    return Standing(values[0] if values and not found.gone else ABSENT, values, version)
 
 
 def pages(link: Link, paging: Paging) -> Iterator[list[tuple[Key, Any]]]:

@@ -56,6 +56,16 @@ RELEASE_TRIES = 4
 _TRY_AGAIN = (QuorumNotMet, StoreUnavailable, Overloaded, WriteOutcomeUnknown)
 
 
+def check_lease(lease: object) -> float:
+    """Return a lease in seconds. Raises ``InvalidOption``."""
+    return check_number("lease", lease, LEAST_LEASE_S, MOST_LEASE_S)
+
+
+def check_wait(timeout: object) -> float:
+    """Return how long to wait for a lock, in seconds. Raises ``InvalidOption``."""
+    return check_number("timeout", timeout, 0, MAX_TIMEOUT_S)
+
+
 class Entry(NamedTuple):
     """What stands under a lock's key: who holds it ("": nobody), its last token, and the holder's lease."""
 
@@ -102,8 +112,8 @@ class Claims:
         """``lease``, ``timeout``: seconds. Raises ``InvalidOption``, ``InvalidKey``."""
         self.session = session
         self.name = checked_name(name)
-        self.lease_s = check_number("lease", lease, LEAST_LEASE_S, MOST_LEASE_S)
-        self.timeout_s = check_number("timeout", timeout, 0, MAX_TIMEOUT_S)
+        self.lease_s = check_lease(lease)
+        self.timeout_s = check_wait(timeout)
 
     def holds(self, tenancy: Tenancy | None) -> bool:
         """Return whether a tenancy has not ended. Once False, it stays so. A fork's child holds nothing."""
