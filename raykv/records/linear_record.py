@@ -31,8 +31,10 @@ TERM_BYTES = 16
 STAMP_BYTES = TERM_BYTES + 8
 LANE_BYTES = 8
 MAX_RECEIPTS = 1024
-MAX_LINEAR_RECORD_BYTES = 2 * MIB
-"""A value, and what 1,024 lanes were answered."""
+MAX_RECEIPTS_BYTES = 1 * MIB
+"""What lanes were answered may take as much before another answer is added."""
+MAX_LINEAR_RECORD_BYTES = 4 * MIB
+"""A value, what the other lanes were answered, another answer as large as a value, and the rest of 1,024 receipts."""
 MAX_FENCE = (1 << 62) - 1
 NO_TERM = bytes(TERM_BYTES)
 """Below every term."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.protocol import changes as c
-from raykv.records.linear_record import MAX_LINEAR_RECORD_BYTES, MAX_RECEIPTS, LinearRecord, Receipt, decode
+from raykv.records.linear_record import MAX_RECEIPTS, MAX_RECEIPTS_BYTES, LinearRecord, Receipt, decode
 from raykv.records.linear_record import encode as encode_record
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Head:
     @property
     def has_room(self) -> bool:
         """Whether it may take one receipt more."""
-        return len(self.receipts) < MAX_RECEIPTS and self.receipts_bytes < MAX_LINEAR_RECORD_BYTES // 2
+        return len(self.receipts) < MAX_RECEIPTS and self.receipts_bytes < MAX_RECEIPTS_BYTES
 
     @property
     def size_bytes(self) -> int:
