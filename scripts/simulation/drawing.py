@@ -15,6 +15,7 @@ import msgspec
 from raykv.config import KIB, Durability, NodeConfig, StoreConfig
 from raykv.sim.cluster import DIRECT, SUPERVISOR, ClusterSpec
 from raykv.sim.faults import draw_faults, draw_odds
+from simulation.change_workload import SHARE, draw_changes
 from simulation.scenario import Scenario
 from simulation.scenario_families import with_family
 from simulation.workload import TTL_PREFIX, Program, draw_program
@@ -75,7 +76,21 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
     )
     if any(letter in scenario.plain for letter in scenario.loose):
         scenario = msgspec.structs.replace(scenario, loose="")
-    return scenario if weak else _with_direct_clients(with_family(scenario))
+    return scenario if weak else _with_changes(_with_direct_clients(with_family(scenario)))
+
+
+def _with_changes(scenario: Scenario) -> Scenario:
+    """Return the scenario, in most cases with clients of a linearizable bucket beside the others."""
+    rng = random.Random(f"changes {scenario.seed}")
+    if rng.random() >= SHARE:
+        return scenario
+    spec = scenario.cluster
+    programs = draw_changes(rng, spec.coordinator_names, scenario.duration_s)
+    skewed = any(scenario.skews_ms.values())
+    skews_ms = {program.client: round(rng.uniform(-1000, 1000)) if skewed else 0.0 for program in programs}
+    return msgspec.structs.replace(
+        scenario, programs=scenario.programs + programs, skews_ms=scenario.skews_ms | skews_ms
+    )
 
 
 def _with_direct_clients(scenario: Scenario) -> Scenario:

@@ -18,7 +18,7 @@ import msgspec
 from raykv.client.codecs import decode_value
 from raykv.errors import CorruptData
 from raykv.records import vector_record as vector
-from raykv.records.kinds import is_vector
+from raykv.records.kinds import is_linear, is_vector
 from raykv.records.record import stamp_of, unpack
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raykv.protocol import frames as f
     from raykv.records.record import Record
     from raykv.records.vector_record import Dot, Seen
+    from simulation.change_checker import ChangeOp
 
 Kind = Literal["put", "delete", "get", "scan"]
 Outcome = Literal["ok", "unknown", "refused"]
@@ -144,6 +145,8 @@ class Stamps:
     def hear(self, at_s: float, request: f.Write) -> None:
         """Take note of a request that carries records to a node."""
         for key, record in request.items:
+            if is_linear(record):
+                continue  # its leader stamped it (``leader_watch``)
             if is_vector(record):
                 self._hear_versions(at_s, key, record)
                 continue
@@ -197,7 +200,9 @@ class Stamps:
 
 
 def versions_in(record: bytes) -> list[Record]:
-    """Return the versions in a record of any kind."""
+    """Return the versions in a record; none in one of a linearizable bucket."""
+    if is_linear(record):
+        return []
     if is_vector(record):
         return [sibling.record for sibling in vector.decode(record).siblings]
     return [unpack(record)]
@@ -210,6 +215,8 @@ class History:
         self.ops: list[Op] = []
         self.scans: list[ScanSeen] = []
         self.buckets: list[BucketSeen] = []
+        self.changes: list[ChangeOp] = []
+        """The calls on the linearizable bucket."""
         self.stamps = Stamps()
         self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
         """Info of a write's key, operation id and nodes at the moment when its client is told that it stands."""

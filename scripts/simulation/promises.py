@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from raykv.config import MAX_CLOCK_SKEW_MS
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE
-from raykv.records.kinds import check, header_of, is_vector
+from raykv.records.kinds import check, header_of, is_linear, is_vector
 from raykv.records.record import stamp_of
 from raykv.ring import partition_of_key
 from raykv.sim.host import EPOCH_MS
@@ -84,6 +84,24 @@ class Promises:
                 self._read(node_id, body, said, before)
             case f.Scan(), f.ScanDone():
                 self._scanned(node_id, body, said, before)
+            case ((f.Accept() | f.Look() | f.ReadHeads()), _):
+                self._to_leader(node_id, body, said, before)
+
+    def _to_leader(self, node_id: str, body: f.NodeRequestBody, said: f.NodeAnswerBody, before: Held) -> None:
+        """Take what a node accepted from a leader of linearizable buckets, or showed to one (L6)."""
+        match body, said:
+            case f.Accept(), f.Accepted():
+                for (_, _, items), (later, _) in zip(body.groups, said.groups, strict=True):
+                    for bucket_id, key, record in () if later else items:
+                        self._promise(node_id, bucket_id, key, header_of(record))
+            case f.Look(), f.Looked():
+                for (_, _, keys), (_, _, records) in zip(body.groups, said.groups, strict=True):
+                    for key, found in zip(keys, records, strict=False):
+                        self._shown(node_id, body.bucket_id, key, found, before)
+            case f.ReadHeads(), f.HeadsRead():
+                for at, (key, found) in enumerate(zip(body.keys, said.records, strict=True)):
+                    if at not in said.unreadable and at not in said.left:
+                        self._shown(node_id, body.bucket_id, key, found, before)
 
     def _read(self, node_id: str, body: f.Read | f.Fetch, said: f.ReadDone, before: Held) -> None:
         """Take what a node showed. Another owner may be shown less than was promised; hints come and go."""
@@ -113,8 +131,8 @@ class Promises:
 
     def _stamped_once(self, key: bytes, record: bytes) -> None:
         """Report a write that has two stamps though no node held anything newer (P7, P8)."""
-        if is_vector(record):
-            return  # its dots are watched (``history.Stamps``)
+        if is_vector(record) or is_linear(record):
+            return  # its dots are watched (``history.Stamps``), or its stamps (``leader_watch``)
         operation, mark = record[OPERATION], stamp_of(record)
         if self._stamped.setdefault(operation, mark) != mark and operation not in self._passed:
             shown = key[1:].decode(errors="replace")

@@ -25,18 +25,21 @@ from raykv.errors import RaykvError
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
-from raykv.sim.cluster import DIRECT, SUPERVISOR, Cluster
+from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
 from raykv.sim.trace import Event
 from raykv.versions import dead_since_ms
+from simulation.change_checker import check_changes
+from simulation.change_workload import LINEAR_BUCKET, ChangeClient
 from simulation.checkers import check_buckets, check_history
 from simulation.disk_state import ballot_on_disk
 from simulation.health import EVERY_S, Health
 from simulation.history import History, Violation
+from simulation.leader_watch import LeaderWatch
 from simulation.promises import Promises
 from simulation.scenario import Scenario
-from simulation.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client
+from simulation.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,7 +120,7 @@ def run(scenario: Scenario, *, keep: bool = False, strict: bool = True) -> Outco
         violations=violations,
         trace_hash=cluster.trace.hexdigest(),
         virtual_s=loop.now_s,
-        operations=len(runner.history.ops),
+        operations=len(runner.history.ops) + len(runner.history.changes),
         events=cluster.trace.count,
         counts=dict(sorted((cluster.counts + heard.counts).items())),
         history=runner.history if keep else None,
@@ -170,6 +173,7 @@ class _Run:
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
         self.promises = Promises(loop, scenario.cluster.store, old, scenario.skew_ms)
+        self.leaders = LeaderWatch(loop)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
         self._founders = frozenset(self.cluster.node_ids)
@@ -193,6 +197,9 @@ class _Run:
         cluster.start()
         clients = [Process(self.loop, program.client) for program in self.scenario.programs]
         running = [process.spawn(self._client(process, index)) for index, process in enumerate(clients)]
+        for process, program in zip(clients, self.scenario.programs, strict=True):
+            if program.dies_s:
+                self.loop.later(program.dies_s, process.kill)
         nemesis = self.loop.create_task(self.nemesis.run())
         watch = self.loop.create_task(self._watch())
         await asyncio.sleep(self.scenario.duration_s)
@@ -217,6 +224,7 @@ class _Run:
         plain = self.scenario.plain
         found = check_history(self.history, copies, skew_ms, plain=plain, strict=self.strict)
         self.violations += [violation for violation in found if not self._excused(violation)]
+        self.violations += check_changes(self.history.changes) + self.leaders.broken
         self.violations += check_buckets(self.history)
         self.violations += self.promises.broken
         self._judge_losses()
@@ -249,6 +257,10 @@ class _Run:
         program = self.scenario.programs[index]
         try:
             store = await self.cluster.connect(process, program.coordinator, attempts=10)
+            if program.changes:
+                changing = ChangeClient(program, store, self.loop, self.history)
+                await changing.run(self.scenario.duration_s + AFTERWARDS_S)
+                return
             buckets = await Buckets.open(store, self.scenario.plain, self.scenario.loose, attempts=8)
         except RaykvError:
             return  # whether the store serves at last, the reads of phase two say
@@ -284,6 +296,8 @@ class _Run:
         down = [node_id for node_id in down if node_id in self.cluster.node_ids]
         await self._wait_until_mended(down)
         process = Process(self.loop, "client-last")
+        if self.history.changes:
+            await process.spawn(self._change_all(process))
         if not down and self.promised and await process.spawn(self._repair_all(process)):
             self._compare("a repair")
         if not await process.spawn(self._read_all(process)) or down or self.violations:
@@ -480,6 +494,25 @@ class _Run:
                     )  # fmt: skip
                     break
 
+    async def _change_all(self, process: Process) -> None:
+        """Change each key of the linearizable bucket once more, and read it: what serves must take changes."""
+        last = Program("last", COORDINATOR, (), changes=True)
+        deadline_s = self.loop.now_s + (READABLE_S if self.promised else 0.0)
+        try:
+            store = await self.cluster.connect(process, attempts=60 if self.promised else 1)
+            client = await ChangeClient.opened(last, store, self.loop, self.history, deadline_s)
+        except RaykvError as error:
+            if self.promised:
+                self._report("never served", f"after all healed, of the linearizable bucket: {error}")
+            return
+        for key in sorted({op.key for op in self.history.changes}):
+            while (failure := await client.last(key)) is not None:
+                if self.loop.now_s > deadline_s:
+                    if self.promised:
+                        self._report("unwritable", f"{key} after all healed: {failure}", key)
+                    break
+                await asyncio.sleep(0.5)
+
     async def _read_until(self, bucket: AsyncBucket[Any, Any], key: str, level: int, deadline_s: float) -> bool:
         while True:
             began_s = self.loop.now_s
@@ -507,9 +540,10 @@ class _Run:
         if state is None:
             return
         ring, n = state.ring, self.scenario.cluster.store.copies
-        for key in sorted({op.key for op in self.history.ops}):
+        changed = {op.key for op in self.history.changes}
+        for key in sorted({op.key for op in self.history.ops} | changed):
             encoded = encode_key(key)
-            name = DEFAULT_BUCKET
+            name = LINEAR_BUCKET if key in changed else DEFAULT_BUCKET
             if key[0] in self.scenario.plain + self.scenario.loose:
                 name = PLAIN_BUCKET if key[0] in self.scenario.plain else LOOSE_BUCKET
             entry = state.bucket(name)
@@ -547,6 +581,7 @@ class _Run:
     def _whole_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:
             self.promises.renew(node_id, node)
+            self.leaders.forget(node_id)
             self.nemesis.whole_again(node_id)
 
     def _opened(self, node: StorageNode) -> None:
@@ -570,6 +605,7 @@ class _Run:
     async def _serve(self, node: StorageNode, frame: bytes) -> bytes:
         node_id = node.spec.node_id
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
+        voted = self.leaders.before(node_id)
         began_ms = host.wall_ms()
         kind = f.kind_of_request(frame)
         if kind == _CLEAR:  # it may die while it is at it
@@ -583,6 +619,7 @@ class _Run:
             still = self.promises.before(node_id)
             before = {place: record for place, record in before.items() if place in still}
         self.promises.answered(node_id, frame, answer, before, max(began_ms, host.wall_ms()))
+        self.leaders.answered(node_id, frame, answer, voted)
         return answer
 
     def _look_into_nodes(self) -> None:
@@ -614,6 +651,8 @@ class _Run:
         if what == "asks" and target.startswith("node/"):
             if (write := _write_in(frame)) is not None:
                 self.history.stamps.hear(self.loop.now_s, write)
+                self.leaders.hear_write(write)
+            self.leaders.hear(frame)
         elif source == SUPERVISOR and not target.startswith("node/"):
             update: Any = (f.coordinator_requests if what == "asks" else f.supervisor_answers).decode(frame)
             if isinstance(update, f.ClusterUpdate):

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 StepKind = Literal[
     "put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open",
     "get_versions", "put_seen", "delete_seen", "modify",
+    "get_versioned", "put_absent", "put_if", "delete_if", "add", "max", "min", "swap", "update", "put_many_absent",
+    "put_fenced", "take_token",
 ]  # fmt: skip
+"""The last two lines: of linearizable buckets (``change_workload``)."""
 WEIGHTS: dict[StepKind, float] = {
     "put": 18, "get": 14, "delete": 4, "contains": 3, "put_many": 5, "get_many": 6, "delete_many": 2, "scan": 7, "open": 3,
     "get_versions": 18, "put_seen": 14, "delete_seen": 3, "modify": 4,
@@ -84,6 +87,10 @@ class Program(msgspec.Struct, frozen=True):
     client: str
     coordinator: str
     steps: tuple[Step, ...]
+    changes: bool = False
+    """Whether it changes the linearizable bucket (``change_workload``), rather than use the others."""
+    dies_s: float = 0.0
+    """When its process ends, whatever it is at; 0: never."""
 
 
 def draw_program(
