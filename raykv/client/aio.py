@@ -173,11 +173,12 @@ class AsyncBucket(AwaitableBucket[K, V]):
         """Read the value (``default`` if absent), apply ``change``, write the result with the context of the read.
 
         Not a compare-and-set: two concurrent calls are both acknowledged, and their results stand side by side until
-        the handle's resolver merges them, at the next ``modify``. Where several versions stand and the handle has no
-        resolver, it raises ``SiblingsFound`` and writes nothing. An error of ``change``, an ordinary function, is passed
-        on, and nothing is written either.
+        the handle's resolver merges them, at the next ``modify``. To count, or to let one of them win, use ``update`` or
+        ``add`` of a linearizable bucket. Where several versions stand and the handle has no resolver, it raises
+        ``SiblingsFound`` and writes nothing. An error of ``change``, an ordinary function, is passed on, and nothing is
+        written either.
 
-        >>> written = await store.aio.modify("visits", lambda count: count + 1, 0)
+        >>> written = await store.aio.modify("tags:1", lambda tags: sorted({*tags, "new"}), [])
         """
         steps = self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout)
         return await self._session.run_async(steps)
@@ -198,9 +199,15 @@ class AsyncBucket(AwaitableBucket[K, V]):
         """
         return await self._session.run_async(self._operations.get_versioned(key, timeout=timeout))
 
+    @overload
+    async def update(self, key: Key, change: Callable[[Any], V], *, timeout: float = DEFAULT_TIMEOUT_S) -> V: ...
+    @overload
     async def update(
-        self, key: Key, change: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT_S
-    ) -> Any:
+        self, key: Key, change: Callable[[V | D], V], default: D, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V: ...
+    async def update(
+        self, key: Key, change: Callable[[Any], V], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V:
         """Replace the value by ``change(value)``, atomically (``default`` where there is none); return the new one.
 
         ``change`` sees exactly the value that it replaces. It may be called several times, where others write meanwhile,
@@ -212,7 +219,8 @@ class AsyncBucket(AwaitableBucket[K, V]):
 
         ``Conflict`` if others came first for the whole ``timeout``.
         """
-        return await self._session.run_async(self._operations.update(key, change, default, timeout=timeout))
+        new: V = await self._session.run_async(self._operations.update(key, change, default, timeout=timeout))
+        return new
 
     async def add(self, key: Key, amount: int = 1, *, timeout: float = DEFAULT_TIMEOUT_S) -> int:
         """Add to the integer under the key (0 where there is none); return the sum.

@@ -215,3 +215,51 @@ def test_of_a_user(world: raykv.sim.World, seed: int) -> None:
 @raykv.sim.seeds(range(100, 120), fault=True)  # type: ignore[call-arg]
 def test_with_an_option_that_there_is_not(seed: int) -> None:
     print(seed)
+
+
+def linearizable(store: raykv.Store) -> None:
+    stock: raykv.Bucket[str, int] = store.bucket("stock", versioning="linearizable")
+    found = stock.get_versioned("pears")
+    assert_type(found, raykv.Versioned[int | None])
+    assert_type(found.version, raykv.Version)
+    assert_type(bytes(found.version), bytes)
+    written = stock.put("pears", 1, if_version=found.version)
+    assert_type(written.version, raykv.Version)
+    stock.put("pears", 1, if_version=bytes(found.version), fence=7)
+    stock.put("pears", "many", if_absent=True)  # type: ignore[arg-type]
+    stock.put("pears", 1, if_version="7")  # type: ignore[arg-type]
+    stock.delete("pears", if_version=found.version)
+    stock.put_many({"pears": 1}, if_absent=True)
+    assert_type(stock.add("pears"), int)
+    assert_type(stock.max("pears", 3), int)
+    stock.add("pears", "3")  # type: ignore[arg-type]
+    assert_type(stock.swap("pears", 3), int | None)
+    assert_type(stock.update("pears", add, 0), int)
+    stock.update("pears", append, [])  # type: ignore[arg-type]
+    hits = store.counter("hits")
+    assert_type(hits, raykv.Counter)
+    assert_type(hits.add(5), int)
+    assert_type(hits.value(), int)
+    hits.set("3")  # type: ignore[arg-type]
+    with store.lock("leader", lease=10, timeout=30) as held:
+        assert_type(held, raykv.Lock)
+        assert_type(held.token, int)
+        assert_type(held.lost, bool)
+    assert_type(store.lock("leader").acquire(), raykv.Lock)
+    assert_type(held.release(), bool)
+    try:
+        stock.put("pears", 1, if_absent=True)
+    except raykv.Conflict as conflict:
+        print(conflict.key, conflict.value, conflict.version)
+
+
+async def linearizable_awaited(store: raykv.Store) -> None:
+    stock: raykv.AsyncBucket[str, int] = await store.aio.bucket("stock", versioning="linearizable")
+    assert_type(await stock.get_versioned("pears"), raykv.Versioned[int | None])
+    assert_type(await stock.update("pears", add, 0), int)
+    assert_type(store.aio.counter("hits"), raykv.AsyncCounter)
+    assert_type(await store.aio.counter("hits").add(), int)
+    async with store.aio.lock("leader") as held:
+        assert_type(held, raykv.AsyncLock)
+        assert_type(held.token, int)
+    assert_type(await held.release(), bool)
