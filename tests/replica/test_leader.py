@@ -178,20 +178,20 @@ def test_all_names_are_of_one_record_and_grow() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("durable", [0, 1, 2])
-def test_a_change_is_acknowledged_when_f_owners_have_it_durably(durable: int) -> None:
+@pytest.mark.parametrize("slow", [(), (0,), (1,), (0, 1)], ids=["none", "the leader's", "the other's", "both"])
+def test_a_change_is_acknowledged_when_f_owners_have_it_durably(slow: tuple[int, ...]) -> None:
     """*Schedule without (L6): the leader counts itself before its log is durable, and loses power.*"""
 
     async def story() -> None:
-        cluster, (first, second, third) = started()
-        await cluster.one(first, Caller().put(KEY, "before"))
-        gates = [cluster.process(node_id).executor.gate for node_id in (first, second)]
-        for gate in gates[durable:]:
+        cluster, owners = started()
+        await cluster.one(owners[0], Caller().put(KEY, "before"))
+        gates = [cluster.process(owners[at]).executor.gate for at in slow]
+        for gate in gates:
             gate.clear()
-        cluster.wire.hold(f.Accept, target=third)
-        task = begin(cluster, first, Caller(2).put(KEY, "v"), timeout_s=3.0)
+        cluster.wire.hold(f.Accept, target=owners[2])
+        task = begin(cluster, owners[0], Caller(2).put(KEY, "v"), timeout_s=3.0)
         await asyncio.sleep(0.5)
-        assert task.done() == (durable == 2)
+        assert task.done() == (not slow)
         for gate in gates:
             gate.set()
         assert (await task).status == c.DONE
@@ -324,29 +324,28 @@ def test_what_only_the_leader_holds_is_not_shown(asked: str) -> None:
 
 
 def test_a_read_waits_for_a_round_that_began_after_it() -> None:
-    """*Schedule (L7): the round under way was accepted by owners that have a new leader by the time of the read.*"""
+    """*Schedule (L7): the owners have accepted the round under way, and a new leader by the time of the read.*"""
 
     async def story() -> None:
         cluster, (first, second, third) = started()
-        caller = Caller()
+        caller, (mate,) = Caller(), mates(cluster, 1)
         await cluster.one(first, caller.put(KEY, "before"))
-        mate = mates(cluster, 1)[0]
         await cluster.one(first, caller.put(mate, "v"))
-        answers = [cluster.wire.hold(f.Accept, target=node_id, answers=True) for node_id in (second, third)]
+        held = {"source": first, "answers": True}
+        answers = [cluster.wire.hold(f.Accept, target=node_id, **held) for node_id in (second, third)]
         write = begin(cluster, first, caller.put(mate, "w"))
         for rule in answers:
             await rule.caught()
-        # Both have accepted the round. Now a successor writes the key.
-        assert (await cluster.one(second, Caller(2).put(KEY, "after"), unable=[first])).status == c.DONE
-        cluster.wire.hold(f.Accept, source=second, target=first)
-        promises = cluster.replica(first).promises
-        assert promises.of(*cluster.led(KEY)).leader in {first, second}
+        for node_id in (second, third):
+            cluster.wire.hold(source=node_id, target=first)
+        after = await cluster.one(second, Caller(2).put(KEY, "after"), silent=[first], timeout_s=1.0)
+        assert after.status == c.DONE
         read = begin(cluster, first, caller.read(KEY))
+        await asyncio.sleep(0.01)
         for rule in answers:
             rule.release()
-        settled = await read
-        assert settled.payload != b"before"
-        await write
+        assert (await write).status == c.DONE, "it was accepted before"
+        assert await read == f.Settled(c.ELSEWHERE, leader=second)
 
     run(story())
 
@@ -418,6 +417,20 @@ def test_a_lower_number_of_a_lane_is_refused() -> None:
         cluster.kill(first)
         assert (await cluster.one(second, one, silent=[first])).status == c.STALE, "the record tells the new leader"
         assert cluster.record(second, KEY).payload == cell(2)
+
+    run(story())
+
+
+def test_a_lane_that_has_gone_on_does_not_go_back_at_another_key() -> None:
+    """*Schedule without (L10): the call was lost on its way, its client has given it up and gone on: it comes after all.*"""
+
+    async def story() -> None:
+        cluster, (first, *_) = started()
+        caller, (mate,) = Caller(), mates(cluster, 1)
+        lost = caller.put(KEY, "lost")
+        await cluster.one(first, caller.put(mate, "v"))
+        assert (await cluster.one(first, lost)).status == c.STALE
+        assert cluster.record(first, KEY) is None
 
     run(story())
 
@@ -546,16 +559,38 @@ def test_what_comes_late_or_for_another_run_is_not_begun(other: int, left_s: flo
     run(story())
 
 
+def held_at_its_look(cluster: Leaders, node_id: str, change: f.Change) -> tuple[Rule, asyncio.Task[f.Settled]]:
+    cluster.node(node_id)._leaders._tenures.clear()
+    return cluster.wire.hold(f.Look), begin(cluster, node_id, change, timeout_s=0.5)
+
+
 def test_what_becomes_late_while_its_leader_gets_there_is_not_begun() -> None:
     async def story() -> None:
-        cluster, (first, _second, _third) = started()
+        cluster, (first, *_) = started()
         await cluster.one(first, Caller().put(KEY, "before"))
-        cluster.node(first)._leaders._tenures.clear()
-        held = cluster.wire.hold(f.Look)
-        task = begin(cluster, first, Caller(2).put(KEY, "v"), timeout_s=0.5)
+        held, task = held_at_its_look(cluster, first, Caller(2).put(KEY, "v"))
         await asyncio.sleep(0.7)
         held.release()
-        assert (await task).status in {c.LATE, c.NO_QUORUM}
+        assert (await task).status == c.NO_QUORUM
+        await asyncio.sleep(0.5)
+        assert cluster.payloads(KEY) == [b"before"] * 3
+
+    run(story())
+
+
+def test_a_leader_that_stood_still_does_not_go_on_with_what_it_had_begun() -> None:
+    """It is thawed: its timers have not run yet, its clock is past the deadline."""
+
+    async def story() -> None:
+        cluster, (first, *_) = started()
+        await cluster.one(first, Caller().put(KEY, "before"))
+        held, task = held_at_its_look(cluster, first, Caller(2).put(KEY, "v"))
+        await held.caught()
+        clock = cluster.clocks[first]
+        now_s = clock.monotonic_s()
+        clock.monotonic_s = lambda: now_s + 0.5  # type: ignore[method-assign]
+        held.release()
+        assert (await task).status == c.LATE
         await asyncio.sleep(0.5)
         assert cluster.payloads(KEY) == [b"before"] * 3
 
