@@ -73,6 +73,8 @@ class _Attempt:
         self.tries = 0
         self.at_once = True
         """Whether the next try need not wait: something was learned."""
+        self.anew = False
+        """Whether all owners have failed, so that the first is asked again: after a pause, or they would be in turns."""
 
     @property
     def open(self) -> list[int]:
@@ -202,7 +204,7 @@ class Changes:
             else:
                 yield from self._try_with_calls(attempt, wanted, bodies, patience_s, deadline_s)
             attempt.tries += 1
-            if attempt.open and not attempt.at_once:
+            if attempt.open and (attempt.anew or not attempt.at_once):
                 pause_s = min(MOST_PAUSE_S, PAUSE_S * attempt.tries)
                 yield Wait(Fanout(routing.peers, deadline_s), min(deadline_s, routing.clock.monotonic_s() + pause_s))
         return [
@@ -212,7 +214,7 @@ class Changes:
 
     def _wanted(self, attempt: _Attempt) -> dict[str, list[int]]:
         """Return whom to ask for which changes."""
-        attempt.at_once = False
+        attempt.at_once = attempt.anew = False
         wanted: dict[str, list[int]] = {}
         for index in attempt.open:
             place = attempt.places[index]
@@ -231,7 +233,8 @@ class Changes:
         for node_id in order:
             if node_id not in away:
                 return node_id
-        attempt.silent.difference_update(owners)  # all have been asked: begin anew
+        attempt.anew = True
+        attempt.silent.difference_update(owners)
         attempt.unable.difference_update(owners)
         return order[0]
 

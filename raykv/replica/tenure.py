@@ -131,6 +131,7 @@ class Round:
         self.names: list[Name] = []
         self.stamps: dict[Name, bytes] = {}
         self.waiters: list[Waiter] = []
+        self.sent: list[tuple[int, bytes, bytes]] = []
         self.met = False
         """Whether F of each set have accepted it."""
         self._accepted: set[str] = set()
@@ -141,7 +142,11 @@ class Round:
         found = []
         for name in self.names:
             head, stamp = self.tenure.heads[name], self.stamps[name]
-            found.append((*name, head.record(stamp[:TERM_BYTES], int.from_bytes(stamp[TERM_BYTES:]))))
+            record = self.tenure.sent.get(name, b"")
+            if record[1 : 1 + len(stamp)] != stamp:
+                record = head.record(stamp[:TERM_BYTES], int.from_bytes(stamp[TERM_BYTES:]))
+            found.append((*name, record))
+        self.sent = found
         return found
 
     def note(self, node_id: str, *, accepted: bool) -> bool:
@@ -178,6 +183,8 @@ class Tenure:
         self.heads: dict[Name, Head] = {}
         self.loading: dict[Name, asyncio.Future[None]] = {}
         self.round: Round | None = None
+        self.sent: dict[Name, bytes] = {}
+        """The records of rounds that failed: sent again, they are the same bytes, whatever receipts are over since (L6)."""
         self.paused = False
         """Whether no round may begin: the sets of owners have changed, or the last round failed a moment ago."""
         self._sets = {frozenset(owners) for owners in sets}
@@ -266,12 +273,14 @@ class Tenure:
             if head is not None and head.stamp == stamp:
                 head.dirty = False
                 self._dirty.pop(name, None)
+        self.sent.clear()
         for waiter in round_.waiters:
             waiter.settle(waiter.answer)
 
     def redo(self, round_: Round) -> None:
         """Have the next round do what this one could not."""
         self._done(round_)
+        self.sent = {(bucket_id, key): record for bucket_id, key, record in round_.sent}
         self._waiters = [*round_.waiters, *self._waiters]
 
     def _done(self, round_: Round) -> None:
