@@ -448,7 +448,10 @@ class PromisesRead(Message, frozen=True):
 
 
 class Looked(Message, frozen=True):
-    """One entry a group: its records, or the later term that is promised (and then no record)."""
+    """One entry a group: its records, or the later term that is promised (and then no record).
+
+    Fewer records than keys are those of the first keys: the answer had no room for more.
+    """
 
     groups: Annotated[list[tuple[lim.Version, lim.Name, Annotated[list[lim.Bytes | None], lim.ITEMS]]], lim.ITEMS]
 

@@ -320,7 +320,11 @@ class Leaders:
             for node_id in round_.nodes:
                 wanted.setdefault(node_id, []).append((round_, group))
         for node_id, parts in wanted.items():
-            for some in _cut(parts):
+            messages = _cut(parts)
+            if len(messages) > 1:
+                for round_, _ in (part for some in messages for part in some):
+                    round_.expect(node_id)
+            for some in messages:
                 body = f.Accept(n, self._node_id, made_ms, [group for _, group in some])
                 mine = [round_ for round_, _ in some]
                 self._spawn(self._accept(node_id, body, mine, epoch))
@@ -426,9 +430,17 @@ class Leaders:
         looking = Looking(bucket_id, wanted, tenures, state, is_present=self._is_present, lose=self._lose)
         await self._owners.ask(looking.bodies(self._node_id), looking.take, looking.enough, state.epoch)
         until_s = self._clock.monotonic_s() + RECEIPTS_S
+        left: dict[Place, list[bytes]] = {}
         for place, keys in wanted.items():
-            for key, copies in zip(keys, looking.found(place) or [], strict=False):
+            found = looking.found(place)
+            for key, copies in zip(keys, found or [], strict=False):
                 self._adopt(tenures[place], (bucket_id, key), copies, until_s)
+            if found is not None and len(found) < len(keys):
+                left[place] = keys[len(found) :]
+        if left and sum(map(len, left.values())) < sum(
+            map(len, wanted.values())
+        ):  # an answer has room for one at least
+            await self._looked(bucket_id, left, {place: tenures[place] for place in left})
 
     def _adopt(self, tenure: Tenure, name: tuple[int, bytes], records: list[bytes | None], until_s: float) -> None:
         """Take the greatest of what F owners hold; if they differ, it goes out under this term before it is shown (L5)."""
@@ -545,15 +557,21 @@ class Leaders:
 
 
 def _cut(parts: list[tuple[Round, Any]]) -> list[list[tuple[Round, Any]]]:
-    """Cut what goes to one node into messages of a bounded size."""
+    """Cut what goes to one node into messages of a bounded size; a group that is too large goes in several."""
     found: list[list[tuple[Round, Any]]] = [[]]
-    items = size_bytes = 0
-    for part in parts:
-        records = part[1][2]
-        part_bytes = sum(len(key) + len(record) for _, key, record in records)
-        if found[-1] and (items + len(records) > MAX_BATCH_ITEMS or size_bytes + part_bytes > ACCEPT_BYTES):
+    count = size_bytes = 0
+    for round_, (partition, term, records) in parts:
+        begun = 0
+        if len(found[-1]) >= MAX_BATCH_ITEMS:
             found.append([])
-            items = size_bytes = 0
-        found[-1].append(part)
-        items, size_bytes = items + len(records), size_bytes + part_bytes
+            count = size_bytes = 0
+        for at, (_, key, record) in enumerate(records):
+            record_bytes = len(key) + len(record)
+            if count >= MAX_BATCH_ITEMS or (count and size_bytes + record_bytes > ACCEPT_BYTES):
+                if at > begun:
+                    found[-1].append((round_, (partition, term, records[begun:at])))
+                found.append([])
+                begun, count, size_bytes = at, 0, 0
+            count, size_bytes = count + 1, size_bytes + record_bytes
+        found[-1].append((round_, (partition, term, records[begun:] if begun else records)))
     return found

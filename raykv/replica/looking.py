@@ -64,7 +64,7 @@ class Looking:
         for place, (term, leader, records) in zip(places, answer.groups, strict=True):
             if term:
                 self._lose(self._tenures[place], term, leader)
-            elif len(records) == len(self._wanted[place]):
+            elif len(records) <= len(self._wanted[place]):
                 self._found[place].setdefault(node_id, records)
 
     def enough(self) -> bool:
@@ -72,10 +72,19 @@ class Looking:
         return all(not self._is_present(tenure) or self._is_shown(place) for place, tenure in self._tenures.items())
 
     def found(self, place: Place) -> list[list[bytes | None]] | None:
-        """Return the copies of each key; None if too few owners have shown theirs, or the term is over."""
+        """Return the copies of each key, up to the first of which too few owners had room to show theirs.
+
+        None if too few owners have answered, or the term is over.
+        """
         if not self._is_present(self._tenures[place]) or not self._is_shown(place):
             return None
-        return [list(copies) for copies in zip(*self._found[place].values(), strict=True)]
+        answers, found = self._found[place], []
+        for at in range(len(self._wanted[place])):
+            copies = {node_id: records[at] for node_id, records in answers.items() if at < len(records)}
+            if not held_by_majorities(self._sets[place], copies):
+                break
+            found.append([*copies.values()])
+        return found
 
     def _is_shown(self, place: Place) -> bool:
         return held_by_majorities(self._sets[place], self._found[place])

@@ -19,7 +19,6 @@ Place: TypeAlias = tuple[int, int]
 """A partition, and the number of copies n of the buckets in question."""
 Name: TypeAlias = tuple[int, bytes]
 """A bucket's id, and an encoded key."""
-MOST_IN_ROUND = 500
 
 
 def held_by_majorities(sets: tuple[tuple[str, ...], ...], nodes: Collection[str]) -> bool:
@@ -136,6 +135,13 @@ class Round:
         """Whether F of each set have accepted it."""
         self._accepted: set[str] = set()
         self._answered: set[str] = set()
+        self._parts: dict[str, int] = {}
+        """Node -> how many messages it has still to answer, where the round goes to it in several."""
+        self._refused: set[str] = set()
+
+    def expect(self, node_id: str) -> None:
+        """Expect one more answer of a node: it has accepted the round once it has accepted all parts."""
+        self._parts[node_id] = self._parts.get(node_id, 0) + 1
 
     def records(self) -> list[tuple[int, bytes, bytes]]:
         """Return what goes out: (bucket id, key, record)."""
@@ -151,6 +157,13 @@ class Round:
 
     def note(self, node_id: str, *, accepted: bool) -> bool:
         """Record a node's answer; return whether it is the one with which F of each set have accepted the round."""
+        if node_id in self._parts:
+            if not accepted:
+                self._refused.add(node_id)
+            self._parts[node_id] -= 1
+            if self._parts[node_id]:
+                return False
+            accepted = node_id not in self._refused
         self._answered.add(node_id)
         if not accepted:
             return False

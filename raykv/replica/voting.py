@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raykv.config import MIB
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
 from raykv.protocol.requests import handled
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from raykv.replica.handlers import Answer, Replica
     from raykv.replica.promises import Promised, Promises
     from raykv.storage import Engine
+
+MAX_LOOK_BYTES = 8 * MIB
+"""The answer to a look ends with the record that reaches it: its leader asks again for the rest."""
+LOOK_UP = 8
+"""Records that are looked up between two checks of the answer's size."""
 
 
 class Voter:
@@ -85,7 +91,7 @@ class Voter:
 
     def _look(self, request: f.Look) -> Answer:
         found: list[tuple[bytes, str, list[bytes | None]]] = []
-        position = 0
+        position = size_bytes = 0
         for partition, term, keys in request.groups:
             if not self._replica.complete_for(partition):
                 return self._replica.incomplete()
@@ -96,11 +102,16 @@ class Voter:
                 found.append((later.term, later.leader, []))
                 position = max(position, later.position)
                 continue
-            founds, unreadable = self._engine.get_many(self._replica.storage_keys(request.bucket_id, keys))
-            if unreadable:
-                return self._replica.incomplete()
-            position = max([position, promised.position, *[each.position for each in founds if each is not None]])
-            found.append((b"", "", [None if each is None else each.record for each in founds]))
+            records: list[bytes | None] = []
+            places = self._replica.storage_keys(request.bucket_id, keys)
+            while len(records) < len(places) and size_bytes < MAX_LOOK_BYTES:
+                founds, unreadable = self._engine.get_many(places[len(records) : len(records) + LOOK_UP])
+                if unreadable:
+                    return self._replica.incomplete()
+                position = max([position, promised.position, *[each.position for each in founds if each is not None]])
+                records += [None if each is None else each.record for each in founds]
+                size_bytes += sum([len(each.record) for each in founds if each is not None])
+            found.append((b"", "", records))
         return f.Looked(found), position
 
     def _accept(self, request: f.Accept) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from led_nodes import BUCKET, WALL_MS, Caller, Leaders, Rule, cell, run
 
-from raykv.config import MAX_PAIR_BYTES
+from raykv.config import MAX_BATCH_ITEMS, MAX_PAIR_BYTES
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
 from raykv.records import linear_record as linear
@@ -39,7 +39,7 @@ async def to_none(cluster: Leaders, node_id: str, change: f.Change, timeout_s: f
 
 def mates(cluster: Leaders, count: int) -> list[str]:
     """Keys of the partition of ``KEY``."""
-    found = [key for key in map(str, range(9999)) if cluster.partition(key) == cluster.partition(KEY)]
+    found = [key for key in map(str, range(40_000)) if cluster.partition(key) == cluster.partition(KEY)]
     return found[:count]
 
 
@@ -645,6 +645,70 @@ def test_a_receipt_is_kept_until_its_call_may_not_be_asked_for_any_more() -> Non
         await asyncio.sleep(2.0)
         await cluster.one(first, two.put(KEY, "x"))
         assert {receipt.lane for receipt in cluster.record(first, KEY).receipts} == {two.lane}
+
+    run(story())
+
+
+# ---- more than one message can hold ----
+
+
+@pytest.mark.parametrize(("lanes", "keys", "value_bytes"), [(3, 800, 1), (3, 30, 1 << 20)])
+def test_a_round_of_many_or_large_records_is_sent_in_several_messages(lanes: int, keys: int, value_bytes: int) -> None:
+    """Else owners refuse it as a whole, and nothing in its partition is acknowledged any more."""
+
+    async def story() -> None:
+        cluster, (first, *_) = started()
+        await cluster.one(first, Caller(9).put(KEY, "v"))
+        cluster.wire.sent.clear()
+        payload, all_keys = bytes(value_bytes), mates(cluster, lanes * keys)
+        requests = [
+            [Caller(lane).call(key, c.PUT, payload, number=1) for key in all_keys[lane::lanes]] for lane in range(lanes)
+        ]
+        answers = await asyncio.gather(*(cluster.apply(first, *request, timeout_s=30.0) for request in requests))
+        assert {settled.status for some in answers for settled in some} == {c.DONE}
+        for sent in cluster.wire.of(f.Accept):
+            records = [(key, record) for _, _, items in sent.body.groups for _, key, record in items]
+            assert len(records) <= MAX_BATCH_ITEMS
+            assert sum(len(record) for _, record in records) <= leader.ACCEPT_BYTES + value_bytes + 100
+        await asyncio.sleep(0.1)
+        for node_id in cluster.ids:
+            assert cluster.record(node_id, all_keys[-1]).payload == payload
+
+    run(story())
+
+
+def test_a_part_of_a_round_is_no_acknowledgement_of_it() -> None:
+    async def story() -> None:
+        cluster, owners = started()
+        first = owners[0]
+        await cluster.one(first, Caller(9).put(KEY, "v"))
+        rules = [cluster.wire.hold(f.Accept, target=node_id) for node_id in owners[1:]]
+        calls = [Caller().call(key, c.PUT, bytes(1 << 20)) for key in mates(cluster, 9)]
+        task = asyncio.get_running_loop().create_task(cluster.apply(first, *calls, timeout_s=1.0))
+        for rule in rules:
+            await rule.caught()
+        await asyncio.sleep(0.01)
+        assert len(rules[0].held) > 1
+        for rule in rules:
+            rule.let_go(1)
+        assert {settled.status for settled in await task} == {c.NO_QUORUM}
+
+    run(story())
+
+
+def test_what_one_answer_cannot_hold_is_looked_up_in_several() -> None:
+    """Else a leader in a new term gets no answer to its look, and does not lead that partition again."""
+
+    async def story() -> None:
+        cluster, (first, second, _) = started()
+        keys = mates(cluster, 80)
+        for at in range(0, 80, 20):
+            calls = [Caller().call(key, c.PUT, bytes(1 << 20), number=at + 1) for key in keys[at : at + 20]]
+            assert {each.status for each in await cluster.apply(first, *calls, timeout_s=30.0)} == {c.DONE}
+        cluster.kill(first)
+        adds = [Caller(2).put(key, "w", number=1) for key in keys]
+        settled = await cluster.apply(second, *adds, silent=[first], timeout_s=30.0)
+        assert {each.status for each in settled} == {c.DONE}
 
     run(story())
 

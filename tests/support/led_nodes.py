@@ -45,7 +45,7 @@ class Rule:
         self._source = source
         self._target = target
         self.answers = answers
-        self._open = asyncio.Event()
+        self._open = asyncio.Semaphore(0)
         self._caught = asyncio.Event()
         self.held: list[Sent] = []
 
@@ -59,7 +59,7 @@ class Rule:
     async def wait(self, sent: Sent) -> None:
         self.held.append(sent)
         self._caught.set()
-        await self._open.wait()
+        await self._open.acquire()
 
     async def caught(self) -> Any:
         """Wait until it holds something up; return the body of the first."""
@@ -68,8 +68,13 @@ class Rule:
 
     def release(self) -> None:
         """Let go what was held up, and what comes."""
-        self._open.set()
+        self.let_go(len(self.held))
         self._wire.rules.remove(self)
+
+    def let_go(self, count: int) -> None:
+        """Let go the first of what is held up."""
+        for _ in range(count):
+            self._open.release()
 
     def end(self) -> None:
         """Let go what comes; what was held up is lost."""
