@@ -124,6 +124,22 @@ def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
     assert figures["reported"] > 0
 
 
+@pytest.mark.ray
+def test_linearizable_buckets_are_so_while_leaders_and_holders_are_killed(tmp_path: Path) -> None:
+    short = ("--operations", "3000", "--every", "3", "--adds", "40", "--acquisitions", "20")
+    written = tmp_path / "history.jsonl"
+    run("linearizable_rounds.py", *short, "--history", str(written), "--json", str(tmp_path / "rounds.json"))
+    figures = json.loads((tmp_path / "rounds.json").read_text())
+    assert all(figures[part]["violations"] == [] for part in ("history", "tasks", "lock"))
+    assert figures["history"]["lost"] == 0
+    assert sum(figures["history"]["faults"].values()) > 0
+    assert figures["history"]["outcomes"]["update ok"] > 20
+    assert figures["tasks"]["counted"] == 8 * 40
+    assert figures["lock"]["writes"]["ok"] > 20
+    first = json.loads(written.read_text().splitlines()[0])
+    assert {"client", "kind", "key", "invoked_s", "returned_s", "outcome", "version"} <= set(first)
+
+
 @pytest.mark.simulation
 def test_hours_with_a_node_down_and_hours_of_deletes(tmp_path: Path) -> None:
     words = ["--outage-hours", "0.2", "--delete-hours", "1", "--json", str(tmp_path / "times.json")]
