@@ -1,8 +1,9 @@
 """Linearizable buckets on real Ray while the leaders of their keys are killed and frozen; then all is checked.
 
   history  clients in several processes add, put on conditions, delete, swap, update and get on eight keys; every five
-           seconds the process of a node that leads some of them is killed, or frozen for one to four seconds. All that
-           they were told goes through the checker of the simulation (scripts/simulation/change_checker.py)
+           seconds the process of a node that leads some of them is killed, or frozen for one to four seconds (with --faults
+           nodes join and leave, too). All that they were told goes through the checker of the simulation
+           (scripts/simulation/change_checker.py)
   tasks    eight Ray tasks add to one counter, and the leader is killed in between: it is to be exact
   lock     eight processes acquire one lock 500 times and write under its fencing token, also when their lease is over;
            every few seconds the present holder is killed, or frozen for longer than its lease. No two may hold one token,
@@ -35,7 +36,7 @@ import raykv
 from leaders import leaders, pids
 from rounds import holders
 from rounds.changes import BUCKET, KEYS, Client, Clients, as_lines, gap_s, served_s
-from rounds.trouble import Trouble, until_all_up
+from rounds.trouble import KINDS, Trouble, until_all_up
 from simulate import Ticker
 from simulation.change_checker import check_changes
 
@@ -75,7 +76,7 @@ def history(store: raykv.Store, arguments: argparse.Namespace) -> dict[str, Any]
         for number in range(PROCESSES)
     ]  # fmt: skip
     ray.get([process.take.remote() for process in processes])
-    trouble = Trouble(store, KEYS, arguments.every, arguments.seed)
+    trouble = Trouble(store, KEYS, arguments.every, arguments.seed, arguments.faults.split(","))
     ops: list[ChangeOp] = []
     began_s = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -108,7 +109,7 @@ def history(store: raykv.Store, arguments: argparse.Namespace) -> dict[str, Any]
         "errors": dict(collections.Counter(op.error[:100] for op in ops if op.error).most_common(8)),
         "faults": dict(collections.Counter(event.kind for event in trouble.events)),
         "postponed": trouble.postponed,
-        "gaps_s": _gaps(ops, trouble, began_s, arguments.every),
+        "gaps_s": _gaps(ops, trouble, began_s),
         "lost": _lost(ops),
         "violations": [f"{each.rule}: {each.text}"[:1500] for each in found],
     }
@@ -167,12 +168,12 @@ def _lost(ops: list[ChangeOp]) -> int:
     return lost
 
 
-def _gaps(ops: list[ChangeOp], trouble: Trouble, began_s: float, every_s: float) -> dict[str, Any]:
+def _gaps(ops: list[ChangeOp], trouble: Trouble, began_s: float) -> dict[str, Any]:
     """Return the longest gaps in service, of the keys whose leader was met: for each kind of fault, and before any."""
     times = served_s(ops)
     by_kind: dict[str, list[float]] = {}
     for event in trouble.events:
-        met = [gap_s(times.get(key, []), event.at_s, event.at_s + every_s) for key in event.keys]
+        met = [gap_s(times.get(key, []), event.at_s, event.over_s) for key in event.keys]
         by_kind.setdefault(event.kind, []).append(max(met))
     if trouble.events:
         by_kind["before"] = [gap_s(own, began_s + 1.0, trouble.events[0].at_s) for own in times.values()]
@@ -330,6 +331,12 @@ def main() -> int:
         "--clients", type=int, default=16, help=f"of the history, in {PROCESSES} processes (default 16)"
     )
     parser.add_argument("--every", type=float, default=5.0, metavar="S", help="seconds between faults (default 5)")
+    parser.add_argument(
+        "--faults",
+        default=",".join(KINDS[:2]),
+        metavar="KINDS",
+        help=f"of the history: {', '.join(KINDS)} (default the first two)",
+    )
     parser.add_argument("--adds", type=int, default=1000, help=f"of each of the {TASKS} tasks (default 1000)")
     parser.add_argument(
         "--acquisitions", type=int, default=500, help=f"of the lock, by {HOLDERS} processes (default 500)"

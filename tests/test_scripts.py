@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 from ray_starts import run_python
+
+from rounds.changes import as_words, gap_s
+from rounds.holders import Tenancy, Told, present_holder, read, violations
+from simulation.change_checker import ChangeOp
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -138,6 +143,57 @@ def test_linearizable_buckets_are_so_while_leaders_and_holders_are_killed(tmp_pa
     assert figures["lock"]["writes"]["ok"] > 20
     first = json.loads(written.read_text().splitlines()[0])
     assert {"client", "kind", "key", "invoked_s", "returned_s", "outcome", "version"} <= set(first)
+
+
+def tenancy(holder: str, token: int, acquired_s: float, held_s: float) -> Tenancy:
+    return Tenancy(holder, 1, token, acquired_s - 0.1, acquired_s, held_s, True)
+
+
+def write(holder: str, token: int, began_s: float, version: int, outcome: str = "ok") -> ChangeOp:
+    return ChangeOp(
+        holder, "put", "lf1", began_s, began_s + 0.1, outcome, given=f"{token}@{holder}", fence=token,
+        got=None if outcome == "ok" else "2@b", version=version.to_bytes(24),
+    )  # fmt: skip
+
+
+def test_what_must_not_happen_to_a_lock_is_reported() -> None:
+    first, second = tenancy("a", 1, 1.0, 2.0), tenancy("b", 2, 3.0, 4.0)
+    calls = [write("a", 1, 1.1, 1), write("b", 2, 3.1, 2), write("a", 1, 5.0, 2, "fenced")]
+    assert violations(Told([first, second], calls)) == []
+    (told,) = violations(Told([first, tenancy("b", 1, 3.0, 4.0)], []))
+    assert "token 1 was held by a and by b" in told
+    (told,) = violations(Told([first._replace(held_s=3.2), second], []))
+    assert "b acquired token 2" in told
+    assert "a still held token 1" in told
+    late = [*calls[:2], write("a", 1, 5.0, 3)]
+    told = "; ".join(violations(Told([first, second], late)))
+    assert "a write under token 1 stands after one under 2" in told
+    assert "not linearizable" in told
+
+
+def test_journals_are_read_up_to_where_their_writer_was_killed(tmp_path: Path) -> None:
+    made = write("a", 7, 1.1, 1)
+    begun = made._replace(returned_s=math.inf, outcome="unknown", version=None)
+    lines = [
+        {"what": "acquired", "holder": "a", "token": 7, "asked_s": 0.5, "at_s": 1.0, "pid": 4711},
+        {"what": "call", "number": 1, "call": as_words(begun)},
+        {"what": "call", "number": 1, "call": as_words(made)},
+        {"what": "held", "token": 7, "at_s": 1.5},
+        {"what": "call", "number": 2, "call": as_words(begun)},
+    ]
+    (tmp_path / "a").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"what": "rel')
+    told = read(str(tmp_path))
+    assert told.tenancies == [Tenancy("a", 4711, 7, 0.5, 1.0, 1.5, False)]
+    assert told.calls == [made, begun]
+    assert present_holder(str(tmp_path)) == told.tenancies[0]
+
+
+def test_a_gap_in_service_is_one_that_touches_the_time() -> None:
+    times = [0.0, 1.0, 1.5, 4.0, 4.5, 9.0]
+    assert gap_s(times, 1.2, 1.4) == 0.5
+    assert gap_s(times, 1.6, 3.0) == 2.5
+    assert gap_s(times, 0.5, 4.2) == 2.5
+    assert gap_s([], 0.0, 1.0) == 0.0
 
 
 @pytest.mark.simulation

@@ -1,4 +1,4 @@
-"""What is done to the leaders of some keys: their processes are killed and frozen, one at a time."""
+"""What is done to the leaders of some keys: their processes are killed and frozen, and their partitions move."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FROZEN_S = (1.0, 4.0)
+KINDS = ("killed", "frozen", "moved")
 POLL_S = 0.2
 
 
 class Event(NamedTuple):
-    """A leader's process was killed or frozen."""
+    """A leader's process was killed or frozen, or a node joined and left again."""
 
     kind: str
     at_s: float
     node_id: str
     keys: tuple[str, ...]
-    """The keys that the node led."""
+    """The keys that the node led, or, where partitions moved, all."""
+    over_s: float
 
 
 class Trouble(threading.Thread):
-    """Kills and freezes the process of a leader every few seconds, while all other nodes are up."""
+    """Every few seconds, while all nodes are up, does one of some kinds of harm, in turn."""
 
-    def __init__(self, store: raykv.Store, keys: Sequence[str], every_s: float, seed: int) -> None:
+    def __init__(
+        self, store: raykv.Store, keys: Sequence[str], every_s: float, seed: int, kinds: Sequence[str] = KINDS[:2]
+    ) -> None:
         super().__init__(daemon=True)
         self._store = store
         self._keys = keys
         self._every_s = every_s
+        self._kinds = kinds
         self._random = random.Random(seed)
         self._over = threading.Event()
         self.events: list[Event] = []
@@ -46,16 +51,21 @@ class Trouble(threading.Thread):
 
     def run(self) -> None:
         """Go on until ``end``."""
-        kinds = ["killed", "frozen"]
         while not self._over.wait(self._every_s):
             with contextlib.suppress(raykv.RaykvError):
-                kind = kinds[len(self.events) % 2]
+                kind = self._kinds[len(self.events) % len(self._kinds)]
                 if (victim := self._victim()) is None:
                     self.postponed += 1
                     continue
                 pid, node_id, keys = victim
-                self.events.append(Event(kind, time.monotonic(), node_id, keys))
-                harm(pid, kind, self._random.uniform(*FROZEN_S), self._over)
+                at_s = time.monotonic()
+                self.events.append(Event(kind, at_s, node_id, keys, at_s + self._every_s))
+                if kind == "moved":
+                    self.events[-1] = self.events[-1]._replace(keys=tuple(self._keys))
+                    self._store.remove_node(self._store.add_node())
+                    self.events[-1] = self.events[-1]._replace(over_s=time.monotonic())
+                else:
+                    harm(pid, kind, self._random.uniform(*FROZEN_S), self._over)
 
     def _victim(self) -> tuple[int, str, tuple[str, ...]] | None:
         """Return the process of a leader, its node, and the keys that it leads; None if not all nodes are up."""
@@ -75,7 +85,7 @@ class Trouble(threading.Thread):
         """Stop; a process that is frozen goes on."""
         self._over.set()
         if self.ident is not None:
-            self.join(30)
+            self.join(120)
 
 
 def harm(pid: int, kind: str, frozen_s: float, over: threading.Event) -> None:
