@@ -386,3 +386,21 @@ def test_titles_make_room_for_themselves() -> None:
     assert "<script" not in viz.ownership_svg(
         [(0.0, ring(3, 8, name=NASTY + "{}"))], 1.0, [(NASTY, 0.0, 1.0)], title=NASTY
     )
+
+
+def test_a_history_shows_each_operation_its_point_and_what_has_none() -> None:
+    spans = [
+        viz.Span("a<b", "add 1 -> 1 & more", 0.0, 2.0, 1.5),
+        viz.Span("c2", "get -> 0", 0.5, 1.0, 0.7),
+        viz.Span("c2", "get -> 9", 2.5, 3.0),
+    ]
+    root = ET.fromstring(viz.history_svg(spans))
+    bars = [bar for bar in root.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None]
+    assert [bar.findtext(f"{SVG}title") for bar in bars] == [
+        f"{span.client}: {span.label}, {span.began:.3f} to {span.ended:.3f}" for span in spans
+    ]
+    assert [bar.get("fill") == paper.FAULT for bar in bars] == [False, False, True]
+    circles = [float(circle.get("cx") or 0) for circle in root.iter(f"{SVG}circle")]
+    assert len(circles) == 2
+    assert circles == sorted(circles)
+    ET.fromstring(viz.history_svg([]))

@@ -1,8 +1,12 @@
 """Pictures, as SVG text: they need no library and no browser plug-in, and a notebook shows them as they are."""
 
 from raykv.viz.figures import bars_svg, lines_svg, timeline_svg
+from raykv.viz.history import Span, history_svg
 from raykv.viz.merkle import merkle_svg
 from raykv.viz.ring import ownership_svg, ring_svg
 from raykv.viz.versions import versions_svg
 
-__all__ = ["bars_svg", "lines_svg", "merkle_svg", "ownership_svg", "ring_svg", "timeline_svg", "versions_svg"]
+__all__ = [
+    "Span", "bars_svg", "history_svg", "lines_svg", "merkle_svg", "ownership_svg", "ring_svg", "timeline_svg",
+    "versions_svg",
+]  # fmt: skip
