@@ -10,9 +10,10 @@ from raykv.viz.paper import COLOURS, FAULT, INK, LEFT, PLOT, RIGHT, Axis, axis_n
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROW = 34
-BAR = 16
-_LETTER = 6.0
+ROW = 48
+BAR = 14
+_LETTER = 5.6
+"""How wide a letter of a label is, about, at 10.5 points."""
 
 
 class Span(NamedTuple):
@@ -31,8 +32,8 @@ def history_svg(spans: Sequence[Span], *, x: str = "seconds") -> str:
     An operation without such a point is red.
     """
     clients = [*dict.fromkeys(span.client for span in spans)]
-    rows = {client: 30 + number * ROW for number, client in enumerate(clients)}
-    bottom = 30 + max(1, len(clients)) * ROW
+    rows = {client: 42 + number * ROW for number, client in enumerate(clients)}
+    bottom = 24 + max(1, len(clients)) * ROW
     axis = Axis([end for span in spans for end in (span.began, span.ended)], LEFT, LEFT + PLOT)
     parts = [
         head(LEFT + PLOT + RIGHT, bottom + 44, "a history of concurrent operations, with the points of their effect")
@@ -43,7 +44,6 @@ def history_svg(spans: Sequence[Span], *, x: str = "seconds") -> str:
             parts.append(words(x_at, bottom + 16, numeral(tick), anchor="middle"))
     for client, top in rows.items():
         parts.append(words(LEFT - 8, top + BAR / 2 + 4, client, anchor="end", extra=' font-weight="bold"'))
-        parts.append(rule(LEFT, top + BAR + 8, LEFT + PLOT, top + BAR + 8, "#DDDDDD"))
     effects: list[tuple[float, float]] = []
     for span in spans:
         left, right = axis.at(span.began) or LEFT, axis.at(span.ended) or LEFT
@@ -54,8 +54,8 @@ def history_svg(spans: Sequence[Span], *, x: str = "seconds") -> str:
             f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{BAR}" rx="3" fill="{colour}" fill-opacity="0.25" '
             f'stroke="{colour}"><title>{escape(title)}</title></rect>'
         )
-        if len(span.label) * _LETTER < width:
-            parts.append(words(left + 4, top + BAR - 4, span.label))
+        if len(span.label) * _LETTER < width + 8:
+            parts.append(words(left + 1, top - 5, span.label, extra=' font-size="10.5"'))
         if span.at is not None:
             effects.append((axis.at(span.at) or LEFT, top + BAR / 2))
     effects.sort()
