@@ -112,12 +112,12 @@ def effect(change: Change, head: Head) -> Effect:
         return Effect(c.DONE, None, stands is not None or change.fence > head.fence, None)
     if change.kind == c.SWAP:
         return Effect(c.DONE, stands, True, change.payload)
-    return _counted(change, stands)
+    return _counted(change, head)
 
 
-def _counted(change: Change, stands: bytes | None) -> Effect:
+def _counted(change: Change, head: Head) -> Effect:
     """Return what an ``ADD``, ``MAXIMUM`` or ``MINIMUM`` does. Absence is 0 to an ``ADD``, and gives way to the others."""
-    given = number_of(change.payload)
+    given, stands = number_of(change.payload), head.payload
     known = None if stands is None else number_of(stands)
     if given is None or (stands is not None and known is None):
         return Effect(c.NO_NUMBER, stands)
@@ -130,7 +130,8 @@ def _counted(change: Change, stands: bytes | None) -> Effect:
     else:
         result = max(known, given) if change.kind == c.MAXIMUM else min(known, given)
     payload = cell(result)
-    return Effect(c.DONE, payload, payload != stands or change.kind == c.ADD, payload)
+    writes = payload != stands or change.kind == c.ADD or change.fence > head.fence
+    return Effect(c.DONE, payload, writes, payload)
 
 
 def number_of(payload: bytes) -> int | None:
