@@ -142,7 +142,9 @@ def _changed(state: State, step: Step) -> tuple[bool, State]:
         result = max(stands, step.given) if step.kind == "max" else min(stands, step.given)
     if known and step.got != result:
         return False, state
-    return True, state if result == stands and step.kind != "add" else State(result, None, state.fence)
+    if result == stands and step.kind != "add":
+        return _named(state, step.version)
+    return True, State(result, step.version, state.fence)
 
 
 def _named(state: State, version: bytes | None) -> tuple[bool, State]:
@@ -225,7 +227,7 @@ def _check_versions(ops: list[ChangeOp]) -> Iterable[Violation]:
     for op, version in named:
         if op.outcome == "fenced" or (op.kind == "delete" and op.outcome == "ok"):
             continue  # it shows no value; a delete of what is absent names what stood
-        value = op.given if op.kind == "put" and op.outcome == "ok" else op.got
+        value = op.given if op.kind in {"put", "swap"} and op.outcome == "ok" else op.got
         known, other = values.setdefault(version, (value, op))
         if known != value:
             text = f"version {version.hex()} of {op.key} names {_in_words(known)} to {other.client} ({other.kind}) and "

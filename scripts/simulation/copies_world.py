@@ -34,6 +34,7 @@ from raykv.sim.kernel import Process
 from raykv.sim.network import NetworkOdds, SimTransport
 from raykv.supervision.founding import Plan, first_state
 from simulation.bare_cluster import BareCluster
+from simulation.leader_watch import LeaderWatch
 from simulation.promises import Promises
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Settings(NamedTuple):
     nodes: int = COPIES
     r: int = 2
     w: int = 2
-    versioning: Literal["lww", "vector"] = "lww"
+    copies: int = COPIES
+    versioning: Literal["lww", "vector", "linearizable"] = "lww"
     sloppy: bool = False
     mends: bool = False
     """Whether nodes make themselves whole, hand hints over and so on."""
@@ -78,18 +80,24 @@ class CopiesWorld(BareCluster):
 
     def __init__(self, loop: VirtualLoop, seed: str, rng: random_module.Random, settings: Settings) -> None:
         store = StoreConfig(
-            name="drill", copies=COPIES, partitions=8, durability="group", gc_grace_s=settings.gc_grace_s
+            name="drill", copies=settings.copies, partitions=8, durability="group", gc_grace_s=settings.gc_grace_s
         )
         super().__init__(loop, seed, store, [f"n{number + 1}" for number in range(settings.nodes)], ["coordinator"])
         self.rng = rng
         self.settings = settings
         self.network.odds = NetworkOdds(delay_s=settings.delay_s)
         self.promises = Promises(loop, self.store, set(), 0.0)
+        self.leaders = LeaderWatch(loop)
         self.r, self.w = settings.r, settings.w
         plan = Plan(store=self.store, nodes=settings.nodes, weights=(1.0,) * settings.nodes)
         facts = [HostFacts(name=node_id) for node_id in self.node_ids]
         config = BucketConfig(
-            name="default", n=COPIES, r=self.r, w=self.w, versioning=settings.versioning, sloppy=settings.sloppy
+            name="default",
+            n=settings.copies,
+            r=self.r,
+            w=self.w,
+            versioning=settings.versioning,
+            sloppy=settings.sloppy,
         )
         self.state = msgspec.structs.replace(first_state(plan, self.store_id, facts), buckets=(BucketEntry(1, config),))
         self.entry = self.state.buckets[0]
@@ -165,9 +173,10 @@ class CopiesWorld(BareCluster):
             self.promises.audit(node_id, node)
 
         async def serve(frame: bytes) -> bytes:
-            before = self.promises.before(node_id)
+            before, voted = self.promises.before(node_id), self.leaders.before(node_id)
             answer = await node.serve(frame)
             self.promises.answered(node_id, frame, answer, before, host.wall_ms())
+            self.leaders.answered(node_id, frame, answer, voted)
             return answer
 
         self.network.register(process, serve)
@@ -227,6 +236,7 @@ class CopiesWorld(BareCluster):
             return
         self.lossy.discard(node_id)
         self.promises.renew(node_id, node)
+        self.leaders.forget(node_id)
         if self.rng.random() < self.power_when_complete:
             self.power(node_id)
 

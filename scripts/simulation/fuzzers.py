@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from simulation.copies_fuzzer import fuzz_copies
 from simulation.copies_schedules import AT_ONCE as SCHEDULES_AT_ONCE
 from simulation.copies_schedules import play_copies_schedule
+from simulation.leader_fuzzer import fuzz_leaders
 from simulation.power_fuzzer import fuzz_power
 from simulation.quiet import quiet
 from simulation.register_fuzzer import fuzz_register
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 REGISTER_RUNS = 4
 ROT_RUNS = 3
 COPIES_RUNS = 2
+LEADER_RUNS = 2
 
 _FUZZERS = (
     (fuzz_register, REGISTER_RUNS), (fuzz_rot, ROT_RUNS), (fuzz_copies, COPIES_RUNS), (fuzz_power, 1),
-    (play_copies_schedule, SCHEDULES_AT_ONCE), (play_register_schedule, 1),
+    (fuzz_leaders, LEADER_RUNS), (play_copies_schedule, SCHEDULES_AT_ONCE), (play_register_schedule, 1),
 )  # fmt: skip
 """Each, and how often it is run beside a seed."""
 
