@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.client.codecs import decode_value, encode_in_cells
 from raykv.client.codecs import cell as cell_of
+from raykv.client.codecs import decode_value, encode_in_cells
 from raykv.cluster import moves
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import Move
