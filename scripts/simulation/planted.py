@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from simulation.guards_between_nodes import BETWEEN_NODES
 from simulation.guards_of_fast_path import OF_FAST_PATH
+from simulation.guards_of_leaders import OF_LEADERS
 from simulation.guards_of_maintenance import OF_MAINTENANCE
 from simulation.guards_of_moves import OF_MOVES
 from simulation.guards_on_disk import ON_DISK
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CATALOGUE: dict[str, Planted] = {
-    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_FAST_PATH, *OF_MAINTENANCE, *OF_MOVES)
+    bug.name: bug for bug in (*ON_DISK, *BETWEEN_NODES, *OF_FAST_PATH, *OF_MAINTENANCE, *OF_MOVES, *OF_LEADERS)
 }
 
 
