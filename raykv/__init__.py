@@ -26,9 +26,14 @@ after an acknowledgement sees that write or a later one, with any minority of th
 writes that carry their contexts none is lost: both stand, until somebody who has seen both merges them
 (``versioning="vector"``, the default; with ``"lww"`` the one with the later stamp stands).
 
-**What it does not.** It is not linearizable and has no compare-and-set; no transactions over keys; scans are no
-snapshots. With a cut, the side that cannot reach a quorum refuses; a bucket made with ``sloppy=True`` answers on both
-sides, and sorts it out later. No store can do both.
+In a bucket with ``versioning="linearizable"`` all that is done to one key has one order, which agrees with real time:
+compare-and-set, insert if absent, atomic counts, ``update``, and on top of these ``store.counter`` and ``store.lock``. A
+call that has to be repeated counts once. One owner of each partition *leads*, under a *term* that a majority promised
+durably; another takes over when it does not answer.
+
+**What it does not.** No transactions over keys; scans are no snapshots. Vector and lww buckets are not linearizable.
+With a cut, the side that cannot reach a quorum refuses; a bucket made with ``sloppy=True`` answers on both sides, and
+sorts it out later. No store can do both: a linearizable bucket refuses reads and writes where no majority is.
 
 **The journey of a get**, ``store.get("user:1")``, from file to file::
 
@@ -85,6 +90,27 @@ sides, and sorts it out later. No store can do both.
     replica/hints.py                  the hint waits
     repair/handoff.py                 and is delivered
 
+**The journey of an add**, ``store.counter("hits").add(1)``::
+
+    client/primitives.py              generated from client/aio_primitives.py; client/counters.py: a key of a bucket
+    client/atomic.py                  a change: key, kind, amount; checked and sent, again where no answer comes
+    client/lanes.py                   lane and number name the call for ever, however often it is sent (L10)
+    coordinator/changes.py            to the partition's leader, or who is believed to be; else to the next owner (L14)
+
+    node/node.py                      in the leader's process: answered when it is settled, not in the turn it came in
+    replica/leader.py                 is it led here? is the lane's call new?
+    replica/takeover.py               if nobody leads: a term, promised by a majority and confirmed (L1, L4)
+    replica/looking.py                a key's first touch in a term: what a majority holds of it (L5)
+    replica/applying.py               the sum, beside the results of the last calls of other lanes (pure)
+    replica/tenure.py                 a round: all that came meanwhile, one record a key (L6)
+    replica/owners.py                 to all owners, the leader itself among them
+    replica/voting.py                 an owner takes it, unless it has promised a later term (L2, replica/promises.py)
+    records/linear_record.py          term, seq, value, receipts: one record
+    node/group_commit.py              leader and followers sync at once; a majority settles it
+
+    A get asks a majority directly (coordinator/changes.py, L8), and the leader where they do not show the last value.
+    A lock is compare-and-set on one key: client/locks.py, renewed by client/renewals.py.
+
 **The journey of a moving partition**, after ``store.add_node()``::
 
     client/elastic.py                 the request, and the wait until it is done
@@ -111,14 +137,18 @@ dot                    (actor, counter), the name of one write; a set of dots is
 epoch                  the number of who owns what; grows with every step of a move
 fallback               a node that stands in for an owner in a sloppy bucket
 fast, quorum path      one round while all is well; the way with hedges, repairs and hints
+fencing token          a lock's, greater with each holder; ``put(fence=)`` refuses an older one than the key has seen
 gc grace               how long a delete is remembered (``gc_grace_s``; Cassandra's gc_grace_seconds)
 hedged read            a slow replica is raced by the next one (Cassandra: speculative retry)
 hint, hinted handoff   a write kept for an owner that missed it; its delivery
 incarnation            one run of a node; its *directory id* is drawn when the directory is made
 incomplete             of a node that may lack what it acknowledged: it takes writes and answers no reads
+lane                   a call slot of a client; with a number it names a change for ever (RIFL's session)
+leader, term           the owner that orders a partition's changes; its tenure, promised by a majority (Raft's senses)
 node                   a storage actor and its directory (Ray's nodes are called hosts here)
 owner, primary         one of the N nodes that a partition's records belong on
 partition              one of the ring's equal arcs (vnode, Dynamo's strategy 3); a network's partition is a *cut*
+receipt                the result of a lane's last call, kept in the record: a repeated call gets it again
 sibling                a value beside another, both concurrent
 strict, sloppy         only owners count toward a quorum; fallbacks count too
 suspect, down          one node's opinion; the cluster's verdict, by proof or two reporters

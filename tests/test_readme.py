@@ -43,7 +43,7 @@ def test_the_blocks_of_use_run_one_after_the_other(
         monkeypatch.setattr(raykv, "start", lambda nodes: world.store if nodes == len(world.nodes) else None)
         names: dict[str, Any] = {"merge": lambda values: sorted({item for value in values for item in value})}
         execute(OF_USE[0], names, world)
-        assert names["store"].get("visits") == 1
+        assert names["store"].counter("visits").value() == 1
         assert "user:2 {'name': 'Grace'}" in capsys.readouterr().out
         names["store"].put("cart:ada", ["book"])
         for block in OF_USE[1:]:

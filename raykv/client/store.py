@@ -371,11 +371,18 @@ class Store(BlockingStore, Bucket[Any, Any]):
     ) -> Bucket[Any, Any]:
         """Return the bucket of that name, created with these options if there is none.
 
-        ``versioning``: ``"vector"`` (concurrent writes are kept as siblings) or ``"lww"`` (the last writer wins, a round
-        less) or ``"linearizable"`` (one value a key, in one order for all: conditional writes, counters and locks; refuses
-        where no majority is); ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given;
-        ``ttl``: seconds, for all its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key
-        and value together. These are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+        ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given; ``ttl``: seconds, for all
+        its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key and value together. These
+        and ``versioning`` are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+
+        ``versioning``: what becomes of concurrent writes, and what that costs.
+
+        * ``"vector"``, the default: they stand side by side as siblings, until merged. A write takes two rounds. Right for
+          what can be merged; not for counting.
+        * ``"lww"``: the last writer wins, and the others are lost. A write takes one round.
+        * ``"linearizable"``: one value a key, and one order of all calls on it, for conditional writes, ``update``, ``add``
+          and locks. A write goes to the partition's leader and on to a majority, a read to a majority. Takes no ``r``,
+          ``w``, ``sloppy`` or ``ttl``. In a network partition the side without a majority refuses, reads too.
 
         ``sloppy=True``: another node may stand in for one of the n that does not answer, for writes and for reads. Such a
         bucket answers on both sides of a network partition, and a write acknowledged on one side may stay invisible on the
