@@ -276,6 +276,25 @@ def test_a_leader_that_does_not_answer_is_followed_by_the_next_owner(end: str) -
     run(story())
 
 
+def test_a_silent_node_is_waited_for_once_and_not_by_each_partition() -> None:
+    async def story() -> None:
+        cluster, peer, (first, *_) = started()
+        keys = [key for key in (f"k{number}" for number in range(200)) if cluster.owners(key)[0] == first]
+        mine = {cluster.partition(key): key for key in keys}
+        assert len(mine) > 1
+        for key in mine.values():
+            await one(peer, Caller().add(key, number=1))
+        cluster.freeze(first)
+        took_s = []
+        for key in mine.values():
+            began_s = asyncio.get_running_loop().time()
+            await one(peer, Caller().add(key, number=2))
+            took_s.append(asyncio.get_running_loop().time() - began_s)
+        assert max(took_s[1:]) < took_s[0] - 0.2, "another owner may have to ping it, but no change waits for it"
+
+    run(story())
+
+
 def test_who_cannot_lead_is_passed_over() -> None:
     async def story() -> None:
         cluster, peer, (first, second, _) = started()
