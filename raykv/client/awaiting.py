@@ -68,7 +68,7 @@ class AwaitableLock(LockHandle):
         if renewals is None or self._tenancy is None:
             return None
         renewals.stop()
-        return self._tenancy
+        return self._tenancy if self._session.is_open else None
 
     async def _stopped(self) -> None:
         renewals, self._renewals = self._renewals, None

@@ -133,7 +133,7 @@ class BlockingLock(LockHandle):
         if renewals is None or self._tenancy is None:
             return None
         renewals.stop()
-        return self._tenancy
+        return self._tenancy if self._session.is_open else None
 
     def _stopped(self) -> None:
         renewals, self._renewals = self._renewals, None

@@ -21,14 +21,16 @@ COUNTERS = "raykv.counters"
 
 def counted(session: Session, name: str, kind: int, amount: Any, timeout: Any) -> Steps[int]:
     """Add to a counter, or raise or lower it; return what it is then."""
-    operations = yield from session.own_bucket(COUNTERS, timeout)
-    return (yield from operations.count(name, kind, amount, timeout=timeout))
+    return session.in_own_bucket(
+        COUNTERS, timeout, lambda operations: operations.count(name, kind, amount, timeout=timeout)
+    )
 
 
 def value_of(session: Session, name: str, timeout: Any) -> Steps[int]:
     """Return what a counter is; 0 if nobody has counted yet."""
-    operations = yield from session.own_bucket(COUNTERS, timeout)
-    value = yield from operations.get(name, 0, r=None, timeout=timeout)
+    value = yield from session.in_own_bucket(
+        COUNTERS, timeout, lambda operations: operations.get(name, 0, r=None, timeout=timeout)
+    )
     if type(value) is not int:
         raise InvalidOption(f"{shown(name)} is no counter: bucket {COUNTERS!r} holds {shown(value)} under it")
     return value
@@ -37,5 +39,6 @@ def value_of(session: Session, name: str, timeout: Any) -> Steps[int]:
 def set_to(session: Session, name: str, value: Any, timeout: Any) -> Steps[None]:
     """Set a counter."""
     number = whole_number_of("set", value)
-    operations = yield from session.own_bucket(COUNTERS, timeout)
-    yield from operations.put_if(name, number, timeout=timeout)
+    yield from session.in_own_bucket(
+        COUNTERS, timeout, lambda operations: operations.put_if(name, number, timeout=timeout)
+    )

@@ -25,7 +25,7 @@ from raykv.records.keys import encode_key
 from raykv.versions.resolvers import Resolver, check_resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from typing_extensions import TypeVar as DefaultingTypeVar  # what type checkers know it by; it is never imported
 
@@ -60,6 +60,11 @@ class Session:
         self._lanes = Lanes(link.random_bytes)
         self._own_buckets: dict[str, Operations] = {}
         self._stops: weakref.WeakSet[Stoppable] = weakref.WeakSet()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the handle was not closed."""
+        return self._link is not None
 
     @property
     def link(self) -> Link:
@@ -105,6 +110,18 @@ class Session:
             operations = self._own_buckets[name] = yield from self.open_bucket(name, OWN_BUCKET, timeout)
         return operations
 
+    def in_own_bucket(self, name: str, timeout: Any, work: Callable[[Operations], Steps[T]]) -> Steps[T]:
+        """Return what ``work`` does in that bucket; if it was dropped meanwhile, in a new one."""
+        known = name in self._own_buckets
+        operations = yield from self.own_bucket(name, timeout)
+        try:
+            return (yield from work(operations))
+        except InvalidOption as error:
+            if not known or error.details.get("bucket_id") != operations.bucket_id:
+                raise
+        self._own_buckets.pop(name, None)
+        return (yield from work((yield from self.own_bucket(name, timeout))))
+
     def stop_at_end(self, work: Stoppable) -> None:
         """Stop this when the handle is closed."""
         self._stops.add(work)
@@ -145,6 +162,11 @@ class LazySession(Session):
         return self._there
 
     @property
+    def is_open(self) -> bool:
+        """See ``Session``."""
+        return not self._closed
+
+    @property
     def link(self) -> Link:
         """See ``Session``."""
         return self._arrived.link
@@ -158,6 +180,10 @@ class LazySession(Session):
     def own_bucket(self, name: str, timeout: Any) -> Steps[Operations]:
         """See ``Session``."""
         return self._arrived.own_bucket(name, timeout)
+
+    def in_own_bucket(self, name: str, timeout: Any, work: Callable[[Operations], Steps[T]]) -> Steps[T]:
+        """See ``Session``."""
+        return self._arrived.in_own_bucket(name, timeout, work)
 
     def stop_at_end(self, work: Stoppable) -> None:
         """See ``Session``."""

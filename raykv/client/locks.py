@@ -136,10 +136,12 @@ class Claims:
 
     def acquire(self) -> Steps[Tenancy]:
         """Wait for the lock, and take it. Raises ``Conflict`` if others hold it for the whole time-out."""
+        return self.session.in_own_bucket(LOCKS, REQUEST_S, self._acquire)
+
+    def _acquire(self, operations: Operations) -> Steps[Tenancy]:
         link = self.session.link
         began_s = link.monotonic_s()
         until_s = began_s + self.timeout_s
-        operations = yield from self.session.own_bucket(LOCKS, REQUEST_S)
         owner = f"{link.place()} {link.random_bytes(8).hex()}"
         watched, since_s = Version(), began_s  # a version, and since when it has been seen to stand
         claimed_s: float | None = None
@@ -245,14 +247,14 @@ class Claims:
     def release(self, tenancy: Tenancy) -> Steps[bool]:
         """Free the lock; return whether it was held until then. Never touches the lock of another.
 
-        If the store does not answer, the lease ends by itself.
+        If that fails, the lease ends by itself.
         """
         if tenancy.pid != os.getpid():
             return False  # it is the parent's
         held, tenancy.lost = self.holds(tenancy), True
         free = tenancy.entry._replace(owner="")
         version = tenancy.version
-        with contextlib.suppress(*_TRY_AGAIN):
+        with contextlib.suppress(RaykvError):
             operations = yield from self.session.own_bucket(LOCKS, REQUEST_S)
             for _ in range(RELEASE_TRIES):
                 try:

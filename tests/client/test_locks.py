@@ -15,6 +15,7 @@ import pytest
 import raykv
 import raykv.sim
 from raykv.client import locks
+from raykv.client.exchange import Exchange
 from raykv.client.renewals import LoopRenewals, ThreadRenewals
 from raykv.errors import CorruptData, Overloaded
 
@@ -227,6 +228,7 @@ def test_a_lost_lock_stays_lost(world: Any) -> None:
     world.sleep(2)
     assert mine.lost
     assert world.store._session.run(mine._claims.renew(mine._tenancy)) is None
+    mine._tenancy.renewed_s = world.now_s  # as a thread may do that was in the middle of a renewal
     assert mine.lost
     assert mine.acquire().token == 2, "the same handle may have it again"
     assert not mine.lost
@@ -271,6 +273,40 @@ def test_an_acquisition_whose_answer_was_lost_is_found(world: Any, monkeypatch: 
     with world.store.lock("leader", lease=60) as held:
         assert held.token == 1, "the same acquisition, not a second one"
         assert held._tenancy.renewed_s <= lost[0]
+
+
+def slowly(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
+    """Have the answer to each of a lock's writes arrive so late."""
+    write = locks.Claims._write
+
+    def late(self: Any, *args: Any) -> Any:
+        written = yield from write(self, *args)
+        yield Exchange((), 0.0, repeatable=True, pause_s=by_s)
+        return written
+
+    monkeypatch.setattr(locks.Claims, "_write", late)
+
+
+def test_a_lease_is_counted_from_the_sending(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the answer's arrival a waiter may have watched the version for a while."""
+    slowly(monkeypatch, 1.5)
+    began_s = world.now_s
+    mine = world.store.lock("leader", lease=60).acquire()
+    assert mine._tenancy.expires_s < began_s + 61
+    world.sleep(5)
+    sent_s = world.now_s
+    assert world.store._session.run(mine._claims.renew(mine._tenancy)) == pytest.approx(20 - 1.5, abs=0.2)
+    assert mine._tenancy.renewed_s == pytest.approx(sent_s, abs=0.1)
+
+
+def test_a_renewal_that_is_answered_after_the_lease_revives_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = world.store.lock("leader", lease=2).acquire()
+    mine._renewals.stop()
+    slowly(monkeypatch, 3)
+    assert world.store._session.run(mine._claims.renew(mine._tenancy)) is None
+    assert mine._tenancy.lost
 
 
 def test_a_holder_that_is_cut_off_loses_it_and_says_so(world: Any) -> None:
@@ -420,7 +456,37 @@ def test_a_fork_s_child_does_not_hold_its_parent_s_lock(world: Any) -> None:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert not lock.lost
-    assert lock.release() is True
+    lock._tenancy.pid += 1  # as the child sees it
+    assert lock.release() is False
+    assert world.store.bucket("raykv.locks").get("leader") == lock._tenancy.entry._asdict(), "it is the parent's"
+
+
+def test_a_block_may_close_the_handle_that_it_holds_the_lock_by(world: Any) -> None:
+    store = world.connect()
+    with store.lock("leader", lease=2) as held:
+        store.close()
+        assert held.lost
+    assert held.release() is False
+    assert world.store.lock("leader", timeout=10).acquire().token == 2
+
+    async def work() -> None:
+        other = await world.connect_aio()
+        async with other.lock("other", lease=2) as held:
+            await other.aclose()
+        assert held.lost
+
+    world.run(work())
+
+
+def test_locks_and_counters_come_back_after_their_buckets_were_dropped(world: Any) -> None:
+    world.store.counter("hits").add(5)
+    with world.store.lock("leader"):
+        pass
+    for name in ("raykv.counters", "raykv.locks"):
+        assert world.store.drop_bucket(name)
+    assert world.store.counter("hits").add() == 1
+    with world.store.lock("leader", timeout=5) as held:
+        assert held.token == 1
 
 
 # ---- nothing is left ----
