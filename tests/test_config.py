@@ -165,7 +165,7 @@ def test_store_settings(field: str, fine: list[Any], bad: list[Any]) -> None:
         ("n", [3, 9], [0, 1, 10, True]),  # 1 is less than r and w
         ("r", [1, 3], [0, 4, True, "one"]),
         ("w", [1, 3], [0, 4, True, "all"]),
-        ("versioning", ["vector", "lww"], ["newest", "", None]),
+        ("versioning", ["vector", "lww", "linearizable"], ["newest", "", None]),
         ("codec", ["auto", "msgpack", "raw"], ["pickle", None]),
         ("pair_bytes", [1, 10_240, 1 << 20], [0, (1 << 20) + 1, 1.5]),
     ],
@@ -176,6 +176,30 @@ def test_bucket_settings(field: str, fine: list[Any], bad: list[Any]) -> None:
     for value in bad:
         with pytest.raises(InvalidOption):
             make(c.BucketConfig, BUCKET, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"r": 1}, "majority"),
+        ({"w": 1}, "majority"),
+        ({"r": 3, "w": 3}, "majority"),
+        ({"n": 4}, "3 of n=4"),
+        ({"n": 5, "r": 3, "w": 2}, "majority"),
+        ({"sloppy": True}, "sloppy"),
+        ({"ttl_ms": 1000}, "ttl"),
+    ],
+)
+def test_a_linearizable_bucket_leaves_no_choice(options: dict[str, Any], word: str) -> None:
+    """*Schedule without (L13): two calls with w=1 are acknowledged by different owners, and each order contradicts one.*"""
+    with pytest.raises(InvalidOption, match=word):
+        make(c.BucketConfig, BUCKET, versioning="linearizable", **options)
+
+
+@pytest.mark.parametrize(("n", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (9, 5)])
+def test_a_linearizable_bucket_reads_and_writes_a_majority(n: int, majority: int) -> None:
+    made = make(c.BucketConfig, BUCKET, versioning="linearizable", n=n, r=majority, w=majority)
+    assert (made.r, made.w) == (majority, majority)
 
 
 @pytest.mark.parametrize("ttl_ms", [-5, 0, 2**70, 1.5, True])

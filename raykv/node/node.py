@@ -157,7 +157,7 @@ class StorageNode:
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
-            (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked))
+            (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked), handled(f.Apply, self._alone))
         )
         self.look_for_room()
         if transport is not None:
@@ -375,12 +375,15 @@ class StorageNode:
             elif self._maintenance is not None:
                 body = await self._maintenance.answer(request)
             else:
-                body = f.NodeRefused("not yet", "this run of the node has no way to reach others")
+                body = await self._alone(request)
             if self._stopped is None:
                 self.work()
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body)
+
+    async def _alone(self, _: f.Message) -> f.NodeAnswerBody:
+        return f.NodeRefused("not yet", "this run of the node has no way to reach others")
 
     async def _pong(self, request: f.Ping) -> f.NodeAnswerBody:
         suspects = [] if self._maintenance is None else self._maintenance.suspects()

@@ -28,6 +28,8 @@ class Answers:
             raise self.error
         if isinstance(request, f.GetMany):
             return f.GotMany([f.KeyVersions([b"of " + key]) for key in request.keys], 7)
+        if isinstance(request, f.ChangeMany):
+            return f.ChangedMany([f.Settled(f.DONE, b"", change.payload) for change in request.items])
         return f.WroteMany([f.Acked(body, ["n1"], b"") for _, body, _ in request.items], 9)
 
 
@@ -57,6 +59,11 @@ def get(key: bytes, **others: Any) -> f.GetMany:
 
 def write(key: bytes, body: bytes, **others: Any) -> f.WriteMany:
     return f.WriteMany(1, [(key, body, None)], others.pop("w", 2), 5.0, **others)
+
+
+def change(key: bytes, number: int, **others: Any) -> f.ChangeMany:
+    made = f.Change(key, f.PUT, b"%d" % number, bytes(8), number, turn=others.pop("turn", False))
+    return f.ChangeMany(others.pop("bucket_id", 1), [made], others.pop("timeout_s", 5.0), **others)
 
 
 def test_reads_of_one_turn_are_one_request_and_each_has_its_answer() -> None:
@@ -139,6 +146,42 @@ def test_two_writes_of_one_key_are_two_in_the_order_in_which_they_came() -> None
         assert [[body for _, body, _ in request.items] for request in answers.asked] == [[b"1", b"2"], [b"3", b"4"]]
 
     asyncio.run(story())
+
+
+def test_changes_go_together_under_the_strictest_of_their_terms_and_those_of_one_key_in_their_order() -> None:
+    async def story() -> None:
+        answers, tasks = Answers(), set()
+        joining = Batcher(InTasks(answers, tasks))
+        changes = [
+            change(b"a", 1, run=7, expires_s=9.0),
+            change(b"b", 2, run=7, expires_s=8.0),
+            change(b"a", 3, run=7, expires_s=9.5),
+        ]
+        got = await asyncio.gather(*(joining.answer(each) for each in changes))
+        (asked,) = answers.asked
+        assert asked == f.ChangeMany(1, [each.items[0] for each in changes], 5.0, 7, 8.0)
+        assert got == [f.ChangedMany([f.Settled(f.DONE, b"", b"%d" % number)]) for number in (1, 2, 3)]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("other", [{"bucket_id": 2}, {"timeout_s": 4.0}, {"run": 8}])
+def test_only_changes_on_the_same_terms_go_together(other: dict[str, Any]) -> None:
+    async def story() -> None:
+        answers, tasks = Answers(), set()
+        joining = Batcher(InTasks(answers, tasks))
+        await asyncio.gather(joining.answer(change(b"a", 1)), joining.answer(change(b"b", 2, **other)))
+        assert len(answers.asked) == 2
+
+    asyncio.run(story())
+
+
+def test_what_waits_for_its_turn_goes_alone() -> None:
+    """Those behind it would wait too."""
+    assert is_about_one_key(change(b"a", 1))
+    assert not is_about_one_key(change(b"a", 1, turn=True))
+    assert not is_about_one_key(f.ChangeMany(1, [f.Change(b"a", f.READ), f.Change(b"b", f.READ)], 5.0))
+    assert not is_about_one_key(f.ChangeMany(1, [], 5.0))
 
 
 def test_an_error_of_the_group_is_everybodys() -> None:

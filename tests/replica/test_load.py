@@ -33,6 +33,17 @@ def test_what_counts() -> None:
     assert meter.figures(10.0)["ops_per_s"] == 1.1
 
 
+def test_a_change_counts_at_its_leader_and_nowhere_else() -> None:
+    meter = LoadMeter(8, 0.0)
+    keys = [encode_key(f"k{number}") for number in range(5)]
+    meter.note(f.Apply(1, [f.Change(key, f.PUT, b"v", bytes(8), 1) for key in keys], 7, 1.0), 0.001, 1.0)
+    meter.note(f.ReadHeads(1, keys), 0.001, 1.0)
+    meter.note(f.Look(1, 3, "n1", [(5, bytes(16), keys)]), 0.001, 1.0)
+    meter.note(f.Accept(3, "n1", 9, [(5, bytes(16), [(1, key, b"") for key in keys])]), 0.001, 1.0)
+    meter.note(f.Promise(5, 3, bytes(16), "n1"), 0.001, 1.0)
+    assert meter.figures(10.0)["ops_per_s"] == 1.0
+
+
 def test_the_slowest_of_a_hundred() -> None:
     meter = LoadMeter(8, 0.0)
     for number in range(1000):
