@@ -114,7 +114,9 @@ def test_the_core_reaches_the_world_through_the_ports_only(path: Path) -> None:
     assert not modules & (IMPURE - {"asyncio"} | {"random", "secrets", "uuid", "pickle", "cloudpickle"})
 
 
-OPERATIONS = ("judgements", "rounds", "steps", "write_fanout", "reads", "writes", "scans", "in_flight", "fast_path")
+OPERATIONS = (
+    "judgements", "rounds", "steps", "write_fanout", "reads", "writes", "scans", "in_flight", "fast_path", "changes",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*(f"coordinator/{stem}" for stem in OPERATIONS), "cluster/fanout", "cluster/health"])

@@ -3,7 +3,7 @@
 ::
 
     kind        1 byte    3
-    term       16 bytes   the leader's: number, then 64 random bits, big-endian
+    term       16 bytes   the leader's (L1): number, then 64 random bits, big-endian
     seq         8 bytes   counted over the term, big-endian
     the rest              msgpack: [time, origin, fence, payload, receipts]
 

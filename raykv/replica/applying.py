@@ -37,6 +37,7 @@ class Head:
     time: int = 0
     fence: int = 0
     receipts: dict[bytes, Kept] = field(default_factory=dict)
+    """Lane -> the answer to its last call (L10)."""
     receipts_bytes: int = 0
     dirty: bool = False
     """Whether F owners may not hold it yet: its record goes out with the next round."""

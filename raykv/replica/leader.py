@@ -2,7 +2,7 @@
 
 An owner leads a (partition, n) under a *term* that F = n // 2 + 1 of its owners have promised, and only while changes come
 in: no heartbeat, no lease. A change is evaluated on the leader's *head* of its key, at once and in order; then one *round*
-sends the record of each changed head to the owners, and what F of them hold durably is acknowledged. Rounds of one
+sends the record of each changed head to the owners, and what F of them hold durably is acknowledged (L6). Rounds of one
 partition follow each other, those of all partitions that are due in one turn of the loop leave together, one message for
 each owner; so 64 callers of one key share a round, and one fdatasync.
 

@@ -249,7 +249,7 @@ class Tenure:
         return self.term + self._seq.to_bytes(8)
 
     def wait(self, answer: f.Settled, due: Callable[[Tenure], None]) -> Waiter:
-        """Return a waiter for the next round that begins."""
+        """Return a waiter for the next round that begins, not for one under way (L7)."""
         waiter = Waiter(self, answer)
         self._waiters.append(waiter)
         due(self)

@@ -115,6 +115,7 @@ class Voter:
         return f.Looked(found), position
 
     def _accept(self, request: f.Accept) -> Answer:
+        """Check a round, and keep it. What is older than half the grace is refused: its delete may be forgotten (L12)."""
         now_ms = self._replica.wall_ms()
         if request.made_ms and now_ms - request.made_ms > self._max_age_ms:
             return self._replica.old(now_ms - request.made_ms)
@@ -163,6 +164,7 @@ class Voter:
         return (above, ""), position
 
     def _read_heads(self, request: f.ReadHeads) -> Answer:
+        """Show what a plain read needs to know that it shows the last (L8)."""
         config = self._replica.config_of(request.bucket_id)
         if config is None or config.versioning != "linearizable":
             return f.NodeRefused("not yet", f"this node knows of no linearizable bucket {request.bucket_id}"), 0
