@@ -117,7 +117,8 @@ class SiblingsFound(RaykvError):
 class Conflict(RaykvError):
     """A condition did not hold: the key has another version, has a value, or has seen a later fencing token.
 
-    Nothing was written. ``version`` and ``value`` are what stands, so that a retry needs no read.
+    Nothing was written. ``version`` and ``value`` are what stands, so that a retry needs no read; with a refused fencing
+    token there is no value. Also raised by ``lock``: another holder has it for all of the time-out.
     """
 
     @property

@@ -23,8 +23,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raykv.client.codecs import decode_plain, decode_value, encode_value
+from raykv.client.codecs import cell, decode_plain, decode_value, encode_in_cells, encode_value
 from raykv.errors import CorruptData, InvalidOption
+from raykv.protocol import changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -509,3 +510,55 @@ def test_a_value_that_another_thread_changes_is_whole_or_refused() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+# ---- cells: integers of linearizable buckets ----
+
+LEAST, MOST = -(1 << 63), (1 << 63) - 1
+
+
+@given(number=st.integers(LEAST, MOST))
+@example(number=LEAST)
+@example(number=MOST)
+@example(number=0)
+@example(number=-1)
+@pytest.mark.parametrize("codec", ["auto", "msgpack"])
+def test_an_integer_comes_back_from_its_cell(codec: str, number: int) -> None:
+    payload = encode_in_cells(number, codec)
+    assert (payload[:1], len(payload)) == (changes.CELL, changes.CELL_BYTES)
+    for decoded in (decode_value(payload, codec), *(decode_plain([payload, payload], codec) or ())):
+        assert type(decoded) is int
+        assert decoded == number
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, Number.ONE, MOST + 1, LEAST - 1, np.int64(3), 1.0, "1", b"1", [1], None]
+)
+def test_only_an_int_of_64_bits_is_a_cell(value: Any) -> None:
+    payload = encode_in_cells(value, "auto")
+    assert payload == encode_value(value, "auto")
+    assert not payload.startswith(changes.CELL)
+    assert type(decode_value(payload, "auto")) is type(value)
+
+
+def test_a_cell_s_bytes_never_change() -> None:
+    assert cell(1).hex() == "040000000000000001"
+    assert cell(-2).hex() == "04fffffffffffffffe"
+    for beyond in (MOST + 1, LEAST - 1):
+        with pytest.raises(OverflowError):
+            cell(beyond)
+
+
+def test_a_raw_bucket_has_no_cells() -> None:
+    with pytest.raises(InvalidOption, match="stores bytes only"):
+        encode_in_cells(1, "raw")
+    with pytest.raises(CorruptData, match="cannot read"):
+        decode_value(cell(1), "raw")
+    with pytest.raises(CorruptData, match="cannot read"):
+        decode_plain([cell(1)], "raw")
+
+
+@pytest.mark.parametrize("payload", [changes.CELL, cell(1)[:-1], cell(1) + b"\x00"])
+def test_a_cell_of_another_size_is_corrupt(payload: bytes) -> None:
+    with pytest.raises(CorruptData, match="cannot read"):
+        decode_value(payload, "auto")

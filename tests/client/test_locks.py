@@ -336,6 +336,11 @@ def test_a_write_with_an_older_token_is_refused(world: Any, data: Any) -> None:
     assert data.get("file") == 3
     data.put("file", 5)
     assert data.get("file") == 5, "without a fence a write is not compared"
+    data.delete("file", fence=second.token)
+    with pytest.raises(raykv.Conflict, match="later fencing token"):
+        data.put("file", 6, fence=first.token)
+    with pytest.raises(raykv.Conflict, match="later fencing token"):
+        data.put("file", 6, if_absent=True, fence=first.token)
 
 
 def test_tokens_grow_over_releases_and_takeovers(world: Any) -> None:
