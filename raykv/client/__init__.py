@@ -8,6 +8,9 @@ Read in this order:
 * ``reads``, ``writes``, ``batches``, ``scans`` (with ``paging``): the operations on a bucket; ``operations`` joins them and
   adds ``modify``. ``administration`` and ``elastic``: what is asked of the store itself; ``repairs`` and ``views``: how the
   answers print. ``plain_calls``: answers to those who call the coordinator's actor themselves.
+* ``atomic``: the changes of a linearizable bucket, each under a lane and a number (``lanes``); ``version`` names what one
+  wrote. ``counters`` and ``locks`` are made of them, with a face each (``aio_primitives``, ``primitives``); ``renewals``
+  renews a lock in the background.
 * ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting.
 * ``handle``: the session that handles share, and what all handles are.
 * ``aio``: **the source of both faces**; ``store`` is generated from it by ``scripts/generate_faces``. ``awaiting`` and
@@ -17,5 +20,5 @@ A new method is an operation (in ``reads``, ``writes``, ... or ``administration`
 follows. Nothing here imports Ray: the link is handed in.
 
 Left out: caches of values, and retries of writes that may have been carried out (P8): the error says so, and the caller
-knows whether writing twice does harm.
+knows whether writing twice does harm. Changes of linearizable buckets are sent again: they are carried out once (L10).
 """

@@ -13,11 +13,12 @@ cannot be forgotten in another.
    unpickled.
 2. Every request has a row, every row a handler, and no trait a default: a gap stops the type checker or the start,
    not a store in the night.
-3. P1 to P15 stand in ``invariants``, each with the schedule that it closes; everything else cites them.
+3. P1 to P15, and L1 to L14 of linearizable buckets, stand in ``invariants``, each with the schedule that it closes;
+   everything else cites them.
 
-Read from the bottom up: ``codec`` (messages to frames and back), ``nodes``, ``clients`` and ``supervisor`` (what each
-can be asked), ``requests`` (the table), ``frames`` (the conversations, as other packages import them); ``invariants``
-at any time.
+Read from the bottom up: ``codec`` (messages to frames and back), ``changes`` (of linearizable buckets, and what becomes
+of them), ``nodes``, ``clients`` and ``supervisor`` (what each can be asked), ``requests`` (the table), ``frames`` (the
+conversations, as other packages import them); ``invariants`` at any time.
 
 **What is left out.** How frames get from one process to another: that is transport. What a record holds: the protocol
 carries it as bytes.

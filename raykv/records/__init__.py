@@ -5,12 +5,13 @@ operation id, flags, time to live, payload. The coordinator puts eight bytes of 
 string travels to the replicas, lies in their write-ahead logs, memtables and SSTables, and comes back to the client
 of a read. Nobody between two clients decodes a value. A record of a ``vector`` bucket (``vector_record``) has one
 such body for each version that stands, and the history of what they superseded; its first bytes are the node's own
-and do not travel.
+and do not travel. A record of a ``linearizable`` bucket (``linear_record``) is made by its leader: term and seq, the
+value, and the answers to the last calls.
 
 **Everything is bounded.** A frame has a largest size, a key and a pair have theirs (``limits``), and a frame that is
 not exactly what it claims to be is refused (``CorruptData``) before anything is done with it.
 
-Read from the bottom up: ``limits``, ``keys``, ``record``, ``vector_record``, ``kinds``.
+Read from the bottom up: ``limits``, ``keys``, ``record``, ``vector_record``, ``linear_record``, ``kinds``.
 
 **Omitted.** What happens when two records of a key meet: that is versions. Values: ``client.codecs``.
 """

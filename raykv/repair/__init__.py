@@ -12,7 +12,8 @@ may run at once, twice, or in any order. The comparison also makes incomplete no
 
 1. What leaves a node for another is durable here first, and what makes a node complete is durable there first (P3).
 2. A record is forgotten by all its owners or by none (P10).
-3. Clients come first: work in the background takes a bounded share of the node's time and bytes (``throttle``).
+3. Who heals or takes a partition over promises what those promised of whom it has the records (L3, L9).
+4. Clients come first: work in the background takes a bounded share of the node's time and bytes (``throttle``).
 
 Read from the bottom up: ``throttle``, ``merkle``, ``local_copy`` (the node's own records), ``anti_entropy``,
 ``handoff``, ``maintenance`` (the loops that run all of it).

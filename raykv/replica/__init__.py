@@ -11,7 +11,6 @@ it has, and says so when it may lack something or knows other owners.
 2. An answer never depends on more than its log position says (P3).
 3. A request under another epoch than the node's is refused if the owners of what it concerns differ (P4).
 4. A write that stands below something newer is answered with that time, not acknowledged (P7).
-
 5. A later promise ends an earlier term here (L2), and only a complete node promises, shows and accepts (L3).
 6. A leader answers nothing that F owners have not confirmed under its term since (L7).
 

@@ -10,6 +10,8 @@ happens when two versions of a key meet.
 * ``lww`` (last writer wins): the newer stamp stands. Stamps are hybrid logical times (``hybrid_clock``) with the random
   operation id as the tie-break, so every replica picks the same winner in any order of arrival (``lww``). Of two
   concurrent writes one is silently lost; that is what the policy means, and it costs a round less.
+* ``linearizable``: there is one order, which the leader of the partition makes (``raykv.replica.leader``). Term and seq are
+  the stamp, the later one stands, and there is no choice to be made here.
 
 ``merge`` (``merging``) goes by the kind of the records. It is commutative, associative and idempotent: the three
 properties by which replicas that have seen the same writes end equal, whatever the network did (Shapiro et al. 2011,
