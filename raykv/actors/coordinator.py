@@ -210,7 +210,7 @@ class CoordinatorActor:
             operations.carry_out(asked, check_change_timeout(timeout)), Here(self.serve_one)
         )
         items = [f.Failed.of(each) if isinstance(each, RaykvError) else each for each in settled]
-        changes = [f.Change(change.key, change.kind) for change in asked]
+        changes = [f.Change(change.key, change.kind, condition=change.condition) for change in asked]
         return f.handed_answers.encode(f.HandleChanges(single, operations.config.codec, items, changes, call))
 
 

@@ -144,7 +144,7 @@ class Atomic(Reads):
                     key,
                     stands,
                     lambda kept: self._decode(key, kept, self.config.codec),
-                    f"for all of the {timeout_s:g} s",
+                    how=f"for all of the {timeout_s:g} s",
                 )
             if not known:
                 payload, version, certain = yield from self._present(encoded, lane, left_s, conflicts)
@@ -166,7 +166,7 @@ class Atomic(Reads):
                 raise settled
             if settled.status != c.CONFLICT:
                 self._lanes.give_back(lane)
-                self._judge(key, settled)
+                self._judge(key, settled, put.condition)
                 return value
             conflicts += 1
             payload, version, certain = settled.payload, settled.version, True
@@ -227,7 +227,7 @@ class Atomic(Reads):
         (settled,), name = yield from self.carry_out([change], timeout_s)
         if isinstance(settled, RaykvError):
             raise settled
-        self._judge(key, settled)
+        self._judge(key, settled, change.condition)
         return settled, name
 
     def _change_many(
@@ -235,12 +235,12 @@ class Atomic(Reads):
     ) -> Steps[list[WriteResult | RaykvError]]:
         settled, name = yield from self.carry_out(items, check_change_timeout(timeout))
         results: list[WriteResult | RaykvError] = []
-        for key, each in zip(keys, settled, strict=True):
+        for key, change, each in zip(keys, items, settled, strict=True):
             if isinstance(each, RaykvError):
                 results.append(each)
                 continue
             try:
-                self._judge(key, each)
+                self._judge(key, each, change.condition)
                 results.append(WriteResult((), name, NO_CONTEXT, Version(each.version)))
             except RaykvError as error:
                 results.append(error)
@@ -320,9 +320,9 @@ class Atomic(Reads):
             )
         ] * items
 
-    def _judge(self, key: Key, settled: f.Settled) -> None:
+    def _judge(self, key: Key, settled: f.Settled, condition: bytes | None) -> None:
         if settled.status != c.DONE:
-            raise refusal(key, settled, lambda payload: self._decode(key, payload, self.config.codec))
+            raise refusal(key, settled, lambda payload: self._decode(key, payload, self.config.codec), condition)
 
     def refuse_elsewhere(self, what: str) -> None:
         """Raise ``InvalidOption`` where an operation has no meaning: in all other buckets."""
@@ -333,15 +333,22 @@ class Atomic(Reads):
             )
 
 
-def refusal(key: Key, settled: f.Settled, decode: Callable[[bytes], Any], how: str = "") -> RaykvError:
-    """Return the error of a change that was refused; nothing was written. ``how`` others changed the key, of an update."""
+def refusal(
+    key: Key, settled: f.Settled, decode: Callable[[bytes], Any], condition: bytes | None = None, how: str = ""
+) -> RaykvError:
+    """Return the error of a change that was refused; nothing was written.
+
+    ``condition``: the change's. ``how``: of an update, how others kept it from being first.
+    """
     match settled.status:
         case c.CONFLICT:
             value = None if settled.payload is None else decode(settled.payload)
             if how:
                 what = f"was changed by others {how}"
+            elif settled.payload is None:
+                what = "has no value, and the condition is a version of one"
             else:
-                what = f"has {'no' if settled.payload is None else 'a'} value that the condition excludes"
+                what = "has a value" if condition == b"" else "has another version than the condition"
             return Conflict(
                 f"nothing was written: {shown(key)} {what}", key=key, version=Version(settled.version), value=value
             )

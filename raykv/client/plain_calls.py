@@ -86,7 +86,8 @@ def _changed(handed: f.HandleChanges, index: int) -> Any:
     if isinstance(settled, f.Failed):
         raise settled.error()
     if settled.status != c.DONE:
-        raise refusal(decode_key(change.key), settled, lambda payload: decode_value(payload, handed.codec))
+        key = decode_key(change.key)
+        raise refusal(key, settled, lambda payload: decode_value(payload, handed.codec), change.condition)
     if change.kind in {c.PUT, c.DELETE}:
         return WriteResult((), handed.call, NO_CONTEXT, Version(settled.version))
     return None if settled.payload is None else decode_value(settled.payload, handed.codec)
