@@ -35,7 +35,7 @@ import ray
 import raykv
 from leaders import leaders, pids
 from rounds import holders
-from rounds.changes import BUCKET, KEYS, Client, Clients, as_lines, gap_s, served_s
+from rounds.changes import BUCKET, KEYS, Client, Clients, answers, as_lines
 from rounds.trouble import KINDS, Trouble, until_all_up
 from simulate import Ticker
 from simulation.change_checker import check_changes
@@ -170,13 +170,13 @@ def _lost(ops: list[ChangeOp]) -> int:
 
 def _gaps(ops: list[ChangeOp], trouble: Trouble, began_s: float) -> dict[str, Any]:
     """Return the longest gaps in service, of the keys whose leader was met: for each kind of fault, and before any."""
-    times = served_s(ops)
+    by_key = answers(ops)
     by_kind: dict[str, list[float]] = {}
     for event in trouble.events:
-        met = [gap_s(times.get(key, []), event.at_s, event.over_s) for key in event.keys]
-        by_kind.setdefault(event.kind, []).append(max(met))
+        met = [by_key[key].longest_gap_s(event.at_s, event.over_s) for key in event.keys if key in by_key]
+        by_kind.setdefault(event.kind, []).append(max(met, default=0.0))
     if trouble.events:
-        by_kind["before"] = [gap_s(own, began_s + 1.0, trouble.events[0].at_s) for own in times.values()]
+        by_kind["before"] = [own.longest_gap_s(began_s + 1.0, trouble.events[0].at_s) for own in by_key.values()]
     return {
         kind: {"median": round(statistics.median(gaps), 3), "max": round(max(gaps), 3)}
         for kind, gaps in by_kind.items()

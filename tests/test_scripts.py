@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray_starts import run_python
 
-from rounds.changes import as_words, gap_s
+from rounds.changes import Answers, as_words
 from rounds.holders import Tenancy, Told, present_holder, read, violations
 from simulation.change_checker import ChangeOp
 
@@ -188,12 +188,14 @@ def test_journals_are_read_up_to_where_their_writer_was_killed(tmp_path: Path) -
     assert present_holder(str(tmp_path)) == told.tenancies[0]
 
 
-def test_a_gap_in_service_is_one_that_touches_the_time() -> None:
-    times = [0.0, 1.0, 1.5, 4.0, 4.5, 9.0]
-    assert gap_s(times, 1.2, 1.4) == 0.5
-    assert gap_s(times, 1.6, 3.0) == 2.5
-    assert gap_s(times, 0.5, 4.2) == 2.5
-    assert gap_s([], 0.0, 1.0) == 0.0
+def test_a_gap_in_service_is_a_time_in_which_a_change_waits_and_none_is_answered() -> None:
+    made = [(0.0, 1.0), (1.0, 1.5), (2.0, 4.5), (2.5, 4.0), (8.0, 9.0), (8.5, 8.6)]
+    own = Answers(write("a", 1, 0.0, 1)._replace(invoked_s=began_s, returned_s=at_s) for began_s, at_s in made)
+    assert own.longest_gap_s(1.2, 1.4) == 0.5
+    assert own.longest_gap_s(1.6, 3.0) == 2.0
+    assert own.longest_gap_s(5.0, 7.0) == 0.0
+    assert own.longest_gap_s(5.0, 9.0) == pytest.approx(0.6)
+    assert Answers([]).longest_gap_s(0.0, 1.0) == 0.0
 
 
 @pytest.mark.simulation

@@ -205,16 +205,32 @@ def from_words(words: dict[str, Any]) -> ChangeOp:
     return ChangeOp(**words | named)
 
 
-def served_s(ops: Iterable[ChangeOp]) -> dict[str, list[float]]:
-    """Return when changes of each key were answered, in order."""
-    times: dict[str, list[float]] = {}
+class Answers:
+    """When changes of one key were answered: a gap in service is a time in which one was awaited, and none was."""
+
+    def __init__(self, ops: Iterable[ChangeOp]) -> None:
+        """Sort the calls of the key. O(n log n)."""
+        made = sorted(
+            (op.returned_s, op.invoked_s) for op in ops if op.kind != "get" and op.outcome in {"ok", "conflict"}
+        )
+        self._answered_s = [returned_s for returned_s, _ in made]
+        self._awaited_s = [*itertools.accumulate((invoked_s for _, invoked_s in reversed(made)), min)][::-1]
+        """Since when one was awaited that was not answered before this one."""
+
+    def longest_gap_s(self, from_s: float, until_s: float) -> float:
+        """Return the longest gap that touches this time. O(answers in it)."""
+        longest, times = 0.0, self._answered_s
+        for at in range(bisect.bisect_left(times, from_s), len(times)):
+            since_s = max(self._awaited_s[at], times[at - 1] if at else 0.0)
+            if since_s >= until_s:
+                break
+            longest = max(longest, times[at] - since_s)
+        return longest
+
+
+def answers(ops: Iterable[ChangeOp]) -> dict[str, Answers]:
+    """Return the answers of each key."""
+    by_key: dict[str, list[ChangeOp]] = {}
     for op in ops:
-        if op.kind != "get" and op.outcome in {"ok", "conflict"}:
-            times.setdefault(op.key, []).append(op.returned_s)
-    return {key: sorted(own) for key, own in times.items()}
-
-
-def gap_s(times: list[float], from_s: float, until_s: float) -> float:
-    """Return the longest time between two answers that touches this time."""
-    first, last = bisect.bisect_left(times, from_s), bisect.bisect_right(times, until_s)
-    return max((b - a for a, b in itertools.pairwise(times[max(0, first - 1) : last + 1])), default=0.0)
+        by_key.setdefault(op.key, []).append(op)
+    return {key: Answers(own) for key, own in by_key.items()}
