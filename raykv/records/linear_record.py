@@ -85,7 +85,7 @@ _decode = msgspec.msgpack.Decoder(_Rest).decode
 
 
 def pack_term(number: int, bits: int) -> bytes:
-    """Return a term: of two, the one with the greater number is later."""
+    """Return a term (L1): of two, the one with the greater number is later."""
     return number.to_bytes(8) + bits.to_bytes(8)
 
 

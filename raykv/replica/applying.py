@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Kept(NamedTuple):
-    """A receipt, and until when it is kept, by the leader's monotonic clock (L12)."""
+    """A lane's receipt (L10), and until when it is kept, by the leader's monotonic clock (L12)."""
 
     receipt: Receipt
     until_s: float
