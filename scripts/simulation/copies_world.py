@@ -32,6 +32,7 @@ from raykv.sim.disk import SimDisk
 from raykv.sim.host import EPOCH_MS, SimClock
 from raykv.sim.kernel import Process
 from raykv.sim.network import NetworkOdds, SimTransport
+from raykv.storage import DiskFull
 from raykv.supervision.founding import Plan, first_state
 from simulation.bare_cluster import BareCluster
 from simulation.leader_watch import LeaderWatch
@@ -163,7 +164,7 @@ class CopiesWorld(BareCluster):
         )  # fmt: skip
         try:
             node = self.open(node_id, config, self.rng, fresh=fresh, known=known, reaches_others=self.settings.mends)
-        except CorruptData:
+        except (CorruptData, DiskFull):
             return  # it stays away, and says so
         process = self.processes[node_id]
         node._replica.scanner.page_bytes = self.settings.scan_bytes  # noqa: SLF001

@@ -3,7 +3,8 @@
 A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a fuzzer has only the parts that it
 is about, and meets little else. Both run the real code. ``register_fuzzer`` is about the cluster's state, ``rot_fuzzer``
 about a node whose disk rots, ``power_fuzzer`` about one whose host loses its power, ``copies_fuzzer`` about copies that
-differ, and nodes that make themselves complete. ``copies_schedules`` and ``register_schedules`` are shorter still: each
+differ, and nodes that make themselves complete. ``copies_schedules``, ``register_schedules``
+and ``leader_schedules`` are shorter still: each
 plays one fixed schedule.
 """
 
@@ -16,6 +17,8 @@ from simulation.copies_fuzzer import fuzz_copies
 from simulation.copies_schedules import AT_ONCE as SCHEDULES_AT_ONCE
 from simulation.copies_schedules import play_copies_schedule
 from simulation.leader_fuzzer import fuzz_leaders
+from simulation.leader_schedules import AT_ONCE as LEADER_SCHEDULES_AT_ONCE
+from simulation.leader_schedules import play_leader_schedule
 from simulation.power_fuzzer import fuzz_power
 from simulation.quiet import quiet
 from simulation.register_fuzzer import fuzz_register
@@ -33,6 +36,7 @@ LEADER_RUNS = 2
 _FUZZERS = (
     (fuzz_register, REGISTER_RUNS), (fuzz_rot, ROT_RUNS), (fuzz_copies, COPIES_RUNS), (fuzz_power, 1),
     (fuzz_leaders, LEADER_RUNS), (play_copies_schedule, SCHEDULES_AT_ONCE), (play_register_schedule, 1),
+    (play_leader_schedule, LEADER_SCHEDULES_AT_ONCE),
 )  # fmt: skip
 """Each, and how often it is run beside a seed."""
 

@@ -61,14 +61,13 @@ OF_LEADERS = (
     Planted(
         "a candidate asks once",
         "L4",
-        "a promise counts whose directory was wiped since, and who it superseded still finds F owners",
+        "a promise counts whose directory was wiped since; and what the owners held when they promised is not known",
         (
             Edit(
                 "raykv.replica.takeover:_Vote._same",
                 "return [at for at, directory_id in self._confirmed.items() if self.granted.get(at) == directory_id]",
                 "return [*self.granted]",
             ),
-            Edit(f"{_TAKEOVERS}._take_over", "sets, vote.filled)", "sets, None)"),
         ),
     ),
     Planted(
@@ -212,6 +211,7 @@ OF_LEADERS = (
                 "bound = all(frozenset(owners) in self._sets for owners in sets)",
                 "bound = True",
             ),
+            Edit("raykv.repair.anti_entropy:AntiEntropy.take_over", "if is_led:", "if False:"),
         ),
     ),
     Planted(

@@ -264,7 +264,7 @@ class _Fuzzer(LeadersWorld):
     async def _all_pulled(self, owners: list[str]) -> bool:
         gaining = [node_id for node_id in owners[: self.settings.copies] if node_id not in self.owners]
         for node_id in gaining:
-            if not isinstance(await self.pull(node_id), f.Repaired):
+            if not await self.pull(node_id, 3):
                 return False
         return True
 

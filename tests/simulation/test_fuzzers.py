@@ -9,13 +9,16 @@ from simulation.attempt import attempt
 from simulation.copies_fuzzer import fuzz_copies
 from simulation.drawing import draw
 from simulation.fuzzers import fuzz
+from simulation.leader_fuzzer import fuzz_leaders
 from simulation.planted import planted
 from simulation.power_fuzzer import fuzz_power
 from simulation.register_fuzzer import fuzz_register
 from simulation.rot_fuzzer import fuzz_rot
 from simulation.shrink import shrink
 
-FUZZERS = {"register": fuzz_register, "rot": fuzz_rot, "copies": fuzz_copies, "power": fuzz_power}
+FUZZERS = {
+    "register": fuzz_register, "rot": fuzz_rot, "copies": fuzz_copies, "power": fuzz_power, "leaders": fuzz_leaders,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FUZZERS)
@@ -49,6 +52,17 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("power", "small file renamed before it is synced", "not to be opened", 0),
         ("power", "write acknowledged before its sync", "lost with the power", 2),
         ("power", "replayed memtables in the wrong order", "lost with the power", 3),
+        ("leaders", "a promise is not looked at before a record is accepted", "promise of a term broken", 1),
+        ("leaders", "a look is answered whatever is promised", "promise of a term broken", 7),
+        ("leaders", "an incomplete node votes", "promise broken", 3),
+        ("leaders", "a candidate promises last", "not linearizable", 1),
+        ("leaders", "a term goes on after a restart", "version went back", 0),
+        ("leaders", "a new leader believes its own copy", "unwritable", 0),
+        ("leaders", "one owner is enough", "version went back", 2),
+        ("leaders", "records are counted by key", "stamp given twice", 0),
+        ("leaders", "a leader reads without a round", "version went back", 9),
+        ("leaders", "receipts are not looked at", "not linearizable", 4),
+        ("leaders", "receipts stay with the leader", "not linearizable", 4),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):
