@@ -266,7 +266,10 @@ class Changes:
             if isinstance(answer, f.NodeRefused | f.NotOwner) or (answer is None and frame is not None):
                 # Calls have the whole protocol: other runs, and a state that the node does not know.
                 attempt.at_once = True
-                if isinstance(answer, f.NodeRefused) and answer.reason == "failed":
+                # A run that is over by now may have begun it, as may one whose disk failed.
+                if (bodies[node_id].run and answer is None) or (
+                    isinstance(answer, f.NodeRefused) and answer.reason == "failed"
+                ):
                     attempt.sent.update(indexes)
                 continue
             self._take(attempt, node_id, indexes, bodies[node_id], answer)

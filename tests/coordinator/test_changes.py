@@ -258,6 +258,29 @@ def test_a_change_that_is_sent_again_says_so_and_is_carried_out_once() -> None:
     run(story())
 
 
+def test_what_a_run_that_is_over_may_have_begun_is_sent_again_as_such() -> None:
+    """*Schedule without (L11): the former run has the change in its own copy. The next is asked as if for the first time:
+    its refusal leaves nothing behind, and the copy comes to light.*"""
+
+    async def story() -> None:
+        cluster, peer, (first, *_) = started()
+        caller = Caller()
+        await one(peer, caller.add(KEY))
+        held = cluster.wire.hold(f.Apply, target=first, answers=True)
+        task = asyncio.get_running_loop().create_task(one(peer, caller.add(KEY)))
+        former = await held.caught()
+        cluster.replace(first)
+        cluster.publish(peer)
+        held.release()
+        assert (await task).payload == cell(2)
+        again = [sent.body for sent in cluster.wire.of(f.Apply)]
+        again = again[again.index(former) + 1 :]
+        assert again
+        assert all(body.items[0].resent for body in again)
+
+    run(story())
+
+
 @pytest.mark.parametrize("end", ["killed", "frozen"])
 def test_a_leader_that_does_not_answer_is_followed_by_the_next_owner(end: str) -> None:
     async def story() -> None:
