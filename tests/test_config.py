@@ -348,25 +348,3 @@ def test_what_cannot_be_printed_is_refused_all_the_same() -> None:
         c.check_timeout(Unprintable())
     with pytest.raises(InvalidOption, match="an enormous int"):
         c.check_timeout(10**5000)
-
-
-@pytest.mark.parametrize(
-    ("n", "options", "why"),
-    [
-        (3, {"r": 1, "w": 2}, "reads and writes a majority, 2 of n=3"),
-        (3, {"r": 2, "w": 3}, "reads and writes a majority, 2 of n=3"),
-        (5, {"r": 2, "w": 3}, "reads and writes a majority, 3 of n=5"),
-        (3, {"r": 2, "w": 2, "sloppy": True}, "cannot be sloppy"),
-        (3, {"r": 2, "w": 2, "ttl_ms": 1000}, "has no ttl"),
-    ],
-)
-def test_a_linearizable_bucket_leaves_no_choice(n: int, options: dict[str, Any], why: str) -> None:
-    """With any other levels two acknowledged writes need not meet, and there is no one order (L13)."""
-    with pytest.raises(InvalidOption, match=why):
-        BucketConfig(name="b", n=n, versioning="linearizable", **options)
-
-
-@pytest.mark.parametrize(("n", "majority"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)])
-def test_a_linearizable_bucket_reads_and_writes_a_majority(n: int, majority: int) -> None:
-    """L13."""
-    assert BucketConfig(name="b", n=n, r=majority, w=majority, versioning="linearizable").w == majority

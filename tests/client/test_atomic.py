@@ -342,7 +342,7 @@ def test_each_refusal_says_what_happened(
 
 def test_a_conflict_has_what_stands(both: Callable[..., Any], link: FakeLink) -> None:
     link.script = [settled(c.CONFLICT, b"\x01kept"), f.ChangedMany([f.Settled(c.CONFLICT)])]
-    with pytest.raises(Conflict, match="nothing was written: b'raw' has a value$") as caught:
+    with pytest.raises(Conflict, match=r"nothing was written: b'raw' has a value$") as caught:
         both("put", b"raw", 1, if_absent=True)
     assert (caught.value.key, caught.value.value, caught.value.version) == (b"raw", "kept", Version(VERSION))
     with pytest.raises(Conflict, match="has no value, and the condition is a version of one") as caught:

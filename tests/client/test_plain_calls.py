@@ -93,7 +93,7 @@ def test_what_changes_bring_decodes() -> None:
 
 
 def test_a_refused_change_raises_what_stands() -> None:
-    with pytest.raises(Conflict, match="'a' has a value$") as caught:
+    with pytest.raises(Conflict, match=r"'a' has a value$") as caught:
         changed(f.Change(encode_key("a"), c.PUT, condition=b""), f.Settled(c.CONFLICT, VERSION, b"\x01kept"))
     assert (caught.value.key, caught.value.value, caught.value.version) == ("a", "kept", Version(VERSION))
     with pytest.raises(InvalidOption, match="no 64-bit integer"):
