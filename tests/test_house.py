@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,24 +58,34 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Return (module, whether only for the type checker)."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def typing_only(path: Path) -> frozenset[ast.AST]:
+    """Return what stands under ``if TYPE_CHECKING``."""
+    return frozenset(
+        inner
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
-    }
+    )
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Return (module, whether only for the type checker)."""
     found = []
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in typing_only) for alias in node.names]
+            found += [(alias.name, node in typing_only(path)) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
             names = [f"raykv.{alias.name}" for alias in node.names] if module == "raykv" else [module]
-            found += [(name, id(node) in typing_only) for name in names]
+            found += [(name, node in typing_only(path)) for name in names]
     return found
 
 
@@ -97,20 +108,18 @@ def test_ray_is_imported_by_the_real_world_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SYNCHRONOUS, ids=name_of)
 def test_plain_code_has_no_clock_no_thread_no_file_and_no_global_randomness(path: Path) -> None:
-    modules = {module.split(".")[0] for module, typing_only in imports(path) if not typing_only}
+    modules = {module.split(".")[0] for module, for_types in imports(path) if not for_types}
     assert not modules & (IMPURE | {"random", "secrets", "uuid"})
-    tree = ast.parse(path.read_text())
-    assert not any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree))
+    assert not any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(tree_of(path)))
 
 
 @pytest.mark.parametrize("path", CORE, ids=name_of)
 def test_the_core_reaches_the_world_through_the_ports_only(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
     assert not {call.func.id for call in calls if isinstance(call.func, ast.Name)} & IMPURE_CALLS
     forbidden = {"asyncio.sleep", "asyncio.wait_for", "asyncio.timeout", "asyncio.open_connection", "asyncio.to_thread"}
     assert not {ast.unparse(call.func) for call in calls} & forbidden
-    modules = {module.split(".")[0] for module, typing_only in imports(path) if not typing_only}
+    modules = {module.split(".")[0] for module, for_types in imports(path) if not for_types}
     assert not modules & (IMPURE - {"asyncio"} | {"random", "secrets", "uuid", "pickle", "cloudpickle"})
 
 
@@ -124,7 +133,7 @@ def test_an_operation_has_no_loop(name: str) -> None:
     """Actions out, events in: so a blocking caller, an event loop and the simulation run the same lines."""
     path = PACKAGE / f"{name}.py"
     assert "asyncio" not in {module for module, _ in imports(path)}
-    assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(ast.parse(path.read_text())))
+    assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in ast.walk(tree_of(path)))
 
 
 def test_actors_and_simulation_never_meet() -> None:
@@ -163,16 +172,9 @@ def test_tests_mirror_the_package() -> None:
 
 def run_time_imports(path: Path, modules: set[str]) -> set[str]:
     """Return the modules among ``modules`` that a file imports, when it is imported itself or later in a function."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
+    for node in ast.walk(tree_of(path)):
+        if node in typing_only(path):
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -182,6 +184,7 @@ def run_time_imports(path: Path, modules: set[str]) -> set[str]:
     return found & modules
 
 
+@cache
 def import_graph(base: Path, package: str) -> dict[str, set[str]]:
     """Return module -> the modules of the same package that it imports at run time."""
     files = {
@@ -204,9 +207,8 @@ def reached(graph: dict[str, set[str]], start: str) -> set[str]:
 
 @pytest.mark.parametrize(("base", "package"), [(ROOT, "raykv"), (RIG, "simulation")], ids=["raykv", "simulation"])
 def test_no_module_imports_itself_in_a_circle(base: Path, package: str) -> None:
-    graph = import_graph(base, package)
-    for imported in graph.values():
-        imported.discard("raykv")  # a pickled handle calls raykv.connect on arrival, by its public name
+    without = {"raykv"}  # a pickled handle calls raykv.connect on arrival, by its public name
+    graph = {name: imported - without for name, imported in import_graph(base, package).items()}
     assert sorted(name for name in graph if name in reached(graph, name)) == []
 
 

@@ -18,7 +18,7 @@ def test_the_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     keep = os.environ.get("RAYKV_KEEP_NOTEBOOKS")  # a folder: where to leave the executed notebooks to be looked at
     client = nbclient.NotebookClient(
-        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     if keep:

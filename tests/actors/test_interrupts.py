@@ -19,8 +19,8 @@ import raykv
 from raykv.coordinator import fast_path, routing
 
 HOME = str(Path(raykv.__file__).parent) + os.sep
-LINES_EVERY, INSTRUCTIONS_EVERY = (int(each) for each in os.environ.get("RAYKV_TEST_INTERRUPTS", "3,41").split(","))
-"""At every so manieth place. All of them take some minutes."""
+PLACES = os.environ.get("RAYKV_TEST_INTERRUPTS")
+"""``"3,41"``: every third line and every 41st instruction. All of them take some minutes."""
 WAIT_S = 10.0
 
 
@@ -77,8 +77,10 @@ CALLS = {
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # interrupted before it has a name
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("event", "every"), [("line", LINES_EVERY), ("opcode", INSTRUCTIONS_EVERY)])
-def test_interrupted_anywhere_the_next_call_works(client, call, event, every):
+@pytest.mark.parametrize("event", ["line", "opcode"])
+def test_interrupted_anywhere_the_next_call_works(client, call, event, long):
+    lines_every, instructions_every = (int(each) for each in (PLACES or ("3,41" if long else "7,97")).split(","))
+    every = lines_every if event == "line" else instructions_every
     work, number, interrupted = CALLS[call], 1, 0
     while True:
         deadline_s = time.monotonic() + WAIT_S

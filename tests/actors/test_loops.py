@@ -17,6 +17,8 @@ BEFORE = """
 import asyncio, contextlib, gc, os, sys, threading, time, warnings
 sys.path.insert(0, {here!r})
 import real_nodes, uvloop
+def turns(at_full_length):
+    return range(at_full_length if {long} else at_full_length // 5)
 from raykv.coordinator import routing
 routing.STALE_S = 1e6
 make = {make}
@@ -50,18 +52,18 @@ with real_nodes.opened() as client:
 
 ENDS = {
     "closed": """
-for _ in range(600):
+for _ in turns(600):
     one().close()
 """,
     "finished and closed": """
-for _ in range(100):
+for _ in turns(100):
     loop = one()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 """,
     "asyncio.run": """
-for turn in range(100):
+for turn in turns(100):
     async def go():
         await asyncio.gather(*(client.aput(f"own{number}", turn) for number in range(10)))
         return await client.aget("own3")
@@ -76,7 +78,7 @@ async def some():
         await asyncio.wait_for(asyncio.gather(*calls), number % 20 / 5000)
     with contextlib.suppress(asyncio.CancelledError):
         await calls[0]
-for number in range(200):
+for number in turns(200):
     loop = make()
     loop.run_until_complete(some())
     loop.close()
@@ -84,7 +86,7 @@ for number in range(200):
     "with nodes that do not answer": """
 for node in client.nodes.values():
     node.silent_s = 0.3
-for number in range(20):
+for number in turns(20):
     loop = make()
     with contextlib.suppress(TimeoutError):
         loop.run_until_complete(asyncio.wait_for(client.aget("key3"), 0.02 * (number % 3)))
@@ -93,7 +95,7 @@ for node in client.nodes.values():
     node.silent_s = 0
 """,
     "before the first connection stands": """
-for _ in range(100):
+for _ in turns(100):
     loop = make()
     with contextlib.suppress(TimeoutError):
         loop.run_until_complete(asyncio.wait_for(client.aget("key3"), 0.0001))
@@ -101,7 +103,7 @@ for _ in range(100):
 """,
     "in threads": """
 def some():
-    for _ in range(20):
+    for _ in turns(20):
         one().close()
 threads = [threading.Thread(target=some) for _ in range(5)]
 for thread in threads:
@@ -112,8 +114,8 @@ for thread in threads:
 }
 
 
-def said_by(body: str, make: str) -> str:
-    program = BEFORE.format(here=str(Path(__file__).parent.parent / "support"), make=make)
+def said_by(body: str, make: str, *, long: bool) -> str:
+    program = BEFORE.format(here=str(Path(__file__).parent.parent / "support"), make=make, long=long)
     program += textwrap.indent(body + "\ncheck(client, had)\n", "    ") + "\nprint('done')\n"
     words = [sys.executable, "-W", "default", "-W", "ignore::ResourceWarning", "-c", program]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
@@ -123,15 +125,15 @@ def said_by(body: str, make: str) -> str:
 
 @pytest.mark.parametrize("make", ["asyncio.new_event_loop", "uvloop.new_event_loop"])
 @pytest.mark.parametrize("end", ENDS)
-def test_a_loop_that_ends_leaves_nothing(end, make):
-    assert said_by(ENDS[end], make) == ""
+def test_a_loop_that_ends_leaves_nothing(end, make, long):
+    assert said_by(ENDS[end], make, long=long) == ""
 
 
-def test_a_loop_that_is_forgotten_leaves_nothing():
+def test_a_loop_that_is_forgotten_leaves_nothing(long):
     body = """
-for _ in range(100):
+for _ in turns(100):
     loop = one()
     del loop
 gc.collect()
 """
-    assert said_by(body, "asyncio.new_event_loop") == ""
+    assert said_by(body, "asyncio.new_event_loop", long=long) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,11 +64,13 @@ def prose(path: Path) -> str:
     return "\n".join(strings + re.findall(r"#.*", source))
 
 
-CITATIONS = {path: set(CITED.findall(prose(path))) for path in sources()}
+@cache
+def citations() -> dict[Path, set[str]]:
+    return {path: set(CITED.findall(prose(path))) for path in sources()}
 
 
 def cited_in(top: str) -> set[str]:
-    return {number for path, numbers in CITATIONS.items() if path.is_relative_to(ROOT / top) for number in numbers}
+    return {number for path, numbers in citations().items() if path.is_relative_to(ROOT / top) for number in numbers}
 
 
 def test_the_table_names_what_the_docstring_states() -> None:
@@ -82,16 +85,16 @@ def test_a_rule_comes_with_its_schedule_its_place_and_its_tests(number: str) -> 
     assert entry.modules
     for module in entry.modules:
         path = ROOT.joinpath("raykv", *module.split(".")).with_suffix(".py")
-        assert number in CITATIONS.get(path, ()), f"{module} does not cite {number}"
+        assert number in citations().get(path, ()), f"{module} does not cite {number}"
     assert entry.tests
     for test in entry.tests:
-        assert number in CITATIONS.get(ROOT / test, ()), f"{test} does not cite {number}"
+        assert number in citations().get(ROOT / test, ()), f"{test} does not cite {number}"
 
 
 def test_what_is_cited_stands_there() -> None:
     strays = {
         str(path.relative_to(ROOT)): sorted(unknown)
-        for path, cited in CITATIONS.items()
+        for path, cited in citations().items()
         if (unknown := cited - RULES.keys())
     }
     assert strays == {}

@@ -345,8 +345,10 @@ class History:
         assert vector.check(vector.encode(state)) == state
 
 
-def test_no_write_that_nobody_saw_is_lost_and_none_that_was_superseded_stays_in_10_000_histories() -> None:
-    for seed in range(10_000):
+def test_no_write_that_nobody_saw_is_lost_and_none_that_was_superseded_stays_in_thousands_of_histories(
+    long: bool,
+) -> None:
+    for seed in range(10_000 if long else 3_000):
         source = random.Random(seed)
         history = History(lambda n, below=source.random: int(below() * n))
         try:
