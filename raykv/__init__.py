@@ -8,18 +8,18 @@
 
 **How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
-(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a
-*dot* for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to
-all N owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back
-what some of them lacked (``raykv.coordinator``); a node that missed a write gets it by a hint, or when copies are
-compared (``raykv.repair``). A node answers by plain functions (``raykv.replica``, ``raykv.node``) over a
-log-structured merge tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip
-heartbeats and suspect one that falls silent (``raykv.membership``); a *supervisor* weighs their words, starts dead
-and frozen nodes again on their directories, and moves partitions when nodes come and go (``raykv.supervision``). What
-all must agree on, the ring and the buckets, is one register on the nodes' disks (``raykv.cluster``). All of this is
-code without Ray, socket, clock or disk, and reaches them through ``raykv.ports``: ``raykv.actors``,
-``raykv.transport`` and ``raykv.system`` run it in Ray, ``raykv.sim`` runs the very same in a world of virtual time,
-where a seed breaks it. The rules that keep data are P1 to P15 in ``raykv.protocol.invariants``.
+(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot*
+for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N
+owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some
+of them lacked (``raykv.coordinator``); a node that missed a write gets it by a hint, or when copies are compared
+(``raykv.repair``). A node answers by plain functions (``raykv.replica``, ``raykv.node``) over a log-structured merge
+tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip heartbeats and suspect one
+that falls silent (``raykv.membership``); a *supervisor* weighs their words, starts dead and frozen nodes again on their
+directories, and moves partitions when nodes come and go (``raykv.supervision``). What all must agree on, the ring and
+the buckets, is one replicated register on the nodes' disks (``raykv.cluster``). All of this is code without Ray,
+socket, clock or disk, and reaches them through ``raykv.ports``: ``raykv.actors``, ``raykv.transport`` and
+``raykv.system`` run it in Ray, ``raykv.sim`` runs the very same in a world of virtual time, where a seed breaks it. The
+rules that keep data are P1 to P15 in ``raykv.protocol.invariants``.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
 after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent
@@ -91,7 +91,7 @@ sides, and sorts it out later. No store can do both.
     supervision/members.py            the new node is started, then a member
     ring/claim.py                     the ring that is wanted (ring/targets.py, ring/flow.py; P13)
     cluster/moves.py                  the states that lead there, each safe to act on (P4)
-    cluster/register.py               each is stored on a majority (cluster/acceptor.py) before it is handed out (P5)
+    cluster/register.py               a majority accepts each (cluster/acceptor.py) before it is handed out (P5)
     supervision/rebalancing.py        waves: step 1, 2, 3, as enough owners know of the one before
     supervision/supervisor.py         coordinators hear of it
     cluster/state.py                  whom writes need and whom reads ask at each step

@@ -67,8 +67,8 @@ P4. A partition moves in three steps
 
 P5. The cluster's state is one register
     Ring, members and buckets are one value on the nodes' disks, changed by Paxos with the supervisor's generation as
-    its ballot. A supervisor that takes over has a majority promise its generation, takes the latest state among the
-    answers, stores it under its own generation on a majority, and only then goes on. A state is handed out once a
+    its ballot. A supervisor that takes over prepares (a majority promises its generation), takes the latest state among
+    the answers, has a majority accept it under its own generation, and only then goes on. A state is handed out once a
     majority holds it. Members change one at a time, so that any two majorities meet. A node whose directory is new or
     restored from a copy has forgotten its promises and has no vote until a decision later than its loss reaches it.
 

@@ -356,10 +356,10 @@ class Supervisor:
         await self._publish()
 
     async def _store(self, state: ClusterState) -> None:
-        """Store the state in the register; log once when the register is lost."""
+        """Have a majority accept the state; log once when the register is lost."""
         lost = self._register.lost
         try:
-            await self._register.store(state)
+            await self._register.accept(state)
         except StoreUnavailable as error:
             if self._register.lost and not lost:
                 logger.error("store %s: nothing can be read or decided any more: %s", self._name, error)

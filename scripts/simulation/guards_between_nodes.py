@@ -640,7 +640,7 @@ BETWEEN_NODES = (
         "P5",
         "a change failed on all but a minority; the next one goes under the same number",
         (
-            Edit("raykv.cluster.register:Register.store", "if state.version <= self._tried:", "if state.version < 0:"),
+            Edit("raykv.cluster.register:Register.accept", "if state.version <= self._tried:", "if state.version < 0:"),
             Edit("raykv.cluster.acceptor:Acceptor.accept", " and request.state == kept.state)", ")"),
             Edit(
                 "raykv.cluster.acceptor:Acceptor.accept",
@@ -679,7 +679,7 @@ BETWEEN_NODES = (
         "a supervisor takes over while nodes have promised themselves to a later one",
         (
             Edit(
-                "raykv.cluster.register:Register._promised",
+                "raykv.cluster.register:Register._prepare",
                 "if len(granted) < quorum(len(members)):",
                 "if len(granted) < 0:",
             ),
@@ -691,7 +691,7 @@ BETWEEN_NODES = (
         "a bucket is created on one node, that node is lost, and the bucket's id is given to another",
         (
             Edit(
-                "raykv.cluster.register:Register.store",
+                "raykv.cluster.register:Register.accept",
                 "if len(granted) >= quorum(len(members)) or all_of_them:",
                 "if len(granted) >= 1:",
             ),
@@ -704,7 +704,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.cluster.register:Register.take_over",
-                "    await self.store(msgspec.structs.replace(newest, generation=generation))",
+                "    await self.accept(msgspec.structs.replace(newest, generation=generation))",
                 "    self.state = msgspec.structs.replace(newest, generation=generation)",
             ),
         ),

@@ -192,7 +192,7 @@ class RegisterFuzzer(BareCluster):
                     if state.buckets and self.rng.random() < (0.3 if len(state.buckets) < _MANY else 0.7):
                         dropped = self.rng.choice(state.buckets).config.name
                         self.to_drop.add(dropped)
-                    await register.store(
+                    await register.accept(
                         state.with_bucket(options) if dropped is None else state.without_bucket(dropped)
                     )
             except Superseded:
@@ -212,7 +212,7 @@ class RegisterFuzzer(BareCluster):
                 if not await register.bring_up_to_date(node_id):
                     async with changing:
                         assert register.state is not None
-                        await register.store(register.state)
+                        await register.accept(register.state)
             except Superseded:
                 return
             except RaykvError:

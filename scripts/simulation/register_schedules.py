@@ -79,7 +79,7 @@ class RegisterSchedule(RegisterFuzzer):
         """Let a supervisor create a bucket."""
         if register.state is not None:
             state = register.state.with_bucket(bucket_from_options(name, {}, NODES))
-            await self.does(process, register.store(state))
+            await self.does(process, register.accept(state))
 
 
 class AChangeThatFailed(RegisterSchedule):

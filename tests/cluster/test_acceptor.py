@@ -1,4 +1,4 @@
-"""A node's side of the register: promises, accepted states, votes (P5)."""
+"""A node's side of the replicated register: promises, accepted states, votes (P5)."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
     async def story() -> None:
         bench = Bench(world)
         bench.dead_supervisor(await bench.started())
-        promise = bench.cluster.node("n1")._replica._acceptor.promise
+        prepare = bench.cluster.node("n1")._replica._acceptor.prepare
         again = [True, True]
 
         def twice(self: Any, request: f.PrepareState) -> f.AcceptorAnswer:
@@ -259,9 +259,9 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
                 original(self, request)
             return original(self, request)
 
-        kind = type(promise.__self__)
-        original = kind.promise
-        monkeypatch.setattr(kind, "promise", twice)
+        kind = type(prepare.__self__)
+        original = kind.prepare
+        monkeypatch.setattr(kind, "prepare", twice)
         with pytest.raises(StoreUnavailable, match="taken over"):
             await bench.started()
         assert (await bench.started()).state.generation == 3
