@@ -59,7 +59,7 @@ class Fault(msgspec.Struct, frozen=True):
     amount: float = 0.0
     detail: str = ""
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for a human reader."""
         during = f" for {self.for_s:.2f} s" if self.for_s else ""
         extra = f" ({self.amount:g})" if self.amount else ""

@@ -327,12 +327,12 @@ class SimLauncher:
         if current.known:
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-            def tell() -> None:
+            def notice_later() -> None:
                 slow = not self._world.hosts[node_id].up
                 notice_s = self._world.rng.uniform(*(POWER_NOTICE_S if slow else (0.02, 0.2)))
                 self._world.loop.later(notice_s, _settle, gone)
 
-            current.process.on_kill.append(tell)
+            current.process.on_kill.append(notice_later)
             await gone
         return "its process ended"
 

@@ -350,7 +350,7 @@ class World:
         self._fate.cancel()
         self._nemesis.heal()
 
-    def told(self) -> list[str]:
+    def events(self) -> list[str]:
         """Return the events of processes and disks until now, a line each, with the virtual time."""
         return [
             f"{event.at_s:10.3f}  {event.source} {event.what} {event.target}".rstrip()

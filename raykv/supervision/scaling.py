@@ -93,7 +93,7 @@ class Scaling:
             self._failed = str(error)
             logger.warning("store %s: autoscaling: %s failed: %s", self._name, _what(decision), error)
 
-    def told(self) -> dict[str, Any] | None:
+    def last_decision(self) -> dict[str, Any] | None:
         """Return the last decision and its reason, for the status; None while autoscaling is off."""
         if self._state().scaling is None:
             return None

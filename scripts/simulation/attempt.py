@@ -51,8 +51,8 @@ def _with_fuzzers(outcome: Outcome, scenario: Scenario) -> Outcome:
 
 def _clear_away() -> None:
     """Collect what the run left behind, tasks of a loop that is closed, without what Python has to say of each."""
-    told, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         gc.collect()
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook

@@ -368,20 +368,20 @@ class WrittenWhileItIsForgotten(Schedule):
         self.deleted[key] = time_of(tombstone)
         await asyncio.sleep(gc_grace_s / 2 + 0.1 - self.loop.now_s)
         await self.ask(leader, f.Repair(partition, 5.0), 5.0)
-        told = asyncio.Event()
+        reached = asyncio.Event()
 
         def sent(source: str, target: str, frame: bytes) -> None:
-            if source == node_address(leader) and not told.is_set():
+            if source == node_address(leader) and not reached.is_set():
                 body = f.node_requests.decode(frame).body
                 if isinstance(body, f.Purge) and body.sure:
                     self.network.slow[target] = 0.1
                     self.loop.call_soon(self.network.slow.clear)  # this request only
-                    told.set()
+                    reached.set()
 
         self.network.sent = sent
         await asyncio.sleep(gc_grace_s / 2 + 0.1)
         repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
-        await told.wait()
+        await reached.wait()
         await self.put(key, self.record(), rng.sample(self.node_ids, rng.choice((2, 3))))
         await repairing
         for _ in range(2):

@@ -70,7 +70,7 @@ class Op(NamedTuple):
         """Whether it reads."""
         return self.kind in {"get", "scan"}
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for the history of a key."""
         value = (
             ""

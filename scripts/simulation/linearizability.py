@@ -82,9 +82,9 @@ class Result(Generic[Operation, State]):
             return f"linearizable: {len(self.order)} calls in order, {len(self.unused)} unknown ones without effect"
         states = ", ".join(map(repr, self.states[:_ROWS])) + ", ..." * (len(self.states) > _ROWS)
         verdict = f"undecided after {self.steps} steps" if self.linearizable is None else "not linearizable"
-        told = f"{verdict}: no order was found for the call marked no and all that returned before it."
-        told += f"\nWithout that call there is one; the state at its end can be: {states}."
-        return "\n".join([told, *_table(self)])
+        text = f"{verdict}: no order was found for the call marked no and all that returned before it."
+        text += f"\nWithout that call there is one; the state at its end can be: {states}."
+        return "\n".join([text, *_table(self)])
 
 
 def check(
@@ -201,11 +201,11 @@ class _Search(Generic[Operation, State]):
         yield from (move for move in moves if self._is_new(done | 1 << move[0], move[1]))
         limit, moves = _end(self.calls[~number]), []
         # ``lead`` is the row before the unknown call that led here: what does the same there did not need it.
-        for number, (told, old) in enumerate(zip(self._row(state), lead, strict=True), start=self.known):
-            if told and told != old and self.calls[number].invoked <= limit:
+        for number, (new, old) in enumerate(zip(self._row(state), lead, strict=True), start=self.known):
+            if new and new != old and self.calls[number].invoked <= limit:
                 need = self.needs[number]
-                if done & (need | 1 << number) == need and self._is_new(done | 1 << number, told[0]):
-                    moves.append((number, told[0]))
+                if done & (need | 1 << number) == need and self._is_new(done | 1 << number, new[0]):
+                    moves.append((number, new[0]))
         yield from moves  # all are in ``seen`` before the first is followed: none is reached by way of another
 
     def _row(self, state: State) -> _Row[State]:
@@ -291,8 +291,8 @@ def _table(result: Result[Operation, State]) -> list[str]:
     for place, call in rows:
         start, stop = column[call.invoked], column[_end(call)]
         bar = " " * start + "|" + ("-" * (stop - start - 1) + "|?"[call.returned is None]) * (stop > start)
-        told = ("unknown" if call.returned is None else f"{call.returned:.9g}", bar)
-        lines.append((place, str(call.process), str(call.operation), f"{call.invoked:.9g}", *told))
+        rest = ("unknown" if call.returned is None else f"{call.returned:.9g}", bar)
+        lines.append((place, str(call.process), str(call.operation), f"{call.invoked:.9g}", *rest))
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     hidden = len(near) + 1 + len(others) + len(unused) - len(rows)
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

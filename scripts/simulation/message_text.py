@@ -349,7 +349,7 @@ def _of_state(body: Any) -> str:
             down = f", down: {', '.join(sorted(body.down))}" if body.down else ""
             return f"update {body.sequence}: {_ballot(body.state)}{down}"
         case f.PrepareState():
-            return f"promise generation {body.generation}"
+            return f"prepare generation {body.generation}"
         case f.AcceptState():
             return f"accept {_ballot(body.state)}{', decided' if body.decided else ''}"
         case f.ReadState():
@@ -390,7 +390,7 @@ def _of_answer(body: Any) -> str:
         case f.BucketOpened():
             return f"bucket id {body.bucket_id}"
         case f.Info():
-            return {None: "heard", True: "yes", False: "no"}.get(body.data, "told") if _plain(body.data) else "told"
+            return {None: "heard", True: "yes", False: "no"}.get(body.data, "info") if _plain(body.data) else "info"
     return _words(body)
 
 

@@ -170,7 +170,7 @@ class RegisterFuzzer(BareCluster):
             except (RaykvError, Superseded):
                 await clock.sleep(0.3)
         changing = asyncio.Lock()
-        work = (self._change(register, process, changing), self._tell(register, clock, changing))
+        work = (self._change(register, process, changing), self._greet(register, clock, changing))
         tasks = [process.spawn(each) for each in work]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -200,14 +200,14 @@ class RegisterFuzzer(BareCluster):
             except RaykvError:
                 continue
 
-    async def _tell(self, register: Register, clock: SimClock, changing: asyncio.Lock) -> None:
+    async def _greet(self, register: Register, clock: SimClock, changing: asyncio.Lock) -> None:
         """Bring nodes up to date, those first that have just started."""
-        told: dict[str, int] = {}
+        greeted: dict[str, int] = {}
         while True:
             await clock.sleep(self.rng.choice((0.02, 0.1, 0.3)))
-            new = [node_id for node_id in self.node_ids if self.incarnations[node_id] > told.get(node_id, 0)]
+            new = [node_id for node_id in self.node_ids if self.incarnations[node_id] > greeted.get(node_id, 0)]
             node_id = self.rng.choice(new or self.node_ids)
-            told[node_id] = self.incarnations[node_id]
+            greeted[node_id] = self.incarnations[node_id]
             try:
                 if not await register.bring_up_to_date(node_id):
                     async with changing:

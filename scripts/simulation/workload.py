@@ -322,15 +322,15 @@ class Client:
     ) -> None:
         acks: tuple[str, ...] | None = None
         if isinstance(outcome, RaykvError):
-            told = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
+            result = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
             operation_id = str(outcome.details.get("operation_id", ""))
             error = f"{type(outcome).__name__}: {outcome}"
         else:
-            told, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
+            result, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
             self._history.acknowledged(key, operation_id, acks)
             self._contexts[key] = outcome.context
         self._history.add(
-            self._program.client, kind, key, began_s, self._loop.now_s, told,
+            self._program.client, kind, key, began_s, self._loop.now_s, result,
             value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._level(key, acks),
             seen=seen_in(context) if isinstance(context, Context) else None, blind=context is None,
             until_s=began_s + timeout_s, acks=acks,
@@ -391,11 +391,11 @@ class Client:
         seen: Seen | None = None,
     ) -> None:
         if isinstance(outcome, RaykvError):
-            error, told, value = f"{type(outcome).__name__}: {outcome}", "refused", None
+            error, result, value = f"{type(outcome).__name__}: {outcome}", "refused", None
         else:
-            error, told, value = "", "ok", outcome
+            error, result, value = "", "ok", outcome
         self._history.add(
-            self._program.client, "get", key, began_s, self._loop.now_s, told,
+            self._program.client, "get", key, began_s, self._loop.now_s, result,
             value=value, error=error, level=self._level(key), values=values, seen=seen,
         )  # fmt: skip
 

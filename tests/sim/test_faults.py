@@ -45,4 +45,4 @@ def test_a_network_may_be_rough_or_not():
 
 def test_a_fault_is_told_in_a_line():
     fault = Fault(1.5, "cut", "n1", 2.0, 0.0, "both n2")
-    assert fault.told().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]
+    assert fault.describe().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]

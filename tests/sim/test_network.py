@@ -44,10 +44,10 @@ class Bench:
 
 
 def run(story, **odds):
-    async def told(loop):
+    async def story(loop):
         return await story(Bench(loop, **odds))
 
-    result, loop = run_virtual(told)
+    result, loop = run_virtual(story)
     return result, loop.failures
 
 

@@ -85,9 +85,9 @@ def test_what_is_broken_by_hand_is_ridden_out_and_told():
                 pytest.fail(f"break {number} was not ridden out")
             assert store.get("k") == number
             world.sleep(20)
-        told = "\n".join(world.told())
+        events = "\n".join(world.events())
         for word in ("kill", "power", "freeze", "cut", "slow node", "disk full", "runs as incarnation 2"):
-            assert word in told
+            assert word in events
         assert {node["state"] for node in store.status()["nodes"]} == {"up"}
         world.wipe("n5")
         world.sleep(20)
@@ -115,7 +115,7 @@ def test_a_seed_gives_the_same_world_under_any_hash_seed():
         "        try: world.store.put(f'k{n % 5}', n)\n"
         "        except raykv.RaykvError as error: print(type(error).__name__)\n"
         "        world.sleep(0.5)\n"
-        "    world.heal(); world.sleep(30); print(world.now_s, sorted(world.store.items()), *world.told(), sep='\\n')\n"
+        "    world.heal(); world.sleep(30); print(world.now_s, sorted(world.store.items()), *world.events(), sep='\\n')\n"
     )
     outputs = [
         subprocess.run(
@@ -233,7 +233,7 @@ def test_what_leaves_the_block_carries_the_line_that_replays_it():
 
     def story(world):
         world.sleep(3)
-        seen.append((world.told(), world.now_s))
+        seen.append((world.events(), world.now_s))
 
     def failing():
         with raykv.sim.start(seed=12, **options) as world:
@@ -351,13 +351,13 @@ def test_nothing_real_is_awaited_in_virtual_time(two_worlds):
 
 def test_another_thread_waits_its_turn_or_is_told(two_worlds):
     world, _ = two_worlds
-    told = []
+    answers = []
 
     def elsewhere():
         try:
-            told.append(world.store.put("k", "there"))
+            answers.append(world.store.put("k", "there"))
         except RuntimeError as error:
-            told.append(str(error))
+            answers.append(str(error))
 
     def in_a_thread():
         thread = threading.Thread(target=elsewhere)
@@ -371,7 +371,7 @@ def test_another_thread_waits_its_turn_or_is_told(two_worlds):
         in_a_thread()
 
     world.run(at_the_same_time())
-    assert "in use by another thread" in told[1]
+    assert "in use by another thread" in answers[1]
     assert world.store.get("k") == "there"
 
 
@@ -417,7 +417,7 @@ def test_after_its_end_a_world_says_so():
     for call in calls:
         with pytest.raises(raykv.StoreClosed, match=r"has ended; raykv\.sim\.start"):
             call()
-    assert world.told()
+    assert world.events()
 
 
 def test_a_task_that_failed_unseen_is_logged_with_the_line_that_replays_it(caplog):

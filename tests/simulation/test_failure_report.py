@@ -83,7 +83,7 @@ def test_messages_to_nodes_in_words():
     assert said(read, answers(2, "node/n1", f.ReadDone([None, None], [0]))).words.startswith("a1=unreadable")
     assert said(read, answers(2, "node/n1", f.NodeRefused("moved", "x"))).words == "refused moved: x [run 2]"
     assert said(asks(3, "node/n1", f.Ping())).topic == "life"
-    assert said(asks(3, "node/n1", f.PrepareState(4))) == ("promise generation 4 [run 2]", "state", True)
+    assert said(asks(3, "node/n1", f.PrepareState(4))) == ("prepare generation 4 [run 2]", "state", True)
 
 
 def test_messages_of_clients_in_words():
@@ -172,7 +172,7 @@ def test_what_is_left_out_is_said():
     assert len(times) == 20
     assert {19.0, 20.0, 59.0, 60.0} <= set(times)
     assert sum(gap.rows for gap in gaps) == 80
-    assert gaps[-1].told() == "... 37 more, from 63.0000 to 99.0000 s ..."
+    assert gaps[-1].describe() == "... 37 more, from 63.0000 to 99.0000 s ..."
     assert excerpt(rows[:5], [], 20) == rows[:5]
 
 

@@ -87,11 +87,11 @@ def test_it_rests_when_it_is_off_or_does_not_know_enough(world: ModuleType) -> N
         bench.used, bench.silent = 0.9, 1
         await bench.run_for(30)
         assert bench.done == []
-        assert "only 3 of 4 nodes report" in bench.scaling.told()["why"]
+        assert "only 3 of 4 nodes report" in bench.scaling.last_decision()["why"]
         bench.state = bench.state.with_scaling(None)
         await bench.run_for(30)
         assert bench.done == []
-        assert bench.scaling.told() is None
+        assert bench.scaling.last_decision() is None
         assert (await bench.scaling.report())["why"] == "it is off"
 
     world.run(story())
@@ -125,11 +125,11 @@ def test_what_failed_is_told_and_tried_again(world: ModuleType) -> None:
         bench.used, bench.failing = 0.9, StoreUnavailable("no machine came")
         await bench.run_for(1)
         assert bench.done == ["add"]
-        assert bench.scaling.told()["failed"] == "no machine came"
+        assert bench.scaling.last_decision()["failed"] == "no machine came"
         bench.failing = None
         await bench.run_for(8)
         assert bench.done[1:4] == ["add"] * 3
-        assert bench.scaling.told()["failed"] == ""
+        assert bench.scaling.last_decision()["failed"] == ""
 
     world.run(story())
 
