@@ -6,7 +6,7 @@ Without --hosts: one Ray, a store of three nodes. A round is one of these, at a 
   freeze       a storage process is stopped (SIGSTOP) until another runs in its place; then it goes on, if it still exists
   blink        a storage process is stopped for 0.2 to 3 s, and then goes on
   wipe         a storage process is killed, and its directory removed while it is dead
-  rot          a storage process is killed, and a bit of one of its tables flipped while it is dead; then all is read
+  corrupt      a storage process is killed, and a bit of one of its tables flipped while it is dead; then all is read
   coordinator  the coordinator is killed
   supervisor   the supervisor is killed
   two          two storage processes are killed at once
@@ -280,7 +280,7 @@ def wipe(scene: Scene) -> dict[str, int]:
     return runs([victim])
 
 
-def rot(scene: Scene) -> dict[str, int]:
+def corrupt(scene: Scene) -> dict[str, int]:
     """Flip a bit in a block of a table of a storage process that was killed; then read everything of all three."""
     (victim,) = scene.victims(1)
     with frozen(scene.services[SUPERVISOR]):
@@ -327,7 +327,7 @@ FAULTS: dict[str, Callable[[Scene], dict[str, int]]] = {
     "freeze": freeze,
     "blink": blink,
     "wipe": wipe,
-    "rot": rot,
+    "corrupt": corrupt,
     "coordinator": kill_some(0, COORDINATOR),
     "supervisor": kill_some(0, SUPERVISOR),
     "two": kill_some(2),

@@ -29,7 +29,7 @@ def test_rounds_of_kill_and_verify_lose_nothing() -> None:
 
 @pytest.mark.ray
 def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
-    kinds = "kill,freeze,wipe,rot,supervisor,all"
+    kinds = "kill,freeze,wipe,corrupt,supervisor,all"
     run("fault_rounds.py", "--rounds", "6", "--seed", "3", "--faults", kinds, "--json", str(tmp_path / "faults.json"))
     figures = json.loads((tmp_path / "faults.json").read_text())
     assert {name: row["rounds"] for name, row in figures["faults"].items()} == dict.fromkeys(kinds.split(","), 1)

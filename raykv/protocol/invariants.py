@@ -14,7 +14,7 @@ P1. Complete or silent
     A node that may lack something it acknowledged is *incomplete*: it takes writes, and they count toward W, but it
     refuses reads, gives no dots and is no source for others. It becomes complete again by comparing itself with N - W +
     1 intact owners of each partition (with all others, if fewer are intact): any write that W nodes acknowledged is on
-    one of these. A node that merely lost a range of keys to a rotten block is incomplete for that range.
+    one of these. A node that merely lost a range of keys to a corrupt block is incomplete for that range.
 
     *Schedule.* A and B acknowledge v; C was slow. A's disk is wiped and A starts empty. A read asks A and C, both say
     "absent", and v is gone although B has it.

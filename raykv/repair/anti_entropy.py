@@ -15,10 +15,11 @@ it refuses it for its age. An owner that is not told still has the tombstone: at
 once more. So trees need not leave out what is purgeable as of some time (as P10 has it): no node purges alone.
 
 ``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
-one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
-that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
-the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
-acknowledged it, or one of those asked would have it. (In a sloppy bucket others may have: then it stays.)
+one of them: N - W + 1 intact ones; from all others if fewer are intact. Where corruption was, something may have come
+to light that was deleted and forgotten by all, with the corruption having taken both the deletion and the forgetting:
+what is older than the grace, and none of those others holds anything of, is forgotten once more, and given to nobody.
+No W owners had acknowledged it, or one of those asked would have it. (In a sloppy bucket others may have: then it
+stays.)
 """
 
 from __future__ import annotations

@@ -80,10 +80,11 @@ class LocalCopy:
     ) -> Tree:
         """Return a tree over the partition's records in these buckets; without ``anew`` one of some seconds ago will do.
 
-        ``depth``: None for what suits the number of records. Where rot is, there is nothing. ``own``: not to be shown to
-        others, so it has what rot may have uncovered too: what is the same elsewhere need not be fetched again.
+        ``depth``: None for what suits the number of records. Where corruption is, there is nothing. ``own``: not to be
+        shown to others, so it has what corruption may have uncovered too: what is the same elsewhere need not be
+        fetched again.
         """
-        # Rot of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
+        # Corruption of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
         hidden = not own and any(damage.start is None for damage in self._engine.damaged)
         place = (partition, tuple(buckets), hidden)
         kept = self._trees.pop(place, None)
@@ -128,10 +129,10 @@ class LocalCopy:
             self._engine.erase(place)
 
     async def uncovered(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
-        """Return the records from before ``before_ms`` over which rot may have taken something newer (P10).
+        """Return the records from before ``before_ms`` over which corruption may have taken something newer (P10).
 
-        A deletion, and that it was forgotten, say: both may have been in what rot took, and a value may have come to light
-        that all owners have agreed to forget.
+        A deletion, and that it was forgotten, say: both may have been in what corruption took, and a value may have
+        come to light that all owners have agreed to forget.
         """
         found: dict[tuple[int, bytes], Entry] = {}
         since_s = self._clock.monotonic_s()
@@ -159,7 +160,7 @@ class LocalCopy:
         await self._durable(position)
 
     async def dead(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
-        """Return the records in which nothing has lived since ``before_ms`` (wall clock). None where rot is."""
+        """Return the records in which nothing has lived since ``before_ms`` (wall clock). None where corruption is."""
         found: list[Entry] = []
         since_s = self._clock.monotonic_s()
         for bucket_id in buckets:

@@ -124,7 +124,7 @@ class Maintenance:
         return [self._gossip(), *(self._for_ever(work) for work in (self._hand_over, self._heal, self._repair))]
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a loop; rot that it comes upon costs what is rotten, and not the node."""
+        """Run a loop; corruption that it comes upon costs what is corrupt, and not the node."""
         while True:
             try:
                 await work()

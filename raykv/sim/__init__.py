@@ -1,9 +1,10 @@
 """THE OTHER WORLD: whole clusters in one process, where a seed decides what goes wrong.
 
-The code between ``records`` and ``client`` reaches the outside through ``ports`` only. ``actors`` opens those doors onto
-Ray and the operating system; this package opens them onto a world in which time is virtual, messages are late, lost,
-repeated and cut off, disks tear, rot, fill up and lie, and processes freeze and die. After FoundationDB (Zhou et al.,
-SIGMOD 2021, section 4) and TigerBeetle. The same seed gives the same run, to the last message.
+The code between ``records`` and ``client`` reaches the outside through ``ports`` only. ``actors`` opens those doors
+onto Ray and the operating system; this package opens them onto a world in which time is virtual, messages are late,
+lost, repeated and cut off, disks tear and corrupt data, fill up and lie, and processes freeze and die. After
+FoundationDB (Zhou et al., SIGMOD 2021, section 4) and TigerBeetle. The same seed gives the same run, to the last
+message.
 
 **For you**, if you use raykv: ``raykv.sim.start(seed=7)`` gives a test of yours a ``Store`` with virtual time, in which
 you break things by hand or let the seed do it; ``@raykv.sim.seeds(20)`` makes a test of each of twenty. See

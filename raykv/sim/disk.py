@@ -1,4 +1,4 @@
-"""A disk in memory that forgets what was not synced, fills up, fails and rots.
+"""A disk in memory that forgets what was not synced, fills up, fails and corrupts data.
 
 ``SimDisk`` is a ``FileSystem``. Beside what a running process sees it keeps what is *safe*: for each file the synced length
 (files only grow at the end), for each directory the names as of its last ``sync_directory`` and the changes made to them

@@ -3,7 +3,7 @@
 Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out. With all of them in every run, common
 ones drown the rare ones, and faults that mask each other stay masked.
 
-Within raykv's promises a draw disturbs a minority of a key's copies at once, and irreversible faults (a wiped, rotten or
+Within raykv's promises a draw disturbs a minority of a key's copies at once, and irreversible faults (a wiped, corrupt or
 old directory) stay on at most ``budget`` nodes. Beyond the promises, anything coincides.
 """
 

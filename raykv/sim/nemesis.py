@@ -352,7 +352,7 @@ class Nemesis:
     def _do_bit_rot(self, fault: Fault, number: int) -> None:
         del number
         if (path := flip_a_bit(self._cluster.hosts[fault.target].disk, self._rng)) is not None:
-            self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
+            self._cluster.trace.note(f"corruption in {path}", "nemesis", fault.target)
 
 
 def _member(supervisor: Supervisor, draw: float) -> str:
@@ -373,7 +373,7 @@ def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: in
     path = rng.choice([path for path in files if path.endswith(kind)])
     size = disk.synced_size(path)
     if kind == "wal":
-        # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
+        # What was synced since the last chunk of a log was written has no witness yet: corruption in it looks like a torn
         # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
         size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
     for _ in range(times):

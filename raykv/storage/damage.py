@@ -1,6 +1,6 @@
 """What can go wrong with stored bytes, as data and as errors.
 
-*Damage* is bit rot: bytes that were once safely on disk and have changed. It is never ignored: a damaged node may lack
+*Damage* is corruption: bytes that were once safely on disk and have changed. It is never ignored: a damaged node may lack
 something it acknowledged, so it counts as incomplete for the damaged keys (for all its keys where the range is unknown)
 until its peers have restored them. It stays in the manifest until ``Engine.heal`` says that this has happened; a
 compaction does not launder it.
@@ -110,4 +110,4 @@ def intact(
 
 def report(damage: Damage) -> None:
     """Log the damage in one line."""
-    logger.error("bit rot in %s", damage)
+    logger.error("corruption in %s", damage)

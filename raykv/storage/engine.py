@@ -24,7 +24,7 @@ the node; ``durable_position`` is how far the log is. Records in tables have pos
 replayed and synced.
 
 **Failures.** A failed write or sync of the log, or of the manifest, ends the engine: ``EngineFailed`` from then on.
-Bit rot costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
+Corruption costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
 compactions and restarts until ``heal`` reports that the peers have restored everything (P1).
 
 Omitted: snapshots, transactions, column families, range deletes (compactions leave out the key ranges that ``drop``
@@ -129,8 +129,9 @@ class Engine:
         self._age = 0
         """Grows whenever the newest record of a key in the tables may have changed: by a flush, or by corruption found.
 
-        *Schedule without the latter: a record is found and kept, its block rots, and a compaction leaves it out; a peer
-        gives it back, and it seems to be there already; the damage is healed, and the next flush shows that it is gone.*
+        *Schedule without the latter: a record is found and kept, its block is corrupted, and a compaction leaves it
+        out; a peer gives it back, and it seems to be there already; the damage is healed, and the next flush shows that
+        it is gone.*
         """
         self._hot = RecordCache(config.block_cache_bytes // RECORDS_SHARE)
         self._cache = BlockCache(config.block_cache_bytes - config.block_cache_bytes // RECORDS_SHARE)
@@ -316,7 +317,7 @@ class Engine:
 
     def _put(self, key: bytes, kept: bytes) -> Found:
         if self._unsaved_damage:
-            # *Schedule without: a write is merged with what is left below a rotten block, and the node ends before the next
+            # *Schedule without: a write is merged with what is left below a corrupt block, and the node ends before the next
             # manifest. The next run finds that write first and never looks at the block: it takes itself for whole, and
             # shows less than it acknowledged.*
             self._save_manifest()
@@ -811,7 +812,7 @@ class Engine:
 
 
 def _corrupt(damage: Damage) -> CorruptData:
-    return CorruptData(f"bit rot: {damage}", file=damage.file, offset=damage.offset)
+    return CorruptData(f"corrupt data: {damage}", file=damage.file, offset=damage.offset)
 
 
 def _table_batches(tables: list[Table], start: bytes, end: bytes | None, reverse: bool) -> Iterator[Batch[Found]]:

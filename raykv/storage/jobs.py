@@ -5,8 +5,8 @@ sorted runs. ``run`` reads and writes files, syncs each, then syncs the director
 ``Engine.finish`` then names the new tables in the manifest; until that is safe, they are orphans that a recovery removes.
 
 A job whose outcome will be the oldest run leaves deletion markers (empty records) out: nothing older is left to cover.
-A compaction takes dropped keys out, and passes over rotten blocks; their ranges are in ``damages`` and go into the same
-manifest as its outcome. The tables with rotten blocks are set aside under another name, not unlinked.
+A compaction takes dropped keys out, and passes over corrupt blocks; their ranges are in ``damages`` and go into the same
+manifest as its outcome. The tables with corrupt blocks are set aside under another name, not unlinked.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reading a segment of the log back, and telling bit rot from a torn tail.
+"""Reading a segment of the log back, and telling corruption from a torn tail.
 
 ``replay_segment`` walks the chunks in order. Where bytes make no chunk it looks for the sentinel of the next one that
 does; what it passed over is a *gap*. When the whole segment has been walked, the highest witness is known (see
-``raykv.storage.wal``), and each gap is judged: one that begins below it is bit rot, is reported, and the chunks behind it
+``raykv.storage.wal``), and each gap is judged: one that begins below it is corruption, is reported, and the chunks behind it
 still count; the first that begins at or above it is a torn tail, and nothing from there on counts, because it was never
 acknowledged.
 
@@ -86,7 +86,7 @@ class _Head(NamedTuple):
 
 
 def read_header(fs: FileSystem, directory: str, number: int) -> SegmentHeader | None:
-    """Return the segment's header, or None if it is torn or rotten. ``CorruptData`` for a format of the future."""
+    """Return the segment's header, or None if it is torn or corrupt. ``CorruptData`` for a format of the future."""
     file = fs.open_read(f"{directory}/{segment_name(number)}")
     try:
         data = file.pread(0, HEADER_BYTES)

@@ -37,7 +37,7 @@ class Run:
         at = bisect_left(self._largest, key)
         if reverse and at == len(self.tables):
             at -= 1
-        while 0 <= at < len(self.tables):  # the next table only if what that one had there is rotten
+        while 0 <= at < len(self.tables):  # the next table only if what that one had there is corrupt
             found = self.tables[at].beside(key, reverse=reverse)
             if found is not None:
                 return found

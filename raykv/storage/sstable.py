@@ -269,7 +269,7 @@ class Table:
         self.info = info
         self.name = table_name(info.number)
         self.skipped: frozenset[int] = frozenset()
-        """Offsets of rotten blocks that read as empty: known damage."""
+        """Offsets of corrupt blocks that read as empty: known damage."""
         self._cache = cache
         self._first_name = first_name(info.number)
         self._references = 1
@@ -355,7 +355,7 @@ class Table:
             block = _block_of(payload)
         except (OSError, *UNREADABLE) as error:
             _pass_on_shortage(error)
-            raise self._rotten(index, str(error)) from None
+            raise self._corrupt_block(index, str(error)) from None
         self._cache.put(self._first_name + index, block, len(payload))
         return block
 
@@ -370,7 +370,7 @@ class Table:
             yield (keys, records) if high - low == len(keys) else (keys[low:high], records[low:high])
 
     def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
-        """Yield all entries in batches of about 256 KiB on disk, past the cache; rotten blocks go to ``on_corruption``."""
+        """Yield all entries in batches of about 256 KiB on disk, past the cache; corrupt blocks go to ``on_corruption``."""
         offsets = self._offsets
         index = 0
         last = b""
@@ -399,7 +399,7 @@ class Table:
                         raise ValueError("its keys are not in order")
                 except (OSError, *UNREADABLE) as error:
                     _pass_on_shortage(error)
-                    on_corruption(self._rotten(at, str(error)))
+                    on_corruption(self._corrupt_block(at, str(error)))
                     continue
                 last = block[0][-1]
                 keys += block[0]
@@ -424,7 +424,7 @@ class Table:
             raise ValueError("it points outside the file")
         return decode_frame(self._file.pread(offset, length), offset, max_bytes)
 
-    def _rotten(self, index: int, reason: str) -> CorruptBlock:
+    def _corrupt_block(self, index: int, reason: str) -> CorruptBlock:
         last = index + 1 == len(self._firsts)
         start = self._firsts[index]
         end = self.info.largest + b"\x00" if last else self._firsts[index + 1]

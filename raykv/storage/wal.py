@@ -13,11 +13,11 @@ its own position, so a copy of a chunk inside a value is not taken for one.
 of them (more, if they are large), one write and one fdatasync, on any thread. Positions count updates, from 1, over the
 engine's lifetime.
 
-**Bit rot or torn tail.** Recovery finds bytes that form no chunk. If they had been synced, they are bit rot; if not, the
-crash tore them. Two kinds of witness show how far a segment was synced: every chunk carries it
-(``synced up to``, as of when the chunk was written), and so does every later segment, because a segment is created only
-after the one before was synced for good: its header has that one's final length. Before that, the sealed segment gets a
-mark of its own, synced too, so that a crash between the two leaves a witness; a clean stop does the same.
+**Corruption or torn tail.** Recovery finds bytes that form no chunk. If they had been synced, they are corruption; if
+not, the crash tore them. Two kinds of witness show how far a segment was synced: every chunk carries it (``synced up
+to``, as of when the chunk was written), and so does every later segment, because a segment is created only after the
+one before was synced for good: its header has that one's final length. Before that, the sealed segment gets a mark of
+its own, synced too, so that a crash between the two leaves a witness; a clean stop does the same.
 
 **Order.** A segment's header is synced, and the directory, before the first chunk is written. A failed write or sync
 ends the log: nothing is retried, because the kernel may have dropped the pages that it failed to write.

@@ -1,7 +1,7 @@
 """Three copies, one coordinator, no clients and no supervisor: differences that last until somebody reads or heals.
 
 In a run of a whole cluster hints and repairs level the copies within moments, and what a read or a scan does about copies
-that differ is seldom seen. Here records are put on any of the copies, nodes are killed, wiped and rot, and
+that differ is seldom seen. Here records are put on any of the copies, nodes are killed, wiped and corrupted, and
 in half of the worlds nothing mends by itself. One thing after the other, so it is known at every moment what a quorum has
 acknowledged or shown: no read and no scan may show less from then on. ``Promises`` watches each node as well.
 """
@@ -69,7 +69,7 @@ class _Fuzzer(CopiesWorld):
     async def go(self) -> _Fuzzer:
         await self.begin()
         rng = self.rng
-        self.kinds = rng.sample(("kill", "wipe", "rot", "wait", "old copy"), 4)
+        self.kinds = rng.sample(("kill", "wipe", "corruption", "wait", "old copy"), 4)
         steps = (
             self._put, self._put_beside, self._read_some, self._scan, self._fault, self.start_all, self._forget,
             self._put_in_vain,
@@ -164,13 +164,13 @@ class _Fuzzer(CopiesWorld):
         if all(isinstance(answer, f.Purged) and answer.indexes for answer in purged) and faults == self.faults:
             self.forgotten[key] = self.time
             if beneath:
-                await self._rot_of_the_log(self.rng.choice(self.node_ids))
+                await self._corrupt_the_log(self.rng.choice(self.node_ids))
 
-    async def _rot_of_the_log(self, node_id: str) -> None:
-        """Let most of what a node has logged lately rot, deletes and what was forgotten among it; start it again."""
-        if self.lossy - {node_id} or "rot" not in self.kinds:
+    async def _corrupt_the_log(self, node_id: str) -> None:
+        """Corrupt most of what a node has logged lately, deletes and what was forgotten among it; start it again."""
+        if self.lossy - {node_id} or "corruption" not in self.kinds:
             return
-        for _ in range(3):  # rot in what nothing was logged after looks like a torn tail
+        for _ in range(3):  # corruption in what nothing was logged after looks like a torn tail
             await self._put()
         self.faults += 1
         self.lossy.add(node_id)
@@ -221,7 +221,7 @@ class _Fuzzer(CopiesWorld):
                 await self._wipe(node_id)
             case "old copy":
                 await self._old_copy(node_id, may_lose=may_lose)
-            case "rot" if may_lose and self.runs(node_id):
+            case "corruption" if may_lose and self.runs(node_id):
                 self.lossy.add(node_id)
                 for _ in range(6):
                     flip_a_bit(self.hosts[node_id].disk, rng)

@@ -364,7 +364,7 @@ BETWEEN_NODES = (
     Planted(
         "an unreadable record is taken for absent",
         "P9",
-        "a node cannot read a record, for its block is rotten, and counts as one that never had it",
+        "a node cannot read a record, for its block is corrupt, and counts as one that never had it",
         (
             Edit(
                 "raykv.coordinator.reads:_note_read",

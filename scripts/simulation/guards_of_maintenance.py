@@ -80,9 +80,9 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "rot uncovers what was forgotten",
+        "corruption uncovers what was forgotten",
         "P10",
-        "rot takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
+        "corruption takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
         (Edit(_HEAL, "await self._local.forget(", "await self._local.forget([] and "),),
     ),
     # ---- repair ----

@@ -275,7 +275,7 @@ class _Run:
     async def _converge(self) -> bool:
         """Wait until all that can be up is up; then read everything, and compare the copies. True if all is well."""
         down = await self._wait_for_nodes()
-        # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
+        # What cannot be opened at all stays down until it can be replaced: a corrupt identity or manifest.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
         await self._wait_until_settled([node_id for node_id in down if node_id not in self.scenario.gone])

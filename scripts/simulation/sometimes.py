@@ -69,8 +69,8 @@ TABLE: dict[str, Sometimes] = {
     "not installed": Sometimes(("event: gives up: a flush or*",), "a flush or compaction could not be installed", 1000),
     "crash point": Sometimes(("event: dies in front of*",), "a process died in front of an operation on its disk"),
     "torn tail": Sometimes(("log: torn tail*",), "recovery cut a torn tail off a log", 1000),
-    "bit rot": Sometimes(("log: bit rot*",), "bit rot was found", 1000),
-    "no longer complete": Sometimes(("log: node %s is incomplete*",), "rot in unknown keys", 1000),
+    "corruption": Sometimes(("log: corruption*",), "corruption was found", 1000),
+    "no longer complete": Sometimes(("log: node %s is incomplete*",), "corruption in unknown keys", 1000),
     "end of log lost": Sometimes(
         ("log: store %s: node %s is incomplete: it has lost*",), "a node's log lacked what was acknowledged", 1000
     ),

@@ -8,7 +8,7 @@ process dies or the host loses power: ``before`` says so by raising ``Crashed``,
 left.
 
 Every seed takes its own sizes and its own mixture of steps (swarm testing: Groce et al., ISSTA 2012). Omitted: faults of
-the disk and rot (tests/storage has those), damage and its healing.
+the disk and corruption (tests/storage has those), damage and its healing.
 """
 
 from __future__ import annotations

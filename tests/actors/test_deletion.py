@@ -56,7 +56,7 @@ def test_all_of_a_store_goes(path: str) -> None:
     FS.lock(f"{node_directory(path, 'n3')}/lock").release()
     FS.create(f"{path}/store.json.4711").close()
     with open(f"{node_directory(path, 'n1')}/identity", "wb") as file:
-        file.write(b"rot")
+        file.write(b"corruption")
     assert delete("shop", path) == path
     assert not os.path.lexists(path)
     with pytest.raises(StoreNotFound, match="no data"):

@@ -121,7 +121,7 @@ def test_a_node_leaves_a_marker_where_it_is(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="in use by store 't'"):
         leave_marker(fs, path, Marker(store_id="b", store=STORE))
     with open(tmp_path / "store.json", "wb") as file:
-        file.write(b"rot")
+        file.write(b"corruption")
     leave_marker(fs, path, marker)
     assert read_marker(fs, path) == marker
 

@@ -208,12 +208,12 @@ def test_a_key_that_one_node_cannot_read_is_read_from_others_and_shown_whole(wor
         process = cluster.process(first)
         serve = process.serve
 
-        async def rotten(frame: bytes) -> bytes:
+        async def corrupt(frame: bytes) -> bytes:
             if isinstance(f.node_requests.decode(frame).body, f.Read):
                 return f.node_answers.encode(f.NodeAnswer(1, f.ReadDone([None], [0])))
             return await serve(frame)
 
-        process.serve = rotten
+        process.serve = corrupt
         assert (await peer.versions("k", r=2))[0] == ["1"]
         (lost,) = await peer.find(["k"], r=3, timeout_s=0.3)
         assert type(lost) is QuorumNotMet

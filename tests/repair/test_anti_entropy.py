@@ -852,15 +852,15 @@ def test_a_node_that_owns_nothing_there_lacks_nothing(world: ModuleType) -> None
 
 
 def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
-    """Rot in another partition of the peer's says nothing of this one."""
+    """Corruption in another partition of the peer's says nothing of this one."""
 
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, maintenance=True, config=SMALL).start()
         for partition in (3, 4):
             await give(cluster, "n2", {key: world.put_record("x" * 60) for key in keys_in(cluster, partition, 8)})
         (table,) = cluster.flush("n2")
-        rotten = cluster.place(keys_in(cluster, 4, 8)[5])
-        cluster.disks["n2"].flip_bit(table, bytes(cluster.disks["n2"]._names[table].data).index(rotten))
+        corrupt = cluster.place(keys_in(cluster, 4, 8)[5])
+        cluster.disks["n2"].flip_bit(table, bytes(cluster.disks["n2"]._names[table].data).index(corrupt))
         four = await of(cluster, "n1").exchange(4, [1], "n2")
         three = await of(cluster, "n1").exchange(3, [1], "n2")
         assert (three.complete, four.complete) == (True, False)

@@ -133,7 +133,7 @@ def test_what_is_written_while_a_tree_is_made_makes_the_next_one_another(
     world.run(story())
 
 
-def test_rot_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
+def test_corruption_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
     async def story() -> None:
         cluster, local = one_node(world)
         (key,) = keys_in(cluster, 3, 1)
@@ -288,7 +288,7 @@ def test_erase_forgets_exactly_that_record(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_where_rot_is_nothing_is_held_and_the_partition_is_not_whole(world: ModuleType) -> None:
+def test_where_corruption_is_nothing_is_held_and_the_partition_is_not_whole(world: ModuleType) -> None:
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)
         keys = keys_in(cluster, 3, 12)
@@ -335,7 +335,7 @@ def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: 
     world.run(story())
 
 
-def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: ModuleType) -> None:
+def test_what_corruption_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: ModuleType) -> None:
     """It stands in the node's own tree: what others hold of it need not be fetched again."""
 
     async def story() -> None:
@@ -345,7 +345,7 @@ def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: M
         await cluster.give("n1", old, world.put_record("old"))
         await cluster.give("n1", new, world.put_record("new", 20 * 86_400_000))
         assert (await local.tree(3, [1], 1, anew=True)).records == 2
-        cluster.node("n1")._engine._damaged.append(Damage("1.wal", 0, None, None, "rot"))
+        cluster.node("n1")._engine._damaged.append(Damage("1.wal", 0, None, None, "corruption"))
         shown = await local.tree(3, [1], 1, anew=True)
         assert [key for _, key, _ in shown.entries] == [encode_key(new)]
         assert (await local.tree(3, [1], 1, anew=True, own=True)).records == 2

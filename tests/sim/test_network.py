@@ -44,10 +44,10 @@ class Bench:
 
 
 def run(story, **odds):
-    async def story(loop):
+    async def on(loop):
         return await story(Bench(loop, **odds))
 
-    result, loop = run_virtual(story)
+    result, loop = run_virtual(on)
     return result, loop.failures
 
 

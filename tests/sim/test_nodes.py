@@ -48,10 +48,10 @@ class Bench:
 
 
 def run(story):
-    async def story(loop):
+    async def on(loop):
         return await story(Bench(loop))
 
-    result, loop = run_virtual(story)
+    result, loop = run_virtual(on)
     assert loop.failures == []
     return result
 
