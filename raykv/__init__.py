@@ -80,7 +80,7 @@ sides, and sorts it out later. No store can do both.
     storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
     node/group_commit.py              one fdatasync for all that wait, then the acknowledgement
     coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
-    coordinator/in_flight.py          what is owed to owners that have not acknowledged
+    coordinator/in_flight.py          the write, until all owners have acknowledged or missed it
     coordinator/hint_sender.py        an owner that acknowledged is asked to remember one that did not (P11)
     replica/hints.py                  the hint waits
     repair/handoff.py                 and is delivered

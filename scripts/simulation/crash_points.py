@@ -255,15 +255,15 @@ class _State:
         cut = recovery.cut
         if cut is None:
             cut = recovery.crash("after the recovery")
-            owed = shown_by(found)
+            promised = shown_by(found)
         else:
-            # What the kernel still owed may be lost with a recovery that nobody saw the end of.
-            owed = promise if kernel_lived else shown_by(found)
+            # What the kernel had not written yet may be lost with a recovery that nobody saw the end of.
+            promised = promise if kernel_lived else shown_by(found)
         identity = bare(found.identity)
-        identities = (identity,) if cut.opened else (*owed.identities, identity)
+        identities = (identity,) if cut.opened else (*promised.identities, identity)
         self.judge(
             cut.disk,
-            owed._replace(identities=identities),
+            promised._replace(identities=identities),
             rng,
             kernel_lived=cut.kernel_lived,
             more=rng.random() < _MORE,

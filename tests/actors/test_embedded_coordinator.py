@@ -179,7 +179,7 @@ def test_closed_it_leaves_no_thread_and_no_socket(direct, monkeypatch):
     assert lines < {*made}
     store.close()
     store.close()
-    assert not link._loop._kept
+    assert not link._loop._threads
     assert link._loop._loop.is_closed()
     until(lambda: {each.fileno() for each in made} == {-1}, 3.0)
 

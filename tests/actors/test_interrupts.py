@@ -98,8 +98,8 @@ def test_interrupted_anywhere_the_next_call_works(client, call, event, every):
             assert client.get("own") == -number, trace.where
         number += every
     assert interrupted > 20, "it passes that many places at the least"
-    keepers = [thread for thread in threading.enumerate() if thread.name == "raykv-keeper"]
-    assert len(keepers) <= 2, (
+    threads = [thread for thread in threading.enumerate() if thread.name == "raykv-loop"]
+    assert len(threads) <= 2, (
         "one, and one for a call that interrupts another; other tests may have left threads of theirs"
     )
     assert len(client.link._connections._connections) <= 3

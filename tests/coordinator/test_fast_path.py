@@ -979,7 +979,7 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
 # ---- in an event loop ----
 
 
-def test_no_task_is_left_when_all_has_been_said_and_answers_are_owed_until_then(world, versioning):
+def test_no_task_is_left_after_all_answers_and_they_are_outstanding_until_then(world, versioning):
     async def tell(cluster, client):
         late = cluster.owners(KEY)[2]
         held_up(cluster, (late,), 0.5)
@@ -1036,7 +1036,7 @@ def test_a_mistake_of_ours_is_told_to_who_waits(world, monkeypatch):
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_at_the_end_of_its_loop_nothing_begins(world, ended):
-    """The connections are closed there, what is owed on them fails, and there is no time left to bring it to anybody."""
+    """The connections are closed there, what is outstanding on them fails, and no time is left to complete it."""
 
     async def tell(cluster, client):
         outcomes, posted = [], []
@@ -1072,7 +1072,7 @@ def test_what_was_frozen_before_it_was_sent_is_not_sent_after_its_time(world):
     story(world, tell, versioning="lww")
 
 
-def test_a_transport_that_breaks_leaves_no_answer_owed(world):
+def test_a_transport_that_breaks_leaves_no_answer_outstanding(world):
     async def tell(cluster, client):
         class Broken:
             async def call(self, peer, frame, timeout_s):

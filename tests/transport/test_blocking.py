@@ -151,7 +151,7 @@ def until(condition):
 
 def heard(bench):
     bench.connections.listen()
-    return not bench.connections.owing
+    return not bench.connections.writes_outstanding
 
 
 def handed_over(outcomes):
@@ -164,7 +164,7 @@ def test_reads_and_writes_on_lines_that_stay(bench):
         assert bench.get(r=3) == [b"value"]
         assert len(bench.put(w=3).items[0].nodes) == 3
     assert [bench.nodes[node_id].open_connections() for node_id in NODES] == [1, 1, 1]
-    assert not bench.connections.owing
+    assert not bench.connections.writes_outstanding
     assert not bench.completed
 
 
@@ -177,7 +177,7 @@ def test_answers_come_in_any_order_and_are_matched(bench):
     """The first asked answers last; what it owes of a former operation comes between."""
     answer = bench.nodes[bench.first].hold()
     assert len(bench.put().items[0].nodes) == 2
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     answer()
     for _ in range(5):
         assert bench.get(r=3) == [b"value"]
@@ -354,7 +354,7 @@ def test_a_late_acknowledgement_is_heard_and_needs_nothing(bench):
     answer = bench.nodes[bench.third].hold()
     acked = bench.put().items[0].nodes
     assert bench.third not in acked
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     answer()
     until(lambda: heard(bench))
     assert not bench.completed
@@ -416,12 +416,12 @@ def test_a_connection_that_is_lost_on_the_way(bench):
     assert bench.get(r=2) == [b"value"], "the others have theirs"
 
 
-def test_a_connection_that_is_lost_with_an_acknowledgement_owed(bench):
+def test_a_connection_that_is_lost_with_an_acknowledgement_outstanding(bench):
     bench.put(w=3)
     node = bench.nodes[bench.third]
     answer = node.hold()
     bench.put()
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     node.do(node.server.close())
     answer()
     until(lambda: heard(bench))
@@ -490,7 +490,7 @@ def test_who_had_nothing_to_ask_for_a_while_keeps_its_lines(bench, monkeypatch):
     """Or stood still: the answers are there, and are heard before anything is given up."""
     answers = [bench.nodes[node_id].hold() for node_id in (bench.second, bench.third)]
     bench.put(w=1)
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     monkeypatch.setattr(blocking, "OUTSTANDING_S", 0.05)
     for answer in answers:
         answer()
@@ -514,7 +514,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
         patched.setattr(blocking._Connection, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.get()
-    bench.connections.close()  # as the keeper does
+    bench.connections.close()  # as the loop's thread does
     assert not bench.connections._connections
     assert bench.get(r=3) == [b"value"]
 
@@ -524,7 +524,7 @@ def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
     assert not bench.connections._connections
 
 
-def test_closing_leaves_no_socket_and_lets_what_is_owed_be_seen_to(bench):
+def test_closing_leaves_no_socket_and_completes_outstanding_writes(bench):
     bench.put(w=3)
     answer = bench.nodes[bench.third].hold()
     bench.put()
