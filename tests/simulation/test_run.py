@@ -192,10 +192,10 @@ def test_copies_that_differ_in_the_end_are_noticed(monkeypatch):
 
 
 def test_a_state_that_is_handed_out_too_early_is_noticed(monkeypatch):
-    async def store(self, state):
+    async def accept(self, state):
         self.state = state
 
-    monkeypatch.setattr("raykv.cluster.register.Register.store", store)
+    monkeypatch.setattr("raykv.cluster.register.Register.accept", accept)
     assert "handed out too early" in rules(run(CALM))
 
 
