@@ -261,7 +261,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replica.dot_allocator:DotAllocator.kept",
-                "is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
+                "is_gapless(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
                 "entry is not None",
             ),
         ),
