@@ -91,7 +91,7 @@ class _Walk:
         for node in self._in_zone[zone]:
             score = self._hosts.credit[self._places[node].host] + self._nodes.credit[node]
             if score <= best_score:
-                continue  # what it shares with the others can only lower it
+                continue  # partitions shared with the others can only lower it
             for other in chosen:
                 score -= 2 * assignment.shared(node, other) / self._usual[node][other]
             if score > best_score and not assignment.is_full(node) and assignment.may_own(node, partition):
