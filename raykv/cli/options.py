@@ -32,7 +32,7 @@ class LevelType(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
 
 
 def _checked(check: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """Return a click callback that lets a check of raykv's own judge a given value, and keeps the value as it is."""
+    """Return a click callback that passes a given value to one of raykv's own checks, and leaves the value as it is."""
 
     def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if value is not None:
@@ -74,12 +74,12 @@ r_option = click.option(
     "--r",
     type=LevelType(),
     metavar="1..N|one|quorum|all",
-    help="How many replicas must answer. By default what the bucket says (a majority).",
+    help="Replicas that must answer.  [default: the bucket's, usually a majority]",
 )
 w_option = click.option(
     "--w",
     type=LevelType(),
-    help="How many replicas must hold it durably. By default what the bucket says (a majority).",
+    help="Replicas that must hold it durably.  [default: the bucket's, usually a majority]",
 )
 key_argument = click.argument("key", callback=_checked(encode_key))
 

@@ -47,7 +47,7 @@ def partition_of(token: int, partitions: int) -> int:
 def partition_of_key(key: bytes, partitions: int) -> int:
     """Return the partition of an encoded key: ``partition_of(token(key), partitions)``. O(len(key))."""
     if partitions < 1 or partitions & (partitions - 1):
-        _check_partitions(partitions)  # inlined: every request computes this for every key
+        _check_partitions(partitions)  # the check is a call only if it fails: this runs for every key
     return (xxhash.xxh3_64_intdigest(key) * partitions) >> TOKEN_BITS
 
 
