@@ -160,7 +160,7 @@ class CopiesWorld(BareCluster):
         process = self.processes[node_id]
         node._replica.scanner.page_bytes = self.settings.scan_bytes  # noqa: SLF001
         process.run(node.begin)
-        self._look_when_whole(node_id, node)
+        self._look_when_complete(node_id, node)
         if audited:
             self.promises.audit(node_id, node)
 
@@ -211,7 +211,7 @@ class CopiesWorld(BareCluster):
             return f.node_answers.decode(await self.transport.call(node_address(node_id), frame, within_s)).body
         return None
 
-    def _look_when_whole(self, node_id: str, node: StorageNode) -> None:
+    def _look_when_complete(self, node_id: str, node: StorageNode) -> None:
         """See it when a node has made itself whole; at that moment its power may go."""
         mark_complete = node._replica.mark_complete  # noqa: SLF001 - the very moment matters
 

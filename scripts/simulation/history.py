@@ -212,7 +212,7 @@ class History:
         self.buckets: list[BucketSeen] = []
         self.stamps = Stamps()
         self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
-        """Info of a write's key, operation id and nodes at the moment when its client is told that it stands."""
+        """Called with a write's key, operation id and nodes at the moment of its acknowledgement to the client."""
 
     def by_key(self) -> dict[str, list[Op]]:
         """Return the ops of each key, in the order in which they were asked."""

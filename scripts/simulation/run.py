@@ -134,8 +134,8 @@ class _LogCounter(logging.Handler):
         self.counts: Counter[str] = Counter()
         self.runs: Callable[[str], bool] = lambda _: False
         """Says whether a node's process runs, and is not frozen."""
-        self.whole_again: Callable[[str], None] = lambda _: None
-        """Info of a node that has made itself whole."""
+        self.complete_again: Callable[[str], None] = lambda _: None
+        """Called with the id of a node that has become complete again."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count."""
@@ -143,7 +143,7 @@ class _LogCounter(logging.Handler):
         if record.msg.startswith("node %s suspected") and isinstance(record.args, tuple):
             self.counts["false suspicions"] += self.runs(str(record.args[0]))
         if record.msg == _COMPLETE_AGAIN and isinstance(record.args, tuple):
-            self.whole_again(str(record.args[0]))
+            self.complete_again(str(record.args[0]))
 
 
 class _Run:
@@ -165,7 +165,7 @@ class _Run:
         self.cluster.network.sent = self._sent
         self.history.acknowledged = self._check_held
         heard.runs = self._runs
-        heard.whole_again = self._whole_again
+        heard.complete_again = self._complete_again
         self.heard = heard
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
@@ -544,10 +544,10 @@ class _Run:
         if key[0] in self.scenario.plain and (mark := self.history.stamps.last(operation_id, self.loop.now_s)):
             self.promises.check_held(encode_key(key), mark, nodes)
 
-    def _whole_again(self, node_id: str) -> None:
+    def _complete_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:
             self.promises.renew(node_id, node)
-            self.nemesis.whole_again(node_id)
+            self.nemesis.complete_again(node_id)
 
     def _opened(self, node: StorageNode) -> None:
         founding = node.spec.node_id in self._founders

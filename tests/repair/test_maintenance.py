@@ -381,7 +381,7 @@ def test_when_the_others_are_incomplete_too_it_takes_from_all_and_says_so(
     world.run(story())
 
 
-def test_a_node_that_is_alone_is_whole_again_at_once(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_is_alone_is_complete_again_at_once(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1, maintenance=True).start()
         cluster.wipe("n1")
