@@ -14,7 +14,7 @@ Without --hosts: one Ray, a store of three nodes. A round is one of these, at a 
   all          storage processes, coordinator and supervisor are killed at once
 
 Each client owns its keys and writes unique values, so its own reads are checked too while all this goes on. A round ends
-when all nodes are up and whole, no hint waits, and what was acknowledged was read back. So there is never a second node
+when all nodes are up and complete, no hint waits, and what was acknowledged was read back. So there is never a second node
 without its data. Faults come in shuffled order, each as often as the others; --faults names those that are wanted.
 
 With --hosts: four Rays on this machine, which count as four hosts; a storage node on each of three. Four clients put and
@@ -164,7 +164,7 @@ def trouble_in(status: dict[str, Any] | None, known: dict[str, int]) -> list[str
         elif storage is None:
             found.append(f"{node_id} does not answer")
         elif not storage["complete"] or storage["damage"]:
-            found.append(f"{node_id} is not whole: {storage['damage'] or 'incomplete'}")
+            found.append(f"{node_id} is not complete: {storage['damage'] or 'incomplete'}")
         elif storage["hints"]:
             found.append(f"{node_id} keeps hints: {storage['hints']}")
     return found
@@ -196,7 +196,7 @@ class Sight:
         return nodes
 
     def until_well(self, known: dict[str, int]) -> float:
-        """Wait until all nodes are up and whole and no hint waits; return when that was seen."""
+        """Wait until all nodes are up and complete and no hint waits; return the time."""
         deadline_s = time.monotonic() + WELL_TIMEOUT_S
         while trouble := trouble_in(self.look(), known):
             if time.monotonic() > deadline_s:
@@ -460,7 +460,7 @@ def table_of(figures: dict[str, Any]) -> str:
             f"{fault:<13}{row['rounds']:>7}{well:>16}{row['acknowledged']:>9}{row['unknown']:>9}"
             f"{row['operations']:>12}{row['failed']:>8}{row['lost']:>6}  {notes}".rstrip()
         )
-    return "\n".join(["Well again: all up and whole, no hint waits; median / most", *lines])
+    return "\n".join(["Healthy again: all up and complete, no hint waits; median / most", *lines])
 
 
 # ---- several hosts ----

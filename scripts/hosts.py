@@ -201,11 +201,11 @@ def lose(hosts: Hosts, store: raykv.Store) -> dict[str, Any]:
     hosts.lose("h1")
     down_s = until("a node is down", lambda: any(state == "down" for _, state in nodes(store).values()))
 
-    def whole() -> bool:
+    def complete() -> bool:
         found = nodes(store)
         return "h1" not in {host for host, _ in found.values()} and all_up(store) and not store.status()["rebalancing"]
 
-    return {"down_s": down_s, "replaced_s": until("the node is replaced", whole), "nodes": nodes(store)}
+    return {"down_s": down_s, "replaced_s": until("the node is replaced", complete), "nodes": nodes(store)}
 
 
 def alone(hosts: Hosts, path: str, before: dict[str, tuple[str, str]]) -> str:

@@ -96,7 +96,7 @@ def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> No
 
 
 @pytest.mark.ray
-def test_what_clients_are_told_while_processes_are_killed_is_consistent() -> None:
+def test_answers_to_clients_while_processes_are_killed_are_consistent() -> None:
     shown = run("consistency.py", "--operations", "12000", "--seed", "3")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] == 0

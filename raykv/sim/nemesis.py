@@ -183,7 +183,7 @@ class Nemesis:
         self._replace(fault.target, REPLACE_TRIES)
 
     def _replace(self, node_id: str, tries: int) -> None:
-        """Request it until it is under way: nobody else repeats it, and a command may find no supervisor, or end with one."""
+        """Request it until it is under way: nobody else repeats it, and a command may find no supervisor or end with it."""
         cluster, supervisor = self._cluster, self._present_supervisor()
         if supervisor is not None and all(each.node_id != node_id for each in wanted_members(supervisor.state)):
             return

@@ -90,7 +90,7 @@ class _Fuzzer(CopiesWorld):
     # ---- what is done ----
 
     async def _put(self) -> None:
-        """Put a few records on all copies or on some; acknowledged is what is on a majority of whole ones or more."""
+        """Put a few records on all copies or on some; a record on a majority of complete ones is acknowledged."""
         rng, faults = self.rng, self.faults
         targets = self.node_ids if self.all_get_all else rng.sample(self.node_ids, rng.choice((1, 2, 2, 3)))
         items = []
@@ -193,7 +193,7 @@ class _Fuzzer(CopiesWorld):
         while True:
             request = f.ScanPage(self.bucket_id, start, end, limit, reverse, False, self.r, 0.5)
             try:
-                steps = self.coordinator._scans.page(  # noqa: SLF001 - whole records
+                steps = self.coordinator._scans.page(  # noqa: SLF001 - complete records
                     self.entry, request, self.loop.now_s + 0.5, self.coordinator.routing.clock.wall_ms()
                 )
                 pairs, resume = await self.carry_out(steps)

@@ -38,13 +38,13 @@ def play_copies_schedule(seed: int, number: int = 0) -> tuple[list[Violation], s
 
 def play(schedule: type[Schedule], seed: str) -> tuple[list[Violation], str]:
     """Play this schedule."""
-    runner, loop = run_virtual(lambda loop: _whole(schedule(loop, seed)))
+    runner, loop = run_virtual(lambda loop: _played(schedule(loop, seed)))
     found = runner.violations + runner.promises.broken
     found += [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-async def _whole(schedule: Schedule) -> Schedule:
+async def _played(schedule: Schedule) -> Schedule:
     await schedule.begin()
     await schedule.play()
     await schedule.end_all()
@@ -135,11 +135,11 @@ class AnOldCopyOfTheSameRun(Schedule):
         await self.read(self.keys)
 
 
-class WholeAndItsPowerGoes(Schedule):
-    """A node makes itself whole, and its power goes at that moment.
+class CompleteAndItsPowerGoes(Schedule):
+    """A node becomes complete, and its power goes at that moment.
 
     Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet,
-    and must be before the node calls itself whole (P1, P3).
+    and must be before the node calls itself complete (P1, P3).
     """
 
     @staticmethod
@@ -429,7 +429,7 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 
 SCHEDULES: tuple[type[Schedule], ...] = (
-    ShownAndAskedAgain, AnOldCopyOfTheSameRun, WholeAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
+    ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
     AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2

@@ -60,7 +60,7 @@ class Settings(NamedTuple):
     versioning: Literal["lww", "vector"] = "lww"
     sloppy: bool = False
     mends: bool = False
-    """Whether nodes make themselves whole, hand hints over and so on."""
+    """Whether nodes become complete again, hand hints over and so on."""
     gc_grace_s: float = 600.0
     repair_every_s: float = 86_400.0
     slow_disk_s: float = 0.0
@@ -109,7 +109,7 @@ class CopiesWorld(BareCluster):
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
         self.power_when_complete = 0.6
-        """How likely the power of a node goes at the moment when it has made itself whole."""
+        """The probability that a node's power goes at the moment when it has become complete."""
         self.sequence = 0
         self.drivers: dict[Coordinator, Driver] = {}
         self.coordinator_process, self.coordinator = self.start_coordinator("coordinator")
@@ -126,7 +126,7 @@ class CopiesWorld(BareCluster):
         return process, coordinator
 
     async def carry_out(self, steps: Steps[T], coordinator: Coordinator | None = None) -> T:
-        """Drive the steps of an operation of a coordinator, whole or a part of it. Raises what they raise."""
+        """Drive the steps of a coordinator's operation, or of a part of it. Raises what they raise."""
         return await self.drivers[coordinator or self.coordinator].run(steps)
 
     async def begin(self) -> None:
@@ -212,17 +212,17 @@ class CopiesWorld(BareCluster):
         return None
 
     def _look_when_complete(self, node_id: str, node: StorageNode) -> None:
-        """See it when a node has made itself whole; at that moment its power may go."""
+        """Notice when a node has become complete; at that moment its power may go."""
         mark_complete = node._replica.mark_complete  # noqa: SLF001 - the very moment matters
 
         def watched(damages: Sequence[Damage]) -> None:
             mark_complete(damages)
             if node.complete:
-                self.loop.call_soon(self._whole, node_id, node)
+                self.loop.call_soon(self._completed, node_id, node)
 
         node._replica.mark_complete = watched  # type: ignore[method-assign]  # noqa: SLF001
 
-    def _whole(self, node_id: str, node: StorageNode) -> None:
+    def _completed(self, node_id: str, node: StorageNode) -> None:
         if self.nodes[node_id] is not node or not self.runs(node_id):
             return
         self.lossy.discard(node_id)
@@ -259,7 +259,7 @@ class CopiesWorld(BareCluster):
         return stamp(pack_body(self.rng.randbytes(16), self.rng.randbytes(self.rng.choice((10, 300)))), self.time)
 
     async def put(self, key: str, record: bytes, targets: Sequence[str]) -> int:
-        """Put a record on these nodes; return how many acknowledge it. On W whole ones it is acknowledged."""
+        """Put a record on these nodes; return how many acknowledge it. On W complete ones it is acknowledged."""
         write = f.Write(self.bucket_id, [(encode_key(key), record)])
         done = await asyncio.gather(*(self.ask(node_id, write) for node_id in targets))
         acks = sum(isinstance(answer, f.WriteDone) for answer in done)
@@ -284,7 +284,7 @@ class CopiesWorld(BareCluster):
         """Let a coordinator read, and compare what it shows with what was acknowledged or shown before."""
         floor = dict(self.floor)
         try:
-            reads = (coordinator or self.coordinator)._reads  # noqa: SLF001 - whole records
+            reads = (coordinator or self.coordinator)._reads  # noqa: SLF001 - complete records
             steps = reads.records(self.entry, [encode_key(key) for key in keys], self.r, self.loop.now_s + 1.0)
             records = await self.carry_out(steps, coordinator)
         except RaykvError:

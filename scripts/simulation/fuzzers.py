@@ -38,11 +38,11 @@ _FUZZERS = (
 def fuzz(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
     """Run the fuzzers of a seed, each a few times; return what was wrong, and the hash of all their traces."""
     found: list[Violation] = []
-    whole = hashlib.blake2b(digest_size=16)
+    traces = hashlib.blake2b(digest_size=16)
     with quiet():
         for fuzzer, times in _FUZZERS:
             for number in range(times * rounds):
                 wrong, trace = fuzzer(seed, number)
                 found += wrong
-                whole.update(trace.encode())
-    return found, whole.hexdigest()
+                traces.update(trace.encode())
+    return found, traces.hexdigest()

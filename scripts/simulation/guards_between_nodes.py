@@ -521,7 +521,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "a cut answer counts as whole",
+        "a cut answer counts as complete",
         "P15",
         "a node has more keys than fit into its answer, and the scan ends there",
         (Edit("raykv.replica.scanning:Scanner.scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),

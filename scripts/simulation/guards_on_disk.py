@@ -95,7 +95,7 @@ ON_DISK = (
         "a process dies between write and sync, the next one answers from those bytes, and then the power goes",
         (Edit("raykv.storage.recovery:_make_safe", "    fs.truncate(path, size)", "    size"),),
     ),
-    # ---- files that are whole ----
+    # ---- files that are replaced atomically ----
     Planted(
         "small file renamed before it is synced",
         "storage",
@@ -174,7 +174,7 @@ ON_DISK = (
     Planted(
         "torn tail taken for corruption",
         "storage",
-        "after a power cut the node calls itself damaged, and answers no reads until somebody makes it whole",
+        "after a power cut the node calls itself damaged, and answers no reads until its peers have completed it",
         (
             Edit(
                 "raykv.storage.replay:replay_segment",
@@ -280,7 +280,7 @@ ON_DISK = (
     Planted(
         "corruption is written over before it is noted",
         "P1",
-        "a write is merged with what corruption has left; the next run finds it first, and takes itself for whole",
+        "a write is merged with what corruption has left; the next run finds it first, and takes itself for complete",
         (Edit("raykv.storage.engine:Engine._put", "if self._unsaved_damage:", "if False:"),),
     ),
     # ---- whose directory it is ----

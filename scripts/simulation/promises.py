@@ -151,7 +151,7 @@ class Promises:
                 self.broken.append(Violation("counted under a former stamp", shown, text, self._loop.now_s))
 
     def renew(self, node_id: str, node: StorageNode) -> None:
-        """Forget what a node promised before it lost its memory and does not have now that it is whole again.
+        """Forget what a node promised before it lost its memory and does not have now that it is complete again.
 
         It has taken over what W had acknowledged; of a write that it alone had acknowledged nobody can know.
         """

@@ -2,7 +2,7 @@
 
 **Phase one**: clients run their programs while the nemesis is at work. Whatever they are told must be true.
 **Phase two**: nothing fails any more. In bounded virtual time every node must be up that can be, every operation must
-have come to its end, incomplete nodes must have made themselves whole, no hint may wait, a repair must leave all copies
+have come to its end, incomplete nodes must have become complete, no hint may wait, a repair must leave all copies
 equal though nobody reads them, and every key must be readable from all of them.
 Then the store is stopped; no task may be left behind, and no exception that nobody handled.
 
@@ -64,7 +64,7 @@ _COMPLETE_AGAIN = "node %s is complete again"
 _FORGOTTEN = "log: store %s: nothing can be read or decided any more: %s"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
-    "not made whole", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
+    "not completed", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
     "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
@@ -264,7 +264,9 @@ class _Run:
                 doubtful = node_id in self.impaired | doubted or node_id not in self._founders
                 if node is not None and not node.complete and not doubtful:
                     doubted.add(node_id)
-                    self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
+                    self._report(
+                        "not complete", f"nothing happened to {node_id} that would cost it what it acknowledged"
+                    )
             await asyncio.sleep(EVERY_S)
 
     def _report(self, rule: str, text: str, key: str = "") -> None:
@@ -354,7 +356,7 @@ class _Run:
             await asyncio.sleep(0.5)
 
     async def _wait_until_mended(self, down: list[str]) -> None:
-        """Wait until all nodes are whole and all hints are delivered. With nodes that stay down that may never be."""
+        """Wait until all nodes are complete and all hints are delivered. With nodes that stay down that may never happen."""
         deadline_s = self.loop.now_s + (10.0 if down else MENDED_S)
         while True:
             living = {node_id: self.cluster.nodes.living(node_id) for node_id in self.cluster.node_ids}
@@ -370,7 +372,7 @@ class _Run:
                 if self.cluster.supervisor is None or self._is_forgotten():
                     return  # too few have kept the cluster's state: that it does not serve is told elsewhere
                 if waiting and not down:
-                    self._report("not made whole", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
+                    self._report("not completed", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
                 elif hints and not down:
                     self._report("hints left", f"{hints} {MENDED_S:g} s after all healed")
                 return
@@ -379,7 +381,7 @@ class _Run:
     def _is_forgotten(self) -> bool:
         """Whether faults have cost every member its directory, and the supervisor has said that the store is gone.
 
-        Nobody knows then what was promised, and whoever made himself whole would answer "absent" for all that was
+        Nobody then knows what was promised, and a node that called itself complete would answer "absent" for all that was
         acknowledged (P1, P5).
         """
         living = [self.cluster.nodes.living(node_id) for node_id in sorted(self._members())]

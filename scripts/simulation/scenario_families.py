@@ -305,7 +305,7 @@ def _corrupt(scenario: Scenario, rng: random.Random) -> Scenario:
 def _lost_and_away(scenario: Scenario, rng: random.Random) -> Scenario:
     """One node loses what it has while another is away, which comes back when the third goes.
 
-    Then two are asked of which one never had what was written, and the other has it no more. A node that is whole again
+    Then two are asked of which one never had what was written, and the other has it no more. A node that is complete again
     loses its power soon, as does one that gave it what it has.
     """
     cluster = scenario.cluster

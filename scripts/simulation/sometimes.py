@@ -52,7 +52,7 @@ TABLE: dict[str, Sometimes] = {
     "stand-in": Sometimes(("fallbacks_in_use",), "a fallback stood in for a primary (a sloppy bucket)"),
     # nodes
     "replayed": Sometimes(("log: node %s: %d hints replayed*",), "hints were delivered (P11)"),
-    "complete again": Sometimes(("log: node %s is complete again",), "an incomplete node made itself whole (P1)"),
+    "complete again": Sometimes(("log: node %s is complete again",), "an incomplete node became complete (P1)"),
     "mended": Sometimes(
         ("repair: fetched", "repair: sent", "mended: fetched", "mended: sent"), "a repair sent records"
     ),

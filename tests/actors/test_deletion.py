@@ -164,7 +164,7 @@ def test_a_path_that_others_may_write_to_is_not_believed(path: str) -> None:
     assert os.path.exists(f"{node_directory(path, 'n1')}/data/000001.wal")
 
 
-def test_nothing_is_deleted_while_it_cannot_be_told_whether_the_store_runs(
+def test_nothing_is_deleted_while_it_is_unknown_whether_the_store_runs(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(_: str) -> None:

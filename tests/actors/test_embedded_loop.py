@@ -314,8 +314,8 @@ def test_without_threads_it_fails_and_works_once_there_are_some(bench, monkeypat
 
 
 def test_a_thread_that_fails_is_followed_by_another(bench, monkeypatch):
-    told = []
-    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(failed.exc_type))
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: raised.append(failed.exc_type))
     done = []
 
     def chore():
@@ -325,8 +325,8 @@ def test_a_thread_that_fails_is_followed_by_another(bench, monkeypatch):
     bench.loop._chore = chore
     with pytest.raises(LoopClosed, match="ZeroDivisionError"):
         bench.loop.call(lambda: asyncio.sleep(WAIT_S), WAIT_S)
-    until(lambda: told)
-    assert told == [ZeroDivisionError]
+    until(lambda: raised)
+    assert raised == [ZeroDivisionError]
     until(lambda: not loop_threads())
     bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
     until(lambda: done)

@@ -60,7 +60,7 @@ def test_a_directory_is_where_its_node_last_ran_if_that_host_is_there() -> None:
 
 
 def test_what_was_set_aside_is_no_node_any_more(tmp_path: Path) -> None:
-    """Else each start would start a process for it, only to be told that the directory is another node's."""
+    """Else each start would start a process for it, which would only report that the directory is another node's."""
     fs, path = OsFileSystem(), str(tmp_path)
     for name in ("n1", "n1.left-0", "n1 (copy)", "\udcff", "n" * 65):
         NodeDirectory.open(

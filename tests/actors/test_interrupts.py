@@ -20,7 +20,7 @@ from raykv.coordinator import fast_path, routing
 
 HOME = str(Path(raykv.__file__).parent) + os.sep
 LINES_EVERY, INSTRUCTIONS_EVERY = (int(each) for each in os.environ.get("RAYKV_TEST_INTERRUPTS", "3,41").split(","))
-"""At every so manieth place. All of them take some minutes."""
+"""Interrupts at one place in this many; all places take some minutes."""
 WAIT_S = 10.0
 
 

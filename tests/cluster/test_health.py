@@ -78,7 +78,7 @@ def test_hedges_are_paid_for_by_answers_and_waited_for_longer_when_none_is_left(
     assert health.spend_hedges(1)
     for _ in range(1000):
         health.record_latency("Read", {"n1": 100}, 0.001)
-    assert [health.spend_hedges(50) for _ in range(3)] == [True, True, False], "no more than so many are saved up"
+    assert [health.spend_hedges(50) for _ in range(3)] == [True, True, False], "the savings are bounded"
 
 
 def test_hedges_may_run_into_debt_but_not_without_end(bench: Bench) -> None:

@@ -318,7 +318,7 @@ def test_a_read_hears_of_new_owners_and_the_next_one_asks_them(world, versioning
         cluster.change(moves.reading_new(cluster.state))
         cluster.change(moves.ended(cluster.state))
         assert await client.get(r=3) is None
-        assert client.routing.epoch == cluster.state.epoch, "it was told"
+        assert client.routing.epoch == cluster.state.epoch, "a node reported the new one"
         assert gained not in client.sent(f.Read)
         await client.get(r=3)
         assert gained in client.sent(f.Read)
@@ -353,7 +353,7 @@ def test_what_is_not_for_it(world, versioning):
                 await client.get(r=replicas)
             with pytest.raises(InvalidOption):
                 await client.put(w=replicas)
-        assert await client.get(bucket=99) is None, "it is to be asked for"
+        assert await client.get(bucket=99) is None, "the quorum path asks for it"
         assert await client.put(bucket=99) is None
         assert client.core.operation(f.GetInfo("ring", 1.0)) is None
         assert not cluster.network.frames
@@ -490,7 +490,7 @@ def test_stamped_again_it_gives_back_the_stamp_that_it_has(world):
     story(world, tell, versioning="lww")
 
 
-def test_what_was_sent_is_never_told_as_not_written(world, versioning):
+def test_what_was_sent_is_never_reported_as_not_written(world, versioning):
     """All have it, none has said so, and then there is nobody to be asked: it may stand."""
 
     async def tell(cluster, client):
@@ -797,7 +797,7 @@ def test_many_writes_go_on_under_their_stamps(world, versioning):
     story(world, tell, versioning=versioning, nodes=4, copies=3)
 
 
-def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
+def test_of_many_writes_those_that_missed_some_are_completed(world, versioning):
     async def tell(cluster, client):
         keys = [f"k{number}" for number in range(12)]
         victim = "n3"
@@ -1024,7 +1024,7 @@ def test_rounds_end_when_their_time_is_up_one_by_one(world):
     story(world, tell, versioning="lww")
 
 
-def test_a_mistake_of_ours_is_told_to_who_waits(world, monkeypatch):
+def test_the_waiter_gets_a_mistake_of_ours(world, monkeypatch):
     async def tell(cluster, client):
         monkeypatch.setattr(client.core._fast_path, "_got", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):

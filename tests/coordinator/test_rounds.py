@@ -248,7 +248,7 @@ def test_a_write_goes_to_all_and_w_acknowledgements_settle_it() -> None:
         (3, {"a": 7, "b": 8, "c": 5}, {0: 8}),
     ],
 )
-def test_when_a_write_is_to_be_stamped_again(w: int, answers: dict[str, int], due: dict[int, int]) -> None:
+def test_when_a_write_is_stamped_again(w: int, answers: dict[str, int], due: dict[int, int]) -> None:
     round_ = WriteRound([[ABC]], w)
     round_.start()
     for node_id, newer in answers.items():

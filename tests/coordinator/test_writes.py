@@ -305,7 +305,7 @@ def test_to_have_found_nothing_is_not_the_same_as_not_to_have_looked(world: Modu
     world.run(story())
 
 
-def test_writes_at_the_same_time_all_stand_whoever_gave_their_dots(world: ModuleType) -> None:
+def test_concurrent_writes_all_stand_with_dots_of_any_owner(world: ModuleType) -> None:
     """Dots of one node and of several, answers in any order: none of them is mistaken for another."""
 
     async def one(seed: int) -> None:

@@ -238,7 +238,7 @@ def test_a_failed_sync_ends_the_node_once_and_is_never_retried(
             assert others <= ({"failed", "stopping"} if durability == "interval" else {"failed"})
             if durability == "group":
                 assert len(refused) == 5, "all that waited for that sync"
-        assert len(cluster.failures) == 1, "whoever recreates the node hears of it once"
+        assert len(cluster.failures) == 1, "the failure is reported once"
         before = len(disk.trace)
         for body in (write(world, "z"), read("first"), f.Ping(), f.ReadState()):
             answer = await cluster.ask("n1", body)
@@ -266,7 +266,7 @@ def test_a_node_that_stopped_on_a_failed_sync_is_recovered_with_all_it_acknowled
 
 
 def test_a_disk_that_fails_the_log_and_is_too_full_for_a_flush_stops_the_node(world: ModuleType) -> None:
-    """The flush fails while the log has failed already: one cause, told once, and no exception that nobody handles."""
+    """The flush fails while the log has failed already: one cause, reported once, and no unhandled exception."""
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
@@ -612,7 +612,7 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
         assert (await cluster.ask(victim, write(world, "z"))).newer == [0], (
             "its log goes on, further than it was before"
         )
-        assert cluster.node(victim).complete, "nobody has told it yet"
+        assert cluster.node(victim).complete, "no peer has reported the loss yet"
         peers = peer.core.routing.peers
         with contextlib.suppress(
             PeerRefused
@@ -650,7 +650,7 @@ def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: Mod
 
 
 def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world: ModuleType, monkeypatch: Any) -> None:
-    """P6: its word would take the place of what it has not heard, and a later run would be told that."""
+    """P6: its claim would replace what it has not heard, and a later run would be compared with that."""
 
     async def sent(cluster: Any, frame: bytes) -> f.NodeAnswer:
         return f.node_answers.decode(await cluster.node("n1").serve(frame))

@@ -126,7 +126,7 @@ def test_traits_that_go_together(kind):
         assert traits.bucket is not None
     for body, _ in NODE_BODIES:
         if type(body) is kind and traits.client_waits(body):
-            assert traits.shed, "who is waited for by a client may be told to try again"
+            assert traits.shed, "a client waits for it and can retry"
 
 
 def test_who_is_waited_for_by_a_client():
@@ -198,8 +198,8 @@ def lists_of_kinds(path: Path) -> list[str]:
             classes = [node.args[1]]
         else:
             continue
-        told = {part for each in classes for part in ast.unparse(each).replace("f.", "").split(" | ")}
-        if told & NAMES:
+        members = {part for each in classes for part in ast.unparse(each).replace("f.", "").split(" | ")}
+        if members & NAMES:
             found.append(f"{path.name}:{classes[0].lineno}")
     return found
 

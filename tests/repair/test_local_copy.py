@@ -238,7 +238,7 @@ def test_what_is_written_is_merged(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_what_the_node_will_not_have_is_told(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_node_refuses_is_reported(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         cluster, local = one_node(world, versioning="vector", gc_grace_s=100.0)
         key = encode_key("a")
@@ -288,7 +288,7 @@ def test_erase_forgets_exactly_that_record(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_where_corruption_is_nothing_is_held_and_the_partition_is_not_whole(world: ModuleType) -> None:
+def test_where_corruption_is_nothing_is_held_and_the_partition_is_incomplete(world: ModuleType) -> None:
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)
         keys = keys_in(cluster, 3, 12)
@@ -307,13 +307,13 @@ def test_where_corruption_is_nothing_is_held_and_the_partition_is_not_whole(worl
         assert local.held(1, sorted(lost)) == (f.ReadDone([None] * len(lost), [*range(len(lost))]), 0)
         assert None not in local.held(1, [encode_key(key) for key in keys if encode_key(key) not in lost])[0].records
         cluster.node("n1")._replica.mark_incomplete()
-        assert not any(local.complete(partition) for partition in range(8)), "an incomplete node is whole nowhere"
+        assert not any(local.complete(partition) for partition in range(8)), "an incomplete node is complete nowhere"
 
     world.run(story())
 
 
 def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: ModuleType) -> None:
-    """A record with a dot that this node gave has a part that must not travel; its age is told all the same."""
+    """A record with a dot that this node gave has a part that must not travel; its age is reported all the same."""
 
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)

@@ -1,4 +1,4 @@
-"""What a node does by itself: it answers peers, gossips, becomes whole again (P1), and repairs now and then."""
+"""A node's background work: it answers peers, gossips, becomes complete again (P1), and repairs now and then."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(world: ModuleType, body: Any) -> None:
     world.run(story())
 
 
-def test_a_node_that_has_not_been_told_of_the_cluster_repairs_nothing(world: ModuleType) -> None:
+def test_a_node_without_a_cluster_state_repairs_nothing(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True)
         tell, cluster.tell = cluster.tell, lambda *_: None
@@ -253,7 +253,7 @@ def test_a_later_run_that_gossip_knows_of_ends_the_former(world: ModuleType) -> 
     world.run(story())
 
 
-def test_whoever_is_no_member_is_not_watched(world: ModuleType) -> None:
+def test_a_node_that_is_no_member_is_not_watched(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True).start()
         await asyncio.sleep(5)
@@ -282,11 +282,11 @@ def test_a_stopped_node_does_nothing_more(world: ModuleType) -> None:
     world.run(story())
 
 
-# ---- becoming whole again ----
+# ---- becoming complete again ----
 
 
 @pytest.mark.parametrize("versioning", ["lww", "vector"])
-def test_a_node_that_lost_its_disk_becomes_whole_and_answers_reads(world: ModuleType, versioning: str) -> None:
+def test_a_node_that_lost_its_disk_becomes_complete_and_answers_reads(world: ModuleType, versioning: str) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, versioning=versioning, maintenance=True).start()
         peer = cluster.coordinator()
@@ -464,7 +464,7 @@ def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -
     world.run(story())
 
 
-def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(world: ModuleType) -> None:
+def test_a_node_marked_incomplete_during_the_last_takeover_is_not_declared_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
@@ -643,7 +643,7 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
         assert led == []
         cluster.thaw(cluster.process("n3"))
         await asyncio.sleep(110)
-        assert led, "once it is whole it does"
+        assert led, "once it is complete it does"
 
     world.run(story())
 
@@ -671,7 +671,7 @@ def test_a_repair_that_was_asked_for_counts_as_the_periods(world: ModuleType) ->
 # ---- bugs ----
 
 
-def test_a_node_that_refuses_what_it_is_given_is_not_whole(world: ModuleType) -> None:
+def test_a_node_that_refuses_what_it_is_given_is_incomplete(world: ModuleType) -> None:
     """Its clock is behind: what the others hold is too far ahead for it."""
 
     async def story() -> None:
@@ -910,7 +910,7 @@ def test_corruption_costs_no_record_that_another_owner_has_or_that_is_recent(
     world.run(story())
 
 
-def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> None:
+def test_a_node_is_not_complete_by_what_is_not_synced_yet(world: ModuleType) -> None:
     """What another owner has just sent looks like its own in the comparison: without its sync it is lost with the power."""
 
     async def story() -> None:

@@ -171,7 +171,7 @@ def test_an_answer_has_room_for_so_much_and_says_what_it_left(
             await cluster.give("n1", f"k{number}", record)
         answer = await cluster.ask("n1", read("k0", "absent", "k1", "k2", "k3"))
         assert answer == f.ReadDone([records[0], None, records[1], None, None], [], [3, 4])
-        assert await cluster.ask("n1", read("k2", "k3")) == f.ReadDone(records[2:4]), "whoever asks again comes on"
+        assert await cluster.ask("n1", read("k2", "k3")) == f.ReadDone(records[2:4]), "the next request continues"
         assert (await cluster.ask("n1", read("k4"))).left == []
 
     world.run(story())
@@ -335,11 +335,11 @@ def test_a_node_that_lost_its_directory_takes_writes_and_answers_no_reads(world:
         assert isinstance(await cluster.ask("n1", scan()), f.Incomplete)
         assert isinstance(await cluster.ask("n1", reserve("a", operations=(1,))), f.Incomplete)
         assert await cluster.ask("n1", f.Write(1, [(encode_key("a"), world.put_record("b", 9))])) == f.WriteDone([0])
-        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes nobody whole"
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes no node complete"
         assert (await cluster.ask("n1", f.Ping(with_stats=True))).stats["complete"] is False
         cluster.kill("n1")
         cluster.revive("n1")
-        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "a restart makes nobody whole either"
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "nor does a restart"
 
     world.run(story())
 

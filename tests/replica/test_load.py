@@ -11,7 +11,7 @@ from raykv.replica.load import BUSY, SAMPLED, SAMPLED_WHEN_BUSY, WINDOW_S, LoadM
 from raykv.ring import partition_of_key
 
 
-def test_a_window_is_told_once_it_is_over() -> None:
+def test_a_window_is_reported_once_it_is_over() -> None:
     meter = LoadMeter(8, 0.0)
     for step in range(100):
         meter.note(f.Read(1, [encode_key("a")]), 0.001, step / 10)

@@ -59,7 +59,7 @@ def test_an_hour_passes_at_once_and_every_operation_is_there():
     assert time.monotonic() - began_s < 60
 
 
-def test_what_is_broken_by_hand_is_ridden_out_and_told():
+def test_faults_by_hand_are_ridden_out_and_listed():
     with raykv.sim.start(seed=2, nodes=5) as world:
         store = world.store
         store.put("k", 0)
@@ -273,7 +273,7 @@ def test_a_seed_is_a_whole_number(seed):
         raykv.sim.start(seed)
 
 
-# ---- what a world is not for is told by a sentence, and does no harm ----
+# ---- misuse of a world is reported in a sentence, and does no harm ----
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_a_blocking_call_inside_run_says_what_to_do_instead(two_worlds, name):
     assert not isinstance(caught.value, raykv.RaykvError), "a program that tries again on raykv's errors would hide it"
     assert world.store.get("k") == "old", "nothing was sent"
     other.run(story(world))  # while another world's time stands still, this one's may pass
-    gc.collect()  # a coroutine that was never awaited would be told of now
+    gc.collect()  # a coroutine that was never awaited would be reported now
 
 
 @pytest.mark.filterwarnings("error")
@@ -349,7 +349,7 @@ def test_nothing_real_is_awaited_in_virtual_time(two_worlds):
     assert world.store.get("k") == "old"
 
 
-def test_another_thread_waits_its_turn_or_is_told(two_worlds):
+def test_another_thread_waits_its_turn_or_gets_an_error(two_worlds):
     world, _ = two_worlds
     answers = []
 

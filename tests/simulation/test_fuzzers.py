@@ -45,7 +45,7 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("copies", "a node's failed disk told as refused", "refused and written", 15),
         ("copies", "old directory counted complete", "copies passed over", 5),
         ("copies", "corruption uncovers what was forgotten", "came back", 2),
-        ("power", "directory not synced behind new tables", "not whole", 3),
+        ("power", "directory not synced behind new tables", "not complete", 3),
         ("power", "small file renamed before it is synced", "not to be opened", 0),
         ("power", "write acknowledged before its sync", "lost with the power", 2),
         ("power", "replayed memtables in the wrong order", "lost with the power", 3),

@@ -28,7 +28,7 @@ class World:
         self.written = {}  # key -> all that it ever was, oldest first: records, None where it was not there
         self.durable = {}  # key -> the place there of what was reported durable
         self.waiting = []  # (position, key, place)
-        self.end = 0  # the furthest durable end of the log that was told
+        self.end = 0  # the furthest durable end of the log that was reported
 
     def arm(self, operations):
         left = [operations]
@@ -124,7 +124,7 @@ def test_crashes(drive, seed, modes):
             pass
         world.disk.on_operation = None
         world.crash()
-        # A recovery cut off anywhere, then a whole one, then another: all see the same.
+        # A recovery interrupted anywhere, then a complete one, then another: all see the same.
         twin = world.disk.crash(world.rng, "keep")
         expected = drive.content(drive.open(twin))
         for _ in range(world.rng.randrange(3)):

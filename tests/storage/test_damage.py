@@ -297,7 +297,7 @@ def test_any_flipped_bit(drive, disk, seed):
 
 
 def test_the_witness_of_corruption_may_be_cut_off_and_is_not_forgotten(drive, disk):
-    """Chunks a, b are written, then synced together; c is torn, d behind it is whole and alone tells that a was safe.
+    """Chunks a, b are written, then synced together; c is torn, d behind it is intact and alone shows that a was safe.
 
     Recovery cuts c and d off. A second one must still see a as corruption, and b as safe.
     """

@@ -1,7 +1,7 @@
 """What a node's directory lacks of what its node left there: every file, every way to harm it, every kind of stop.
 
 One demand, of all files alike: each key that was acknowledged is read right, or the node says that it may lack it
-(incomplete, unreadable), or it does not open. Never "absent", nor anything older, from a node that calls itself whole.
+(incomplete, unreadable), or it does not open. Never "absent", nor anything older, from a node that calls itself complete.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def judge(disk: SimDisk, acknowledged: Mapping[str, bytes]) -> str:
             node = open_node(disk, seed=99)
         except (CorruptData, DirectoryForeign):
             return "refused"
-        words = {"whole"} if node.complete else {"incomplete"}
+        words = {"complete"} if node.complete else {"incomplete"}
         for key, record in acknowledged.items():
             answer = await ask(node, f.Read(1, [encode_key(key)]))
             if isinstance(answer, f.Incomplete):
@@ -134,7 +134,7 @@ def judge(disk: SimDisk, acknowledged: Mapping[str, bytes]) -> str:
             assert dict(answer.items) == {encode_key(k): r for k, r in acknowledged.items()}
         if node.complete and node._engine.failure is None:
             await node.stop()
-        return " ".join(sorted(words - {"whole"})) or "whole"
+        return " ".join(sorted(words - {"complete"})) or "complete"
 
     return run(story())
 
@@ -176,7 +176,7 @@ SHAPES = {
 def test_what_was_acknowledged_is_read_right_or_the_node_says_that_it_may_lack_it(shape: str, clean: bool) -> None:
     left = build(SHAPES[shape], clean=clean)
     stranger = build(SHAPES[shape], clean=clean, name="n2")
-    assert judge(copied(left.disk), left.acknowledged) == "whole", "untouched, it lacks nothing"
+    assert judge(copied(left.disk), left.acknowledged) == "complete", "untouched, it lacks nothing"
     lies = []
     for path in left.disk.files():
         for harm in HARMS:
@@ -193,7 +193,7 @@ def test_what_was_acknowledged_is_read_right_or_the_node_says_that_it_may_lack_i
 
 
 def promised_after_a_power_cut(path: str, harm: str, disk: SimDisk) -> bool:
-    """Whether it can be told without a clean stop: what was written last to the log looks like a torn tail then."""
+    """Whether it shows without a clean stop: the last writes to the log then look like a torn tail."""
     if not path.endswith(".wal"):
         return True
     return harm != "another node's" and path != max(name for name in disk.files() if name.endswith(".wal"))

@@ -1,4 +1,4 @@
-"""The log: what is written comes back; corruption and torn tails are told apart."""
+"""The log: every write comes back; corruption and torn tails are distinguished."""
 
 import errno
 

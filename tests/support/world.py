@@ -41,7 +41,7 @@ WALL_MS = 1_700_000_000_000
 STORE_ID = "store-1"
 BUCKET = 1
 TELLS = True
-"""Whether a node that is started is told the cluster's state at once, as by a supervisor."""
+"""Whether a started node gets the cluster's state at once, as from a supervisor."""
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:

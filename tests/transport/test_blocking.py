@@ -265,7 +265,7 @@ def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patienc
     async def trickles(frame):
         (connection,) = node.server.callers.friends
         connection._write([wire.head(1000, wire.ANSWER, bytes(50_000_000))])
-        while connection in node.server.callers.friends:  # until whoever waits has hung up
+        while connection in node.server.callers.friends:  # until the waiting caller has hung up
             connection._write([bytes(40)])
             await asyncio.sleep(0.01)
         ended.set()
@@ -361,7 +361,7 @@ def test_a_late_acknowledgement_is_heard_and_needs_nothing(bench):
 
 
 @pytest.mark.parametrize("late", ["refuses", "breaks", "another run", "newer"])
-def test_a_late_answer_that_is_none_is_seen_to(bench, late):
+def test_a_write_with_a_late_invalid_answer_is_completed(bench, late):
     node = bench.nodes[bench.third]
 
     def says(body):
@@ -381,7 +381,7 @@ def test_a_late_answer_that_is_none_is_seen_to(bench, late):
     assert [put.key for put in write.puts] == [KEY]
 
 
-def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
+def test_a_refusal_is_an_answer_and_the_write_must_be_completed(bench):
     node = bench.nodes[bench.first]
     node.says = lambda _: node.answer(f.NodeRefused("overloaded", "too much"))
     answer = bench.nodes[bench.third].hold()

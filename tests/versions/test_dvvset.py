@@ -187,7 +187,7 @@ def test_a_write_whose_context_lacks_a_concurrent_write_of_the_same_actor_with_a
         assert standing(state) == [(A, 2), (A, 3)]
         assert state.seen == ((A, 1, 3),)
     merged = write((B, 1), state.seen)
-    assert standing(dvvset.sync(state, merged)) == [(B, 1)], "whoever has read both supersedes both"
+    assert standing(dvvset.sync(state, merged)) == [(B, 1)], "a reader of both supersedes both"
 
 
 def test_two_writes_with_one_context_through_one_actor_are_siblings() -> None:
@@ -310,7 +310,7 @@ class History:
         taken = Taken(bit_of(dot), bits)
         self.events.append((dot, bits, event))
         self.messages.append((event, taken))
-        self.contexts.append((with_dot(seen, dot), bits | bit_of(dot)))  # a writer is told what it has superseded
+        self.contexts.append((with_dot(seen, dot), bits | bit_of(dot)))  # a writer learns what it has superseded
         if self.choose(2):
             replica.take(event, taken)
 
