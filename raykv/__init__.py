@@ -56,7 +56,7 @@ sides, and sorts it out later. No store can do both.
     versions/merging.py               what the record shows a reader
     client/codecs.py                  the value
 
-    Where an answer is late, different or not to be had, the quorum path begins:
+    Where an answer is late, different or unavailable, the quorum path begins:
 
     coordinator/coordinator.py        admits the operation; owns what is known of the cluster
     coordinator/reads.py              R complete answers are merged, what they lacked is written back
@@ -105,7 +105,7 @@ sides, and sorts it out later. No store can do both.
 
 =====================  ===============================================================================================
 bucket                 a named set of keys with one policy (Riak's bucket; near to a Cassandra table's settings)
-context                what a read has seen, opaque, to be given back with a write (Dynamo's context)
+context                what a read has seen, opaque; the client returns it with a write (Dynamo's context)
 coordinator            runs one operation over the replicas; usually a part of the client's own process
 dot                    (actor, counter), the name of one write; a set of dots is a causal history
 epoch                  the number of who owns what; grows with every step of a move
@@ -236,8 +236,8 @@ def start(
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
 
-    ``routing`` is the handle's, see ``connect``. ``coordinators``: how many coordinator actors there are to be, for clients
-    that leave it to them; a store that runs gets those that it lacks.
+    ``routing`` is the handle's, see ``connect``. ``coordinators``: the number of coordinator actors, for clients that leave
+    coordination to them; a running store gets those that it lacks.
 
     Raises ``InvalidOption``, ``NotEnoughNodes`` (n above nodes), ``StoreUnavailable`` (the store did not come up).
     """

@@ -13,9 +13,10 @@ Without --hosts: one Ray, a store of three nodes. A round is one of these, at a 
   three        all three storage processes are killed at once
   all          storage processes, coordinator and supervisor are killed at once
 
-Each client owns its keys and writes unique values, so its own reads are checked too while all this goes on. A round ends
-when all nodes are up and complete, no hint waits, and what was acknowledged was read back. So there is never a second node
-without its data. Faults come in shuffled order, each as often as the others; --faults names those that are wanted.
+Each client owns its keys and writes unique values, so its own reads are checked too while all this goes on. A round
+ends when all nodes are up and complete, no hint waits, and what was acknowledged was read back. A second node is thus
+never without its data. Faults come in shuffled order, each as often as the others; --faults names those that are
+wanted.
 
 With --hosts: four Rays on this machine, which count as four hosts; a storage node on each of three. Four clients put and
 get (W=2, R=2) while a storage process is killed, frozen until it is replaced, frozen for a second, a host is lost and comes
@@ -243,7 +244,7 @@ def runs(nodes: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def kill_some(count: int, *services: str) -> Callable[[Scene], dict[str, int]]:
-    """Return the fault that kills so many storage processes, and these services."""
+    """Return the fault that kills this many storage processes, and these services."""
 
     def fault(scene: Scene) -> dict[str, int]:
         victims = scene.victims(count)
@@ -738,7 +739,7 @@ class Phases:
         missed = [name for name, most in DEMAND.items() if row[name] > most]
         return row | {"missed": missed}
 
-    # ---- what happens; each returns what is to be noted, in seconds after the fault ----
+    # ---- events; each returns the times to record, in seconds after the fault ----
 
     def kill(self, victim: dict[str, Any]) -> dict[str, float]:
         """Kill a storage process."""

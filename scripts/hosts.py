@@ -178,7 +178,7 @@ def run(replace_after_s: float, *, short: bool) -> dict[str, Any]:
 
 
 def start_on_the_head(hosts: Hosts, path: str, replace_after_s: float) -> raykv.Store:
-    """Start the store; its services are on the head, where this process is, not on a host that is to be lost."""
+    """Start the store; its services are on the head, where this process is, not on a host that will be lost."""
     store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
     placed = hosts.services()
     if {*placed.values()} != {HEAD}:

@@ -130,12 +130,12 @@ class Health:
             node.down = None if later else down.get(node_id)
         return anew
 
-    # ---- who is healthy, and in which order ----
+    # ---- health and order ----
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
         """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given.
 
-        Of slow nodes the slowest comes last.
+        The slowest of the slow nodes comes last.
         """
         now_s = self._clock.monotonic_s()
         for node_id in nodes:

@@ -89,7 +89,7 @@ class Mended:
     fetched: int = 0
     sent: int = 0
     bytes: int = 0
-    """Of frames sent and received."""
+    """The size of frames sent and received."""
     purged: int = 0
     exchanges: int = 0
     complete: bool = True

@@ -6,8 +6,8 @@ length (files only grow at the end), each directory's names as of its last ``syn
 
 * ``keep``: all written data, synced or not, as after a crash of the process alone.
 * ``drop``: synced data only.
-* ``random``: anything a real disk may do. Of the unsynced end of a file: all, nothing, a part, a part followed by zeros
-  or noise, or all with a hole. Of the unsynced changes of names: any subset, in order; a rename happens or not, as one.
+* ``random``: anything a real disk may do. A file keeps all of its unsynced end, nothing, a part, a part followed by zeros
+  or noise, or all with a hole. Any subset of the unsynced changes of names survives, in order; a rename is atomic.
 
 Faults: ``space_bytes`` left before ENOSPC (which shows first as a short write), ``fail`` (the n-th operation of a kind on
 a path raises), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk or syncs it; a test

@@ -271,7 +271,7 @@ class Rebalancing:
         return True
 
     async def _hints_delivered(self, leaving: list[str]) -> bool:
-        """Tell whether the leaving nodes keep no hints any more, or have had their time."""
+        """Return whether the leaving nodes keep no hints any more, or have had their time."""
         waiting = []
         for node_id in leaving:
             try:

@@ -143,7 +143,7 @@ def named(key: bytes, state: ClusterState) -> dict[str, Any]:
 
 
 def uneven(state: ClusterState) -> bool:
-    """Tell whether a node's copies do not match its weight (P13) though nothing moves: the moves were aborted."""
+    """Return whether a node's copies do not match its weight (P13) though nothing moves: the moves were aborted."""
     if state.goal is not None:
         return False
     ring = state.ring

@@ -287,7 +287,7 @@ class Supervisor:
         """Make sure that the node knows the present state."""
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
-                with contextlib.suppress(StoreUnavailable):  # the next pong will tell
+                with contextlib.suppress(StoreUnavailable):  # the next pong will show
                     await self._store(self.state)  # under a number above that of the change that failed
 
     # ---- the cluster's state ----
@@ -333,7 +333,7 @@ class Supervisor:
             return True
 
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
-        """Tell whether a node durably knows the state of this ballot or a later one; if not, send it."""
+        """Return whether a node durably knows the state of this ballot or a later one; if not, send it."""
         for _ in range(2):
             node = self._watch.nodes.get(node_id)
             if node is None or await self._watch.ping(node_id) is None:

@@ -45,7 +45,7 @@ class LockNote(msgspec.Struct, frozen=True, kw_only=True):
     """The process's start time, in its operating system's units."""
     boot: Annotated[str, _SHORT] = ""
     namespace: Annotated[str, _SHORT] = ""
-    """Of its pid."""
+    """The pid's namespace."""
     uid: Annotated[int, msgspec.Meta(ge=-1, lt=2**32)] = -1
 
 
@@ -106,7 +106,7 @@ def objection(note: LockNote, host: str, lock: str, processes: Processes | None 
     if note.pid == os.getpid():
         return "it is held by this very process"
     if not (note.started and note.boot and note.namespace):
-        return f"the note in its lock does not say enough to tell process {note.pid} from others"
+        return f"the note in its lock does not identify process {note.pid} uniquely"
     if note.boot != processes.boot():
         return f"process {note.pid} is of another machine, or of an earlier boot of this one"
     if note.namespace != processes.namespace():

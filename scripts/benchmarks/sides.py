@@ -33,7 +33,7 @@ decode = msgspec.msgpack.Decoder().decode
 PIPELINE = 1000
 _numbers = itertools.count(1)
 POLITE_S = 0.01
-"""Who is told ``Overloaded`` waits about so long before the next one."""
+"""The approximate pause after ``Overloaded``."""
 
 
 class Side:
@@ -102,7 +102,7 @@ class RaykvSide(AsyncSide):
         self.name = name
         self.bucket = bucket
         self.refused = 0
-        """How often one of many at once was told ``Overloaded``, and asked again a little later."""
+        """The number of concurrent operations that were refused with ``Overloaded`` and retried a little later."""
         self.get, self.put, self.get_many = bucket.get, bucket.put, bucket.get_many  # type: ignore[method-assign]
 
     def put_many(self, items: Mapping[str, Any]) -> None:
@@ -252,7 +252,7 @@ class RedisSide(AsyncSide):
         self._awaited = self._pool(16)
 
     def _pool(self, most: int) -> Any:
-        """Return a client of so many connections, for which those wait who find none free: the plain one fails them."""
+        """Return a client with at most this many connections; callers wait for a free one, where the plain client fails."""
         asyncio_redis = self._redis.asyncio
         pool = asyncio_redis.BlockingConnectionPool(host="127.0.0.1", port=self.server.port, max_connections=most)
         return asyncio_redis.Redis(connection_pool=pool)

@@ -1,4 +1,4 @@
-"""What may be demanded of a history, and no more. Of keys with vector versions: ``vector_checker``; here of the others.
+"""What may be demanded of a history, and no more. ``vector_checker`` is for keys with vector versions, this for the others.
 
 For each key, with strict quorums (the levels of two operations add up to more than N), if one operation had returned
 before another was asked:

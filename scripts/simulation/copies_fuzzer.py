@@ -109,7 +109,7 @@ class _Fuzzer(CopiesWorld):
         self.puts.append(self.client.spawn(self._put()))
 
     async def _put_in_vain(self) -> None:
-        """Put a record with only one node left, whose disk fails; what the client is told must be so."""
+        """Put a record with only one node left, whose disk fails; the answer to the client must be true."""
         rng = self.rng
         alone = rng.choice(self.node_ids)
         if not self.runs(alone) or self.lossy - {alone}:
@@ -178,7 +178,7 @@ class _Fuzzer(CopiesWorld):
         for _ in range(3):
             flip_a_bit(self.hosts[node_id].disk, self.rng, ".wal", times=20)
         self.start(node_id)
-        await self.tell(node_id)
+        await self.send_state(node_id)
         await asyncio.sleep(self.rng.choice((0.0, 3.0)))
 
     async def _scan(self) -> None:
@@ -240,7 +240,7 @@ class _Fuzzer(CopiesWorld):
             self.end(victim)
             self.hosts[victim].replace_disk(SimDisk())
             self.start(victim)
-            await self.tell(victim)
+            await self.send_state(victim)
         if rng.random() < 0.5:  # of one that gives, or one that takes
             self.loop.later(rng.uniform(0.0, 0.3), self.power, rng.choice(self.node_ids))
         for _ in range(rng.choice((0, 3))):
@@ -256,5 +256,5 @@ class _Fuzzer(CopiesWorld):
             self.end(node_id)
             self.hosts[node_id].replace_disk(self.old_disks.pop(node_id))
             self.start(node_id)
-            await self.tell(node_id)
+            await self.send_state(node_id)
             await asyncio.sleep(self.rng.choice((0.0, 3.0)))

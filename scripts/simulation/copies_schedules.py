@@ -131,7 +131,7 @@ class AnOldCopyOfTheSameRun(Schedule):
         self.start(third)
         self.end(beside)
         for node_id in (victim, third):
-            await self.tell(node_id)
+            await self.send_state(node_id)
         await self.read(self.keys)
 
 
@@ -157,7 +157,7 @@ class CompleteAndItsPowerGoes(Schedule):
         self.power_when_complete = 1.0
         began_s = self.loop.now_s
         self.start(victim)
-        await self.tell(victim)
+        await self.send_state(victim)
         await asyncio.sleep(began_s + HEAL_EVERY_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
         self.client.spawn(self.put(key, record, [victim]))
         await asyncio.sleep(4.0)
@@ -169,8 +169,8 @@ class CompleteAndItsPowerGoes(Schedule):
 class AWriteThatThaws(Schedule):
     """A coordinator is frozen with a write under way.
 
-    It waits just then for a cluster update with the write's bucket, and thaws when the client has long been told that
-    the outcome is unknown. What it has not sent by then it must not send, for it would be stamped above all that was
+    It waits just then for a cluster update with the write's bucket, and thaws when the client has long known the outcome as
+    unknown. What it has not sent by then it must not send, for it would be stamped above all that was
     written since (P8).
     """
 
@@ -229,7 +229,7 @@ class TheEpochThatWasForgotten(Schedule):
         forgets, unaware = rng.sample((leaving, one), 2)
         for state in (first, second):
             for node_id in (forgets, gaining, other):
-                await self.tell(node_id, state)
+                await self.send_state(node_id, state)
         process, later = self.start_coordinator("coordinator2")
         self.publish(later, second)
         self.wipe(forgets)
@@ -292,10 +292,10 @@ class AWriteThatAStandInTook(Schedule):
 
 
 class ForgottenTooSoon(Schedule):
-    """A deletion is to be forgotten, and an owner does not hold it.
+    """A deletion is due to be forgotten, and an owner does not hold it.
 
     It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it
-    was asked whether all owners hold what is to be forgotten. What it still gives away is older than the deletion, and
+    was asked whether all owners hold what is due to be forgotten. What it still gives away is older than the deletion, and
     the deletion must outlive whatever is under way then (P10).
     """
 
@@ -333,7 +333,7 @@ class ForgottenTooSoon(Schedule):
         repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
         await compared.wait()
         self.put_back(behind, copy)
-        await self.tell(behind)
+        await self.send_state(behind)
         await repairing
         first_s = self.loop.now_s
         await asyncio.sleep(0.5)
@@ -350,8 +350,8 @@ class ForgottenTooSoon(Schedule):
 class WrittenWhileItIsForgotten(Schedule):
     """A key is written anew between the two steps of a purge.
 
-    All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is
-    not what they are told to forget (P10).
+    All owners have said that they hold the deletion, and are asked to forget it; the new value gets there first, and is
+    not what they are asked to forget (P10).
     """
 
     @staticmethod

@@ -52,7 +52,7 @@ COPIES = 3
 
 
 class Settings(NamedTuple):
-    """Of what kind a world is."""
+    """The kind of a world."""
 
     nodes: int = COPIES
     r: int = 2
@@ -101,11 +101,11 @@ class CopiesWorld(BareCluster):
         self.floor: dict[str, int] = {}
         """Key -> the time of the newest record that a quorum has acknowledged or shown."""
         self.deleted: dict[str, int] = {}
-        """Key -> the time of its last delete: repairs may purge it, and then nothing is what is to be shown."""
+        """Key -> the time of its last delete: repairs may purge it, and then nothing must be shown."""
         self.forgotten: dict[str, int] = {}
         """Key -> the time of the delete that all copies have forgotten."""
         self.refused: set[bytes] = set()
-        """The operations of which the client was told that nothing was written."""
+        """The operations that were reported to the client as not written."""
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
         self.power_when_complete = 0.6
@@ -130,10 +130,10 @@ class CopiesWorld(BareCluster):
         return await self.drivers[coordinator or self.coordinator].run(steps)
 
     async def begin(self) -> None:
-        """Start all nodes, and tell them the cluster's state."""
+        """Start all nodes, and send them the cluster's state."""
         for node_id in self.node_ids:
             self.start(node_id, fresh=True)
-            await self.tell(node_id)
+            await self.send_state(node_id)
 
     async def end_all(self) -> None:
         """End all processes."""
@@ -144,7 +144,7 @@ class CopiesWorld(BareCluster):
     # ---- nodes ----
 
     def start(self, node_id: str, *, fresh: bool = False, known: Known | None = None) -> None:
-        """Start a node, which is told all that was ever heard of it; or ``known``, and then it need not find out at once."""
+        """Start a node with all that was ever heard of it; or with ``known``, and then it need not find out at once."""
         host, last, audited = self.hosts[node_id], self.nodes.get(node_id), known is None
         host.slow_disk_s = self.settings.slow_disk_s
         if known is None:
@@ -178,7 +178,7 @@ class CopiesWorld(BareCluster):
         for node_id in self.node_ids:
             if not self.runs(node_id):
                 self.start(node_id)
-                await self.tell(node_id)
+                await self.send_state(node_id)
 
     def end(self, node_id: str) -> None:
         """End a node's process."""
@@ -196,8 +196,8 @@ class CopiesWorld(BareCluster):
         incarnations = {node_id: node.incarnation for node_id, node in self.nodes.items()}
         return f.ClusterUpdate(self.sequence, encode_state(state or self.state), down, incarnations)
 
-    async def tell(self, node_id: str, state: ClusterState | None = None) -> None:
-        """Tell a node the cluster's state, with its vote."""
+    async def send_state(self, node_id: str, state: ClusterState | None = None) -> None:
+        """Send a node the cluster's state, with its vote."""
         held = await self.ask(node_id, f.ReadState())
         if isinstance(held, f.AcceptorAnswer):
             state = state or self.state

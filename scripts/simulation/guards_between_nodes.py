@@ -87,7 +87,7 @@ BETWEEN_NODES = (
         (Edit("raykv.coordinator.rounds:WriteRound.settled", " and index not in self._given_up", ""),),
     ),
     Planted(
-        "unknown outcome told as refused",
+        "unknown outcome reported as refused",
         "P8",
         "no answer came, the client is told that nothing was written, and the write surfaces later",
         (
@@ -111,7 +111,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "a node's failed disk told as refused",
+        "a node's failed disk reported as refused",
         "P8",
         'the log could not be synced, yet its bytes are there after the restart: "nothing was written" was wrong',
         (
@@ -123,7 +123,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "the coordinator's death told as refused",
+        "the coordinator's death reported as refused",
         "P8",
         "the coordinator dies with the write under way; the client is told that nothing was written",
         (
@@ -149,7 +149,7 @@ BETWEEN_NODES = (
     Planted(
         "what comes too late is carried out",
         "P8",
-        "a coordinator thaws, and does what its client was told is unknown, over what was written since",
+        "a coordinator thaws, and does what its client knows as unknown, over what was written since",
         (
             Edit(
                 "raykv.coordinator.judgements:is_too_late",
@@ -584,7 +584,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "who runs anew is not told how far its log was",
+        "a new run does not learn how far its log was",
         "P1, P6",
         "an old copy answers before the one coordinator that knows better has anything to ask of it",
         (

@@ -111,7 +111,7 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "a node is told the cluster's state once only",
+        "a node is sent the cluster's state only once",
         "P5",
         "the message is lost, and the node never hands a hint over nor becomes complete",
         (

@@ -299,7 +299,7 @@ ON_DISK = (
     Planted(
         "incarnation not kept",
         "P6",
-        "two runs of a node bear the same number, and nobody can tell their answers apart",
+        "two runs of a node bear the same number, and nobody can distinguish their answers",
         (
             Edit(
                 "raykv.storage.directory:NodeDirectory.open",

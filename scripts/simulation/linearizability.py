@@ -1,4 +1,4 @@
-"""Was there an order? Tells whether a history of calls could come from a single copy that is never wrong.
+"""Was there an order? Decides whether a history of calls could come from a single copy that is never wrong.
 
 A history is linearizable (Herlihy and Wing 1990) if every call can be given one moment between its invocation and its
 return so that, made at these moments one by one, the calls have the results they had. A call whose outcome is unknown
@@ -10,13 +10,13 @@ come next; it is taken out, the model steps, and on a dead end it is put back. *
 placed, state) that were seen are not entered again. The problem is NP-complete: ``max_steps`` bounds the search, which
 may end undecided. Three things keep unknown calls, which are open for ever, from multiplying, and the answer exact. A
 configuration is dropped if one was seen that differs only in having *fewer* of them; so they are tried last, and one
-after another only where the first makes a difference to the second. Of equal ones the first invoked is used first.
+after another only where the first makes a difference to the second. The first invoked of equal ones is used first.
 
 **Time.** What returned strictly before another was invoked comes before it. Equal times, plentiful with virtual clocks,
 are concurrent, but for one process: what it returned at t precedes what it invokes at t (if both do both: as listed).
 
-**The verdict.** Whatever begins a linearizable history is linearizable. So in one that is not there is a first return at
-which it goes wrong: the result has that call, an order that leads up to it, and all states it may find there.
+**The verdict.** Whatever begins a linearizable history is linearizable. In one that is not, there is therefore a first
+return at which it goes wrong: the result has that call, an order that leads up to it, and all states it may find there.
 
 Omissions: the caller separates objects (``check_by_key``; a history is linearizable if and only if each object's is);
 models are deterministic; no weaker condition is checked.
@@ -43,7 +43,7 @@ _ROWS = 12  # lines of a kind that ``explain`` shows
 
 
 class Call(NamedTuple, Generic[Operation]):
-    """One call as its caller saw it; times in seconds of any one clock; the operation tells what came back, too."""
+    """One call as its caller saw it; times in seconds of any one clock; the operation includes its result."""
 
     process: int | str
     invoked: float
@@ -90,7 +90,7 @@ class Result(Generic[Operation, State]):
 def check(
     calls: Iterable[Call[Operation]], model: Model[State, Operation], *, max_steps: int = MAX_STEPS
 ) -> Result[Operation, State]:
-    """Tell whether the calls, listed in any sequence, all on one object, are linearizable.
+    """Return whether the calls, listed in any sequence, all on one object, are linearizable.
 
     ``ValueError`` for a call that returns before it is invoked. Mostly O(calls x concurrent calls) steps; at worst
     exponential in the concurrent writes and the unknown calls, up to ``max_steps``.

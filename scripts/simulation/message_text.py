@@ -1,7 +1,7 @@
 """What the frames of a run say, in a few words: for the sequence chart of a failing run, and to be counted.
 
 A frame names neither its type nor what it answers. Its type follows from who sends it to whom; what it answers from the
-number that joins it with its request, so whoever wants to know shows an ``Interpreter`` all frames in their order.
+number that joins it with its request, so an ``Interpreter`` must see all frames in their order.
 
 Words are short: ``c1.14`` is the value ``client1.14@key`` (the 14th that client1 wrote), ``@9.706`` the hybrid time of
 the write in seconds since the run began, as the clock of the coordinator that stamped it had it.
@@ -337,7 +337,7 @@ def _of_life(body: f.Ping | f.IndirectProbe | f.Stop | f.GetInfo | f.GetClusterU
         case f.IndirectProbe():
             return f"do you reach {body.node_id}?"
         case f.GetInfo():
-            return f"tell {body.what}"
+            return f"info {body.what}?"
         case f.GetClusterUpdate():
             return "cluster update?"
     return type(body).__name__.lower()

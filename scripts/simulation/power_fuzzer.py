@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CUTS = 2
 WRITES_AT_MOST = 60
 _BEFORE = (("", 30), ("sync_directory", 5), ("sync_directory", 5), ("rename", 3), ("unlink", 3))
-"""Kind of operation ("": any), and in front of which of so many that come next the power goes."""
+"""Kind of operation ("": any), and the number of the next ones before one of which the power goes."""
 
 
 def fuzz_power(seed: int, number: int = 0) -> tuple[list[Violation], str]:

@@ -71,8 +71,8 @@ class RegisterFuzzer(BareCluster):
         self.kept: dict[str, tuple[SimDisk, int]] = {}
         """Copies of directories, to be brought back, each with the incarnation that it was made in.
 
-        One that comes back in the incarnation in which it was made nobody can tell from the directory itself, if nothing was
-        written to the log since: a limit of the design.
+        A copy that comes back in the incarnation in which it was made is indistinguishable from the directory itself,
+        if nothing was written to the log since: a limit of the design.
         """
         self.lost: set[str] = set()
         """Nodes that have ever lost their register."""
@@ -302,7 +302,7 @@ class RegisterFuzzer(BareCluster):
                     self.loop.later(for_s, self.network.mend, *pair)
 
     def _usurp(self) -> None:
-        """Begin the schedule that ``cluster.acceptor`` tells: between promise and store one promise is lost.
+        """Begin the schedule in ``cluster.acceptor``: between promise and store one promise is lost.
 
         The new supervisor reaches one half of the nodes and ``lost``, slowly; those before it the other half and ``lost``.
         """

@@ -1,6 +1,6 @@
 """One run of a scenario: faults first, then everything heals, and what is left is compared.
 
-**Phase one**: clients run their programs while the nemesis is at work. Whatever they are told must be true.
+**Phase one**: clients run their programs while the nemesis is at work. All answers to them must be true.
 **Phase two**: nothing fails any more. In bounded virtual time every node must be up that can be, every operation must
 have come to its end, incomplete nodes must have become complete, no hint may wait, a repair must leave all copies
 equal though nobody reads them, and every key must be readable from all of them.
@@ -73,7 +73,7 @@ _SENT_BY = {
     sender: {name_of(kind) for kind, traits in NODE.items() if sender in traits.senders}
     for sender in ("coordinator", "node", "supervisor")
 }
-"""Who sends -> names of what it may ask a node."""
+"""Sender -> the names of its possible requests to a node."""
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -370,7 +370,7 @@ class _Run:
                 return
             if self.loop.now_s > deadline_s:
                 if self.cluster.supervisor is None or self._is_forgotten():
-                    return  # too few have kept the cluster's state: that it does not serve is told elsewhere
+                    return  # too few have kept the cluster's state: that it does not serve is reported elsewhere
                 if waiting and not down:
                     self._report("not completed", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
                 elif hints and not down:
@@ -428,7 +428,7 @@ class _Run:
         return {*self._founders} if state is None else {member.node_id for member in state.ring.members}
 
     def _is_wanted(self, node_id: str) -> bool:
-        """Whether a node is to be up: not one that never came so far as to be a member."""
+        """Return whether a node must be up: not if it never became a member."""
         state = self._state()
         return node_id in self._founders or state is None or state.ring.has_member(node_id)
 

@@ -312,7 +312,7 @@ def _lost_and_away(scenario: Scenario, rng: random.Random) -> Scenario:
     nodes = cluster.node_ids
     victims = rng.sample(nodes, rng.choice((1, 1, 1, 2)))
     kind = rng.choice(_LOSSES)
-    if kind == "roll back":  # of a majority nobody could tell
+    if kind == "roll back":  # a majority of old copies is undetectable
         victims = victims[:1]
     powers = rng.random() < 0.5 and cluster.store.durability != "interval"
     faults, at_s = [], rng.uniform(2.0, 3.0)

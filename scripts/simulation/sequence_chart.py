@@ -147,7 +147,7 @@ class _Drawing:
 
 
 def _lives_after(event: Event, lives: dict[str, str]) -> dict[str, str]:
-    """Return each process's lifeline after an event. Who sends something runs."""
+    """Return each process's lifeline after an event. A sender is running."""
     who, sign = short(event.source), "|"
     if event.source == "nemesis":
         who = short(event.target)

@@ -11,7 +11,7 @@ each key, where one operation had returned before another was asked and their le
 * acknowledged write that superseded a version, then read: that version is not shown. With one dot a write (P8) there is no
   other one under which it could come back.
 
-And, whatever the levels: a value read was written, to that key, before the read ended, and its writer was not told that
+And, whatever the levels: a value read was written, to that key, before the read ended, and its writer did not hear that
 nothing was written; a version in the context of a read that is not shown was superseded by somebody who had seen it (or by
 a write without a context), or has expired; a write with a context supersedes what that context had seen and nothing else;
 values come newest first; an expired one is not shown; a write is stamped above all that it supersedes (P7).

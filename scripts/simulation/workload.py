@@ -73,7 +73,7 @@ class Step(msgspec.Struct, frozen=True):
     timeout_s: float = 5.0
     reverse: bool = False
     page: int | None = None
-    """A scan asks for so many keys at a time, and goes on behind the last one."""
+    """The keys that a scan asks for at a time; it continues behind the last one."""
     anew: bool = False
     """Whether a write with a context reads first, although it has a context."""
 
@@ -142,7 +142,7 @@ class Buckets(NamedTuple):
     """A client's handles: of the bucket that keeps vectors, and of others, by the first letters of their keys.
 
     In the loose one (a sloppy bucket) no two operations need meet: its reads are judged by level 0, its acknowledged writes
-    by level 1. So an acknowledged write must be seen by whoever asks all copies, when all is mended, and nothing else must.
+    by level 1. A read of all copies must therefore see an acknowledged write once everything is repaired; nothing else must.
     """
 
     vector: AsyncBucket[Any, Any]
@@ -151,7 +151,7 @@ class Buckets(NamedTuple):
 
     @classmethod
     async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int) -> Buckets:
-        """Open them. Raises ``RaykvError`` if that fails so many times."""
+        """Open them. Raises ``RaykvError`` if that fails repeatedly."""
         others: dict[str, AsyncBucket[Any, Any]] = {}
         wanted: list[tuple[str, str, dict[str, Any]]] = [
             (plain, PLAIN_BUCKET, {"versioning": "lww"}),
@@ -182,7 +182,7 @@ class Buckets(NamedTuple):
 
 
 class Client:
-    """Runs a program on a store, and writes down what it was told."""
+    """Runs a program on a store, and records the answers."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ BUGS = {
     "AnOldCopyOfTheSameRun": ("log ends are not compared", "copies passed over"),
     "CompleteAndItsPowerGoes": ("complete by what is not synced", "promise broken"),
     "AWriteThatThaws": ("what thaws goes on", "sent too late"),
-    "TheEpochThatWasForgotten": ("a node without a vote believes what it is told", "copies passed over"),
+    "TheEpochThatWasForgotten": ("a node without a vote believes any state that it gets", "copies passed over"),
     "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
     "ForgottenTooSoon": ("forgotten though an owner has not said that it holds it", "copies passed over"),
     "RefusedUnderItsSecondStamp": ("what stands under a former stamp is forgotten", "refused and written"),

@@ -42,7 +42,7 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("copies", "a scan leaves out what cannot be read", "copies passed over", 13),
         ("copies", "an unreadable record is taken for absent", "copies passed over", 29),
         ("copies", "a page reaches beyond what all have sent", "copies passed over", 5),
-        ("copies", "a node's failed disk told as refused", "refused and written", 15),
+        ("copies", "a node's failed disk reported as refused", "refused and written", 15),
         ("copies", "old directory counted complete", "copies passed over", 5),
         ("copies", "corruption uncovers what was forgotten", "came back", 2),
         ("power", "directory not synced behind new tables", "not complete", 3),
