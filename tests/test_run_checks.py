@@ -28,7 +28,7 @@ INTERRUPTED = """
     run_checks.GRACE_S = float(sys.argv[2])
     run_checks.run([sys.executable, "-c", program])
 """
-"""What is checked here waits for a child of its own, which says that it is there."""
+"""A process under test waits for a child of its own, which reports its start."""
 CLEAN = "import subprocess as s\nc = s.Popen(['sleep', '900'])\nprint(c.pid, flush=True)\nc.wait()"
 STUBBORN = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + CLEAN
 

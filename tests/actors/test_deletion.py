@@ -64,7 +64,7 @@ def test_all_of_a_store_goes(path: str) -> None:
 
 
 def test_what_is_not_the_stores_stays(path: str, victim: Path) -> None:
-    """Who founded a store in their home has a home afterwards."""
+    """A user who founds a store in their home directory still has that directory after a deletion."""
     with open(f"{path}/thesis.txt", "w") as file:
         file.write("precious")
     os.mkdir(f"{path}/store.json.d")

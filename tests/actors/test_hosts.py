@@ -1,4 +1,4 @@
-"""What lies on which host."""
+"""The directories on each host."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ WAIT_S = 10.0
 
 
 class Interrupt(BaseException):
-    """What a signal's handler raises."""
+    """Raised by a signal's handler."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the supervisor actor says of a start that fails, or does not come to its end."""
+"""The supervisor actor's report of a start that fails or does not end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client says for nodes to come and go, and how it waits."""
+"""A client's requests for nodes to come and go, and its waiting."""
 
 from __future__ import annotations
 

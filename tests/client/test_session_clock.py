@@ -1,4 +1,4 @@
-"""What a client remembers from call to call: the newest time that it has seen, and the coordinator's clock."""
+"""A client's memory from call to call: the newest time that it has seen, and the coordinator's clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What status and ring look like."""
+"""The text of status and ring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned of nodes: the order in which they are asked, how long they take, and what hedges may cost."""
+"""Health of nodes: the order in which they are asked, their latency, and the budget of hedges."""
 
 from __future__ import annotations
 

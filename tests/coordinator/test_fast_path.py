@@ -74,7 +74,7 @@ class Client:
         return f.WriteMany(bucket, [(encode_key(key), body, seen) for key in keys], w, timeout_s, **options)
 
     async def serve(self, request):
-        """What the fast path answers, or None: it is to go the quorum path."""
+        """Return the fast path's answer; None: it takes the quorum path."""
         return await self.driver.run(self.steps(request))
 
     async def get(self, *keys, **options):
@@ -83,7 +83,7 @@ class Client:
         return None if answer is None else [payload.decode() for payload in f.whole(answer.items[0]).payloads]
 
     async def put(self, value="new", **options):
-        """Who acknowledged, the error, or None."""
+        """Return the nodes that acknowledged, the error, or None."""
         answer = await self.serve(self.write(value, **options))
         if answer is None:
             return None
@@ -118,7 +118,7 @@ def story(world, tell, **options):
 
 
 async def answers_to(cluster, ask, without=""):
-    """What the nodes answer."""
+    """Return the nodes' answers."""
     return {
         node_id: await cluster.network.call(NAME, f"node/{node_id}", frame, 1.0)
         for node_id, frame in ask.frames.items()
@@ -737,7 +737,7 @@ def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versionin
 
 
 async def put_many(client, pairs, **options):
-    """What became of each, or None: the quorum path."""
+    """Return the outcome of each; None: the quorum path."""
     items = [client.write(value, keys=(key,)).items[0] for key, value in pairs.items()]
     answer = await client.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
     return None if answer is None else [item.error() if isinstance(item, f.Failed) else item for item in answer.items]

@@ -114,7 +114,7 @@ def test_what_is_counted_need_not_be_a_record() -> None:
 
 
 def shown(node_id: str, counter: int = 0) -> f.Reserved:
-    """What a node answers: with a dot if ``counter`` is given."""
+    """Return a node's answer, with a dot if ``counter`` is given."""
     return f.Reserved(node_id.encode() if counter else b"", counter, node_id.encode(), 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""What a coordinator takes for the cluster's state, and when one that nobody tells asks for it."""
+"""A coordinator's view of the cluster's state, and when one without updates asks for it."""
 
 from __future__ import annotations
 

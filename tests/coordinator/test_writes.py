@@ -40,7 +40,7 @@ def key_owned_first_by(cluster: Any, node_id: str) -> str:
 
 
 def values_in(record: bytes | None) -> set[str]:
-    """What stands in a record, tombstones left out."""
+    """Return the values of a record, without tombstones."""
     if record is None:
         return set()
     return {s.record.payload.decode() for s in vector.decode(record).siblings if not s.record.tombstone}

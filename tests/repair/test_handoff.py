@@ -41,7 +41,7 @@ def replayed(cluster: Any) -> int:
 
 
 async def replay(cluster: Any, holder: str, suspects: tuple[str, ...] = ()) -> None:
-    """What the node's own loop does once a second, now."""
+    """Do now what the node's own loop does once a second."""
     await cluster.node(holder)._maintenance.handoff.run(cluster.state, suspects)
 
 
@@ -126,7 +126,7 @@ def test_what_is_sent_is_what_is_held_then(world: ModuleType) -> None:
 
 
 def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
-    """What the holder owns it holds now; what it keeps for another is as old as the hint."""
+    """A record that the holder owns is of now; one that it keeps for another is as old as the hint."""
 
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True, gc_grace_s=1000.0).start()

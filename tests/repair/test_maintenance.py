@@ -785,7 +785,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_corruption_of_its_marker
 def test_what_was_forgotten_does_not_come_back_with_the_corruption_of_a_log(
     world: ModuleType, r: int, w: int, away: tuple[str, ...]
 ) -> None:
-    """Of three that acknowledge together, one that is intact is enough to say what was not acknowledged."""
+    """One intact node of three that acknowledge together is enough to say what was not acknowledged."""
 
     async def story() -> None:
         cluster = long_after(world.Cluster(3, maintenance=True, config=SMALL, r=r, w=w)).start()
@@ -890,7 +890,7 @@ def test_hints_that_were_corrupted_do_not_count_for_ever(world: ModuleType) -> N
 def test_corruption_costs_no_record_that_another_owner_has_or_that_is_recent(
     world: ModuleType, late: bool, also_on: tuple[str, ...], stays: bool
 ) -> None:
-    """What only this node has beside the corruption is forgotten if it is older than the grace: no W had acknowledged it."""
+    """A record beside the corruption that only this node has is forgotten if older than the grace: no W acknowledged it."""
 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL)
@@ -911,7 +911,7 @@ def test_corruption_costs_no_record_that_another_owner_has_or_that_is_recent(
 
 
 def test_a_node_is_not_complete_by_what_is_not_synced_yet(world: ModuleType) -> None:
-    """What another owner has just sent looks like its own in the comparison: without its sync it is lost with the power."""
+    """A record that another owner has just sent looks like the node's own: without a sync it is lost with the power."""
 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()

@@ -1,4 +1,4 @@
-"""What a node answers: reads, writes, dots, completeness (P1), what waits for the log (P3)."""
+"""A node's answers: reads, writes, dots, completeness (P1), and waiting for the log (P3)."""
 
 from __future__ import annotations
 

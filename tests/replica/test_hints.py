@@ -1,4 +1,4 @@
-"""What a node keeps for others (P11): how much of it, what of one key becomes one hint, and what is forgotten."""
+"""The hints that a node keeps for others (P11): their bounds, the merging of those of one key, and their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node is asked for, counted."""
+"""The load of a node, counted."""
 
 from __future__ import annotations
 

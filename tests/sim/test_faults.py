@@ -1,4 +1,4 @@
-"""What can go wrong, and its draw."""
+"""Faults, and their draw from a seed."""
 
 from __future__ import annotations
 

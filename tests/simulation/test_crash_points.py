@@ -171,7 +171,7 @@ def clean_left_standing(monkeypatch):
 
 
 def markers_left_out_by_every(job):
-    """Of the newer runs too, though an older one has a record for them to cover."""
+    """In the newer runs too, though an older one has a record for them to cover."""
 
     def plant(monkeypatch):
         run = job.run

@@ -335,7 +335,7 @@ def test_it_goes_wrong_where_it_says():
 
 
 def atomic_history(rng, count, processes, unknown=0.0):
-    """What callers see of a register that gives each call its moment, at random between invocation and return."""
+    """Return callers' views of a register that gives each call a random moment between invocation and return."""
     moments = []
     for process in range(processes):
         now = 0.0

@@ -1,4 +1,4 @@
-"""What a seed becomes."""
+"""Scenarios, drawn from seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is demanded of keys with vector versions, and that each demand fails when it should."""
+"""The demands on keys with vector versions, each of which fails when it should."""
 
 from __future__ import annotations
 

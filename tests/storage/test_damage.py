@@ -170,7 +170,7 @@ def test_an_update_that_meets_corruption_merges_with_what_is_left(drive, disk):
 
 @pytest.mark.parametrize("met_by", ["a read", "the update", "an erasure"])
 def test_corruption_is_known_after_a_crash_though_what_was_written_since_hides_it(drive, disk, met_by):
-    """Who merged with what was left must not take the outcome for all there is."""
+    """A merge with the remaining records must not pass for the complete outcome."""
     engine, model, _ = corrupt_table(drive, disk)
     if met_by == "a read":
         assert read_all(engine, model)
@@ -371,7 +371,7 @@ def test_corruption_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
 
 
 def outside(engine, keys, reverse=False):
-    """What of ``keys`` lies in no range that is known to be damaged."""
+    """Return those of ``keys`` in no range that is known to be damaged."""
     ranges = [(damage.start, damage.end) for damage in engine.damaged if damage.start is not None]
     left = [key for key in keys if not any(low <= key and (high is None or key < high) for low, high in ranges)]
     return sorted(left, reverse=reverse)
@@ -547,7 +547,7 @@ def test_corruption_that_others_meet_in_the_last_block_of_all(drive, disk, rever
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_corruption_that_others_meet_behind_a_scan_under_way(drive, disk, reverse):
-    """What it has passed is as it was."""
+    """The part that it has passed is unchanged."""
     engine = drive.open(disk, compression="none", block_cache_bytes=0)
     model = drive.fill(engine, 100)
     drive.flush(engine)

@@ -12,7 +12,7 @@ from raykv.storage.engine import MAX_KEY_BYTES
 
 
 def walk(engine, start, end, *, reverse):
-    """What one look after the other shows."""
+    """Return the results of one look after the other."""
     seen = []
     while (pair := engine.first(start, end, reverse=reverse)) is not None:
         seen.append((pair[0], pair[1].record))

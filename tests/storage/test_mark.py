@@ -1,4 +1,4 @@
-"""What a node's directory lacks of what its node left there: every file, every way to harm it, every kind of stop.
+"""Detecting what a directory has lost: every file, every way to harm it, every kind of stop.
 
 One demand, of all files alike: each key that was acknowledged is read right, or the node says that it may lack it
 (incomplete, unreadable), or it does not open. Never "absent", nor anything older, from a node that calls itself complete.

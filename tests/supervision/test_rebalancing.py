@@ -341,7 +341,7 @@ def moving(bench: Bench, supervisor: Any, *, reads_new: bool) -> Any:
 
 
 def test_reads_do_not_go_backward_from_one_step_to_the_next(world: ModuleType, new_bench: Any) -> None:
-    """What a read of the old owners has shown, and nobody had acknowledged, a read of the new ones shows too (P9)."""
+    """A read of the new owners shows an unacknowledged write that a read of the old ones has shown (P9)."""
 
     async def story() -> None:
         bench = new_bench()
@@ -368,7 +368,7 @@ def partition_of(state: Any, key: str) -> int:
 
 
 def test_a_fallback_does_not_answer_with_what_it_held_as_an_owner(world: ModuleType) -> None:
-    """What deletes it may be forgotten by now: a sloppy read must not find it there, and bring it back (P4, P10)."""
+    """Its tombstone may be forgotten by now: a sloppy read must not find it there, and bring it back (P4, P10)."""
 
     async def story() -> None:
         cluster = world.Cluster(4, sloppy=True).start()

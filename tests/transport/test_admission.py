@@ -1,4 +1,4 @@
-"""Who is let in when there is more to do than can be done."""
+"""Admission under overload."""
 
 from __future__ import annotations
 

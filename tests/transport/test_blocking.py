@@ -43,7 +43,7 @@ class Node:
         self.loop = loop
         self.incarnation = 5
         self.held = deque()
-        """What a request waits for, one a request, from now on."""
+        """The conditions that requests wait for, one a request, from now on."""
         self.says = None
         self.asked = []
         self.server = self.endpoint = None

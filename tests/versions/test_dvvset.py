@@ -43,7 +43,7 @@ def standing(state: VersionSet) -> list[Dot]:
 
 # ---- the laws ----
 # To a state a write is unknown, or it stands, or it is superseded; to take in more only ever moves it along that line.
-# So a state is a dict, dot -> whether it stands (False: superseded), and to take in both is the least of each entry.
+# A state is thus a dict, dot -> whether it stands (False: superseded), and taking in both is the least of each entry.
 
 DOTS = st.tuples(st.sampled_from(ACTORS[:3]), st.integers(1, 5))
 FATES = st.dictionaries(DOTS, st.booleans(), max_size=10)
@@ -225,7 +225,7 @@ def bits_of(seen: Seen) -> int:
 
 
 class Taken(NamedTuple):
-    """What somebody has taken in: the writes, and all that their writers had seen."""
+    """A state that has taken in these writes, and all that their writers had seen."""
 
     writes: int = 0
     superseded: int = 0
@@ -268,7 +268,7 @@ class History:
         self.unused = list(ACTORS)
         self.replicas = [Replica(self.unused.pop()) for _ in range(1 + choose(5))]
         self.contexts: list[tuple[Seen, int]] = []
-        """What clients hold: as the store made it, and which dots that are."""
+        """The contexts that clients hold: as the store made them, with their dots."""
         self.events: list[tuple[Dot, int, VersionSet]] = []
         """Each write: its dot, the dots that its writer had seen, and what travels."""
         self.messages: list[tuple[VersionSet, Taken]] = []

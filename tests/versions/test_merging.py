@@ -1,4 +1,4 @@
-"""What two records of a key make together, and what a reader sees of one: the same questions for both kinds."""
+"""The merge of two records of a key, and a reader's view of one: the same questions for both kinds."""
 
 from __future__ import annotations
 
