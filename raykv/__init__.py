@@ -112,7 +112,7 @@ epoch                  the number of who owns what; grows with every step of a m
 fallback               a node that stands in for an owner in a sloppy bucket
 fast, quorum path      one round while all is well; the way with hedges, repairs and hints
 gc grace               how long a delete is remembered (``gc_grace_s``; Cassandra's gc_grace_seconds)
-hedged read            a slow replica is raced by the next one (Cassandra: speculative retry)
+hedged read            the next replica races a slow one (Cassandra: speculative retry)
 hint, hinted handoff   a write kept for an owner that missed it; its delivery
 incarnation            one run of a node; its *directory id* is drawn when the directory is made
 incomplete             of a node that may lack what it acknowledged: it takes writes and answers no reads

@@ -258,7 +258,7 @@ class TheEpochThatWasForgotten(Schedule):
 
 
 class AWriteThatAStandInTook(Schedule):
-    """A stand-in takes a write for owners that are away.
+    """A fallback takes a write for unavailable owners.
 
     They come back, and when no hint waits any more the two of them are asked, without the one that had it all the time
     (P11).

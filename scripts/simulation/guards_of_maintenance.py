@@ -136,7 +136,7 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "a stand-in acknowledges and keeps nothing",
+        "a fallback acknowledges and stores nothing",
         "P11",
         "a write counts on a fallback that does not have it",
         (

@@ -49,7 +49,7 @@ TABLE: dict[str, Sometimes] = {
     "second dot": Sometimes(("second_dots",), "a node was asked for a dot because another gave none (P8)"),
     "gap": Sometimes(("gaps",), "a dot was given and nothing was written under it"),
     "hint": Sometimes(("hints",), "a node got a hint for an owner that lacks a write (P11)"),
-    "stand-in": Sometimes(("fallbacks_in_use",), "a fallback stood in for a primary (a sloppy bucket)"),
+    "fallback": Sometimes(("fallbacks_in_use",), "a fallback replaced a primary (a sloppy bucket)"),
     # nodes
     "replayed": Sometimes(("log: node %s: %d hints replayed*",), "hints were delivered (P11)"),
     "complete again": Sometimes(("log: node %s is complete again",), "an incomplete node became complete (P1)"),

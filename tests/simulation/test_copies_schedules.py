@@ -41,7 +41,7 @@ def test_a_schedule_shows_what_it_is_about(schedule):
 
 def test_a_stand_in_that_keeps_nothing_is_seen():
     schedule = next(schedule for schedule in SCHEDULES if schedule.__name__ == "AWriteThatAStandInTook")
-    with planted("a stand-in acknowledges and keeps nothing"):
+    with planted("a fallback acknowledges and stores nothing"):
         assert any(play(schedule, f"test {number}")[0] for number in range(5))
 
 
