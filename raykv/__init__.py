@@ -8,18 +8,18 @@
 
 **How it all fits.** A key is hashed to a 64-bit token; the ring of tokens is cut into equal *partitions*, and each
 partition has N owners among the storage *nodes* (``raykv.ring``). A client packs a value into a record once
-(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a
-*dot* for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to
-all N owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back
-what some of them lacked (``raykv.coordinator``); a node that missed a write gets it by a hint, or when copies are
-compared (``raykv.repair``). A node answers by plain functions (``raykv.replica``, ``raykv.node``) over a
-log-structured merge tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip
-heartbeats and suspect one that falls silent (``raykv.membership``); a *supervisor* weighs their words, starts dead
-and frozen nodes again on their directories, and moves partitions when nodes come and go (``raykv.supervision``). What
-all must agree on, the ring and the buckets, is one register on the nodes' disks (``raykv.cluster``). All of this is
-code without Ray, socket, clock or disk, and reaches them through ``raykv.ports``: ``raykv.actors``,
-``raykv.transport`` and ``raykv.system`` run it in Ray, ``raykv.sim`` runs the very same in a world of virtual time,
-where a seed breaks it. The rules that keep data are P1 to P15 in ``raykv.protocol.invariants``.
+(``raykv.records``, ``raykv.client``) and hands it to a *coordinator*: its own, or the store's actor. That gets a *dot*
+for it, the write's own name, from an owner, adds what the writer had seen (``raykv.versions``), and sends it to all N
+owners; W durable acknowledgements make a success. A read asks R owners, merges what they say, and writes back what some
+of them lacked (``raykv.coordinator``); a node that missed a write gets it by a hint, or when copies are compared
+(``raykv.repair``). A node answers by plain functions (``raykv.replica``, ``raykv.node``) over a log-structured merge
+tree on its own disk: write-ahead log, memtable, SSTables (``raykv.storage``). Nodes gossip heartbeats and suspect one
+that falls silent (``raykv.membership``); a *supervisor* weighs their words, starts dead and frozen nodes again on their
+directories, and moves partitions when nodes come and go (``raykv.supervision``). What all must agree on, the ring and
+the buckets, is one replicated register on the nodes' disks (``raykv.cluster``). All of this is code without Ray,
+socket, clock or disk, and reaches them through ``raykv.ports``: ``raykv.actors``, ``raykv.transport`` and
+``raykv.system`` run it in Ray, ``raykv.sim`` runs the very same in a world of virtual time, where a seed breaks it. The
+rules that keep data are P1 to P15 in ``raykv.protocol.invariants``.
 
 **What it promises.** An acknowledged write is on W disks. With strict quorums, W+R > N and 2W > N, a read that begins
 after an acknowledgement sees that write or a later one, with any minority of the replicas dead. Of two concurrent
@@ -61,7 +61,7 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
     versions/merging.py               what the record shows a reader
     client/codecs.py                  the value
 
-    Where an answer is late, different or not to be had, the quorum path begins:
+    Where an answer is late, different or unavailable, the quorum path begins:
 
     coordinator/coordinator.py        admits the operation; owns what is known of the cluster
     coordinator/reads.py              R complete answers are merged, what they lacked is written back
@@ -85,7 +85,7 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
     storage/engine.py                 log (storage/wal.py) and memtable; later a table (storage/jobs.py)
     node/group_commit.py              one fdatasync for all that wait, then the acknowledgement
     coordinator/write_fanout.py       on the quorum path: until W of each set of owners hold it
-    coordinator/in_flight.py          what is owed to owners that have not acknowledged
+    coordinator/in_flight.py          the write, until all owners have acknowledged or missed it
     coordinator/hint_sender.py        an owner that acknowledged is asked to remember one that did not (P11)
     replica/hints.py                  the hint waits
     repair/handoff.py                 and is delivered
@@ -117,7 +117,7 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
     supervision/members.py            the new node is started, then a member
     ring/claim.py                     the ring that is wanted (ring/targets.py, ring/flow.py; P13)
     cluster/moves.py                  the states that lead there, each safe to act on (P4)
-    cluster/register.py               each is stored on a majority (cluster/acceptor.py) before it is handed out (P5)
+    cluster/register.py               a majority accepts each (cluster/acceptor.py) before it is handed out (P5)
     supervision/rebalancing.py        waves: step 1, 2, 3, as enough owners know of the one before
     supervision/supervisor.py         coordinators hear of it
     cluster/state.py                  whom writes need and whom reads ask at each step
@@ -131,7 +131,7 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
 
 =====================  ===============================================================================================
 bucket                 a named set of keys with one policy (Riak's bucket; near to a Cassandra table's settings)
-context                what a read has seen, opaque, to be given back with a write (Dynamo's context)
+context                what a read has seen, opaque; the client returns it with a write (Dynamo's context)
 coordinator            runs one operation over the replicas; usually a part of the client's own process
 dot                    (actor, counter), the name of one write; a set of dots is a causal history
 epoch                  the number of who owns what; grows with every step of a move
@@ -139,7 +139,7 @@ fallback               a node that stands in for an owner in a sloppy bucket
 fast, quorum path      one round while all is well; the way with hedges, repairs and hints
 fencing token          a lock's, greater with each holder; ``put(fence=)`` refuses an older one than the key has seen
 gc grace               how long a delete is remembered (``gc_grace_s``; Cassandra's gc_grace_seconds)
-hedged read            a slow replica is raced by the next one (Cassandra: speculative retry)
+hedged read            the next replica races a slow one (Cassandra: speculative retry)
 hint, hinted handoff   a write kept for an owner that missed it; its delivery
 incarnation            one run of a node; its *directory id* is drawn when the directory is made
 incomplete             of a node that may lack what it acknowledged: it takes writes and answers no reads
@@ -271,8 +271,8 @@ def start(
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
 
-    ``routing`` is the handle's, see ``connect``. ``coordinators``: how many coordinator actors there are to be, for clients
-    that leave it to them; a store that runs gets those that it lacks.
+    ``routing`` is the handle's, see ``connect``. ``coordinators``: the number of coordinator actors, for clients that leave
+    coordination to them; a running store gets those that it lacks.
 
     Raises ``InvalidOption``, ``NotEnoughNodes`` (n above nodes), ``StoreUnavailable`` (the store did not come up).
     """

@@ -68,7 +68,7 @@ def check_store_name(name: object) -> str:
 
 
 def is_node_id(name: str) -> bool:
-    """Tell whether ``name`` is a valid node id."""
+    """Return whether ``name`` is a valid node id."""
     return _NODE_ID.match(name) is not None
 
 

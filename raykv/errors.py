@@ -173,7 +173,7 @@ def _rebuild(name: str, message: str, details: dict[str, Any]) -> RaykvError:
 
 
 def from_callers_code(error: BaseException) -> bool:
-    """Return whether a caught error came out of the caller's own code, and is to be passed on.
+    """Return whether a caught error came out of the caller's own code, and must be passed on.
 
     Call it where the error is caught: it looks at the frames below.
     """

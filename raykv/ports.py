@@ -142,7 +142,7 @@ class Launcher(Protocol):
         ...
 
     async def founded(self) -> bool:
-        """Tell whether this store was ever founded: if so, missing directories are a loss, not a first start."""
+        """Return whether this store was ever founded: if so, missing directories are a loss, not a first start."""
         ...
 
     async def note_founded(self) -> None:
@@ -165,7 +165,7 @@ class Launcher(Protocol):
         """Start the node on its directory and wait until it answers. Raises ``LaunchFailed``.
 
         ``host``: the host of its directory, existing or new; empty: the supervisor's host.
-        ``fresh``: tells whether an empty directory is complete because the node has never run. It is called when the
+        ``fresh``: returns whether an empty directory is complete because the node has never run. It is called when the
         process is created and no earlier: until its name is free, another process may have run the node.
         ``take_over``: end the process that holds the directory, if any (P6); the caller owns the store and has given
         up on that process. ``known``: the node's last known state.
@@ -290,7 +290,7 @@ class FileSystem(Protocol):
         ...
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file or directory of that name exists."""
+        """Return whether a file or directory of that name exists."""
         ...
 
     def remove_tree(self, path: str) -> None:

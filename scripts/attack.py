@@ -41,7 +41,7 @@ STORE = "attack"
 IDLE = 2000
 ALLOWED_RATIO = 3.0
 LEFT_OUT = {f.Stop}
-"""Whoever knows the secret may stop a node: that is what it is for."""
+"""Stopping a node is legitimate: that is the secret's purpose."""
 
 
 # ---- the attacker ----
@@ -64,7 +64,7 @@ def friend(endpoint: Endpoint, secret: bytes | None = None) -> socket.socket:
 
 
 def filled(kind: Any, size_bytes: int) -> Any:
-    """Return a value of a type, lists and texts in it as large as so many bytes allow."""
+    """Return a value of a type, with lists and texts as large as this many bytes allow."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is bytes:
         return b"k" * size_bytes
@@ -211,9 +211,9 @@ KINDS: dict[str, Callable[[list[Endpoint], float], None]] = {
 def be_the_attacker(kind: str, seconds: float) -> None:
     """Attack where standard input says."""
     os.nice(19)  # as if it had a machine of its own, as far as that goes
-    told = json.load(sys.stdin)
+    listed = json.load(sys.stdin)
     KINDS[kind](
-        [Endpoint(host, port, bytes.fromhex(secret)) for host, port, secret in told], time.monotonic() + seconds
+        [Endpoint(host, port, bytes.fromhex(secret)) for host, port, secret in listed], time.monotonic() + seconds
     )
 
 
@@ -259,13 +259,13 @@ def measure(store: raykv.Store, kinds: list[str], seconds: float, rounds: int) -
                 ray.get(find_actor(STORE, f"node/{node_id}").stream.remote(ray.util.get_node_ip_address()))
                 for node_id in before
             ]
-            told = json.dumps([(host, port, secret.hex()) for host, port, secret in endpoints])
+            endpoints_json = json.dumps([(host, port, secret.hex()) for host, port, secret in endpoints])
             attacker = subprocess.Popen(
                 [sys.executable, __file__, "--attacker", kind, "--seconds", str(seconds + 1)],
                 stdin=subprocess.PIPE, text=True,
             )  # fmt: skip
             assert attacker.stdin is not None
-            attacker.stdin.write(told)
+            attacker.stdin.write(endpoints_json)
             attacker.stdin.close()
             time.sleep(1)  # until it has imported what it needs
             took_s, failures = ray.get(load.run.remote(seconds))

@@ -1,4 +1,4 @@
-"""Lets the autoscaling policy follow simulated days (a sine with a burst of half an hour) and tells how well it did."""
+"""Lets the autoscaling policy follow simulated days (a sine with a burst of half an hour) and reports how well it did."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ Parts:
 With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).
 
 Redis needs its server (apt install redis-server) and redis-py (pip install 'raykv[bench]'; scripts/bench has it). It is
-started on a free port of the loopback with a directory of its own and ended again, as is etcd. Who is not installed is
-left out, and that is said.
+started on a free port of the loopback with a directory of its own and ended again, as is etcd. A side that is not
+installed is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for part in wanted:
             with stage.part():
                 found[part] = measures[part].measure(stage)
-        stage.tell("done")
+        stage.report("done")
         print()
         found["skipped"] = stage.skipped
     return found

@@ -2,8 +2,8 @@
 
 Eight clients read, write and delete a few keys of a bucket with vectors, with contexts and without. One storage process
 is killed, and again as often as it comes back, for a while; it may come back for good; then another one. Beside that
-processes are frozen for moments. The checker is the simulation's (scripts/simulation/vector_checker.py), on what clients
-were told alone. Ends with 1 if it reports anything; with --weak (W=1, R=1, held to what quorums promise) it must report.
+processes are frozen for moments. The checker is the simulation's (scripts/simulation/vector_checker.py), on clients'
+results alone. Ends with 1 if it reports anything; with --weak (W=1, R=1, held to what quorums promise) it must report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHOWN_EVERY_S = 10.0
 
 
 class Client:
-    """Does operations one after another, and writes down what it was told."""
+    """Does operations one after another, and records the results."""
 
     def __init__(
         self, number: int, bucket: AsyncBucket[Any, Any], keys: list[str], history: History, seed: int
@@ -54,7 +54,7 @@ class Client:
         self.times: list[float] = []
 
     async def run(self, operations: int, levels: tuple[int, int]) -> None:
-        """Do so many operations."""
+        """Do this many operations."""
         self.r, self.w = levels
         for _ in range(operations):
             key = self.random.choice(self.keys)

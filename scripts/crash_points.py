@@ -53,7 +53,7 @@ def silence() -> None:
 
 
 def run(states: int, seed: int, jobs: int) -> int:
-    """Explore until so many states were judged; return the exit code."""
+    """Explore until this many states are judged; return the exit code."""
     context = multiprocessing.get_context("spawn")
     outcomes: SimpleQueue[Outcome] = context.SimpleQueue()
     workers = [

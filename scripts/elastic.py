@@ -1,4 +1,4 @@
-"""Grows a store on real Ray from three nodes to five and back under steady reads and writes, and tells what that cost.
+"""Grows a store on real Ray from three nodes to five and back under steady reads and writes, and reports the cost.
 
 Before: records are loaded, and some seconds are measured in which nothing changes. Then two nodes join at once, and two
 leave at once, while clients put (their own keys, unique values) and get (the loaded records). Measured: operations that
@@ -54,7 +54,7 @@ class Client(threading.Thread):
         self.stop_it = threading.Event()
 
     def run(self) -> None:
-        """Work until told to stop."""
+        """Work until asked to stop."""
         with raykv.connect(NAME) as store:
             count = 0
             while not self.stop_it.wait(PAUSE_S):

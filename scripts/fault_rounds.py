@@ -6,16 +6,17 @@ Without --hosts: one Ray, a store of three nodes. A round is one of these, at a 
   freeze       a storage process is stopped (SIGSTOP) until another runs in its place; then it goes on, if it still exists
   blink        a storage process is stopped for 0.2 to 3 s, and then goes on
   wipe         a storage process is killed, and its directory removed while it is dead
-  rot          a storage process is killed, and a bit of one of its tables flipped while it is dead; then all is read
+  corrupt      a storage process is killed, and a bit of one of its tables flipped while it is dead; then all is read
   coordinator  the coordinator is killed
   supervisor   the supervisor is killed
   two          two storage processes are killed at once
   three        all three storage processes are killed at once
   all          storage processes, coordinator and supervisor are killed at once
 
-Each client owns its keys and writes unique values, so its own reads are checked too while all this goes on. A round ends
-when all nodes are up and whole, no hint waits, and what was acknowledged was read back. So there is never a second node
-without its data. Faults come in shuffled order, each as often as the others; --faults names those that are wanted.
+Each client owns its keys and writes unique values, so its own reads are checked too while all this goes on. A round
+ends when all nodes are up and complete, no hint waits, and what was acknowledged was read back. A second node is thus
+never without its data. Faults come in shuffled order, each as often as the others; --faults names those that are
+wanted.
 
 With --hosts: four Rays on this machine, which count as four hosts; a storage node on each of three. Four clients put and
 get (W=2, R=2) while a storage process is killed, frozen until it is replaced, frozen for a second, a host is lost and comes
@@ -164,7 +165,7 @@ def trouble_in(status: dict[str, Any] | None, known: dict[str, int]) -> list[str
         elif storage is None:
             found.append(f"{node_id} does not answer")
         elif not storage["complete"] or storage["damage"]:
-            found.append(f"{node_id} is not whole: {storage['damage'] or 'incomplete'}")
+            found.append(f"{node_id} is not complete: {storage['damage'] or 'incomplete'}")
         elif storage["hints"]:
             found.append(f"{node_id} keeps hints: {storage['hints']}")
     return found
@@ -196,7 +197,7 @@ class Sight:
         return nodes
 
     def until_well(self, known: dict[str, int]) -> float:
-        """Wait until all nodes are up and whole and no hint waits; return when that was seen."""
+        """Wait until all nodes are up and complete and no hint waits; return the time."""
         deadline_s = time.monotonic() + WELL_TIMEOUT_S
         while trouble := trouble_in(self.look(), known):
             if time.monotonic() > deadline_s:
@@ -243,7 +244,7 @@ def runs(nodes: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def kill_some(count: int, *services: str) -> Callable[[Scene], dict[str, int]]:
-    """Return the fault that kills so many storage processes, and these services."""
+    """Return the fault that kills this many storage processes, and these services."""
 
     def fault(scene: Scene) -> dict[str, int]:
         victims = scene.victims(count)
@@ -280,7 +281,7 @@ def wipe(scene: Scene) -> dict[str, int]:
     return runs([victim])
 
 
-def rot(scene: Scene) -> dict[str, int]:
+def corrupt(scene: Scene) -> dict[str, int]:
     """Flip a bit in a block of a table of a storage process that was killed; then read everything of all three."""
     (victim,) = scene.victims(1)
     with frozen(scene.services[SUPERVISOR]):
@@ -327,7 +328,7 @@ FAULTS: dict[str, Callable[[Scene], dict[str, int]]] = {
     "freeze": freeze,
     "blink": blink,
     "wipe": wipe,
-    "rot": rot,
+    "corrupt": corrupt,
     "coordinator": kill_some(0, COORDINATOR),
     "supervisor": kill_some(0, SUPERVISOR),
     "two": kill_some(2),
@@ -460,7 +461,7 @@ def table_of(figures: dict[str, Any]) -> str:
             f"{fault:<13}{row['rounds']:>7}{well:>16}{row['acknowledged']:>9}{row['unknown']:>9}"
             f"{row['operations']:>12}{row['failed']:>8}{row['lost']:>6}  {notes}".rstrip()
         )
-    return "\n".join(["Well again: all up and whole, no hint waits; median / most", *lines])
+    return "\n".join(["Healthy again: all up and complete, no hint waits; median / most", *lines])
 
 
 # ---- several hosts ----
@@ -738,7 +739,7 @@ class Phases:
         missed = [name for name, most in DEMAND.items() if row[name] > most]
         return row | {"missed": missed}
 
-    # ---- what happens; each returns what is to be noted, in seconds after the fault ----
+    # ---- events; each returns the times to record, in seconds after the fault ----
 
     def kill(self, victim: dict[str, Any]) -> dict[str, float]:
         """Kill a storage process."""

@@ -1,4 +1,4 @@
-"""Lets N simulated nodes gossip in virtual time and tells how fast, how dear and how often wrong their detectors are.
+"""Lets N simulated nodes gossip in virtual time and reports how fast, expensive and often wrong their detectors are.
 
 For each number of nodes: the rounds until a new heartbeat has reached everybody; the seconds from a death until two nodes
 suspect the dead one (it is down then) and until all do; how often living nodes were suspected, and how often one was down;

@@ -178,7 +178,7 @@ def run(replace_after_s: float, *, short: bool) -> dict[str, Any]:
 
 
 def start_on_the_head(hosts: Hosts, path: str, replace_after_s: float) -> raykv.Store:
-    """Start the store; its services are on the head, where this process is, not on a host that is to be lost."""
+    """Start the store; its services are on the head, where this process is, not on a host that will be lost."""
     store = raykv.start(NAME, path=path, partitions=PARTITIONS, replace_after=replace_after_s)
     placed = hosts.services()
     if {*placed.values()} != {HEAD}:
@@ -201,11 +201,11 @@ def lose(hosts: Hosts, store: raykv.Store) -> dict[str, Any]:
     hosts.lose("h1")
     down_s = until("a node is down", lambda: any(state == "down" for _, state in nodes(store).values()))
 
-    def whole() -> bool:
+    def complete() -> bool:
         found = nodes(store)
         return "h1" not in {host for host, _ in found.values()} and all_up(store) and not store.status()["rebalancing"]
 
-    return {"down_s": down_s, "replaced_s": until("the node is replaced", whole), "nodes": nodes(store)}
+    return {"down_s": down_s, "replaced_s": until("the node is replaced", complete), "nodes": nodes(store)}
 
 
 def alone(hosts: Hosts, path: str, before: dict[str, tuple[str, str]]) -> str:

@@ -130,7 +130,7 @@ def _interrupted_in_a_thread(work: Callable[[], object], delay_s: float) -> bool
                 work()
         except Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - reported below
             failed.append(error)
 
     thread = threading.Thread(target=call)
@@ -167,7 +167,7 @@ class Others:
                 store.put(f"other:{number}", turn)
                 assert store.get(f"other:{number}") == turn
                 time.sleep(0.001)
-        except BaseException as error:  # noqa: BLE001 - told below
+        except BaseException as error:  # noqa: BLE001 - reported below
             self.failed.append(error)
 
     def end(self) -> None:

@@ -33,7 +33,7 @@ BACK_TIMEOUT_S = 60.0
 
 
 class Writer(threading.Thread):
-    """Writes to its own keys until told to stop, and keeps what each of them may hold."""
+    """Writes to its own keys until asked to stop, and keeps what each of them may hold."""
 
     timeout_s = 2.0
 

@@ -1,9 +1,9 @@
 """What takes hours, in virtual time: a node that is down while others write, and a day of deletes.
 
-``outage``: one of three nodes is without power for so many hours while clients write and delete; when it is back its
+``outage``: one of three nodes is without power for some hours while clients write and delete; when it is back its
 hints are replayed, throttled, and without a read all copies must be equal.
 
-``deletes``: for so many hours keys are written, deleted and left to expire, with nodes going down in turn; the grace is a
+``deletes``: for some hours keys are written, deleted and left to expire, with nodes going down in turn; the grace is a
 twelfth of the time. In the end no deleted key may have come back, on no copy, and whatever has been dead for longer than
 twice the grace must be gone.
 """
@@ -52,7 +52,7 @@ def progress(what: str, world: raykv.sim.World, until_s: float) -> None:
 
 
 def outage(hours: float, seed: int) -> dict[str, Any]:
-    """Let a node be down for so many hours; return the figures."""
+    """Let a node be down for this many hours; return the figures."""
     rng = random.Random(seed)
     config = NodeConfig(
         memtable_bytes=64 * KIB,
@@ -107,7 +107,7 @@ def outage(hours: float, seed: int) -> dict[str, Any]:
 
 
 def deletes(hours: float, seed: int) -> dict[str, Any]:
-    """Write, delete and let expire for so many hours; return the figures."""
+    """Write, delete and let expire for this many hours; return the figures."""
     rng = random.Random(seed)
     gc_grace_s = hours * 3600 / 12
     config = NodeConfig(

@@ -44,7 +44,7 @@ HEAD_KIND = "ray.head.default"
 
 
 def configuration(machines: int) -> dict[str, Any]:
-    """Return what Ray's autoscaler is told: one head, and one machine of each of so many kinds, each with its own name."""
+    """Return the configuration of Ray's autoscaler: a head, and ``machines`` kinds of machine, one of each."""
     kinds: dict[str, Any] = {
         f"kind-{number}": {
             "resources": {"CPU": 1, "object_store_memory": OBJECT_STORE_BYTES},
@@ -76,10 +76,10 @@ def configuration(machines: int) -> dict[str, Any]:
 
 def start_ray(directory: str) -> None:
     """Start Ray with its autoscaler, and connect."""
-    told = Path(directory, "autoscaler.json")
-    told.write_text(json.dumps(configuration(2)))
+    file = Path(directory, "autoscaler.json")
+    file.write_text(json.dumps(configuration(2)))
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", f"--autoscaling-config={told}", f"--port={PORT}",
+        str(Path(sys.executable).with_name("ray")), "start", "--head", f"--autoscaling-config={file}", f"--port={PORT}",
         "--num-cpus=1", f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-dashboard=false",
         "--labels", f"{HOST_LABEL}=head",
     ]  # fmt: skip

@@ -64,8 +64,8 @@ def show(rows: Iterable[Row]) -> None:
     width = max(map(len, CATALOGUE))
     print(f"\n{'switched off':<{width}}  {'rule':<9} {'at seed':>7}  {'seconds':>7}  what was reported")
     for row in rows:
-        at, told = ("-", "NOT CAUGHT") if row.caught is None else (str(row.caught.seed), row.caught.violation.rule)
-        print(f"{row.name:<{width}}  {CATALOGUE[row.name].rule:<9} {at:>7}  {row.seconds:>7.1f}  {told}")
+        at, result = ("-", "NOT CAUGHT") if row.caught is None else (str(row.caught.seed), row.caught.violation.rule)
+        print(f"{row.name:<{width}}  {CATALOGUE[row.name].rule:<9} {at:>7}  {row.seconds:>7.1f}  {result}")
 
 
 def chosen(names: list[str], matching: str | None, rule: str | None = None) -> list[str]:
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show what there is, and hunt nothing")
     parser.add_argument("--matching", metavar="WORD", help="those with this word in their name or reason")
     parser.add_argument("--rule", metavar="NUMBER", help="those that guard this invariant")
-    parser.add_argument("--seeds", type=int, default=200, metavar="N", help="at most so many for each (default 200)")
+    parser.add_argument("--seeds", type=int, default=200, metavar="N", help="at most this many for each (default 200)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="hunts at the same time (default 1)")
     arguments = parser.parse_args()
@@ -106,8 +106,8 @@ def main() -> int:
     with multiprocessing.get_context("spawn").Pool(arguments.jobs, maxtasksperchild=1) as pool:
         for row in pool.imap_unordered(hunt_one, tasks):
             rows[row.name] = row
-            told = "NOT CAUGHT" if row.caught is None else f"at seed {row.caught.seed}: {row.caught.violation.rule}"
-            print(f"{len(rows):3} of {len(names)}  {row.name}: {told}", flush=True)
+            result = "NOT CAUGHT" if row.caught is None else f"at seed {row.caught.seed}: {row.caught.violation.rule}"
+            print(f"{len(rows):3} of {len(names)}  {row.name}: {result}", flush=True)
     show(rows[name] for name in names)
     missed = sum(row.caught is None for row in rows.values())
     print(f"\n{len(rows) - missed} of {len(rows)} caught within {arguments.seeds} seeds")

@@ -57,7 +57,7 @@ def change(store: raykv.Store, chance: random.Random) -> str:
 
 
 def settle(store: raykv.Store) -> tuple[float, str]:
-    """Wait until all nodes are up and nothing is to be moved; return the seconds that it took, and what it waited for."""
+    """Wait until all nodes are up and nothing has to move; return the seconds that it took, and what it waited for."""
     began, waited_for = time.monotonic(), ""
     while time.monotonic() - began < SETTLED_TIMEOUT_S:
         with contextlib.suppress(raykv.RaykvError):

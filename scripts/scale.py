@@ -3,21 +3,21 @@
 For each number of partitions Q, with N = 3 copies:
 
 * seconds for the first ring and for the next one when a node joins or leaves, on this machine;
-* copies that a join or a leave moves, over the least that any ring with these shares can move: whoever is to have more must
-  get that much, whoever is to have less must give that much, and the greater of the two sums cannot be undercut;
+* copies that a join or a leave moves, over the least that any ring with these shares can move: a node that gains must
+  get that much, a node that loses must give that much, and the greater of the two sums is a lower bound;
 * bytes of the cluster's state, at rest and while a node leaves (when it has two rings), seconds to write and read it, and
-  what the supervisor sends for one change of it: every node is told twice, to accept it and that it is decided;
+  what the supervisor sends for one change of it: every node gets it twice, to accept it and that it is decided;
 * bytes of one gossip message, which do not depend on Q;
 * spread of load: the most that a node owns over its fair share, with equal weights, weights 1, 2, 4, and five zones;
 * time to rebuild one lost node of --gb-per-node (10^9 bytes each), from ``background_bytes_per_s`` of NodeConfig.
 
 The time to rebuild. A lost node holds B bytes in p partitions, b = B / p each; a node fetches at most r bytes a second for
-such work (it is whoever fetches that holds itself back; whoever gives is asked by many, and shown too). Then
+such work (the fetching node throttles itself; the giving node, which many may ask, is shown too). Then
 
     one alone       B / r                           a new node fetches all, or one source gives all
     all, ideal      B / (r x (nodes - 1))           if bytes could be cut as finely as one likes
     all at once     b x max(copies fetched) / r     by the ring without the node: the busiest of those who fetch
-    in waves        sum over waves of the same      as raykv moves them: so many partitions at once and to one node
+    in waves        sum over waves of the same      as raykv moves them: a few partitions at once and to one node
 
 "helpers" are the nodes that hold other copies of what the lost node held, and so can be asked for them; "takers" are those
 that get a copy. In waves counts bytes only: not the rounds of agreement between waves, some seconds each.
@@ -58,12 +58,12 @@ COPIES = 3
 GB = 10**9
 WEIGHTS = (1.0, 2.0, 4.0)
 ZONES = 5
-TOLD_TIMES = 2
-"""So often each node is sent the state when it changes: to accept it, and that it is decided."""
+SENDS_PER_CHANGE = 2
+"""The sends of a changed state to each node: to accept it, and that it is decided."""
 
 
-def tell(line: str) -> None:
-    """Say on stderr what is being done."""
+def progress(line: str) -> None:
+    """Report progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -128,7 +128,7 @@ def state_figures(state: ClusterState, moving: ClusterState) -> dict[str, Any]:
         "moving_bytes": len(moving_data),
         "encode_s": encode_s,
         "decode_s": decode_s,
-        "sent_for_a_change_bytes": TOLD_TIMES * len(state.ring.members) * len(accept),
+        "sent_for_a_change_bytes": SENDS_PER_CHANGE * len(state.ring.members) * len(accept),
     }
 
 
@@ -213,18 +213,18 @@ def helpers_of_all(ring: Ring) -> dict[str, float]:
 def figures_of(nodes: int, partitions: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return all that depends on the number of partitions."""
     equal = members_of(nodes)
-    tell(f"{nodes} nodes, {partitions:,} partitions: the first ring")
+    progress(f"{nodes} nodes, {partitions:,} partitions: the first ring")
     ring, first_s = timed(lambda: claim(equal, partitions, COPIES))
-    tell("  one joins, one leaves")
+    progress("  one joins, one leaves")
     joined, join_s = timed(lambda: claim(members_of(nodes + 1), partitions, COPIES, ring))
     lost = equal[nodes // 2].node_id
     staying = [member for member in equal if member.node_id != lost]
     left, leave_s = timed(lambda: claim(staying, partitions, COPIES, ring))
-    tell(f"  weights {', '.join(f'{weight:g}' for weight in WEIGHTS)}; {ZONES} zones")
+    progress(f"  weights {', '.join(f'{weight:g}' for weight in WEIGHTS)}; {ZONES} zones")
     weighted = claim(members_of(nodes, WEIGHTS), partitions, COPIES)
     zoned = claim(members_of(nodes, zones=ZONES), partitions, COPIES)
     state = state_of(ring)
-    rebuild, moving = rebuild_of(state, lost, arguments.gb_per_node * GB, arguments.bytes_per_s, tell)
+    rebuild, moving = rebuild_of(state, lost, arguments.gb_per_node * GB, arguments.bytes_per_s, progress)
     return {
         "partitions": partitions,
         "warning": partition_warning(equal, partitions),

@@ -1,4 +1,4 @@
-"""Runs whole raykv clusters in virtual time, each with the faults that its seed draws, and checks every promise.
+"""Runs complete raykv clusters in virtual time, each with the faults that its seed draws, and checks every promise.
 
 A failing seed prints what happened and the command that runs it again; the same seed gives the same run, always. Ends
 with 1 if a promise was broken, or if something that must happen now and then never did in 100 seeds or more.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "simulation" / "golden"
 REPORTS = 3
-"""How many failing seeds are told in full; of the others one line each."""
+"""The number of failing seeds reported in full; the others get one line each."""
 LINE_EVERY_S = 15.0
 SHOWN_EVERY_S = 0.5
 
@@ -104,7 +104,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     in_seeds: Counter[str] = Counter()
     reached: defaultdict[str, set[int]] = defaultdict(set)
-    told = 0
+    reported = 0
     job = Job(run=run_seed_measured if arguments.coverage else run_seed, weak=arguments.weak)
     for result in batch(range(first, last + 1), jobs=arguments.jobs, job=job):
         progress.add(result)
@@ -114,10 +114,10 @@ def run_batch(arguments: argparse.Namespace) -> int:
         counts.update(result.counts)
         in_seeds.update(name for name, count in result.counts.items() if count)
         if result.violations:
-            told += 1
+            reported += 1
             rule = result.violations[0].rule
             again = f"seed {result.seed}: {rule}.  {replay(result.seed, weak=arguments.weak)}"
-            full = told <= REPORTS and not arguments.weak
+            full = reported <= REPORTS and not arguments.weak
             print(f"\n{result.report}\n" if full else again, flush=True)
     if arguments.trace_hashes:
         lines = [f"{seed} {hashes[seed]}\n" for seed in sorted(hashes)]
@@ -230,7 +230,7 @@ def parse() -> argparse.Namespace:
         "--shrink", type=Path, metavar="FILE", help="leave out of a failing --seed or --scenario what can be; write it"
     )
     parser.add_argument(
-        "--shrink-runs", type=int, default=BUDGET_RUNS, metavar="N", help=f"at most so many runs ({BUDGET_RUNS})"
+        "--shrink-runs", type=int, default=BUDGET_RUNS, metavar="N", help=f"at most this many runs ({BUDGET_RUNS})"
     )
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (as many as there are cores)")
     parser.add_argument(
@@ -261,7 +261,7 @@ def main() -> int:
         if arguments.golden:
             return write_golden()
         return run_batch(arguments) if arguments.seeds else run_one(arguments)
-    except BrokenPipeError:  # whoever read this has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What prose names is there: modules, functions and files in docstrings, comments, the README and the notebooks."""
+"""Names in prose exist: modules, functions and files in docstrings, comments, the README and the notebooks."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_the_test_of_ones_own_program_passes_with_each_of_its_seeds(tmp_path: Pa
 
 
 def test_without_its_retries_that_test_would_fail(tmp_path: Path) -> None:
-    """What the example says must be tried again must be: else nobody would see why it is there."""
+    """The operation that the example retries must need a retry: else nobody would see why it is there."""
     (block,) = OF_TESTS
     bare = re.sub(r"except RETRY:.*", "except ZeroDivisionError:", block)
     assert bare != block

@@ -34,7 +34,7 @@ def test_rounds_of_kill_and_verify_lose_nothing() -> None:
 
 @pytest.mark.ray
 def test_rounds_of_faults_lose_nothing(tmp_path: Path) -> None:
-    kinds = "kill,freeze,wipe,rot,supervisor,all"
+    kinds = "kill,freeze,wipe,corrupt,supervisor,all"
     run("fault_rounds.py", "--rounds", "6", "--seed", "3", "--faults", kinds, "--json", str(tmp_path / "faults.json"))
     figures = json.loads((tmp_path / "faults.json").read_text())
     assert {name: row["rounds"] for name, row in figures["faults"].items()} == dict.fromkeys(kinds.split(","), 1)
@@ -113,7 +113,7 @@ def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> No
 
 
 @pytest.mark.ray
-def test_what_clients_are_told_while_processes_are_killed_is_consistent() -> None:
+def test_answers_to_clients_while_processes_are_killed_are_consistent() -> None:
     shown = run("consistency.py", "--operations", "12000", "--seed", "3")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] == 0

@@ -23,7 +23,7 @@ def ring(nodes: int, partitions: int = 256, copies: int = 3, name: str = "n{}") 
     made: dict[str, Any] = msgspec.to_builtins(
         claim([Member(f"n{index + 1}") for index in range(nodes)], partitions, copies)
     )
-    for member in made["members"]:  # whatever whoever draws it may call them
+    for member in made["members"]:  # whatever their names
         member["node_id"] = name.format(member["node_id"].removeprefix("n"))
     return made
 

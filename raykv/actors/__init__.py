@@ -9,8 +9,8 @@ what data means.
 wait for two seconds before they hear of it; with 0 they hear at once and go on with the other replicas.
 
 Read in this order: ``naming`` and ``calls``; ``storage_node``, ``coordinator`` and ``supervisor``, the actors;
-``launcher`` (starts storage actors where their directories are), ``hosts`` (what lies on which machine),
-``ownership`` (which directories are to be relied on), ``marker`` and ``deletion`` (what is a store's, and no more);
+``launcher`` (starts storage actors where their directories are), ``hosts`` (the directories on each machine),
+``ownership`` (which directories can be trusted), ``marker`` and ``deletion`` (exactly the files of a store);
 ``lifecycle`` (``raykv.start`` and its siblings) over ``ray_cluster`` and ``authentication``; a client's way to its
 coordinator: ``link`` (calls of the coordinator's actor), or ``embedded_coordinator`` (its own) in an
 ``embedded_loop``.

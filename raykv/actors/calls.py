@@ -65,14 +65,14 @@ class RayTransport:
         if not hasattr(handle, "stream"):  # this kind of actor does not listen
             return None
         try:
-            told: tuple[str, int, bytes] | None = await self._answer(
+            place: tuple[str, int, bytes] | None = await self._answer(
                 self._send(peer, handle.stream, this_address()), ENDPOINT_TIMEOUT_S
             )
         except RayError as error:
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
-        if told is not None and not told[0]:
+        if place is not None and not place[0]:
             raise PeerAbsent("it is not open yet")
-        return Endpoint(*told) if told is not None else None
+        return Endpoint(*place) if place is not None else None
 
     def _send(self, peer: str, method: Any, argument: Any) -> Any:
         """Call an actor's method; return Ray's reference to the answer. Raises ``PeerAbsent`` if nothing was sent."""
@@ -155,11 +155,11 @@ async def _ended(future: Future[T]) -> T:
         else:
             waiter.set_result(future.result())
 
-    def tell(_: Future[T]) -> None:
+    def wake(_: Future[T]) -> None:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(pass_on)
 
-    future.add_done_callback(tell)
+    future.add_done_callback(wake)
     return await waiter
 
 

@@ -152,7 +152,7 @@ class DirectLink:
         self._others: dict[str, DirectLink] = {}
 
     def _busy(self) -> bool:
-        return self._own is not None and (self._own.busy or self._connections.owing)
+        return self._own is not None and (self._own.busy or self._connections.writes_outstanding)
 
     def _listen(self) -> None:
         if self._own is not None:
@@ -170,7 +170,7 @@ class DirectLink:
             outcomes = self._connections.serve(requests, meanwhile)
             self._loop.release(lease)
         except BaseException:
-            self._loop.abandon()  # if this is interrupted as well, the next call alerts the keeper
+            self._loop.abandon()  # if this is interrupted as well, the next call alerts the loop's thread
             raise
         return [self._ticket(seat, request, outcome) for request, outcome in zip(requests, outcomes, strict=True)]
 
@@ -273,7 +273,7 @@ class DirectLink:
         if self._own is None:
             return
         until_s = time.monotonic() + CLOSING_S
-        while self._connections.owing and time.monotonic() < until_s:  # acknowledgements beyond W, still in flight
+        while self._connections.writes_outstanding and time.monotonic() < until_s:  # acknowledgements beyond W
             self._connections.listen()
             await asyncio.sleep(LOOK_EVERY_S)
         self._connections.close()

@@ -1,18 +1,18 @@
-"""An event loop with a thread of its own, the *keeper*, that a caller's thread can acquire.
+"""An event loop with a thread of its own that a caller's thread can acquire.
 
 A caller's thread may be interrupted between any two instructions: by a signal handler that raises (Ctrl-C, an alarm), by
 Ray cancelling a task, or by ``PyThreadState_SetAsyncExc``. No ``try`` or ``with`` is a full defence, as the exception may
 strike just before or inside it. The code that runs in callers' threads relies on neither:
 
-* Only the keeper runs the loop, and no signal reaches the keeper. Callers submit work and wait on a private lock.
+* Only the loop's thread runs the loop, and no signal reaches it. Callers submit work and wait on a private lock.
 * A caller that does its work itself, which beats any thread switch, *acquires* the loop; nothing else runs in it
-  meanwhile. A single instruction takes the ``Lease``, which names its holder: a frame on the stack of a thread. Once that
-  frame has left the stack, the holder was interrupted, wherever it was. The keeper detects this, lets the owner repair
-  what may be half done (``mend``), and carries on.
+  meanwhile. A single instruction takes the ``Lease``, which names its holder: a frame on the stack of a thread. Once
+  that frame has left the stack, the holder was interrupted, wherever it was. The loop's thread detects this, lets the
+  owner repair what may be half done (``mend``), and carries on.
 * Callers change shared state only by single C calls on ``dict`` and ``SimpleQueue``.
 
-The keeper finishes work that nobody awaits (the third acknowledgement of a write that needed two, the loser of a hedged
-read) once the loop has been idle for some milliseconds. It starts on first use and ends with the loop.
+The loop's thread finishes work that nobody awaits (the third acknowledgement of a write that needed two, the loser of a
+hedged read) once the loop has been idle for some milliseconds. It starts on first use and ends with the loop.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ T = TypeVar("T")
 Last: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 PATIENCE_S = 0.005
-"""The keeper finishes unawaited work once the loop has not been acquired for this long."""
+"""The loop's thread finishes unawaited work once the loop has not been acquired for this long."""
 SLICE_S = 0.05
 """Length of one slice of it: callers that arrive meanwhile submit their work."""
 LOOK_EVERY_S = 0.001
 LOOK_SELDOM_S = 0.01
-"""The keeper's polling interval, in case a caller was interrupted before it woke the keeper."""
+"""Polling interval of the loop's thread, in case a caller was interrupted before it woke the thread."""
 CLOSE_TIMEOUT_S = 5.0
 _HOLDER = "holder"
-_KEEPER = "keeper"
+_THREAD = "thread"
 
 
 class LoopClosed(Exception):
@@ -119,8 +119,9 @@ class EmbeddedLoop:
     ) -> None:
         """``pending()``: whether unawaited work is still under way and must be finished.
 
-        ``chore()``: periodic work of the keeper beside running the loop. ``mend()``: repairs what an interrupted holder
-        left half done, with the loop acquired. The keeper calls all three; ``release`` also calls ``pending``.
+        ``chore()``: periodic work of the loop's thread beside running the loop. ``mend()``: repairs what an interrupted
+        holder left half done, with the loop acquired. The loop's thread calls all three; ``release`` also calls
+        ``pending``.
         """
         self._pending = pending
         self._chore = chore
@@ -129,17 +130,17 @@ class EmbeddedLoop:
         self._box: SimpleQueue[Work[Any] | _Close | None] = SimpleQueue()
         """Submitted work. None: something else has changed."""
         self._held: dict[str, Lease] = {}
-        self._kept: dict[str, threading.Thread] = {}
+        self._threads: dict[str, threading.Thread] = {}
         self._turns = 0
         self._wanted = False
-        """Whether the keeper waits for the loop on behalf of waiting callers, and must acquire it first."""
+        """Whether the loop's thread waits for the loop on behalf of waiting callers, and must acquire it first."""
         self._running = False
         self._resting = False
         self._over = False
         """Whether the loop has ended and begins nothing more."""
         self._closing: _Close | None = None
         """The final work, once ``close`` was called."""
-        # Used by the keeper only:
+        # Used by the loop's thread only:
         self._to_begin: deque[Work[Any]] = deque()
         self._open: set[Work[Any]] = set()
         self._ended: list[Work[Any]] = []
@@ -151,13 +152,13 @@ class EmbeddedLoop:
         """Submit work; it begins as soon as the loop is free. Raises ``CannotBegin``."""
         work = Work(start)
         if not self.closed:
-            self._see_that_it_is_kept()
+            self._start_thread()
         self._box.put(work)
         loop = self._loop
         if self._running and loop is not None:
             with contextlib.suppress(RuntimeError):  # closed in the meantime
                 loop.call_soon_threadsafe(self._take_in)
-        if self._over or (self.closed and _KEEPER not in self._kept):
+        if self._over or (self.closed and _THREAD not in self._threads):
             self._refuse_what_is_left()
         return work
 
@@ -198,14 +199,14 @@ class EmbeddedLoop:
             self._box.put(None)
 
     def abandon(self) -> None:
-        """Wake the keeper: a lease will not be released."""
+        """Wake the loop's thread: a lease will not be released."""
         self._box.put(None)
 
     @property
     def is_acquired_here(self) -> bool:
         """Return whether a function further up this thread's stack holds the loop, interrupted by this call."""
-        keeper = self._kept.get(_KEEPER)
-        if keeper is not None and keeper.ident == threading.get_ident():
+        thread = self._threads.get(_THREAD)
+        if thread is not None and thread.ident == threading.get_ident():
             return True  # a finalizer may run, and call this, in any thread
         holder = self._held.get(_HOLDER)
         return holder is not None and holder.thread == threading.get_ident() and not holder.is_abandoned
@@ -216,11 +217,11 @@ class EmbeddedLoop:
         self._take_in()
         return not self._to_begin
 
-    def _see_that_it_is_kept(self) -> None:
-        if _KEEPER in self._kept:
+    def _start_thread(self) -> None:
+        if _THREAD in self._threads:
             return
         try:
-            threading.Thread(target=self._keep, name="raykv-keeper", daemon=True).start()
+            threading.Thread(target=self._main, name="raykv-loop", daemon=True).start()
         except RuntimeError as error:  # "can't start new thread", also at the interpreter's end
             raise CannotBegin(f"this process gets no more threads ({error})") from None
 
@@ -231,15 +232,15 @@ class EmbeddedLoop:
                 if isinstance(work, Work):
                     work.end(None, LoopClosed("the loop was closed"))
 
-    # ---- the keeper ----
+    # ---- the loop's thread ----
 
-    def _keep(self) -> None:
+    def _main(self) -> None:
         here = threading.current_thread()
-        if self._kept.setdefault(_KEEPER, here) is not here:
-            return  # two keepers were started at once
+        if self._threads.setdefault(_THREAD, here) is not here:
+            return  # two threads were started at once
         mine = Lease(threading.get_ident(), sys._getframe())  # noqa: SLF001 - the only way to get it
         try:
-            self._keep_on(mine)
+            self._run_turns(mine)
         except BaseException as error:
             for work in [*self._open, *self._to_begin]:
                 work.end(None, LoopClosed(f"its thread has failed: {error!r}"))
@@ -250,9 +251,9 @@ class EmbeddedLoop:
             self._running = self._wanted = False
             if self._held.get(_HOLDER) is mine:
                 del self._held[_HOLDER]
-            del self._kept[_KEEPER]
+            del self._threads[_THREAD]
 
-    def _keep_on(self, mine: Lease) -> None:
+    def _run_turns(self, mine: Lease) -> None:
         while not self._over:
             awaited = self._wait_for_something_to_do()
             if not self._have(mine, awaited):
@@ -263,7 +264,7 @@ class EmbeddedLoop:
                 elif awaited:
                     self._serve()
                 else:
-                    self._see_to_what_is_left()
+                    self._finish_unawaited()
             finally:
                 del self._held[_HOLDER]
                 ended, self._ended = self._ended, []
@@ -276,7 +277,7 @@ class EmbeddedLoop:
         called = False
         while not self._to_begin and self._closing is None:
             turns = self._turns
-            self._resting = True  # set before the check: later submitters wake the keeper
+            self._resting = True  # set before the check: later submitters wake the loop's thread
             left = self._pending() or (called and bool(self._held))
             self._resting = not left  # polls: a wake-up by every operation would slow them all down
             try:
@@ -332,7 +333,7 @@ class EmbeddedLoop:
             return
         self._run(loop, lambda: not self._open or self.closed, LOOK_SELDOM_S)
 
-    def _see_to_what_is_left(self) -> None:
+    def _finish_unawaited(self) -> None:
         try:
             loop = self._made()
         except OSError:
@@ -408,13 +409,13 @@ class EmbeddedLoop:
         """Run ``last()``, cancel what is left, and close. Idempotent. Waits for that, for a bounded time."""
         if not self.closed:
             closing = _Close(last)
-            self._box.put(closing)  # reaches the keeper even if this thread is interrupted now
+            self._box.put(closing)  # reaches the loop's thread even if this thread is interrupted now
             self._closing = closing
-        keeper = self._kept.get(_KEEPER)
-        if keeper is None:
+        thread = self._threads.get(_THREAD)
+        if thread is None:
             self._refuse_what_is_left()
-        elif wait and keeper is not threading.current_thread():
-            keeper.join(CLOSE_TIMEOUT_S)
+        elif wait and thread is not threading.current_thread():
+            thread.join(CLOSE_TIMEOUT_S)
 
     def _end(self, closing: _Close) -> None:
         async def finish(loop: asyncio.AbstractEventLoop) -> None:

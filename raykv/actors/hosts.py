@@ -101,7 +101,7 @@ def look_everywhere(path: str) -> dict[str, Look]:
             logger.warning("host %s %s what lies at %s", host, why, path)
     for host, look in sorted(looks.items()):
         if look.trouble:
-            logger.warning("host %s cannot read what it was told of the store at %s: %s", host, path, look.trouble)
+            logger.warning("host %s cannot read the marker of the store at %s: %s", host, path, look.trouble)
     return dict(sorted(looks.items()))
 
 

@@ -56,9 +56,9 @@ class Choice(NamedTuple):
     address: str
     """As ``ray.init`` takes it."""
     at: tuple[str, int] | None
-    """Where it listens; None if only Ray can tell."""
+    """Where it listens; None if only Ray knows."""
     asked: str
-    """Who asked for it, for messages: "RAY_ADDRESS"; empty if Ray remembers it."""
+    """What requested it, for messages: "RAY_ADDRESS"; empty if Ray remembers it."""
 
 
 def join_ray(address: str | None = None, *, log_to_driver: bool = True, logging_level: int = logging.WARNING) -> bool:

@@ -98,7 +98,7 @@ class StorageNodeActor:
             self._admission.leave(BY_RAY)
 
     def _take(self, frame: bytes) -> bytes | Coroutine[Any, Any, bytes]:
-        assert self._node is not None, "nobody is told where it listens before it is open"
+        assert self._node is not None, "its endpoint is known only once it is open"
         return self._node.take(frame)
 
     @property

@@ -14,17 +14,17 @@ import click
 from raykv.errors import StoreNotFound
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
-"""Object store of a Ray started here: raykv keeps nothing in it, and the default, a third of the memory, is wasteful."""
+"""The object store of a Ray started here: raykv does not use it, and the default, a third of the memory, is wasteful."""
 RAY_PORT = 6379
 HEAD_TIMEOUT_S = 120.0
 _SILENCE = "RAY_DEDUP_LOGS_SKIP_REGEX"
 
 
 def import_ray_quietly() -> None:
-    """Import Ray so that it prints nothing of its own into this process's stdout.
+    """Import Ray such that it prints nothing into this process's stdout.
 
     The driver's listener prints the cluster's messages there ("A worker died...") whatever ``log_to_driver`` says, between
-    lines that a program is to read. This setting is read when Ray is imported, and only in this process.
+    lines meant for a program. Ray reads this setting on import, and only in this process.
     """
     ours = "ray" not in sys.modules and _SILENCE not in os.environ
     if ours:
@@ -48,7 +48,7 @@ def join_ray() -> None:
 def join_or_start_ray() -> bool:
     """Join the Ray that ``join_ray`` finds, else start one that stays. True if one was started.
 
-    Raises ``StoreUnavailable`` if a cluster is asked for that cannot be reached: none is started in its stead.
+    Raises ``StoreUnavailable`` if the requested cluster cannot be reached: none is started in its place.
     """
     if _joined():
         return False
@@ -64,7 +64,7 @@ def join_or_start_ray() -> bool:
 
 
 def path_of(store: str) -> str:
-    """Return where a running store keeps its data."""
+    """Return the data directory of a running store."""
     import ray
 
     from raykv.actors.naming import SUPERVISOR, find_actor
@@ -93,7 +93,7 @@ def _start_head() -> None:
         command.append("--port=0")
     with tempfile.TemporaryFile() as output:  # not a pipe: Ray's processes stay, and would keep it open
         try:
-            # A session of its own: Ctrl-C at this terminal is not for the cluster.
+            # A session of its own: Ctrl-C at this terminal must not reach the cluster.
             code = subprocess.run(  # noqa: S603 - the program beside this Python, with fixed arguments
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env=environment, timeout=HEAD_TIMEOUT_S, check=False,
@@ -109,7 +109,7 @@ def _start_head() -> None:
 
 
 def _with_token() -> dict[str, str]:
-    """Return the environment of a head that asks for a token, which this user then has. Raises ``ClickException``."""
+    """Return the environment of a head that requires a token, which this user then has. Raises ``ClickException``."""
     from raykv.actors.authentication import MODE, make_token
 
     mode = os.environ.get(MODE, "token")

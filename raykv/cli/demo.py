@@ -1,4 +1,4 @@
-"""The command ``raykv demo``: load a real data set, kill a node under traffic, and see that nothing is lost."""
+"""The command ``raykv demo``: load a real data set, kill a node under traffic, and verify that nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raykv.cli.options import examples
 
 
 class RecordsType(click.ParamType):  # type: ignore[type-arg]  # not generic in older clicks
-    """How many records: a number, or "all"."""
+    """A number of records, or "all"."""
 
     name = "records"
 
@@ -31,22 +31,22 @@ class RecordsType(click.ParamType):  # type: ignore[type-arg]  # not generic in 
 )
 @click.option(
     "--records", type=RecordsType(), metavar="COUNT|all",
-    help="How many cities.  [default: the about 34,000 with more than 15,000 inhabitants; all are 234,908]",
+    help="Number of cities.  [default: the 34,000 or so with more than 15,000 inhabitants; all: 234,908]",
 )  # fmt: skip
 @click.option(
     "--nodes", type=click.IntRange(3, 64), default=3, show_default=True, metavar="COUNT", help="Storage nodes."
 )
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 3600), default=10.0, show_default=True, metavar="SECONDS",
-    help="How long the mix runs before the kill, and at least how long after.",
+    help="Length of the mix before the kill; after it the mix runs at least as long.",
 )  # fmt: skip
-@click.option("--keep", is_flag=True, help="Leave the data, and say where it is.")
+@click.option("--keep", is_flag=True, help="Keep the data, and print its path.")
 @click.option(
-    "--address", metavar="ADDRESS", help="A running Ray cluster ('auto': of this machine) in place of an own one."
+    "--address", metavar="ADDRESS", help="A running Ray cluster ('auto': this machine's) instead of a new one."
 )
 @click.option(
     "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, writable=True, allow_dash=True),
-    help="Write the figures as JSON; '-' to standard output, all else then goes to standard error.",
+    help="Write the figures as JSON; '-' is standard output, and everything else then goes to standard error.",
 )  # fmt: skip
 @click.pass_context
 def demo(
@@ -60,9 +60,9 @@ def demo(
 ) -> None:
     """Load the GeoNames cities, kill a storage node under traffic, and check that nothing is lost.
 
-    It starts a Ray and a store of its own, loads the records, keeps a steady mix of reads and writes going, ends one
-    storage process with SIGKILL, waits until the node is back, and reads every record back. Exit code 1 if an acknowledged
-    write was lost, an operation failed, or the node was not back within a minute. Needs pip install 'raykv[demo]'.
+    Starts a Ray and a store of its own, loads the records, runs a steady mix of reads and writes, kills one storage process
+    with SIGKILL, waits until the node is back, and reads every record back. Exit code 1 if an acknowledged write was lost,
+    an operation failed, or the node was not back within a minute. Needs pip install 'raykv[demo]'.
     """
     on_stderr = file == "-"
 

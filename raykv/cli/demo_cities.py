@@ -41,7 +41,7 @@ def key_of(city: City) -> str:
 
 
 def prefix_of(country: str) -> str:
-    """Return what the keys of a country's cities begin with."""
+    """Return the prefix of the keys of a country's cities."""
     return f"city:{country}:"
 
 
@@ -53,12 +53,12 @@ def country_to_list(keys: list[str]) -> str:
 
 
 def record(city: City, revision: int) -> City:
-    """Return the record as the write with this revision has it."""
+    """Return the record that the write with this revision stores."""
     return city if revision == FIRST else {**city, REVISION: revision}
 
 
 def revision_of(city: City, value: Any) -> int | None:
-    """Return the revision that a value read back has; None if it is not this city's record, unharmed."""
+    """Return the revision of a value read back; None unless it is this city's record, intact."""
     if value is None:
         return ABSENT
     if not isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""What the demo wrote, and so what a read may return. Pure bookkeeping.
+"""The demo's writes, and what a read may therefore return. Pure bookkeeping.
 
-Every write of a key carries a revision that no other write has. A key's *possible* revisions are the last acknowledged one
-and every later one whose outcome is not known: a write that failed may stand, and may surface later. Anything else read
-back is a lost write (or one that nobody made). Writes to one key come one after another here; that is what makes "last"
-mean something without trusting the store's own clock.
+Every write of a key carries a revision of its own. A key's *possible* revisions are the last acknowledged one and every
+later one with an unknown outcome: a failed write may stand, and may surface later. Any other revision read back means a
+lost write (or one that nobody made). Writes to one key are sequential here, which gives "last" a meaning without trusting
+the store's own clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST = 0
 
 
 class Expectation(NamedTuple):
-    """What a read may return that begins now, apart from what is written while it is under way."""
+    """The possible results of a read that begins now, apart from concurrent writes."""
 
     possible: tuple[int, ...]
     begun: int
@@ -34,7 +34,7 @@ class History:
         self.acknowledged_writes = 0
 
     def begin(self, key: str, *, first: bool = False) -> int:
-        """Return the revision of a write that is about to be sent. Raises ``ValueError`` if one is under way."""
+        """Return the revision for a new write. Raises ``ValueError`` if one is under way."""
         if key in self._under_way:
             raise ValueError(f"a write of {key!r} is under way")
         if first:
@@ -48,21 +48,21 @@ class History:
         return revision
 
     def acknowledged(self, key: str) -> None:
-        """Note that the write under way was acknowledged: nothing older may be read from now on."""
+        """Record that the write under way was acknowledged: no read may return anything older from now on."""
         self._under_way.remove(key)
         self._possible[key] = self._possible[key][-1:]
         self.acknowledged_writes += 1
 
     def unknown(self, key: str) -> None:
-        """Note that the write under way failed: it may stand or not."""
+        """Record that the write under way failed: it may stand or not."""
         self._under_way.remove(key)
 
     def expect(self, key: str) -> Expectation:
-        """Return what a read of the key that begins now may find."""
+        """Return what a read of the key that begins now may return."""
         return Expectation(tuple(self._possible.get(key, (ABSENT,))), len(self._begun.get(key, ())))
 
     def allows(self, key: str, revision: int | None, expectation: Expectation | None = None) -> bool:
-        """Say whether a read may have found this revision; None stands for a value that nobody wrote.
+        """Return whether a read may have returned this revision; None stands for a value that nobody wrote.
 
         Without an ``expectation`` the read began after all writes had ended.
         """

@@ -14,14 +14,14 @@ PHASES = ("before", "during", "after")
 
 
 class Sample(NamedTuple):
-    """One operation of the mix. It counts from when it was due, so waiting behind a slow one counts too."""
+    """One operation of the mix. Its latency counts from its due time and includes waiting behind a slow one."""
 
     due_s: float
     end_s: float
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """Return the least value that at least ``share`` of all are not above (nearest rank); None of nothing.
+    """Return the least value that is not below ``share`` of all (nearest rank); None if there are no values.
 
     >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5)
     2.0
@@ -32,7 +32,7 @@ def percentile(ordered: Sequence[float], share: float) -> float | None:
 
 
 def phase_of(sample: Sample, killed_s: float, back_s: float | None) -> str:
-    """Return the phase an operation belongs to: "during" if any of it lies between the kill and the node's return."""
+    """Return the phase of an operation: "during" if any part of it lies between the kill and the node's return."""
     if sample.end_s < killed_s:
         return "before"
     return "after" if back_s is not None and sample.due_s >= back_s else "during"
@@ -47,7 +47,7 @@ def latencies(samples: Sequence[Sample], killed_s: float, back_s: float | None) 
 
 
 def problems(figures: Mapping[str, Any]) -> list[str]:
-    """Say what was not as it must be; nothing if all went well."""
+    """Return the promises that were broken; empty if all went well."""
     found = []
     if figures["lost"]:
         found.append(f"{figures['lost']} acknowledged writes are lost")

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 SLICE = 2000
 OBJECT_STORE_BYTES = 150 * 1024 * 1024
 BATCH_TIMEOUT_S = 30.0
-"""For each request of a batch: on two cores the requests of a slice wait for one another."""
+"""For each request of a batch: on two cores, the requests of a slice wait for one another."""
 
 
 class Options(NamedTuple):
-    """What the user asked for."""
+    """The user's options."""
 
     records: int | None
     everything: bool
@@ -53,7 +53,7 @@ class Options(NamedTuple):
 
 
 def run(options: Options, say: Say, *, on_stderr: bool) -> dict[str, Any]:
-    """Run the demo and return its figures. Whatever happens, the store is stopped, and what was started is ended."""
+    """Run the demo and return its figures. In any case it stops the store and ends every process that it started."""
     say("reading the cities of GeoNames")
     cities = demo_cities.load(options.records, everything=options.everything)
     with contextlib.ExitStack() as cleanup:
@@ -68,7 +68,7 @@ def run(options: Options, say: Say, *, on_stderr: bool) -> dict[str, Any]:
 
 
 class _Demo:
-    """One run against a store that is there."""
+    """One run against a running store."""
 
     def __init__(self, store: Store, path: str, cities: dict[str, City], say: Say, on_stderr: bool) -> None:
         self._store = store
@@ -144,7 +144,7 @@ class _Demo:
         }
 
     def _read_back(self) -> tuple[int, float]:
-        """Return how many keys do not hold what they must, and the seconds that reading took."""
+        """Return the number of keys with a wrong value, and the seconds that reading took."""
         lost, spent_s = 0, 0.0
         for keys in self._slices("read back"):
             began_s = time.monotonic()
@@ -235,7 +235,7 @@ def _leave_or_delete(path: str, name: str, keep: bool, say: Say) -> None:
 
 
 def node_to_kill(nodes: Sequence[NodeStatus], path: str) -> NodeStatus:
-    """Return a node whose process is here, and is proved to be it. Raises ``ClickException`` if none is."""
+    """Return a node with a process on this machine that is proved to be its own. Raises ``ClickException`` if none."""
     why = ""
     for node in nodes:
         note = _note_of(node, path)

@@ -1,8 +1,8 @@
 """The demo's steady traffic, the kill in the middle of it, and the wait for the node.
 
 Each worker has a timetable, and sleeps until its next operation is due, so that latency is measured at a rate that the
-machine can carry. A latency counts from when the operation was due: time spent waiting behind a slow one counts. Each
-worker writes keys of its own, so that a key's writes follow one another (``demo_history``); all read all keys.
+machine can sustain. A latency counts from the operation's due time and includes waiting behind a slow one. Each worker
+writes keys of its own, so that a key's writes are sequential (``demo_history``); all workers read all keys.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ BACK_WITHIN_S = 60.0
 
 
 class Outage(NamedTuple):
-    """The kill, on the mix's clock: when it was, and when the node was back (None: it was not)."""
+    """The times of the kill and of the node's return (None: it did not return), on the mix's clock."""
 
     killed_s: float
     back_s: float | None
 
 
 class Traffic:
-    """The mix, and what it saw."""
+    """The mix of operations, and its results."""
 
     def __init__(self, store: AsyncStore, cities: Mapping[str, City], history: History) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Traffic:
     async def run(
         self, seconds: float, kill: Callable[[], None], node_id: str, incarnation: int, say: Callable[[str], None]
     ) -> Outage:
-        """Keep the mix up for ``seconds``; kill the node; go on for ``seconds`` more, and until it has been back a while."""
+        """Run the mix for ``seconds``; kill the node; go on for ``seconds`` more, and until it has been back for a while."""
         workers = [asyncio.create_task(self._work(index)) for index in range(WORKERS)]
         try:
             await asyncio.sleep(seconds)
@@ -75,13 +75,13 @@ class Traffic:
                 worker.cancel()
 
     async def _until_back(self, node_id: str, incarnation: int, deadline_s: float) -> float | None:
-        """Wait until the node is up in a later incarnation; return when that was."""
+        """Wait until the node is up in a later incarnation; return the time."""
         while time.monotonic() < deadline_s:
             await asyncio.sleep(POLL_S)
             try:
                 nodes = (await self._store.status(timeout=POLL_TIMEOUT_S))["nodes"]
             except RaykvError:
-                continue  # the supervisor is busy with the node; what the mix sees is measured elsewhere
+                continue  # the supervisor is busy with the node
             node = next((node for node in nodes if node["node_id"] == node_id), None)
             if node is not None and node["state"] == "up" and node["incarnation"] > incarnation:
                 return time.monotonic()
@@ -114,7 +114,7 @@ class Traffic:
         revision = self._history.begin(key)
         try:
             await self._store.put(key, demo_cities.record(self._cities[key], revision))
-        except BaseException:  # also when cancelled: what became of it is not known
+        except BaseException:  # also when cancelled: its outcome is unknown
             self._history.unknown(key)
             raise
         self._history.acknowledged(key)

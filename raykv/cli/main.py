@@ -1,4 +1,4 @@
-"""The entry point ``raykv``: the list of commands, and what becomes of an error.
+"""The entry point ``raykv``: the list of commands, and how errors are reported.
 
 Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C. An error is one line on stderr, never a traceback.
 """
@@ -27,14 +27,14 @@ class CommandLine(click.Group):
     """The commands, in the order in which a user meets them."""
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
-        """Run a command; say what went wrong in one line; end with its exit code."""
+        """Run a command; report an error in one line; exit with its code."""
         code = self._run(args, **extra)
         if standalone_mode:
             sys.exit(code)
         return code
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands as they were added; click would sort them."""
+        """Return the commands in the order of their addition; click would sort them."""
         del ctx
         return list(self.commands)
 
@@ -52,7 +52,7 @@ class CommandLine(click.Group):
             return _say(error.message, 2 if isinstance(error, _WRONG_USAGE) else 1)
         except OSError as error:
             return _say(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-        except Exception as error:  # noqa: BLE001 - the last line of defence: a user is never shown a traceback
+        except Exception as error:  # noqa: BLE001 - the last line of defence: users never see a traceback
             return _say(f"unexpected {type(error).__name__}: {error}", 1)
         return result if isinstance(result, int) else 0
 

@@ -1,4 +1,4 @@
-"""The commands that change which nodes a store has, and how much each carries."""
+"""The commands that change a store's nodes and the weight of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _wait_option = click.option(
 )
 _timeout_option = click.option(
     "--timeout", metavar="SECONDS", type=float, default=elastic.REBALANCE_TIMEOUT_S, show_default=True,
-    help="Wait no longer; the moves go on.",
+    help="Stop waiting after this long; the moves go on.",
 )  # fmt: skip
 
 
@@ -27,19 +27,19 @@ _timeout_option = click.option(
 )
 @store_option
 @click.option(
-    "--weight", metavar="NUMBER", type=float, help="What it carries beside the others.  [default: by its host]"
+    "--weight", metavar="NUMBER", type=float, help="Its share relative to the others.  [default: by its host]"
 )
 @click.option("--zone", metavar="NAME", help="The node's zone.")
-@click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: where most room is]")
+@click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: the one with most room]")
 @_wait_option
 @_timeout_option
 @json_option
 def add_node(
     store: str, weight: float | None, zone: str | None, host: str | None, wait: bool, timeout: float, as_json: bool
 ) -> None:
-    """Let one more storage node join, and give it its share.
+    """Add a storage node, and give it its share of the partitions.
 
-    Reads and writes go on all the while.
+    Reads and writes go on meanwhile.
     """
     link = link_to(store)
     node_id = run(elastic.add_node("auto" if weight is None else weight, zone, host), link)
@@ -55,10 +55,10 @@ def add_node(
 @_timeout_option
 @json_option
 def remove_node(node_id: str, store: str, wait: bool, timeout: float, as_json: bool) -> None:
-    """Let a node give its partitions to the others, and leave.
+    """Move a node's partitions to the others, then remove it.
 
-    Also one whose host is gone for good: the others have its copies. It is refused if fewer nodes would be left than the
-    store keeps copies.
+    This also works if the node's host is gone for good: the others have its copies. It is refused if fewer nodes would
+    remain than the store keeps copies.
     """
     link = link_to(store)
     run(elastic.remove_node(node_id), link)
@@ -69,14 +69,15 @@ def remove_node(node_id: str, store: str, wait: bool, timeout: float, as_json: b
 @click.command("replace-node", epilog=examples("raykv replace-node n2", "raykv replace-node n2 --host 10.0.0.7"))
 @click.argument("node_id", metavar="NODE")
 @store_option
-@click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: where most room is]")
+@click.option("--host", metavar="NAME", help="The host, by its address or label.  [default: the one with most room]")
 @_wait_option
 @_timeout_option
 @json_option
 def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout: float, as_json: bool) -> None:
-    """Let a new node take the place of one that is down, now.
+    """Replace a node that is down with a new one, now.
 
-    By itself this happens when the node's host has been gone for ten minutes, or as the store was started with.
+    The store does this by itself once the node's host has been gone for ten minutes, or for the time that it was started
+    with.
     """
     link = link_to(store)
     new = run(elastic.replace_node(node_id, host, timeout), link)
@@ -91,25 +92,27 @@ def replace_node(node_id: str, store: str, host: str | None, wait: bool, timeout
     )
 )  # fmt: skip
 @store_option
-@click.option("--ops-per-s", metavar="NUMBER", type=float, help="What a node of weight 1 can carry. Sets it going.")
-@click.option("--node-bytes", metavar="BYTES", type=int, help="What such a node can hold.  [default: does not matter]")
+@click.option("--ops-per-s", metavar="NUMBER", type=float, help="Capacity of a node of weight 1. Turns autoscaling on.")
 @click.option(
-    "--p99-ms", metavar="MS", type=float, help="Add a node when answers are slower.  [default: does not matter]"
+    "--node-bytes", metavar="BYTES", type=int, help="Bytes that such a node can hold.  [default: not considered]"
 )
-@click.option("--least", metavar="COUNT", type=int, help="Never fewer nodes.  [default: the number of copies]")
-@click.option("--most", metavar="COUNT", type=int, help="Never more nodes.  [default: 16]")
-@click.option("--low", metavar="SHARE", type=float, help="Remove a node below.  [default: 0.4]")
-@click.option("--high", metavar="SHARE", type=float, help="Add nodes above.  [default: 0.7]")
+@click.option(
+    "--p99-ms", metavar="MS", type=float, help="Add a node when answers are slower.  [default: not considered]"
+)
+@click.option("--least", metavar="COUNT", type=int, help="Least number of nodes.  [default: the number of copies]")
+@click.option("--most", metavar="COUNT", type=int, help="Greatest number of nodes.  [default: 16]")
+@click.option("--low", metavar="SHARE", type=float, help="Remove a node below this load.  [default: 0.4]")
+@click.option("--high", metavar="SHARE", type=float, help="Add nodes above this load.  [default: 0.7]")
 @click.option(
     "--cool-down", metavar="SECONDS", type=float, help="Time without a change in the other direction.  [default: 300]"
 )
-@click.option("--dry-run", is_flag=True, help="Only say what these settings would do now.")
-@click.option("--off", is_flag=True, help="Let it rest.")
+@click.option("--dry-run", is_flag=True, help="Only report what these settings would do now.")
+@click.option("--off", is_flag=True, help="Turn autoscaling off.")
 @json_option
 def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any) -> None:
-    """Let a store grow and shrink with its load; say what it sees and would do, and why.
+    """Let a store grow and shrink with its load; report what it sees and would do, and why.
 
-    Without options it only tells. Operations are counted at the nodes: a read with R=2 is two of them.
+    Without options it only reports. Operations are counted at the nodes: a read with R=2 is two of them.
     """
     given = cast("elastic.ScalingLimits", {name: value for name, value in limits.items() if value is not None})
     found = run(elastic.autoscale(given, dry_run=dry_run, off=off), link_to(store))
@@ -124,11 +127,11 @@ def autoscale(store: str, dry_run: bool, off: bool, as_json: bool, **limits: Any
 @_timeout_option
 @json_option
 def set_weight(node_id: str, weight: float, store: str, wait: bool, timeout: float, as_json: bool) -> None:
-    """Let a node carry more or less of the partitions than it does."""
+    """Give a node a larger or smaller share of the partitions."""
     link = link_to(store)
     run(elastic.set_weight(node_id, weight), link)
     facts = {"store": store, "node_id": node_id, "weight": weight}
-    _finish(link, facts, f"node {node_id} carries {weight:g}", wait, timeout, as_json)
+    _finish(link, facts, f"node {node_id} has weight {weight:g}", wait, timeout, as_json)
 
 
 @click.command(epilog=examples("raykv rebalance pause", "raykv rebalance resume", "raykv rebalance abort"))
@@ -136,9 +139,9 @@ def set_weight(node_id: str, weight: float, store: str, wait: bool, timeout: flo
 @store_option
 @json_option
 def rebalance(action: elastic.RebalanceAction, store: str, as_json: bool) -> None:
-    """Hold the moves of partitions, go on with them, or take back what can be.
+    """Pause the moves of partitions, resume them, or abort those that can be.
 
-    After an abort the ring stays as it is by then: a node that joined may own little, one that was to leave stays.
+    After an abort the ring stays as it is then: a node that joined may own little, and one that was leaving stays.
     """
     run(elastic.rebalance(action), link_to(store))
     facts = {"store": store, "action": action}
@@ -147,7 +150,7 @@ def rebalance(action: elastic.RebalanceAction, store: str, as_json: bool) -> Non
 
 
 def _finish(link: Any, facts: dict[str, Any], said: str, wait: bool, timeout: float, as_json: bool) -> None:
-    """Wait with a progress bar, then say what was done."""
+    """Wait with a progress bar, then report the result."""
     if wait:
         with click.progressbar(length=1, label="partitions moved", file=sys.stderr, show_pos=True) as bar:
             run(elastic.until_balanced(output.progress_on(bar), timeout), link)

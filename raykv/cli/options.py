@@ -91,12 +91,12 @@ r_option = click.option(
     "--r",
     type=LevelType(),
     metavar="1..N|one|quorum|all",
-    help="How many replicas must answer. By default what the bucket says (a majority).",
+    help="Replicas that must answer.  [default: the bucket's, usually a majority]",
 )
 w_option = click.option(
     "--w",
     type=LevelType(),
-    help="How many replicas must hold it durably. By default what the bucket says (a majority).",
+    help="Replicas that must hold it durably.  [default: the bucket's, usually a majority]",
 )
 if_version_option = click.option(
     "--if-version", metavar="HEX", callback=_version,

@@ -1,8 +1,8 @@
-r"""What goes to the screen, and what goes to programs.
+r"""Output for people and for programs.
 
 Keys and values come from anyone who can write to the store. On a terminal, characters that could steer it (escape sequences,
 carriage returns, text that runs backwards) are shown as ``\u001b``; a pickled value is shown by its size and never
-unpickled. ``--json`` is plain ASCII; what JSON does not know is an object with one ``$`` name: ``{"$bytes": base64}``,
+unpickled. ``--json`` is plain ASCII; a value that JSON lacks is an object with one ``$`` name: ``{"$bytes": base64}``,
 ``{"$pickled": size}``, ``{"$float": "nan"}``.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return the text with everything unprintable, save what is in ``keep``, as ``\uXXXX``.
+    r"""Return the text with all unprintable characters except those in ``keep`` as ``\uXXXX``.
 
     >>> escaped("a\x1b[2Jb")
     'a\\u001b[2Jb'
@@ -77,7 +77,7 @@ def as_json(data: Any, *, indent: int | None = None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return the value as what JSON knows."""
+    """Return the value in JSON's types."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 )
 @key_argument
 @click.argument("value")
-@click.option("--json-value", "form", flag_value="json", help="VALUE is JSON; keep what it stands for.")
-@click.option("--bytes", "form", flag_value="bytes", help="Keep VALUE as raw bytes.")
+@click.option("--json-value", "form", flag_value="json", help="VALUE is JSON; store the value that it denotes.")
+@click.option("--bytes", "form", flag_value="bytes", help="Store VALUE as raw bytes.")
 @ttl_option
 @w_option
 @click.option("--if-absent", is_flag=True, help="Only if KEY has no value. Linearizable buckets only.")
@@ -98,7 +98,7 @@ def put(
 
 
 def value_bytes(value: str) -> bytes:
-    """Return what VALUE stands for: its own bytes, or what is on standard input."""
+    """Return VALUE's own bytes, or standard input."""
     if value != "-":
         return os.fsencode(value)
     data = sys.stdin.buffer.read(MAX_PAIR_BYTES + 1)
@@ -108,7 +108,7 @@ def value_bytes(value: str) -> bytes:
 
 
 def parsed(data: bytes, form: str | None) -> Any:
-    """Return the value to be kept. Raises ``UsageError``."""
+    """Return the value to store. Raises ``UsageError``."""
     if form == "bytes":
         return data
     try:
@@ -121,7 +121,7 @@ def parsed(data: bytes, form: str | None) -> Any:
 def _parsed_json(text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-        encode_value(value, "msgpack")  # what msgpack does not take would be pickled, and could not be shown again
+        encode_value(value, "msgpack")  # any other value would be pickled, and could not be shown again
     except InvalidOption:
         raise click.UsageError(
             "--json-value: it holds what raykv cannot keep exactly: an integer above 64 bits, half a surrogate pair, or "
@@ -165,9 +165,9 @@ def get(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Print the value of KEY: text as it is, all else as JSON. Exit code 1 if there is none.
+    """Print the value of KEY: text as it is, anything else as JSON. Exit code 1 if there is none.
 
-    A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and looking must not.
+    A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and a look must not.
     """
     if raw + versions + version > 1:
         raise click.UsageError("--bytes, --versions and --version exclude each other")
@@ -254,10 +254,17 @@ def _say_written(what: str, key: str, result: WriteResult, as_json: bool) -> Non
 @bound_option("--prefix", "Only keys that begin with this.")
 @bound_option("--start", "Only keys from this one on.")
 @bound_option("--end", "Only keys before this one.")
-@bound_option("--after", "Go on behind this key, where an earlier scan stopped.")
-@click.option("--limit", metavar="COUNT", type=click.IntRange(min=0), default=100, show_default=True, help="At most.")
+@bound_option("--after", "Continue behind this key, where an earlier scan stopped.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Number of pairs at most.",
+)
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
-@click.option("--keys-only", is_flag=True, help="Leave the values where they are.")
+@click.option("--keys-only", is_flag=True, help="Fetch no values.")
 @r_option
 @bucket_option
 @store_option
@@ -277,16 +284,16 @@ def scan(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """List pairs in the order of their keys: one line each, key and value with a tab between.
+    """List pairs in the order of their keys: one line each, key and value separated by a tab.
 
-    With --json one JSON object a line. If there is more, a line on stderr says how to go on.
+    With --json, one JSON object a line. If there are more pairs, a line on stderr says how to go on.
     """
     link = reading.link_to(store)
     operations = reading.open_bucket(link, store, bucket, timeout, create=False)
     printed, last = 0, None
     paging = operations.scan(
         prefix, start, end, after=after, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout,
-        limit=limit + 1,  # to know whether there is more
+        limit=limit + 1,  # shows whether there are more
     )  # fmt: skip
     for page in reading.pages(link, paging):
         shown = page[: limit - printed]
@@ -302,7 +309,7 @@ def scan(
 def _how_to_go_on(last: str | bytes) -> str:
     if isinstance(last, str) and last.isprintable():
         return f"--after {shlex.quote(last)}, or a larger --limit"
-    return "a larger --limit"  # such a key cannot be written on a command line
+    return "a larger --limit"  # such a key cannot be typed on a command line
 
 
 def _line(key: str | bytes, value: Any, keys_only: bool, as_json: bool) -> str:

@@ -1,7 +1,7 @@
 """The command line's way to a store: a link, a bucket's operations, and reads that never unpickle.
 
-``store.get`` unpickles what was pickled, and that runs the writer's code. Looking must not: the operations here decode
-plain values, and leave a pickled one as ``Pickled``. Looking also creates nothing: a misspelt bucket is an error, where
+``store.get`` unpickles pickled values, which runs the writer's code. A look must not: the operations here decode plain
+values, and leave a pickled one as ``Pickled``. A look also creates nothing: a misspelt bucket is an error, where
 ``store.bucket`` would create one.
 """
 
@@ -42,7 +42,7 @@ def link_to(store: str) -> Link:
     join_ray()
     from raykv.actors import lifecycle
 
-    return lifecycle.join(store, "coordinator")  # one operation, and this process ends
+    return lifecycle.join(store, "coordinator")  # one operation, then this process ends
 
 
 def open_bucket(
@@ -62,7 +62,7 @@ def open_bucket(
 
 
 class Standing(NamedTuple):
-    """What stands under a key: the newest value or ``ABSENT``, and all values, the newest first; decoded if plain."""
+    """The state of a key: the newest value or ``ABSENT``, and all values, newest first; plain ones are decoded."""
 
     newest: Any
     values: list[Any]
@@ -80,7 +80,7 @@ def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float)
 
 
 def pages(link: Link, paging: Paging) -> Iterator[list[tuple[Key, Any]]]:
-    """Yield a scan's pairs, some at a time; a warning becomes a line on stderr."""
+    """Yield a scan's pairs page by page; a warning becomes a line on stderr."""
     while True:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -99,4 +99,4 @@ def decode_plain(key: Key, payload: bytes, _codec: str = "") -> Any:
     return decode_of(key, payload, "msgpack")
 
 
-_PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain, so this is how pickled payloads begin
+_PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain: this is the tag of pickled payloads

@@ -1,8 +1,8 @@
 """The settings of ``raykv start``: arguments, then the ``--config`` file, then defaults.
 
 The file is TOML, with a section ``[store]`` (nodes, path, n, zones, weights, durability, partitions, replace_after,
-coordinators) and a section ``[node]`` (the fields of ``raykv.NodeConfig``). A name that neither knows is an error: a
-misspelt setting that is silently ignored is found out too late.
+coordinators) and a section ``[node]`` (the fields of ``raykv.NodeConfig``). A name in neither is an error: a misspelt
+setting that is silently ignored is noticed too late.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 
 class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``raykv.start`` is called with; the fields before ``node`` are the names of the section ``[store]``."""
+    """The arguments of ``raykv.start``; the fields before ``node`` are the names of the section ``[store]``."""
 
     nodes: int = 3
     path: str | None = None
@@ -47,7 +47,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise what ``raykv.start`` would raise for these settings.
 
-        It is asked before a Ray cluster is started: a typing error must not leave one behind.
+        This runs before a Ray cluster is started: a typing error must not leave one behind.
         """
         check_count("nodes", self.nodes, 1, MAX_NODES)
         check_count("coordinators", self.coordinators, 1, MAX_COORDINATORS)
@@ -79,7 +79,7 @@ class StartSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def merged(given: Mapping[str, Any], file: Mapping[str, Any]) -> StartSettings:
-    """Return the settings: what was ``given`` as arguments (None: was not), then the file's, then defaults.
+    """Return the settings: those ``given`` as arguments (None: not given), then the file's, then defaults.
 
     Raises ``InvalidOption``.
     """

@@ -1,4 +1,4 @@
-"""The commands on a whole store: start, stop, status, ring, buckets."""
+"""The commands on a store: start, stop, status, ring, buckets, repair."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _START_TIMEOUT_S = 30.0
     "replace_after, coordinators, and a section [node] with the fields of raykv.NodeConfig, as block_cache_bytes."
 )
 @store_option
-@click.option("--nodes", metavar="COUNT", type=int, help="How many storage nodes.  [default: 3]")
-@click.option("--path", metavar="DIR", help="Where the data goes: a directory of the store's own.")
-@click.option("--n", metavar="COPIES", type=int, help="How many copies of each pair.  [default: 3, or nodes if fewer]")
+@click.option("--nodes", metavar="COUNT", type=int, help="Number of storage nodes.  [default: 3]")
+@click.option("--path", metavar="DIR", help="Data directory, for this store alone.")
+@click.option("--n", metavar="COPIES", type=int, help="Copies of each pair.  [default: 3, or nodes if fewer]")
 @click.option("--zone", "zones", metavar="NAME", multiple=True, help="A zone to spread the nodes over; repeat it.")
 @click.option("--weight", "weights", metavar="NUMBER", type=float, multiple=True, help="One for each node; repeat it.")
 @click.option("--durability", type=click.Choice(["group", "interval", "always"]), help="When a write is acknowledged.")
@@ -48,8 +48,8 @@ _START_TIMEOUT_S = 30.0
     type=float,
     help="Replace a node whose host has been gone for this long.  [default: 600]",
 )
-@click.option("--coordinators", metavar="COUNT", type=int, help="How many coordinator actors.  [default: 1]")
-@click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments go before it.")
+@click.option("--coordinators", metavar="COUNT", type=int, help="Number of coordinator actors.  [default: 1]")
+@click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments override it.")
 @json_option
 def start(
     store: str,
@@ -65,10 +65,10 @@ def start(
     file: str | None,
     as_json: bool,
 ) -> None:
-    """Start a store, or say that it runs already.
+    """Start a store, or report that it already runs.
 
-    It lives in the Ray cluster of this machine. If there is none, one is started with 'ray start --head', and stays.
-    A store that was stopped has its data again when it is started with the same --path.
+    It lives in the Ray cluster of this machine. If there is none, one is started with 'ray start --head', and stays up.
+    A stopped store that is started again with the same --path has its data again.
     """
     given = {
         "nodes": nodes, "path": path, "n": n, "zones": list(zones) or None, "weights": list(weights) or None,
@@ -99,7 +99,7 @@ def start(
 def stop(store: str, as_json: bool) -> None:
     """Stop a store's actors; its data stays.
 
-    Ray goes on; 'ray stop' would end it, with all that runs in it. 'raykv start' with the same --path has the data again.
+    Ray goes on; 'ray stop' ends it and everything that runs in it. 'raykv start' with the same --path has the data again.
     """
     join_ray()
     where = path_of_or_none(store)
@@ -112,7 +112,7 @@ def stop(store: str, as_json: bool) -> None:
 
 
 def path_of_or_none(store: str) -> str | None:
-    """Return where a store keeps its data, or None if its supervisor does not answer, which must not prevent a stop."""
+    """Return a store's data directory, or None if its supervisor does not answer, which must not prevent a stop."""
     from ray.exceptions import RayError
 
     try:
@@ -139,7 +139,7 @@ def status(context: click.Context, store: str, timeout: float, as_json: bool) ->
 
 
 def ailing(found: Status) -> str:
-    """Say which nodes are not up and complete, and why."""
+    """Return the nodes that are not up and complete, and why."""
     said = []
     for node in found["nodes"]:
         storage = node["storage"]
@@ -161,7 +161,7 @@ def ailing(found: Status) -> str:
 @click.option("--svg", metavar="FILE", type=click.Path(dir_okay=False), help="Draw the ring into this file.")
 @json_option
 def ring(store: str, timeout: float, svg: str | None, as_json: bool) -> None:
-    """Show which node owns how much; with --svg, draw who owns what."""
+    """Show each node's share of the ring; with --svg, draw the owners of every partition."""
     found = run(administration.ring(timeout=timeout), link_to(store))
     if svg is not None:
         with open(svg, "w", encoding="utf-8") as file:
@@ -201,9 +201,9 @@ def buckets(store: str, timeout: float, as_json: bool) -> None:
 @timeout_option
 @json_option
 def repair(store: str, timeout: float, as_json: bool) -> None:
-    """Compare all copies of all pairs now, and mend what differs.
+    """Compare all copies of all pairs now, and repair those that differ.
 
-    It goes on by itself in the background, once a day.
+    The store also does this by itself, once a day.
     """
     link = link_to(store)
     with click.progressbar(length=1, label="partitions", file=sys.stderr, show_pos=True) as bar:

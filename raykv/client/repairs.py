@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 REPAIR_TIMEOUT_S = 60.0
-"""For some partitions."""
+"""The time-out of a request, which names some partitions."""
 AT_ONCE = 16
 _SUMMED = ("compared", "fetched", "sent", "bytes", "purged")
 

@@ -41,8 +41,8 @@ class SessionClock:
             self.newest_time = max(self.newest_time, answer.time)
         elif isinstance(answer, _WITH_CLOCK):
             run, ahead_s = self._clock
-            told_s = answer.now_s - self._monotonic_s()  # too low by the answer's latency: the highest is best
-            self._clock = (answer.run, max(ahead_s, told_s) if answer.run == run else told_s)
+            measured_s = answer.now_s - self._monotonic_s()  # too low by the answer's latency: the highest is best
+            self._clock = (answer.run, max(ahead_s, measured_s) if answer.run == run else measured_s)
 
     def dated(self, request: f.WriteMany, expires_s: float) -> f.WriteMany:
         """Return the request with the remembered times; ``expires_s`` by the client's clock."""

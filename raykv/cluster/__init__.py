@@ -1,7 +1,7 @@
 """WHAT all agree on: the cluster's state, how it changes, and how a caller judges the nodes' answers.
 
 **The idea.** Ring, members and buckets are one immutable value with a number. The supervisor makes the next one by a
-pure function of the last, stores it as one register on a majority of the nodes' disks, and only then hands it out;
+pure function of the last, has a majority of the nodes accept it on their disks, and only then hands it out;
 all others act on the newest that they have received, and name it in their requests. The cluster is never half-way
 through a change: a partition that moves does it by three such values in a row.
 
@@ -13,9 +13,9 @@ through a change: a partition that moves does it by three such values in a row.
    complete (P1).
 
 Read from the bottom up: ``state`` (the value), ``moves`` (from one to the next; pure), ``acceptor`` and ``register``
-(a node's and the supervisor's part of storing it), ``health`` (what one caller has learned of each node; pure),
-``peers`` (one call, and which answers to trust), ``fanout`` (calls to several nodes at once), ``background``
-(tasks without a waiter).
+(the two sides of Paxos: a node's, which promises and accepts; the supervisor's, which proposes), ``health`` (what one
+caller has learned of each node; pure), ``peers`` (one call, and which answers to trust), ``fanout`` (calls to several
+nodes at once), ``background`` (tasks without a waiter).
 
 **What is left out.** A log of states: a register keeps the latest, and nothing needs the earlier ones. Deciding what
 the next state should be: that is supervision. Verdicts: ``health`` is one caller's view; which node is down is

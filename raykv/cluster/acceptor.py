@@ -1,6 +1,6 @@
-"""A node's side of the register: the acceptor of Paxos for the cluster's state, one value for ever (P5).
+"""A node's side of the replicated register: the acceptor of Paxos for the cluster's state, one value for ever (P5).
 
-It promises, accepts, and keeps both on disk before it answers; ``register`` is the supervisor's side.
+It promises, accepts, and keeps both on disk before it answers; ``register`` is the proposer, the supervisor's side.
 
 A node that lost its register has no vote: it may have promised a supervisor that still counts on it. A decided state
 restores its vote only if a majority of the others accepted that state after the loss. Every promise of its former
@@ -41,8 +41,8 @@ class Acceptor:
         """Return what is promised and kept."""
         return self._answer(granted=True)
 
-    def promise(self, request: f.PrepareState) -> f.AcceptorAnswer:
-        """Refuse every earlier generation from now on, unless this one or a later was promised."""
+    def prepare(self, request: f.PrepareState) -> f.AcceptorAnswer:
+        """Promise to refuse every earlier generation, unless this one or a later was promised."""
         granted = self._is_near(request) and request.generation > self._kept.promised
         if granted:
             self._keep(msgspec.structs.replace(self._kept, promised=request.generation))

@@ -36,7 +36,7 @@ HEDGES_AN_ANSWER = 0.05
 """Answers pay for hedges: in the long run at most one item in twenty is asked for again, and up to ``HEDGES_MOST`` may be
 saved for a node that stops suddenly (Dean & Barroso 2013 bound hedging likewise). Where all nodes are slow from
 overload, hedging would double the load."""
-HEDGES_OWED = 2000.0
+HEDGE_DEBT = 2000.0
 """The largest debt: the items in flight to a node that stops suddenly."""
 LATE = 4
 """The factor by which hedges wait longer when the budget is spent."""
@@ -130,12 +130,12 @@ class Health:
             node.down = None if later else down.get(node_id)
         return anew
 
-    # ---- who is healthy, and in which order ----
+    # ---- health and order ----
 
     def in_order(self, nodes: Sequence[str]) -> list[str]:
         """Return ``nodes``, the down ones last, before them the suspected, incomplete, silent, slow ones; else as given.
 
-        Of slow nodes the slowest comes last.
+        The slowest of the slow nodes comes last.
         """
         now_s = self._clock.monotonic_s()
         for node_id in nodes:
@@ -197,7 +197,7 @@ class Health:
 
     def spend_hedges(self, items: int) -> bool:
         """Spend budget to ask for ``items`` again after slow answers. False: all nodes seem slow."""
-        left, self._hedges = self._hedges, max(-HEDGES_OWED, self._hedges - items)
+        left, self._hedges = self._hedges, max(-HEDGE_DEBT, self._hedges - items)
         return left >= 1
 
     def note_slow(self, node_id: str) -> None:

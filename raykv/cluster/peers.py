@@ -91,10 +91,7 @@ class Peers(Health):
             if answer.incarnation < node.incarnation:
                 raise PeerSilent(f"an earlier run of node {node_id} answered; not believed")
             if answer.incarnation > node.incarnation:
-                node.incarnation, node.down = (
-                    answer.incarnation,
-                    None,
-                )  # it runs again: no need to wait for a cluster update
+                node.incarnation, node.down = answer.incarnation, None  # no need to wait for a cluster update
             node.take_end(answer.log_end, said_end)
             if isinstance(body, f.NotOwner):
                 self._moved(body.state)

@@ -1,8 +1,9 @@
-"""The cluster's state as one register on the nodes' disks (P5).
+"""The cluster's state as one replicated register on the nodes' disks: the proposer's side (P5).
 
 It is Paxos for a single value that only its owner changes: the supervisor's *generation* is the ballot. A new supervisor
-asks a majority to promise its generation, takes the latest state among their answers, stores it under its own generation
-on a majority, and only then goes on. A supervisor of an earlier generation that still runs finds its writes refused.
+*prepares*: a majority promises its generation. It takes the latest state among their answers, has a majority *accept*
+that under its own generation, and only then goes on. A supervisor of an earlier generation that still runs finds its
+proposals refused.
 
 Why not "the state that a majority holds"? Epoch 7 is on {1, 2, 3} of five; 1 and 3 die; of {2, 4, 5} a majority holds
 epoch 6, and a second epoch 7 would arise. The latest among a majority's answers is 7, since any two majorities meet.
@@ -57,7 +58,7 @@ def missing_for_majority(state: ClusterState, answers: Mapping[str, f.AcceptorAn
 
 
 class Register:
-    """The supervisor's side."""
+    """The supervisor's side: the proposer."""
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
         self._transport = transport
@@ -72,11 +73,11 @@ class Register:
         """Whether no member has kept its register: the promises are unknown, and nothing can be decided."""
 
     async def read(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
-        """Ask these nodes for their copies; return the answers."""
+        """Read the nodes' copies; return the answers."""
         return await self._ask(nodes, f.ReadState())
 
     async def take_over(self, answers: Mapping[str, f.AcceptorAnswer]) -> ClusterState:
-        """Become the owner of the state that ``answers`` (of a majority) hold.
+        """Become the owner of the state that ``answers`` (of a majority) hold: prepare, then accept.
 
         Raises ``StoreUnavailable`` without a majority, ``Superseded`` if another supervisor takes over at the same time.
         """
@@ -85,10 +86,10 @@ class Register:
             raise StoreUnavailable("no node holds a cluster state")
         members = [member.node_id for member in state.ring.members]
         generation = 1 + max([answer.promised for answer in answers.values()] + [state.generation])
-        granted = await self._promised(members, generation)
+        granted = await self._prepare(members, generation)
         # A state that only one of the nodes read before held may be missing here; taking it does no harm.
         newest = max(latest(granted) or state, state, key=lambda found: found.ballot)
-        await self.store(msgspec.structs.replace(newest, generation=generation))
+        await self.accept(msgspec.structs.replace(newest, generation=generation))
         assert self.state is not None
         return self.state
 
@@ -100,10 +101,10 @@ class Register:
         does.
         """
         generation = 1 + max((answer.promised for answer in answers.values()), default=0)
-        granted = await self._promised([member.node_id for member in state.ring.members], generation)
-        await self.store(msgspec.structs.replace(latest(granted) or state, generation=generation))
+        granted = await self._prepare([member.node_id for member in state.ring.members], generation)
+        await self.accept(msgspec.structs.replace(latest(granted) or state, generation=generation))
 
-    async def _promised(self, members: Sequence[str], generation: int) -> dict[str, f.AcceptorAnswer]:
+    async def _prepare(self, members: Sequence[str], generation: int) -> dict[str, f.AcceptorAnswer]:
         """Get the promise of a majority to ``generation``; return the answers of those that gave it."""
         promises = await self._ask(members, f.PrepareState(generation))
         granted = {node_id: answer for node_id, answer in promises.items() if answer.granted and answer.voter}
@@ -120,12 +121,12 @@ class Register:
             }
         if len(granted) < quorum(len(members)):
             if any(not answer.granted for answer in promises.values()):
-                raise Superseded(f"generation {generation} or a later one was promised to another")
+                raise Superseded(f"generation {generation} or a later one was promised to another supervisor")
             raise StoreUnavailable(f"only {len(granted)} of {len(members)} nodes answer; a majority is needed")
         return granted
 
-    async def store(self, state: ClusterState) -> None:
-        """Put ``state`` on a majority of its members, under a version of its own; only then is it ``self.state``.
+    async def accept(self, state: ClusterState) -> None:
+        """Have a majority of its members accept ``state``, under a version of its own; only then is it ``self.state``.
 
         Raises ``StoreUnavailable`` (a minority may hold it: the next supervisor may find it; or the register is
         ``lost``) or ``Superseded``.
@@ -150,8 +151,8 @@ class Register:
         self.lost = len(without) == len(members) or (self.lost and len(without) == len(answers))
         if len(granted) >= quorum(len(members)) or all_of_them:
             self.state, self._directory_ids = state, directory_ids
-            told = await self._tell_decided(members)
-            holding = sum((each.generation, each.version) == state.ballot and each.voter for each in told.values())
+            decided = await self._send_decided(members)
+            holding = sum((each.generation, each.version) == state.ballot and each.voter for each in decided.values())
             if len(granted) < quorum(len(members)) and holding < quorum(len(members)):
                 raise StoreUnavailable(
                     f"the cluster's state is on {holding} of {len(members)} nodes; a majority is needed"
@@ -171,7 +172,7 @@ class Register:
     async def owned(self) -> bool:
         """Whether a majority of the members has made no later promise.
 
-        Raises ``StoreUnavailable`` if too few answer to tell.
+        Raises ``StoreUnavailable`` if too few answer.
         """
         assert self.state is not None
         members = [member.node_id for member in self.state.ring.members]
@@ -179,26 +180,24 @@ class Register:
         if any(answer.promised > self.state.generation for answer in answers):
             return False
         if sum(answer.voter for answer in answers) < quorum(len(members)):
-            raise StoreUnavailable(
-                f"only {len(answers)} of {len(members)} nodes say whom they have promised themselves to"
-            )
+            raise StoreUnavailable(f"only {len(answers)} of {len(members)} nodes report their promises")
         return True
 
     async def bring_up_to_date(self, node_id: str) -> bool:
-        """Give the present state to a node that was away. A failure to reach it does no harm: its next pong will tell.
+        """Give the present state to a node that was away. A failure to reach it does no harm: its next pong will show.
 
         False if it keeps a later one (of a failed change, left on a minority), or has lost its vote since the present state
         was sent out. It then takes, or votes with, the present state only under a later number (``store``).
         Raises ``Superseded`` if it has promised a later supervisor.
         """
-        answers = (await self._tell_decided([node_id])).values()
+        answers = (await self._send_decided([node_id])).values()
         if self.state is None:
             return True
         if any(answer.promised > self.state.generation for answer in answers):
             raise Superseded(f"generation {self.state.generation} is no longer the latest")
         return all(answer.voter and (answer.generation, answer.version) <= self.state.ballot for answer in answers)
 
-    async def _tell_decided(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
+    async def _send_decided(self, nodes: Sequence[str]) -> dict[str, f.AcceptorAnswer]:
         """Announce that the present state is decided: only now may nodes act on it, and ``_directory_ids`` vote again."""
         state = self.state
         if state is None:

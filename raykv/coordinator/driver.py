@@ -266,7 +266,7 @@ class Driver:
         waiting.over = True
         self._step(waiting.operation, waiting.answers)
         write = waiting.round.write
-        if write is not None and write.is_owed(waiting.round.frames, waiting.outstanding):
+        if write is not None and write.needs_completion(waiting.round.frames, waiting.outstanding):
             self.complete(write)
 
     # ---- calls ----

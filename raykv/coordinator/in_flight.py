@@ -90,7 +90,7 @@ class InFlightWrite:
             return True
         return bool(self.unreachable) and {*self.sent_to()} <= {*self.acks}
 
-    def is_owed(self, sent: Collection[str], outstanding: Collection[str]) -> bool:
+    def needs_completion(self, sent: Collection[str], outstanding: Collection[str]) -> bool:
         """Whether ``complete`` is due after its round. ``outstanding``: those of ``sent`` that may still answer."""
         if self.taken_over:
             return False

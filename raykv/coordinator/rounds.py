@@ -33,7 +33,7 @@ class _Asking(
     asked: list[str]
     failed: list[str] = []
     answers: dict[str, T] = {}
-    raced: list[str] = []
+    hedged: list[str] = []
     overloaded: list[str] = []
 
 
@@ -70,7 +70,7 @@ class AskRound(Generic[T]):
             if index in self._open:
                 item = self._items[index]
                 item.answers[node_id] = answer
-                self.hedges_won += node_id in item.raced
+                self.hedges_won += node_id in item.hedged
                 if len(item.answers) >= self._r:
                     self._open.discard(index)
 
@@ -105,7 +105,7 @@ class AskRound(Generic[T]):
             item = self._items[index]
             if self._ask_next(asks, index, item):
                 self.hedges += 1
-                item.raced.append(item.asked[-1])
+                item.hedged.append(item.asked[-1])
             else:
                 for node_id in dict.fromkeys(item.failed):
                     asks.setdefault(node_id, []).append(index)
@@ -480,7 +480,7 @@ class WriteRound:
         return found
 
     def missed(self, index: int) -> tuple[list[str], list[str]]:
-        """Return (holders of the item, primaries that did not acknowledge it and that have no stand-in) (P11)."""
+        """Return (holders of the item, primaries that did not acknowledge it and that have no fallback) (P11)."""
         item = self._items[index]
         stood_for = {primary for node_id, primary in item.fallbacks_in_use.items() if node_id in item.acks}
         without = [n for n in item.primaries if n not in item.acks and n not in item.newer and n not in stood_for]

@@ -55,7 +55,7 @@ class CoordinatorService:
                 handled(f.ChangeMany, self._operate),
                 handled(f.ScanPage, self._operate),
                 handled(f.OpenBucket, self._open_bucket),
-                handled(f.GetInfo, self._tell),
+                handled(f.GetInfo, self._info),
                 handled(f.ClusterUpdate, self._update),
                 handled(f.IndirectProbe, self._reaches),
                 handled(f.RepairPartitions, self._repair),
@@ -168,7 +168,7 @@ class CoordinatorService:
             return msgspec.structs.replace(opened, store_id=state.store_id, run=run, now_s=now_s)
         return opened
 
-    async def _tell(self, request: f.GetInfo) -> f.CoordinatorAnswer:
+    async def _info(self, request: f.GetInfo) -> f.CoordinatorAnswer:
         if request.what != "status":
             await self._coordinator.routing.refresh(check_timeout(request.timeout_s))
         state = await self._coordinator.routing.state(check_timeout(request.timeout_s))
@@ -184,7 +184,7 @@ class CoordinatorService:
                     return answer
                 data = answer.data | {"coordinator": self._coordinator.figures()}
             case _:
-                raise CorruptData(f"there is nothing to tell of {request.what!r}")
+                raise CorruptData(f"unknown info: {request.what!r}")
         return f.Info(data)
 
     async def _ask_supervisor(

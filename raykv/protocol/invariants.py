@@ -14,7 +14,7 @@ P1. Complete or silent
     A node that may lack something it acknowledged is *incomplete*: it takes writes, and they count toward W, but it
     refuses reads, gives no dots and is no source for others. It becomes complete again by comparing itself with N - W +
     1 intact owners of each partition (with all others, if fewer are intact): any write that W nodes acknowledged is on
-    one of these. A node that merely lost a range of keys to a rotten block is incomplete for that range.
+    one of these. A node that merely lost a range of keys to a corrupt block is incomplete for that range.
 
     *Schedule.* A and B acknowledge v; C was slow. A's disk is wiped and A starts empty. A read asks A and C, both say
     "absent", and v is gone although B has it.
@@ -67,8 +67,8 @@ P4. A partition moves in three steps
 
 P5. The cluster's state is one register
     Ring, members and buckets are one value on the nodes' disks, changed by Paxos with the supervisor's generation as
-    its ballot. A supervisor that takes over has a majority promise its generation, takes the latest state among the
-    answers, stores it under its own generation on a majority, and only then goes on. A state is handed out once a
+    its ballot. A supervisor that takes over prepares (a majority promises its generation), takes the latest state among
+    the answers, has a majority accept it under its own generation, and only then goes on. A state is handed out once a
     majority holds it. Members change one at a time, so that any two majorities meet. A node whose directory is new or
     restored from a copy has forgotten its promises and has no vote until a decision later than its loss reaches it.
 

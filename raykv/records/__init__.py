@@ -1,4 +1,4 @@
-"""WHAT is kept: keys and records, as bytes.
+"""WHAT is stored: keys and records, as bytes.
 
 **Encoded once.** The client turns a key into bytes (``keys``) and a value into the *body* of a record (``record``):
 operation id, flags, time to live, payload. The coordinator puts eight bytes of time in front, and that same byte
@@ -8,10 +8,10 @@ such body for each version that stands, and the history of what they superseded;
 and do not travel. A record of a ``linearizable`` bucket (``linear_record``) is made by its leader: term and seq, the
 value, and the answers to the last calls.
 
-**Everything is bounded.** A frame has a largest size, a key and a pair have theirs (``limits``), and a frame that is
-not exactly what it claims to be is refused (``CorruptData``) before anything is done with it.
+**Everything is bounded.** Frames, keys and pairs each have a largest size (``limits``), and a malformed frame is
+refused (``CorruptData``) before any use.
 
 Read from the bottom up: ``limits``, ``keys``, ``record``, ``vector_record``, ``linear_record``, ``kinds``.
 
-**Omitted.** What happens when two records of a key meet: that is versions. Values: ``client.codecs``.
+**Omitted.** Merging two records of a key: that is versions. Values: ``client.codecs``.
 """

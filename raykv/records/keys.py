@@ -1,11 +1,11 @@
 """Keys as bytes.
 
-A key is a ``str`` or ``bytes``. The two are different keys and come back as what they were, so an encoded key opens with
+A key is a ``str`` or ``bytes``. The two are different keys and come back as the same type, so an encoded key begins with
 a tag byte. Encoded keys sort by tag, then by the bytes of the key; for ``str`` that is the order of code points, because
 UTF-8 keeps it. Scans run in this order.
 
-In a node's storage a key stands behind its partition and its bucket (``storage_key``): partition first, so that a
-partition is one contiguous run on disk, to be moved, compared and dropped as one.
+In a node's storage, partition and bucket precede the key (``storage_key``). The partition comes first: it is then one
+contiguous run on disk, and moved, compared and dropped as one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAST_TAG_END = b"\x03"
 _STORAGE_PREFIX = struct.Struct(">HI")
 STORAGE_PREFIX_BYTES = _STORAGE_PREFIX.size
 _PRIVATE = b"\xff\xff"
-"""Begins what a node keeps for itself: no partition has that number (``MAX_PARTITIONS``)."""
+"""The prefix of a node's private records: no partition has that number (``MAX_PARTITIONS``)."""
 HINTS = _PRIVATE + b"h"
 REPAIRS = _PRIVATE + b"r"
 PROMISES = _PRIVATE + b"p"
@@ -61,7 +61,7 @@ def encode_bound(bound: Key) -> bytes:
     """Encode a scan's bound or prefix: as a key, but empty or long ones are fine."""
     if isinstance(bound, str):
         try:
-            return _STR + str.encode(bound)  # whatever a subclass makes of it
+            return _STR + str.encode(bound)  # even if a subclass overrides it
         except UnicodeEncodeError:
             raise InvalidKey(
                 f"a str key must be encodable as UTF-8; this one contains a lone surrogate: {shown(bound)}"
@@ -72,7 +72,7 @@ def encode_bound(bound: Key) -> bytes:
 
 
 def is_key(encoded: bytes) -> bool:
-    """Whether ``encode_key`` makes this of some key."""
+    """Return whether ``encode_key`` returns this for some key."""
     if not 1 < len(encoded) <= MAX_ENCODED_KEY_BYTES:
         return False
     tag = encoded[:1]
@@ -142,7 +142,7 @@ def after_prefix(prefix: bytes) -> bytes | None:
 
 
 def storage_prefix(partition: int, bucket_id: int) -> bytes:
-    """Return the six bytes before every key of that bucket in that partition. ``CorruptData`` if there can be none."""
+    """Return the six bytes before every key of that bucket in that partition. ``CorruptData`` if out of range."""
     try:
         return _STORAGE_PREFIX.pack(partition, bucket_id)
     except struct.error:
@@ -150,7 +150,7 @@ def storage_prefix(partition: int, bucket_id: int) -> bytes:
 
 
 def is_private(storage_key: bytes) -> bool:
-    """Whether the node keeps this for itself: no key of a bucket stands behind it."""
+    """Return whether this is a private record of the node, with no key of a bucket in it."""
     return storage_key.startswith(_PRIVATE)
 
 

@@ -1,4 +1,4 @@
-"""What every record can be asked, of whatever kind it is: one dispatch on its first byte."""
+"""The operations on a record of any kind: one dispatch on its first byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raykv.records import record as lww
 from raykv.records import vector_record as vector
 
 VECTOR = bytes([vector.KIND_VECTOR])
-"""How a vector record begins."""
+"""The beginning of a vector record."""
 OWNED = bytes([vector.KIND_VECTOR, vector.OWN_BYTES])
 """How a record opens of which a part is the node's own."""
 LINEAR = bytes([linear.KIND_LINEAR])
@@ -16,7 +16,7 @@ LINEAR = bytes([linear.KIND_LINEAR])
 
 
 def is_vector(record: bytes) -> bool:
-    """Whether the record is of a vector bucket."""
+    """Return whether the record is of a vector bucket."""
     return record[:1] == VECTOR
 
 
@@ -26,9 +26,9 @@ def is_linear(record: bytes) -> bool:
 
 
 def check(record: bytes) -> int:
-    """Return the newest hybrid time in ``record``. Raises ``CorruptData`` unless it is laid out as its kind says.
+    """Return the newest hybrid time in ``record``. Raises ``CorruptData`` unless it has the layout of its kind.
 
-    And may travel: a node's own part of it must not.
+    It must not have a part of the node's own: that does not travel.
     """
     if is_vector(record):
         return max((sibling.time for sibling in vector.check(record).siblings), default=0)
@@ -46,11 +46,11 @@ def header_of(record: bytes) -> bytes:
 
 
 def public(record: bytes) -> bytes:
-    """Return what may leave the node that keeps ``record``."""
+    """Return the part of ``record`` that may leave its node."""
     return vector.with_own(record, b"") if record[:2] == OWNED else record
 
 
 def check_same(one: bytes, other: bytes) -> None:
-    """Raise ``CorruptData`` if two records of a key are of different kinds: a bucket keeps its own for ever."""
+    """Raise ``CorruptData`` if two records of a key are of different kinds: a bucket keeps its kind for ever."""
     if one[:1] != other[:1]:
         raise CorruptData("two records of one key are of different kinds")

@@ -5,7 +5,7 @@ and byte string in a message therefore has a bound of its own, as part of its ty
 ``CorruptData`` at the door (``FrameType.decode``): msgspec checks a length before it builds an element. A sender with more
 data splits it into several messages. A test walks through the fields of all messages and ensures that none lacks a bound.
 
-Plain data of any shape has no count to bound; the byte limit of its frame bounds it (``protocol.requests``).
+Plain data of arbitrary shape has no count to bound; the byte limit of its frame bounds it (``protocol.requests``).
 
 Names are checked here too, because they become paths and actor names: a node ``../../x`` would be started there.
 """
@@ -30,19 +30,19 @@ from raykv.config import (
 )
 
 MAX_LOOKED_AT = 256
-"""Nodes of a Merkle tree, or records to be fetched or forgotten, of one request between nodes."""
+"""The Merkle-tree nodes, or records to fetch or forget, in one request between nodes."""
 MAX_TOLD = 1 << 20
-"""Entries of an answer whose bytes are bounded by its sender."""
+"""The entries of an answer; its sender bounds their bytes."""
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
 MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
 MAX_STATE_BYTES = 16 * MIB
 MAX_BALLOT_STEP = 1 << 20
-"""How far a generation may lie above the promised one."""
+"""The distance by which a generation may exceed the promised one."""
 MAX_RECORD_BYTES = 16 * MIB
 MAX_NUMBER = (1 << 62) - 1
-"""Counters that grow for a store's whole life: at a million a second it lasts for 146,000 years."""
+"""For counters that grow throughout a store's life: at a million a second this lasts for 146,000 years."""
 
 SMALL_FRAME_BYTES = 64 * KIB
 KEYS_FRAME_BYTES = 2 * MIB
@@ -72,16 +72,16 @@ BucketIds: TypeAlias = Annotated[list[int], Meta(max_length=MAX_BUCKETS)]
 Indexes: TypeAlias = Annotated[list[int], LOOKED_AT]
 Number: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Offset: TypeAlias = Annotated[int, Meta(ge=-1, le=MAX_NUMBER)]
-"""In a file; -1: of the whole file."""
+"""An offset in a file; -1: the entire file."""
 Timeout: TypeAlias = Annotated[float, Meta(gt=0, le=MAX_TIMEOUT_S)]
 Name: TypeAlias = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 NodeId: TypeAlias = Annotated[str, Meta(pattern=NODE_ID_PATTERN)]
 FileName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")]
-"""Of a file or folder in a node's directory, as files of the store name it."""
+"""The name of a file or folder in a node's directory, as the store's files record it."""
 DirectoryId: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
 Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]
-"""As many as are written to while a partition moves."""
+"""The most nodes that a write needs while a partition moves."""
 Settings: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_SETTINGS)]
 Figures: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_PARTITIONS)]

@@ -11,8 +11,8 @@
     [payload              codec tag and encoded value; none in a tombstone]
 
 The *stamp* of a record is ``time`` and ``operation``: 24 bytes whose byte order is the order of the writes. Two records
-of the same stamp are the same record. Expiry is counted from the record's own time, so every replica agrees on it
-without a look at its clock.
+of the same stamp are the same record. Expiry counts from the record's own time, so all replicas agree on it whatever
+their clocks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STAMP_END = _BODY_START + OPERATION_ID_BYTES
 _FLAGS_AT = _STAMP_END
 _TTL_AT = _FLAGS_AT + 1
 HEADER_BYTES = _TTL_AT
-MAX_RECORD_BYTES = MAX_PAIR_BYTES + HEADER_BYTES + 16  # and room for the time to live and the codec's tag
+MAX_RECORD_BYTES = MAX_PAIR_BYTES + HEADER_BYTES + 16  # 16: the time to live and the codec's tag
 
 _TOMBSTONE = 1
 _HAS_TTL = 2
@@ -42,7 +42,7 @@ TIME_COUNTER_BITS = 16
 
 
 class Record(NamedTuple):
-    """A record taken apart, payload not decoded."""
+    """A decoded record; its payload is not decoded."""
 
     time: int
     operation_id: bytes
@@ -51,14 +51,14 @@ class Record(NamedTuple):
     payload: bytes
 
     def live(self, now_ms: int) -> bool:
-        """Whether a reader at ``now_ms`` sees a value: neither deleted nor expired."""
+        """Return whether a reader at ``now_ms`` sees a value: neither deleted nor expired."""
         if self.tombstone:
             return False
         return self.ttl_ms is None or now_ms < (self.time >> TIME_COUNTER_BITS) + self.ttl_ms
 
     @property
     def dead_since_ms(self) -> int | None:
-        """When it was deleted, or expires; None for a value without a time to live."""
+        """Return when it was deleted, or expires; None for a value without a time to live."""
         at_ms = self.time >> TIME_COUNTER_BITS
         if self.tombstone:
             return at_ms
@@ -66,19 +66,19 @@ class Record(NamedTuple):
 
 
 def pack_body(operation_id: bytes, payload: bytes, ttl_ms: int | None = None) -> bytes:
-    """Pack what the client knows of a put."""
+    """Return the body of a put."""
     if ttl_ms is None:
         return operation_id + b"\x00" + payload
     return operation_id + bytes([_HAS_TTL]) + _TIME.pack(ttl_ms) + payload
 
 
 def pack_tombstone_body(operation_id: bytes) -> bytes:
-    """Pack what the client knows of a delete."""
+    """Return the body of a delete."""
     return operation_id + bytes([_TOMBSTONE])
 
 
 def stamp(body: bytes, time: int) -> bytes:
-    """Put a hybrid time in front of a body: the whole record."""
+    """Return the record of a body at a hybrid time."""
     return b"\x01" + _TIME.pack(time) + body
 
 
@@ -88,14 +88,14 @@ def restamp(record: bytes, time: int) -> bytes:
 
 
 def plain_payload(body: bytes) -> bytes | None:
-    """Return the payload of a put that never expires: of most records. None for any other, to be taken apart."""
+    """Return the payload of a put that never expires (most records). None for any other: ``unpack`` that."""
     if len(body) <= OPERATION_ID_BYTES or body[OPERATION_ID_BYTES]:
         return None
     return body[OPERATION_ID_BYTES + 1 :]
 
 
 def is_tombstone(body: bytes) -> bool:
-    """Whether a body is that of a delete."""
+    """Return whether a body is that of a delete."""
     return body[OPERATION_ID_BYTES:] == _TOMBSTONE_FLAGS
 
 
@@ -121,14 +121,14 @@ def header_of(record: bytes) -> bytes:
 
 
 def check_body(body: bytes) -> None:
-    """Raise ``CorruptData`` unless ``body`` is laid out as above. O(1)."""
+    """Raise ``CorruptData`` unless ``body`` has the layout above. O(1)."""
     if not OPERATION_ID_BYTES < len(body) <= MAX_RECORD_BYTES - _BODY_START:
         raise CorruptData("a write is shorter than its header, or longer than a record can be")
     _check_flags(body[OPERATION_ID_BYTES], len(body) + _BODY_START)
 
 
 def check(record: bytes) -> None:
-    """Raise ``CorruptData`` unless ``record`` is laid out as above. O(1)."""
+    """Raise ``CorruptData`` unless ``record`` has the layout above. O(1)."""
     if not HEADER_BYTES <= len(record) <= MAX_RECORD_BYTES or record[0] != KIND_LWW:
         raise CorruptData("a record is shorter than its header, longer than a record can be, or of an unknown kind")
     _check_flags(record[_FLAGS_AT], len(record))
@@ -144,14 +144,14 @@ def _check_flags(flags: int, record_bytes: int) -> None:
 
 
 def plain(record: bytes) -> tuple[int, bytes] | None:
-    """Return hybrid time and payload of a value that never expires: of most records. None for any other. O(1)."""
+    """Return hybrid time and payload of a value that never expires (most records); None for any other. O(1)."""
     if not HEADER_BYTES <= len(record) <= MAX_RECORD_BYTES or record[0] != KIND_LWW or record[_FLAGS_AT]:
         return None
     return _TIME.unpack_from(record, _STAMP_START)[0], record[_TTL_AT:]
 
 
 def unpack(record: bytes) -> Record:
-    """Take a record apart. Raises ``CorruptData``."""
+    """Decode a record. Raises ``CorruptData``."""
     check(record)
     flags = record[_FLAGS_AT]
     ttl_ms = int(_TIME.unpack_from(record, _TTL_AT)[0]) if flags & _HAS_TTL else None

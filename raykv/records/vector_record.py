@@ -1,4 +1,4 @@
-"""The vector record: all concurrent versions of one key, and the writes that they stand above, as bytes.
+"""The vector record: all concurrent versions of one key, and the writes that they supersede, as bytes.
 
 ::
 
@@ -8,10 +8,10 @@
     the rest              msgpack: [seen, siblings]
 
 ``seen`` is the record's causal history: the dots of all writes that it has taken in, as *spans* ``(actor, low, high)``
-of counters, sorted, disjoint and not adjacent. A version vector is the case in which every span begins at 1; spans also
-say exactly what a write was shown that overtook another one (see ``raykv.versions.causality``). ``siblings`` are the
-writes that none of these has superseded, by dot: ``[actor, counter, hybrid time, body]``, the body as the client packed
-it (``record``). A tombstone is a sibling like any other.
+of counters, sorted, disjoint and not adjacent. A version vector is the case in which every span begins at 1; spans are
+exact even for a write that overtook another one (see ``raykv.versions.causality``). ``siblings`` are the writes that none
+of these has superseded, by dot: ``[actor, counter, hybrid time, body]``, the body as the client packed it (``record``). A
+tombstone is a sibling like any other.
 
 The encoding is canonical: equal states are equal bytes, so replicas compare by bytes.
 """
@@ -35,7 +35,7 @@ MAX_SPANS = 10_000
 _OWN_AT = 2
 _PUBLIC = bytes([KIND_VECTOR, 0])
 _BEHIND_OWN = {_PUBLIC: _OWN_AT, bytes([KIND_VECTOR, OWN_BYTES]): _OWN_AT + OWN_BYTES}
-"""How a record opens -> where the rest begins."""
+"""The first bytes of a record -> where the rest begins."""
 _STAMP_BYTES = 9
 
 Span: TypeAlias = tuple[bytes, int, int]
@@ -46,7 +46,7 @@ Seen: TypeAlias = tuple[Span, ...]
 
 
 class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One version: its dot, the hybrid time of its write, and what was written."""
+    """One version: its dot, the hybrid time of its write, and the body."""
 
     actor: bytes
     counter: int
@@ -60,12 +60,12 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def record(self) -> Record:
-        """The version taken apart, as a record of its own."""
+        """The version decoded, as a record by itself."""
         return unpack(stamp(self.body, self.time))
 
 
 class VersionSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record taken apart: what it has taken in, and what of that stands. Operations: ``raykv.versions.dvvset``."""
+    """A decoded record: its causal history and the current versions. Operations: ``raykv.versions.dvvset``."""
 
     seen: Seen = ()
     siblings: tuple[Sibling, ...] = ()
@@ -77,13 +77,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def encode(versions: VersionSet, own: bytes = b"") -> bytes:
-    """Return the record. ``own``: what the node keeps for itself, ``OWN_BYTES`` or nothing."""
+    """Return the record. ``own``: the node's own part, ``OWN_BYTES`` or empty."""
     assert len(own) in {0, OWN_BYTES}
     return bytes([KIND_VECTOR, len(own)]) + own + _encode(versions)
 
 
 def decode(record: bytes) -> VersionSet:
-    """Take a record apart that was checked once. Raises ``CorruptData`` if it cannot be one."""
+    """Decode a record that was checked before. Raises ``CorruptData`` if it is malformed."""
     start = _BEHIND_OWN.get(record[:_OWN_AT])  # as ``_behind_own``, inlined: nothing runs more often
     if start is None:
         raise CorruptData("not a vector record")
@@ -94,9 +94,9 @@ def decode(record: bytes) -> VersionSet:
 
 
 def seen_of(record: bytes) -> Seen:
-    """Return the causal history of a record that was checked once; its versions are not taken apart.
+    """Return the causal history of a record that was checked before, without decoding its versions.
 
-    Raises ``CorruptData`` if it cannot be one.
+    Raises ``CorruptData`` if it is malformed.
     """
     try:
         return _decode_seen(record[_behind_own(record) :])[0]
@@ -105,7 +105,7 @@ def seen_of(record: bytes) -> Seen:
 
 
 def own_of(record: bytes) -> bytes:
-    """Return what the node keeps for itself in a record; empty if nothing."""
+    """Return the node's own part of a record; empty if there is none."""
     return record[_OWN_AT : _behind_own(record)]
 
 
@@ -117,14 +117,14 @@ def _behind_own(record: bytes) -> int:
 
 
 def with_own(record: bytes, own: bytes) -> bytes:
-    """Return the record with another own part; ``b""`` takes it away: what may leave the node."""
+    """Return the record with another own part; ``b""`` removes it, so that the record may leave the node."""
     if record[1] == len(own) == 0:
         return record
     return bytes([KIND_VECTOR, len(own)]) + own + record[_behind_own(record) :]
 
 
 def check(record: bytes) -> VersionSet:
-    """Take a record apart. Raises ``CorruptData`` unless it is as above, canonical and without an own part. O(size)."""
+    """Decode a record. Raises ``CorruptData`` unless it is as above, canonical and without an own part. O(size)."""
     if len(record) > MAX_VECTOR_RECORD_BYTES or record[:_OWN_AT] != _PUBLIC:
         raise CorruptData("a vector record is too long, of another kind, or has a part that must not travel")
     versions = decode(record)
@@ -143,7 +143,7 @@ def check(record: bytes) -> VersionSet:
 
 
 def in_spans(seen: Seen, actor: bytes, counter: int) -> bool:
-    """Whether a causal history has that dot. O(spans)."""
+    """Return whether a causal history has that dot. O(spans)."""
     for one, low, high in seen:  # noqa: SIM110 - a generator costs three times as much, several times for each write
         if one == actor and low <= counter <= high:
             return True
@@ -164,7 +164,7 @@ def check_seen(seen: Seen) -> None:
 
 
 def header(record: bytes) -> bytes:
-    """Return the record without the payloads of its versions: enough to know what stands, and whether it has expired."""
+    """Return the record without its versions' payloads: enough to know which versions stand and whether they expired."""
     versions = decode(record)
     bare = [
         msgspec.structs.replace(sibling, body=header_of(stamp(sibling.body, sibling.time))[_STAMP_BYTES:])

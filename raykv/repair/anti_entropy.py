@@ -1,24 +1,25 @@
-"""Anti-entropy: two owners of a partition compare their Merkle trees, and give each other what differs (P1, P10).
+"""Anti-entropy: two owners of a partition compare their Merkle trees and exchange what differs (P1, P10).
 
-One owner leads: it walks down both trees, asks for the keys of the leaves that differ, fetches what the other holds of
-these, merges it in, and sends what the other then lacks. Both ends merge as they do with any write, so it does no harm
-that writes go on meanwhile, that a message comes twice, or that two owners lead at once.
+One owner leads: it walks down both trees, requests the keys of the leaves that differ, fetches and merges what the
+other holds of these, and sends what the other then lacks. Both ends merge as with any write: concurrent writes, a
+repeated message or two owners that lead at once do no harm.
 
-``repair`` does that with every other owner, for one partition. After it, all owners hold what the leader held when it
-began to compare, and more; so it is also the moment at which deletes can be forgotten:
+``repair`` does that with every other owner, for one partition. After it, all owners hold at least what the leader held
+when it began to compare, which makes it the moment at which deletes can be forgotten:
 
-**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes when its grace is over, and
-*every* owner has said, half a grace apart, that it holds exactly that record, durably. First all are asked. At a repair
-half a grace later they are asked again, and then told to forget it. Between the two no owner held anything older, so
-whatever could still bring something older (a hint, a repair, a write long under way) was made before, and who receives
-it refuses it for its age. An owner that is not told still has the tombstone: at the next repair it flows back, and goes
-once more. So trees need not leave out what is purgeable as of some time (as P10 has it): no node purges alone.
+**Purge** (P10). A record in which nothing lives any more (tombstones, expired values) goes once its grace is over and
+*every* owner has said, twice and half a grace apart, that it holds exactly that record, durably. The leader asks all of
+them; at a repair half a grace later it asks again, and then has them forget it. Between the two no owner held anything
+older, so whatever could still bring something older (a hint, a repair, a write long under way) was made before, and its
+receiver refuses it for its age. An owner that the last message does not reach keeps the tombstone: at the next repair
+it flows back, and goes once more. Trees therefore need not leave out what is purgeable as of some time (as P10 has it):
+no node purges alone.
 
-``heal`` makes an incomplete owner whole (P1): it compares with enough others that any write that W acknowledged is on
-one of them: N - W + 1 intact ones; from all others if fewer are intact. Where rot was, something may have come to light
-that was deleted and forgotten by all, with the rot having taken both the deletion and the forgetting: what is older than
-the grace, and none of those others holds anything of, is forgotten once more, and given to nobody. No W owners had
-acknowledged it, or one of those asked would have it. (In a sloppy bucket others may have: then it stays.)
+``heal`` makes an incomplete owner complete (P1): it compares with enough others that any write that W acknowledged is
+on one of them: N - W + 1 intact ones, or all others if fewer are intact. Corruption that took both a deletion and the
+fact that all had forgotten it may have uncovered an older value. A record that is older than the grace, and that none of
+those others holds in any version, is therefore forgotten once more, and sent to nobody: no W owners had acknowledged it,
+or one of the others would have it. (In a sloppy bucket fallbacks may have acknowledged it: there it stays.)
 """
 
 from __future__ import annotations
@@ -56,45 +57,45 @@ CALL_TIMEOUT_S = 5.0
 INDEXES_AT_ONCE = MAX_LOOKED_AT
 KEYS_AT_ONCE = MAX_LOOKED_AT
 PAGE_RECORDS = 24
-"""Of a partition that is copied: its source answers clients between two of them."""
+"""Records in one page of a partition that is copied: between two pages its source answers clients."""
 MAX_ROUNDS = 3
-"""How often all others are compared in one repair, where writes go on meanwhile."""
+"""The most rounds of comparing with all others in one repair, under concurrent writes."""
 BATCH_BYTES = 256 * KIB
 LEAVES_BYTES = MAX_FRAME_BYTES // 4
 _ENTRY_OVERHEAD_BYTES = 24
 MAX_AGREED = 1_000_000
-"""Dead records of which this node remembers that all owners held them; the rest waits."""
+"""The most dead records that this node remembers as held by all owners; others wait for a later repair."""
 
 
 class Healed(Enum):
-    """What a node's attempt to become whole has come to."""
+    """The outcome of a node's attempt to become complete."""
 
     FULLY = "fully"
     AS_FAR_AS_CAN_BE = "as far as can be"
-    """All other owners were asked, and too few of them are intact: more has been lost than the copies can make good."""
+    """All other owners were asked, and too few of them are intact: the copies cannot make good all that was lost."""
     NOT_YET = "not yet"
 
 
 class PeerLacks(Exception):
-    """The peer did not answer, or not with what was asked."""
+    """The peer did not answer, or its answer does not fit the request."""
 
 
 @dataclass(slots=True)
 class Mended:
-    """What an exchange, or several, did."""
+    """What one or more exchanges did."""
 
     compared: int = 0
-    """Records of this node that were compared."""
+    """This node's records that were compared."""
     fetched: int = 0
     sent: int = 0
     bytes: int = 0
-    """Frames sent and received, together."""
+    """The size of frames sent and received."""
     purged: int = 0
     exchanges: int = 0
     complete: bool = True
-    """Whether the other owner lacked nothing, as far as it knew, from beginning to end."""
+    """Whether the other owner was complete, as far as it knew, from beginning to end."""
     epoch: int = 0
-    """Of the state by which the other owner was chosen."""
+    """The epoch of the state by which the other owner was chosen."""
 
     def add(self, other: Mended) -> None:
         """Add another's figures."""
@@ -115,20 +116,20 @@ class Share(NamedTuple):
     """Buckets of a partition that have the same owners."""
 
     owners: tuple[str, ...]
-    """All that are to hold it, old and new owners while it moves."""
+    """All nodes that must hold it: both old and new owners while it moves."""
     buckets: tuple[int, ...]
     intact_needed: int
-    """Of how many intact other owners a node must have taken over everything to lack nothing (P1): N - W + 1."""
+    """The number of intact other owners from which a node must have taken everything to be complete (P1): N - W + 1."""
     sloppy: frozenset[int] = frozenset()
-    """Those of the buckets whose writes others may have acknowledged in an owner's place."""
+    """Those of the buckets in which fallbacks may have acknowledged writes in an owner's place."""
     asked: tuple[str, ...] = ()
-    """Those of the owners of which reads ask: W of these hold every acknowledged write."""
+    """Those of the owners that reads ask: W of these hold every acknowledged write."""
     epoch: int = 0
-    """Of the state that says all this; a peer that knows of other owners refuses (P4)."""
+    """The epoch of the state that says so; a peer that knows of other owners refuses (P4)."""
 
 
 def shares(state: ClusterState, partition: int) -> list[Share]:
-    """Return the owners of a partition, bucket by bucket; those with the same n together."""
+    """Return a partition's owners for each group of buckets with the same n."""
     found = []
     for n in sorted({entry.config.n for entry in state.buckets}):
         entries = [entry for entry in state.buckets if entry.config.n == n]
@@ -141,7 +142,7 @@ def shares(state: ClusterState, partition: int) -> list[Share]:
 
 
 class AntiEntropy:
-    """One node's part, leading and answering."""
+    """One node's part in it, leading and answering."""
 
     def __init__(self, node_id: str, local: LocalCopy, peers: Peers, clock: Clock, throttle: Throttle) -> None:
         self._node_id = node_id
@@ -158,18 +159,18 @@ class AntiEntropy:
         """Answer ``Tree``."""
         complete = self._local.complete(request.partition)
         if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
-            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+            return f.NodeRefused("corrupt", "a peer requested a tree of impossible shape")
         tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=request.level == -1)
         try:
             digests = tree.children(request.level, request.indexes)
         except IndexError:
-            return f.NodeRefused("corrupt", "a peer asked for a node that its tree does not have")
+            return f.NodeRefused("corrupt", "a peer requested a node that its tree does not have")
         return f.TreeDone(digests, tree.records, complete and self._local.complete(request.partition))
 
     async def leaves(self, request: f.Leaves) -> f.NodeAnswerBody:
         """Answer ``Leaves``."""
         if not 0 <= request.depth <= MAX_DEPTH or len(request.indexes) > INDEXES_AT_ONCE:
-            return f.NodeRefused("corrupt", "a peer asked for a tree that cannot be")
+            return f.NodeRefused("corrupt", "a peer requested a tree of impossible shape")
         tree = await self._local.tree(request.partition, request.buckets, request.depth, anew=False)
         found: list[Entry] = []
         left: list[int] = []
@@ -186,7 +187,7 @@ class AntiEntropy:
     async def fetch(self, request: f.Fetch) -> f.NodeAnswerBody:
         """Answer ``Fetch``."""
         if len(request.keys) > KEYS_AT_ONCE:
-            return f.NodeRefused("corrupt", "a peer asked for too many records at once")
+            return f.NodeRefused("corrupt", "a peer requested too many records at once")
         done = await self._local.read(request.bucket_id, request.keys)
         records, size_bytes = done.records, 0
         for index, record in enumerate(records):
@@ -216,9 +217,9 @@ class AntiEntropy:
     # ---- leading ----
 
     async def repair(self, state: ClusterState, partition: int, *, purge: bool = True) -> Mended:
-        """Compare the partition with all its other owners, mend what differs, and ``purge`` what all may forget.
+        """Compare the partition with all its other owners, repair what differs, and ``purge`` what all may forget.
 
-        Raises ``PeerLacks`` if an owner cannot be reached: what was mended by then stays.
+        Raises ``PeerLacks`` if an owner cannot be reached; what was repaired by then stays.
         """
         total = Mended()
         failures: list[PeerLacks] = []
@@ -239,7 +240,7 @@ class AntiEntropy:
         return total
 
     async def _mend_all(self, partition: int, share: Share, others: Sequence[str]) -> Mended:
-        """Compare with all others until a round brings nothing that those before it may lack. Raises ``PeerLacks``."""
+        """Compare with all others until a round fetches nothing that earlier peers may lack. Raises ``PeerLacks``."""
         total = Mended()
         failure: PeerLacks | None = None
         for _ in range(MAX_ROUNDS):
@@ -256,7 +257,7 @@ class AntiEntropy:
         return total
 
     async def take_over(self, state: ClusterState, partition: int, lost: Sequence[str] = ()) -> Mended:
-        """Take over what this node is to hold of a partition and did not own: from those of whom reads ask (P4).
+        """Take over a partition that this node must hold and did not own, from the owners that reads ask (P4).
 
         From N - W + 1 that lack nothing; of those that are ``lost`` nothing can be had any more. Raises ``PeerLacks`` for as
         long as fewer answer. Their promises too (L9): whom F of them have superseded finds no majority among the new owners.
@@ -294,9 +295,9 @@ class AntiEntropy:
         return total
 
     async def _stream(self, partition: int, share: Share, peer: str) -> Mended:
-        """Copy what the peer holds of a partition of which nothing is here yet: without keys and digests before it.
+        """Copy a partition of which nothing is here yet from a peer, without comparing keys and digests first.
 
-        It need not come to its end, and its source may lack something: the comparison with all owners, after it, tells.
+        It may end early, and its source may lack something: the comparison with all owners, which follows, finds that.
         """
         done = Mended(epoch=share.epoch)
         for bucket_id in share.buckets:
@@ -350,7 +351,7 @@ class AntiEntropy:
                     return Healed.NOT_YET
                 healed = Healed.AS_FAR_AS_CAN_BE
             else:
-                # What W acknowledged one of the intact ones holds. The rest all have agreed to forget, or W never held it.
+                # Whatever W acknowledged is on an intact one. The rest was forgotten by all, or never acknowledged by W.
                 await self._local.forget([entry for entry in orphans if entry[0] not in share.sloppy])
         return healed
 
@@ -367,11 +368,11 @@ class AntiEntropy:
         await self._local.promise(partition, answer.items)
 
     async def _not_at(self, peer: str, entries: list[Entry], epoch: int) -> list[Entry]:
-        """Return those of which the peer holds nothing at all. Raises ``PeerLacks``."""
+        """Return the entries of which the peer holds no version at all. Raises ``PeerLacks``."""
         left: list[Entry] = []
         done = Mended(epoch=epoch)
         for some in _chunks(entries, KEYS_AT_ONCE):
-            answer = await self._ask(peer, f.Purge(some, sure=False), done)  # which costs less than the records would
+            answer = await self._ask(peer, f.Purge(some, sure=False), done)  # cheaper than the records
             same = {*answer.indexes} if isinstance(answer, f.Purged) else set()
             other = [entry for index, entry in enumerate(some) if index not in same]
             for bucket_id in dict.fromkeys(entry[0] for entry in other):
@@ -379,16 +380,16 @@ class AntiEntropy:
                 answer = await self._ask(peer, f.Fetch(bucket_id, [key for _, key, _ in here]), done)
                 if not isinstance(answer, f.ReadDone) or len(answer.records) != len(here):
                     raise PeerLacks(f"node {peer} gave records that do not fit")
-                held = {*answer.unreadable, *answer.left}  # of which it may have something
+                held = {*answer.unreadable, *answer.left}  # the peer may have something of these
                 left += [e for at, e in enumerate(here) if answer.records[at] is None and at not in held]
         return left
 
     async def exchange(
         self, partition: int, buckets: Sequence[int], peer: str, hold_back: Sequence[Entry] = (), *, epoch: int = 0
     ) -> Mended:
-        """Compare with one other owner, and mend what differs on both sides. Raises ``PeerLacks``.
+        """Compare with one other owner, and repair what differs on both sides. Raises ``PeerLacks``.
 
-        ``hold_back``: records that the peer is not to be given. ``epoch``: of the state by which it was chosen.
+        ``hold_back``: records not to be sent to the peer. ``epoch``: of the state by which the peer was chosen.
         """
         done = Mended(exchanges=1, epoch=epoch)
         local = await self._local.tree(partition, buckets, anew=True, own=True)
@@ -440,7 +441,7 @@ class AntiEntropy:
             wanted = answer.left
 
     async def _mend(self, peer: str, pairs: list[tuple[int, bytes]], done: Mended, *, fetch: bool) -> None:
-        """Make both hold the same under these (bucket id, key); ``fetch``: the peer holds something there."""
+        """Make both hold the same under these (bucket id, key). ``fetch``: the peer holds something there."""
         for bucket_id in dict.fromkeys(bucket_id for bucket_id, _ in pairs):
             keys = [key for bucket, key in pairs if bucket == bucket_id]
             for some in _chunks(keys, KEYS_AT_ONCE):
@@ -450,7 +451,7 @@ class AntiEntropy:
                 if taken:
                     done.fetched += len(taken)
                     if not await self._local.write(bucket_id, taken, made_ms):
-                        raise PeerLacks("this node did not take all that it was given")
+                        raise PeerLacks("this node refused some of the records")
                 mine = await self._local.fetch(bucket_id, some)
                 lacking = [
                     (key, record)
@@ -480,7 +481,7 @@ class AntiEntropy:
             done.sent += len(some)
 
     async def _purge(self, partition: int, share: Share, others: Sequence[str], grace_ms: int) -> int:
-        """Forget what is dead for longer than the grace, where all owners have long held exactly that. Returns how many."""
+        """Forget what has been dead for longer than the grace and long held by all owners. Return the number."""
         now_ms, purged, done = self._clock.wall_ms(), 0, Mended(epoch=share.epoch)
         present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
         still = {*present}
@@ -505,7 +506,7 @@ class AntiEntropy:
         return purged
 
     def _long_agreed(self, entry: Entry, now_ms: int, grace_ms: int) -> bool:
-        """Whether all owners held exactly this half a grace ago already; take note that they do now."""
+        """Return whether all owners held exactly this half a grace ago already; record that they do now."""
         since_ms = self._agreed.get(entry)
         if since_ms is None:
             if len(self._agreed) < MAX_AGREED:

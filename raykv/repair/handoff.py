@@ -1,9 +1,9 @@
-"""Hinted handoff: a node that was away is given what others have kept for it (P11).
+"""Hinted handoff: a node that was unavailable gets what others have kept for it (P11).
 
-The holder tries by itself, about once a second, every node that hints wait for and that it does not suspect; so replay
-begins as soon as the node answers, also when it has been replaced. What is sent is an ordinary write under the ring as
-it is now: to the node itself if it is still an owner, else to those who are. A hint is forgotten when it is durable
-there. The bytes go through the node's throttle.
+The holder tries every node that hints wait for and that it does not suspect, about once a second; replay thus begins as
+soon as the node answers, even a replaced one. A hint is sent as an ordinary write under the present ring: to the node
+itself if it is still an owner, else to the present owners. It is forgotten once it is durable there. The bytes go
+through the node's throttle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALL_TIMEOUT_S = 2.0
 BATCH_BYTES = 256 * KIB
 BATCH_ITEMS = 500
 BATCHES_A_SECOND = 4
-"""No batch is more than this part of what may be sent in a second."""
+"""A batch is at most this fraction of what may be sent in a second."""
 
 
 class Handoff:
@@ -57,19 +57,19 @@ class Handoff:
         self._throttle = throttle
         self._max_age_ms = round(max_age_s * 1000)
         self.replayed = 0
-        """Hints that were delivered."""
+        """The number of hints delivered."""
         self.expired = 0
-        """Hints that were forgotten for their age."""
+        """The number of hints forgotten for their age."""
 
     async def run(self, state: ClusterState, suspects: Collection[str]) -> None:
-        """Give every node that hints wait for, and that is not suspected, what is its own."""
+        """Deliver the hints of every node that is not suspected."""
         leaving = state.goal is not None and not state.goal.has_member(self._node_id)
         for target in sorted(self._hints.counts):
             if target not in suspects or leaving:
                 await self._replay(state, target, suspects if leaving else None)
 
     async def _replay(self, state: ClusterState, target: str, suspects: Collection[str] | None) -> None:
-        """Give a node what is its own. ``suspects``: this node is to leave, so those others that are there are given it."""
+        """Deliver a node's hints. ``suspects``: this node is leaving, and its hints go to unsuspected owners."""
         after, before = b"", self.replayed
         while batch := self._batch(target, after):
             after = batch[-1].place
@@ -100,7 +100,7 @@ class Handoff:
         self._hints.forget(hint)
         if hint.counted:
             logger.error(
-                "node %s: a write that was kept for node %s is given up after %d s",
+                "node %s: a write kept for node %s was not delivered within %d s and is dropped",
                 self._node_id,
                 hint.target,
                 age_ms // 1000,
@@ -110,7 +110,7 @@ class Handoff:
     async def _deliver(
         self, state: ClusterState, target: str, hints: list[Hint], suspects: Collection[str] | None
     ) -> bool:
-        """Deliver a batch. False if its node cannot be reached now."""
+        """Deliver a batch. Return False if its node cannot be reached now."""
         n_of = {entry.bucket_id: entry.config.n for entry in state.buckets}
         for bucket_id in dict.fromkeys(hint.bucket_id for hint in hints):
             if bucket_id not in n_of and not state.dropped(bucket_id):
@@ -124,7 +124,7 @@ class Handoff:
             for hint in of_bucket:
                 partition = partition_of_key(hint.key, state.ring.partitions)
                 owners = state.holders(partition, n_of[bucket_id])
-                # While the partition moves the target may be about to lose it, so all are given it (P4).
+                # While the partition moves the target may be about to lose it, so all owners get it (P4).
                 moving = len(state.write_sets(partition, n_of[bucket_id])) > 1
                 alone = target in owners and not moving and suspects is None
                 those = tuple(node_id for node_id in owners if suspects is None or node_id not in suspects)
@@ -135,7 +135,7 @@ class Handoff:
         return True
 
     async def _give(self, epoch: int, bucket_id: int, recipients: tuple[str, ...], hints: list[Hint]) -> bool:
-        """Write what the hints stand for to all of ``recipients``, and forget them then."""
+        """Write the hints' records to all of ``recipients``, then forget the hints."""
         now_ms = self._clock.wall_ms()
         keys = [hint.key for hint in hints if not hint.record]
         own = await self._local.read(bucket_id, keys)
@@ -162,7 +162,7 @@ class Handoff:
         now_ms: int,
     ) -> bool:
         items = [(hint.key, record) for hint, record in records if record and is_key(hint.key)]
-        # What this node itself holds as an owner it holds now; what it keeps for another is as old as the hint.
+        # A record that this node holds as an owner is of now; one that it keeps for another is as old as the hint.
         made_ms = min((hint.made_ms for hint, _ in records if hint.record), default=now_ms)
         refused: set[bytes] = set()
         for node_id in recipients if items else ():
@@ -181,7 +181,7 @@ class Handoff:
                 return False
             refused.update(key for (key, _), newer in zip(items, answer.newer, strict=True) if newer < 0)
         for hint, _ in records:
-            if hint.key not in refused:  # where there is no room now there may be later
+            if hint.key not in refused:  # a node without room now may have room later
                 self._hints.forget(hint)
                 self.replayed += 1
         return True

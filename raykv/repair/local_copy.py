@@ -1,10 +1,10 @@
-"""A node's own records, for its work in the background: trees over them, and records out and in.
+"""A node's own records, for background work: trees over them, and records out and in.
 
-Nothing leaves here before the log holds it (P3), as with answers to clients. Whatever goes over many records rests every
-few dozen of them (``throttle``), so that clients do not wait for a tree.
+No record leaves before the log holds it (P3), as with answers to clients. Anything that walks over many records pauses
+every few dozen of them (``throttle``), so that clients do not wait for a tree.
 
-A tree is kept for a while: it is as good as a new one for as long as nothing has changed in its partition, and several
-owners ask for it one after the other.
+A tree is cached for a while: it stays as good as a new one while nothing changes in its partition, and several owners
+ask for it one after the other.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raykv.node")
 
 REST_EVERY = 24
-"""So many records are some tenths of a millisecond of work."""
+"""Records between two pauses: some tenths of a millisecond of work."""
 KEEP_TREE_S = 20.0
 MAX_TREE_RECORDS = 200_000
-"""Of all trees that are kept, together; beside them one may be larger."""
+"""The most records under all cached trees together; one tree alone may be larger."""
 TREE_WEIGHT = 20
-"""A tree counts as so many records more: those of buckets that come and go are many, and empty."""
+"""The records that a tree itself counts as: the trees of short-lived buckets are many, and empty."""
 OVERLOADED_WAIT_S = 0.1
 
 
 class _Kept(NamedTuple):
     made_s: float
     changes: tuple[int, int]
-    """As it was before the first record was read."""
+    """The partition's change counters before the first record was read."""
     tree: Tree
 
 
 class LocalCopy:
-    """See the module. ``durable(position)`` waits until the log holds that position."""
+    """See the module. ``durable(position)`` waits until the log is durable up to that position."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class LocalCopy:
         self._throttle = throttle
         self._durable = durable
         self.taken = 0
-        """Records that others gave to this run."""
+        """The records that this run got from others."""
         self._trees: dict[tuple[int, tuple[int, ...], bool], _Kept] = {}
 
     def complete(self, partition: int) -> bool:
@@ -87,15 +87,16 @@ class LocalCopy:
     ) -> Tree:
         """Return a tree over the partition's records in these buckets; without ``anew`` one of some seconds ago will do.
 
-        ``depth``: None for what suits the number of records. Where rot is, there is nothing. ``own``: not to be shown to
-        others, so it has what rot may have uncovered too: what is the same elsewhere need not be fetched again.
+        ``depth``: None for one that suits the number of records. Corrupt ranges are left out. ``own``: this node keeps
+        the tree to itself, so it includes what corruption may have uncovered: what is the same elsewhere need not be
+        fetched again.
         """
-        # Rot of unknown keys may have uncovered what all have forgotten: nobody is shown that it is here.
+        # Corruption of unknown keys may have uncovered what all have forgotten: no other node sees it.
         hidden = not own and any(damage.start is None for damage in self._engine.damaged)
         place = (partition, tuple(buckets), hidden)
         kept = self._trees.pop(place, None)
         now_s, changes = self._clock.monotonic_s(), self._changes(partition)
-        same = kept is not None and kept.changes == changes and not hidden  # what is hidden depends on the time
+        same = kept is not None and kept.changes == changes and not hidden  # what to hide depends on the time
         if kept is None or not (same or (not anew and now_s - kept.made_s <= KEEP_TREE_S)):
             entries = await self._entries(partition, buckets, hidden=hidden)
             kept = _Kept(now_s, changes, Tree(entries, depth_for(len(entries)) if depth is None else depth))
@@ -129,16 +130,16 @@ class LocalCopy:
         return entries
 
     def _erase_strays(self, places: list[bytes]) -> None:
-        """Forget what stands under what is no key: an earlier version took it, and no client can name it."""
+        """Delete records whose key is invalid: an earlier version accepted them, and no client can name them."""
         for place in places:
             logger.error("a record under %r, which is no key, is deleted", place[STORAGE_PREFIX_BYTES:])
             self._engine.erase(place)
 
     async def uncovered(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
-        """Return the records from before ``before_ms`` over which rot may have taken something newer (P10).
+        """Return the records from before ``before_ms`` over which corruption may have taken something newer (P10).
 
-        A deletion, and that it was forgotten, say: both may have been in what rot took, and a value may have come to light
-        that all owners have agreed to forget.
+        For example, both a deletion and the fact that it was forgotten: a value that all owners agreed to forget is then
+        uncovered.
         """
         found: dict[tuple[int, bytes], Entry] = {}
         since_s = self._clock.monotonic_s()
@@ -156,7 +157,7 @@ class LocalCopy:
         return [*found.values()]
 
     async def forget(self, entries: Sequence[Entry]) -> None:
-        """Forget these records, if they are still the same, and wait until that is durable."""
+        """Forget these records where they are unchanged, and wait until that is durable."""
         position = 0
         for bucket_id, key, value in entries:
             place = self._place(bucket_id, key)
@@ -166,7 +167,7 @@ class LocalCopy:
         await self._durable(position)
 
     async def dead(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
-        """Return the records in which nothing has lived since ``before_ms`` (wall clock). None where rot is."""
+        """Return the records in which nothing has lived since ``before_ms`` (wall clock); corrupt ranges are left out."""
         found: list[Entry] = []
         since_s = self._clock.monotonic_s()
         for bucket_id in buckets:
@@ -181,10 +182,10 @@ class LocalCopy:
         return found
 
     async def clear(self, partitions: Sequence[int] | None = None) -> int:
-        """Forget what this node holds and is not to hold by the present state; return how many records.
+        """Drop what this node holds and does not own by the present state; return the number of records.
 
-        Of these partitions (None: of all); ``CorruptData`` for one that there cannot be. Durable when it returns.
-        Bucket by bucket, for in one of fewer copies a node may hold less than its place in the ring says.
+        Of these partitions (None: of all); ``CorruptData`` for one that cannot exist. Durable when it returns. It goes
+        bucket by bucket: of a bucket with fewer copies a node may own less than its place in the ring says.
         """
         position = count = 0
         since_s = self._clock.monotonic_s()
@@ -205,7 +206,7 @@ class LocalCopy:
         return count
 
     def _buckets_here(self, partition: int) -> list[int]:
-        """Return the ids of the buckets of which anything is here in a partition."""
+        """Return the ids of the buckets that have anything here in a partition."""
         found: list[int] = []
         low, high = _bounds(partition)
         while (first := next(iter(self._engine.scan_what_is_left(low, high)), None)) is not None:
@@ -214,15 +215,15 @@ class LocalCopy:
         return found
 
     def held(self, bucket_id: int, keys: Sequence[bytes]) -> tuple[f.ReadDone, int]:
-        """Return the record of each key as it may travel, and the position that they depend on."""
+        """Return the record of each key as sent to others, and the log position that they depend on."""
         founds, unreadable = self._engine.get_many([self._place(bucket_id, key) for key in keys])
         records = [None if found is None else public(found.record) for found in founds]
         return f.ReadDone(records, unreadable), max([0, *[found.position for found in founds if found is not None]])
 
     async def all_durable(self) -> None:
-        """Wait until all that is here now is durable.
+        """Wait until everything here is durable.
 
-        A tree has what another owner sent a moment ago, too; a comparison that finds nothing missing relies on it.
+        A tree also covers what another owner sent a moment ago, and a comparison that finds nothing missing relies on it.
         """
         await self._durable(self._engine.appended_position)
 
@@ -241,7 +242,7 @@ class LocalCopy:
         return f.ReadDone(records, unreadable)
 
     async def fetch(self, bucket_id: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the record of each key, once the log holds it; None also for what cannot be read."""
+        """Return the record of each key, once the log holds it; None also for an unreadable one."""
         return (await self.read(bucket_id, keys)).records
 
     def partition_of(self, key: bytes) -> int:
@@ -249,15 +250,15 @@ class LocalCopy:
         return partition_of_key(key, self._partitions)
 
     async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]], made_ms: int) -> bool:
-        """Merge records in, and wait until they are durable. False if the node will not have some of them.
+        """Merge records in, and wait until they are durable. False if the node refuses some of them.
 
-        What is no record at all is passed over. ``made_ms``: when they were asked for (see ``frames.Write``).
+        Malformed records are skipped. ``made_ms``: when they were requested (see ``frames.Write``).
         """
         position, taken, since_s = 0, True, self._clock.monotonic_s()
         for at in range(0, len(items), REST_EVERY):
             some = items[at : at + REST_EVERY]
             if not self._replica.holds(self.partition_of(some[0][0]), bucket_id):
-                taken = False  # the move was put off meanwhile, and what is here of it cleared
+                taken = False  # the move was postponed meanwhile, and what is here of it dropped
                 break
             answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
             while isinstance(answer, f.NodeRefused) and answer.reason == "overloaded":

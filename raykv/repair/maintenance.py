@@ -1,11 +1,11 @@
-"""What a storage node does by itself, beside answering: it gossips, hands hints over, repairs, and becomes whole again.
+"""A storage node's background work: it gossips, hands hints over, repairs, and becomes complete again.
 
-Each is a loop of its own that fetches, asks a decision elsewhere (``membership``, ``merkle``, ``hints``) and acts; none
-of them is waited for by a client. They begin when the node has been told a decided state of the cluster, for they need
-to know who owns what.
+Each of these is a loop that fetches data, leaves the decision to another module (``membership``, ``merkle``, ``hints``)
+and acts; no client waits for it. The loops begin once the node knows a decided state of the cluster, as they need to
+know who owns what.
 
-A repair of each partition comes round once in ``repair_every_s``, led by its first owner. When each was last done is kept
-in the node's engine, so that a restart goes on where the former run was.
+Each partition is repaired once in ``repair_every_s``, led by its first owner. The times of the last repairs are kept in
+the node's engine, so that a restarted node goes on where the former run was.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ HANDOFF_EVERY_S = 1.0
 HEAL_EVERY_S = 1.0
 HEALED_AT_ONCE = 8
 REPAIR_LOOKS = 50
-"""How often in ``repair_every_s`` the node looks whether a partition is due."""
+"""The number of times in ``repair_every_s`` that the node checks whether a partition is due."""
 BUSY_S = 0.5
 EXCHANGE_SHARE = 0.8
-"""How much of a round an exchange of heartbeats may take."""
+"""The part of a round that an exchange of heartbeats may take."""
 
 
 class Maintenance:
@@ -91,11 +91,11 @@ class Maintenance:
         self._repaired_ms: dict[int, int] = {}
         self._repairing: set[int] = set()
         self.mended = Mended()
-        """What all repairs of this run did."""
+        """The total of all repairs of this run."""
         self._healed: set[int] = set()
         self._lossy: set[int] = set()
         self._healing: tuple[int, Sequence[Damage]] = (-1, ())
-        """What is being healed: how often the node became incomplete, and the corruption that is known."""
+        """What is being healed: how often the node has become incomplete, and its known damage."""
         self.handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (
                 handled(f.Gossip, self._hear),
@@ -111,20 +111,20 @@ class Maintenance:
 
     @property
     def state(self) -> ClusterState | None:
-        """The latest decided state that this node was told; None while it is no member of the ring."""
+        """The latest decided state that this node knows; None while it is no member of the ring."""
         state = self._replica.state
         return state if state is not None and state.ring.has_member(self._node_id) else None
 
     def suspects(self) -> list[str]:
-        """Return the nodes that this one suspects now."""
+        """Return the nodes that this one suspects."""
         return self.detector.suspects(self._clock.monotonic_s())
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the loops, each to run for ever."""
+        """Return the loops; each runs for ever."""
         return [self._gossip(), *(self._for_ever(work) for work in (self._hand_over, self._heal, self._repair))]
 
     async def _for_ever(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a loop; rot that it comes upon costs what is rotten, and not the node."""
+        """Run a loop; corrupt data that it comes upon is lost, and the node goes on."""
         while True:
             try:
                 await work()
@@ -133,7 +133,7 @@ class Maintenance:
                 await self._clock.sleep(HEAL_EVERY_S)
 
     def figures(self) -> dict[str, Any]:
-        """Return what is going on, as plain data."""
+        """Return the present figures, as plain data."""
         return {
             "suspects": self.suspects(),
             "hints": dict(sorted(self.hints.counts.items())),
@@ -148,7 +148,7 @@ class Maintenance:
     # ---- answering ----
 
     async def answer(self, body: f.NodeRequestBody) -> f.NodeAnswerBody:
-        """Answer what needs more than one look at the records: one of ``handlers``."""
+        """Answer a request that needs more than one look at the records: one of ``handlers``."""
         try:
             return await self.handlers[type(body)](body)
         except CorruptData as error:
@@ -164,9 +164,11 @@ class Maintenance:
     async def _repair_now(self, request: f.Repair) -> f.NodeAnswerBody:
         state = self.state
         if state is None or not 0 <= request.partition < state.ring.partitions:
-            return f.NodeRefused("not yet", "the node has not been told what the cluster looks like")
+            return f.NodeRefused("not yet", "the node does not know the cluster's state yet")
         if not self._replica.complete:
-            return f.NodeRefused("not yet", "this node may lack writes that it acknowledged; it is being made whole")
+            return f.NodeRefused(
+                "not yet", "this node may lack writes that it acknowledged, until it is complete again"
+            )
         try:
             async with self._clock.timeout(request.timeout_s):
                 mended = await self._repair_one(state, request.partition, purge=request.purge)
@@ -177,19 +179,19 @@ class Maintenance:
         return f.Repaired(mended.figures())
 
     async def _take_over(self, request: f.PullPartition) -> f.NodeAnswerBody:
-        """Get from the old owners what this node is to hold of a partition that moves to it (P4)."""
+        """Fetch a partition that moves to this node from its old owners (P4)."""
         state = self.state
         if state is None:
             return f.NodeRefused("not yet", "the node is no member yet")
         before = self._local.taken
         try:
-            with self.throttle.hurry() if request.lost else nullcontext():  # there are copies too few
+            with self.throttle.hurry() if request.lost else nullcontext():  # copies are missing
                 async with self._clock.timeout(request.timeout_s):
                     done = await self.anti_entropy.take_over(state, request.partition, request.lost)
         except PeerLacks as lack:
             return f.NodeRefused("not yet", str(lack))
         except TimeoutError:
-            if self._local.taken > before:  # what is here by now need not come again
+            if self._local.taken > before:  # what is here by now need not be fetched again
                 return f.Repaired({"partial": True, "fetched": self._local.taken - before, "bytes": 0})
             return f.NodeRefused("not yet", f"nothing was taken over within {request.timeout_s:g} s")
         await self._local.all_durable()
@@ -198,7 +200,7 @@ class Maintenance:
     # ---- the loops ----
 
     async def _gossip(self) -> None:
-        """Exchange heartbeats with another node, again and again."""
+        """Exchange heartbeats with other nodes, round after round."""
         every_s = self._config.gossip_every_s
         await self._clock.sleep(every_s * self._random.random())  # or nodes that start together stay in step
         while True:
@@ -208,7 +210,7 @@ class Maintenance:
                 if members != self._members:
                     self._members = members
                     self.detector.set_members(members, now_s)
-                # All at once, and within the round: the next tick must not be late, or this node takes itself for stalled.
+                # All at once, and within the round: after a late tick this node would take itself for stalled.
                 peers = self.detector.tick(now_s)
                 await asyncio.gather(*(self._exchange_heartbeats(peer, EXCHANGE_SHARE * every_s) for peer in peers))
                 if self.detector.superseded:
@@ -234,28 +236,30 @@ class Maintenance:
                 await self.handoff.run(self.state, self.suspects())
 
     async def _heal(self) -> None:
-        """Become whole again (P1), whenever this node is not."""
+        """Become complete again (P1), whenever this node is not."""
         while True:
             await self._clock.sleep(HEAL_EVERY_S)
             state = self.state
             if state is None or not self._replica.votes:
-                continue  # what it knows of the cluster it may know from one who was superseded
+                continue  # its state of the cluster may come from a superseded supervisor
             if self._replica.complete and not self._engine.damaged:
                 self._healed.clear()
                 continue
             damages = self._engine.damaged
-            if self._healing != (self._replica.times_incomplete, damages):  # what came to light since may lie anywhere
+            if self._healing != (self._replica.times_incomplete, damages):  # later damage may lie anywhere
                 self._healing = (self._replica.times_incomplete, damages)
                 self._healed.clear()
                 self._lossy.clear()
             lacking = [partition for partition in self._owned(state) if not self._local.complete(partition)]
             with self.throttle.hurry():
-                well = await self._heal_all(
+                healed = await self._heal_all(
                     state, [partition for partition in lacking if partition not in self._healed]
                 )
-            if well:
+            if healed:
                 await self._local.all_durable()
-                unchanged = self.state is not None and self.state.ballot == state.ballot  # what it owns, above all
+                unchanged = (
+                    self.state is not None and self.state.ballot == state.ballot
+                )  # above all, what this node owns
                 if unchanged and self._healing == (self._replica.times_incomplete, self._engine.damaged):
                     self._mark_complete(damages)
                 self._healed.clear()
@@ -268,7 +272,7 @@ class Maintenance:
         ]
 
     async def _heal_all(self, state: ClusterState, partitions: list[int]) -> bool:
-        """Take these partitions over, some at once. False if one must wait."""
+        """Heal these partitions, some at once. Return False if one must wait."""
         for at in range(0, len(partitions), HEALED_AT_ONCE):
             some = partitions[at : at + HEALED_AT_ONCE]
             outcomes = await asyncio.gather(*(self.anti_entropy.heal(state, partition) for partition in some))
@@ -325,7 +329,7 @@ class Maintenance:
         return mended
 
     def _last_ms(self, partition: int, now_ms: int) -> int:
-        """Return when the partition was repaired last; if never, some time in the last period: not all at once."""
+        """Return when the partition was last repaired; if never, a random time in the last period, to spread repairs."""
         known = self._repaired_ms.get(partition)
         if known is None:
             try:

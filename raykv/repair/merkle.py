@@ -1,15 +1,16 @@
-"""Merkle trees over the records of a partition: what two owners compare to find where they differ (Merkle 1987).
+"""Merkle trees over the records of a partition, which two owners compare to find where they differ (Merkle 1987).
 
-A leaf stands for a slice of the keys (by a hash of the key, so that slices are even), and has the sum of the digests of
-the records in it; a node above it has a hash over its 16 children. Equal roots: equal contents. Where they differ the
-children are compared, and so on down: with d records that differ of n about ``16 d log16(n)`` digests travel, and the
-keys of about d leaves. Dynamo (DeCandia et al. 2007, section 4.7) keeps such trees up to date; here they are made from a
-scan when they are wanted, since a partition is one contiguous run on disk and each is compared about once a day.
+A leaf stands for a slice of the keys (by a hash of the key, so that slices are even) and has the sum of its records'
+digests; a node above has a hash over its 16 children. Equal roots mean equal contents. Where they differ the children
+are compared, and so on down: with d of n records differing, about ``16 d log16(n)`` digests travel, and the keys of
+about d leaves. Dynamo (DeCandia et al. 2007, section 4.7) keeps such trees up to date; here a scan makes them on demand,
+since a partition is one contiguous run on disk and each is compared about once a day.
 
-A digest is over bucket, key and record as it may travel (``kinds.public``): replicas that hold the same have equal
-bytes. 64 bits find every difference that is no attack; what is equal by a chance of 2^-64 the next write mends.
+A digest covers bucket, key and record as sent to others (``kinds.public``): replicas that hold the same have equal
+bytes. 64 bits find every difference that is no attack; where two digests collide, at a chance of 2^-64, the next write
+repairs the difference.
 
-Omitted: trees that are kept and updated with every write.
+Omitted: trees that are updated with every write.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ Entry: TypeAlias = tuple[int, bytes, int]
 
 
 def digest(bucket_id: int, key: bytes, record: bytes) -> int:
-    """Return the digest of a record as it may travel."""
+    """Return the digest of a record, as sent to others."""
     return xxh3_64_intdigest(_BUCKET.pack(bucket_id) + len(key).to_bytes(2) + key + record)
 
 
 def depth_for(records: int) -> int:
-    """Return how deep a tree over so many records should be."""
+    """Return the depth that suits a tree over this number of records."""
     return next((depth for depth in range(MAX_DEPTH) if FAN_OUT**depth * RECORDS_PER_LEAF >= records), MAX_DEPTH)
 
 
 class Tree:
-    """A tree over ``entries``. O(entries + leaves) to make."""
+    """A tree over ``entries``. Building it is O(entries + leaves)."""
 
     def __init__(self, entries: Sequence[Entry], depth: int) -> None:
         assert 0 <= depth <= MAX_DEPTH
@@ -64,7 +65,7 @@ class Tree:
 
     @property
     def root(self) -> int:
-        """The digest of everything; 0 if there is nothing."""
+        """The digest of everything; 0 if there are no entries."""
         return self._levels[0][0]
 
     def children(self, level: int, indexes: Iterable[int]) -> list[int]:

@@ -1,16 +1,16 @@
-"""How fast background work may go: a rate that gives way to clients.
+"""The speed of background work: a rate that gives way to clients.
 
-Hand-off, repair and healing send and fetch records while clients wait for answers. They take their bytes here. The rate
+Hand-off, repair and healing send and fetch records while clients wait for answers; they take their bytes here. The rate
 is halved while answers to clients take more than twice their usual time, and grows back step by step when they do not
-(additive increase would be too slow after an idle hour; multiplicative both ways, as the times are noisy anyway).
+(additive increase would be too slow after an idle hour; both ways are multiplicative, as the times are noisy anyway).
 
-What is usual is learned slowly, what is now quickly: two moving averages of the same times.
+Two moving averages of the same times, a slow and a fast one, are the usual time and the present one.
 
-Work that costs the node's own time (trees, records to be merged in) is done in stretches of about half a millisecond, and
-after each of them ``rest`` lets go: while clients ask this node, so long that only a small share of its time goes into
-it. A node that is asked nothing works on at once; where copies are missing, and must be made good before more are lost,
-the share is larger (``hurry``). With little time for each, a rate in bytes alone would not do: at 8 MiB/s small records
-keep a node busy all the time, and those who wait do so for the processor.
+Work that costs the node's own time (trees, merging records) runs in stretches of about half a millisecond, with a
+``rest`` after each: while clients use this node, one long enough that only a small share of its time goes into the work.
+A node without requests goes on at once. Where copies are missing, and must be restored before more are lost, the share
+is larger (``hurry``). A rate in bytes alone would not do: at 8 MiB/s, small records keep a node busy all the time, and
+clients then wait for the processor.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 ADAPT_EVERY_S = 0.5
 _SLOW = 2.0
 _SLACK_S = 0.002
-"""Less than this above the usual is noise."""
+"""A smaller excess over the usual time is noise."""
 _FLOOR = 64
-"""The rate never falls below this part of the most: what is behind must be mended in the end."""
+"""The rate never falls below this fraction of the maximum: copies that lag must catch up in the end."""
 CLIENTS_S = 1.0
-"""For so long after a request clients are taken to be there."""
+"""Clients count as present for this long after a request."""
 STRETCH_S = 0.0004
-"""For less it is not worth setting a timer: they are no finer than a millisecond."""
+"""Shorter stretches are not worth a timer: timers are no finer than a millisecond."""
 HURRY = 5
-"""So many times its share work gets that makes good what was lost."""
+"""The factor on the share of work that restores lost copies."""
 _NOW_WEIGHT = 0.1
 _USUAL_WEIGHT = 0.005
 _GROWTH = 1.25
 
 
 class Throttle:
-    """Bytes a second for everything that takes from it together."""
+    """The bytes a second of all background work together."""
 
     def __init__(self, clock: Clock, bytes_per_s: int, share: float) -> None:
-        """``share``: of the node's time, for work in the background while clients ask."""
+        """``share``: of the node's time, for background work while clients use the node."""
         self._clock = clock
         self._share = share
         self._hurried = 0
@@ -58,12 +58,12 @@ class Throttle:
         self._usual_s = 0.0
         self._asked_s = -math.inf
         self._rested_s = self._free_at_s
-        """Until when nothing more is to be done, for what was."""
+        """When the rest that work so far has earned ends."""
         self.slowed = 0
-        """How often the rate was halved."""
+        """The number of times that the rate was halved."""
 
     def note(self, taken_s: float, now_s: float) -> None:
-        """Take note of how long an answer to a client's request took, which goes out now (monotonic)."""
+        """Record how long an answer to a client took; it goes out now (``now_s``, monotonic)."""
         self._asked_s = now_s
         if self._now_s is None:
             self._now_s = self._usual_s = taken_s
@@ -83,12 +83,12 @@ class Throttle:
 
     @property
     def share(self) -> float:
-        """Of the node's time, as of now."""
+        """The present share of the node's time."""
         return min(1.0, self._share * HURRY) if self._hurried else self._share
 
     @contextmanager
     def hurry(self) -> Iterator[None]:
-        """Have more of the node's time meanwhile, for copies that are missing."""
+        """Take more of the node's time meanwhile, to restore missing copies."""
         self._hurried += 1
         try:
             yield
@@ -96,9 +96,9 @@ class Throttle:
             self._hurried -= 1
 
     async def rest(self, since_s: float) -> float:
-        """Let others have their turn after work that began at ``since_s`` (monotonic). Returns when the next begins.
+        """Let others run after work that began at ``since_s`` (monotonic). Return when the next stretch begins.
 
-        After less than ``STRETCH_S`` only a short one; that work counts with what follows then.
+        After less than ``STRETCH_S`` it only yields; that work then counts toward the next stretch.
         """
         now_s = self._clock.monotonic_s()
         worked_s = now_s - since_s
@@ -120,5 +120,5 @@ class Throttle:
             self.slowed += 1
         else:
             self.bytes_per_s = min(self._most, self.bytes_per_s * _GROWTH ** min(steps, 50))
-        if steps > 1:  # nobody has asked for a while: the last times say nothing of now
+        if steps > 1:  # no requests for a while: the last times say nothing about now
             self._now_s = None if self._now_s is None else self._usual_s

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raykv.records import vector_record as vector
-from raykv.versions.causality import highest, is_whole
+from raykv.versions.causality import highest, is_gapless
 
 if TYPE_CHECKING:
     import random as random_module
@@ -116,7 +116,7 @@ class DotAllocator:
         entry = self._open.get(key)
         if entry is None:
             return
-        if is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last):
+        if is_gapless(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last):
             self._remembered -= len(entry.given)
             del self._open[key]
 

@@ -120,7 +120,7 @@ class Replica:
                 handled(f.Hint, self._hint),
                 handled(f.Scan, self._scan),
                 handled(f.ReadState, lambda _: (self._acceptor.read(), 0)),
-                handled(f.PrepareState, lambda request: (self._acceptor.promise(request), 0)),
+                handled(f.PrepareState, lambda request: (self._acceptor.prepare(request), 0)),
                 handled(f.AcceptState, self._accept),
             )
         )

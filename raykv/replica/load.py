@@ -31,7 +31,7 @@ SAMPLED, SAMPLED_WHEN_BUSY = 7, 61
 BUSY = 50_000
 """Operations in a window above which the next one samples less."""
 COUNTERS = 64
-TOLD = 5
+SHOWN = 5
 """The number of partitions and keys in the figures."""
 _LEAST_S, _GROWTH = 1e-5, 1.2
 
@@ -110,18 +110,18 @@ class LoadMeter:
         """End the window if it is over."""
         lasted_s = now_s - self._began_s
         if lasted_s >= WINDOW_S:
-            self._last = self._told(lasted_s)
+            self._last = self._summary(lasted_s)
             self._every = SAMPLED if self._operations < BUSY else SAMPLED_WHEN_BUSY
             self._skip = min(self._skip, self._every)
             self._begin(now_s)
 
-    def _told(self, lasted_s: float) -> dict[str, Any]:
+    def _summary(self, lasted_s: float) -> dict[str, Any]:
         scale = self._every / lasted_s
         return {
             "ops_per_s": round(self._operations / lasted_s, 1),
             "p99_ms": round(self._percentile(0.99) * 1000, 3),
-            "partitions": [[at, round(seen * scale, 1)] for at, seen in self._by_partition.most_common(TOLD)],
-            "keys": [[key, round(seen * scale, 1)] for key, seen in self._by_key.most(TOLD)],
+            "partitions": [[at, round(seen * scale, 1)] for at, seen in self._by_partition.most_common(SHOWN)],
+            "keys": [[key, round(seen * scale, 1)] for key, seen in self._by_key.most(SHOWN)],
         }
 
     def _percentile(self, share: float) -> float:

@@ -1,8 +1,8 @@
 """A node's page of a scan: the records of some partitions, in key order.
 
 Partitions are stored one after the other, so their records are merged. Where few records of each partition are wanted,
-they are looked up one by one instead. Of dead records only headers travel, and a page ends by its bytes or by what it has
-passed, not by its limit alone (``covered`` says how far it is complete).
+they are looked up one by one instead. Only the headers of dead records travel, and a page ends by its bytes or by the
+records that it has passed, not by its limit alone (``covered`` says how far it is complete).
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""WHERE a key lives: tokens, partitions, who owns them, and in which order nodes are asked.
+"""WHERE a key lives: tokens, partitions, their owners, and the order in which to ask nodes.
 
 **The idea.** Consistent hashing (Karger et al., STOC 1997) hashes keys and nodes onto one circle, so that a node that
 comes or goes moves only its neighbours' keys. Dynamo (DeCandia et al., SOSP 2007, section 6.2) began with that, gave
-each node many random tokens (virtual nodes) to even the load, and ended with its *strategy 3*, which is what stands
-here: the circle is cut once into Q equal partitions, Q is fixed for a store's life, and the nodes share the partitions
-out among themselves. A key's token names its partition by arithmetic (``tokens``); a table says who owns the partition
-(``Ring``); a pure function makes the next table from the last one and the members (``claim``).
+each node many random tokens (virtual nodes) to even the load, and ended with its *strategy 3*, which raykv uses: the
+circle is cut once into Q equal partitions, Q is fixed for a store's life, and the nodes share the partitions among
+themselves. A key's token gives its partition by arithmetic (``tokens``); a table gives the partition's owners (``Ring``);
+a pure function makes the next table from the last one and the members (``claim``).
 
 **Why not random tokens.** With 16 random tokens each, 30 nodes are 25 % apart in load; with a table they are one
-partition apart. A random token cuts a neighbour's range in two, so that a join scans files and throws Merkle trees
-away; a partition moves whole, and its tree stays valid. A table also guarantees what luck cannot: distinct hosts and
-zones, exact shares by weight, the fewest possible moves. The price is a table of Q x N small numbers that all must
-agree on, which the cluster's state keeps anyway.
+partition apart. A random token cuts a neighbour's range in two, so a join scans files and discards Merkle trees; a
+partition moves as a unit, and its tree stays valid. A table also guarantees what luck cannot: distinct hosts and zones,
+exact shares by weight, the fewest possible moves. The price is a table of Q x N small numbers on which all must agree;
+the cluster's state holds such things anyway.
 
 **Invariants**, for every ring that ``claim`` makes (``Ring.check`` raises where one does not hold):
 
@@ -24,10 +24,9 @@ agree on, which the cluster's state keeps anyway.
 
 Read from the bottom up: ``tokens``, ``members``, ``targets``, ``ring``, ``flow``, ``fill``, ``claim``.
 
-**Omitted.** How the nodes agree on a ring and how data follows it: that is cluster, repair
-and supervision. Whether a node is alive: a preference list names all nodes, the caller skips the dead ones. Load by heat:
-a weight is what a node can carry, not what its keys draw. Changing Q: a store that outgrows its partitions is copied
-into a new one.
+**Omitted.** How the nodes agree on a ring and how data follows it: that is cluster, repair and supervision. Whether a node
+is alive: a preference list names all nodes, and the caller skips the dead ones. Load by heat: a weight is a node's
+capacity, not the traffic on its keys. Changing Q: a store that outgrows its partitions is copied into a new one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Claim: from the members, and the last ring if there is one, to the next ring (P13).
+"""Claim: the next ring, from the members and the last ring if there is one (P13).
 
-Three steps, each with a home of its own:
+Three steps:
 
 1. ``targets``: how much each node should own.
-2. ``flow``: who owns what, so that every bound holds and the fewest copies move (a fresh ring begins with ``fill``).
-3. The order of each partition's owners, below. To be first is work (the first owner stamps writes and is read first),
+2. ``flow``: who owns what, such that every bound holds and the fewest copies move (a fresh ring begins with ``fill``).
+3. The order of each partition's owners, below. Being first is work (the first owner stamps writes and is read first), so
    every node should be first in 1/N of its partitions; and as a bucket of n < N copies uses the first n, every later
-   place is shared out as evenly among the rest. Each place is again a small flow, with one copy a partition, and
-   changes as few as it can: a change of order moves nothing in a bucket of N copies, but it does in one of fewer.
+   place is spread as evenly over the rest. Each place is again a small flow, with one copy a partition and as few
+   changes as possible: a change of order moves nothing in a bucket of N copies, but it does in one with fewer.
 
 Nothing here is random; nodes are numbered in the order of their ids.
 """
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def claim(members: Iterable[Member], partitions: int, copies: int, previous: Ring | None = None) -> Ring:
-    """Return the next ring: epoch 1, or one more than ``previous``, from which it moves as few copies as can be.
+    """Return the next ring: epoch 1, or one more than ``previous``, from which it moves as few copies as possible.
 
-    ``copies`` may differ from the previous ring's, ``partitions`` may not. ``InvalidOption`` for a bad shape or an id
-    that comes twice, ``NotEnoughNodes`` if there are fewer members than ``copies``. O(partitions x copies x nodes) for
+    ``copies`` may differ from the previous ring's, ``partitions`` may not. ``InvalidOption`` for a bad shape or a
+    repeated id, ``NotEnoughNodes`` if there are fewer members than ``copies``. O(partitions x copies x nodes) for
     a fresh ring, O(moves x nodes) mask operations or so for a change.
 
     >>> ring = claim([Member("a"), Member("b"), Member("c")], 8, 2)
@@ -63,7 +63,7 @@ def claim(members: Iterable[Member], partitions: int, copies: int, previous: Rin
 
 
 def moves(old: Ring | None, new: Ring) -> tuple[tuple[int, str], ...]:
-    """Return what must be streamed: (partition, node id) for each copy that ``new`` has and ``old`` has not. O(Q x N).
+    """Return the copies to stream: (partition, node id) for each copy in ``new`` that ``old`` lacks. O(Q x N).
 
     In order of partition, then of the partition's owners. With no old ring that is every copy. ``InvalidOption`` if
     the two do not have the same number of partitions.
@@ -78,7 +78,7 @@ def moves(old: Ring | None, new: Ring) -> tuple[tuple[int, str], ...]:
 
 
 def _numbers(keys: Sequence[Hashable]) -> list[int]:
-    """Return a number for each key: like keys have like numbers, from 0 in the order in which they come."""
+    """Return a number for each key: equal keys have equal numbers, from 0 in order of first appearance."""
     seen: dict[Hashable, int] = {}
     return [seen.setdefault(key, len(seen)) for key in keys]
 
@@ -91,7 +91,7 @@ def _renumbered(previous: Ring, members: Sequence[Member]) -> list[list[int | No
 
 
 def _carry(assignment: Assignment, before: Sequence[Sequence[int | None]]) -> None:
-    """Leave every copy where it was, as far as the limits on hosts and zones let it."""
+    """Leave every copy where it was, as far as the limits on hosts and zones allow."""
     for partition, row in enumerate(before):
         for node in row:
             if node is not None:
@@ -102,7 +102,7 @@ def _carry(assignment: Assignment, before: Sequence[Sequence[int | None]]) -> No
 def _ordered(
     owners: Sequence[Iterable[int]], nodes: int, copies: int, before: Sequence[Sequence[int | None]] | None
 ) -> tuple[tuple[int, ...], ...]:
-    """Put each partition's owners in order, one place after the other, each shared out evenly over what is left."""
+    """Order each partition's owners, one place after the other, each spread evenly over the remaining owners."""
     left = [sorted(row) for row in owners]
     rows: list[list[int]] = [[] for _ in owners]
     for rank in range(copies - 1):
@@ -116,8 +116,8 @@ def _ordered(
 def _one_place(left: Sequence[Sequence[int]], nodes: int, width: int, kept: Sequence[int | None] | None) -> list[int]:
     """Choose one of ``width`` owners for each partition, so that each node is chosen in 1 of ``width`` of its own.
 
-    That it can be: every owner chosen 1/width times is a fractional answer, and a flow within whole bounds has a whole
-    one. ``kept`` has who was chosen before.
+    A solution exists: choosing every owner 1/width times is a fractional one, and a flow within integer bounds also has
+    an integer one. ``kept`` holds the earlier choices.
     """
     masks, held = [0] * nodes, [0] * nodes
     for partition, row in enumerate(left):
@@ -128,7 +128,7 @@ def _one_place(left: Sequence[Sequence[int]], nodes: int, width: int, kept: Sequ
     places = [Place(floor(share), ceil(share), 0, 0) for share in shares]
     assignment = Assignment(len(left), 1, places, 1, 1, masks)
     for partition, row in enumerate(left):
-        if kept is None:  # a fresh ring: the node with the least of its share
+        if kept is None:  # a fresh ring: the node furthest below its share
             assignment.place(min(row, key=lambda node: assignment.count[node] / shares[node]), partition)
         else:
             old = kept[partition]

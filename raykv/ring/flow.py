@@ -8,22 +8,21 @@ an assignment, its cost the copies that must be streamed.
 **The algorithm** is the primal-dual one (Ford and Fulkerson 1957; Ahuja, Magnanti and Orlin, Network Flows, section
 9.8). It starts from the old ring, which costs nothing, whatever the new bounds say, and corrects one unit at a time
 along a cheapest path; the flow is therefore the cheapest for its amounts at any time, and the cheapest of all at the end.
-Levels (node potentials) rise by one whenever no sink can be reached at the present cost; costs are 0 and 1, so a few
-levels do.
+Levels (node potentials) rise by one whenever no sink is reachable at the present cost; costs are 0 and 1, so a few levels
+are enough.
 
 **Why it is quick.** Between two node vertices a path goes up the tree of one partition and down again: partition p
-drops owner a and takes b, a *hop*. Hops are never listed. What a holds, what b lacks, where b's host and zone have
-room and what was held before are ints of Q bits, so ``hops(a, b)`` finds *all* partitions for the hop at the wanted cost
-in a handful of ``&``. The network of Q x nodes edges shrinks to one on the nodes.
+drops owner a and takes b, a *hop*. Hops are never listed. Ints of Q bits hold the partitions that a holds, that b lacks,
+where b's host and zone have room, and that were held before; a handful of ``&`` in ``hops(a, b)`` finds *all* partitions
+for the hop at the wanted cost. The network of Q x nodes edges shrinks to one on the nodes.
 
-A path with the fewest hops among the cheapest never asks two things of one vertex of a partition's tree (else a
-shorter one would lead through that vertex directly), so its hops can be made one after the other, each through any of
-its partitions. The choice is free for something else: it goes to the partition whose other owners the newcomer shares
-least with already, so that a lost node is rebuilt from many.
+A path with the fewest hops among the cheapest never uses one vertex of a partition's tree twice (else a shorter one would
+lead through that vertex directly), so its hops can be made one after the other, each through any of its partitions. That
+leaves a choice: it falls on the partition whose other owners share least with the newcomer, so that a lost node is rebuilt
+from many.
 
-**Holes.** A partition that lacks owners is owned, in their place, by *holes*: vertices that stand nowhere, may keep
-nothing (``high`` = 0), cost nothing to leave and are never entered. A fresh ring and a lost node thus need no rule of
-their own.
+**Holes.** *Holes* fill the places of missing owners: vertices with no host or zone that may keep nothing (``high`` = 0),
+cost nothing to leave and are never entered. A fresh ring and a lost node thus need no rule of their own.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ if TYPE_CHECKING:
 
 NOWHERE = -1
 MAX_CANDIDATES = 16
-"""Partitions looked at for one hop, to pick the one that spreads owners best."""
+"""The most partitions compared for one hop, to pick the one that spreads owners best."""
 
 
 class Place(NamedTuple):
-    """What bounds one node: how many partitions it may hold, and the numbers of its host and zone."""
+    """The bounds of one node: how many partitions it may hold, and the numbers of its host and zone."""
 
     low: int
     high: int
@@ -48,9 +47,9 @@ class Place(NamedTuple):
 
 
 class Assignment:
-    """Who owns what, while it is being worked out. Nodes are numbered from 0; the last ``copies`` vertices are holes.
+    """An assignment of owners in the making. Nodes are numbered from 0; the last ``copies`` vertices are holes.
 
-    Build it, ``place`` what is to stay, ``settle``, then read ``owners``. With ``allowed`` (a mask for each node),
+    Build it, ``place`` the copies that stay, ``settle``, then read ``owners``. With ``allowed`` (a mask for each node),
     a node may only own the partitions in its mask. Memory: a few bits a node and partition, and nodes x nodes ints.
     """
 
@@ -83,13 +82,13 @@ class Assignment:
     # ---- building ------------------------------------------------------------------------------------------------
 
     def prefer(self, node: int, partition: int) -> None:
-        """Say that the node held the partition before: owning it again costs nothing. Before ``settle`` only."""
+        """Record that the node held the partition before: owning it again costs nothing. Before ``settle`` only."""
         self._kept[node] |= 1 << partition
 
     def place(self, node: int, partition: int) -> bool:
-        """Give the partition to the node in a hole's stead if it may have it; return whether it was done. O(copies).
+        """Give the partition to the node in place of a hole if it may have it; return whether it did. O(copies).
 
-        It looks at what keeps copies apart, not at ``low`` and ``high``.
+        This respects the limits on hosts and zones, not ``low`` and ``high``.
         """
         hole = next((owner for owner in self._owners[partition] if owner >= self.nodes), None)
         if hole is None or not self.may_own(node, partition):
@@ -98,12 +97,12 @@ class Assignment:
         return True
 
     def may_own(self, node: int, partition: int) -> bool:
-        """Tell whether the node could be added to the partition's owners. O(1)."""
+        """Return whether the node could be added to the partition's owners. O(1)."""
         room = self._hosts.room[self._host[node]] & self._zones.room[self._zone[node]]
         return bool(self._absent[node] & room & (1 << partition))
 
     def is_full(self, node: int) -> bool:
-        """Tell whether the node holds as much as it may."""
+        """Return whether the node holds as much as it may."""
         return self.count[node] >= self._high[node]
 
     def shared(self, node: int, other: int) -> int:
@@ -117,16 +116,16 @@ class Assignment:
     # ---- solving -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Make every bound hold, with the fewest copies that were not there before. Exact.
+        """Make every bound hold, with the fewest new copies. Exact.
 
-        First nodes with too much give to nodes that may take, then nodes with too little get from nodes that may give:
-        the network's sink takes what is over in the first part and gives it back in the second, on the same levels.
-        O(moves x nodes**2 / 2) mask operations at the very worst; most moves are found in a few.
+        First, nodes with too much give to nodes that may take; then nodes with too little get from nodes that may give.
+        The network's sink takes the excess in the first part and returns it in the second, on the same levels.
+        O(moves x nodes**2 / 2) mask operations at the very worst; a few find most moves.
         ``AssertionError`` if the bounds cannot hold, which targets from ``targets`` exclude.
         """
         count, low, high, level = self.count, self._low, self._high, self._level
         nodes = range(self.nodes)
-        top = 0  # the sink's level: it rises with all that is not reached, while it is what is looked for
+        top = 0  # the sink's level: while the sink is the target, it rises with all unreached vertices
         while starts := [v for v in range(len(count)) if count[v] > high[v]]:
             top += self._step(starts, [v for v in nodes if count[v] < high[v]])
         while ends := [v for v in nodes if count[v] < low[v]]:
@@ -134,7 +133,7 @@ class Assignment:
 
     def _step(self, starts: list[int], ends: list[int]) -> int:
         """Move one unit along a cheapest path from ``starts`` to ``ends``, or raise the levels; return the rise."""
-        ends.sort(key=lambda v: (self.count[v] - self._low[v], v))  # the node that lacks most is served first
+        ends.sort(key=lambda v: (self.count[v] - self._low[v], v))  # the node that lacks most goes first
         path, reached = self._search(starts, ends)
         for index in range(len(path) - 1, 0, -1):
             source, target = path[index - 1], path[index]
@@ -144,12 +143,12 @@ class Assignment:
         for vertex, seen in enumerate(reached):
             if not seen:
                 self._level[vertex] += 1
-        if max(self._level) > 2 * len(self._level) + 2:  # no path is that dear
+        if max(self._level) > 2 * len(self._level) + 2:  # no path costs that much
             raise AssertionError("the bounds of the claim cannot hold")
         return 1
 
     def _search(self, starts: list[int], ends: list[int]) -> tuple[list[int], bytearray]:
-        """Return a path of fewest hops at the present levels, or nothing and a mark for each vertex that was reached."""
+        """Return a path of fewest hops at the present levels; if there is none, marks of the vertices reached."""
         reached = bytearray(len(self.count))
         parent: dict[int, int] = {}
         for start in starts:
@@ -178,7 +177,7 @@ class Assignment:
         return [], reached
 
     def _hops(self, source: int, target: int) -> int:
-        """Return the partitions in which ``target`` may take ``source``'s copy at the cost that the levels ask for."""
+        """Return the partitions in which ``target`` may take ``source``'s copy at the cost that the levels require."""
         mask = self._owned[source] & self._absent[target]
         if not mask:
             return 0
@@ -196,7 +195,7 @@ class Assignment:
         return 0
 
     def _choose(self, source: int, target: int) -> int:
-        """Return the hop's partition whose other owners share least with ``target``; of like ones the first."""
+        """Return the hop's partition whose other owners share least with ``target``; the first of equal ones."""
         mask = self._hops(source, target)
         together = self._together[target]
         best, best_score = NOWHERE, 0
@@ -235,7 +234,7 @@ class Assignment:
 
 
 class _Rooms:
-    """For each host (or zone): in which partitions it may take another copy."""
+    """For each host (or zone) the partitions in which it may take another copy."""
 
     def __init__(self, numbers: Sequence[int], limit: int, partitions: int) -> None:
         size = max(numbers) + 1

@@ -1,4 +1,4 @@
-"""Members: the storage nodes that share the ring, what each can carry, and where it stands."""
+"""Members: the storage nodes that share the ring, with the capacity and place of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sized
 
 MIN_PARTITIONS_PER_NODE = 8
-"""Below this, one partition more or less is over an eighth of a node's load: the shares get coarse."""
+"""With fewer, one partition is over an eighth of a node's load: the shares get coarse."""
 
 REFERENCE_CPUS = 4.0
 REFERENCE_MEMORY_BYTES = 16 * GIB
@@ -29,8 +29,8 @@ class Member(msgspec.Struct, frozen=True):
     """A storage node as the ring sees it. ``InvalidOption`` for a bad name or weight.
 
     ``weight`` is relative (0.01 to 1,000): a node of weight 2 owns twice what one of weight 1 owns. An empty ``host``
-    makes the node a host of its own; all empty zones are one zone. A host name that stands in two zones counts as one
-    host in each: a zone is declared on purpose, on a laptop for instance to try zones out.
+    makes the node a host of its own; all empty zones are one zone. A host name in two zones counts as one host in each:
+    zones are declared on purpose, for instance to try them out on a laptop.
     """
 
     node_id: str
@@ -47,7 +47,7 @@ class Member(msgspec.Struct, frozen=True):
 
     @property
     def host_key(self) -> tuple[str, str, str]:
-        """What two nodes on one host have in common: zone, host, and the node's own id where the host is unnamed."""
+        """The key that nodes on one host share: zone, host, and the node's own id where the host is unnamed."""
         return self.zone, self.host, "" if self.host else self.node_id
 
 
@@ -70,11 +70,11 @@ def sorted_members(members: Iterable[Member], copies: int) -> tuple[Member, ...]
 def auto_weight(cpus: float, memory_bytes: int, disk_bytes: int, nodes_on_host: int = 1) -> float:
     """Return the weight of one node on a host with these resources: a pure function, O(1).
 
-    A key-value node that runs out of any one resource is slow in all, so the scarcest decides: the least of cpus / 4,
+    A key-value node that runs out of one resource is slow in all, so the scarcest decides: the least of cpus / 4,
     memory / 16 GiB and disk / 200 GiB, shared by the nodes on the host. A host of exactly those sizes weighs 1. The
-    result is held within 0.25 to 16 and rounded to a multiple of 0.25, so that a disk that reads a little smaller
-    after a restart does not move data. ``disk_bytes`` is the disk's size, not what is free on it: what a node stores
-    must not make it lighter. ``InvalidOption`` if a resource is not a finite number above 0.
+    result is clamped to 0.25 .. 16 and rounded to a multiple of 0.25, so that a disk that reads a little smaller after a
+    restart does not move data. ``disk_bytes`` is the disk's size, not its free space: a node's own data must not make it
+    lighter. ``InvalidOption`` if a resource is not a finite number above 0.
 
     >>> auto_weight(4, 16 * GIB, 200 * GIB), auto_weight(64, 256 * GIB, 400 * GIB), auto_weight(8, 32 * GIB, 400 * GIB, 2)
     (1.0, 2.0, 1.0)

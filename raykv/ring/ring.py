@@ -1,13 +1,13 @@
-"""The ring as a value: who owns each partition under one epoch, and in which order nodes are asked for it.
+"""The ring as a value: the owners of each partition under one epoch, and the order in which to ask nodes for it.
 
 A ``Ring`` never changes; ``claim`` makes the next one. It is plain data (msgpack carries it) plus answers that are
-worked out on first use and kept with the value. Two rings are equal if their fields are.
+computed on first use and cached with the value. Two rings are equal if their fields are.
 
-**Preference lists.** Any store that wants fewer copies than N uses the first n of the same N owners, so one list
-serves every n: the N owners in order, then every other node. The others come as one walks the ring on from the
-partition (Dynamo, section 4.6), in three rounds: first those that bring in a zone not on the list yet, then a host not
-on it yet, then the rest. Neighbouring partitions have different owners, so the partitions of a dead node find
-different stand-ins, and its load is spread.
+**Preference lists.** A bucket with fewer copies than N uses the first n of the same N owners, so one list serves every n:
+the N owners in order, then every other node. The others follow in the order of a walk around the ring from the partition
+(Dynamo, section 4.6), in three rounds: first those that add a zone, then those that add a host, then the rest.
+Neighbouring partitions have different owners, so the partitions of a dead node find different fallbacks, and its load
+is spread.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
     """Q partitions, the members, and N owners for each partition, under one epoch. Immutable.
 
     ``table[partition]`` has the partition's owners in order, as indexes into ``members``, which stand in the order of
-    their ids. ``InvalidOption`` (``msgspec.ValidationError`` when decoding) if the shape is wrong; what the owners must
-    be like beyond that is ``check``'s matter.
+    their ids. ``InvalidOption`` (``msgspec.ValidationError`` when decoding) if the shape is wrong; ``check`` verifies the
+    other invariants.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
             if len(row) != self.copies or len(set(row)) != len(row) or min(row) < 0 or max(row) >= nodes:
                 raise InvalidOption(f"partition {partition} must have {self.copies} different owners among the members")
 
-    # ---- who owns what -------------------------------------------------------------------------------------------
+    # ---- owners -------------------------------------------------------------------------------------------
 
     def owners(self, partition: int) -> tuple[str, ...]:
         """Return the ids of the partition's N owners, its primaries, in order. O(N).
@@ -70,14 +70,14 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         return partition_of_key(key, self.partitions)
 
     def partitions_of(self, node_id: str) -> tuple[int, ...]:
-        """Return the partitions that the node owns a copy of, ascending. O(1) after the first call.
+        """Return the partitions of which the node owns a copy, ascending. O(1) after the first call.
 
         ``InvalidOption`` if the node is no member.
         """
         return self._held[self._index(node_id)][0]
 
     def first_partitions_of(self, node_id: str) -> tuple[int, ...]:
-        """Return the partitions that the node is the first owner of, ascending. O(1) after the first call.
+        """Return the partitions whose first owner is the node, ascending. O(1) after the first call.
 
         ``InvalidOption`` if the node is no member.
         """
@@ -88,13 +88,13 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         return self.members[self._index(node_id)]
 
     def has_member(self, node_id: str) -> bool:
-        """Tell whether a node of that id is a member. O(1)."""
+        """Return whether a node of that id is a member. O(1)."""
         return node_id in self._indexes
 
-    # ---- in which order ------------------------------------------------------------------------------------------
+    # ---- order ------------------------------------------------------------------------------------------
 
     def primaries(self, partition: int, n: int) -> tuple[str, ...]:
-        """Return the first n of the partition's owners: the head of its preference list, without making that. O(N).
+        """Return the first n of the partition's owners: the head of its preference list, without building that. O(N).
 
         ``InvalidOption`` as in ``preference_list``.
         """
@@ -133,7 +133,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         return order
 
     def _walk(self, partition: int) -> Iterator[int]:
-        """Yield every node once, in the order in which a walk from the partition around the ring meets it."""
+        """Yield every node once, in the order of a walk from the partition around the ring."""
         met: set[int] = set()
         for step in range(self.partitions):
             for index in self.table[(partition + step) % self.partitions]:
@@ -149,8 +149,8 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
     def check(self) -> None:
         """Raise ``AssertionError`` if an invariant of the ring does not hold. For tests, after every change.
 
-        Owners apart in node, host and zone as ``limits`` says; each node's copies the floor or ceiling of its target;
-        each node first owner of the floor or ceiling of its copies / N, and so on for what is left at each later place.
+        Owners are as far apart in node, host and zone as ``limits`` says; each node's copies are the floor or ceiling of
+        its target; each node is first owner of the floor or ceiling of its copies / N, and likewise at each later place.
         O(Q x N + members).
         """
         self._check_apart()
@@ -193,7 +193,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def _held(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """For each member: the partitions it owns, and those it is the first owner of."""
+        """For each member, the partitions that it owns and those that it owns first."""
         held: list[list[int]] = [[] for _ in self.members]
         first: list[list[int]] = [[] for _ in self.members]
         for partition, row in enumerate(self.table):

@@ -1,24 +1,24 @@
 """Targets: how many copies each node should hold, by weight, under the limits that keep copies apart (P13).
 
-**Limits.** A partition's N owners are N nodes; how many of them one host and one zone may hold is settled first, for
-the whole ring, from the inside out:
+**Limits.** A partition's N owners are N nodes. How many of them one host and one zone may hold is settled first, for the
+entire ring, from the inside out:
 
 * ``Limits.host``: the least h such that N owners can be found with at most h a host. It is 1 whenever there are at
   least N hosts, else ceil(N / hosts), or more only where a host has too few nodes to do its part.
 * ``Limits.zone``: the least z such that N owners can be found with at most z a zone *and* h a host. It is 1 whenever
   there are at least N zones, else ceil(N / zones), or more only where a zone has too few hosts to do its part.
 
-So "distinct hosts" and "distinct zones" are each kept whenever they can be, and never stand in each other's way (N
-zones hold N hosts). Below N zones, evenness over zones gives way to distinct hosts: hosts fail more often than zones.
-Nothing is ever infeasible: with N members, h and z of N always are enough.
+"Distinct hosts" and "distinct zones" thus each hold whenever possible, and never conflict (N zones hold N hosts). Below
+N zones, evenness over zones gives way to distinct hosts: hosts fail more often than zones. Nothing is ever infeasible:
+with N members, h and z of N are always enough.
 
-**Targets.** Q partitions have Q x N copies. Every node's amount rises at the pace of its weight, all together, until
-the copies are handed out; a node that reaches Q, a host that reaches h x Q, a zone that reaches z x Q stops there with
-all its nodes and the rest rise on (progressive filling, Bertsekas and Gallager, Data Networks, section 6.5.2: the
+**Targets.** Q partitions have Q x N copies. All nodes' amounts rise together, each at the pace of its weight, until the
+copies are used up; a node that reaches Q, a host that reaches h x Q, a zone that reaches z x Q stops there with all its
+nodes, and the rest rise on (progressive filling, Bertsekas and Gallager, Data Networks, section 6.5.2: the
 weighted max-min fair share). By the wrap-around rule (McNaughton 1959) every rounding of the targets to a neighbouring
-whole number that keeps the sums can be laid out over the partitions, so the floor or ceiling is always feasible.
+integer that keeps the sums can be laid out over the partitions, so the floor or ceiling is always feasible.
 
-The arithmetic is exact: a float that falls just short of a whole number would make a floor one too small.
+The arithmetic is exact: a float that falls just short of an integer would make a floor one too small.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
 WEIGHT_UNITS = 1_000_000
-"""Weights are taken in millionths, as whole numbers, so that shares are fractions with small denominators."""
+"""Weights are integers in millionths, so that shares are fractions with small denominators."""
 
 
 class Limits(NamedTuple):
-    """How many of a partition's owners one host and one zone may hold (one node: always one)."""
+    """The most owners of a partition on one host and in one zone (on one node: always one)."""
 
     host: int
     zone: int
@@ -99,12 +99,12 @@ class _Group(NamedTuple):
 
 
 def _fill(members: Sequence[Member], groups: list[_Group], total: int) -> list[Fraction]:
-    """Raise all amounts at the pace of their weights; stop each group at its cap; end when ``total`` is handed out."""
+    """Raise all amounts at the pace of their weights; stop each group at its cap; end when ``total`` is used up."""
     weights = [max(1, round(member.weight * WEIGHT_UNITS)) for member in members]
     amounts: list[Fraction | None] = [None] * len(members)
 
     def level_of(cap: int, indexes: Iterable[int]) -> Fraction | None:
-        """Return how high the rising level may get before the cap binds, or None if nothing in there still rises."""
+        """Return the level at which the cap binds; None if nothing in the group rises any more."""
         rising, stopped = 0, Fraction(0)
         for index in indexes:
             amount = amounts[index]
@@ -119,7 +119,7 @@ def _fill(members: Sequence[Member], groups: list[_Group], total: int) -> list[F
         levels = [(level_of(group.cap, group.indexes), group) for group in open_groups]
         open_groups = [group for level, group in levels if level is not None]
         lowest, tight = min(((level, group) for level, group in levels if level is not None), key=lambda pair: pair[0])
-        if lowest >= final:  # nothing binds before the copies are all handed out
+        if lowest >= final:  # nothing binds before the copies are used up
             lowest, tight = final, _Group(total, list(range(len(members))))
         for index in tight.indexes:
             if amounts[index] is None:

@@ -1,8 +1,8 @@
-"""Tokens: a key's place on the ring, and the partition that this place lies in.
+"""Tokens: a key's place on the ring, and the partition of that place.
 
-The hash is xxh3, 64 bits, unseeded, of the *encoded* key. It is part of the stored format: another hash would look for
-every key on the wrong nodes. Golden values in the tests hold it still. It is not a defence against someone who picks
-keys that collide; anyone who may write can fill a node in simpler ways, too.
+The hash is xxh3, 64 bits, unseeded, of the *encoded* key. It is part of the stored format: with another hash every key
+would be sought on the wrong nodes. Golden values in the tests pin it. It is no defence against someone who picks keys
+that collide; anyone who may write can fill a node in simpler ways, too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def partition_of(token: int, partitions: int) -> int:
 def partition_of_key(key: bytes, partitions: int) -> int:
     """Return the partition of an encoded key: ``partition_of(token(key), partitions)``. O(len(key))."""
     if partitions < 1 or partitions & (partitions - 1):
-        _check_partitions(partitions)  # every request asks this of every key: no more calls than it takes
+        _check_partitions(partitions)  # the check is a call only if it fails: this runs for every key
     return (xxhash.xxh3_64_intdigest(key) * partitions) >> TOKEN_BITS
 
 
@@ -60,7 +60,7 @@ def partitions_of_keys(keys: Sequence[bytes], partitions: int) -> list[int]:
 
 
 def arc(partition: int, partitions: int) -> tuple[int, int]:
-    """Return the tokens of a partition as (first, one past the last). O(1). ``InvalidOption`` if there is no such one.
+    """Return the tokens of a partition as (first, one past the last). O(1). ``InvalidOption`` if there is none.
 
     >>> arc(3, 4) == (3 * 2**62, 2**64)
     True

@@ -1,7 +1,8 @@
-"""A whole raykv cluster in one process: hosts with disks, storage processes, supervisor, coordinators, clients.
+"""A complete raykv cluster in one process: hosts with disks, storage processes, supervisor, coordinators, clients.
 
 All of it is the code that runs on Ray; ``nodes`` and this module stand in for ``actors``: Ray restarts a supervisor or
-coordinator that ended, a supervisor that failed to start is asked again, only the supervisor starts storage processes.
+coordinator that ended, the next request retries a failed start of the supervisor, and only the supervisor starts storage
+processes.
 Each process has its own network address; each node has its own host.
 """
 
@@ -49,12 +50,12 @@ STORE_ID = "simulated"
 RESTART_S = (0.3, 2.0)
 COORDINATOR = "coordinator"
 DIRECT = "direct"
-"""In the place of a coordinator's name: the client coordinates for itself."""
+"""Instead of a coordinator's name: the client coordinates for itself."""
 SUPERVISOR = "supervisor"
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a simulated cluster is made of."""
+    """The make-up of a simulated cluster."""
 
     store: StoreConfig
     nodes: int = 3
@@ -117,11 +118,11 @@ class Cluster:
         )
         self.nodes.joined, self.nodes.left = self._joined, self._left
         self.actors: dict[str, Process] = {}
-        """The processes of supervisor and coordinators that run now, by name."""
+        """The running processes of supervisor and coordinators, by name."""
         self.founder_ended_s = math.inf
-        """When the first supervisor had its end, or another in its place."""
+        """When the first supervisor ended, or another took its place."""
         self.former: list[Process] = []
-        """Supervisors that live on although another has been started."""
+        """Supervisors that still run although another was started."""
         self.supervisor: Supervisor | None = None
         self.coordinators: dict[str, Coordinator] = {}
         self._restarts = self.rng("restarts")
@@ -165,14 +166,14 @@ class Cluster:
         process.spawn(front.keep_up_to_date())
 
     def start_another_supervisor(self) -> None:
-        """Start a supervisor in place of the present one, which lives on."""
+        """Start a supervisor in place of the present one, which keeps running."""
         self.former.append(self.actors[SUPERVISOR])
         self.founder_ended_s = min(self.founder_ended_s, self.loop.now_s)
         self.supervisor = None
         self._start_supervisor()
 
     def end_former_supervisors(self) -> None:
-        """End the supervisors that live on: Ray has found their hosts again."""
+        """End the former supervisors: Ray has found their hosts again."""
         for process in self.former:
             process.kill()
 
@@ -195,7 +196,7 @@ class Cluster:
 
     def _start_again(self, name: str) -> None:
         if self._stopping:
-            return  # Ray has been asked meanwhile not to
+            return  # a restart was cancelled meanwhile
         if name == SUPERVISOR:
             self._start_supervisor()
         else:
@@ -220,9 +221,9 @@ class Cluster:
         attempts: int = 60,
         session_of: Callable[[str, Link, Routing], Session] = Session,
     ) -> AsyncStore:
-        """Return a handle for a client process; waits until the store serves. ``RaykvError`` if it never does.
+        """Return a handle for a client process once the store serves. ``RaykvError`` if it never does.
 
-        ``coordinator``: the one it asks; ``DIRECT``: it coordinates for itself.
+        ``coordinator``: the client's coordinator; ``DIRECT``: it coordinates for itself.
         """
         session = session_of(self.spec.store.name, self.link(process, coordinator), "auto")
         for attempt in itertools.count(1):
@@ -257,13 +258,13 @@ class Cluster:
             process.kill()
 
     def unfinished(self) -> list[str]:
-        """Return the tasks that processes have left behind, running or ended."""
+        """Return the unfinished tasks of running and ended processes."""
         processes = [*self.actors.values(), *self.former, *(created.process for created in self.nodes.by_pid.values())]
         return [f"{process.name}: {task.get_coro()}" for process in processes for task in process.tasks]
 
 
 class _SupervisorShell:
-    """The supervisor actor's part around the supervisor: starts it, and again on the next request."""
+    """The supervisor actor's shell: starts the supervisor, and starts it again on the next request."""
 
     def __init__(self, cluster: Cluster, process: Process) -> None:
         self._cluster = cluster

@@ -1,13 +1,13 @@
-"""A disk in memory that forgets what was not synced, fills up, fails and rots.
+"""A disk in memory that forgets what was not synced, fills up, fails and corrupts data.
 
-``SimDisk`` is a ``FileSystem``. Beside what a running process sees it keeps what is *safe*: for each file the synced length
-(files only grow at the end), for each directory the names as of its last ``sync_directory`` and the changes made to them
-since. ``crash`` returns the disk that the next process finds:
+``SimDisk`` is a ``FileSystem``. Beside the state that a running process sees, it keeps the *safe* state: each file's synced
+length (files only grow at the end), each directory's names as of its last ``sync_directory``, and later changes to them.
+``crash`` returns the disk that the next process finds:
 
 * ``keep``: all written data, synced or not, as after a crash of the process alone.
 * ``drop``: synced data only.
-* ``random``: anything a real disk may do. Of the unsynced end of a file: all, nothing, a part, a part followed by zeros
-  or noise, or all with a hole. Of the unsynced changes of names: any subset, in order; a rename happens or not, as one.
+* ``random``: anything a real disk may do. A file keeps all of its unsynced end, nothing, a part, a part followed by zeros
+  or noise, or all with a hole. Any subset of the unsynced changes of names survives, in order; a rename is atomic.
 
 Faults: ``space_bytes`` left before ENOSPC (which shows first as a short write), ``fail`` (the n-th operation of a kind on
 a path raises), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk or syncs it; a test
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CrashMode: TypeAlias = Literal["keep", "drop", "random"]
 Change: TypeAlias = "dict[str, Inode | None]"
-"""What one operation did to names, as one: path to file, or to nothing."""
+"""The changes of names by one operation, as a unit: path to file, or to nothing."""
 
 _PAGE_BYTES = 4096
 ENDLESS_BYTES = 1 << 50
@@ -47,7 +47,7 @@ class Inode:
 
 
 class AtRisk(NamedTuple):
-    """What a power cut now may take: ``changes`` of names, oldest first, and every file's unsynced bytes.
+    """What a power cut now may lose: ``changes`` of names, oldest first, and every file's unsynced bytes.
 
     ``safe_names``: the names that are safe in any case. Read-only.
     """
@@ -80,7 +80,7 @@ class SimDisk:
         self._locks: dict[str, SimLock] = {}
         self._faults: list[_Fault] = []
         self.space_bytes: int | None = None
-        """Bytes that can still be appended, over all files; None: no end."""
+        """Bytes that can still be appended, over all files; None: unlimited."""
         self.on_operation: Callable[[str, str], None] | None = None
         """Called with (operation, path) before each of append, create, rename, sync, sync_directory, truncate, unlink."""
         self.trace: list[tuple[str, str]] = []
@@ -111,7 +111,7 @@ class SimDisk:
         return SimReadFile(self, path, self._inode(path))
 
     def read_file(self, path: str, max_bytes: int) -> bytes:
-        """Return the whole file."""
+        """Return the file's content."""
         file = self.open_read(path)
         if file.size() > max_bytes:
             raise OSError(errno.EFBIG, f"{file.size()} bytes; at most {max_bytes} are read", path)
@@ -131,7 +131,7 @@ class SimDisk:
         self._change({path: None})
 
     def truncate(self, path: str, length: int) -> None:
-        """Cut the file (or extend it with zeros) and sync it."""
+        """Truncate the file (or extend it with zeros) and sync it."""
         self.operation("truncate", path)
         inode = self._inode(path)
         self._give_back(max(0, len(inode.data) - length))
@@ -140,7 +140,7 @@ class SimDisk:
         inode.synced = length
 
     def room(self, path: str) -> Room:
-        """Return what can still be appended."""
+        """Return the space that is left."""
         del path
         return Room(ENDLESS_BYTES if self.space_bytes is None else self.space_bytes, ENDLESS_BYTES)
 
@@ -179,11 +179,11 @@ class SimDisk:
         self._changes = waiting
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file or directory of that name."""
+        """Return whether there is a file or directory of that name."""
         return path in self._names or path in self._directories
 
     def remove_tree(self, path: str) -> None:
-        """Remove a directory and all below it, safe at once."""
+        """Remove a directory and everything below it, safe at once."""
         for names in (self._names, self._safe_names):
             for name in [name for name in names if name.startswith(path + "/")]:
                 del names[name]
@@ -207,7 +207,7 @@ class SimDisk:
     # ---- the faults ----------------------------------------------------------------------------------------------
 
     def crash(self, rng: random.Random, mode: CrashMode = "random") -> SimDisk:
-        """Return the disk after a crash now. This one is not touched: writes of surviving code to it are lost."""
+        """Return the disk after a crash now. This one does not change: writes of surviving code to it are lost."""
         if mode == "keep":
             return self._after_the_death_of_the_process()
         disk = SimDisk()
@@ -227,7 +227,7 @@ class SimDisk:
         return disk
 
     def at_risk(self) -> AtRisk:
-        """Return what a power cut now would leave, and what it may take. Copies no file; O(names)."""
+        """Return what a power cut now would leave, and what it may lose. Copies no file; O(names)."""
         return AtRisk(frozenset(self._directories), self._safe_names, tuple(self._changes))
 
     def fail(self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO) -> None:
@@ -352,7 +352,7 @@ class SimAppendFile:
         self._inode.data += data
 
     def sync(self) -> None:
-        """Make it safe. After a failure, unsafe bytes stay unsafe for ever, whatever is synced later."""
+        """Sync the file. After a failure, its unsynced bytes stay unsafe for ever, whatever is synced later."""
         self._check()
         self._disk.operation("sync", self._path)
         self._inode.synced = len(self._inode.data)
@@ -399,6 +399,6 @@ class SimLock:
         self._path = path
 
     def release(self) -> None:
-        """Give it back."""
+        """Release it."""
         if self._held.get(self._path) is self:
             del self._held[self._path]

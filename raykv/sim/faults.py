@@ -1,9 +1,9 @@
 """The faults of a simulated cluster, drawn from a seed.
 
-Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out. With all of them in every run, common
+Swarm testing (Groce et al., ISSTA 2012): each draw leaves some kinds of fault out. With all kinds in every run, common
 ones drown the rare ones, and faults that mask each other stay masked.
 
-Within raykv's promises a draw disturbs a minority of a key's copies at once, and irreversible faults (a wiped, rotten or
+Within raykv's promises a draw disturbs a minority of a key's copies at once, and irreversible faults (a wiped, corrupt or
 old directory) stay on at most ``budget`` nodes. Beyond the promises, anything coincides.
 """
 
@@ -38,9 +38,9 @@ CENTRAL: tuple[FaultKind, ...] = (
 )  # fmt: skip
 ELASTIC: tuple[FaultKind, ...] = ("add node", "remove node", "set weight")
 GONE: FaultKind = "lose host"
-"""A host goes for good, with all that lies on it: its node is to be replaced."""
+"""A host goes for good, with its disk: its node must be replaced."""
 RECOVERY_S = 3.0
-"""What a node is given after a fault to be back, before another node is disturbed (within the promises)."""
+"""The time for a node to recover from a fault before another node is disturbed (within the promises)."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class Fault(msgspec.Struct, frozen=True):
     amount: float = 0.0
     detail: str = ""
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for a human reader."""
         during = f" for {self.for_s:.2f} s" if self.for_s else ""
         extra = f" ({self.amount:g})" if self.amount else ""
@@ -79,7 +79,7 @@ def draw_odds(rng: random.Random, *, weak: bool = False) -> NetworkOdds:
 
 
 def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, budget: int | None) -> tuple[Fault, ...]:
-    """Draw the faults; ``budget``: how many nodes may be lost for good, None: any.
+    """Draw the faults; ``budget``: the most nodes that may be lost for good; None: any number.
 
     Transient faults may hit any minority of the copies at once: operations may fail then, and nothing is lost.
     """
@@ -89,8 +89,8 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
     central = [kind for kind in CENTRAL if rng.random() < (0.1 if kind == "clock far off" else 0.3)]
     lasting = [kind for kind in LASTING if rng.random() < 0.25]
     if "roll back" in lasting:
-        # That a directory is an old copy only those know who have heard from the node since. Until nodes hear from each
-        # other, these are the supervisor and the coordinators, and they know it only for as long as they live.
+        # Only those that have heard from a node since can recognize its directory as an old copy. Until nodes hear from
+        # each other, these are the supervisor and the coordinators, and their memory ends with their processes.
         central = [kind for kind in central if not kind.startswith("kill")]
     passing = len(nodes) if budget is None else (cluster.store.copies - 1) // 2
     victims = rng.sample(nodes, passing)
@@ -103,7 +103,7 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
     if budget is None and kinds and rng.random() < 0.6:
         faults += _draw_at_once(rng, kinds, nodes, duration_s, power=not interval)
     faults += _draw_lasting(rng, lasting, lost, duration_s, together=budget is None)
-    if "kill supervisor" in central:  # and just then nobody is there who remembers
+    if "kill supervisor" in central:  # and just then nobody remembers
         faults += [Fault(fault.at_s, "kill supervisor", SUPERVISOR) for fault in faults if fault.kind == "wipe"]
     for kind in central:
         for _ in range(rng.randint(1, 4)):
@@ -113,7 +113,7 @@ def draw_faults(rng: random.Random, cluster: ClusterSpec, duration_s: float, bud
 
 
 def _draw_elastic(rng: random.Random, duration_s: float) -> list[Fault]:
-    """Draw changes of the ring; the node that leaves or changes weight is chosen when its time comes."""
+    """Draw changes of the ring; the node that leaves or changes weight is chosen at that time."""
     if rng.random() > 0.3:
         return []
     kinds = rng.choices(ELASTIC, (3, 2, 1), k=rng.randint(1, 5))

@@ -3,7 +3,7 @@
 The clock is off by ``skew_ms`` and runs ``drift`` times as fast. The disk is a ``SimDisk``: it outlives processes (written
 data is there, synced or not) and forgets unsynced data at a power cut. Work given to the executor takes time, and takes
 effect at one moment within it. ``crash_after`` kills the process that makes the n-th next operation on the disk, just
-before it, wherever that is: in the middle of a flush, of a recovery, between a rename and its directory's sync.
+before it, wherever that may be: in the middle of a flush or a recovery, or between a rename and its directory's sync.
 
 ``two_writers`` records the forbidden case (P6): a run changes the disk while an earlier one is alive, perhaps frozen.
 """
@@ -110,9 +110,9 @@ class Host:
         self.crash_of = ""
         """Only operations of this kind count; empty: of any."""
         self.on_crash: Callable[[], None] | None = None
-        """What comes with it: a power cut."""
+        """Called at the crash: a power cut."""
         self.writer: Process | None = None
-        """Who changed the disk last."""
+        """The process that last changed the disk."""
         self.two_writers: list[str] = []
         self._trace = trace
         self.disk = SimDisk()

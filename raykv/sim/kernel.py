@@ -10,7 +10,7 @@ that the task starts, callbacks and timers included. A process can therefore be
 * *frozen* (SIGSTOP): its steps are parked, timers too, and run late and in order when it is thawed. A process experiences
   a stop of its host in this way: the world has moved on meanwhile.
 
-**Nothing is swept under the carpet.** An unretrieved exception, or a task left over at the end, is a failure of the run
+**Nothing is swept under the carpet.** An unretrieved exception or a task left over at the end is a failure of the run
 (``VirtualLoop.failures``, ``unfinished``).
 
 Deterministic: callbacks run in the order in which they fell due, tasks are kept in dicts, and only the run's seeded
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _process: contextvars.ContextVar[Process | None] = contextvars.ContextVar("raykv_sim_process", default=None)
 WORLD = contextvars.Context()
-"""The context of what belongs to no process: the network, the nemesis, timers of the world."""
+"""The context of everything outside processes: the network, the nemesis, timers of the world."""
 
 
 class ProcessEnded(BaseException):
@@ -58,7 +58,7 @@ NOT_REAL = (
 
 
 class NothingLeft(RuntimeError):
-    """Nothing is left to happen, yet somebody still waits: for ever."""
+    """Nothing is left to happen, yet a task still waits, for ever."""
 
 
 class _Step(asyncio.Handle):
@@ -87,8 +87,8 @@ class _Timer(asyncio.TimerHandle):
 class VirtualLoop(asyncio.BaseEventLoop):
     """See the module.
 
-    It keeps its own queues in place of ``BaseEventLoop``'s, where half the time of a run would go: to polling files that
-    nobody uses, and to ordering timers.
+    It keeps its own queues: those of ``BaseEventLoop`` would take half the time of a run, for polling unused files and
+    ordering timers.
     """
 
     def __init__(self) -> None:
@@ -99,10 +99,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Tasks of no process that are not done."""
         self._due: deque[_Step | _Timer] = deque()
         self._timers: list[tuple[float, int, _Timer]] = []
-        """A heap; of timers for one moment, the one that was set first comes first."""
+        """A heap; timers for one moment fire in the order in which they were set."""
         self._set_timers = 0
         self._void_timers = 0
-        """How many in the heap were cancelled."""
+        """The number of cancelled timers in the heap."""
         self._turn = threading.Lock()
         """Held by the thread that runs the loop, ``_thread``."""
         self._thread = 0
@@ -262,7 +262,7 @@ class Process:
         """Its tasks that are not done."""
         self.parked: list[_Step | _Timer] = []
         self.on_kill: list[Callable[[], None]] = []
-        """What the world does when it ends: give locks back, tell those who wait for an answer."""
+        """Called when it ends: to release locks, and to notify those who wait for an answer."""
         self._context = contextvars.Context()
         self._context.run(_process.set, self)
 
@@ -274,7 +274,7 @@ class Process:
         return self.loop.create_task(coroutine, context=self._context.copy())
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do something at once, as this process."""
+        """Run ``work`` at once, as this process."""
         return self._context.copy().run(work)
 
     def check(self) -> None:
@@ -310,7 +310,7 @@ def current_process() -> Process | None:
 
 
 def run_virtual(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> tuple[T, VirtualLoop]:
-    """Run ``work(loop)`` to its end in a loop of its own; return its result and the loop, for ``failures``.
+    """Run ``work(loop)`` to completion in a new loop; return its result and the loop, for ``failures``.
 
     Leftover tasks are cancelled, after the work has had the chance to inspect them.
     """

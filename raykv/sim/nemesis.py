@@ -1,4 +1,4 @@
-"""Injects a scenario's faults into a cluster, and undoes those that can be undone when everything should heal."""
+"""Injects a scenario's faults into a cluster, and undoes the reversible ones when everything should heal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_NODES = 7
 ELASTIC_TIMEOUT_S = 60.0
 ASK_AGAIN_S = 0.5
 REPLACE_TRIES = 500
-"""Until long after all has healed; not for ever, or a run in which it comes to nothing had no end."""
+"""Enough to last until long after everything has healed; a bound, so that every run ends."""
 
 
 class Nemesis:
@@ -45,9 +45,9 @@ class Nemesis:
         self._undo: list[tuple[float, Callable[[], None]]] = []
         self._kept: dict[int, SimDisk] = {}
         self._asked: list[asyncio.Task[None]] = []
-        self._when_whole: dict[str, Fault] = {}
+        self._when_complete: dict[str, Fault] = {}
         self.hurting: dict[str, int] = {}
-        """Target -> how many faults that last for a while are on it now."""
+        """Target -> the number of lasting faults on it now."""
 
     async def run(self) -> None:
         """Begin each fault at its time, and end it at its end."""
@@ -65,7 +65,7 @@ class Nemesis:
         """End all lasting faults: cuts, frozen processes, slow and full disks, a bad network."""
         cluster = self._cluster
         cluster.trace.note("all heals")
-        self._when_whole.clear()
+        self._when_complete.clear()
         pending, self._undo = self._undo, []
         for _, undo in pending:
             undo()
@@ -76,7 +76,7 @@ class Nemesis:
             host.disk.stop_failing()
 
     def _until(self, fault: Fault, undo: Callable[[], None]) -> None:
-        """Undo a fault when its time is over, or when everything heals."""
+        """Undo a fault after its time, or when everything heals."""
         target = fault.target
         self.hurting[target] = self.hurting.get(target, 0) + 1
 
@@ -98,7 +98,7 @@ class Nemesis:
         self._cluster.loop.later(fault.for_s, end)
 
     def _keep(self, fault: Fault, number: int) -> None:
-        """Copy a directory, to bring it back later."""
+        """Copy a directory, for restoring it later."""
         disk = self._cluster.hosts[fault.target].disk
         self._kept[number] = disk.crash(random_module.Random(0), "keep")
 
@@ -128,7 +128,7 @@ class Nemesis:
 
             def thaw() -> None:
                 current.process.thaw()
-                if current.forgotten:  # it receives what Ray sent it while it was frozen
+                if current.forgotten:  # it receives Ray's signals of that time
                     self._cluster.loop.later(EXIT_AFTER_S, current.process.kill)
 
             self._until(fault, thaw)
@@ -149,7 +149,7 @@ class Nemesis:
     _do_freeze_supervisor = _do_freeze_coordinator
 
     def _do_another_supervisor(self, fault: Fault, number: int) -> None:
-        """Start one beside the running one: Ray has lost sight of its host, and it lives on, perhaps frozen for a while."""
+        """Start one beside the running one, whose host Ray has lost sight of: it runs on, perhaps frozen for a while."""
         former = self._cluster.actors[fault.target]
         if former.alive:
             if number % 2:
@@ -183,7 +183,7 @@ class Nemesis:
         self._replace(fault.target, REPLACE_TRIES)
 
     def _replace(self, node_id: str, tries: int) -> None:
-        """Request it until it is under way: nobody else will, and a command may find no supervisor, or end with it."""
+        """Request it until it is under way: nobody else repeats it, and a command may find no supervisor or end with it."""
         cluster, supervisor = self._cluster, self._present_supervisor()
         if supervisor is not None and all(each.node_id != node_id for each in wanted_members(supervisor.state)):
             return
@@ -266,11 +266,11 @@ class Nemesis:
 
     def _do_power_when_complete(self, fault: Fault, number: int) -> None:
         del number
-        self._when_whole[fault.target] = fault
+        self._when_complete[fault.target] = fault
 
-    def whole_again(self, node_id: str) -> None:
-        """Note that a node has completed itself: its power may go now."""
-        if (fault := self._when_whole.pop(node_id, None)) is not None:
+    def complete_again(self, node_id: str) -> None:
+        """Take notice that a node has completed itself: its power may go now."""
+        if (fault := self._when_complete.pop(node_id, None)) is not None:
             self._cluster.loop.later(fault.amount, self._do_power, fault, -1)
 
     # ---- network and clocks ----
@@ -352,7 +352,7 @@ class Nemesis:
     def _do_bit_rot(self, fault: Fault, number: int) -> None:
         del number
         if (path := flip_a_bit(self._cluster.hosts[fault.target].disk, self._rng)) is not None:
-            self._cluster.trace.note(f"rot in {path}", "nemesis", fault.target)
+            self._cluster.trace.note(f"corruption in {path}", "nemesis", fault.target)
 
 
 def _member(supervisor: Supervisor, draw: float) -> str:
@@ -373,8 +373,8 @@ def flip_a_bit(disk: SimDisk, rng: random.Random, ending: str = "", *, times: in
     path = rng.choice([path for path in files if path.endswith(kind)])
     size = disk.synced_size(path)
     if kind == "wal":
-        # What was synced since the last chunk of a log was written has no witness yet: rot in it looks like a torn
-        # tail, and that it is none only peers know who have heard how far the log was. A limit of the design.
+        # Data synced since the last chunk of a log was written has no witness yet: corruption in it looks like a torn
+        # tail, and only peers that know the end of the log can tell the difference. A limit of the design.
         size = max(HEADER_BYTES, _witnessed(disk.read_file(path, MAX_LOG_BYTES)[:size]))
     for _ in range(times):
         disk.flip_bit(path, rng.randrange(size), rng.randrange(8))

@@ -5,7 +5,7 @@ one-way; messages that meet it are lost, or (half of them) kept and delivered wh
 that survives. Callers learn what Ray would report: that a process has ended (proof), that none of that name runs, or
 nothing at all until their deadline.
 
-A process that has begun to serve a request continues, whether or not somebody still waits for the answer.
+A process that has begun to serve a request continues, even if nobody waits for the answer any more.
 ``heard`` gets ("asks" or "answers", from, to, frame) of every delivered frame; the checkers learn stamps there.
 ``sent`` gets (from, to, frame) of every request when it is sent.
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from raykv.sim.trace import Trace
 
 NOTICE_S = (0.02, 0.2)
-"""How long it takes until callers learn that a process has ended."""
+"""The time until callers learn that a process has ended."""
 
 
 class NetworkOdds(msgspec.Struct, frozen=True, kw_only=True):
-    """How the network treats a message, as probabilities; delays in seconds."""
+    """The network's treatment of messages, as probabilities; delays in seconds."""
 
     delay_s: tuple[float, float] = (0.0002, 0.002)
     late: float = 0.0
@@ -81,11 +81,11 @@ class Network:
         self.odds = NetworkOdds()
         self.endpoints: dict[str, Endpoint] = {}
         self.cuts: dict[tuple[str, str], int] = {}
-        """(from, to) -> how many cuts lie between them."""
+        """(from, to) -> the number of cuts between them."""
         self.slow: dict[str, float] = {}
-        """Process -> seconds that everything from and to it takes longer."""
+        """Process -> the extra delay of everything from and to it, in seconds."""
         self.unreachable: set[str] = set()
-        """Processes whose host is down, and of whose end nobody has learned yet."""
+        """Processes whose host is down and whose end nobody has learned yet."""
         self.heard: Callable[[str, str, str, bytes], None] = lambda *_: None
         self.sent: Callable[[str, str, bytes], None] = lambda *_: None
 
@@ -116,7 +116,7 @@ class Network:
         self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
 
     def is_cut(self, one: str, other: str) -> bool:
-        """Whether messages are dropped in at least one direction between them."""
+        """Return whether messages are dropped in at least one direction between them."""
         return (one, other) in self.cuts or (other, one) in self.cuts
 
     def mend(self, source: str, target: str) -> None:

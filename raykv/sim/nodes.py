@@ -1,4 +1,4 @@
-"""Storage processes of the simulated world: what Ray and the storage actor's shell do in the real one.
+"""Storage processes of the simulated world: the part of Ray and the storage actor's shell in the real one.
 
 ``SimLauncher`` is ``ports.Launcher``. A process outlives the supervisor that launched it. One that finds its directory
 locked waits, and with ``take_over`` ends the holder by the process id in the lock, because Ray's own request to end does
@@ -42,9 +42,9 @@ KILL_AFTER_S = 0.3
 EXIT_AFTER_S = 0.1
 START_S = (0.05, 0.4)
 CPUS, MEMORY_BYTES, DISK_BYTES = 4.0, 16 << 30, 200 << 30
-"""What a host has: a node on it weighs 1 by itself (``ring.auto_weight``), as those do that found the store."""
+"""A host's resources: a node alone on it weighs 1 (``ring.auto_weight``), as do those that found the store."""
 POWER_NOTICE_S = (1.0, 15.0)
-"""How long it takes until Ray says that the processes of a host that is down have ended."""
+"""The time until Ray reports the processes of a lost host as ended."""
 
 
 class NodeProcess:
@@ -57,7 +57,7 @@ class NodeProcess:
         self.node: StorageNode | None = None
         self.opening: asyncio.Task[Launched] | None = None
         self.forgotten = False
-        """Ray was asked to end it, and has released its name."""
+        """Whether Ray was asked to end it, and has released its name."""
 
     @property
     def known(self) -> bool:
@@ -105,16 +105,16 @@ class NodeWorld:
         self.founded = False
         self._pids = itertools.count(4001)
         self.serve: Serve = lambda node, frame: node.serve(frame)
-        """How a node answers a frame; a run that watches the answers puts itself here."""
+        """The function by which a node answers a frame; a run that watches the answers replaces it."""
         self.opened: Callable[[StorageNode], None] = lambda _: None
-        """Info of every node that has opened its directory."""
+        """Called with every node that has opened its directory."""
         self.joined: Callable[[str, Host], None] = lambda _, __: None
-        """Info of every node that is new, with its host."""
+        """Called with every new node, and its host."""
         self.left: Callable[[str], None] = lambda _: None
-        """Info of every node that is no member any more."""
+        """Called with every node that is no longer a member."""
 
     def create(self, node_id: str) -> NodeProcess:
-        """Start a process for the node, in place of the one that Ray knew; a new one gets a host of its own."""
+        """Start a process for the node, in place of the one that Ray knew; a new node gets a host of its own."""
         if node_id not in self.hosts:
             self.hosts[node_id] = Host(node_id, self.loop, random.Random(self.rng.getrandbits(64)), self.trace)
             self.joined(node_id, self.hosts[node_id])
@@ -220,7 +220,7 @@ class SimLauncher:
             try:
                 identity = read_identity(host.files(self._supervisor), PATH)
             except CorruptData:
-                identity = None  # owned by somebody, but it does not say by whom
+                identity = None  # its owner is unknown
             if identity is not None and identity.store_id == self._world.store_id:
                 found[node_id] = node_id  # each has a host of its own, of the same name
         return found
@@ -270,7 +270,7 @@ class SimLauncher:
         created.opening = created.process.spawn(
             world.open(created, node_id, fresh=empty_is_complete, known=known, take_over=take_over or ours)
         )
-        created.opening.add_done_callback(_look_at)  # perhaps nobody awaits it any more
+        created.opening.add_done_callback(_look_at)  # possibly, nobody awaits it any more
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._opened(created)
@@ -327,12 +327,12 @@ class SimLauncher:
         if current.known:
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-            def tell() -> None:
+            def notice_later() -> None:
                 slow = not self._world.hosts[node_id].up
                 notice_s = self._world.rng.uniform(*(POWER_NOTICE_S if slow else (0.02, 0.2)))
                 self._world.loop.later(notice_s, _settle, gone)
 
-            current.process.on_kill.append(tell)
+            current.process.on_kill.append(notice_later)
             await gone
         return "its process ended"
 
@@ -340,7 +340,7 @@ class SimLauncher:
     async def _opened(created: NodeProcess) -> Launched:
         assert created.opening is not None
         try:
-            while created.process.frozen:  # noqa: ASYNC110 - as a caller that knows nothing of it
+            while created.process.frozen:  # noqa: ASYNC110 - as a caller without notice of it
                 await asyncio.sleep(0.1)
             return await asyncio.shield(created.opening)
         except (ProcessEnded, asyncio.CancelledError):

@@ -5,8 +5,8 @@
         ...
 
 pytest runs one test for each seed, with its own ``world`` (``raykv.sim.start(seed, faults=True)``), which ends with it. A
-test may take ``seed`` as well, or ``seed`` alone and start its own world. An ``async def`` runs in ``world.run``; no plugin
-is needed.
+test may take ``seed`` as well, or ``seed`` alone and start its own world. An ``async def`` runs in ``world.run``, without
+any plugin.
 
 A failure reports how to rerun it: the line that starts the world, and the command for pytest. ``RAYKV_SEEDS=7`` in the
 environment, or ``3,7``, or ``0-999``, replaces the seeds that the test names.
@@ -56,7 +56,7 @@ def seeds(which: int | Iterable[int], /, **options: Unpack[Options]) -> Callable
 
 
 def _of_a_seed(test: Any, options: Options) -> Callable[..., None]:
-    """Return the test as one that takes ``seed`` as its last argument, and no ``world``."""
+    """Return the test as a function that takes ``seed`` as its last argument, and no ``world``."""
     if not inspect.isfunction(test):
         raise InvalidOption(f"seeds decorates a test function; got {shown(test)}")
     signature = inspect.signature(test)

@@ -36,7 +36,7 @@ class Trace:
         self._hash = xxh3_128()
         self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self.notable: deque[Event] = deque(maxlen=KEPT_EVENTS)
-        """What is not a message: processes that start and end, faults."""
+        """The events that are no messages: starts and ends of processes, faults."""
         self.count = 0
 
     def note(self, what: str, source: str = "", target: str = "", number: int = 0, frame: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""A simulated store for the tests of raykv's users: a real ``Store`` over a whole cluster in this process.
+"""A simulated store for the tests of raykv's users: a real ``Store`` over a complete cluster in this process.
 
 >>> import raykv.sim
 >>> with raykv.sim.start(seed=7) as world:
@@ -60,12 +60,12 @@ MAX_COORDINATORS = 5
 MAX_SEED = 2**63
 MAX_SLEEP_S = 30 * 86_400.0
 RUN_TIMEOUT_S = 3600.0
-"""So long a coroutine may take in virtual time, unless its caller says otherwise."""
+"""The default time-out of a coroutine, in virtual time."""
 FAULTS_FOR_S = 600.0
 
 
 SMALL_NODE = NodeConfig(memtable_bytes=64 * KIB, max_unflushed_bytes=512 * KIB, block_cache_bytes=256 * KIB)
-"""What a node of a simulated store is given unless its user says otherwise."""
+"""The default settings of a simulated store's nodes."""
 
 
 class Options(TypedDict, total=False):
@@ -142,7 +142,7 @@ def _written(value: object) -> str:
 
 
 class WorldSession(Session):
-    """The session of a handle of a simulated store: it ends with its world, and cannot leave it."""
+    """The session of a simulated store's handle: it ends with its world, and cannot leave it."""
 
     def __init__(self, name: str, link: Link, routing: Routing = "auto") -> None:
         super().__init__(name, link, routing)
@@ -156,7 +156,7 @@ class WorldSession(Session):
         return super().link
 
     def sent(self) -> Session:
-        """Return this one: a copy of a handle is a handle of the same world."""
+        """Return this session: a copy of a handle is a handle of the same world."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -197,7 +197,7 @@ class World:
         self.coordinators = tuple(self._cluster.coordinator_names)
         """The names of the coordinators."""
         self.faults: tuple[Fault, ...] = ()
-        """What goes wrong by itself, in order."""
+        """The faults that the seed injects, in order."""
         try:
             self._begin(seed, faults=faults)
         except BaseException:
@@ -220,7 +220,7 @@ class World:
     # ---- handles and time ----
 
     def connect(self, coordinator: str = COORDINATOR) -> Store:
-        """Return another handle, with its own client that asks that coordinator, or is one itself ("direct")."""
+        """Return another handle, with its own client that uses that coordinator, or is one itself ("direct")."""
         self._check_known(coordinator, (*self.coordinators, DIRECT))
         self._check_goes_on()
         client = self._client()
@@ -230,7 +230,7 @@ class World:
         return store
 
     def place_of(self, store: Store) -> str:
-        """Return what coordinates a handle's operations: a coordinator's name, or a client's own."""
+        """Return the name of the coordinator of a handle's operations, or of its client if that is its own."""
         return self._places[store]
 
     async def connect_aio(self) -> AsyncStore:
@@ -298,7 +298,7 @@ class World:
         self._do("kill", node_id)
 
     def power_cut(self, node_id: str, for_s: float = 1.0) -> None:
-        """Cut the power of the node's host: what was not synced is lost or torn."""
+        """Cut the power of the node's host: unsynced data is lost or torn."""
         self._do("power", node_id, for_s)
 
     def freeze(self, node_id: str, for_s: float) -> None:
@@ -306,7 +306,7 @@ class World:
         self._do("freeze", node_id, for_s)
 
     def cut(self, node_id: str, for_s: float) -> None:
-        """Cut the node off from everybody for ``for_s`` seconds."""
+        """Cut the node off from all other processes for ``for_s`` seconds."""
         self._do("cut", node_id, for_s, detail="both all")
 
     def split(self, side: Sequence[str], for_s: float) -> None:
@@ -350,7 +350,7 @@ class World:
         self._fate.cancel()
         self._nemesis.heal()
 
-    def told(self) -> list[str]:
+    def events(self) -> list[str]:
         """Return the events of processes and disks until now, a line each, with the virtual time."""
         return [
             f"{event.at_s:10.3f}  {event.source} {event.what} {event.target}".rstrip()
@@ -383,13 +383,13 @@ class World:
             session.world_ended = True
         self._fate.cancel()
         self._cluster.kill()
-        for task in list(self._loop.tasks):  # including those that a user's coroutine left behind
+        for task in list(self._loop.tasks):  # including leftovers of a user's coroutine
             task.cancel()
         self._loop.run_until_complete(asyncio.sleep(1))  # cancelled tasks finish
         self._loop.close()
         for failure in self._loop.failures:
             logger.error("in a simulated world, %s: %s", self.replay, failure)
-        self._loop.set_exception_handler(None)  # asyncio reports what is found later
+        self._loop.set_exception_handler(None)  # for errors found later, asyncio's own report is enough
 
     def __enter__(self) -> Self:
         return self

@@ -4,10 +4,10 @@ Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``sstable``, ``merge``, ``wa
 ``compaction``, then ``engine``, which ties them together, with ``jobs`` and ``recovery`` at its sides. ``directory`` is
 the node's directory around it: the lock, who the node is, and its copy of the cluster's state.
 
-Records are opaque bytes here. How two records of a key merge is a function handed in.
+Records are opaque bytes here. The caller passes in the function that merges two records of a key.
 
-Left out: snapshots, transactions, column families, a second writer. Other nodes: what a disk has lost the peers give back,
-and ``damaged`` says what that is (P1).
+Left out: snapshots, transactions, column families, a second writer. Other nodes: the peers restore what a disk has lost,
+and ``damaged`` names it (P1).
 """
 
 from raykv.storage.damage import Damage, DiskFull, EngineFailed

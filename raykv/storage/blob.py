@@ -1,4 +1,4 @@
-"""A small file that is always whole: replaced, never edited.
+"""A small file that is replaced atomically, never edited.
 
 The manifest, a node's identity and its register are such files::
 
@@ -9,8 +9,8 @@ The manifest, a node's identity and its register are such files::
     payload
 
 A new state is written beside the old one, synced, and renamed over it; then the directory is synced. A crash leaves the
-old or the new state, never a mixture. What depends on the new state (unlinking what only the old one named) waits until
-``write_blob`` has returned.
+old or the new state, never a mixture. Steps that depend on the new state (unlinking files that only the old one named)
+wait until ``write_blob`` has returned.
 
 Omitted: history. A file that fails its checksum is not repaired from an older copy; the copies are on other nodes.
 """
@@ -40,14 +40,14 @@ _CHECKSUM = struct.Struct("<I")
 OVERHEAD_BYTES = _HEAD.size + _CHECKSUM.size
 TEMPORARY_SUFFIX = ".tmp"
 UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error)
-"""What decoders raise about bytes that are not what they claim, bad UTF-8 and deep nesting included."""
+"""The errors that decoders raise about malformed bytes, bad UTF-8 and deep nesting included."""
 
 
 def write_blob(fs: FileSystem, directory: str, name: str, magic: bytes, version: int, payload: bytes) -> None:
     """Replace ``directory/name`` durably: write aside, sync, rename, sync the directory. Two syncs.
 
-    ``DiskFull`` leaves the old file in place, and nothing beside it;
-    any other ``OSError`` leaves the old file in place or the new one; which of them, the next start finds out.
+    ``DiskFull`` leaves the old file in place, and nothing beside it; any other ``OSError`` leaves the old or the new
+    file in place, and the next start finds out which.
     """
     assert len(magic) == 8
     path = f"{directory}/{name}"
@@ -74,7 +74,7 @@ def write_blob(fs: FileSystem, directory: str, name: str, magic: bytes, version:
 
 
 def read_blob(fs: FileSystem, path: str, magic: bytes, newest_version: int, max_bytes: int) -> tuple[int, bytes]:
-    """Return ``(version, payload)``. ``FileNotFoundError`` if there is none, ``CorruptData`` if it is not what it says.
+    """Return ``(version, payload)``. ``FileNotFoundError`` if there is none, ``CorruptData`` if it is malformed.
 
     ``max_bytes`` bounds the payload before it is read.
     """
@@ -97,7 +97,7 @@ def read_blob(fs: FileSystem, path: str, magic: bytes, newest_version: int, max_
 
 
 def unpack(decode: Callable[[bytes], T], payload: bytes, path: str) -> T:
-    """Decode what ``read_blob`` returned. ``CorruptData`` for all that it cannot be, a right checksum or not."""
+    """Decode what ``read_blob`` returned. ``CorruptData`` if it is malformed, whatever its checksum says."""
     try:
         return decode(payload)
     except UNREADABLE as error:

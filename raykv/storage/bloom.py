@@ -2,7 +2,7 @@
 
 Bloom (1970) sets k bits of one large field for each key; a key one of whose bits is clear was never added. Here the
 field is cut into blocks of 512 bits, and all seven bits of a key lie in one block (Putze, Sanders, Singler 2007,
-"Cache-, hash- and space-efficient Bloom filters"). What saves a cache line in C saves interpreter steps in Python: a
+"Cache-, hash- and space-efficient Bloom filters"). This saves cache lines in C and interpreter steps in Python: a
 block is one ``int``, a key's bits are one mask, and the test is ``block & mask == mask``. Masks do not depend on the
 size of the filter, so a lookup computes the *probe* of its key once and tries it on every table.
 
@@ -12,7 +12,7 @@ and one of three, out of 4,096 each. That is a third of the work of seven shifts
 positives, where the classic filter has 0.8 %.
 
 Invariant: no false negatives. The patterns are part of the table format. Omitted: deletion, growth, tuning k by the
-bits per key (a constant k is what makes probes shareable; below 5 bits a key it is too many).
+bits per key (a constant k makes probes shareable; below 5 bits a key seven are too many).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _THREE = _patterns(3)
 
 
 def probe(key: bytes) -> Probe:
-    """Return what every filter needs to test ``key``. O(length of the key)."""
+    """Return the probe with which any filter tests ``key``. O(length of the key)."""
     choice = xxh3_64_intdigest(key, 1)
     return xxh3_64_intdigest(key), _FOUR[choice & _PATTERN_MASK] | _THREE[choice >> _PATTERN_SHIFT & _PATTERN_MASK]
 
@@ -112,7 +112,7 @@ class Bloom:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Bloom:
-        """Read what ``to_bytes`` wrote; ``ValueError`` if it cannot be that."""
+        """Read what ``to_bytes`` wrote; ``ValueError`` if it is malformed."""
         if not data or len(data) % BLOCK_BYTES:
             raise ValueError(f"a filter is whole blocks of {BLOCK_BYTES} bytes; got {len(data)}")
         return cls([int.from_bytes(data[at : at + BLOCK_BYTES], "little") for at in range(0, len(data), BLOCK_BYTES)])

@@ -1,8 +1,8 @@
 """The node's hot data: decoded blocks, and records found in them.
 
 Both are bounded in bytes (an estimate of what the decoded data occupies, not of its size on disk). Blocks are keyed by
-table and block, and the least recently used go first; tables are immutable, so a block never goes stale, it is only
-dropped when its table is.
+table and block, and the least recently used go first; tables are immutable, so a block never goes stale and is dropped
+only with its table.
 
 A cached record is the newest of its key in all tables, which saves the filter and two searches for each run. A flush or
 newly found corruption may change which record that is, and so invalidates the records cached before (``RecordCache``).
@@ -24,7 +24,7 @@ Block: TypeAlias = tuple[list[bytes], list[bytes]]
 OBJECT_BYTES = 33 + 8
 """What CPython adds to a bytes object in a list."""
 RECORD_OVERHEAD_BYTES = 350
-"""What a record that is kept costs beside itself, about: two slots and a link of the map, tuple, object headers."""
+"""The approximate overhead of a cached record: two slots and a link of the map, tuple, object headers."""
 
 
 def first_name(table: int) -> int:
@@ -59,7 +59,7 @@ class BlockCache:
         return entry[0]
 
     def put(self, name: int, block: Block, raw_bytes: int) -> None:
-        """Keep the block, decoded from ``raw_bytes``; push out the oldest until it fits. Too big a block is not kept."""
+        """Cache the block, decoded from ``raw_bytes``; evict the oldest until it fits. A block too big is not cached."""
         size = raw_bytes + 2 * OBJECT_BYTES * len(block[0]) + 200
         if size > self._capacity_bytes:
             return
@@ -74,7 +74,7 @@ class BlockCache:
         assert self.used_bytes >= 0
 
     def discard_table(self, table: int, blocks: int) -> None:
-        """Forget all blocks of a table that is no more. O(blocks of the table)."""
+        """Forget all blocks of a removed table. O(blocks of the table)."""
         for index in range(blocks):
             entry = self._blocks.pop(first_name(table) + index, None)
             if entry is not None:
@@ -82,10 +82,10 @@ class BlockCache:
 
 
 class RecordCache:
-    """A map of keys to what the tables hold of them. The oldest go first, asked for or not: a use costs one look. O(1).
+    """A map of keys to what the tables hold of them. The oldest go first, used or not: a use costs one look-up. O(1).
 
-    *Schedule without ``age``: a record is found in a table and kept; the key is written, flushed, and read: what was kept is
-    older than what the new table holds.*
+    *Schedule without ``age``: a record is found in a table and cached; the key is written, flushed, and read: the cached
+    record is older than that of the new table.*
     """
 
     __slots__ = ("_capacity_bytes", "_records", "used_bytes")
@@ -96,12 +96,12 @@ class RecordCache:
         self.used_bytes = 0
 
     def get(self, key: bytes, age: int) -> Found | None:
-        """Return what was kept at the same age of the tables."""
+        """Return what was cached at the same age of the tables."""
         kept = self._records.get(key)
         return kept[0] if kept is not None and kept[1] == age else None
 
     def put(self, key: bytes, found: Found, age: int) -> None:
-        """Keep what the tables hold of a key; push out the oldest until it fits. Too large a one is not kept."""
+        """Cache what the tables hold of a key; evict the oldest until it fits. A record too large is not cached."""
         size = _kept_bytes(key, found)
         if size > self._capacity_bytes:
             return

@@ -7,10 +7,10 @@ Runs are sorted into *tiers* by size: tier 0 up to one memtable, each further ti
 run counts as at least the tier of every newer run, so tiers never fall with age and each is one stretch of neighbours.
 As soon as a tier has ``runs_per_level`` runs, they become one. With T = ``runs_per_level`` and n bytes there are at most
 T-1 runs a tier and log_T n tiers: reads ask O(T log_T n) filters, and a record is rewritten O(log_T n) times.
-(Leveled compaction reads less and writes T times as much; in Python writing is what costs.)
+(Leveled compaction reads less and writes T times as much; in Python, writing is the expensive part.)
 
-``pick`` and ``apply`` work on any descriptions with ``number`` and ``size_bytes``, so that a table of cases tests them,
-and a script can simulate years of flushes in a second.
+``pick`` and ``apply`` work on any descriptions with ``number`` and ``size_bytes``: a table of cases tests them, and a
+script can simulate years of flushes in a second.
 
 Omitted: a bound on garbage. The largest tier may hold overwritten records until it fills up; ``Engine.compact_fully``
 merges everything on request.
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class RunLike(Protocol):
-    """What a decision needs to know of a run."""
+    """The properties of a run that a decision needs."""
 
     @property
     def number(self) -> int:
-        """Names the run."""
+        """The name of the run."""
         ...
 
     @property
     def size_bytes(self) -> int:
-        """Size of its tables."""
+        """The size of its tables."""
         ...
 
 
@@ -55,7 +55,7 @@ def tier(size_bytes: int, config: NodeConfig) -> int:
 def pick(runs: Sequence[RunLike], config: NodeConfig) -> list[int] | None:
     """Return the numbers of the runs to merge (neighbours, newest first), or None if all is well.
 
-    ``runs`` are newest first. The lowest tier that is full goes first: it is the cheapest, and the one that grows.
+    ``runs`` are newest first. The lowest full tier goes first: it is the cheapest, and it grows fastest.
     O(runs).
     """
     stretches: list[list[int]] = []

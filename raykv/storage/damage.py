@@ -1,9 +1,9 @@
-"""What can go wrong with stored bytes, as data and as errors.
+"""Damage to stored bytes, as data and as errors.
 
-*Damage* is bit rot: bytes that were once safely on disk and have changed. It is never ignored: a damaged node may lack
-something it acknowledged, so it counts as incomplete for the damaged keys (for all its keys where the range is unknown)
-until its peers have restored them. It stays in the manifest until ``Engine.heal`` says that this has happened; a
-compaction does not launder it.
+*Damage* is corruption: bytes that were once safely on disk and have changed. It is never ignored: a damaged node may
+lack something that it acknowledged, so it counts as incomplete for the damaged keys (for all its keys where the range is
+unknown) until its peers have restored them. It stays in the manifest until ``Engine.heal`` removes it; a compaction does
+not launder it.
 
 A torn tail of the log is not damage: those bytes were never acknowledged. Nor is a failing log: it ends the engine
 (``EngineFailed``), because after a failed fsync it is unknown which bytes are on the disk.
@@ -29,11 +29,11 @@ CorruptionHandler: TypeAlias = "Callable[[CorruptBlock], None]"
 
 
 class EngineFailed(RaykvError):
-    """The log could not be written or synced. The engine answers nothing from then on: close it and recover."""
+    """The log could not be written or synced. The engine answers nothing more: close it and recover."""
 
 
 class DiskFull(OSError):
-    """There is no room for the write. What it would have replaced or extended is unchanged: retry when there is room."""
+    """There is no room for the write. The file to be replaced or extended is unchanged: retry when there is room."""
 
     @classmethod
     def of(cls, error: OSError) -> DiskFull | None:
@@ -64,13 +64,13 @@ class Damage(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.file} at {self.offset}: {self.reason} ({keys})"
 
     def touches(self, start: bytes, end: bytes | None) -> bool:
-        """Tell whether it may have cost a key in ``[start, end)``."""
+        """Return whether it may have cost a key in ``[start, end)``."""
         if self.start is None:
             return True
         return (end is None or self.start < end) and (self.end is None or start < self.end)
 
     def same_place(self, other: Damage) -> bool:
-        """Tell whether both concern the same bytes."""
+        """Return whether both concern the same bytes."""
         return self.file == other.file and self.offset == other.offset
 
 
@@ -110,4 +110,4 @@ def intact(
 
 def report(damage: Damage) -> None:
     """Log the damage in one line."""
-    logger.error("bit rot in %s", damage)
+    logger.error("corruption in %s", damage)

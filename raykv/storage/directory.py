@@ -1,24 +1,23 @@
-"""A node's directory: one process holds it, and it remembers whose it is (P6).
+"""A node's directory: one process holds it, and it remembers its owner (P6).
 
-``lock``      held for as long as the node lives; its content is a note on the holder
+``lock``      held while the node runs; its content is a note on the holder
 ``identity``  store, node, *directory id*, incarnation, two promises: *clean* and *complete*; where the data is, and
-              until when the node was alive
+              when the node was last alive
 ``register``  the node's copy of the cluster's state, with the directory id that it was kept under
 
 A *directory id* is drawn at random when the directory is made: a node that was replaced and joins again with an empty
 directory keeps its node id and gets another directory id. The *incarnation* grows by one, durably, with every opening,
-before anything else is done: two runs of a node never bear the same number, unless the directory was copied back, which
-the peers notice. A clean stop sets ``clean``; the next opening clears it, durably, and keeps what it found in
-``previous``.
+before anything else: two runs of a node never bear the same number, unless the directory was copied back, which the
+peers notice. A clean stop sets ``clean``; the next opening clears it, durably, and keeps what it found in ``previous``.
 ``complete`` is this directory's own opinion on whether it holds all that it acknowledged (P1).
 
 A directory that turns out to be an old copy gets a new directory id. If it is older than the time for which deletes are
-remembered, its data is set aside too, in this directory, and the node begins empty: what it holds may have been deleted
-and forgotten everywhere else (P6, P10). A long absence alone is no reason: while a node is away, nothing of its share is
-forgotten.
+remembered, its data is also set aside, within this directory, and the node begins empty: its records may have been
+deleted and forgotten everywhere else (P6, P10). A long absence alone is no reason: while a node is unavailable, nothing
+of its share is forgotten.
 
-The identity is written before any data is, so data without an identity is a directory that somebody has tampered with,
-and is refused. Omitted: moving and copying directories (``Engine`` has no part in it).
+The identity is written before any data: data without an identity is a directory that somebody has tampered with, and is
+refused. Omitted: moving and copying directories (``Engine`` has no part in it).
 """
 
 from __future__ import annotations
@@ -61,21 +60,21 @@ _NO_STRAYS = (LOCK_NAME, IDENTITY_NAME + TEMPORARY_SUFFIX, "lost+found")
 
 
 class DirectoryInUse(RaykvError):
-    """Another process holds the directory. ``note`` is what it left in the lock: JSON with its process id."""
+    """Another process holds the directory. ``note`` is its note in the lock: JSON with its process id."""
 
     @property
     def note(self) -> bytes:
-        """What the holder wrote into the lock; empty if that cannot be read."""
+        """The holder's note in the lock; empty if it cannot be read."""
         note: bytes = self.details.get("note", b"")
         return note
 
 
 class DirectoryForeign(RaykvError):
-    """The directory belongs to another store or node, or is another one of this node. Set it aside; do not write to it."""
+    """The directory belongs to another store or node, or is another directory of this node. Set it aside; never write."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who a directory belongs to, and in what state it was left."""
+    """The owner of a directory, and the state in which it was left."""
 
     store_id: Name
     node_id: NodeId
@@ -85,17 +84,17 @@ class Identity(msgspec.Struct, frozen=True):
     clean: bool
     complete: bool
     votes: bool = False
-    """Whether its register has all that it ever promised and accepted (P5)."""
+    """Whether its register holds all that it ever promised and accepted (P5)."""
     data: FileName = "data"
-    """Name of the directory in it where the engine's files are."""
+    """The name of the subdirectory with the engine's files."""
     alive_ms: int = 0
     """When the node was last known to run, by its wall clock."""
     stale: bool = False
-    """Whether ``data`` is to be set aside at the next opening."""
+    """Whether the next opening must set ``data`` aside."""
     mark: Mark | None = None
-    """What is known of the data (``raykv.storage.mark``); None: it was never written down."""
+    """What is known of the data (``raykv.storage.mark``); None: nothing was recorded."""
     register: int = 0
-    """What tells the register from an older one, as far as it is known; 0: there was none."""
+    """The checksum of the register, as far as it is known, which distinguishes it from an older one; 0: there was none."""
 
 
 _decode_identity = msgspec.msgpack.Decoder(Identity).decode
@@ -118,13 +117,13 @@ def read_identity(fs: FileSystem, path: str) -> Identity | None:
 
 
 def _wrong_with(identity: Identity) -> str:
-    """Return what no identity of ours says: its words become names of directories. Empty if all is well."""
+    """Return why the identity is invalid: its words become names of directories. Empty if it is valid."""
     if _DATA.fullmatch(identity.data) is None:
-        return f"its data is said to be in {identity.data[:80]!r}"
+        return f"no valid name of a data directory: {identity.data[:80]!r}"
     if _DIRECTORY_ID.fullmatch(identity.directory_id) is None:
-        return f"its directory id is said to be {identity.directory_id[:80]!r}"
+        return f"no valid directory id: {identity.directory_id[:80]!r}"
     if not 0 < identity.incarnation < MAX_INCARNATION:
-        return f"its incarnation is said to be {identity.incarnation}"
+        return f"no valid incarnation: {identity.incarnation}"
     return ""
 
 
@@ -189,7 +188,7 @@ class NodeDirectory:
 
     @property
     def directory_id(self) -> int:
-        """The first 64 bits of the directory id: what peers know it by."""
+        """The first 64 bits of the directory id, by which peers know it."""
         return int(self.identity.directory_id[:16], 16)
 
     @property
@@ -199,21 +198,21 @@ class NodeDirectory:
 
     @property
     def owner(self) -> str:
-        """Whose it is, for files that are to be known as its own."""
+        """The owner's name, for files that must be recognizable as its own."""
         return f"{self.identity.store_id}/{self.identity.node_id}"
 
     def mark_clean(self, mark: Mark | None = None) -> None:
-        """Note, durably, that this run ended cleanly, and what it leaves. The last thing before ``close``."""
+        """Record, durably, that this run ended cleanly, and what it leaves. The last step before ``close``."""
         self._save(msgspec.structs.replace(self.identity, clean=True, mark=mark, register=self._register_left()))
 
     def note_data(self, mark: Mark) -> None:
-        """Note, durably, what this run has found: the next one must find that, or what has become of it."""
+        """Record, durably, what this run found: the next run must find that, or what this run made of it."""
         self._save(msgspec.structs.replace(self.identity, mark=mark, register=self._register_left()))
 
     def doubt_about_register(self) -> str:
-        """Return why the register is not the one that was left; empty if it is. Before ``note_data``.
+        """Return why the register is not the one that was left; empty if it is. Call before ``note_data``.
 
-        After a clean stop an older copy of it shows; after a crash only that it is gone, or cannot be read.
+        After a clean stop this detects an older copy; after a crash only a missing or unreadable one.
         """
         identity = self.identity
         try:
@@ -223,7 +222,7 @@ class NodeDirectory:
         if identity.register and not found:
             return "its register is gone"
         if identity.mark is not None and identity.mark.exact and found != identity.register:
-            return "its register is another one than was left"
+            return "its register is not the one that was left"
         return ""
 
     def _register_left(self) -> int:
@@ -234,7 +233,7 @@ class NodeDirectory:
             return self.identity.register or 1
 
     def _register_checksum(self) -> int:
-        """0: there is none."""
+        """Return the register's checksum; 0 if there is no register."""
         try:
             _, payload = self._read_register()
         except FileNotFoundError:
@@ -251,7 +250,7 @@ class NodeDirectory:
         )
 
     def set_complete(self, complete: bool) -> None:
-        """Note, durably, whether this directory holds all that it acknowledged."""
+        """Record, durably, whether this directory holds all that it acknowledged."""
         if complete != self.identity.complete:
             identity = msgspec.structs.replace(self.identity, complete=complete)
             try:
@@ -259,31 +258,31 @@ class NodeDirectory:
             except DiskFull:
                 if complete:
                     raise
-                self.identity = identity  # the next run will find itself what this one has found
+                self.identity = identity  # the next run will find the same by itself
 
     def enfranchise(self) -> None:
-        """Note, durably, that its register may be counted among a majority again (P5)."""
+        """Record, durably, that its register counts toward a majority again (P5)."""
         if not self.identity.votes:
             self._save(msgspec.structs.replace(self.identity, votes=True))
 
     def note_alive(self, now_ms: int) -> None:
-        """Note, durably, that the node runs; where there is no room for that, the next time."""
+        """Record, durably, that the node runs; without room for that, the next call does."""
         with contextlib.suppress(DiskFull):
             self._save(msgspec.structs.replace(self.identity, alive_ms=now_ms))
 
     def remove_old_data(self) -> None:
-        """Remove what was set aside, but for the last that was."""
+        """Remove the data that was set aside, except the latest."""
         names = [name for name in self._fs.list_directory(self.path) if name.startswith("data")]
         for name in sorted(names, key=lambda name: (len(name), name))[:-2]:
             self._fs.remove_tree(f"{self.path}/{name}")
 
     def mark_incomplete(self, known_incarnation: int = 0, *, set_aside: bool = False, stale: bool = False) -> None:
-        """Note, durably and in one step, that this directory is an old copy: incomplete, under a new directory id.
+        """Record, durably and in one step, that this directory is an old copy: incomplete, under a new directory id.
 
         ``set_aside``: begin with no data. ``stale``: do so at the next opening.
 
-        The register goes with the former directory id: its promises are void, and it does not vote until it is let (P5).
-        ``identity`` is then in an incarnation beyond ``known_incarnation``.
+        The register goes with the former directory id: its promises are void, and it has no vote until ``enfranchise``
+        (P5). ``identity`` is then in an incarnation beyond ``known_incarnation``.
         """
         identity = _set_aside(self.identity) if set_aside else self.identity
         incarnation = max(identity.incarnation, known_incarnation + 1)
@@ -300,11 +299,11 @@ class NodeDirectory:
             )
         )
         path = f"{self.path}/{REGISTER_NAME}"
-        if self._fs.exists(path):  # it belongs to the former directory id, and may be one that cannot even be read
+        if self._fs.exists(path):  # it belongs to the former directory id, and may be unreadable
             self._fs.rename(path, path + OLD_SUFFIX)
 
     def load_register(self) -> bytes | None:
-        """Return what ``save_register`` kept last under this directory id, or None. ``CorruptData`` if it cannot be read."""
+        """Return what ``save_register`` last stored under this directory id, or None. ``CorruptData`` if unreadable."""
         try:
             _, payload = self._read_register()
         except FileNotFoundError:
@@ -313,18 +312,18 @@ class NodeDirectory:
         return payload[DIRECTORY_ID_BYTES:] if ours else None
 
     def save_register(self, data: bytes) -> None:
-        """Keep ``data``, at most 16 MiB, durably and whole, in place of what was there. Two syncs."""
+        """Store ``data``, at most 16 MiB, durably and atomically, in place of the former. Two syncs."""
         self._assert_held()
         if len(data) > MAX_REGISTER_BYTES:
             raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
         payload = self.identity.directory_id.encode() + data
         write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, REGISTER_VERSION, payload)
         if not self.identity.register:
-            # From now on there is one: should it be gone one day, what was promised in it is not.
+            # Record that there is one: if it is ever lost, its promises still bind.
             self._save(msgspec.structs.replace(self.identity, register=1 << 32 | crc32c(payload)))
 
     def close(self) -> None:
-        """Give the lock back. Idempotent. Whether the stop was clean, ``mark_clean`` has said."""
+        """Release the lock. Idempotent. A clean stop calls ``mark_clean`` first."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -340,7 +339,7 @@ class NodeDirectory:
 
 
 def _set_aside(identity: Identity) -> Identity:
-    """Return the identity with an empty place for its data; what is there now stays."""
+    """Return the identity with a new, empty place for its data; the present data stays where it is."""
     return msgspec.structs.replace(
         identity, data=f"data-{identity.incarnation}", stale=False, complete=False, mark=None
     )
@@ -393,5 +392,5 @@ def _in_use(fs: FileSystem, path: str) -> DirectoryInUse:
     note = b""
     with contextlib.suppress(OSError):
         note = fs.read_file(f"{path}/{LOCK_NAME}", _MAX_NOTE_BYTES)
-    said = ascii(note[:_SHOWN_NOTE_BYTES].decode(errors="replace"))  # whatever stands there goes to somebody's terminal
+    said = ascii(note[:_SHOWN_NOTE_BYTES].decode(errors="replace"))  # it goes to somebody's terminal, whatever it is
     return DirectoryInUse(f"{path} is held by another process (its note: {said})", path=path, note=note)

@@ -24,7 +24,7 @@ the node; ``durable_position`` is how far the log is. Records in tables have pos
 replayed and synced.
 
 **Failures.** A failed write or sync of the log, or of the manifest, ends the engine: ``EngineFailed`` from then on.
-Bit rot costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
+Corruption costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
 compactions and restarts until ``heal`` reports that the peers have restored everything (P1).
 
 Omitted: snapshots, transactions, column families, range deletes (compactions leave out the key ranges that ``drop``
@@ -129,8 +129,9 @@ class Engine:
         self._age = 0
         """Grows whenever the newest record of a key in the tables may have changed: by a flush, or by corruption found.
 
-        *Schedule without the latter: a record is found and kept, its block rots, and a compaction leaves it out; a peer
-        gives it back, and it seems to be there already; the damage is healed, and the next flush shows that it is gone.*
+        *Schedule without the latter: a record is found and kept, its block is corrupted, and a compaction leaves it
+        out; a peer gives it back, and it seems to be there already; the damage is healed, and the next flush shows that
+        it is gone.*
         """
         self._hot = RecordCache(config.block_cache_bytes // RECORDS_SHARE)
         self._cache = BlockCache(config.block_cache_bytes - config.block_cache_bytes // RECORDS_SHARE)
@@ -164,7 +165,7 @@ class Engine:
         self.room_bytes: int | None = None
         """Free space on the disk as far as the node knows: a compaction needs as much as it merges."""
         self.drop: Drop | None = None
-        """Tells which keys compactions leave out. Called on other threads. Such a key must never be read again: until a
+        """Decides which keys compactions leave out. Called on other threads. Such a key must never be read again: until a
         compaction reaches the oldest run, an older record of it may resurface."""
 
     @classmethod
@@ -287,8 +288,8 @@ class Engine:
         """Forget the key. Returns the log position that makes it durable; 0 if it already is. Costs a ``get``.
 
         Reads show nothing from then on. An absence carries no position, so a reader that must not see it early waits for
-        this one. Nothing is written if nothing is stored, except in a damaged range: what corruption seems to have taken
-        may be readable again.
+        this one. Nothing is written if nothing is stored, except in a damaged range: a record there may become readable
+        again.
         """
         self._check()
         if len(key) > MAX_KEY_BYTES:
@@ -316,9 +317,9 @@ class Engine:
 
     def _put(self, key: bytes, kept: bytes) -> Found:
         if self._unsaved_damage:
-            # *Schedule without: a write is merged with what is left below a rotten block, and the node ends before the next
-            # manifest. The next run finds that write first and never looks at the block: it takes itself for whole, and
-            # shows less than it acknowledged.*
+            # *Schedule without: a write is merged with what is left below a corrupt block, and the node ends before the next
+            # manifest. The next run finds that write first and never looks at the block: it takes itself for complete,
+            # and shows less than it acknowledged.*
             self._save_manifest()
         log, memtable = self._log, self._memtable
         found = memtable.put(key, kept, log.append(key, kept))
@@ -514,7 +515,7 @@ class Engine:
         return self._log.durable_end
 
     def recovered(self, end: int) -> bool:
-        """Tell whether recovery found everything that was durable when an earlier run's ``durable_end`` was ``end``.
+        """Return whether recovery found everything that was durable when an earlier run's ``durable_end`` was ``end``.
 
         It did not if this directory is an older copy, or if the end of the log was lost in a way that looks like a torn
         tail: a power cut before the sync, corruption in the last chunk.
@@ -678,7 +679,7 @@ class Engine:
         return tuple(self._damaged)
 
     def damaged_in(self, start: bytes, end: bytes | None) -> bool:
-        """Tell whether known corruption may have cost a key in ``[start, end)``. O(damages)."""
+        """Return whether known corruption may have cost a key in ``[start, end)``. O(damages)."""
         return any(damage.touches(start, end) for damage in self._damaged)
 
     def heal(self, damage: Damage) -> None:
@@ -811,7 +812,7 @@ class Engine:
 
 
 def _corrupt(damage: Damage) -> CorruptData:
-    return CorruptData(f"bit rot: {damage}", file=damage.file, offset=damage.offset)
+    return CorruptData(f"corrupt data: {damage}", file=damage.file, offset=damage.offset)
 
 
 def _table_batches(tables: list[Table], start: bytes, end: bytes | None, reverse: bool) -> Iterator[Batch[Found]]:

@@ -1,12 +1,12 @@
-"""Flushes and compactions: long disk work, cut out of the engine so that it can run on another thread.
+"""Flushes and compactions: long disk work, separate from the engine so that it can run on another thread.
 
-A job is made on the event-loop thread with all that it needs, none of which changes any more: a sealed memtable, or
-sorted runs. ``run`` reads and writes files, syncs each, then syncs the directory. It touches nothing of the engine.
-``Engine.finish`` then names the new tables in the manifest; until that is safe, they are orphans that a recovery removes.
+A job is made on the event-loop thread from immutable input: a sealed memtable, or sorted runs. ``run`` reads and writes
+files, syncs each, then syncs the directory. It touches nothing of the engine. ``Engine.finish`` then names the new tables
+in the manifest; until that is safe, they are orphans that a recovery removes.
 
-A job whose outcome will be the oldest run leaves deletion markers (empty records) out: nothing older is left to cover.
-A compaction takes dropped keys out, and passes over rotten blocks; their ranges are in ``damages`` and go into the same
-manifest as its outcome. The tables with rotten blocks are set aside under another name, not unlinked.
+A job whose outcome will be the oldest run leaves deletion markers (empty records) out: there is nothing older to cover.
+A compaction leaves dropped keys out and skips corrupt blocks; their ranges are in ``damages`` and go into the same
+manifest as its outcome. The tables with corrupt blocks are set aside under another name, not unlinked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Drop: TypeAlias = "Callable[[bytes], bool]"
 
 
 class Workshop:
-    """Where jobs build tables: the disk, the directory, the next numbers."""
+    """Builds tables for jobs; has the disk, the directory and the next numbers."""
 
     __slots__ = ("cache", "config", "directory", "fs", "numbers")
 
@@ -74,13 +74,11 @@ class Workshop:
             self.fs.sync_directory(self.directory)
         try:
             return [Table(self.fs, self.directory, info, self.cache) for info in infos]
-        except (
-            CorruptBlock
-        ) as corrupt:  # what was just written does not read back: the disk failed, and nothing is lost yet
+        except CorruptBlock as corrupt:  # a new table does not read back: the disk failed, and nothing is lost yet
             raise OSError(errno.EIO, str(corrupt.damage)) from None
 
     def remove(self, created: list[int]) -> None:
-        """Unlink what an abandoned job left; what cannot be unlinked now is an orphan for the next recovery."""
+        """Unlink the tables of an abandoned job; one that cannot be unlinked is an orphan for the next recovery."""
         for number in created:
             with contextlib.suppress(OSError):
                 self.fs.unlink(f"{self.directory}/{table_name(number)}")

@@ -1,9 +1,9 @@
 """The manifest: the list of the store's files. A file that it does not name does not count.
 
-One small file, replaced whole (``raykv.storage.blob``): the sorted runs, newest first, with the tables of each; the
-first segment of the log that still matters; the next table number; the damage that is known. It is written only after
-every file that it names is safe, and files that it no longer names are unlinked only after it is safe. A crash leaves
-orphans at worst, and recovery removes them.
+One small file, replaced atomically (``raykv.storage.blob``): the sorted runs, newest first, with the tables of each; the
+first segment of the log that still matters; the next table number; known damage. It is written only after every file
+that it names is safe, and files that it no longer names are unlinked only once it is safe itself. A crash leaves orphans
+at worst, and recovery removes them.
 
 LevelDB appends edits to its manifest; at a flush every few seconds rewriting some kilobytes is simpler and needs no
 second recovery.
@@ -48,7 +48,7 @@ class RunInfo(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def size_bytes(self) -> int:
-        """Size of its tables."""
+        """The size of its tables."""
         return sum(table.size_bytes for table in self.tables)
 
 
@@ -63,18 +63,18 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     generation: int = 0
     """Grows with every saving."""
     run: int = 0
-    """The incarnation of the node that saved it; 0: one that does not say."""
+    """The incarnation of the node that saved it; 0: unknown."""
     log_end: int = 0
-    """Up to here the log was synced when it was saved: a shorter one has lost something."""
+    """The end of the synced log when it was saved: a shorter log has lost something."""
     owner: str = ""
-    """Whose it is, as the identity beside it says."""
+    """Its owner, as in the identity beside it."""
 
 
 _decode = msgspec.msgpack.Decoder(Manifest).decode
 
 
 def number_of(name: str, suffix: str) -> int | None:
-    """Return the number of a table or segment by its name; None for any other, also for one written another way."""
+    """Return the number of a table or segment by its name; None for any other name, also for another spelling."""
     stem = name.removesuffix(suffix)
     if stem == name or not stem.isascii() or not stem.isdecimal() or len(stem) > _NAME_DIGITS:
         return None
@@ -82,7 +82,7 @@ def number_of(name: str, suffix: str) -> int | None:
 
 
 def is_file_of_ours(name: str) -> bool:
-    """Whether it names a table or a segment: such names become paths."""
+    """Return whether it names a table or a segment: such names become paths."""
     return number_of(name, ".sst") is not None or number_of(name, ".wal") is not None
 
 
@@ -92,7 +92,7 @@ def save(fs: FileSystem, directory: str, manifest: Manifest) -> None:
 
 
 def checksum(manifest: Manifest) -> int:
-    """Return what tells this manifest from others."""
+    """Return the checksum that distinguishes this manifest from others."""
     return crc32c(_encode(manifest))
 
 
@@ -111,25 +111,25 @@ def load(fs: FileSystem, directory: str) -> Manifest | None:
 
 
 def _wrong_with(manifest: Manifest) -> str:
-    """Return what no manifest of ours says: numbers become names of files, positions and loops. Empty if all is well."""
+    """Return why the manifest is invalid: its numbers become file names, positions and loops. Empty if it is valid."""
     seen: set[int] = set()
     if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT):
-        return f"its numbers are {manifest.next_number} and {manifest.oldest_segment}"
+        return f"no valid numbers: next table {manifest.next_number}, oldest segment {manifest.oldest_segment}"
     if not (
         0 <= manifest.generation < _MAX_COUNT and 0 <= manifest.run < _MAX_COUNT and 0 <= manifest.log_end < 1 << 64
     ):
-        return f"its generation is {manifest.generation}, of run {manifest.run}"
+        return f"no valid generation {manifest.generation}, run {manifest.run} or end of the log"
     for run in manifest.runs:
         if not run.tables or any(a.largest >= b.smallest for a, b in zip(run.tables, run.tables[1:], strict=False)):
-            return f"run {run.number} does not fit together"
+            return f"run {run.number} is inconsistent"
         for table in run.tables:
             sound = (
                 1 <= table.number <= MAX_TABLE and 1 <= table.count < _MAX_COUNT and 0 <= table.size_bytes < _MAX_COUNT
             )
             if not sound or table.smallest > table.largest or table.number in seen:
-                return f"table {table.number} does not fit together"
+                return f"table {table.number} is inconsistent"
             seen.add(table.number)
     for damage in (*manifest.damaged, *manifest.healed):
         if not is_file_of_ours(damage.file):
-            return f"it tells of damage in {damage.file!r}"
+            return f"damage in {damage.file!r}, which is no file of the store"
     return ""

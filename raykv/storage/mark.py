@@ -33,25 +33,25 @@ ALL_OF_IT = (1 << LENGTH_BITS) - 1
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What was there: the manifest, and the log from its first segment that matters to its end."""
+    """The state of a directory: the manifest, and the log from the first segment that matters to its end."""
 
     run: int = 0
     """The incarnation that set it."""
     exact: bool = False
     """Set by a clean stop: nothing has been written since."""
     generation: int = 0
-    """Of the manifest."""
+    """The manifest's generation."""
     manifest: int = 0
-    """Its checksum."""
+    """The manifest's checksum."""
     log_start: int = 0
     log_end: int = 0
     log: int = 0
-    """``log_digest`` of the segments up to ``log_through``: those that nothing is added to any more."""
+    """``log_digest`` of the segments up to ``log_through``, which no longer grow."""
     log_through: int = 0
 
 
 def end_of(segment: int, length: int) -> int:
-    """Return the end of a log as one number. A segment of which nothing is left has been flushed: all of it counts."""
+    """Return the end of a log as one number. A missing segment has been flushed: all of it counts."""
     return (segment << LENGTH_BITS) + (length or ALL_OF_IT)
 
 
@@ -73,7 +73,7 @@ def log_digest(digests: Mapping[int, int], start: int, through: int) -> int:
 def doubt_about_manifest(mark: Mark, run: int, owner: str, manifest: Manifest | None, checksum: int) -> str:
     """Return why the manifest, or the identity that the mark is from, is not the one that was left; empty if it is.
 
-    ``run``: the last one that the identity knows of; ``owner``: whose directory it says it is.
+    ``run``: the last one that the identity knows of; ``owner``: the owner of the directory, by the identity.
     """
     if manifest is None:
         return "its data is gone" if mark.generation else ""
@@ -83,7 +83,7 @@ def doubt_about_manifest(mark: Mark, run: int, owner: str, manifest: Manifest | 
         return f"its identity is of run {run}, its manifest of run {manifest.run}"
     if manifest.generation < mark.generation:
         return f"its manifest is an older one ({manifest.generation}, was {mark.generation})"
-    # A later run than the mark's has saved the manifest only after it had looked at all this.
+    # A later run than the mark's saved the manifest only after it had examined all this.
     if manifest.run <= mark.run and (
         (manifest.generation == mark.generation and checksum != mark.manifest)
         or (mark.exact and manifest.generation != mark.generation)

@@ -1,10 +1,9 @@
 """The newest records, in memory, each with the log position that makes it safe.
 
 LevelDB keeps its memtable in a skip list because every write must leave it sorted. Here a write goes to a dict, which
-is all that ``get`` and ``update`` need, and the order is caught up with when somebody scans: new keys wait in a list,
-and a scan adds them to a sorted list first. Adding them one by one costs what an eager order would have cost; adding
-many at once costs far less. A flush sorts the dict on its own and leaves the catching up alone, because it runs on
-another thread.
+is all that ``get`` and ``update`` need, and scans restore the order: new keys wait in a list, and a scan first adds them
+to a sorted list. Adding them one by one costs as much as an eager order; adding many at once costs far less. A flush
+runs on another thread, so it sorts the dict by itself and leaves both lists alone.
 
 Invariants: the sorted keys and the waiting keys together are the dict's keys, each once. A sealed memtable does not
 change any more. A key never leaves (a delete is a record like any other).
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ENTRY_OVERHEAD_BYTES = 128
-"""What an entry costs beside its key and record, about: dict slot, tuple, object headers."""
+"""The approximate overhead of an entry: dict slot, tuple, object headers."""
 _FIRST_CHUNK, _SCAN_CHUNK = 16, 256
-"""Size of a scan's first batch, small to keep short scans cheap; each further batch is twice as large."""
+"""The sizes of a scan's first and largest batch: short scans stay cheap, and each batch is twice the one before."""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -80,8 +79,8 @@ class Memtable:
     def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[list[bytes], list[Found]]]:
         """Yield the entries of ``[start, end)`` in sorted batches; with ``reverse`` the last batch comes first.
 
-        May be interleaved with ``put``: each key comes at most once, and those there from the start come.
-        O(log n) a batch and O(1) an entry, after the order has caught up.
+        ``put`` may be called in between: each key comes at most once, and all that were there at the start come.
+        O(log n) a batch and O(1) an entry, once the order is restored.
         """
         low, high, low_in, high_in = start, end, True, False
         count = _FIRST_CHUNK
@@ -99,7 +98,7 @@ class Memtable:
             yield keys, [entries[key] for key in keys]
 
     def sorted_batches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        """Yield all keys and records in order, for a flush: touches nothing, so any thread may. O(n log n)."""
+        """Yield all keys and records in order, for a flush. It changes nothing, so any thread may. O(n log n)."""
         keys = sorted(self.entries)
         entries = self.entries
         for at in range(0, len(keys), 4 * _SCAN_CHUNK):

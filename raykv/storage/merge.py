@@ -2,9 +2,9 @@
 
 The textbook merge (O'Neil 1996; a heap of one entry a source) takes an interpreter step an entry. This one takes a few a
 *window*: every source shows its next batch; all keys up to the smallest last key among those batches can be settled
-now, since no source can still bring a smaller one. The settled parts go into a dict, oldest source first, so that the
-newest record of a key stands; sorting the dict's keys is a merge of sorted stretches, which is what CPython's sort
-(Timsort) does best. Both steps run in C.
+now, since no source can bring a smaller one later. The settled parts go into a dict, oldest source first, so that the
+newest record of a key stands; sorting the dict's keys merges sorted stretches, which CPython's sort (Timsort) does best.
+Both steps run in C.
 
 Invariant: windows come in key order and do not overlap; within a window keys are ascending and unique. Every window uses
 up at least one batch. Backwards, windows come in descending order, and are themselves ascending all the same.
@@ -34,7 +34,7 @@ class _Source(Generic[V]):
         self.low = self.high = 0
 
     def load(self) -> bool:
-        """Bring the next batch that is not empty; False at the end."""
+        """Load the next batch that is not empty; return False at the end."""
         for keys, values in self.batches:
             if keys:
                 assert len(keys) == len(values)

@@ -1,17 +1,17 @@
 """From files to a running engine.
 
 1. Read the manifest. None in an empty directory: a new store. None beside other files: the store is lost. Then sync the
-   directory: a process that died may have left names in the kernel only, and what is done because of a name must not
-   outlive it.
+   directory: a process that died may have left names in the kernel only, and no step that relies on a name may outlive
+   it.
 2. Unlink orphans: tables that the manifest does not name, segments before the first that matters, unfinished files.
 3. Open the tables. One that cannot be read is damage with the range that the manifest has, and is set aside.
 4. Replay the log's segments in order (``raykv.storage.replay``) into memtables.
 5. Sync the last segment before its records are seen: after a crash of the process alone, its bytes may be in the
-   kernel only. Where it has a torn tail or corruption, the next segment is created first, with the length that counts,
-   and only then is the tail cut. A second crash then judges every gap as the first recovery did.
-6. Save newly found damage in the manifest, before anything that is evidence of it can go.
+   kernel only. If it has a torn tail or corruption, the next segment is created first, with the length that counts, and
+   only then is the tail cut. A recovery after a second crash then judges every gap as the first one did.
+6. Save newly found damage in the manifest, before any evidence of it can go.
 
-Invariant: recovering twice gives what recovering once gives, wherever a crash comes between.
+Invariant: recovering twice gives the result of recovering once, wherever a crash comes in between.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CORRUPT_SUFFIX = ".rotten"
 
 
 class Recovered(NamedTuple):
-    """All that an engine starts from. ``sealed`` are newest first."""
+    """The state from which an engine starts. ``sealed`` are newest first."""
 
     manifest: Manifest
     runs: list[Run]
@@ -50,7 +50,7 @@ class Recovered(NamedTuple):
     memtable: Memtable
     log: Log
     ends: dict[int, int]
-    """Segment -> up to where it counts."""
+    """Segment -> the length that counts."""
     doubt: str
     """Why this is not the directory that was left; empty if it is (``raykv.storage.mark``)."""
 
@@ -72,9 +72,9 @@ def recover(
     run: int = 0,
     owner: str = "",
 ) -> Recovered:
-    """Bring the directory to a state that can be worked on. O(tables + bytes of the log).
+    """Bring the directory into a usable state. O(tables + bytes of the log).
 
-    ``mark``, ``run``, ``owner``: what the identity knows of it.
+    ``mark``, ``run``, ``owner``: from the identity.
 
     Raises ``OSError``, and ``CorruptData`` if the manifest is unreadable or a file is of a later raykv's format.
     """
@@ -113,7 +113,7 @@ def recover(
 
 
 def set_aside(fs: FileSystem, directory: str, name: str) -> None:
-    """Rename a damaged table that is no longer part of the store: what can be read of it may be wanted yet."""
+    """Rename a damaged table that is no longer part of the store: its readable part may still be wanted."""
     path = f"{directory}/{name}"
     if fs.exists(path):
         fs.rename(path, path + CORRUPT_SUFFIX)
@@ -160,7 +160,7 @@ def _open_tables(
 def _replay(
     fs: FileSystem, directory: str, manifest: Manifest, config: NodeConfig, promised_ends: tuple[int, ...]
 ) -> _Replay:
-    """``promised_ends``: up to where others know that the log was synced."""
+    """``promised_ends``: ends of the log that others know to be synced."""
     oldest = manifest.oldest_segment
     present = _segments(fs, directory, oldest)
     promised = {segment: length for segment, length in sorted(map(apart, promised_ends)) if segment >= oldest}
@@ -216,8 +216,8 @@ def _replay(
 def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
     """Return the numbers of the segments that matter.
 
-    One whose creation was cut short is removed first. It must not count as a witness that the one before was sealed:
-    a recovery that was cut off may have begun it, in front of a torn tail that was not cut yet.
+    A segment whose creation was cut short is removed first. It must not count as a witness that the one before was
+    sealed: an interrupted recovery may have begun it while the torn tail before it was not yet cut.
     """
     numbers = {number_of(name, ".wal") for name in fs.list_directory(directory)}
     present = frozenset(number for number in numbers if number is not None and number >= oldest)
@@ -233,7 +233,7 @@ def _segments(fs: FileSystem, directory: str, oldest: int) -> frozenset[int]:
 
 
 def _make_safe(fs: FileSystem, directory: str, number: int, length: int, size: int, log: Log | None) -> None:
-    """Sync the last segment; with ``log``, note its length in the next one, and cut the torn tail off."""
+    """Sync the last segment; with ``log``, record its length in the next one, and cut the torn tail off."""
     path = f"{directory}/{segment_name(number)}"
     fs.truncate(path, size)  # to the length it has: this only syncs
     if log is not None:

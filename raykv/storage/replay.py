@@ -1,13 +1,13 @@
-"""Reading a segment of the log back, and telling bit rot from a torn tail.
+"""Reads a segment of the log back, and distinguishes corruption from a torn tail.
 
-``replay_segment`` walks the chunks in order. Where bytes make no chunk it looks for the sentinel of the next one that
-does; what it passed over is a *gap*. When the whole segment has been walked, the highest witness is known (see
-``raykv.storage.wal``), and each gap is judged: one that begins below it is bit rot, is reported, and the chunks behind it
-still count; the first that begins at or above it is a torn tail, and nothing from there on counts, because it was never
-acknowledged.
+``replay_segment`` walks the chunks in order. Where bytes form no chunk it searches for the sentinel of the next valid
+one; the bytes in between are a *gap*. At the end of the segment the highest witness is known (see
+``raykv.storage.wal``), and each gap is judged: one that begins below it is corruption, is reported, and the chunks
+behind it still count; the first that begins at or above it is a torn tail, and nothing from there on counts, because it
+was never acknowledged.
 
-A segment is *sealed* if there is a later one, whose own creation was not cut short: then all of it was synced, up to
-the length that the later one's header has, or else all that is there.
+A segment is *sealed* if there is a later one whose creation was not cut short: then all of it was synced, up to the
+length in the later one's header, or to its end if there is none.
 
 Memory: the records of one segment, which the memtable holds afterwards. Every length is checked before use.
 """
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 1 << 20
 MAX_DAMAGES = 16
-"""Per segment: the lost keys are unknown, and one gap says as much as a million."""
+"""The most damages reported for a segment: the lost keys are unknown, and one gap says as much as a million."""
 _decode = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
 
 
 class SegmentHeader(NamedTuple):
-    """What a segment says of itself and of the one before."""
+    """What a segment records about itself and the one before."""
 
     number: int
     previous: int
@@ -55,7 +55,7 @@ class SegmentHeader(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """A segment read back. ``length``: up to where it counts; what lies behind is a torn tail."""
+    """A segment read back. ``length``: of the part that counts; a torn tail may follow."""
 
     size: int
     length: int
@@ -64,7 +64,7 @@ class Replayed(NamedTuple):
     empty: bool
     """Nothing in it was ever synced and nothing in it counts: its creation was cut short."""
     digest: int
-    """Of the chunks that count (``raykv.storage.mark``)."""
+    """The digest of the chunks that count (``raykv.storage.mark``)."""
 
 
 class _Chunk(NamedTuple):
@@ -76,7 +76,7 @@ class _Chunk(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """The sound head of a chunk: how long that is can be believed, whatever has become of its payload."""
+    """The valid head of a chunk: its length can be trusted, whatever the state of its payload."""
 
     data: bytes
     offset: int
@@ -86,7 +86,7 @@ class _Head(NamedTuple):
 
 
 def read_header(fs: FileSystem, directory: str, number: int) -> SegmentHeader | None:
-    """Return the segment's header, or None if it is torn or rotten. ``CorruptData`` for a format of the future."""
+    """Return the segment's header, or None if it is torn or corrupt. ``CorruptData`` for a format of the future."""
     file = fs.open_read(f"{directory}/{segment_name(number)}")
     try:
         data = file.pread(0, HEADER_BYTES)
@@ -112,7 +112,7 @@ def replay_segment(
 ) -> Replayed:
     """Read segment ``number``. ``sealed``: a later segment exists; ``sealed_length``: the length that it vouches for.
 
-    ``promised_length``: up to where somebody else knows that it was synced. O(size of the segment), whatever is in it.
+    ``promised_length``: the length that others know to be synced. O(size of the segment), whatever its contents.
 
     Raises ``OSError`` and, for a format of the future, ``CorruptData``.
     """
@@ -162,7 +162,7 @@ def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chun
             chunks.append(chunk)
             at = chunk.end
             continue
-        # After a sound head the search for the next chunk continues behind the payload: every byte is read once, not once
+        # After a valid head the search for the next chunk continues behind the payload: every byte is read once, not once
         # for each forged head before it.
         resumed = head.end if head is not None else _next_head(file, size, number, at + 1)
         _add_gap(gaps, at, resumed)
@@ -171,7 +171,7 @@ def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chun
 
 
 def _add_gap(gaps: list[tuple[int, int]], start: int, end: int) -> None:
-    """Add a gap; one that goes on where the last one ends is part of that."""
+    """Add a gap; one that begins where the last one ends extends that."""
     if start >= end:
         return
     if gaps and gaps[-1][1] == start:
@@ -180,7 +180,7 @@ def _add_gap(gaps: list[tuple[int, int]], start: int, end: int) -> None:
 
 
 def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
-    """Return the head at offset ``at`` if it is sound, and its chunk within the file."""
+    """Return the head at offset ``at`` if it is valid and its chunk lies within the file."""
     data = file.pread(at, CHUNK_HEAD_BYTES)
     if len(data) < CHUNK_HEAD_BYTES:
         return None
@@ -195,7 +195,7 @@ def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
 
 
 def _read_chunk(file: ReadFile, head: _Head) -> _Chunk | None:
-    """Return the chunk behind a sound head, or None if its payload is not what it was."""
+    """Return the chunk behind a valid head, or None if its payload has changed."""
     at, end, payload_crc = head.offset, head.end, head.payload_crc
     length = end - at - CHUNK_HEAD_BYTES
     if length == 0:
@@ -211,7 +211,7 @@ def _read_chunk(file: ReadFile, head: _Head) -> _Chunk | None:
 
 
 def _next_head(file: ReadFile, size: int, number: int, start: int) -> int:
-    """Return the offset of the first sound head at or behind ``start``; ``size`` if there is none."""
+    """Return the offset of the first valid head at or behind ``start``; ``size`` if there is none."""
     at = start
     while at < size:
         window = file.pread(at, _WINDOW_BYTES)

@@ -28,7 +28,7 @@ class Run:
         self.size_bytes = sum(table.info.size_bytes for table in tables)
 
     def table_for(self, key: bytes) -> Table | None:
-        """Return the only table that may hold ``key``; its filter tells more. O(log tables)."""
+        """Return the only table that may hold ``key``; its filter may still rule it out. O(log tables)."""
         at = bisect_left(self._largest, key)
         return self.tables[at] if at < len(self.tables) else None
 
@@ -37,7 +37,7 @@ class Run:
         at = bisect_left(self._largest, key)
         if reverse and at == len(self.tables):
             at -= 1
-        while 0 <= at < len(self.tables):  # the next table only if what that one had there is rotten
+        while 0 <= at < len(self.tables):  # the next table only if this one is corrupt there
             found = self.tables[at].beside(key, reverse=reverse)
             if found is not None:
                 return found
@@ -50,10 +50,10 @@ class Run:
         return [table for table in self.tables[first:] if end is None or table.info.smallest < end]
 
     def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
-        """All entries, for a compaction; any thread."""
+        """Yield all entries, for a compaction; any thread may."""
         for table in self.tables:
             yield from table.stream(on_corruption)
 
     def info(self) -> RunInfo:
-        """Return what the manifest says of this run."""
+        """Return the manifest's entry of this run."""
         return RunInfo(self.number, tuple(table.info for table in self.tables))

@@ -17,10 +17,10 @@ is a ``bisect``. A "first key" in the index is the shortest key that still separ
 A frame's checksum covers its offset too, so that a block read from the wrong place fails. Checksums are checked on
 every read from the file; the decompressed length is checked against the data's before memory is taken.
 
-A block that fails raises ``CorruptBlock`` with its key range; ``skipped`` blocks, whose keys the peers have given back,
+A block that fails raises ``CorruptBlock`` with its key range; ``skipped`` blocks, whose keys the peers have restored,
 read as empty. Files are read with ``pread``: a mapping would turn a truncated file into a SIGBUS.
 
-Invariants: keys ascend strictly through the whole file; every key's block is found by the index; the filter holds every
+Invariants: keys ascend strictly through the whole file; the index finds every key's block; the filter holds every
 key. Omitted: prefix compression within a block (lz4 does most of it), a partitioned index (the index stays in memory:
 about 100 bytes a block).
 """
@@ -85,7 +85,7 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, 
 
 
 class TableInfo(msgspec.Struct, frozen=True, array_like=True):
-    """What the manifest says of a table. ``size_bytes`` is the size of the file; keys are inclusive."""
+    """The manifest's entry of a table. ``size_bytes`` is the size of the file; keys are inclusive."""
 
     number: int
     count: int
@@ -93,7 +93,7 @@ class TableInfo(msgspec.Struct, frozen=True, array_like=True):
     smallest: bytes
     largest: bytes
     digest: int = 0
-    """Of all its frames, to tell it from a table of the same name and size; 0: none was kept (version 1)."""
+    """Of all frames: distinguishes it from another table of the same name and size; 0: not recorded (version 1)."""
 
 
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -123,7 +123,7 @@ def encode_frame(payload: bytes, offset: int, *, compress: bool) -> bytes:
 
 
 def decode_frame(frame: bytes, offset: int, max_bytes: int) -> bytes:
-    """Take apart the frame read at ``offset``; ``ValueError`` if it is not sound or above ``max_bytes``."""
+    """Return the payload of the frame read at ``offset``; ``ValueError`` if it is invalid or above ``max_bytes``."""
     if len(frame) < _FRAME.size:
         raise ValueError("cut short")
     checksum, length, kind = _FRAME.unpack_from(frame)
@@ -152,7 +152,7 @@ def _separator(before: bytes, first: bytes) -> bytes:
 
 
 class TableWriter:
-    """Builds one table from ascending batches. ``finish`` syncs the file; the directory is the caller's to sync."""
+    """Builds one table from ascending batches. ``finish`` syncs the file; the caller syncs the directory."""
 
     def __init__(self, fs: FileSystem, directory: str, number: int, config: NodeConfig) -> None:
         self._file: AppendFile = fs.create(f"{directory}/{table_name(number)}")
@@ -175,13 +175,13 @@ class TableWriter:
         """Bytes of finished blocks so far."""
 
     def add(self, keys: Sequence[bytes], records: Sequence[bytes]) -> None:
-        """Add entries whose keys are above all before. O(bytes)."""
+        """Add entries whose keys are above all earlier ones. O(bytes)."""
         if not keys:
             return
         assert not self._count or keys[0] > self._largest, "keys ascend through a table"
         if not self._count:
             self._smallest = keys[0]
-        # Blocks are cut by searching the running total of sizes: a step a block, not a step an entry.
+        # A search in the running total of sizes cuts the blocks: one step a block, not one an entry.
         ends = list(accumulate(map(add, map(len, keys), map(len, records))))
         at = done = 0
         while at < len(keys):
@@ -197,7 +197,7 @@ class TableWriter:
         self._filter.add(keys)
 
     def finish(self) -> TableInfo:
-        """Write what is left, sync and close the file."""
+        """Write the rest, sync and close the file."""
         assert self._count, "a table is never empty"
         if self._keys:
             self._end_block()
@@ -248,7 +248,7 @@ class TableWriter:
 class Table:
     """An open table. ``find`` and ``batches`` belong to one thread (they use the cache); ``stream`` to any.
 
-    Counted references keep the file open for as long as somebody reads: the engine holds one, every scan another.
+    Counted references keep the file open while anything reads it: the engine holds one, every scan another.
     """
 
     __slots__ = (
@@ -269,7 +269,7 @@ class Table:
         self.info = info
         self.name = table_name(info.number)
         self.skipped: frozenset[int] = frozenset()
-        """Offsets of rotten blocks that read as empty: known damage."""
+        """Offsets of corrupt blocks that read as empty: known damage."""
         self._cache = cache
         self._first_name = first_name(info.number)
         self._references = 1
@@ -297,7 +297,7 @@ class Table:
         if checksum != crc32c(FOOTER.pack(meta_offset, meta_length, version, 0, magic)) or magic != MAGIC:
             raise ValueError("the footer's checksum does not hold")
         if version > VERSION:
-            # Not damage: nothing is wrong with the file, and it must not be set aside.
+            # Not damage: the file is intact and must not be set aside.
             raise CorruptData(f"{self.name}: table format {version}; this raykv reads up to {VERSION}", file=self.name)
         most_bytes = min(MAX_META_BYTES, _META_GROWTH * size + _META_ROOM_BYTES)
         meta = _decode_meta(self._frame(meta_offset, meta_length, most_bytes))
@@ -319,7 +319,7 @@ class Table:
 
     @property
     def blocks(self) -> int:
-        """How many blocks it has."""
+        """The number of blocks."""
         return len(self._firsts)
 
     def find(self, key: bytes) -> bytes | None:
@@ -334,7 +334,7 @@ class Table:
     def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, bytes] | None:
         """Return the first entry from ``key`` on, or with ``reverse`` the last one before it. As ``find``."""
         index = bisect_left(self._firsts, key) - 1 if reverse else max(bisect_right(self._firsts, key) - 1, 0)
-        while 0 <= index < len(self._firsts):  # the next block only if that one ends before it
+        while 0 <= index < len(self._firsts):  # the next block only if this one ends before the key
             keys, records = self.block(index)
             at = bisect_left(keys, key) - reverse
             if 0 <= at < len(keys):
@@ -355,7 +355,7 @@ class Table:
             block = _block_of(payload)
         except (OSError, *UNREADABLE) as error:
             _pass_on_shortage(error)
-            raise self._rotten(index, str(error)) from None
+            raise self._corrupt_block(index, str(error)) from None
         self._cache.put(self._first_name + index, block, len(payload))
         return block
 
@@ -370,7 +370,7 @@ class Table:
             yield (keys, records) if high - low == len(keys) else (keys[low:high], records[low:high])
 
     def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
-        """Yield all entries in batches of about 256 KiB on disk, past the cache; rotten blocks go to ``on_corruption``."""
+        """Yield all entries in batches of about 256 KiB on disk, past the cache; corrupt blocks go to ``on_corruption``."""
         offsets = self._offsets
         index = 0
         last = b""
@@ -382,7 +382,7 @@ class Table:
                 data = self._file.pread(offsets[index], offsets[end] - offsets[index])
             except OSError as error:
                 _pass_on_shortage(error)
-                data = None  # each block is then read alone, so that the good ones are saved
+                data = None  # each block is then read by itself, which saves the good ones
             keys: list[bytes] = []
             records: list[bytes] = []
             for at in range(index, end):
@@ -399,7 +399,7 @@ class Table:
                         raise ValueError("its keys are not in order")
                 except (OSError, *UNREADABLE) as error:
                     _pass_on_shortage(error)
-                    on_corruption(self._rotten(at, str(error)))
+                    on_corruption(self._corrupt_block(at, str(error)))
                     continue
                 last = block[0][-1]
                 keys += block[0]
@@ -408,12 +408,12 @@ class Table:
             index = end
 
     def retain(self) -> None:
-        """Count one more reader."""
+        """Add a reader."""
         assert self._references > 0
         self._references += 1
 
     def release(self) -> None:
-        """Count one reader less; the last one closes the file."""
+        """Remove a reader; the last one closes the file."""
         self._references -= 1
         assert self._references >= 0
         if self._references == 0:
@@ -424,7 +424,7 @@ class Table:
             raise ValueError("it points outside the file")
         return decode_frame(self._file.pread(offset, length), offset, max_bytes)
 
-    def _rotten(self, index: int, reason: str) -> CorruptBlock:
+    def _corrupt_block(self, index: int, reason: str) -> CorruptBlock:
         last = index + 1 == len(self._firsts)
         start = self._firsts[index]
         end = self.info.largest + b"\x00" if last else self._firsts[index + 1]

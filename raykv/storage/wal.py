@@ -1,4 +1,4 @@
-"""The write-ahead log: what is acknowledged is here first (P3).
+"""The write-ahead log: every acknowledged update is here first (P3).
 
 The log is a row of *segments*, ``00000001.wal`` and up, one for each memtable; a flushed memtable's segments are
 unlinked. A segment is a header and *chunks*::
@@ -13,14 +13,14 @@ its own position, so a copy of a chunk inside a value is not taken for one.
 of them (more, if they are large), one write and one fdatasync, on any thread. Positions count updates, from 1, over the
 engine's lifetime.
 
-**Bit rot or torn tail.** Recovery finds bytes that form no chunk. If they had been synced, they are bit rot; if not, the
-crash tore them. Two kinds of witness show how far a segment was synced: every chunk carries it
-(``synced up to``, as of when the chunk was written), and so does every later segment, because a segment is created only
-after the one before was synced for good: its header has that one's final length. Before that, the sealed segment gets a
-mark of its own, synced too, so that a crash between the two leaves a witness; a clean stop does the same.
+**Corruption or torn tail.** Recovery finds bytes that form no chunk. If they had been synced, they are corruption; if
+not, the crash tore them. Two kinds of witness show how far a segment was synced: every chunk carries it (``synced up
+to``, as of its writing), and so does every later segment, because a segment is created only after the one before was
+synced for good: its header has that one's final length. Before that, the sealed segment gets a mark of its own, also
+synced, so that a crash between the two leaves a witness; a clean stop does the same.
 
-**Order.** A segment's header is synced, and the directory, before the first chunk is written. A failed write or sync
-ends the log: nothing is retried, because the kernel may have dropped the pages that it failed to write.
+**Order.** A segment's header and the directory are synced before the first chunk is written. A failed write or sync ends
+the log: nothing is retried, because the kernel may have dropped the pages that it failed to write.
 
 Omitted: preallocation, recycling of segments, compression (records are compressed when they reach a table).
 """
@@ -50,7 +50,7 @@ HEADER_BYTES = HEADER.size + CHECKSUM.size
 CHUNK_HEAD_BYTES = CHUNK.size + CHECKSUM.size
 MAX_CHUNK_BYTES = 32 << 20
 BRIEF_BYTES = 64 * 1024
-"""Bytes written to a file at once without leaving the event loop."""
+"""The most bytes that are written to a file on the event loop's own thread."""
 _CHUNK_TARGET_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 10
 
@@ -63,7 +63,7 @@ def segment_name(number: int) -> str:
 
 
 def segment_header(number: int, previous: int, previous_length: int) -> bytes:
-    """Return a segment's header. ``previous`` is 0 if none before it matters any more."""
+    """Return a segment's header. ``previous`` is 0 if no earlier one matters any more."""
     head = HEADER.pack(MAGIC, VERSION, number, previous, previous_length)
     return head + CHECKSUM.pack(crc32c(head))
 
@@ -77,7 +77,7 @@ def chunk(payload: bytes, segment: int, offset: int, synced_up_to: int) -> bytes
 
 
 def digest_with(head: bytes, digest: int) -> int:
-    """Return the digest of a segment with one chunk more, of which ``head`` is the beginning at least."""
+    """Return the digest of a segment with one more chunk, which begins with ``head``."""
     return crc32c(head[CHUNK.size : CHUNK_HEAD_BYTES], digest)
 
 
@@ -93,11 +93,11 @@ class _Batch:
         self.position = 0
         self.seal = False
         self.written = False
-        """Its updates are in the file: a job that found no room is run again."""
+        """Whether its updates are in the file: a job that found no room runs again."""
 
     @property
     def size_bytes(self) -> int:
-        """Of keys and records."""
+        """The size of its keys and records."""
         return sum(map(len, self.keys)) + sum(map(len, self.records))
 
     def payloads(self) -> list[bytes]:
@@ -116,7 +116,7 @@ class _Batch:
 
 
 class _Writer:
-    """The end of the log on disk. Used by one running job at a time, on whatever thread."""
+    """The end of the log on disk. One running job at a time uses it, on any thread."""
 
     def __init__(
         self, fs: FileSystem, directory: str, previous: int, previous_length: int, digests: dict[int, int]
@@ -126,9 +126,9 @@ class _Writer:
         self._digests = digests
         self._file: AppendFile | None = None
         self._digest = 0
-        """Of the chunks of the present segment."""
+        """The digest of the present segment's chunks."""
         self._half_written = False
-        """Behind ``length`` there is a part of something that found no room."""
+        """Whether part of a write that found no room lies behind ``length``."""
         self.segment = previous
         self.length = previous_length
         self.synced_up_to = previous_length
@@ -136,16 +136,16 @@ class _Writer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the present segment has been begun."""
+        """Whether the present segment exists."""
         return self._file is not None
 
     @property
     def end_position(self) -> int:
-        """Where the log ends."""
+        """The end of the log."""
         return end_of(self.segment, self.length)
 
     def begin(self, number: int) -> None:
-        """Create the next segment durably; the one before is sealed by it. ``DiskFull`` leaves nothing of it."""
+        """Create the next segment durably, which seals the one before. ``DiskFull`` leaves nothing of it."""
         assert self._file is None
         assert number > self.segment
         assert self.synced_up_to == self.length, "a segment begins only once the one before is safe"
@@ -169,9 +169,9 @@ class _Writer:
         self._fs.sync_directory(self._directory)
 
     def write(self, batch: _Batch) -> None:
-        """Append the batch, not synced; with ``batch.seal`` end the segment, synced. After ``DiskFull`` once more."""
+        """Append the batch, unsynced; with ``batch.seal`` end the segment, synced. After ``DiskFull`` call it again."""
         if batch.written:
-            if batch.seal and batch.segment == self.segment:  # else another one has been begun behind it
+            if batch.seal and batch.segment == self.segment:  # else another one follows already
                 self.end()
             return
         if batch.keys or batch.seal:
@@ -192,13 +192,13 @@ class _Writer:
             self.end()
 
     def sync(self) -> None:
-        """Make all that was appended safe."""
+        """Sync everything that was appended."""
         if self._file is not None and self.synced_up_to < self.length:
             self._file.sync()
             self.synced_up_to = self.length
 
     def end(self) -> None:
-        """Sync, leave the last mark, sync that, close."""
+        """Sync, append the last mark, sync that, close."""
         if self._file is None:
             return
         self.sync()
@@ -209,7 +209,7 @@ class _Writer:
         self.close()
 
     def close(self) -> None:
-        """Close as it is."""
+        """Close without a last mark."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -234,7 +234,7 @@ class _Writer:
             full = DiskFull.of(error)
             if full is None:
                 raise
-            # What is there of it is cut off before anything else is written: the log's tail stays what its chunks say.
+            # The next write cuts the partial one off first: the log's tail stays as its chunks say.
             self._half_written = True
             raise full from error
         self.length += len(data)
@@ -242,9 +242,9 @@ class _Writer:
 
 
 class SyncJob:
-    """What was appended up to ``position``. ``run`` it on any thread, then ``Engine.finish_sync`` on the loop's.
+    """The updates up to ``position``. Call ``run`` on any thread, then ``Engine.finish_sync`` on the loop's.
 
-    Several may have been taken; they are run and finished in the order taken, one at a time.
+    Several may be taken; they run and finish in the order taken, one at a time.
     """
 
     __slots__ = ("_log", "batches", "done", "end", "position", "sealed_through", "synced")
@@ -263,13 +263,13 @@ class SyncJob:
 
     @property
     def brief(self) -> bool:
-        """Whether it only appends a little to the file that is open: without ``sync`` a matter of microseconds."""
+        """Whether it only appends a few bytes to the open file: without ``sync`` a matter of microseconds."""
         return self._log.appends_briefly(self.batches)
 
     def run(self, sync: bool = True) -> None:
         """Write to the file, and with ``sync`` force it to the disk. ``EngineFailed`` ends the engine.
 
-        ``DiskFull``: nothing is lost, and nothing after it may be run before this one has been, once more.
+        ``DiskFull``: nothing is lost; this job must run again before any later one.
         """
         assert not self.done, "a job runs once"
         self.end = self._log.carry_out(self.batches, sync)
@@ -278,7 +278,7 @@ class SyncJob:
 
 
 class Log:
-    """The log's near end: positions and waiting updates. One thread, except for ``carry_out``."""
+    """The log in memory: positions and waiting updates. One thread, except for ``carry_out``."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ class Log:
         previous_length: int,
         digests: dict[int, int] | None = None,
     ) -> None:
-        """``digests``: of the segments before (``raykv.storage.mark``)."""
+        """``digests``: of the earlier segments (``raykv.storage.mark``)."""
         self.digests: dict[int, int] = {} if digests is None else digests
         """Segment -> digest of its chunks. Complete once the log is closed."""
         self._writer = _Writer(fs, directory, previous, previous_length, self.digests)
@@ -302,16 +302,16 @@ class Log:
         self.sealed_through = previous
         """Segments up to this one are complete and synced: their memtables may be flushed."""
         self.segment_bytes = 0
-        """About the size of the present segment, waiting updates included."""
+        """The approximate size of the present segment, waiting updates included."""
         self.failure: EngineFailed | None = None
         self.durable_end = end_of(previous, previous_length)
-        """Where the durable part of the log ends, over all runs of the store: grows, whatever crashes come between."""
+        """The end of the durable part of the log, over all runs of the store: it grows, whatever crashes come between."""
         self.synced_end = self.durable_end
-        """Where that part ends which no power cut can take."""
+        """The end of the part that no power cut can take."""
 
     @property
     def segment(self) -> int:
-        """The segment that the next update goes to."""
+        """The number of the segment for the next update."""
         return self._batch.segment
 
     @property
@@ -334,7 +334,7 @@ class Log:
         return position
 
     def rotate(self) -> int:
-        """End the present segment behind all that was appended; return its number."""
+        """End the present segment behind all appended updates; return its number."""
         batch = self._batch
         batch.seal = True
         self._full.append(batch)
@@ -343,7 +343,7 @@ class Log:
         return batch.segment
 
     def take(self, *, sync: bool) -> SyncJob | None:
-        """Return a job for all that waits to be written (or, with ``sync``, written but not synced); else None."""
+        """Return a job for all updates that are not written (or, with ``sync``, not synced); None if there are none."""
         waiting = self._full or self._batch.keys
         unsynced = sync and not self._taken and self._synced_position < self._taken_position
         if not waiting and not unsynced:
@@ -359,7 +359,7 @@ class Log:
         return job
 
     def appends_briefly(self, batches: list[_Batch]) -> bool:
-        """Whether these go to the file that is open, and are few bytes."""
+        """Return whether these are few bytes and go to the open file."""
         if not self._writer.is_open:
             return False
         if len(batches) != 1:
@@ -369,7 +369,7 @@ class Log:
         return not batches[0].seal and batches[0].size_bytes <= BRIEF_BYTES
 
     def carry_out(self, batches: list[_Batch], sync: bool) -> int:
-        """Write and sync, and return where the log ends then; any failure is final, but that there is no room."""
+        """Write and sync; return the new end of the log. Any failure other than ``DiskFull`` is final."""
         if self.failure is not None:
             raise EngineFailed(self.failure.message)
         try:
@@ -388,7 +388,7 @@ class Log:
             raise
 
     def finish(self, job: SyncJob) -> None:
-        """Take note of a job that has run."""
+        """Record a job that has run."""
         assert job.done, "finish a job after it has run"
         first = self._taken.popleft()
         assert first is job, "jobs are finished in the order in which they were taken"
@@ -401,7 +401,7 @@ class Log:
         self.sealed_through = max(self.sealed_through, job.sealed_through)
 
     def close(self) -> None:
-        """End the log cleanly: all written, synced, and the last mark set. After a failure just let go of the file."""
+        """End the log cleanly: write and sync everything, and set the last mark. After a failure only close the file."""
         if self.failure is not None:
             self._writer.close()
             return

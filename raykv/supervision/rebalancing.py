@@ -81,7 +81,7 @@ class Rebalancing:
         self._unclear: dict[str, set[int] | None] = {}
         """Nodes that may hold records they no longer own, with the partitions; None: any partition."""
         self._hints_until_s: float | None = None
-        self._peers = Peers(transport, clock, NoMetrics(), state=self._told)
+        self._peers = Peers(transport, clock, NoMetrics(), state=self._known)
         self._shunned: dict[str, float] = {}
         self.paused = False
         self.figures: dict[str, int] = {"waves": 0, "partitions": 0, "records": 0, "bytes": 0, "postponed": 0}
@@ -89,7 +89,7 @@ class Rebalancing:
         self.waits_for = ""
         """What it is waiting for, to be shown."""
 
-    def _told(self) -> tuple[ClusterState, bytes]:
+    def _known(self) -> tuple[ClusterState, bytes]:
         state = self._state()
         return state, encode_state(state)
 
@@ -271,7 +271,7 @@ class Rebalancing:
         return True
 
     async def _hints_delivered(self, leaving: list[str]) -> bool:
-        """Tell whether the leaving nodes keep no hints any more, or have had their time."""
+        """Return whether the leaving nodes keep no hints any more, or have had their time."""
         waiting = []
         for node_id in leaving:
             try:
@@ -323,8 +323,8 @@ class Rebalancing:
         knowing: set[str] = set()
         while missing := moves.lacking(state, knowing, self._lost()):
             ordered = sorted(missing)
-            told = await asyncio.gather(*(self._knows(node_id, state.ballot) for node_id in ordered))
-            knowing.update(node_id for node_id, known in zip(ordered, told, strict=True) if known)
+            answers = await asyncio.gather(*(self._knows(node_id, state.ballot) for node_id in ordered))
+            knowing.update(node_id for node_id, known in zip(ordered, answers, strict=True) if known)
             if self._clock.monotonic_s() > deadline_s:
                 self.waits_for = f"too few owners know the last step; missing: {', '.join(sorted(missing - knowing))}"
                 return not moves.lacking(state, knowing, self._lost())

@@ -93,7 +93,7 @@ class Scaling:
             self._failed = str(error)
             logger.warning("store %s: autoscaling: %s failed: %s", self._name, _what(decision), error)
 
-    def told(self) -> dict[str, Any] | None:
+    def last_decision(self) -> dict[str, Any] | None:
         """Return the last decision and its reason, for the status; None while autoscaling is off."""
         if self._state().scaling is None:
             return None
@@ -143,7 +143,7 @@ def named(key: bytes, state: ClusterState) -> dict[str, Any]:
 
 
 def uneven(state: ClusterState) -> bool:
-    """Tell whether a node's copies do not match its weight (P13) though nothing moves: the moves were aborted."""
+    """Return whether a node's copies do not match its weight (P13) though nothing moves: the moves were aborted."""
     if state.goal is not None:
         return False
     ring = state.ring

@@ -287,7 +287,7 @@ class Supervisor:
         """Make sure that the node knows the present state."""
         if not await self._register.bring_up_to_date(node_id):
             async with self._changing:
-                with contextlib.suppress(StoreUnavailable):  # the next pong will tell
+                with contextlib.suppress(StoreUnavailable):  # the next pong will show
                     await self._store(self.state)  # under a number above that of the change that failed
 
     # ---- the cluster's state ----
@@ -333,7 +333,7 @@ class Supervisor:
             return True
 
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
-        """Tell whether a node durably knows the state of this ballot or a later one; if not, send it."""
+        """Return whether a node durably knows the state of this ballot or a later one; if not, send it."""
         for _ in range(2):
             node = self._watch.nodes.get(node_id)
             if node is None or await self._watch.ping(node_id) is None:
@@ -356,10 +356,10 @@ class Supervisor:
         await self._publish()
 
     async def _store(self, state: ClusterState) -> None:
-        """Store the state in the register; log once when the register is lost."""
+        """Have a majority accept the state; log once when the register is lost."""
         lost = self._register.lost
         try:
-            await self._register.store(state)
+            await self._register.accept(state)
         except StoreUnavailable as error:
             if self._register.lost and not lost:
                 logger.error("store %s: nothing can be read or decided any more: %s", self._name, error)
@@ -443,20 +443,20 @@ class Supervisor:
             NodeLoad(
                 member.node_id,
                 member.weight,
-                float(told["load"].get("ops_per_s", 0.0)),
-                int(told["disk_bytes"]),
-                tuple((bytes(key), float(drawn)) for key, drawn in told["load"].get("keys", ())),
-                float(told["load"].get("p99_ms", 0.0)),
+                float(figures["load"].get("ops_per_s", 0.0)),
+                int(figures["disk_bytes"]),
+                tuple((bytes(key), float(drawn)) for key, drawn in figures["load"].get("keys", ())),
+                float(figures["load"].get("p99_ms", 0.0)),
             )
-            for member, told in zip(members, stats, strict=True)
-            if told is not None
+            for member, figures in zip(members, stats, strict=True)
+            if figures is not None
         ]
 
     async def status(self) -> dict[str, Any]:
         """Return the store as plain data: settings, nodes with their state and figures."""
         state = self.state
         members = state.ring.members
-        told = await asyncio.gather(*(self._stats(member.node_id) for member in members))
+        reported = await asyncio.gather(*(self._stats(member.node_id) for member in members))
         return {
             "name": self._name,
             "store_id": self._store_id,
@@ -464,13 +464,13 @@ class Supervisor:
             "version": state.version,
             "ring_epoch": state.ring.epoch,
             "rebalancing": self._rebalancing.progress(),
-            "autoscaling": self._scaling.told(),
+            "autoscaling": self._scaling.last_decision(),
             "config": msgspec.structs.asdict(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
-            "nodes": [self._told_of(state, member, stats) for member, stats in zip(members, told, strict=True)],
+            "nodes": [self._status_of(state, member, stats) for member, stats in zip(members, reported, strict=True)],
         }
 
-    def _told_of(self, state: ClusterState, member: Member, stats: dict[str, Any] | None) -> dict[str, Any]:
+    def _status_of(self, state: ClusterState, member: Member, stats: dict[str, Any] | None) -> dict[str, Any]:
         node = self._watch.nodes.get(member.node_id) or Node(state="left")  # it left while the others were asked
         if stats is not None and (load := stats["load"]):
             keys = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]

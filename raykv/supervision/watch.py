@@ -185,7 +185,7 @@ class Watch:
                 self._silent.add(node_id)
                 logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
             if not misses:
-                state = self._register.state  # what it was told may not have reached it
+                state = self._register.state  # the state that was sent may not have reached it
                 if state is not None and self.nodes[node_id].ballot < state.ballot:
                     await self._bring_up_to_date(node_id)
                 continue
@@ -266,7 +266,7 @@ class Watch:
         )
 
     async def _never_ran(self, node_id: str) -> bool:
-        """Tell whether an empty directory of the node is complete.
+        """Return whether an empty directory of the node is complete.
 
         It is not if another supervisor has founded or taken over the store: the node may have run for that one and lost
         its directory since. Raises ``LaunchFailed`` while this is unknown, for at most ``UNDECIDED_S``: the nodes that

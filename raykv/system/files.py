@@ -3,7 +3,7 @@
 What each promise of the port costs here:
 
 * *append*: ``write(2)`` until all is written. A full disk shows as a short write and then as ENOSPC, so the file may
-  end with a part of the data; the caller's checksums tell.
+  end with a part of the data; the caller's checksums detect that.
 * *sync*: ``fdatasync``, which on Linux covers the file's length too. On macOS only F_FULLFSYNC reaches past the drive's
   cache; where a file system does not know it, ``fsync``.
 * *names*: a directory is synced by ``fsync`` on a descriptor of it.

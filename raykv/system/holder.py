@@ -45,7 +45,7 @@ class LockNote(msgspec.Struct, frozen=True, kw_only=True):
     """The process's start time, in its operating system's units."""
     boot: Annotated[str, _SHORT] = ""
     namespace: Annotated[str, _SHORT] = ""
-    """Of its pid."""
+    """The pid's namespace."""
     uid: Annotated[int, msgspec.Meta(ge=-1, lt=2**32)] = -1
 
 
@@ -106,7 +106,7 @@ def objection(note: LockNote, host: str, lock: str, processes: Processes | None 
     if note.pid == os.getpid():
         return "it is held by this very process"
     if not (note.started and note.boot and note.namespace):
-        return f"the note in its lock does not say enough to tell process {note.pid} from others"
+        return f"the note in its lock does not identify process {note.pid} uniquely"
     if note.boot != processes.boot():
         return f"process {note.pid} is of another machine, or of an earlier boot of this one"
     if note.namespace != processes.namespace():
@@ -213,7 +213,7 @@ class ToolProcesses:
 
     def boot(self) -> str:
         """See ``Processes``."""
-        return self._told("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
+        return self._output_of("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
     def namespace(self) -> str:
         """See ``Processes``: macOS has a single one."""
@@ -221,24 +221,26 @@ class ToolProcesses:
 
     def started(self, pid: int) -> str:
         """See ``Processes``: in whole seconds."""
-        state = self._told("/bin/ps", "-p", str(pid), "-o", "state=")
-        return self._told("/bin/ps", "-p", str(pid), "-o", "lstart=") if state and not state.startswith("Z") else ""
+        state = self._output_of("/bin/ps", "-p", str(pid), "-o", "state=")
+        return (
+            self._output_of("/bin/ps", "-p", str(pid), "-o", "lstart=") if state and not state.startswith("Z") else ""
+        )
 
     def owner(self, pid: int) -> int | None:
         """See ``Processes``."""
-        told = self._told("/bin/ps", "-p", str(pid), "-o", "uid=")
-        return int(told) if told.isascii() and told.isdigit() and len(told) < 12 else None
+        uid = self._output_of("/bin/ps", "-p", str(pid), "-o", "uid=")
+        return int(uid) if uid.isascii() and uid.isdigit() and len(uid) < 12 else None
 
     def has_open(self, pid: int, path: str) -> bool | None:
         """See ``Processes``."""
-        told = self._told("/usr/sbin/lsof", "-n", "-P", "-t", "-a", "-p", str(pid), "--", path)
-        return str(pid) in told.split() or None
+        pids = self._output_of("/usr/sbin/lsof", "-n", "-P", "-t", "-a", "-p", str(pid), "--", path)
+        return str(pid) in pids.split() or None
 
     def end(self, pid: int, objection: Callable[[], str]) -> str:
         """See ``Processes``: macOS cannot pin a process, which leaves a short race between check and signal."""
         return _end_unpinned(pid, objection)
 
-    def _told(self, *command: str) -> str:
+    def _output_of(self, *command: str) -> str:
         try:
             ended = self._run(
                 command, capture_output=True, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S, check=False,

@@ -1,17 +1,17 @@
 """Blocking connections to storage nodes: drives operations for one blocking caller at a time.
 
-The caller's own thread sends and receives, on sockets of its own beside those of the event loop: no task, no change of
-threads. It can do rounds, which is all that an operation needs while all is well; an operation that asks for anything else,
-or for a node to which no connection can be had now, is handed over as it stands (``Handover``) to the driver of the loop.
+The caller's own thread sends and receives, on sockets beside those of the event loop: no task, no change of threads. It
+can do rounds, which is all that an operation needs while all is well. An operation that asks for anything else, or for a
+node to which no connection is available, is handed over as it stands (``Handover``) to the driver of the loop.
 
-A caller has acquired the ``EmbeddedLoop`` meanwhile: one thread at a time uses the coordinator's state and the
-connections. That thread may be interrupted anywhere, in the middle of a frame or of what is noted here. Nothing here sees to
-that: the keeper then closes all connections, and writes that are outstanding on them are completed in the loop. So each
-step that ends something is taken before it is noted that it was.
+The caller holds the ``EmbeddedLoop`` meanwhile: one thread at a time uses the coordinator's state and the connections.
+That thread may be interrupted anywhere, in the middle of a frame or of the bookkeeping. Nothing here recovers from that:
+the loop's thread closes all connections, and completes in the loop the writes that are outstanding on them. Every step
+that ends something is therefore taken before it is recorded.
 
-An answer that nobody waits for stays in its socket, and is heard when the connection is used next, or by ``listen``, which
-the keeper of the loop calls. A connection with an answer outstanding for longer than ``OUTSTANDING_S`` is given up: the
-quorum path finds out why.
+An unawaited answer stays in its socket, and is read when the connection is used next, or by ``listen``, which the loop's
+thread calls. A connection with an answer outstanding for longer than ``OUTSTANDING_S`` is dropped: the quorum path finds
+out why.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     from raykv.transport import Endpoint
 
 Outcome: TypeAlias = f.CoordinatorAnswer | Handover | None
-"""What became of a request. None: it is no operation, and another is to answer it."""
+"""The outcome of a request. None: it is no operation, and somebody else answers it."""
 
 CONNECT_TIMEOUT_S = 0.1
-"""Another connection to the same process stands already: what takes longer is not healthy. Others wait meanwhile."""
+"""Short: another connection to the same process is up already, so a slow one is not healthy; and others wait meanwhile."""
 CONNECT_PAUSE_S = 1.0
-"""No sooner is a connection tried again that could not be had."""
+"""The pause before a failed connection is tried again."""
 SEND_TIMEOUT_S = 1.0
 ANSWERS_S = HEDGE_FLOOR_S
-"""How long one answer is waited for before all connections are looked at."""
+"""How long to wait for one answer before polling all connections."""
 OUTSTANDING_S = 0.5
 RECEIVE_BYTES = 1 << 16
 AHEAD = 3
-"""How many operations of a batch are under way at once."""
+"""The number of operations of a batch under way at once."""
 
 
 class _Outstanding(NamedTuple):
@@ -61,7 +61,7 @@ class _Outstanding(NamedTuple):
 
 
 class _Connection:
-    """One connection that stands."""
+    """One established connection."""
 
     def __init__(self, endpoint: Endpoint, peer: str) -> None:
         """``peer``: the node's address."""
@@ -75,10 +75,10 @@ class _Connection:
             while not handshake.done:
                 data = self.socket.recv(RECEIVE_BYTES)
                 if not data:
-                    raise ConnectionResetError("it was closed before it stood")
+                    raise ConnectionResetError("it was closed before it was established")
                 proof += handshake.feed(data)
             self.socket.sendall(proof)
-            # By the kernel's own time-outs: with those of Python each call is two, for it asks first whether it may.
+            # The kernel's own time-outs: with Python's, each call is two, as it polls first.
             self.socket.settimeout(None)
             for bound, wait_s in ((socket.SO_RCVTIMEO, ANSWERS_S), (socket.SO_SNDTIMEO, SEND_TIMEOUT_S)):
                 seconds = int(wait_s)
@@ -91,7 +91,7 @@ class _Connection:
         self.reader = wire.Reader()
         self.last = 0
         self.outstanding: dict[int, _Outstanding] = {}
-        """What was asked and nobody waits for -> for whom it matters."""
+        """Number of an unawaited request -> the write that it is about."""
 
     def send(self, frame: bytes) -> int:
         """Send a request; return its number."""
@@ -101,13 +101,13 @@ class _Connection:
 
     @property
     def overdue(self) -> bool:
-        """Whether it owes an answer for too long."""
+        """Whether an answer has been outstanding for too long."""
         return (
             bool(self.outstanding) and time.monotonic() - next(iter(self.outstanding.values())).since_s > OUTSTANDING_S
         )
 
     def receive(self) -> list[tuple[int, int, bytes]]:
-        """Return what has come. Raises ``OSError``, ``WireError``."""
+        """Return what has arrived. Raises ``OSError``, ``WireError``."""
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionResetError("the other side has closed")
@@ -115,7 +115,7 @@ class _Connection:
 
 
 class _Asked:
-    """What was asked of some nodes, and is waited for."""
+    """A round that was sent, and the answers to it so far."""
 
     __slots__ = ("answers", "round", "until_s", "waiting")
 
@@ -139,7 +139,7 @@ class _Run:
 
 
 class Connections:
-    """The connections to the nodes of one store, and the operations driven over them."""
+    """The connections to one store's nodes, and the operations driven over them."""
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ class Connections:
         locate: Callable[[str], Endpoint | None],
         complete: Callable[[InFlightWrite], None],
     ) -> None:
-        """``operation(request)``: its steps, None if it has none. ``locate(peer)``: where a connection stands now.
+        """``operation(request)``: its steps; None if it has none. ``locate(peer)``: where the peer listens now.
 
-        ``complete(write)``: let the driver of the loop complete it.
+        ``complete(write)``: leaves the write to the driver of the loop.
         """
         self._operation = operation
         self._locate = locate
@@ -159,19 +159,19 @@ class Connections:
         self._poll = select.poll()
         self._asked: list[_Asked] = []
         self._not_before_s: dict[str, float] = {}
-        """Node id -> when to try again to connect to it."""
+        """Node id -> when to try the next connection to it."""
         self._outstanding = self._outstanding_writes = 0
-        """How many answers are outstanding on all connections together."""
+        """The answers outstanding on all connections, and those of them to writes."""
 
     @property
-    def owing(self) -> bool:
+    def writes_outstanding(self) -> bool:
         """Whether answers to writes are outstanding."""
         return self._outstanding_writes > 0
 
     def serve(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Outcome]:
-        """Answer requests, as far as that can be done here.
+        """Answer requests, as far as that is possible here.
 
-        A few are under way at once: the nodes are at the next ones while the answers to the first are taken apart.
+        A few are under way at once: the nodes work on the next ones while the answers to the first are taken apart.
         ``meanwhile``: see ``client.exchange.Exchange``.
         """
         outcomes: list[Outcome] = [None] * len(requests)
@@ -193,12 +193,12 @@ class Connections:
         return outcomes
 
     def listen(self) -> None:
-        """Hear the answers that nobody waits for, as far as they have come."""
+        """Read the unawaited answers that have arrived."""
         self._hear(0.0)
-        self._call_in()
+        self._drop_overdue()
 
     def close(self) -> None:
-        """Close all connections, whatever was being done with them: who used them may have been interrupted anywhere."""
+        """Close all connections, in whatever state an interrupted caller may have left them."""
         for connection in [*self._connections.values()]:
             connection.socket.close()
             self._complete_outstanding(connection)
@@ -209,7 +209,7 @@ class Connections:
         self._outstanding = self._outstanding_writes = 0
 
     def _go_on(self, under_way: deque[_Run], outcomes: list[Outcome]) -> _Run | None:
-        """Wait for what the first has asked for, and let it take its next step. Return it if that was its last."""
+        """Wait for the answers to the first run's round, and take its next step. Return the run if that was its last."""
         run = under_way.popleft()
         assert run.asked is not None
         if self._step(run, self._wait_for(run.asked), outcomes):
@@ -218,7 +218,7 @@ class Connections:
         return run
 
     def _step(self, run: _Run, answers: dict[str, bytes] | None, outcomes: list[Outcome]) -> bool:
-        """Take a run's next step: whether it has asked for something; else its outcome is known."""
+        """Take a run's next step. Return whether it has begun another round; else its outcome is known."""
         last = run.asked
         try:
             action = next(run.steps) if answers is None else run.steps.send(answers)
@@ -233,13 +233,13 @@ class Connections:
         if (
             last is not None
             and (write := last.round.write) is not None
-            and write.is_owed(last.round.frames, last.waiting)
+            and write.needs_completion(last.round.frames, last.waiting)
         ):
             self._complete(write)
         return goes_on
 
     def _begin(self, run: _Run, action: Action, outcomes: list[Outcome]) -> bool:
-        """Begin with what a run asks for; hand over what cannot be done here."""
+        """Begin the action that a run asks for; hand over what is not possible here. Return whether it was begun."""
         if isinstance(action, Round) and (connections := self._connections_to(action)) is not None:
             run.asked = self._send(action, connections)
             return True
@@ -247,9 +247,9 @@ class Connections:
         return False
 
     def _connections_to(self, round_: Round) -> dict[str, _Connection] | None:
-        """Return a connection to each that is to be asked; None if one cannot be had now."""
+        """Return a connection to each node of the round; None if one is not available."""
         if self._outstanding and any(connection.overdue for connection in self._connections.values()):
-            self.listen()  # this process may have stood still or had nothing to ask, and the answers are there
+            self.listen()  # this process may have been idle or suspended, with the answers in the sockets
         connections = {}
         for node_id in round_.frames:
             connection = self._connections.get(node_id)
@@ -257,7 +257,7 @@ class Connections:
             if endpoint is None:
                 return None
             if connection is not None and connection.endpoint != endpoint:
-                self._give_up(node_id)  # of a former run
+                self._drop(node_id)  # it leads to an earlier run
                 connection = None
             if connection is None:
                 connection = self._connect(node_id, endpoint)
@@ -278,10 +278,10 @@ class Connections:
         self._poll.register(connection.socket, select.POLLIN)
         return connection
 
-    def _call_in(self) -> None:
-        """Give up the connections that owe answers for too long."""
+    def _drop_overdue(self) -> None:
+        """Drop the connections on which an answer has been outstanding for too long."""
         for node_id in [node_id for node_id, connection in self._connections.items() if connection.overdue]:
-            self._give_up(node_id)
+            self._drop(node_id)
 
     def _send(self, round_: Round, connections: dict[str, _Connection]) -> _Asked:
         asked = _Asked(round_)
@@ -290,16 +290,16 @@ class Connections:
             try:
                 asked.waiting[node_id] = connection.send(round_.frames[node_id])
             except OSError:
-                self._give_up(node_id)
+                self._drop(node_id)
         return asked
 
     def _wait_for(self, asked: _Asked) -> dict[str, bytes]:
-        """Return the answers; what is missing is outstanding from now on."""
+        """Return the answers; the missing ones are outstanding from now on."""
         if asked.round.of_all:
             self._receive_all(asked)
         while not asked.round.met(asked.answers) and asked.waiting:
             left_s = asked.until_s - time.monotonic()
-            if not self._hear(max(0.0, left_s)) and left_s <= 0:  # what has come meanwhile is heard in any case
+            if not self._hear(max(0.0, left_s)) and left_s <= 0:  # what has arrived by then counts in any case
                 break
         self._asked.remove(asked)
         now_s = time.monotonic()
@@ -309,29 +309,29 @@ class Connections:
         return asked.answers
 
     def _receive_all(self, asked: _Asked) -> None:
-        """Wait for all answers, the last one first: this process then wakes but once, and finds the others there."""
+        """Wait for all answers, the last one first: this process then wakes only once, and finds the others there."""
         for node_id in reversed([*asked.waiting]):
             while node_id in asked.waiting:
-                # It may come in many pieces, or others before it.
+                # It may arrive in many pieces, or after others.
                 if asked.until_s - time.monotonic() < ANSWERS_S or not self._receive(node_id):
-                    return  # ``_hear`` looks at all of them
+                    return  # ``_hear`` polls all of them
 
     def _hear(self, wait_s: float) -> bool:
-        """Take what comes on any connection within ``wait_s``: whether anything came."""
+        """Read from all connections for at most ``wait_s``. Return whether anything arrived."""
         events = self._poll.poll(wait_s * 1000)
         for descriptor, _ in events:
             self._receive(self._by_number[descriptor])
         return bool(events)
 
     def _receive(self, node_id: str) -> bool:
-        """Take what comes on a connection within ``ANSWERS_S``: whether anything came."""
+        """Read from one connection for at most ``ANSWERS_S``. Return whether anything arrived."""
         connection = self._connections[node_id]
         try:
             heard = connection.receive()
         except BlockingIOError:
             return False
         except (OSError, wire.WireError):
-            self._give_up(node_id)
+            self._drop(node_id)
             return True
         for number, kind, frame in heard:
             self._take(node_id, connection, number, frame if kind == wire.ANSWER else None)
@@ -357,7 +357,7 @@ class Connections:
         if write is not None:
             self._outstanding_writes += more
 
-    def _give_up(self, node_id: str) -> None:
+    def _drop(self, node_id: str) -> None:
         connection = self._connections[node_id]
         for asked in self._asked:
             asked.waiting.pop(node_id, None)

@@ -1,4 +1,4 @@
-"""Who has connections to a server, and how many each may have. No socket, no clock.
+"""The callers of a server, and the number of connections that each may have. No socket, no clock.
 
 A caller is an identity that no process can forge: a process of this machine, which the kernel names, or the address of
 another machine. The secret does not identify a caller, since all share it. Each caller has a share: of the connections,

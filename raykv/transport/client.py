@@ -110,10 +110,10 @@ class Connection(asyncio.Protocol):
             if until_s > now_s:
                 break
             if number in self._posted:  # a receiver may have closed the connection
-                told, heard = self._pending[number]
+                receive, heard = self._pending[number]
                 self._forget(number)
                 self._note_silence(heard, timeout_s)
-                told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+                receive(PeerSilent(f"no answer within {timeout_s:.3g} s"))
         if self._posted and self._sweep is None:  # receivers may have posted more, which set it
             until_s, _ = next(iter(self._posted.values()))
             # A loop may call a moment early: its clock stands still within a turn, and some round to milliseconds.
@@ -181,8 +181,8 @@ class Connection(asyncio.Protocol):
                 self.ready.set_result(None)
 
     def _expire(self, number: int, timeout_s: float) -> None:
-        told, heard = self._pending[number]
-        told(PeerSilent(f"no answer within {timeout_s:.3g} s"))
+        receive, heard = self._pending[number]
+        receive(PeerSilent(f"no answer within {timeout_s:.3g} s"))
         self._note_silence(heard, timeout_s)
 
     def _note_silence(self, heard: int, timeout_s: float) -> None:

@@ -114,7 +114,7 @@ class ServerHandshake(_Handshake):
 
 def head(number: int, kind: int, frame: bytes) -> bytes:
     """Return the head of a frame."""
-    assert len(frame) <= MAX_FRAME_BYTES, "whoever encodes a frame holds the bound"
+    assert len(frame) <= MAX_FRAME_BYTES, "the encoder of a frame holds the bound"
     return _HEAD.pack(len(frame), number, kind)
 
 

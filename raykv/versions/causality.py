@@ -1,13 +1,12 @@
-"""Causal histories: which writes of one key somebody has taken in.
+"""Causal histories: which writes of one key a reader or a replica has seen.
 
 A write of a key is named by its *dot*, ``(actor, counter)``. A history is a set of dots, kept as spans: sorted tuples
 ``(actor, low, high)``, disjoint, not adjacent. Where every span begins at 1 this is a version vector (Fidge 1988, Mattern
-1989; Parker et al. 1983), and that is what it is as long as nothing was overtaken. Where a write that was shown
-``(a, 1..3)`` is given the dot ``(a, 5)``, a vector would have to claim ``(a, 4)`` too, and so discard a concurrent write
-that nobody has seen; that is the defect that dotted version vectors mend (Preguiça et al. 2012, "Brief announcement:
-efficient causality tracking in distributed storage systems with dotted version vectors"). Spans say it exactly, for any
-number of dots, and close up by themselves once the gap is filled (as the causal contexts of Almeida, Shoker & Baquero
-2018, "Delta state replicated data types", 7.2).
+1989; Parker et al. 1983), as it is while no write overtakes another. If a write that has seen ``(a, 1..3)`` gets the dot
+``(a, 5)``, a vector would have to claim ``(a, 4)`` too, and thus discard a concurrent write that nobody has seen; dotted
+version vectors fix that defect (Preguiça et al. 2012, "Brief announcement: efficient causality tracking in distributed
+storage systems with dotted version vectors"). Spans are exact for any number of dots, and close up by themselves once
+the gap is filled (like the causal contexts of Almeida, Shoker & Baquero 2018, "Delta state replicated data types", 7.2).
 
 Pure functions on tuples. Each is linear in the number of spans: about one an actor.
 """
@@ -43,18 +42,18 @@ def union(one: Seen, other: Seen) -> Seen:
 def with_dot(seen: Seen, dot: Dot) -> Seen:
     """Return the history with one more dot."""
     actor, counter = dot
-    if len(seen) == 1 and seen[0][0] == actor and seen[0][2] == counter - 1:  # as nearly always: one owner stamped all
+    if len(seen) == 1 and seen[0][0] == actor and seen[0][2] == counter - 1:  # the usual case: one owner gave all dots
         return ((actor, seen[0][1], counter),)
     return union(seen, ((actor, counter, counter),))
 
 
 def contains(seen: Seen, dot: Dot) -> bool:
-    """Whether the history has that dot."""
+    """Return whether the history has that dot."""
     return in_spans(seen, *dot)
 
 
 def covers(seen: Seen, other: Seen) -> bool:
-    """Whether ``seen`` has every dot of ``other``. Spans are not adjacent, so each must lie within one."""
+    """Return whether ``seen`` has every dot of ``other``. Spans are not adjacent, so each must lie within one."""
     if seen == other:
         return True
     for actor, low, high in other:
@@ -71,13 +70,13 @@ def highest(seen: Seen, actor: bytes) -> int:
     return max((high for one, _, high in seen if one == actor), default=0)
 
 
-def is_whole(seen: Seen, actor: bytes, last: int) -> bool:
-    """Whether the history has all dots of that actor from 1 to ``last``."""
+def is_gapless(seen: Seen, actor: bytes, last: int) -> bool:
+    """Return whether the history has all dots of that actor from 1 to ``last``."""
     return any(one == actor and low == 1 and last <= high for one, low, high in seen)
 
 
 class Causality(NamedTuple):
-    """What a reader was shown: the newest hybrid time, and the history. The inside of a context."""
+    """What a reader has seen: the newest hybrid time, and the history. The content of a context."""
 
     time: int = 0
     seen: Seen = ()
@@ -89,12 +88,12 @@ NOTHING_SEEN = _encode((0, ()))
 
 
 def pack_causality(causality: Causality) -> bytes:
-    """Return it as bytes, as it travels."""
+    """Return it as bytes, for messages."""
     return _encode(causality)
 
 
 def unpack_causality(data: bytes) -> Causality:
-    """Return what ``pack_causality`` took. Raises ``CorruptData``."""
+    """Return the argument of ``pack_causality``. Raises ``CorruptData``."""
     if len(data) > MAX_CAUSALITY_BYTES:
         raise CorruptData(f"a causal history of {len(data)} bytes; at most {MAX_CAUSALITY_BYTES} are taken")
     try:

@@ -1,14 +1,14 @@
-"""The context: the opaque form in which a user holds what a read has shown, and gives it back with a write.
+"""The context: what a read has shown, in an opaque form that the user returns with a write.
 
 ::
 
     version    1 byte    1
-    place      8 bytes   which key of which bucket of which store it is of (a hash; contexts are no secrets)
+    place      8 bytes   a hash of store, bucket and key (contexts are no secrets)
     causality            newest hybrid time and causal history (``causality``)
-    checksum   4 bytes   crc32c of all before
+    checksum   4 bytes   crc32c of the above
 
-One that was damaged, comes from a later raykv, or is of another key is refused: taken for this key's it would discard
-versions that nobody has seen.
+A context that is damaged, comes from a later raykv, or belongs to another key is refused: taken for this key's, it would
+discard versions that nobody has seen.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _OVERHEAD_BYTES = 1 + PLACE_BYTES + _CHECKSUM.size
 class Context:
     """What a read has shown. Hold it, store it (``bytes(context)``), give it back: ``put(key, value, context=context)``.
 
-    Equal and hashable by content; ``Context.from_bytes`` takes back what ``bytes`` gave.
+    Equal and hashable by content; ``Context.from_bytes`` is the inverse of ``bytes``.
     """
 
     __slots__ = ("_made_of", "_token")
     _made_of: tuple[bytes, str, int, bytes]
-    """Until it is asked for: causality, store, bucket and key. Few look at the contexts of their writes."""
+    """Causality, store, bucket and key, until first use: few callers look at the contexts of their writes."""
 
     def __init__(self, token: bytes) -> None:
         if not isinstance(token, bytes):
@@ -51,7 +51,7 @@ class Context:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Context:
-        """Return the context of which ``data`` is what ``bytes(context)`` gave. Raises ``InvalidContext`` if damaged."""
+        """Return the context from its bytes. Raises ``InvalidContext`` if they are damaged."""
         context = cls(data)
         _check_readable(context)
         return context
@@ -78,19 +78,19 @@ class Context:
 
 
 def place_of(store_id: str, bucket_id: int, key: bytes) -> bytes:
-    """Return the eight bytes by which a context knows its key."""
+    """Return the eight bytes that tie a context to its key."""
     return xxh3_64_digest(b"\x00".join((store_id.encode(), str(bucket_id).encode(), key)))
 
 
 def seal(causality: bytes, place: bytes) -> Context:
-    """Make a context of a packed causality."""
+    """Return a context of a packed causality."""
     return Context(_sealed(causality, place))
 
 
 def sealed_when_asked(causality: bytes, store_id: str, bucket_id: int, key: bytes) -> Context:
-    """Return what ``seal`` does for ``place_of`` these; made only when somebody looks at it."""
+    """Return what ``seal`` returns for the ``place_of`` these; it is made on first use."""
     context = Context.__new__(Context)
-    context._made_of = causality, store_id, bucket_id, key  # noqa: SLF001 - the class's own other constructor
+    context._made_of = causality, store_id, bucket_id, key  # noqa: SLF001 - this is its other constructor
     return context
 
 
@@ -106,7 +106,7 @@ def _checksum(data: bytes) -> int:
 
 
 def causality_in(context: Context) -> bytes:
-    """Return the packed causality in a context, of whatever key."""
+    """Return the packed causality in a context, of any key."""
     return bytes(context)[1 + PLACE_BYTES : -_CHECKSUM.size]
 
 

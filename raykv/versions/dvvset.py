@@ -1,4 +1,4 @@
-"""Dotted version vector sets: all versions of one key that nobody has superseded, and what they have superseded.
+"""Dotted version vector sets: all versions of one key that no write has superseded, and what they superseded.
 
 After Almeida, Baquero, Gonçalves, Preguiça & Fonte 2014, "Scalable and accurate causality tracking for eventually
 consistent stores" (section 5), whose operations these are; the causal history is kept as spans (``causality``), so that
@@ -11,10 +11,10 @@ form a join semilattice: replicas that took in the same writes, in any order and
 
 ::
 
-    event   a new write: its dot, its context, its body; the smallest state that says so (a delta)
+    event   a new write: its dot, its context, its body; the smallest such state (a delta)
     sync    two states become the one that has taken in both; ``update`` = ``sync`` with an ``event``
     discard the versions that a context has not seen
-    join    what has been seen: the context to be handed out with the values
+    join    what has been seen: the context that goes with the values
     less, size, values, dots
 
 Two records with the same dot hold the same write, because a dot is assigned once, to one write (P2).
@@ -46,9 +46,9 @@ def sync(one: VersionSet, other: VersionSet) -> VersionSet:
 
 
 def replaces(new: VersionSet, seen: Seen) -> bool:
-    """Whether ``new`` has taken in a state that has ``seen``, and has no version of it: their ``sync`` is ``new``.
+    """Return whether ``new`` covers a state with history ``seen`` and has no version of it: their ``sync`` is ``new``.
 
-    Most writes do. False implies nothing.
+    True for most writes. False implies nothing.
     """
     for sibling in new.siblings:
         if in_spans(seen, sibling.actor, sibling.counter):
@@ -57,29 +57,29 @@ def replaces(new: VersionSet, seen: Seen) -> bool:
 
 
 def event(dot: Dot, seen: Seen, time: int, body: bytes) -> VersionSet:
-    """Return what one write says: it is ``dot``, it supersedes ``seen``, it wrote ``body`` at hybrid time ``time``."""
+    """Return the state of one write: ``dot`` supersedes ``seen`` and wrote ``body`` at hybrid time ``time``."""
     actor, counter = dot
     assert not contains(seen, dot), "a write does not supersede itself"
     return VersionSet(with_dot(seen, dot), (Sibling(actor, counter, time, body),))
 
 
 def update(state: VersionSet, dot: Dot, seen: Seen, time: int, body: bytes) -> VersionSet:
-    """Return ``state`` with one more write: what ``seen`` has seen goes, the rest stays beside it."""
+    """Return ``state`` with one more write: the versions in ``seen`` go, the rest stay beside it."""
     return sync(state, event(dot, seen, time, body))
 
 
 def discard(state: VersionSet, seen: Seen) -> VersionSet:
-    """Return ``state`` without the versions that ``seen`` has seen; they do not come back."""
+    """Return ``state`` without the versions in ``seen``; they do not come back."""
     return sync(state, VersionSet(seen))
 
 
 def join(state: VersionSet) -> Causality:
-    """Return the context of a state: a write that gives it back supersedes all that is in it."""
+    """Return the context of a state: a write with it supersedes everything in the state."""
     return Causality(newest_time(state), state.seen)
 
 
 def less(one: VersionSet, other: VersionSet) -> bool:
-    """Whether ``other`` has taken in all of ``one``, and more."""
+    """Return whether ``other`` has taken in all of ``one``, and more."""
     return one != other and sync(one, other) == other
 
 
@@ -89,14 +89,14 @@ def size(state: VersionSet) -> int:
 
 
 def newest_time(state: VersionSet) -> int:
-    """Return the newest hybrid time of a version that stands; 0 if none does."""
-    if len(state.siblings) == 1:  # as nearly always, and asked several times for each write
+    """Return the newest hybrid time of a current version; 0 if there is none."""
+    if len(state.siblings) == 1:  # the usual case, and several calls for each write
         return state.siblings[0].time
     return max((sibling.time for sibling in state.siblings), default=0)
 
 
 def newest_first(state: VersionSet) -> list[Record]:
-    """Return the versions, tombstones too, the newest first: by hybrid time, then operation id, everywhere the same."""
+    """Return the versions, tombstones too, newest first: by hybrid time, then operation id, the same on all replicas."""
     records = [sibling.record for sibling in state.siblings]
     if len(records) < 2:
         return records
@@ -104,12 +104,12 @@ def newest_first(state: VersionSet) -> list[Record]:
 
 
 def values(state: VersionSet, now_ms: int) -> tuple[list[bytes], bool]:
-    """Return the payloads that stand at ``now_ms``, the newest first, and whether a version that is gone is newer still.
+    """Return the payloads current at ``now_ms``, newest first, and whether a deleted or expired version is newer still.
 
-    A tombstone hides only what it saw. But if it is the newest version, a reader of the newest finds nothing: an older
-    write that surfaces later does not undo an acknowledged delete (P7).
+    A tombstone hides only what it saw. If it is the newest version, however, a reader of the newest finds nothing: an
+    older write that surfaces later does not undo an acknowledged delete (P7).
     """
-    if len(state.siblings) == 1:  # as nearly always
+    if len(state.siblings) == 1:  # the usual case
         body = state.siblings[0].body
         if (payload := plain_payload(body)) is not None:
             return [payload], False

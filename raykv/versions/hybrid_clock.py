@@ -1,10 +1,10 @@
 """The hybrid logical clock (Kulkarni et al. 2014, "Logical Physical Clocks", section 3).
 
-A hybrid time is one 64-bit integer: 48 bits of wall-clock milliseconds, 16 bits of counter. It stays close to the wall
-clock, never goes back, and exceeds every time that it was shown; so a write that has seen another is stamped above it
-even where clocks disagree (P7).
+A hybrid time is one 64-bit integer: 48 bits of wall-clock milliseconds, 16 bits of counter. The clock stays close to the
+wall clock, never goes back, and exceeds every time that it has observed; a write that has seen another is thus stamped
+above it even where clocks disagree (P7).
 
-A clock that runs ahead would drag all others with it for ever. Times further ahead of one's own wall clock than
+A clock that runs ahead would drag all others with it for ever. Times further ahead of the local wall clock than
 ``MAX_CLOCK_SKEW_MS`` are therefore refused, not adopted.
 """
 
@@ -39,17 +39,17 @@ def check_not_ahead(time: int, now_ms: int) -> None:
 
 
 class HybridClock:
-    """Gives out strictly increasing hybrid times. It holds no clock: the caller says what its wall clock shows."""
+    """Generates strictly increasing hybrid times. It holds no clock: the caller passes its wall-clock time."""
 
     def __init__(self) -> None:
         self._last = 0
 
     def next(self, now_ms: int) -> int:
-        """Return a time above all given out and shown before, not below ``now_ms``."""
+        """Return a time above all returned and observed ones, not below ``now_ms``."""
         self._last = max(self._last + 1, time_from_ms(now_ms))
         return self._last
 
     def observe(self, time: int, now_ms: int) -> None:
-        """Be above ``time`` from now on. Raises ``ClockTooFarAhead``."""
+        """Exceed ``time`` from now on. Raises ``ClockTooFarAhead``."""
         check_not_ahead(time, now_ms)
         self._last = max(self._last, time)

@@ -1,7 +1,7 @@
 """Last writer wins: of two records of a key, the one with the greater stamp stands.
 
-A stamp is hybrid time then operation id (``raykv.records.record``); its 24 bytes compare as it does. Equal stamps are the
-same write, for the operation id is random and a retry keeps its stamp.
+A stamp is hybrid time then operation id (``raykv.records.record``); its 24 bytes compare as it does. Equal stamps mean
+the same write: the operation id is random, and a retry keeps its stamp.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ def merge(stored: bytes | None, incoming: bytes) -> bytes:
 
 
 def covers(stored: bytes | None, record: bytes) -> bool:
-    """Whether a replica that holds ``stored`` holds ``record`` or something newer."""
+    """Return whether a replica that holds ``stored`` holds ``record`` or something newer."""
     return stored is not None and stamp_of(stored) >= stamp_of(record)

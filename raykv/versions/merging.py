@@ -21,7 +21,7 @@ MAX_STORED_BYTES = MAX_SIBLINGS_BYTES + MAX_PAIR_BYTES
 
 
 def merge(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
-    """Return the record that stands. Commutative, associative, idempotent, but for the node's own part of a record.
+    """Return the record that stands. Commutative, associative, idempotent, except for the node's own part of a record.
 
     ``taken``: ``incoming`` decoded, if it is a vector record and the caller has decoded it. ``CorruptData`` if the two are
     of different kinds.
@@ -39,11 +39,11 @@ def merge(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None
 
 
 class TooManyVersions(Exception):
-    """The unmerged versions of one key exceed the size limit together."""
+    """The unmerged versions of one key together exceed the size limit."""
 
 
 def merge_bounded(stored: bytes | None, incoming: bytes, taken: VersionSet | None = None) -> bytes:
-    """Return what ``merge`` returns, for a node to keep. Raises ``TooManyVersions`` past the size limit.
+    """Return what ``merge`` returns, for a node to store. Raises ``TooManyVersions`` past the size limit.
 
     Concurrent writes slip past the limit that their coordinators check. Replicas may still merge what they already hold:
     the limit must not block read repair.
@@ -57,7 +57,7 @@ def merge_bounded(stored: bytes | None, incoming: bytes, taken: VersionSet | Non
 
 
 def covers(stored: bytes | None, record: bytes) -> bool:
-    """Tell whether a replica that holds ``stored`` holds ``record`` or something newer."""
+    """Return whether a replica that holds ``stored`` holds ``record`` or something newer."""
     if stored is None:
         return False
     if stored == record:
@@ -67,7 +67,7 @@ def covers(stored: bytes | None, record: bytes) -> bool:
 
 
 class Shown(NamedTuple):
-    """What a reader is shown: payloads, the newest first (none: deleted, expired or absent).
+    """What a reader is shown: payloads, newest first (none: deleted, expired or absent).
 
     ``gone``: there are payloads, but the newest version, a delete or expired, is not among them: a reader of the newest
     version alone finds nothing.
@@ -78,7 +78,7 @@ class Shown(NamedTuple):
 
 
 def shown(record: bytes | None, now_ms: int) -> Shown:
-    """Return what a reader at ``now_ms`` is shown of a record."""
+    """Return what a record shows a reader at ``now_ms``."""
     if record is None:
         return Shown([])
     if kinds.is_vector(record):
@@ -91,7 +91,7 @@ def shown(record: bytes | None, now_ms: int) -> Shown:
 
 
 def shows_nothing(record: bytes, now_ms: int) -> bool:
-    """Tell whether a record has no live value at ``now_ms``. An unreadable one may hold anything."""
+    """Return whether a record has no live value at ``now_ms``. An unreadable one may hold anything."""
     try:
         return not shown(record, now_ms).payloads
     except CorruptData:

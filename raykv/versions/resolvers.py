@@ -1,8 +1,8 @@
-"""Resolvers: which value a reader gets when several stand.
+"""Resolvers: the value that a reader gets when there are siblings.
 
-A resolver belongs to a handle and runs in its client. It is ``"newest"`` (by hybrid time, ties broken by operation id, the
-same everywhere) or a Python function that takes the list of values, the newest first, and returns one. It runs only for two
-or more values. ``get`` returns its result; the next write with the context stores it.
+A resolver belongs to a handle and runs in its client. It is ``"newest"`` (by hybrid time, ties broken by operation id,
+the same everywhere) or a Python function that takes the list of values, newest first, and returns one. It runs only for
+two or more values. ``get`` returns its result; the next write with the context stores it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def check_resolver(resolver: object) -> Resolver:
 
 
 def is_newest(resolver: object) -> bool:
-    """Whether it takes the newest, and merges nothing."""
+    """Return whether it takes the newest value and merges nothing."""
     return isinstance(resolver, str) and resolver == "newest"
 
 
 def resolve(resolver: Resolver, values: list[Any]) -> Any:
-    """Return the one value for these (at least one). What the resolver raises is passed on."""
+    """Return the one value for these (at least one). The resolver's own errors pass through."""
     assert values, "there is nothing to resolve"
     if len(values) == 1 or isinstance(resolver, str):
         return values[0]

@@ -4,7 +4,7 @@ Fidge 1988 and Mattern 1989; as Dynamo used them (DeCandia et al. 2007, section 
 server that takes a write increments its own entry in the clock returned by the writer, and of two values the one whose
 clock is at or below the other's is dropped.
 
-Their defect, which dotted version vectors mend: with one entry a server, two clients that write through the same server
+Their defect, which dotted version vectors fix: with one entry a server, two clients that write through the same server
 with the same context get clocks of which one is below the other, and a concurrent write is lost
 (``tests/versions/test_vector_clock.py`` shows it). With one entry a client instead nothing is lost, but the clocks grow
 with the number of clients; Dynamo then dropped the oldest entries, which loses the order again.
@@ -30,7 +30,7 @@ def increment(clock: Clock, server: str) -> Clock:
 
 
 def compare(one: Clock, other: Clock) -> Order:
-    """Say how two clocks stand to each other.
+    """Return the order of two clocks.
 
     >>> compare({"A": 1}, {"A": 2}), compare({"A": 2}, {"A": 1, "B": 1})
     ('before', 'concurrent')
@@ -44,5 +44,5 @@ def compare(one: Clock, other: Clock) -> Order:
 
 
 def merge(one: Clock, other: Clock) -> Clock:
-    """Return the least clock that is at or above both: what a write has seen that resolves the two."""
+    """Return the least clock that is at or above both: the clock of a write that resolves the two."""
     return {server: max(one.get(server, 0), other.get(server, 0)) for server in sorted({*one, *other})}

@@ -1,4 +1,4 @@
-"""Pictures, as SVG text: they need no library and no browser plug-in, and a notebook shows them as they are."""
+"""Pictures as SVG text: they need no library and no browser plug-in, and a notebook shows them directly."""
 
 from raykv.viz.figures import bars_svg, lines_svg, timeline_svg
 from raykv.viz.history import Span, history_svg

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DASHES = ("none", "7 4", "2 3", "9 3 2 3")
 _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333")
 _MARKED = 30
-"""A line of so few points shows them."""
+"""A line with at most this many points marks each of them."""
 
 
 def timeline_svg(
@@ -41,11 +41,11 @@ def timeline_svg(
     *,
     x: str = "seconds",
 ) -> str:
-    """Draw how long each operation took, over the time at which it began: a plot for each of ``lanes``, one above another.
+    """Draw the latency of each operation over the time at which it began: one plot for each of ``lanes``.
 
-    An operation is (begun at, milliseconds that it took, whether it succeeded): a blue dot, or a red cross if it failed.
-    The milliseconds are on a logarithmic scale, the same in all plots. ``spans``, shaded: (name, from, to). ``x``: what
-    the times are.
+    An operation is (start, latency in milliseconds, whether it succeeded): a blue dot, or a red cross if it failed. The
+    milliseconds are on a logarithmic scale, the same in all plots. ``spans``, shaded: (name, from, to). ``x``: the name
+    of the time axis.
     """
     everything = [operation for operations in lanes.values() for operation in operations]
     ends = [end for _, *both in spans for end in both]
@@ -84,11 +84,11 @@ def lines_svg(
     spans: Sequence[tuple[str, float, float]] = (),
     title: str = "",
 ) -> str:
-    """Draw lines through points (x, y), each in a colour and a dash of its own.
+    """Draw lines through points (x, y), each with its own colour and dash.
 
-    ``x``, ``y``: what the axes show, with its unit. ``title``: above it all. ``log``: "x", "y" or "xy", the axes that are
-    logarithmic; a point with no place on one (0, or less) is left out. ``levels``: horizontal lines by their names.
-    ``spans``, shaded: (name, from, to). A linear axis begins at 0; what is infinite is drawn at the edge.
+    ``x``, ``y``: the axes' names, with units. ``title``: of the figure. ``log``: "x", "y" or "xy", the logarithmic axes;
+    points that have no place on one (0 or less) are left out. ``levels``: horizontal lines by their names. ``spans``,
+    shaded: (name, from, to). A linear axis begins at 0; infinite values are drawn at the edge.
     """
     levels = levels or {}
     everything = [point for line in lines.values() for point in line]
@@ -128,10 +128,10 @@ def lines_svg(
 
 
 def bars_svg(bars: Mapping[str, Mapping[str, float]], *, x: str, y: str, title: str = "") -> str:
-    """Draw bars from 0 up, grouped: ``bars`` has for each series (a colour, named above) its value by group.
+    """Draw grouped bars from 0 up: ``bars`` has for each series (a colour, named above) its value by group.
 
-    The groups stand in the order in which they first come; what a series has no value of gets no bar. Each bar carries its
-    number. ``x``, ``y``: what the groups are, and what the bars show, with its unit. ``title``: above it all.
+    Groups appear in the order of their first mention; a missing value gets no bar. Each bar carries its number. ``x``,
+    ``y``: the names of the groups and of the bars' values, with the unit. ``title``: of the figure.
     """
     groups = list(dict.fromkeys(group for series in bars.values() for group in series))
     above, columns = TITLE if title else 0, max(1, len(bars))

@@ -1,4 +1,4 @@
-"""Two Merkle trees, compared."""
+"""A comparison of two Merkle trees."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SAME = "#BBBBBB"
 
 
 def merkle_svg(trees: Mapping[str, Sequence[Sequence[int]]], fan_out: int = 16) -> str:
-    """Draw two Merkle trees of one shape side by side, and how their comparison goes down to the leaves that differ.
+    """Draw two Merkle trees of one shape side by side, and their comparison down to the leaves that differ.
 
-    ``trees``: by the name of its holder each tree's digests, level by level, the root's first; a node's children are
-    ``fan_out`` neighbours of the next level. Only what is compared is drawn: the root, and the children of each node
-    whose digests differ. Those that differ are red. Raises ``ValueError`` if these are not two trees of one shape.
+    ``trees``: each tree's digests by the name of its holder, level by level, the root's first; a node's children are
+    ``fan_out`` neighbours on the next level. Only the nodes that are compared are drawn: the root, and the children of
+    each node whose digests differ. Nodes that differ are red. Raises ``ValueError`` unless these are two trees of one
+    shape.
     """
     shapes = [[len(level) for level in levels] for levels in trees.values()]
     if len(shapes) != 2 or shapes[0] != shapes[1] or shapes[0] != [fan_out**at for at in range(len(shapes[0]))]:
@@ -66,7 +67,7 @@ def _tree(
     left: float,
     fan_out: int,
 ) -> str:
-    """Draw what was compared of one tree."""
+    """Draw the compared nodes of one tree."""
     parts: list[str] = []
     above: dict[int, tuple[float, float]] = {}
     for level, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""What all pictures are made of: paper, colours, letters, lines, and the axes of a plot."""
+"""The elements of all pictures: paper, colours, letters, lines, and the axes of a plot."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# Okabe & Ito's colours, which colour-blind readers can tell apart; more nodes take tints of them.
+# Okabe & Ito's colours, which colour-blind readers can distinguish; further nodes take tints of them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 FAULT = "#D55E00"
 INK = "#333333"
 
 
 def head(width: float, height: float, label: str, font_size: int = 12) -> str:
-    """Open a picture on white paper: its dark text must be readable on a dark page, too."""
+    """Begin a picture on white paper: its dark text must be readable on a dark page, too."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
         f'font-family="sans-serif" font-size="{font_size}" role="img" aria-label="{escape(label)}">'
@@ -30,11 +30,11 @@ PLOT = 700
 _SHADES = (COLOURS[1], COLOURS[3])
 TITLE = 24
 _LETTER = 6.3
-"""How wide a letter is, about, at 12 points."""
+"""The approximate width of a letter at 12 points."""
 
 
 class Axis:
-    """Where values lie between two pixels, and where its ticks are. A logarithmic one goes from decade to decade."""
+    """Maps values to the pixels between two ends, and places ticks. A logarithmic axis runs from decade to decade."""
 
     def __init__(self, values: Iterable[float], first: float, last: float, *, log: bool = False) -> None:
         self._first, self._last, self._log = first, last, log
@@ -54,7 +54,7 @@ class Axis:
         self._low, self._high = low, high
 
     def at(self, value: float) -> float | None:
-        """Return the pixel of a value, at the nearer end if it lies outside; None if it has no place."""
+        """Return the pixel of a value, at the nearer end if it lies outside; None if the axis cannot show it."""
         if math.isnan(value) or (self._log and value <= 0):
             return None
         place = math.log10(value) if self._log and math.isfinite(value) else value
@@ -74,12 +74,12 @@ def numeral(value: float) -> str:
 
 
 def words(x: float, y: float, text: str, *, anchor: str = "start", extra: str = "") -> str:
-    """Write a text, escaped. ``anchor``: which end of it stands at ``x``."""
+    """Return a text, escaped. ``anchor``: the end that lies at ``x``."""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{INK}"{extra}>{escape(text)}</text>'
 
 
 def heading(title: str) -> str:
-    """Write what the picture shows, if that is given; it wants ``TITLE`` pixels."""
+    """Return the title, if there is one; it takes ``TITLE`` pixels."""
     return words(LEFT, 20, title, extra=' font-weight="bold" font-size="14"') if title else ""
 
 
@@ -115,7 +115,7 @@ def axis_names(top: float, bottom: float, x: str, y: str) -> str:
 
 
 class Spans:
-    """Spans of time, to be shaded; their names stand above the plots, in as many rows as they need."""
+    """Shaded spans of time; their names appear above the plots, in as many rows as needed."""
 
     def __init__(self, spans: Sequence[tuple[str, float, float]], x_axis: Axis) -> None:
         self._placed: list[tuple[str, float, float, float, int]] = []
@@ -146,7 +146,7 @@ class Spans:
 def points(
     places: Iterable[tuple[float | None, float | None]], colour: str, width: float = 6, *, cross: bool = False
 ) -> str:
-    """Draw points as one path: a few thousand of them are a small picture still."""
+    """Draw points as one path: the picture stays small with a few thousand of them."""
     found = sorted((x, y) for x, y in places if x is not None and y is not None)
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""The ring: who owns which partition, now and over time."""
+"""The ring: the owners of each partition, now and over time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _OUTER = 190.0
 def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
     """Draw the ring: one band for each copy (the first owner outermost), an arc for each partition.
 
-    ``ring``: ``store.ring()``. ``down``: node ids to be drawn hatched-out in grey. Neighbouring partitions of the same
-    owner are drawn as one arc, so a ring of 1,024 partitions stays small.
+    ``ring``: ``store.ring()``. ``down``: ids of nodes that appear hatched in grey. Neighbouring partitions of one owner
+    are one arc, so a ring of 1,024 partitions stays small.
     """
     members = [member["node_id"] for member in ring["members"]]
     colour = {
@@ -67,7 +67,7 @@ def _runs(owners: Sequence[str]) -> list[tuple[int, int, str]]:
 
 def _arc(begin: float, end: float, outer: float, inner: float) -> str:
     """Return the path of a ring's sector between two shares of the full turn, clockwise from the top."""
-    end = min(end, begin + 0.9999)  # a full turn would begin and end in one point, which draws nothing
+    end = min(end, begin + 0.9999)  # a full turn begins and ends in one point, which draws nothing
     large = 1 if end - begin > 0.5 else 0
     corners = [_point(begin, outer), _point(end, outer), _point(end, inner), _point(begin, inner)]
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
@@ -85,7 +85,7 @@ def _point(share: float, radius: float) -> tuple[float, float]:
 _LANE_GAP = 26
 _LANE = 64
 _PALE = 0.38
-"""How much of its colour a partition shows at a node that is not its first owner."""
+"""The opacity of a partition at a node that is not its first owner."""
 _MEANINGS = ((0, 1, "first owner"), (130, _PALE, "owner of another copy"), (310, 0, "no copy here"))
 
 
@@ -97,12 +97,12 @@ def ownership_svg(
     x: str = "seconds",
     title: str = "",
 ) -> str:
-    """Draw which node owned which partition over time: a lane for each node, in it a row for each partition.
+    """Draw the owners of partitions over time: a lane for each node, with a row for each partition.
 
-    ``rings``: (since when, ``store.ring()``), in the order of time; each stands until the next one, the last ``until`` then.
-    Full colour: the node was the partition's first owner; pale: it had another copy; white: it had none. ``spans``, named
-    above: (name, from, to). ``title``: above it all. Raises ``ValueError`` if there is no ring, or they differ in their
-    number of partitions.
+    ``rings``: (time, ``store.ring()``), in order of time; each holds until the next one, the last ``until`` then. Full
+    colour: the node was the partition's first owner; pale: it had another copy; white: it had none. ``spans``, named
+    above: (name, from, to). ``title``: of the figure. Raises ``ValueError`` if there is no ring, or the rings differ in
+    their number of partitions.
     """
     if not rings or len({ring["partitions"] for _, ring in rings}) > 1:
         raise ValueError("one ring at least is wanted, all of one number of partitions")
@@ -142,7 +142,7 @@ def ownership_svg(
 
 
 def _roles(ring: Mapping[str, Any], node_id: str) -> list[str]:
-    """Return what the node is to each partition: "first" owner, "other" owner, or ""."""
+    """Return the node's role for each partition: "first" owner, "other" owner, or ""."""
     index = next((at for at, member in enumerate(ring["members"]) if member["node_id"] == node_id), None)
     return ["first" if row[0] == index else "other" if index in row else "" for row in ring["table"]]
 
@@ -150,7 +150,7 @@ def _roles(ring: Mapping[str, Any], node_id: str) -> list[str]:
 def _lane(
     node_id: str, roles: Sequence[tuple[float, Sequence[str]]], until: float, x_axis: Axis, y: float, colour: str
 ) -> str:
-    """Draw what one node owned. Each partition's time is cut where the node's part in it changes, and nowhere else."""
+    """Draw one node's partitions. Each row is cut only where the node's role changes."""
     drawn: dict[tuple[int, int, str], list[int]] = {}
     partitions = len(roles[0][1])
     for partition in range(partitions):

@@ -16,11 +16,11 @@ _BOX = (118, 44)
 
 
 def versions_svg(writes: Sequence[Mapping[str, Any]], standing: Sequence[str] = ()) -> str:
-    """Draw the history of one key's versions: a box a write, an arrow from it to each write that it supersedes.
+    """Draw the history of one key's versions: a box for each write, an arrow to each write that it supersedes.
 
-    ``writes``, in the order of their making: ``name`` (unique), ``text`` (what was written), ``by`` (who wrote; each writer
-    has a line of its own), ``seen`` (names of the writes that it had seen). ``standing``: names of those that nobody has
-    superseded, drawn full; the others are pale. An arrow that follows from two others is left out.
+    ``writes``, in order: ``name`` (unique), ``text`` (the value), ``by`` (the writer; each has its own line), ``seen``
+    (names of the writes that it had seen). ``standing``: names of the current versions, in full colour; the others are
+    pale. An arrow that follows from two others is left out.
     """
     lines = list(dict.fromkeys(str(write["by"]) for write in writes))
     place = {

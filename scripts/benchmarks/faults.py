@@ -33,20 +33,20 @@ Found: TypeAlias = tuple[str, list[float], list[float], dict[str, Any]]
 AT_ONCE = 256
 TAIL_S = 3.0
 BEHIND_S = 0.1
-"""A load that needs so much longer than it was to take has piled up,"""
+"""A load that needs this much longer than planned has piled up,"""
 PILED_UP = 10.0
-"""and so has one whose p50 is so many times that of a client alone."""
+"""and so has one whose p50 is this multiple of a lone client's."""
 HEALTHY_S = 1.5
 FOUND_OUT_S = 2.0
-"""So long after it was frozen the throughput begins to count."""
+"""The delay from the freeze until throughput counts."""
 FROZEN_S = 2.0
 SLOW_S = 0.2
 UP_TIMEOUT_S = 90.0
 PUT_EVERY = 5
-"""Of a mixed load every fifth operation is a put, the others are gets."""
+"""Every fifth operation of a mixed load is a put, the others are gets."""
 CLIENTS = 16
 OUTSTANDING = 128
-"""So many operations each of them has under way at once: together more than the nodes let in."""
+"""Operations under way at each client: together more than the nodes let in."""
 LADDER = (1, 2, 4, 8)
 STEP_S = 1.0
 
@@ -62,7 +62,7 @@ def tail(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     settle()
     side.rate(keys[:2048], AT_ONCE)
     for turn in range(stage.rounds):
-        stage.tell(f"floors: tail at half load, round {turn + 1}")
+        stage.report(f"floors: tail at half load, round {turn + 1}")
         order, draw, work = keys_in_turn(keys, turn), random.Random(turn), side.bucket.aio.get
         most = side.rate((order * 2)[: 2_048 if stage.quick else 5_120], AT_ONCE)
         began = time.perf_counter()
@@ -131,7 +131,7 @@ def frozen(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     healthy_s, found_out_s, frozen_s = (0.5, 0.5, 0.5) if stage.quick else (HEALTHY_S, FOUND_OUT_S, FROZEN_S)
     settle()
     for turn in range(1 if stage.quick else stage.rounds):
-        stage.tell(f"floors: one replica frozen, round {turn + 1}")
+        stage.report(f"floors: one replica frozen, round {turn + 1}")
         pid = store.status()["nodes"][turn % 3]["pid"]
         begin_s = time.time()
         stop_s = begin_s + 0.5 + healthy_s
@@ -192,7 +192,7 @@ def slow(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     reads = 50 if stage.quick else 1000
     settle()
     for turn in range(stage.rounds):
-        stage.tell(f"floors: one replica slow, round {turn + 1}")
+        stage.report(f"floors: one replica slow, round {turn + 1}")
         order = keys_in_turn(keys, turn)
         some = [order[place % len(order)] for place in range(reads)]
         healthy_us.append(percentile(latencies_us(side.get, some), 0.99))
@@ -229,21 +229,21 @@ class Client:
 def overload(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
     """Sixteen client processes want more than the nodes can do: throughput beside the best that fewer of them reach.
 
-    What is not served is to be told ``Overloaded``, at once; whatever else fails is amiss.
+    Unserved operations must fail with ``Overloaded``, at once; any other failure is amiss.
     """
     del side
     most, step_s = (2, 0.3) if stage.quick else (CLIENTS, STEP_S)
-    stage.tell(f"floors: overload, starting {most} client processes")
+    stage.report(f"floors: overload, starting {most} client processes")
     clients = []
     for _ in range(most):  # one by one: starting a process takes a core
         clients.append(Client.remote())  # type: ignore[attr-defined]
         ray.get(clients[-1].ready.remote(), timeout=60)
-    some, reached, peak, told = keys[:1000], [], [], Counter[str]()
+    some, reached, peak, outcomes_seen = keys[:1000], [], [], Counter[str]()
     ladder: dict[int, list[float]] = {}
     try:
         _together(clients, some, 8, 0.5)
         for turn in range(1 if stage.quick else stage.rounds):
-            stage.tell(f"floors: overload, round {turn + 1}")
+            stage.report(f"floors: overload, round {turn + 1}")
             steps = [step for step in LADDER if step < most]
             for step in steps:
                 rate, _ = _together(clients[:step], some, OUTSTANDING // 2, step_s)
@@ -251,14 +251,14 @@ def overload(stage: Stage, side: RaykvSide, keys: list[str]) -> Found:
             rate, outcomes = _together(clients, some, OUTSTANDING, 2 * step_s)
             reached.append(rate)
             peak.append(max(ladder[step][-1] for step in steps))
-            told.update(outcomes)
+            outcomes_seen.update(outcomes)
     finally:
         for client in clients:
             ray.kill(client)
-    amiss = sum(count for outcome, count in told.items() if outcome not in {"ok", "Overloaded"})
+    amiss = sum(count for outcome, count in outcomes_seen.items() if outcome not in {"ok", "Overloaded"})
     seen = {
         "amiss": amiss,
-        "outcomes": dict(told),
+        "outcomes": dict(outcomes_seen),
         "by_clients": {step: spread(rates) for step, rates in ladder.items()},
     }
     return "overload", reached, peak, seen

@@ -121,13 +121,13 @@ class Floors:
         }
 
     def _rounds(self, what: str) -> range:
-        self.stage.tell(f"floors: {what}")
+        self.stage.report(f"floors: {what}")
         settle()
         return range(self.stage.rounds)
 
     def _fill(self) -> None:
         """Put everything everywhere, and see that it is there; all connections are open afterwards, and warm."""
-        self.stage.tell("floors: loading")
+        self.stage.report("floors: loading")
         for side in (self.vector, self.lww, *self.peers):
             few = dict(list(self.data.items())[: 2_000 if side.fast else 300])
             side.put_many(self.data if isinstance(side, (RaykvSide, DictActorSide)) or side is self.redis else few)
@@ -176,7 +176,7 @@ class Floors:
     def _at_once(self) -> None:
         sides = [side for side in (self.vector, self.redis, self.actor) if side is not None]
         what = f"{AT_ONCE} concurrent get"
-        self.stage.tell(f"floors: {what}, trying out")
+        self.stage.report(f"floors: {what}, trying out")
         few = self.keys[:512] if self.stage.quick else (self.keys * 2)[:2048]
         for side in sides:
             self.chosen[side.name] = side.tune(few, AT_ONCE)

@@ -42,7 +42,7 @@ def _values(stage: Stage, sides: list[AsyncSide]) -> dict[str, Any]:
     """Return p50 of get and put, one client, by the size of a value."""
     found: dict[str, Any] = {}
     for size_bytes in VALUE_BYTES[:: 4 if stage.quick else 1]:
-        stage.tell(f"growth: values of {size_bytes:,} bytes")
+        stage.report(f"growth: values of {size_bytes:,} bytes")
         value = _text(size_bytes)
         keys = [f"{size_bytes}:{number}" for number in range(KEYS)]
         for side in sides:
@@ -78,7 +78,7 @@ def _clients(stage: Stage, sides: list[AsyncSide]) -> dict[str, Any]:
         side.put_many(data)
     found: dict[str, Any] = {}
     for width in CLIENTS[:: 3 if stage.quick else 1]:
-        stage.tell(f"growth: {width:,} clients at once")
+        stage.report(f"growth: {width:,} clients at once")
         found[str(width)] = _many_clients(stage, sides, keys, width)
     return found
 
@@ -115,7 +115,7 @@ def _nodes(stage: Stage, peers: list[AsyncSide]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     data = stage.some(2_000)
     for nodes in NODES[:1] if stage.quick else NODES:
-        stage.tell(f"growth: {nodes} nodes")
+        stage.report(f"growth: {nodes} nodes")
         sides: list[AsyncSide] = [RaykvSide(stage.store(nodes)), *peers]
         for side in sides:
             side.put_many(data)

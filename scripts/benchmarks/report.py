@@ -53,7 +53,9 @@ def text(found: dict[str, Any]) -> str:
         lines += ["", *_columns(_beside(floors))]
         lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in floors["chosen"].items()]
         if floors["refused"]:
-            lines.append(f"  of those at once, {floors['refused']:,} were told Overloaded, and asked again")
+            lines.append(
+                f"  of the concurrent operations, {floors['refused']:,} were refused with Overloaded and retried"
+            )
     if ycsb := found.get("ycsb"):
         lines += ["", *_columns(_ycsb(ycsb))]
     if growth := found.get("growth"):

@@ -33,7 +33,7 @@ decode = msgspec.msgpack.Decoder().decode
 PIPELINE = 1000
 _numbers = itertools.count(1)
 POLITE_S = 0.01
-"""Who is told ``Overloaded`` waits about so long before the next one."""
+"""The approximate pause after ``Overloaded``."""
 
 
 class Side:
@@ -102,7 +102,7 @@ class RaykvSide(AsyncSide):
         self.name = name
         self.bucket = bucket
         self.refused = 0
-        """How often one of many at once was told ``Overloaded``, and asked again a little later."""
+        """The number of concurrent operations that were refused with ``Overloaded`` and retried a little later."""
         self.get, self.put, self.get_many = bucket.get, bucket.put, bucket.get_many  # type: ignore[method-assign]
 
     def put_many(self, items: Mapping[str, Any]) -> None:

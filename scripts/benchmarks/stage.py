@@ -50,7 +50,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """Return which raykv is measured, with a "+" if it was changed since; None if that cannot be told."""
+    """Return which raykv is measured, with a "+" if it was changed since; None if that is unknown."""
     git = ["git", "-C", str(Path(raykv.__file__).parent)]
     try:
         commit = subprocess.run(
@@ -78,7 +78,7 @@ class Stage:
         self.rounds, self.quick, self.durability = rounds, quick, durability
         self.machine = machine()
         self.skipped: dict[str, str] = {}
-        """Who could not be measured, and why."""
+        """The sides that could not be measured, and why."""
         self._ended = contextlib.ExitStack()
         self._began_s = time.monotonic()
         self._directories = 0
@@ -130,15 +130,15 @@ class Stage:
         return str(path)
 
     def store(self, nodes: int = 3, name: str = STORE) -> raykv.Store:
-        """Start a store. It is to be stopped with ``raykv.shutdown``; with Ray it ends in any case."""
+        """Start a store. Stop it with ``raykv.shutdown``; it ends with Ray in any case."""
         return raykv.start(name, nodes=nodes, path=self.directory(), durability=self.durability)
 
     def some(self, most: int) -> dict[str, Any]:
-        """Return so many of the records, those that come first in the shuffled order."""
+        """Return the first ``most`` records in the shuffled order."""
         return {key: self.records[key] for key in self.keys[:most]}
 
-    def tell(self, words: str) -> None:
-        """Say how far it is: one line that is written over at a terminal, a line each elsewhere."""
+    def report(self, words: str) -> None:
+        """Report progress: one line that is overwritten on a terminal, a line each elsewhere."""
         line = f"[{time.monotonic() - self._began_s:4.0f} s] {words}"
         if sys.stdout.isatty():
             print(f"\r\x1b[K{line}", end="", flush=True)
@@ -146,10 +146,10 @@ class Stage:
             print(line, flush=True)
 
     def skip(self, who: str, why: str) -> None:
-        """Note that somebody is not measured."""
+        """Record that a side is not measured."""
         if who not in self.skipped:
             self.skipped[who] = why
-            self.tell(f"{who} is left out: {why}")
+            self.report(f"{who} is left out: {why}")
             print()
 
 

@@ -1,7 +1,7 @@
 """How to measure fairly on a machine that others use too.
 
 Sides are measured in turn, in short blocks, and who begins changes from block to block: what the machine does meanwhile
-meets all of them. Of a round the median counts, of the rounds the median and the spread. A latency under a load that
+meets all of them. The median of a round counts, and the median and spread of the rounds. A latency under a load that
 does not wait is counted from the moment at which the operation was due, so that a stall is charged to all whom it delayed.
 """
 
@@ -132,7 +132,7 @@ async def open_loop(
     end_s, count = due_s + duration_s, 0
     while due_s < end_s:
         due_s += draw.expovariate(rate)
-        while clock() < due_s:  # noqa: ASYNC110 - nothing tells when it is time, but the clock
+        while clock() < due_s:  # noqa: ASYNC110 - only the clock knows when
             await asyncio.sleep(0)
         task = asyncio.get_running_loop().create_task(one(keys[count % len(keys)], due_s))
         tasks.add(task)

@@ -156,7 +156,7 @@ def measure(stage: Stage) -> dict[str, Any]:
     if redis:
         databases["Redis"] = RedisDatabase(redis)
     plan = Plan(records, seed=7)
-    stage.tell("ycsb: loading")
+    stage.report("ycsb: loading")
     data = {key: plan.value() for key in plan.keys}
     for database in databases.values():
         database.load(data)
@@ -167,7 +167,7 @@ def measure(stage: Stage) -> dict[str, Any]:
         rates: dict[str, list[float]] = {name: [] for name in databases}
         tails: dict[str, list[float]] = {name: [] for name in databases}
         for turn in range(stage.rounds):
-            stage.tell(f"ycsb: workload {workload}, round {turn + 1}")
+            stage.report(f"ycsb: workload {workload}, round {turn + 1}")
             steps = plan.steps(workload, count // 5 if workload == "E" else count)
             blocks = [steps[at::4] for at in range(4)] if workload != "D" else [steps]
             for block, some in enumerate(blocks):

@@ -10,9 +10,9 @@ by ``scripts/simulate`` and ``scripts/planted``. Read bottom-up:
 * ``run``: one run, in two phases; ``attempt``: one that may go wrong in any way. ``batch``: many. ``shrink``: a failing
   scenario made small. ``failure_report``, ``sequence_chart``, ``message_text``, ``excerpt``: what a failing run shows.
 * ``fuzzers``: parts alone, where a whole cluster is too kind to them, on nodes that nobody looks after
-  (``bare_cluster``). ``register_fuzzer``: supervisors over the cluster's state. ``rot_fuzzer``, ``power_fuzzer`` (over
-  ``lone_node``): one node whose disk rots, whose power goes. ``copies_fuzzer`` (over ``copies_world``): three copies that
-  differ, and nodes that heal. ``copies_schedules``, ``register_schedules``: one fixed schedule each.
+  (``bare_cluster``). ``register_fuzzer``: supervisors over the cluster's state. ``corruption_fuzzer``, ``power_fuzzer``
+  (over ``lone_node``): one node whose disk corrupts data, whose power goes. ``copies_fuzzer`` (over ``copies_world``):
+  three copies that differ, and nodes that heal. ``copies_schedules``, ``register_schedules``: one fixed schedule each.
   ``conversations``: what a cluster's golden transcripts show.
 * ``planted`` and ``guards_*``: guards that can be switched off, to see that the checkers notice; ``planting`` edits them
   out, ``hunt`` looks for the seed that notices.

@@ -45,14 +45,14 @@ def attempt(scenario: Scenario, *, strict: bool = True) -> Outcome:
 
 def _with_fuzzers(outcome: Outcome, scenario: Scenario) -> Outcome:
     found, trace_hash = fuzz(scenario.seed, scenario.fuzzers)
-    whole = hashlib.blake2b((outcome.trace_hash + trace_hash).encode(), digest_size=16)
-    return msgspec.structs.replace(outcome, violations=outcome.violations + found, trace_hash=whole.hexdigest())
+    both = hashlib.blake2b((outcome.trace_hash + trace_hash).encode(), digest_size=16)
+    return msgspec.structs.replace(outcome, violations=outcome.violations + found, trace_hash=both.hexdigest())
 
 
 def _clear_away() -> None:
     """Collect what the run left behind, tasks of a loop that is closed, without what Python has to say of each."""
-    told, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         gc.collect()
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook

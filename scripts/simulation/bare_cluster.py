@@ -1,7 +1,7 @@
 """Storage nodes in the simulated world, and nobody who looks after them: no supervisor, no launcher, no clients.
 
 ``raykv.sim.cluster`` with the upper half left out, on the same hosts, disks, network and processes. Fuzzers and schedules
-about parts stand on it: they start nodes on the directories that they like, and say themselves what nodes are told.
+about parts stand on it: they start nodes on the directories that they like, and decide what nodes learn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class BareCluster:
-    """Hosts with disks, a network, and the nodes that were opened last; ``violations`` is what was seen to be wrong."""
+    """Hosts with disks, a network, and the nodes that were opened last; ``violations``: the broken promises so far."""
 
     store_id = "bare"
     about = ""

@@ -164,8 +164,8 @@ class _Worker:
         words = self._last_words.read_text(errors="replace")
         rule = "stuck" if words.startswith(_STUCK) else rule
         violation = Violation(rule, "", f"after {seconds:.1f} s: {cause}\n{words}".rstrip())
-        told = _told(self._seed, violation, weak=self._job.weak)
-        return Result(seed=self._seed, violations=[violation], seconds=seconds, report=told)
+        report = _reported(self._seed, violation, weak=self._job.weak)
+        return Result(seed=self._seed, violations=[violation], seconds=seconds, report=report)
 
     def end(self) -> None:
         """End it."""
@@ -193,10 +193,10 @@ def _work(connection: Connection, job: Job, last_words: str) -> None:
             except Exception as error:  # noqa: BLE001 - a report that cannot be made must not end the batch
                 text = "".join(traceback.format_exception(error)).rstrip()
                 violation = Violation(f"raised {type(error).__name__}", "", text)
-                result = Result(seed=seed, violations=[violation], report=_told(seed, violation, weak=job.weak))
+                result = Result(seed=seed, violations=[violation], report=_reported(seed, violation, weak=job.weak))
             faulthandler.cancel_dump_traceback_later()
             connection.send(result)
 
 
-def _told(seed: int, violation: Violation, *, weak: bool) -> str:
+def _reported(seed: int, violation: Violation, *, weak: bool) -> str:
     return f"seed {seed}: {violation.rule}\n{violation.text}\nagain:     {replay(seed, weak=weak)}"

@@ -1,4 +1,4 @@
-"""What may be demanded of a history, and no more. Of keys with vector versions: ``vector_checker``; here of the others.
+"""What may be demanded of a history, and no more. ``vector_checker`` is for keys with vector versions, this for the others.
 
 For each key, with strict quorums (the levels of two operations add up to more than N), if one operation had returned
 before another was asked:
@@ -165,13 +165,13 @@ class _KeyChecker:
 
     def _report_order(self, before: Op, op: Op) -> None:
         did = "read" if before.kind in _READS else "was told that it wrote"
-        told = f"{before.client} {did} {shown(before.value)} by {before.returned_s:.4f} s"
+        earlier = f"{before.client} {did} {shown(before.value)} by {before.returned_s:.4f} s"
         if op.kind in _READS:
             rule = "went backward" if before.kind in _READS else "lost or stale"
-            text = f"{told}; at {op.invoked_s:.4f} s {op.client} asked and read {shown(op.value)}"
+            text = f"{earlier}; at {op.invoked_s:.4f} s {op.client} asked and read {shown(op.value)}"
         else:
             rule = "acknowledged and shadowed"
-            text = f"{told}; the later {op.kind} of {shown(op.value)} by {op.client} stands below it"
+            text = f"{earlier}; the later {op.kind} of {shown(op.value)} by {op.client} stands below it"
         self._report(rule, op, text)
 
 

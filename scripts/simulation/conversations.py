@@ -1,4 +1,4 @@
-"""Conversations of a cluster, told by their messages: what ``tests/simulation/golden`` keeps as text.
+"""Conversations of a cluster, as sequences of messages: ``tests/simulation/golden`` keeps them as text.
 
 Each is a short program on a simulated store in which one thing happens, drawn as the sequence chart that a failing seed
 prints. ``scripts/simulate --golden`` writes them; a test compares them. A change of the protocol shows as a diff of these

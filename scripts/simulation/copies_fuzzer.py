@@ -1,7 +1,7 @@
 """Three copies, one coordinator, no clients and no supervisor: differences that last until somebody reads or heals.
 
 In a run of a whole cluster hints and repairs level the copies within moments, and what a read or a scan does about copies
-that differ is seldom seen. Here records are put on any of the copies, nodes are killed, wiped and rot, and
+that differ is seldom seen. Here records are put on any of the copies, nodes are killed, wiped and corrupted, and
 in half of the worlds nothing mends by itself. One thing after the other, so it is known at every moment what a quorum has
 acknowledged or shown: no read and no scan may show less from then on. ``Promises`` watches each node as well.
 """
@@ -69,7 +69,7 @@ class _Fuzzer(CopiesWorld):
     async def go(self) -> _Fuzzer:
         await self.begin()
         rng = self.rng
-        self.kinds = rng.sample(("kill", "wipe", "rot", "wait", "old copy"), 4)
+        self.kinds = rng.sample(("kill", "wipe", "corruption", "wait", "old copy"), 4)
         steps = (
             self._put, self._put_beside, self._read_some, self._scan, self._fault, self.start_all, self._forget,
             self._put_in_vain,
@@ -90,7 +90,7 @@ class _Fuzzer(CopiesWorld):
     # ---- what is done ----
 
     async def _put(self) -> None:
-        """Put a few records on all copies or on some; acknowledged is what is on a majority of whole ones or more."""
+        """Put a few records on all copies or on some; a record on a majority of complete ones is acknowledged."""
         rng, faults = self.rng, self.faults
         targets = self.node_ids if self.all_get_all else rng.sample(self.node_ids, rng.choice((1, 2, 2, 3)))
         items = []
@@ -109,7 +109,7 @@ class _Fuzzer(CopiesWorld):
         self.puts.append(self.client.spawn(self._put()))
 
     async def _put_in_vain(self) -> None:
-        """Put a record with only one node left, whose disk fails; what the client is told must be so."""
+        """Put a record with only one node left, whose disk fails; the answer to the client must be true."""
         rng = self.rng
         alone = rng.choice(self.node_ids)
         if not self.runs(alone) or self.lossy - {alone}:
@@ -164,13 +164,13 @@ class _Fuzzer(CopiesWorld):
         if all(isinstance(answer, f.Purged) and answer.indexes for answer in purged) and faults == self.faults:
             self.forgotten[key] = self.time
             if beneath:
-                await self._rot_of_the_log(self.rng.choice(self.node_ids))
+                await self._corrupt_the_log(self.rng.choice(self.node_ids))
 
-    async def _rot_of_the_log(self, node_id: str) -> None:
-        """Let most of what a node has logged lately rot, deletes and what was forgotten among it; start it again."""
-        if self.lossy - {node_id} or "rot" not in self.kinds:
+    async def _corrupt_the_log(self, node_id: str) -> None:
+        """Corrupt most of what a node has logged lately, deletes and what was forgotten among it; start it again."""
+        if self.lossy - {node_id} or "corruption" not in self.kinds:
             return
-        for _ in range(3):  # rot in what nothing was logged after looks like a torn tail
+        for _ in range(3):  # corruption in what nothing was logged after looks like a torn tail
             await self._put()
         self.faults += 1
         self.lossy.add(node_id)
@@ -178,7 +178,7 @@ class _Fuzzer(CopiesWorld):
         for _ in range(3):
             flip_a_bit(self.hosts[node_id].disk, self.rng, ".wal", times=20)
         self.start(node_id)
-        await self.tell(node_id)
+        await self.send_state(node_id)
         await asyncio.sleep(self.rng.choice((0.0, 3.0)))
 
     async def _scan(self) -> None:
@@ -193,7 +193,7 @@ class _Fuzzer(CopiesWorld):
         while True:
             request = f.ScanPage(self.bucket_id, start, end, limit, reverse, False, self.r, 0.5)
             try:
-                steps = self.coordinator._scans.page(  # noqa: SLF001 - whole records
+                steps = self.coordinator._scans.page(  # noqa: SLF001 - complete records
                     self.entry, request, self.loop.now_s + 0.5, self.coordinator.routing.clock.wall_ms()
                 )
                 pairs, resume = await self.carry_out(steps)
@@ -221,7 +221,7 @@ class _Fuzzer(CopiesWorld):
                 await self._wipe(node_id)
             case "old copy":
                 await self._old_copy(node_id, may_lose=may_lose)
-            case "rot" if may_lose and self.runs(node_id):
+            case "corruption" if may_lose and self.runs(node_id):
                 self.lossy.add(node_id)
                 for _ in range(6):
                     flip_a_bit(self.hosts[node_id].disk, rng)
@@ -240,7 +240,7 @@ class _Fuzzer(CopiesWorld):
             self.end(victim)
             self.hosts[victim].replace_disk(SimDisk())
             self.start(victim)
-            await self.tell(victim)
+            await self.send_state(victim)
         if rng.random() < 0.5:  # of one that gives, or one that takes
             self.loop.later(rng.uniform(0.0, 0.3), self.power, rng.choice(self.node_ids))
         for _ in range(rng.choice((0, 3))):
@@ -256,5 +256,5 @@ class _Fuzzer(CopiesWorld):
             self.end(node_id)
             self.hosts[node_id].replace_disk(self.old_disks.pop(node_id))
             self.start(node_id)
-            await self.tell(node_id)
+            await self.send_state(node_id)
             await asyncio.sleep(self.rng.choice((0.0, 3.0)))

@@ -38,13 +38,13 @@ def play_copies_schedule(seed: int, number: int = 0) -> tuple[list[Violation], s
 
 def play(schedule: type[Schedule], seed: str) -> tuple[list[Violation], str]:
     """Play this schedule."""
-    runner, loop = run_virtual(lambda loop: _whole(schedule(loop, seed)))
+    runner, loop = run_virtual(lambda loop: _played(schedule(loop, seed)))
     found = runner.violations + runner.promises.broken
     found += [Violation("not handled", "", text, loop.now_s) for text in loop.failures]
     return found, runner.trace.hexdigest()
 
 
-async def _whole(schedule: Schedule) -> Schedule:
+async def _played(schedule: Schedule) -> Schedule:
     await schedule.begin()
     await schedule.play()
     await schedule.end_all()
@@ -131,15 +131,15 @@ class AnOldCopyOfTheSameRun(Schedule):
         self.start(third)
         self.end(beside)
         for node_id in (victim, third):
-            await self.tell(node_id)
+            await self.send_state(node_id)
         await self.read(self.keys)
 
 
-class WholeAndItsPowerGoes(Schedule):
-    """A node makes itself whole, and its power goes at that moment.
+class CompleteAndItsPowerGoes(Schedule):
+    """A node becomes complete, and its power goes at that moment.
 
     Just before it compares itself with the others, one of them gives it what it lacks: it is here and not synced yet,
-    and must be before the node calls itself whole (P1, P3).
+    and must be before the node calls itself complete (P1, P3).
     """
 
     @staticmethod
@@ -157,7 +157,7 @@ class WholeAndItsPowerGoes(Schedule):
         self.power_when_complete = 1.0
         began_s = self.loop.now_s
         self.start(victim)
-        await self.tell(victim)
+        await self.send_state(victim)
         await asyncio.sleep(began_s + HEAL_EVERY_S - rng.uniform(0.005, 0.03) - self.loop.now_s)
         self.client.spawn(self.put(key, record, [victim]))
         await asyncio.sleep(4.0)
@@ -169,8 +169,8 @@ class WholeAndItsPowerGoes(Schedule):
 class AWriteThatThaws(Schedule):
     """A coordinator is frozen with a write under way.
 
-    It waits just then for a cluster update with the write's bucket, and thaws when the client has long been told that
-    the outcome is unknown. What it has not sent by then it must not send, for it would be stamped above all that was
+    It waits just then for a cluster update with the write's bucket, and thaws when the client has long known the outcome as
+    unknown. What it has not sent by then it must not send, for it would be stamped above all that was
     written since (P8).
     """
 
@@ -229,7 +229,7 @@ class TheEpochThatWasForgotten(Schedule):
         forgets, unaware = rng.sample((leaving, one), 2)
         for state in (first, second):
             for node_id in (forgets, gaining, other):
-                await self.tell(node_id, state)
+                await self.send_state(node_id, state)
         process, later = self.start_coordinator("coordinator2")
         self.publish(later, second)
         self.wipe(forgets)
@@ -258,7 +258,7 @@ class TheEpochThatWasForgotten(Schedule):
 
 
 class AWriteThatAStandInTook(Schedule):
-    """A stand-in takes a write for owners that are away.
+    """A fallback takes a write for unavailable owners.
 
     They come back, and when no hint waits any more the two of them are asked, without the one that had it all the time
     (P11).
@@ -292,10 +292,10 @@ class AWriteThatAStandInTook(Schedule):
 
 
 class ForgottenTooSoon(Schedule):
-    """A deletion is to be forgotten, and an owner does not hold it.
+    """A deletion is due to be forgotten, and an owner does not hold it.
 
     It was compared with the others, and had it; then its directory came back from a copy of a moment before, before it
-    was asked whether all owners hold what is to be forgotten. What it still gives away is older than the deletion, and
+    was asked whether all owners hold what is due to be forgotten. What it still gives away is older than the deletion, and
     the deletion must outlive whatever is under way then (P10).
     """
 
@@ -333,7 +333,7 @@ class ForgottenTooSoon(Schedule):
         repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
         await compared.wait()
         self.put_back(behind, copy)
-        await self.tell(behind)
+        await self.send_state(behind)
         await repairing
         first_s = self.loop.now_s
         await asyncio.sleep(0.5)
@@ -350,8 +350,8 @@ class ForgottenTooSoon(Schedule):
 class WrittenWhileItIsForgotten(Schedule):
     """A key is written anew between the two steps of a purge.
 
-    All owners have said that they hold the deletion, and are told to forget it; the new value gets there first, and is
-    not what they are told to forget (P10).
+    All owners have said that they hold the deletion, and are asked to forget it; the new value gets there first, and is
+    not what they are asked to forget (P10).
     """
 
     @staticmethod
@@ -368,20 +368,20 @@ class WrittenWhileItIsForgotten(Schedule):
         self.deleted[key] = time_of(tombstone)
         await asyncio.sleep(gc_grace_s / 2 + 0.1 - self.loop.now_s)
         await self.ask(leader, f.Repair(partition, 5.0), 5.0)
-        told = asyncio.Event()
+        reached = asyncio.Event()
 
         def sent(source: str, target: str, frame: bytes) -> None:
-            if source == node_address(leader) and not told.is_set():
+            if source == node_address(leader) and not reached.is_set():
                 body = f.node_requests.decode(frame).body
                 if isinstance(body, f.Purge) and body.sure:
                     self.network.slow[target] = 0.1
                     self.loop.call_soon(self.network.slow.clear)  # this request only
-                    told.set()
+                    reached.set()
 
         self.network.sent = sent
         await asyncio.sleep(gc_grace_s / 2 + 0.1)
         repairing = self.client.spawn(self.ask(leader, f.Repair(partition, 5.0), 5.0))
-        await told.wait()
+        await reached.wait()
         await self.put(key, self.record(), rng.sample(self.node_ids, rng.choice((2, 3))))
         await repairing
         for _ in range(2):
@@ -429,7 +429,7 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 
 SCHEDULES: tuple[type[Schedule], ...] = (
-    ShownAndAskedAgain, AnOldCopyOfTheSameRun, WholeAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
+    ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
     AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2

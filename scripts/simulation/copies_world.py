@@ -54,7 +54,7 @@ COPIES = 3
 
 
 class Settings(NamedTuple):
-    """Of what kind a world is."""
+    """The kind of a world."""
 
     nodes: int = COPIES
     r: int = 2
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     versioning: Literal["lww", "vector", "linearizable"] = "lww"
     sloppy: bool = False
     mends: bool = False
-    """Whether nodes make themselves whole, hand hints over and so on."""
+    """Whether nodes become complete again, hand hints over and so on."""
     gc_grace_s: float = 600.0
     repair_every_s: float = 86_400.0
     slow_disk_s: float = 0.0
@@ -110,15 +110,15 @@ class CopiesWorld(BareCluster):
         self.floor: dict[str, int] = {}
         """Key -> the time of the newest record that a quorum has acknowledged or shown."""
         self.deleted: dict[str, int] = {}
-        """Key -> the time of its last delete: repairs may purge it, and then nothing is what is to be shown."""
+        """Key -> the time of its last delete: repairs may purge it, and then nothing must be shown."""
         self.forgotten: dict[str, int] = {}
         """Key -> the time of the delete that all copies have forgotten."""
         self.refused: set[bytes] = set()
-        """The operations of which the client was told that nothing was written."""
+        """The operations that were reported to the client as not written."""
         self.lossy: set[str] = set()
         """Nodes that may lack what they acknowledged: never more than one, unless all copies have everything."""
         self.power_when_complete = 0.6
-        """How likely the power of a node goes at the moment when it has made itself whole."""
+        """The probability that a node's power goes at the moment when it has become complete."""
         self.sequence = 0
         self.drivers: dict[Coordinator, Driver] = {}
         self.coordinator_process, self.coordinator = self.start_coordinator("coordinator")
@@ -135,14 +135,14 @@ class CopiesWorld(BareCluster):
         return process, coordinator
 
     async def carry_out(self, steps: Steps[T], coordinator: Coordinator | None = None) -> T:
-        """Drive the steps of an operation of a coordinator, whole or a part of it. Raises what they raise."""
+        """Drive the steps of a coordinator's operation, or of a part of it. Raises what they raise."""
         return await self.drivers[coordinator or self.coordinator].run(steps)
 
     async def begin(self) -> None:
-        """Start all nodes, and tell them the cluster's state."""
+        """Start all nodes, and send them the cluster's state."""
         for node_id in self.node_ids:
             self.start(node_id, fresh=True)
-            await self.tell(node_id)
+            await self.send_state(node_id)
 
     async def end_all(self) -> None:
         """End all processes."""
@@ -153,7 +153,7 @@ class CopiesWorld(BareCluster):
     # ---- nodes ----
 
     def start(self, node_id: str, *, fresh: bool = False, known: Known | None = None) -> None:
-        """Start a node, which is told all that was ever heard of it; or ``known``, and then it need not find out at once."""
+        """Start a node with all that was ever heard of it; or with ``known``, and then it need not find out at once."""
         host, last, audited = self.hosts[node_id], self.nodes.get(node_id), known is None
         host.slow_disk_s = self.settings.slow_disk_s
         if known is None:
@@ -169,7 +169,7 @@ class CopiesWorld(BareCluster):
         process = self.processes[node_id]
         node._replica.scanner.page_bytes = self.settings.scan_bytes  # noqa: SLF001
         process.run(node.begin)
-        self._look_when_whole(node_id, node)
+        self._look_when_complete(node_id, node)
         if audited:
             self.promises.audit(node_id, node)
 
@@ -188,7 +188,7 @@ class CopiesWorld(BareCluster):
         for node_id in self.node_ids:
             if not self.runs(node_id):
                 self.start(node_id)
-                await self.tell(node_id)
+                await self.send_state(node_id)
 
     def end(self, node_id: str) -> None:
         """End a node's process."""
@@ -206,8 +206,8 @@ class CopiesWorld(BareCluster):
         incarnations = {node_id: node.incarnation for node_id, node in self.nodes.items()}
         return f.ClusterUpdate(self.sequence, encode_state(state or self.state), down, incarnations)
 
-    async def tell(self, node_id: str, state: ClusterState | None = None) -> None:
-        """Tell a node the cluster's state, with its vote."""
+    async def send_state(self, node_id: str, state: ClusterState | None = None) -> None:
+        """Send a node the cluster's state, with its vote."""
         held = await self.ask(node_id, f.ReadState())
         if isinstance(held, f.AcceptorAnswer):
             state = state or self.state
@@ -221,18 +221,18 @@ class CopiesWorld(BareCluster):
             return f.node_answers.decode(await self.transport.call(node_address(node_id), frame, within_s)).body
         return None
 
-    def _look_when_whole(self, node_id: str, node: StorageNode) -> None:
-        """See it when a node has made itself whole; at that moment its power may go."""
+    def _look_when_complete(self, node_id: str, node: StorageNode) -> None:
+        """Notice when a node has become complete; at that moment its power may go."""
         mark_complete = node._replica.mark_complete  # noqa: SLF001 - the very moment matters
 
         def watched(damages: Sequence[Damage]) -> None:
             mark_complete(damages)
             if node.complete:
-                self.loop.call_soon(self._whole, node_id, node)
+                self.loop.call_soon(self._completed, node_id, node)
 
         node._replica.mark_complete = watched  # type: ignore[method-assign]  # noqa: SLF001
 
-    def _whole(self, node_id: str, node: StorageNode) -> None:
+    def _completed(self, node_id: str, node: StorageNode) -> None:
         if self.nodes[node_id] is not node or not self.runs(node_id):
             return
         self.lossy.discard(node_id)
@@ -270,7 +270,7 @@ class CopiesWorld(BareCluster):
         return stamp(pack_body(self.rng.randbytes(16), self.rng.randbytes(self.rng.choice((10, 300)))), self.time)
 
     async def put(self, key: str, record: bytes, targets: Sequence[str]) -> int:
-        """Put a record on these nodes; return how many acknowledge it. On W whole ones it is acknowledged."""
+        """Put a record on these nodes; return how many acknowledge it. On W complete ones it is acknowledged."""
         write = f.Write(self.bucket_id, [(encode_key(key), record)])
         done = await asyncio.gather(*(self.ask(node_id, write) for node_id in targets))
         acks = sum(isinstance(answer, f.WriteDone) for answer in done)
@@ -295,7 +295,7 @@ class CopiesWorld(BareCluster):
         """Let a coordinator read, and compare what it shows with what was acknowledged or shown before."""
         floor = dict(self.floor)
         try:
-            reads = (coordinator or self.coordinator)._reads  # noqa: SLF001 - whole records
+            reads = (coordinator or self.coordinator)._reads  # noqa: SLF001 - complete records
             steps = reads.records(self.entry, [encode_key(key) for key in keys], self.r, self.loop.now_s + 1.0)
             records = await self.carry_out(steps, coordinator)
         except RaykvError:

@@ -1,10 +1,10 @@
 """Crash points: before every operation on the disk, every crash.
 
-A ``StorageLoad`` runs; before each operation that would change its disk, the disks that a crash could leave at this very
-moment (``LegalDisks``; all of them if they are few, else the extremes and some drawn by chance) are recovered on the side,
-one by one, and compared with what the storage owes (``Promise``). Then a crash meets this recovery too, before one of its
-operations or after the last; what that leaves is recovered in turn, and must show the same. The load goes on untouched;
-now and then it gets a crash of its own, so that later points stand on what recoveries made.
+A ``StorageLoad`` runs; before each operation that would change its disk, the disks that a crash could leave at this
+very moment (``LegalDisks``; all of them if they are few, else the extremes and some drawn by chance) are recovered on
+the side, one by one, and compared with what the storage must hold (``Promise``). Then a crash meets this recovery too,
+before one of its operations or after the last; what that leaves is recovered in turn, and must show the same. The load
+goes on untouched; now and then it gets a crash of its own, so that later points stand on what recoveries made.
 
 After Pillai et al., "All File Systems Are Not Created Equal: On the Complexity of Crafting Crash-Consistent
 Applications" (OSDI 2014), whose tool ALICE enumerates the crash states of a trace, and LevelDB's
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from simulation.storage_promise import Found, Promise
 
 STEPS = 400
-"""Of one load: about 600 points."""
+"""The operations of one load: about 600 points."""
 IN_FULL = 32
-"""Up to so many legal disks are all judged."""
+"""Up to this many legal disks are all judged."""
 AT_MOST = 8
-"""Of more, so many are drawn, beside the extremes."""
+"""From more, this many are drawn, beside the extremes."""
 _LOAD_CRASHES = 0.01
 """The share of points at which the load itself crashes."""
 _RECOVERY_OPERATIONS = 24
-"""A crash comes before one of so many operations of a recovery; where it has fewer, afterwards."""
+"""A crash comes before one of this many operations of a recovery; after it if it has fewer."""
 _MORE = 0.15
 """The share of recoveries after a recovery that are crashed in turn."""
 
@@ -90,7 +90,7 @@ class Violation(Exception):
 
 
 def explore(seed: int, *, states: int | None = None, steps: int = STEPS) -> Figures:
-    """Judge the crash points of one load, until it ends or so many ``states`` were judged. Raises ``Violation``."""
+    """Judge the crash points of one load, until it ends or ``states`` states are judged. Raises ``Violation``."""
     return _CrashPoints(seed, states).run(steps)
 
 
@@ -149,7 +149,7 @@ class _CrashPoints:
     def _judge_all(self) -> None:
         legal, promise = self._legal_disks(), self._load.promise
         for choice in legal.some(seeded(self._seed, self.point), IN_FULL, AT_MOST):
-            if choice != PROCESS_DEATH:  # which differs from the one before by what the kernel owes, at least
+            if choice != PROCESS_DEATH:  # which differs from the one before at least by what the kernel still writes
                 name = (
                     legal.fingerprint(choice), promise.durable, promise.durable_end, promise.registers, promise.identities,
                 )  # fmt: skip
@@ -255,15 +255,15 @@ class _State:
         cut = recovery.cut
         if cut is None:
             cut = recovery.crash("after the recovery")
-            owed = shown_by(found)
+            promised = shown_by(found)
         else:
-            # What the kernel still owed may be lost with a recovery that nobody saw the end of.
-            owed = promise if kernel_lived else shown_by(found)
+            # What the kernel had not written yet may be lost with a recovery that nobody saw the end of.
+            promised = promise if kernel_lived else shown_by(found)
         identity = bare(found.identity)
-        identities = (identity,) if cut.opened else (*owed.identities, identity)
+        identities = (identity,) if cut.opened else (*promised.identities, identity)
         self.judge(
             cut.disk,
-            owed._replace(identities=identities),
+            promised._replace(identities=identities),
             rng,
             kernel_lived=cut.kernel_lived,
             more=rng.random() < _MORE,

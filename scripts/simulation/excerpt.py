@@ -35,7 +35,7 @@ class Gap(NamedTuple):
     from_s: float
     to_s: float
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for a person."""
         return f"... {self.rows} more, from {self.from_s:.4f} to {self.to_s:.4f} s ..."
 

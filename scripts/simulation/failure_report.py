@@ -46,15 +46,15 @@ def history_of(outcome: Outcome, key: str, *, moments: Sequence[float] = (), lim
     if outcome.history is None:
         return "(the history was not kept)"
     ops = outcome.history.by_key().get(key, [])
-    lines = [_Line(op.invoked_s, _told(op, outcome.history.stamps, moments)) for op in ops]
+    lines = [_Line(op.invoked_s, _described(op, outcome.history.stamps, moments)) for op in ops]
     worlds = [world for event in outcome.trace if (world := world_of(event)) is not None]
     lines += [_Line(world.at_s, f"  {world.at_s:10.4f}  == {world.words}") for world in worlds]
     lines.sort(key=lambda line: line.at_s)
     chosen = excerpt(lines, moments, limit)
-    return "\n".join(f"  {line.told()}" if isinstance(line, Gap) else line.text for line in chosen)
+    return "\n".join(f"  {line.describe()}" if isinstance(line, Gap) else line.text for line in chosen)
 
 
-def _told(op: Op, stamps: Stamps, moments: Sequence[float]) -> str:
+def _described(op: Op, stamps: Stamps, moments: Sequence[float]) -> str:
     marked = any(abs(op.returned_s - at_s) < 1e-4 for at_s in moments)
     if op.kind in {"put", "delete"}:
         given = _stamps_of(op.operation_id, stamps)
@@ -63,7 +63,7 @@ def _told(op: Op, stamps: Stamps, moments: Sequence[float]) -> str:
         given = _stamps_of(stamps.operation_of_value.get(str(op.value), ""), stamps)
         note = f"   which has {given}" if given else ""
         note += f"   seen {history_in_words(op.seen)}" if op.seen is not None else ""
-    return f"{'>>' if marked else '  '}{_short_error(op.told())}{note}"
+    return f"{'>>' if marked else '  '}{_short_error(op.describe())}{note}"
 
 
 def _stamps_of(operation_id: str, stamps: Stamps) -> str:
@@ -74,8 +74,8 @@ def _stamps_of(operation_id: str, stamps: Stamps) -> str:
     return ", ".join(of_mark(mark) for _, mark in stamps.of_operation.get(operation_id, ()))
 
 
-def _short_error(told: str) -> str:
-    return told if len(told) <= 150 else told[:147] + "..)"
+def _short_error(text: str) -> str:
+    return text if len(text) <= 150 else text[:147] + "..)"
 
 
 def moments_of(violation: Violation) -> list[float]:
@@ -151,7 +151,7 @@ def make_of(scenario: Scenario) -> list[str]:
         f"network:   {', '.join(network)}; clocks {clocks}",
         f"clients:   {', '.join(clients) or 'none'}",
         f"faults:    {'' if scenario.faults else 'none'}".rstrip(),
-        *(f"  {fault.told()}" for fault in scenario.faults[:_FAULTS]),
+        *(f"  {fault.describe()}" for fault in scenario.faults[:_FAULTS]),
     ]
     if len(scenario.faults) > _FAULTS:
         lines.append(f"  ... and {len(scenario.faults) - _FAULTS} more")

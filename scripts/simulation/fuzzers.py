@@ -1,8 +1,8 @@
 """Fuzzers: small worlds about one matter each, run beside every cluster of a seed.
 
 A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a fuzzer has only the parts that it
-is about, and meets little else. Both run the real code. ``register_fuzzer`` is about the cluster's state, ``rot_fuzzer``
-about a node whose disk rots, ``power_fuzzer`` about one whose host loses its power, ``copies_fuzzer`` about copies that
+is about, and meets little else. Both run the real code. ``register_fuzzer`` is about the cluster's state, ``corruption_fuzzer``
+about a node whose disk corrupts data, ``power_fuzzer`` about one whose host loses its power, ``copies_fuzzer`` about copies that
 differ, and nodes that make themselves complete. ``copies_schedules``, ``register_schedules``
 and ``leader_schedules`` are shorter still: each
 plays one fixed schedule.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from simulation.copies_fuzzer import fuzz_copies
 from simulation.copies_schedules import AT_ONCE as SCHEDULES_AT_ONCE
 from simulation.copies_schedules import play_copies_schedule
+from simulation.corruption_fuzzer import fuzz_corruption
 from simulation.leader_fuzzer import fuzz_leaders
 from simulation.leader_schedules import AT_ONCE as LEADER_SCHEDULES_AT_ONCE
 from simulation.leader_schedules import play_leader_schedule
@@ -23,18 +24,17 @@ from simulation.power_fuzzer import fuzz_power
 from simulation.quiet import quiet
 from simulation.register_fuzzer import fuzz_register
 from simulation.register_schedules import play_register_schedule
-from simulation.rot_fuzzer import fuzz_rot
 
 if TYPE_CHECKING:
     from simulation.history import Violation
 
 REGISTER_RUNS = 4
-ROT_RUNS = 3
+CORRUPTION_RUNS = 3
 COPIES_RUNS = 2
 LEADER_RUNS = 2
 
 _FUZZERS = (
-    (fuzz_register, REGISTER_RUNS), (fuzz_rot, ROT_RUNS), (fuzz_copies, COPIES_RUNS), (fuzz_power, 1),
+    (fuzz_register, REGISTER_RUNS), (fuzz_corruption, CORRUPTION_RUNS), (fuzz_copies, COPIES_RUNS), (fuzz_power, 1),
     (fuzz_leaders, LEADER_RUNS), (play_copies_schedule, SCHEDULES_AT_ONCE), (play_register_schedule, 1),
     (play_leader_schedule, LEADER_SCHEDULES_AT_ONCE),
 )  # fmt: skip
@@ -44,11 +44,11 @@ _FUZZERS = (
 def fuzz(seed: int, rounds: int = 1) -> tuple[list[Violation], str]:
     """Run the fuzzers of a seed, each a few times; return what was wrong, and the hash of all their traces."""
     found: list[Violation] = []
-    whole = hashlib.blake2b(digest_size=16)
+    traces = hashlib.blake2b(digest_size=16)
     with quiet():
         for fuzzer, times in _FUZZERS:
             for number in range(times * rounds):
                 wrong, trace = fuzzer(seed, number)
                 found += wrong
-                whole.update(trace.encode())
-    return found, whole.hexdigest()
+                traces.update(trace.encode())
+    return found, traces.hexdigest()

@@ -33,7 +33,7 @@ EVERY_S = 0.5
 FANOUT = 2
 EXPIRES_ROUNDS = 6.0
 PARDON_ROUNDS = 4.0
-"""For so long after a restart nothing that is said about the node counts: its first heartbeat must get round."""
+"""The time after a restart in which verdicts on the node do not count: its first heartbeat must get round."""
 DELAY_S = (0.001, 0.020)
 LATE_S = 0.005
 HEADER_BYTES = 64
@@ -67,7 +67,7 @@ class Gossip:
         self.false_verdicts = 0
         """How often a living node came to be down."""
         self.two_after_s: dict[str, float] = {}
-        """For each node that is dead: how long it took until it was down."""
+        """Dead node -> the seconds until it was down."""
         self._every_s = every_s
         self._fanout = fanout
         self._loss = loss
@@ -237,7 +237,7 @@ def deaths(
 ) -> Deaths:
     """Kill a node (of over 100 nodes, one in a hundred) at random moments of one round, ``times`` times over.
 
-    Between two times all are revived, and the detectors get 20 s to learn. Of fewer than 3 nodes, two never suspect one.
+    Between two times all are revived, and the detectors get 20 s to learn. With fewer than 3 nodes, two never suspect one.
     """
     check_count("nodes", nodes, 3, MAX_NODES)
     gossip = Gossip(nodes, seed=seed, loss=loss)

@@ -87,7 +87,7 @@ BETWEEN_NODES = (
         (Edit("raykv.coordinator.rounds:WriteRound.settled", " and index not in self._given_up", ""),),
     ),
     Planted(
-        "unknown outcome told as refused",
+        "unknown outcome reported as refused",
         "P8",
         "no answer came, the client is told that nothing was written, and the write surfaces later",
         (
@@ -111,7 +111,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "a node's failed disk told as refused",
+        "a node's failed disk reported as refused",
         "P8",
         'the log could not be synced, yet its bytes are there after the restart: "nothing was written" was wrong',
         (
@@ -123,7 +123,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "the coordinator's death told as refused",
+        "the coordinator's death reported as refused",
         "P8",
         "the coordinator dies with the write under way; the client is told that nothing was written",
         (
@@ -149,7 +149,7 @@ BETWEEN_NODES = (
     Planted(
         "what comes too late is carried out",
         "P8",
-        "a coordinator thaws, and does what its client was told is unknown, over what was written since",
+        "a coordinator thaws, and does what its client knows as unknown, over what was written since",
         (
             Edit(
                 "raykv.coordinator.judgements:is_too_late",
@@ -261,7 +261,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replica.dot_allocator:DotAllocator.kept",
-                "is_whole(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
+                "is_gapless(vector.seen_of(record) if seen is None else seen, entry.actor, entry.last)",
                 "entry is not None",
             ),
         ),
@@ -364,7 +364,7 @@ BETWEEN_NODES = (
     Planted(
         "an unreadable record is taken for absent",
         "P9",
-        "a node cannot read a record, for its block is rotten, and counts as one that never had it",
+        "a node cannot read a record, for its block is corrupt, and counts as one that never had it",
         (
             Edit(
                 "raykv.coordinator.reads:_note_read",
@@ -521,7 +521,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "a cut answer counts as whole",
+        "a cut answer counts as complete",
         "P15",
         "a node has more keys than fit into its answer, and the scan ends there",
         (Edit("raykv.replica.scanning:Scanner.scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),
@@ -584,7 +584,7 @@ BETWEEN_NODES = (
         ),
     ),
     Planted(
-        "who runs anew is not told how far its log was",
+        "a new run does not learn how far its log was",
         "P1, P6",
         "an old copy answers before the one coordinator that knows better has anything to ask of it",
         (
@@ -640,7 +640,7 @@ BETWEEN_NODES = (
         "P5",
         "a change failed on all but a minority; the next one goes under the same number",
         (
-            Edit("raykv.cluster.register:Register.store", "if state.version <= self._tried:", "if state.version < 0:"),
+            Edit("raykv.cluster.register:Register.accept", "if state.version <= self._tried:", "if state.version < 0:"),
             Edit("raykv.cluster.acceptor:Acceptor.accept", " and request.state == kept.state)", ")"),
             Edit(
                 "raykv.cluster.acceptor:Acceptor.accept",
@@ -679,7 +679,7 @@ BETWEEN_NODES = (
         "a supervisor takes over while nodes have promised themselves to a later one",
         (
             Edit(
-                "raykv.cluster.register:Register._promised",
+                "raykv.cluster.register:Register._prepare",
                 "if len(granted) < quorum(len(members)):",
                 "if len(granted) < 0:",
             ),
@@ -691,7 +691,7 @@ BETWEEN_NODES = (
         "a bucket is created on one node, that node is lost, and the bucket's id is given to another",
         (
             Edit(
-                "raykv.cluster.register:Register.store",
+                "raykv.cluster.register:Register.accept",
                 "if len(granted) >= quorum(len(members)) or all_of_them:",
                 "if len(granted) >= 1:",
             ),
@@ -704,7 +704,7 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.cluster.register:Register.take_over",
-                "    await self.store(msgspec.structs.replace(newest, generation=generation))",
+                "    await self.accept(msgspec.structs.replace(newest, generation=generation))",
                 "    self.state = msgspec.structs.replace(newest, generation=generation)",
             ),
         ),

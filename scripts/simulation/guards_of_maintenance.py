@@ -1,4 +1,4 @@
-"""The guards of what nodes do by themselves, as bugs to plant: hints, repair, purge, becoming whole again."""
+"""The guards of what nodes do by themselves, as bugs to plant: hints, repair, purge, becoming complete again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PURGE = "raykv.repair.anti_entropy:AntiEntropy._purge"
 OF_MAINTENANCE = (
     # ---- complete or silent (P1) ----
     Planted(
-        "whole without asking anybody",
+        "complete without asking anybody",
         "P1",
         "a wiped node answers reads again as soon as it has tried to reach the others, whether or not they answered",
         (Edit(_HEAL, "        if known < share.intact_needed:\n", "        if known < 0:\n"),),
@@ -24,7 +24,7 @@ OF_MAINTENANCE = (
     Planted(
         "incomplete owners taken for intact",
         "P1",
-        "two wiped nodes make each other whole",
+        "two wiped nodes make each other complete",
         (Edit(_HEAL, "if mended.complete:", "if True:"),),
     ),
     Planted(
@@ -36,7 +36,7 @@ OF_MAINTENANCE = (
     Planted(
         "taken over without its sync",
         "P1, P3",
-        "a node says that it is whole, its host loses power, and it forgets what it took over",
+        "a node says that it is complete, its host loses power, and it forgets what it took over",
         (
             Edit(
                 "raykv.repair.local_copy:LocalCopy.write",
@@ -56,9 +56,9 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "whole by what is not synced",
+        "complete by what is not synced",
         "P1, P3",
-        "what a node compared with others was not synced yet, it says that it is whole, and loses it with its power",
+        "what a node compared with others was not synced yet, it says that it is complete, and loses it with its power",
         (
             Edit(
                 "raykv.repair.local_copy:LocalCopy.all_durable",
@@ -80,9 +80,9 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "rot uncovers what was forgotten",
+        "corruption uncovers what was forgotten",
         "P10",
-        "rot takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
+        "corruption takes the deletion and that it was forgotten, the value under it comes to light, and is given to all",
         (Edit(_HEAL, "await self._local.forget(", "await self._local.forget([] and "),),
     ),
     # ---- repair ----
@@ -111,9 +111,9 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "a node is told the cluster's state once only",
+        "a node is sent the cluster's state only once",
         "P5",
-        "the message is lost, and the node never hands a hint over nor becomes whole",
+        "the message is lost, and the node never hands a hint over nor becomes complete",
         (
             Edit(
                 "raykv.supervision.watch:Watch._until_silent",
@@ -136,7 +136,7 @@ OF_MAINTENANCE = (
         ),
     ),
     Planted(
-        "a stand-in acknowledges and keeps nothing",
+        "a fallback acknowledges and stores nothing",
         "P11",
         "a write counts on a fallback that does not have it",
         (

@@ -117,7 +117,7 @@ OF_MOVES = (
     Planted(
         "owners that changed under way are forgotten",
         "P4, P8",
-        "a write goes on with the old owners although it was told of others",
+        "a write goes on with the old owners although it has learned of others",
         (
             Edit(
                 "raykv.coordinator.rounds:WriteRound.reassign",
@@ -133,7 +133,7 @@ OF_MOVES = (
         (Edit("raykv.coordinator.rounds:WriteRound.reassign", "item.attempt += 1", "item.attempt += 0"),),
     ),
     Planted(
-        "a node without a vote believes what it is told",
+        "a node without a vote believes any state that it gets",
         "P4, P5",
         "a wiped node takes writes under an epoch that it had promised to refuse",
         (Edit("raykv.replica.handlers:Replica.outdated", "if not self._acceptor.votes:", "if False:"),),

@@ -1,4 +1,4 @@
-"""The guards of one node's disk, as bugs to plant: what is synced before what, what is rot, which record is the newest."""
+"""The guards of one node's disk, as bugs to plant: sync order, corruption, which record is the newest."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ ON_DISK = (
         "a process dies between write and sync, the next one answers from those bytes, and then the power goes",
         (Edit("raykv.storage.recovery:_make_safe", "    fs.truncate(path, size)", "    size"),),
     ),
-    # ---- files that are whole ----
+    # ---- files that are replaced atomically ----
     Planted(
         "small file renamed before it is synced",
         "storage",
@@ -170,11 +170,11 @@ ON_DISK = (
             ),
         ),
     ),
-    # ---- rot and torn tails ----
+    # ---- corruption and torn tails ----
     Planted(
-        "torn tail taken for rot",
+        "torn tail taken for corruption",
         "storage",
-        "after a power cut the node calls itself damaged, and answers no reads until somebody makes it whole",
+        "after a power cut the node calls itself damaged, and answers no reads until its peers have completed it",
         (
             Edit(
                 "raykv.storage.replay:replay_segment",
@@ -184,9 +184,9 @@ ON_DISK = (
         ),
     ),
     Planted(
-        "rot taken for a torn tail",
+        "corruption taken for a torn tail",
         "P1",
-        "a rotten byte in the log, and all acknowledged writes behind it are cut off in silence",
+        "a corrupt byte in the log, and all acknowledged writes behind it are cut off in silence",
         (
             Edit("raykv.storage.replay:replay_segment", "        if start < witness\n", "        if start < 0\n"),
             Edit(
@@ -197,7 +197,7 @@ ON_DISK = (
         ),
     ),
     Planted(
-        "rot of unknown keys is no reason to be incomplete",
+        "corruption of unknown keys is no reason to be incomplete",
         "P1",
         'a segment of the log is damaged, and the node says "absent" of the keys that were in it',
         (
@@ -209,15 +209,15 @@ ON_DISK = (
         ),
     ),
     Planted(
-        "rotten block read as empty",
+        "corrupt block read as empty",
         "P1",
-        'once its rot is noted a block is passed over, and the node says "absent" of its keys',
+        'once its corruption is noted a block is passed over, and the node says "absent" of its keys',
         (Edit("raykv.storage.engine:Engine.get", "if self._ranges:", "if not self._ranges:"),),
     ),
     Planted(
-        "compaction launders rot",
+        "compaction launders corruption",
         "P1",
-        "a rotten block is left out of the merged table and nobody remembers that its keys are missing",
+        "a corrupt block is left out of the merged table and nobody remembers that its keys are missing",
         (
             Edit(
                 "raykv.storage.engine:Engine._finish_compaction", "        self._note(damage)\n", "        del damage\n"
@@ -225,9 +225,9 @@ ON_DISK = (
         ),
     ),
     Planted(
-        "scan passes over rot",
+        "scan passes over corruption",
         "P15",
-        "a scan ends where a rotten block lies, as if there were nothing behind it",
+        "a scan ends where a corrupt block lies, as if there were nothing behind it",
         (
             Edit(
                 "raykv.storage.engine:Engine._scan",
@@ -278,9 +278,9 @@ ON_DISK = (
         (Edit("raykv.storage.recovery:_replay", "sealed.insert(0, memtable)", "sealed.append(memtable)"),),
     ),
     Planted(
-        "rot is written over before it is noted",
+        "corruption is written over before it is noted",
         "P1",
-        "a write is merged with what rot has left; the next run finds it first, and takes itself for whole",
+        "a write is merged with what corruption has left; the next run finds it first, and takes itself for complete",
         (Edit("raykv.storage.engine:Engine._put", "if self._unsaved_damage:", "if False:"),),
     ),
     # ---- whose directory it is ----
@@ -299,7 +299,7 @@ ON_DISK = (
     Planted(
         "incarnation not kept",
         "P6",
-        "two runs of a node bear the same number, and nobody can tell their answers apart",
+        "two runs of a node bear the same number, and nobody can distinguish their answers",
         (
             Edit(
                 "raykv.storage.directory:NodeDirectory.open",

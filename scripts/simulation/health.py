@@ -1,4 +1,4 @@
-"""Who was well when: so that an operation that failed can be judged.
+"""Which processes were healthy at which time, for judging failed operations.
 
 Within the promises an operation must not fail: where at most N - max(R, W) nodes were unwell at any time from shortly
 before it was asked until it failed, and nothing else was wrong (its coordinator ran, no message was lost or very late),

@@ -1,10 +1,10 @@
-"""What clients did and were told, as data: the ground on which the checkers stand.
+"""What clients did and heard, as data: the ground on which the checkers stand.
 
 One ``Op`` is one operation on one key, as one client saw it: when it was asked, when the answer came, what it was. A
 batch or a scan is recorded as one op a key, all with the same times. Every written value is unique, so a value read
 names the write that it came from; with repeated values a checker would miss half of all stale reads.
 
-Stamps (hybrid time, then operation id: what decides which write stands) are not told to clients. They are heard on the
+Stamps (hybrid time, then operation id: what decides which write stands) are not shown to clients. They are overheard on the
 way from coordinators to nodes (``Stamps``), by operation id and by value: a write may have several, if it had to be
 stamped again (P7).
 """
@@ -64,14 +64,14 @@ class Op(NamedTuple):
     blind: bool = False
     """Whether a write had no context."""
     acks: tuple[str, ...] | None = None
-    """The nodes that hold an acknowledged write, as its client was told; None if that was not recorded."""
+    """The nodes that hold an acknowledged write, as its client heard; None if that was not recorded."""
 
     @property
     def reads(self) -> bool:
         """Whether it reads."""
         return self.kind in {"get", "scan"}
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for the history of a key."""
         value = (
             ""
@@ -103,7 +103,7 @@ class ScanSeen(NamedTuple):
 
 
 class BucketSeen(NamedTuple):
-    """A client was told that a bucket has this id."""
+    """A client heard that a bucket has this id."""
 
     client: str
     name: str
@@ -160,7 +160,7 @@ class Stamps:
             self._note_value(taken.payload, operation_id)
 
     def _hear_versions(self, at_s: float, key: bytes, record: bytes) -> None:
-        """Take note of versions. Of each write the first that is heard is what its coordinator sent: it alone has it."""
+        """Record versions. The first version of a write that is heard comes from its coordinator, which alone has it."""
         versions = vector.decode(record)
         name = key[1:].decode(errors="replace")
         for sibling in versions.siblings:
@@ -219,7 +219,7 @@ class History:
         """The calls on the linearizable bucket."""
         self.stamps = Stamps()
         self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
-        """Info of a write's key, operation id and nodes at the moment when its client is told that it stands."""
+        """Called with a write's key, operation id and nodes at the moment of its acknowledgement to the client."""
 
     def by_key(self) -> dict[str, list[Op]]:
         """Return the ops of each key, in the order in which they were asked."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Caught(NamedTuple):
-    """A planted bug was caught at this seed, after so many runs; ``violation`` is the first that was reported."""
+    """A planted bug was caught at this seed, after ``runs`` runs; ``violation`` is the first that was reported."""
 
     seed: int
     violation: Violation

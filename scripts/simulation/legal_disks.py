@@ -44,7 +44,7 @@ def seeded(*parts: object) -> random.Random:
 
 
 class _Fates:
-    """What may become of an unsynced end, numbered from 0 (nothing is left); ``whole`` is the number of all of it."""
+    """The fates of an unsynced end, numbered from 0 (nothing is left); ``whole`` is the number of all of it."""
 
     __slots__ = ("_begins", "_holes", "_noise", "count", "tail", "whole")
 

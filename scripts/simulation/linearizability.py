@@ -1,4 +1,4 @@
-"""Was there an order? Tells whether a history of calls could come from a single copy that is never wrong.
+"""Was there an order? Decides whether a history of calls could come from a single copy that is never wrong.
 
 A history is linearizable (Herlihy and Wing 1990) if every call can be given one moment between its invocation and its
 return so that, made at these moments one by one, the calls have the results they had. A call whose outcome is unknown
@@ -10,13 +10,13 @@ come next; it is taken out, the model steps, and on a dead end it is put back. *
 placed, state) that were seen are not entered again. The problem is NP-complete: ``max_steps`` bounds the search, which
 may end undecided. Three things keep unknown calls, which are open for ever, from multiplying, and the answer exact. A
 configuration is dropped if one was seen that differs only in having *fewer* of them; so they are tried last, and one
-after another only where the first makes a difference to the second. Of equal ones the first invoked is used first.
+after another only where the first makes a difference to the second. The first invoked of equal ones is used first.
 
 **Time.** What returned strictly before another was invoked comes before it. Equal times, plentiful with virtual clocks,
 are concurrent, but for one process: what it returned at t precedes what it invokes at t (if both do both: as listed).
 
-**The verdict.** Whatever begins a linearizable history is linearizable. So in one that is not there is a first return at
-which it goes wrong: the result has that call, an order that leads up to it, and all states it may find there.
+**The verdict.** Whatever begins a linearizable history is linearizable. In one that is not, there is therefore a first
+return at which it goes wrong: the result has that call, an order that leads up to it, and all states it may find there.
 
 Omissions: the caller separates objects (``check_by_key``; a history is linearizable if and only if each object's is);
 models are deterministic; no weaker condition is checked.
@@ -43,7 +43,7 @@ _ROWS = 12  # lines of a kind that ``explain`` shows
 
 
 class Call(NamedTuple, Generic[Operation]):
-    """One call as its caller saw it; times in seconds of any one clock; the operation tells what came back, too."""
+    """One call as its caller saw it; times in seconds of any one clock; the operation includes its result."""
 
     process: int | str
     invoked: float
@@ -82,15 +82,15 @@ class Result(Generic[Operation, State]):
             return f"linearizable: {len(self.order)} calls in order, {len(self.unused)} unknown ones without effect"
         states = ", ".join(map(repr, self.states[:_ROWS])) + ", ..." * (len(self.states) > _ROWS)
         verdict = f"undecided after {self.steps} steps" if self.linearizable is None else "not linearizable"
-        told = f"{verdict}: no order was found for the call marked no and all that returned before it."
-        told += f"\nWithout that call there is one; the state at its end can be: {states}."
-        return "\n".join([told, *_table(self)])
+        text = f"{verdict}: no order was found for the call marked no and all that returned before it."
+        text += f"\nWithout that call there is one; the state at its end can be: {states}."
+        return "\n".join([text, *_table(self)])
 
 
 def check(
     calls: Iterable[Call[Operation]], model: Model[State, Operation], *, max_steps: int = MAX_STEPS
 ) -> Result[Operation, State]:
-    """Tell whether the calls, listed in any sequence, all on one object, are linearizable.
+    """Return whether the calls, listed in any sequence, all on one object, are linearizable.
 
     ``ValueError`` for a call that returns before it is invoked. Mostly O(calls x concurrent calls) steps; at worst
     exponential in the concurrent writes and the unknown calls, up to ``max_steps``.
@@ -201,11 +201,11 @@ class _Search(Generic[Operation, State]):
         yield from (move for move in moves if self._is_new(done | 1 << move[0], move[1]))
         limit, moves = _end(self.calls[~number]), []
         # ``lead`` is the row before the unknown call that led here: what does the same there did not need it.
-        for number, (told, old) in enumerate(zip(self._row(state), lead, strict=True), start=self.known):
-            if told and told != old and self.calls[number].invoked <= limit:
+        for number, (new, old) in enumerate(zip(self._row(state), lead, strict=True), start=self.known):
+            if new and new != old and self.calls[number].invoked <= limit:
                 need = self.needs[number]
-                if done & (need | 1 << number) == need and self._is_new(done | 1 << number, told[0]):
-                    moves.append((number, told[0]))
+                if done & (need | 1 << number) == need and self._is_new(done | 1 << number, new[0]):
+                    moves.append((number, new[0]))
         yield from moves  # all are in ``seen`` before the first is followed: none is reached by way of another
 
     def _row(self, state: State) -> _Row[State]:
@@ -291,8 +291,8 @@ def _table(result: Result[Operation, State]) -> list[str]:
     for place, call in rows:
         start, stop = column[call.invoked], column[_end(call)]
         bar = " " * start + "|" + ("-" * (stop - start - 1) + "|?"[call.returned is None]) * (stop > start)
-        told = ("unknown" if call.returned is None else f"{call.returned:.9g}", bar)
-        lines.append((place, str(call.process), str(call.operation), f"{call.invoked:.9g}", *told))
+        rest = ("unknown" if call.returned is None else f"{call.returned:.9g}", bar)
+        lines.append((place, str(call.process), str(call.operation), f"{call.invoked:.9g}", *rest))
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     hidden = len(near) + 1 + len(others) + len(unused) - len(rows)
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

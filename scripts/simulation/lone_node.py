@@ -1,4 +1,4 @@
-"""One storage node, nobody beside it, and whoever writes to it and reads: what fuzzers of one disk have in common.
+"""One storage node by itself, and its clients: the common part of the fuzzers of one disk.
 
 In a run of a whole cluster the peers give back what a disk lost before anybody has asked its node for it. Here nobody
 does. What the node acknowledged it must show, or say that it cannot.
@@ -32,7 +32,7 @@ PARTITIONS = 8
 
 
 class LoneNode(BareCluster):
-    """A cluster of one node, and what it owes. A fuzzer says what happens to it."""
+    """A cluster of one node, and its promises. A fuzzer decides what happens to it."""
 
     store_id = "s"
     about = "with one node"
@@ -69,7 +69,7 @@ class LoneNode(BareCluster):
         return self.processes.get(NODE)
 
     def known(self) -> Known:
-        """Return what is known of earlier runs, which a node is told when it starts."""
+        """Return what is known of earlier runs, for a node that starts."""
         return Known()
 
     async def start(self) -> None:

@@ -1,7 +1,7 @@
 """What the frames of a run say, in a few words: for the sequence chart of a failing run, and to be counted.
 
 A frame names neither its type nor what it answers. Its type follows from who sends it to whom; what it answers from the
-number that joins it with its request, so whoever wants to know shows an ``Interpreter`` all frames in their order.
+number that joins it with its request, so an ``Interpreter`` must see all frames in their order.
 
 Words are short: ``c1.14`` is the value ``client1.14@key`` (the 14th that client1 wrote), ``@9.706`` the hybrid time of
 the write in seconds since the run began, as the clock of the coordinator that stamped it had it.
@@ -337,7 +337,7 @@ def _of_life(body: f.Ping | f.IndirectProbe | f.Stop | f.GetInfo | f.GetClusterU
         case f.IndirectProbe():
             return f"do you reach {body.node_id}?"
         case f.GetInfo():
-            return f"tell {body.what}"
+            return f"info {body.what}?"
         case f.GetClusterUpdate():
             return "cluster update?"
     return type(body).__name__.lower()
@@ -349,7 +349,7 @@ def _of_state(body: Any) -> str:
             down = f", down: {', '.join(sorted(body.down))}" if body.down else ""
             return f"update {body.sequence}: {_ballot(body.state)}{down}"
         case f.PrepareState():
-            return f"promise generation {body.generation}"
+            return f"prepare generation {body.generation}"
         case f.AcceptState():
             return f"accept {_ballot(body.state)}{', decided' if body.decided else ''}"
         case f.ReadState():
@@ -390,7 +390,7 @@ def _of_answer(body: Any) -> str:
         case f.BucketOpened():
             return f"bucket id {body.bucket_id}"
         case f.Info():
-            return {None: "heard", True: "yes", False: "no"}.get(body.data, "told") if _plain(body.data) else "told"
+            return {None: "heard", True: "yes", False: "no"}.get(body.data, "info") if _plain(body.data) else "info"
     return _words(body)
 
 

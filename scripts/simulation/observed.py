@@ -1,6 +1,6 @@
 """What happened in a run, counted from its trace and its history, beside what the core counts itself.
 
-The names: ``op: put ok`` (what clients were told), ``event: ...`` (what happened in the world), ``network: ...``,
+The names: ``op: put ok`` (answers to clients), ``event: ...`` (what happened in the world), ``network: ...``,
 ``answer: ...`` (what nodes and coordinators said). Numbers and paths are taken out of the words, so that the same thing
 has the same name in every run.
 """

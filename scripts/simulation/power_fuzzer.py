@@ -1,6 +1,6 @@
 """One storage node whose host loses its power again and again, in front of any operation on its disk.
 
-A power cut alone costs a node nothing that it acknowledged or showed: it comes up again, whole, with all of it. In a run
+A power cut alone costs a node nothing that it acknowledged or showed: it comes up again, complete, with all of it. In a run
 of a whole cluster the moment between two certain operations (a manifest is renamed, and its directory is not synced yet)
 is seldom met, and what a disk may have lost then is one outcome of several. Here the operations that other files rely on
 are met more often than the many appends between them, in recoveries too.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CUTS = 2
 WRITES_AT_MOST = 60
 _BEFORE = (("", 30), ("sync_directory", 5), ("sync_directory", 5), ("rename", 3), ("unlink", 3))
-"""Kind of operation ("": any), and in front of which of so many that come next the power goes."""
+"""Kind of operation ("": any), and the number of the next ones before one of which the power goes."""
 
 
 def fuzz_power(seed: int, number: int = 0) -> tuple[list[Violation], str]:
@@ -102,7 +102,7 @@ class _Fuzzer(LoneNode):
                     self._arm()
                 continue
             if self.node is not None and not self.node.complete:
-                self.report("not whole", "nothing but its power went, and the node says that it lacks something")
+                self.report("not complete", "nothing but its power went, and the node says that it lacks something")
             return
 
     def not_opened(self, error: CorruptData) -> None:

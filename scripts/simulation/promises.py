@@ -1,6 +1,6 @@
-"""What each node has acknowledged or shown, it must hold for ever, or say that it cannot tell (P1, P3).
+"""What each node has acknowledged or shown, it must hold for ever, or say that it may lack it (P1, P3).
 
-Clients see a lost promise only if enough replicas lose it at once, or the right ones are asked. So every answer of every
+Clients see a lost promise only if enough replicas lose it at once, or the right ones are asked. Every answer of every
 node is watched as well: a write that it acknowledged and a record that it showed are from then on a promise of that node.
 A later answer with less breaks it; so does a run that starts with less, or ends with it. A node that says "incomplete",
 or that a key is unreadable, has kept its word.
@@ -169,7 +169,7 @@ class Promises:
                 self.broken.append(Violation("counted under a former stamp", shown, text, self._loop.now_s))
 
     def renew(self, node_id: str, node: StorageNode) -> None:
-        """Forget what a node promised before it lost its memory and does not have now that it is whole again.
+        """Forget what a node promised before it lost its memory and does not have now that it is complete again.
 
         It has taken over what W had acknowledged; of a write that it alone had acknowledged nobody can know.
         """

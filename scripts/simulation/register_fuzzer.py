@@ -71,8 +71,8 @@ class RegisterFuzzer(BareCluster):
         self.kept: dict[str, tuple[SimDisk, int]] = {}
         """Copies of directories, to be brought back, each with the incarnation that it was made in.
 
-        One that comes back in the incarnation in which it was made nobody can tell from the directory itself, if nothing was
-        written to the log since: a limit of the design.
+        A copy that comes back in the incarnation in which it was made is indistinguishable from the directory itself,
+        if nothing was written to the log since: a limit of the design.
         """
         self.lost: set[str] = set()
         """Nodes that have ever lost their register."""
@@ -170,7 +170,7 @@ class RegisterFuzzer(BareCluster):
             except (RaykvError, Superseded):
                 await clock.sleep(0.3)
         changing = asyncio.Lock()
-        work = (self._change(register, process, changing), self._tell(register, clock, changing))
+        work = (self._change(register, process, changing), self._greet(register, clock, changing))
         tasks = [process.spawn(each) for each in work]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -192,7 +192,7 @@ class RegisterFuzzer(BareCluster):
                     if state.buckets and self.rng.random() < (0.3 if len(state.buckets) < _MANY else 0.7):
                         dropped = self.rng.choice(state.buckets).config.name
                         self.to_drop.add(dropped)
-                    await register.store(
+                    await register.accept(
                         state.with_bucket(options) if dropped is None else state.without_bucket(dropped)
                     )
             except Superseded:
@@ -200,19 +200,19 @@ class RegisterFuzzer(BareCluster):
             except RaykvError:
                 continue
 
-    async def _tell(self, register: Register, clock: SimClock, changing: asyncio.Lock) -> None:
+    async def _greet(self, register: Register, clock: SimClock, changing: asyncio.Lock) -> None:
         """Bring nodes up to date, those first that have just started."""
-        told: dict[str, int] = {}
+        greeted: dict[str, int] = {}
         while True:
             await clock.sleep(self.rng.choice((0.02, 0.1, 0.3)))
-            new = [node_id for node_id in self.node_ids if self.incarnations[node_id] > told.get(node_id, 0)]
+            new = [node_id for node_id in self.node_ids if self.incarnations[node_id] > greeted.get(node_id, 0)]
             node_id = self.rng.choice(new or self.node_ids)
-            told[node_id] = self.incarnations[node_id]
+            greeted[node_id] = self.incarnations[node_id]
             try:
                 if not await register.bring_up_to_date(node_id):
                     async with changing:
                         assert register.state is not None
-                        await register.store(register.state)
+                        await register.accept(register.state)
             except Superseded:
                 return
             except RaykvError:
@@ -302,7 +302,7 @@ class RegisterFuzzer(BareCluster):
                     self.loop.later(for_s, self.network.mend, *pair)
 
     def _usurp(self) -> None:
-        """Begin the schedule that ``cluster.acceptor`` tells: between promise and store one promise is lost.
+        """Begin the schedule in ``cluster.acceptor``: between promise and store one promise is lost.
 
         The new supervisor reaches one half of the nodes and ``lost``, slowly; those before it the other half and ``lost``.
         """

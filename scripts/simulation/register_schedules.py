@@ -64,7 +64,7 @@ class RegisterSchedule(RegisterFuzzer):
         raise NotImplementedError
 
     def supervisor(self) -> tuple[Process, Register]:
-        """Start a supervisor that does as it is told."""
+        """Start a supervisor that a schedule commands."""
         process = Process(self.loop, f"supervisor{len(self.supervisors) + 1}")
         self.supervisors.append(process)
         return process, Register(SimTransport(self.network, process), SimClock(self.hosts["supervisors"], process))
@@ -79,13 +79,13 @@ class RegisterSchedule(RegisterFuzzer):
         """Let a supervisor create a bucket."""
         if register.state is not None:
             state = register.state.with_bucket(bucket_from_options(name, {}, NODES))
-            await self.does(process, register.store(state))
+            await self.does(process, register.accept(state))
 
 
 class AChangeThatFailed(RegisterSchedule):
     """A change comes to one node only and fails, the next one to the others, and somebody takes over.
 
-    Who takes over reads both. If they bear the same number nobody can tell which of them was decided.
+    A supervisor that takes over reads both. If they bear the same number, nobody knows which of them was decided.
     """
 
     async def play(self) -> None:
@@ -114,10 +114,10 @@ class AChangeThatFailed(RegisterSchedule):
 
 
 class AVoteGivenBack(RegisterSchedule):
-    """A node that has promised itself to a later supervisor is wiped, and told by the earlier one what was decided.
+    """A node that has promised itself to a later supervisor is wiped, and gets the decided state from the earlier one.
 
     The later one has what it needs and stores it just then; if the node votes again, the earlier one decides a change with
-    it which the later one has never heard of (``cluster.acceptor`` tells the schedule).
+    it which the later one has never heard of (the schedule is in ``cluster.acceptor``).
     """
 
     async def play(self) -> None:

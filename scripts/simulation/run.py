@@ -1,8 +1,8 @@
 """One run of a scenario: faults first, then everything heals, and what is left is compared.
 
-**Phase one**: clients run their programs while the nemesis is at work. Whatever they are told must be true.
+**Phase one**: clients run their programs while the nemesis is at work. All answers to them must be true.
 **Phase two**: nothing fails any more. In bounded virtual time every node must be up that can be, every operation must
-have come to its end, incomplete nodes must have made themselves whole, no hint may wait, a repair must leave all copies
+have come to its end, incomplete nodes must have become complete, no hint may wait, a repair must leave all copies
 equal though nobody reads them, and every key must be readable from all of them.
 Then the store is stopped; no task may be left behind, and no exception that nobody handled.
 
@@ -67,7 +67,7 @@ _COMPLETE_AGAIN = "node %s is complete again"
 _FORGOTTEN = "log: store %s: nothing can be read or decided any more: %s"
 _WHATEVER_IS_LOST = {
     "client failed", "copies differ", "handed out too early", "hints left", "left behind", "never served", "not done",
-    "not made whole", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
+    "not completed", "not repaired", "not replaced", "not settled", "not up again", "two states", "two writers",
     "unreadable", "unwritable",
 }  # fmt: skip
 _WRITE, _HINT = f.Write.__name__.encode(), f.Hint.__name__.encode()
@@ -76,7 +76,7 @@ _SENT_BY = {
     sender: {name_of(kind) for kind, traits in NODE.items() if sender in traits.senders}
     for sender in ("coordinator", "node", "supervisor")
 }
-"""Who sends -> names of what it may ask a node."""
+"""Sender -> the names of its possible requests to a node."""
 _WRITE_WITHIN = 40
 """Where a request says what it is: not every frame is decoded to find the writes."""
 
@@ -137,8 +137,8 @@ class _LogCounter(logging.Handler):
         self.counts: Counter[str] = Counter()
         self.runs: Callable[[str], bool] = lambda _: False
         """Says whether a node's process runs, and is not frozen."""
-        self.whole_again: Callable[[str], None] = lambda _: None
-        """Info of a node that has made itself whole."""
+        self.complete_again: Callable[[str], None] = lambda _: None
+        """Called with the id of a node that has become complete again."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count."""
@@ -146,7 +146,7 @@ class _LogCounter(logging.Handler):
         if record.msg.startswith("node %s suspected") and isinstance(record.args, tuple):
             self.counts["false suspicions"] += self.runs(str(record.args[0]))
         if record.msg == _COMPLETE_AGAIN and isinstance(record.args, tuple):
-            self.whole_again(str(record.args[0]))
+            self.complete_again(str(record.args[0]))
 
 
 class _Run:
@@ -168,7 +168,7 @@ class _Run:
         self.cluster.network.sent = self._sent
         self.history.acknowledged = self._check_held
         heard.runs = self._runs
-        heard.whole_again = self._whole_again
+        heard.complete_again = self._complete_again
         self.heard = heard
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
@@ -276,7 +276,9 @@ class _Run:
                 doubtful = node_id in self.impaired | doubted or node_id not in self._founders
                 if node is not None and not node.complete and not doubtful:
                     doubted.add(node_id)
-                    self._report("not whole", f"nothing happened to {node_id} that would cost it what it acknowledged")
+                    self._report(
+                        "not complete", f"nothing happened to {node_id} that would cost it what it acknowledged"
+                    )
             await asyncio.sleep(EVERY_S)
 
     def _report(self, rule: str, text: str, key: str = "") -> None:
@@ -287,7 +289,7 @@ class _Run:
     async def _converge(self) -> bool:
         """Wait until all that can be up is up; then read everything, and compare the copies. True if all is well."""
         down = await self._wait_for_nodes()
-        # What cannot be opened at all stays down until it can be replaced: an identity or a manifest that has rotted.
+        # What cannot be opened at all stays down until it can be replaced: a corrupt identity or manifest.
         if lost := [node_id for node_id in down if node_id not in self.impaired]:
             self._report("not up again", f"{', '.join(lost)} not up {UP_AGAIN_S:g} s after all healed")
         await self._wait_until_settled([node_id for node_id in down if node_id not in self.scenario.gone])
@@ -368,7 +370,7 @@ class _Run:
             await asyncio.sleep(0.5)
 
     async def _wait_until_mended(self, down: list[str]) -> None:
-        """Wait until all nodes are whole and all hints are delivered. With nodes that stay down that may never be."""
+        """Wait until all nodes are complete and all hints are delivered. With nodes that stay down that may never happen."""
         deadline_s = self.loop.now_s + (10.0 if down else MENDED_S)
         while True:
             living = {node_id: self.cluster.nodes.living(node_id) for node_id in self.cluster.node_ids}
@@ -382,9 +384,9 @@ class _Run:
                 return
             if self.loop.now_s > deadline_s:
                 if self.cluster.supervisor is None or self._is_forgotten():
-                    return  # too few have kept the cluster's state: that it does not serve is told elsewhere
+                    return  # too few have kept the cluster's state: that it does not serve is reported elsewhere
                 if waiting and not down:
-                    self._report("not made whole", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
+                    self._report("not completed", f"{', '.join(waiting)} incomplete {MENDED_S:g} s after all healed")
                 elif hints and not down:
                     self._report("hints left", f"{hints} {MENDED_S:g} s after all healed")
                 return
@@ -393,7 +395,7 @@ class _Run:
     def _is_forgotten(self) -> bool:
         """Whether faults have cost every member its directory, and the supervisor has said that the store is gone.
 
-        Nobody knows then what was promised, and whoever made himself whole would answer "absent" for all that was
+        Nobody then knows what was promised, and a node that called itself complete would answer "absent" for all that was
         acknowledged (P1, P5).
         """
         living = [self.cluster.nodes.living(node_id) for node_id in sorted(self._members())]
@@ -440,7 +442,7 @@ class _Run:
         return {*self._founders} if state is None else {member.node_id for member in state.ring.members}
 
     def _is_wanted(self, node_id: str) -> bool:
-        """Whether a node is to be up: not one that never came so far as to be a member."""
+        """Return whether a node must be up: not if it never became a member."""
         state = self._state()
         return node_id in self._founders or state is None or state.ring.has_member(node_id)
 
@@ -578,11 +580,11 @@ class _Run:
         if key[0] in self.scenario.plain and (mark := self.history.stamps.last(operation_id, self.loop.now_s)):
             self.promises.check_held(encode_key(key), mark, nodes)
 
-    def _whole_again(self, node_id: str) -> None:
+    def _complete_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:
             self.promises.renew(node_id, node)
             self.leaders.forget(node_id)
-            self.nemesis.whole_again(node_id)
+            self.nemesis.complete_again(node_id)
 
     def _opened(self, node: StorageNode) -> None:
         founding = node.spec.node_id in self._founders

@@ -2,8 +2,8 @@
 
 Swarm testing leaves kinds of fault out; a family goes further, and puts everything that one kind of mistake needs into
 one short run: many clients on one key with clocks that differ, several supervisors that found the store at the same
-time, disks that fail in the moment when a table is made, rot in what is read, a node that has lost what it knew while the
-next one was away. About half of the runs have one.
+time, disks that fail in the moment when a table is made, corruption in what is read, a node that has lost what it knew
+while the next one was away. About half of the runs have one.
 
 The draws of a family come from a generator of their own, so the other runs stay as they are.
 """
@@ -269,7 +269,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random) -> Scenario:
     )
 
 
-def _rot(scenario: Scenario, rng: random.Random) -> Scenario:
+def _corrupt(scenario: Scenario, rng: random.Random) -> Scenario:
     """Bits flip all the time on the disks of a few nodes, in logs and tables that are read and merged."""
     cluster = scenario.cluster
     copies = cluster.store.copies
@@ -289,7 +289,7 @@ def _rot(scenario: Scenario, rng: random.Random) -> Scenario:
     )
     return msgspec.structs.replace(
         scenario,
-        family="rot",
+        family="corruption",
         cluster=msgspec.structs.replace(cluster, config=config),
         r=majority,
         w=majority,
@@ -305,14 +305,14 @@ def _rot(scenario: Scenario, rng: random.Random) -> Scenario:
 def _lost_and_away(scenario: Scenario, rng: random.Random) -> Scenario:
     """One node loses what it has while another is away, which comes back when the third goes.
 
-    Then two are asked of which one never had what was written, and the other has it no more. A node that is whole again
+    Then two are asked of which one never had what was written, and the other has it no more. A node that is complete again
     loses its power soon, as does one that gave it what it has.
     """
     cluster = scenario.cluster
     nodes = cluster.node_ids
     victims = rng.sample(nodes, rng.choice((1, 1, 1, 2)))
     kind = rng.choice(_LOSSES)
-    if kind == "roll back":  # of a majority nobody could tell
+    if kind == "roll back":  # a majority of old copies is undetectable
         victims = victims[:1]
     powers = rng.random() < 0.5 and cluster.store.durability != "interval"
     faults, at_s = [], rng.uniform(2.0, 3.0)
@@ -424,6 +424,6 @@ def _hosts(scenario: Scenario) -> list[str]:
 
 
 _FAMILIES = (
-    _crowd, _full_crowd, _founding, _founding, _failing_disks, _rot, _takeovers, _lost_and_away, _lost_and_away, _scans,
+    _crowd, _full_crowd, _founding, _founding, _failing_disks, _corrupt, _takeovers, _lost_and_away, _lost_and_away, _scans,
     _nothing_left, ring_changes, ring_changes, ring_changes,
 )  # fmt: skip

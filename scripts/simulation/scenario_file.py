@@ -1,4 +1,4 @@
-"""Scenarios as JSON files: a failing run, shrunk, to be run again by whoever gets the file.
+"""Scenarios as JSON files: a failing run, shrunk, for a rerun by the file's recipient.
 
 The file has all that a run is made of; with the same file and the same code the same happens. A damaged file, or one
 that names what is not in its cluster, is refused at the door (``CorruptData``), not found out in the middle of a run.
@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 64 << 20
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     raykv_scenario: int
-    """The format of the file, and what tells it from other JSON."""
+    """The format of the file, which distinguishes it from other JSON."""
     scenario: Scenario
 
 

@@ -147,7 +147,7 @@ class _Drawing:
 
 
 def _lives_after(event: Event, lives: dict[str, str]) -> dict[str, str]:
-    """Return each process's lifeline after an event. Who sends something runs."""
+    """Return each process's lifeline after an event. A sender is running."""
     who, sign = short(event.source), "|"
     if event.source == "nemesis":
         who = short(event.target)
@@ -174,7 +174,7 @@ def draw(rows: Sequence[_Row | World], shown: Sequence[_Row | World | Gap], widt
     lines = ["".join(title).rstrip()]
     for row in shown:
         if isinstance(row, Gap):
-            lines.append(f"{'':{_TIME}}{row.told()}")
+            lines.append(f"{'':{_TIME}}{row.describe()}")
         elif isinstance(row, World):
             lines.append(f"{row.at_s:{_TIME - 1}.4f} == {row.words} "[: width - 4].ljust(max(text_at, 40), "="))
         else:

@@ -39,8 +39,8 @@ TABLE: dict[str, Sometimes] = {
     "suspicion": Sometimes(("suspicions",), "a coordinator suspected a node"),
     "false suspicion": Sometimes(("false suspicions",), "a coordinator suspected a node that was running"),
     "moved": Sometimes(("answer: refused moved",), "a request was meant for another run of its node (P6)"),
-    "write unknown": Sometimes(("op: put unknown", "op: delete unknown"), "a client was told: it may stand (P8)"),
-    "write refused": Sometimes(("op: put refused", "op: delete refused"), "a client was told: nothing written", 1000),
+    "write unknown": Sometimes(("op: put unknown", "op: delete unknown"), "a client heard: it may stand (P8)"),
+    "write refused": Sometimes(("op: put refused", "op: delete refused"), "a client heard: nothing written", 1000),
     "read refused": Sometimes(("op: get refused",), "a read did not get its quorum"),
     "scan": Sometimes(("op: scan to its end",), "a scan came to its end"),
     "late": Sometimes(("late_requests",), "a request reached a coordinator after its time, or in another run (P8)"),
@@ -48,11 +48,11 @@ TABLE: dict[str, Sometimes] = {
     "siblings": Sometimes(("siblings_read",), "a reader was shown values that were written at the same time"),
     "second dot": Sometimes(("second_dots",), "a node was asked for a dot because another gave none (P8)"),
     "gap": Sometimes(("gaps",), "a dot was given and nothing was written under it"),
-    "hint": Sometimes(("hints",), "a node was told who lacks what it holds (P11)"),
-    "stand-in": Sometimes(("fallbacks_in_use",), "a fallback stood in for a primary (a sloppy bucket)"),
+    "hint": Sometimes(("hints",), "a node got a hint for an owner that lacks a write (P11)"),
+    "fallback": Sometimes(("fallbacks_in_use",), "a fallback replaced a primary (a sloppy bucket)"),
     # nodes
     "replayed": Sometimes(("log: node %s: %d hints replayed*",), "hints were delivered (P11)"),
-    "complete again": Sometimes(("log: node %s is complete again",), "an incomplete node made itself whole (P1)"),
+    "complete again": Sometimes(("log: node %s is complete again",), "an incomplete node became complete (P1)"),
     "mended": Sometimes(
         ("repair: fetched", "repair: sent", "mended: fetched", "mended: sent"), "a repair sent records"
     ),
@@ -69,8 +69,8 @@ TABLE: dict[str, Sometimes] = {
     "not installed": Sometimes(("event: gives up: a flush or*",), "a flush or compaction could not be installed", 1000),
     "crash point": Sometimes(("event: dies in front of*",), "a process died in front of an operation on its disk"),
     "torn tail": Sometimes(("log: torn tail*",), "recovery cut a torn tail off a log", 1000),
-    "bit rot": Sometimes(("log: bit rot*",), "bit rot was found", 1000),
-    "no longer complete": Sometimes(("log: node %s is incomplete*",), "rot in unknown keys", 1000),
+    "corruption": Sometimes(("log: corruption*",), "corruption was found", 1000),
+    "no longer complete": Sometimes(("log: node %s is incomplete*",), "corruption in unknown keys", 1000),
     "end of log lost": Sometimes(
         ("log: store %s: node %s is incomplete: it has lost*",), "a node's log lacked what was acknowledged", 1000
     ),
@@ -90,7 +90,7 @@ TABLE: dict[str, Sometimes] = {
     "left": Sometimes(("log: store %s: node %s has left",), "a node left, with nothing that was not elsewhere"),
     "ring as wanted": Sometimes(("log: store %s: the ring has reached*",), "partitions came to their new owners (P4)"),
     "write moved": Sometimes(("writes_moved",), "owners changed while a write was under way (P4)", 1000),
-    "told by another": Sometimes(("answer: moved",), "a node told a coordinator of other owners (P4)"),
+    "not owner": Sometimes(("answer: moved",), "a node named other owners to a coordinator (P4)"),
     "behind": Sometimes(("answer: refused behind",), "a node did not know a request's epoch yet (P4)"),
     # the world
     "cut": Sometimes(("network: lost in a cut",), "a message was lost in a cut"),
@@ -112,7 +112,7 @@ def _matches(name: str, counter: str) -> bool:
 
 
 def never(counts: Mapping[str, int], seeds: int) -> list[str]:
-    """Return what should have happened in a batch of so many seeds and never did, a line each."""
+    """Return what should have happened in a batch of this many seeds and never did, a line each."""
     return [
         f"never in {seeds} seeds: {name} ({row.sentence})"
         for name, row in TABLE.items()

@@ -1,4 +1,4 @@
-"""A load on one node's storage that a seed decides, and what the storage owes at every moment of it.
+"""A load on one node's storage, drawn from a seed, and what the storage must hold at every moment of it.
 
 ``StorageLoad`` holds a ``NodeDirectory`` and an ``Engine`` on a ``SimDisk``, and does what a storage process does: updates,
 replacements, erasures, syncs with and without force, flushes, compactions, full ones, the register, the promise of
@@ -8,7 +8,7 @@ process dies or the host loses power: ``before`` says so by raising ``Crashed``,
 left.
 
 Every seed takes its own sizes and its own mixture of steps (swarm testing: Groce et al., ISSTA 2012). Omitted: faults of
-the disk and rot (tests/storage has those), damage and its healing.
+the disk and corruption (tests/storage has those), damage and its healing.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _SHAPES = (*2 * ((6, 500, 4096), (28, 60, 1024), (30, 120, 2048)), (40, 1300, 40
 """(keys, bytes of a record at most, bytes of a block): little, so that a recovery is quick; the last makes runs of more
 than one table."""
 _DROPPED_SHARES = (0.0, 0.0, 0.1, 1.0)
-"""Of the updates, for a while: with 1 there will be runs of which a compaction leaves nothing."""
+"""The share of updates to dropped keys, for a while: with 1 there will be runs of which a compaction leaves nothing."""
 _ERASED_SHARES = (0.0, 0.1, 0.3, 0.9)
-"""Of the writes, for a while: with the last there will be runs of little but deletion markers, and empty stores."""
+"""The share of erasures in the writes, for a while: the last makes runs of little but deletion markers, and empty stores."""
 _REPLACED_SHARE = 0.1
 _OLD_SHARE = 0.05
 _OLD = 0
@@ -112,7 +112,7 @@ class StorageLoad:
         self._erased_share = self._rng.choice(_ERASED_SHARES)
 
     def run(self, steps: int) -> None:
-        """Take so many steps, over as many processes as it takes."""
+        """Take this many steps, over as many processes as needed."""
         while steps > 0:
             try:
                 if self._engine is None:

@@ -1,10 +1,10 @@
-"""What one node's storage owes after a crash, and what an opening of it shows.
+"""What one node's storage must hold after a crash, and what an opening of it shows.
 
 Every write that changes something (an update, a replacement, an erasure) has a number, its *version*. The whole content
 must be what it was after one of them, and not after one before the newest that was promised. That is more than "every key
 has a record that was written, none is older than was promised, nothing is invented, nothing erased comes back": what
 survives is a prefix of all writes, as the log's order has it. An update's record stands behind its version, so that it
-is one of a kind; after an erasure the content may be what it was before, and then nobody can tell the two apart.
+is one of a kind; after an erasure the content may be what it was before, and then the two are indistinguishable.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ each key, where one operation had returned before another was asked and their le
 * acknowledged write that superseded a version, then read: that version is not shown. With one dot a write (P8) there is no
   other one under which it could come back.
 
-And, whatever the levels: a value read was written, to that key, before the read ended, and its writer was not told that
+And, whatever the levels: a value read was written, to that key, before the read ended, and its writer did not hear that
 nothing was written; a version in the context of a read that is not shown was superseded by somebody who had seen it (or by
 a write without a context), or has expired; a write with a context supersedes what that context had seen and nothing else;
 values come newest first; an expired one is not shown; a write is stamped above all that it supersedes (P7).
@@ -121,10 +121,12 @@ class VectorChecker:
         if read.seen is not None and not covers(read.seen, floor):
             for write in self._before(read, self.acked):
                 if not contains(read.seen, self.stamps.writes[write.operation_id].dot):
-                    self._report("lost or stale", read, f"{self._told(write, read)}, and its context has not seen it")
+                    self._report(
+                        "lost or stale", read, f"{self._acknowledged(write, read)}, and its context has not seen it"
+                    )
         for value, old in sent_of.items():
             for write in self._before(read, self._superseders(self.stamps.operation_of_value[value], old)):
-                text = f"{self._told(write, read)} {shown(value)}, which that write had superseded"
+                text = f"{self._acknowledged(write, read)} {shown(value)}, which that write had superseded"
                 self._report("superseded and back", read, text)
         if read.values is None:
             self._check_newest(read)
@@ -163,9 +165,9 @@ class VectorChecker:
             sent = self.stamps.writes[write.operation_id]
             shown_now = self._sent(read.value) if read.value is not None else None
             if shown_now is not None and shown_now.time < sent.time:
-                self._report("lost or stale", read, f"{self._told(write, read)} the older {shown(read.value)}")
+                self._report("lost or stale", read, f"{self._acknowledged(write, read)} the older {shown(read.value)}")
             elif read.value is None and not any(time >= sent.time for time in self._gone_by(read)):
-                self._report("lost or stale", read, f"{self._told(write, read)} nothing")
+                self._report("lost or stale", read, f"{self._acknowledged(write, read)} nothing")
 
     def _gone_by(self, read: Op) -> Iterator[int]:
         """Yield the times of deletes, and of values that have expired, which the read may have met."""
@@ -286,7 +288,7 @@ class VectorChecker:
         return () if read.value is None else (read.value,)
 
     @staticmethod
-    def _told(write: Op, read: Op) -> str:
+    def _acknowledged(write: Op, read: Op) -> str:
         return (
             f"{write.client} was told that it wrote {shown(write.value)} by {write.returned_s:.4f} s; at "
             f"{read.invoked_s:.4f} s {read.client} asked and was shown"

@@ -76,7 +76,7 @@ class Step(msgspec.Struct, frozen=True):
     timeout_s: float = 5.0
     reverse: bool = False
     page: int | None = None
-    """A scan asks for so many keys at a time, and goes on behind the last one."""
+    """The keys that a scan asks for at a time; it continues behind the last one."""
     anew: bool = False
     """Whether a write with a context reads first, although it has a context."""
 
@@ -149,7 +149,7 @@ class Buckets(NamedTuple):
     """A client's handles: of the bucket that keeps vectors, and of others, by the first letters of their keys.
 
     In the loose one (a sloppy bucket) no two operations need meet: its reads are judged by level 0, its acknowledged writes
-    by level 1. So an acknowledged write must be seen by whoever asks all copies, when all is mended, and nothing else must.
+    by level 1. A read of all copies must therefore see an acknowledged write once everything is repaired; nothing else must.
     """
 
     vector: AsyncBucket[Any, Any]
@@ -158,7 +158,7 @@ class Buckets(NamedTuple):
 
     @classmethod
     async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int) -> Buckets:
-        """Open them. Raises ``RaykvError`` if that fails so many times."""
+        """Open them. Raises ``RaykvError`` if that fails repeatedly."""
         others: dict[str, AsyncBucket[Any, Any]] = {}
         wanted: list[tuple[str, str, dict[str, Any]]] = [
             (plain, PLAIN_BUCKET, {"versioning": "lww"}),
@@ -189,7 +189,7 @@ class Buckets(NamedTuple):
 
 
 class Client:
-    """Runs a program on a store, and writes down what it was told."""
+    """Runs a program on a store, and records the answers."""
 
     def __init__(
         self,
@@ -329,15 +329,15 @@ class Client:
     ) -> None:
         acks: tuple[str, ...] | None = None
         if isinstance(outcome, RaykvError):
-            told = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
+            result = "unknown" if isinstance(outcome, WriteOutcomeUnknown) else "refused"
             operation_id = str(outcome.details.get("operation_id", ""))
             error = f"{type(outcome).__name__}: {outcome}"
         else:
-            told, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
+            result, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
             self._history.acknowledged(key, operation_id, acks)
             self._contexts[key] = outcome.context
         self._history.add(
-            self._program.client, kind, key, began_s, self._loop.now_s, told,
+            self._program.client, kind, key, began_s, self._loop.now_s, result,
             value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._level(key, acks),
             seen=seen_in(context) if isinstance(context, Context) else None, blind=context is None,
             until_s=began_s + timeout_s, acks=acks,
@@ -398,11 +398,11 @@ class Client:
         seen: Seen | None = None,
     ) -> None:
         if isinstance(outcome, RaykvError):
-            error, told, value = f"{type(outcome).__name__}: {outcome}", "refused", None
+            error, result, value = f"{type(outcome).__name__}: {outcome}", "refused", None
         else:
-            error, told, value = "", "ok", outcome
+            error, result, value = "", "ok", outcome
         self._history.add(
-            self._program.client, "get", key, began_s, self._loop.now_s, told,
+            self._program.client, "get", key, began_s, self._loop.now_s, result,
             value=value, error=error, level=self._level(key), values=values, seen=seen,
         )  # fmt: skip
 

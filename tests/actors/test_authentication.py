@@ -66,7 +66,7 @@ def test_strings_of_any_length() -> None:
     assert b"authorization" not in _question("h:1", None)
 
 
-def test_a_refusal_is_told_as_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_reported_as_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

@@ -150,7 +150,7 @@ def test_a_killed_node_is_called_by_ray_and_then_by_a_stream_to_its_new_run(star
                     except PeerFailure as failure:
                         failures.append(failure)
                     await asyncio.sleep(0.005)
-        # What was under way is unknown; whoever asks then hears from Ray that the process has ended, or that none runs.
+        # Calls under way have unknown outcomes; later ones hear from Ray that the process has ended, or that none runs.
         assert {type(failure) for failure in failures} <= {PeerUnreachable, PeerDead, PeerAbsent}
         assert any(isinstance(failure, PeerDead) for failure in failures)
         assert await stream_to(transport, "n2") == 2

@@ -56,7 +56,7 @@ def test_all_of_a_store_goes(path: str) -> None:
     FS.lock(f"{node_directory(path, 'n3')}/lock").release()
     FS.create(f"{path}/store.json.4711").close()
     with open(f"{node_directory(path, 'n1')}/identity", "wb") as file:
-        file.write(b"rot")
+        file.write(b"corruption")
     assert delete("shop", path) == path
     assert not os.path.lexists(path)
     with pytest.raises(StoreNotFound, match="no data"):
@@ -64,7 +64,7 @@ def test_all_of_a_store_goes(path: str) -> None:
 
 
 def test_what_is_not_the_stores_stays(path: str, victim: Path) -> None:
-    """Who founded a store in their home has a home afterwards."""
+    """A user who founds a store in their home directory still has that directory after a deletion."""
     with open(f"{path}/thesis.txt", "w") as file:
         file.write("precious")
     os.mkdir(f"{path}/store.json.d")
@@ -164,7 +164,7 @@ def test_a_path_that_others_may_write_to_is_not_believed(path: str) -> None:
     assert os.path.exists(f"{node_directory(path, 'n1')}/data/000001.wal")
 
 
-def test_nothing_is_deleted_while_it_cannot_be_told_whether_the_store_runs(
+def test_nothing_is_deleted_while_it_is_unknown_whether_the_store_runs(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(_: str) -> None:

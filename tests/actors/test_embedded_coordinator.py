@@ -104,12 +104,12 @@ def test_loops_one_after_the_other_leave_nothing(direct):
     assert asyncio.run(go(0)) == 0
     gc.collect()
     seats, connections = link_of(direct)._embedded, len(process.net_connections("all"))
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for turn in range(1, 4):
             assert asyncio.run(go(turn)) == turn
         gc.collect()
-    assert not [str(warning.message) for warning in told if warning.category is ResourceWarning]
+    assert not [str(warning.message) for warning in warned if warning.category is ResourceWarning]
     assert len(process.net_connections("all")) <= connections
     until(
         lambda: gc.collect() >= 0 and len(seats) == 0
@@ -179,7 +179,7 @@ def test_closed_it_leaves_no_thread_and_no_socket(direct, monkeypatch):
     assert lines < {*made}
     store.close()
     store.close()
-    assert not link._loop._kept
+    assert not link._loop._threads
     assert link._loop._loop.is_closed()
     until(lambda: {each.fileno() for each in made} == {-1}, 3.0)
 
@@ -201,7 +201,7 @@ def test_closed_at_once_it_has_brought_its_writes_to_all_owners(direct, monkeypa
 
 
 def test_closed_while_others_call(shared_store):
-    """They are told so as raykv's errors, or have had their answer; none hangs."""
+    """They get raykv's errors or their answers; none hangs."""
     del shared_store
     store = raykv.connect("shared", routing="direct")
     others = raykv.connect("shared", routing="direct")
@@ -239,7 +239,7 @@ def test_handles_that_are_forgotten_do_not_end_what_others_use(direct):
 
 
 def test_a_node_that_is_killed_under_load(start_store):
-    """Quorums of two of three: reads and writes go on, and what fails is at most what a coordinator would have told."""
+    """Quorums of two of three: reads and writes go on, and only operations fail that fail with a coordinator too."""
     store = start_store(nodes=3, routing="direct")
     warmed(store)
     failures, done = [], []
@@ -284,7 +284,7 @@ def in_a_child(work):
     def child():
         try:
             theirs.send(work())
-        except BaseException as error:  # noqa: BLE001 - it is told
+        except BaseException as error:  # noqa: BLE001 - it is reported
             theirs.send(f"{type(error).__name__}: {error}")
 
     process = context.Process(target=child)

@@ -1,4 +1,4 @@
-"""A loop that its keeper runs and that callers borrow: threads at once, borrowers that are interrupted, the end."""
+"""A loop that its own thread runs and callers acquire: threads at once, interrupted holders, the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT_S = 10.0
 
 
 class Bench:
-    """A loop, what is left to do in it, and what its keeper has done."""
+    """A loop, what is left to do in it, and what its thread has done."""
 
     def __init__(self):
         self.left = set()
@@ -57,13 +57,13 @@ class Bench:
         return "answer"
 
     def acquire(self):
-        """Borrow for a moment; whether it could be had."""
+        """Acquire it for a moment; return whether that was possible."""
         lease = self.loop.acquire(sys._getframe())
         if lease is not None:
             self.loop.release(lease)
         return lease is not None
 
-    def borrow_and_fail(self, error=KeyboardInterrupt):
+    def acquire_and_fail(self, error=KeyboardInterrupt):
         lease = self.loop.acquire(sys._getframe())
         assert lease is not None
         raise error
@@ -76,8 +76,8 @@ def bench():
     made.loop.close(made.last)
 
 
-def keepers():
-    return [thread for thread in threading.enumerate() if thread.name == "raykv-keeper"]
+def loop_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "raykv-loop"]
 
 
 def until(condition):
@@ -92,13 +92,13 @@ def in_threads(count, work):
         return [future.result(WAIT_S) for future in [pool.submit(work, number) for number in range(count)]]
 
 
-def test_the_keeper_runs_it_whoever_waits_and_one_is_enough(bench):
+def test_one_thread_runs_it_for_all_who_wait(bench):
     async def inside():
         return [bench.loop.call(bench.where, WAIT_S) for _ in range(3)]
 
-    assert [bench.loop.call(bench.where, WAIT_S) for _ in range(50)] == ["raykv-keeper"] * 50
-    assert asyncio.run(inside()) == ["raykv-keeper"] * 3, "also where another loop runs"
-    assert len(keepers()) == 1
+    assert [bench.loop.call(bench.where, WAIT_S) for _ in range(50)] == ["raykv-loop"] * 50
+    assert asyncio.run(inside()) == ["raykv-loop"] * 3, "also where another loop runs"
+    assert len(loop_threads()) == 1
 
 
 def test_what_it_raises_is_raised_and_the_loop_goes_on(bench):
@@ -123,16 +123,16 @@ def test_many_threads_many_calls(bench):
         return [bench.loop.call(lambda turn=turn: asyncio.sleep(0, (number, turn)), WAIT_S) for turn in range(200)]
 
     assert in_threads(6, one) == [[(number, turn) for turn in range(200)] for number in range(6)]
-    assert len(keepers()) == 1
+    assert len(loop_threads()) == 1
 
 
-def test_who_goes_on_after_a_call_can_borrow(bench):
+def test_who_goes_on_after_a_call_can_acquire_it(bench):
     """Else each call by the loop would make the next one go by it, too."""
     bench.loop.call(bench.where, WAIT_S)
     assert sum(bench.loop.call(bench.where, WAIT_S) is not None and bench.acquire() for _ in range(100)) > 50
 
 
-def test_what_nobody_waits_for_is_brought_to_its_end_by_the_keeper(bench):
+def test_what_nobody_waits_for_is_finished_by_the_loops_thread(bench):
     done = []
     assert bench.loop.call(lambda: bench.leave(0.03, done), WAIT_S) == "answer"
     until(lambda: done)
@@ -143,15 +143,15 @@ def test_what_nobody_waits_for_is_brought_to_its_end_by_the_keeper(bench):
     assert bench.chores == chores, "it rests when nothing is left"
 
 
-def test_who_comes_while_the_keeper_sees_to_what_is_left_is_told_at_once(bench, monkeypatch):
+def test_work_submitted_while_unawaited_work_is_finished_is_answered_at_once(bench, monkeypatch):
     monkeypatch.setattr(embedded_loop, "SLICE_S", 10 * WAIT_S)
     bench.loop.call(lambda: bench.leave(10 * WAIT_S, []), WAIT_S)
     until(lambda: bench.loop._running)
     for _ in range(3):
-        assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+        assert bench.loop.call(bench.where, WAIT_S) == "raykv-loop"
 
 
-def test_what_a_borrower_leaves_is_seen_to(bench):
+def test_what_a_holder_leaves_is_finished(bench):
     bench.loop.call(bench.where, WAIT_S)
     until(lambda: bench.loop._resting)
     chores = bench.chores
@@ -162,7 +162,7 @@ def test_what_a_borrower_leaves_is_seen_to(bench):
     bench.left.clear()
 
 
-def test_the_keeper_is_called_once_to_what_is_left_and_not_by_each_who_borrows(bench, monkeypatch):
+def test_the_thread_is_woken_once_for_unawaited_work_and_not_by_each_holder(bench, monkeypatch):
     monkeypatch.setattr(embedded_loop, "PATIENCE_S", WAIT_S)  # it looks again by itself, later than this ends
     calls = []
 
@@ -172,7 +172,7 @@ def test_the_keeper_is_called_once_to_what_is_left_and_not_by_each_who_borrows(b
             super().put(item)
 
     bench.loop._box = Box()
-    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-loop"
     until(lambda: bench.loop._resting)
     calls.clear()
     bench.left.add("something")
@@ -183,7 +183,7 @@ def test_the_keeper_is_called_once_to_what_is_left_and_not_by_each_who_borrows(b
     assert calls == [None]
 
 
-def test_while_it_is_borrowed_nothing_happens_in_it(bench):
+def test_while_it_is_acquired_nothing_happens_in_it(bench):
     done = []
     bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
     until(bench.acquire)
@@ -209,22 +209,22 @@ def test_while_it_is_borrowed_nothing_happens_in_it(bench):
 # ---- interrupted ----
 
 
-def test_a_borrower_that_was_interrupted_is_found_out_by_the_next_call(bench):
+def test_an_interrupted_holder_is_detected_by_the_next_call(bench):
     for turn in range(1, 4):
         with pytest.raises(KeyboardInterrupt):
-            bench.borrow_and_fail()
+            bench.acquire_and_fail()
         assert not bench.acquire(), "it is nobody's until it is mended"
         assert bench.loop.call(bench.where, WAIT_S)
         assert bench.mended == turn
         until(bench.acquire)
 
 
-def test_a_borrower_in_another_thread_that_lives_or_is_dead(bench):
+def test_a_holder_in_another_thread_that_lives_or_is_dead(bench):
     go_on = threading.Event()
 
     def one(lives):
         with contextlib.suppress(KeyboardInterrupt):
-            bench.borrow_and_fail()
+            bench.acquire_and_fail()
         if lives:
             go_on.wait(WAIT_S)
 
@@ -243,11 +243,11 @@ def test_a_borrower_in_another_thread_that_lives_or_is_dead(bench):
         go_on.clear()
 
 
-def test_a_borrower_that_says_so_is_mended_at_once_without_a_call(bench):
+def test_a_holder_that_abandons_it_is_mended_at_once_without_a_call(bench):
     bench.loop.call(bench.where, WAIT_S)
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            bench.borrow_and_fail()
+            bench.acquire_and_fail()
         except KeyboardInterrupt:
             bench.loop.abandon()
             raise
@@ -299,7 +299,7 @@ def test_without_descriptors_it_fails_and_works_once_there_are_some(bench):
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-loop"
 
 
 def test_without_threads_it_fails_and_works_once_there_are_some(bench, monkeypatch):
@@ -310,12 +310,12 @@ def test_without_threads_it_fails_and_works_once_there_are_some(bench, monkeypat
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(CannotBegin, match="no more threads"):
             bench.loop.call(bench.where, WAIT_S)
-    assert bench.loop.call(bench.where, WAIT_S) == "raykv-keeper"
+    assert bench.loop.call(bench.where, WAIT_S) == "raykv-loop"
 
 
-def test_a_keeper_that_fails_is_followed_by_another(bench, monkeypatch):
-    told = []
-    monkeypatch.setattr(threading, "excepthook", lambda failed: told.append(failed.exc_type))
+def test_a_thread_that_fails_is_followed_by_another(bench, monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", lambda failed: raised.append(failed.exc_type))
     done = []
 
     def chore():
@@ -325,9 +325,9 @@ def test_a_keeper_that_fails_is_followed_by_another(bench, monkeypatch):
     bench.loop._chore = chore
     with pytest.raises(LoopClosed, match="ZeroDivisionError"):
         bench.loop.call(lambda: asyncio.sleep(WAIT_S), WAIT_S)
-    until(lambda: told)
-    assert told == [ZeroDivisionError]
-    until(lambda: not keepers())
+    until(lambda: raised)
+    assert raised == [ZeroDivisionError]
+    until(lambda: not loop_threads())
     bench.loop.call(lambda: bench.leave(0.01, done), WAIT_S)
     until(lambda: done)
 
@@ -369,7 +369,7 @@ def test_closing_in_a_thread_with_a_running_loop():
     asyncio.run(inside())
     assert bench.loop._loop.is_closed()
     assert bench.closings == 1
-    assert not keepers()
+    assert not loop_threads()
 
 
 def test_closing_ends_who_waits():
@@ -392,7 +392,7 @@ def test_closing_ends_who_waits():
     assert bench.loop._loop.is_closed()
 
 
-def test_closing_waits_for_who_has_borrowed_it_and_not_for_ever(monkeypatch):
+def test_closing_waits_for_who_has_acquired_it_and_not_for_ever(monkeypatch):
     monkeypatch.setattr(embedded_loop, "CLOSE_TIMEOUT_S", 0.1)
     bench = Bench()
     bench.loop.call(bench.where, WAIT_S)
@@ -402,7 +402,7 @@ def test_closing_waits_for_who_has_borrowed_it_and_not_for_ever(monkeypatch):
     bench.loop.close(bench.last)
     assert not bench.closings
     bench.loop.release(lease)
-    until(lambda: not keepers())
+    until(lambda: not loop_threads())
     assert bench.closings == 1
     assert bench.loop._loop.is_closed()
 
@@ -412,7 +412,7 @@ def test_closed_by_a_thread_that_is_interrupted_right_after_it_said_so():
     bench = Bench()
     bench.loop.call(bench.where, WAIT_S)
     bench.loop._box.put(embedded_loop._Close(bench.last))
-    until(lambda: not keepers())
+    until(lambda: not loop_threads())
     assert bench.closings == 1
     assert bench.loop.closed
 

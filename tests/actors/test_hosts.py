@@ -1,4 +1,4 @@
-"""What lies on which host."""
+"""The directories on each host."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_directory_is_where_its_node_last_ran_if_that_host_is_there() -> None:
 
 
 def test_what_was_set_aside_is_no_node_any_more(tmp_path: Path) -> None:
-    """Else each start would start a process for it, only to be told that the directory is another node's."""
+    """Else each start would start a process for it, which would only report that the directory is another node's."""
     fs, path = OsFileSystem(), str(tmp_path)
     for name in ("n1", "n1.left-0", "n1 (copy)", "\udcff", "n" * 65):
         NodeDirectory.open(
@@ -121,7 +121,7 @@ def test_a_node_leaves_a_marker_where_it_is(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match="in use by store 't'"):
         leave_marker(fs, path, Marker(store_id="b", store=STORE))
     with open(tmp_path / "store.json", "wb") as file:
-        file.write(b"rot")
+        file.write(b"corruption")
     leave_marker(fs, path, marker)
     assert read_marker(fs, path) == marker
 

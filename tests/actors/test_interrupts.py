@@ -25,7 +25,7 @@ WAIT_S = 10.0
 
 
 class Interrupt(BaseException):
-    """What a signal's handler raises."""
+    """Raised by a signal's handler."""
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_interrupted_anywhere_the_next_call_works(client, call, event, long):
             assert client.get("own") == -number, trace.where
         number += every
     assert interrupted > 20, "it passes that many places at the least"
-    keepers = [thread for thread in threading.enumerate() if thread.name == "raykv-keeper"]
-    assert len(keepers) <= 2, (
+    threads = [thread for thread in threading.enumerate() if thread.name == "raykv-loop"]
+    assert len(threads) <= 2, (
         "one, and one for a call that interrupts another; other tests may have left threads of theirs"
     )
     assert len(client.link._connections._connections) <= 3

@@ -9,7 +9,7 @@ from raykv.actors.naming import SUPERVISOR, actor_name, find_actor
 
 
 def test_where_ray_is_not_connected_it_is_not_started(monkeypatch):
-    """What a client does in the background goes on for a moment after ``ray.shutdown()``."""
+    """A client's background work goes on for a moment after ``ray.shutdown()``."""
     asked = []
     monkeypatch.setattr(ray, "get_actor", lambda name, namespace: asked.append(name))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

@@ -1,4 +1,4 @@
-"""What a user's program prints and holds is the user's: none of ours on its stderr, none of its handlers touched.
+"""A user's program keeps its output and handlers: nothing of ours on its stderr, none of its handlers touched.
 
 Programs of their own, with Ray as they would start it: what its workers print it prints in theirs.
 """

@@ -81,7 +81,7 @@ def inits(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     return calls
 
 
-def test_who_listens_is_told_at_once(
+def test_a_listener_is_notified_at_once(
     listener: Callable[[bytes | None], int], free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ray.init would wait a quarter of an hour for each of those that are not there."""
@@ -218,7 +218,7 @@ def test_a_cluster_of_this_machine_that_has_ended_is_not_waited_for(
     assert inits == ["local"]
 
 
-def test_what_ray_says_against_it_is_told(
+def test_rays_refusal_is_reported(
     ray_remembers: Callable[[str | None], None],
     listener: Callable[[bytes | None], int],
     monkeypatch: pytest.MonkeyPatch,
@@ -260,13 +260,13 @@ def test_a_head_that_hangs_is_not_waited_for(
     )
     os.kill(pid, signal.SIGSTOP)
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "RAY_ADDRESS": address}, capture_output=True, text=True,
             timeout=180, check=True,
         ).stdout  # fmt: skip
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert f"RAY_ADDRESS={address} cannot be reached: it does not answer" in told
+    assert f"RAY_ADDRESS={address} cannot be reached: it does not answer" in output
 
 
 def _listener_of(port: int) -> int:

@@ -57,7 +57,7 @@ def test_who_is_connected_goes_on(client):
 
 
 @pytest.mark.parametrize("call", ["get", "put", "get_many", "put_many"])
-def test_who_is_not_connected_is_told_why_and_works_afterwards(another, call):
+def test_without_a_connection_the_error_says_why_and_it_works_afterwards(another, call):
     calls = {
         "get": lambda: another.get("key3"),
         "put": lambda: another.put("own", 1),
@@ -81,7 +81,7 @@ def test_who_is_not_connected_is_told_why_and_works_afterwards(another, call):
     assert another.get("key3") == 3
 
 
-def test_awaiting_it_is_told_too(another):
+def test_awaiting_it_is_reported_too(another):
     async def go():
         with no_descriptors(), pytest.raises(RaykvError, match="out of file descriptors"):
             await another.aget("key3")

@@ -1,4 +1,4 @@
-"""What the supervisor actor says of a start that fails, or does not come to its end."""
+"""The supervisor actor's report of a start that fails or does not end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def actor(path: str) -> SupervisorActor:
     return made
 
 
-def test_whatever_ends_a_start_is_told_to_who_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_waiters_of_a_start_get_whatever_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise TypeError("\nof a kind\nthat nobody thought of")
 
@@ -79,7 +79,7 @@ class Handle:
         (GetTimeoutError("late"), "no answer within 90 s; its supervisor does not answer (Ray does not say why)"),
     ],
 )
-def test_who_waited_in_vain_is_told_the_cause(trouble: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_waiter_in_vain_gets_the_cause(trouble: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def get(answer: Any, **_: Any) -> Any:

@@ -36,7 +36,7 @@ def once(store: raykv.Store, kind: str, turn: int) -> Any:
     return list(store.scan(prefix="cancelled", limit=3))
 
 
-def test_a_cancelled_task_leaves_its_worker_whole(shared_store: raykv.Store, tmp_path: Any) -> None:
+def test_a_cancelled_task_leaves_its_worker_intact(shared_store: raykv.Store, tmp_path: Any) -> None:
     """The next task on that worker, with the handle that the worker has already, reads what stands."""
     import ray
     from ray.exceptions import TaskCancelledError

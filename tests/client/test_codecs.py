@@ -489,7 +489,7 @@ def test_what_fails_to_pickle_is_the_cause_with_its_traceback() -> None:
             encode_value([Fails()], "auto")
 
 
-def test_a_value_that_another_thread_changes_is_whole_or_refused() -> None:
+def test_a_value_that_another_thread_changes_is_stored_as_one_or_refused() -> None:
     value: dict[Any, Any] = {"list": [{"a": 1} for _ in range(50)]}
     stop = threading.Event()
 

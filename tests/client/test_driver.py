@@ -139,7 +139,7 @@ def test_a_write_that_always_comes_late_was_not_made(both: Callable[..., Any], l
     assert both("get", "a") == 1
 
 
-def test_a_write_whose_time_is_over_when_it_is_told_so_is_not_sent_again(both: Callable[..., Any], link: Any) -> None:
+def test_a_write_whose_time_is_over_at_the_refusal_is_not_sent_again(both: Callable[..., Any], link: Any) -> None:
     """The coordinator was frozen with the request in hand, and thawed after its time."""
 
     def thawed(request: f.WriteMany) -> Any:

@@ -1,4 +1,4 @@
-"""What a client says for nodes to come and go, and how it waits."""
+"""A client's requests for nodes to come and go, and its waiting."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_a_lost_node_is_replaced(link: Any, both: Any) -> None:
 
 
 def test_autoscaling_is_set_tried_and_asked(link: Any, both: Any) -> None:
-    told = {
+    figures = {
         "on": True, "dry_run": False, "limits": {}, "action": "add", "would": "add 2 nodes", "why": "it is <full>",
         "hot": [{"bucket": "b", "key": "k"}], "failed": "",
         "nodes": [{"node_id": "n1", "ops_per_s": 5.0, "disk_bytes": 2048, "p99_ms": 1.234, "used": 0.25}],
     }  # fmt: skip
-    link.script = [f.Info(told)] * 4
+    link.script = [f.Info(figures)] * 4
     view = both("autoscale", ops_per_s=100, cool_down=9.0)
     both("autoscale", ops_per_s=100, dry_run=True)
     both("autoscale", off=True)

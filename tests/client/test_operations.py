@@ -158,7 +158,7 @@ def test_a_buckets_own_limit_holds(link: Any) -> None:
     "items", [[("a", 1), ("", 2)], {"a": 1, 5: 2}, [("a", 1), ("b", "x" * 20_000)], [("a", 1), ("b",)], 5, None, "ab", [1]],
     ids=repr,
 )  # fmt: skip
-def test_one_bad_item_refuses_the_whole_batch_before_anything_is_sent(
+def test_one_bad_item_refuses_the_entire_batch_before_anything_is_sent(
     both: Callable[..., Any], link: Any, items: Any
 ) -> None:
     with pytest.raises((InvalidKey, InvalidOption, PairTooLarge)):
@@ -312,7 +312,9 @@ def test_what_others_may_run_is_not_run_while_requests_are_under_way() -> None:
     assert operations._plain_values(f.GotMany([]), 0, None) == []
 
 
-def test_get_many_gives_each_key_its_own_whoever_took_the_answers_apart(both: Callable[..., Any], link: Any) -> None:
+def test_get_many_gives_each_key_its_own_in_any_way_of_taking_answers_apart(
+    both: Callable[..., Any], link: Any
+) -> None:
     values: dict[str, Any] = {f"k{number}": number if number % 400 else (number,) for number in range(2100)}
     both("put_many", values)
     assert both("get_many", [*values, "absent"], "nothing") == values | {"absent": "nothing"}
@@ -382,7 +384,7 @@ def test_an_error_of_a_write_comes_out_as_it_is(both: Callable[..., Any], link: 
 
 
 def test_a_batch_settles_all_and_then_raises_one_error(both: Callable[..., Any], link: Any) -> None:
-    """P14, over several requests of which one was refused whole and one in part."""
+    """P14, over several requests of which one was refused entirely and one in part."""
     keys = [f"k{number}" for number in range(1300)]
 
     def partly(request: f.WriteMany) -> f.WroteMany:

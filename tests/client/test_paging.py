@@ -19,7 +19,7 @@ GONE = 20_000
 
 
 def take_out(link: Any, store: Any, count: int = GONE) -> None:
-    """Let so many pairs be deleted before the last one, "z", and behind the first one, "a"."""
+    """Delete this many pairs before the last one, "z", and behind the first one, "a"."""
     store.put_many({"a": 1, "z": 2, "q": 0})
     store.delete("q")
     tombstone = link.records[encode_key("q")]

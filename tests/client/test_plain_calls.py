@@ -1,4 +1,4 @@
-"""What a plain call of the coordinator's actor brings, decoded."""
+"""The decoded result of a plain call of the coordinator's actor."""
 
 from __future__ import annotations
 

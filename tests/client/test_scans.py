@@ -207,6 +207,6 @@ def test_a_scan_goes_on_past_what_is_no_key_and_says_so(both, link) -> None:
     for wrong in (b"\x00junk", b"\x02\xff"):
         link.records[wrong] = link.records[encode_key("a")]
     for words in ({}, {"reverse": True}, {"limit": 5}):
-        with pytest.warns(UserWarning, match=r"skips a record whose stored key is invalid.*repair") as told:
+        with pytest.warns(UserWarning, match=r"skips a record whose stored key is invalid.*repair") as warned:
             assert {*both("scan", **words)} == {("a", 1), ("b", 2)}
-        assert len(told) >= 2
+        assert len(warned) >= 2

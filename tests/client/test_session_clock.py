@@ -1,4 +1,4 @@
-"""What a client remembers from call to call: the newest time that it has seen, and the coordinator's clock."""
+"""A client's memory from call to call: the newest time that it has seen, and the coordinator's clock."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def test_another_runs_clock_is_another_clock() -> None:
 
 @given(
     ahead_s=st.floats(-1e6, 1e6),
-    told=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5)), min_size=1, max_size=10),
+    answers=st.lists(st.tuples(st.floats(0, 100), st.floats(0, 5)), min_size=1, max_size=10),
     timeout_s=st.floats(0.001, 3600),
 )
 def test_a_request_never_lives_longer_than_its_client_waits(
-    ahead_s: float, told: list[tuple[float, float]], timeout_s: float
+    ahead_s: float, answers: list[tuple[float, float]], timeout_s: float
 ) -> None:
     """Whatever the answers took on their way: what the client gives up, the coordinator does not begin."""
     clock = Ticking(1e6)
     memory = SessionClock(clock)
-    for pause_s, way_back_s in told:
+    for pause_s, way_back_s in answers:
         clock.now_s += pause_s
         there_s = clock.now_s + ahead_s
         clock.now_s += way_back_s

@@ -1,4 +1,4 @@
-"""What users write passes mypy --strict, and what is wrong does not."""
+"""Users' programs pass mypy --strict, and wrong ones do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What status and ring look like."""
+"""The text of status and ring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def status(**more: Any) -> Status:
     return Status({"name": "s", "config": config, "buckets": ["default"], "nodes": [], "rebalancing": None} | more)
 
 
-def test_what_is_under_way_is_told() -> None:
+def test_what_is_under_way_is_shown() -> None:
     quiet = repr(status())
     assert len(quiet.splitlines()) == 1
     moving = {"partitions_left": 7, "paused": False, "waits_for": "", "step": "being taken over"}

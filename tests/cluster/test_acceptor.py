@@ -1,4 +1,4 @@
-"""A node's side of the register: promises, accepted states, votes (P5)."""
+"""A node's side of the replicated register: promises, accepted states, votes (P5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def accept(world_cluster: Any, generation: int, version: int) -> f.AcceptState:
     return f.AcceptState(generation, version, encode_state(state))
 
 
-def test_a_node_that_was_told_nothing_says_so(world: ModuleType) -> None:
+def test_a_node_without_a_cluster_state_says_so(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         answer = await cluster.ask("n1", f.ReadState())

@@ -25,7 +25,7 @@ def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counting:
-    """A round that wants so many answers, and one more node each time that it is too long."""
+    """A round that wants a number of answers, and one more node at each time-out."""
 
     def __init__(self, wanted: int, spare: list[str]) -> None:
         self.wanted = wanted
@@ -84,7 +84,7 @@ def test_outcomes_come_in_the_order_of_arrival_with_what_they_are_about(world: M
 
 
 def test_nothing_is_sent_when_the_process_was_frozen_until_time_was_up(world: ModuleType) -> None:
-    """The client has been told that the outcome is unknown, and may have written over it since (P8)."""
+    """The client knows the outcome as unknown, and may have overwritten it since (P8)."""
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()

@@ -1,4 +1,4 @@
-"""What is learned of nodes: the order in which they are asked, how long they take, and what hedges may cost."""
+"""Health of nodes: the order in which they are asked, their latency, and the budget of hedges."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_hedges_are_paid_for_by_answers_and_waited_for_longer_when_none_is_left(
     assert health.spend_hedges(1)
     for _ in range(1000):
         health.record_latency("Read", {"n1": 100}, 0.001)
-    assert [health.spend_hedges(50) for _ in range(3)] == [True, True, False], "no more than so many are saved up"
+    assert [health.spend_hedges(50) for _ in range(3)] == [True, True, False], "the savings are bounded"
 
 
-def test_hedges_may_be_owed_but_not_without_end(bench: Bench) -> None:
+def test_hedges_may_run_into_debt_but_not_without_end(bench: Bench) -> None:
     health = bench.health
     for _ in range(100):
         health.spend_hedges(1000)
@@ -89,7 +89,7 @@ def test_hedges_may_be_owed_but_not_without_end(bench: Bench) -> None:
     while not health.spend_hedges(1):
         health.record_latency("Read", {"n1": 1000}, 0.001)
         answers += 1000
-    assert h.HEDGES_OWED / h.HEDGES_AN_ANSWER <= answers <= 1.2 * h.HEDGES_OWED / h.HEDGES_AN_ANSWER
+    assert h.HEDGE_DEBT / h.HEDGES_AN_ANSWER <= answers <= 1.2 * h.HEDGE_DEBT / h.HEDGES_AN_ANSWER
 
 
 def test_who_is_waited_for_in_vain_is_known_to_take_longer_but_not_without_end(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""From one state to the next: which nodes are to be written to and asked at each step, and who must know of it."""
+"""From one state to the next: the nodes that writes need and reads ask at each step, and those that must know of it."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def test_who_is_incomplete_is_asked_last_but_before_the_suspected_until_it_answe
         await bench.fail(PeerSilent("x"), node="b")
         assert bench.peers.in_order(["a", "b", "c"]) == ["c", "a", "b"]
         await bench.call(f.NodeAnswer(1, f.WriteDone([])), node="a", body=f.Write(1, []))
-        assert bench.peers.in_order(["a", "b", "c"]) == ["c", "a", "b"], "that it takes writes makes nobody whole"
+        assert bench.peers.in_order(["a", "b", "c"]) == ["c", "a", "b"], "taking writes makes no node complete"
         await bench.call(f.NodeAnswer(1, answer), node="a", body=body)
         assert bench.peers.in_order(["a", "b", "c"]) == ["a", "c", "b"]
 
@@ -410,7 +410,7 @@ def as_far(incarnation: int, log_end: f.LogEnd) -> f.NodeAnswer:
     return f.NodeAnswer(incarnation, f.Pong(), log_end)
 
 
-def test_a_later_run_is_told_how_far_the_earlier_one_was_before_its_word_stands() -> None:
+def test_a_later_run_learns_how_far_the_earlier_one_was_before_its_answers_count() -> None:
     async def story() -> None:
         bench = Bench()
         said: list[f.LogEnd | None] = []

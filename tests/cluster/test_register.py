@@ -1,4 +1,4 @@
-"""The register (P5): one value, held by a majority, that never goes back."""
+"""The replicated register (P5): one value, held by a majority, that never goes back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def world_clock(cluster: Any) -> Any:
 async def founded(world: ModuleType, nodes: int = 5, *, name: str = "s1") -> tuple[Any, Register]:
     cluster = world.Cluster(nodes).start()
     register = Register(cluster.network.transport(name), world_clock(cluster))
-    await register.store(cluster.state)
+    await register.accept(cluster.state)
     return cluster, register
 
 
@@ -102,12 +102,12 @@ def test_a_state_is_the_registers_only_once_a_majority_holds_it(world: ModuleTyp
         before = register.state
         cut_off(cluster, "s1", "n1", "n2", "n3")
         with pytest.raises(StoreUnavailable, match="2 of 5"):
-            await register.store(cluster.state.with_bucket(bucket("a")))
+            await register.accept(cluster.state.with_bucket(bucket("a")))
         assert register.state == before
         cluster.mend()
         cut_off(cluster, "s1", "n4", "n5")
         changed = msgspec.structs.replace(cluster.state, version=9)
-        await register.store(changed)
+        await register.accept(changed)
         assert register.state == changed
 
     world.run(story())
@@ -132,7 +132,7 @@ def test_reading_brings_those_that_answer(world: ModuleType) -> None:
 def test_the_next_supervisor_takes_over_with_a_minority_missing(world: ModuleType, away: list[str]) -> None:
     async def story() -> None:
         cluster, first = await founded(world)
-        await first.store(cluster.state.with_bucket(bucket("a")))
+        await first.accept(cluster.state.with_bucket(bucket("a")))
         for node_id in away:
             cluster.kill(node_id)
         second = await take_over(cluster, "s2")
@@ -179,7 +179,7 @@ def test_p5_epoch_7_on_three_of_five_of_which_two_die(world: ModuleType) -> None
         cluster, first = await founded(world)
         cut_off(cluster, "s1", "n4", "n5")
         seventh = cluster.state.with_bucket(bucket("seven"))
-        await first.store(seventh)
+        await first.accept(seventh)
         cluster.mend()
         cluster.kill("n1")
         cluster.kill("n3")
@@ -200,7 +200,7 @@ def test_a_supervisor_that_was_replaced_is_refused(world: ModuleType) -> None:
         await take_over(cluster, "s2")
         before = first.state
         with pytest.raises(Superseded):
-            await first.store(cluster.state.with_bucket(bucket("late")))
+            await first.accept(cluster.state.with_bucket(bucket("late")))
         assert first.state == before
         third = await take_over(cluster, "s3")
         assert third.state is not None
@@ -222,7 +222,7 @@ def test_of_two_that_take_over_at_once_at_most_one_does(world: ModuleType) -> No
             async def attempt(register: Register, name: str, cluster: Any = cluster) -> str:
                 try:
                     await register.take_over(await register.read(cluster.ids))
-                    await register.store(register.state.with_bucket(bucket(name)))  # type: ignore[union-attr]
+                    await register.accept(register.state.with_bucket(bucket(name)))  # type: ignore[union-attr]
                 except (Superseded, StoreUnavailable):
                     return "refused"
                 return "owner"
@@ -244,7 +244,7 @@ def test_a_node_that_was_away_is_brought_up_to_date(world: ModuleType) -> None:
     async def story() -> None:
         cluster, register = await founded(world, 3)
         cluster.kill("n3")
-        await register.store(cluster.state.with_bucket(bucket("a")))
+        await register.accept(cluster.state.with_bucket(bucket("a")))
         cluster.revive("n3")
         assert (await cluster.ask("n3", f.ReadState())).version == 1
         await register.bring_up_to_date("n3")
@@ -262,7 +262,7 @@ def test_a_state_on_a_minority_that_dies_meanwhile_does_not_stop_the_take_over(w
         cluster, first = await founded(world, 3)
         cut_off(cluster, "s1", "n2", "n3")
         with pytest.raises(StoreUnavailable):
-            await first.store(cluster.state.with_bucket(bucket("a")))
+            await first.accept(cluster.state.with_bucket(bucket("a")))
         cluster.mend()
         second = Register(cluster.network.transport("s2"), world_clock(cluster))
         answers = await second.read(cluster.ids)
@@ -281,10 +281,10 @@ def lost_on_the_way(world: ModuleType) -> Any:
         assert first.state is not None
         cut_off(cluster, "s1", "n2", "n3")
         with pytest.raises(StoreUnavailable):
-            await first.store(first.state.with_bucket(bucket("a")))  # stands on n1 only
+            await first.accept(first.state.with_bucket(bucket("a")))  # stands on n1 only
         cluster.mend()
         cut_off(cluster, "s1", "n1")
-        await first.store(first.state.with_bucket(bucket("b")))  # stands on n2 and n3: handed out
+        await first.accept(first.state.with_bucket(bucket("b")))  # stands on n2 and n3: handed out
         handed_out = first.state
         cluster.mend()
         cluster.kill("n3")
@@ -399,16 +399,16 @@ def test_a_register_that_no_member_has_kept_is_lost_and_one_that_one_has_is_not(
             cluster.open(node_id)
         state = register.state.with_bucket(bucket("a"))
         with pytest.raises(StoreUnavailable, match="1 of 3 nodes hold it"):
-            await register.store(state)
+            await register.accept(state)
         assert not register.lost
-        await register.store(state)  # by now it knows who has lost it
+        await register.accept(state)  # by now it knows who has lost it
         assert (await register.read(["n1"]))["n1"].voter
         for node_id in cluster.ids:
             cluster.wipe(node_id)
             cluster.open(node_id)
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="of all 3 nodes are gone"):
-                await register.store(state.with_bucket(bucket("b")))
+                await register.accept(state.with_bucket(bucket("b")))
             assert register.lost
 
     world.run(story())
@@ -422,14 +422,14 @@ def test_p5_a_lost_promise_is_not_made_good_by_what_was_decided_before(world: Mo
         third = Register(cluster.network.transport("s3"), world_clock(cluster))
         cut_off(cluster, "s3", "n2")
         answers = await third.read(cluster.ids)
-        granted = await third._promised(cluster.ids, 9)
+        granted = await third._prepare(cluster.ids, 9)
         assert sorted(granted) == ["n1", "n3"]
         cluster.kill("n1")
         cluster.disks["n1"] = world.SimDisk()
         cluster.revive("n1")
         assert not await second.bring_up_to_date("n1")
         with pytest.raises(Superseded):
-            await second.store(second.state.with_bucket(bucket("gone")))
+            await second.accept(second.state.with_bucket(bucket("gone")))
         cluster.network.cuts.clear()
         await third.take_over(answers | await third.read(cluster.ids))  # and what n2 accepted may be taken or not
         assert (await third.read(["n1"]))["n1"].voter
@@ -493,7 +493,7 @@ def test_a_supervisor_leads_those_up_that_were_not_pushed_ahead(world: ModuleTyp
         later = await take_over(cluster, "s2")
         assert later.state is not None
         assert later.state.generation == top + 1
-        await later.store(later.state.with_bucket(bucket("after")))
+        await later.accept(later.state.with_bucket(bucket("after")))
         held = await later.read(cluster.ids)
         assert {answer.generation for answer in held.values()} == {top + 1}
         assert (await take_over(cluster, "s3")).state.bucket("after") is not None  # type: ignore[union-attr]

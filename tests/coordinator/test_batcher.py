@@ -264,8 +264,8 @@ def test_no_more_go_together_than_one_request_may_be_of() -> None:
 
 def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
     async def story() -> None:
-        told: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
         answers = Answers()
         answers.error = ZeroDivisionError()
         joining = Batcher(InTasks(answers, set()))
@@ -307,7 +307,7 @@ def test_thousands_that_wait_and_end_at_once_are_all_answered() -> None:
 def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
     async def story() -> None:
         def begin(request: Any, done: Any) -> None:
-            if request.keys == [b"told twice"]:
+            if request.keys == [b"answered twice"]:
                 done(f.GotMany([f.KeyVersions([b"x"])], 7))
             raise ZeroDivisionError
 
@@ -316,7 +316,7 @@ def test_what_cannot_begin_leaves_nobody_waiting_and_holds_nobody_up() -> None:
             *(joining.answer(get(b"%d" % number, r=1 + number % 2)) for number in range(4)), return_exceptions=True
         )
         assert [type(each) for each in got] == [ZeroDivisionError] * 4
-        assert await joining.answer(get(b"told twice")) == f.GotMany([f.KeyVersions([b"x"])], 7)
+        assert await joining.answer(get(b"answered twice")) == f.GotMany([f.KeyVersions([b"x"])], 7)
         assert not joining.busy
         assert joining._under_way == 0
 

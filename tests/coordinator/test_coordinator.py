@@ -264,7 +264,7 @@ def test_a_read_that_cannot_be_mended_is_an_error(world: ModuleType) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_reads_of_a_key_never_go_backward(world: ModuleType, place: int) -> None:
-    """A write on one of three is read once; from then on every read sees it, whoever answers."""
+    """A write on one of three is read once; from then on every read sees it, from any replicas."""
 
     async def story() -> None:
         cluster = world.Cluster(3).start()
@@ -452,7 +452,7 @@ def test_a_retry_to_a_node_keeps_its_stamp(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
-        cluster.cut("node/n1", "coordinator")  # carried out, never told
+        cluster.cut("node/n1", "coordinator")  # carried out, never acknowledged
 
         async def mend() -> None:
             await asyncio.sleep(3)

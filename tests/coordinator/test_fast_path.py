@@ -74,7 +74,7 @@ class Client:
         return f.WriteMany(bucket, [(encode_key(key), body, seen) for key in keys], w, timeout_s, **options)
 
     async def serve(self, request):
-        """What the fast path answers, or None: it is to go the quorum path."""
+        """Return the fast path's answer; None: it takes the quorum path."""
         return await self.driver.run(self.steps(request))
 
     async def get(self, *keys, **options):
@@ -83,7 +83,7 @@ class Client:
         return None if answer is None else [payload.decode() for payload in f.whole(answer.items[0]).payloads]
 
     async def put(self, value="new", **options):
-        """Who acknowledged, the error, or None."""
+        """Return the nodes that acknowledged, the error, or None."""
         answer = await self.serve(self.write(value, **options))
         if answer is None:
             return None
@@ -118,7 +118,7 @@ def story(world, tell, **options):
 
 
 async def answers_to(cluster, ask, without=""):
-    """What the nodes answer."""
+    """Return the nodes' answers."""
     return {
         node_id: await cluster.network.call(NAME, f"node/{node_id}", frame, 1.0)
         for node_id, frame in ask.frames.items()
@@ -318,7 +318,7 @@ def test_a_read_hears_of_new_owners_and_the_next_one_asks_them(world, versioning
         cluster.change(moves.reading_new(cluster.state))
         cluster.change(moves.ended(cluster.state))
         assert await client.get(r=3) is None
-        assert client.routing.epoch == cluster.state.epoch, "it was told"
+        assert client.routing.epoch == cluster.state.epoch, "a node reported the new one"
         assert gained not in client.sent(f.Read)
         await client.get(r=3)
         assert gained in client.sent(f.Read)
@@ -353,7 +353,7 @@ def test_what_is_not_for_it(world, versioning):
                 await client.get(r=replicas)
             with pytest.raises(InvalidOption):
                 await client.put(w=replicas)
-        assert await client.get(bucket=99) is None, "it is to be asked for"
+        assert await client.get(bucket=99) is None, "the quorum path asks for it"
         assert await client.put(bucket=99) is None
         assert client.core.operation(f.GetInfo("ring", 1.0)) is None
         assert not cluster.network.frames
@@ -490,7 +490,7 @@ def test_stamped_again_it_gives_back_the_stamp_that_it_has(world):
     story(world, tell, versioning="lww")
 
 
-def test_what_was_sent_is_never_told_as_not_written(world, versioning):
+def test_what_was_sent_is_never_reported_as_not_written(world, versioning):
     """All have it, none has said so, and then there is nobody to be asked: it may stand."""
 
     async def tell(cluster, client):
@@ -737,7 +737,7 @@ def test_a_batch_goes_the_usual_way_when_a_node_does_not_answer(world, versionin
 
 
 async def put_many(client, pairs, **options):
-    """What became of each, or None: the quorum path."""
+    """Return the outcome of each; None: the quorum path."""
     items = [client.write(value, keys=(key,)).items[0] for key, value in pairs.items()]
     answer = await client.serve(f.WriteMany(1, items, options.get("w", 2), options.get("timeout_s", 5.0)))
     return None if answer is None else [item.error() if isinstance(item, f.Failed) else item for item in answer.items]
@@ -797,7 +797,7 @@ def test_many_writes_go_on_under_their_stamps(world, versioning):
     story(world, tell, versioning=versioning, nodes=4, copies=3)
 
 
-def test_of_many_writes_those_that_missed_some_are_seen_to(world, versioning):
+def test_of_many_writes_those_that_missed_some_are_completed(world, versioning):
     async def tell(cluster, client):
         keys = [f"k{number}" for number in range(12)]
         victim = "n3"
@@ -979,7 +979,7 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
 # ---- in an event loop ----
 
 
-def test_no_task_is_left_when_all_has_been_said_and_answers_are_owed_until_then(world, versioning):
+def test_no_task_is_left_after_all_answers_and_they_are_outstanding_until_then(world, versioning):
     async def tell(cluster, client):
         late = cluster.owners(KEY)[2]
         held_up(cluster, (late,), 0.5)
@@ -1024,7 +1024,7 @@ def test_rounds_end_when_their_time_is_up_one_by_one(world):
     story(world, tell, versioning="lww")
 
 
-def test_a_mistake_of_ours_is_told_to_who_waits(world, monkeypatch):
+def test_the_waiter_gets_a_mistake_of_ours(world, monkeypatch):
     async def tell(cluster, client):
         monkeypatch.setattr(client.core._fast_path, "_got", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
@@ -1036,7 +1036,7 @@ def test_a_mistake_of_ours_is_told_to_who_waits(world, monkeypatch):
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_at_the_end_of_its_loop_nothing_begins(world, ended):
-    """The connections are closed there, what is owed on them fails, and there is no time left to bring it to anybody."""
+    """The connections are closed there, what is outstanding on them fails, and no time is left to complete it."""
 
     async def tell(cluster, client):
         outcomes, posted = [], []
@@ -1072,7 +1072,7 @@ def test_what_was_frozen_before_it_was_sent_is_not_sent_after_its_time(world):
     story(world, tell, versioning="lww")
 
 
-def test_a_transport_that_breaks_leaves_no_answer_owed(world):
+def test_a_transport_that_breaks_leaves_no_answer_outstanding(world):
     async def tell(cluster, client):
         class Broken:
             async def call(self, peer, frame, timeout_s):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Peers:
-    """Nodes that answer what they are told to."""
+    """Nodes with scripted answers."""
 
     def __init__(self, said: dict[str, object]) -> None:
         self.said = said

@@ -78,7 +78,7 @@ def test_replicas_that_each_lack_something_are_all_mended_and_all_is_shown(world
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_reads_of_a_key_never_go_backward(world: ModuleType, place: int) -> None:
-    """A write on one of three is read once; from then on every read sees it, whoever answers."""
+    """A write on one of three is read once; from then on every read sees it, from any replicas."""
 
     async def story() -> None:
         cluster = world.Cluster(3, versioning="vector").start()
@@ -199,7 +199,7 @@ def test_what_an_answer_has_no_room_for_is_asked_again(world: ModuleType, monkey
     world.run(story())
 
 
-def test_a_key_that_one_node_cannot_read_is_read_from_others_and_shown_whole(world: ModuleType) -> None:
+def test_a_key_that_one_node_cannot_read_is_read_from_others_and_shown_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, versioning="vector").start()
         peer = cluster.coordinator()
@@ -208,12 +208,12 @@ def test_a_key_that_one_node_cannot_read_is_read_from_others_and_shown_whole(wor
         process = cluster.process(first)
         serve = process.serve
 
-        async def rotten(frame: bytes) -> bytes:
+        async def corrupt(frame: bytes) -> bytes:
             if isinstance(f.node_requests.decode(frame).body, f.Read):
                 return f.node_answers.encode(f.NodeAnswer(1, f.ReadDone([None], [0])))
             return await serve(frame)
 
-        process.serve = rotten
+        process.serve = corrupt
         assert (await peer.versions("k", r=2))[0] == ["1"]
         (lost,) = await peer.find(["k"], r=3, timeout_s=0.3)
         assert type(lost) is QuorumNotMet

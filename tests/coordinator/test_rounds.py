@@ -114,7 +114,7 @@ def test_what_is_counted_need_not_be_a_record() -> None:
 
 
 def shown(node_id: str, counter: int = 0) -> f.Reserved:
-    """What a node answers: with a dot if ``counter`` is given."""
+    """Return a node's answer, with a dot if ``counter`` is given."""
     return f.Reserved(node_id.encode() if counter else b"", counter, node_id.encode(), 0, 0)
 
 
@@ -248,7 +248,7 @@ def test_a_write_goes_to_all_and_w_acknowledgements_settle_it() -> None:
         (3, {"a": 7, "b": 8, "c": 5}, {0: 8}),
     ],
 )
-def test_when_a_write_is_to_be_stamped_again(w: int, answers: dict[str, int], due: dict[int, int]) -> None:
+def test_when_a_write_is_stamped_again(w: int, answers: dict[str, int], due: dict[int, int]) -> None:
     round_ = WriteRound([[ABC]], w)
     round_.start()
     for node_id, newer in answers.items():

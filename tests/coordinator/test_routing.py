@@ -1,4 +1,4 @@
-"""What a coordinator takes for the cluster's state, and when one that nobody tells asks for it."""
+"""A coordinator's view of the cluster's state, and when one without updates asks for it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_older_update_is_not_taken_but_that_of_another_store_of_the_name_is()
     assert made.present.generation == 1
 
 
-def test_who_is_told_asks_for_nothing_of_itself() -> None:
+def test_a_routing_that_gets_updates_requests_none() -> None:
     async def story() -> None:
         made, supervisor, clock = routing(update_of(state_of()))
         made.learn(update_of(state_of()))
@@ -83,7 +83,7 @@ def test_who_is_told_asks_for_nothing_of_itself() -> None:
     asyncio.run(story())
 
 
-def test_who_is_not_told_asks_when_something_is_amiss_and_now_and_then() -> None:
+def test_a_routing_without_updates_polls_when_something_is_amiss_and_now_and_then() -> None:
     async def story() -> None:
         made, supervisor, clock = routing(update_of(state_of(buckets=1)), asks=True)
         made.learn(update_of(state_of()))
@@ -96,7 +96,7 @@ def test_who_is_not_told_asks_when_something_is_amiss_and_now_and_then() -> None
         await asyncio.gather(*made.tasks)
         assert supervisor.asked == 1
         clock.now_s += r.STALE_S
-        assert made.known_bucket(1) is None, "whoever looks is to ask, too"
+        assert made.known_bucket(1) is None, "the caller must ask, too"
         await made.learn_bucket(1, 1.0)
         assert made.bucket(1).bucket_id == 1
         await asyncio.gather(*made.tasks)

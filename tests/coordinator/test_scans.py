@@ -341,7 +341,7 @@ def test_replicas_that_differ_are_settled_and_mended(world: ModuleType, reverse:
         await peer.rest()
         for key in [*KEYS[:10], "x1", "x2", "x3"]:
             held = {await cluster.held(node_id, key) for node_id in cluster.ids}
-            assert len(held) == 1, "a scan mends what it met, and whole records at that"
+            assert len(held) == 1, "a scan repairs what it met, with complete records"
 
     world.run(story())
 
@@ -375,7 +375,7 @@ def test_concurrent_versions_are_shown_all_of_them_and_replicas_mended(world: Mo
         assert deleted == {KEYS[0], KEYS[2]}, "where the newest write is a delete that has not seen the others"
         await peer.rest()
         for key in KEYS[:8]:
-            assert len({await cluster.held(node_id, key) for node_id in cluster.ids}) == 1, "and whole records at that"
+            assert len({await cluster.held(node_id, key) for node_id in cluster.ids}) == 1, "with complete records"
 
     world.run(story())
 

@@ -130,7 +130,7 @@ def test_a_bucket_that_is_known_is_opened_here_and_others_by_the_supervisor(worl
             return f.supervisor_answers.encode(f.BucketOpened(7, {"name": "new"}))
 
         def opened_now(bucket_id: int, config: dict[str, Any]) -> f.BucketOpened:
-            """Whoever opened it: the store and the clock are this coordinator's to tell."""
+            """Whichever coordinator opened it, the store and the clock in the answer are this one's."""
             return f.BucketOpened(bucket_id, config, world.STORE_ID, peer.core.run, peer.clock.monotonic_s())
 
         cluster.network.processes["supervisor"] = world.Process(supervise)
@@ -151,7 +151,7 @@ def test_a_bucket_that_is_known_is_opened_here_and_others_by_the_supervisor(worl
     world.run(story())
 
 
-def test_what_is_told(world: ModuleType) -> None:
+def test_the_infos_of_a_coordinator(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()

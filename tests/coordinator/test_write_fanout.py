@@ -1,4 +1,4 @@
-"""Who is told of a write that a primary missed, and who stands in for a primary in a sloppy bucket (P11)."""
+"""The holders of hints for a primary that missed a write, and the fallbacks of a sloppy bucket (P11)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def part(cluster: Any, *sides: tuple[str, ...]) -> None:
                 cluster.network.cuts |= {(address(a), address(b)) for a in one for b in other}
 
 
-# ---- whoever missed a write earns a hint ----
+# ---- an owner that missed a write gets a hint ----
 
 
 @pytest.mark.parametrize("how", GONE)
@@ -121,7 +121,7 @@ def test_an_acknowledgement_that_never_comes_is_as_good_as_none(world: ModuleTyp
 
 
 @pytest.mark.parametrize("how", GONE)
-def test_where_nothing_was_written_nobody_is_told(world: ModuleType, how: str) -> None:
+def test_where_nothing_was_written_no_hint_is_left(world: ModuleType, how: str) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
@@ -166,7 +166,7 @@ def test_a_node_that_holds_something_newer_has_missed_nothing(world: ModuleType)
     world.run(story())
 
 
-def test_if_the_holder_does_not_answer_the_next_is_told(world: ModuleType) -> None:
+def test_if_the_holder_does_not_answer_the_next_gets_the_hint(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()
@@ -354,7 +354,7 @@ def test_in_a_cut_a_sloppy_bucket_takes_what_a_strict_one_refuses(world: ModuleT
 
 
 def test_each_primary_that_missed_it_is_accounted_for_once(world: ModuleType) -> None:
-    """One is stood in for, one is told of by the holder: there are no more fallbacks."""
+    """One owner has a fallback, one has a hint at the holder: there are no more fallbacks."""
 
     async def story() -> None:
         cluster = world.Cluster(4, sloppy=True).start()
@@ -483,7 +483,7 @@ def test_when_all_are_away_nothing_was_written(world: ModuleType) -> None:
 # ---- bugs ----
 
 
-def test_a_fallback_that_is_told_in_the_primarys_place_is_given_the_record(world: ModuleType) -> None:
+def test_a_fallback_that_gets_a_hint_in_the_primarys_place_gets_the_record(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, sloppy=True).start()
         peer = cluster.coordinator()
@@ -501,7 +501,7 @@ def test_a_fallback_that_is_told_in_the_primarys_place_is_given_the_record(world
     world.run(story())
 
 
-def test_if_the_holder_has_no_room_for_hints_the_next_is_told(world: ModuleType) -> None:
+def test_if_the_holder_has_no_room_for_hints_the_next_gets_them(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()

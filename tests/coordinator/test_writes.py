@@ -40,7 +40,7 @@ def key_owned_first_by(cluster: Any, node_id: str) -> str:
 
 
 def values_in(record: bytes | None) -> set[str]:
-    """What stands in a record, tombstones left out."""
+    """Return the values of a record, without tombstones."""
     if record is None:
         return set()
     return {s.record.payload.decode() for s in vector.decode(record).siblings if not s.record.tombstone}
@@ -305,7 +305,7 @@ def test_to_have_found_nothing_is_not_the_same_as_not_to_have_looked(world: Modu
     world.run(story())
 
 
-def test_writes_at_the_same_time_all_stand_whoever_gave_their_dots(world: ModuleType) -> None:
+def test_concurrent_writes_all_stand_with_dots_of_any_owner(world: ModuleType) -> None:
     """Dots of one node and of several, answers in any order: none of them is mistaken for another."""
 
     async def one(seed: int) -> None:

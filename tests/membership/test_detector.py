@@ -174,7 +174,7 @@ def test_a_new_member_has_a_grace_and_one_that_left_is_forgotten():
     assert detector.suspects(49.5) == [], "it starts anew"
 
 
-def test_members_told_again_change_nothing():
+def test_members_set_again_change_nothing():
     detector = of()
     rounds(detector, "bcd", 1, 60)
     detector.set_members("edcba", 30.0)

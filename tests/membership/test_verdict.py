@@ -32,8 +32,8 @@ def verdicts_of(said, reporters=2, now_s=0.0):
         ([("a", "c"), ("b", "c"), ("a", "")], {}),  # taken back
         ([("a", "c"), ("b", "c"), ("a", "d")], {}),  # something else instead
         ([("a", "c"), ("b", "c"), ("c", "ab")], {"c": ["a", "b"]}),  # three nodes, the frozen one thaws
-        ([("c", "ab"), ("a", "c"), ("b", "c")], {"c": ["a", "b"]}),  # whoever says it first
-        # a cut 3 : 2, and all are heard: the two are down, whoever reports first
+        ([("c", "ab"), ("a", "c"), ("b", "c")], {"c": ["a", "b"]}),  # in any order of reports
+        # a cut 3 : 2, and all are heard: the two are down, in any order of reports
         ([("a", "de"), ("b", "de"), ("c", "de"), ("d", "abc"), ("e", "abc")], {"d": ["a", "b", "c"], "e": ["a", "b", "c"]}),
         ([("e", "abc"), ("d", "abc"), ("c", "de"), ("b", "de"), ("a", "de")], {"d": ["a", "b", "c"], "e": ["a", "b", "c"]}),
         # a cut 2 : 2: who was judged first stays so

@@ -1,4 +1,4 @@
-"""What a node and a coordinator keep in memory does not grow with operations, keys, clients, buckets, runs or days.
+"""The memory of a node and a coordinator does not grow with operations, keys, clients, buckets, runs or days.
 
 Not a list of what is known to grow: everything that can be reached from a node and from a coordinator is walked, and
 whatever has more in it later than before is named by the path that leads to it.
@@ -57,7 +57,7 @@ _OUTSIDE = {
 }
 """Types of the world around them: disks and wires of the test."""
 _ON_DISK = ("._runs", "._settled", "._manifest", "._file", "._fs")
-"""What is in tables has an index in memory: it grows with what is kept."""
+"""The index of tables is in memory: it grows with the data."""
 
 
 class Walk:

@@ -238,7 +238,7 @@ def test_a_failed_sync_ends_the_node_once_and_is_never_retried(
             assert others <= ({"failed", "stopping"} if durability == "interval" else {"failed"})
             if durability == "group":
                 assert len(refused) == 5, "all that waited for that sync"
-        assert len(cluster.failures) == 1, "whoever recreates the node hears of it once"
+        assert len(cluster.failures) == 1, "the failure is reported once"
         before = len(disk.trace)
         for body in (write(world, "z"), read("first"), f.Ping(), f.ReadState()):
             answer = await cluster.ask("n1", body)
@@ -266,7 +266,7 @@ def test_a_node_that_stopped_on_a_failed_sync_is_recovered_with_all_it_acknowled
 
 
 def test_a_disk_that_fails_the_log_and_is_too_full_for_a_flush_stops_the_node(world: ModuleType) -> None:
-    """The flush fails while the log has failed already: one cause, told once, and no exception that nobody handles."""
+    """The flush fails while the log has failed already: one cause, reported once, and no unhandled exception."""
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
@@ -522,7 +522,7 @@ def test_a_directory_that_was_copied_back_is_not_believed(world: ModuleType, tmp
 def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) -> None:
     """P1, P6: no incarnation tells, but a peer remembers how far the node's log had come."""
 
-    async def told(cluster: Any, log_end: f.LogEnd | None, body: Any) -> f.NodeAnswer:
+    async def sent(cluster: Any, log_end: f.LogEnd | None, body: Any) -> f.NodeAnswer:
         frame = f.node_requests.encode(f.NodeRequest(0, body, log_end))
         return f.node_answers.decode(await cluster.node("n1").serve(frame))
 
@@ -530,24 +530,24 @@ def test_a_copy_from_within_one_run_is_not_believed_either(world: ModuleType) ->
         cluster = world.Cluster(1, copies=1).start()
         state = f.AcceptState(1, 1, encode_state(cluster.state), decided=True)
         assert (await cluster.ask("n1", state)).voter
-        await told(cluster, None, write(world, "a"))
+        await sent(cluster, None, write(world, "a"))
         copy = cluster.disks["n1"].crash(random.Random(1), "keep")
-        answer = await told(cluster, None, write(world, "b"))
+        answer = await sent(cluster, None, write(world, "b"))
         assert answer.log_end is not None
         cluster.kill("n1")
         cluster.revive("n1")  # as it should be: nothing is lost, so it answers
-        assert isinstance((await told(cluster, answer.log_end, read("a"))).body, f.ReadDone)
+        assert isinstance((await sent(cluster, answer.log_end, read("a"))).body, f.ReadDone)
         cluster.kill("n1")
         cluster.disks["n1"] = copy
         cluster.revive("n1")
-        later = await told(cluster, answer.log_end, read("b"))
+        later = await sent(cluster, answer.log_end, read("b"))
         assert isinstance(later.body, f.Incomplete), "it acknowledged b and does not have it"
         assert later.log_end.directory_id != answer.log_end.directory_id
         assert not (await cluster.ask("n1", f.ReadState())).voter, "its promises are of the past as well (P5)"
-        assert (await told(cluster, later.log_end, write(world, "c"))).body == f.WriteDone([0])
+        assert (await sent(cluster, later.log_end, write(world, "c"))).body == f.WriteDone([0])
         cluster.kill("n1")
         cluster.revive("n1")
-        assert isinstance((await told(cluster, None, read("a"))).body, f.Incomplete), "and so it stays"
+        assert isinstance((await sent(cluster, None, read("a"))).body, f.Incomplete), "and so it stays"
 
     world.run(story())
 
@@ -612,7 +612,7 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
         assert (await cluster.ask(victim, write(world, "z"))).newer == [0], (
             "its log goes on, further than it was before"
         )
-        assert cluster.node(victim).complete, "nobody has told it yet"
+        assert cluster.node(victim).complete, "no peer has reported the loss yet"
         peers = peer.core.routing.peers
         with contextlib.suppress(
             PeerRefused
@@ -650,17 +650,17 @@ def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: Mod
 
 
 def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world: ModuleType, monkeypatch: Any) -> None:
-    """P6: its word would take the place of what it has not heard, and a later run would be told that."""
+    """P6: its claim would replace what it has not heard, and a later run would be compared with that."""
 
-    async def told(cluster: Any, frame: bytes) -> f.NodeAnswer:
+    async def sent(cluster: Any, frame: bytes) -> f.NodeAnswer:
         return f.node_answers.decode(await cluster.node("n1").serve(frame))
 
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         node = cluster.node("n1")
-        end = (await told(cluster, f.node_requests.encode(f.NodeRequest(0, f.Ping())))).log_end
+        end = (await sent(cluster, f.node_requests.encode(f.NodeRequest(0, f.Ping())))).log_end
         assert end is not None
-        assert (await told(cluster, b"?")).log_end is None, "it could not read it"
+        assert (await sent(cluster, b"?")).log_end is None, "it could not read it"
         earlier = f.node_requests.encode(f.NodeRequest(0, read("a"), f.LogEnd(end.directory_id, 0, 1 << 50)))
         with monkeypatch.context() as patched:
 
@@ -668,10 +668,10 @@ def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world:
                 raise OSError("no space")
 
             patched.setattr(node._replica, "mark_incomplete", fails)
-            answer = await told(cluster, earlier)
+            answer = await sent(cluster, earlier)
         assert (answer.body.reason, answer.log_end) == ("failed", None)  # type: ignore[union-attr]
         assert cluster.failures
-        answer = await told(cluster, earlier)
+        answer = await sent(cluster, earlier)
         assert (answer.body.reason, answer.log_end) == ("stopping", None)  # type: ignore[union-attr]
 
     world.run(story())
@@ -694,7 +694,7 @@ def test_what_repairs_bring_is_flushed_though_no_client_writes(world: ModuleType
 def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) -> None:
     """Memory and disk were set back to an earlier moment; a peer has heard of later ones. It would give dots twice."""
 
-    async def told(cluster: Any, log_end: f.LogEnd, body: Any) -> f.NodeAnswer:
+    async def sent(cluster: Any, log_end: f.LogEnd, body: Any) -> f.NodeAnswer:
         return f.node_answers.decode(
             await cluster.node("n1").serve(f.node_requests.encode(f.NodeRequest(0, body, log_end)))
         )
@@ -703,13 +703,13 @@ def test_a_machine_that_was_rolled_back_within_one_run_stops(world: ModuleType) 
         cluster = world.Cluster(1, copies=1, versioning="vector").start()
         peer = cluster.coordinator()
         await peer.put("k", "1", w=1)
-        end = (await told(cluster, f.LogEnd(0, 1, 1 << 50), f.Ping())).log_end
+        end = (await sent(cluster, f.LogEnd(0, 1, 1 << 50), f.Ping())).log_end
         assert end is not None
         assert cluster.failures == [], "another directory tells nothing of this one"
-        assert isinstance((await told(cluster, end, f.Ping())).body, f.Pong), "as far as it is"
+        assert isinstance((await sent(cluster, end, f.Ping())).body, f.Pong), "as far as it is"
         further = f.LogEnd(end.directory_id, end.incarnation, end.position + 1)
         for body in (f.ReserveDots(1, [encode_key("k")], [bytes(16)]), read("k"), f.Ping()):
-            answer = (await told(cluster, further, body)).body
+            answer = (await sent(cluster, further, body)).body
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "stopping"
         assert cluster.failures == [("n1", "its machine was rolled back")]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / "raykv" / "protocol" / "invariants.py"
 CITED = re.compile(r"(?<![\w.])[PL][0-9]{1,2}(?![\w%])")
 NO_RULE = {"clock", "lww", "storage", "vector"}
-"""What planted bugs guard that concerns one record or one node alone: the promise stands in that package's docstring."""
+"""Promises that concern one record or one node alone: planted bugs name them, and that package's docstring states them."""
 
 
 class Entry(NamedTuple):

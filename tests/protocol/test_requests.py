@@ -215,8 +215,8 @@ def lists_of_kinds(path: Path) -> list[str]:
             classes = [node.args[1]]
         else:
             continue
-        told = {part for each in classes for part in ast.unparse(each).replace("f.", "").split(" | ")}
-        if told & NAMES:
+        members = {part for each in classes for part in ast.unparse(each).replace("f.", "").split(" | ")}
+        if members & NAMES:
             found.append(f"{path.name}:{classes[0].lineno}")
     return found
 

@@ -92,7 +92,7 @@ def test_a_bad_key_is_refused_saying_what_was_given_and_what_is_allowed(key: obj
         encode_key(key)  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
     assert all(word in str(caught.value) for word in words), str(caught.value)
-    assert len(str(caught.value)) < 250, "a long key is not shown whole"
+    assert len(str(caught.value)) < 250, "a long key is cut"
 
 
 def test_a_key_too_long_tells_the_sizes_as_data() -> None:
@@ -152,7 +152,7 @@ NO_KEYS = [
 
 
 @pytest.mark.parametrize("wrong", NO_KEYS, ids=repr)
-def test_what_is_no_key_is_told_alone_and_among_others(wrong: bytes) -> None:
+def test_an_invalid_key_is_found_alone_and_among_others(wrong: bytes) -> None:
     assert not is_key(wrong)
     keys = [encode_key("a"), encode_key("ä"), encode_key(b"\xff\xc3")]
     check_keys(keys)

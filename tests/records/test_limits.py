@@ -238,4 +238,4 @@ def test_no_file_that_a_file_names_lies_elsewhere(name: str) -> None:
 
 
 def test_all_conversations_are_looked_at() -> None:
-    assert len(KINDS) == 7, "a new one is to be added to UNIONS above"
+    assert len(KINDS) == 7, "add a new one to UNIONS above"

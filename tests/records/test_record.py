@@ -106,7 +106,7 @@ def test_a_truncated_header_is_corrupt(body: bytes, time: int, data: st.DataObje
 
 @settings(deadline=None, max_examples=300)
 @given(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda rest: b"\x01" + rest)))
-def test_garbage_is_corrupt_or_a_whole_record_and_never_another_error(data: bytes) -> None:
+def test_garbage_is_corrupt_or_a_complete_record_and_never_another_error(data: bytes) -> None:
     try:
         taken = r.unpack(data)
     except CorruptData:

@@ -276,7 +276,7 @@ def test_a_truncated_record_is_corrupt_at_every_length(record: bytes) -> None:
         st.binary(max_size=60).map(lambda rest: b"\x02\x00\x92" + rest),
     )
 )
-def test_garbage_is_corrupt_or_a_whole_record_and_never_another_error(data: bytes) -> None:
+def test_garbage_is_corrupt_or_a_complete_record_and_never_another_error(data: bytes) -> None:
     try:
         state = v.check(data)
     except CorruptData:
@@ -286,7 +286,7 @@ def test_garbage_is_corrupt_or_a_whole_record_and_never_another_error(data: byte
 
 @settings(deadline=None, max_examples=300)
 @given(version_sets(), st.data())
-def test_a_damaged_record_is_corrupt_or_another_whole_record(state: VersionSet, data: st.DataObject) -> None:
+def test_a_damaged_record_is_corrupt_or_another_complete_record(state: VersionSet, data: st.DataObject) -> None:
     damaged = bytearray(v.encode(state))
     damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -318,7 +318,7 @@ def test_a_version_may_be_as_long_as_a_record_and_no_longer() -> None:
         v.check(v.encode(VersionSet(((A, 1, 1),), (Sibling(A, 1, 1, pack_body(ID, bytes(longest + 1))),))))
 
 
-def test_a_history_may_have_so_many_spans_and_no_more() -> None:
+def test_the_spans_of_a_history_are_bounded() -> None:
     spans = tuple((A, 2 * number + 1, 2 * number + 1) for number in range(v.MAX_SPANS + 1))
     assert v.check(v.encode(VersionSet(spans[:-1]))).seen == spans[:-1]
     with pytest.raises(CorruptData, match=f"at most {v.MAX_SPANS}"):

@@ -1,4 +1,4 @@
-"""Owners compare, mend, forget together (P10), make each other whole; schedules in which a delete must not come undone."""
+"""Owners compare, repair, forget together (P10), complete each other; schedules in which a delete must not come undone."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ def test_ten_that_differ_of_5000_cost_a_small_part_of_a_copy(world: ModuleType) 
         assert sum(figures["sent"] for figures in done) == 0
         full = sum(len(encode_key(key)) + len(record) for key, record in records.items())
         assert sum(figures["bytes"] for figures in done) < 0.05 * full
-        told = [len(frame) for source, _, frame in cluster.network.frames if source.startswith("node/")]
-        assert sum(told) < 0.05 * full
+        frames = [len(frame) for source, _, frame in cluster.network.frames if source.startswith("node/")]
+        assert sum(frames) < 0.05 * full
         for key in changed:
             assert await cluster.held("n1", key) == world.put_record("changed", 9)
 
@@ -335,7 +335,7 @@ def test_two_owners_may_lead_at_once(world: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("how", ["dead", "silent"])
-def test_an_owner_that_cannot_be_reached_is_told_and_what_was_mended_stays(world: ModuleType, how: str) -> None:
+def test_an_unreachable_owner_is_reported_and_what_was_repaired_stays(world: ModuleType, how: str) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         (key,) = keys_in(cluster, 3, 1)
@@ -409,7 +409,7 @@ def test_what_a_repair_moves_goes_through_the_throttle(world: ModuleType) -> Non
     world.run(story())
 
 
-def test_a_repair_that_takes_too_long_is_told(world: ModuleType) -> None:
+def test_a_repair_that_takes_too_long_is_reported(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         cluster.freeze("n2")
@@ -598,9 +598,11 @@ def test_a_tombstone_that_was_not_forgotten_by_all_flows_back_and_goes_next_time
         assert isinstance(await cluster.ask(first, f.Repair(3, 20.0)), f.NodeRefused)
         process.serve = serve
         await asyncio.sleep(2)
-        assert await cluster.held(first, key) == world.delete_record(), "whoever leads forgets last"
+        assert await cluster.held(first, key) == world.delete_record(), "the leader forgets last"
         done = await repair(cluster, first, 3)
-        assert (done["sent"] > 0) == ((victim, lost) != (1, "request")), "if nobody was told nothing flows"
+        assert (done["sent"] > 0) == ((victim, lost) != (1, "request")), (
+            "if no owner was asked to forget, nothing flows"
+        )
         assert done["purged"] == 1
         assert await copies(cluster, key) == [None] * 3
 
@@ -756,7 +758,7 @@ def test_nobody_agrees_to_forget_what_is_not_durable_yet(world: ModuleType) -> N
         gate.set()
         assert await asked == f.Purged([0])
         await write
-        assert await cluster.held("n1", "a") == record, "asked is not told"
+        assert await cluster.held("n1", "a") == record, "asking is not forgetting"
         assert await cluster.ask("n1", f.Purge([(1, key, 7), item, item], sure=True)) == f.Purged([1, 2])
         assert await cluster.held("n1", "a") is None
 
@@ -851,16 +853,16 @@ def test_a_node_that_owns_nothing_there_lacks_nothing(world: ModuleType) -> None
     world.run(story())
 
 
-def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
-    """Rot in another partition of the peer's says nothing of this one."""
+def test_completeness_is_of_the_partition(world: ModuleType) -> None:
+    """Corruption in another partition of the peer's says nothing of this one."""
 
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, maintenance=True, config=SMALL).start()
         for partition in (3, 4):
             await give(cluster, "n2", {key: world.put_record("x" * 60) for key in keys_in(cluster, partition, 8)})
         (table,) = cluster.flush("n2")
-        rotten = cluster.place(keys_in(cluster, 4, 8)[5])
-        cluster.disks["n2"].flip_bit(table, bytes(cluster.disks["n2"]._names[table].data).index(rotten))
+        corrupt = cluster.place(keys_in(cluster, 4, 8)[5])
+        cluster.disks["n2"].flip_bit(table, bytes(cluster.disks["n2"]._names[table].data).index(corrupt))
         four = await of(cluster, "n1").exchange(4, [1], "n2")
         three = await of(cluster, "n1").exchange(3, [1], "n2")
         assert (three.complete, four.complete) == (True, False)
@@ -869,7 +871,7 @@ def test_wholeness_is_of_the_partition(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_an_answer_says_whether_its_node_is_whole(world: ModuleType) -> None:
+def test_an_answer_says_whether_its_node_is_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1, maintenance=True).start()
         for complete in (True, False):
@@ -880,7 +882,7 @@ def test_an_answer_says_whether_its_node_is_whole(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_who_turns_incomplete_in_the_middle_was_not_whole(world: ModuleType) -> None:
+def test_a_peer_that_turns_incomplete_in_the_middle_was_not_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, maintenance=True).start()
         await give(cluster, "n2", {key: world.put_record("v") for key in keys_in(cluster, 3, 3)})
@@ -898,7 +900,7 @@ def test_who_turns_incomplete_in_the_middle_was_not_whole(world: ModuleType) -> 
     world.run(story())
 
 
-def test_merged_is_merged_whoever_leads(world: ModuleType) -> None:
+def test_a_merge_is_the_same_whichever_node_leads(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(2, copies=2, versioning="vector", maintenance=True).start()
         (key,) = keys_in(cluster, 3, 1)

@@ -41,7 +41,7 @@ def replayed(cluster: Any) -> int:
 
 
 async def replay(cluster: Any, holder: str, suspects: tuple[str, ...] = ()) -> None:
-    """What the node's own loop does once a second, now."""
+    """Do now what the node's own loop does once a second."""
     await cluster.node(holder)._maintenance.handoff.run(cluster.state, suspects)
 
 
@@ -126,7 +126,7 @@ def test_what_is_sent_is_what_is_held_then(world: ModuleType) -> None:
 
 
 def test_a_write_says_how_old_it_is(world: ModuleType) -> None:
-    """What the holder owns it holds now; what it keeps for another is as old as the hint."""
+    """A record that the holder owns is of now; one that it keeps for another is as old as the hint."""
 
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True, gc_grace_s=1000.0).start()
@@ -403,7 +403,7 @@ def test_a_hint_that_finds_no_room_is_not_forgotten(world: ModuleType, monkeypat
     world.run(story())
 
 
-def test_rot_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: ModuleType) -> None:
+def test_corruption_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         cluster.kill("n3")
@@ -414,8 +414,8 @@ def test_rot_under_what_a_hint_stands_for_costs_no_more_than_its_range(world: Mo
         for number in range(30):
             keep(world, cluster, "n1", "n3", f"k{number}")
         data = bytes(cluster.disks["n1"]._names[table].data)
-        rotten = next(f"k{number}" for number in range(30) if cluster.place(f"k{number}") in data)
-        cluster.disks["n1"].flip_bit(table, data.index(cluster.place(rotten)))
+        corrupt = next(f"k{number}" for number in range(30) if cluster.place(f"k{number}") in data)
+        cluster.disks["n1"].flip_bit(table, data.index(cluster.place(corrupt)))
         cluster.revive("n3")
         await asyncio.sleep(20)
         assert cluster.failures == []
@@ -432,7 +432,7 @@ def test_a_hint_for_what_cannot_be_read_now_is_not_forgotten(world: ModuleType, 
         keep(world, cluster, "n1", "n2", "a")
         place = cluster.place("a")
         known = (place, place + b"\x00") if extent == "a range" else (None, None)
-        cluster.node("n1")._engine._note(Damage("some.sst", 0, *known, "rot"))
+        cluster.node("n1")._engine._note(Damage("some.sst", 0, *known, "corruption"))
         await replay(cluster, "n1")
         assert cluster.between_nodes(f.Write) or cluster.node("n1").hints_waiting == {"n2": 1}
 

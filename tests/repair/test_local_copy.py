@@ -133,7 +133,7 @@ def test_what_is_written_while_a_tree_is_made_makes_the_next_one_another(
     world.run(story())
 
 
-def test_rot_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
+def test_corruption_and_its_healing_make_a_tree_another(world: ModuleType) -> None:
     async def story() -> None:
         cluster, local = one_node(world)
         (key,) = keys_in(cluster, 3, 1)
@@ -238,7 +238,7 @@ def test_what_is_written_is_merged(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_what_the_node_will_not_have_is_told(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_node_refuses_is_reported(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         cluster, local = one_node(world, versioning="vector", gc_grace_s=100.0)
         key = encode_key("a")
@@ -288,7 +288,7 @@ def test_erase_forgets_exactly_that_record(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_where_rot_is_nothing_is_held_and_the_partition_is_not_whole(world: ModuleType) -> None:
+def test_where_corruption_is_nothing_is_held_and_the_partition_is_incomplete(world: ModuleType) -> None:
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)
         keys = keys_in(cluster, 3, 12)
@@ -307,13 +307,13 @@ def test_where_rot_is_nothing_is_held_and_the_partition_is_not_whole(world: Modu
         assert local.held(1, sorted(lost)) == (f.ReadDone([None] * len(lost), [*range(len(lost))]), 0)
         assert None not in local.held(1, [encode_key(key) for key in keys if encode_key(key) not in lost])[0].records
         cluster.node("n1")._replica.mark_incomplete()
-        assert not any(local.complete(partition) for partition in range(8)), "an incomplete node is whole nowhere"
+        assert not any(local.complete(partition) for partition in range(8)), "an incomplete node is complete nowhere"
 
     world.run(story())
 
 
 def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: ModuleType) -> None:
-    """A record with a dot that this node gave has a part that must not travel; its age is told all the same."""
+    """A record with a dot that this node gave has a part that must not travel; its age is reported all the same."""
 
     async def story() -> None:
         cluster, local = one_node(world, config=SMALL)
@@ -335,7 +335,7 @@ def test_what_this_node_stamped_itself_is_looked_at_without_its_own_part(world: 
     world.run(story())
 
 
-def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: ModuleType) -> None:
+def test_what_corruption_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: ModuleType) -> None:
     """It stands in the node's own tree: what others hold of it need not be fetched again."""
 
     async def story() -> None:
@@ -345,7 +345,7 @@ def test_what_rot_of_unknown_keys_may_have_uncovered_is_shown_to_nobody(world: M
         await cluster.give("n1", old, world.put_record("old"))
         await cluster.give("n1", new, world.put_record("new", 20 * 86_400_000))
         assert (await local.tree(3, [1], 1, anew=True)).records == 2
-        cluster.node("n1")._engine._damaged.append(Damage("1.wal", 0, None, None, "rot"))
+        cluster.node("n1")._engine._damaged.append(Damage("1.wal", 0, None, None, "corruption"))
         shown = await local.tree(3, [1], 1, anew=True)
         assert [key for _, key, _ in shown.entries] == [encode_key(new)]
         assert (await local.tree(3, [1], 1, anew=True, own=True)).records == 2

@@ -1,4 +1,4 @@
-"""What a node does by itself: it answers peers, gossips, becomes whole again (P1), and repairs now and then."""
+"""A node's background work: it answers peers, gossips, becomes complete again (P1), and repairs now and then."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ async def missing(cluster: Any, node_id: str, keys: list[str] = KEYS) -> list[st
     return [key for key, record in zip(mine, answer.records, strict=True) if record is None]
 
 
-def rot(cluster: Any, node_id: str, table: str, key: str) -> None:
-    """Rot in the block of ``table`` that has the key."""
+def corrupt(cluster: Any, node_id: str, table: str, key: str) -> None:
+    """Corruption in the block of ``table`` that has the key."""
     disk = cluster.disks[node_id]
     disk.flip_bit(table, bytes(disk._names[table].data).index(cluster.place(key)))
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(world: ModuleType, body: Any) -> None:
     world.run(story())
 
 
-def test_a_node_that_has_not_been_told_of_the_cluster_repairs_nothing(world: ModuleType) -> None:
+def test_a_node_without_a_cluster_state_repairs_nothing(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True)
         tell, cluster.tell = cluster.tell, lambda *_: None
@@ -253,7 +253,7 @@ def test_a_later_run_that_gossip_knows_of_ends_the_former(world: ModuleType) -> 
     world.run(story())
 
 
-def test_whoever_is_no_member_is_not_watched(world: ModuleType) -> None:
+def test_a_node_that_is_no_member_is_not_watched(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True).start()
         await asyncio.sleep(5)
@@ -282,11 +282,11 @@ def test_a_stopped_node_does_nothing_more(world: ModuleType) -> None:
     world.run(story())
 
 
-# ---- becoming whole again ----
+# ---- becoming complete again ----
 
 
 @pytest.mark.parametrize("versioning", ["lww", "vector"])
-def test_a_node_that_lost_its_disk_becomes_whole_and_answers_reads(world: ModuleType, versioning: str) -> None:
+def test_a_node_that_lost_its_disk_becomes_complete_and_answers_reads(world: ModuleType, versioning: str) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, versioning=versioning, maintenance=True).start()
         peer = cluster.coordinator()
@@ -381,7 +381,7 @@ def test_when_the_others_are_incomplete_too_it_takes_from_all_and_says_so(
     world.run(story())
 
 
-def test_a_node_that_is_alone_is_whole_again_at_once(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_is_alone_is_complete_again_at_once(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1, maintenance=True).start()
         cluster.wipe("n1")
@@ -393,12 +393,12 @@ def test_a_node_that_is_alone_is_whole_again_at_once(world: ModuleType, caplog: 
     world.run(story())
 
 
-def test_a_rotten_range_is_unreadable_until_the_others_gave_it_back(world: ModuleType) -> None:
+def test_a_corrupt_range_is_unreadable_until_the_others_gave_it_back(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         (table,) = cluster.flush("n1")
-        rot(cluster, "n1", table, "k7")
+        corrupt(cluster, "n1", table, "k7")
         cluster.freeze("n3")
         unreadable = (await cluster.ask("n1", read(*KEYS))).unreadable
         assert KEYS.index("k7") in unreadable
@@ -420,11 +420,13 @@ def test_a_rotten_range_is_unreadable_until_the_others_gave_it_back(world: Modul
     world.run(story())
 
 
-def test_rot_of_unknown_extent_makes_the_node_incomplete_until_it_is_healed(world: ModuleType) -> None:
+def test_corruption_of_unknown_extent_makes_the_node_incomplete_until_it_is_healed(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
-        await cluster.give("n1", "k0", world.put_record("newer", 9))  # rot at the very end looks like a torn tail
+        await cluster.give(
+            "n1", "k0", world.put_record("newer", 9)
+        )  # corruption at the very end looks like a torn tail
         cluster.kill("n1", "drop")
         disk = cluster.disks["n1"]
         (log,) = [path for path in disk.files() if path.endswith(".wal")]
@@ -462,7 +464,7 @@ def test_what_is_distrusted_in_the_middle_of_it_begins_anew(world: ModuleType) -
     world.run(story())
 
 
-def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(world: ModuleType) -> None:
+def test_a_node_marked_incomplete_during_the_last_takeover_is_not_declared_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
@@ -486,12 +488,12 @@ def test_what_is_distrusted_while_the_last_is_taken_over_is_not_declared_whole(w
     world.run(story())
 
 
-def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> None:
+def test_corruption_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
         (table,) = cluster.flush("n1")
-        rot(cluster, "n1", table, "k7")
+        corrupt(cluster, "n1", table, "k7")
         await cluster.ask("n1", read("k7"))
         cluster.network.default_delay_s = 0.1
         await asyncio.sleep(1.3)
@@ -499,7 +501,7 @@ def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> N
         first = engine.damaged
         assert first
         other = next(key for key in KEYS if cluster.partition(key) != cluster.partition("k7"))
-        rot(cluster, "n1", table, other)
+        corrupt(cluster, "n1", table, other)
         await cluster.ask("n1", read(other))
         assert len(engine.damaged) > len(first)
         await asyncio.sleep(20)
@@ -509,7 +511,7 @@ def test_rot_that_turns_up_in_the_meantime_is_healed_too(world: ModuleType) -> N
     world.run(story())
 
 
-def test_rot_in_what_the_node_keeps_for_itself_is_healed_with_nothing_to_take_over(world: ModuleType) -> None:
+def test_corruption_in_what_the_node_keeps_for_itself_is_healed_with_nothing_to_take_over(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
@@ -641,7 +643,7 @@ def test_an_incomplete_node_leads_no_repair(world: ModuleType) -> None:
         assert led == []
         cluster.thaw(cluster.process("n3"))
         await asyncio.sleep(110)
-        assert led, "once it is whole it does"
+        assert led, "once it is complete it does"
 
     world.run(story())
 
@@ -669,7 +671,7 @@ def test_a_repair_that_was_asked_for_counts_as_the_periods(world: ModuleType) ->
 # ---- bugs ----
 
 
-def test_a_node_that_refuses_what_it_is_given_is_not_whole(world: ModuleType) -> None:
+def test_a_node_that_refuses_what_it_is_given_is_incomplete(world: ModuleType) -> None:
     """Its clock is behind: what the others hold is too far ahead for it."""
 
     async def story() -> None:
@@ -704,7 +706,7 @@ def test_one_corrupt_record_does_not_cost_those_that_came_with_it(world: ModuleT
     world.run(story())
 
 
-def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: ModuleType) -> None:
+def test_corruption_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True, config=SMALL).start()
         await fill(world, cluster)
@@ -718,7 +720,7 @@ def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: 
         assert not node.complete
         (table,) = cluster.flush("n1")
         key = next(key for key in KEYS if cluster.partition(key) in healed and "n1" in cluster.owners(key))
-        rot(cluster, "n1", table, key)
+        corrupt(cluster, "n1", table, key)
         await cluster.ask("n1", f.Fetch(1, [encode_key(key)]))
         assert node._engine.damaged
         cluster.revive("n4")
@@ -729,7 +731,7 @@ def test_rot_in_a_partition_that_was_taken_over_already_is_not_forgotten(world: 
     world.run(story())
 
 
-def test_from_a_node_with_rot_of_unknown_extent_is_taken_what_is_left(world: ModuleType) -> None:
+def test_from_a_node_with_corruption_of_unknown_extent_is_taken_what_is_left(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
@@ -758,7 +760,7 @@ def long_after(cluster: Any) -> Any:
     return cluster
 
 
-def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world: ModuleType) -> None:
+def test_what_was_forgotten_does_not_come_back_with_the_corruption_of_its_marker(world: ModuleType) -> None:
     async def story() -> None:
         cluster = long_after(world.Cluster(3, maintenance=True, config=SMALL)).start()
         node = cluster.node("n1")
@@ -768,7 +770,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world:
             await cluster.give(node_id, "a", world.delete_record(5))
             cluster.node(node_id)._engine.erase(cluster.place("a"))  # it was purged on all
         (table,) = cluster.flush("n1")
-        rot(cluster, "n1", table, "a")
+        corrupt(cluster, "n1", table, "a")
         assert (await cluster.ask("n1", read("a"))).unreadable == [0]
         await asyncio.sleep(5)
         assert node.complete
@@ -780,10 +782,10 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_its_marker(world:
 
 
 @pytest.mark.parametrize(("r", "w", "away"), [(2, 2, ()), (1, 3, ()), (1, 3, ("n2",))])
-def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
+def test_what_was_forgotten_does_not_come_back_with_the_corruption_of_a_log(
     world: ModuleType, r: int, w: int, away: tuple[str, ...]
 ) -> None:
-    """Of three that acknowledge together, one that is intact is enough to say what was not acknowledged."""
+    """One intact node of three that acknowledge together is enough to say what was not acknowledged."""
 
     async def story() -> None:
         cluster = long_after(world.Cluster(3, maintenance=True, config=SMALL, r=r, w=w)).start()
@@ -812,7 +814,7 @@ def test_what_was_forgotten_does_not_come_back_with_the_rot_of_a_log(
     world.run(story())
 
 
-def test_rot_under_a_repairs_mark_costs_no_more_than_the_mark(world: ModuleType) -> None:
+def test_corruption_under_a_repairs_mark_costs_no_more_than_the_mark(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(
             3, maintenance=True, config=msgspec.structs.replace(SMALL, repair_every_s=100.0)
@@ -869,7 +871,7 @@ def test_a_repair_that_is_overtaken_by_a_stop_is_answered(world: ModuleType) -> 
     world.run(story())
 
 
-def test_hints_that_rotted_do_not_count_for_ever(world: ModuleType) -> None:
+def test_hints_that_were_corrupted_do_not_count_for_ever(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()
         cluster.node("n1")._hints.keep("n9", 9, encode_key("h"), b"", world.WALL_MS, counted=False)
@@ -885,10 +887,10 @@ def test_hints_that_rotted_do_not_count_for_ever(world: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("late", "also_on", "stays"), [(True, (), False), (True, ("n3",), True), (False, (), True)])
-def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
+def test_corruption_costs_no_record_that_another_owner_has_or_that_is_recent(
     world: ModuleType, late: bool, also_on: tuple[str, ...], stays: bool
 ) -> None:
-    """What only this node has beside the rot is forgotten if it is older than the grace: no W had acknowledged it."""
+    """A record beside the corruption that only this node has is forgotten if older than the grace: no W acknowledged it."""
 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL)
@@ -899,7 +901,7 @@ def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
         table = cluster.flush("n1")[0]
         await cluster.give("n1", "a", world.put_record("new", 5))
         newer = next(name for name in cluster.flush("n1") if name != table)
-        rot(cluster, "n1", newer, "a")
+        corrupt(cluster, "n1", newer, "a")
         assert (await cluster.ask("n1", read("a"))).unreadable == [0]
         await asyncio.sleep(5)
         assert cluster.node("n1").complete
@@ -908,8 +910,8 @@ def test_rot_costs_no_record_that_another_owner_has_or_that_is_recent(
     world.run(story())
 
 
-def test_a_node_is_not_whole_by_what_is_not_synced_yet(world: ModuleType) -> None:
-    """What another owner has just sent looks like its own in the comparison: without its sync it is lost with the power."""
+def test_a_node_is_not_complete_by_what_is_not_synced_yet(world: ModuleType) -> None:
+    """A record that another owner has just sent looks like the node's own: without a sync it is lost with the power."""
 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True, config=SMALL).start()

@@ -1,4 +1,4 @@
-"""What a node answers: reads, writes, dots, completeness (P1), what waits for the log (P3)."""
+"""A node's answers: reads, writes, dots, completeness (P1), and waiting for the log (P3)."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_an_answer_has_room_for_so_much_and_says_what_it_left(
             await cluster.give("n1", f"k{number}", record)
         answer = await cluster.ask("n1", read("k0", "absent", "k1", "k2", "k3"))
         assert answer == f.ReadDone([records[0], None, records[1], None, None], [], [3, 4])
-        assert await cluster.ask("n1", read("k2", "k3")) == f.ReadDone(records[2:4]), "whoever asks again comes on"
+        assert await cluster.ask("n1", read("k2", "k3")) == f.ReadDone(records[2:4]), "the next request continues"
         assert (await cluster.ask("n1", read("k4"))).left == []
 
     world.run(story())
@@ -335,21 +335,21 @@ def test_a_node_that_lost_its_directory_takes_writes_and_answers_no_reads(world:
         assert isinstance(await cluster.ask("n1", scan()), f.Incomplete)
         assert isinstance(await cluster.ask("n1", reserve("a", operations=(1,))), f.Incomplete)
         assert await cluster.ask("n1", f.Write(1, [(encode_key("a"), world.put_record("b", 9))])) == f.WriteDone([0])
-        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes nobody whole"
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "one write makes no node complete"
         assert (await cluster.ask("n1", f.Ping(with_stats=True))).stats["complete"] is False
         cluster.kill("n1")
         cluster.revive("n1")
-        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "a restart makes nobody whole either"
+        assert isinstance(await cluster.ask("n1", read("a")), f.Incomplete), "nor does a restart"
 
     world.run(story())
 
 
-def rot(disk: Any, part: str, at: float = 0.3) -> None:
+def corrupt(disk: Any, part: str, at: float = 0.3) -> None:
     (path,) = [path for path in disk._names if part in path]
     disk.flip_bit(path, int(disk.size(path) * at))
 
 
-def test_rot_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleType) -> None:
+def test_corruption_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleType) -> None:
     async def story() -> None:
         config = NodeConfig(
             memtable_bytes=4096, max_unflushed_bytes=1 << 20, block_cache_bytes=0, block_bytes=256, compression="none"
@@ -367,7 +367,7 @@ def test_rot_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleTyp
         assert 0 < len(unreadable) < 30
         lost = unreadable[0]
         all_at_once = await cluster.ask("n1", read(*(f"k{number}" for number in range(100))))
-        assert all_at_once.unreadable == unreadable, "one rotten key does not fail the batch (P14)"
+        assert all_at_once.unreadable == unreadable, "one corrupt key does not fail the batch (P14)"
         assert all(record is not None for at, record in enumerate(all_at_once.records) if at not in unreadable)
         write = f.Write(1, [(encode_key(f"k{lost}"), world.put_record("new", 9))])
         assert await cluster.ask("n1", write) == f.WriteDone([0]), "it takes writes (P1)"
@@ -381,13 +381,13 @@ def test_rot_in_a_table_makes_its_keys_unreadable_and_no_others(world: ModuleTyp
     world.run(story())
 
 
-def test_rot_in_the_log_whose_keys_are_unknown_makes_the_node_incomplete(world: ModuleType) -> None:
+def test_corruption_in_the_log_whose_keys_are_unknown_makes_the_node_incomplete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         for number in range(20):
             await cluster.give("n1", f"k{number}", world.put_record("x" * 50))
         cluster.kill("n1", "drop")
-        rot(cluster.disks["n1"], "00000001.wal")
+        corrupt(cluster.disks["n1"], "00000001.wal")
         cluster.revive("n1")
         assert isinstance(await cluster.ask("n1", read("k19")), f.Incomplete)
         cluster.kill("n1")

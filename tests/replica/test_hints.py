@@ -1,4 +1,4 @@
-"""What a node keeps for others (P11): how much of it, what of one key becomes one hint, and what is forgotten."""
+"""The hints that a node keeps for others (P11): their bounds, the merging of those of one key, and their end."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_two_writes_of_a_key_are_one_hint_and_the_newer_is_kept(world: ModuleTyp
     assert store.keep("n1", 1, A, old, 5, counted=False)[0] == 0
     assert store.keep("n1", 1, A, new, 6, counted=False)[0] == 0
     assert store.keep("n1", 1, A, new, 6, counted=False)[0] == 0, "the same once more"
-    assert store.keep("n1", 1, A, old, 6, counted=True)[0] == world.time_from_ms(world.WALL_MS + 9), "told as newer"
+    assert store.keep("n1", 1, A, old, 6, counted=True)[0] == world.time_from_ms(world.WALL_MS + 9), "reported as newer"
     (hint,) = store.waiting("n1")
     assert (hint.record, hint.made_ms, hint.counted) == (new, 5, True)
     assert counted_anew(store) == (store.counts, store.bytes)
@@ -303,7 +303,7 @@ def test_a_hint_is_answered_item_by_item(world: ModuleType, monkeypatch: pytest.
     world.run(story())
 
 
-def test_a_hint_that_cannot_be_is_refused_as_a_whole(world: ModuleType) -> None:
+def test_an_invalid_hint_is_refused_entirely(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         far = world.put_record("v", 100_000)

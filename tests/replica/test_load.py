@@ -1,4 +1,4 @@
-"""What a node is asked for, counted."""
+"""The load of a node, counted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from raykv.replica.load import BUSY, SAMPLED, SAMPLED_WHEN_BUSY, WINDOW_S, LoadM
 from raykv.ring import partition_of_key
 
 
-def test_a_window_is_told_once_it_is_over() -> None:
+def test_a_window_is_reported_once_it_is_over() -> None:
     meter = LoadMeter(8, 0.0)
     for step in range(100):
         meter.note(f.Read(1, [encode_key("a")]), 0.001, step / 10)
     assert meter.figures(9.95) == {}
-    told = meter.figures(WINDOW_S)
-    assert told["ops_per_s"] == 10.0
-    assert 1.0 <= told["p99_ms"] <= 1.2
-    assert meter.figures(15.0) == told
+    figures = meter.figures(WINDOW_S)
+    assert figures["ops_per_s"] == 10.0
+    assert 1.0 <= figures["p99_ms"] <= 1.2
+    assert meter.figures(15.0) == figures
     assert meter.figures(2 * WINDOW_S)["ops_per_s"] == 0.0, "nobody asked for anything since"
 
 
@@ -58,10 +58,10 @@ def test_a_hot_key_and_its_partition_are_found_in_singles_and_in_batches() -> No
         for _ in range(7000 // batch):
             keys = [hot if rng.random() < 0.3 else encode_key(f"k{rng.randrange(5000)}") for _ in range(batch)]
             meter.note(f.Read(9, keys), 0.001, 1.0)
-        told = meter.figures(10.0)
+        figures = meter.figures(10.0)
         partition = partition_of_key(hot, 64)
-        assert told["partitions"][0][0] == partition
-        key, drawn = told["keys"][0]
+        assert figures["partitions"][0][0] == partition
+        key, drawn = figures["keys"][0]
         assert key == storage_prefix(partition, 9) + hot
         assert 0.2 * 700 < drawn < 0.45 * 700
 
@@ -73,11 +73,11 @@ def test_space_saving_keeps_every_frequent_key_and_counts_none_too_low() -> None
         key = str(min(int(rng.paretovariate(0.7)), 10_000)).encode()
         sketch.add(key)
         exact[key] += 1
-    told = dict(sketch.most(20))
-    assert len(told) == 20
+    figures = dict(sketch.most(20))
+    assert len(figures) == 20
     for key, count in exact.items():
-        assert count <= 5000 / 20 or key in told
-        assert told.get(key, count) >= count
+        assert count <= 5000 / 20 or key in figures
+        assert figures.get(key, count) >= count
     assert SAMPLED % 2
 
 

@@ -1,4 +1,4 @@
-"""A node's page of a scan: order, limits, how far it is whole."""
+"""A node's page of a scan: order, limits, how far it is complete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scan(
     return f.Scan(bucket, start, end, limit, reverse, keys_only, partitions)
 
 
-def test_a_scan_is_in_key_order_over_partitions_and_says_how_far_it_is_whole(world: ModuleType) -> None:
+def test_a_scan_is_in_key_order_over_partitions_and_says_how_far_it_is_complete(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1).start()
         keys = [f"k{number:02}" for number in range(30)]

@@ -209,8 +209,8 @@ from raykv.ring import Member, claim
 members = [Member(f"n{i}", 1 + i % 5, f"h{i // 2}", f"z{i % 3}") for i in range(20)]
 ring = claim(members, 256, 3)
 ring = claim(members[3:] + [Member("new", 2.5)], 256, 3, ring)
-told = repr([ring.table, [ring.preference_list(p, 3) for p in range(256)]])
-print(hashlib.sha256(told.encode()).hexdigest())
+text = repr([ring.table, [ring.preference_list(p, 3) for p in range(256)]])
+print(hashlib.sha256(text.encode()).hexdigest())
 """
 
 

@@ -108,7 +108,7 @@ def test_new_zones_move_as_little_as_can_be():
 
 
 def fewest_first_changes(old, new):
-    """In how many partitions another owner must come first than before, if each is to be first in 1/N of its own."""
+    """In how many partitions another owner must come first than before, for each to be first in 1/N of its own."""
     network = nx.DiGraph()
     demand_of_sink = new.partitions
     for member in new.members:

@@ -1,4 +1,4 @@
-"""What can go wrong, and its draw."""
+"""Faults, and their draw from a seed."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def test_a_network_may_be_rough_or_not():
     assert not any(draw_odds(random.Random(seed), weak=True).lost for seed in range(50))
 
 
-def test_a_fault_is_told_in_a_line():
+def test_a_fault_is_described_in_a_line():
     fault = Fault(1.5, "cut", "n1", 2.0, 0.0, "both n2")
-    assert fault.told().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]
+    assert fault.describe().split() == ["1.500", "cut", "n1", "both", "n2", "for", "2.00", "s"]

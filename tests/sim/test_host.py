@@ -14,12 +14,12 @@ from raykv.sim.trace import Trace
 
 
 def run(story):
-    async def told(loop):
+    async def on(loop):
         host = Host("h", loop, random.Random(1), Trace(loop))
         host.disk.make_directories("/d")
         return await story(host, Process(loop, "p"))
 
-    result, loop = run_virtual(told)
+    result, loop = run_virtual(on)
     assert loop.failures == []
     return result
 

@@ -113,8 +113,8 @@ def test_a_time_out_that_fell_due_while_frozen_strikes_only_if_it_is_still_wante
 def test_a_killed_process_does_nothing_more():
     async def story(loop):
         process = Process(loop, "p")
-        done, told = [], []
-        process.on_kill.append(lambda: told.append(int(loop.now_s)))
+        done, notified = [], []
+        process.on_kill.append(lambda: notified.append(int(loop.now_s)))
 
         async def stubborn():
             while True:
@@ -130,7 +130,7 @@ def test_a_killed_process_does_nothing_more():
         process.kill()
         process.kill()
         await asyncio.sleep(5)
-        assert told == [2]
+        assert notified == [2]
         assert done[2:] == ["cancelled"]
         assert isinstance(task.exception(), ProcessEnded)
         assert process.tasks == {}

@@ -44,10 +44,10 @@ class Bench:
 
 
 def run(story, **odds):
-    async def told(loop):
+    async def on(loop):
         return await story(Bench(loop, **odds))
 
-    result, loop = run_virtual(told)
+    result, loop = run_virtual(on)
     return result, loop.failures
 
 

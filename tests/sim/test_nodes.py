@@ -48,10 +48,10 @@ class Bench:
 
 
 def run(story):
-    async def told(loop):
+    async def on(loop):
         return await story(Bench(loop))
 
-    result, loop = run_virtual(told)
+    result, loop = run_virtual(on)
     assert loop.failures == []
     return result
 

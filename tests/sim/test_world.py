@@ -78,7 +78,7 @@ def test_an_hour_passes_at_once_and_every_operation_is_there():
     assert time.monotonic() - began_s < 60
 
 
-def test_what_is_broken_by_hand_is_ridden_out_and_told():
+def test_faults_by_hand_are_ridden_out_and_listed():
     with raykv.sim.start(seed=2, nodes=5) as world:
         store = world.store
         store.put("k", 0)
@@ -104,9 +104,9 @@ def test_what_is_broken_by_hand_is_ridden_out_and_told():
                 pytest.fail(f"break {number} was not ridden out")
             assert store.get("k") == number
             world.sleep(20)
-        told = "\n".join(world.told())
+        events = "\n".join(world.events())
         for word in ("kill", "power", "freeze", "cut", "slow node", "disk full", "runs as incarnation 2"):
-            assert word in told
+            assert word in events
         assert {node["state"] for node in store.status()["nodes"]} == {"up"}
         world.wipe("n5")
         world.sleep(20)
@@ -134,7 +134,7 @@ def test_a_seed_gives_the_same_world_under_any_hash_seed():
         "        try: world.store.put(f'k{n % 5}', n)\n"
         "        except raykv.RaykvError as error: print(type(error).__name__)\n"
         "        world.sleep(0.5)\n"
-        "    world.heal(); world.sleep(30); print(world.now_s, sorted(world.store.items()), *world.told(), sep='\\n')\n"
+        "    world.heal(); world.sleep(30); print(world.now_s, sorted(world.store.items()), *world.events(), sep='\\n')\n"
     )
     outputs = [
         subprocess.run(
@@ -252,7 +252,7 @@ def test_what_leaves_the_block_carries_the_line_that_replays_it():
 
     def story(world):
         world.sleep(3)
-        seen.append((world.told(), world.now_s))
+        seen.append((world.events(), world.now_s))
 
     def failing():
         with raykv.sim.start(seed=12, **options) as world:
@@ -292,7 +292,7 @@ def test_a_seed_is_a_whole_number(seed):
         raykv.sim.start(seed)
 
 
-# ---- what a world is not for is told by a sentence, and does no harm ----
+# ---- misuse of a world is reported in a sentence, and does no harm ----
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_a_blocking_call_inside_run_says_what_to_do_instead(two_worlds, name):
     assert not isinstance(caught.value, raykv.RaykvError), "a program that tries again on raykv's errors would hide it"
     assert world.store.get("k") == "old", "nothing was sent"
     other.run(story(world))  # while another world's time stands still, this one's may pass
-    gc.collect()  # a coroutine that was never awaited would be told of now
+    gc.collect()  # a coroutine that was never awaited would be reported now
 
 
 @pytest.mark.filterwarnings("error")
@@ -368,15 +368,15 @@ def test_nothing_real_is_awaited_in_virtual_time(two_worlds):
     assert world.store.get("k") == "old"
 
 
-def test_another_thread_waits_its_turn_or_is_told(two_worlds):
+def test_another_thread_waits_its_turn_or_gets_an_error(two_worlds):
     world, _ = two_worlds
-    told = []
+    answers = []
 
     def elsewhere():
         try:
-            told.append(world.store.put("k", "there"))
+            answers.append(world.store.put("k", "there"))
         except RuntimeError as error:
-            told.append(str(error))
+            answers.append(str(error))
 
     def in_a_thread():
         thread = threading.Thread(target=elsewhere)
@@ -390,7 +390,7 @@ def test_another_thread_waits_its_turn_or_is_told(two_worlds):
         in_a_thread()
 
     world.run(at_the_same_time())
-    assert "in use by another thread" in told[1]
+    assert "in use by another thread" in answers[1]
     assert world.store.get("k") == "there"
 
 
@@ -436,7 +436,7 @@ def test_after_its_end_a_world_says_so():
     for call in calls:
         with pytest.raises(raykv.StoreClosed, match=r"has ended; raykv\.sim\.start"):
             call()
-    assert world.told()
+    assert world.events()
 
 
 def test_a_task_that_failed_unseen_is_logged_with_the_line_that_replays_it(caplog):

@@ -1,4 +1,4 @@
-"""What the checkers demand, and that each of them fails when it should."""
+"""The checkers' demands, each of which fails when it should."""
 
 from __future__ import annotations
 

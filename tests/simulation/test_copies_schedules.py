@@ -10,9 +10,9 @@ from simulation.planted import planted
 BUGS = {
     "ShownAndAskedAgain": ("read returns before its repair", "copies passed over"),
     "AnOldCopyOfTheSameRun": ("log ends are not compared", "copies passed over"),
-    "WholeAndItsPowerGoes": ("whole by what is not synced", "promise broken"),
+    "CompleteAndItsPowerGoes": ("complete by what is not synced", "promise broken"),
     "AWriteThatThaws": ("what thaws goes on", "sent too late"),
-    "TheEpochThatWasForgotten": ("a node without a vote believes what it is told", "copies passed over"),
+    "TheEpochThatWasForgotten": ("a node without a vote believes any state that it gets", "copies passed over"),
     "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
     "ForgottenTooSoon": ("forgotten though an owner has not said that it holds it", "copies passed over"),
     "RefusedUnderItsSecondStamp": ("what stands under a former stamp is forgotten", "refused and written"),
@@ -41,7 +41,7 @@ def test_a_schedule_shows_what_it_is_about(schedule):
 
 def test_a_stand_in_that_keeps_nothing_is_seen():
     schedule = next(schedule for schedule in SCHEDULES if schedule.__name__ == "AWriteThatAStandInTook")
-    with planted("a stand-in acknowledges and keeps nothing"):
+    with planted("a fallback acknowledges and stores nothing"):
         assert any(play(schedule, f"test {number}")[0] for number in range(5))
 
 

@@ -129,7 +129,7 @@ def what_the_kernel_holds_shown_unsynced(monkeypatch):
     monkeypatch.setattr(recovery, "_make_safe", lazy)
 
 
-def a_torn_tail_taken_for_rot(monkeypatch):
+def a_torn_tail_taken_for_corruption(monkeypatch):
     replay_segment = recovery.replay_segment
 
     def strict(*arguments, **named):
@@ -171,7 +171,7 @@ def clean_left_standing(monkeypatch):
 
 
 def markers_left_out_by_every(job):
-    """Of the newer runs too, though an older one has a record for them to cover."""
+    """In the newer runs too, though an older one has a record for them to cover."""
 
     def plant(monkeypatch):
         run = job.run
@@ -218,7 +218,7 @@ FAULTS = {
     "unlinked first": segments_unlinked_before_the_manifest_is_saved,
     "no sync": a_sync_reported_that_was_none,
     "shown unsynced": what_the_kernel_holds_shown_unsynced,
-    "taken for rot": a_torn_tail_taken_for_rot,
+    "taken for corruption": a_torn_tail_taken_for_corruption,
     "cut off first": a_torn_tail_cut_off_before_the_next_segment_bears_witness,
     "cut short": a_segment_cut_short_counted_as_a_witness,
     "clean": clean_left_standing,

@@ -83,7 +83,7 @@ def test_messages_to_nodes_in_words():
     assert said(read, answers(2, "node/n1", f.ReadDone([None, None], [0]))).words.startswith("a1=unreadable")
     assert said(read, answers(2, "node/n1", f.NodeRefused("moved", "x"))).words == "refused moved: x [run 2]"
     assert said(asks(3, "node/n1", f.Ping())).topic == "life"
-    assert said(asks(3, "node/n1", f.PrepareState(4))) == ("promise generation 4 [run 2]", "state", True)
+    assert said(asks(3, "node/n1", f.PrepareState(4))) == ("prepare generation 4 [run 2]", "state", True)
 
 
 def test_messages_of_clients_in_words():
@@ -172,7 +172,7 @@ def test_what_is_left_out_is_said():
     assert len(times) == 20
     assert {19.0, 20.0, 59.0, 60.0} <= set(times)
     assert sum(gap.rows for gap in gaps) == 80
-    assert gaps[-1].told() == "... 37 more, from 63.0000 to 99.0000 s ..."
+    assert gaps[-1].describe() == "... 37 more, from 63.0000 to 99.0000 s ..."
     assert excerpt(rows[:5], [], 20) == rows[:5]
 
 
@@ -181,7 +181,7 @@ def test_the_times_that_a_violation_names_are_its_moments():
     assert moments_of(Violation("lost or stale", "a1", text, 17.6)) == [17.6, 9.7068, 17.5911]
 
 
-def test_a_failing_run_is_told(failing):
+def test_the_report_of_a_failing_run(failing):
     found = failing.violations[0]
     text = report(failing, "scripts/simulate --seed 1 --weak")
     assert text.startswith(f"seed {failing.seed}: {found.rule}, {found.key}, at")
@@ -195,21 +195,21 @@ def test_a_failing_run_is_told(failing):
     drawn = text[text.index("the messages about") :].splitlines()
     assert max(map(len, drawn)) <= WIDTH
     assert len(text.splitlines()) < 250
-    assert text == report(failing, "scripts/simulate --seed 1 --weak"), "the same, however often it is told"
+    assert text == report(failing, "scripts/simulate --seed 1 --weak"), "the same each time"
 
 
 def test_the_story_has_stamps_and_faults(failing):
-    told = history_of(failing, failing.violations[0].key, limit=10_000)
-    assert "stamped @" in told
-    assert "which has @" in told
-    assert "runs as incarnation 1" in told
-    assert "all heals" in told
-    assert "more, from" not in told
+    text = history_of(failing, failing.violations[0].key, limit=10_000)
+    assert "stamped @" in text
+    assert "which has @" in text
+    assert "runs as incarnation 1" in text
+    assert "all heals" in text
+    assert "more, from" not in text
     assert "more, from" in history_of(failing, failing.violations[0].key, limit=10)
 
 
 @pytest.mark.parametrize("rule", ["two states", "not up again", "raised KeyError"])
-def test_a_violation_of_no_key_is_told(failing, rule):
+def test_a_violation_of_no_key_is_reported(failing, rule):
     other = msgspec.structs.replace(failing, violations=[Violation(rule, "", "something", 3.0)] * 9)
     text = report(other)
     assert text.startswith(f"seed {failing.seed}: {rule}, at 3.0000 s\n  something\n  and {rule}: something\n")
@@ -217,7 +217,7 @@ def test_a_violation_of_no_key_is_told(failing, rule):
     assert rule != "two states" or "keeps" in text, "what goes to and from the registers"
 
 
-def test_a_run_that_has_nothing_to_show_is_told():
+def test_a_run_with_nothing_to_show_is_reported():
     bare = Outcome(
         seed=3, violations=[Violation("raised X", "", "no luck")], trace_hash="", virtual_s=0, operations=0, events=0,
         counts={},
@@ -226,7 +226,7 @@ def test_a_run_that_has_nothing_to_show_is_told():
     assert report(msgspec.structs.replace(bare, violations=[])) == "seed 3: nothing is wrong"
 
 
-def test_the_make_of_any_scenario_is_told():
+def test_the_make_of_any_scenario_is_described():
     for seed in range(50):
         scenario = draw(seed)
         assert len(make_of(scenario)) <= 47

@@ -7,17 +7,17 @@ import pytest
 
 from simulation.attempt import attempt
 from simulation.copies_fuzzer import fuzz_copies
+from simulation.corruption_fuzzer import fuzz_corruption
 from simulation.drawing import draw
 from simulation.fuzzers import fuzz
 from simulation.leader_fuzzer import fuzz_leaders
 from simulation.planted import planted
 from simulation.power_fuzzer import fuzz_power
 from simulation.register_fuzzer import fuzz_register
-from simulation.rot_fuzzer import fuzz_rot
 from simulation.shrink import shrink
 
 FUZZERS = {
-    "register": fuzz_register, "rot": fuzz_rot, "copies": fuzz_copies, "power": fuzz_power, "leaders": fuzz_leaders,
+    "register": fuzz_register, "corruption": fuzz_corruption, "copies": fuzz_copies, "power": fuzz_power, "leaders": fuzz_leaders,
 }  # fmt: skip
 
 
@@ -40,15 +40,15 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("register", "the register is kept in memory", "handed out too early", 0),
         ("register", "dropped by what is not decided", "dropped unasked", 0),
         ("register", "a node without its register votes", "two histories", 19),
-        ("rot", "compaction launders rot", "rot passed over", 65),
-        ("rot", "blocks are not verified", "rot passed over", 234),
+        ("corruption", "compaction launders corruption", "corruption passed over", 65),
+        ("corruption", "blocks are not verified", "corruption passed over", 234),
         ("copies", "a scan leaves out what cannot be read", "copies passed over", 13),
         ("copies", "an unreadable record is taken for absent", "copies passed over", 29),
         ("copies", "a page reaches beyond what all have sent", "copies passed over", 5),
-        ("copies", "a node's failed disk told as refused", "refused and written", 15),
+        ("copies", "a node's failed disk reported as refused", "refused and written", 15),
         ("copies", "old directory counted complete", "copies passed over", 5),
-        ("copies", "rot uncovers what was forgotten", "came back", 2),
-        ("power", "directory not synced behind new tables", "not whole", 3),
+        ("copies", "corruption uncovers what was forgotten", "came back", 2),
+        ("power", "directory not synced behind new tables", "not complete", 3),
         ("power", "small file renamed before it is synced", "not to be opened", 0),
         ("power", "write acknowledged before its sync", "lost with the power", 2),
         ("power", "replayed memtables in the wrong order", "lost with the power", 3),

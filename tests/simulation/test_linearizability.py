@@ -157,7 +157,7 @@ class Number:
         return (True, state + operation.amount) if isinstance(operation, Add) else (operation == state, state)
 
 
-def test_equal_operations_of_different_kinds_are_told_apart():
+def test_equal_operations_of_different_kinds_are_distinguished():
     double, add = ("a", 0, UNKNOWN, Double(1)), ("b", 1, UNKNOWN, Add(1))
     assert Double(1) == Add(1)
     assert verdict(double, add, ("c", 2, 3, 1), ("c", 4, 5, 2), model=Number())
@@ -191,7 +191,7 @@ def test_by_key():
 # ---- for people --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_a_violation():
+def test_the_text_of_a_violation():
     calls = [
         Call("d", 0.5, None, Write(7)),
         Call("a", 0, 1, Write(1)),
@@ -222,7 +222,7 @@ unused  d        Write(value=7)   0.5      unknown     |-------------------?"""
     )
 
 
-def test_other_verdicts_are_told_too():
+def test_other_verdicts_have_a_text_too():
     calls = [Call("a", 0, 1, Write(1)), Call("b", 0, None, Write(2)), Call("c", 3, 4, ReadOf(1))]
     assert check(calls, Register()).explain() == "linearizable: 2 calls in order, 1 unknown ones without effect"
     undecided = check(calls, Register(), max_steps=1)
@@ -232,7 +232,7 @@ def test_other_verdicts_are_told_too():
         bool(undecided)
 
 
-def test_a_crowded_history_is_told_in_part():
+def test_a_crowded_history_is_shown_in_part():
     calls = [Call(i, i / 100, None if i % 2 else 9, Write(i)) for i in range(60)] + [Call("r", 1, 8, ReadOf(-1))]
     calls += [Call("late", 10, 11, ReadOf(3))]
     text = check(calls, Register(), max_steps=1000).explain()
@@ -335,7 +335,7 @@ def test_it_goes_wrong_where_it_says():
 
 
 def atomic_history(rng, count, processes, unknown=0.0):
-    """What callers see of a register that gives each call its moment, at random between invocation and return."""
+    """Return callers' views of a register that gives each call a random moment between invocation and return."""
     moments = []
     for process in range(processes):
         now = 0.0

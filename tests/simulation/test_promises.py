@@ -1,4 +1,4 @@
-"""What nodes have acknowledged or shown."""
+"""The nodes' promises: what they have acknowledged or shown."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_a_lost_host_is_replaced_and_nothing_is_lost():
     assert any("takes the place of" in name for name in outcome.counts)
 
 
-def test_a_lost_host_is_replaced_though_the_supervisor_that_is_told_so_ends():
+def test_a_lost_host_is_replaced_though_the_supervisor_that_learns_of_it_ends():
     scenario = next(each for each in of_family("lost hosts", 9) if each.cluster.store.replace_after_s == NEVER_S)
     (victim,) = scenario.gone
     faults = (

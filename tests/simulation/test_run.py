@@ -65,11 +65,11 @@ def test_a_calm_run_does_what_its_program_says():
     outcome = run(CALM, keep=True)
     assert outcome.violations == []
     assert outcome.history is not None
-    told = [(op.kind, op.key, op.outcome, op.value) for op in outcome.history.ops if op.client == "client1"]
-    assert told[:3] == [
+    results = [(op.kind, op.key, op.outcome, op.value) for op in outcome.history.ops if op.client == "client1"]
+    assert results[:3] == [
         ("get", "a1", "ok", None), ("put", "a1", "ok", "client1.1@a1"), ("get", "a1", "ok", "client1.1@a1"),
     ]  # fmt: skip
-    assert {op[2] for op in told} == {"ok"}
+    assert {op[2] for op in results} == {"ok"}
     assert len(outcome.history.scans) == 2
     assert len(outcome.history.buckets) == 1
     assert outcome.operations == len(outcome.history.ops)
@@ -119,10 +119,10 @@ def test_a_store_of_which_every_directory_is_gone_says_so_and_is_excused():
     assert "log: node %s is complete again" not in outcome.counts
 
 
-def test_a_node_that_is_never_made_whole_is_noticed(monkeypatch):
+def test_a_node_that_never_becomes_complete_is_noticed(monkeypatch):
     monkeypatch.setattr("raykv.cluster.acceptor.Acceptor._may_vote_again", lambda self, request: False)
     outcome = run(with_faults(Fault(1.0, "wipe", "n1"), Fault(1.0, "wipe", "n2"), within=False))
-    assert "not made whole" in rules(outcome)
+    assert "not completed" in rules(outcome)
 
 
 def test_a_read_that_is_not_merged_is_noticed(monkeypatch):
@@ -192,10 +192,10 @@ def test_copies_that_differ_in_the_end_are_noticed(monkeypatch):
 
 
 def test_a_state_that_is_handed_out_too_early_is_noticed(monkeypatch):
-    async def store(self, state):
+    async def accept(self, state):
         self.state = state
 
-    monkeypatch.setattr("raykv.cluster.register.Register.store", store)
+    monkeypatch.setattr("raykv.cluster.register.Register.accept", accept)
     assert "handed out too early" in rules(run(CALM))
 
 

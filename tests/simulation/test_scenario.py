@@ -1,4 +1,4 @@
-"""What a seed becomes."""
+"""Scenarios, drawn from seeds."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
     families = Counter(draw(seed).family for seed in range(400))
     assert 0.35 < families[""] / 400 < 0.6
     assert set(families) == {
-        "", "crowd", "full crowd", "founding", "failing disks", "rot", "takeovers", "lost and away", "scans",
+        "", "crowd", "full crowd", "founding", "failing disks", "corruption", "takeovers", "lost and away", "scans",
         "nothing left", "ring changes", "lost hosts",
     }  # fmt: skip
     assert all(draw(seed, weak=True).family == "" for seed in range(20))

@@ -1,4 +1,4 @@
-"""What is demanded of keys with vector versions, and that each demand fails when it should."""
+"""The demands on keys with vector versions, each of which fails when it should."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_value_that_nobody_wrote(book):
     assert book.rules() == ["invented"]
 
 
-def test_a_value_that_its_writer_was_told_is_not_written(book):
+def test_a_value_whose_write_was_reported_as_refused(book):
     book.put("a", 1, 2, dot(1), blind=True, outcome="refused")
     book.look(["a"], 3, 4, dot(1))
     assert book.rules() == ["refused write stands"]

@@ -1,4 +1,4 @@
-"""What the storage tests share: a simulated disk, small sizes, and an engine driven by hand."""
+"""Fixtures of the storage tests: a simulated disk, small sizes, and an engine driven by hand."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_manifest(disk):
     assert load(disk, "/d") == manifest
     bad = Manifest(runs=(RunInfo(3, (info, TableInfo(4, 1, 1, b"c", b"d"))),))
     save(disk, "/d", bad)
-    with pytest.raises(CorruptData, match="fit together"):
+    with pytest.raises(CorruptData, match="inconsistent"):
         load(disk, "/d")
     write_blob(disk, "/d", "manifest", b"RAYKVMAN", 1, b"\xc1")
     with pytest.raises(CorruptData):

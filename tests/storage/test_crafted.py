@@ -1,4 +1,4 @@
-"""Files that somebody has made, with checksums that hold: ``CorruptData`` or rot within bounds, never another error."""
+"""Crafted files, with checksums that hold: ``CorruptData`` or corruption within bounds, never another error."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Crashes at every kind of moment, on a disk that keeps no more than it promised.
 
 After a crash: of every key there is what was reported durable (or something newer; what was erased is gone), nothing is
-there that was not written, no torn tail is called rot, and recovering again, or being cut off while recovering, changes
-nothing.
+there that was not written, no torn tail is called corruption, and recovering again, or being cut off while recovering,
+changes nothing.
 """
 
 import random
@@ -28,7 +28,7 @@ class World:
         self.written = {}  # key -> all that it ever was, oldest first: records, None where it was not there
         self.durable = {}  # key -> the place there of what was reported durable
         self.waiting = []  # (position, key, place)
-        self.end = 0  # the furthest durable end of the log that was told
+        self.end = 0  # the furthest durable end of the log that was reported
 
     def arm(self, operations):
         left = [operations]
@@ -124,7 +124,7 @@ def test_crashes(drive, seed, modes):
             pass
         world.disk.on_operation = None
         world.crash()
-        # A recovery cut off anywhere, then a whole one, then another: all see the same.
+        # A recovery interrupted anywhere, then a complete one, then another: all see the same.
         twin = world.disk.crash(world.rng, "keep")
         expected = drive.content(drive.open(twin))
         for _ in range(world.rng.randrange(3)):
@@ -152,8 +152,8 @@ def test_crashes(drive, seed, modes):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_crashes_in_recovery_on_a_disk_with_rot(drive, seed):
-    """Rot stays rot, whatever recoveries were cut off and whatever torn tail came with it."""
+def test_crashes_in_recovery_on_a_disk_with_corruption(drive, seed):
+    """Corruption stays corruption, whatever recoveries were cut off and whatever torn tail came with it."""
     rng = random.Random(seed)
     world = World(drive, seed, ("random",))
     engine = drive.open(world.disk, memtable_bytes=1 << 16)

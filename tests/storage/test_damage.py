@@ -1,4 +1,4 @@
-"""Bit rot: never wrong data, never forgotten, healed only on request."""
+"""Corruption: never wrong data, never forgotten, healed only on request."""
 
 import random
 
@@ -8,8 +8,8 @@ from raykv.errors import CorruptData, StoreClosed
 from raykv.storage.damage import CorruptBlock, Damage, intact
 
 
-def rotten_table(drive, disk, count=300, at=0.5):
-    """An engine in one run, whose first table has a rotten block. Returns engine, model, path."""
+def corrupt_table(drive, disk, count=300, at=0.5):
+    """An engine in one run, whose first table has a corrupt block. Returns engine, model, path."""
     engine = drive.open(disk, compression="none", block_cache_bytes=0)
     model = drive.fill(engine, count)
     drive.flush(engine)
@@ -29,8 +29,8 @@ def read_all(engine, model):
     return refused
 
 
-def test_a_rotten_block_costs_its_range_only(drive, disk):
-    engine, model, path = rotten_table(drive, disk)
+def test_a_corrupt_block_costs_its_range_only(drive, disk):
+    engine, model, path = corrupt_table(drive, disk)
     refused = read_all(engine, model)
     assert 1 <= len(refused) < 20
     (damage,) = engine.damaged
@@ -42,7 +42,7 @@ def test_a_rotten_block_costs_its_range_only(drive, disk):
 
 
 def test_scans_stop_at_it(drive, disk):
-    engine, model, _ = rotten_table(drive, disk)
+    engine, model, _ = corrupt_table(drive, disk)
     for _ in range(2):  # once when it is found, once when it is known
         for reverse in (False, True):
             seen = []
@@ -66,9 +66,9 @@ def test_scans_stop_at_it(drive, disk):
 
 @pytest.mark.parametrize("found_by", ["read", "compaction"])
 def test_compaction_and_restart_do_not_launder_it(drive, disk, found_by):
-    engine, model, path = rotten_table(drive, disk)
+    engine, model, path = corrupt_table(drive, disk)
     refused = read_all(engine, model) if found_by == "read" else None
-    drive.flush(engine)  # merges the rotten run into a new one
+    drive.flush(engine)  # merges the corrupt run into a new one
     assert not disk.exists(path)
     assert disk.exists(path + ".rotten")
     assert read_all(engine, model) == (refused or read_all(engine, model))
@@ -82,7 +82,7 @@ def test_compaction_and_restart_do_not_launder_it(drive, disk, found_by):
 
 
 def test_writes_are_taken_and_stay_unread_until_healed(drive, disk):
-    engine, model, path = rotten_table(drive, disk)
+    engine, model, path = corrupt_table(drive, disk)
     refused = read_all(engine, model)
     for key in refused:
         model[key] = engine.update(key, b"99999999").record
@@ -105,7 +105,7 @@ def test_writes_are_taken_and_stay_unread_until_healed(drive, disk):
     assert drive.content(drive.open(disk.crash(random.Random(1), "drop"))) == model
 
 
-def test_what_was_found_before_its_block_rotted_is_given_back_and_logged(drive, disk):
+def test_what_was_found_before_its_block_was_corrupted_is_given_back_and_logged(drive, disk):
     """A record that was kept from a table must not stand for one that no file has any more."""
     engine = drive.open(disk, compression="none", block_cache_bytes=1 << 20)
     model = drive.fill(engine, 300)
@@ -113,7 +113,7 @@ def test_what_was_found_before_its_block_rotted_is_given_back_and_logged(drive, 
     assert read_all(engine, model) == []
     path = drive.files(disk, ".sst")[0]
     disk.flip_bit(path, disk.size(path) // 2, 2)
-    drive.flush(engine)  # a compaction meets the rot
+    drive.flush(engine)  # a compaction meets the corruption
     (damage,) = engine.damaged
     lost = read_all(engine, model)
     assert lost
@@ -127,7 +127,7 @@ def test_what_was_found_before_its_block_rotted_is_given_back_and_logged(drive, 
     assert drive.content(drive.open(disk)) == model
 
 
-def test_an_erasure_over_a_marker_that_rotted_is_written(drive, disk):
+def test_an_erasure_over_a_marker_that_was_corrupted_is_written(drive, disk):
     engine = drive.open(
         disk,
         compression="none",
@@ -161,17 +161,17 @@ def test_an_erasure_over_a_marker_that_rotted_is_written(drive, disk):
     assert engine.get(b"k") is None
 
 
-def test_an_update_that_meets_rot_merges_with_what_is_left(drive, disk):
-    engine, model, _ = rotten_table(drive, disk)
+def test_an_update_that_meets_corruption_merges_with_what_is_left(drive, disk):
+    engine, model, _ = corrupt_table(drive, disk)
     for key in model:
         assert engine.update(key, b"99999999").record == b"99999999"
     assert len(engine.damaged) == 1
 
 
 @pytest.mark.parametrize("met_by", ["a read", "the update", "an erasure"])
-def test_rot_is_known_after_a_crash_though_what_was_written_since_hides_it(drive, disk, met_by):
-    """Who merged with what was left must not take the outcome for all there is."""
-    engine, model, _ = rotten_table(drive, disk)
+def test_corruption_is_known_after_a_crash_though_what_was_written_since_hides_it(drive, disk, met_by):
+    """A merge with the remaining records must not pass for the complete outcome."""
+    engine, model, _ = corrupt_table(drive, disk)
     if met_by == "a read":
         assert read_all(engine, model)
     for key in model:
@@ -189,7 +189,7 @@ def test_rot_is_known_after_a_crash_though_what_was_written_since_hides_it(drive
 
 
 def test_an_unreadable_table_is_set_aside_and_its_range_refused(drive, disk):
-    engine, model, path = rotten_table(drive, disk, at=0.9999)
+    engine, model, path = corrupt_table(drive, disk, at=0.9999)
     engine.close()
     for _ in range(2):
         engine = drive.open(disk)
@@ -205,7 +205,7 @@ def test_an_unreadable_table_is_set_aside_and_its_range_refused(drive, disk):
 
 
 def test_a_lost_table_is_damage(drive, disk):
-    engine, model, path = rotten_table(drive, disk)
+    engine, model, path = corrupt_table(drive, disk)
     engine.close()
     disk.unlink(path)
     engine = drive.open(disk)
@@ -221,7 +221,7 @@ def test_a_read_error_is_damage_and_not_a_crash(drive, disk):
     assert len(read_all(engine, model)) > 0
 
 
-def test_rot_in_the_log_is_reported_and_stays_reported(drive, disk):
+def test_corruption_in_the_log_is_reported_and_stays_reported(drive, disk):
     engine = drive.open(disk, memtable_bytes=1 << 20, max_unflushed_bytes=1 << 20)
     for number in range(50):
         engine.update(b"%02d" % number, b"r" * 20)
@@ -241,7 +241,7 @@ def test_rot_in_the_log_is_reported_and_stays_reported(drive, disk):
     assert drive.open(disk.crash(random.Random(1), "drop")).damaged == ()
 
 
-def test_healed_rot_in_a_log_that_is_still_there_stays_healed(drive, disk):
+def test_healed_corruption_in_a_log_that_is_still_there_stays_healed(drive, disk):
     engine = drive.open(disk, memtable_bytes=1 << 20, max_unflushed_bytes=1 << 20)
     for number in range(9):
         engine.update(b"%02d" % number, b"r" * 20)
@@ -296,10 +296,10 @@ def test_any_flipped_bit(drive, disk, seed):
         assert engine.damaged
 
 
-def test_the_witness_of_rot_may_be_cut_off_and_is_not_forgotten(drive, disk):
-    """Chunks a, b are written, then synced together; c is torn, d behind it is whole and alone tells that a was safe.
+def test_the_witness_of_corruption_may_be_cut_off_and_is_not_forgotten(drive, disk):
+    """Chunks a, b are written, then synced together; c is torn, d behind it is intact and alone shows that a was safe.
 
-    Recovery cuts c and d off. A second one must still see a as rot, and b as safe.
+    Recovery cuts c and d off. A second one must still see a as corruption, and b as safe.
     """
     engine = drive.open(disk)
     ends = []
@@ -330,7 +330,7 @@ def around(engine, start=b"", end=None, *, reverse=False):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
-    engine, model, _ = rotten_table(drive, disk)
+    engine, model, _ = corrupt_table(drive, disk)
     keys = sorted(model, reverse=reverse)
 
     def walk(start=b"", end=b"\xff"):
@@ -353,25 +353,25 @@ def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
     assert len(walk()) < len(keys)
 
 
-def test_rot_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
+def test_corruption_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
     """To find its first key the block behind it may be looked at."""
-    engine, model, _ = rotten_table(drive, disk)
+    engine, model, _ = corrupt_table(drive, disk)
     keys = sorted(model)
     table = engine._runs[0].tables[0]
-    rotten = []
+    damages = []
     for index in range(table.blocks):
         try:
             table.block(index)
         except CorruptBlock as corrupt:
-            rotten.append(corrupt.damage)
-    (damage,) = rotten
+            damages.append(corrupt.damage)
+    (damage,) = damages
     last = max(key for key in keys if key < damage.start)
     assert engine.first(last + b"\x00", last + b"\x01") is None
     assert engine.first(last, last + b"\x00")[0] == last
 
 
 def outside(engine, keys, reverse=False):
-    """What of ``keys`` lies in no range that is known to be damaged."""
+    """Return those of ``keys`` in no range that is known to be damaged."""
     ranges = [(damage.start, damage.end) for damage in engine.damaged if damage.start is not None]
     left = [key for key in keys if not any(low <= key and (high is None or key < high) for low, high in ranges)]
     return sorted(left, reverse=reverse)
@@ -409,7 +409,7 @@ def test_a_scan_around_damage_leaves_out_no_more_than_its_ranges(drive, disk, re
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_what_was_written_into_a_damaged_range_since_is_left_out_until_it_is_healed(drive, disk, reverse):
-    engine, model, _ = rotten_table(drive, disk)
+    engine, model, _ = corrupt_table(drive, disk)
     refused = read_all(engine, model)
     for key in model:
         engine.update(key, b"99999999")
@@ -421,7 +421,7 @@ def test_what_was_written_into_a_damaged_range_since_is_left_out_until_it_is_hea
 
 @pytest.mark.parametrize("seed", range(30))
 def test_scans_around_any_damage(drive, disk, seed):
-    """Several runs of several tables, rot anywhere in them, tables that cannot be opened, bounds anywhere."""
+    """Several runs of several tables, corruption anywhere in them, tables that cannot be opened, bounds anywhere."""
     rng = random.Random(seed)
     engine = drive.open(disk, block_cache_bytes=0, compression="none")
     model = drive.fill(engine, 500)
@@ -463,7 +463,7 @@ def test_scans_around_any_damage(drive, disk, seed):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_scan_around_damage_ends_with_the_engine(drive, disk, reverse):
-    engine, model, _ = rotten_table(drive, disk)
+    engine, model, _ = corrupt_table(drive, disk)
     read_all(engine, model)
     scan = engine.scan(b"", None, reverse=reverse, around_damage=True)
     next(scan)
@@ -477,7 +477,7 @@ def test_a_scan_around_damage_ends_with_the_engine(drive, disk, reverse):
 
 @pytest.mark.parametrize("healed", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_rot_that_others_meet_while_a_scan_is_under_way(drive, disk, reverse, healed):
+def test_corruption_that_others_meet_while_a_scan_is_under_way(drive, disk, reverse, healed):
     """From then on its block reads as empty, and what it covers in an older run must not come to light."""
     engine = drive.open(disk, compression="none", block_cache_bytes=0)
     drive.fill(engine, 1000)
@@ -517,7 +517,7 @@ def test_rot_that_others_meet_while_a_scan_is_under_way(drive, disk, reverse, he
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_rot_that_others_meet_in_the_last_block_of_all(drive, disk, reverse):
+def test_corruption_that_others_meet_in_the_last_block_of_all(drive, disk, reverse):
     """To a scan under way it would look like the end."""
     engine = drive.open(disk, compression="none", block_cache_bytes=0)
     model = drive.fill(engine, 100)
@@ -546,8 +546,8 @@ def test_rot_that_others_meet_in_the_last_block_of_all(drive, disk, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_rot_that_others_meet_behind_a_scan_under_way(drive, disk, reverse):
-    """What it has passed is as it was."""
+def test_corruption_that_others_meet_behind_a_scan_under_way(drive, disk, reverse):
+    """The part that it has passed is unchanged."""
     engine = drive.open(disk, compression="none", block_cache_bytes=0)
     model = drive.fill(engine, 100)
     drive.flush(engine)
@@ -599,8 +599,8 @@ def test_damaged_in(drive, disk, start, end, expected):
 # ---- erasures in it -------------------------------------------------------------------------------------------
 
 
-def test_an_erasure_that_meets_rot_is_written_down_once(drive, disk):
-    engine, model, _ = rotten_table(drive, disk)
+def test_an_erasure_that_meets_corruption_is_written_down_once(drive, disk):
+    engine, model, _ = corrupt_table(drive, disk)
     refused = read_all(engine, model)
     for key in refused:
         position = engine.erase(key)
@@ -612,8 +612,8 @@ def test_an_erasure_that_meets_rot_is_written_down_once(drive, disk):
     assert drive.content(engine) == {key: record for key, record in model.items() if key not in refused}
 
 
-def test_an_erasure_finds_the_rot_itself(drive, disk):
-    engine, model, _ = rotten_table(drive, disk)
+def test_an_erasure_finds_the_corruption_itself(drive, disk):
+    engine, model, _ = corrupt_table(drive, disk)
     for key in model:
         assert engine.erase(key) > 0
     assert len(engine.damaged) == 1

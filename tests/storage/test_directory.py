@@ -95,7 +95,7 @@ def test_data_without_identity_is_refused(disk):
         open_(disk)
 
 
-def test_a_rotten_identity_is_refused(disk):
+def test_a_corrupt_identity_is_refused(disk):
     open_(disk).close()
     disk.flip_bit("/store/n1/identity", 30)
     with pytest.raises(CorruptData):
@@ -147,7 +147,7 @@ def test_a_crash_anywhere_in_opening(disk):
         disk = disk.crash(rng, "drop")
 
 
-def test_a_register_that_rots_while_the_node_runs_does_not_keep_it_from_stopping(disk):
+def test_a_register_that_is_corrupted_while_the_node_runs_does_not_keep_it_from_stopping(disk):
     directory = open_(disk)
     directory.save_register(b"state")
     disk.flip_bit("/store/n1/register", 30)

@@ -12,7 +12,7 @@ from raykv.storage.engine import MAX_KEY_BYTES
 
 
 def walk(engine, start, end, *, reverse):
-    """What one look after the other shows."""
+    """Return the results of one look after the other."""
     seen = []
     while (pair := engine.first(start, end, reverse=reverse)) is not None:
         seen.append((pair[0], pair[1].record))
@@ -470,7 +470,7 @@ def test_merge_is_all_it_knows_of_records(disk, drive):
 
 
 def test_a_later_run_can_be_asked_whether_it_found_all_that_was_durable(drive):
-    """Rot in the log's last chunk looks like a torn tail; a copy from an earlier time like a store that did less."""
+    """Corruption in the log's last chunk looks like a torn tail; a copy from an earlier time like a store that did less."""
     disk = SimDisk()
     engine = drive.open(disk, memtable_bytes=1 << 16)
     ends = [engine.durable_end]
@@ -497,8 +497,8 @@ def test_a_later_run_can_be_asked_whether_it_found_all_that_was_durable(drive):
     path = drive.files(disk, ".wal")[-1]
     disk.flip_bit(path, disk.size(path) - 3)
     for _ in range(3):  # also by a recovery of what a first one has cut
-        rotten = drive.open(disk, memtable_bytes=1 << 16)
-        assert not rotten.damaged
-        assert rotten.recovered(ends[-2])
-        assert not rotten.recovered(ends[-1])
+        corrupt = drive.open(disk, memtable_bytes=1 << 16)
+        assert not corrupt.damaged
+        assert corrupt.recovered(ends[-2])
+        assert not corrupt.recovered(ends[-1])
         disk = disk.crash(random.Random(1), "random")

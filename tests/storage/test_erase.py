@@ -196,7 +196,7 @@ def test_an_update_after_an_erasure_begins_anew(drive, disk):
 
 
 def test_an_update_after_an_erasure_is_merged_with_none(drive, disk):
-    """A marker is no record to whoever merges."""
+    """A marker counts as no record in a merge."""
     engine = Engine.open(disk, "/x", drive.config, lambda stored, new: b"first " + new if stored is None else b"more")
     assert engine.update(b"k", b"1").record == b"first 1"
     assert engine.update(b"k", b"2").record == b"more"
@@ -226,7 +226,7 @@ def test_what_is_not_there_is_not_erased(drive, disk):
 
 
 def test_an_erasure_asked_for_again_is_as_safe_as_the_first(drive, disk):
-    """Whoever comes second may not be told that it is done before it is (P3)."""
+    """The second caller may not hear that it is done before it is (P3)."""
     engine = with_an_old_record(drive, disk)
     position = engine.erase(b"k")
     assert position > engine.durable_position

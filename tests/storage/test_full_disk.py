@@ -39,7 +39,7 @@ def test_the_log_goes_on_where_it_found_no_room(drive, disk, space, rotates):
     job = engine.next_sync()
     with pytest.raises(DiskFull):
         job.run()
-    assert engine.durable_position == before, "nobody is told that it is safe"
+    assert engine.durable_position == before, "nothing is reported as safe"
     assert engine.failure is None
     assert engine.get(b"a0") is not None, "it goes on reading"
     for mode in ("keep", "drop"):  # what a crash leaves now has all that was safe, and no damage

@@ -1,7 +1,7 @@
-"""What a node's directory lacks of what its node left there: every file, every way to harm it, every kind of stop.
+"""Detecting what a directory has lost: every file, every way to harm it, every kind of stop.
 
 One demand, of all files alike: each key that was acknowledged is read right, or the node says that it may lack it
-(incomplete, unreadable), or it does not open. Never "absent", nor anything older, from a node that calls itself whole.
+(incomplete, unreadable), or it does not open. Never "absent", nor anything older, from a node that calls itself complete.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ async def ask(node: StorageNode, body: Any) -> Any:
 
 
 class Left(NamedTuple):
-    """A directory as its last run left it, as it was at the end of each run before, and what it owes."""
+    """A directory as its last run left it, as it was at the end of each run before, and what it acknowledged."""
 
     disk: SimDisk
     earlier: tuple[SimDisk, ...]
-    owed: Mapping[str, bytes]
+    acknowledged: Mapping[str, bytes]
 
 
 def copied(disk: SimDisk) -> SimDisk:
@@ -86,7 +86,7 @@ def build(runs: tuple[tuple[int, int], ...], *, clean: bool, name: str = "n1") -
     """Make a directory. ``runs``: for each, how many keys are written and how large they are."""
 
     async def story() -> Left:
-        disk, owed, earlier, time = SimDisk(), {}, [], WALL_MS << 16
+        disk, acknowledged, earlier, time = SimDisk(), {}, [], WALL_MS << 16
         for at, (count, size) in enumerate(runs):
             node = open_node(disk, fresh=not at, name=name, seed=at + len(name))
             node._directory.save_register(
@@ -97,7 +97,7 @@ def build(runs: tuple[tuple[int, int], ...], *, clean: bool, name: str = "n1") -
                 key = f"{name}-{at % 2}-{number:03}"
                 record = stamp(pack_body(bytes(16), bytes([65 + at]) * size), time)
                 assert await ask(node, f.Write(1, [(encode_key(key), record)])) == f.WriteDone([0])
-                owed[key] = record
+                acknowledged[key] = record
             await asyncio.sleep(5)
             if clean or at < len(runs) - 1:
                 await node.stop()
@@ -105,21 +105,21 @@ def build(runs: tuple[tuple[int, int], ...], *, clean: bool, name: str = "n1") -
             else:
                 disk = disk.crash(random.Random(1), "drop")
             earlier.append(copied(disk))
-        return Left(disk, tuple(earlier[:-1]), owed)
+        return Left(disk, tuple(earlier[:-1]), acknowledged)
 
     return run(story())
 
 
-def judge(disk: SimDisk, owed: Mapping[str, bytes]) -> str:
-    """Open the directory and read all that it owes. Returns how it came out; raises if it lies."""
+def judge(disk: SimDisk, acknowledged: Mapping[str, bytes]) -> str:
+    """Open the directory and read all that it acknowledged. Return the outcome; raise if it lies."""
 
     async def story() -> str:
         try:
             node = open_node(disk, seed=99)
         except (CorruptData, DirectoryForeign):
             return "refused"
-        words = {"whole"} if node.complete else {"incomplete"}
-        for key, record in owed.items():
+        words = {"complete"} if node.complete else {"incomplete"}
+        for key, record in acknowledged.items():
             answer = await ask(node, f.Read(1, [encode_key(key)]))
             if isinstance(answer, f.Incomplete):
                 words.add("incomplete")
@@ -131,10 +131,10 @@ def judge(disk: SimDisk, owed: Mapping[str, bytes]) -> str:
             assert answer.records == [record], f"{key} is not what was acknowledged, and no word of it"
         answer = await ask(node, f.Scan(1, b"", b"\xff", 2000, False, False, [*range(8)]))
         if isinstance(answer, f.ScanDone):
-            assert dict(answer.items) == {encode_key(k): r for k, r in owed.items()}
+            assert dict(answer.items) == {encode_key(k): r for k, r in acknowledged.items()}
         if node.complete and node._engine.failure is None:
             await node.stop()
-        return " ".join(sorted(words - {"whole"})) or "whole"
+        return " ".join(sorted(words - {"complete"})) or "complete"
 
     return run(story())
 
@@ -176,7 +176,7 @@ SHAPES = {
 def test_what_was_acknowledged_is_read_right_or_the_node_says_that_it_may_lack_it(shape: str, clean: bool) -> None:
     left = build(SHAPES[shape], clean=clean)
     stranger = build(SHAPES[shape], clean=clean, name="n2")
-    assert judge(copied(left.disk), left.owed) == "whole", "untouched, it lacks nothing"
+    assert judge(copied(left.disk), left.acknowledged) == "complete", "untouched, it lacks nothing"
     lies = []
     for path in left.disk.files():
         for harm in HARMS:
@@ -186,14 +186,14 @@ def test_what_was_acknowledged_is_read_right_or_the_node_says_that_it_may_lack_i
             if disk is None:
                 continue
             try:
-                judge(disk, left.owed)
+                judge(disk, left.acknowledged)
             except AssertionError as lie:
                 lies.append(f"{path} {harm}: {str(lie).splitlines()[0]}")
     assert not lies, "\n".join(lies)
 
 
 def promised_after_a_power_cut(path: str, harm: str, disk: SimDisk) -> bool:
-    """Whether it can be told without a clean stop: what was written last to the log looks like a torn tail then."""
+    """Whether it shows without a clean stop: the last writes to the log then look like a torn tail."""
     if not path.endswith(".wal"):
         return True
     return harm != "another node's" and path != max(name for name in disk.files() if name.endswith(".wal"))
@@ -214,7 +214,7 @@ def test_several_files_that_are_gone_or_of_another_time(shape: str, clean: bool)
         if suffix == "data/":
             disk._directories.discard(f"{NODE}/data")
         if suffix != ".wal" or clean:
-            judge(disk, left.owed)
+            judge(disk, left.acknowledged)
     for other in (*left.earlier, stranger.disk):
         disk = copied(left.disk)
         for path in [path for path in disk.files() if "data/" in path]:
@@ -222,7 +222,7 @@ def test_several_files_that_are_gone_or_of_another_time(shape: str, clean: bool)
         for path in [path for path in other.files() if "data/" in path]:
             disk._names[path] = Inode(*(other.read_file(path, 1 << 30), other.size(path)))
         disk._safe_names = dict(disk._names)
-        judge(disk, left.owed)
+        judge(disk, left.acknowledged)
 
 
 @pytest.mark.parametrize("clean", [True, False], ids=["clean stop", "power cut"])

@@ -1,4 +1,4 @@
-"""A process that lacks something is not a disk that rots."""
+"""A process that lacks something is not a corrupt disk."""
 
 from __future__ import annotations
 

@@ -92,12 +92,12 @@ def test_a_flipped_bit_anywhere_is_never_wrong_data(folder, bit):
                     assert table.find(key) == record
                 except CorruptBlock as corrupt:
                     ranges.append((corrupt.damage.start, key, corrupt.damage.end))
-            rots = []
-            streamed = flat(table.stream(rots.append))
+            found = []
+            streamed = flat(table.stream(found.append))
             lost = [pair for pair in PAIRS[:150] if pair not in streamed]
-            assert len(rots) == 1
+            assert len(found) == 1
             assert lost
-            assert all(rots[0].damage.start <= key < rots[0].damage.end for key, _ in lost)
+            assert all(found[0].damage.start <= key < found[0].damage.end for key, _ in lost)
             table.release()
         folder.flip_bit(path, offset, bit)
     assert ranges
@@ -108,11 +108,11 @@ def test_a_read_error_costs_one_block_only(folder):
     table = Table(folder, "/d", write(folder), BlockCache(0))
     folder.fail("pread", after=0)
     folder.fail("pread", after=0)
-    rots = []
-    streamed = flat(table.stream(rots.append))
-    assert len(rots) == 1
+    found = []
+    streamed = flat(table.stream(found.append))
+    assert len(found) == 1
     assert {key for key, _ in PAIRS} - {key for key, _ in streamed} == {
-        key for key, _ in PAIRS if rots[0].damage.start <= key < rots[0].damage.end
+        key for key, _ in PAIRS if found[0].damage.start <= key < found[0].damage.end
     }
     folder.fail("pread")
     with pytest.raises(CorruptBlock):
@@ -156,7 +156,7 @@ def test_another_table_under_this_name_is_refused(folder):
         Table(folder, "/d", info, BlockCache(0))
 
 
-def test_a_format_of_the_future_is_refused_not_called_rot(folder):
+def test_a_format_of_the_future_is_refused_not_called_corruption(folder):
     from crc32c import crc32c
 
     info = write(folder)
@@ -170,7 +170,7 @@ def test_a_format_of_the_future_is_refused_not_called_rot(folder):
         Table(folder, "/d", info, BlockCache(0))
 
 
-def test_missing_and_cut_files_are_rot(folder):
+def test_missing_and_cut_files_are_corruption(folder):
     info = write(folder)
     folder.truncate("/d/00000007.sst", info.size_bytes - 1)
     with pytest.raises(CorruptBlock):

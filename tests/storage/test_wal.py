@@ -1,4 +1,4 @@
-"""The log: what is written comes back; rot and torn tails are told apart."""
+"""The log: every write comes back; corruption and torn tails are distinguished."""
 
 import errno
 
@@ -179,7 +179,7 @@ def test_a_torn_tail_is_cut(disk, cut):
     assert replayed.length == offsets[2]
 
 
-def test_rot_below_a_later_mark_is_damage_and_what_follows_counts(disk):
+def test_corruption_below_a_later_mark_is_damage_and_what_follows_counts(disk):
     log, offsets = three(disk)
     log.close()
     for at, lost in ((offsets[0] + 50, b"a"), (offsets[1] + 2, b"b"), (offsets[2] + 8, b"c"), (5, None)):
@@ -192,7 +192,7 @@ def test_rot_below_a_later_mark_is_damage_and_what_follows_counts(disk):
         disk.flip_bit(PATH, at, 3)
 
 
-def test_rot_above_every_mark_is_a_torn_tail(disk):
+def test_corruption_above_every_mark_is_a_torn_tail(disk):
     _, offsets = three(disk)
     disk.flip_bit(PATH, offsets[2] + CHUNK_HEAD_BYTES)  # chunk c is synced, but nothing written later says so
     replayed = replay(disk)
@@ -212,7 +212,7 @@ def test_a_lost_chunk_before_a_kept_one_is_a_torn_tail(disk):
     assert (keys(replayed), replayed.damages, replayed.length) == ([b"a", b"b"], [], begin)
 
 
-def test_rot_and_torn_tail_in_one_segment(disk):
+def test_corruption_and_torn_tail_in_one_segment(disk):
     log, offsets = three(disk)
     end = disk.size(PATH)
     put(log, b"d", sync=False)
@@ -224,7 +224,7 @@ def test_rot_and_torn_tail_in_one_segment(disk):
     assert replayed.length == end
 
 
-def test_in_a_sealed_segment_all_damage_is_rot(disk):
+def test_in_a_sealed_segment_all_damage_is_corruption(disk):
     _, offsets = three(disk)
     disk.flip_bit(PATH, offsets[2] + CHUNK_HEAD_BYTES)
     for sealed_length in (None, offsets[3]):
@@ -233,7 +233,7 @@ def test_in_a_sealed_segment_all_damage_is_rot(disk):
         assert [damage.offset for damage in replayed.damages] == [offsets[2]]
 
 
-def test_a_sealed_segment_that_is_too_short_is_rot(disk):
+def test_a_sealed_segment_that_is_too_short_is_corruption(disk):
     _, offsets = three(disk)
     disk.truncate(PATH, offsets[2])
     assert not replay(disk).damages
@@ -259,7 +259,7 @@ def test_a_header_torn_at_creation_is_empty(disk, length):
     assert not replayed.blocks
 
 
-def test_a_rotten_header_with_a_chunk_behind_it_is_rot(disk):
+def test_a_corrupt_header_with_a_chunk_behind_it_is_corruption(disk):
     log = Log(disk, "/d", 0, 0)
     put(log, b"a")
     disk.flip_bit(PATH, 3)

@@ -91,7 +91,7 @@ async def stopped_bench(world: ModuleType, nodes: int = 3) -> Bench:
 
 
 async def settled(supervisor: Supervisor) -> None:
-    """Wait until no partition is to be moved."""
+    """Wait until no partition has to move."""
     for _ in range(200):
         if supervisor.state.goal is None:
             return

@@ -46,7 +46,7 @@ def test_a_node_whose_host_is_gone_is_replaced_after_a_while(world: ModuleType) 
     world.run(story())
 
 
-def test_a_host_that_goes_while_its_node_is_to_carry_more_is_replaced_as_well(world: ModuleType) -> None:
+def test_a_host_that_goes_while_its_nodes_weight_grows_is_replaced_as_well(world: ModuleType) -> None:
     async def story() -> None:
         bench = impatient(world, 30.0, nodes=4)
         supervisor = await bench.started()

@@ -33,7 +33,7 @@ def new_bench(world: ModuleType) -> Any:
 
 
 async def arrived(bench: Bench, timeout_s: float = 60.0) -> dict[str, Any]:
-    """Wait until nothing is to be moved; return the status."""
+    """Wait until nothing has to move; return the status."""
     async with asyncio.timeout(timeout_s):
         while True:
             status = (await bench.ask(f.GetInfo("status", 1.0))).data
@@ -243,9 +243,7 @@ def test_another_supervisor_goes_on_at_any_step(world: ModuleType, new_bench: An
         second = await bench.started()
         await arrived(bench)
         if second.state.ring.has_member("n4") and not second.state.ring.partitions_of("n4"):
-            await bench.ask(
-                f.SetWeight("n4", 1.0, 10.0)
-            )  # it had joined, and no more: whoever asked did not hear of it
+            await bench.ask(f.SetWeight("n4", 1.0, 10.0))  # it had joined, and no more: the caller did not hear of it
             await arrived(bench)
         second.state.ring.check()
         await check(bench, second)
@@ -314,7 +312,7 @@ def test_what_only_some_old_owners_hold_is_taken_over_too(world: ModuleType, new
     world.run(story())
 
 
-def test_a_coordinator_that_has_not_heard_of_a_move_is_told_by_the_nodes(world: ModuleType, new_bench: Any) -> None:
+def test_a_coordinator_that_has_not_heard_of_a_move_learns_it_from_the_nodes(world: ModuleType, new_bench: Any) -> None:
     async def story() -> None:
         bench = new_bench()
         supervisor = await bench.started()
@@ -343,7 +341,7 @@ def moving(bench: Bench, supervisor: Any, *, reads_new: bool) -> Any:
 
 
 def test_reads_do_not_go_backward_from_one_step_to_the_next(world: ModuleType, new_bench: Any) -> None:
-    """What a read of the old owners has shown, and nobody had acknowledged, a read of the new ones shows too (P9)."""
+    """A read of the new owners shows an unacknowledged write that a read of the old ones has shown (P9)."""
 
     async def story() -> None:
         bench = new_bench()
@@ -370,7 +368,7 @@ def partition_of(state: Any, key: str) -> int:
 
 
 def test_a_fallback_does_not_answer_with_what_it_held_as_an_owner(world: ModuleType) -> None:
-    """What deletes it may be forgotten by now: a sloppy read must not find it there, and bring it back (P4, P10)."""
+    """Its tombstone may be forgotten by now: a sloppy read must not find it there, and bring it back (P4, P10)."""
 
     async def story() -> None:
         cluster = world.Cluster(4, sloppy=True).start()

@@ -30,7 +30,7 @@ def _nobody_tells(world: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Asked:
-    """A Scaling over a state, with loads that a test sets, that notes what it is told to do."""
+    """A Scaling over a state, with loads that a test sets, that records its actions."""
 
     def __init__(self, world: ModuleType, state: Any) -> None:
         self.state = state
@@ -87,11 +87,11 @@ def test_it_rests_when_it_is_off_or_does_not_know_enough(world: ModuleType) -> N
         bench.used, bench.silent = 0.9, 1
         await bench.run_for(30)
         assert bench.done == []
-        assert "only 3 of 4 nodes report" in bench.scaling.told()["why"]
+        assert "only 3 of 4 nodes report" in bench.scaling.last_decision()["why"]
         bench.state = bench.state.with_scaling(None)
         await bench.run_for(30)
         assert bench.done == []
-        assert bench.scaling.told() is None
+        assert bench.scaling.last_decision() is None
         assert (await bench.scaling.report())["why"] == "it is off"
 
     world.run(story())
@@ -119,17 +119,17 @@ def test_keys_are_named_in_plain_data(world: ModuleType, key: str | bytes, shown
     assert json.loads(json.dumps(named))["key"] == shown
 
 
-def test_what_failed_is_told_and_tried_again(world: ModuleType) -> None:
+def test_a_failure_is_reported_and_tried_again(world: ModuleType) -> None:
     async def story() -> None:
         bench = asked(world)
         bench.used, bench.failing = 0.9, StoreUnavailable("no machine came")
         await bench.run_for(1)
         assert bench.done == ["add"]
-        assert bench.scaling.told()["failed"] == "no machine came"
+        assert bench.scaling.last_decision()["failed"] == "no machine came"
         bench.failing = None
         await bench.run_for(8)
         assert bench.done[1:4] == ["add"] * 3
-        assert bench.scaling.told()["failed"] == ""
+        assert bench.scaling.last_decision()["failed"] == ""
 
     world.run(story())
 
@@ -175,8 +175,8 @@ def test_a_store_grows_by_what_its_nodes_measure(world: ModuleType, monkeypatch:
     async def story() -> None:
         bench = Bench(world, maintenance=True)
         supervisor = await bench.started()
-        told = (await bench.ask(f.Autoscale(None, False, False, 5.0))).data
-        assert (told["on"], told["why"]) == (False, "it is off")
+        report = (await bench.ask(f.Autoscale(None, False, False, 5.0))).data
+        assert (report["on"], report["why"]) == (False, "it is off")
         assert (
             type(error(await bench.ask(f.Autoscale({"ops_per_s": 1.0, "least": 1}, False, False, 5.0))))
             is InvalidOption
@@ -198,8 +198,8 @@ def test_a_store_grows_by_what_its_nodes_measure(world: ModuleType, monkeypatch:
             bench.cluster.ids, True
         )
         assert supervisor.state.scaling is None
-        told = (await bench.ask(f.Autoscale({"ops_per_s": 12.0, "most": 4}, False, False, 5.0))).data
-        assert told["on"]
+        report = (await bench.ask(f.Autoscale({"ops_per_s": 12.0, "most": 4}, False, False, 5.0))).data
+        assert report["on"]
         await asyncio.sleep(60)
         assert len(supervisor.state.ring.members) == 4
         status = await supervisor.status()

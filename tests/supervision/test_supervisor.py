@@ -108,7 +108,7 @@ def test_a_node_that_fails_at_the_founding_lacks_nothing_when_it_comes(world: Mo
     world.run(story())
 
 
-def test_a_founding_that_is_taken_up_again_by_another_has_whole_nodes(world: ModuleType) -> None:
+def test_a_founding_that_is_taken_up_again_by_another_has_complete_nodes(world: ModuleType) -> None:
     """The state was stored on a majority, and then the supervisor died: n3 had never run."""
 
     async def story() -> None:
@@ -250,7 +250,7 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
     async def story() -> None:
         bench = Bench(world)
         bench.dead_supervisor(await bench.started())
-        promise = bench.cluster.node("n1")._replica._acceptor.promise
+        prepare = bench.cluster.node("n1")._replica._acceptor.prepare
         again = [True, True]
 
         def twice(self: Any, request: f.PrepareState) -> f.AcceptorAnswer:
@@ -259,9 +259,9 @@ def test_a_start_that_is_overtaken_may_be_tried_again(world: ModuleType, monkeyp
                 original(self, request)
             return original(self, request)
 
-        kind = type(promise.__self__)
-        original = kind.promise
-        monkeypatch.setattr(kind, "promise", twice)
+        kind = type(prepare.__self__)
+        original = kind.prepare
+        monkeypatch.setattr(kind, "prepare", twice)
         with pytest.raises(StoreUnavailable, match="taken over"):
             await bench.started()
         assert (await bench.started()).state.generation == 3
@@ -401,7 +401,7 @@ def test_buckets_are_opened_found_refused_and_dropped(world: ModuleType) -> None
         assert type(mismatch) is BucketMismatch
         assert type(error(await bench.ask(f.OpenBucket("b", {"n": 4}, 1.0)))) is InvalidOption
         assert type(error(await bench.ask(f.DropBucket("default", 1.0)))) is InvalidOption
-        assert len(await bench.peer.put("a", "1", bucket=2, w=2)) == 2, "the coordinator was told"
+        assert len(await bench.peer.put("a", "1", bucket=2, w=2)) == 2, "the coordinator has the update"
         assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Info(True)
         assert await bench.ask(f.DropBucket("carts", 1.0)) == f.Info(False)
         with pytest.raises(InvalidOption, match="dropped"):
@@ -483,17 +483,17 @@ def test_status_tells_settings_nodes_and_figures(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_a_status_of_which_a_member_leaves_meanwhile_is_told_as_it_was(world: ModuleType) -> None:
+def test_a_status_shows_a_member_that_leaves_meanwhile_as_it_was(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world, nodes=4, maintenance=True)
         supervisor = await bench.started()
         stats = supervisor._stats
 
         async def slow(node_id: str) -> Any:
-            told = await stats(node_id)
+            figures = await stats(node_id)
             if node_id == "n2":
                 await settled(supervisor)
-            return told
+            return figures
 
         supervisor._stats = slow
         assert await bench.ask(f.RemoveNode("n4", 10.0)) == f.Info(None)
@@ -522,9 +522,7 @@ def test_stop_closes_every_node_cleanly(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_a_node_whose_disk_fails_when_it_is_to_stop_is_named(
-    world: ModuleType, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_node_whose_disk_fails_at_the_stop_is_named(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         bench = Bench(world)
         supervisor = await bench.started()

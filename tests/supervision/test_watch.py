@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nobody_tells")
 # ---- bringing back ----
 
 
-def test_a_dead_node_is_back_soon_with_its_data_and_everybody_is_told(world: ModuleType) -> None:
+def test_a_dead_node_is_back_soon_with_its_data_and_an_update_says_so(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world)
         await bench.started()

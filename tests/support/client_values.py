@@ -1,4 +1,4 @@
-"""What clients find under keys, in the tests of several modules of ``raykv.client``: values, failures, unreadable ones."""
+"""Values that clients find in the tests of several modules of ``raykv.client``: plain ones, failures, unreadable ones."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ WALL_MS = 1_700_000_000_000
 STORE_ID = "store-1"
 BUCKET = 1
 TELLS = True
-"""Whether a node that is started is told the cluster's state at once, as by a supervisor."""
+"""Whether a started node gets the cluster's state at once, as from a supervisor."""
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
@@ -137,7 +137,7 @@ class Network:
                 process = self.processes.get(peer)
                 if process is None or process.ended.done():
                     raise PeerAbsent("no such process runs")
-                # What a peer has begun it goes on with, whether or not somebody waits for the answer.
+                # A peer finishes what it has begun, even if nobody waits for the answer any more.
                 task = asyncio.get_running_loop().create_task(process.answer(frame))
                 self._tasks.add(task)
                 task.add_done_callback(self._done)

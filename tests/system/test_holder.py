@@ -85,9 +85,9 @@ def test_a_frozen_holder_is_ended(lock: str, holding: subprocess.Popen[str]) -> 
     [
         ({"pid": 0}, "names no process"),
         ({"pid": 1}, "names no process"),
-        ({"started": ""}, "does not say enough"),
-        ({"boot": ""}, "does not say enough"),
-        ({"namespace": ""}, "does not say enough"),
+        ({"started": ""}, "does not identify"),
+        ({"boot": ""}, "does not identify"),
+        ({"namespace": ""}, "does not identify"),
         ({"started": "1"}, "another one by now"),
         ({"boot": "00000000-0000-0000-0000-000000000000"}, "earlier boot"),
         ({"namespace": "4:4026531836000"}, "another container"),
@@ -166,7 +166,7 @@ def test_the_note_of_an_earlier_version_says_where_but_proves_nothing(
 ) -> None:
     old = read_note(b'{"pid":%d,"host":"10.0.0.1"}' % holding.pid)
     assert (old.pid, old.host) == (holding.pid, HOST)
-    assert "does not say enough" in end_holder(old, HOST, lock)
+    assert "does not identify" in end_holder(old, HOST, lock)
     assert signals == []
 
 

@@ -41,7 +41,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
 
 
 class Beside:
-    """What carries calls while no stream stands: answers ``b"beside " + frame``."""
+    """Carries calls while there is no stream: answers ``b"beside " + frame``."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Who is let in when there is more to do than can be done."""
+"""Admission under overload."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def entered(admission: Admission, who: str, count: int) -> int:
     return sum(admission.enter(who) for _ in range(count))
 
 
-def test_so_many_are_let_in_and_others_once_some_have_left() -> None:
+def test_a_bounded_number_is_let_in_and_others_once_some_have_left() -> None:
     admission = Admission(Watch())
     assert entered(admission, "a", 2 * FIRST) == FIRST
     assert admission.refused == FIRST

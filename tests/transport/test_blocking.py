@@ -43,7 +43,7 @@ class Node:
         self.loop = loop
         self.incarnation = 5
         self.held = deque()
-        """What a request waits for, one a request, from now on."""
+        """The conditions that requests wait for, one a request, from now on."""
         self.says = None
         self.asked = []
         self.server = self.endpoint = None
@@ -151,7 +151,7 @@ def until(condition):
 
 def heard(bench):
     bench.connections.listen()
-    return not bench.connections.owing
+    return not bench.connections.writes_outstanding
 
 
 def handed_over(outcomes):
@@ -164,7 +164,7 @@ def test_reads_and_writes_on_lines_that_stay(bench):
         assert bench.get(r=3) == [b"value"]
         assert len(bench.put(w=3).items[0].nodes) == 3
     assert [bench.nodes[node_id].open_connections() for node_id in NODES] == [1, 1, 1]
-    assert not bench.connections.owing
+    assert not bench.connections.writes_outstanding
     assert not bench.completed
 
 
@@ -177,7 +177,7 @@ def test_answers_come_in_any_order_and_are_matched(bench):
     """The first asked answers last; what it owes of a former operation comes between."""
     answer = bench.nodes[bench.first].hold()
     assert len(bench.put().items[0].nodes) == 2
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     answer()
     for _ in range(5):
         assert bench.get(r=3) == [b"value"]
@@ -265,7 +265,7 @@ def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patienc
     async def trickles(frame):
         (connection,) = node.server.callers.friends
         connection._write([wire.head(1000, wire.ANSWER, bytes(50_000_000))])
-        while connection in node.server.callers.friends:  # until whoever waits has hung up
+        while connection in node.server.callers.friends:  # until the waiting caller has hung up
             connection._write([bytes(40)])
             await asyncio.sleep(0.01)
         ended.set()
@@ -354,14 +354,14 @@ def test_a_late_acknowledgement_is_heard_and_needs_nothing(bench):
     answer = bench.nodes[bench.third].hold()
     acked = bench.put().items[0].nodes
     assert bench.third not in acked
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     answer()
     until(lambda: heard(bench))
     assert not bench.completed
 
 
 @pytest.mark.parametrize("late", ["refuses", "breaks", "another run", "newer"])
-def test_a_late_answer_that_is_none_is_seen_to(bench, late):
+def test_a_write_with_a_late_invalid_answer_is_completed(bench, late):
     node = bench.nodes[bench.third]
 
     def says(body):
@@ -381,7 +381,7 @@ def test_a_late_answer_that_is_none_is_seen_to(bench, late):
     assert [put.key for put in write.puts] == [KEY]
 
 
-def test_a_refusal_is_an_answer_and_the_write_is_to_be_finished(bench):
+def test_a_refusal_is_an_answer_and_the_write_must_be_completed(bench):
     node = bench.nodes[bench.first]
     node.says = lambda _: node.answer(f.NodeRefused("overloaded", "too much"))
     answer = bench.nodes[bench.third].hold()
@@ -416,12 +416,12 @@ def test_a_connection_that_is_lost_on_the_way(bench):
     assert bench.get(r=2) == [b"value"], "the others have theirs"
 
 
-def test_a_connection_that_is_lost_with_an_acknowledgement_owed(bench):
+def test_a_connection_that_is_lost_with_an_acknowledgement_outstanding(bench):
     bench.put(w=3)
     node = bench.nodes[bench.third]
     answer = node.hold()
     bench.put()
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     node.do(node.server.close())
     answer()
     until(lambda: heard(bench))
@@ -490,7 +490,7 @@ def test_who_had_nothing_to_ask_for_a_while_keeps_its_lines(bench, monkeypatch):
     """Or stood still: the answers are there, and are heard before anything is given up."""
     answers = [bench.nodes[node_id].hold() for node_id in (bench.second, bench.third)]
     bench.put(w=1)
-    assert bench.connections.owing
+    assert bench.connections.writes_outstanding
     monkeypatch.setattr(blocking, "OUTSTANDING_S", 0.05)
     for answer in answers:
         answer()
@@ -514,7 +514,7 @@ def test_interrupted_it_begins_anew(bench, monkeypatch):
         patched.setattr(blocking._Connection, "receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench.get()
-    bench.connections.close()  # as the keeper does
+    bench.connections.close()  # as the loop's thread does
     assert not bench.connections._connections
     assert bench.get(r=3) == [b"value"]
 
@@ -524,7 +524,7 @@ def test_what_is_neither_a_read_nor_a_write_is_for_the_usual_way(bench):
     assert not bench.connections._connections
 
 
-def test_closing_leaves_no_socket_and_lets_what_is_owed_be_seen_to(bench):
+def test_closing_leaves_no_socket_and_completes_outstanding_writes(bench):
     bench.put(w=3)
     answer = bench.nodes[bench.third].hold()
     bench.put()

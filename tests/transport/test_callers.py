@@ -33,7 +33,7 @@ def stranger(house: Callers, name: str, now_s: float = 0.0, *, far: bool = False
 
 
 def friends(house: Callers, name: str, count: int, *, far: bool = False) -> list[Guest]:
-    """So many try; those that may stay."""
+    """Let a number of callers try; return those that may stay."""
     came = [stranger(house, name, far=far) for _ in range(count)]
     return [guest for guest in came if guest is not None and house.proved(guest)]
 

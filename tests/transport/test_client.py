@@ -19,7 +19,7 @@ async def echo(frame: bytes) -> bytes:
 
 
 class Gate:
-    """A handler that answers what it is told to, when it is told to."""
+    """A handler with scripted answers at scripted times."""
 
     def __init__(self) -> None:
         self.asked: dict[bytes, asyncio.Future[bytes]] = {}
@@ -378,7 +378,7 @@ def test_what_is_posted_is_answered_where_a_stream_stands(run) -> None:
             tasks = asyncio.all_tasks()
             for frame in (b"2", bytes(3_000_000)):
                 assert bench.transport.post("node/a", frame, 5.0, heard.append)
-            assert heard == [], "it is told later"
+            assert heard == [], "the outcome comes later"
             assert asyncio.all_tasks() == tasks
             await settled(lambda: len(heard) == 2)
             assert heard == [b"stream 2", b"stream " + bytes(3_000_000)]
@@ -466,10 +466,10 @@ def test_one_timer_looks_after_all_posts_also_when_those_who_hear_post_again(run
     run(work())
 
 
-def test_who_breaks_when_told_is_not_told_again(run) -> None:
+def test_a_callback_that_fails_is_not_called_again(run) -> None:
     async def work() -> None:
-        told: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        reported: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
         gate = Gate()
         async with Bench(gate) as bench:
             await bench.connected()
@@ -482,7 +482,7 @@ def test_who_breaks_when_told_is_not_told_again(run) -> None:
                 raise LookupError("a mistake")
 
             connection.post(b"x", 0.02, breaks)
-            await settled(lambda: len(told) == 1)
+            await settled(lambda: len(reported) == 1)
             connection.post(b"y", 0.02, heard.append)
             await settled(lambda: len(heard) == 2)
             assert not connection._posted

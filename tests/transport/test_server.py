@@ -1,4 +1,4 @@
-"""What a server lets in, and what it does with those who behave badly."""
+"""A server's admission of callers, and its treatment of misbehaving ones."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_proof_is_of_no_use_a_second_time() -> None:
         again.feed(mine)
 
 
-def test_another_version_is_told_so() -> None:
+def test_another_version_gets_a_refusal_that_says_so() -> None:
     client, server = shaking()
     newer = b"raykv" + bytes([wire.VERSION + 1])
     with pytest.raises(wire.WireError, match="version 2") as refused:

@@ -16,7 +16,7 @@ from raykv.versions.causality import (
     contains,
     covers,
     highest,
-    is_whole,
+    is_gapless,
     pack_causality,
     union,
     unpack_causality,
@@ -118,19 +118,19 @@ def test_the_highest_counter_and_whether_none_is_missing_up_to_it(
     seen = spans_of(dots)
     counters = {counter for one, counter in dots if one == actor}
     assert highest(seen, actor) == max(counters, default=0)
-    assert is_whole(seen, actor, last) == (counters >= set(range(1, last + 1)))
+    assert is_gapless(seen, actor, last) == (counters >= set(range(1, last + 1)))
 
 
 @settings(deadline=None)
 @given(st.integers(1, LAST), st.sampled_from(ACTORS))
-def test_a_history_without_gaps_is_whole(last: int, actor: bytes) -> None:
+def test_a_history_without_gaps_is_gapless(last: int, actor: bytes) -> None:
     seen: Seen = ()
     for counter in range(last, 0, -1):
-        assert not is_whole(seen, actor, last)
+        assert not is_gapless(seen, actor, last)
         seen = with_dot(seen, (actor, counter))
     assert seen == ((actor, 1, last),)
-    assert is_whole(seen, actor, last)
-    assert not is_whole(seen, actor, last + 1)
+    assert is_gapless(seen, actor, last)
+    assert not is_gapless(seen, actor, last + 1)
 
 
 def test_a_gap_stays_a_gap_until_it_is_filled() -> None:

@@ -43,7 +43,7 @@ def standing(state: VersionSet) -> list[Dot]:
 
 # ---- the laws ----
 # To a state a write is unknown, or it stands, or it is superseded; to take in more only ever moves it along that line.
-# So a state is a dict, dot -> whether it stands (False: superseded), and to take in both is the least of each entry.
+# A state is thus a dict, dot -> whether it stands (False: superseded), and taking in both is the least of each entry.
 
 DOTS = st.tuples(st.sampled_from(ACTORS[:3]), st.integers(1, 5))
 FATES = st.dictionaries(DOTS, st.booleans(), max_size=10)
@@ -187,7 +187,7 @@ def test_a_write_whose_context_lacks_a_concurrent_write_of_the_same_actor_with_a
         assert standing(state) == [(A, 2), (A, 3)]
         assert state.seen == ((A, 1, 3),)
     merged = write((B, 1), state.seen)
-    assert standing(dvvset.sync(state, merged)) == [(B, 1)], "whoever has read both supersedes both"
+    assert standing(dvvset.sync(state, merged)) == [(B, 1)], "a reader of both supersedes both"
 
 
 def test_two_writes_with_one_context_through_one_actor_are_siblings() -> None:
@@ -225,7 +225,7 @@ def bits_of(seen: Seen) -> int:
 
 
 class Taken(NamedTuple):
-    """What somebody has taken in: the writes, and all that their writers had seen."""
+    """A state that has taken in these writes, and all that their writers had seen."""
 
     writes: int = 0
     superseded: int = 0
@@ -268,7 +268,7 @@ class History:
         self.unused = list(ACTORS)
         self.replicas = [Replica(self.unused.pop()) for _ in range(1 + choose(5))]
         self.contexts: list[tuple[Seen, int]] = []
-        """What clients hold: as the store made it, and which dots that are."""
+        """The contexts that clients hold: as the store made them, with their dots."""
         self.events: list[tuple[Dot, int, VersionSet]] = []
         """Each write: its dot, the dots that its writer had seen, and what travels."""
         self.messages: list[tuple[VersionSet, Taken]] = []
@@ -310,7 +310,7 @@ class History:
         taken = Taken(bit_of(dot), bits)
         self.events.append((dot, bits, event))
         self.messages.append((event, taken))
-        self.contexts.append((with_dot(seen, dot), bits | bit_of(dot)))  # a writer is told what it has superseded
+        self.contexts.append((with_dot(seen, dot), bits | bit_of(dot)))  # a writer learns what it has superseded
         if self.choose(2):
             replica.take(event, taken)
 

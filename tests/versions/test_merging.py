@@ -1,4 +1,4 @@
-"""What two records of a key make together, and what a reader sees of one: the same questions for both kinds."""
+"""The merge of two records of a key, and a reader's view of one: the same questions for both kinds."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_a_tombstone_hides_what_its_writer_saw_and_nothing_beside() -> None:
 
 
 @pytest.mark.parametrize(("deleted_at", "gone"), [(9, True), (1, False)])
-def test_a_delete_that_is_newer_than_all_values_is_told_and_hides_none(deleted_at: int, gone: bool) -> None:
+def test_a_delete_newer_than_all_values_is_reported_and_hides_none(deleted_at: int, gone: bool) -> None:
     record = versions(
         ((A, 1), deleted_at, pack_tombstone_body(operation(1))),
         ((B, 1), 5, pack_body(operation(2), b"newer")),
@@ -271,7 +271,7 @@ def test_a_delete_at_the_time_of_a_value_is_newer_if_its_operation_is() -> None:
         assert shown(record, 0) == Shown([b"tied"], gone)
 
 
-def test_an_expired_version_that_is_newer_than_all_values_is_told_and_hides_none() -> None:
+def test_an_expired_version_newer_than_all_values_is_reported_and_hides_none() -> None:
     record = versions(
         ((A, 1), time_from_ms(NOW_MS), pack_body(operation(1), b"stays")),
         ((B, 1), time_from_ms(NOW_MS) + 1, pack_body(operation(2), b"goes", 10)),

@@ -1,4 +1,4 @@
-"""What users write, for the type checker alone: see ``test_types.py``. Nothing here is run.
+"""Users' programs, for the type checker alone: see ``test_types.py``. Nothing here is run.
 
 A line that must be an error carries the ignore for it; ``warn_unused_ignores`` says so if it is none any more.
 """

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 STEPS = 120
 
 
-def fuzz_rot(seed: int, number: int = 0) -> tuple[list[Violation], str]:
+def fuzz_corruption(seed: int, number: int = 0) -> tuple[list[Violation], str]:
     """Fuzz one world; return what was wrong, and the hash of all answers."""
-    return play(_Fuzzer, f"rot drill {seed}.{number}")
+    return play(_Fuzzer, f"rot drill {seed}.{number}")  # the name that seeds were drawn from
 
 
 class _Fuzzer(LoneNode):
-    about = "with rot"
-    broken = "rot passed over"
+    about = "with corruption"
+    broken = "corruption passed over"
 
     def __init__(self, loop: VirtualLoop, seed: str) -> None:
         super().__init__(loop, seed)
         rng = self.rng
         self.keys = [encode_key(f"k{number:02}") for number in range(rng.choice((4, 12, 30)))]
-        self.rotten = rng.choice((0.05, 0.15, 0.3))
+        self.corrupt = rng.choice((0.05, 0.15, 0.3))
         """How likely a step is one that flips a bit."""
         self.config = NodeConfig(
             memtable_bytes=4096, block_bytes=rng.choice((256, 1024)), block_cache_bytes=rng.choice((0, 0, 1 << 16)),
@@ -44,11 +44,11 @@ class _Fuzzer(LoneNode):
     async def go(self) -> _Fuzzer:
         rng = self.rng
         await self.start()
-        steps = (self.write, self._read_some, self.scan, self._rot, self.start, self.wait)
+        steps = (self.write, self._read_some, self.scan, self._corrupt, self.start, self.wait)
         for _ in range(STEPS):
             if self.node is None or self.violations:
                 break
-            (step,) = rng.choices(steps, (9, 1, 0.3, 20 * self.rotten, 0.6, 3))
+            (step,) = rng.choices(steps, (9, 1, 0.3, 20 * self.corrupt, 0.6, 3))
             await step()
         for again in (False, True):
             if again:
@@ -64,6 +64,6 @@ class _Fuzzer(LoneNode):
     async def _read_some(self) -> None:
         await self.read(self.rng.sample(self.keys, 2))
 
-    async def _rot(self) -> None:
+    async def _corrupt(self) -> None:
         if (path := flip_a_bit(self.host.disk, self.rng)) is not None:
             self.answers.update(path.encode())
