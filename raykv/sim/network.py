@@ -1,9 +1,11 @@
 """The simulated network: frames between processes, late, lost, repeated, out of order, cut off.
 
 Every message, request or answer, takes its own time: two of them may overtake each other. A *cut* between two processes is
-one-way; messages that meet it are lost, or (half of them) kept and delivered when the cut is mended, as by a connection
-that survives. Callers learn what Ray would report: that a process has ended (proof), that none of that name runs, or
-nothing at all until their deadline.
+one-way; messages that meet it are lost, or (half of them, by the odds) kept and delivered when the cut is mended, as by a
+connection that survives. ``delays`` sets how long messages from one process to another take; ``lose_next`` loses one.
+
+Callers learn what Ray would report: that a process has ended (proof), that none of that name runs, or nothing at all until
+their deadline.
 
 A process that has begun to serve a request continues, even if nobody waits for the answer any more.
 ``heard`` gets ("asks" or "answers", from, to, frame) of every delivered frame; the checkers learn stamps there.
@@ -15,11 +17,12 @@ Frames from clients are never repeated: Ray delivers an actor call at most once 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
+from raykv.protocol.nodes import NodeAnswer, NodeRequest
 from raykv.sim.kernel import Process, ProcessEnded
 
 if TYPE_CHECKING:
@@ -29,8 +32,13 @@ if TYPE_CHECKING:
     from raykv.sim.kernel import VirtualLoop
     from raykv.sim.trace import Trace
 
+ANYBODY = "*"
+"""In ``Network.delays``: every sender that has no entry of its own."""
 NOTICE_S = (0.02, 0.2)
 """The time until callers learn that a process has ended."""
+
+
+_ENVELOPES = {NodeRequest.__name__, NodeAnswer.__name__}
 
 
 class NetworkOdds(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +50,8 @@ class NetworkOdds(msgspec.Struct, frozen=True, kw_only=True):
     late_s: float = 1.0
     lost: float = 0.0
     repeated: float = 0.0
+    kept: float = 0.5
+    """A message that meets a cut is delivered once the cut is mended."""
 
 
 class Endpoint(NamedTuple):
@@ -77,11 +87,15 @@ class Network:
         self._trace = trace
         self._held: list[tuple[str, str, Callable[[], None]]] = []
         self._serving: dict[Process, dict[int, _Call]] = {}
+        self._doomed: list[tuple[str, str, str]] = []
         self._numbers = 0
         self.odds = NetworkOdds()
         self.endpoints: dict[str, Endpoint] = {}
         self.cuts: dict[tuple[str, str], int] = {}
         """(from, to) -> the number of cuts between them."""
+        self.delays: dict[tuple[str, str], float] = {}
+        """(from, to) -> seconds that a message takes, in place of the delay by the odds; see ``ANYBODY``."""
+        self.notice_s = NOTICE_S
         self.slow: dict[str, float] = {}
         """Process -> the extra delay of everything from and to it, in seconds."""
         self.unreachable: set[str] = set()
@@ -107,7 +121,7 @@ class Network:
         waiting = self._serving.pop(process, {})
         if process.name not in self.unreachable:
             for call in waiting.values():
-                self._loop.later(self._rng.uniform(*NOTICE_S), call.settle, PeerDead("its process has ended"))
+                self._loop.later(self._rng.uniform(*self.notice_s), call.settle, PeerDead("its process has ended"))
 
     # ---- cuts ----
 
@@ -129,6 +143,18 @@ class Network:
         self._held = [entry for entry in self._held if entry[:2] != (source, target)]
         for _, _, deliver in released:
             self._loop.later(self._rng.uniform(*self.odds.delay_s), deliver)
+
+    def lose_next(self, source: str, target: str, kind: str = "") -> None:
+        """Lose the next message from ``source`` to ``target``: of that class (``Write``, ``WriteDone``), or of any."""
+        self._doomed.append((source, target, kind))
+
+    def _is_doomed(self, source: str, target: str, frame: bytes) -> bool:
+        """Whether ``lose_next`` asked for the loss of this message; each time it was called loses one."""
+        for doom in self._doomed:
+            if doom[:2] == (source, target) and doom[2] in {"", kind_of(frame)}:
+                self._doomed.remove(doom)
+                return True
+        return False
 
     # ---- calls ----
 
@@ -160,10 +186,13 @@ class Network:
     ) -> None:
         odds, rng = self.odds, self._rng
         fate = rng.random()
-        if fate < odds.lost:
+        if fate < odds.lost or (self._doomed and self._is_doomed(source, target, frame)):
             self._trace.note(f"{what}, lost", source, target, number, frame)
             return
-        delay_s = rng.uniform(*odds.delay_s) + self.slow.get(source, 0.0) + self.slow.get(target, 0.0)
+        delay_s = rng.uniform(*odds.delay_s)
+        if self.delays:
+            delay_s = self.delays.get((source, target), self.delays.get((ANYBODY, target), delay_s))
+        delay_s += self.slow.get(source, 0.0) + self.slow.get(target, 0.0)
         if fate < odds.lost + odds.late:
             delay_s += rng.random() ** 2 * odds.late_s
         self._trace.note(what, source, target, number, frame)
@@ -173,7 +202,7 @@ class Network:
         if (source, target) not in self.cuts:
             deliver()
             return
-        held = self._rng.random() < 0.5
+        held = self._rng.random() < self.odds.kept
         self._trace.note("held by a cut" if held else "lost in a cut", source, target, number)
         if held:
             self._held.append((source, target, deliver))
@@ -215,6 +244,20 @@ class Network:
         if isinstance(outcome, bytes) and not call.answer.done():
             self.heard("answers", call.peer, call.source.name, outcome)
         call.settle(outcome)
+
+
+def kind_of(frame: bytes) -> str:
+    """Return the class name of the message in a frame, or in its envelope; empty if it is no frame.
+
+    >>> from raykv.protocol import frames as f
+    >>> kind_of(f.node_requests.encode(f.NodeRequest(0, f.Ping())))
+    'Ping'
+    """
+    try:
+        name, *fields = msgspec.msgpack.decode(memoryview(frame)[1:], type=list[Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return ""
+    return str(fields[1][0] if str(name) in _ENVELOPES else name)
 
 
 class SimTransport:

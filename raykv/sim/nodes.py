@@ -47,6 +47,30 @@ POWER_NOTICE_S = (1.0, 15.0)
 """The time until Ray reports the processes of a lost host as ended."""
 
 
+def storage_node(
+    spec: NodeSpec,
+    host: Host,
+    process: Process,
+    network: Network | None,
+    *,
+    random: random.Random,
+    on_failure: Callable[[str], None],
+    lock_note: bytes = b"{}",
+    executor: ports.Executor | None = None,
+) -> StorageNode:
+    """Open a node on a host, as a process of it; without a network it only answers. Raises what ``StorageNode`` raises."""
+    return StorageNode(
+        spec,
+        fs=host.files(process),
+        clock=SimClock(host, process),
+        executor=executor or SimExecutor(host, process),
+        random=random,
+        on_failure=on_failure,
+        lock_note=lock_note,
+        transport=None if network is None else SimTransport(network, process),
+    )
+
+
 class NodeProcess:
     """One storage process: its kernel process, and the node once its directory is open."""
 
@@ -141,15 +165,14 @@ class NodeWorld:
         while True:
             process.check()
             try:
-                created.node = StorageNode(
+                created.node = storage_node(
                     spec,
-                    fs=host.files(process),
-                    clock=SimClock(host, process),
-                    executor=SimExecutor(host, process),
+                    host,
+                    process,
+                    self.network,
                     random=self.rng,
                     on_failure=lambda cause: self._exit(process, cause),
                     lock_note=msgspec.json.encode({"pid": created.pid}),
-                    transport=SimTransport(self.network, process),
                 )
                 created.node.begin()
             except DirectoryInUse as error:

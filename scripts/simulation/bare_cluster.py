@@ -10,11 +10,11 @@ import random as random_module
 from typing import TYPE_CHECKING
 
 from raykv.cluster.peers import node_address
-from raykv.node.node import NodeSpec, StorageNode
-from raykv.sim.host import Host, SimClock, SimExecutor
+from raykv.node.node import NodeSpec
+from raykv.sim.host import Host, SimExecutor
 from raykv.sim.kernel import Process
-from raykv.sim.network import Network, SimTransport
-from raykv.sim.nodes import EXIT_AFTER_S, PATH
+from raykv.sim.network import Network
+from raykv.sim.nodes import EXIT_AFTER_S, PATH, storage_node
 from raykv.sim.trace import Trace
 from simulation.history import Violation
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.config import NodeConfig, StoreConfig
-    from raykv.ports import Known
+    from raykv.node.node import StorageNode
+    from raykv.ports import Executor, Known
     from raykv.sim.kernel import VirtualLoop
 
 
@@ -76,18 +77,15 @@ class BareCluster:
             store_id=self.store_id, node_id=node_id, path=PATH, store=self.store, node=config, fresh=fresh, known=known
         )
 
-        def fail(_: str) -> None:
-            process.loop.later(EXIT_AFTER_S / 10, process.kill)
-
         def opened() -> StorageNode:
-            return StorageNode(
+            return storage_node(
                 spec,
-                fs=host.files(process),
-                clock=SimClock(host, process),
-                executor=SimExecutor(host, process),
+                host,
+                process,
+                self.network if reaches_others else None,
                 random=rng,
-                on_failure=fail,
-                transport=SimTransport(self.network, process) if reaches_others else None,
+                on_failure=lambda cause: self.failed(node_id, process, cause),
+                executor=self.executor(host, process),
             )
 
         try:
@@ -98,6 +96,15 @@ class BareCluster:
         self.nodes[node_id], self.processes[node_id] = node, process
         self.trace.note(f"runs as incarnation {node.incarnation}", node_id)
         return node
+
+    def executor(self, host: Host, process: Process) -> Executor:
+        """Return what a node's long work is done by."""
+        return SimExecutor(host, process)
+
+    def failed(self, node_id: str, process: Process, cause: str) -> None:
+        """Hear that a node has given itself up: its process ends a moment later."""
+        del node_id, cause
+        self.loop.later(EXIT_AFTER_S / 10, process.kill)
 
     def runs(self, node_id: str) -> bool:
         """Whether a node's process runs."""

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
+from raykv.protocol import frames as f
 from raykv.sim.kernel import Process, run_virtual
-from raykv.sim.network import Network, NetworkOdds, SimTransport
+from raykv.sim.network import ANYBODY, Network, NetworkOdds, SimTransport
 from raykv.sim.trace import Trace
 
 
@@ -210,3 +211,47 @@ def test_the_trace_tells_runs_apart():
 
     assert trace_of(1) == trace_of(1)
     assert trace_of(1) != trace_of(2)
+
+
+def test_messages_of_a_pair_take_the_time_that_is_set_for_it():
+    async def story(bench):
+        bench.network.delays["a", "b"] = 0.3
+        await bench.ask(b"x")
+        assert bench.loop.now_s == pytest.approx(0.4)
+        bench.network.delays[ANYBODY, "b"] = 0.7
+        await bench.ask(b"x")
+        assert bench.loop.now_s == pytest.approx(0.8), "its own comes before that of anybody"
+        del bench.network.delays["a", "b"]
+        await bench.ask(b"x", timeout_s=2.0)
+        assert bench.loop.now_s == pytest.approx(1.6)
+
+    assert run(story, delay_s=(0.1, 0.1)) == (None, [])
+
+
+def test_a_cut_that_keeps_nothing_delivers_nothing_when_it_is_mended():
+    async def story(bench):
+        bench.network.cut("a", "b")
+        asked = [bench.ask(b"x", timeout_s=5.0) for _ in range(20)]
+        await asyncio.sleep(1.0)
+        bench.network.mend("a", "b")
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {PeerSilent}
+        assert bench.served == []
+
+    assert run(story, kept=0.0) == (None, [])
+
+
+def test_the_next_message_of_a_kind_is_lost_and_no_other():
+    async def story(bench):
+        ping, read = (f.node_requests.encode(f.NodeRequest(0, body)) for body in (f.Ping(), f.Read(1, [])))
+        bench.network.lose_next("a", "b", "Read")
+        bench.network.lose_next("b", "a")
+        with pytest.raises(PeerSilent):
+            await bench.ask(ping)  # its answer is lost
+        with pytest.raises(PeerSilent):
+            await bench.ask(read)
+        assert bench.served == [ping]
+        await bench.ask(read)
+        assert bench.served == [ping, read]
+
+    assert run(story) == (None, [])
