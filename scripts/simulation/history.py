@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from raykv.protocol import frames as f
     from raykv.records.record import Record
     from raykv.records.vector_record import Dot, Seen
+    from simulation.fleeting import Gone, Opened
 
 Kind = Literal["put", "delete", "get", "scan"]
 Outcome = Literal["ok", "unknown", "refused"]
@@ -210,6 +211,12 @@ class History:
         self.ops: list[Op] = []
         self.scans: list[ScanSeen] = []
         self.buckets: list[BucketSeen] = []
+        self.opened: list[Opened] = []
+        self.dropped_s: list[float] = []
+        """When clients asked for the bucket to be dropped."""
+        self.gone: list[Gone] = []
+        self.broken: list[Violation] = []
+        """What clients have found out by themselves."""
         self.stamps = Stamps()
         self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
         """Info of a write's key, operation id and nodes at the moment when its client is told that it stands."""
