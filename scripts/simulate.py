@@ -18,7 +18,7 @@ from raykv.errors import CorruptData
 from simulation.attempt import attempt
 from simulation.batch import Job, batch, replay, run_seed
 from simulation.conversations import conversations
-from simulation.core_coverage import coverage_report, run_seed_measured
+from simulation.core_coverage import coverage_of, run_seed_measured
 from simulation.drawing import draw
 from simulation.failure_report import report
 from simulation.observed import observed
@@ -124,14 +124,17 @@ def run_batch(arguments: argparse.Namespace) -> int:
         arguments.trace_hashes.write_text("".join(lines))
     if arguments.counts:
         print(table_of(counts, in_seeds))
+    left = 0
     if arguments.coverage:
-        print(coverage_report(reached), end="\n\n")
+        coverage = coverage_of(reached)
+        left = coverage.left
+        print(coverage.text, end="\n\n")
     missing = [] if arguments.weak else never(counts, progress.done)
     print("\n".join([*missing, progress.summary()]))
     if arguments.weak:
         print(f"with W=1 and R=1 the checkers reported in {progress.failures} of {progress.done} seeds")
         return int(progress.failures == 0)
-    return int(bool(progress.failures or missing))
+    return int(bool(progress.failures or missing or left))
 
 
 def table_of(counts: Mapping[str, int], in_seeds: Mapping[str, int]) -> str:
@@ -238,7 +241,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--counts", action="store_true", help="print all counters, and what must happen now and then")
     parser.add_argument(
-        "--coverage", action="store_true", help="print which lines of the coordination core the --seeds do not reach"
+        "--coverage",
+        action="store_true",
+        help="print which lines of the coordination core the --seeds do not reach; 1 if there are any that are not named",
     )
     parser.add_argument(
         "--weak", action="store_true",

@@ -47,7 +47,7 @@ def check_history(
     for scan in history.scans:
         _record_absences(history, scan)
     written = {op.value: op for op in history.ops if op.kind == "put"}
-    found = [*history.stamps.broken, *_check_late(history), *_check_acks(history)]
+    found = [*history.stamps.broken, *history.broken, *_check_late(history), *_check_acks(history)]
     for key, ops in history.by_key().items():
         if key[0] not in plain:
             found += VectorChecker(key, ops, history.stamps, copies, skew_ms, strict=strict).check()

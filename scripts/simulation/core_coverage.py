@@ -3,6 +3,8 @@
 The core serves production and the simulation alike; this measures how much of it seeds run. Lines are counted in functions
 only: what stands at the top of a module runs when it is imported. A function whose every line has been seen is not traced
 any more, and no other file ever is, so that a measured seed costs little more than another.
+
+What no seed can reach is named, with the reason (``unreached``): what is left is what the scenarios lack.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import contextlib
 import inspect
 import linecache
 import sys
+from collections import Counter
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import raykv
 from simulation.batch import run_seed
+from simulation.unreached import UNREACHED, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -109,21 +113,50 @@ def run_seed_measured(seed: int, weak: bool) -> Result:
     return result
 
 
-def coverage_report(reached: Mapping[str, set[int]]) -> str:
-    """Return a table of the core's files with their lines, how many were reached, and each line that was not."""
+COMPLETE = "every line of the core is reached, or named"
+
+
+class Coverage(NamedTuple):
+    """What seeds have reached of the core, in words; ``left``: lines that they have not, and that are not named."""
+
+    text: str
+    left: int
+
+
+def named_lines() -> dict[str, dict[int, str]]:
+    """Return the named lines of each file, each with the reason. Raises ``Stale`` if a place is not in the code any more."""
+    return named((Path(file), str(Path(file).relative_to(ROOT)), functions_of(file)) for file in core_files())
+
+
+def coverage_of(reached: Mapping[str, set[int]]) -> Coverage:
+    """Return a table of the core's files with their lines, the named ones by their reasons, and each line that is left."""
     rows: list[str] = []
-    details: list[str] = []
-    total = missed = 0
+    left: list[str] = []
+    surprises: list[str] = []
+    reasons: Counter[str] = Counter()
+    total = Counter[str]()
+    names = named_lines()
     for file in core_files():
-        lines = functions_of(file)
-        unreached = {line: function for line, function in lines.items() if line not in reached.get(file, ())}
-        total, missed = total + len(lines), missed + len(unreached)
+        lines, known = functions_of(file), names.get(file, {})
         name = str(Path(file).relative_to(ROOT.parent))
+        met = reached.get(file, set()) & lines.keys()
+        reasons.update(reason for line, reason in known.items() if line not in met)
+        surprises += [_told(name, file, line, lines[line]) for line in sorted(known.keys() & met)]
+        left += [_told(name, file, line, lines[line]) for line in lines if line not in met and line not in known]
+        counts = {"lines": len(lines), "reached": len(met), "named": len(known.keys() - met)}
+        total.update(counts)
         if lines:
-            rows.append(f"{len(lines):>7}{len(lines) - len(unreached):>9}  {name}")
-        details += [
-            f"{name}:{line} in {function}: {linecache.getline(file, line).strip()}"
-            for line, function in unreached.items()
-        ]
-    head = f"{'lines':>7}{'reached':>9}  file"
-    return "\n".join([head, *rows, f"{total:>7}{total - missed:>9}  in all", "", *(details or ["every line reached"])])
+            rows.append(_row(counts, name))
+    parts = [f"{'lines':>7}{'reached':>9}{'named':>7}  file", *rows, _row(total, "in all"), ""]
+    parts += ["named, for no seed reaches", *(f"{reasons[reason]:>7}  {reason}" for reason in UNREACHED), ""]
+    parts += ["named, and reached all the same", *surprises, ""] if surprises else []
+    parts += [*left, f"{len(left)} lines of the core are neither reached nor named"] if left else [COMPLETE]
+    return Coverage("\n".join(parts), len(left))
+
+
+def _row(counts: Mapping[str, int], name: str) -> str:
+    return f"{counts['lines']:>7}{counts['reached']:>9}{counts['named']:>7}  {name}"
+
+
+def _told(name: str, file: str, line: int, function: str) -> str:
+    return f"{name}:{line} in {function}: {linecache.getline(file, line).strip()}"

@@ -17,8 +17,10 @@ from simulation.sequence_chart import chart, world_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from raykv.sim.faults import Fault
     from simulation.history import Op, Stamps, Violation
     from simulation.message_text import Topic
+    from simulation.rig_faults import RigFault
     from simulation.run import Outcome
     from simulation.scenario import Scenario
 
@@ -141,6 +143,8 @@ def make_of(scenario: Scenario) -> list[str]:
     network += [f"{odds.repeated:.1%} sent twice"] if odds.repeated else []
     skewed = any(scenario.skews_ms.values()) or any(drift != 1.0 for drift in scenario.drifts.values())
     clocks = f"off by up to {scenario.skew_ms:.0f} ms" if skewed else "right"
+    faults: list[Fault | RigFault] = [*scenario.faults, *scenario.rig_faults]
+    faults.sort(key=lambda fault: fault.at_s)
     clients = [f"{program.client} ({len(program.steps)} steps, {program.coordinator})" for program in scenario.programs]
     lines = [
         f"cluster:   {scenario.cluster.nodes} nodes, {scenario.cluster.coordinators} coordinators, "
@@ -150,9 +154,9 @@ def make_of(scenario: Scenario) -> list[str]:
         f"table {config.table_bytes} bytes, {config.runs_per_level} runs a level",
         f"network:   {', '.join(network)}; clocks {clocks}",
         f"clients:   {', '.join(clients) or 'none'}",
-        f"faults:    {'' if scenario.faults else 'none'}".rstrip(),
-        *(f"  {fault.describe()}" for fault in scenario.faults[:_FAULTS]),
+        f"faults:    {'' if faults else 'none'}".rstrip(),
+        *(f"  {fault.describe()}" for fault in faults[:_FAULTS]),
     ]
-    if len(scenario.faults) > _FAULTS:
-        lines.append(f"  ... and {len(scenario.faults) - _FAULTS} more")
+    if len(faults) > _FAULTS:
+        lines.append(f"  ... and {len(faults) - _FAULTS} more")
     return lines

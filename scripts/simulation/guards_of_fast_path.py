@@ -11,6 +11,18 @@ _FAST_PATH = "raykv.coordinator.fast_path:FastPath"
 
 OF_FAST_PATH = (
     Planted(
+        "fast path: a write of a dropped bucket is completed",
+        "P11",
+        "no owner takes it any more; each says at once that the bucket is gone, and is asked again as soon",
+        (
+            Edit(
+                "raykv.coordinator.writes:Writes.complete",
+                "if not routing.is_there(entry.bucket_id):",
+                "if not routing:",
+            ),
+        ),
+    ),
+    Planted(
         "fast path: answers that differ are taken",
         "P9",
         "a read returns what the first replica holds, though another holds something else, and repairs nothing",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raykv.sim.cluster import SUPERVISOR
+from simulation.fleeting import is_excused
 from simulation.history import Violation
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Health:
             return []
         found = []
         for op in history.ops:
-            if op.outcome == "ok" or any(word in op.error for word in _EXCUSED):
+            if op.outcome == "ok" or any(word in op.error for word in _EXCUSED) or is_excused(op.key, op.error):
                 continue
             unwell = self._during(op)
             nodes = unwell & set(self._cluster.node_ids)

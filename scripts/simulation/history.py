@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from raykv.records.record import Record
     from raykv.records.vector_record import Dot, Seen
     from simulation.change_checker import ChangeOp
+    from simulation.fleeting import Gone, Opened
 
 Kind = Literal["put", "delete", "get", "scan"]
 Outcome = Literal["ok", "unknown", "refused"]
@@ -217,6 +218,12 @@ class History:
         self.buckets: list[BucketSeen] = []
         self.changes: list[ChangeOp] = []
         """The calls on the linearizable bucket."""
+        self.opened: list[Opened] = []
+        self.dropped_s: list[float] = []
+        """When clients asked for the bucket to be dropped."""
+        self.gone: list[Gone] = []
+        self.broken: list[Violation] = []
+        """What clients have found out by themselves."""
         self.stamps = Stamps()
         self.acknowledged: Callable[[str, str, Sequence[str]], None] = lambda *_: None
         """Called with a write's key, operation id and nodes at the moment of its acknowledgement to the client."""

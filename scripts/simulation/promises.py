@@ -149,10 +149,11 @@ class Promises:
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
 
     def given_away(self, node_id: str, node: StorageNode) -> None:
-        """Forget what a node promised of partitions that it is not to hold any more: others hold them (P4)."""
-        held = self._held.get(node_id, {})
+        """Forget what a node promised that it is not to hold any more: others hold it (P4), or its bucket was dropped."""
+        held, state = self._held.get(node_id, {}), node._replica.state  # noqa: SLF001
         for bucket_id, key in list(held):
-            if not node._replica.holds(partition_of_key(key, self._partitions), bucket_id):  # noqa: SLF001
+            dropped = state is not None and state.dropped(bucket_id)
+            if dropped or not node._replica.holds(partition_of_key(key, self._partitions), bucket_id):  # noqa: SLF001
                 del held[bucket_id, key]
 
     def left(self, node_id: str) -> None:

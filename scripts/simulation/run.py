@@ -30,14 +30,18 @@ from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.nemesis import Nemesis
 from raykv.sim.trace import Event
 from raykv.versions import dead_since_ms
+from simulation.batching import BatchingCluster
+from simulation.blocking_link import BLOCKING, blocking_session
 from simulation.change_checker import check_changes
 from simulation.change_workload import LINEAR_BUCKET, ChangeClient
 from simulation.checkers import check_buckets, check_history
 from simulation.disk_state import ballot_on_disk
+from simulation.fleeting import check_fleeting, lasting_keys
 from simulation.health import EVERY_S, Health
 from simulation.history import History, Violation
 from simulation.leader_watch import LeaderWatch
 from simulation.promises import Promises
+from simulation.rig_faults import RigFaults
 from simulation.scenario import Scenario
 from simulation.workload import LOOSE_BUCKET, PLAIN_BUCKET, TTL_PREFIX, Buckets, Client, Program
 
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from raykv.cluster.state import ClusterState
     from raykv.node.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
+    from raykv.versions.context import Context
 
 AFTERWARDS_S = 3.0
 """How long clients go on after all has healed."""
@@ -60,6 +65,8 @@ REPAIRED_S = 60.0
 LONG_GRACE_S = 3600.0
 """With a grace longer than this nothing is purged in a run."""
 DRAINED_S = 30.0
+MOST_SENT = 150
+"""More often than an operation that takes all of its time repeats a write to one node: every 50 ms."""
 _LOSSY = (
     "log: node %s answers again, though too few others are intact: acknowledged writes of %d partitions may be lost"
 )
@@ -154,13 +161,18 @@ class _Run:
         self.loop = loop
         self.scenario = scenario
         self.strict = strict
-        self.cluster = Cluster(loop, scenario.cluster, f"run {scenario.seed}")
+        self.cluster = (BatchingCluster if scenario.batching else Cluster)(
+            loop, scenario.cluster, f"run {scenario.seed}"
+        )
         self.history = History()
+        self.given: dict[str, list[Context]] = {}
         self.nemesis = Nemesis(self.cluster, scenario.faults)
+        self.rig_faults = RigFaults(self.cluster, self.nemesis, scenario.rig_faults)
         self.health = Health(self.cluster, self.nemesis, scenario)
         self.violations: list[Violation] = []
         self._states: dict[tuple[int, int], bytes] = {}
-        direct = {program.client for program in scenario.programs if program.coordinator == DIRECT}
+        self._sent_writes: Counter[tuple[object, ...]] = Counter()
+        direct = {program.client for program in scenario.programs if program.coordinator in {DIRECT, BLOCKING}}
         self._coordinators = {*self.cluster.coordinator_names} | direct
         for client in sorted(direct):
             self.cluster.host_of_client(client)
@@ -196,6 +208,10 @@ class _Run:
         cluster.network.odds = self.scenario.odds
         cluster.start()
         clients = [Process(self.loop, program.client) for program in self.scenario.programs]
+        stopped = {fault.target for fault in self.scenario.faults if fault.kind == "freeze coordinator"}
+        stopped |= {fault.target for fault in self.scenario.rig_faults}
+        cluster.actors |= {process.name: process for process in clients if process.name in stopped}
+        self.rig_faults.start()
         running = [process.spawn(self._client(process, index)) for index, process in enumerate(clients)]
         for process, program in zip(clients, self.scenario.programs, strict=True):
             if program.dies_s:
@@ -205,6 +221,7 @@ class _Run:
         await asyncio.sleep(self.scenario.duration_s)
         await nemesis
         self.nemesis.heal()
+        self.rig_faults.heal()
         _, late = await asyncio.wait(running, timeout=CLIENTS_DONE_S)
         for task in late:
             self._report("not done", f"{task.get_coro()} is still waiting {CLIENTS_DONE_S:g} s after all healed")
@@ -225,7 +242,7 @@ class _Run:
         found = check_history(self.history, copies, skew_ms, plain=plain, strict=self.strict)
         self.violations += [violation for violation in found if not self._excused(violation)]
         self.violations += check_changes(self.history.changes) + self.leaders.broken
-        self.violations += check_buckets(self.history)
+        self.violations += check_buckets(self.history) + check_fleeting(self.history)
         self.violations += self.promises.broken
         self._judge_losses()
         cluster.counts["gaps"] += len(self.promises.dots - self.history.stamps.dots)
@@ -256,15 +273,22 @@ class _Run:
     async def _client(self, process: Process, index: int) -> None:
         program = self.scenario.programs[index]
         try:
-            store = await self.cluster.connect(process, program.coordinator, attempts=10)
             if program.changes:
+                store = await self.cluster.connect(process, program.coordinator, attempts=10)
                 changing = ChangeClient(program, store, self.loop, self.history)
                 await changing.run(self.scenario.duration_s + AFTERWARDS_S)
                 return
+            if program.coordinator == BLOCKING:
+                store = await self.cluster.connect(
+                    process, attempts=10, session_of=blocking_session(self.cluster, process)
+                )
+            else:
+                store = await self.cluster.connect(process, program.coordinator, attempts=10)
             buckets = await Buckets.open(store, self.scenario.plain, self.scenario.loose, attempts=8)
         except RaykvError:
             return  # whether the store serves at last, the reads of phase two say
-        client = Client(program, buckets, store, self.loop, self.history, (self.scenario.r, self.scenario.w))
+        levels = self.scenario.r, self.scenario.w
+        client = Client(program, buckets, store, self.loop, self.history, levels, self.given)
         await client.run(self.scenario.duration_s + AFTERWARDS_S)
 
     async def _watch(self) -> None:
@@ -338,7 +362,7 @@ class _Run:
         buckets = await Buckets.open(
             await self.cluster.connect(process, attempts=60), self.scenario.plain, self.scenario.loose, 60
         )
-        keys = sorted({op.key for op in self.history.ops if not op.key.startswith(TTL_PREFIX)})
+        keys = [key for key in lasting_keys(self.history) if not key.startswith(TTL_PREFIX)]
         for key in keys[::2] if delete else ():
             await buckets.of(key).delete(key, timeout=10)
         return {key: await buckets.of(key).get(key, timeout=10) for key in keys}
@@ -458,7 +482,7 @@ class _Run:
             if self.promised:
                 self._report("never served", f"after all healed: {error}")
             return False
-        keys = sorted({op.key for op in self.history.ops})
+        keys = lasting_keys(self.history)
         if self.promised and not any(fault.kind == "clock far off" for fault in scenario.faults):
             await self._write_all(buckets, keys)
         deadline_s = self.loop.now_s + READABLE_S
@@ -543,7 +567,7 @@ class _Run:
             return
         ring, n = state.ring, self.scenario.cluster.store.copies
         changed = {op.key for op in self.history.changes}
-        for key in sorted({op.key for op in self.history.ops} | changed):
+        for key in sorted({*lasting_keys(self.history)} | changed):
             encoded = encode_key(key)
             name = LINEAR_BUCKET if key in changed else DEFAULT_BUCKET
             if key[0] in self.scenario.plain + self.scenario.loose:
@@ -606,6 +630,8 @@ class _Run:
 
     async def _serve(self, node: StorageNode, frame: bytes) -> bytes:
         node_id = node.spec.node_id
+        if (refusal := self.rig_faults.refusal(node, frame)) is not None:
+            return refusal
         before, host = self.promises.before(node_id), self.cluster.hosts[node_id]
         voted = self.leaders.before(node_id)
         began_ms = host.wall_ms()
@@ -643,6 +669,17 @@ class _Run:
             self._report("not its to send", f"{source} sent {kind.decode(errors='replace')} to {target}")
         if target.startswith("node/") and source in self._coordinators and (write := _write_in(frame)) is not None:
             self.history.stamps.send(self.loop.now_s, write)
+            self._check_repeated(source, target, write)
+        if target.startswith("node/"):
+            self.rig_faults.sent(source)
+
+    def _check_repeated(self, source: str, target: str, write: f.Write) -> None:
+        """Report a coordinator that sends one write to a node over and over, without a pause."""
+        sent = self._sent_writes
+        place = source, target, write.made_ms, *write.items[:1]
+        sent[place] += 1
+        if sent[place] == MOST_SENT:
+            self._report("sent over and over", f"{source} has sent {target} one write {MOST_SENT} times")
 
     def _role(self, source: str) -> str:
         if source in self._coordinators:

@@ -14,6 +14,7 @@ import msgspec
 from raykv.sim.cluster import ClusterSpec
 from raykv.sim.faults import GONE, LASTING, Fault
 from raykv.sim.network import NetworkOdds
+from simulation.rig_faults import RigFault
 from simulation.workload import Program
 
 
@@ -30,6 +31,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]
     programs: tuple[Program, ...]
     within: bool
+    rig_faults: tuple[RigFault, ...] = ()
+    batching: bool = False
+    """Whether the coordinators batch what begins together, as those of Ray do."""
     plain: str = ""
     """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
     loose: str = ""

@@ -269,7 +269,7 @@ def _failing_disks(scenario: Scenario, rng: random.Random) -> Scenario:
     )
 
 
-def _corrupt(scenario: Scenario, rng: random.Random) -> Scenario:
+def corrupt(scenario: Scenario, rng: random.Random) -> Scenario:
     """Bits flip all the time on the disks of a few nodes, in logs and tables that are read and merged."""
     cluster = scenario.cluster
     copies = cluster.store.copies
@@ -424,6 +424,6 @@ def _hosts(scenario: Scenario) -> list[str]:
 
 
 _FAMILIES = (
-    _crowd, _full_crowd, _founding, _founding, _failing_disks, _corrupt, _takeovers, _lost_and_away, _lost_and_away, _scans,
+    _crowd, _full_crowd, _founding, _founding, _failing_disks, corrupt, _takeovers, _lost_and_away, _lost_and_away, _scans,
     _nothing_left, ring_changes, ring_changes, ring_changes,
 )  # fmt: skip

@@ -13,6 +13,7 @@ import msgspec
 from raykv.errors import CorruptData, RaykvError
 from raykv.sim.cluster import DIRECT, SUPERVISOR
 from raykv.sim.faults import CENTRAL, ELASTIC
+from simulation.blocking_link import BLOCKING
 from simulation.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -61,12 +62,18 @@ def _check(scenario: Scenario) -> None:
     if not (1 <= scenario.r <= copies and 1 <= scenario.w <= copies):
         raise CorruptData(f"r={scenario.r} and w={scenario.w} do not fit {copies} copies")
     nodes, coordinators = {*spec.node_ids}, {*spec.coordinator_names}
+    clients = {program.client for program in scenario.programs if program.coordinator in {DIRECT, BLOCKING}}
     for fault in scenario.faults:
         central = {SUPERVISOR, *coordinators} | (nodes if fault.kind == "clock jump" else set())
+        if fault.kind == "freeze coordinator" or fault.kind.startswith("clock"):
+            central |= clients
         if fault.target not in (central if fault.kind in (*CENTRAL, *ELASTIC, "kill all") else nodes):
             raise CorruptData(f"there is no {fault.target!r} for {fault.kind!r}")
+    for rig_fault in scenario.rig_faults:
+        if rig_fault.target not in (coordinators | clients if rig_fault.kind == "stop while it sends" else nodes):
+            raise CorruptData(f"there is no {rig_fault.target!r} for {rig_fault.kind!r}")
     for program in scenario.programs:
-        if program.coordinator not in coordinators | {DIRECT}:
+        if program.coordinator not in coordinators | {DIRECT, BLOCKING}:
             raise CorruptData(f"{program.client} asks {program.coordinator!r}, which is not there")
         if any(not step.keys for step in program.steps):
             raise CorruptData(f"a step of {program.client} has no key")

@@ -27,6 +27,7 @@ from simulation.attempt import attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from simulation.rig_faults import RigFault
     from simulation.scenario import Scenario
     from simulation.workload import Program, Step
 
@@ -70,7 +71,7 @@ def shrink(
 def size_of(scenario: Scenario) -> str:
     """Return how large a scenario is, in words."""
     steps = sum(len(program.steps) for program in scenario.programs)
-    return f"{len(scenario.faults)} faults, {len(scenario.programs)} clients, {steps} steps"
+    return f"{len(scenario.faults) + len(scenario.rig_faults)} faults, {len(scenario.programs)} clients, {steps} steps"
 
 
 def ddmin(items: Sequence[T], fails: Callable[[Sequence[T]], bool]) -> list[T]:
@@ -142,10 +143,13 @@ class _Search:
     def _round(self) -> None:
         """Leave out what can be left out, once through all kinds of things."""
         idle = tuple(msgspec.structs.replace(program, steps=()) for program in self.best.programs[:1])
-        if self.best.fuzzers and self.fails(msgspec.structs.replace(self.best, faults=(), programs=idle)):
+        if self.best.fuzzers and self.fails(
+            msgspec.structs.replace(self.best, faults=(), rig_faults=(), programs=idle)
+        ):
             return  # it was one of the fuzzers: the rest has nothing to do with it
         self.fails(msgspec.structs.replace(self.best, fuzzers=0))
         ddmin(self.best.faults, self._with_faults)
+        ddmin(self.best.rig_faults, self._with_rig_faults)
         ddmin(self.best.programs, self._with_programs)
         ddmin(sorted(_keys(self.best)), self._with_keys)
         for number in range(len(self.best.programs)):
@@ -155,6 +159,9 @@ class _Search:
 
     def _with_faults(self, faults: Sequence[object]) -> bool:
         return self.fails(msgspec.structs.replace(self.best, faults=tuple(faults)))
+
+    def _with_rig_faults(self, faults: Sequence[RigFault]) -> bool:
+        return self.fails(msgspec.structs.replace(self.best, rig_faults=tuple(faults)))
 
     def _with_programs(self, programs: Sequence[Program]) -> bool:
         return self.fails(msgspec.structs.replace(self.best, programs=tuple(programs)))

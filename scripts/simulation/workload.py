@@ -11,6 +11,7 @@ compactions run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -18,7 +19,8 @@ import msgspec
 from raykv.errors import BatchError, RaykvError, SiblingsFound, WriteOutcomeUnknown
 from raykv.versions.causality import unpack_causality
 from raykv.versions.context import Context, causality_in
-from simulation.history import BucketSeen, ScanSeen
+from simulation.fleeting import FLEETING, FleetingBucket
+from simulation.history import BucketSeen, ScanSeen, Violation
 
 if TYPE_CHECKING:
     import random
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 StepKind = Literal[
     "put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open",
-    "get_versions", "put_seen", "delete_seen", "modify",
+    "get_versions", "put_seen", "delete_seen", "modify", "drop", "repair", "look",
     "get_versioned", "put_absent", "put_if", "delete_if", "add", "max", "min", "swap", "update", "put_many_absent",
     "put_fenced", "take_token",
 ]  # fmt: skip
@@ -79,6 +81,10 @@ class Step(msgspec.Struct, frozen=True):
     """The keys that a scan asks for at a time; it continues behind the last one."""
     anew: bool = False
     """Whether a write with a context reads first, although it has a context."""
+    together: bool = False
+    """Whether it begins together with the step before it, as tasks of one program do."""
+    passed_on: Literal["", "first", "last"] = ""
+    """Which context of its key a write gives back, of all that any client was given: contexts travel."""
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -119,6 +125,17 @@ def draw_program(
             )
         )
     return Program(client, coordinator, tuple(program))
+
+
+def groups_of(steps: Iterable[Step]) -> list[list[Step]]:
+    """Return the steps, those that begin together in one list."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        if step.together and groups:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
 
 
 def draw_crowding(
@@ -199,24 +216,37 @@ class Client:
         loop: VirtualLoop,
         history: History,
         levels: tuple[int, int],
+        given: dict[str, list[Context]],
     ) -> None:
-        """``levels``: R and W."""
+        """``levels``: R and W. ``given``: the contexts of each key that any client was given; all of them share it."""
         self._program = program
         self._buckets = buckets
         self._store = store
         self._contexts: dict[str, Context] = {}
         """The last that this client got of each key."""
+        self._given = given
         self._loop = loop
         self._history = history
         self._r, self._w = levels
         self._values = 0
+        versioning = "lww" if FLEETING in buckets.others else "vector"
+        self._fleeting = FleetingBucket(program.client, store, loop, history, levels, {"versioning": versioning})
 
     async def run(self, until_s: float) -> None:
         """Do all steps for which there is time."""
-        for step in self._program.steps:
-            await asyncio.sleep(step.pause_s)
+        for first, *others in groups_of(self._program.steps):
+            await asyncio.sleep(first.pause_s)
             if self._loop.now_s > until_s:
                 return
+            if others:
+                await asyncio.gather(*(self._do(step) for step in (first, *others)))
+            else:
+                await self._do(first)
+
+    async def _do(self, step: Step) -> None:
+        if step.keys[0].startswith(FLEETING):
+            await self._fleeting.do(step)
+        else:
             await getattr(self, f"_{step.kind}")(step)
 
     def _level(self, key: str, acks: object = ()) -> int:
@@ -264,10 +294,16 @@ class Client:
     async def _context(self, step: Step) -> Context | None:
         """Return a context of the key: one got before, perhaps long ago, or a new one. None if it cannot be read."""
         key = step.keys[0]
+        if step.passed_on and key in self._given:
+            return self._given[key][0 if step.passed_on == "first" else -1]
         if step.anew or key not in self._contexts:
             self._contexts.pop(key, None)
             await self._get_versions(step)
         return self._contexts.get(key)
+
+    def _keep(self, key: str, context: Context) -> None:
+        self._contexts[key] = context
+        self._given.setdefault(key, []).append(context)
 
     async def _modify(self, step: Step) -> None:
         key = step.keys[0]
@@ -335,7 +371,7 @@ class Client:
         else:
             result, operation_id, error, acks = "ok", outcome.operation_id, "", tuple(outcome.acks)
             self._history.acknowledged(key, operation_id, acks)
-            self._contexts[key] = outcome.context
+            self._keep(key, outcome.context)
         self._history.add(
             self._program.client, kind, key, began_s, self._loop.now_s, result,
             value=value, operation_id=operation_id, ttl_s=ttl_s, error=error, level=self._level(key, acks),
@@ -356,7 +392,7 @@ class Client:
         except RaykvError as error:
             self._read(key, began_s, error)
         else:
-            self._contexts[key] = versions.context
+            self._keep(key, versions.context)
             newest = versions.values[0] if versions.values else None
             self._read(key, began_s, newest, tuple(versions.values), seen_in(versions.context))
 
@@ -435,7 +471,22 @@ class Client:
             if step.page is None or len(page) < step.page:
                 return pairs
 
-    # ---- buckets ----
+    # ---- the store ----
+
+    async def _repair(self, step: Step) -> None:
+        with contextlib.suppress(RaykvError):  # that all copies are equal is asked when all has healed
+            await self._store.repair(timeout=step.timeout_s)
+
+    async def _look(self, step: Step) -> None:
+        try:
+            names = await self._store.buckets(timeout=step.timeout_s)
+            await self._store.status(timeout=step.timeout_s)
+        except RaykvError:
+            return
+        lacking = {bucket.name for bucket in (self._buckets.vector, *self._buckets.others.values())} - {*names}
+        if lacking:
+            text = f"{self._program.client} has {', '.join(sorted(lacking))} open, and was told of {', '.join(names)}"
+            self._history.broken.append(Violation("bucket not listed", "", text, self._loop.now_s))
 
     async def _open(self, step: Step) -> None:
         name = f"bucket-{step.keys[0]}"

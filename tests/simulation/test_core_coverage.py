@@ -8,7 +8,15 @@ import textwrap
 import pytest
 
 from simulation.batch import run_seed
-from simulation.core_coverage import Tracer, core_files, coverage_report, functions_of, run_seed_measured
+from simulation.core_coverage import (
+    COMPLETE,
+    Tracer,
+    core_files,
+    coverage_of,
+    functions_of,
+    named_lines,
+    run_seed_measured,
+)
 
 MODULE = textwrap.dedent(
     """
@@ -71,13 +79,27 @@ def test_what_is_reached_is_collected_and_nothing_when_it_is_over(module):
     assert tracer.reached[module.__file__] == set(functions_of(module.__file__))
 
 
-def test_the_report_names_what_is_not_reached():
+def test_the_report_has_what_is_neither_reached_nor_named():
     judgements = next(file for file in core_files() if file.endswith("judgements.py"))
-    every = {file: set(functions_of(file)) for file in core_files()}
-    assert "every line reached" in coverage_report(every)
+    names = named_lines()
+    every = {file: functions_of(file).keys() - names.get(file, {}).keys() for file in core_files()}
+    found = coverage_of(every)
+    assert (found.left, found.text.splitlines()[-1]) == (0, COMPLETE)
+    assert "reached all the same" not in found.text
     line, function = next(iter(functions_of(judgements).items()))
     every[judgements].discard(line)
-    assert f"raykv/coordinator/judgements.py:{line} in {function}: " in coverage_report(every)
+    found = coverage_of(every)
+    assert found.left == 1
+    assert f"raykv/coordinator/judgements.py:{line} in {function}: " in found.text
+    assert COMPLETE not in found.text
+
+
+def test_the_report_says_which_named_lines_are_reached_all_the_same():
+    file, lines = next(iter(named_lines().items()))
+    found = coverage_of({each: set(functions_of(each)) for each in core_files()})
+    assert found.left == 0
+    for line in lines:
+        assert f"{file.rpartition('/')[2]}:{line} in " in found.text.partition("reached all the same")[2]
 
 
 @pytest.mark.simulation

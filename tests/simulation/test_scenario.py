@@ -78,7 +78,8 @@ def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
     assert 0.35 < families[""] / 400 < 0.6
     assert set(families) == {
         "", "crowd", "full crowd", "founding", "failing disks", "corruption", "takeovers", "lost and away", "scans",
-        "nothing left", "ring changes", "lost hosts",
+        "nothing left", "ring changes", "lost hosts", "together", "stopped", "blocking", "overloaded", "dropped bucket",
+        "clocks apart", "full fallbacks", "siblings", "corruption underneath",
     }  # fmt: skip
     assert all(draw(seed, weak=True).family == "" for seed in range(20))
 
