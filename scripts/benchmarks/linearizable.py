@@ -150,7 +150,7 @@ class Linearizable:
 
     def run(self) -> dict[str, Any]:
         """Measure all; return figures."""
-        self.stage.tell("linearizable: loading")
+        self.stage.report("linearizable: loading")
         for bucket in (self.linear, self.vector):
             for at in range(0, KEYS, 100):
                 bucket.put_many(dict.fromkeys(self.keys[at : at + 100], 0))
@@ -162,7 +162,7 @@ class Linearizable:
         return {"rows": self.rows, "gaps": gaps, "chosen": self.chosen}
 
     def _rounds(self, what: str) -> range:
-        self.stage.tell(f"linearizable: {what}")
+        self.stage.report(f"linearizable: {what}")
         settle()
         return range(self.stage.rounds)
 
@@ -208,7 +208,7 @@ class Linearizable:
 
             return measured
 
-        self.stage.tell(f"linearizable: {CLIENTS} clients, trying out")
+        self.stage.report(f"linearizable: {CLIENTS} clients, trying out")
         self.chosen["a named actor's counter"] = self.counter.tune(runner, CLIENTS)
         sides = {
             "one key": rate(linear.add, ["hot"] * adds),
@@ -282,7 +282,7 @@ class Linearizable:
         rounds = self._rounds(what)
         longest, calm, amiss = [], [], 0
         for turn in rounds[:1] if self.stage.quick else rounds:
-            self.stage.tell(f"linearizable: {what}, round {turn + 1}")
+            self.stage.report(f"linearizable: {what}, round {turn + 1}")
             keys, victim = self._of_one_leader(turn)
             adders = Adders(self.linear, keys)
             adders.start()

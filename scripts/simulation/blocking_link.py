@@ -90,7 +90,7 @@ class BlockingLink(SimDirectLink):
             except RaykvError as error:
                 outcome = f.Refused(f.Failed.of(error))
             write = None if last is None else last.round.write
-            if last is not None and write is not None and write.is_owed(last.round.frames, last.waiting):
+            if last is not None and write is not None and write.needs_completion(last.round.frames, last.waiting):
                 self._complete(write)
             if outcome is not None:
                 return outcome

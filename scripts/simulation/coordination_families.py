@@ -17,7 +17,7 @@ from raykv.sim.faults import Fault, FaultKind
 from raykv.sim.network import NetworkOdds
 from simulation.blocking_link import BLOCKING
 from simulation.rig_faults import RigFault
-from simulation.scenario_families import rot
+from simulation.scenario_families import corrupt
 from simulation.workload import Program, Step, StepKind
 
 if TYPE_CHECKING:
@@ -265,11 +265,11 @@ def _siblings(scenario: Scenario, rng: random.Random) -> Scenario:
 
 def _rot_underneath(scenario: Scenario, rng: random.Random) -> Scenario:
     """Clients that coordinate for themselves ask nodes that cannot read some of what they hold."""
-    scenario = msgspec.structs.replace(rot(scenario, rng), family="rot underneath", loose="", plain="a")
+    scenario = msgspec.structs.replace(corrupt(scenario, rng), family="corruption underneath", loose="", plain="a")
     programs = [msgspec.structs.replace(program, coordinator=DIRECT) for program in scenario.programs]
     victims = sorted(scenario.lasting)
     rig_faults = [
-        RigFault(round(rng.uniform(1.5, 16.0), 3), "rot in a table", rng.choice(victims), 0.0) for _ in range(60)
+        RigFault(round(rng.uniform(1.5, 16.0), 3), "corruption in a table", rng.choice(victims), 0.0) for _ in range(60)
     ]
     return msgspec.structs.replace(
         scenario, programs=tuple(programs), rig_faults=tuple(rig_faults), skews_ms={}, drifts={}

@@ -1,11 +1,11 @@
 """Fuzzers: small worlds about one matter each, run beside every cluster of a seed.
 
-A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a fuzzer has only the parts that it
-is about, and meets little else. Both run the real code. ``register_fuzzer`` is about the cluster's state, ``corruption_fuzzer``
-about a node whose disk corrupts data, ``power_fuzzer`` about one whose host loses its power, ``copies_fuzzer`` about copies that
-differ, and nodes that make themselves complete. ``copies_schedules``, ``register_schedules``
-and ``leader_schedules`` are shorter still: each
-plays one fixed schedule.
+A run of a whole cluster meets everything, and the rare orders of a few steps seldom; a fuzzer has only the parts that
+it is about, and meets little else. Both run the real code. ``register_fuzzer`` is about the cluster's state,
+``corruption_fuzzer`` about a node whose disk corrupts data, ``power_fuzzer`` about one whose host loses its power,
+``copies_fuzzer`` about copies that differ, and nodes that make themselves complete, ``leader_fuzzer`` about leaders of
+linearizable buckets. ``copies_schedules``, ``register_schedules`` and ``leader_schedules`` are shorter still: each plays one
+fixed schedule.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class _Fuzzer(LeadersWorld):
     def _start_again(self, node_id: str) -> None:
         if not self.runs(node_id):
             self.start(node_id)
-            self.client.spawn(self.tell(node_id))
+            self.client.spawn(self.send_state(node_id))
 
     async def _bare_majority(self) -> None:
         """Let the next promise, and then the next records, reach a bare majority only."""
@@ -302,4 +302,4 @@ class _Fuzzer(LeadersWorld):
         for node_id in self.node_ids:
             if not self.runs(node_id) and self.rng.random() < share:
                 self.start(node_id)
-                await self.tell(node_id)
+                await self.send_state(node_id)

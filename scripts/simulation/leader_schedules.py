@@ -239,7 +239,7 @@ class ShownAndLost(Schedule):
         self.end(leader)
         await asyncio.sleep(0.3)
         self.start(leader)
-        await self.tell(leader)
+        await self.send_state(leader)
         again = self.caller()
         await again.read_at_leader(key, 2.0)
         self.end(leader)
@@ -336,7 +336,7 @@ class HealedBetweenTwoLeaders(Schedule):
         await late.read_at_leader(key, 3.0)
         self.wipe(third)
         self.start(third)
-        await self.tell(third)
+        await self.send_state(third)
         for _ in range(100):
             if self.nodes[third].complete:
                 break
@@ -472,7 +472,7 @@ class SupersededAndMoved(_Moving):
         for step in (moves.reading_new, moves.ended):
             self.state = step(self.state)
             await self.spread(nodes=others)
-        await self.tell(first)
+        await self.send_state(first)
         await early.read_at_leader(key, 3.0)
         await late.read_at_leader(key, 3.0)
 

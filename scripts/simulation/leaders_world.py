@@ -143,7 +143,7 @@ class LeadersWorld(CopiesWorld):
             self.publish(caller.coordinator)
         for node_id in self.node_ids if nodes is None else nodes:
             if self.runs(node_id) and not self.processes[node_id].frozen:
-                await self.tell(node_id)
+                await self.send_state(node_id)
 
     async def begin_move(self, owners: Sequence[str]) -> None:
         """Put the partition at step 1 of a move to these."""

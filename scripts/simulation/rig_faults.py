@@ -7,7 +7,7 @@
 * **stop while it sends**: a coordinator, or a client that is one, stands still right after it has sent one of the frames of
   a round. Its other frames were not sent yet, and are not to be when it goes on, if their time is over by then (P8). No
   fault that comes at a drawn moment would find it there: in virtual time all frames of a round leave at once.
-* **rot in a table**: as the world's "bit rot", and not in a log or a manifest, where a node meets it as a whole: one key
+* **corruption in a table**: as the world's "bit rot", and not in a log or a manifest, where a node meets it as a whole: one key
   cannot be read, and its neighbours can.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from raykv.sim.kernel import Process
     from raykv.sim.nemesis import Nemesis
 
-RigFaultKind = Literal["overload", "stop while it sends", "rot in a table"]
+RigFaultKind = Literal["overload", "stop while it sends", "corruption in a table"]
 REFUSAL = "it has more to do than it can"
 
 
@@ -46,7 +46,7 @@ class RigFault(msgspec.Struct, frozen=True):
     for_s: float
     amount: float = 1.0
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Return a line for a human reader."""
         return f"{self.at_s:9.3f}  {self.kind} {self.target} ({self.amount:g}) for {self.for_s:.2f} s"
 
@@ -69,7 +69,7 @@ class RigFaults:
     def start(self) -> None:
         """Set a timer for each."""
         begin: dict[RigFaultKind, Callable[[RigFault], None]] = {
-            "overload": self._overload, "stop while it sends": self._arm, "rot in a table": self._rot,
+            "overload": self._overload, "stop while it sends": self._arm, "corruption in a table": self._corrupt,
         }  # fmt: skip
         for fault in self._faults:
             self._cluster.loop.later(fault.at_s, begin[fault.kind], fault)
@@ -111,9 +111,9 @@ class RigFaults:
         self._cluster.counts["shed"] += 1
         return f.node_answers.encode(f.NodeAnswer(node.incarnation, f.NodeRefused("overloaded", REFUSAL)))
 
-    # ---- rot ----
+    # ---- corruption ----
 
-    def _rot(self, fault: RigFault) -> None:
+    def _corrupt(self, fault: RigFault) -> None:
         if not self._healed and flip_a_bit(self._cluster.hosts[fault.target].disk, self._rng, ".sst") is not None:
             self._begun(fault)
 

@@ -17,7 +17,7 @@ from tests.simulation.test_run import CALM
 
 OURS = {
     "together", "stopped", "blocking", "overloaded", "dropped bucket", "clocks apart", "full fallbacks", "siblings",
-    "rot underneath",
+    "corruption underneath",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_all_other_seeds_stay_as_they_are():
 
 
 def test_nobody_loses_power_who_may_forget():
-    drawn = [found for seed in range(400) if (found := draw(seed)).family in OURS - {"rot underneath"}]
+    drawn = [found for seed in range(400) if (found := draw(seed)).family in OURS - {"corruption underneath"}]
     assert drawn
     assert all(scenario.cluster.store.durability != "interval" for scenario in drawn)
 

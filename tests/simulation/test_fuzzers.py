@@ -17,7 +17,8 @@ from simulation.register_fuzzer import fuzz_register
 from simulation.shrink import shrink
 
 FUZZERS = {
-    "register": fuzz_register, "corruption": fuzz_corruption, "copies": fuzz_copies, "power": fuzz_power, "leaders": fuzz_leaders,
+    "register": fuzz_register, "corruption": fuzz_corruption, "copies": fuzz_copies, "power": fuzz_power,
+    "leaders": fuzz_leaders,
 }  # fmt: skip
 
 

@@ -54,4 +54,4 @@ def test_a_coordinator_is_stopped_as_well():
 
 
 def test_a_fault_is_told():
-    assert RigFault(1.0, "overload", "n1", 2.0, 0.5).told() == "    1.000  overload n1 (0.5) for 2.00 s"
+    assert RigFault(1.0, "overload", "n1", 2.0, 0.5).describe() == "    1.000  overload n1 (0.5) for 2.00 s"
