@@ -7,8 +7,8 @@
 * **stop while it sends**: a coordinator, or a client that is one, stands still right after it has sent one of the frames of
   a round. Its other frames were not sent yet, and are not to be when it goes on, if their time is over by then (P8). No
   fault that comes at a drawn moment would find it there: in virtual time all frames of a round leave at once.
-* **corruption in a table**: as the world's "bit rot", and not in a log or a manifest, where a node meets it as a whole: one key
-  cannot be read, and its neighbours can.
+* **corruption in a table**: as the world's "bit rot", and not in a log or a manifest, where a node meets it as a whole:
+  one key cannot be read, and its neighbours can.
 """
 
 from __future__ import annotations
