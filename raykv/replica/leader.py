@@ -239,9 +239,12 @@ class Leaders:
         before = head.size_bytes
         stamp = tenure.next_stamp()
         if done.writes:
-            head.payload, head.version = done.payload, stamp
+            head.payload = done.payload
             head.fence = max(head.fence, change.fence)
-            head.time = max(head.time + 1, time_from_ms(now_ms))
+        if done.writes or not head.version:
+            head.version = stamp
+        # A delete is forgotten by its time: what stays with it, a refusal's receipt too, has to be as young (L12).
+        head.time = max(head.time + 1, time_from_ms(now_ms))
         answer = f.Settled(done.status, head.version, done.answer)
         head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), expires_s)
         self._heads_bytes += head.size_bytes - before
