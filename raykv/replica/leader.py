@@ -404,16 +404,16 @@ class Leaders:
                 else:
                     wanted.setdefault(place, {})[key] = None
         if wanted:
+            tenures = {place: self._tenures[place] for place in wanted}  # as the task begins, they may be over
             task = asyncio.get_running_loop().create_task(
-                self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()})
+                self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()}, tenures)
             )
             await asyncio.shield(task)
         for future in loading:
             await asyncio.shield(future)
 
-    async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]]) -> None:
+    async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]], tenures: dict[Place, Tenure]) -> None:
         """Ask F of each set of owners for their records, under the term, and take the greatest of each key."""
-        tenures = {place: self._tenures[place] for place in wanted}
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for place, keys in wanted.items():
             tenures[place].loading.update(dict.fromkeys([(bucket_id, key) for key in keys], done))

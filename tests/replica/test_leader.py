@@ -525,6 +525,28 @@ def test_a_call_that_was_sent_before_and_is_refused_now_leaves_its_receipt() -> 
     run(story())
 
 
+def test_a_term_that_ends_as_a_look_begins_costs_the_answer_and_nothing_else() -> None:
+    async def story() -> None:
+        cluster, (first, *_) = started()
+        caller = Caller()
+        await cluster.one(first, caller.put(KEY, "v"))
+        leaders = cluster.node(first)._leaders
+        (tenure,) = leaders._tenures.values()
+        tenure.drop(*tenure.heads)
+        load = leaders._load
+
+        async def begins_late(*args: Any) -> None:
+            leaders._give_up(tenure)
+            await load(*args)
+
+        leaders._load = begins_late
+        assert (await cluster.one(first, caller.read(KEY))).status == c.NO_QUORUM
+        leaders._load = load
+        assert (await cluster.one(first, caller.read(KEY))).payload == b"v"
+
+    run(story())
+
+
 def test_a_repeated_call_that_changes_nothing_is_as_old_as_its_receipt_and_has_one_name() -> None:
     """*Schedule without (L12): what is left of it on a key that is absent counts as dead since 1970, and is purged.*"""
 
