@@ -54,9 +54,9 @@ class AsyncLock(AwaitableLock):
     """A lock that one holder has at a time, for as long as it renews its lease: made by ``store.aio.lock(name)``.
 
     While it is held it is renewed in the background, three times a lease. A holder that cannot renew it for a whole lease
-    (cut off, frozen, killed) has lost it, and another may acquire it: look at ``lost`` between steps, and give ``token`` as
-    ``fence`` with each write that the lock is to protect. A process that sleeps and wakes cannot be stopped by any lock; its
-    fenced writes are refused.
+    (cut off, frozen, killed; its event loop blocked, or its interpreter held by native code) has lost it, and another may
+    acquire it: look at ``lost`` between steps, and give ``token`` as ``fence`` with each write that the lock is to protect.
+    A process that sleeps and wakes cannot be stopped by any lock; its fenced writes are refused.
 
     A handle is held once; other threads and tasks make their own. A copy that was pickled, and a fork's child, hold nothing.
     """

@@ -47,7 +47,8 @@ class Operations(Batches, Scans, Atomic):
         if self.linearizable:
             self.refuse(w=w, ttl=ttl, context=context)
             return self.put_if(key, value, if_absent=if_absent, if_version=if_version, fence=fence, timeout=timeout)
-        self.refuse_conditions(if_absent=if_absent, if_version=if_version, fence=fence)
+        if if_absent is not False or if_version is not None or fence is not None:
+            self.refuse_conditions(if_absent=if_absent, if_version=if_version, fence=fence)
         return super().put(key, value, w=w, ttl=ttl, timeout=timeout, context=context)
 
     def delete(

@@ -239,9 +239,12 @@ class Leaders:
         before = head.size_bytes
         stamp = tenure.next_stamp()
         if done.writes:
-            head.payload, head.version = done.payload, stamp
+            head.payload = done.payload
             head.fence = max(head.fence, change.fence)
-            head.time = max(head.time + 1, time_from_ms(now_ms))
+        if done.writes or not head.version:
+            head.version = stamp
+        # A delete is forgotten by its time: what stays with it, a refusal's receipt too, has to be as young (L12).
+        head.time = max(head.time + 1, time_from_ms(now_ms))
         answer = f.Settled(done.status, head.version, done.answer)
         head.keep(Receipt(change.lane, change.number, answer.status, answer.version, answer.payload), expires_s)
         self._heads_bytes += head.size_bytes - before
@@ -401,16 +404,16 @@ class Leaders:
                 else:
                     wanted.setdefault(place, {})[key] = None
         if wanted:
+            tenures = {place: self._tenures[place] for place in wanted}  # as the task begins, they may be over
             task = asyncio.get_running_loop().create_task(
-                self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()})
+                self._load(bucket_id, {place: [*keys] for place, keys in wanted.items()}, tenures)
             )
             await asyncio.shield(task)
         for future in loading:
             await asyncio.shield(future)
 
-    async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]]) -> None:
+    async def _load(self, bucket_id: int, wanted: dict[Place, list[bytes]], tenures: dict[Place, Tenure]) -> None:
         """Ask F of each set of owners for their records, under the term, and take the greatest of each key."""
-        tenures = {place: self._tenures[place] for place in wanted}
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for place, keys in wanted.items():
             tenures[place].loading.update(dict.fromkeys([(bucket_id, key) for key in keys], done))

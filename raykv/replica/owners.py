@@ -82,7 +82,8 @@ class Owners:
                 await self._durable(position)
                 return answer
             return None
-        with contextlib.suppress(PeerFailure):
+        # An answer may name a later state of the cluster, which this node then stores: its own disk may fail as well.
+        with contextlib.suppress(PeerFailure, StoreClosed, EngineFailed, OSError):
             return await self._peers.call(node_id, body, items, timeout_s, epoch)
         return None
 
@@ -100,7 +101,7 @@ class Owners:
             return False
         try:
             await self._peers.call(node_id, f.Ping(), 1, PING_TIMEOUT_S)
-        except PeerFailure:
+        except (PeerFailure, StoreClosed, EngineFailed, OSError):
             self._silent_s[node_id] = self._clock.monotonic_s() + SILENT_S
             return False
         return True

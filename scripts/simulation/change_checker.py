@@ -153,7 +153,9 @@ def _named(state: State, version: bytes | None) -> tuple[bool, State]:
         return True, state
     if state.value is None and version == ABSENT:  # its delete is forgotten
         return True, State()
-    if state.version is None and version != ABSENT:
+    if version != ABSENT and (
+        state.version is None or state == State()
+    ):  # or a call that changed nothing left its name
         return True, state._replace(version=version)
     return False, state
 

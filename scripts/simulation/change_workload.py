@@ -45,7 +45,8 @@ _WEIGHTS: dict[str, dict[StepKind, float]] = {
 _KEEPS_OLD = 0.25
 """How often a condition is on a version that this client saw before its last one."""
 _BURST_S, _PAUSES = 0.004, 0.15
-MAX_AMOUNT = 9
+AMOUNTS = (1, 1, 10)
+"""Few: which of many unknown ones have taken effect is a question of all their sums."""
 
 
 def draw_changes(
@@ -210,7 +211,7 @@ class ChangeClient:
         return self._rng.choice(known) if step.anew else known[-1]
 
     async def _add(self, step: Step) -> None:
-        amount = self._rng.randint(1, MAX_AMOUNT)
+        amount = self._rng.choice(AMOUNTS)
         await self.call("add", step, lambda key: self._bucket.add(key, amount, timeout=step.timeout_s), given=amount)
 
     async def _max(self, step: Step) -> None:
@@ -228,7 +229,7 @@ class ChangeClient:
 
     async def _update(self, step: Step) -> None:
         key, given = step.keys[0], list[Any]()
-        number = self._rng.randint(1, MAX_AMOUNT)
+        number = self._rng.choice(AMOUNTS)
 
         def change(present: Any) -> Any:
             value = (present or 0) + number if key.startswith("lm") else self._value(key, step.padding)

@@ -9,6 +9,7 @@ Messages take one millisecond each, so a chart shows the order of things, and on
 
 from __future__ import annotations
 
+import asyncio
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -260,6 +261,50 @@ def _supervisor_takeover(stage: Stage) -> None:
     stage.world.kill_supervisor()
     stage.store.put(KEY, "blue")
     stage.world.sleep(5.0)
+
+
+@conversation(
+    """Two clients add to one number at the same time (L6, L7).
+
+    The leader evaluates both, one after the other, and sends one record for both, with a receipt for each. They are
+    answered when two of the three owners, the leader among them, hold it durably. Then a plain read: two owners show the
+    same record under the term that both have promised (L8).
+    """,
+    "data",
+    "state",
+)
+def _contended_add(stage: Stage) -> None:
+    counter = stage.store.bucket("hits", versioning="linearizable")
+    counter.add(KEY, 1)
+    other = stage.world.connect().bucket("hits", versioning="linearizable")
+    other.get(KEY)
+    stage.begin()
+
+    async def both() -> None:
+        await asyncio.gather(counter.aio.add(KEY, 1), other.aio.add(KEY, 10))
+
+    stage.world.run(both())
+    counter.get(KEY)
+
+
+@conversation(
+    """The leader of a partition is killed, and the next owner takes over (L1, L4, L5, L14).
+
+    It hears from the coordinator that the leader is silent, promises a term of its own, asks the others for it, asks them
+    once more, looks the key up under it, and goes on. The add that was under way is counted once.
+    """,
+    "data",
+    "state",
+    without=("news", "any news", "granted, promised", "accept state", "which state"),
+)
+def _leader_killed(stage: Stage) -> None:
+    counter = stage.store.bucket("hits", versioning="linearizable")
+    counter.add(KEY, 1)
+    stage.begin()
+    stage.world.kill(stage.owners()[0])
+    counter.add(KEY, 10)
+    counter.add(KEY, 100)
+    stage.world.sleep(0.01)
 
 
 def conversations() -> Iterator[tuple[str, str]]:

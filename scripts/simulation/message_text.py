@@ -21,12 +21,13 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE
 from raykv.records import vector_record as vector
 from raykv.records.keys import decode_key, encode_key
-from raykv.records.kinds import is_vector
+from raykv.records.kinds import is_linear, is_vector
 from raykv.records.record import TIME_COUNTER_BITS, stamp, unpack
 from raykv.sim.cluster import COORDINATOR, SUPERVISOR
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import time_to_ms
 from raykv.versions.causality import unpack_causality
+from simulation import leader_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,6 +90,8 @@ def held(record: bytes | None) -> str:
         return "absent"
     if is_vector(record):
         return _held_versions(record)
+    if is_linear(record):
+        return leader_text.held_linear(record)
     try:
         taken = unpack(record)
         ttl = "" if taken.ttl_ms is None else f" ttl {taken.ttl_ms / 1000:g}s"
@@ -203,6 +206,9 @@ class Interpreter:
 
     def _asked(self, body: Any) -> tuple[str, Topic, Sequence[bytes] | _Range]:
         """Return words, topic, and the keys that a request is about."""
+        if (of_leaders := leader_text.asked(body)) is not None:
+            words, items = of_leaders
+            return words + self._list(items), "data", [key for key, _ in items]
         match body:
             case f.GetMany():
                 return f"get {self._list((key, '') for key in body.keys)} r={body.r}", "data", body.keys
@@ -253,6 +259,8 @@ class Interpreter:
     # ---- answers ----
 
     def _answered(self, body: Any, request: Any) -> str:
+        if (of_leaders := leader_text.answered(body, request)) is not None:
+            return of_leaders if isinstance(of_leaders, str) else self._list(of_leaders)
         match body:
             case f.GotMany() if isinstance(request, f.GetMany):
                 got = [
@@ -344,6 +352,8 @@ def _of_life(body: f.Ping | f.IndirectProbe | f.Stop | f.GetInfo | f.GetClusterU
 
 
 def _of_state(body: Any) -> str:
+    if (of_terms := leader_text.asked_of_terms(body)) is not None:
+        return of_terms
     match body:
         case f.ClusterUpdate():
             down = f", down: {', '.join(sorted(body.down))}" if body.down else ""

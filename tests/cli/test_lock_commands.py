@@ -20,6 +20,7 @@ from raykv.cli.main import cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PYTHON = [sys.executable, "-c"]
 RAYKV = [*PYTHON, "from raykv.cli.main import main; main()"]
@@ -230,25 +231,33 @@ def test_a_command_that_does_not_want_to_end_is_killed(
     assert CliRunner().invoke(cli, ["lock", "leader", "--", *PYTHON, code]).exit_code == 1
 
 
+def begun(name: str, lease: float, tmp_path: Path) -> subprocess.Popen[bytes]:
+    """Return a command that waits for ever while it holds a lock, in a process group of its own."""
+    import ray
+
+    up = tmp_path / "up"
+    wait = f"import time; open({str(up)!r}, 'w').close(); time.sleep(600)"
+    process = subprocess.Popen(
+        [*RAYKV, "lock", name, "--store", "shared", "--lease", str(lease), "--", *PYTHON, wait],
+        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}, stderr=subprocess.PIPE,
+        process_group=0,
+    )  # fmt: skip
+    until_s = time.monotonic() + 300
+    while not up.exists():
+        if time.monotonic() > until_s:
+            process.kill()
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + 15)])
 def test_a_signal_ends_the_command_and_frees_the_lock(
-    shared_store: raykv.Store, sent: signal.Signals, code: int, tmp_path: Any
+    shared_store: raykv.Store, sent: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    import ray
-
-    up, name = tmp_path / "up", f"signal {sent}"
-    wait = f"import time; open({str(up)!r}, 'w').close(); time.sleep(600)"
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    process = subprocess.Popen(
-        [*RAYKV, "lock", name, "--store", "shared", "--lease", "600", "--", *PYTHON, wait],
-        env=environment, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    until_s = time.monotonic() + 120
-    while not up.exists():
-        assert time.monotonic() < until_s
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    name = f"signal {sent}"
+    process = begun(name, 600, tmp_path)
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as the terminal does
     else:
@@ -258,3 +267,16 @@ def test_a_signal_ends_the_command_and_frees_the_lock(
     assert b"raykv/cli" not in stderr, "no traceback of its own"
     with shared_store.lock(name, timeout=5) as held:
         assert held.token == 2, "free long before its lease ends"
+
+
+@pytest.mark.ray
+def test_a_holder_that_was_frozen_for_its_lease_ends_its_command(shared_store: raykv.Store, tmp_path: Path) -> None:
+    process = begun("frozen", 2, tmp_path)
+    process.send_signal(signal.SIGSTOP)
+    with shared_store.lock("frozen", timeout=60) as held:
+        assert held.token == 2
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 1, stderr
+        assert b"raykv: lock 'frozen' was lost, and '" in stderr
+        assert not held.lost

@@ -15,6 +15,7 @@ from raykv.records import linear_record as linear
 from raykv.records.keys import encode_key
 from raykv.records.linear_record import MAX_RECEIPTS, LinearRecord, Receipt
 from raykv.replica import leader
+from raykv.versions import time_from_ms
 
 KEY = "k"
 
@@ -520,6 +521,47 @@ def test_a_call_that_was_sent_before_and_is_refused_now_leaves_its_receipt() -> 
         await asyncio.sleep(0.1)
         assert cluster.record(third, KEY).payload is None
         assert cluster.record(first, KEY).payload is None
+
+    run(story())
+
+
+def test_a_term_that_ends_as_a_look_begins_costs_the_answer_and_nothing_else() -> None:
+    async def story() -> None:
+        cluster, (first, *_) = started()
+        caller = Caller()
+        await cluster.one(first, caller.put(KEY, "v"))
+        leaders = cluster.node(first)._leaders
+        (tenure,) = leaders._tenures.values()
+        tenure.drop(*tenure.heads)
+        load = leaders._load
+
+        async def begins_late(*args: Any) -> None:
+            leaders._give_up(tenure)
+            await load(*args)
+
+        leaders._load = begins_late
+        assert (await cluster.one(first, caller.read(KEY))).status == c.NO_QUORUM
+        leaders._load = load
+        assert (await cluster.one(first, caller.read(KEY))).payload == b"v"
+
+    run(story())
+
+
+def test_a_repeated_call_that_changes_nothing_is_as_old_as_its_receipt_and_has_one_name() -> None:
+    """*Schedule without (L12): what is left of it on a key that is absent counts as dead since 1970, and is purged.*"""
+
+    async def story() -> None:
+        cluster, (first, second, _) = started()
+        caller = Caller()
+        call = caller.delete(KEY)
+        again = f.Change(call.key, call.kind, call.payload, call.lane, call.number, resent=True)
+        done = await cluster.one(first, again)
+        kept = cluster.record(first, KEY)
+        assert (done.status, done.version) == (c.DONE, kept.version)
+        assert kept.time >= time_from_ms(cluster.node(first)._clock.wall_ms() - 1000)
+        cluster.kill(first)
+        read = await cluster.one(second, caller.read(KEY), silent=[first])
+        assert read == f.Settled(c.DONE, kept.version), "the next leader calls it the same"
 
     run(story())
 

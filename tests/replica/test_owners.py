@@ -100,3 +100,20 @@ def test_who_did_not_answer_a_ping_is_taken_for_gone_for_a_second(late: bool) ->
         assert len(cluster.wire.of(f.Ping)) == 1 + late
 
     run(story())
+
+
+def test_a_disk_that_is_full_when_an_answer_brings_a_later_state_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Schedule without: the leader's round has no end, and its partition no round any more.*"""
+
+    async def story() -> None:
+        cluster = Leaders().start()
+        leader = asker(cluster)
+
+        async def full(*_: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(leader._peers, "call", full)
+        assert await leader.ask_one("n2", ASKED, 1, cluster.state.epoch) is None
+        assert not await leader.is_alive("n2")
+
+    run(story())
