@@ -5,6 +5,7 @@ Neither keeps a lock alive that its user has dropped. Neither outlives its proce
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -50,13 +51,14 @@ class LoopRenewals:
         self._stopped = True
         self._timer.cancel()
         if self._task is not None:
-            self._task.cancel()
+            with contextlib.suppress(RuntimeError):  # its loop was closed in the middle of it
+                self._task.cancel()
 
     async def stopped(self) -> None:
         """Wait until nothing of it is under way."""
         import asyncio
 
-        if self._task is not None:
+        if self._task is not None and not self._task.done() and not self._loop.is_closed():
             await asyncio.wait({self._task})
 
 
@@ -75,11 +77,11 @@ class ThreadRenewals:
             thread.start()
         except RuntimeError as error:
             raise Overloaded(f"this process gets no more threads ({error}), and a lock needs one") from None
-        weakref.finalize(user, _set_here, self._over, self._pid)  # at the interpreter's end too
+        self._end = weakref.finalize(user, _set_here, self._over, self._pid)  # at the interpreter's end too
 
     def stop(self) -> None:
         """See ``client.driver.Stoppable``."""
-        _set_here(self._over, self._pid)
+        self._end()  # and nothing of it is kept for the user's sake
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread to end."""

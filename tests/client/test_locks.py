@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -607,3 +608,46 @@ def test_a_closed_loop_is_left_without_a_word(link: Any, caplog: pytest.LogCaptu
     del renewals
     gc.collect()
     assert caplog.text == ""
+
+
+def test_a_lock_may_be_released_in_another_loop_than_it_was_acquired_in(link: Any) -> None:
+    class Slow(Steps):
+        def __call__(self) -> Any:
+            self.begun += 1
+            yield Exchange((), 0.0, repeatable=True, pause_s=1.0)
+            return self.every_s
+
+    async def forever(_: float) -> None:
+        await asyncio.Event().wait()
+
+    async def begin() -> LoopRenewals:
+        renewals = LoopRenewals(steps, link, 0.0)
+        await asyncio.sleep(0.01)
+        assert steps.begun == 1
+        return renewals
+
+    async def end(renewals: LoopRenewals) -> None:
+        renewals.stop()
+        await renewals.stopped()
+
+    link.sleep = forever
+    steps = Slow()
+    asyncio.run(end(asyncio.run(begin())))  # which cancels what is left in its loop
+
+    steps = Slow()
+    loop = asyncio.new_event_loop()
+    renewals = loop.run_until_complete(begin())
+    task = renewals._task
+    loop.close()
+    asyncio.run(end(renewals))
+    task.get_coro().close()  # the user's loop was closed over it, of which asyncio would complain
+
+
+def test_a_handle_that_is_used_for_ever_keeps_nothing_of_former_acquisitions(link: Any) -> None:
+    user = User()
+    before = len(weakref.finalize._registry)
+    for _ in range(3):
+        renewals = ThreadRenewals(Steps(), link, 3600.0, user)
+        renewals.stop()
+        renewals.join(20)
+    assert len(weakref.finalize._registry) == before
