@@ -45,10 +45,8 @@ SMALL = NodeConfig(
 _LEAVES = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.FrameType, types.CodeType)
 _OUTSIDE = {
     "SimDisk",
-    "ProcessDisk",
     "Network",
     "VirtualLoop",
-    "SimClock",
     "Clock",
     "Random",
     "Metrics",
@@ -139,7 +137,7 @@ class Load:
         while self.done < operations:
             self.turn += 1
             await self._turn()
-            self.cluster.frames.clear()
+            self.cluster.network.frames.clear()
 
     async def _turn(self) -> None:
         rng, turn = self.rng, self.turn
