@@ -52,8 +52,8 @@ class Bench:
 
     def __init__(self, world: ModuleType, cluster: Any, deadline_s: float) -> None:
         self.clock = world.Clock()
-        self.routing = Routing(cluster.network.transport("me"), self.clock, world.Metrics())
-        self.driver = Driver(self.routing, posting(cluster.network.transport("me"), self.clock, set()), self.clock)
+        self.routing = Routing(cluster.transport("me"), self.clock, world.Metrics())
+        self.driver = Driver(self.routing, posting(cluster.transport("me"), self.clock, set()), self.clock)
         self.fan: Fanout[str] = Fanout(self.routing.peers, self.clock.monotonic_s() + deadline_s)
 
     async def next(self, timeout_s: float) -> Outcome[str] | None:

@@ -35,18 +35,18 @@ def cut_off(cluster: Any, name: str, *nodes: str) -> None:
 
 
 def world_clock(cluster: Any) -> Any:
-    return next(iter(cluster.clocks.values()))
+    return cluster.clock
 
 
 async def founded(world: ModuleType, nodes: int = 5, *, name: str = "s1") -> tuple[Any, Register]:
     cluster = world.Cluster(nodes).start()
-    register = Register(cluster.network.transport(name), world_clock(cluster))
+    register = Register(cluster.transport(name), world_clock(cluster))
     await register.accept(cluster.state)
     return cluster, register
 
 
 async def take_over(cluster: Any, name: str) -> Register:
-    register = Register(cluster.network.transport(name), world_clock(cluster))
+    register = Register(cluster.transport(name), world_clock(cluster))
     await register.take_over(await register.read(cluster.ids))
     return register
 
@@ -217,7 +217,7 @@ def test_of_two_that_take_over_at_once_at_most_one_does(world: ModuleType) -> No
             for name in ("s2", "s3"):
                 for node_id in cluster.ids:
                     cluster.network.delays[(name, f"node/{node_id}")] = rng.random() * 0.1
-            registers = [Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s2", "s3")]
+            registers = [Register(cluster.transport(name), world_clock(cluster)) for name in ("s2", "s3")]
 
             async def attempt(register: Register, name: str, cluster: Any = cluster) -> str:
                 try:
@@ -264,7 +264,7 @@ def test_a_state_on_a_minority_that_dies_meanwhile_does_not_stop_the_take_over(w
         with pytest.raises(StoreUnavailable):
             await first.accept(cluster.state.with_bucket(bucket("a")))
         cluster.mend()
-        second = Register(cluster.network.transport("s2"), world_clock(cluster))
+        second = Register(cluster.transport("s2"), world_clock(cluster))
         answers = await second.read(cluster.ids)
         cluster.kill("n1")
         state = await second.take_over(answers)
@@ -356,7 +356,7 @@ def test_of_two_founders_at_most_one_owns_the_store(world: ModuleType) -> None:
             for name in ("s1", "s2"):
                 for node_id in cluster.ids:
                     cluster.network.delays[(name, f"node/{node_id}")] = rng.random() * 0.1
-            registers = [Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s1", "s2")]
+            registers = [Register(cluster.transport(name), world_clock(cluster)) for name in ("s1", "s2")]
 
             async def attempt(register: Register, cluster: Any = cluster) -> bool:
                 try:
@@ -368,7 +368,7 @@ def test_of_two_founders_at_most_one_owns_the_store(world: ModuleType) -> None:
             founded_by = await world.asyncio.gather(*map(attempt, registers))
             assert sum(founded_by) <= 1
             if not any(founded_by):  # each got a promise or two; the next one goes beyond
-                third = Register(cluster.network.transport("s3"), world_clock(cluster))
+                third = Register(cluster.transport("s3"), world_clock(cluster))
                 await third.found(cluster.state, await third.read(cluster.ids))
                 assert await third.owned()
 
@@ -378,7 +378,7 @@ def test_of_two_founders_at_most_one_owns_the_store(world: ModuleType) -> None:
 def test_what_another_founder_has_stored_stands(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
-        first, second = (Register(cluster.network.transport(name), world_clock(cluster)) for name in ("s1", "s2"))
+        first, second = (Register(cluster.transport(name), world_clock(cluster)) for name in ("s1", "s2"))
         await first.found(cluster.state, {})
         cluster.kill("n1")
         another = cluster.state.with_bucket(bucket("of another plan"))
@@ -396,7 +396,7 @@ def test_a_register_that_no_member_has_kept_is_lost_and_one_that_one_has_is_not(
         cluster, register = await founded(world, 3)
         for node_id in ("n1", "n2"):
             cluster.wipe(node_id)
-            cluster.open(node_id)
+            cluster.start_node(node_id)
         state = register.state.with_bucket(bucket("a"))
         with pytest.raises(StoreUnavailable, match="1 of 3 nodes hold it"):
             await register.accept(state)
@@ -405,7 +405,7 @@ def test_a_register_that_no_member_has_kept_is_lost_and_one_that_one_has_is_not(
         assert (await register.read(["n1"]))["n1"].voter
         for node_id in cluster.ids:
             cluster.wipe(node_id)
-            cluster.open(node_id)
+            cluster.start_node(node_id)
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="of all 3 nodes are gone"):
                 await register.accept(state.with_bucket(bucket("b")))
@@ -419,7 +419,7 @@ def test_p5_a_lost_promise_is_not_made_good_by_what_was_decided_before(world: Mo
 
     async def story() -> None:
         cluster, second = await founded(world, 3)
-        third = Register(cluster.network.transport("s3"), world_clock(cluster))
+        third = Register(cluster.transport("s3"), world_clock(cluster))
         cut_off(cluster, "s3", "n2")
         answers = await third.read(cluster.ids)
         granted = await third._prepare(cluster.ids, 9)
@@ -442,13 +442,13 @@ def test_p5_a_promise_that_was_lost_before_the_last_one_came_does_not_count(worl
 
     async def story() -> None:
         cluster, _ = await founded(world, 3)
-        third = Register(cluster.network.transport("s3"), world_clock(cluster))
+        third = Register(cluster.transport("s3"), world_clock(cluster))
         answers = await third.read(cluster.ids)
         cut_off(cluster, "s3", "n2")
         cluster.network.delays["s3", "node/n3"] = 1.0
         taking = asyncio.ensure_future(third.take_over(answers))
         await asyncio.sleep(0.5)
-        assert (await Register(cluster.network.transport("s4"), world_clock(cluster)).read(["n1"]))["n1"].promised == 2
+        assert (await Register(cluster.transport("s4"), world_clock(cluster)).read(["n1"]))["n1"].promised == 2
         cluster.node("n1")._replica.mark_incomplete()
         with pytest.raises(StoreUnavailable):
             await taking

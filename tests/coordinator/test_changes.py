@@ -215,7 +215,7 @@ def test_a_run_is_named_and_its_clock_and_a_run_that_is_not_known_does_nothing()
         now_s = asyncio.get_running_loop().time()
         assert now_s + 2.9 < begun[1].expires_s <= now_s + 3.0
         cluster.kill(first)
-        cluster.open(first)
+        cluster.start_node(first)
         cluster.publish(peer)
         cluster.wire.sent.clear()
         assert (await one(peer, Caller(2).add(KEY))).payload == cell(2)
@@ -335,7 +335,7 @@ def test_an_incomplete_node_is_passed_over() -> None:
         caller = Caller()
         await one(peer, caller.add(KEY))
         cluster.wipe(first)
-        cluster.open(first)
+        cluster.start_node(first)
         cluster.publish(peer)
         assert (await one(peer, caller.add(KEY))).payload == cell(2)
         assert cluster.promised(second, KEY)[1] == second

@@ -374,7 +374,7 @@ def test_newer_writes_that_keep_coming_have_a_write_stamped_again_once(world: Mo
         original = cluster.network.call
         ahead_ms = 0
 
-        async def outrun(source: str, target: str, frame: bytes, timeout_s: float) -> bytes:
+        async def outrun(source: Any, target: str, frame: bytes, timeout_s: float) -> bytes:
             nonlocal ahead_ms
             if target.startswith("node/") and isinstance(f.node_requests.decode(frame).body, f.Write):
                 ahead_ms += 1000
@@ -462,7 +462,7 @@ def test_a_retry_to_a_node_keeps_its_stamp(world: ModuleType) -> None:
         assert sorted(await peer.put("k", "1", w=3, timeout_s=8)) == ["n1", "n2", "n3"]
         await mending
         assert len({await cluster.held(node_id, "k") for node_id in cluster.ids}) == 1
-        writes = [frame for _, target, frame in cluster.network.frames if target == "node/n1"]
+        writes = [frame for _, target, frame in cluster.frames if target == "node/n1"]
         sent = {f.node_requests.decode(frame).body.items[0][1] for frame in writes}
         assert len(writes) >= 2
         assert len(sent) == 1
@@ -578,15 +578,17 @@ def test_a_read_answered_by_a_run_that_was_given_up_is_not_counted(world: Module
         key = key_owned_first_by(cluster, "n1")
         await peer.put(key, "old", w=3)
         cluster.freeze("n1")
+        endpoints = cluster.network.endpoints
+        stale = endpoints["node/n1"]
         former = cluster.replace("n1")
         cluster.publish(peer)
-        cluster.network.processes["node/n1"], fresh = former, cluster.process("n1")  # a stale address
+        endpoints["node/n1"], fresh = stale, endpoints["node/n1"]  # a stale address
         cluster.thaw(former)
         assert await peer.put(key, "new", w=2)
         assert await peer.get(key, r=2) == "new"
         (error,) = await peer.get_many([key], r=3, timeout_s=0.5)
         assert type(error) is QuorumNotMet
-        cluster.network.processes["node/n1"] = fresh
+        endpoints["node/n1"] = fresh
         await asyncio.sleep(2)
         assert await peer.get(key, r=3) == "new"
 
@@ -808,12 +810,12 @@ def test_what_is_out_of_bounds_is_refused_before_anything_is_sent(
             (CorruptData, f.WriteMany(1, [(a, body, None), (a, b"short", None)], 2, 5.0)),
             (InvalidOption, f.ScanPage(1, b"", b"\x03", 10, False, False, 4, 5.0)),
         ]
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for kind, request in bad:
             for fast in (False, True):
                 with pytest.raises(kind):
                     await peer.front.driver.run(peer.core.operation(request, fast=fast))
-        assert cluster.network.frames == []
+        assert cluster.frames == []
         assert peer.core.figures()["items_under_way"] == peer.core.figures()["calls_under_way"] == 0
 
     world.run(story())
@@ -854,12 +856,12 @@ def test_a_coordinator_without_an_update_asks_for_one(world: ModuleType) -> None
         peer = world.Peer(cluster, "late", 0)
         await peer.put("a", "1")
         assert await peer.get("a") == "1"
-        supervisor = cluster.network.processes.pop("supervisor")
+        supervisor = cluster.network.endpoints.pop("supervisor")
         other = world.Peer(cluster, "other", 0)
         with pytest.raises(StoreUnavailable, match="supervisor"):
             await other.get("a", timeout_s=0.5)
         assert await peer.get("a") == "1", "who has a state asks nobody"
-        cluster.network.processes["supervisor"] = supervisor
+        cluster.network.endpoints["supervisor"] = supervisor
         assert await other.get("a") == "1"
 
     world.run(story())
@@ -947,12 +949,12 @@ def test_an_update_of_who_is_down_steers_reads_away_at_once(world: ModuleType) -
         cluster.freeze("n1")
         cluster.down = {"n1": "it does not answer"}
         cluster.publish(peer)
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for _ in range(20):
             began_s = now_s()
             assert await peer.get(key) == "1"
             assert now_s() - began_s < 0.01
-        assert not [1 for _, target, _ in cluster.network.frames if target == "node/n1"]
+        assert not [1 for _, target, _ in cluster.frames if target == "node/n1"]
 
     world.run(story())
 

@@ -36,7 +36,7 @@ class Client:
         self.cluster = cluster
         self.peer = cluster.coordinator(NAME)
         if options:
-            transport = cluster.network.transport(NAME)
+            transport = cluster.transport(NAME)
             core = Coordinator(transport, self.peer.clock, self.peer.metrics, random.Random(1), **options)
             self.peer.core, self.peer.front = core, CoordinatorService(core, transport, self.peer.clock)
             cluster.publish(self.peer)
@@ -92,7 +92,7 @@ class Client:
 
     def sent(self, kind):
         """To whom requests of a kind went."""
-        frames = [(target, f.node_requests.decode(frame).body) for source, target, frame in self.cluster.network.frames
+        frames = [(target, f.node_requests.decode(frame).body) for source, target, frame in self.cluster.frames
                   if source == NAME and target.startswith("node/")]  # fmt: skip
         return [target[5:] for target, body in frames if isinstance(body, kind)]
 
@@ -110,7 +110,7 @@ def story(world, tell, **options):
         client = Client(cluster)
         await client.peer.put(KEY, "old", w=3)
         await client.peer.rest()
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         client.peer.metrics.clear()
         await tell(cluster, client)
 
@@ -120,7 +120,7 @@ def story(world, tell, **options):
 async def answers_to(cluster, ask, without=""):
     """Return the nodes' answers."""
     return {
-        node_id: await cluster.network.call(NAME, f"node/{node_id}", frame, 1.0)
+        node_id: await cluster.transport(NAME).call(f"node/{node_id}", frame, 1.0)
         for node_id, frame in ask.frames.items()
         if node_id != without
     }
@@ -141,7 +141,7 @@ def dots(cluster, key=KEY):
 def test_a_read_asks_r_replicas_once(world, versioning):
     async def tell(cluster, client):
         for r in (1, 2, 3):
-            cluster.network.frames.clear()
+            cluster.frames.clear()
             assert await client.get(r=r) == ["old"]
             assert len(client.sent(f.Read)) == r
         assert client.peer.metrics["fast_path_reads"] == 3
@@ -155,7 +155,7 @@ def test_a_read_asks_r_replicas_once(world, versioning):
 def test_a_write_is_sent_to_all_and_waits_for_w(world, versioning):
     async def tell(cluster, client):
         for w in (1, 2, 3):
-            cluster.network.frames.clear()
+            cluster.frames.clear()
             acked = await client.put(f"w{w}", w=w)
             assert len(acked.nodes) >= w
             assert sorted(client.sent(f.Write)) == ["n1", "n2", "n3"]
@@ -212,7 +212,7 @@ def test_what_a_client_sends_that_cannot_be_read_is_an_error(world):
             await client.serve(f.WriteMany(1, [(encode_key(KEY), b"?", None)], 2, 5.0))
         with pytest.raises(CorruptData):
             await client.put(seen=b"?")
-        assert not cluster.network.frames
+        assert not cluster.frames
 
     story(world, tell, versioning="vector")
 
@@ -235,7 +235,7 @@ async def _freeze(cluster, client):
 
 async def _wipe(cluster, client):
     cluster.wipe("n2")
-    cluster.open("n2")
+    cluster.start_node("n2")
     cluster.publish(client.peer)
 
 
@@ -356,7 +356,7 @@ def test_what_is_not_for_it(world, versioning):
         assert await client.get(bucket=99) is None, "the quorum path asks for it"
         assert await client.put(bucket=99) is None
         assert client.core.operation(f.GetInfo("ring", 1.0)) is None
-        assert not cluster.network.frames
+        assert not cluster.frames
 
     story(world, tell, versioning=versioning)
 
@@ -365,7 +365,7 @@ def test_a_sloppy_bucket_is_not_for_it(world):
     async def tell(cluster, client):
         assert await client.get() is None
         assert await client.put() is None
-        assert not cluster.network.frames
+        assert not cluster.frames
 
     story(world, tell, versioning="vector", sloppy=True)
 
@@ -499,7 +499,7 @@ def test_what_was_sent_is_never_reported_as_not_written(world, versioning):
         held_up(cluster, cluster.ids, 0.3)
         await asyncio.sleep(0.05)
         for node_id in cluster.ids:
-            del cluster.network.processes[f"node/{node_id}"]
+            del cluster.network.endpoints[f"node/{node_id}"]
         error = await writing
         assert isinstance(error, WriteOutcomeUnknown)
         assert error.details["operation_id"]
@@ -638,7 +638,7 @@ def test_a_write_of_a_bucket_that_was_dropped_meanwhile_is_not_brought_to_its_ow
         with pytest.raises(StopIteration):
             steps.send(await answers_to(cluster, ask, without=cluster.owners(KEY)[0]))
         cluster.change(cluster.state.without_bucket("b"))
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         await client.driver.run(ask.write.complete())
         await client.peer.rest()
         assert len(client.sent(f.Write)) == 1
@@ -659,13 +659,13 @@ def test_many_keys_are_read_from_r_owners_each_in_one_round(world, versioning):
         for key in keys[:-3]:
             await client.peer.put(key, f"of {key}", w=3)
         await client.peer.rest()
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         answer = await client.serve(client.read(*keys))
         assert values_of(answer) == [[f"of {key}"] for key in keys[:-3]] + [[]] * 3
         assert answer.time == max(time for time in map(seen_time, held_by_all(cluster, keys)) if time)
         sent = client.sent(f.Read)
         assert len(sent) == len({*sent}), "one request to each"
-        asked = [key for source, target, frame in cluster.network.frames if target.startswith("node/")
+        asked = [key for source, target, frame in cluster.frames if target.startswith("node/")
                  for key in f.node_requests.decode(frame).body.keys]  # fmt: skip
         assert sorted(asked) == sorted([encode_key(key) for key in keys] * 2)
         assert client.peer.metrics["fast_path_reads"] == len(keys)
@@ -962,13 +962,13 @@ def test_hints_are_left_once_all_others_have_it_and_what_these_miss_too_goes_the
             assert {peer[5:] for peer, _, _ in posted} == {late, *quick}
             for peer, frame, heard in posted:
                 if peer[5:] != late:
-                    heard(await cluster.network.call(NAME, peer, frame, 1.0))
+                    heard(await cluster.transport(NAME).call(peer, frame, 1.0))
             assert len(outcomes[0].items[0].nodes) == len(quick)
             await asyncio.sleep(0.01)
             assert not client.peer.metrics["fast_path_writes_completed"]
             for peer, frame, heard in posted:
                 if peer[5:] == late:
-                    heard(failure or await cluster.network.call(NAME, peer, frame, 1.0))
+                    heard(failure or await cluster.transport(NAME).call(peer, frame, 1.0))
             await client.peer.rest()
             assert client.peer.metrics["fast_path_writes_completed"] == 1
             assert cluster.stored(late, KEY) == cluster.stored(quick[0], KEY)
@@ -1043,7 +1043,7 @@ def test_at_the_end_of_its_loop_nothing_begins(world, ended):
         client.driver._post = lambda peer, frame, _, heard: posted.append((peer, frame, heard))
         client.driver.begin(client.steps(client.write()), outcomes.append)
         for peer, frame, heard in posted[:2]:
-            heard(await cluster.network.call(NAME, peer, frame, 1.0))
+            heard(await cluster.transport(NAME).call(peer, frame, 1.0))
         assert len(outcomes[0].items[0].nodes) == 2
         if ended:
             client.driver.end()
@@ -1061,7 +1061,7 @@ def test_what_was_frozen_before_it_was_sent_is_not_sent_after_its_time(world):
     async def tell(cluster, client):
         posted = []
         clock = client.peer.clock
-        post = posting(cluster.network.transport(NAME), clock, client.routing.tasks)
+        post = posting(cluster.transport(NAME), clock, client.routing.tasks)
         frame = f.node_requests.encode(f.NodeRequest(0, f.Ping()))
         post("node/n1", frame, clock.monotonic_s() + 1.0, posted.append)
         post("node/n1", frame, clock.monotonic_s(), posted.append)

@@ -189,10 +189,10 @@ def test_what_an_answer_has_no_room_for_is_asked_again(world: ModuleType, monkey
         keys = [f"k{number:02}" for number in range(40)]
         for key in keys:
             await peer.put(key, key + "x" * 1000, w=3)
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         found = await peer.get_many([*keys, "absent"], r=2)
         assert found == [*(key + "x" * 1000 for key in keys), None]
-        asked = [f.node_requests.decode(frame).body for _, _, frame in cluster.network.frames]
+        asked = [f.node_requests.decode(frame).body for _, _, frame in cluster.frames]
         assert sum(len(body.keys) for body in asked[:3]) == 2 * 41
         assert 80 / 4 <= len(asked) <= 80 / 4 + 3, "four records an answer, and then once for all that is left"
 
@@ -229,7 +229,7 @@ def test_no_node_is_asked_for_more_than_fits_into_an_answer(world: ModuleType, m
         peer = cluster.coordinator()
         keys = [f"k{number}" for number in range(30)]
         assert await peer.get_many(keys) == [None] * 30
-        asked = [f.node_requests.decode(frame).body for _, _, frame in cluster.network.frames]
+        asked = [f.node_requests.decode(frame).body for _, _, frame in cluster.frames]
         assert max(len(body.keys) for body in asked) == 7
 
     world.run(story())

@@ -313,7 +313,7 @@ def test_keys_only_carries_no_values(world: ModuleType) -> None:
         peer = cluster.coordinator()
         await peer.put("a", "x" * 5000, w=3)
         await cluster.give("n1", "a", world.put_record("y" * 5000, 5000))  # so that it goes through a read too
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         page = await peer.page(keys_only=True, r=3)
         assert page.items == [(encode_key("a"), [b""], False)]
 

@@ -133,7 +133,7 @@ def test_a_bucket_that_is_known_is_opened_here_and_others_by_the_supervisor(worl
             """Whichever coordinator opened it, the store and the clock in the answer are this one's."""
             return f.BucketOpened(bucket_id, config, world.STORE_ID, peer.core.run, peer.clock.monotonic_s())
 
-        cluster.network.processes["supervisor"] = world.Process(supervise)
+        cluster.answer_as("supervisor", supervise)
         opened = await peer.ask(f.OpenBucket("default", {"n": 3}, 1.0))
         assert opened.config["w"] == 2
         assert opened == opened_now(1, opened.config)
@@ -159,7 +159,7 @@ def test_the_infos_of_a_coordinator(world: ModuleType) -> None:
         async def supervise(frame: bytes) -> bytes:
             return f.supervisor_answers.encode(f.Info({"name": "test"}))
 
-        cluster.network.processes["supervisor"] = world.Process(supervise)
+        cluster.answer_as("supervisor", supervise)
         ring = (await peer.ask(f.GetInfo("ring", 1.0))).data
         assert ring["copies"] == 3
         assert [member["node_id"] for member in ring["members"]] == ["n1", "n2", "n3"]
@@ -169,7 +169,7 @@ def test_the_infos_of_a_coordinator(world: ModuleType) -> None:
         assert status["name"] == "test"
         assert status["coordinator"]["items_under_way"] == 0
         assert type(error(await peer.ask(f.GetInfo("secrets", 1.0)))) is CorruptData
-        del cluster.network.processes["supervisor"]
+        del cluster.network.endpoints["supervisor"]
         assert type(error(await peer.ask(f.GetInfo("status", 0.5)))) is StoreUnavailable
         assert type(error(await peer.ask(f.DropBucket("b", 0.5)))) is StoreUnavailable
         assert (await peer.ask(f.GetInfo("ring", 1.0))).data == ring, "what is known here needs no supervisor"

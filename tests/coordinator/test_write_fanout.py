@@ -44,7 +44,7 @@ def part(cluster: Any, *sides: tuple[str, ...]) -> None:
     for one in sides:
         for other in sides:
             if one is not other:
-                cluster.network.cuts |= {(address(a), address(b)) for a in one for b in other}
+                cluster.network.cuts |= {(address(a), address(b)): 1 for a in one for b in other}
 
 
 # ---- an owner that missed a write gets a hint ----
@@ -130,7 +130,7 @@ def test_where_nothing_was_written_no_hint_is_left(world: ModuleType, how: str) 
         with pytest.raises(RaykvError):
             await peer.put("a", "v", timeout_s=1.0)
         await peer.rest()
-        asked = [f.node_requests.decode(frame).body for *_, frame in cluster.network.frames]
+        asked = [f.node_requests.decode(frame).body for *_, frame in cluster.frames]
         assert not any(isinstance(body, f.Hint) for body in asked)
 
     world.run(story())

@@ -60,7 +60,7 @@ def dots_of(cluster: Any, key: str, operation: bytes) -> set[vector.Dot]:
 
 def sent(cluster: Any, kind: type[Any]) -> list[tuple[str, Any]]:
     """The requests of one kind that went to nodes, with their node."""
-    frames = [(target, frame) for _, target, frame in cluster.network.frames if target.startswith("node/")]
+    frames = [(target, frame) for _, target, frame in cluster.frames if target.startswith("node/")]
     bodies = [(target[5:], f.node_requests.decode(frame).body) for target, frame in frames]
     return [(node_id, body) for node_id, body in bodies if isinstance(body, kind)]
 
@@ -362,7 +362,7 @@ def test_one_write_has_one_dot_though_two_nodes_gave_one(world: ModuleType, how:
         await peer.put(key, "old", w=3)
         _, context = await peer.versions(key, r=3)
         (first_actor,) = [actor for actor, _, _ in unpack_causality(context).seen]
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         if how == "too late":
             cluster.network.delays[("node/n1", "coordinator")] = 0.6
         elif how == "not at all":
@@ -436,14 +436,14 @@ def test_a_request_whose_time_is_over_or_that_was_meant_for_another_run_is_not_b
         peer = cluster.coordinator()
         run = peer.core.run
         await asyncio.sleep(1)
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for late in (
             request(peer, "late", run=run, expires_s=now_s() - 0.001),
             request(peer, "late", run=run + 1, expires_s=now_s() + 100),
             request(peer, "late", run=run, expires_s=0.0),
         ):
             assert await peer.ask(late) == f.DeadlinePassed(run, now_s())
-        assert cluster.network.frames == []
+        assert cluster.frames == []
         assert peer.metrics["late_requests"] == 3
         assert await peer.get("k") is None
         in_time = await peer.ask(request(peer, "in time", run=run, expires_s=now_s() + 0.5))
@@ -475,12 +475,12 @@ def test_a_frozen_coordinator_does_not_carry_out_after_its_thaw_what_its_client_
         cluster.coordinator("other")
         cluster.coordinator()
         store, other = await opened(world, cluster), await opened(world, cluster, "other")
-        process = cluster.network.processes["coordinator"]
-        process.running.clear()
+        process = cluster.network.living("coordinator")
+        process.freeze()
         with pytest.raises(WriteOutcomeUnknown):
             await store.put("k", "given up", timeout=1)
         await other.put("k", "later")
-        process.running.set()
+        process.thaw()
         await asyncio.sleep(5)
         assert (await other.get_versions("k", r=3)).values == ["later"]
         await store.put("k", "still", timeout=1)
@@ -497,7 +497,7 @@ def test_a_coordinator_that_was_frozen_between_the_rounds_does_not_begin_the_sec
         frozen_s = 0.0
         peer.clock.monotonic_s = lambda: monotonic_s() + frozen_s
 
-        async def freezing(source: str, target: str, frame: bytes, timeout_s: float) -> bytes:
+        async def freezing(source: Any, target: str, frame: bytes, timeout_s: float) -> bytes:
             nonlocal frozen_s
             answer = await call(source, target, frame, timeout_s)
             if isinstance(f.node_requests.decode(frame).body, f.ReserveDots):
@@ -618,7 +618,7 @@ def test_a_time_too_far_ahead_is_refused_with_nothing_written(world: ModuleType,
         peer = cluster.coordinator()
         await peer.put("k", "1", w=3)
         before = [cluster.stored(node_id, "k") for node_id in cluster.ids]
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         far = time_from_ms(peer.clock.wall_ms() + 60_010)
         if whose == "context":
             bad = ("k", pack_body(peer.operation(), b"2"), pack_causality(Causality(far)))
@@ -631,7 +631,7 @@ def test_a_time_too_far_ahead_is_refused_with_nothing_written(world: ModuleType,
             with pytest.raises(StoreUnavailable) as caught:
                 await peer.put("k", "2", after=far)
             error = caught.value
-            assert cluster.network.frames == []
+            assert cluster.frames == []
         assert "nothing was written" in str(error)
         assert "ahead of this host's clock" in str(error)
         assert [cluster.stored(node_id, "k") for node_id in cluster.ids] == before
@@ -648,7 +648,7 @@ def test_what_is_stored_too_far_ahead_is_not_written_over(world: ModuleType) -> 
             clock.skew_ms = 90_000
         await cluster.coordinator("ahead", skew_ms=100_000).put("k", "far", w=3)
         peer = cluster.coordinator()
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         began_s = now_s()
         with pytest.raises(StoreUnavailable, match=r"nothing was written.*ahead of this host's clock"):
             await peer.put("k", "1", timeout_s=2)
@@ -677,7 +677,7 @@ def test_too_many_siblings_are_refused_with_nothing_written_until_somebody_merge
         first = vector.decode(cluster.stored("n1", "k")).siblings[0]
         one_of_them = pack_causality(Causality(0, ((first.actor, first.counter, first.counter),)))
         assert two_of_them is not None
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for context in (NOTHING_SEEN, one_of_them):
             with pytest.raises(PairTooLarge, match="3 versions of this key") as caught:
                 await peer.store("k", "4", context=context)

@@ -79,7 +79,7 @@ def test_a_change_that_was_acknowledged_survives_a_crash_of_all() -> None:
         for node_id in cluster.ids:
             cluster.kill(node_id, "drop")
         for node_id in cluster.ids:
-            cluster.open(node_id)
+            cluster.start_node(node_id)
         assert (await cluster.one(first, caller.read(KEY))).payload == b"v"
 
     run(story())
@@ -113,7 +113,7 @@ def test_a_first_owner_that_returns_takes_its_partitions_back_by_itself() -> Non
         cluster.kill(first)
         await put(2)
         assert leader() == second
-        cluster.open(first)
+        cluster.start_node(first)
         cluster.publish(peer)
         await put(3)
         await asyncio.sleep(30.0)

@@ -45,8 +45,10 @@ SMALL = NodeConfig(
 _LEAVES = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.FrameType, types.CodeType)
 _OUTSIDE = {
     "SimDisk",
+    "ProcessDisk",
     "Network",
     "VirtualLoop",
+    "SimClock",
     "Clock",
     "Random",
     "Metrics",
@@ -137,7 +139,7 @@ class Load:
         while self.done < operations:
             self.turn += 1
             await self._turn()
-            self.cluster.network.frames.clear()
+            self.cluster.frames.clear()
 
     async def _turn(self) -> None:
         rng, turn = self.rng, self.turn

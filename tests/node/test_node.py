@@ -21,6 +21,7 @@ from raykv.records.record import pack_body
 from raykv.ring import partition_of_key
 from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed, read_identity
 from raykv.system.files import OsFileSystem
+from raykv.system.process import SystemClock
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -359,11 +360,11 @@ def test_one_directory_has_one_node(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(2, copies=1).start()
         with pytest.raises(DirectoryInUse):
-            cluster.open("n1")
+            cluster.start_node("n1")
         cluster.kill("n2")
         cluster.disks["n1"] = cluster.disks["n2"]
         with pytest.raises(DirectoryForeign):
-            cluster.open("n1")
+            cluster.start_node("n1")
 
     world.run(story())
 
@@ -759,7 +760,7 @@ def test_the_real_clock_files_and_threads_do_as_well(world: ModuleType, tmp_path
         return StorageNode(
             spec,
             fs=OsFileSystem(),
-            clock=world.Clock(),
+            clock=SystemClock(),
             executor=Threads(),
             random=random.Random(1),
             on_failure=lambda cause: pytest.fail(cause),

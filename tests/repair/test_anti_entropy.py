@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from raykv.config import MAX_BATCH_ITEMS, BucketConfig, NodeConfig
@@ -214,7 +215,7 @@ def test_ten_that_differ_of_5000_cost_a_small_part_of_a_copy(world: ModuleType) 
         assert sum(figures["sent"] for figures in done) == 0
         full = sum(len(encode_key(key)) + len(record) for key, record in records.items())
         assert sum(figures["bytes"] for figures in done) < 0.05 * full
-        frames = [len(frame) for source, _, frame in cluster.network.frames if source.startswith("node/")]
+        frames = [len(frame) for source, _, frame in cluster.frames if source.startswith("node/")]
         assert sum(frames) < 0.05 * full
         for key in changed:
             assert await cluster.held("n1", key) == world.put_record("changed", 9)
@@ -303,7 +304,7 @@ def test_writes_during_an_exchange_do_no_harm(world: ModuleType) -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         peer = cluster.coordinator()
         keys = keys_in(cluster, 3, 100)
-        cluster.network.default_delay_s = 0.02
+        cluster.all_delay(0.02)
         for number, key in enumerate(keys):
             await give(cluster, cluster.ids[number % 3], {key: world.put_record("v", operation=2)})
         task = asyncio.create_task(repair(cluster, "n1", 3))
@@ -769,14 +770,14 @@ def test_nobody_agrees_to_forget_what_is_not_durable_yet(world: ModuleType) -> N
 def test_what_is_older_than_half_the_grace_is_no_new_write(world: ModuleType, age_ms: int, taken: bool) -> None:
     async def story() -> None:
         cluster = world.Cluster(1, copies=1, gc_grace_s=GRACE_S).start()
-        made_ms = cluster.clocks["n1"].wall_ms() - age_ms
         key, record = encode_key("a"), world.put_record("v")
         for body in (
-            f.Write(1, [(key, record)], made_ms),
-            f.Hint(1, [(key, record, ["n2"])], made_ms),
-            f.Hint(1, [(key, record, ["n3"])], made_ms, counted=True),
+            f.Write(1, [(key, record)], 1),
+            f.Hint(1, [(key, record, ["n2"])], 1),
+            f.Hint(1, [(key, record, ["n3"])], 1, counted=True),
         ):
-            answer = await cluster.ask("n1", body)
+            made_ms = cluster.clocks["n1"].wall_ms() - age_ms
+            answer = await cluster.ask("n1", msgspec.structs.replace(body, made_ms=made_ms))
             if taken:
                 assert answer == f.WriteDone([0])
             else:
@@ -845,10 +846,10 @@ def test_a_node_that_owns_nothing_there_lacks_nothing(world: ModuleType) -> None
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True).start()
         (stranger,) = {*cluster.ids} - {*cluster.state.ring.owners(3)}
-        before = len(cluster.network.frames)
+        before = len(cluster.frames)
         assert await of(cluster, stranger).heal(cluster.state, 3) is Healed.FULLY
         assert (await of(cluster, stranger).repair(cluster.state, 3)).exchanges == 0
-        assert len(cluster.network.frames) == before
+        assert len(cluster.frames) == before
 
     world.run(story())
 

@@ -63,12 +63,12 @@ def test_a_node_that_was_away_is_given_all_that_it_missed_without_a_read(world: 
         hints = waiting(cluster, "n3")
         await asyncio.sleep(20)
         assert waiting(cluster, "n3") == hints, "as long as it is away they wait"
-        read_before = len([1 for *_, frame in cluster.network.frames if b"Read" in frame])
+        read_before = len([1 for *_, frame in cluster.frames if b"Read" in frame])
         cluster.revive("n3")
         await asyncio.sleep(5)
         assert waiting(cluster, "n3") == 0
         assert replayed(cluster) == hints
-        assert len([1 for *_, frame in cluster.network.frames if b"Read" in frame]) == read_before
+        assert len([1 for *_, frame in cluster.frames if b"Read" in frame]) == read_before
         for key in keys:
             copies = [await cluster.held(node_id, key) for node_id in cluster.ids]
             assert copies[0] is not None

@@ -135,7 +135,7 @@ def test_a_node_without_a_cluster_state_repairs_nothing(world: ModuleType) -> No
         answer = await cluster.ask("n1", f.Repair(0, 1.0))
         assert isinstance(answer, f.NodeRefused)
         assert answer.reason == "not yet"
-        assert not any(source.startswith("node/") for source, _, _ in cluster.network.frames), "nor asks anybody"
+        assert not any(source.startswith("node/") for source, _, _ in cluster.frames), "nor asks anybody"
         tell("n1", "n2", "n3")
         await asyncio.sleep(3)
         assert len(cluster.between_nodes(f.Gossip)) > 6
@@ -224,7 +224,7 @@ def test_heartbeats_go_round_at_their_pace_whatever_a_peer_does(world: ModuleTyp
         cluster = world.Cluster(3, maintenance=True).start()
         await asyncio.sleep(10)
         cluster.freeze("n2")
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         await asyncio.sleep(30)
         rounds = Counter(source for source, *_ in cluster.between_nodes(f.Gossip))
         assert 50 <= rounds["n1"] <= 150
@@ -274,9 +274,9 @@ def test_a_stopped_node_does_nothing_more(world: ModuleType) -> None:
         cluster = world.Cluster(3, maintenance=True, config=REPAIRING).start()
         await asyncio.sleep(5)
         await cluster.ask("n1", f.Stop())
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         await asyncio.sleep(200)
-        assert not any(source == "node/n1" for source, _, _ in cluster.network.frames)
+        assert not any(source == "node/n1" for source, _, _ in cluster.frames)
         assert cluster.failures == []
 
     world.run(story())
@@ -468,7 +468,7 @@ def test_a_node_marked_incomplete_during_the_last_takeover_is_not_declared_compl
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
-        cluster.network.default_delay_s = 0.1
+        cluster.all_delay(0.1)
         cluster.wipe("n1")
         cluster.revive("n1")
         node = cluster.node("n1")
@@ -495,7 +495,7 @@ def test_corruption_that_turns_up_in_the_meantime_is_healed_too(world: ModuleTyp
         (table,) = cluster.flush("n1")
         corrupt(cluster, "n1", table, "k7")
         await cluster.ask("n1", read("k7"))
-        cluster.network.default_delay_s = 0.1
+        cluster.all_delay(0.1)
         await asyncio.sleep(1.3)
         engine = cluster.node("n1")._engine
         first = engine.damaged
@@ -578,7 +578,7 @@ def test_a_restart_goes_on_where_the_former_run_was(world: ModuleType) -> None:
         before = Counter(repairs(cluster))
         for node_id in cluster.ids:
             cluster.kill(node_id, "drop")
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for node_id in cluster.ids:
             cluster.revive(node_id)
         await asyncio.sleep(99)
@@ -599,7 +599,7 @@ def test_what_is_overdue_after_a_downtime_is_repaired_at_once(world: ModuleType)
         for node_id in cluster.ids:
             cluster.kill(node_id, "drop")
         await asyncio.sleep(1000)
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         for node_id in cluster.ids:
             cluster.revive(node_id)
         await asyncio.sleep(10)
@@ -659,7 +659,7 @@ def test_a_repair_that_was_asked_for_counts_as_the_periods(world: ModuleType) ->
         assert all(
             not set(cluster.node(n)._maintenance._repaired_ms) - {*ring.first_partitions_of(n)} for n in cluster.ids
         )
-        cluster.network.frames.clear()
+        cluster.frames.clear()
         await asyncio.sleep(98)
         assert repairs(cluster) == []
         await asyncio.sleep(5)
@@ -862,7 +862,7 @@ def test_a_repair_that_is_overtaken_by_a_stop_is_answered(world: ModuleType) -> 
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await fill(world, cluster)
-        cluster.network.default_delay_s = 0.1
+        cluster.all_delay(0.1)
         task = asyncio.create_task(cluster.ask("n1", f.Repair(0, 20.0)))
         await asyncio.sleep(0.3)
         await cluster.ask("n1", f.Stop())
@@ -920,7 +920,7 @@ def test_a_node_is_not_complete_by_what_is_not_synced_yet(world: ModuleType) -> 
         cluster.kill("n1")
         cluster.disks["n1"] = world.SimDisk()
         cluster.revive("n1")
-        executor = cluster.network.processes["node/n1"].executor
+        executor = cluster.process("n1").executor
         executor.gate.clear()
         sending = asyncio.ensure_future(cluster.give("n1", "a", world.put_record("v")))
         await asyncio.sleep(10)

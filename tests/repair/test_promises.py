@@ -44,7 +44,7 @@ def test_a_healed_owner_refuses_the_leader_that_it_had_superseded_before() -> No
         assert (await cluster.one(c_, caller.put(KEY, "two"), unable=[b])).status == c.DONE
         term = cluster.promised(c_, KEY)
         cluster.wipe(a)
-        cluster.open(a)
+        cluster.start_node(a)
         assert await heal(cluster, a) == [Healed.FULLY] * 8
         assert cluster.promised(a, KEY) == term
         assert cluster.record(a, KEY).payload == b"two"
@@ -66,12 +66,12 @@ def test_the_highest_of_all_that_were_promised_is_promised() -> None:
         cluster.promise(second, KEY, pack_term(4, 1), second)
         cluster.handle(second, f.Promise(cluster.partition(KEY), 5, pack_term(9, 1), "n2"))
         cluster.wipe(third)
-        cluster.open(third)
+        cluster.start_node(third)
         await heal(cluster, third)
         assert cluster.promised(third, KEY) == (pack_term(4, 1), second)
         assert cluster.replica(third).promises.of(cluster.partition(KEY), 5).term == pack_term(9, 1), "of every n"
         cluster.kill(third, "drop")
-        cluster.open(third)
+        cluster.start_node(third)
         assert cluster.promised(third, KEY) == (pack_term(4, 1), second), "and durably"
 
     run(story())
@@ -84,7 +84,7 @@ def test_with_one_other_owner_it_is_not_healed_and_does_not_vote() -> None:
         cluster, (first, second, third) = started()
         await cluster.one(first, Caller().put(KEY, "v"))
         cluster.wipe(third)
-        cluster.open(third)
+        cluster.start_node(third)
         cluster.wire.hold(target=second)
         healed = (await heal(cluster, third))[cluster.partition(KEY)]
         assert healed is Healed.NOT_YET
@@ -97,7 +97,7 @@ def test_an_owner_that_does_not_tell_its_promises_is_none_to_heal_from() -> None
     async def story() -> None:
         cluster, (_first, second, third) = started()
         cluster.wipe(third)
-        cluster.open(third)
+        cluster.start_node(third)
         cluster.wire.hold(f.ReadPromises, target=second)
         assert (await heal(cluster, third))[cluster.partition(KEY)] is Healed.NOT_YET
 
@@ -113,10 +113,10 @@ def test_a_node_that_heals_by_itself_votes_again_and_with_its_promises(lost: str
         superseded = cluster.promised(first, KEY)[0]
         cluster.kill(first)
         await cluster.one(second, caller.put(KEY, "two"), silent=[first])
-        cluster.open(first)
+        cluster.start_node(first)
         if lost == "a disk":
             cluster.wipe(third)
-            cluster.open(third)
+            cluster.start_node(third)
         else:
             cluster.replica(third).mark_incomplete()
         node = cluster.node(third)

@@ -62,7 +62,7 @@ def test_who_cannot_vote_or_write_does_not_lead(lack: str) -> None:
         cluster, (first, *_) = started()
         if lack == "incomplete":
             cluster.wipe(first)
-            cluster.open(first)
+            cluster.start_node(first)
         else:
             cluster.replica(first).no_room = "the disk is full"
         assert await cluster.one(first, Caller().put(KEY, "v")) == f.Settled(c.UNABLE)
@@ -88,7 +88,7 @@ def test_a_restarted_leader_does_not_go_on_under_its_term() -> None:
         cluster.kill(first, "drop")
         lost.release()
         cluster.wire.rules.clear()
-        cluster.open(first)
+        cluster.start_node(first)
         assert cluster.record(first, KEY).payload == b"one"
         assert (await cluster.one(first, caller.put(KEY, "three"))).status == c.DONE
         assert cluster.promised(first, KEY)[0] > former
@@ -109,7 +109,7 @@ def test_a_candidate_promises_first_itself_and_durably() -> None:
         asked = (await rule.caught()).term
         cluster.kill(first, "drop")
         task.cancel()
-        cluster.open(first)
+        cluster.start_node(first)
         assert cluster.promised(first, KEY) == (asked, first)
 
     run(story())
@@ -148,7 +148,7 @@ def test_without_a_majority_nobody_leads() -> None:
 def forgotten_and_healed(cluster: Leaders, node_id: str, term: bytes, leader: str) -> None:
     """A node loses its directory, and heals from others that have promised ``leader`` its term."""
     cluster.wipe(node_id)
-    cluster.open(node_id)
+    cluster.start_node(node_id)
     cluster.replica(node_id).promises.keep(*cluster.led(KEY), term, leader)
     cluster.replica(node_id).mark_complete(())
 
@@ -423,7 +423,7 @@ def test_a_first_owner_that_returns_takes_its_partitions_back() -> None:
         await cluster.one(first, caller.put(KEY, "v"))
         cluster.kill(first)
         await cluster.one(second, caller.put(KEY, "w"), silent=[first])
-        cluster.open(first)
+        cluster.start_node(first)
         for node_id in (second, cluster.owners(KEY)[2]):
             cluster.promise(first, KEY, *cluster.promised(node_id, KEY))
         leaders = cluster.node(first)._leaders

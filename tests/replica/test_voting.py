@@ -92,7 +92,7 @@ def test_what_a_look_has_raised_outlives_the_node() -> None:
         cluster = Leaders().start()
         await cluster.ask("n1", f.Look(BUCKET, 3, "n2", [(cluster.partition("k"), PRESENT, [KEY])]))
         cluster.kill("n1", "drop")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert cluster.promised("n1", "k") == (PRESENT, "n2")
 
     run(story())
@@ -132,7 +132,7 @@ def test_a_node_that_may_lack_something_votes_on_nothing() -> None:
     async def story() -> None:
         cluster = Leaders().start()
         cluster.wipe("n1")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert not cluster.replica("n1").complete
         for body in votes(cluster):
             assert isinstance(cluster.handle("n1", body), f.Incomplete), body
@@ -151,7 +151,7 @@ def test_damage_among_the_keys_of_a_partition_is_a_lack_there_and_nowhere_else()
         disk = cluster.disks["n1"]
         disk.flip_bit(table, bytes(disk._names[table].data).index(cluster.place("k")))
         cluster.kill("n1", "keep")
-        cluster.open("n1")
+        cluster.start_node("n1")
         first = look(cluster, NEW)
         assert isinstance(first, f.Incomplete | f.NodeRefused)
         assert isinstance(look(cluster, NEW), f.Incomplete)
@@ -204,7 +204,7 @@ def test_the_answer_leaves_when_the_records_are_durable() -> None:
         body = f.Accept(3, "n2", WALL_MS, [(cluster.partition("k"), PRESENT, [(BUCKET, KEY, record(PRESENT, 1))])])
         assert await cluster.ask("n1", body) == f.Accepted([(b"", "")])
         cluster.kill("n1", "drop")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert cluster.record("n1", "k").payload == b"v"
         assert cluster.promised("n1", "k") == (PRESENT, "n2")
 
@@ -331,7 +331,7 @@ def test_what_is_promised_for_a_partition_is_read_by_who_heals() -> None:
         read = cluster.handle("n1", f.ReadPromises(cluster.partition("k")))
         assert read == f.PromisesRead([(3, PRESENT, "n2"), (5, NEW, "n3")], True)
         cluster.wipe("n1")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert cluster.handle("n1", f.ReadPromises(cluster.partition("k"))) == f.PromisesRead([], False)
 
     run(story())

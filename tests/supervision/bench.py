@@ -23,19 +23,19 @@ class Bench:
         self.launcher = world.Launcher(self.cluster)
         self.plan = Plan(store=self.cluster.store, nodes=nodes, weights=(1.0,) * nodes)
         self.peer = world.Peer(self.cluster, "coordinator", 0)
-        self.cluster.network.processes["coordinator"] = world.Process(self.peer.front.serve)
-        del self.cluster.network.processes["supervisor"]
+        self.cluster.network.register(self.peer.process, self.peer.front.serve)
+        del self.cluster.network.endpoints["supervisor"]
 
     def supervisor(self, store_id: str = "store-1") -> Supervisor:
         made = Supervisor(
             store_id,
             self.plan,
             [Host(name="h1"), Host(name="h2")],
-            transport=self.cluster.network.transport("supervisor"),
+            transport=self.cluster.transport("supervisor"),
             clock=self.world.Clock(),
             launcher=self.launcher,
         )
-        self.cluster.network.processes["supervisor"] = self.world.Process(made.serve)
+        self.cluster.answer_as("supervisor", made.serve)
         return made
 
     async def started(self) -> Supervisor:
@@ -44,7 +44,7 @@ class Bench:
         return supervisor
 
     async def ask(self, request: f.SupervisorRequest) -> Any:
-        frame = await self.cluster.network.processes["supervisor"].serve(f.supervisor_requests.encode(request))
+        frame = await self.cluster.network.endpoints["supervisor"].serve(f.supervisor_requests.encode(request))
         return f.supervisor_answers.decode(frame)
 
     async def states(self) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Bench:
         """Its process ends: its tasks are gone, and it says nothing more."""
         for task in supervisor._tasks:
             task.cancel()
-        del self.cluster.network.processes["supervisor"]
+        del self.cluster.network.endpoints["supervisor"]
 
 
 def error(answer: Any) -> Exception:

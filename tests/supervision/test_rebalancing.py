@@ -319,7 +319,7 @@ def test_a_coordinator_that_has_not_heard_of_a_move_learns_it_from_the_nodes(wor
         await fill(bench)
         stale = world.Peer(bench.cluster, "stale", 0)
         assert await stale.get("k0") == "of k0"
-        del bench.cluster.network.processes["supervisor"]  # from here on only nodes can tell
+        del bench.cluster.network.endpoints["supervisor"]  # from here on only nodes can tell
         await supervisor.members.add_node(1.0, "", "", 10.0)
         async with asyncio.timeout(60):
             while supervisor.state.goal is not None:  # noqa: ASYNC110
@@ -422,7 +422,7 @@ def test_a_node_that_runs_anew_clears_away_what_it_is_not_to_hold(new_bench: Any
         bench = new_bench(3)
         await bench.started()
         await asyncio.sleep(2)
-        frames = bench.cluster.network.frames
+        frames = bench.cluster.frames
 
         def cleared() -> list[str]:
             return [t for _, t, frame in frames if t.startswith("node/") and f.kind_of_request(frame) == b"DropUnowned"]

@@ -138,7 +138,7 @@ def test_more_copies_than_nodes_founds_nothing(world: ModuleType) -> None:
 def test_a_first_start_that_did_not_come_to_its_end_is_begun_again(world: ModuleType) -> None:
     async def story() -> None:
         bench = Bench(world)
-        bench.cluster.open("n1", fresh=True)  # launched, then the supervisor died
+        bench.cluster.start_node("n1", fresh=True)  # launched, then the supervisor died
         bench.cluster.kill("n1", "keep")
         bench.launcher.found = ["n1"]
         await bench.started()
@@ -273,7 +273,7 @@ def test_a_replaced_supervisor_says_that_it_was_replaced(world: ModuleType) -> N
     async def story() -> None:
         bench = Bench(world)
         first = await bench.started()
-        former = bench.cluster.network.processes["supervisor"]
+        former = bench.cluster.network.endpoints["supervisor"]
         await bench.started()
         for task in first._tasks:
             task.cancel()

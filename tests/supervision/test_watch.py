@@ -112,7 +112,7 @@ def test_one_line_a_change_with_store_node_and_cause(world: ModuleType, caplog: 
             await asyncio.sleep(1)
         lines = [record.getMessage() for record in caplog.records if record.name == "raykv.supervisor"]
         assert len(lines) == 2
-        assert lines[0] == "store test: node n2 down: killed"
+        assert lines[0] == "store test: node n2 down: its process ended"
         assert lines[1].startswith("store test: node n2 up: incarnation 2")
 
     world.run(story())
@@ -162,9 +162,9 @@ def test_without_a_second_reporter_there_is_no_verdict(world: ModuleType, how: s
         await bench.started()
         bench.launcher.launched.clear()
         if how == "gone":
-            bench.cluster.network.processes["coordinator"].ended.set_result("killed")
+            bench.cluster.network.living("coordinator").kill()
         elif how == "frozen":
-            bench.cluster.network.processes["coordinator"].running.clear()
+            bench.cluster.network.living("coordinator").freeze()
         else:
             bench.cluster.cut("supervisor", "coordinator")
         bench.cluster.freeze("n3")
@@ -228,7 +228,7 @@ def test_a_node_that_somebody_else_has_started_is_taken_as_it_is(world: ModuleTy
         bench.launcher.failing["n2"] = LaunchFailed("slow", "another process has its name")
         bench.cluster.kill("n2")
         await asyncio.sleep(0.12)
-        bench.cluster.open("n2")
+        bench.cluster.start_node("n2")
         await asyncio.sleep(2)
         assert (await bench.states())["n2"] == "up"
 

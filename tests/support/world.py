@@ -1,75 +1,102 @@
-"""A cluster in one event loop: real nodes and coordinators, a network and clocks that the test holds in its hands.
+"""The simulation's cluster without a supervisor, with short words for what tests do to it and ask of it.
 
-Time is virtual: when nothing is left to do the loop's clock jumps to the next timer, so a test of ten seconds takes
-milliseconds and runs the same every time. A test in which nothing is left to happen fails at once.
+Everything that is not a word for tests is ``raykv.sim``: time that jumps to the next timer, hosts with disks, processes
+that are killed (their disk keeps what was synced, or all) and frozen, and the network, here with one delay for all
+messages, and cuts that lose what meets them. ``simulation.bare_cluster`` puts it together. Nodes are real
+``StorageNode``s; coordinators have a process each, and what a test asks of one directly is done outside of it.
 
-Nodes are real ``StorageNode``s on a ``SimDisk`` each. ``kill`` ends a process (its disk keeps what was synced, or all),
-``freeze`` stops it, ``thaw`` lets it go on; ``cut`` holds up frames in one direction. A frozen process that is replaced
-(``replace``) is still there, and its late answers still arrive.
+A run fails if a task of it ended with an error that nobody has taken, or a process raised one as it served.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import Counter
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from raykv.client.codecs import pickle_plainly
+from raykv.cluster.peers import node_address
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import CoordinatorService
-from raykv.node.node import NodeSpec, StorageNode
-from raykv.ports import Host, Known, Launched, LaunchFailed, PeerAbsent, PeerDead, PeerSilent
+from raykv.ports import Host as HostFacts
+from raykv.ports import Known, Launched, LaunchFailed
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
 from raykv.records.keys import LAST_TAG_END, encode_key, storage_prefix
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.ring import Member, claim
 from raykv.sim.disk import SimDisk
-from raykv.sim.kernel import VirtualLoop
+from raykv.sim.host import EPOCH_MS as WALL_MS
+from raykv.sim.host import Host, SimClock, SimExecutor
+from raykv.sim.kernel import Process, VirtualLoop, run_virtual
+from raykv.sim.network import NetworkOdds, SimTransport
+from raykv.sim.trace import Trace
 from raykv.versions import time_from_ms
 from raykv.versions.dvvset import event
+from simulation.bare_cluster import BareCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
-WALL_MS = 1_700_000_000_000
+    from raykv.node.node import StorageNode
+
 STORE_ID = "store-1"
 BUCKET = 1
+DELAY_S = 0.0005
 TELLS = True
 """Whether a started node gets the cluster's state at once, as from a supervisor."""
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:
-    """Run a test in virtual time; what it leaves behind is cancelled."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(story)
+    """Run a test in virtual time; what it leaves behind is cancelled, and its processes end."""
+
+    async def whole() -> Any:
+        try:
+            return await story
+        finally:
+            while _processes:
+                _processes.pop().kill()
+            await asyncio.sleep(0)
+
+    result, loop = run_virtual(lambda _: whole())
+    assert not loop.failures, "\n".join(loop.failures)
+    return result
 
 
-class Clock:
-    """A host's clock: the loop's time, off by ``skew_ms``."""
+_processes: list[Process] = []
+"""Those of the test that runs."""
 
-    def __init__(self, skew_ms: int = 0) -> None:
+
+def started(name: str) -> Process:
+    """A process that ends with the test."""
+    loop: Any = asyncio.get_running_loop()
+    _processes.append(Process(loop, name))
+    return _processes[-1]
+
+
+class Clock(SimClock):
+    """The clock of a process on a host of its own, off by ``skew_ms``."""
+
+    def __init__(self, skew_ms: int = 0, process: Process | None = None) -> None:
+        try:
+            loop: Any = asyncio.get_running_loop()
+        except RuntimeError:  # a node may be opened before there is a loop
+            loop = VirtualLoop()
+        process = process or Process(loop, "clock")
+        super().__init__(Host(process.name, loop, random.Random(1), Trace(loop)), process)
         self.skew_ms = skew_ms
 
-    def wall_ms(self) -> int:
-        return WALL_MS + int(self.monotonic_s() * 1000) + self.skew_ms
+    @property
+    def skew_ms(self) -> float:
+        return self._host.skew_ms
 
-    def monotonic_s(self) -> float:
-        try:
-            return asyncio.get_running_loop().time()
-        except RuntimeError:  # a node may be opened before there is a loop
-            return 0.0
-
-    async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-
-    def timeout(self, delay_s: float) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(delay_s)
+    @skew_ms.setter
+    def skew_ms(self, skew_ms: float) -> None:
+        self._host.skew_ms = skew_ms
 
 
 class Metrics(Counter[str]):
@@ -80,10 +107,11 @@ class Metrics(Counter[str]):
         return dict(self)
 
 
-class Executor:
-    """Runs work in the loop, after ``delay_s``, and not before ``gate`` is open."""
+class Executor(SimExecutor):
+    """A node's, which works slower by ``delay_s``, and not before ``gate`` is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host, process: Process) -> None:
+        super().__init__(host, process)
         self.delay_s = 0.0
         self.runs = 0
         self.gate = asyncio.Event()
@@ -94,95 +122,42 @@ class Executor:
         await self.gate.wait()
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
-        return work()
+        return await super().run(work)
 
 
-class Process:
-    """Something that answers frames, until it is killed."""
+class NodeProcess:
+    """A run of a node. A test may put something else in the place of ``serve``."""
 
-    def __init__(self, serve: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> None:
-        self.serve = serve
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.running = asyncio.Event()
-        self.running.set()
-        self.node: StorageNode | None = None
-        self.executor: Executor | None = None
+    def __init__(self, node: StorageNode, process: Process, executor: Executor) -> None:
+        self.node = node
+        self.process = process
+        self.executor = executor
+        self.serve: Callable[[bytes], Awaitable[bytes]] = node.serve
 
     async def answer(self, frame: bytes) -> bytes:
-        await self.running.wait()
-        answer = await self.serve(frame)
-        await self.running.wait()
-        return answer
+        return await self.serve(frame)
 
 
-class Network:
-    """Carries frames. Times in seconds; ``cuts`` and ``delays`` by (from, to)."""
+class Disks(MutableMapping[str, SimDisk]):
+    """Node id -> the disk of its host."""
 
-    def __init__(self) -> None:
-        self.processes: dict[str, Process] = {}
-        self.cuts: set[tuple[str, str]] = set()
-        self.delays: dict[tuple[str, str], float] = {}
-        self.default_delay_s = 0.0005
-        self.frames: list[tuple[str, str, bytes]] = []
-        self._tasks: set[asyncio.Task[bytes]] = set()
+    def __init__(self, hosts: dict[str, Host]) -> None:
+        self._hosts = hosts
 
-    def transport(self, source: str) -> Transport:
-        return Transport(self, source)
+    def __getitem__(self, node_id: str) -> SimDisk:
+        return self._hosts[node_id].disk
 
-    async def call(self, source: str, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        self.frames.append((source, peer, frame))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._travel(source, peer)
-                process = self.processes.get(peer)
-                if process is None or process.ended.done():
-                    raise PeerAbsent("no such process runs")
-                # A peer finishes what it has begun, even if nobody waits for the answer any more.
-                task = asyncio.get_running_loop().create_task(process.answer(frame))
-                self._tasks.add(task)
-                task.add_done_callback(self._done)
-                await asyncio.wait({task, process.ended}, return_when=asyncio.FIRST_COMPLETED)
-                if process.ended.done():
-                    raise PeerDead("its process has ended")
-                await self._travel(peer, source)
-                return task.result()
-        except TimeoutError:
-            raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
+    def __setitem__(self, node_id: str, disk: SimDisk) -> None:
+        self._hosts[node_id].replace_disk(disk)
 
-    async def _travel(self, source: str, target: str) -> None:
-        if (source, target) in self.cuts:
-            await asyncio.Event().wait()
-        delay_s = self.delays.get((source, target), self.delays.get(("*", target), self.default_delay_s))
-        await asyncio.sleep(delay_s)
+    def __delitem__(self, node_id: str) -> None:
+        raise NotImplementedError
 
-    def _done(self, task: asyncio.Task[bytes]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hosts)
 
-
-class Transport:
-    """One process's end of the network."""
-
-    def __init__(self, network: Network, source: str) -> None:
-        self._network = network
-        self._source = source
-
-    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        return await self._network.call(self._source, peer, frame, timeout_s)
-
-
-class NodeTransport(Transport):
-    """A storage node's end: a process that is frozen sends nothing, and takes note of nothing."""
-
-    process: Process
-
-    async def call(self, peer: str, frame: bytes, timeout_s: float) -> bytes:
-        await self.process.running.wait()
-        try:
-            return await super().call(peer, frame, timeout_s)
-        finally:
-            await self.process.running.wait()
+    def __len__(self) -> int:
+        return len(self._hosts)
 
 
 class Peer:
@@ -191,9 +166,10 @@ class Peer:
     def __init__(self, cluster: Cluster, name: str, skew_ms: int) -> None:
         self.cluster = cluster
         self.name = name
-        self.clock = Clock(skew_ms)
+        self.process = started(name)
+        self.clock = Clock(skew_ms, self.process)
         self.metrics = Metrics()
-        transport = cluster.network.transport(name)
+        transport = SimTransport(cluster.network, self.process)
         cluster.coordinators += 1
         self.core = Coordinator(transport, self.clock, self.metrics, random.Random(f"{name} {cluster.coordinators}"))
         self.front = CoordinatorService(self.core, transport, self.clock)
@@ -320,8 +296,10 @@ class Peer:
             await asyncio.sleep(0.001)
 
 
-class Cluster:
-    """Nodes n1..nN, their disks, and the state that a supervisor would hand out."""
+class Cluster(BareCluster):
+    """Nodes n1..nN, their hosts, and the state that a supervisor would hand out."""
+
+    store_id = STORE_ID
 
     def __init__(
         self,
@@ -342,20 +320,28 @@ class Cluster:
 
         ``maintenance``: the nodes work by themselves, and reach each other.
         """
-        self.network = Network()
-        self.random = random.Random(7)
         self.ids = [f"n{number + 1}" for number in range(nodes)]
-        self.store = StoreConfig(
+        store = StoreConfig(
             name="test", copies=copies, partitions=partitions, durability=durability, gc_grace_s=gc_grace_s
         )
+        loop: Any = asyncio.get_running_loop()
+        super().__init__(loop, "test", store, self.ids)
+        self.all_delay(DELAY_S)
+        self.network.notice_s = (0.0, 0.0)
+        self.network.sent = lambda *sent: self.frames.append(sent)
+        self.frames: list[tuple[str, str, bytes]] = []
+        """What was sent: (from, to, request)."""
+        self.clock = Clock()
+        self.random = random.Random(7)
         self.maintenance = maintenance
         self.config = config or NodeConfig(block_cache_bytes=0)
-        self.disks = {node_id: SimDisk() for node_id in self.ids}
-        self.clocks = {node_id: Clock() for node_id in self.ids}
+        self.disks = Disks(self.hosts)
         self.failures: list[tuple[str, str]] = []
         self.down: dict[str, str] = {}
         self.sequence = 0
         self.coordinators = self.clients = 0
+        self._runs: dict[str, NodeProcess] = {}
+        self._executors: dict[Process, Executor] = {}
         quorum = copies // 2 + 1
         state = ClusterState(
             store_id=STORE_ID,
@@ -367,42 +353,52 @@ class Cluster:
         self.state = state.with_bucket(
             BucketConfig(name="default", n=copies, r=r or quorum, w=w or quorum, versioning=versioning, sloppy=sloppy)
         )
-        self.network.processes["supervisor"] = Process(self._supervise)
+        self.answer_as("supervisor", self._supervise)
+
+    @property
+    def clocks(self) -> dict[str, Host]:
+        """The nodes' hosts: their clocks are off by ``skew_ms``."""
+        return self.hosts
+
+    def all_delay(self, delay_s: float) -> None:
+        """Let every message take so long that has no delay of its own."""
+        self.network.odds = NetworkOdds(delay_s=(delay_s, delay_s), kept=0.0)
+
+    def transport(self, name: str) -> SimTransport:
+        """The network's end of a process that answers nothing."""
+        return SimTransport(self.network, started(name))
+
+    def answer_as(self, name: str, serve: Callable[[bytes], Awaitable[bytes]]) -> Process:
+        """Start a process that answers frames under a name, in place of any other."""
+        process = started(name)
+        self.network.register(process, serve)
+        return process
 
     def start(self, *nodes: str, fresh: bool = True) -> Cluster:
         for node_id in nodes or self.ids:
-            self.open(node_id, fresh=fresh)
+            self.start_node(node_id, fresh=fresh)
         return self
 
-    def open(self, node_id: str, *, fresh: bool = False) -> Process:
+    def start_node(self, node_id: str, *, fresh: bool = False) -> NodeProcess:
         """Start the node's process on its disk."""
-        executor = Executor()
-        spec = NodeSpec(
-            store_id=STORE_ID, node_id=node_id, path="/data", store=self.store, node=self.config, fresh=fresh
-        )
-        process: Process
-
-        def failed(cause: str) -> None:
-            self.failures.append((node_id, cause))
-
-        node = StorageNode(
-            spec,
-            fs=self.disks[node_id],
-            clock=self.clocks[node_id],
-            executor=executor,
-            random=self.random,
-            on_failure=failed,
-            transport=NodeTransport(self.network, f"node/{node_id}") if self.maintenance else None,
-        )
-        process = Process(node.serve)
-        process.node, process.executor = node, executor
-        self.network.processes[f"node/{node_id}"] = process
+        node = self.open(node_id, self.config, self.random, fresh=fresh, known=Known(), reaches_others=self.maintenance)
+        process = self.processes[node_id]
+        _processes.append(process)
+        made = self._runs[node_id] = NodeProcess(node, process, self._executors[process])
+        self.network.register(process, made.answer)
         if self.maintenance:
-            node._maintenance.peers._transport.process = process
-            node.begin()
+            process.run(node.begin)
         if TELLS:
             self.tell(node_id)
-        return process
+        return made
+
+    def executor(self, host: Host, process: Process) -> Executor:
+        made = self._executors[process] = Executor(host, process)
+        return made
+
+    def failed(self, node_id: str, process: Process, cause: str) -> None:
+        """Note it; the process goes on, as until its shell has ended it."""
+        self.failures.append((node_id, cause))
 
     def tell(self, *nodes: str) -> None:
         """Tell these nodes, or all that run, the decided state."""
@@ -424,42 +420,44 @@ class Cluster:
         self.publish(*peers)
 
     def runs(self, node_id: str) -> bool:
-        process = self.network.processes.get(f"node/{node_id}")
-        return process is not None and not process.ended.done()
+        return node_id in self._runs and self._runs[node_id].process.alive
 
-    def process(self, node_id: str) -> Process:
-        return self.network.processes[f"node/{node_id}"]
+    def process(self, node_id: str) -> NodeProcess:
+        return self._runs[node_id]
 
     def node(self, node_id: str) -> StorageNode:
-        node = self.process(node_id).node
-        assert node is not None
-        return node
+        return self.process(node_id).node
 
     def kill(self, node_id: str, mode: Literal["keep", "drop", "random"] = "drop") -> None:
         """End the process; the disk keeps what ``mode`` says."""
-        process = self.process(node_id)
-        if not process.ended.done():
-            process.ended.set_result("killed")
-        for task in process.node._loops:
-            task.cancel()
+        self.process(node_id).process.kill()
         self.disks[node_id] = self.disks[node_id].crash(self.random, mode)
 
     def freeze(self, node_id: str) -> None:
-        self.process(node_id).running.clear()
+        self.process(node_id).process.freeze()
 
-    def thaw(self, process: Process) -> None:
-        process.running.set()
+    def thaw(self, process: NodeProcess) -> None:
+        process.process.thaw()
 
-    def revive(self, node_id: str) -> Process:
+    def revive(self, node_id: str) -> NodeProcess:
         """Start a killed node again."""
-        return self.open(node_id)
+        return self.start_node(node_id)
 
-    def replace(self, node_id: str) -> Process:
-        """Start another process of the node on what a process crash leaves of its disk; return the former one."""
-        former = self.process(node_id)
-        self.disks[node_id] = self.disks[node_id].crash(self.random, "keep")
-        self.open(node_id)
+    def replace(self, node_id: str) -> NodeProcess:
+        """Start another process of the node on what a process crash leaves of its disk; return the former one.
+
+        The former one keeps its own disk, whatever it still does.
+        """
+        former, host = self.process(node_id), self.hosts[node_id]
+        self.add_host(node_id).replace_disk(host.disk.crash(self.random, "keep"))
+        self.hosts[node_id].skew_ms = host.skew_ms
+        self.start_node(node_id)
         return former
+
+    def add_host(self, node_id: str) -> Host:
+        """A host for the node, in place of any other."""
+        host = self.hosts[node_id] = Host(node_id, self.loop, self.rng_for(node_id), self.trace)
+        return host
 
     def wipe(self, node_id: str) -> None:
         """End the process and lose the disk."""
@@ -467,7 +465,7 @@ class Cluster:
         self.disks[node_id] = SimDisk()
 
     def cut(self, source: str, target: str) -> None:
-        self.network.cuts.add((source, target))
+        self.network.cut(source, target)
 
     def mend(self) -> None:
         self.network.cuts.clear()
@@ -484,7 +482,7 @@ class Cluster:
     def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0) -> Peer:
         """Return a coordinator that has the latest cluster update."""
         peer = Peer(self, name, skew_ms)
-        self.network.processes[name] = Process(peer.front.serve)
+        self.network.register(peer.process, peer.front.serve)
         self.publish(peer)
         return peer
 
@@ -543,7 +541,7 @@ class Cluster:
 
     def between_nodes(self, kind: type[Any]) -> list[tuple[str, str, Any]]:
         """The requests of one kind that nodes sent each other: (from, to, request)."""
-        frames = [frame for frame in self.network.frames if frame[0].startswith("node/")]
+        frames = [frame for frame in self.frames if frame[0].startswith("node/")]
         bodies = [(source[5:], target[5:], f.node_requests.decode(frame).body) for source, target, frame in frames]
         return [sent for sent in bodies if isinstance(sent[2], kind)]
 
@@ -568,8 +566,7 @@ class ClientLink:
 
     def __init__(self, cluster: Cluster, peer: str = "coordinator", name: str = "client") -> None:
         cluster.clients += 1
-        self._name = name
-        self._transport = cluster.network.transport(name)
+        self._transport = cluster.transport(name)
         self._peer = peer
         self._clock = Clock()
         self._random = random.Random(f"{name} {cluster.clients}")
@@ -645,46 +642,45 @@ class Launcher:
             raise self.failing[node_id]
         empty_is_complete = await fresh()
         self.launched.append((node_id, host, empty_is_complete, take_over))
-        if node_id not in self.cluster.disks:
-            self.cluster.disks[node_id] = SimDisk()
-            self.cluster.clocks[node_id] = Clock()
-        former = self.cluster.network.processes.get(f"node/{node_id}")
-        if former is not None and not former.ended.done():
+        if node_id not in self.cluster.hosts:
+            self.cluster.add_host(node_id)
+        if self.cluster.runs(node_id):
             if not take_over:
                 raise LaunchFailed("in use", "another process holds the directory")
             self.cluster.kill(node_id, "keep")
-        process = self.cluster.open(node_id, fresh=empty_is_complete)
+        process = self.cluster.start_node(node_id, fresh=empty_is_complete)
         if node_id not in self.found:
             self.found.append(node_id)
-        assert process.node is not None
         return Launched(process.node.incarnation, 4000 + len(self.launched))
 
-    async def hosts(self) -> list[Host]:
-        return [Host(name=name, cpus=4.0, memory_bytes=8 << 30, disk_bytes=100 << 30) for name in ("h1", "h2")]
+    async def hosts(self) -> list[HostFacts]:
+        return [HostFacts(name=name, cpus=4.0, memory_bytes=8 << 30, disk_bytes=100 << 30) for name in ("h1", "h2")]
 
     async def retire(self, node_id: str, host: str) -> None:
         self.retired.append(node_id)
         if node_id in self.found:
             self.found.remove(node_id)
-        process = self.cluster.network.processes.pop(f"node/{node_id}", None)
-        if process is not None and not process.ended.done():
-            process.ended.set_result("retired")
+        if self.cluster.runs(node_id):
+            self.cluster.process(node_id).process.kill()
+        self.cluster.network.endpoints.pop(node_address(node_id), None)
 
     async def adopt(self, node_id: str, timeout_s: float) -> Launched | None:
-        process = self.cluster.network.processes.get(f"node/{node_id}")
-        if process is None or process.ended.done():
+        process = self.cluster.network.living(node_address(node_id))
+        if process is None:
             return None
         try:
             async with asyncio.timeout(timeout_s):
-                await process.running.wait()
+                while process.frozen:  # noqa: ASYNC110 - in virtual time
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             return None
-        return Launched(process.node.incarnation, 4000)
+        return Launched(self.cluster.node(node_id).incarnation, 4000)
 
     async def ended(self, node_id: str) -> str:
-        process = self.cluster.network.processes.get(f"node/{node_id}")
+        process = self.cluster.network.living(node_address(node_id))
         if process is None:
             return "no process of it runs"
-        with contextlib.suppress(asyncio.CancelledError):
-            return await asyncio.shield(process.ended)
-        raise asyncio.CancelledError
+        gone = asyncio.Event()
+        process.on_kill.append(gone.set)
+        await gone.wait()
+        return "its process ended"
