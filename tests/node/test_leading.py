@@ -65,7 +65,7 @@ def test_a_stopped_node_leads_nothing_more() -> None:
         await cluster.one(first, caller.put(KEY, "v"))
         await cluster.node(first).stop()
         assert cluster.node(first)._leaders._tenures == {}
-        cluster.process(first).ended.set_result("stopped")
+        cluster.process(first).process.kill()
         assert (await cluster.one(second, caller.put(KEY, "w"), silent=[first])).status == c.DONE
 
     run(story())

@@ -253,7 +253,7 @@ def test_a_round_that_fails_is_sent_again() -> None:
         task = begin(cluster, first, Caller(2).put(KEY, "v"), timeout_s=8.0)
         await asyncio.sleep(0.5)
         assert not task.done()
-        cluster.open(second)
+        cluster.start_node(second)
         assert (await task).status == c.DONE
         assert cluster.record(second, KEY).payload == b"v"
 
@@ -515,7 +515,7 @@ def test_a_call_that_was_sent_before_and_is_refused_now_leaves_its_receipt() -> 
         again = f.Change(call.key, call.kind, call.payload, call.lane, call.number, eight, resent=True)
         assert (await cluster.one(second, again, silent=[first])).status == c.CONFLICT
         assert cluster.record(second, KEY).receipts[0].status == c.CONFLICT
-        cluster.open(first)
+        cluster.start_node(first)
         read = await cluster.one(third, caller.read(KEY), unable=[first, second])
         assert read.payload is None, "the refusal stands above what comes to light"
         await asyncio.sleep(0.1)
@@ -628,7 +628,7 @@ def test_a_leader_that_stood_still_does_not_go_on_with_what_it_had_begun() -> No
         await cluster.one(first, Caller().put(KEY, "before"))
         held, task = held_at_its_look(cluster, first, Caller(2).put(KEY, "v"))
         await held.caught()
-        clock = cluster.clocks[first]
+        clock = cluster.node(first)._clock
         now_s = clock.monotonic_s()
         clock.monotonic_s = lambda: now_s + 0.5  # type: ignore[method-assign]
         held.release()

@@ -68,7 +68,7 @@ def test_its_own_answer_is_durable_like_any() -> None:
         answer = await asker(cluster).ask_one("n1", ASKED, 1, cluster.state.epoch)
         assert answer.granted
         cluster.kill("n1", "drop")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert cluster.replica("n1").promises.of(5, 3).leader == "n1"
 
     run(story())

@@ -52,7 +52,7 @@ def test_promises_survive_a_restart(mode: str) -> None:
         for partition in range(8):
             await cluster.ask("n1", f.Promise(partition, 3, pack_term(partition + 1, 9), f"n{partition % 3 + 1}"))
         cluster.kill("n1", mode)
-        cluster.open("n1")
+        cluster.start_node("n1")
         kept = promises(cluster)
         for partition in range(8):
             assert kept.of(partition, 3)[:2] == (pack_term(partition + 1, 9), f"n{partition % 3 + 1}")
@@ -69,7 +69,7 @@ def test_the_answer_to_a_promise_leaves_when_it_is_durable() -> None:
         answer = await cluster.ask("n1", f.Promise(5, 3, HIGH, "n2"))
         assert answer.granted
         cluster.kill("n1", "drop")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert promises(cluster).of(5, 3)[:2] == (HIGH, "n2")
 
     run(story())
@@ -82,7 +82,7 @@ def test_promises_outlive_a_flush() -> None:
         cluster.flush("n1")
         await cluster.ask("n1", f.Promise(6, 3, LOW, "n1"))
         cluster.kill("n1", "keep")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert [promises(cluster).of(at, 3).term for at in (5, 6)] == [HIGH, LOW]
 
     run(story())
@@ -129,7 +129,7 @@ def test_damage_among_the_promises_makes_the_node_incomplete_for_every_partition
         disk = cluster.disks["n1"]
         disk.flip_bit(table, bytes(disk._names[table].data).index(_place(5, 3)))
         cluster.kill("n1", "keep")
-        cluster.open("n1")
+        cluster.start_node("n1")
         assert not promises(cluster).intact
         assert not any(cluster.replica("n1").complete_for(partition) for partition in range(8))
         for body in (

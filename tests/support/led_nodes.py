@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from world import BUCKET, WALL_MS, Cluster, Network, run
+from world import BUCKET, WALL_MS, Cluster, run
 
 from raykv.ports import PeerSilent
 from raykv.protocol import changes as c
@@ -18,10 +18,12 @@ from raykv.replica.applying import cell
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from world import Process
+    from world import NodeProcess
 
     from raykv.records.linear_record import LinearRecord
     from raykv.replica.tenure import Tenure
+    from raykv.sim.kernel import Process
+    from raykv.sim.network import Network
 
 __all__ = ["BUCKET", "WALL_MS", "Caller", "Leaders", "Sent", "Wire", "cell", "run"]
 
@@ -81,11 +83,12 @@ class Rule:
         self._wire.rules.remove(self)
 
 
-class Wire(Network):
-    """A network that knows each message, and holds up what it is asked to."""
+class Wire:
+    """A network whose messages to nodes are known, and held up where a test asks for it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, network: Network) -> None:
+        self._call = network.call
+        network.call = self.call  # type: ignore[method-assign]
         self.rules: list[Rule] = []
         self.sent: list[Sent] = []
 
@@ -97,15 +100,16 @@ class Wire(Network):
         self.rules.append(rule)
         return rule
 
-    async def call(self, source: str, peer: str, frame: bytes, timeout_s: float) -> bytes:
+    async def call(self, source: Process, peer: str, frame: bytes, timeout_s: float) -> bytes:
+        """See ``Network.call``."""
         if not peer.startswith("node/"):
-            return await super().call(source, peer, frame, timeout_s)
-        sent = Sent(source.removeprefix("node/"), peer.removeprefix("node/"), f.node_requests.decode(frame).body)
+            return await self._call(source, peer, frame, timeout_s)
+        sent = Sent(source.name.removeprefix("node/"), peer.removeprefix("node/"), f.node_requests.decode(frame).body)
         self.sent.append(sent)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._pass(sent, answers=False)
-                answer = await super().call(source, peer, frame, timeout_s)
+                answer = await self._call(source, peer, frame, timeout_s)
                 await self._pass(sent, answers=True)
                 return answer
         except TimeoutError:
@@ -124,19 +128,16 @@ class Wire(Network):
 class Leaders(Cluster):
     """Nodes with a linearizable bucket; no background work, so all that happens was asked for."""
 
-    network: Wire
-
     def __init__(self, nodes: int = 3, copies: int = 3, **options: Any) -> None:
         super().__init__(nodes, copies=copies, versioning="linearizable", maintenance=True, **options)
-        self.wire = self.network = Wire()
+        self.wire = Wire(self.network)
         self.n = copies
 
-    def open(self, node_id: str, *, fresh: bool = False) -> Process:
-        process = super().open(node_id, fresh=fresh)
-        assert process.node is not None
-        for task in process.node._loops:
+    def start_node(self, node_id: str, *, fresh: bool = False) -> NodeProcess:
+        started = super().start_node(node_id, fresh=fresh)
+        for task in started.node._loops:
             task.cancel()
-        return process
+        return started
 
     def kill(self, node_id: str, mode: Any = "drop") -> None:
         super().kill(node_id, mode)
