@@ -202,7 +202,7 @@ class Changes:
             if attempt.tries == 0:
                 yield from self._try_at_once(attempt, wanted, bodies, patience_s)
             else:
-                yield from self._try_with_calls(attempt, wanted, bodies, patience_s, deadline_s)
+                yield from self._try_with_calls(entry, attempt, wanted, bodies, patience_s, deadline_s)
             attempt.tries += 1
             if attempt.open and (attempt.anew or not attempt.at_once):
                 pause_s = min(MOST_PAUSE_S, PAUSE_S * attempt.tries)
@@ -276,6 +276,7 @@ class Changes:
 
     def _try_with_calls(
         self,
+        entry: BucketEntry,
         attempt: _Attempt,
         wanted: dict[str, list[int]],
         bodies: dict[str, f.Apply],
@@ -308,7 +309,13 @@ class Changes:
                 if fan.moved:
                     attempt.at_once = True
                 continue
+            was_dated, at_once = bodies[node_id].run, attempt.at_once
             self._take(attempt, node_id, wanted[node_id], bodies[node_id], outcome.answer)
+            if not was_dated and _all_late(outcome.answer):  # its clock is known now; the others may take long
+                bodies[node_id] = self._body(entry, attempt, node_id, wanted[node_id], deadline_s)
+                fan.send(node_id, bodies[node_id], len(wanted[node_id]), None)
+                missing.add(node_id)
+                attempt.at_once = at_once
         fan.leave(lambda _: None)
         for node_id in missing:
             self._take(attempt, node_id, wanted[node_id], bodies[node_id], None)
@@ -378,6 +385,11 @@ class Changes:
             )
         kind = Overloaded if "overloaded" in attempt.reasons else StoreUnavailable
         return kind(f"nothing was written: {said}")
+
+
+def _all_late(answer: f.NodeAnswerBody | None) -> bool:
+    """Whether a node did nothing of a request, for it was dated by another clock."""
+    return isinstance(answer, f.Applied) and all(settled.status == c.LATE for settled in answer.items)
 
 
 def plainly_read(copies: Sequence[Copy]) -> f.Settled | None:

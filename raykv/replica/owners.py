@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from raykv.replica.handlers import Replica
 
 PING_TIMEOUT_S = 0.3
+SUSPECTED_PING_S = 0.1
+"""The same where this node has evidence of its own already: a process that has ended answers no ping at once."""
 SILENT_S = 1.0
 """How long a node that did not answer a ping is taken for gone."""
 
@@ -97,10 +99,12 @@ class Owners:
 
     async def is_alive(self, node_id: str) -> bool:
         """Whether a node answers a ping (L14)."""
-        if self._clock.monotonic_s() < self._silent_s.get(node_id, 0.0):
+        now_s = self._clock.monotonic_s()
+        if now_s < self._silent_s.get(node_id, 0.0):
             return False
+        timeout_s = SUSPECTED_PING_S if self._peers.unreachable(node_id, now_s) else PING_TIMEOUT_S
         try:
-            await self._peers.call(node_id, f.Ping(), 1, PING_TIMEOUT_S)
+            await self._peers.call(node_id, f.Ping(), 1, timeout_s)
         except (PeerFailure, StoreClosed, EngineFailed, OSError):
             self._silent_s[node_id] = self._clock.monotonic_s() + SILENT_S
             return False

@@ -11,7 +11,7 @@ from led_nodes import BUCKET, WALL_MS, Caller, Leaders, cell, run
 
 from raykv.cluster import moves
 from raykv.cluster.state import Move
-from raykv.coordinator.changes import plainly_read
+from raykv.coordinator.changes import PATIENCE_S, plainly_read
 from raykv.errors import InvalidOption, Overloaded, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
@@ -244,7 +244,7 @@ def test_a_change_that_is_sent_again_says_so_and_is_carried_out_once() -> None:
         cluster.wire.sent.clear()
         task = asyncio.get_running_loop().create_task(one(peer, caller.add(KEY)))
         await lost.caught()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(PATIENCE_S + 0.01)
         lost.end()
         assert (await task).payload == cell(2)
         sent = [sent.body.items[0] for sent in cluster.wire.of(f.Apply) if sent.body.run]
@@ -254,6 +254,26 @@ def test_a_change_that_is_sent_again_says_so_and_is_carried_out_once() -> None:
         asked = [each.body for each in cluster.wire.of(f.Apply) if each.target == second]
         assert asked
         assert all(body.silent == [first] for body in asked)
+
+    run(story())
+
+
+def test_a_node_whose_clock_was_not_known_is_asked_again_while_others_take_long() -> None:
+    """*Schedule without: two owners take over from a leader that has ended; the quick one waits for the slow one.*"""
+
+    async def story() -> None:
+        cluster, peer, _ = started()
+        caller = Caller()
+        owners = {key: cluster.owners(key) for key in (f"k{number}" for number in range(100))}
+        quick = next(key for key, (first, second, _) in owners.items() if (first, second) == ("n1", "n2"))
+        slow = next(key for key, (first, second, _) in owners.items() if (first, second) == ("n1", "n3"))
+        for node_id in ("n1", "n3"):
+            cluster.wire.hold(f.Apply, target=node_id)
+        task = asyncio.get_running_loop().create_task(change(peer, caller.add(quick), caller.add(slow)))
+        await asyncio.sleep(PATIENCE_S + 0.1)
+        asked = [each.body.run for each in cluster.wire.of(f.Apply) if each.target == "n2"]
+        assert [run > 0 for run in asked] == [False, True]
+        task.cancel()
 
     run(story())
 

@@ -102,6 +102,21 @@ def test_who_did_not_answer_a_ping_is_taken_for_gone_for_a_second(late: bool) ->
     run(story())
 
 
+def test_a_suspected_node_has_less_time_for_a_ping() -> None:
+    """What has ended is noticed by the break of its connection; a call of what starts in its place waits for that."""
+
+    async def story() -> None:
+        cluster = Leaders().start()
+        cluster.freeze("n2")
+        await asker(cluster).ask_one("n2", ASKED, 1, cluster.state.epoch, 0.5)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        assert not await asker(cluster).is_alive("n2")
+        assert loop.time() - began_s == pytest.approx(owners.SUSPECTED_PING_S)
+
+    run(story())
+
+
 def test_a_disk_that_is_full_when_an_answer_brings_a_later_state_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """*Schedule without: the leader's round has no end, and its partition no round any more.*"""
 
