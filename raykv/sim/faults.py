@@ -26,7 +26,8 @@ FaultKind = Literal[
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
     "bit rot", "wipe", "roll back", "kill coordinator", "freeze coordinator", "kill supervisor", "freeze supervisor",
     "clock jump", "another supervisor", "clock far off", "power when complete", "add node", "remove node", "set weight",
-    "lose host", "replace node", "kill all",
+    "lose host", "replace node", "kill all", "freeze leader", "cut leader", "kill leader", "kill sending leader",
+    "full disk at leader", "clock jump at leader",
 ]  # fmt: skip
 DISTURBING: tuple[FaultKind, ...] = (
     "kill", "crash at", "power", "freeze", "cut", "slow node", "slow disk", "sync fails", "write fails", "disk full",
@@ -37,6 +38,10 @@ CENTRAL: tuple[FaultKind, ...] = (
     "another supervisor", "clock far off",
 )  # fmt: skip
 ELASTIC: tuple[FaultKind, ...] = ("add node", "remove node", "set weight")
+LEADERS: tuple[FaultKind, ...] = (
+    "freeze leader", "cut leader", "kill leader", "kill sending leader", "full disk at leader", "clock jump at leader",
+)  # fmt: skip
+"""Their target is a key: they strike the node that leads its partition then. None is drawn here."""
 GONE: FaultKind = "lose host"
 """A host goes for good, with its disk: its node must be replaced."""
 RECOVERY_S = 3.0

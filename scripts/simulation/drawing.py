@@ -17,6 +17,7 @@ from raykv.sim.cluster import DIRECT, SUPERVISOR, ClusterSpec
 from raykv.sim.faults import draw_faults, draw_odds
 from simulation.change_workload import SHARE, draw_changes
 from simulation.coordination_families import with_coordination
+from simulation.leader_families import with_leaders
 from simulation.scenario import Scenario
 from simulation.scenario_families import with_family
 from simulation.workload import TTL_PREFIX, Program, draw_program
@@ -77,7 +78,11 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
     )
     if any(letter in scenario.plain for letter in scenario.loose):
         scenario = msgspec.structs.replace(scenario, loose="")
-    return scenario if weak else _with_changes(with_coordination(_with_direct_clients(with_family(scenario))))
+    return (
+        scenario
+        if weak
+        else with_leaders(_with_changes(with_coordination(_with_direct_clients(with_family(scenario)))))
+    )
 
 
 def _with_changes(scenario: Scenario) -> Scenario:

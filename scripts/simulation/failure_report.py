@@ -49,6 +49,7 @@ def history_of(outcome: Outcome, key: str, *, moments: Sequence[float] = (), lim
         return "(the history was not kept)"
     ops = outcome.history.by_key().get(key, [])
     lines = [_Line(op.invoked_s, _described(op, outcome.history.stamps, moments)) for op in ops]
+    lines += [_Line(op.invoked_s, f"  {_short_error(op.told())}") for op in outcome.history.changes if op.key == key]
     worlds = [world for event in outcome.trace if (world := world_of(event)) is not None]
     lines += [_Line(world.at_s, f"  {world.at_s:10.4f}  == {world.words}") for world in worlds]
     lines.sort(key=lambda line: line.at_s)
@@ -117,7 +118,8 @@ def _evidence(outcome: Outcome, first: Violation) -> list[str]:
     assert outcome.history is not None
     moments = moments_of(first)
     parts = []
-    key = first.key if any(op.key == first.key for op in outcome.history.ops) else None
+    known = {op.key for op in outcome.history.ops} | {op.key for op in outcome.history.changes}
+    key = first.key if first.key in known else None
     if key is not None:
         parts += ["", f"the history of {key}  (>> named above; @ the stamp, in seconds since the run began)"]
         parts.append(history_of(outcome, key, moments=moments))

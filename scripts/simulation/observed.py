@@ -29,6 +29,7 @@ def observed(outcome: Outcome) -> Counter[str]:
     counts: Counter[str] = Counter()
     if outcome.history is not None:
         counts.update(f"op: {op.kind} {op.outcome}" for op in outcome.history.ops)
+        counts.update(f"change: {op.kind} {op.outcome}" for op in outcome.history.changes)
         counts["op: scan to its end"] += len(outcome.history.scans)
         counts["op: bucket opened"] += len(outcome.history.buckets)
     for event in outcome.trace:

@@ -27,7 +27,6 @@ from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster
 from raykv.sim.kernel import Process, run_virtual
-from raykv.sim.nemesis import Nemesis
 from raykv.sim.trace import Event
 from raykv.versions import dead_since_ms
 from simulation.batching import BatchingCluster
@@ -39,6 +38,7 @@ from simulation.disk_state import ballot_on_disk
 from simulation.fleeting import check_fleeting, lasting_keys
 from simulation.health import EVERY_S, Health
 from simulation.history import History, Violation
+from simulation.leader_nemesis import LeaderNemesis
 from simulation.leader_watch import LeaderWatch
 from simulation.promises import Promises
 from simulation.rig_faults import RigFaults
@@ -166,7 +166,7 @@ class _Run:
         )
         self.history = History()
         self.given: dict[str, list[Context]] = {}
-        self.nemesis = Nemesis(self.cluster, scenario.faults)
+        self.nemesis = LeaderNemesis(self.cluster, scenario.faults)
         self.rig_faults = RigFaults(self.cluster, self.nemesis, scenario.rig_faults)
         self.health = Health(self.cluster, self.nemesis, scenario)
         self.violations: list[Violation] = []

@@ -12,7 +12,7 @@ import msgspec
 
 from raykv.errors import CorruptData, RaykvError
 from raykv.sim.cluster import DIRECT, SUPERVISOR
-from raykv.sim.faults import CENTRAL, ELASTIC
+from raykv.sim.faults import CENTRAL, ELASTIC, LEADERS
 from simulation.blocking_link import BLOCKING
 from simulation.scenario import Scenario
 
@@ -64,6 +64,8 @@ def _check(scenario: Scenario) -> None:
     nodes, coordinators = {*spec.node_ids}, {*spec.coordinator_names}
     clients = {program.client for program in scenario.programs if program.coordinator in {DIRECT, BLOCKING}}
     for fault in scenario.faults:
+        if fault.kind in LEADERS:
+            continue  # its target is a key
         central = {SUPERVISOR, *coordinators} | (nodes if fault.kind == "clock jump" else set())
         if fault.kind == "freeze coordinator" or fault.kind.startswith("clock"):
             central |= clients

@@ -92,6 +92,14 @@ TABLE: dict[str, Sometimes] = {
     "write moved": Sometimes(("writes_moved",), "owners changed while a write was under way (P4)", 1000),
     "not owner": Sometimes(("answer: moved",), "a node named other owners to a coordinator (P4)"),
     "behind": Sometimes(("answer: refused behind",), "a node did not know a request's epoch yet (P4)"),
+    # linearizable buckets
+    "leader": Sometimes(("leader_takeovers",), "a term was promised to a new leader (L1)"),
+    "superseded leader": Sometimes(("leader_superseded",), "a leader learned of its successor (L2)"),
+    "rewritten": Sometimes(("leader_rewrites",), "a leader wrote copies that differed anew (L5)"),
+    "read by the leader": Sometimes(("leader_reads",), "owners could not prove that they show the last (L8)"),
+    "conflict": Sometimes(("change: put conflict",), "a condition did not hold"),
+    "fenced": Sometimes(("change: put fenced",), "a key had seen a later fencing token"),
+    "change unknown": Sometimes(("change: put unknown", "change: add unknown"), "a change may stand"),
     # the world
     "cut": Sometimes(("network: lost in a cut",), "a message was lost in a cut"),
     "held": Sometimes(("network: held by a cut",), "a message came after the cut that had held it up"),

@@ -18,7 +18,7 @@ def test_a_seed_is_one_scenario():
 def test_every_kind_of_fault_comes_and_every_run_leaves_some_out():
     kinds = [{fault.kind for fault in draw(seed).faults} for seed in SEEDS]
     every = {*s.DISTURBING, *s.LASTING, *s.CENTRAL, *s.ELASTIC}
-    assert set().union(*kinds) == every | {"power when complete", s.GONE, "replace node", "kill all"}
+    assert set().union(*kinds) == every | {*s.LEADERS} | {"power when complete", s.GONE, "replace node", "kill all"}
     assert all(len(drawn) < len(every) for drawn in kinds)
     for kind in every:
         assert any(kind not in drawn for drawn in kinds)
