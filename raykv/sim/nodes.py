@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from raykv.config import NodeConfig, StoreConfig
+    from raykv.ports import Metrics
     from raykv.sim.kernel import VirtualLoop
     from raykv.sim.network import Network
     from raykv.sim.trace import Trace
@@ -132,6 +133,8 @@ class NodeWorld:
         """The function by which a node answers a frame; a run that watches the answers replaces it."""
         self.opened: Callable[[StorageNode], None] = lambda _: None
         """Called with every node that has opened its directory."""
+        self.metrics: Metrics | None = None
+        """Where nodes count what they do in the background, and as leaders; None: nowhere."""
         self.joined: Callable[[str, Host], None] = lambda _, __: None
         """Called with every new node, and its host."""
         self.left: Callable[[str], None] = lambda _: None
@@ -173,6 +176,7 @@ class NodeWorld:
                     random=self.rng,
                     on_failure=lambda cause: self._exit(process, cause),
                     lock_note=msgspec.json.encode({"pid": created.pid}),
+                    metrics=self.metrics,
                 )
                 created.node.begin()
             except DirectoryInUse as error:

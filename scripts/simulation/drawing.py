@@ -1,7 +1,7 @@
 """From a seed to a scenario: everything that will be done to a cluster.
 
 **Swarm** (Groce et al., "Swarm Testing", ISSTA 2012): each run leaves some kinds of fault out, for with all of them in
-every run the rare ones would drown in the common ones, and what a fault hides from another would stay hidden. About half
+every run the rare ones would drown in the common ones, and what a fault hides from another would stay hidden. Two thirds
 of the runs belong to a family, which is about one kind of trouble (``scenario_families``).
 """
 

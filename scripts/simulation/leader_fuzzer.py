@@ -293,7 +293,9 @@ class _Fuzzer(LeadersWorld):
             self.client.spawn(self.ask(node_id, f.Repair(self.partition, 2.0, purge=self.rng.random() < 0.5), 3.0))
 
     async def _clock_jump(self) -> None:
-        self.hosts[self._victim()].skew_ms += self.rng.choice((-1500.0, -300.0, 300.0, 1500.0))
+        """Let a clock jump, and stay right enough: what was sent half a grace ago is refused (P10)."""
+        most_ms = min(1500.0, 100 * self.settings.gc_grace_s)
+        self.hosts[self._victim()].skew_ms = self.rng.choice((-most_ms, -0.2 * most_ms, 0.2 * most_ms, most_ms))
 
     async def _full_disk(self) -> None:
         host = self.hosts[self._victim()]

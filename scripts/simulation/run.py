@@ -25,7 +25,7 @@ from raykv.errors import RaykvError
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
-from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster
+from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, SimMetrics
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.trace import Event
 from raykv.versions import dead_since_ms
@@ -156,6 +156,15 @@ class _LogCounter(logging.Handler):
             self.complete_again(str(record.args[0]))
 
 
+class _OfLeaders(SimMetrics):
+    """Counts what nodes do as leaders: what they ask each other beside that would hide what coordinators count."""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Count, if it is about a leader."""
+        if name.startswith("leader_"):
+            super().count(name, amount)
+
+
 class _Run:
     def __init__(self, loop: VirtualLoop, scenario: Scenario, strict: bool, heard: _LogCounter) -> None:
         self.loop = loop
@@ -188,6 +197,7 @@ class _Run:
         self.leaders = LeaderWatch(loop)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
+        self.cluster.nodes.metrics = _OfLeaders(self.cluster.counts)
         self._founders = frozenset(self.cluster.node_ids)
         forget = self.cluster.nodes.left
 

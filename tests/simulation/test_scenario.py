@@ -73,13 +73,13 @@ def test_weak_levels():
     assert scenario.odds.lost == 0
 
 
-def test_about_half_of_the_runs_are_about_one_kind_of_trouble():
+def test_most_runs_are_about_one_kind_of_trouble():
     families = Counter(draw(seed).family for seed in range(400))
-    assert 0.35 < families[""] / 400 < 0.6
+    assert 0.2 < families[""] / 400 < 0.4
     assert set(families) == {
         "", "crowd", "full crowd", "founding", "failing disks", "corruption", "takeovers", "lost and away", "scans",
         "nothing left", "ring changes", "lost hosts", "together", "stopped", "blocking", "overloaded", "dropped bucket",
-        "clocks apart", "full fallbacks", "siblings", "corruption underneath",
+        "clocks apart", "full fallbacks", "siblings", "corruption underneath", "leaders",
     }  # fmt: skip
     assert all(draw(seed, weak=True).family == "" for seed in range(20))
 
