@@ -58,6 +58,7 @@ def storage_node(
     on_failure: Callable[[str], None],
     lock_note: bytes = b"{}",
     executor: ports.Executor | None = None,
+    metrics: Metrics | None = None,
 ) -> StorageNode:
     """Open a node on a host, as a process of it; without a network it only answers. Raises what ``StorageNode`` raises."""
     return StorageNode(
@@ -68,6 +69,7 @@ def storage_node(
         random=random,
         on_failure=on_failure,
         lock_note=lock_note,
+        metrics=metrics,
         transport=None if network is None else SimTransport(network, process),
     )
 
