@@ -209,6 +209,10 @@ class Promises:
     def _purged(self, node_id: str, bucket_id: int, key: bytes) -> None:
         """Take back all promises of a record that its owners have agreed to forget; it must have been dead for long."""
         promised = self._held.get(node_id, {}).get((bucket_id, key))
+        if promised is not None and is_linear(promised):
+            # What a leader keeps itself crosses no network: the other owners have acknowledged the same record.
+            known = [held[bucket_id, key] for held in self._held.values() if (bucket_id, key) in held]
+            promised = max(known, key=lambda record: record[1:25])
         since_ms = None if promised is None else dead_since_ms(promised)
         now_ms = EPOCH_MS + self._loop.now_s * 1000
         if promised is not None and (since_ms is None or now_ms - since_ms < self._grace_ms):
