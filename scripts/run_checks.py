@@ -38,6 +38,9 @@ def marked(marker: str, *paths: str) -> list[str]:
     return ["pytest", *SEVERAL, "-m", marker, *paths]
 
 
+CORES = os.cpu_count() or 1
+TOO_FEW_CORES = 2
+"""With no more cores all parts run one after the other: Ray's processes alone keep two of them busy."""
 UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS = {
     "style": Part("ruff; codespell", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]]),
@@ -138,6 +141,8 @@ def signal_all(process: subprocess.Popen[bytes], number: int) -> None:
 def check(names: list[str], extra: list[str], *, keep_going: bool) -> int:
     """Run parts and print a table of them; return 0 if all passed. Interrupted, it takes along all that it has started."""
     lanes = [lane for waits in (False, True) if (lane := [name for name in names if PARTS[name].waits is waits])]
+    if CORES <= TOO_FEW_CORES:
+        lanes = [names]
     checks = Checks(extra, several=len(lanes) > 1, keep_going=keep_going)
     threads = [threading.Thread(target=checks.take, args=(lane,), daemon=True) for lane in lanes]
     started_s = time.monotonic()

@@ -30,6 +30,7 @@ INTERRUPTED = """
     run_checks.PARTS = {
         "one": run_checks.Part("", [command]), "beside": run_checks.Part("", [command], waits=True)
     }
+    run_checks.CORES = 8
     run_checks.check(sys.argv[3:], [], keep_going=False)
 """
 """What is checked here waits for a child of its own, which says that it is there."""
@@ -90,6 +91,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
             for name, program in of.items()
         }
         monkeypatch.setattr(run_checks, "PARTS", parts)
+        monkeypatch.setattr(run_checks, "CORES", 8)
 
     return become
 
@@ -160,3 +162,14 @@ def test_a_part_looks_wherever_its_tests_are(marker: str, name: str) -> None:
     assert having
     assert {path for path in having if not any(path.is_relative_to(each) for each in paths)} == set()
     assert f"not {marker}" in run_checks.UNIT
+
+
+def test_on_two_cores_one_part_comes_after_the_other(
+    tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "note"
+    wait = f"import time, pathlib; time.sleep(0.2); pathlib.Path({str(note)!r}).write_text('done')"
+    late = f"import pathlib, sys; sys.exit(not pathlib.Path({str(note)!r}).exists())"
+    programs(one=wait, beside=late)
+    monkeypatch.setattr(run_checks, "CORES", 2)
+    assert run_checks.check(["one", "beside"], [], keep_going=False) == 0

@@ -23,7 +23,7 @@ from raykv.versions.causality import covers, unpack_causality
 from simulation.history import Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.config import StoreConfig
     from raykv.node.node import StorageNode
@@ -160,9 +160,15 @@ class Promises:
         """Forget what a node promised that is no member any more."""
         self._held.pop(node_id, None)
 
-    def check_held(self, key: bytes, mark: bytes, nodes: Sequence[str]) -> None:
-        """Report a write that counts on a node which never acknowledged its last stamp (P7)."""
+    def check_held(self, key: bytes, mark: bytes, nodes: Sequence[str], holds: Callable[[str], bool]) -> None:
+        """Report a write that counts on a node which never acknowledged its last stamp (P7).
+
+        ``holds(node_id)``: whether it holds that stamp or a later one all the same: a repair brings records that no message
+        to the node shows.
+        """
         for node_id in nodes:
+            if holds(node_id):
+                continue
             held = [record for (_, known), record in self._held.get(node_id, {}).items() if known == key]
             if held and all(not is_vector(record) and stamp_of(record) < mark for record in held):
                 shown = key[1:].decode(errors="replace")

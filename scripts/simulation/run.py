@@ -25,6 +25,7 @@ from raykv.errors import RaykvError
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
+from raykv.records.record import stamp_of
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, SimMetrics
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.trace import Event
@@ -612,7 +613,20 @@ class _Run:
 
     def _check_held(self, key: str, operation_id: str, nodes: Sequence[str]) -> None:
         if key[0] in self.scenario.plain and (mark := self.history.stamps.last(operation_id, self.loop.now_s)):
-            self.promises.check_held(encode_key(key), mark, nodes)
+            encoded = encode_key(key)
+
+            def holds(node_id: str) -> bool:
+                node = self.cluster.nodes.living(node_id)
+                if node is None:
+                    return False
+                entry = None if node._replica.state is None else node._replica.state.bucket(PLAIN_BUCKET)  # noqa: SLF001
+                if entry is None:
+                    return False
+                said, _ = node._replica.handle(f.Read(entry.bucket_id, [encoded]))  # noqa: SLF001
+                record = said.records[0] if isinstance(said, f.ReadDone) else None
+                return record is not None and stamp_of(record) >= mark
+
+            self.promises.check_held(encoded, mark, nodes, holds)
 
     def _complete_again(self, node_id: str) -> None:
         if (node := self.cluster.nodes.living(node_id)) is not None:
