@@ -67,7 +67,7 @@ UNREACHED: Mapping[str, tuple[Place, ...]] = {
         Place(JUDGEMENTS, "check_items", "raise InvalidOption"),
         Place(JUDGEMENTS, "check_most_keys", "raise InvalidOption"),
         Place(JUDGEMENTS, "check_replicas", "raise InvalidOption"),
-        Place(SERVICE, "CoordinatorService._tell", "case _:"),
+        Place(SERVICE, "CoordinatorService._info", "case _:"),
     ),
     "bytes that are no answer, or not one to this request; the simulated network damages none": (
         Place(PEERS, "Peers.believe", 'raise PeerRefused("corrupt"'),
@@ -87,7 +87,7 @@ UNREACHED: Mapping[str, tuple[Place, ...]] = {
     "a process of Ray that is there and not open: it says so; a simulated one raises, as if it were not reachable": (
         Place(PEERS, "Peers.believe", "if not answer.incarnation"),
         Place(ROUTING, "Routing.fetch_update", "if isinstance(answer, f.Refused):"),
-        Place(SERVICE, "CoordinatorService._tell", "if not isinstance(answer, f.Info):"),
+        Place(SERVICE, "CoordinatorService._info", "if not isinstance(answer, f.Info):"),
     ),
     "an operation's epoch is that of a state which its coordinator knows": (
         Place(PEERS, "Peers._state_frame", "if known is None"),

@@ -215,11 +215,11 @@ def test_a_node_that_does_not_come_back_is_noticed(monkeypatch):
     async def launch(self, node_id, host, **options):
         raise LaunchFailed("crashed", "always")
 
-    original = run_module.Nemesis.begin
+    original = run_module.LeaderNemesis.begin
 
     def begin(self, fault, number=-1):
         monkeypatch.setattr("raykv.sim.nodes.SimLauncher.launch", launch)
         original(self, fault, number)
 
-    monkeypatch.setattr(run_module.Nemesis, "begin", begin)
+    monkeypatch.setattr(run_module.LeaderNemesis, "begin", begin)
     assert "not up again" in rules(run(with_faults(Fault(1.0, "kill", "n1"))))
