@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SHARE = 0.2
 """This share of the runs that are of no other family are of this one."""
 SHORT_GRACE_S = 8.0
+LONG_FREEZE_S = 9.0
+"""A leader that is frozen for so long is given up: the supervisor ends it for its directory (P6)."""
 _AT_NODES: tuple[FaultKind, ...] = ("kill", "freeze", "power", "cut")
 
 
@@ -93,6 +95,8 @@ def _draw_faults(
 def _at_leader(rng: random.Random, kind: FaultKind, at_s: float) -> Fault:
     for_s, amount, detail = round(rng.choice((0.3, 0.8, 2.0, 4.0)), 3), 0.0, ""
     match kind:
+        case "freeze leader" if for_s == 4.0:
+            for_s = LONG_FREEZE_S
         case "kill leader":
             for_s = 0.0
         case "kill sending leader":

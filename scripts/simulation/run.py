@@ -21,7 +21,7 @@ import msgspec
 
 from raykv.cluster.state import DEFAULT_BUCKET, decode_state
 from raykv.config import quorum
-from raykv.errors import RaykvError
+from raykv.errors import RaykvError, StoreClosed
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
@@ -29,6 +29,7 @@ from raykv.records.record import stamp_of
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, SimMetrics
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.trace import Event
+from raykv.storage import EngineFailed
 from raykv.versions import dead_since_ms
 from simulation.batching import BatchingCluster
 from simulation.blocking_link import BLOCKING, blocking_session
@@ -622,7 +623,10 @@ class _Run:
                 entry = None if node._replica.state is None else node._replica.state.bucket(PLAIN_BUCKET)  # noqa: SLF001
                 if entry is None:
                     return False
-                said, _ = node._replica.handle(f.Read(entry.bucket_id, [encoded]))  # noqa: SLF001
+                try:
+                    said, _ = node._replica.handle(f.Read(entry.bucket_id, [encoded]))  # noqa: SLF001
+                except (EngineFailed, StoreClosed, OSError):
+                    return False
                 record = said.records[0] if isinstance(said, f.ReadDone) else None
                 return record is not None and stamp_of(record) >= mark
 
