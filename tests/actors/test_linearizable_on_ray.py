@@ -14,7 +14,6 @@ import pytest
 import ray
 
 import raykv
-from leaders import leaders, pids, promised
 from raykv.client.codecs import cell
 from raykv.client.lanes import Lane
 from raykv.protocol import changes as c
@@ -71,6 +70,8 @@ def until_all_up(store: raykv.Store) -> None:
 
 
 def kill_leader(store: raykv.Store, key: str) -> str:
+    from leaders import leaders, pids  # late: a Ray worker imports this module without the scripts on its path
+
     leader = leaders(store, [key])[key]
     os.kill(pids(store)[leader], signal.SIGKILL)
     return leader
@@ -78,6 +79,8 @@ def kill_leader(store: raykv.Store, key: str) -> str:
 
 def terms(store: raykv.Store) -> dict[int, bytes]:
     """Return the latest term that is promised for each partition of which there is one."""
+    from leaders import promised  # late: a Ray worker imports this module without the scripts on its path
+
     found: dict[int, bytes] = {}
     for node in store.status()["nodes"]:
         for at, (term, _) in promised(NAME, node["node_id"], range(PARTITIONS)).items():
@@ -172,6 +175,8 @@ def test_all_clients_share_one_order(jobs: raykv.Bucket[Any, Any]) -> None:
 def test_without_its_leader_a_key_is_served_on(
     store: raykv.Store, jobs: raykv.Bucket[Any, Any], how: signal.Signals
 ) -> None:
+    from leaders import leaders, pids  # late: a Ray worker imports this module without the scripts on its path
+
     key, by_actor = f"on-{how.name}", bucket_of("coordinator")
     version = jobs.put(key, 1).version
     leader = leaders(store, [key])[key]
