@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.client.codecs import cell
 from raykv.client.exchange import UNEXPECTED, WINDOW, Exchange, ask, unexpected
 from raykv.client.given import called
 from raykv.client.reads import Reads
@@ -31,6 +30,8 @@ from raykv.ports import PeerAbsent, PeerFailure
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, encode_key
+from raykv.records.limits import MAX_CHANGE_S
+from raykv.records.linear_record import MAX_FENCE
 from raykv.versions.causality import NOTHING_SEEN
 from raykv.versions.context import sealed_when_asked
 
@@ -40,15 +41,12 @@ if TYPE_CHECKING:
     from raykv.client.exchange import Answer, Steps
     from raykv.client.lanes import Lane
 
-MAX_CHANGE_S = 60.0
-"""The longest time-out of a change: what tells it from a second one is kept no longer (L12)."""
 RESEND_PAUSE_S = 0.05
 PATIENT_CONFLICTS = 2
 """After as many conflicts an ``update`` waits for its turn."""
 CONTENDED_S = 1.0
 """How long a handle takes a key for contended."""
 MOST_CONTENDED = 1000
-MAX_FENCE = (1 << 62) - 1
 NO_CONTEXT = sealed_when_asked(NOTHING_SEEN, "", 0, b"")
 """Of a linearizable bucket, whose values have none: of no key, and so refused everywhere."""
 
@@ -111,7 +109,7 @@ class Atomic(Reads):
         self.refuse_elsewhere(name)
         if self.config.codec == "raw":
             raise InvalidOption(f"{name} needs a number, and a bucket with codec='raw' stores bytes only")
-        return f.Change(encode_key(key), kind, cell(whole_number_of(name, amount)))
+        return f.Change(encode_key(key), kind, c.cell(whole_number_of(name, amount)))
 
     def swap(self, key: Key, value: Any, *, timeout: Any) -> Steps[Any]:
         """Write a value; return the one before it."""
@@ -369,7 +367,7 @@ def refusal(
 
 
 def check_change_timeout(timeout: Any) -> float:
-    """Return a change's time-out. Raises ``InvalidOption``."""
+    """Return a change's time-out: its receipts are kept no longer (L12). Raises ``InvalidOption``."""
     timeout_s = check_timeout(timeout)
     if timeout_s > MAX_CHANGE_S:
         raise InvalidOption(

@@ -19,6 +19,7 @@ import msgspec
 
 from raykv.config import MAX_PAIR_BYTES, shown
 from raykv.errors import CorruptData, InvalidOption, described
+from raykv.protocol.changes import cell, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -29,9 +30,6 @@ _RAW = b"\x00"
 _TEXT = b"\x01"
 _MSGPACK = b"\x02"
 _PICKLE = b"\x03"
-_CELL = b"\x04"
-"""A 64-bit integer that nodes can add to: how a linearizable bucket keeps an ``int`` (``raykv.protocol.changes.CELL``)."""
-_CELL_BYTES = 8
 TAG_BYTES = 1
 
 _MAX_DEPTH = 100
@@ -85,11 +83,6 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
 
 
-def cell(number: int) -> bytes:
-    """Return the cell of a number of 64 bits. Raises ``OverflowError``."""
-    return _CELL + number.to_bytes(_CELL_BYTES, signed=True)
-
-
 def encode_in_cells(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
     """Return the value as a payload of a linearizable bucket: as ``encode_value``, but an ``int`` as a cell."""
     if type(value) is int and codec != "raw":
@@ -105,8 +98,8 @@ def decode_value(payload: bytes, codec: str) -> Any:
     tag, data = payload[:TAG_BYTES], payload[TAG_BYTES:]
     if tag == _RAW:
         return data
-    if tag == _CELL and len(data) == _CELL_BYTES and codec != "raw":
-        return int.from_bytes(data, signed=True)
+    if codec != "raw" and (number := number_of(payload)) is not None:
+        return number
     try:
         if tag == _TEXT and codec != "raw":
             return data.decode()

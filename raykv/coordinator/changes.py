@@ -21,6 +21,7 @@ from raykv.errors import Overloaded, QuorumNotMet, RaykvError, StoreUnavailable,
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
 from raykv.records import linear_record as linear
+from raykv.records.limits import MAX_CHANGE_S
 from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ TURN_S = 0.5
 QUIET_S = 1.0
 PAUSE_S = 0.02
 MOST_PAUSE_S = 0.2
-MOST_S = 60.0
-"""The longest time that a change may have: its receipts are kept no longer (L12)."""
 _KNOWN = c.FINAL | {c.LATE, c.UNABLE}
 """The answers after which it is known whether the change was carried out."""
 
@@ -186,7 +185,8 @@ class Changes:
             now_s = routing.clock.monotonic_s()
             attempt.silent = {node_id for node_id, until_s in self._quiet_s.items() if now_s < until_s}
         grace_s = routing.present.config.gc_grace_s
-        deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MOST_S, grace_s / 4))
+        # No longer than its receipts are kept (L12).
+        deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MAX_CHANGE_S, grace_s / 4))
         while attempt.open:
             now_s = routing.clock.monotonic_s()
             if now_s >= deadline_s:

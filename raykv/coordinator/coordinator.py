@@ -154,14 +154,9 @@ class Coordinator:
 
     def _write(self, request: f.WriteMany, *, fast: bool) -> Steps[f.WroteMany | f.DeadlinePassed]:
         """Write each item; return who acknowledged it, or its error, in the order sent."""
-        now_s = self._clock.monotonic_s()
-        if is_too_late(request, self.run, now_s):
-            self._metrics.count("late_requests")
-            return f.DeadlinePassed(self.run, now_s)
-        deadline_s = now_s + check_timeout(request.timeout_s)
-        if request.run:
-            deadline_s = min(deadline_s, request.expires_s)
-        check_items(len(request.items))
+        deadline_s = self._deadline_s(request)
+        if isinstance(deadline_s, f.DeadlinePassed):
+            return deadline_s
         entry = self.routing.known_bucket(request.bucket_id)
         if entry is None:
             entry = yield from self._learn(request.bucket_id, request.timeout_s)
@@ -182,16 +177,21 @@ class Coordinator:
             written = yield from self._writes.write(entry, puts, request.w, deadline_s)
         return wrote([put.body for put in puts], written)
 
-    def _change(self, request: f.ChangeMany) -> Steps[f.ChangedMany | f.DeadlinePassed]:
-        """Have each change carried out once; return what became of it, or its error, in the order sent."""
+    def _deadline_s(self, request: f.WriteMany | f.ChangeMany) -> float | f.DeadlinePassed:
+        """Return until when a write may take; or that it must not begin (P8)."""
         now_s = self._clock.monotonic_s()
         if is_too_late(request, self.run, now_s):
             self._metrics.count("late_requests")
             return f.DeadlinePassed(self.run, now_s)
-        deadline_s = now_s + check_timeout(request.timeout_s)
-        if request.run:
-            deadline_s = min(deadline_s, request.expires_s)
         check_items(len(request.items))
+        deadline_s = now_s + check_timeout(request.timeout_s)
+        return min(deadline_s, request.expires_s) if request.run else deadline_s
+
+    def _change(self, request: f.ChangeMany) -> Steps[f.ChangedMany | f.DeadlinePassed]:
+        """Have each change carried out once; return what became of it, or its error, in the order sent."""
+        deadline_s = self._deadline_s(request)
+        if isinstance(deadline_s, f.DeadlinePassed):
+            return deadline_s
         entry = self.routing.known_bucket(request.bucket_id)
         if entry is None:
             entry = yield from self._learn(request.bucket_id, request.timeout_s)

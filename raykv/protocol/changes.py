@@ -78,3 +78,13 @@ class Settled(Message, frozen=True, gc=False):
     version: lim.Version = b""
     payload: lim.Bytes | None = None
     leader: lim.Name = ""
+
+
+def cell(number: int) -> bytes:
+    """Return the cell of a number. Raises ``OverflowError`` beyond 64 bits."""
+    return CELL + number.to_bytes(CELL_BYTES - 1, signed=True)
+
+
+def number_of(payload: bytes) -> int | None:
+    """Return the number in a cell; None for anything else."""
+    return int.from_bytes(payload[1:], signed=True) if len(payload) == CELL_BYTES and payload[:1] == CELL else None

@@ -38,6 +38,8 @@ MAX_SETTINGS = 64
 MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
 MAX_STATE_BYTES = 16 * MIB
+MAX_CHANGE_S = 60.0
+"""The longest time that a change of a linearizable bucket may take: its receipts are kept as long (L12)."""
 MAX_BALLOT_STEP = 1 << 20
 """The distance by which a generation may exceed the promised one."""
 MAX_RECORD_BYTES = 16 * MIB

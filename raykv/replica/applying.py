@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raykv.protocol import changes as c
 from raykv.records.linear_record import MAX_RECEIPTS, MAX_RECEIPTS_BYTES, LinearRecord, Receipt, decode
 from raykv.records.linear_record import encode as encode_record
+from raykv.records.record import stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Head:
         if record is None:
             return cls()
         taken = decode(record)
-        head = cls(taken.payload, taken.version, record[1:25], taken.time, taken.fence)
+        head = cls(taken.payload, taken.version, stamp_of(record), taken.time, taken.fence)
         for receipt in taken.receipts:
             head.keep(receipt, until_s)
         return head
@@ -118,8 +119,8 @@ def effect(change: Change, head: Head) -> Effect:
 
 def _counted(change: Change, head: Head) -> Effect:
     """Return what an ``ADD``, ``MAXIMUM`` or ``MINIMUM`` does. Absence is 0 to an ``ADD``, and gives way to the others."""
-    given, stands = number_of(change.payload), head.payload
-    known = None if stands is None else number_of(stands)
+    given, stands = c.number_of(change.payload), head.payload
+    known = None if stands is None else c.number_of(stands)
     if given is None or (stands is not None and known is None):
         return Effect(c.NO_NUMBER, stands)
     if change.kind == c.ADD:
@@ -130,16 +131,6 @@ def _counted(change: Change, head: Head) -> Effect:
         result = given
     else:
         result = max(known, given) if change.kind == c.MAXIMUM else min(known, given)
-    payload = cell(result)
+    payload = c.cell(result)
     writes = payload != stands or change.kind == c.ADD or change.fence > head.fence
     return Effect(c.DONE, payload, writes, payload)
-
-
-def number_of(payload: bytes) -> int | None:
-    """Return the number in a cell; None for anything else."""
-    return int.from_bytes(payload[1:], signed=True) if len(payload) == c.CELL_BYTES and payload[:1] == c.CELL else None
-
-
-def cell(number: int) -> bytes:
-    """Return the cell of a number."""
-    return c.CELL + number.to_bytes(8, signed=True)

@@ -25,7 +25,9 @@ from raykv.config import MAX_BATCH_ITEMS, MIB
 from raykv.errors import CorruptData, StoreClosed
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.records.limits import MAX_CHANGE_S
 from raykv.records.linear_record import Receipt
+from raykv.records.record import stamp_of
 from raykv.replica.applying import Effect, Head, effect
 from raykv.replica.hints import HintsFull
 from raykv.replica.lanes import Lanes
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv.node")
 
-RECEIPTS_S = 60.0
-"""How long a new leader keeps the receipts that it finds, and the longest time that a change may have (L12)."""
 MAX_HEADS = 100_000
 MAX_HEADS_BYTES = 64 * MIB
 ACCEPT_BYTES = 4 * MIB
@@ -88,7 +88,7 @@ class Leaders:
         self._metrics = metrics
         self._spawn = spawn
         self._partitions = partitions
-        self._most_s = min(RECEIPTS_S, replica.grace_ms / 1000 / 4)
+        self._most_s = min(MAX_CHANGE_S, replica.grace_ms / 1000 / 4)
         self._owners = Owners(node_id, replica=replica, peers=peers, clock=clock, durable=durable, spawn=spawn)
         self._takeovers = Takeovers(
             node_id, replica=replica, owners=self._owners, clock=clock, random=random, durable=durable,
@@ -267,7 +267,7 @@ class Leaders:
         if tenure is None or not self._leads((partition, n)):
             return False
         head = tenure.heads.get(name)
-        return head is not None and not head.dirty and head.stamp == (record[1:25] if record is not None else b"")
+        return head is not None and not head.dirty and head.stamp == (stamp_of(record) if record is not None else b"")
 
     # ---- rounds ----
 
@@ -432,7 +432,7 @@ class Leaders:
         assert state is not None
         looking = Looking(bucket_id, wanted, tenures, state, is_present=self._is_present, lose=self._lose)
         await self._owners.ask(looking.bodies(self._node_id), looking.take, looking.enough, state.epoch)
-        until_s = self._clock.monotonic_s() + RECEIPTS_S
+        until_s = self._clock.monotonic_s() + MAX_CHANGE_S
         left: dict[Place, list[bytes]] = {}
         for place, keys in wanted.items():
             found = looking.found(place)
@@ -449,12 +449,10 @@ class Leaders:
         """Take the greatest of what F owners hold; if they differ, it goes out under this term before it is shown (L5)."""
         if name in tenure.heads:
             return
-        newest = max(
-            (record for record in records if record is not None), key=lambda record: record[1:25], default=None
-        )
+        newest = max((record for record in records if record is not None), key=stamp_of, default=None)
         head = Head.of(newest, until_s)
         self._add(tenure, name, head)
-        if any(record is None or record[1:25] != head.stamp for record in records) and newest is not None:
+        if any(record is None or stamp_of(record) != head.stamp for record in records) and newest is not None:
             tenure.rewrite(name, head)
             self._metrics.count("leader_rewrites")
 

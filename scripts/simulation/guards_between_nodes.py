@@ -157,9 +157,9 @@ BETWEEN_NODES = (
                 "request.run != run",
             ),
             Edit(
-                "raykv.coordinator.coordinator:Coordinator._write",
-                "deadline_s = min(deadline_s, request.expires_s)",
-                "deadline_s = max(deadline_s, request.expires_s)",
+                "raykv.coordinator.coordinator:Coordinator._deadline_s",
+                "return min(deadline_s, request.expires_s)",
+                "return max(deadline_s, request.expires_s)",
             ),
         ),
     ),

@@ -120,7 +120,7 @@ OF_LEADERS = (
         (
             Edit(
                 f"{_LEADERS}._adopt",
-                "if any(record is None or record[1:25] != head.stamp for record in records) and newest is not None:",
+                "if any(record is None or stamp_of(record) != head.stamp for record in records) and newest is not None:",
                 "if False:",
             ),
         ),
@@ -269,7 +269,7 @@ OF_LEADERS = (
         (
             Edit(
                 f"{_CHANGES}.change",
-                "deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MOST_S, grace_s / 4))",
+                "deadline_s = min(deadline_s, routing.clock.monotonic_s() + min(MAX_CHANGE_S, grace_s / 4))",
                 "deadline_s = deadline_s + 0 * grace_s",
             ),
             Edit(f"{_LEADERS}.apply", "if left_s > self._most_s + 1.0:", "if False:"),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.client.codecs import cell as cell_of
 from raykv.client.codecs import decode_value, encode_in_cells
 from raykv.cluster import moves
 from raykv.cluster.peers import node_address
@@ -22,6 +21,7 @@ from raykv.config import quorum
 from raykv.errors import RaykvError, WriteOutcomeUnknown
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.protocol.changes import cell as cell_of
 from raykv.records.keys import encode_key
 from raykv.ring import partition_of_key
 from simulation.change_checker import ChangeOp, check_changes

@@ -14,10 +14,10 @@ import pytest
 import ray
 
 import raykv
-from raykv.client.codecs import cell
 from raykv.client.lanes import Lane
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.protocol.changes import cell
 from raykv.records.keys import encode_key
 from raykv.ring import partition_of_key
 

@@ -10,7 +10,6 @@ import pytest
 import raykv
 import raykv.sim
 from raykv.client import atomic
-from raykv.client.codecs import cell
 from raykv.client.version import Version
 from raykv.config import BucketConfig
 from raykv.errors import (
@@ -25,6 +24,7 @@ from raykv.errors import (
 from raykv.ports import PeerAbsent, PeerDead, PeerSilent, PeerUnreachable
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.protocol.changes import cell
 from raykv.records.keys import encode_key
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raykv.client.codecs import cell, decode_plain, decode_value, encode_in_cells, encode_value
+from raykv.client.codecs import decode_plain, decode_value, encode_in_cells, encode_value
 from raykv.errors import CorruptData, InvalidOption
 from raykv.protocol import changes
+from raykv.protocol.changes import cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from client_values import FAILED, found, gone_module
 
-from raykv.client.codecs import cell
 from raykv.client.plain_calls import decode_handed
 from raykv.client.version import Version, Versioned
 from raykv.client.writes import WriteResult
 from raykv.errors import BatchError, Conflict, CorruptData, InvalidOption, QuorumNotMet
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.protocol.changes import cell
 from raykv.records.keys import encode_key
 from raykv.versions.causality import NOTHING_SEEN
 from raykv.versions.context import place_of, seal

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raykv.protocol import changes as c
+from raykv.protocol.changes import cell, number_of
 from raykv.records import linear_record as linear
 from raykv.records.linear_record import MAX_RECEIPTS, MAX_RECEIPTS_BYTES, LinearRecord, Receipt
-from raykv.replica.applying import Effect, Head, cell, effect, number_of
+from raykv.replica.applying import Effect, Head, effect
 
 TERM = linear.pack_term(2, 7)
 VERSION, OTHER = TERM + (1).to_bytes(8), TERM + (2).to_bytes(8)

@@ -664,7 +664,7 @@ def test_a_new_leader_keeps_the_receipts_that_it_finds() -> None:
         cluster.kill(first)
         put = Caller(3)
         assert (await cluster.one(second, put.put(KEY, "since"), silent=[first])).status == c.DONE
-        await asyncio.sleep(leader.RECEIPTS_S - 5.0)
+        await asyncio.sleep(leader.MAX_CHANGE_S - 5.0)
         await cluster.one(second, put.put(KEY, "still"))
         again = f.Change(call.key, call.kind, b"", call.lane, call.number, resent=True)
         assert (await cluster.one(second, again)).status == c.DONE

@@ -11,9 +11,9 @@ from world import BUCKET, WALL_MS, Cluster, run
 from raykv.ports import PeerSilent
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
+from raykv.protocol.changes import cell
 from raykv.records import linear_record as linear
 from raykv.records.keys import encode_key
-from raykv.replica.applying import cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
