@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 SHARE = 0.2
 """This share of the runs that are of no other family are of this one."""
 SHORT_GRACE_S = 8.0
-LONG_FREEZE_S = 9.0
-"""A leader that is frozen for so long is given up: the supervisor ends it for its directory (P6)."""
+GIVEN_UP_S = 7.0
+"""A leader that stands still for this long, and meets nothing else, is given up and ended for its directory (P6)."""
+GIVEN_UP_SHARE = 0.9
 _AT_NODES: tuple[FaultKind, ...] = ("kill", "freeze", "power", "cut")
 
 
@@ -31,7 +32,8 @@ def with_leaders(scenario: Scenario) -> Scenario:
         return scenario
     spec = scenario.cluster
     short = rng.random() < 0.4
-    duration_s = 12.0
+    given_up = random.Random(f"given up {scenario.seed}").random() < GIVEN_UP_SHARE
+    duration_s = 12.0 + GIVEN_UP_S * given_up
     store = msgspec.structs.replace(
         spec.store, durability="group", partitions=8, gc_grace_s=SHORT_GRACE_S if short else 10 * 86_400.0
     )
@@ -60,7 +62,9 @@ def with_leaders(scenario: Scenario) -> Scenario:
         ),
         skews_ms=dict.fromkeys(hosts, 0.0),
         drifts=dict.fromkeys(hosts, 1.0),
-        faults=_draw_faults(rng, cluster.node_ids, duration_s, short=short, ring=rng.random() < 0.3 and not short),
+        faults=_draw_faults(
+            rng, cluster.node_ids, duration_s, short=short, ring=rng.random() < 0.3 and not short, given_up=given_up
+        ),
         programs=draw_changes(rng, cluster.coordinator_names, duration_s, clients=rng.randint(4, 6), direct=0.5),
         within=False,
         plain="",
@@ -71,9 +75,12 @@ def with_leaders(scenario: Scenario) -> Scenario:
 
 
 def _draw_faults(
-    rng: random.Random, nodes: list[str], duration_s: float, *, short: bool, ring: bool
+    rng: random.Random, nodes: list[str], duration_s: float, *, short: bool, ring: bool, given_up: bool
 ) -> tuple[Fault, ...]:
     faults, at_s = [], rng.uniform(1.0, 2.0)
+    if given_up:
+        faults.append(Fault(round(at_s, 3), "freeze leader", rng.choice(KEYS), GIVEN_UP_S))
+        at_s += GIVEN_UP_S
     known = [kind for kind in LEADERS if not (short and kind.startswith("clock"))]  # a short grace needs right clocks
     kinds = rng.sample(known, rng.randint(2, len(known)))
     while at_s < duration_s:
@@ -95,8 +102,6 @@ def _draw_faults(
 def _at_leader(rng: random.Random, kind: FaultKind, at_s: float) -> Fault:
     for_s, amount, detail = round(rng.choice((0.3, 0.8, 2.0, 4.0)), 3), 0.0, ""
     match kind:
-        case "freeze leader" if for_s == 4.0:
-            for_s = LONG_FREEZE_S
         case "kill leader":
             for_s = 0.0
         case "kill sending leader":

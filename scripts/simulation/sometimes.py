@@ -80,7 +80,7 @@ TABLE: dict[str, Sometimes] = {
     "node down": Sometimes(("log: store %s: node %s down*",), "the supervisor gave a node up"),
     "silent node": Sometimes(("log: store %s: node %s suspected*",), "pings went unanswered"),
     "directory in use": Sometimes(("event: waits for its directory",), "a process found its directory locked"),
-    "taken over": Sometimes(("event: is ended, for it holds*",), "a process was ended for its directory (P6)", 1000),
+    "taken over": Sometimes(("event: is ended, for it holds*",), "a process was ended for its directory (P6)"),
     "not started": Sometimes(("log: store %s: node %s could not*",), "a node did not start at the first attempt"),
     "supervisor": Sometimes(("event: a supervisor takes over",), "a supervisor took over from a former one (P5)"),
     "no vote": Sometimes(("answer: register without a vote",), "a node that forgot its promises did not vote (P5)"),
