@@ -11,6 +11,7 @@ import random as random_module
 from typing import TYPE_CHECKING, Any
 
 from raykv.cluster import moves
+from raykv.cluster.peers import node_address
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.linear_record import LinearRecord, encode, pack_term, term_number
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from simulation.change_checker import ChangeOp
 
 GRACE_S = 4.0
+ON_ITS_WAY_S = 0.9
+"""How long an answer to a candidate is on its way: a little less than it waits for."""
 
 
 def play_leader_schedule(seed: int, number: int = 0) -> tuple[list[Violation], str]:
@@ -79,6 +82,14 @@ class Schedule(LeadersWorld):
         await asyncio.sleep(after_s)
         caller.process.kill()
         await asyncio.wait({task})
+
+    async def heals(self, node_id: str) -> None:
+        """Wait until a node is complete again; report one that is not in ten seconds."""
+        for _ in range(1000):
+            if self.nodes[node_id].complete:
+                return
+            await asyncio.sleep(0.01)
+        self.report("schedule failed", f"{node_id} is not complete again")
 
     def must(self, op: ChangeOp, outcome: str = "ok") -> None:
         """Report a schedule that does not come to where it wants to."""
@@ -337,12 +348,53 @@ class HealedBetweenTwoLeaders(Schedule):
         self.wipe(third)
         self.start(third)
         await self.send_state(third)
-        for _ in range(100):
-            if self.nodes[third].complete:
-                break
-            await asyncio.sleep(0.1)
+        await self.heals(third)
         await early.add(key, 1, 3.0)
         await late.add(key, 1, 3.0)
+
+
+class AnOwnerWipedAsItConfirms(Schedule):
+    """An owner that has promised a term twice is wiped while its second answer is on its way, and heals.
+
+    It must learn from the candidate of the term under way: that one has promised it before it asked others (L1). The
+    owner's clock is fast: else it would begin to heal when the candidate no longer waits.
+    """
+
+    def __init__(self, loop: VirtualLoop, seed: str) -> None:
+        super().__init__(loop, seed)
+        self.hosts[self.owners[2]].drift = 4.0
+
+    async def play(self) -> None:
+        """Play it."""
+        key, early = self.text, await self.known_caller(self.text)
+        first, second, third = self.owners
+        late = self.caller()
+        self.cut_off(first, [second, late.name], 30.0)
+        answer = node_address(third), node_address(second)
+        healed = asyncio.Event()
+
+        async def heal() -> None:
+            self.network.delays.pop(answer)
+            self.wipe(third)
+            self.start(third)
+            await self.send_state(third)
+            await self.heals(third)
+            healed.set()
+
+        def heard(what: str, source: str, target: str, body: Any) -> None:
+            if what == "asks" and isinstance(body, f.Promise) and body.again and (target, source) == answer:
+                self.on_heard.remove(heard)
+                self.network.delays[answer] = ON_ITS_WAY_S
+                for _ in range(10):  # it would hear of the run after
+                    self.network.lose_next(source, target, "Gossip")
+                self.loop.later(0.02, lambda: late.process.spawn(heal()))
+
+        self.on_heard.append(heard)
+        inserting = late.process.spawn(late.put(key, condition=b"", timeout_s=3.0))
+        await asyncio.wait_for(healed.wait(), 3.0)
+        await early.put(key, condition=b"", timeout_s=0.3)
+        await asyncio.wait({inserting})
+        await late.read_at_leader(key, 3.0)
 
 
 class AnOldCopyIsSpread(Schedule):
@@ -507,6 +559,7 @@ SCHEDULES: tuple[type[Schedule], ...] = (
     AWriteHeldPastAPurge, AFormerCallThatArrivesLate, ALaterTermThatCameByRepair, ARefusalThatIsRepeated,
     TheFirstTouchOfABucket, ShownAndLost, ADeleteThatIsSentAgain, AReadDuringARound, ALeaderThatHeardOfNoMove,
     OldOwnersAreRead, HealedBetweenTwoLeaders, AnOldCopyIsSpread, SupersededAndMoved, AcknowledgedByOldOwners,
+    AnOwnerWipedAsItConfirms,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""
