@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import msgspec
 
 from raykv.cluster.fanout import Fanout, Wait
+from raykv.cluster.health import LEARNS_EVERY
 from raykv.cluster.peers import PeerRefused, is_overloaded
+from raykv.coordinator.judgements import is_heads_read
 from raykv.coordinator.steps import Round
 from raykv.errors import Overloaded, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.protocol import changes as c
@@ -91,12 +93,16 @@ class Changes:
         self._clocks: dict[str, _Clock] = {}
         self._quiet_s: dict[str, float] = {}
         """Node -> until when it is taken for silent, since it let a change wait in vain: else each pays for it anew."""
+        self._reads_of_one = 0
 
     # ---- reads ----
 
     def read(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany]:
         """Read each key; return its value, or its error, in the order asked."""
-        found = yield from self._read_plainly(entry, request.keys, deadline_s)
+        if len(request.keys) == 1:
+            found = [(yield from self._read_one_plainly(entry, request, deadline_s))]
+        else:
+            found = yield from self._read_plainly(entry, request.keys, deadline_s)
         rest = [index for index, item in enumerate(found) if item is None]
         if rest:
             self._routing.metrics.count("leader_reads", len(rest))
@@ -105,6 +111,40 @@ class Changes:
             for index, outcome in zip(rest, outcomes, strict=True):
                 found[index] = outcome
         return f.GotMany([_shown(item, causality=request.causality) for item in found if item is not None])
+
+    def _read_one_plainly(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[Outcome | None]:
+        """As ``_read_plainly``, for one key: without what divides many among the nodes, as on the fast path."""
+        routing = self._routing
+        peers, needed = routing.peers, entry.config.r
+        asked = self._asked(routing.place(request.keys[0], entry.config.n), needed)
+        if not asked:
+            return None
+        began_s = routing.clock.monotonic_s()
+        patience_s = min(max(0.001, deadline_s - began_s), peers.hedge_delay_s("ReadHeads", 1, asked))
+        body, epoch = f.ReadHeads(entry.bucket_id, request.keys), routing.epoch
+        said: Said = {}
+        frames = {node_id: peers.request(node_id, body, epoch, said) for node_id in asked}
+        answers = yield Round(frames, ((asked, needed),), patience_s)
+        self._reads_of_one += 1
+        samples = not self._reads_of_one % LEARNS_EVERY
+        if len(answers) < needed:
+            for node_id in asked:
+                if node_id in answers:
+                    continue
+                if samples:
+                    peers.record_timeout("ReadHeads", {node_id: 1})
+                if peers.spend_hedges(1) and answers:
+                    peers.note_slow(node_id)
+            return None
+        if samples:
+            peers.record_latency("ReadHeads", dict.fromkeys(asked, 1), routing.clock.monotonic_s() - began_s)
+        copies: list[Copy] = []
+        for node_id in asked:
+            answer = peers.plain(node_id, answers[node_id], said)
+            if not is_heads_read(answer, 1) or answer.unreadable or answer.left:
+                return None
+            copies.append((answer.records[0], answer.terms[0], bool(answer.heads)))
+        return plainly_read(copies)
 
     def _read_plainly(
         self, entry: BucketEntry, keys: Sequence[bytes], deadline_s: float
@@ -142,17 +182,21 @@ class Changes:
         routing, n, needed = self._routing, entry.config.n, entry.config.r
         wanted: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
-            owners = routing.settled_owners(key, n)
-            if owners is None:
-                continue
-            leader = self._leaders.get((partition_of_key(key, routing.present.ring.partitions), n), owners[0])
-            if leader != owners[0] and leader in owners:
-                owners = (leader, *(node_id for node_id in owners if node_id != leader))
-            asked = routing.peers.first_available(owners, needed)
-            if len(asked) == needed:
-                for node_id in asked:
-                    wanted.setdefault(node_id, []).append(index)
+            for node_id in self._asked(routing.place(key, n), needed):
+                wanted.setdefault(node_id, []).append(index)
         return wanted
+
+    def _asked(self, place: Place, needed: int) -> tuple[str, ...]:
+        """Return F owners to read from, the leader first; none where the leader has to be asked."""
+        routing = self._routing
+        owners = routing.settled_at(place)
+        if owners is None:
+            return ()
+        leader = self._leaders.get(place)
+        if leader is not None and leader != owners[0] and leader in owners:
+            owners = (leader, *(node_id for node_id in owners if node_id != leader))
+        asked = routing.peers.first_available(owners, needed)
+        return asked if len(asked) == needed else ()
 
     def _copies(
         self, wanted: dict[str, list[int]], answers: dict[str, bytes], said: Said, keys: int
@@ -162,7 +206,7 @@ class Changes:
         shown: list[list[Copy]] = [[] for _ in range(keys)]
         for node_id, indexes in wanted.items():
             answer = peers.plain(node_id, answers.get(node_id), said)
-            if isinstance(answer, f.HeadsRead) and len(answer.records) == len(answer.terms) == len(indexes):
+            if is_heads_read(answer, len(indexes)):
                 heads, bad = answer.heads, {*answer.unreadable, *answer.left}
                 for at, index in enumerate(indexes):
                     if at not in bad:
@@ -405,8 +449,7 @@ def plainly_read(copies: Sequence[Copy]) -> f.Settled | None:
             return None
     if linear.term_of(record) != term and not any(is_head for _, _, is_head in copies):
         return None
-    taken = linear.decode(record)
-    return f.Settled(c.DONE, taken.version, taken.payload)
+    return f.Settled(c.DONE, *linear.shown(record))
 
 
 def _shown(outcome: Outcome, *, causality: bool) -> bytes | f.KeyVersions | f.Failed:

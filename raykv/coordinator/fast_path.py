@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
+from raykv.cluster.health import LEARNS_EVERY
 from raykv.coordinator.in_flight import InFlightWrite
 from raykv.coordinator.judgements import first_to_reserve, got, is_read, is_reserve, shown_needed
 from raykv.coordinator.steps import Round
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 WRITE_PATIENCE_S = 0.1
 """How long to wait for a plain answer to one write before the operation continues; longer for many."""
-LEARNS_EVERY = 8
-"""Sample latency on one single-key read in eight; sampling costs 5 % of a read."""
 
 Reservation: TypeAlias = "tuple[f.Reserved, list[f.Reserved]]"
 """A dot, and the causality of all shown records."""

@@ -69,6 +69,11 @@ def is_read(body: object, keys: int) -> TypeGuard[f.ReadDone]:
     return isinstance(body, f.ReadDone) and len(body.records) == keys
 
 
+def is_heads_read(body: object, keys: int) -> TypeGuard[f.HeadsRead]:
+    """Whether a body is a node's answer to a read of ``keys`` keys of a linearizable bucket."""
+    return isinstance(body, f.HeadsRead) and len(body.records) == len(body.terms) == keys
+
+
 def is_reserve(body: object, keys: int) -> TypeGuard[f.DotsReserved]:
     """Whether a body is a node's answer to a reservation for ``keys`` keys."""
     return isinstance(body, f.DotsReserved) and len(body.items) == keys

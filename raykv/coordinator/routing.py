@@ -204,7 +204,7 @@ class Routing:
 
     def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
         """Return the n nodes of which a read of a key asks R."""
-        place = self._place(key, n)
+        place = self.place(key, n)
         nodes = self._primaries.get(place)
         if nodes is None:
             nodes = self._primaries[place] = self.present.read_set(*place)
@@ -229,7 +229,10 @@ class Routing:
 
     def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
         """Return the n nodes for both reads and writes; None while the key's partition moves."""
-        place = self._place(key, n)
+        return self.settled_at(self.place(key, n))
+
+    def settled_at(self, place: tuple[int, int]) -> tuple[str, ...] | None:
+        """Return ``settled_owners`` of all keys of a (partition, n)."""
         known = self._settled.get(place)
         if known is None:
             sets = self.present.write_sets(*place)
@@ -238,7 +241,7 @@ class Routing:
 
     def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
         """Return the sets of n nodes; W of each must acknowledge a write of a key (P4)."""
-        place = self._place(key, n)
+        place = self.place(key, n)
         sets = self._write_sets.get(place)
         if sets is None:
             sets = self._write_sets[place] = self.present.write_sets(*place)
@@ -250,7 +253,8 @@ class Routing:
         assert self._state is not None, "asked before a state was heard"
         return self._state
 
-    def _place(self, key: bytes, n: int) -> tuple[int, int]:
+    def place(self, key: bytes, n: int) -> tuple[int, int]:
+        """Return the (partition, n) of a key."""
         return partition_of_key(key, self.present.ring.partitions), n
 
     def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
@@ -263,7 +267,7 @@ class Routing:
 
     def fallbacks(self, key: bytes, n: int) -> list[str]:
         """Return the other nodes, in the order in which they may stand in for the key's primaries."""
-        place = self._place(key, n)
+        place = self.place(key, n)
         nodes = self._fallbacks.get(place)
         if nodes is None:
             holders, every = self.present.holders(*place), self.present.order(*place)

@@ -62,6 +62,15 @@ class _Rest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     receipts: tuple[Receipt, ...] = ()
 
 
+class _Shown(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The beginning of ``_Rest``: what is shown of it."""
+
+    time: int
+    origin: bytes
+    fence: int
+    payload: bytes | None
+
+
 class LinearRecord(msgspec.Struct, frozen=True, gc=False):
     """A record taken apart."""
 
@@ -82,6 +91,7 @@ class LinearRecord(msgspec.Struct, frozen=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Rest).decode
+_decode_shown = msgspec.msgpack.Decoder(_Shown).decode
 
 
 def pack_term(number: int, bits: int) -> bytes:
@@ -112,6 +122,17 @@ def decode(record: bytes) -> LinearRecord:
         record[_TERM_AT:_SEQ_AT], int.from_bytes(record[_SEQ_AT:_REST_AT]), rest.time, rest.payload, rest.origin,
         rest.fence, rest.receipts,
     )  # fmt: skip
+
+
+def shown(record: bytes) -> tuple[bytes, bytes | None]:
+    """Return the version and the payload of a record, as ``decode`` does; its receipts are passed over."""
+    if len(record) <= _REST_AT or record[0] != KIND_LINEAR:
+        raise CorruptData("not the record of a linearizable bucket")
+    try:
+        rest = _decode_shown(record[_REST_AT:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptData(f"not the record of a linearizable bucket: {error}") from None
+    return rest.origin or record[_TERM_AT:_REST_AT], rest.payload
 
 
 def check(record: bytes) -> LinearRecord:

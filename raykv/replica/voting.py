@@ -180,8 +180,9 @@ class Voter:
             promised = self._promises.of(partition, config.n)
             terms.append(promised.term)
             position = max(position, promised.position)
-            name = request.bucket_id, key
-            if promised.leader == self._node_id and self.is_head(partition, config.n, name, record):
+            if promised.leader != self._node_id or record is None or linear.term_of(record) == promised.term:
+                continue  # the term shows what it needs to show
+            if self.is_head(partition, config.n, (request.bucket_id, key), record):
                 heads.append(index)
         return f.HeadsRead(records, terms, heads, unreadable), position
 

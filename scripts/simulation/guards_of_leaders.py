@@ -195,9 +195,9 @@ OF_LEADERS = (
         "old owners show a record that the new ones never got, and the new ones are read next",
         (
             Edit(
-                f"{_CHANGES}._readers",
-                "owners = routing.settled_owners(key, n)",
-                "owners = routing.present.read_set(partition_of_key(key, routing.present.ring.partitions), n)",
+                f"{_CHANGES}._asked",
+                "owners = routing.settled_at(place)",
+                "owners = routing.present.read_set(*place)",
             ),
         ),
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -49,6 +51,7 @@ def test_a_record_comes_back_as_it_was(record: LinearRecord) -> None:
     packed = r.encode(record)
     assert r.decode(packed) == r.check(packed) == record
     assert r.encode(r.decode(packed)) == packed
+    assert r.shown(packed) == (record.version, record.payload)
     assert r.term_of(packed) == record.term
     assert stamp_of(packed) == record.term + record.seq.to_bytes(8)
     assert record.version == (record.origin or stamp_of(packed)), "a value that is confirmed is no new version"
@@ -113,6 +116,8 @@ def test_a_truncated_record_is_corrupt_at_every_length(record: bytes) -> None:
     for length in range(len(record)):
         with pytest.raises(CorruptData):
             r.check(record[:length])
+        with pytest.raises(CorruptData):
+            r.shown(record[:length])
     with pytest.raises(CorruptData):
         r.check(record + b"\0")
 
@@ -128,6 +133,8 @@ def test_any_flipped_byte_makes_it_corrupt_or_another_record() -> None:
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\x03", made()[:25], made()[:25] + b"\x95"]))
 def test_garbage_is_corrupt_and_never_another_error(data: bytes, start: bytes) -> None:
+    with contextlib.suppress(CorruptData):
+        r.shown(start + data)
     try:
         taken = r.check(start + data)
     except CorruptData:
