@@ -14,42 +14,81 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
+
+import msgspec
 
 from raykv.errors import CorruptData, RaykvError
 from raykv.protocol import frames as f
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 Outcome: TypeAlias = f.CoordinatorAnswer | Exception
 """The outcome of a request."""
-Begin: TypeAlias = "Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]"
+Begin: TypeAlias = Callable[[f.CoordinatorRequest, Callable[[Outcome], None]], None]
 """``begin(request, done)``: starts a request; calls ``done`` with the outcome, later and once."""
 
-T = TypeVar("T")
+Joinable: TypeAlias = f.GetMany | f.WriteMany | f.ChangeMany
 
 MOST_TOGETHER = 250
 MOST_UNDER_WAY = 16
 
 
-def is_about_one_key(request: f.CoordinatorRequest) -> bool:
-    """Whether a request may share a group. One that waits for its turn may not: those behind it would wait too."""
-    if isinstance(request, f.GetMany):
-        return len(request.keys) == 1
-    if isinstance(request, f.ChangeMany):
-        return len(request.items) == 1 and not request.items[0].turn
-    return isinstance(request, f.WriteMany) and len(request.items) == 1
-
-
-class _Group(Generic[T]):
+class _Group:
     __slots__ = ("keys", "members", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.members: list[tuple[T, asyncio.Future[f.CoordinatorAnswer]]] = []
+        self.members: list[tuple[Any, asyncio.Future[f.CoordinatorAnswer]]] = []
         self.keys: set[bytes] = set()
+
+
+class _Kind(NamedTuple):
+    """How single-key requests of one kind share a group."""
+
+    single: Callable[[Any], bool]
+    """Whether a request may share a group. One that waits for its turn may not: those behind it would wait too."""
+    alike: Callable[[Any], tuple[Any, ...]]
+    """What those of one group have in common."""
+    joined: Callable[[list[Any]], f.CoordinatorRequest]
+    """The request of many keys in their place."""
+    key: Callable[[Any], bytes] | None = None
+    """The key of which a group holds one request; None: several of one key keep their order in it."""
+
+
+_KINDS: dict[type, _Kind] = {
+    f.GetMany: _Kind(
+        lambda read: len(read.keys) == 1,
+        lambda read: (read.bucket_id, read.r, read.timeout_s, read.causality),
+        lambda reads: msgspec.structs.replace(reads[0], keys=[read.keys[0] for read in reads]),
+    ),
+    f.WriteMany: _Kind(
+        lambda write: len(write.items) == 1,
+        lambda write: (write.bucket_id, write.w, write.timeout_s, write.run),
+        lambda writes: msgspec.structs.replace(
+            writes[0],
+            items=[write.items[0] for write in writes],
+            after=max([write.after for write in writes]),
+            expires_s=min([write.expires_s for write in writes]),
+        ),
+        lambda write: write.items[0][0],
+    ),
+    f.ChangeMany: _Kind(
+        lambda change: len(change.items) == 1 and not change.items[0].turn,
+        lambda change: (change.bucket_id, change.timeout_s, change.run),
+        lambda changes: msgspec.structs.replace(
+            changes[0],
+            items=[change.items[0] for change in changes],
+            expires_s=min([change.expires_s for change in changes]),
+        ),
+    ),
+}
+
+
+def is_about_one_key(request: f.CoordinatorRequest) -> TypeGuard[Joinable]:
+    """Whether a request may share a group."""
+    kind = _KINDS.get(type(request))
+    return kind is not None and kind.single(request)
 
 
 class Batcher:
@@ -59,9 +98,7 @@ class Batcher:
         """``most(bucket_id)``: the largest number of keys of that bucket that one request may hold."""
         self._begin_with = begin
         self._most = most
-        self._reads: dict[tuple[Any, ...], _Group[f.GetMany]] = {}
-        self._writes: dict[tuple[Any, ...], _Group[f.WriteMany]] = {}
-        self._changes: dict[tuple[Any, ...], _Group[f.ChangeMany]] = {}
+        self._groups: dict[tuple[Any, ...], _Group] = {}
         self._under_way = 0
         self._held: deque[Callable[[], None]] = deque()
         """Groups that wait for one in flight to return."""
@@ -71,34 +108,20 @@ class Batcher:
         """Whether a group is in flight or waits."""
         return self._under_way > 0 or bool(self._held)
 
-    def answer(self, request: f.CoordinatorRequest) -> asyncio.Future[f.CoordinatorAnswer]:
+    def answer(self, request: Joinable) -> asyncio.Future[f.CoordinatorAnswer]:
         """Answer a single-key request, a ``RaykvError`` as ``Refused``. A cancelled future does not end the operation."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
-        if isinstance(request, f.GetMany):
-            alike = (request.bucket_id, request.r, request.timeout_s, request.causality)
-            group = self._reads.get(alike)
-            if group is None or len(group.members) >= group.most:
-                group = self._reads[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
-                loop.call_soon(self._leave, partial(self._leave_to_read, alike, group))
-            group.members.append((request, waiter))
-        elif isinstance(request, f.ChangeMany):
-            akin = (request.bucket_id, request.timeout_s, request.run)
-            changes = self._changes.get(akin)
-            if changes is None or len(changes.members) >= changes.most:  # changes of one key keep their order
-                changes = self._changes[akin] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
-                loop.call_soon(self._leave, partial(self._leave_to_change, akin, changes))
-            changes.members.append((request, waiter))
-        else:
-            assert isinstance(request, f.WriteMany)
-            ((key, _, _),) = request.items
-            same = (request.bucket_id, request.w, request.timeout_s, request.run)
-            writes = self._writes.get(same)
-            if writes is None or key in writes.keys or len(writes.members) >= writes.most:
-                writes = self._writes[same] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
-                loop.call_soon(self._leave, partial(self._leave_to_write, same, writes))
-            writes.keys.add(key)
-            writes.members.append((request, waiter))
+        kind = _KINDS[type(request)]
+        alike = (type(request), *kind.alike(request))
+        group = self._groups.get(alike)
+        key = kind.key(request) if kind.key is not None else None
+        if group is None or len(group.members) >= group.most or key in group.keys:
+            group = self._groups[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
+            loop.call_soon(self._leave, partial(self._leave_together, kind, alike, group))
+        if key is not None:
+            group.keys.add(key)
+        group.members.append((request, waiter))
         return waiter
 
     def _leave(self, go: Callable[[], None]) -> None:
@@ -107,48 +130,11 @@ class Batcher:
         else:
             go()
 
-    def _leave_to_read(self, alike: tuple[Any, ...], group: _Group[f.GetMany]) -> None:
-        if self._reads.get(alike) is group:
-            del self._reads[alike]
-        first = group.members[0][0]
-        request = first
-        if len(group.members) > 1:
-            keys = [member.keys[0] for member, _ in group.members]
-            request = f.GetMany(first.bucket_id, keys, first.r, first.timeout_s, first.causality)
-        self._begin(request, [waiter for _, waiter in group.members])
-
-    def _leave_to_write(self, same: tuple[Any, ...], group: _Group[f.WriteMany]) -> None:
-        if self._writes.get(same) is group:
-            del self._writes[same]
-        first = group.members[0][0]
-        request = first
-        if len(group.members) > 1:
-            requests = [member for member, _ in group.members]
-            request = f.WriteMany(
-                first.bucket_id,
-                [member.items[0] for member in requests],
-                first.w,
-                first.timeout_s,
-                after=max(member.after for member in requests),
-                run=first.run,
-                expires_s=min(member.expires_s for member in requests),
-            )
-        self._begin(request, [waiter for _, waiter in group.members])
-
-    def _leave_to_change(self, akin: tuple[Any, ...], group: _Group[f.ChangeMany]) -> None:
-        if self._changes.get(akin) is group:
-            del self._changes[akin]
-        first = group.members[0][0]
-        request = first
-        if len(group.members) > 1:
-            requests = [member for member, _ in group.members]
-            request = f.ChangeMany(
-                first.bucket_id,
-                [member.items[0] for member in requests],
-                first.timeout_s,
-                run=first.run,
-                expires_s=min(member.expires_s for member in requests),
-            )
+    def _leave_together(self, kind: _Kind, alike: tuple[Any, ...], group: _Group) -> None:
+        if self._groups.get(alike) is group:
+            del self._groups[alike]
+        requests = [request for request, _ in group.members]
+        request = requests[0] if len(requests) == 1 else kind.joined(requests)
         self._begin(request, [waiter for _, waiter in group.members])
 
     def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
@@ -185,11 +171,7 @@ def _parts(answer: f.CoordinatorAnswer, count: int) -> list[f.CoordinatorAnswer]
     """Return each member's part of the answer."""
     if count == 1 or isinstance(answer, f.DeadlinePassed | f.Refused):
         return [answer] * count
-    if isinstance(answer, f.GotMany) and len(answer.items) == count:
-        return [f.GotMany([item], answer.time) for item in answer.items]
-    if isinstance(answer, f.WroteMany) and len(answer.items) == count:
-        return [f.WroteMany([item], answer.time) for item in answer.items]
-    if isinstance(answer, f.ChangedMany) and len(answer.items) == count:
-        return [f.ChangedMany([item]) for item in answer.items]
+    if isinstance(answer, f.GotMany | f.WroteMany | f.ChangedMany) and len(answer.items) == count:
+        return [msgspec.structs.replace(answer, items=[item]) for item in answer.items]
     wrong = CorruptData("a group of operations was answered with something else")
     return [f.Refused(f.Failed.of(wrong))] * count
