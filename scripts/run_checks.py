@@ -53,7 +53,7 @@ PARTS = {
     "crash": Part("20,000 power cuts", [marked("crash", "tests/simulation/test_crash_points.py")]),
     "ray": Part(
         "tests on a Ray cluster",
-        [marked("ray", "tests/actors", "tests/cli", "tests/client", "tests/test_scripts.py")],
+        [marked("ray", "tests/test_scripts.py", "tests/actors", "tests/cli", "tests/client")],
         waits=True,
     ),
     "wheel": Part(
