@@ -160,7 +160,9 @@ class DirectLink:
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""
-        lease = None if self._own is None else self._loop.acquire(sys._getframe())  # noqa: SLF001 - the only way to get it
+        lease = None
+        if self._own is not None and not self._own.front.abandoned:
+            lease = self._loop.acquire(sys._getframe())  # noqa: SLF001 - the only way to get it
         if lease is None:
             link = self._beside() if self._loop.is_acquired_here else self
             return [link._hand_in(partial(link._serve, request)) for request in requests]  # noqa: SLF001 - the same class
@@ -176,9 +178,9 @@ class DirectLink:
 
     def _ticket(self, seat: EmbeddedCoordinator, request: f.CoordinatorRequest, outcome: Outcome) -> Ticket:
         if outcome is None:
-            return self._hand_in(partial(seat.front.answer, request))
+            return self._hand_in(partial(seat.front.answer_alone, request))
         if isinstance(outcome, Handover):
-            return self._hand_in(partial(seat.front.go_on, outcome))
+            return self._hand_in(partial(seat.front.go_on, outcome, request))
         return outcome
 
     def _hand_in(self, start: Callable[[], Coroutine[Any, Any, f.CoordinatorAnswer]]) -> Ticket:

@@ -59,10 +59,12 @@ class CannotBegin(Exception):
 class Work(Generic[T]):
     """A submitted coroutine. Its outcome is set once it is ``done``. One thread may wait for it."""
 
-    __slots__ = ("_there", "done", "error", "result", "start")
+    __slots__ = ("_there", "done", "error", "result", "start", "task")
 
     def __init__(self, start: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.start = start
+        self.task: asyncio.Task[T] | None = None
+        """That carries it out; used by the loop's thread only."""
         self._there = threading.Lock()
         self._there.acquire()
         self.done = False
@@ -131,6 +133,8 @@ class EmbeddedLoop:
         """Submitted work. None: something else has changed."""
         self._held: dict[str, Lease] = {}
         self._threads: dict[str, threading.Thread] = {}
+        self._given_up: dict[int, Work[Any]] = {}
+        """Work whose callers were interrupted, until the loop knows."""
         self._turns = 0
         self._wanted = False
         """Whether the loop's thread waits for the loop on behalf of waiting callers, and must acquire it first."""
@@ -163,8 +167,18 @@ class EmbeddedLoop:
         return work
 
     def result(self, work: Work[T], timeout_s: float) -> T:
-        """Wait for the work. Raises its error, ``LoopClosed``, or ``TimeoutError`` (the work continues)."""
-        if not work.wait(timeout_s):
+        """Wait for the work. Raises its error, ``LoopClosed``, or ``TimeoutError`` (the work continues).
+
+        If the caller is interrupted, the work is cancelled; nobody acquires the loop before it has heard of that.
+        """
+        try:
+            in_time = work.wait(timeout_s)
+        except BaseException:
+            if not work.done:
+                self._given_up[id(work)] = work
+                self._box.put(None)
+            raise
+        if not in_time:
             raise TimeoutError
         if work.error is not None:
             raise work.error
@@ -179,7 +193,7 @@ class EmbeddedLoop:
 
         ``frame``: that of the function that releases it. If the frame is left without a release, ``mend`` runs.
         """
-        if self._wanted or self._held or self._closing is not None:
+        if self._wanted or self._held or self._closing is not None or self._given_up:
             return None
         lease = Lease(threading.get_ident(), frame)
         return lease if self._held.setdefault(_HOLDER, lease) is lease else None
@@ -385,12 +399,18 @@ class EmbeddedLoop:
         while self._to_begin and not self._over and loop is not None:
             work = self._to_begin.popleft()
             self._open.add(work)
-            task = loop.create_task(work.start())
-            task.add_done_callback(partial(self._settle, work))
+            work.task = loop.create_task(work.start())
+            work.task.add_done_callback(partial(self._settle, work))
+        for number, work in [*self._given_up.items()]:
+            if work.task is not None and loop is not None and not work.done:
+                work.task.cancel()
+                loop.call_soon(self._given_up.pop, number, None)  # when those who waited for its parts have heard of it
+            elif work.done:
+                self._given_up.pop(number, None)
 
     def _settle(self, work: Work[Any], task: asyncio.Task[Any]) -> None:
         self._open.discard(work)
-        if task.cancelled():  # only ``close`` cancels
+        if task.cancelled():  # by ``close``, or its caller has given it up
             work.error = LoopClosed("the loop was closed")
         elif (error := task.exception()) is not None:
             work.error = error

@@ -6,6 +6,7 @@ A link to a pool keeps to one coordinator, drawn at random, until that one does 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
@@ -124,6 +125,10 @@ class CoordinatorLink(ThisProcess):
         except RayError as error:
             self._lost()
             raise PeerUnreachable(f"Ray could not deliver: {type(error).__name__}") from None
+        except BaseException:
+            with contextlib.suppress(Exception):  # it goes on there; later writes of its keys wait for it
+                ray.cancel(ticket)
+            raise
         return f.coordinator_answers.decode(answer)
 
     async def call(self, request: f.CoordinatorRequest, timeout_s: float) -> f.CoordinatorAnswer:

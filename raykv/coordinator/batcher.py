@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
+from raykv.coordinator.abandoned import Abandoned
 from raykv.errors import CorruptData, RaykvError
 from raykv.protocol import frames as f
 
@@ -34,13 +35,39 @@ MOST_TOGETHER = 250
 MOST_UNDER_WAY = 16
 
 
-class _Group:
-    __slots__ = ("keys", "members", "most")
+class _Waiter(asyncio.Future[f.CoordinatorAnswer]):
+    """A member of a group. Cancelled, it leaves a group that has not left; else its request is noted as abandoned."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, group: _Group, request: Joinable) -> None:
+        super().__init__(loop=loop)
+        self.request = request
+        self._group: _Group | None = group
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """See ``asyncio.Future``."""
+        cancelled, group = super().cancel(msg), self._group
+        if cancelled and group is not None:
+            self._group = None
+            group.give_up(self.request)
+        return cancelled
+
+
+class _Group:
+    __slots__ = ("abandoned", "ends", "keys", "members", "most", "under_way")
+
+    def __init__(self, most: int, abandoned: Abandoned) -> None:
         self.most = most
-        self.members: list[tuple[Any, asyncio.Future[f.CoordinatorAnswer]]] = []
+        self.abandoned = abandoned
+        self.members: list[_Waiter] = []
         self.keys: set[bytes] = set()
+        self.under_way = False
+        self.ends: list[Callable[[], None]] = []
+        """What to call when it is over."""
+
+    def give_up(self, request: Joinable) -> None:
+        """Hear that nobody waits for a member's request any more."""
+        if self.under_way:
+            self.ends.append(self.abandoned.add(request))
 
 
 class _Kind(NamedTuple):
@@ -94,9 +121,15 @@ def is_about_one_key(request: f.CoordinatorRequest) -> TypeGuard[Joinable]:
 class Batcher:
     """The groups of one event loop. ``begin`` answers a request, alone or joined. A group's error is each member's error."""
 
-    def __init__(self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER) -> None:
-        """``most(bucket_id)``: the largest number of keys of that bucket that one request may hold."""
+    def __init__(
+        self, begin: Begin, most: Callable[[int], int] = lambda _: MOST_TOGETHER, abandoned: Abandoned | None = None
+    ) -> None:
+        """``most(bucket_id)``: the largest number of keys of that bucket that one request may hold.
+
+        ``abandoned``: where requests under way are noted whose future was cancelled.
+        """
         self._begin_with = begin
+        self._abandoned = Abandoned() if abandoned is None else abandoned
         self._most = most
         self._groups: dict[tuple[Any, ...], _Group] = {}
         self._under_way = 0
@@ -111,17 +144,17 @@ class Batcher:
     def answer(self, request: Joinable) -> asyncio.Future[f.CoordinatorAnswer]:
         """Answer a single-key request, a ``RaykvError`` as ``Refused``. A cancelled future does not end the operation."""
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[f.CoordinatorAnswer] = loop.create_future()
         kind = _KINDS[type(request)]
         alike = (type(request), *kind.alike(request))
         group = self._groups.get(alike)
         key = kind.key(request) if kind.key is not None else None
         if group is None or len(group.members) >= group.most or key in group.keys:
-            group = self._groups[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)))
+            group = self._groups[alike] = _Group(min(MOST_TOGETHER, self._most(request.bucket_id)), self._abandoned)
             loop.call_soon(self._leave, partial(self._leave_together, kind, alike, group))
         if key is not None:
             group.keys.add(key)
-        group.members.append((request, waiter))
+        waiter = _Waiter(loop, group, request)
+        group.members.append(waiter)
         return waiter
 
     def _leave(self, go: Callable[[], None]) -> None:
@@ -133,31 +166,34 @@ class Batcher:
     def _leave_together(self, kind: _Kind, alike: tuple[Any, ...], group: _Group) -> None:
         if self._groups.get(alike) is group:
             del self._groups[alike]
-        requests = [request for request, _ in group.members]
+        group.members = [waiter for waiter in group.members if not waiter.done()]
+        if not group.members:
+            return
+        requests = [waiter.request for waiter in group.members]
         request = requests[0] if len(requests) == 1 else kind.joined(requests)
-        self._begin(request, [waiter for _, waiter in group.members])
-
-    def _begin(self, request: f.CoordinatorRequest, waiters: list[asyncio.Future[f.CoordinatorAnswer]]) -> None:
+        group.under_way = True
         self._under_way += 1
         try:
-            self._begin_with(request, partial(self._settle, waiters))
+            self._begin_with(request, partial(self._settle, group))
         except Exception as error:  # noqa: BLE001 - a bug here must not leave its callers waiting for ever
-            self._settle(waiters, error)
+            self._settle(group, error)
 
-    def _settle(self, waiters: list[asyncio.Future[f.CoordinatorAnswer]], outcome: Outcome) -> None:
-        if not waiters:
+    def _settle(self, group: _Group, outcome: Outcome) -> None:
+        if not group.under_way:
             return  # already settled
+        group.under_way = False
         if isinstance(outcome, RaykvError):
             outcome = f.Refused(f.Failed.of(outcome))
         if isinstance(outcome, Exception):
-            for waiter in waiters:
+            for waiter in group.members:
                 if not waiter.done():
                     waiter.set_exception(outcome)
         else:
-            for waiter, part in zip(waiters, _parts(outcome, len(waiters)), strict=True):
+            for waiter, part in zip(group.members, _parts(outcome, len(group.members)), strict=True):
                 if not waiter.done():
                     waiter.set_result(part)
-        waiters.clear()
+        for end in group.ends:
+            end()
         self._under_way -= 1
         if self._held:  # not from here: an operation that ends at once would begin the next one recursively
             asyncio.get_running_loop().call_soon(self._begin_held)

@@ -12,6 +12,7 @@ from raykv.cluster.background import Background
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import check_same_bucket
 from raykv.config import check_bucket_name, check_timeout
+from raykv.coordinator.abandoned import Abandoned
 from raykv.coordinator.batcher import Batcher, is_about_one_key
 from raykv.coordinator.driver import Driver, posting
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
@@ -20,7 +21,7 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import COORDINATOR, check_handlers, handled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from raykv.coordinator.batcher import Outcome
     from raykv.coordinator.coordinator import Coordinator
@@ -47,7 +48,8 @@ class CoordinatorService:
         self._answering = Background()
         post = posting(transport, clock, coordinator.routing.tasks, at_once)
         self.driver = Driver(coordinator.routing, post, clock)
-        self._joining = Batcher(self._begin, coordinator.most_keys)
+        self.abandoned = Abandoned()
+        self._joining = Batcher(self._begin, coordinator.most_keys, self.abandoned)
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.CoordinatorAnswer]]] = dict(
             (
                 handled(f.GetMany, self._operate),
@@ -89,14 +91,38 @@ class CoordinatorService:
     def answer_together(self, request: f.CoordinatorRequest) -> Awaitable[f.CoordinatorAnswer]:
         """Answer one request, perhaps batched with concurrent ones.
 
-        Abandoning the answer does not end the operation: a write that has begun must reach all of its owners.
+        Abandoning the answer does not end the operation: a write that has begun must reach all of its owners. A later
+        write of the same keys waits for it (``abandoned``).
         """
+        if self.abandoned and (former := self.abandoned.before(request)):
+            return self._answer_after(former, request)
         if is_about_one_key(request):
             return self._joining.answer(request)
-        task = asyncio.get_running_loop().create_task(self.answer(request))
+        return self._kept(self.answer(request), request)
+
+    async def _answer_after(
+        self, former: list[asyncio.Future[None]], request: f.CoordinatorRequest
+    ) -> f.CoordinatorAnswer:
+        """Answer a request when others are over. Nothing was begun if the caller gives it up meanwhile."""
+        await asyncio.wait(former)
+        return await self.answer_together(request)
+
+    def _kept(
+        self, work: Coroutine[Any, Any, f.CoordinatorAnswer], request: f.CoordinatorRequest
+    ) -> Awaitable[f.CoordinatorAnswer]:
+        """Do work to its end; a caller that no longer waits for it leaves an abandoned request."""
+        task = asyncio.get_running_loop().create_task(work)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
-        return asyncio.shield(task)
+        answer = asyncio.shield(task)
+
+        def look(answer: asyncio.Future[f.CoordinatorAnswer]) -> None:
+            if answer.cancelled() and not task.done():
+                over = self.abandoned.add(request)
+                task.add_done_callback(lambda _: over())
+
+        answer.add_done_callback(look)
+        return answer
 
     async def answer(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself."""
@@ -105,8 +131,15 @@ class CoordinatorService:
         except RaykvError as error:
             return _refused(error)
 
-    async def go_on(self, handover: Handover) -> f.CoordinatorAnswer:
-        """Continue an operation that blocking connections have begun."""
+    async def answer_alone(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Answer one request by itself, to its end even if it is abandoned."""
+        return await self._kept(self.answer(request), request)
+
+    async def go_on(self, handover: Handover, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
+        """Continue an operation that blocking connections have begun for a request."""
+        return await self._kept(self._go_on(handover), request)
+
+    async def _go_on(self, handover: Handover) -> f.CoordinatorAnswer:
         try:
             answer: f.CoordinatorAnswer = await self.driver.take_over(handover)
         except RaykvError as error:

@@ -75,7 +75,7 @@ class BlockingLink(SimDirectLink):
         self._cluster.counts["handed over"] += 1
         held_up = self._draws.random() < HELD_UP
         await asyncio.sleep(self._draws.uniform(*(HELD_UP_S if held_up else TURN_S)))
-        return await self._service.go_on(outcome)
+        return await self._service.go_on(outcome, request)
 
     async def _drive(self, steps: Steps[f.CoordinatorAnswer]) -> f.CoordinatorAnswer | Handover:
         """Drive an operation as far as rounds take it."""

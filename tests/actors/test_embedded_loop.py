@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextlib
 import os
@@ -255,19 +254,35 @@ def test_a_holder_that_abandons_it_is_mended_at_once_without_a_call(bench):
     until(bench.acquire)
 
 
-def test_who_waits_is_interrupted_and_its_work_goes_on(bench):
+def test_work_whose_caller_is_interrupted_is_cancelled_before_anybody_acquires_the_loop(bench):
+    heard = []
+
+    async def work():
+        try:
+            await asyncio.sleep(WAIT_S)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_soon(heard.append, "what it waited for has heard of it")
+            raise
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in a shell's background ignore it
+    acquired = None
     try:
-        work = bench.loop.submit(lambda: bench.where(0.15))
-        timer = threading.Timer(0.05, _thread.interrupt_main)
+        handed_in = bench.loop.submit(work)
+        timer = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            bench.loop.result(work, WAIT_S)
+        try:
+            bench.loop.result(handed_in, WAIT_S)
+        except KeyboardInterrupt:
+            acquired = bench.acquire()
         timer.join()
     finally:
         signal.signal(signal.SIGINT, before)
+    assert acquired is False, "the loop had not heard of it yet"
+    until(bench.acquire)
+    assert heard
     assert bench.loop.call(bench.where, WAIT_S)
-    assert bench.loop.result(work, WAIT_S)
+    with pytest.raises(LoopClosed):
+        bench.loop.result(handed_in, WAIT_S)
 
 
 def test_signals_are_nobodys_but_the_programs():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raykv.coordinator.abandoned import Abandoned
 from raykv.coordinator.batcher import MOST_TOGETHER, MOST_UNDER_WAY, Batcher, is_about_one_key
 from raykv.errors import CorruptData, StoreUnavailable
 from raykv.protocol import frames as f
@@ -214,6 +215,41 @@ def test_who_gives_up_does_not_end_it_for_the_others() -> None:
         assert await other == f.GotMany([f.KeyVersions([b"of b"])], 7)
         with pytest.raises(asyncio.CancelledError):
             await one
+
+    asyncio.run(story())
+
+
+def test_what_is_given_up_before_its_group_leaves_is_not_begun() -> None:
+    async def story() -> None:
+        answers = Answers()
+        joining = Batcher(InTasks(answers, set()))
+        alone = joining.answer(write(b"a", b"1"))
+        alone.cancel()
+        one, other = joining.answer(get(b"a")), joining.answer(get(b"b"))
+        one.cancel()
+        assert await other == f.GotMany([f.KeyVersions([b"of b"])], 7)
+        assert answers.asked == [get(b"b")]
+        assert not joining.busy
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("make", [lambda key: write(key, b"1"), lambda key: change(key, 1)])
+def test_a_write_under_way_that_is_given_up_is_known_until_it_is_over(make: Any) -> None:
+    async def story() -> None:
+        answers, abandoned = Answers(), Abandoned()
+        answers.hold.clear()
+        joining = Batcher(InTasks(answers, set()), abandoned=abandoned)
+        one, other = joining.answer(make(b"a")), joining.answer(make(b"b"))
+        await asyncio.sleep(0.001)
+        assert not abandoned
+        one.cancel()
+        (end,) = abandoned.before(make(b"a"))
+        assert abandoned.before(make(b"b")) == abandoned.before(get(b"a")) == []
+        answers.hold.set()
+        await other
+        assert end.done()
+        assert not abandoned
 
     asyncio.run(story())
 

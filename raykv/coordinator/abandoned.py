@@ -1,0 +1,60 @@
+"""Writes that go on although nobody waits for them any more: their caller was interrupted, or its task cancelled.
+
+A write that has begun must reach all of its owners, so it is not ended. But a later write of one of its keys by the same
+coordinator waits until it is over. *Without: a program gives a write up and writes the key anew, which is acknowledged;
+only then the former write gets its stamp, or sees the later one among what it supersedes, and stands above it.*
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Place: TypeAlias = tuple[int, bytes]
+"""A bucket's id, and an encoded key."""
+
+
+class Abandoned:
+    """Those of one coordinator, in one event loop. False if there are none."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Place, list[asyncio.Future[None]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._ends)
+
+    def add(self, request: f.CoordinatorRequest) -> Callable[[], None]:
+        """Note that nobody waits for a request that is under way; return what to call when it is over. O(its keys)."""
+        places = _written(request)
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for place in places:
+            self._ends.setdefault(place, []).append(end)
+        return partial(self._over, places, end)
+
+    def before(self, request: f.CoordinatorRequest) -> list[asyncio.Future[None]]:
+        """Return the ends of those that a request has to wait for. O(its keys)."""
+        return [*dict.fromkeys(end for place in _written(request) for end in self._ends.get(place, ()))]
+
+    def _over(self, places: list[Place], end: asyncio.Future[None]) -> None:
+        if end.done():
+            return
+        end.set_result(None)
+        for place in places:
+            ends = self._ends[place]
+            ends.remove(end)
+            if not ends:
+                del self._ends[place]
+
+
+def _written(request: f.CoordinatorRequest) -> list[Place]:
+    if isinstance(request, f.WriteMany):
+        return [*dict.fromkeys((request.bucket_id, key) for key, _, _ in request.items)]
+    if isinstance(request, f.ChangeMany):
+        return [*dict.fromkeys((request.bucket_id, change.key) for change in request.items)]
+    return []
