@@ -30,6 +30,7 @@ class Place(NamedTuple):
         return f"{self.file}, {self.function}{f': {self.text}' if self.text else ''}"
 
 
+ABANDONED = "coordinator/abandoned.py"
 BATCHER, DRIVER, SERVICE = "coordinator/batcher.py", "coordinator/driver.py", "coordinator/service.py"
 COORDINATOR, ROUTING, PEERS = "coordinator/coordinator.py", "coordinator/routing.py", "cluster/peers.py"
 JUDGEMENTS, WRITES, HINTS = "coordinator/judgements.py", "coordinator/writes.py", "coordinator/hint_sender.py"
@@ -54,6 +55,16 @@ UNREACHED: Mapping[str, tuple[Place, ...]] = {
     "a fork, which no simulated process can do": (Place(ROUTING, "Routing.known_state"),),
     "a caller that gives up; the operations of a simulated client are not cancelled": (
         Place(DRIVER, "_future.done", "if future.done():"),
+        Place(ABANDONED, "Abandoned.add"),
+        Place(ABANDONED, "Abandoned.before"),
+        Place(ABANDONED, "Abandoned._over"),
+        Place(ABANDONED, "_written"),
+        Place(BATCHER, "_Waiter.cancel"),
+        Place(BATCHER, "_Group.give_up"),
+        Place(BATCHER, "Batcher._settle", "end()"),
+        Place(BATCHER, "Batcher._leave_together", "if not group.members:"),
+        Place(SERVICE, "CoordinatorService._answer_after"),
+        Place(SERVICE, "CoordinatorService._kept.look", "over = self.abandoned.add("),
     ),
     "sockets: for which answer a blocking connection waits first": (Place("coordinator/steps.py", "Round.of_all"),),
     "limits that a simulated load is far from": (
@@ -77,9 +88,9 @@ UNREACHED: Mapping[str, tuple[Place, ...]] = {
         Place(BATCHER, "_parts", "return [f.Refused(f.Failed.of(wrong))]"),
     ),
     "bugs, whose cause goes to the caller that waits": (
-        Place(BATCHER, "Batcher._begin", "except Exception as error:"),
-        Place(BATCHER, "Batcher._settle", "if not waiters:"),
-        Place(BATCHER, "Batcher._settle", "for waiter in waiters:"),
+        Place(BATCHER, "Batcher._leave_together", "except Exception as error:"),
+        Place(BATCHER, "Batcher._settle", "if not group.under_way:"),
+        Place(BATCHER, "Batcher._settle", "for waiter in group.members:"),
         Place(DRIVER, "posting.call", "except Exception as error:"),
         Place(DRIVER, "Driver._nobody_waits", "self._report("),
         Place(DRIVER, "Driver._call", "outcome = PeerUnreachable(repr(error))"),
