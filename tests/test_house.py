@@ -36,7 +36,7 @@ ALLOWED = {
     "transport": BASE | {"protocol", "cluster", "coordinator", "system"},
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
     "actors": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "system", "transport"},
-    "cli": BASE | {"raykv", "protocol", "actors", "client", "system", "viz"},
+    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }
 MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}

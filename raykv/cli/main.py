@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import raykv
-from raykv.cli import demo, lock_commands, node_commands, pair_commands, store_commands
+from raykv.cli import demo, inspect_command, lock_commands, node_commands, pair_commands, store_commands
 from raykv.cli.output import one_line
 from raykv.errors import BucketMismatch, InvalidKey, InvalidOption, NotEnoughNodes, PairTooLarge, RaykvError
 
@@ -84,6 +84,7 @@ for _command in (
     *node_commands.COMMANDS,
     *pair_commands.COMMANDS,
     *lock_commands.COMMANDS,
+    *inspect_command.COMMANDS,
     demo.demo,
 ):
     cli.add_command(_command)

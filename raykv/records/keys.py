@@ -157,3 +157,12 @@ def is_private(storage_key: bytes) -> bool:
 def storage_bucket(storage_key: bytes) -> int:
     """Return the bucket id of a storage key."""
     return int(_STORAGE_PREFIX.unpack_from(storage_key)[1])
+
+
+def parts_of(storage_key: bytes) -> tuple[int, int, Key] | None:
+    """Return ``(partition, bucket id, key)`` of a storage key; None for a private record and for what is no key."""
+    encoded = storage_key[STORAGE_PREFIX_BYTES:]
+    if is_private(storage_key) or not is_key(encoded):
+        return None
+    partition, bucket_id = _STORAGE_PREFIX.unpack_from(storage_key)
+    return partition, bucket_id, decode_key(encoded)

@@ -2,7 +2,8 @@
 
 Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``sstable``, ``merge``, ``wal`` and ``replay``, ``manifest``,
 ``compaction``, then ``engine``, which ties them together, with ``jobs`` and ``recovery`` at its sides. ``directory`` is
-the node's directory around it: the lock, who the node is, and its copy of the cluster's state.
+the node's directory around it: the lock, who the node is, and its copy of the cluster's state. ``inspection`` and
+``inspected_files`` show what lies there, and verify it.
 
 Records are opaque bytes here. The caller passes in the function that merges two records of a key.
 

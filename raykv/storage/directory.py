@@ -127,6 +127,29 @@ def _wrong_with(identity: Identity) -> str:
     return ""
 
 
+class RegisterFacts(msgspec.Struct, frozen=True):
+    """The register in a directory: the directory id that it was stored under, its size, and what distinguishes it."""
+
+    directory_id: str
+    size_bytes: int
+    checksum: int
+
+
+def read_register(fs: FileSystem, path: str) -> RegisterFacts:
+    """Return the facts of the register in directory ``path`` without taking its lock.
+
+    ``FileNotFoundError`` if there is none, ``CorruptData`` if it cannot be read.
+    """
+    payload = _read_register(fs, path)
+    owner = payload[:DIRECTORY_ID_BYTES].decode("ascii", "replace")
+    return RegisterFacts(owner, len(payload), 1 << 32 | crc32c(payload))
+
+
+def _read_register(fs: FileSystem, path: str) -> bytes:
+    most_bytes = MAX_REGISTER_BYTES + DIRECTORY_ID_BYTES
+    return read_blob(fs, f"{path}/{REGISTER_NAME}", _REGISTER_MAGIC, REGISTER_VERSION, most_bytes)[1]
+
+
 class NodeDirectory:
     """A directory held under its lock. Use ``NodeDirectory.open``."""
 
@@ -235,19 +258,9 @@ class NodeDirectory:
     def _register_checksum(self) -> int:
         """Return the register's checksum; 0 if there is no register."""
         try:
-            _, payload = self._read_register()
+            return read_register(self._fs, self.path).checksum
         except FileNotFoundError:
             return 0
-        return 1 << 32 | crc32c(payload)
-
-    def _read_register(self) -> tuple[int, bytes]:
-        return read_blob(
-            self._fs,
-            f"{self.path}/{REGISTER_NAME}",
-            _REGISTER_MAGIC,
-            REGISTER_VERSION,
-            MAX_REGISTER_BYTES + DIRECTORY_ID_BYTES,
-        )
 
     def set_complete(self, complete: bool) -> None:
         """Record, durably, whether this directory holds all that it acknowledged."""
@@ -305,7 +318,7 @@ class NodeDirectory:
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` last stored under this directory id, or None. ``CorruptData`` if unreadable."""
         try:
-            _, payload = self._read_register()
+            payload = _read_register(self._fs, self.path)
         except FileNotFoundError:
             return None
         ours = payload[:DIRECTORY_ID_BYTES] == self.identity.directory_id.encode()

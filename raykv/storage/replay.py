@@ -37,6 +37,8 @@ from raykv.storage.wal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from raykv.ports import FileSystem, ReadFile
     from raykv.storage.cache import Block
 
@@ -67,12 +69,28 @@ class Replayed(NamedTuple):
     """The digest of the chunks that count (``raykv.storage.mark``)."""
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
+    """A valid chunk. ``block``: its updates; None in a mark."""
+
     offset: int
     end: int
     synced_up_to: int
     block: Block | None
     head: bytes
+
+
+class Gap(NamedTuple):
+    """Bytes that form no chunk."""
+
+    start: int
+    end: int
+
+
+class Verdict(NamedTuple):
+    """``length``: of the part of a segment that counts; ``damaged``: the gaps in it, which were synced once."""
+
+    length: int
+    damaged: list[Gap]
 
 
 class _Head(NamedTuple):
@@ -89,10 +107,14 @@ def read_header(fs: FileSystem, directory: str, number: int) -> SegmentHeader | 
     """Return the segment's header, or None if it is torn or corrupt. ``CorruptData`` for a format of the future."""
     file = fs.open_read(f"{directory}/{segment_name(number)}")
     try:
-        data = file.pread(0, HEADER_BYTES)
+        return header_in(file, number)
     finally:
         file.close()
-    return _parse_header(data, number, segment_name(number))
+
+
+def header_in(file: ReadFile, number: int) -> SegmentHeader | None:
+    """``read_header`` of an open file."""
+    return _parse_header(file.pread(0, HEADER_BYTES), number, segment_name(number))
 
 
 def _parse_header(data: bytes, number: int, name: str) -> SegmentHeader | None:
@@ -120,24 +142,18 @@ def replay_segment(
     file = fs.open_read(f"{directory}/{name}")
     try:
         size = file.size()
-        chunks, gaps = _walk(file, size, number, name)
+        chunks: list[Chunk] = []
+        gaps: list[Gap] = []
+        for piece in walk(file, size, number):
+            if isinstance(piece, Chunk):
+                chunks.append(piece)
+            else:
+                add_gap(gaps, piece)
     finally:
         file.close()
-    witness = max([promised_length, *(chunk.synced_up_to for chunk in chunks)])
-    if sealed:
-        sealed_length = max(size if sealed_length is None else sealed_length, HEADER_BYTES)
-        witness = max(witness, sealed_length)
-    known_length = max(promised_length, sealed_length or 0)
-    if size < known_length:
-        _add_gap(gaps, size, known_length)
-    damages = [
-        Damage(name, start, None, None, f"{end - start} bytes of the log, once synced, make no sense")
-        for start, end in gaps
-        if start < witness
-    ]
-    torn_at = min([size, *(start for start, _ in gaps if start >= witness)])
-    if sealed_length is not None:
-        torn_at = min(torn_at, sealed_length)
+    synced_up_to = max((chunk.synced_up_to for chunk in chunks), default=0)
+    torn_at, damaged = judge(size, synced_up_to, gaps, sealed_length, sealed, promised_length)
+    damages = [Damage(name, gap.start, None, None, said_of(gap)) for gap in damaged]
     counted = [chunk for chunk in chunks if chunk.offset < torn_at]
     blocks = [chunk.block for chunk in counted if chunk.block is not None]
     digest = 0
@@ -147,36 +163,54 @@ def replay_segment(
     return Replayed(size, torn_at, blocks, damages[:MAX_DAMAGES], empty, digest)
 
 
-def _walk(file: ReadFile, size: int, number: int, name: str) -> tuple[list[_Chunk], list[tuple[int, int]]]:
-    """Return all valid chunks of the file in order, and the gaps between and behind them."""
-    chunks: list[_Chunk] = []
-    gaps: list[tuple[int, int]] = []
+def judge(
+    size: int, synced_up_to: int, gaps: list[Gap], sealed_length: int | None, sealed: bool, promised_length: int
+) -> Verdict:
+    """Judge the gaps of a segment of ``size`` bytes, the highest mark in whose chunks is ``synced_up_to``.
+
+    ``gaps`` grows by what is missing at the end. ``sealed_length``, ``sealed``, ``promised_length``: as ``replay_segment``.
+    """
+    witness = max(promised_length, synced_up_to)
+    if sealed:
+        sealed_length = max(size if sealed_length is None else sealed_length, HEADER_BYTES)
+        witness = max(witness, sealed_length)
+    add_gap(gaps, Gap(size, max(promised_length, sealed_length or 0)))
+    torn_at = min([size, *(start for start, _ in gaps if start >= witness)])
+    if sealed_length is not None:
+        torn_at = min(torn_at, sealed_length)
+    return Verdict(torn_at, [gap for gap in gaps if gap.start < witness])
+
+
+def said_of(gap: Gap) -> str:
+    """Return the reason of a damage."""
+    return f"{gap.end - gap.start} bytes of the log, once synced, make no sense"
+
+
+def walk(file: ReadFile, size: int, number: int) -> Iterator[Chunk | Gap]:
+    """Yield all valid chunks of a segment in order, and the gaps between and behind them. Memory: one chunk."""
     at = HEADER_BYTES
-    if _parse_header(file.pread(0, HEADER_BYTES), number, name) is None:
+    if header_in(file, number) is None:
         at = _next_head(file, size, number, 0)
-        _add_gap(gaps, 0, at)
+        yield Gap(0, at)
     while at < size:
         head = _read_head(file, size, number, at)
         chunk = _read_chunk(file, head) if head is not None else None
         if chunk is not None:
-            chunks.append(chunk)
+            yield chunk
             at = chunk.end
             continue
         # After a valid head the search for the next chunk continues behind the payload: every byte is read once, not once
         # for each forged head before it.
         resumed = head.end if head is not None else _next_head(file, size, number, at + 1)
-        _add_gap(gaps, at, resumed)
+        yield Gap(at, resumed)
         at = resumed
-    return chunks, gaps
 
 
-def _add_gap(gaps: list[tuple[int, int]], start: int, end: int) -> None:
+def add_gap(gaps: list[Gap], gap: Gap) -> None:
     """Add a gap; one that begins where the last one ends extends that."""
-    if start >= end:
+    if gap.start >= gap.end:
         return
-    if gaps and gaps[-1][1] == start:
-        start, _ = gaps.pop()
-    gaps.append((start, end))
+    gaps.append(Gap(gaps.pop().start, gap.end) if gaps and gaps[-1].end == gap.start else gap)
 
 
 def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
@@ -194,12 +228,12 @@ def _read_head(file: ReadFile, size: int, number: int, at: int) -> _Head | None:
     return _Head(data, at, end, synced_up_to, payload_crc)
 
 
-def _read_chunk(file: ReadFile, head: _Head) -> _Chunk | None:
+def _read_chunk(file: ReadFile, head: _Head) -> Chunk | None:
     """Return the chunk behind a valid head, or None if its payload has changed."""
     at, end, payload_crc = head.offset, head.end, head.payload_crc
     length = end - at - CHUNK_HEAD_BYTES
     if length == 0:
-        return _Chunk(at, end, head.synced_up_to, None, head.data)
+        return Chunk(at, end, head.synced_up_to, None, head.data)
     payload = file.pread(at + CHUNK_HEAD_BYTES, length)
     if len(payload) != length or crc32c(payload) != payload_crc:
         return None
@@ -207,7 +241,7 @@ def _read_chunk(file: ReadFile, head: _Head) -> _Chunk | None:
         keys, records = _decode(payload)
     except UNREADABLE:
         return None
-    return _Chunk(at, end, head.synced_up_to, (keys, records), head.data) if len(keys) == len(records) else None
+    return Chunk(at, end, head.synced_up_to, (keys, records), head.data) if len(keys) == len(records) else None
 
 
 def _next_head(file: ReadFile, size: int, number: int, start: int) -> int:

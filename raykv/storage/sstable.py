@@ -33,7 +33,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from itertools import accumulate, islice
 from operator import add, lt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lz4.block  # type: ignore[import-untyped]
 import msgspec
@@ -264,10 +264,13 @@ class Table:
         "skipped",
     )
 
-    def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache) -> None:
-        """Open and read index and filter: three reads. ``CorruptBlock`` with the table's whole range if they fail."""
+    def __init__(self, fs: FileSystem, directory: str, info: TableInfo, cache: BlockCache, name: str = "") -> None:
+        """Open and read index and filter: three reads. ``CorruptBlock`` with the table's whole range if they fail.
+
+        ``name``: of the file, where it is not that of a live table.
+        """
         self.info = info
-        self.name = table_name(info.number)
+        self.name = name or table_name(info.number)
         self.skipped: frozenset[int] = frozenset()
         """Offsets of corrupt blocks that read as empty: known damage."""
         self._cache = cache
@@ -321,6 +324,10 @@ class Table:
     def blocks(self) -> int:
         """The number of blocks."""
         return len(self._firsts)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return ``(offset, length)`` of a block's frame."""
+        return self._offsets[index], self._offsets[index + 1] - self._offsets[index]
 
     def find(self, key: bytes) -> bytes | None:
         """Return the record of ``key``, or None. O(log n), and at most one read. ``CorruptBlock`` if that fails."""
@@ -433,6 +440,38 @@ class Table:
     def _lost(self, reason: str) -> CorruptBlock:
         info = self.info
         return CorruptBlock(Damage(self.name, -1, info.smallest, info.largest + b"\x00", f"the table {reason}"))
+
+
+class Ends(NamedTuple):
+    """What the ends of a table say: the manifest's entry of it, the version of its format, whether it has a header."""
+
+    info: TableInfo
+    version: int
+    header: bool
+
+
+def read_ends(fs: FileSystem, path: str) -> Ends:
+    """Return what a table says of itself, without a manifest.
+
+    ``ValueError`` or another of ``UNREADABLE`` if it cannot be read, ``CorruptData`` for a format of the future.
+    """
+    file = fs.open_read(path)
+    try:
+        size = file.size()
+        head, footer = file.pread(0, HEADER.size), file.pread(max(0, size - FOOTER.size), FOOTER.size)
+        meta_offset, meta_length, version, checksum, magic = FOOTER.unpack(footer)
+        if checksum != crc32c(FOOTER.pack(meta_offset, meta_length, version, 0, magic)) or magic != MAGIC:
+            raise ValueError("the footer's checksum does not hold")
+        if version > VERSION:
+            raise CorruptData(f"{path}: table format {version}; this raykv reads up to {VERSION}", file=path)
+        most_bytes = min(MAX_META_BYTES, _META_GROWTH * size + _META_ROOM_BYTES)
+        if not (meta_length <= most_bytes and meta_offset + meta_length <= size):
+            raise ValueError("it points outside the file")
+        meta = _decode_meta(decode_frame(file.pread(meta_offset, meta_length), meta_offset, most_bytes))
+    finally:
+        file.close()
+    info = TableInfo(meta.number, meta.count, size, meta.smallest, meta.largest, meta.digest)
+    return Ends(info, version, head == HEADER.pack(MAGIC, version))
 
 
 def _ascend(values: Sequence[Any]) -> bool:

@@ -177,9 +177,9 @@ ON_DISK = (
         "after a power cut the node calls itself damaged, and answers no reads until its peers have completed it",
         (
             Edit(
-                "raykv.storage.replay:replay_segment",
-                "        if start < witness\n",
-                "        if start < max(witness, size)\n",
+                "raykv.storage.replay:judge",
+                "if gap.start < witness",
+                "if gap.start < max(witness, size)",
             ),
         ),
     ),
@@ -188,9 +188,9 @@ ON_DISK = (
         "P1",
         "a corrupt byte in the log, and all acknowledged writes behind it are cut off in silence",
         (
-            Edit("raykv.storage.replay:replay_segment", "        if start < witness\n", "        if start < 0\n"),
+            Edit("raykv.storage.replay:judge", "if gap.start < witness", "if gap.start < 0"),
             Edit(
-                "raykv.storage.replay:replay_segment",
+                "raykv.storage.replay:judge",
                 "for start, _ in gaps if start >= witness",
                 "for start, _ in gaps if start >= 0",
             ),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import random
+
 import pytest
 
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
-from raykv.storage import Engine
+from raykv.storage import Engine, NodeDirectory
 
 DIRECTORY = "/node/data"
 
@@ -79,6 +82,48 @@ class Drive:
     @staticmethod
     def files(disk, suffix):
         return [f"{DIRECTORY}/{name}" for name in disk.list_directory(DIRECTORY) if name.endswith(suffix)]
+
+
+class Node:
+    """A node's directory with an engine in it, driven by hand."""
+
+    def __init__(self, drive, disk, **changes):
+        self.drive, self.disk = drive, disk
+        self.directory = NodeDirectory.open(
+            disk, "/n", store_id="shop", node_id="n1", random=random.Random(1), complete_if_new=True, note=b'{"pid":1}'
+        )
+        config = type(drive.config)(**{**drive.fields(), **changes})
+        identity = self.directory.identity
+        self.engine = Engine.open(
+            disk,
+            "/n/data",
+            config,
+            drive.merge,
+            mark=identity.mark,
+            run=self.directory.last_run,
+            owner=self.directory.owner,
+        )
+        self.directory.note_data(self.engine.begin_run(identity.incarnation))
+
+    def fill(self, count=300, **how):
+        """Write keys of partition 7, bucket 1."""
+        return self.drive.fill(self.engine, count, prefix="\0\7\0\0\0\1\2k", **how)
+
+    def flush(self):
+        self.engine.compact_fully()
+        self.drive.sync(self.engine)
+        self.drive.work(self.engine)
+
+    def stop(self):
+        self.engine.close()
+        self.directory.mark_clean(self.engine.mark())
+        self.directory.close()
+
+
+@pytest.fixture
+def start():
+    """Return a function that starts a node on a disk: its directory ``/n``, with the engine in it."""
+    return functools.partial(Node, Drive)
 
 
 @pytest.fixture
