@@ -273,6 +273,13 @@ class FileSystem(Protocol):
         """Remove a file."""
         ...
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name, a new one, on the same disk.
+
+        Raises ``OSError``: EXDEV on another disk, EPERM or EOPNOTSUPP where the file system has no such names.
+        """
+        ...
+
     def truncate(self, path: str, length: int) -> None:
         """Cut the file to ``length`` bytes and sync it."""
         ...
@@ -291,6 +298,10 @@ class FileSystem(Protocol):
 
     def exists(self, path: str) -> bool:
         """Return whether a file or directory of that name exists."""
+        ...
+
+    def is_directory(self, path: str) -> bool:
+        """Return whether the name is that of a directory: a symbolic link to one is none."""
         ...
 
     def remove_tree(self, path: str) -> None:

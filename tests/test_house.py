@@ -35,7 +35,7 @@ ALLOWED = {
     "system": BASE,
     "transport": BASE | {"protocol", "cluster", "coordinator", "system"},
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
-    "actors": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "system", "transport"},
+    "actors": FLOOR | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport"},
     "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }

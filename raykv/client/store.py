@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from raykv.client import administration, elastic
+from raykv.client import administration, backups, elastic
 from raykv.client.blocking import BlockingBucket, BlockingStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
@@ -22,8 +22,10 @@ from raykv.config import Codec, Level, Versioning, check_bucket_name
 from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from raykv.client.backups import SnapshotReport
     from raykv.client.reads import Versions
     from raykv.client.version import Version, Versioned
     from raykv.client.views import RingView, ScalingView, Status
@@ -449,6 +451,26 @@ class Store(BlockingStore, Bucket[Any, Any]):
         """
         report = self._session.run(administration.repair(progress, timeout=timeout))
         return report.checked()
+
+    def snapshot(self, path: str | os.PathLike[str], *, timeout: float = backups.SNAPSHOT_TIMEOUT_S) -> SnapshotReport:
+        """Copy the store into the directory ``path`` of each node's host, while reads and writes go on.
+
+        ``path``: absolute; new, empty, or with earlier snapshots of this store, of which only new tables are copied then (by
+        hard links on the same disk). Hosts may share it. Returns a dict of figures; ``raykv backup --list`` and ``--verify``
+        show what is there, ``raykv.restore`` makes a store of it.
+
+        What it promises: every write acknowledged before this call by W owners or more is in it, or a later one of its key;
+        deletes and expiry times too. Writes made meanwhile may be in it, each for itself: it is no picture of one instant.
+
+        Raises ``StoreUnavailable`` if too few nodes could copy theirs within ``timeout`` seconds; nothing counts as a
+        snapshot then. Some may be missing, N-W+1 owners of each partition must not (``["missing"]`` says which).
+        Raises ``InvalidOption`` for a path that is none.
+
+        >>> report = store.snapshot("/backups/shop")
+        >>> report["missing"]
+        {}
+        """
+        return self._session.run(backups.snapshot(path, timeout=timeout))
 
     def add_node(
         self,

@@ -27,9 +27,11 @@ from raykv.coordinator.judgements import (
     most_keys,
     wrote,
 )
+from raykv.coordinator.loading import Loading
 from raykv.coordinator.reads import Reads
 from raykv.coordinator.routing import Routing
 from raykv.coordinator.scans import ScanCoordinator
+from raykv.coordinator.snapshots import Snapshots
 from raykv.coordinator.steps import Learn
 from raykv.coordinator.writes import Put, Writes
 from raykv.errors import InvalidOption, Overloaded, RaykvError
@@ -82,6 +84,8 @@ class Coordinator:
         self._scans = ScanCoordinator(self.routing, self._reads)
         self._fast_path = FastPath(self.routing, self._writes)
         self._changes = Changes(self.routing)
+        self.snapshots = Snapshots(self.routing, random)
+        self.loading = Loading(self.routing)
 
     def figures(self) -> dict[str, Any]:
         """Return this coordinator's counters, as plain data."""

@@ -61,6 +61,8 @@ class CoordinatorService:
                 handled(f.ClusterUpdate, self._update),
                 handled(f.IndirectProbe, self._reaches),
                 handled(f.RepairPartitions, self._repair),
+                handled(f.TakeSnapshot, self._take_snapshot),
+                handled(f.LoadRecords, self._load),
             )
         )
         self._handlers |= {kind: self._pass_on for kind, traits in COORDINATOR.items() if traits.passed_on}
@@ -180,6 +182,12 @@ class CoordinatorService:
 
     async def _repair(self, request: f.RepairPartitions) -> f.CoordinatorAnswer:
         return f.Info(await self._coordinator.repair_partitions(request))
+
+    async def _take_snapshot(self, request: f.TakeSnapshot) -> f.CoordinatorAnswer:
+        return f.Info(await self._coordinator.snapshots.take(request))
+
+    async def _load(self, request: f.LoadRecords) -> f.CoordinatorAnswer:
+        return f.Info(await self._coordinator.loading.load(request))
 
     async def _pass_on(self, request: f.ElasticRequest | f.DropBucket) -> f.CoordinatorAnswer:
         return await self._ask_supervisor(request, request.timeout_s)

@@ -17,6 +17,7 @@ import msgspec
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
 from raykv.node.group_commit import GroupCommit
+from raykv.node.snapshots import Snapshots
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
@@ -156,8 +157,25 @@ class StorageNode:
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
+        self._snapshots = Snapshots(
+            spec,
+            self.incarnation,
+            engine=self._engine,
+            replica=self._replica,
+            fs=fs,
+            clock=clock,
+            executor=executor,
+            flush=self._flush_soon,
+            stopped=lambda: self.stopped,
+        )
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
-            (handled(f.Ping, self._pong), handled(f.Stop, self._stop_when_asked), handled(f.Apply, self._alone))
+            (
+                handled(f.Ping, self._pong),
+                handled(f.Stop, self._stop_when_asked),
+                handled(f.Apply, self._alone),
+                handled(f.CopyTables, self._snapshots.copy),
+                handled(f.KeepManifest, self._snapshots.keep),
+            )
         )
         self.look_for_room()
         if transport is not None:
@@ -483,6 +501,11 @@ class StorageNode:
         if 0 < request.incarnation < self.incarnation:
             return f.NodeRefused("moved", f"incarnation {self.incarnation} runs here")
         return self._replica.outdated(request.epoch, request.body) if request.epoch else None
+
+    def _flush_soon(self) -> None:
+        """Start the flush of what is sealed, which waits for the log's sync."""
+        self._commit.sync_soon()
+        self.work()
 
     def work(self) -> None:
         """Start the flushes and compactions that are due."""

@@ -103,6 +103,24 @@ class RepairPartitions(Message, frozen=True):
     timeout_s: float
 
 
+class TakeSnapshot(Message, frozen=True):
+    """Have each node copy its tables into a backup directory of its host. Answer: ``Info`` with a ``SnapshotReport``."""
+
+    path: lim.BackupPath
+    timeout_s: float
+
+
+class LoadRecords(Message, frozen=True):
+    """Records of a backup, as they are, for all owners: (encoded key, record). Answer: ``Info`` with their number.
+
+    They are merged with what is there, so a request may be repeated. Done once every owner holds them, durably.
+    """
+
+    bucket_id: int
+    items: Annotated[list[tuple[lim.EncodedKey, lim.Bytes]], lim.ITEMS]
+    timeout_s: float
+
+
 CoordinatorRequest: TypeAlias = (
     GetMany
     | WriteMany
@@ -115,6 +133,8 @@ CoordinatorRequest: TypeAlias = (
     | ClusterUpdate
     | IndirectProbe
     | RepairPartitions
+    | TakeSnapshot
+    | LoadRecords
 )
 
 

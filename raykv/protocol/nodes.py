@@ -263,6 +263,29 @@ class Accept(Message, frozen=True):
     ]
 
 
+class CopyTables(Message, frozen=True):
+    """Flush, and copy the tables into a backup directory on the node's host. Answer: ``TablesCopied``.
+
+    ``path``: see ``raykv.storage.snapshot``. Refused as "path" if that is no directory of this store's backups, or cannot be
+    written.
+    """
+
+    path: lim.BackupPath
+    snapshot: lim.SnapshotName
+    timeout_s: lim.Timeout
+
+
+class KeepManifest(Message, frozen=True):
+    """Keep the manifest of a snapshot beside the node's part of it: the snapshot counts from now on. Answer: ``Kept``.
+
+    Refused as "path" as ``CopyTables`` is.
+    """
+
+    path: lim.BackupPath
+    snapshot: lim.SnapshotName
+    manifest: lim.State
+
+
 NodeRequestBody: TypeAlias = (
     Read
     | ReserveDots
@@ -288,6 +311,8 @@ NodeRequestBody: TypeAlias = (
     | ReadPromises
     | Look
     | Accept
+    | CopyTables
+    | KeepManifest
 )
 
 
@@ -462,6 +487,31 @@ class Accepted(Message, frozen=True):
     groups: Annotated[list[tuple[lim.Version, lim.Name]], lim.ITEMS]
 
 
+class TablesCopied(Message, frozen=True):
+    """The node's part of a snapshot stands in the backup directory, durably.
+
+    ``state``: the cluster's state as the node knew it when it took its tables. ``log_end``: how far its log was synced then.
+    ``part_bytes``, ``part_checksum``: of the file that lists its tables. ``new_tables``, ``new_bytes``: those that the
+    directory had not yet.
+    """
+
+    state: lim.State
+    directory_id: int
+    incarnation: lim.Number
+    log_end: int
+    part_bytes: lim.Number
+    part_checksum: lim.Number
+    tables: lim.Number
+    records: lim.Number
+    table_bytes: lim.Number
+    new_tables: lim.Number
+    new_bytes: lim.Number
+
+
+class Kept(Message, frozen=True):
+    """The file is kept, durably."""
+
+
 class AcceptorAnswer(Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
@@ -493,7 +543,7 @@ class NodeRefused(Message, frozen=True):
 
     It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
     "not yet" (it does not know enough of the cluster, or needs a peer that is away), "behind" (it does not know the
-    request's epoch: send it the state); with "failed" (its disk did) it
+    request's epoch: send it the state), "path" (a backup directory cannot be used); with "failed" (its disk did) it
     may have carried the request out.
     """
 
@@ -523,6 +573,8 @@ NodeAnswerBody: TypeAlias = (
     | PromisesRead
     | Looked
     | Accepted
+    | TablesCopied
+    | Kept
 )
 
 

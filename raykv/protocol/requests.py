@@ -335,6 +335,17 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         answers=(n.PromisesRead,), senders=("node",), frame_bytes=SMALL_FRAME_BYTES,
         concerns=_partitions(lambda body: (body.partition,)), misfit=None,
     ),
+    n.CopyTables: _background(
+        n.CopyTables,
+        answers=(n.TablesCopied,), senders=("coordinator",), frame_bytes=SMALL_FRAME_BYTES,
+        # Which nodes must be asked depends on the owners: the states in the answers are compared.
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.KeepManifest: _background(
+        n.KeepManifest,
+        answers=(n.Kept,), senders=("coordinator",), frame_bytes=STATE_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
 }  # fmt: skip
 
 
@@ -358,6 +369,12 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
     ),
     c.RepairPartitions: CoordinatorTraits[c.RepairPartitions](
         answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    c.TakeSnapshot: CoordinatorTraits[c.TakeSnapshot](
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+    ),
+    c.LoadRecords: CoordinatorTraits[c.LoadRecords](
+        answers=(s.Info,), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
     ),
     c.IndirectProbe: CoordinatorTraits[c.IndirectProbe](
         answers=(s.Info,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False

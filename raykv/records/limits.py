@@ -81,6 +81,12 @@ Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 NodeId: TypeAlias = Annotated[str, Meta(pattern=NODE_ID_PATTERN)]
 FileName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")]
 """The name of a file or folder in a node's directory, as the store's files record it."""
+BackupPath: TypeAlias = Annotated[
+    str, Meta(max_length=1024, pattern=r"^(/(?!\.{1,2}(/|\Z))[^/\x00-\x1f\x7f]{1,255}){1,64}\Z")
+]
+"""An absolute path of a directory for backups: no ``.`` or ``..``, no empty part, no control character."""
+SnapshotName: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}\Z")]
+"""The time at which a snapshot began, and random digits. It names a directory."""
 DirectoryId: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
 Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]

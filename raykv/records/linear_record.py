@@ -153,6 +153,17 @@ def check(record: bytes) -> LinearRecord:
     return taken
 
 
+def renewed(record: bytes, bits: int) -> bytes:
+    """Return the record for another store: the same value and version, below every term that a leader takes there.
+
+    ``bits``: 64 random ones, the same for all of a store. Receipts stay behind: no call is sent again to another store.
+    Leaders number their terms from 1, so what they write is above it; the version that a client holds goes on to name this
+    value alone.
+    """
+    taken = decode(record)
+    return encode(LinearRecord(pack_term(0, bits), taken.seq, taken.time, taken.payload, taken.version, taken.fence))
+
+
 def term_of(record: bytes) -> bytes:
     """Return the term of a record."""
     return record[_TERM_AT:_SEQ_AT]

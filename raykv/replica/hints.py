@@ -106,12 +106,12 @@ class HintStore:
                 newer = 0 if is_vector(merged) or stamp_of(merged) == stamp_of(record) else time_of(merged)
                 record = merged
             record = record or known.record
-            self._count(_hint(place, found.record), -1)
+            self._count(hint_of(place, found.record), -1)
         stored = bytes([KIND_HINT]) + _encode(_Kept(made_ms, counted, record))
-        hint = _hint(place, stored)
+        hint = hint_of(place, stored)
         if self.bytes + hint.size_bytes > self._max_bytes:
             if found is not None:
-                self._count(_hint(place, found.record), 1)
+                self._count(hint_of(place, found.record), 1)
             raise HintsFull(f"{self.bytes} bytes of hints are kept")
         self._count(hint, 1)
         return newer, self._engine.replace(place, stored).position
@@ -152,7 +152,7 @@ class HintStore:
 
     def _scan(self, start: bytes, end: bytes) -> Iterator[Hint]:
         for place, found in self._engine.scan(start, end, around_damage=True):
-            yield _hint(place, found.record)
+            yield hint_of(place, found.record)
 
     def _count(self, hint: Hint, change: int) -> None:
         self.bytes += change * hint.size_bytes
@@ -170,8 +170,8 @@ def _place(target: str, bucket_id: int, key: bytes) -> bytes:
     return HINTS + bytes([len(name)]) + name + bucket_id.to_bytes(_BUCKET_BYTES) + key
 
 
-def _hint(place: bytes, stored: bytes) -> Hint:
-    """Decode a hint from the store. ``CorruptData`` if it is none, whatever its checksums say."""
+def hint_of(place: bytes, stored: bytes) -> Hint:
+    """Decode a hint from the store, or from a backup. ``CorruptData`` if it is none, whatever its checksums say."""
     try:
         return _taken_apart(place, stored)
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as error:

@@ -82,7 +82,7 @@ class SimDisk:
         self.space_bytes: int | None = None
         """Bytes that can still be appended, over all files; None: unlimited."""
         self.on_operation: Callable[[str, str], None] | None = None
-        """Called with (operation, path) before each of append, create, rename, sync, sync_directory, truncate, unlink."""
+        """Called with (operation, path) before append, create, link, rename, sync, sync_directory, truncate, unlink."""
         self.trace: list[tuple[str, str]] = []
 
     @classmethod
@@ -127,8 +127,19 @@ class SimDisk:
     def unlink(self, path: str) -> None:
         """Remove a file; processes that have it open continue to read it."""
         self.operation("unlink", path)
-        self._give_back(len(self._inode(path).data))
+        inode = self._inode(path)
         self._change({path: None})
+        if self.space_bytes is not None and inode not in self._names.values():  # else another name keeps it
+            self._give_back(len(inode.data))
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name."""
+        self.operation("link", target)
+        self._check_directory(target)
+        inode = self._inode(source)
+        if target in self._names or target in self._directories:
+            raise FileExistsError(errno.EEXIST, "File exists", target)
+        self._change({target: inode})
 
     def truncate(self, path: str, length: int) -> None:
         """Truncate the file (or extend it with zeros) and sync it."""
@@ -181,6 +192,10 @@ class SimDisk:
     def exists(self, path: str) -> bool:
         """Return whether there is a file or directory of that name."""
         return path in self._names or path in self._directories
+
+    def is_directory(self, path: str) -> bool:
+        """Return whether there is a directory of that name."""
+        return path in self._directories
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory and everything below it, safe at once."""

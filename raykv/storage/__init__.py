@@ -7,8 +7,10 @@ the node's directory around it: the lock, who the node is, and its copy of the c
 
 Records are opaque bytes here. The caller passes in the function that merges two records of a key.
 
-Left out: snapshots, transactions, column families, a second writer. Other nodes: the peers restore what a disk has lost,
-and ``damaged`` names it (P1).
+``snapshot`` copies a node's tables into a backup directory, and reads them back from there.
+
+Left out: snapshots to read from, transactions, column families, a second writer. Other nodes: the peers restore what a disk
+has lost, and ``damaged`` names it (P1).
 """
 
 from raykv.storage.damage import Damage, DiskFull, EngineFailed
@@ -20,13 +22,13 @@ from raykv.storage.directory import (
     NodeDirectory,
     read_identity,
 )
-from raykv.storage.engine import CHANGES_PREFIX_BYTES, Engine, EngineStats, Merge
+from raykv.storage.engine import CHANGES_PREFIX_BYTES, Engine, EngineStats, HeldTables, Merge
 from raykv.storage.jobs import Job
 from raykv.storage.memtable import Found
 from raykv.storage.wal import SyncJob
 
 __all__ = [
-    "Engine", "EngineStats", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
+    "Engine", "EngineStats", "HeldTables", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
     "Damage", "DiskFull", "EngineFailed",
     "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
 ]  # fmt: skip

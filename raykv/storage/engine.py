@@ -27,8 +27,10 @@ replayed and synced.
 Corruption costs a key range: reads of it raise ``CorruptData``, writes to it are taken, and it stays in ``damaged`` across
 compactions and restarts until ``heal`` reports that the peers have restored everything (P1).
 
-Omitted: snapshots, transactions, column families, range deletes (compactions leave out the key ranges that ``drop``
-names), rate limits for compaction.
+``begin_snapshot`` and ``hold_tables`` serve a backup (``raykv.storage.snapshot``).
+
+Omitted: snapshots to read from, transactions, column families, range deletes (compactions leave out the key ranges that
+``drop`` names), rate limits for compaction.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -107,6 +109,23 @@ class EngineStats(msgspec.Struct, frozen=True):
     compactions: int
     bytes_written: int
     damaged: int
+
+
+class HeldTables(NamedTuple):
+    """The tables of an engine at one moment, held open. On the engine's thread, but for the reading of their files."""
+
+    manifest: Manifest
+    """Names them: by runs, newest first."""
+    tables: tuple[Table, ...]
+    directory: str
+    """Where their files are."""
+    log_end: int
+    """How far the log was safe on the disk by then."""
+
+    def release(self) -> None:
+        """Let go of them."""
+        for table in self.tables:
+            table.release()
 
 
 class Engine:
@@ -663,6 +682,31 @@ class Engine:
         if self._entries:
             self._seal()
         self._full_compaction = True
+
+    # ---- snapshots ---------------------------------------------------------------------------------------------
+
+    def begin_snapshot(self) -> int:
+        """Seal the memtable: once ``flushed`` up to the number returned, the tables hold all updates so far."""
+        self._check()
+        if self._entries:
+            self._seal()
+        return self._sealed[0].last_segment or 0 if self._sealed else 0
+
+    def flushed(self, through: int) -> bool:
+        """Return whether all memtables up to this number are in tables."""
+        self._check()
+        return all((memtable.last_segment or 0) > through for memtable in self._sealed)
+
+    def hold_tables(self) -> HeldTables:
+        """Return the tables as they are now. Compactions may unlink them meanwhile: their files stay open until released.
+
+        ``StoreClosed``, ``EngineFailed``. O(tables).
+        """
+        self._check()
+        tables = tuple(chain.from_iterable(run.tables for run in self._runs))
+        for table in tables:
+            table.retain()
+        return HeldTables(self._manifest, tables, self._directory, self._log.synced_end)
 
     def _seal(self) -> None:
         """Set the memtable aside for its flush and begin a new one with a new segment."""

@@ -104,13 +104,13 @@ def load(fs: FileSystem, directory: str) -> Manifest | None:
     except FileNotFoundError:
         return None
     manifest = unpack(_decode, payload, path)
-    wrong = _wrong_with(manifest)
+    wrong = wrong_with(manifest)
     if wrong:
         raise CorruptData(f"{path}: {wrong}", file=path)
     return manifest
 
 
-def _wrong_with(manifest: Manifest) -> str:
+def wrong_with(manifest: Manifest) -> str:
     """Return why the manifest is invalid: its numbers become file names, positions and loops. Empty if it is valid."""
     seen: set[int] = set()
     if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT):

@@ -414,6 +414,10 @@ class Table:
             yield keys, records
             index = end
 
+    def raw(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file as they are, for a copy of it. Any thread of a holder of a reference."""
+        return self._file.pread(offset, length)
+
     def retain(self) -> None:
         """Add a reader."""
         assert self._references > 0

@@ -186,6 +186,10 @@ class OsFileSystem:
         """Remove a file."""
         os.unlink(path)
 
+    def link(self, source: str, target: str) -> None:
+        """Make a hard link; a symbolic link is not followed."""
+        os.link(source, target, follow_symlinks=False)
+
     def truncate(self, path: str, length: int) -> None:
         """Cut the file and sync it, its data as well."""
         fd = _open(path, os.O_WRONLY)
@@ -222,6 +226,13 @@ class OsFileSystem:
     def exists(self, path: str) -> bool:
         """Whether the path names anything, be it a link that leads nowhere."""
         return os.path.lexists(path)
+
+    def is_directory(self, path: str) -> bool:
+        """Whether the name itself is a directory's."""
+        try:
+            return stat.S_ISDIR(os.lstat(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def room(self, path: str) -> Room:
         """Return the space left on the disk for users other than root."""

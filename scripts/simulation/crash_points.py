@@ -152,6 +152,7 @@ class _CrashPoints:
             if choice != PROCESS_DEATH:  # which differs from the one before at least by what the kernel still writes
                 name = (
                     legal.fingerprint(choice), promise.durable, promise.durable_end, promise.registers, promise.identities,
+                    tuple(promise.parts),
                 )  # fmt: skip
                 if name in self._judged:
                     continue
@@ -203,7 +204,7 @@ class _Recovery:
         directory = open_directory(self._disk)
         self._opened = True
         engine = open_engine(self._disk, config, directory)
-        return look(directory, engine)
+        return look(directory, engine, self._disk)
 
     def _before(self, operation: str, path: str) -> None:
         assert self._left is not None
@@ -256,6 +257,8 @@ class _State:
         if cut is None:
             cut = recovery.crash("after the recovery")
             promised = shown_by(found)
+            if kernel_lived:  # a recovery makes the node's own files safe, no part of a backup
+                promised = promised._replace(parts=promise.parts)
         else:
             # What the kernel had not written yet may be lost with a recovery that nobody saw the end of.
             promised = promise if kernel_lived else shown_by(found)

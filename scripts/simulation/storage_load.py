@@ -1,11 +1,11 @@
 """A load on one node's storage, drawn from a seed, and what the storage must hold at every moment of it.
 
 ``StorageLoad`` holds a ``NodeDirectory`` and an ``Engine`` on a ``SimDisk``, and does what a storage process does: updates,
-replacements, erasures, syncs with and without force, flushes, compactions, full ones, the register, the promise of
-completeness, clean stops. Its threads are simulated too: before any operation on the disk another thread may get its
-turn. The event loop's goes on while a job is at work; a job goes on while the loop's installs another. Now and then the
-process dies or the host loses power: ``before`` says so by raising ``Crashed``, and the next process goes on with what is
-left.
+replacements, erasures, syncs with and without force, flushes, compactions, full ones, parts of backups, the register, the
+promise of completeness, clean stops. Its threads are simulated too: before any operation on the disk another thread may
+get its turn. The event loop's goes on while a job is at work; a job goes on while the loop's installs another. Now and then
+the process dies or the host loses power: ``before`` says so by raising ``Crashed``, and the next process goes on with what
+is left.
 
 Every seed takes its own sizes and its own mixture of steps (swarm testing: Groce et al., ISSTA 2012). Omitted: faults of
 the disk and corruption (tests/storage has those), damage and its healing.
@@ -21,8 +21,10 @@ import msgspec
 
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
+from raykv.storage.snapshot import Part, TableCopier, prepare
 from simulation.legal_disks import seeded
 from simulation.storage_promise import (
+    BACKUPS,
     DROPPED,
     Promise,
     bare,
@@ -51,6 +53,8 @@ _REPLACED_SHARE = 0.1
 _OLD_SHARE = 0.05
 _OLD = 0
 """The version of records that a merge gives up for any other: a replacement keeps them, an update where nothing is."""
+_MAX_SNAPSHOTS = 3
+"""Of one load: every recovery reads all parts."""
 _MAX_DEPTH = 3
 """How many threads are in the midst of something at once."""
 
@@ -80,15 +84,16 @@ class StorageLoad:
         )  # fmt: skip
         self._weights = [
             weight * rng.choice((0.3, 1, 1, 3))
-            for weight in (12, 6, 3, 5, 5, 5, 0.4, 0.8, 1, 0.4, 0.4)
+            for weight in (12, 6, 3, 5, 5, 5, 0.4, 0.8, 1, 1, 0.4, 0.4)
         ]  # fmt: skip
         self._steps = (
             self._write, self._sync, self._take_sync, self._take_job, self._run_job, self._finish_job, self._abandon_job,
-            self._compact_fully, self._save_register, self._save_complete, self._stop,
+            self._compact_fully, self._snapshot, self._save_register, self._save_complete, self._stop,
         )  # fmt: skip
         self._version = 0
+        self._snapshots = 0
         self.disk = SimDisk()
-        self.promise = Promise({0: {}}, 0, 0, 0, 0, (None,), (None,))
+        self.promise = Promise({0: {}}, 0, 0, 0, 0, (None,), (None,), {})
         self._begin(self.disk)
 
     def _begin(self, disk: SimDisk) -> None:
@@ -103,6 +108,9 @@ class StorageLoad:
         self._due: list[Job] = []
         self._ran: list[Job] = []
         self._positions: list[tuple[int, int]] = []
+        self._asked: tuple[int, list[dict[bytes, bytes]]] | None = None
+        """A snapshot that waits for its flush: up to which segment, and all contents since it was asked for."""
+        self._copying = False
         self._depth = 0
         self._loop_at_work = False
         self._change_mixture()
@@ -168,9 +176,9 @@ class StorageLoad:
             directory = open_directory(self.disk)
             self.promise = self.promise._replace(identities=(bare(directory.identity),))
             engine = open_engine(self.disk, self.config, directory)
-        found = look(directory, engine)
+        found = look(directory, engine, self.disk)
         assert promise.broken_by(found, kernel_lived=True) is None, "the crash points before it would have shown it"
-        self.promise = shown_by(found)._replace(identities=(bare(directory.identity),))
+        self.promise = shown_by(found)._replace(identities=(bare(directory.identity),), parts=promise.parts)
         self._directory, self._engine = directory, engine
 
     def _write(self) -> None:
@@ -200,6 +208,8 @@ class StorageLoad:
             if after != content:  # else nothing was written, and the position is an older one
                 self._version += 1
                 self.promise.states[self._version] = after
+                if self._asked is not None:
+                    self._asked[1].append(after)
                 self._positions.append((position, self._version))
 
     def _take_sync(self) -> None:
@@ -276,6 +286,32 @@ class StorageLoad:
             return
         self._running.compact_fully()
         self._change_mixture()
+
+    def _snapshot(self) -> None:
+        """Seal for a snapshot; once that is flushed, copy the tables aside, on a thread."""
+        engine = self._running
+        if self._asked is None:
+            if not self._copying and self._snapshots < _MAX_SNAPSHOTS and engine.stats().sealed_memtables < 2:
+                self._asked = engine.begin_snapshot(), [self.promise.states[max(self.promise.states)]]
+            return
+        through, contents = self._asked
+        if not engine.flushed(through):
+            self._work()
+            return
+        self._asked, self._copying = None, True
+        self._snapshots += 1
+        name = f"20261129T170000Z-{self._snapshots:08x}"
+        held = engine.hold_tables()
+        with self._in_the_midst(loop=False):
+            prepare(self.disk, BACKUPS, "s", "n1", name)
+            copier = TableCopier(self.disk, held.directory, BACKUPS, "n1")
+            checksums = tuple(copier.copy(table).checksum for table in held.tables)
+            copier.write_part(
+                Part(store_id="s", node_id="n1", snapshot=name, manifest=held.manifest, checksums=checksums)
+            )
+        held.release()
+        self._copying = False
+        self.promise = self.promise._replace(parts={**self.promise.parts, name: tuple(contents)})
 
     def _save_register(self) -> None:
         assert self._directory is not None

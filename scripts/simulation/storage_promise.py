@@ -5,6 +5,9 @@ must be what it was after one of them, and not after one before the newest that 
 has a record that was written, none is older than was promised, nothing is invented, nothing erased comes back": what
 survives is a prefix of all writes, as the log's order has it. An update's record stands behind its version, so that it
 is one of a kind; after an erasure the content may be what it was before, and then the two are indistinguishable.
+
+A part of a backup that was reported to be written must be there from then on, with what the engine held at one moment
+since it was asked for; any part that is there must be whole.
 """
 
 from __future__ import annotations
@@ -12,8 +15,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from crc32c import crc32c
 
+from raykv.errors import RaykvError
 from raykv.storage import Engine, Identity, NodeDirectory
+from raykv.storage.blob import read_blob
+from raykv.storage.snapshot import (
+    MAX_PART_BYTES,
+    PART_MAGIC,
+    PART_SUFFIX,
+    PART_VERSION,
+    SNAPSHOTS,
+    PartReader,
+    read_part,
+    snapshot_directory,
+)
 from simulation.legal_disks import seeded
 
 if TYPE_CHECKING:
@@ -23,6 +39,7 @@ if TYPE_CHECKING:
     from raykv.ports import FileSystem
 
 PATH = "/node"
+BACKUPS = "/backups"
 DROPPED = b"~"
 """Keys from here on belong to a dropped bucket: compactions leave them out, and nobody reads them."""
 _VERSION_DIGITS = 8
@@ -48,6 +65,8 @@ class Found(NamedTuple):
     content: dict[bytes, bytes]
     wrong: str
     """Damage, or a position other than 0; empty if all is well."""
+    parts: dict[str, dict[bytes, bytes]]
+    """Snapshot -> the records of its part."""
 
 
 class Promise(NamedTuple):
@@ -66,6 +85,8 @@ class Promise(NamedTuple):
     written_end: int
     registers: tuple[bytes | None, ...]
     identities: tuple[Identity | None, ...]
+    parts: dict[str, tuple[dict[bytes, bytes], ...]]
+    """Snapshot -> what its part may hold, one of these."""
 
     def broken_by(self, found: Found, *, kernel_lived: bool) -> tuple[str, str] | None:
         """Return what was expected and what was found, if that is not the same."""
@@ -80,6 +101,11 @@ class Promise(NamedTuple):
         lowest, end = (self.written, self.written_end) if kernel_lived else (self.durable, self.durable_end)
         if found.end < end:
             return f"the end of the log at {end:#x} or later", f"{found.end:#x}"
+        for name, contents in sorted(self.parts.items()):
+            if found.parts.get(name) not in contents:
+                return f"the part of snapshot {name} with one of {len(contents)} contents", _short(
+                    found.parts.get(name, {})
+                )
         versions = [version for version, state in self.states.items() if state == found.content]
         if not versions:
             nearest = min(self.states, key=lambda version: len(_differing(self.states[version], found.content)))
@@ -106,7 +132,8 @@ def shown_by(found: Found) -> Promise:
 
     It stands as version 0: before all that will be written.
     """
-    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (bare(found.previous),))
+    parts: dict[str, tuple[dict[bytes, bytes], ...]] = {name: (content,) for name, content in found.parts.items()}
+    return Promise({0: found.content}, 0, 0, found.end, found.end, (found.register,), (bare(found.previous),), parts)
 
 
 def bare(identity: Identity | None) -> Identity | None:
@@ -140,14 +167,38 @@ def open_engine(fs: FileSystem, config: NodeConfig, directory: NodeDirectory) ->
     return engine
 
 
-def look(directory: NodeDirectory, engine: Engine) -> Found:
-    """Read everything that an opening shows."""
+def look(directory: NodeDirectory, engine: Engine, fs: FileSystem) -> Found:
+    """Read everything that an opening shows, and the parts of backups."""
     items = list(engine.scan(b"", DROPPED))
     wrong = "; ".join([*map(str, engine.damaged), *([engine.doubt] if engine.doubt else [])])
     if any(found.position for _, found in items):
         wrong += f" positions {[(key, found.position) for key, found in items if found.position]}"
     content = {key: found.record for key, found in items}
-    return Found(directory.previous, directory.identity, directory.load_register(), engine.durable_end, content, wrong)
+    parts: dict[str, dict[bytes, bytes]] = {}
+    base = f"{BACKUPS}/{SNAPSHOTS}"
+    for name in fs.list_directory(base) if fs.exists(base) else ():
+        try:
+            if fs.exists(f"{snapshot_directory(BACKUPS, name)}/n1{PART_SUFFIX}"):
+                parts[name] = _content_of(fs, name)
+        except (RaykvError, OSError) as error:
+            wrong += f" snapshot {name}: {error}"
+    return Found(
+        directory.previous, directory.identity, directory.load_register(), engine.durable_end, content, wrong, parts
+    )
+
+
+def _content_of(fs: FileSystem, name: str) -> dict[bytes, bytes]:
+    """Return the records in a part, by the size and checksum that a manifest would have."""
+    where = f"{snapshot_directory(BACKUPS, name)}/n1{PART_SUFFIX}"
+    _, payload = read_blob(fs, where, PART_MAGIC, PART_VERSION, MAX_PART_BYTES)
+    part = read_part(fs, BACKUPS, name, "n1", len(payload), crc32c(payload))
+    reader = PartReader(fs, BACKUPS, part)
+    content: dict[bytes, bytes] = {}
+    for keys, records in reader.batches():
+        content.update((key, record) for key, record in zip(keys, records, strict=True) if key < DROPPED)
+    if reader.damages:
+        raise RaykvError(f"{reader.damages[0]}")
+    return content
 
 
 def _is_dropped(key: bytes) -> bool:

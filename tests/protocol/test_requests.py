@@ -50,6 +50,8 @@ CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.ReadPromises(5), [], [5]),
     (f.Look(1, 3, "n1", [(5, TERM, [A])]), [], [5]),
     (f.Accept(3, "n1", 9, [(5, TERM, []), (6, TERM, [])]), [], [5, 6]),
+    (f.CopyTables("/b", "20261129T170000Z-0000002a", 1.0), [], []),
+    (f.KeepManifest("/b", "20261129T170000Z-0000002a", b"m"), [], []),
 ]
 
 

@@ -190,3 +190,29 @@ def test_remove_tree(disk):
     assert not disk.exists("/a/b")
     assert disk.list_directory("/a") == ["b2"]
     assert not crash(disk, "keep").exists("/a/b/f")
+
+
+def test_a_second_name_is_of_the_same_file_and_takes_no_space():
+    disk = SimDisk()
+    disk.make_directories("/d/e")
+    file = disk.create("/d/a")
+    file.append(b"xyz")
+    file.sync()
+    disk.sync_directory("/d")
+    disk.space_bytes = 0
+    disk.link("/d/a", "/d/e/b")
+    assert disk.read_file("/d/e/b", 9) == b"xyz"
+    disk.unlink("/d/a")
+    assert disk.space_bytes == 0, "another name keeps it"
+    assert disk.crash(random.Random(1), "drop").files() == ["/d/a"], "neither change was synced"
+    disk.sync_directory("/d/e")
+    assert disk.crash(random.Random(1), "drop").files() == ["/d/a", "/d/e/b"]
+    disk.unlink("/d/e/b")
+    assert disk.space_bytes == 3
+    with pytest.raises(FileNotFoundError):
+        disk.link("/d/a", "/d/c")
+    disk.create("/d/f")
+    with pytest.raises(FileExistsError):
+        disk.link("/d/f", "/d/e")
+    assert disk.is_directory("/d/e")
+    assert not disk.is_directory("/d/f")

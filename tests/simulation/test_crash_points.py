@@ -51,7 +51,7 @@ def test_every_kind_of_operation_comes_up():
     seen = set()
     for seed in range(1, 10):
         StorageLoad(seed, lambda operation, _path: seen.add(operation)).run(400)
-    assert seen == {"append", "create", "rename", "sync", "sync_directory", "truncate", "unlink"}
+    assert seen == {"append", "create", "link", "rename", "sync", "sync_directory", "truncate", "unlink"}
 
 
 class Without:

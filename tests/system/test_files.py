@@ -481,3 +481,29 @@ def test_three_nodes_on_a_disk_that_fills_up_go_on_reading_and_come_back(small_d
         await again.stop()
 
     asyncio.run(story())
+
+
+def test_a_link_is_the_same_file_and_follows_no_symbolic_link(tmp_path):
+    fs = OsFileSystem()
+    (tmp_path / "a").write_bytes(b"x")
+    fs.link(f"{tmp_path}/a", f"{tmp_path}/b")
+    fs.unlink(f"{tmp_path}/a")
+    assert fs.read_file(f"{tmp_path}/b", 10) == b"x"
+    with pytest.raises(FileExistsError):
+        fs.link(f"{tmp_path}/b", f"{tmp_path}/b")
+    with pytest.raises(FileNotFoundError):
+        fs.link(f"{tmp_path}/a", f"{tmp_path}/c")
+    (tmp_path / "to-b").symlink_to(tmp_path / "b")
+    fs.link(f"{tmp_path}/to-b", f"{tmp_path}/d")
+    assert (tmp_path / "d").is_symlink()
+
+
+def test_a_symbolic_link_to_a_directory_is_no_directory(tmp_path):
+    fs = OsFileSystem()
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert fs.is_directory(f"{tmp_path}")
+    assert not fs.is_directory(f"{tmp_path}/link")
+    assert not fs.is_directory(f"{tmp_path}/file")
+    assert not fs.is_directory(f"{tmp_path}/file/below")
+    assert not fs.is_directory(f"{tmp_path}/nothing")
