@@ -167,6 +167,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -175,6 +176,7 @@ import msgspec
 import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.aio_primitives import AsyncCounter, AsyncLock
+from raykv.client.backups import RestoreReport, SnapshotReport
 from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.primitives import Counter, Lock
 from raykv.client.reads import Versions
@@ -226,17 +228,17 @@ from raykv.versions.context import Context
 from raykv.versions.resolvers import Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "start", "connect", "shutdown", "destroy", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
+    "start", "connect", "shutdown", "destroy", "restore", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
     "Counter", "Lock", "AsyncCounter", "AsyncLock",
     "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember",
-    "RepairReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
+    "RepairReport", "SnapshotReport", "RestoreReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
@@ -258,6 +260,7 @@ def start(
     config: NodeConfig | None = None,
     routing: Routing = "auto",
     coordinators: int = 1,
+    adopt: bool = False,
 ) -> Store:
     """Start a store in this Ray cluster, or attach to the running one of that name, and return a handle.
 
@@ -270,6 +273,9 @@ def start(
     ``n`` is the number of copies (default: 3, or the number of nodes if fewer), ``partitions`` a power of two (default
     256), ``durability`` "group", "interval" or "always"; all must agree on these, so another value for a store that
     exists is refused.
+
+    ``adopt``: ``path`` holds a copy, made by ``cp -r``, of another store that was stopped: make it this store, with an
+    identity of its own, so that both may run. All of its nodes' directories must be there.
 
     ``routing`` is the handle's, see ``connect``. ``coordinators``: the number of coordinator actors, for clients that leave
     coordination to them; a running store gets those that it lacks.
@@ -285,6 +291,10 @@ def start(
     if n is not None and n > nodes:
         raise NotEnoughNodes(f"n={n} copies need at least {n} nodes; got nodes={nodes}")
     _check_path(path)
+    if not isinstance(adopt, bool):
+        raise InvalidOption(f"adopt must be True or False; got {shown(adopt)}")
+    if adopt and path is None:
+        raise InvalidOption("adopt=True needs the path of the copy")
     wanted = StoreConfig(
         name=name,
         copies=min(3, nodes) if n is None else n,
@@ -302,7 +312,7 @@ def start(
         "partitions": None if partitions is None else wanted.partitions,
         "durability": None if durability is None else wanted.durability,
     }
-    lifecycle.found_or_join(plan, path, config or NodeConfig(), given, coordinators)
+    lifecycle.found_or_join(plan, path, config or NodeConfig(), given, coordinators, adopt=adopt)
     # Ray may still be starting the coordinator's process, on a busy machine for longer than an operation may take.
     store = Store(name, lifecycle.join(name, routing), timeout_s=lifecycle.ANSWER_TIMEOUT_S, routing=routing)
     check_agreed(msgspec.convert(store.status(timeout=lifecycle.ANSWER_TIMEOUT_S)["config"], StoreConfig), given)
@@ -367,6 +377,51 @@ def destroy(name: str = "default", *, path: str | None = None, confirm: str | No
             )
         path = stopped or path
     deletion.delete(name, path)
+
+
+def restore(
+    backup: str | os.PathLike[str],
+    name: str,
+    *,
+    nodes: int | None = None,
+    path: str | None = None,
+    snapshot: str | None = None,
+    partial: bool = False,
+    config: NodeConfig | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> RestoreReport:
+    """Make a new store of a snapshot (``store.snapshot``) and return a report, a dict of figures.
+
+    ``backup``: the directory, on this host, with the parts of all nodes. ``name``: of the new store. ``nodes``: their
+    number, by default as many as were backed up; with fewer than its copies, it keeps fewer copies. ``path``, ``config``:
+    as in ``start``. ``snapshot``: its name; the latest by default. ``progress(done, all)`` receives numbers of partitions.
+
+    Buckets come back with their settings, keys with all their versions, deletes that are still remembered, and times at
+    which values expire; in linearizable buckets versions and fencing tokens too. Contexts of the former store are refused
+    (``InvalidContext``): read again. Memory does not grow with the store; time: about that of loading the records anew.
+
+    ``partial``: make a store of what is left where parts are missing or damaged; the report says what it may lack.
+
+    Raises ``InvalidOption`` (no such snapshot, a store of that name), ``CorruptData`` (the backup is damaged, or lacks what
+    was acknowledged), ``StoreUnavailable``. If it fails or is interrupted, the new store is deleted. If its process is
+    killed, the same call loads everything once more into the store that it had begun.
+    """
+    check_store_name(name)
+    _require_supported_platform()
+    _check_path(path)
+    where = os.fspath(backup) if isinstance(backup, os.PathLike) else backup
+    _check_path(where)
+    if where is None:
+        raise InvalidOption("backup must be the name of a directory; got None")
+    if not isinstance(snapshot, str | None):
+        raise InvalidOption(f"snapshot must be the name of a snapshot; got {shown(snapshot)}")
+    if not isinstance(partial, bool):
+        raise InvalidOption(f"partial must be True or False; got {shown(partial)}")
+    from raykv.actors import backups
+
+    return backups.restore(
+        where, name, nodes=nodes, path=path, snapshot=snapshot or "", partial=partial, config=config, progress=progress
+    )
 
 
 def _require_supported_platform() -> None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raykv")
 
+RESTORING = "restoring"
+"""The name of the file that notes a restore that was begun (``raykv.actors.backups``)."""
+ADOPTING = "adopting"
+"""The name of the file that notes an adoption that was begun (``raykv.actors.adoption``)."""
 LOCK_WAIT_S = 10.0
 """Grace period for processes that were just ended."""
 
@@ -58,7 +62,8 @@ def delete(name: str, path: str | None) -> str:
                 _remove(fs, node_directory(where, node))
             _remove_empty(f"{where}/nodes", where)
             for drafted in fs.list_directory(where):
-                if drafted == MARKER or (drafted.startswith(f"{MARKER}.") and drafted[len(MARKER) + 1 :].isdigit()):
+                draft = drafted.startswith(f"{MARKER}.") and drafted[len(MARKER) + 1 :].isdigit()
+                if draft or drafted in (MARKER, RESTORING, ADOPTING):
                     fs.remove_tree(f"{where}/{drafted}")
             _remove_empty(os.path.realpath(where), where)
     except OSError as error:

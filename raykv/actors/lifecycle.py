@@ -14,10 +14,12 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykv.actors.adoption import adopt_store
 from raykv.actors.authentication import make_token
 from raykv.actors.coordinator import CoordinatorActor
+from raykv.actors.deletion import RESTORING
 from raykv.actors.embedded_coordinator import DirectHandle
-from raykv.actors.hosts import first_line
+from raykv.actors.hosts import first_line, this_host
 from raykv.actors.link import CoordinatorLink
 from raykv.actors.naming import (
     COORDINATOR,
@@ -33,7 +35,8 @@ from raykv.actors.naming import (
 from raykv.actors.ray_cluster import join_ray
 from raykv.actors.supervisor import Orders, SupervisorActor
 from raykv.config import NodeConfig, check_store_name
-from raykv.errors import StoreNotFound, StoreUnavailable, from_data
+from raykv.errors import InvalidOption, StoreNotFound, StoreUnavailable, from_data
+from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
     from raykv.client.driver import Link
@@ -75,14 +78,32 @@ def ensure_ray() -> bool:
     return True
 
 
-def found_or_join(plan: Plan, path: str | None, node: NodeConfig, given: dict[str, Any], coordinators: int = 1) -> bool:
+def found_or_join(
+    plan: Plan,
+    path: str | None,
+    node: NodeConfig,
+    given: dict[str, Any],
+    coordinators: int = 1,
+    *,
+    adopt: bool = False,
+    restoring: bool = False,
+) -> bool:
     """Start the store, or wait for the start of the one with that name. Returns whether it was started here.
 
     ``given``: the settings named by the caller, which all must agree on. ``coordinators``: the minimum number of them.
+    ``adopt``: make the copy at ``path`` this store first (``raykv.actors.adoption``), unless it runs.
+    ``restoring``: a backup is being restored into it.
     """
     name = plan.store.name
     local = ensure_ray()
     where = os.path.abspath(os.path.expanduser(path)) if path is not None else default_path(name)
+    if not restoring and os.path.exists(f"{where}/{RESTORING}"):
+        raise InvalidOption(
+            f"{where} holds a restore that was interrupted: run it again ('raykv restore PATH --as {name}'), or delete it",
+            path=where,
+        )
+    if adopt and name not in stores():
+        adopt_store(OsFileSystem(), where, name, this_host())
     supervisor, created = _supervisor_of(name, Orders(plan=plan, path=where, node=node, given=given), coordinators)
     try:
         answer: dict[str, Any] = ray.get(supervisor.start.remote(), timeout=START_TIMEOUT_S)

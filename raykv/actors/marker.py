@@ -69,20 +69,22 @@ def claim_path(
                 )
             if others:
                 marker = next(iter(others.values()))
-                _write(fs, path, marker)
+                replace_marker(fs, path, marker)
                 unbound = False
         if marker is None or (marker.store.name == wanted.name and unbound):
             # New, or a first start that did not reach its first node: nothing binds it yet.
             store_id = marker.store_id if marker is not None else random.SystemRandom().randbytes(8).hex()
             marker = Marker(store_id=store_id, store=wanted)
-            _write(fs, path, marker)
+            replace_marker(fs, path, marker)
     except OSError as error:
         raise InvalidOption(f"path {path} cannot be used: {error.strerror or error}", path=path) from None
     if marker.format != FORMAT:
         raise InvalidOption(f"path {path} has format {marker.format}; this raykv reads format {FORMAT}", path=path)
     if marker.store.name != wanted.name:
         raise InvalidOption(
-            f"path {path} is in use by store {marker.store.name!r}; each store needs a path of its own", path=path
+            f"path {path} is in use by store {marker.store.name!r}; each store needs a path of its own. If it is a copy of "
+            "that store, made while it was stopped, adopt=True (--adopt) makes it a store of its own",
+            path=path,
         )
     check_agreed(marker.store, given)
     return marker.store_id, marker.store
@@ -111,7 +113,7 @@ def note_founded(fs: FileSystem, path: str) -> None:
     """Record durably that the store at ``path`` was founded. Idempotent. Raises ``OSError``, ``CorruptData``."""
     marker = read_marker(fs, path)
     if not marker.founded:
-        _write(fs, path, msgspec.structs.replace(marker, founded=True))
+        replace_marker(fs, path, msgspec.structs.replace(marker, founded=True))
 
 
 def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
@@ -131,10 +133,11 @@ def leave_marker(fs: FileSystem, path: str, marker: Marker) -> None:
     ):
         raise InvalidOption(f"path {path} is in use by store {present.store.name!r} ({present.store_id})", path=path)
     if present is None or present.store_id != marker.store_id or (marker.founded and not present.founded):
-        _write(fs, path, marker)
+        replace_marker(fs, path, marker)
 
 
-def _write(fs: FileSystem, path: str, marker: Marker) -> None:
+def replace_marker(fs: FileSystem, path: str, marker: Marker) -> None:
+    """Write the marker durably and atomically, in place of any other. Raises ``OSError``."""
     draft = f"{path}/{MARKER}.{os.getpid()}"  # several nodes of a host may write it at the same time
     if fs.exists(draft):
         fs.unlink(draft)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import raykv
-from raykv.cli import demo, inspect_command, lock_commands, node_commands, pair_commands, store_commands
+from raykv.cli import (
+    backup_commands,
+    demo,
+    inspect_command,
+    lock_commands,
+    node_commands,
+    pair_commands,
+    store_commands,
+)
 from raykv.cli.output import one_line
 from raykv.errors import BucketMismatch, InvalidKey, InvalidOption, NotEnoughNodes, PairTooLarge, RaykvError
 
@@ -85,6 +93,7 @@ for _command in (
     *pair_commands.COMMANDS,
     *lock_commands.COMMANDS,
     *inspect_command.COMMANDS,
+    *backup_commands.COMMANDS,
     demo.demo,
 ):
     cli.add_command(_command)

@@ -49,6 +49,7 @@ _START_TIMEOUT_S = 30.0
     help="Replace a node whose host has been gone for this long.  [default: 600]",
 )
 @click.option("--coordinators", metavar="COUNT", type=int, help="Number of coordinator actors.  [default: 1]")
+@click.option("--adopt", is_flag=True, help="--path holds a copy of another, stopped store: make it this one.")
 @click.option("--config", "file", metavar="FILE", type=click.Path(), help="A TOML file; arguments override it.")
 @json_option
 def start(
@@ -62,6 +63,7 @@ def start(
     partitions: int | None,
     replace_after: float | None,
     coordinators: int | None,
+    adopt: bool,
     file: str | None,
     as_json: bool,
 ) -> None:
@@ -76,13 +78,15 @@ def start(
         "coordinators": coordinators,
     }  # fmt: skip
     chosen = settings.merged(given, settings.read_file(file) if file is not None else {})
+    if adopt and chosen.path is None:
+        raise click.UsageError("--adopt needs --path: the directory of the copy")
     ray_started = join_or_start_ray()
     if ray_started:
         click.echo("raykv: no Ray cluster ran here; started one with 'ray start --head' (it stays)", err=True)
     from raykv.actors import lifecycle
 
     ran_already = store in lifecycle.stores()
-    handle = raykv.start(store, **chosen.arguments())
+    handle = raykv.start(store, **chosen.arguments(), adopt=adopt)
     status = handle.status(timeout=_START_TIMEOUT_S)
     where = path_of(store)
     if as_json:

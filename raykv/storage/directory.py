@@ -44,8 +44,8 @@ LOCK_NAME = "lock"
 IDENTITY_NAME = "identity"
 REGISTER_NAME = "register"
 OLD_SUFFIX = ".old"
-_IDENTITY_MAGIC = b"RAYKVIDN"
-_REGISTER_MAGIC = b"RAYKVREG"
+IDENTITY_MAGIC = b"RAYKVIDN"
+REGISTER_MAGIC = b"RAYKVREG"
 IDENTITY_VERSION = 2
 REGISTER_VERSION = 1
 DIRECTORY_ID_BYTES = 32
@@ -106,7 +106,7 @@ def read_identity(fs: FileSystem, path: str) -> Identity | None:
     ``CorruptData`` if there is one that cannot be read.
     """
     try:
-        _, payload = read_blob(fs, f"{path}/{IDENTITY_NAME}", _IDENTITY_MAGIC, IDENTITY_VERSION, MAX_IDENTITY_BYTES)
+        _, payload = read_blob(fs, f"{path}/{IDENTITY_NAME}", IDENTITY_MAGIC, IDENTITY_VERSION, MAX_IDENTITY_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     identity = unpack(_decode_identity, payload, f"{path}/{IDENTITY_NAME}")
@@ -140,14 +140,15 @@ def read_register(fs: FileSystem, path: str) -> RegisterFacts:
 
     ``FileNotFoundError`` if there is none, ``CorruptData`` if it cannot be read.
     """
-    payload = _read_register(fs, path)
+    payload = read_register_payload(fs, path)
     owner = payload[:DIRECTORY_ID_BYTES].decode("ascii", "replace")
     return RegisterFacts(owner, len(payload), 1 << 32 | crc32c(payload))
 
 
-def _read_register(fs: FileSystem, path: str) -> bytes:
+def read_register_payload(fs: FileSystem, path: str) -> bytes:
+    """Return whose the register in directory ``path`` is, a directory id, with its data behind. As ``read_register``."""
     most_bytes = MAX_REGISTER_BYTES + DIRECTORY_ID_BYTES
-    return read_blob(fs, f"{path}/{REGISTER_NAME}", _REGISTER_MAGIC, REGISTER_VERSION, most_bytes)[1]
+    return read_blob(fs, f"{path}/{REGISTER_NAME}", REGISTER_MAGIC, REGISTER_VERSION, most_bytes)[1]
 
 
 class NodeDirectory:
@@ -318,7 +319,7 @@ class NodeDirectory:
     def load_register(self) -> bytes | None:
         """Return what ``save_register`` last stored under this directory id, or None. ``CorruptData`` if unreadable."""
         try:
-            payload = _read_register(self._fs, self.path)
+            payload = read_register_payload(self._fs, self.path)
         except FileNotFoundError:
             return None
         ours = payload[:DIRECTORY_ID_BYTES] == self.identity.directory_id.encode()
@@ -330,7 +331,7 @@ class NodeDirectory:
         if len(data) > MAX_REGISTER_BYTES:
             raise PairTooLarge(f"the cluster's state is {len(data)} bytes; at most {MAX_REGISTER_BYTES} are kept")
         payload = self.identity.directory_id.encode() + data
-        write_blob(self._fs, self.path, REGISTER_NAME, _REGISTER_MAGIC, REGISTER_VERSION, payload)
+        write_blob(self._fs, self.path, REGISTER_NAME, REGISTER_MAGIC, REGISTER_VERSION, payload)
         if not self.identity.register:
             # Record that there is one: if it is ever lost, its promises still bind.
             self._save(msgspec.structs.replace(self.identity, register=1 << 32 | crc32c(payload)))
@@ -344,7 +345,7 @@ class NodeDirectory:
     def _save(self, identity: Identity) -> None:
         self._assert_held()
         payload = msgspec.msgpack.encode(identity)
-        write_blob(self._fs, self.path, IDENTITY_NAME, _IDENTITY_MAGIC, IDENTITY_VERSION, payload)
+        write_blob(self._fs, self.path, IDENTITY_NAME, IDENTITY_MAGIC, IDENTITY_VERSION, payload)
         self.identity = identity
 
     def _assert_held(self) -> None:
