@@ -156,6 +156,8 @@ def ailing(found: Status) -> str:
             said.append(f"{node['node_id']} lacks some of its data")
         elif storage.get("disk", {}).get("full"):
             said.append(storage["disk"]["full"])
+        elif storage.get("disk", {}).get("failing"):
+            said.append(f"{node['node_id']}: {storage['disk']['failing']}")
     return ", ".join(said)
 
 

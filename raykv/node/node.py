@@ -151,7 +151,6 @@ class StorageNode:
         )
         self._fs = fs
         self._free_bytes = 0
-        self._job_failed = False
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
@@ -524,12 +523,12 @@ class StorageNode:
             except EngineFailed as failed:  # the log has found no room either
                 self.fail(str(failed))
                 return
-            if not self._job_failed:
+            if not self._replica.why_behind:
                 logger.error("store %s: node %s: %s", self.spec.store.name, self.spec.node_id, error)
-            self._job_failed = True
+            self._replica.why_behind = f"a flush or compaction fails and is tried again: {error}"
             await self._clock.sleep(JOB_RETRY_S)
         else:
-            self._job_failed = False
+            self._replica.why_behind = ""
             while not await self._finished(job):
                 if self._stopped is not None:
                     return
@@ -567,7 +566,12 @@ class StorageNode:
             "node_id": self.spec.node_id,
             "incarnation": self.incarnation,
             "complete": self._replica.complete,
-            "disk": {"path": self.spec.path, "free_bytes": self._free_bytes, "full": self._replica.no_room},
+            "disk": {
+                "path": self.spec.path,
+                "free_bytes": self._free_bytes,
+                "full": self._replica.no_room,
+                "failing": self._replica.why_behind,
+            },
             "damage": [str(damage) for damage in self._engine.damaged],
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),

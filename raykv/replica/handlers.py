@@ -104,6 +104,8 @@ class Replica:
         """Bucket id -> for each partition, the prefix of its keys in the storage."""
         self.no_room = ""
         """Why writes are refused: the node's disk is full. Empty if it is not."""
+        self.why_behind = ""
+        """Why flushes or compactions fail; empty if they do not."""
         self.room_for_deletes = True
         """Whether enough space is left to accept deletes even so: nothing else makes room."""
         self.times_incomplete = 0
@@ -408,10 +410,10 @@ class Replica:
             return self.incomplete()
         return self.scanner.scan(request)
 
-    @staticmethod
-    def overloaded() -> Answer:
+    def overloaded(self) -> Answer:
         """Return the answer of a node whose disk is behind."""
-        return f.NodeRefused("overloaded", "the node's unflushed writes have reached their bound"), 0
+        why = f": {self.why_behind}" if self.why_behind else ""
+        return f.NodeRefused("overloaded", f"the node's unflushed writes have reached their bound{why}"), 0
 
     def incomplete(self) -> Answer:
         """Return the answer of a node that may lack something (P1)."""

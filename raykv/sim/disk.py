@@ -10,8 +10,8 @@ length (files only grow at the end), each directory's names as of its last ``syn
   or noise, or all with a hole. Any subset of the unsynced changes of names survives, in order; a rename is atomic.
 
 Faults: ``space_bytes`` left before ENOSPC (which shows first as a short write), ``fail`` (the n-th operation of a kind on
-a path raises), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk or syncs it; a test
-that raises there crashes the process at that point. ``trace`` lists those operations.
+a path raises, or all from then on), ``flip_bit``. ``on_operation`` is called before every operation that changes the disk
+or syncs it; a test that raises there crashes the process at that point. ``trace`` lists those operations.
 
 Simplifications: directories are safe once made, and so is truncation, as the port promises. Locks end with the process.
 Deterministic: the only randomness is the generator passed to ``crash``.
@@ -34,6 +34,7 @@ Change: TypeAlias = "dict[str, Inode | None]"
 
 _PAGE_BYTES = 4096
 ENDLESS_BYTES = 1 << 50
+_READS = frozenset({"open_read", "pread", "list_directory"})
 
 
 class Inode:
@@ -58,11 +59,12 @@ class AtRisk(NamedTuple):
 
 
 class _Fault:
-    def __init__(self, operation: str, part: str, after: int, error: int) -> None:
+    def __init__(self, operation: str, part: str, after: int, error: int, lasting: bool) -> None:
         self.operation = operation
         self.part = part
         self.after = after
         self.error = error
+        self.lasting = lasting
 
 
 def _directory_of(path: str) -> str:
@@ -108,6 +110,7 @@ class SimDisk:
 
     def open_read(self, path: str) -> SimReadFile:
         """Open a file for reading."""
+        self.operation("open_read", path)
         return SimReadFile(self, path, self._inode(path))
 
     def read_file(self, path: str, max_bytes: int) -> bytes:
@@ -170,6 +173,7 @@ class SimDisk:
 
     def list_directory(self, path: str) -> list[str]:
         """Names in the directory, sorted."""
+        self.operation("list_directory", path)
         if path not in self._directories:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         below = len(path) + 1
@@ -245,9 +249,14 @@ class SimDisk:
         """Return what a power cut now would leave, and what it may lose. Copies no file; O(names)."""
         return AtRisk(frozenset(self._directories), self._safe_names, tuple(self._changes))
 
-    def fail(self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO) -> None:
-        """Let one ``operation`` (also ``pread``) on a path containing ``part`` fail, after ``after`` that succeed."""
-        self._faults.append(_Fault(operation, part, after, error))
+    def fail(
+        self, operation: str, part: str = "", *, after: int = 0, error: int = errno.EIO, lasting: bool = False
+    ) -> None:
+        """Let one ``operation`` (also a read) on a path containing ``part`` fail, after ``after`` that succeed.
+
+        The operations that read are ``open_read``, ``pread`` and ``list_directory``. ``lasting``: all further ones too.
+        """
+        self._faults.append(_Fault(operation, part, after, error, lasting))
 
     def stop_failing(self) -> None:
         """Forget the faults that have not struck, and give the disk unlimited space."""
@@ -272,7 +281,7 @@ class SimDisk:
 
     def operation(self, operation: str, path: str) -> None:
         """Notify the test, then fail if a fault applies. For the files of this disk."""
-        if operation != "pread":
+        if operation not in _READS:
             if self.on_operation is not None:
                 self.on_operation(operation, path)
             self.trace.append((operation, path))
@@ -280,7 +289,8 @@ class SimDisk:
             if fault.operation == operation and fault.part in path:
                 fault.after -= 1
                 if fault.after < 0:
-                    self._faults.remove(fault)
+                    if not fault.lasting:
+                        self._faults.remove(fault)
                     raise OSError(fault.error, "injected", path)
 
     def _after_the_death_of_the_process(self) -> SimDisk:
