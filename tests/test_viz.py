@@ -404,3 +404,45 @@ def test_a_history_shows_each_operation_its_point_and_what_has_none() -> None:
     assert len(circles) == 2
     assert circles == sorted(circles)
     ET.fromstring(viz.history_svg([]))
+
+
+def test_runs_as_a_film_show_what_each_step_has_written() -> None:
+    steps = [
+        ("flush", [(1, 10.0, 0)]),
+        ("flush", [(2, 10.0, 0), (1, 10.0, 0)]),
+        ("merge <2>", [(3, 18.0, 1)]),
+    ]
+    root = ET.fromstring(viz.runs_svg(steps, x="step", y="KiB", title="Film"))
+    boxes = [box for box in root.iter(f"{SVG}rect") if box.find(f"{SVG}title") is not None]
+    titles = [box.findtext(f"{SVG}title") for box in boxes]
+    assert titles == [
+        "flush: run 1, 10, level 0", "flush: run 1, 10, level 0", "flush: run 2, 10, level 0",
+        "merge <2>: run 3, 18, level 1",
+    ]  # fmt: skip
+    assert [box.get("fill-opacity") is None for box in boxes] == [True, False, True, True], "what is new is not pale"
+    assert boxes[0].get("fill") == boxes[1].get("fill") != boxes[3].get("fill")
+    places = [(float(box.get("y") or 0), float(box.get("height") or 0)) for box in boxes]
+    assert places[1][0] == places[0][0], "the oldest stands at the foot"
+    assert round(places[2][0] + places[2][1], 1) == places[1][0], "and the next upon it"
+    assert "nothing to show" in texts(viz.runs_svg([], x="x", y="y"))
+    assert "<script" not in viz.runs_svg([(NASTY, [(1, 1.0, 0)])], x=NASTY, y=NASTY, title=NASTY)
+
+
+def test_what_lookups_touch() -> None:
+    states = ["found", "read in vain", "skipped"]
+    lookups = {"k<1>": {"memtable": "skipped", "run 2": "found"}, "k2": {"memtable": "found"}}
+    root = ET.fromstring(viz.touched_svg(lookups, states, x="keys"))
+    cells = [cell for cell in root.iter(f"{SVG}rect") if cell.find(f"{SVG}title") is not None]
+    assert [cell.findtext(f"{SVG}title") for cell in cells] == [
+        "k<1>, memtable: skipped", "k<1>, run 2: found", "k2, memtable: found",
+    ]  # fmt: skip
+    assert cells[0].get("y") == cells[2].get("y") != cells[1].get("y")
+    assert cells[1].get("fill") == cells[2].get("fill") != cells[0].get("fill")
+    shown = texts(viz.touched_svg(lookups, states, title="Lookups"))
+    assert {"found", "read in vain", "skipped", "memtable", "run 2", "Lookups"} <= {*shown}
+    assert "nothing to show" in texts(viz.touched_svg({}, states))
+    with pytest.raises(ValueError, match="none of the states"):
+        viz.touched_svg({"k": {"memtable": "lost"}}, states)
+    with pytest.raises(ValueError, match="at most 5"):
+        viz.touched_svg({}, list("abcdef"))
+    assert "<script" not in viz.touched_svg({NASTY: {NASTY: NASTY}}, [NASTY], x=NASTY, title=NASTY)
