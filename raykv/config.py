@@ -27,6 +27,7 @@ GIB = 1024 * MIB
 
 MAX_KEY_BYTES = 1 * KIB
 DEFAULT_PAIR_BYTES = 10 * KIB
+MAX_SEPARATOR_BYTES = 16
 MAX_PAIR_BYTES = 1 * MIB
 MAX_NODES = 1000
 MAX_PARTITIONS = 32_768
@@ -93,6 +94,19 @@ def check_bucket_name(name: object) -> str:
     if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode(errors="replace")) > 255:
         raise InvalidOption(f"a bucket name must be 1 to 255 bytes of printable text; got {shown(name)}")
     return str.__str__(name)
+
+
+def check_group(separator: object) -> str:
+    """Return ``separator`` if it can end a key's group: 1 to ``MAX_SEPARATOR_BYTES`` bytes of text in UTF-8."""
+    if isinstance(separator, str):
+        try:
+            if 0 < len(str.encode(separator)) <= MAX_SEPARATOR_BYTES:
+                return str.__str__(separator)
+        except UnicodeEncodeError:
+            pass
+    raise InvalidOption(
+        f"group is the text behind a key's group, 1 to {MAX_SEPARATOR_BYTES} bytes, such as ':'; got {shown(separator)}"
+    )
 
 
 def whole_number(value: object) -> int | None:
@@ -314,6 +328,8 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int | None = None
     codec: Codec = "auto"
     pair_bytes: int = DEFAULT_PAIR_BYTES
+    group: str | None = None
+    """The separator before which a key's group stands (see ``raykv.records.keys.group_of``); None: each key by itself."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sloppy, bool):
@@ -329,6 +345,8 @@ class BucketConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
         if self.ttl_ms is not None:
             _settle(self, ttl_ms=check_count("ttl_ms", self.ttl_ms, 1, round(MAX_TTL_S * 1000)))
+        if self.group is not None:
+            _settle(self, group=check_group(self.group))
         if self.versioning == "linearizable":
             self._check_linearizable()
 
@@ -357,6 +375,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Target size of an SSTable block before compression."""
     block_cache_bytes: int = 64 * MIB
     """Cache of hot data: a quarter for single records, the rest for decoded blocks."""
+    scan_cache_bytes: int = 8 * MIB
+    """What scans have read beyond their page, kept for the next one. 0: nothing."""
     bloom_bits_per_key: int = 10
     """10 bits a key give about 1 % false positives."""
     compression: Literal["lz4", "none"] = "lz4"
@@ -397,6 +417,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             memtable_bytes=check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB),
             block_bytes=check_count("block_bytes", self.block_bytes, 256, 4 * MIB),
             block_cache_bytes=check_count("block_cache_bytes", self.block_cache_bytes, 0, 1024 * GIB),
+            scan_cache_bytes=check_count("scan_cache_bytes", self.scan_cache_bytes, 0, 1024 * GIB),
             bloom_bits_per_key=check_count("bloom_bits_per_key", self.bloom_bits_per_key, 1, 64),
             compression=check_choice("compression", self.compression, ("lz4", "none")),
             table_bytes=check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB),

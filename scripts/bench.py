@@ -11,6 +11,8 @@ Parts:
   linearizable
            counters, conditional writes and updates beside a named actor, Redis and vector buckets; the longest gap in
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
+  scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
+           Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
   all      all of it
 
 With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).
@@ -30,16 +32,16 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable")
+PARTS = ("floors", "ycsb", "growth", "linearizable", "scans")
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import floors, growth, linearizable, ycsb
+    from benchmarks import floors, growth, linearizable, scans, ycsb
     from benchmarks.stage import Stage
 
-    measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable}
+    measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "scans": scans}
     wanted = PARTS if arguments.part == "all" else (arguments.part,)
     with Stage(
         rounds=1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5,
@@ -53,7 +55,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         for part in wanted:
             with stage.part():
-                found[part] = measures[part].measure(stage)
+                if part == "scans":
+                    found[part] = scans.measure(stage, arguments.records)
+                else:
+                    found[part] = measures[part].measure(stage)
         stage.report("done")
         print()
         found["skipped"] = stage.skipped
@@ -68,6 +73,7 @@ def main() -> int:
     parser.add_argument(
         "part", nargs="?", default="floors", choices=[*PARTS, "all"], help="what to measure (default floors)"
     )
+    parser.add_argument("--records", type=int, default=200_000, help="in the part scans (default 200000)")
     parser.add_argument("--rounds", type=int, help="alternating rounds (default 5)")
     parser.add_argument(
         "--durability", default="interval", choices=["group", "interval", "always"],

@@ -168,6 +168,7 @@ def test_store_settings(field: str, fine: list[Any], bad: list[Any]) -> None:
         ("versioning", ["vector", "lww", "linearizable"], ["newest", "", None]),
         ("codec", ["auto", "msgpack", "raw"], ["pickle", None]),
         ("pair_bytes", [1, 10_240, 1 << 20], [0, (1 << 20) + 1, 1.5]),
+        ("group", [":", "::", "\u2192" * 5, "x" * 16], ["", "x" * 17, "\u2192" * 6, b":", 1, "\ud800"]),
     ],
 )
 def test_bucket_settings(field: str, fine: list[Any], bad: list[Any]) -> None:

@@ -155,6 +155,16 @@ def test_a_function_has_a_home_by_meaning() -> None:
     assert not names & {"utils", "util", "common", "helpers", "misc"}
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_where_a_key_lies_is_asked_with_its_bucket(path: Path) -> None:
+    """Only ``raykv.ring`` hashes a whole key: elsewhere that forgets the group, and looks in the wrong place."""
+    if layer(path) == "ring":
+        return
+    froms = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in froms if (node.module or "").startswith("raykv.ring") for alias in node.names}
+    assert not names & {"partition_of_key", "partitions_of_keys", "token"}
+
+
 def test_importing_raykv_does_not_import_ray_nor_what_would_make_it_take_twice_as_long() -> None:
     code = "import sys, raykv; print(*sorted({'asyncio', 'crc32c', 'ray'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"

@@ -10,7 +10,15 @@ import click
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET
 from raykv.client.version import Version
-from raykv.config import MAX_COPIES, VERSIONINGS, check_bucket_name, check_store_name, check_timeout, check_ttl
+from raykv.config import (
+    MAX_COPIES,
+    VERSIONINGS,
+    check_bucket_name,
+    check_group,
+    check_store_name,
+    check_timeout,
+    check_ttl,
+)
 from raykv.errors import InvalidOption
 from raykv.records.keys import encode_bound, encode_key
 
@@ -109,6 +117,11 @@ fence_option = click.option(
 versioning_option = click.option(
     "--versioning", type=click.Choice(VERSIONINGS),
     help="Of a bucket that has to be created; an existing one must have it.",
+)  # fmt: skip
+group_option = click.option(
+    "--group", metavar="TEXT", callback=checked(check_group),
+    help="Of a bucket that has to be created: what stands before the first TEXT of a key decides where it lies, so that the "
+    "keys of a group lie together. An existing bucket must have it.",
 )  # fmt: skip
 key_argument = click.argument("key", callback=checked(encode_key))
 

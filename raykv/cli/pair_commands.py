@@ -16,6 +16,7 @@ from raykv.cli.options import (
     bucket_option,
     examples,
     fence_option,
+    group_option,
     if_version_option,
     json_option,
     key_argument,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 @fence_option
 @bucket_option
 @versioning_option
+@group_option
 @store_option
 @timeout_option
 @json_option
@@ -70,6 +72,7 @@ def put(
     fence: int | None,
     bucket: str,
     versioning: str | None,
+    group: str | None,
     store: str,
     timeout: float,
     as_json: bool,
@@ -87,7 +90,7 @@ def put(
     link = reading.link_to(store)
     conditional = if_absent or if_version is not None or fence is not None
     create = versioning is not None or not conditional  # not by a condition that it cannot hold to
-    operations = reading.open_bucket(link, store, bucket, timeout, create=create, versioning=versioning)
+    operations = reading.open_bucket(link, store, bucket, timeout, create=create, versioning=versioning, group=group)
     written = run(
         operations.put(
             key, kept, w=w, ttl=ttl, if_absent=if_absent, if_version=if_version, fence=fence, timeout=timeout

@@ -46,10 +46,13 @@ def link_to(store: str) -> Link:
 
 
 def open_bucket(
-    link: Link, store: str, bucket: str, timeout_s: float, *, create: bool, versioning: str | None = None
+    link: Link, store: str, bucket: str, timeout_s: float, *, create: bool, **given: str | None
 ) -> Operations:
-    """Return the operations on a bucket, which decode with ``decode_plain``; ``create`` it only for a write."""
-    options = {} if versioning is None else {"versioning": versioning}
+    """Return the operations on a bucket, which decode with ``decode_plain``; ``create`` it only for a write.
+
+    ``given``: its options, None for those that were not given.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
     if not create and bucket != DEFAULT_BUCKET:
         names = [config["name"] for config in run(administration.buckets(timeout=timeout_s), link)]
         if bucket not in names:

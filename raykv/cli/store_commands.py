@@ -190,11 +190,11 @@ def buckets(store: str, timeout: float, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json(found))
         return
-    columns = ["bucket", "n", "r", "w", "versioning", "quorum", "codec", "ttl"]
+    columns = ["bucket", "n", "r", "w", "versioning", "quorum", "codec", "group", "ttl"]
     rows = [
         [
             output.shown(config["name"]), str(config["n"]), str(config["r"]), str(config["w"]), config["versioning"],
-            "sloppy" if config["sloppy"] else "strict", config["codec"],
+            "sloppy" if config["sloppy"] else "strict", config["codec"], output.shown(config.get("group") or ""),
             seconds(config["ttl_ms"] / 1000) if config["ttl_ms"] else "",
         ]
         for config in found

@@ -20,6 +20,7 @@ from raykv.config import (
     check_bucket_name,
     check_choice,
     check_count,
+    check_group,
     check_level,
     check_timeout,
     check_ttl,
@@ -89,6 +90,8 @@ def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:
         options["codec"] = check_choice("codec", options["codec"], ("auto", "msgpack", "raw"))
     if "pair_bytes" in options:
         options["pair_bytes"] = check_count("pair_bytes", options["pair_bytes"], 1, MAX_PAIR_BYTES)
+    if "group" in options:
+        options["group"] = check_group(options["group"])
     return options
 
 

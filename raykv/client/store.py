@@ -369,13 +369,14 @@ class Store(BlockingStore, Bucket[Any, Any]):
         ttl: float | None = None,
         codec: Codec | None = None,
         pair_bytes: int | None = None,
+        group: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> Bucket[Any, Any]:
         """Return the bucket of that name, created with these options if there is none.
 
         ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given; ``ttl``: seconds, for all
-        its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key and value together. These
-        and ``versioning`` are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+        its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key and value together. These,
+        ``versioning`` and ``group`` are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
 
         ``versioning``: what becomes of concurrent writes, and what that costs.
 
@@ -390,6 +391,12 @@ class Store(BlockingStore, Bucket[Any, Any]):
         bucket answers on both sides of a network partition, and a write acknowledged on one side may stay invisible on the
         other until the partition heals. Without it, the side with too few of the n refuses.
 
+        ``group``: a separator, 1 to 16 bytes of text. What of a key stands before the first one decides the partition, so
+        that the keys of a group lie together, in order: with ``group="/"`` those of ``"user:1"``, which are ``"user:1"``
+        itself and all that begin with ``"user:1/"``. A scan with a prefix that includes the separator asks the n nodes of
+        one partition alone, and costs what it shows; any other asks all. A key without a separator is a group of its own.
+        Groups are the unit of placement, and each should stay small beside a node: ``store.status()`` names the largest.
+
         ``resolver`` belongs to this handle: ``"newest"``, or a function of the list of values (the newest first) that
         returns the value for ``get`` to return.
 
@@ -399,7 +406,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
         """
         options = administration.bucket_options(
             self._operations.config.n, versioning=versioning, n=n, r=r, w=w, sloppy=sloppy, ttl=ttl, codec=codec,
-            pair_bytes=pair_bytes,
+            pair_bytes=pair_bytes, group=group,
         )  # fmt: skip
         steps = self._session.open_bucket(check_bucket_name(name), options, timeout, resolver)
         return Bucket(self._session, self._session.run(steps), options)

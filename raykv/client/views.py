@@ -6,10 +6,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from raykv import viz
+from raykv.config import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LARGE_GROUP_BYTES = GIB
+"""A group above this is pointed out: its partition is one that a ring cannot spread."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -87,19 +90,36 @@ class Status(dict[str, Any]):
             f"{config['partitions']} partitions, durability {config['durability']}, "
             f"buckets: {', '.join(self['buckets'])}"
         )
-        return "\n".join([head, *self._under_way(), table(_NODE_COLUMNS, self._rows())])
+        return "\n".join([head, *self._lines(), table(_NODE_COLUMNS, self._rows())])
 
     def _repr_html_(self) -> str:
         head, *more = repr(self).splitlines()
-        lines = [head, *more[: len(self._under_way())]]
+        lines = [head, *more[: len(self._lines())]]
         return "".join(f"<p>{escape(line)}</p>" for line in lines) + html_table(_NODE_COLUMNS, self._rows())
 
     def _rows(self) -> list[list[str]]:
         return [_node_row(node) for node in self["nodes"]]
 
-    def _under_way(self) -> list[str]:
-        """Return a line on moving partitions and one on the autoscaler, as applicable."""
-        lines = []
+    def largest_groups(self) -> dict[str, tuple[str, int]]:
+        """Return for each grouped bucket its largest group, and about how many bytes of each of its nodes that takes.
+
+        An estimate (``raykv.replica.groups``); buckets of which too little is stored are missing.
+        """
+        largest: dict[str, tuple[str, int]] = {}
+        for node in self["nodes"]:
+            for each in (node["storage"] or {}).get("groups", ()):
+                if each["bytes"] > largest.get(each["bucket"], ("", 0))[1]:
+                    largest[each["bucket"]] = each["group"], each["bytes"]
+        return largest
+
+    def _lines(self) -> list[str]:
+        """Return a line on moving partitions, one on the autoscaler, and one a grouped bucket, as applicable."""
+        lines = [
+            f"bucket {bucket!r}: the largest group is {group!r}, about {size(size_bytes)} on each of its nodes"
+            + (f"; a group cannot be divided, and should stay below {size(LARGE_GROUP_BYTES)}" if large else "")
+            for bucket, (group, size_bytes) in self.largest_groups().items()
+            for large in [size_bytes > LARGE_GROUP_BYTES]
+        ]
         if (moving := self.get("rebalancing")) is not None:
             held = "held" if moving["paused"] else moving["waits_for"] or moving["step"]
             lines.append(f"{moving['partitions_left']} partitions are to move{f' ({held})' if held else ''}")

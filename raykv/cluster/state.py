@@ -20,7 +20,8 @@ from raykv.ring import Ring
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+"""1: no bucket is grouped. A raykv that knows no groups would seek their keys elsewhere, so it must refuse format 2."""
 DEFAULT_BUCKET = "default"
 
 
@@ -43,7 +44,7 @@ class Move(msgspec.Struct, frozen=True, array_like=True):
 class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """See the module. Changed only by the methods below, which return a new one; how owners change: ``moves``."""
 
-    format: int = STATE_FORMAT
+    format: int = 1
     store_id: str
     generation: int
     version: int
@@ -106,12 +107,23 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return next((entry for entry in self.buckets if entry.config.name == name), None)
 
     def with_bucket(self, config: BucketConfig) -> ClusterState:
-        """Return the state with one more bucket."""
+        """Return the state with one more bucket.
+
+        A grouped one begins an epoch: a node that has not heard of it takes no request about its keys (P4).
+        *Schedule without: a node that does not know the bucket yet puts a key where its whole hash says; it learns of the
+        bucket, and seeks the key by its group.*
+        """
         if len(self.buckets) >= MAX_BUCKETS:
             raise InvalidOption(f"a store has at most {MAX_BUCKETS} buckets")
         entry = BucketEntry(self.next_bucket_id, config)
+        grouped = config.group is not None
         return msgspec.structs.replace(
-            self, version=self.version + 1, buckets=(*self.buckets, entry), next_bucket_id=self.next_bucket_id + 1
+            self,
+            format=STATE_FORMAT if grouped else self.format,
+            version=self.version + 1,
+            buckets=(*self.buckets, entry),
+            next_bucket_id=self.next_bucket_id + 1,
+            epoch=self.epoch + grouped,
         )
 
     def without_bucket(self, name: str) -> ClusterState:
@@ -122,6 +134,14 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def with_scaling(self, scaling: ScalingConfig | None) -> ClusterState:
         """Return the state with these limits of autoscaling; None: off."""
         return msgspec.structs.replace(self, version=self.version + 1, scaling=scaling)
+
+    def config_of(self, bucket_id: int) -> BucketConfig | None:
+        """Return the policy of a bucket; None if there is none of that id. O(1) after the first call."""
+        return self._configs.get(bucket_id)
+
+    @cached_property
+    def _configs(self) -> dict[int, BucketConfig]:
+        return {entry.bucket_id: entry.config for entry in self.buckets}
 
     def dropped(self, bucket_id: int) -> bool:
         """Whether that id belonged to a bucket that was dropped. An id not yet given is not "dropped".
@@ -146,8 +166,8 @@ def decode_state(data: bytes) -> ClusterState:
         state = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, RaykvError) as error:
         raise CorruptData(f"not a cluster state: {error}") from None
-    if state.format != STATE_FORMAT:
-        raise CorruptData(f"a cluster state of format {state.format}; this raykv reads {STATE_FORMAT}")
+    if not 1 <= state.format <= STATE_FORMAT:
+        raise CorruptData(f"a cluster state of format {state.format}; this raykv reads up to {STATE_FORMAT}")
     return state
 
 

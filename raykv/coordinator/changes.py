@@ -24,7 +24,6 @@ from raykv.protocol import changes as c
 from raykv.protocol import frames as f
 from raykv.records import linear_record as linear
 from raykv.records.limits import MAX_CHANGE_S
-from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +115,7 @@ class Changes:
         """As ``_read_plainly``, for one key: without what divides many among the nodes, as on the fast path."""
         routing = self._routing
         peers, needed = routing.peers, entry.config.r
-        asked = self._asked(routing.place(request.keys[0], entry.config.n), needed)
+        asked = self._asked(routing.place(entry.config, request.keys[0]), needed)
         if not asked:
             return None
         began_s = routing.clock.monotonic_s()
@@ -179,10 +178,10 @@ class Changes:
 
     def _readers(self, entry: BucketEntry, keys: Sequence[bytes]) -> dict[str, list[int]]:
         """Return whom to ask for which keys: F owners of each, the leader first, unless its partition moves."""
-        routing, n, needed = self._routing, entry.config.n, entry.config.r
+        routing, config = self._routing, entry.config
         wanted: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
-            for node_id in self._asked(routing.place(key, n), needed):
+            for node_id in self._asked(routing.place(config, key), config.r):
                 wanted.setdefault(node_id, []).append(index)
         return wanted
 
@@ -222,8 +221,7 @@ class Changes:
     def change(self, entry: BucketEntry, items: Sequence[f.Change], deadline_s: float) -> Steps[list[Outcome]]:
         """Have each change carried out once; return what became of it, or its error, in the order given."""
         routing = self._routing
-        partitions = routing.present.ring.partitions
-        places = [(partition_of_key(change.key, partitions), entry.config.n) for change in items]
+        places = [routing.place(entry.config, change.key) for change in items]
         attempt = _Attempt(items, places)
         if self._quiet_s:
             now_s = routing.clock.monotonic_s()

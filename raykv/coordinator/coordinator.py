@@ -41,7 +41,7 @@ from raykv.protocol.changes import READ
 from raykv.records.keys import check_keys
 from raykv.records.linear_record import LANE_BYTES
 from raykv.records.record import check_body
-from raykv.versions import shown
+from raykv.versions import only_value, shown
 from raykv.versions.causality import unpack_causality
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Coordinator:
             case f.ChangeMany():
                 return self._change(request)
             case f.ScanPage():
-                return self._scan(request)
+                return self._scan(request, fast=fast)
         return None
 
     def _get(self, request: f.GetMany, *, fast: bool) -> Steps[f.GotMany]:
@@ -225,7 +225,7 @@ class Coordinator:
             written.insert(place, error)
         return wrote([put.body for put in puts], written)
 
-    def _scan(self, request: f.ScanPage) -> Steps[f.Page]:
+    def _scan(self, request: f.ScanPage, *, fast: bool) -> Steps[f.Page]:
         """Return the next live records of a bucket in key order (P15). See ``raykv.coordinator.scans``."""
         deadline_s = self._clock.monotonic_s() + check_timeout(request.timeout_s)
         entry = self.routing.known_bucket(request.bucket_id)
@@ -234,9 +234,15 @@ class Coordinator:
         self._check_room(1)
         check_replicas("r", request.r, entry.config.n)
         now_ms = self._clock.wall_ms()
-        records, resume = yield from self._scans.page(entry, request, deadline_s, now_ms)
-        found = ((key, shown(record, now_ms)) for key, record in records)
-        return f.Page([(key, item.payloads, item.gone) for key, item in found if item.payloads], resume)
+        records, resume = yield from self._scans.page(entry, request, deadline_s, now_ms, fast=fast)
+        items: list[tuple[bytes, list[bytes], bool]] = []
+        for key, record in records:
+            value = only_value(record)
+            if value is not None:  # most records
+                items.append((key, [b"" if request.keys_only else value[1]], False))
+            elif (item := shown(record, now_ms)).payloads:
+                items.append((key, [b""] * len(item.payloads) if request.keys_only else item.payloads, item.gone))
+        return f.Page(items, resume)
 
     def _learn(self, bucket_id: int, timeout_s: float) -> Steps[BucketEntry]:
         yield Learn(timeout_s, bucket_id)

@@ -70,7 +70,7 @@ class FastPath:
         """As ``_read_many``, for one key: without what divides many among the nodes."""
         routing = self._routing
         peers = routing.peers
-        (witnesses,) = routing.owners_in_both_rings(request.keys, entry.config.n)
+        (witnesses,) = routing.owners_in_both_rings(entry.config, request.keys)
         asked = peers.first_available(witnesses, request.r)
         if len(asked) < request.r:
             return None
@@ -102,7 +102,7 @@ class FastPath:
     def _read_many(self, entry: BucketEntry, request: f.GetMany) -> Steps[f.GotMany | PartialRead | None]:
         routing, keys = self._routing, request.keys
         together: dict[tuple[str, ...], list[int]] = {}
-        for index, witnesses in enumerate(routing.owners_in_both_rings(keys, entry.config.n)):
+        for index, witnesses in enumerate(routing.owners_in_both_rings(entry.config, keys)):
             together.setdefault(witnesses, []).append(index)
         wanted: dict[str, list[bytes]] = {}
         shares: list[tuple[list[int], list[tuple[str, int]]]] = []
@@ -176,7 +176,7 @@ class FastPath:
         """
         routing = self._routing
         # Both rounds go out under the epoch that named the owners: others may learn a later one in between (P4).
-        owners, epoch = [routing.settled_owners(put.key, entry.config.n) for put in puts], routing.epoch
+        owners, epoch = [routing.settled_owners(entry.config, put.key) for put in puts], routing.epoch
         settled = [nodes for nodes in owners if nodes is not None]
         if len(settled) < len(owners):
             return None

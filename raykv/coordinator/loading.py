@@ -17,7 +17,7 @@ from raykv.errors import PairTooLarge, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import check_keys
-from raykv.ring import partitions_of_keys
+from raykv.ring import partitions_in
 
 if TYPE_CHECKING:
     from raykv.coordinator.routing import Routing
@@ -45,7 +45,7 @@ class Loading:
             await self._routing.learn_bucket(request.bucket_id, request.timeout_s)
         entry = self._routing.bucket(request.bucket_id)
         left = request.items
-        places = partitions_of_keys([key for key, _ in left], self._routing.present.ring.partitions)
+        places = partitions_in(entry.config, [key for key, _ in left], self._routing.present.ring.partitions)
         done: set[tuple[str, int]] = set()
         while True:
             state = self._routing.present

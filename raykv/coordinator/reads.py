@@ -54,7 +54,7 @@ class Reads:
         routing = self._routing
         began_ms = routing.clock.wall_ms()
         sloppy = entry.config.sloppy
-        round_ = ReadRound(routing.orders(keys, entry.config.n, sloppy=sloppy), r)
+        round_ = ReadRound(routing.orders(entry.config, keys, sloppy=sloppy), r)
         fan: Fanout[list[int]] = Fanout(routing.peers, deadline_s, routing.epoch)
 
         def send(asks: Asks) -> None:
@@ -92,14 +92,14 @@ class Reads:
                 results.append(Overloaded("too many of the nodes that hold the key have more to do than they can"))
                 continue
             if not round_.settled(index):
-                primaries = self._routing.primaries(key, entry.config.n)
+                primaries = self._routing.primaries(entry.config, key)
                 results.append(quorum_not_met(r, primaries, round_.answers(index)))
                 continue
             merged = round_.merged(index)
             results.append(merged)
             if merged is not None:
                 holders = round_.holders(index, merged)
-                sets = self._routing.write_sets(key, entry.config.n)
+                sets = self._routing.write_sets(entry.config, key)
                 # While the partition moves, the next read asks the other set: it must not show less (P9).
                 known = len(holders) if len(sets) == 1 else min(counted(owners, holders) for owners in sets)
                 if known < r:
@@ -109,8 +109,8 @@ class Reads:
         self._routing.metrics.count("read_repairs", len(behind))
         records = [merged for _, merged, _ in behind]
         lacking = [keys[index] for index, _, _ in behind]
-        primaries_of = [self._routing.primaries(key, entry.config.n) for key in lacking]
-        sets_of = [self._routing.write_sets(key, entry.config.n) for key in lacking]
+        primaries_of = [self._routing.primaries(entry.config, key) for key in lacking]
+        sets_of = [self._routing.write_sets(entry.config, key) for key in lacking]
         repair = WriteRound(sets_of, r, newer_counts=True)
         for position, (_, _, holders) in enumerate(behind):
             repair.already(position, holders)

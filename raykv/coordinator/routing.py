@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.cluster.background import Background
 from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
@@ -19,14 +19,18 @@ from raykv.coordinator.hint_sender import HintSender
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerDead, PeerFailure
 from raykv.protocol import frames as f
-from raykv.ring import partition_of_key, partitions_of_keys
+from raykv.ring import partition_in, partitions_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raykv.cluster.state import BucketEntry, ClusterState
+    from raykv.config import BucketConfig
     from raykv.ports import Clock, Metrics, Transport
 
+
+Share: TypeAlias = tuple[tuple[str, ...], list[int]]
+"""Nodes, and the partitions that they own together."""
 
 ASK_EVERY_S = 1.0
 """An embedded coordinator polls for cluster updates at most this often."""
@@ -68,6 +72,7 @@ class Routing:
         self._fallbacks: dict[tuple[int, int], tuple[str, ...]] = {}
         self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
         self._owners_in_both_rings: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._shares: dict[int, list[Share]] = {}
         self._last = (0, 0)  # generation and sequence of the latest cluster update
 
     def learn(self, update: f.ClusterUpdate) -> None:
@@ -104,7 +109,7 @@ class Routing:
         # The state last: a client's thread may be interrupted in between; the next call then repeats what is missing.
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
-        self._owners_in_both_rings = {}
+        self._owners_in_both_rings, self._shares = {}, {}
         self._known = state, data
         self._state = state
 
@@ -202,34 +207,34 @@ class Routing:
                 "the bucket was dropped; call store.bucket(name) again to create it anew", bucket_id=bucket_id
             )
 
-    def primaries(self, key: bytes, n: int) -> tuple[str, ...]:
+    def primaries(self, config: BucketConfig, key: bytes) -> tuple[str, ...]:
         """Return the n nodes of which a read of a key asks R."""
-        place = self.place(key, n)
+        place = self.place(config, key)
         nodes = self._primaries.get(place)
         if nodes is None:
             nodes = self._primaries[place] = self.present.read_set(*place)
         return nodes
 
-    def owners_in_both_rings(self, keys: Sequence[bytes], n: int) -> list[tuple[str, ...]]:
+    def owners_in_both_rings(self, config: BucketConfig, keys: Sequence[bytes]) -> list[tuple[str, ...]]:
         """Return for each key those of its ``primaries`` that are owners both before and after a move in progress.
 
         What R of these hold, R of each set hold: a read may show it at once, and no read of other owners a step later
         shows less (P9). All n, while nothing moves.
         """
-        known, found = self._owners_in_both_rings, []
-        for partition, key in zip(partitions_of_keys(keys, self.present.ring.partitions), keys, strict=True):
+        known, found, n = self._owners_in_both_rings, [], config.n
+        for partition, key in zip(partitions_in(config, keys, self.present.ring.partitions), keys, strict=True):
             place = partition, n
             nodes = known.get(place)
             if nodes is None:
-                sets = self.write_sets(key, n)
-                nodes = tuple(node for node in self.primaries(key, n) if all(node in owners for owners in sets))
+                sets = self.write_sets(config, key)
+                nodes = tuple(node for node in self.primaries(config, key) if all(node in owners for owners in sets))
                 known[place] = nodes
             found.append(nodes)
         return found
 
-    def settled_owners(self, key: bytes, n: int) -> tuple[str, ...] | None:
+    def settled_owners(self, config: BucketConfig, key: bytes) -> tuple[str, ...] | None:
         """Return the n nodes for both reads and writes; None while the key's partition moves."""
-        return self.settled_at(self.place(key, n))
+        return self.settled_at(self.place(config, key))
 
     def settled_at(self, place: tuple[int, int]) -> tuple[str, ...] | None:
         """Return ``settled_owners`` of all keys of a (partition, n)."""
@@ -239,9 +244,9 @@ class Routing:
             known = self._settled[place] = sets[0] if len(sets) == 1 else ()
         return known or None
 
-    def write_sets(self, key: bytes, n: int) -> tuple[tuple[str, ...], ...]:
+    def write_sets(self, config: BucketConfig, key: bytes) -> tuple[tuple[str, ...], ...]:
         """Return the sets of n nodes; W of each must acknowledge a write of a key (P4)."""
-        place = self.place(key, n)
+        place = self.place(config, key)
         sets = self._write_sets.get(place)
         if sets is None:
             sets = self._write_sets[place] = self.present.write_sets(*place)
@@ -253,26 +258,37 @@ class Routing:
         assert self._state is not None, "asked before a state was heard"
         return self._state
 
-    def place(self, key: bytes, n: int) -> tuple[int, int]:
-        """Return the (partition, n) of a key."""
-        return partition_of_key(key, self.present.ring.partitions), n
+    def place(self, config: BucketConfig, key: bytes) -> tuple[int, int]:
+        """Return where a key's owners are to be found: its partition, and the number of its copies."""
+        return partition_in(config, key, self.present.ring.partitions), config.n
 
-    def orders(self, keys: Sequence[bytes], n: int, *, sloppy: bool = False) -> list[list[str]]:
+    def orders(self, config: BucketConfig, keys: Sequence[bytes], *, sloppy: bool = False) -> list[list[str]]:
         """Return for each key its primaries in the order in which to ask them; ``sloppy``: the fallbacks after them."""
-        primaries = [self.primaries(key, n) for key in keys]
+        primaries = [self.primaries(config, key) for key in keys]
         in_order = {nodes: self.peers.in_order(nodes) for nodes in dict.fromkeys(primaries)}
         if not sloppy:
             return [in_order[nodes] for nodes in primaries]
-        return [in_order[nodes] + self.fallbacks(key, n) for key, nodes in zip(keys, primaries, strict=True)]
+        return [in_order[nodes] + self.fallbacks(config, key) for key, nodes in zip(keys, primaries, strict=True)]
 
-    def fallbacks(self, key: bytes, n: int) -> list[str]:
+    def fallbacks(self, config: BucketConfig, key: bytes) -> list[str]:
         """Return the other nodes, in the order in which they may stand in for the key's primaries."""
-        place = self.place(key, n)
+        place = self.place(config, key)
         nodes = self._fallbacks.get(place)
         if nodes is None:
             holders, every = self.present.holders(*place), self.present.order(*place)
             nodes = self._fallbacks[place] = every[len(holders) :]
         return self.peers.in_order(nodes)
+
+    def shares(self, n: int) -> list[Share]:
+        """Return the partitions by the n nodes of which reads ask R: there are far fewer such sets than partitions."""
+        known = self._shares.get(n)
+        if known is None:
+            state = self.present
+            together: dict[tuple[str, ...], list[int]] = {}
+            for partition in range(state.ring.partitions):
+                together.setdefault(state.read_set(partition, n), []).append(partition)
+            known = self._shares[n] = [*together.items()]
+        return known
 
     def owners(self, partition: int) -> list[str]:
         """Return the nodes that hold copies of a partition, in the order in which to ask them."""

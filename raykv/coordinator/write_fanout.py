@@ -158,6 +158,6 @@ def leave_hint(
     key, _, missed = item
     if not holders or not missed:
         return
-    owners = tuple(node_id for nodes in routing.write_sets(key, entry.config.n) for node_id in nodes)
+    owners = tuple(node_id for nodes in routing.write_sets(entry.config, key) for node_id in nodes)
     in_order = sorted(holders, key=lambda node_id: node_id not in owners)  # owners need no copy of what they hold
     routing.hint_sender.take(tuple(in_order), owners, entry.bucket_id, item, made_ms)

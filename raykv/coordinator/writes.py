@@ -219,8 +219,9 @@ class Writes:
         self, entry: BucketEntry, items: Sequence[Put], needed: Sequence[int], deadline_s: float
     ) -> Steps[tuple[ReserveRound, dict[str, str], bool]]:
         """Ask by the current ring. Also returns whether other owners came to light: then ask them."""
-        routing, n, sloppy = self.routing, entry.config.n, entry.config.sloppy
-        round_ = ReserveRound(routing.orders([item.key for item in items], n, sloppy=sloppy), needed)
+        routing, config = self.routing, entry.config
+        orders = routing.orders(config, [item.key for item in items], sloppy=config.sloppy)
+        round_ = ReserveRound(orders, needed)
         fan: Fanout[list[tuple[int, bool]]] = Fanout(routing.peers, deadline_s, routing.epoch)
         failures: dict[str, str] = {}
 
@@ -228,7 +229,7 @@ class Writes:
             for node_id, asked in asks.items():
                 keys = [items[index].key for index, _ in asked]
                 ids = [body_operation_id(items[index].body) if with_dot else b"" for index, with_dot in asked]
-                fan.send(node_id, f.ReserveDots(entry.bucket_id, keys, ids, sloppy), len(asked), asked)
+                fan.send(node_id, f.ReserveDots(entry.bucket_id, keys, ids, config.sloppy), len(asked), asked)
 
         def take(outcome: Outcome[list[tuple[int, bool]]]) -> ReserveAsks:
             answer = outcome.answer
@@ -266,11 +267,11 @@ class Writes:
         ``was_sent``: the fast path has sent them before, so they may exist somewhere, whatever the answers say now (P8).
         """
         keys = [item.key for item in items]
-        routing, n = self.routing, entry.config.n
+        routing, config = self.routing, entry.config
 
         def owners() -> tuple[list[tuple[tuple[str, ...], ...]], list[list[str]] | None]:
-            fallbacks = [routing.fallbacks(key, n) for key in keys] if entry.config.sloppy else None
-            return [routing.write_sets(key, n) for key in keys], fallbacks
+            fallbacks = [routing.fallbacks(config, key) for key in keys] if config.sloppy else None
+            return [routing.write_sets(config, key) for key in keys], fallbacks
 
         sets, fallbacks = owners()
         round_ = WriteRound(sets, w, fallbacks=fallbacks, was_sent=was_sent)
@@ -300,9 +301,9 @@ class Writes:
 
         An owner that holds something newer needs no copy. ``holders``: for each write, the nodes known to hold it.
         """
-        routing, n = self.routing, entry.config.n
+        routing, config = self.routing, entry.config
         deadline_s = routing.clock.monotonic_s() + timeout_s
-        round_ = WriteRound([routing.write_sets(key, n) for key in keys], n, newer_counts=True)
+        round_ = WriteRound([routing.write_sets(config, key) for key in keys], config.n, newer_counts=True)
         for index, nodes in enumerate(holders):
             round_.already(index, nodes)
         while True:
@@ -312,7 +313,7 @@ class Writes:
                 return
             if not routing.is_there(entry.bucket_id):
                 return  # it was dropped: no owner takes the write any more
-            round_.reassign([routing.write_sets(key, n) for key in keys], None)
+            round_.reassign([routing.write_sets(config, key) for key in keys], None)
 
 
 def _check_room(item: Put, given: f.Reserved, seen_all: bool) -> None:

@@ -22,6 +22,7 @@ from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
 from raykv.repair.maintenance import Maintenance
+from raykv.replica.groups import GroupSizes
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
 from raykv.replica.leader import Leaders
@@ -139,7 +140,9 @@ class StorageNode:
         self._told_end = f.LogEnd(self._directory.directory_id, self.incarnation, self._engine.durable_end)
         self._told_of = self._directory.identity
         self._hints = HintStore(self._engine, spec.node.max_hint_bytes)
-        self._replica = Replica(self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random)
+        self._replica = Replica(
+            self._engine, self._directory, spec.store, self._hints, clock.wall_ms, random, spec.node.scan_cache_bytes
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._commit = GroupCommit(
             self._engine,
@@ -153,7 +156,8 @@ class StorageNode:
         self._free_bytes = 0
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._load = LoadMeter(spec.store.partitions, clock.monotonic_s())
+        self._groups = GroupSizes(self._engine, self._replica.config_of)
+        self._load = LoadMeter(self._replica.partition_of, clock.monotonic_s())
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
         self._snapshots = Snapshots(
@@ -204,7 +208,6 @@ class StorageNode:
                 random=random,
                 durable=self._commit.until_durable,
                 spawn=self.spawn,
-                partitions=spec.store.partitions,
             )
             self._handlers |= dict([handled(f.Apply, self._leaders.apply)])
             check_handlers(NODE, self._replica.handlers, self._maintenance.handlers, self._handlers)
@@ -575,6 +578,7 @@ class StorageNode:
             "damage": [str(damage) for damage in self._engine.damaged],
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
+            "groups": self._groups.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),

@@ -63,6 +63,11 @@ class CoordinatorTraits(Traits[Q]):
     """Whether the supervisor answers it, asked by the coordinator with the same message."""
 
 
+class _OfABucket(Protocol):
+    @property
+    def bucket_id(self) -> int: ...
+
+
 class Concern(Generic[Q]):
     """The keys and partitions that a request is about.
 
@@ -75,12 +80,15 @@ class Concern(Generic[Q]):
         key: Callable[[Any], bytes],
         partitions: Callable[[Q], Sequence[int]] | None,
         *,
+        bucket: Callable[[Q, Any], int],
         everything: bool,
     ) -> None:
         self.items = items
         """The items that it lists by key; None if there are none."""
         self.key = key
         """The key of an item."""
+        self.bucket = bucket
+        """``bucket(body, item)``: the id of the bucket of an item's key."""
         self.partitions = partitions
         """The partitions that it names, to be checked against the store's; None if it names none."""
         self.everything = everything
@@ -89,6 +97,11 @@ class Concern(Generic[Q]):
     def keys(self, body: Q) -> Iterator[bytes]:
         """Yield the keys."""
         return iter(()) if self.items is None else map(self.key, self.items(body))
+
+    def keys_in_buckets(self, body: Q) -> Iterator[tuple[int, bytes]]:
+        """Yield the keys, each with the id of its bucket: both decide where it lies."""
+        for item in () if self.items is None else self.items(body):
+            yield self.bucket(body, item), self.key(item)
 
     def named(self, body: Q) -> Sequence[int]:
         """Return the partitions that it names."""
@@ -99,19 +112,28 @@ def _itself(key: bytes) -> bytes:
     return key
 
 
+def _of_the_body(body: Any, _: Any) -> int:
+    bucket_id: int = body.bucket_id
+    return bucket_id
+
+
+def _of_no_item(_: Any, __: Any) -> int:
+    raise AssertionError("a request that lists no items")
+
+
 def _keys(keys: Callable[[Q], Sequence[bytes]]) -> Concern[Q]:
-    return Concern(keys, _itself, None, everything=False)
+    return Concern(keys, _itself, None, bucket=_of_the_body, everything=False)
 
 
 def _items(items: Callable[[Q], Sequence[tuple[Any, ...]]], key_at: int) -> Concern[Q]:
-    return Concern(items, itemgetter(key_at), None, everything=False)
+    return Concern(items, itemgetter(key_at), None, bucket=_of_the_body, everything=False)
 
 
 def _partitions(partitions: Callable[[Q], Sequence[int]]) -> Concern[Q]:
-    return Concern(None, _itself, partitions, everything=False)
+    return Concern(None, _itself, partitions, bucket=_of_no_item, everything=False)
 
 
-_NOTHING: Concern[Any] = Concern(None, _itself, None, everything=False)
+_NOTHING: Concern[Any] = Concern(None, _itself, None, bucket=_of_no_item, everything=False)
 """No key and no partition: it may be answered under any ring."""
 
 
@@ -131,11 +153,6 @@ class NodeTraits(Traits[Q]):
     metered: Metered
     work_due: bool
     """Whether a flush or a compaction may be due after it."""
-
-
-class _OfABucket(Protocol):
-    @property
-    def bucket_id(self) -> int: ...
 
 
 _bucket_id: Callable[[_OfABucket], int] = attrgetter("bucket_id")
@@ -287,12 +304,16 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
     n.Purge: _background(
         n.Purge,
         answers=(n.Purged,), senders=("node",), frame_bytes=KEYS_FRAME_BYTES,
-        concerns=_items(lambda body: body.items, 1), misfit=None,
+        concerns=Concern(
+            lambda body: body.items, itemgetter(1), None, bucket=lambda _, item: int(item[0]), everything=False
+        ),
+        misfit=None,
     ),
     n.DropUnowned: _background(
         n.DropUnowned,
         answers=(n.Cleared,), senders=("supervisor",), frame_bytes=KEYS_FRAME_BYTES,
-        concerns=Concern(None, _itself, lambda body: body.partitions or (), everything=True), misfit=None,
+        concerns=Concern(None, _itself, lambda body: body.partitions or (), bucket=_of_no_item, everything=True),
+        misfit=None,
     ),
     n.PullPartition: _background(
         n.PullPartition,
@@ -306,7 +327,7 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
     ),
     n.Apply: NodeTraits[n.Apply](
         answers=(n.Applied, n.Incomplete), senders=("coordinator",), frame_bytes=MAX_FRAME_BYTES,
-        concerns=Concern(lambda body: body.items, attrgetter("key"), None, everything=False),
+        concerns=Concern(lambda body: body.items, attrgetter("key"), None, bucket=_of_the_body, everything=False),
         bucket=_bucket_id, misfit=_changes_fit,
         client_waits=_always, shed=True, metered=Metered.BY_KEY, work_due=True,
     ),

@@ -131,6 +131,35 @@ def decode_key(encoded: bytes) -> Key:
     raise CorruptData(f"a stored key has an unknown tag {tag!r}")
 
 
+def group_of(key: bytes, separator: str) -> bytes:
+    r"""Return what of an encoded key decides its partition: tag and bytes up to the first ``separator``; without one, all.
+
+    The bytes of ``separator`` are looked for, in str and bytes keys alike; a group may be empty. The key that is just a
+    group's name belongs to it. Only one search: O(len(key)).
+
+    >>> group_of(encode_key("user:1:name"), ":"), group_of(encode_key("user"), ":"), group_of(encode_key(b":x"), ":")
+    (b'\x02user', b'\x02user', b'\x01')
+    """
+    at = key.find(separator.encode(), 1)
+    return key if at < 0 else key[:at]
+
+
+def group_of_range(start: bytes, end: bytes, separator: str) -> bytes | None:
+    r"""Return the group to which all keys of ``[start, end)`` belong; None if there may be several.
+
+    It is known only of what follows a separator: between the key "user" and "user:1" lie those of other groups.
+
+    >>> group_of_range(b"\x02user:1:", b"\x02user:1;", ":"), group_of_range(b"\x02user", b"\x02users", ":")
+    (b'\x02user', None)
+    """
+    ending = separator.encode()
+    at = start.find(ending, 1)
+    if at < 0:
+        return None
+    above = after_prefix(start[: at + len(ending)])
+    return start[:at] if above is None or end <= above else None
+
+
 def after_prefix(prefix: bytes) -> bytes | None:
     r"""Return the least byte string that sorts after all that begin with ``prefix``; None if there is none.
 

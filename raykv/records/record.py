@@ -120,6 +120,11 @@ def header_of(record: bytes) -> bytes:
     return record[: _TTL_AT + 8] if has_ttl else record[:_TTL_AT]
 
 
+def body_header(body: bytes) -> bytes:
+    """Return a body without its payload."""
+    return body[: OPERATION_ID_BYTES + 9] if body[OPERATION_ID_BYTES] & _HAS_TTL else body[: OPERATION_ID_BYTES + 1]
+
+
 def check_body(body: bytes) -> None:
     """Raise ``CorruptData`` unless ``body`` has the layout above. O(1)."""
     if not OPERATION_ID_BYTES < len(body) <= MAX_RECORD_BYTES - _BODY_START:

@@ -25,7 +25,7 @@ import msgspec
 
 from raykv.config import MIB
 from raykv.errors import CorruptData
-from raykv.records.record import HEADER_BYTES, Record, check_body, header_of, stamp, unpack
+from raykv.records.record import Record, body_header, check_body, stamp, unpack
 
 KIND_VECTOR = 2
 ACTOR_BYTES = 8
@@ -36,7 +36,6 @@ _OWN_AT = 2
 _PUBLIC = bytes([KIND_VECTOR, 0])
 _BEHIND_OWN = {_PUBLIC: _OWN_AT, bytes([KIND_VECTOR, OWN_BYTES]): _OWN_AT + OWN_BYTES}
 """The first bytes of a record -> where the rest begins."""
-_STAMP_BYTES = 9
 
 Span: TypeAlias = tuple[bytes, int, int]
 """(actor, low, high): the dots of that actor with these counters, both included."""
@@ -166,11 +165,5 @@ def check_seen(seen: Seen) -> None:
 def header(record: bytes) -> bytes:
     """Return the record without its versions' payloads: enough to know which versions stand and whether they expired."""
     versions = decode(record)
-    bare = [
-        msgspec.structs.replace(sibling, body=header_of(stamp(sibling.body, sibling.time))[_STAMP_BYTES:])
-        for sibling in versions.siblings
-    ]
-    return encode(VersionSet(versions.seen, tuple(bare)))
-
-
-assert HEADER_BYTES > _STAMP_BYTES
+    bare = [Sibling(each.actor, each.counter, each.time, body_header(each.body)) for each in versions.siblings]
+    return _PUBLIC + _encode(VersionSet(versions.seen, tuple(bare)))

@@ -486,7 +486,7 @@ class AntiEntropy:
         present = await self._local.dead(partition, share.buckets, now_ms - grace_ms // 2)
         still = {*present}
         for entry in [entry for entry in self._agreed if entry[0] in share.buckets and entry not in still]:
-            if self._local.partition_of(entry[1]) == partition:
+            if self._local.partition_of(entry[0], entry[1]) == partition:
                 self._agreed.pop(entry, None)
         for some in _chunks(present, KEYS_AT_ONCE):
             dead = some

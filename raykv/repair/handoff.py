@@ -15,7 +15,7 @@ from raykv.config import KIB
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 from raykv.records.keys import is_key
-from raykv.ring import partition_of_key
+from raykv.ring import partition_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -122,7 +122,7 @@ class Handoff:
                 continue
             groups: dict[tuple[str, ...], list[Hint]] = {}
             for hint in of_bucket:
-                partition = partition_of_key(hint.key, state.ring.partitions)
+                partition = partition_in(state.config_of(bucket_id), hint.key, state.ring.partitions)
                 owners = state.holders(partition, n_of[bucket_id])
                 # While the partition moves the target may be about to lose it, so all owners get it (P4).
                 moving = len(state.write_sets(partition, n_of[bucket_id])) > 1

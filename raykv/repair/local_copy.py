@@ -18,7 +18,6 @@ from raykv.protocol import frames as f
 from raykv.records.keys import STORAGE_PREFIX_BYTES, is_key, storage_bucket, storage_prefix
 from raykv.records.kinds import check, public
 from raykv.repair.merkle import Entry, Tree, depth_for, digest
-from raykv.ring import partition_of_key
 from raykv.storage import CHANGES_PREFIX_BYTES
 from raykv.versions import dead_since_ms, time_to_ms
 
@@ -245,9 +244,9 @@ class LocalCopy:
         """Return the record of each key, once the log holds it; None also for an unreadable one."""
         return (await self.read(bucket_id, keys)).records
 
-    def partition_of(self, key: bytes) -> int:
-        """Return the partition of an encoded key."""
-        return partition_of_key(key, self._partitions)
+    def partition_of(self, bucket_id: int, key: bytes) -> int:
+        """Return the partition of an encoded key of a bucket."""
+        return self._replica.partition_of(bucket_id, key)
 
     async def write(self, bucket_id: int, items: list[tuple[bytes, bytes]], made_ms: int) -> bool:
         """Merge records in, and wait until they are durable. False if the node refuses some of them.
@@ -257,7 +256,7 @@ class LocalCopy:
         position, taken, since_s = 0, True, self._clock.monotonic_s()
         for at in range(0, len(items), REST_EVERY):
             some = items[at : at + REST_EVERY]
-            if not self._replica.holds(self.partition_of(some[0][0]), bucket_id):
+            if not self._replica.holds(self.partition_of(bucket_id, some[0][0]), bucket_id):
                 taken = False  # the move was postponed meanwhile, and what is here of it dropped
                 break
             answer, there = self._replica.handle(f.Write(bucket_id, some, made_ms))
@@ -292,7 +291,7 @@ class LocalCopy:
         return True
 
     def _place(self, bucket_id: int, key: bytes) -> bytes:
-        return storage_prefix(self.partition_of(key), bucket_id) + key
+        return storage_prefix(self.partition_of(bucket_id, key), bucket_id) + key
 
 
 def _before(record: bytes, before_ms: float) -> bool:

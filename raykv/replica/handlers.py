@@ -37,7 +37,7 @@ from raykv.replica.hints import HintsFull
 from raykv.replica.promises import Promises
 from raykv.replica.scanning import Scanner
 from raykv.replica.voting import Voter
-from raykv.ring import partition_of_key, partitions_of_keys
+from raykv.ring import partition_in, partitions_in
 from raykv.versions import (
     ClockTooFarAhead,
     TooManyVersions,
@@ -83,13 +83,14 @@ class Replica:
         hints: HintStore,
         wall_ms: Callable[[], int],
         random: random_module.Random,
+        scan_cache_bytes: int,
     ) -> None:
         self._engine = engine
         self._directory = directory
         self._partitions = store.partitions
         self.grace_ms = store.gc_grace_s * 1000
         self._max_age_ms = round(self.grace_ms / 2)
-        self.scanner = Scanner(engine)
+        self.scanner = Scanner(engine, scan_cache_bytes)
         self._hints = hints
         self.wall_ms = wall_ms
         """Milliseconds since 1970 by this host's clock."""
@@ -113,7 +114,7 @@ class Replica:
         self._dot_allocator = DotAllocator(random)
         self._acceptor = Acceptor(directory)
         self.promises = Promises(engine)
-        self.voter = Voter(self, engine, self.promises, store.partitions, directory.identity.node_id, self._max_age_ms)
+        self.voter = Voter(self, engine, self.promises, directory.identity.node_id, self._max_age_ms)
         self.handlers: dict[type[f.Message], Callable[[Any], Answer]] = dict(
             (
                 handled(f.Read, self._read),
@@ -170,7 +171,14 @@ class Replica:
         concerns = NODE[type(body)].concerns
         if concerns.everything:
             return {*range(self._partitions)}
-        return {*concerns.named(body), *(partition_of_key(key, self._partitions) for key in concerns.keys(body))}
+        return {
+            *concerns.named(body),
+            *(self.partition_of(bucket_id, key) for bucket_id, key in concerns.keys_in_buckets(body)),
+        }
+
+    def partition_of(self, bucket_id: int, key: bytes) -> int:
+        """Return the partition of an encoded key of a bucket. O(len(key))."""
+        return partition_in(self._buckets.get(bucket_id), key, self._partitions)
 
     def holds(self, partition: int, bucket_id: int) -> bool:
         """Whether this node holds a bucket's records in a partition, by the latest state. Unknown buckets: it does."""
@@ -247,9 +255,9 @@ class Replica:
             prefixes = [storage_prefix(partition, bucket_id) for partition in range(partitions)]
             self._prefixes[bucket_id] = prefixes
         if prefixes is not None and len(keys) == 1 and is_key(keys[0]):  # the usual case, where each call counts
-            return [prefixes[partition_of_key(keys[0], partitions)] + keys[0]]
+            return [prefixes[partition_in(self._buckets[bucket_id], keys[0], partitions)] + keys[0]]
         check_keys(keys)
-        places = partitions_of_keys(keys, partitions)
+        places = partitions_in(self._buckets.get(bucket_id), keys, partitions)
         if prefixes is None:
             return [storage_prefix(partition, bucket_id) + key for partition, key in zip(places, keys, strict=True)]
         return [prefixes[partition] + key for partition, key in zip(places, keys, strict=True)]
@@ -300,7 +308,7 @@ class Replica:
     def _leave_out_strangers(self, request: f.Read, at: int, founds: list[Found | None]) -> None:
         """Remove records that this node no longer owns: a delete above them may have been forgotten."""
         for index, key in enumerate(request.keys[at : at + len(founds)]):
-            if not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
+            if not self.holds(self.partition_of(request.bucket_id, key), request.bucket_id):
                 founds[index] = None
 
     def _reserve(self, request: f.ReserveDots) -> Answer:
@@ -318,7 +326,7 @@ class Replica:
             except CorruptData:
                 items.append(None)
                 continue
-            if request.hints and not self.holds(partition_of_key(key, self._partitions), request.bucket_id):
+            if request.hints and not self.holds(self.partition_of(request.bucket_id, key), request.bucket_id):
                 found = None
             record = None if found is None else found.record
             if found is not None and found.position > position:

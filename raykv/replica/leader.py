@@ -36,7 +36,6 @@ from raykv.replica.owners import Owners
 from raykv.replica.takeover import Takeovers
 from raykv.replica.tenure import Answers, Owned, Round, Tenure, Waiter
 from raykv.replica.turns import Turns
-from raykv.ring import partitions_of_keys
 from raykv.storage import DiskFull, EngineFailed
 from raykv.versions import time_from_ms
 
@@ -77,7 +76,6 @@ class Leaders:
         random: random_module.Random,
         durable: Callable[[int], Awaitable[None]],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        partitions: int,
     ) -> None:
         """``durable(position)`` waits for the log; ``spawn(work)`` runs it in the background, as part of the node."""
         self._node_id = node_id
@@ -87,7 +85,6 @@ class Leaders:
         self._clock = clock
         self._metrics = metrics
         self._spawn = spawn
-        self._partitions = partitions
         self._most_s = min(MAX_CHANGE_S, replica.grace_ms / 1000 / 4)
         self._owners = Owners(node_id, replica=replica, peers=peers, clock=clock, durable=durable, spawn=spawn)
         self._takeovers = Takeovers(
@@ -144,7 +141,7 @@ class Leaders:
     async def _carry_out(self, request: f.Apply, n: int, answers: Answers) -> None:
         """Lead, look up and evaluate what is asked for; what has to wait for a round is expected in ``answers``."""
         settled, items = answers.settled, request.items
-        places = [(at, n) for at in partitions_of_keys([change.key for change in items], self._partitions)]
+        places = [(self._replica.partition_of(request.bucket_id, change.key), n) for change in items]
         if strange := sorted({place for place in {*places} if not self._leads(place)}):
             outcomes = await asyncio.gather(
                 *(self._takeovers.lead(place, request.silent, request.unable) for place in strange)

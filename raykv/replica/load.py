@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from raykv.protocol.requests import NODE, Metered
 from raykv.records.keys import storage_prefix
-from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.protocol import frames as f
 
@@ -60,8 +59,9 @@ class SpaceSaving:
 class LoadMeter:
     """One node's load. Takes each request from a client; returns the figures of the last window."""
 
-    def __init__(self, partitions: int, now_s: float) -> None:
-        self._partitions = partitions
+    def __init__(self, partition_of: Callable[[int, bytes], int], now_s: float) -> None:
+        """``partition_of(bucket_id, key)``: of an encoded key."""
+        self._partition_of = partition_of
         self._every = self._skip = SAMPLED
         """The distance in items to the next sampled one (1: the next item)."""
         self._last: dict[str, Any] = {}
@@ -80,10 +80,10 @@ class LoadMeter:
             self._turn(now_s)
         traits = NODE[type(request)]
         if traits.metered is Metered.BY_KEY:
-            assert traits.bucket is not None
-            assert traits.concerns.items is not None
-            for item in self._sampled(traits.concerns.items(request)):
-                self._count(traits.bucket(request), traits.concerns.key(item))
+            concerns = traits.concerns
+            assert concerns.items is not None
+            for item in self._sampled(concerns.items(request)):
+                self._count(concerns.bucket(request, item), concerns.key(item))
         elif traits.metered is Metered.ONCE:
             self._operations += 1
         else:
@@ -102,7 +102,7 @@ class LoadMeter:
         return items[skip - 1 :: every]
 
     def _count(self, bucket_id: int, key: bytes) -> None:
-        partition = partition_of_key(key, self._partitions)
+        partition = self._partition_of(bucket_id, key)
         self._by_partition[partition] += 1
         self._by_key.add(storage_prefix(partition, bucket_id) + key)
 

@@ -14,7 +14,6 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import handled
 from raykv.records import linear_record as linear
 from raykv.records.keys import storage_bucket, storage_prefix
-from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +32,10 @@ LOOK_UP = 8
 class Voter:
     """The handlers of one node."""
 
-    def __init__(
-        self, replica: Replica, engine: Engine, promises: Promises, partitions: int, node_id: str, max_age_ms: int
-    ) -> None:
+    def __init__(self, replica: Replica, engine: Engine, promises: Promises, node_id: str, max_age_ms: int) -> None:
         self._replica = replica
         self._engine = engine
         self._promises = promises
-        self._partitions = partitions
         self._node_id = node_id
         self._max_age_ms = max_age_ms
         self.is_head: Callable[[int, int, tuple[int, bytes], bytes | None], bool] = lambda *_: False
@@ -95,7 +91,7 @@ class Voter:
         for partition, term, keys in request.groups:
             if not self._replica.complete_for(partition):
                 return self._replica.incomplete()
-            self._check_place(partition, keys)
+            self._check_place(partition, request.bucket_id, keys)
             promised = self._raise(partition, request.n, term, request.leader)
             if promised is None:
                 later = self._promises.of(partition, request.n)
@@ -122,8 +118,8 @@ class Voter:
         for partition, term, items in request.groups:  # all of it before the first is kept
             if not self._replica.complete_for(partition):
                 return self._replica.incomplete()
-            for _, key, record in items:
-                if partition_of_key(key, self._partitions) != partition:
+            for bucket_id, key, record in items:
+                if self._replica.partition_of(bucket_id, key) != partition:
                     raise _strange(partition)
                 linear.check(record)
                 if linear.term_of(record) != term:
@@ -176,7 +172,7 @@ class Voter:
         terms: list[bytes] = []
         heads: list[int] = []
         for index, (key, record) in enumerate(zip(request.keys, records, strict=True)):
-            partition = partition_of_key(key, self._partitions)
+            partition = self._replica.partition_of(request.bucket_id, key)
             promised = self._promises.of(partition, config.n)
             terms.append(promised.term)
             position = max(position, promised.position)
@@ -186,8 +182,8 @@ class Voter:
                 heads.append(index)
         return f.HeadsRead(records, terms, heads, unreadable), position
 
-    def _check_place(self, partition: int, keys: list[bytes]) -> None:
-        if any(partition_of_key(key, self._partitions) != partition for key in keys):
+    def _check_place(self, partition: int, bucket_id: int, keys: list[bytes]) -> None:
+        if any(self._replica.partition_of(bucket_id, key) != partition for key in keys):
             raise _strange(partition)
 
 

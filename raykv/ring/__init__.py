@@ -35,10 +35,20 @@ from raykv.ring.claim import claim, moves
 from raykv.ring.members import Member, auto_weight, partition_warning
 from raykv.ring.ring import Ring
 from raykv.ring.targets import Limits, limits, targets
-from raykv.ring.tokens import TOKEN_BITS, arc, partition_of, partition_of_key, partitions_of_keys, token
+from raykv.ring.tokens import (
+    TOKEN_BITS,
+    arc,
+    partition_in,
+    partition_of,
+    partition_of_key,
+    partitions_in,
+    partitions_of_keys,
+    token,
+)
 
 __all__ = [
-    "TOKEN_BITS", "token", "partition_of", "partition_of_key", "partitions_of_keys", "arc",
+    "TOKEN_BITS", "token", "partition_of", "partition_of_key", "partitions_of_keys", "partition_in", "partitions_in",
+    "arc",
     "Member", "auto_weight", "partition_warning",
     "Limits", "limits", "targets",
     "Ring", "claim", "moves",

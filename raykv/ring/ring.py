@@ -66,7 +66,7 @@ class Ring(msgspec.Struct, frozen=True, dict=True):
         return tuple(self.members[index].node_id for index in self.table[partition])
 
     def partition_of(self, key: bytes) -> int:
-        """Return the partition of an encoded key. O(len(key))."""
+        """Return the partition of an encoded key of a bucket that is not grouped. O(len(key))."""
         return partition_of_key(key, self.partitions)
 
     def partitions_of(self, node_id: str) -> tuple[int, ...]:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from raykv.errors import InvalidOption
+from raykv.records.keys import group_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raykv.config import BucketConfig
 
 TOKEN_BITS = 64
 """A token is an int in ``0 .. 2**TOKEN_BITS - 1``."""
@@ -45,7 +48,10 @@ def partition_of(token: int, partitions: int) -> int:
 
 
 def partition_of_key(key: bytes, partitions: int) -> int:
-    """Return the partition of an encoded key: ``partition_of(token(key), partitions)``. O(len(key))."""
+    """Return the partition of what decides a key's place: ``partition_of(token(key), partitions)``. O(len(key)).
+
+    That is the encoded key itself only where the bucket is not grouped: see ``partition_in``.
+    """
     if partitions < 1 or partitions & (partitions - 1):
         _check_partitions(partitions)  # the check is a call only if it fails: this runs for every key
     return (xxhash.xxh3_64_intdigest(key) * partitions) >> TOKEN_BITS
@@ -57,6 +63,24 @@ def partitions_of_keys(keys: Sequence[bytes], partitions: int) -> list[int]:
         _check_partitions(partitions)
     digest = xxhash.xxh3_64_intdigest
     return [(digest(key) * partitions) >> TOKEN_BITS for key in keys]
+
+
+def partition_in(config: BucketConfig | None, key: bytes, partitions: int) -> int:
+    """Return the partition of an encoded key in a bucket: by the key, or in a grouped bucket by its group. O(len(key)).
+
+    Everything that seeks a key in the cluster asks this function, or the next one. ``config``: None for an unknown
+    bucket, which is not grouped: a grouped one is never unknown where a key is sought (``ClusterState.with_bucket``).
+    """
+    if config is not None and config.group is not None:
+        key = group_of(key, config.group)
+    return partition_of_key(key, partitions)
+
+
+def partitions_in(config: BucketConfig | None, keys: Sequence[bytes], partitions: int) -> list[int]:
+    """Return ``partition_in`` of each. O(their length)."""
+    if config is not None and (separator := config.group) is not None:
+        keys = [group_of(key, separator) for key in keys]
+    return partitions_of_keys(keys, partitions)
 
 
 def arc(partition: int, partitions: int) -> tuple[int, int]:

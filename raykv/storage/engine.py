@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from raykv.config import KIB
 from raykv.errors import CorruptData, StoreClosed
 from raykv.storage import compaction
 from raykv.storage import manifest as manifests
@@ -55,6 +56,7 @@ from raykv.storage.memtable import Found, Memtable
 from raykv.storage.merge import merge
 from raykv.storage.recovery import CORRUPT_SUFFIX, recover, set_aside
 from raykv.storage.run import Run
+from raykv.storage.window import Window, window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,6 +81,8 @@ MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
 """Length of the key prefixes by which ``changes`` are tracked."""
+WINDOW_BYTES = 16 * KIB
+"""A window of so many bytes is enough, however few its entries."""
 _MARKERS_PASSED = 8
 RECORDS_SHARE = 4
 """This fraction of the cache (1/4) is for single records; the rest is for blocks."""
@@ -403,6 +407,46 @@ class Engine:
         if around_damage:
             return self._scan_around(start, end, reverse)
         return chain.from_iterable(self._scan(start, end, reverse, erased))
+
+    def window(
+        self, start: bytes, end: bytes, least: int, *, enough_bytes: int = WINDOW_BYTES, reverse: bool = False
+    ) -> Window:
+        """Return the first entries of ``[start, end)``, deletion markers among them: see ``raykv.storage.window``.
+
+        For a few records from each of many ranges, and for who keeps them. There may be fewer than ``least``, at least
+        one if there is any. ``CorruptData`` if the first one lies in a damaged range.
+        """
+        self._check()
+        if start >= end:
+            return Window([], [], None)
+        if not self._ranges:
+            try:
+                return window(
+                    [self._memtable, *self._sealed], self._runs, start, end,
+                    least=least, enough_bytes=enough_bytes, reverse=reverse,
+                )  # fmt: skip
+            except CorruptBlock as corrupt:
+                self._note(corrupt.damage)
+        return self._window_before_damage(start, end, least, reverse=reverse)
+
+    def _window_before_damage(self, start: bytes, end: bytes, least: int, *, reverse: bool) -> Window:
+        keys: list[bytes] = []
+        found: list[Found | bytes] = []
+        reached = None
+        try:
+            for key, each in itertools.islice(self.scan(start, end, reverse=reverse, erased=True), least):
+                keys.append(key)
+                found.append(each)
+            if len(keys) >= least:
+                reached = keys[-1]
+        except CorruptData:
+            if not keys:
+                raise
+            reached = keys[-1]
+        if reverse:
+            keys.reverse()
+            found.reverse()
+        return Window(keys, found, reached)
 
     def scan_what_is_left(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Found]]:
         """Yield ``(key, Found)`` of ``[start, end)`` as they will read once all damage is healed.
@@ -746,6 +790,28 @@ class Engine:
         aside = f"{self._directory}/{damage.file}{CORRUPT_SUFFIX}"
         if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
             self._fs.unlink(aside)
+
+    def sample(self, count: int) -> list[tuple[bytes, int]]:
+        """Return about ``count`` keys spread evenly over what is stored, each with the bytes for which it stands.
+
+        Keys from tables are those that begin blocks, as short as sets them apart from the one before. What was overwritten
+        or erased counts until compactions have removed it. O(tables + count).
+        """
+        memtables = [memtable for memtable in [self._memtable, *self._sealed] if memtable.entries]
+        tables = [table for run in self._runs for table in run.tables]
+        step = 1 + sum(table.blocks for table in tables) // count
+        found = [
+            (key, step * table.info.size_bytes // table.blocks) for table in tables for key in table.block_keys(step)
+        ]
+        step = 1 + sum(len(memtable.entries) for memtable in memtables) // count
+        for memtable in memtables:
+            stands_for = step * memtable.bytes // len(memtable.entries)
+            found += [(key, stands_for) for key in itertools.islice(memtable.entries, 0, None, step)]
+        return found
+
+    def check_open(self) -> None:
+        """Raise what a read would raise, if the engine has failed or is closed: for who kept what was read."""
+        self._check()
 
     def changes(self, prefix: bytes) -> tuple[int, int]:
         """Return a value that differs after any change in this run under a prefix of ``CHANGES_PREFIX_BYTES``. O(1).

@@ -76,6 +76,16 @@ class Memtable:
             self._waiting.clear()
         return self._order
 
+    def first(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> tuple[list[bytes], list[Found]]:
+        """Return the first ``count`` entries of ``[start, end)``, with ``reverse`` the last ones, ascending all the same.
+
+        O(log n + count), once the order is restored.
+        """
+        keys = [*islice(self._caught_up().irange(start, end, (True, False), reverse=reverse), count)]
+        if reverse:
+            keys.reverse()
+        return keys, [*map(self.entries.__getitem__, keys)]
+
     def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[list[bytes], list[Found]]]:
         """Yield the entries of ``[start, end)`` in sorted batches; with ``reverse`` the last batch comes first.
 

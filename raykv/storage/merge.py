@@ -67,7 +67,7 @@ def _window(heads: list[_Source[V]]) -> Batch[V]:
         if cut > low:
             parts.append((source.keys[low:cut], source.values[low:cut]))
             source.low = cut
-    return _settle(parts)
+    return settle(parts)
 
 
 def _window_back(heads: list[_Source[V]]) -> Batch[V]:
@@ -79,10 +79,11 @@ def _window_back(heads: list[_Source[V]]) -> Batch[V]:
         if cut < high:
             parts.append((source.keys[cut:high], source.values[cut:high]))
             source.high = cut
-    return _settle(parts)
+    return settle(parts)
 
 
-def _settle(parts: list[Batch[V]]) -> Batch[V]:
+def settle(parts: list[Batch[V]]) -> Batch[V]:
+    """Return the union of sorted parts, at least one; of equal keys the one of the earlier part stands. O(n log n)."""
     assert parts, "the source that set the limit has a part"
     if len(parts) == 1:
         return parts[0]

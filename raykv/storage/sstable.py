@@ -329,6 +329,10 @@ class Table:
         """Return ``(offset, length)`` of a block's frame."""
         return self._offsets[index], self._offsets[index + 1] - self._offsets[index]
 
+    def block_keys(self, step: int) -> list[bytes]:
+        """Return the key that begins every ``step``-th block, as short as sets it apart from the block before."""
+        return self._firsts[::step]
+
     def find(self, key: bytes) -> bytes | None:
         """Return the record of ``key``, or None. O(log n), and at most one read. ``CorruptBlock`` if that fails."""
         index = bisect_right(self._firsts, key) - 1

@@ -475,6 +475,13 @@ class Supervisor:
         if stats is not None and (load := stats["load"]):
             keys = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]
             stats = stats | {"load": load | {"keys": keys}}
+        if stats is not None:
+            groups = [(named(bytes(group), state), size_bytes) for group, size_bytes in stats.get("groups", ())]
+            stats = stats | {
+                "groups": [
+                    {"bucket": name["bucket"], "group": name["key"], "bytes": size_bytes} for name, size_bytes in groups
+                ]
+            }
         return {
             "node_id": member.node_id,
             "state": node.state,

@@ -64,6 +64,8 @@ def text(found: dict[str, Any]) -> str:
     if linearizable := found.get("linearizable"):
         lines += ["", *_columns(_linearizable(linearizable["rows"])), "", *_columns(_gaps(linearizable["gaps"]))]
         lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in linearizable["chosen"].items()]
+    if scans := found.get("scans"):
+        lines += ["", *_columns(_scans(scans))]
     return "\n".join(lines)
 
 
@@ -151,6 +153,21 @@ def _gaps(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
             [row["what"], f"{row['gap_s']['median']:.2f} s", _range(row["gap_s"]), f"{row['calm_s']['median']:.2f} s",
              f"<= {row['target_s']:g} s", row["verdict"] + failed]
         )  # fmt: skip
+    return rows
+
+
+def _scans(scans: dict[str, Any]) -> list[list[str]]:
+    rows = [[f"scans, {scans['records']:,} records of {scans['record_bytes']} bytes", "median", "p99", "target"]]
+    for row in scans["rows"]:
+        if "per_s" in row:
+            rows.append([row["what"], f"{number(row['per_s'])}/s", "", row["target"]])
+        else:
+            rows.append([row["what"], f"{row['p50_ms']:.2f} ms", f"{row['p99_ms']:.2f} ms", row["target"]])
+    e = scans["ycsb_e"]
+    rows.append(["YCSB E in a grouped bucket", f"{number(e['raykv']['median'])}/s", "", ""])
+    if "ratio" in e:
+        rows.append(["the same, Redis", f"{number(e['Redis']['median'])}/s", "", ""])
+        rows.append(["ratio", f"{e['ratio']['median']:.2f}", _range(e["ratio"]), e["target"]])
     return rows
 
 

@@ -132,12 +132,15 @@ class RedisDatabase:
             pipe.execute()
 
     def _scan(self, step: Step) -> list[tuple[str, Any]]:
-        keys = self._client.zrangebylex(INDEX, f"[{step.key}", "+", start=0, num=step.count)
+        return self.found(self._client.zrangebylex(INDEX, f"[{step.key}", "+", start=0, num=step.count))
+
+    def found(self, keys: list[bytes]) -> list[tuple[str, Any]]:
+        """Return the pairs of these keys."""
         found = self._client.mget(keys)
         return [(key.decode(), decode(raw)) for key, raw in zip(keys, found, strict=True)]
 
 
-def _carry_out(database: RaykvDatabase | RedisDatabase, steps: list[Step]) -> tuple[float, float]:
+def carry_out(database: RaykvDatabase | RedisDatabase, steps: list[Step]) -> tuple[float, float]:
     """Return operations a second, and the 99th percentile in microseconds."""
     does, clock, taken = database.does, time.perf_counter_ns, []
     for step in steps:
@@ -173,7 +176,7 @@ def measure(stage: Stage) -> dict[str, Any]:
             for block, some in enumerate(blocks):
                 names = list(databases) if (turn + block) % 2 == 0 else list(databases)[::-1]
                 for name in names:
-                    rate, tail = _carry_out(databases[name], some)
+                    rate, tail = carry_out(databases[name], some)
                     rates[name].append(rate)
                     tails[name].append(tail)
         found[workload] = {"what": words, **_by_round(rates, tails, stage.rounds)}

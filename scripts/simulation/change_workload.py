@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from simulation.workload import StepKind
 
 LINEAR_BUCKET = "linear"
+GROUP_LETTER = "n"
 KEYS = ("lr1", "lr2", "ln1", "ln2", "lm1", "lf1")
 SHARE = 0.7
 """This share of the runs has clients that change a linearizable bucket."""
@@ -84,8 +85,11 @@ def draw_changes(
 class ChangeClient:
     """Runs such a program, and writes down what it was told."""
 
-    def __init__(self, program: Program, store: AsyncStore, loop: VirtualLoop, history: History) -> None:
+    def __init__(
+        self, program: Program, store: AsyncStore, loop: VirtualLoop, history: History, *, grouped: bool = False
+    ) -> None:
         self._program = program
+        self._grouped = grouped
         self._store = store
         self._loop = loop
         self._history = history
@@ -107,12 +111,19 @@ class ChangeClient:
 
     @classmethod
     async def opened(
-        cls, program: Program, store: AsyncStore, loop: VirtualLoop, history: History, until_s: float
+        cls,
+        program: Program,
+        store: AsyncStore,
+        loop: VirtualLoop,
+        history: History,
+        until_s: float,
+        *,
+        grouped: bool = False,
     ) -> ChangeClient:
         """Return one that has its bucket. Raises ``RaykvError`` if there is none until then."""
-        client = cls(program, store, loop, history)
+        client = cls(program, store, loop, history, grouped=grouped)
         if not await client._open(until_s):
-            client._bucket = await open_linear(store)
+            client._bucket = await open_linear(store, grouped=grouped)
         return client
 
     async def last(self, key: str) -> RaykvError | None:
@@ -129,7 +140,7 @@ class ChangeClient:
     async def _open(self, until_s: float) -> bool:
         while self._loop.now_s < until_s:
             try:
-                self._bucket = await open_linear(self._store)
+                self._bucket = await open_linear(self._store, grouped=self._grouped)
             except RaykvError:
                 await asyncio.sleep(0.5)
             else:
@@ -335,6 +346,6 @@ class ChangeClient:
         return f"{self._program.client}.{self._values}@{key}" + "." * padding
 
 
-async def open_linear(store: AsyncStore) -> AsyncBucket[Any, Any]:
-    """Return the bucket that all such clients change. Raises ``RaykvError``."""
-    return await store.bucket(LINEAR_BUCKET, versioning="linearizable")
+async def open_linear(store: AsyncStore, *, grouped: bool = False) -> AsyncBucket[Any, Any]:
+    """Return the bucket that all such clients change. Raises ``RaykvError``. ``grouped``: by a letter of some keys."""
+    return await store.bucket(LINEAR_BUCKET, versioning="linearizable", group=GROUP_LETTER if grouped else None)

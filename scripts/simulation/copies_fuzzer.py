@@ -194,7 +194,11 @@ class _Fuzzer(CopiesWorld):
             request = f.ScanPage(self.bucket_id, start, end, limit, reverse, False, self.r, 0.5)
             try:
                 steps = self.coordinator._scans.page(  # noqa: SLF001 - complete records
-                    self.entry, request, self.loop.now_s + 0.5, self.coordinator.routing.clock.wall_ms()
+                    self.entry,
+                    request,
+                    self.loop.now_s + 0.5,
+                    self.coordinator.routing.clock.wall_ms(),
+                    fast=limit == 7,
                 )
                 pairs, resume = await self.carry_out(steps)
             except RaykvError:

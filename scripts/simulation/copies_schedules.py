@@ -86,7 +86,7 @@ class ShownAndAskedAgain(Schedule):
         key = self.rng.choice(self.keys)
         if self.rng.random() < 0.5:
             await self.put(key, self.record(), self.node_ids)
-        asked = self.coordinator.routing.orders([encode_key(key)], COPIES)[0][: self.r]
+        asked = self.coordinator.routing.orders(self.entry.config, [encode_key(key)])[0][: self.r]
         holder = self.rng.choice(asked)
         others = [node_id for node_id in self.node_ids if node_id != holder]
         await self.put(key, self.record(), [holder])

@@ -32,6 +32,8 @@ DIRECT_RUNS, DIRECT_RUNS_OF_FAMILIES = 0.6, 0.2
 REPAIR_EVERY_S = (86_400.0, 5.0, 15.0)
 HEALED_WITHIN_S = 100.0
 """Within this time after the faults everything is read and written once more: contexts must not have shrunk by then."""
+GROUPED = 0.25
+"""In this share of the runs buckets are grouped."""
 FORGETFUL = 0.2
 """This share of the runs ends with a purge."""
 
@@ -72,6 +74,7 @@ def draw(seed: int, *, weak: bool = False) -> Scenario:
         within=within,
         plain=random.Random(f"buckets {seed}").choice(("", "at", "b", "b", "t", "abct")),
         loose=random.Random(f"loose {seed}").choice(("", "c", "c")) if nodes > copies and not weak else "",
+        grouped=random.Random(f"grouped {seed}").random() < GROUPED,
         disk_s=rng.choice((0.0, 0.0, 0.005, 0.03)),
         duration_s=duration_s,
         fuzzers=0 if weak else 1,

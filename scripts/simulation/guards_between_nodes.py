@@ -491,8 +491,8 @@ BETWEEN_NODES = (
         (
             Edit(
                 "raykv.replica.scanning:Scanner.scan",
-                "position = max(position, at)",
-                "position = max(position, 0 * at)",
+                "position = max(position, found.position)",
+                "position = max(position, 0 * found.position)",
             ),
         ),
     ),
@@ -525,6 +525,24 @@ BETWEEN_NODES = (
         "P15",
         "a node has more keys than fit into its answer, and the scan ends there",
         (Edit("raykv.replica.scanning:Scanner.scan", "f.ScanDone(items, last)", "f.ScanDone(items, None)"),),
+    ),
+    Planted(
+        "what was read for an earlier page serves after a change",
+        "P15",
+        "a write is acknowledged, and a scan that begins later shows what stood there before",
+        (Edit("raykv.replica.scanning:Stretches.at", "if stretch.changes == changes:", "if stretch.changes:"),),
+    ),
+    Planted(
+        "a partition is not read on to the end of the page",
+        "P15",
+        "a page goes on behind keys of a partition of which fewer were read than lie before its end",
+        (
+            Edit(
+                "raykv.replica.scanning:Scanner._next",
+                "if (r.reached > bound if reverse else r.reached <= bound)",
+                "if r is None",
+            ),
+        ),
     ),
     # ---- clocks ----
     Planted(

@@ -32,6 +32,30 @@ OF_FAST_PATH = (
         ),
     ),
     Planted(
+        "fast path: a scan takes one of differing answers",
+        "P15, P9",
+        "two replicas differ, and a scan shows what one of them says, and repairs nothing",
+        (
+            Edit(
+                "raykv.coordinator.scans:_agreed",
+                "return agreed if all(dict(part).items() <= known for part in parts[:-1]) else None",
+                "return agreed",
+            ),
+        ),
+    ),
+    Planted(
+        "fast path: a scan does not repair what one replica lacks",
+        "P15, P9",
+        "a scan shows a value that is on one replica only, and the next read asks the others",
+        (
+            Edit(
+                "raykv.coordinator.scans:_agreed",
+                "if len(agreed) * r != sum(map(len, parts)):",
+                "if not agreed:",
+            ),
+        ),
+    ),
+    Planted(
         "fast path: R owners of before a move are enough",
         "P4, P9",
         "a read shows what a failed write left on old owners; one that asks the new owners, a step later, does not",

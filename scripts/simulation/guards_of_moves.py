@@ -162,4 +162,35 @@ OF_MOVES = (
             ),
         ),
     ),
+    # ---- grouped buckets ----
+    Planted(
+        "a node puts the keys of a batch where their whole hash says",
+        "P4, P15",
+        "what was written together with other keys of a grouped bucket is not found where its group lies",
+        (
+            Edit(
+                "raykv.replica.handlers:Replica.storage_keys",
+                "places = partitions_in(self._buckets.get(bucket_id), keys, partitions)",
+                "places = partitions_in(None, keys, partitions)",
+            ),
+        ),
+    ),
+    Planted(
+        "a grouped bucket begins no epoch",
+        "P4, P15",
+        "a node that has not heard of it yet puts a key where the whole hash says, and seeks it by its group later",
+        (Edit("raykv.cluster.state:ClusterState.with_bucket", "epoch=self.epoch + grouped", "epoch=self.epoch"),),
+    ),
+    Planted(
+        "a coordinator asks the owners of a whole key, not of its group",
+        "P4, P15",
+        "a write goes to nodes that do not own the key's group, and the scan of the group does not meet it",
+        (
+            Edit(
+                "raykv.coordinator.routing:Routing.place",
+                "partition_in(config, key, self.present.ring.partitions)",
+                "partition_in(None, key, self.present.ring.partitions)",
+            ),
+        ),
+    ),
 )

@@ -253,7 +253,7 @@ ON_DISK = (
         "compaction keeps the older record",
         "storage",
         "two runs are merged, and of a key that is in both the older record stands",
-        (Edit("raykv.storage.merge:_settle", "in reversed(parts)", "in parts"),),
+        (Edit("raykv.storage.merge:settle", "in reversed(parts)", "in parts"),),
     ),
     Planted(
         "reads ask the oldest run first",

@@ -12,7 +12,9 @@ import msgspec
 from raykv.cluster.peers import node_address
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
+from raykv.ring import partition_in
 from raykv.sim.nemesis import Nemesis
+from simulation.change_workload import LINEAR_BUCKET
 
 if TYPE_CHECKING:
     from raykv.sim.faults import Fault, FaultKind
@@ -33,7 +35,10 @@ class LeaderNemesis(Nemesis):
         if supervisor is None:
             return None
         copies = cluster.spec.store.copies
-        place = supervisor.state.ring.partition_of(encode_key(key)), copies
+        state = supervisor.state
+        entry = state.bucket(LINEAR_BUCKET)
+        config = None if entry is None else entry.config
+        place = partition_in(config, encode_key(key), state.ring.partitions), copies
         found = []
         for node_id in cluster.node_ids:
             node = cluster.nodes.living(node_id)

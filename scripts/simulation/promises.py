@@ -15,7 +15,7 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE
 from raykv.records.kinds import check, header_of, is_linear, is_vector
 from raykv.records.record import stamp_of
-from raykv.ring import partition_of_key
+from raykv.ring import partition_in
 from raykv.sim.host import EPOCH_MS
 from raykv.versions import causality_of, dead_since_ms, merge, time_to_ms
 from raykv.versions import covers as holds
@@ -25,7 +25,7 @@ from simulation.history import Violation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from raykv.config import StoreConfig
+    from raykv.config import BucketConfig, StoreConfig
     from raykv.node.node import StorageNode
     from raykv.records.vector_record import Dot
     from raykv.sim.kernel import VirtualLoop
@@ -46,6 +46,8 @@ class Promises:
     def __init__(self, loop: VirtualLoop, store: StoreConfig, forgiven: set[str], skew_ms: float) -> None:
         self._loop = loop
         self._partitions = store.partitions
+        self.config_of: Callable[[int], BucketConfig | None] = lambda _: None
+        """The policy of a bucket, by its id; None if it is not grouped either."""
         self._grace_ms = store.gc_grace_s * 1000 - 2 * skew_ms
         self._forgiven = forgiven
         self._held: dict[str, Held] = {}
@@ -153,8 +155,11 @@ class Promises:
         held, state = self._held.get(node_id, {}), node._replica.state  # noqa: SLF001
         for bucket_id, key in list(held):
             dropped = state is not None and state.dropped(bucket_id)
-            if dropped or not node._replica.holds(partition_of_key(key, self._partitions), bucket_id):  # noqa: SLF001
+            if dropped or not node._replica.holds(self._partition_of(bucket_id, key), bucket_id):  # noqa: SLF001
                 del held[bucket_id, key]
+
+    def _partition_of(self, bucket_id: int, key: bytes) -> int:
+        return partition_in(self.config_of(bucket_id), key, self._partitions)
 
     def left(self, node_id: str) -> None:
         """Forget what a node promised that is no member any more."""
@@ -203,7 +208,7 @@ class Promises:
         for (bucket_id, key), promised in before.items():
             if bucket_id != body.bucket_id or not body.start <= key < body.end:
                 continue
-            if partition_of_key(key, self._partitions) not in body.partitions:
+            if self._partition_of(bucket_id, key) not in body.partitions:
                 continue
             if said.covered is not None and (key < said.covered if body.reverse else key > said.covered):
                 continue

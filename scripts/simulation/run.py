@@ -26,6 +26,7 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, name_of
 from raykv.records.keys import encode_key, is_private
 from raykv.records.record import stamp_of
+from raykv.ring import partition_in
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, SimMetrics
 from raykv.sim.kernel import Process, run_virtual
 from raykv.sim.trace import Event
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from raykv.client.aio import AsyncBucket
     from raykv.cluster.state import ClusterState
+    from raykv.config import BucketConfig
     from raykv.node.node import StorageNode
     from raykv.sim.kernel import VirtualLoop
     from raykv.versions.context import Context
@@ -196,6 +198,8 @@ class _Run:
         # That a directory is an old copy its node may learn only from the first who asks it.
         old = {fault.target for fault in scenario.faults if fault.kind == "roll back"}
         self.promises = Promises(loop, scenario.cluster.store, old, scenario.skew_ms)
+        self.promises.config_of = self._config_of
+        self._configs: dict[int, BucketConfig] = {}
         self.leaders = LeaderWatch(loop)
         self.cluster.nodes.serve = self._serve
         self.cluster.nodes.opened = self._opened
@@ -287,7 +291,7 @@ class _Run:
         try:
             if program.changes:
                 store = await self.cluster.connect(process, program.coordinator, attempts=10)
-                changing = ChangeClient(program, store, self.loop, self.history)
+                changing = ChangeClient(program, store, self.loop, self.history, grouped=self.scenario.grouped)
                 await changing.run(self.scenario.duration_s + AFTERWARDS_S)
                 return
             if program.coordinator == BLOCKING:
@@ -296,7 +300,9 @@ class _Run:
                 )
             else:
                 store = await self.cluster.connect(process, program.coordinator, attempts=10)
-            buckets = await Buckets.open(store, self.scenario.plain, self.scenario.loose, attempts=8)
+            buckets = await Buckets.open(
+                store, self.scenario.plain, self.scenario.loose, attempts=8, grouped=self.scenario.grouped
+            )
         except RaykvError:
             return  # whether the store serves at last, the reads of phase two say
         levels = self.scenario.r, self.scenario.w
@@ -372,7 +378,11 @@ class _Run:
     async def _values(self, process: Process, *, delete: bool = False) -> dict[str, str | None]:
         """Return what every key holds, but those that expire. ``delete``: after every other one has been deleted."""
         buckets = await Buckets.open(
-            await self.cluster.connect(process, attempts=60), self.scenario.plain, self.scenario.loose, 60
+            await self.cluster.connect(process, attempts=60),
+            self.scenario.plain,
+            self.scenario.loose,
+            60,
+            grouped=self.scenario.grouped,
         )
         keys = [key for key in lasting_keys(self.history) if not key.startswith(TTL_PREFIX)]
         for key in keys[::2] if delete else ():
@@ -488,7 +498,11 @@ class _Run:
         try:
             attempts = 60 if self.promised else 1
             buckets = await Buckets.open(
-                await cluster.connect(process, attempts=attempts), scenario.plain, scenario.loose, attempts
+                await cluster.connect(process, attempts=attempts),
+                scenario.plain,
+                scenario.loose,
+                attempts,
+                grouped=scenario.grouped,
             )
         except RaykvError as error:
             if self.promised:
@@ -538,7 +552,9 @@ class _Run:
         deadline_s = self.loop.now_s + (READABLE_S if self.promised else 0.0)
         try:
             store = await self.cluster.connect(process, attempts=60 if self.promised else 1)
-            client = await ChangeClient.opened(last, store, self.loop, self.history, deadline_s)
+            client = await ChangeClient.opened(
+                last, store, self.loop, self.history, deadline_s, grouped=self.scenario.grouped
+            )
         except RaykvError as error:
             if self.promised:
                 self._report("never served", f"after all healed, of the linearizable bucket: {error}")
@@ -586,7 +602,8 @@ class _Run:
                 name = PLAIN_BUCKET if key[0] in self.scenario.plain else LOOSE_BUCKET
             entry = state.bucket(name)
             bucket_id = 0 if entry is None else entry.bucket_id
-            owners = state.holders(ring.partition_of(encoded), n)
+            config = None if entry is None else entry.config
+            owners = state.holders(partition_in(config, encoded, ring.partitions), n)
             held: dict[str, Any] = {}
             for node_id in owners:
                 node = self.cluster.nodes.living(node_id)
@@ -595,6 +612,17 @@ class _Run:
             if len(set(held.values())) > 1:
                 shown = {node_id: record and record.hex()[:48] for node_id, record in held.items()}
                 self._report("copies differ", f"after {after}, of {key}: {shown}", key)
+
+    def _config_of(self, bucket_id: int) -> BucketConfig | None:
+        """Return a bucket's policy as the first knows it that is asked; it never changes."""
+        if bucket_id not in self._configs:
+            nodes = [self.cluster.nodes.living(node_id) for node_id in self.cluster.node_ids]
+            states = [self._state(), *(node._replica.state for node in nodes if node is not None)]  # noqa: SLF001
+            found = [config for state in states if state is not None and (config := state.config_of(bucket_id))]
+            if not found:
+                return None
+            self._configs[bucket_id] = found[0]
+        return self._configs[bucket_id]
 
     def _state(self) -> ClusterState | None:
         supervisor = self.cluster.supervisor

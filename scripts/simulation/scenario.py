@@ -38,6 +38,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """The first letters of the keys that are in the bucket where the last writer wins; the others keep vectors."""
     loose: str = ""
     """The first letters of the keys that are in a sloppy bucket."""
+    grouped: bool = False
+    """Whether the other buckets than the default one are grouped: keys of one letter then share a partition."""
     disk_s: float = 0.0
     """What every disk takes longer than a quick one."""
     family: str = ""

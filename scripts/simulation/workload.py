@@ -174,14 +174,19 @@ class Buckets(NamedTuple):
     loose: str
 
     @classmethod
-    async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int) -> Buckets:
-        """Open them. Raises ``RaykvError`` if that fails repeatedly."""
+    async def open(cls, store: AsyncStore, plain: str, loose: str, attempts: int, *, grouped: bool = False) -> Buckets:
+        """Open them. Raises ``RaykvError`` if that fails repeatedly.
+
+        ``grouped``: by the first letter that each holds. The keys that begin with it are one group, of the empty name, and a
+        scan of them asks one partition; other keys are a group each.
+        """
         others: dict[str, AsyncBucket[Any, Any]] = {}
         wanted: list[tuple[str, str, dict[str, Any]]] = [
             (plain, PLAIN_BUCKET, {"versioning": "lww"}),
             (loose, LOOSE_BUCKET, LOOSE_OPTIONS),
         ]
-        for letters, name, options in wanted:
+        for letters, name, given in wanted:
+            options = given | {"group": letters[0]} if grouped and letters else given
             for attempt in range(1, attempts + 1 if letters else 1):
                 try:
                     others |= dict.fromkeys(letters, await store.bucket(name, **options))

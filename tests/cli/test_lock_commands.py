@@ -115,6 +115,19 @@ def test_a_bucket_is_made_for_a_condition_only_if_it_can_hold_to_it(world: Any) 
     assert "linearizable" in run("buckets").stdout
 
 
+def test_a_bucket_is_made_with_a_group_and_keeps_it(world: Any) -> None:
+    run("put", "user:1/a", "v", "--bucket", "orders", "--group", "/")
+    assert world.store.bucket("orders", group="/").get("user:1/a") == "v"
+    run("put", "user:1/b", "w", "--bucket", "orders")
+    assert "exists with other settings: group is '/', asked ':'" in (
+        run("put", "k", "v", "--bucket", "orders", "--group", ":", code=2).stderr
+    )
+    run("put", "k", "v", "--bucket", "new", "--group", "", code=2)
+    assert run("scan", "--prefix", "user:1/", "--bucket", "orders").stdout.count("user:1/") == 2
+    heads, *_, last = [line.split() for line in run("buckets").stdout.splitlines()]
+    assert last[heads.index("group")] == "/"
+
+
 @pytest.mark.parametrize(
     "args",
     [

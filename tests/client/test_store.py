@@ -157,10 +157,10 @@ def test_no_warning_outside_a_loop_nor_for_the_awaitable_face_nor_in_ipython(
 
 
 def test_bucket_options_as_they_are_sent(both: Callable[..., Any], link: Any) -> None:
-    both("bucket", "b", n=2, r="one", w="all", ttl=1.5, codec="raw", pair_bytes=100, versioning="lww")
+    both("bucket", "b", n=2, r="one", w="all", ttl=1.5, codec="raw", pair_bytes=100, versioning="lww", group=":")
     assert link.requests[-1].name == "b"
     assert link.requests[-1].options == {
-        "n": 2, "r": 1, "w": 2, "ttl_ms": 1500, "codec": "raw", "pair_bytes": 100, "versioning": "lww",
+        "n": 2, "r": 1, "w": 2, "ttl_ms": 1500, "codec": "raw", "pair_bytes": 100, "versioning": "lww", "group": ":",
     }  # fmt: skip
     both("bucket", "b")
     assert link.requests[-1].options == {}, "what was not said is not compared either"
@@ -172,6 +172,7 @@ def test_bucket_options_as_they_are_sent(both: Callable[..., Any], link: Any) ->
         {"n": 4}, {"n": 0}, {"n": True}, {"n": "all"}, {"r": 4}, {"n": 2, "w": 3}, {"w": "some"}, {"w": True},
         {"versioning": "newest"}, {"versioning": True}, {"resolver": "oldest"}, {"resolver": None},
         {"codec": "pickle"}, {"codec": ["auto"]}, {"pair_bytes": 0}, {"pair_bytes": 2**20 + 1},
+        {"group": ""}, {"group": b":"},
         {"ttl": 0}, {"ttl": "5"}, {"timeout": None},
     ],
     ids=repr,

@@ -100,8 +100,38 @@ def test_every_truncation_is_corrupt() -> None:
 
 
 def test_a_state_of_another_format_is_refused_by_name() -> None:
-    with pytest.raises(CorruptData, match="format 2; this raykv reads 1"):
-        cs.decode_state(cs.encode_state(state(format=2)))
+    for unknown in (0, 3):
+        with pytest.raises(CorruptData, match=f"format {unknown}; this raykv reads up to 2"):
+            cs.decode_state(cs.encode_state(state(format=unknown)))
+
+
+def test_a_grouped_bucket_begins_an_epoch_and_makes_a_state_that_older_versions_refuse() -> None:
+    """They would seek its keys elsewhere. A state without any stays readable for them."""
+    plain = state().with_bucket(bucket("a"))
+    assert (plain.format, plain.epoch) == (1, 1)
+    grouped = plain.with_bucket(BucketConfig(name="b", n=3, r=2, w=2, group=":"))
+    assert (grouped.format, grouped.epoch, grouped.version) == (2, 2, plain.version + 1)
+    assert cs.decode_state(cs.encode_state(grouped)) == grouped
+    assert grouped.config_of(2) == grouped.buckets[1].config
+    assert grouped.config_of(3) is None
+    assert grouped.with_bucket(bucket("c")).epoch == 2
+
+
+def test_a_state_from_before_there_were_groups_is_read() -> None:
+    written = msgspec.msgpack.decode(cs.encode_state(state().with_bucket(bucket("a"))))
+    for _, config in written["buckets"]:
+        del config["group"]
+    assert cs.decode_state(msgspec.msgpack.encode(written)).buckets[0].config.group is None
+
+
+def test_a_bucket_with_another_group_is_another_bucket() -> None:
+    config = cs.bucket_from_options("orders", {"group": ":"}, 3)
+    cs.check_same_bucket(config, {"group": ":"})
+    cs.check_same_bucket(config, {})
+    with pytest.raises(BucketMismatch, match="group is ':', asked '/'"):
+        cs.check_same_bucket(config, {"group": "/"})
+    with pytest.raises(BucketMismatch, match="group is None, asked ':'"):
+        cs.check_same_bucket(cs.bucket_from_options("plain", {}, 3), {"group": ":"})
 
 
 def test_a_state_whose_ring_or_policy_cannot_be_is_corrupt() -> None:

@@ -689,7 +689,7 @@ def test_of_many_keys_those_alone_go_the_usual_way_that_are_not_plain(world, ver
         await client.peer.rest()
         newer = world.put_record("newer", 5000)
         for key in keys[2:4]:
-            first = client.routing.primaries(encode_key(key), 3)[0]
+            first = client.routing.primaries(client.routing.bucket(world.BUCKET).config, encode_key(key))[0]
             await cluster.give(first, key, newer if versioning == "lww" else world.vector_record(9, "newer"))
         client.peer.metrics.clear()
         answer = await client.serve(client.read(*keys))
@@ -709,7 +709,7 @@ def test_what_is_left_of_a_read_fails_by_itself(world, monkeypatch, how):
         keys = [f"k{number}" for number in range(4)]
         for key in keys:
             await client.peer.put(key, "old", w=3)
-        first = client.routing.primaries(encode_key("k1"), 3)[0]
+        first = client.routing.primaries(client.routing.bucket(world.BUCKET).config, encode_key("k1"))[0]
         await cluster.give(first, "k1", world.put_record("newer", 5000))
         steps = client.core.operation(client.read(*keys, r=3, timeout_s=2.0), fast=True)
         answers = await answers_to(cluster, next(steps))

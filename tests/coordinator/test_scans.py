@@ -42,9 +42,7 @@ async def fill(peer: Any, keys: list[str] = KEYS, **options: Any) -> list[tuple[
     missing=st.sampled_from([None, "n1", "n3"]),
     keys_only=st.booleans(),
     shuffle=st.integers(0, 3),
-    few=st.sampled_from([0, scanning.FEW_A_PARTITION, 1000]),
     passing=st.booleans(),
-    singly=st.integers(0, 5),
 )
 def test_each_key_comes_once_and_in_order(
     world: ModuleType,
@@ -56,14 +54,9 @@ def test_each_key_comes_once_and_in_order(
     missing: str | None,
     keys_only: bool,
     shuffle: int,
-    few: int,
     passing: bool,
-    singly: int,
 ) -> None:
-    """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node.
-
-    Both ways of a node to find what comes next.
-    """
+    """Random page sizes, nodes that answer less far than others, replicas that missed some writes, a dead node."""
 
     async def story() -> None:
         cluster = world.Cluster(nodes).start()
@@ -87,12 +80,12 @@ def test_each_key_comes_once_and_in_order(
             assert all(value == ("" if keys_only else key) for key, value in found)
             assert r < 3 or len(keys) == 110, "who asks all sees what is on any"
 
-    bounds = scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY
-    scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY = node_limit, few, singly
+    most = scanning.MAX_SCAN_ITEMS
+    scanning.MAX_SCAN_ITEMS = node_limit
     try:
         world.run(story())
     finally:
-        scanning.MAX_SCAN_ITEMS, scanning.FEW_A_PARTITION, scanning.PASSED_SINGLY = bounds
+        scanning.MAX_SCAN_ITEMS = most
 
 
 def test_a_page_reaches_as_far_as_the_least_of_its_nodes(world: ModuleType) -> None:

@@ -17,6 +17,8 @@ from raykv.records.keys import (
     decode_key,
     encode_bound,
     encode_key,
+    group_of,
+    group_of_range,
     is_key,
     storage_bucket,
     storage_prefix,
@@ -177,3 +179,39 @@ def test_keys_are_checked_together_as_each_by_itself(some: list[bytes]) -> None:
         assert not good
     else:
         assert good
+
+
+@pytest.mark.parametrize(
+    ("key", "separator", "group"),
+    [
+        ("user:1:name", ":", b"\x02user"), ("user", ":", b"\x02user"), ("user:", ":", b"\x02user"), (":x", ":", b"\x02"),
+        ("a::b", "::", b"\x02a"), ("a:b::c", "::", b"\x02a:b"), (b"user:1", ":", b"\x01user"), ("\x02a", "\x02", b"\x02"),
+        ("\u00e9\u2192x", "\u2192", b"\x02\xc3\xa9"), (b"\x02:\x02", "\x02", b"\x01"),
+    ],
+)  # fmt: skip
+def test_a_group_is_what_stands_before_the_first_separator(key: str | bytes, separator: str, group: bytes) -> None:
+    assert group_of(encode_key(key), separator) == group
+
+
+FEW_LETTERS = st.text("ab:\x00", max_size=6)
+
+
+@settings(deadline=None, max_examples=400)
+@given(FEW_LETTERS, FEW_LETTERS, FEW_LETTERS.filter(bool), st.sampled_from([":", "::", "a:", "aba"]))
+def test_all_keys_of_a_range_of_one_group_belong_to_it(start: str, end: str, key: str, separator: str) -> None:
+    low, high, encoded = encode_bound(start), encode_bound(end), encode_key(key)
+    group = group_of_range(low, high, separator)
+    if group is not None and low <= encoded < high:
+        assert group_of(encoded, separator) == group
+
+
+@pytest.mark.parametrize("separator", [":", "::"])
+def test_a_prefix_with_its_separator_is_a_range_of_one_group(separator: str) -> None:
+    for more in ("", "1", "\U0010ffff"):
+        prefix = encode_bound(f"user{separator}{more}")
+        assert group_of_range(prefix, after_prefix(prefix) or LAST_TAG_END, separator) == b"\x02user"
+    prefix = encode_bound("user")
+    assert group_of_range(prefix, after_prefix(prefix) or LAST_TAG_END, separator) is None
+    assert group_of_range(encode_bound(f"a{separator}"), encode_bound(f"b{separator}"), separator) is None
+    cursor = encode_key(f"user{separator}7") + b"\x00"
+    assert group_of_range(cursor, encode_bound(f"user{separator}") + b"\xff", separator) == b"\x02user"

@@ -12,7 +12,7 @@ from raykv.ring import partition_of_key
 
 
 def test_a_window_is_reported_once_it_is_over() -> None:
-    meter = LoadMeter(8, 0.0)
+    meter = LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0)
     for step in range(100):
         meter.note(f.Read(1, [encode_key("a")]), 0.001, step / 10)
     assert meter.figures(9.95) == {}
@@ -24,7 +24,7 @@ def test_a_window_is_reported_once_it_is_over() -> None:
 
 
 def test_what_counts() -> None:
-    meter = LoadMeter(8, 0.0)
+    meter = LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0)
     keys = [encode_key(f"k{number}") for number in range(5)]
     meter.note(f.Read(1, keys), 0.001, 1.0)
     meter.note(f.Write(1, [(key, b"") for key in keys]), 0.001, 1.0)
@@ -34,7 +34,7 @@ def test_what_counts() -> None:
 
 
 def test_a_change_counts_at_its_leader_and_nowhere_else() -> None:
-    meter = LoadMeter(8, 0.0)
+    meter = LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0)
     keys = [encode_key(f"k{number}") for number in range(5)]
     meter.note(f.Apply(1, [f.Change(key, f.PUT, b"v", bytes(8), 1) for key in keys], 7, 1.0), 0.001, 1.0)
     meter.note(f.ReadHeads(1, keys), 0.001, 1.0)
@@ -45,7 +45,7 @@ def test_a_change_counts_at_its_leader_and_nowhere_else() -> None:
 
 
 def test_the_slowest_of_a_hundred() -> None:
-    meter = LoadMeter(8, 0.0)
+    meter = LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0)
     for number in range(1000):
         meter.note(f.Read(1, [b"\x02a"]), 0.5 if number % 50 == 0 else 0.0001, 1.0)
     assert 500 <= meter.figures(10.0)["p99_ms"] <= 600
@@ -54,7 +54,7 @@ def test_the_slowest_of_a_hundred() -> None:
 def test_a_hot_key_and_its_partition_are_found_in_singles_and_in_batches() -> None:
     rng, hot = random.Random(3), encode_key("hot")
     for batch in (1, 10, 14):
-        meter = LoadMeter(64, 0.0)
+        meter = LoadMeter(lambda _, key: partition_of_key(key, 64), 0.0)
         for _ in range(7000 // batch):
             keys = [hot if rng.random() < 0.3 else encode_key(f"k{rng.randrange(5000)}") for _ in range(batch)]
             meter.note(f.Read(9, keys), 0.001, 1.0)
@@ -82,7 +82,10 @@ def test_space_saving_keeps_every_frequent_key_and_counts_none_too_low() -> None
 
 
 def test_after_a_busy_window_fewer_are_looked_at_and_the_figures_stay():
-    meter, keys = LoadMeter(8, 0.0), [b"\x02k%d" % (number % 40) for number in range(BUSY)]
+    meter, keys = (
+        LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0),
+        [b"\x02k%d" % (number % 40) for number in range(BUSY)],
+    )
     for window in range(3):
         meter.note(f.Read(1, keys), 0.001, window * WINDOW_S + 1)
         figures = meter.figures((window + 1) * WINDOW_S)
@@ -98,7 +101,7 @@ def test_after_a_busy_window_fewer_are_looked_at_and_the_figures_stay():
 
 def test_every_seventh_item_is_looked_at_however_they_come():
     rng = random.Random(1)
-    meter, seen = LoadMeter(8, 0.0), []
+    meter, seen = LoadMeter(lambda _, key: partition_of_key(key, 8), 0.0), []
     meter._count = lambda _, key: seen.append(int(key))
     number = 0
     while number < 2000:

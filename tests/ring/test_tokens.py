@@ -11,8 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raykv.ring
+from raykv.config import BucketConfig
 from raykv.errors import InvalidOption
-from raykv.ring import arc, claim, members, partition_of, partition_of_key, partitions_of_keys, targets, token, tokens
+from raykv.ring import (
+    arc,
+    claim,
+    members,
+    partition_in,
+    partition_of,
+    partition_of_key,
+    partitions_in,
+    partitions_of_keys,
+    targets,
+    token,
+    tokens,
+)
 
 GOLDEN = [
     (b"", 0x2D06800538D394C2),  # the published value of XXH3_64bits for no input
@@ -33,6 +46,17 @@ def test_golden_partition():
     keys = [b"user:1", b"user:2", b""]
     assert partitions_of_keys(keys, 1024) == [partition_of_key(key, 1024) for key in keys]
     assert partitions_of_keys([], 8) == []
+
+
+def test_in_a_grouped_bucket_the_group_decides():
+    grouped, plain = (BucketConfig(name="b", n=1, r=1, w=1, group=group) for group in (":", None))
+    keys = [b"\x02user:1", b"\x02user:2", b"\x02user", b"\x02:1", b"\x01user:1"]
+    groups = [b"\x02user", b"\x02user", b"\x02user", b"\x02", b"\x01user"]
+    assert partitions_in(grouped, keys, 4096) == [partition_of_key(group, 4096) for group in groups]
+    assert partitions_in(grouped, keys, 4096) == [partition_in(grouped, key, 4096) for key in keys]
+    for config in (plain, None):
+        assert partitions_in(config, keys, 4096) == partitions_of_keys(keys, 4096)
+        assert partitions_in(config, keys, 4096) == [partition_in(config, key, 4096) for key in keys]
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 16))

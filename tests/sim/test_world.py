@@ -18,6 +18,8 @@ import pytest
 
 import raykv
 import raykv.sim
+from raykv.records.keys import encode_key
+from raykv.ring import partition_of_key
 from raykv.sim import world as world_module
 
 
@@ -47,6 +49,49 @@ def test_a_leader_serves_keys_that_it_has_not_touched_before_its_partition_moved
         world.store.remove_node(added)
         for number in range(150, 200):
             assert bucket.add(f"k{number}", 1) == number + 1
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww", "linearizable"])
+def test_a_group_lies_on_the_owners_of_one_partition(versioning):
+    """What does not own it may be away: neither its keys nor a scan of it need that. All three owners are asked."""
+    with raykv.sim.start(seed=5, nodes=5, partitions=64) as world:
+        orders = world.store.bucket("orders", group="/", versioning=versioning)
+        with pytest.raises(raykv.BucketMismatch, match="group is '/', asked ':'"):
+            world.store.bucket("orders", group=":")
+        keys = ["user:1", *(f"user:1/{number:03}" for number in range(120))]
+        orders.put_many({key: key for key in keys[:60]})
+        for key in keys[60:]:
+            orders.put(key, key)
+        orders.put_many({f"user:{other}/1": other for other in range(2, 30)})
+        orders.put(b"user:1/000", "of the bytes key")
+        owners = world.store.ring().owners(partition_of_key(encode_key("user:1"), 64))
+        everyone = 3 if versioning != "linearizable" else None
+        for node_id in {*world.nodes} - {*owners}:
+            world.cut(node_id, 600)
+        assert [key for key, _ in orders.scan(prefix="user:1/", r=everyone)] == keys[1:]
+        assert [key for key, _ in orders.scan(prefix="user:1/00", r=everyone)] == keys[1:11]
+        assert [key for key, _ in orders.scan(prefix="user:1/", start="user:1/100", limit=5, r=everyone)] == keys[
+            101:106
+        ]
+        back = orders.scan(prefix="user:1/", after="user:1/050", reverse=True, limit=7, r=everyone)
+        assert [key for key, _ in back] == keys[50:43:-1]
+        assert orders.get_many(keys, r=everyone) == {key: key for key in keys}
+        assert all(orders.get(key, r=everyone) == key for key in keys[::20])
+        if everyone:
+            with pytest.raises(raykv.QuorumNotMet):
+                list(orders.scan(prefix="user:", r=everyone, timeout=2))
+        world.heal()
+        status = world.store.status()
+        assert status.largest_groups()["orders"][0] == "user:1"
+        assert "bucket 'orders': the largest group is 'user:1', about" in repr(status)
+        added = world.store.add_node()
+        world.store.remove_node(next(node_id for node_id in owners if node_id != added))
+        world.sleep(60)
+        assert [key for key, _ in orders.scan(prefix="user:1/")] == keys[1:]
+        assert [key for key, _ in orders.scan(prefix="user:1")][:121] == keys
+        assert orders.get(b"user:1/000") == "of the bytes key"
+        orders.delete_many(keys[:100])
+        assert [key for key, _ in orders.scan(prefix="user:1/")] == keys[100:]
 
 
 def test_the_example_does_what_it_says():

@@ -20,6 +20,23 @@ def walk(engine, start, end, *, reverse):
     return seen
 
 
+def windows(engine, start, end, least, *, reverse):
+    """Return what the windows of a range hold, one after the other; empty records are deletion markers."""
+    seen = []
+    while True:
+        window = engine.window(start, end, least, enough_bytes=100, reverse=reverse)
+        assert window.keys == sorted({*window.keys})
+        assert all(start <= key < end for key in window.keys)
+        records = [each if isinstance(each, bytes) else each.record for each in window.found]
+        pairs = [*zip(window.keys, records, strict=True)]
+        seen += pairs[::-1] if reverse else pairs
+        if window.reached is None:
+            return seen
+        assert window.keys, "each window goes on by one key at least"
+        assert window.reached == window.keys[0 if reverse else -1]
+        start, end = (start, window.reached) if reverse else (window.reached + b"\x00", end)
+
+
 def test_update_merges_with_what_is_stored(drive, disk):
     engine = drive.open(disk)
     assert engine.get(b"k") is None
@@ -108,6 +125,8 @@ def test_against_a_dict(drive, disk, seed):
             if end is not None:
                 assert engine.first(low, end, reverse=reverse) == next(engine.scan(low, end, reverse=reverse), None)
                 assert walk(engine, low, end, reverse=reverse) == want
+                all_of_it = [(k, f.record) for k, f in engine.scan(low, end, reverse=reverse, erased=True)]
+                assert windows(engine, low, end, rng.choice((1, 3, 50)), reverse=reverse) == all_of_it
         elif what < 0.9:
             drive.sync(engine, sync=rng.random() < 0.7)
         elif what < 0.97:
