@@ -22,7 +22,6 @@ from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
 from raykv.repair.maintenance import Maintenance
-from raykv.replica.groups import GroupSizes
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
 from raykv.replica.leader import Leaders
@@ -156,7 +155,6 @@ class StorageNode:
         self._free_bytes = 0
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._groups = GroupSizes(self._engine, self._replica.config_of)
         self._load = LoadMeter(self._replica.partition_of, clock.monotonic_s())
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
@@ -578,7 +576,7 @@ class StorageNode:
             "damage": [str(damage) for damage in self._engine.damaged],
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
-            "groups": self._groups.figures(self._clock.monotonic_s()),
+            "groups": self._replica.groups.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,
             **msgspec.to_builtins(stats),

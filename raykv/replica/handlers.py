@@ -33,6 +33,7 @@ from raykv.records.keys import (
 from raykv.records.kinds import OWNED, check, is_linear, is_vector, public
 from raykv.records.record import stamp_of, time_of
 from raykv.replica.dot_allocator import DotAllocator
+from raykv.replica.groups import GroupSizes
 from raykv.replica.hints import HintsFull
 from raykv.replica.promises import Promises
 from raykv.replica.scanning import Scanner
@@ -91,6 +92,7 @@ class Replica:
         self.grace_ms = store.gc_grace_s * 1000
         self._max_age_ms = round(self.grace_ms / 2)
         self.scanner = Scanner(engine, scan_cache_bytes)
+        self.groups = GroupSizes(engine, self.config_of)
         self._hints = hints
         self.wall_ms = wall_ms
         """Milliseconds since 1970 by this host's clock."""
