@@ -13,13 +13,16 @@ Parts:
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
   scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
+  engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
+           of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
+           with its floor and aim as a ratio to RocksDB. Without Ray; about six minutes
   all      all of it
 
 With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).
 
 Redis needs its server (apt install redis-server) and redis-py (pip install 'raykv[bench]'; scripts/bench has it). It is
-started on a free port of the loopback with a directory of its own and ended again, as is etcd. A side that is not
-installed is left out, and that is said.
+started on a free port of the loopback with a directory of its own and ended again, as is etcd. RocksDB (rocksdict), LMDB
+and zstandard come with the same extra. A side that is not installed is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -32,36 +35,39 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable", "scans")
+PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "engine")
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import floors, growth, linearizable, scans, ycsb
-    from benchmarks.stage import Stage
+    from benchmarks import engine, floors, growth, linearizable, scans, ycsb
+    from benchmarks.stage import Progress, Stage, machine
 
     measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "scans": scans}
     wanted = PARTS if arguments.part == "all" else (arguments.part,)
-    with Stage(
-        rounds=1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5,
-        quick=arguments.quick,
-        durability=arguments.durability,
-        records=2_000 if arguments.quick else 10_000,
-    ) as stage:
-        found: dict[str, Any] = {
-            "machine": stage.machine,
-            "settings": {"rounds": stage.rounds, "durability": stage.durability, "quick": stage.quick},
-        }
-        for part in wanted:
-            with stage.part():
-                if part == "scans":
-                    found[part] = scans.measure(stage, arguments.records)
-                else:
-                    found[part] = measures[part].measure(stage)
-        stage.report("done")
+    rounds = 1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "settings": {"rounds": rounds, "durability": arguments.durability, "quick": arguments.quick},
+    }
+    if "engine" in wanted:  # without Ray: its processes would take from the sides
+        progress = Progress()
+        found["engine"] = engine.measure(rounds, quick=arguments.quick, report=progress.report)
+        progress.report("engine: done")
         print()
-        found["skipped"] = stage.skipped
+    if staged := [part for part in wanted if part != "engine"]:
+        records = 2_000 if arguments.quick else 10_000
+        with Stage(rounds=rounds, quick=arguments.quick, durability=arguments.durability, records=records) as stage:
+            for part in staged:
+                with stage.part():
+                    if part == "scans":
+                        found[part] = scans.measure(stage, arguments.records)
+                    else:
+                        found[part] = measures[part].measure(stage)
+            stage.report("done")
+            print()
+            found["skipped"] = stage.skipped
     return found
 
 

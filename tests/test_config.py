@@ -216,7 +216,7 @@ def test_a_buckets_ttl_has_bounds(ttl_ms: Any) -> None:
         ("block_bytes", [256, 4 << 20], [255, (4 << 20) + 1]),
         ("block_cache_bytes", [0, 1 << 40], [-1, (1 << 40) + 1]),
         ("bloom_bits_per_key", [1, 64], [0, 65]),
-        ("compression", ["lz4", "none"], ["zip", None]),
+        ("compression", ["lz4", "zstd", "none"], ["zip", None]),
         ("table_bytes", [16 << 10, 16 << 30], [(16 << 10) - 1, (16 << 30) + 1]),
         ("runs_per_level", [2, 64], [1, 65]),
         ("max_unflushed_bytes", [8 << 20, 64 << 30], [(8 << 20) - 1, (64 << 30) + 1]),

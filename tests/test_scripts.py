@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,47 @@ def test_linearizable_buckets_are_measured_beside_what_they_replace(tmp_path: Pa
     assert [gap["name"] for gap in found["gaps"]] == ["killed", "frozen", "moved"]
     assert all(gap["amiss"] == 0 < gap["gap_s"]["median"] for gap in found["gaps"])
     assert all(row["what"] in shown for row in (*found["rows"], *found["gaps"]))
+
+
+def test_engines_are_measured_in_turn_and_held_against_rocksdb(tmp_path: Path) -> None:
+    pytest.importorskip("rocksdict", reason="RocksDB is measured where pip install 'raykv[bench]' was run")
+    shown = run("bench.py", "engine", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["engine"]
+    assert found["records"] == 2_000
+    kinds = {
+        "load_synced",
+        "load_unsynced",
+        "cold_get",
+        "absent",
+        "hot_get",
+        "full_scan",
+        "size_on_disk",
+        "peak_memory",
+    }
+    for name in {"raykv", "RocksDB", "LMDB", "SQLite", "raykv, zstd"} - set(found["skipped"]):
+        assert set(found["sides"][name]) == kinds
+        assert all(figures["median"] > 0 for figures in found["sides"][name].values())
+    rows = [row for row in found["rows"] if row["side"] == "raykv"]
+    assert {row["name"] for row in rows} == kinds
+    assert all(row["ratio"]["median"] > 0 and row["verdict"] in ("aim", "floor", "missed") for row in rows)
+    assert all(f"{row['floor']:g}" in shown for row in rows)
+
+
+def test_engines_that_are_not_installed_are_left_out_with_a_word() -> None:
+    blocked = "import importlib.util as u, sys, json; real = u.find_spec; u.find_spec = lambda n: None if n in "
+    blocked += "('rocksdict', 'lmdb', 'zstandard') else real(n); from benchmarks import engine; "
+    blocked += "print(json.dumps(engine.measure(1, quick=True, report=lambda _: None)))"
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert set(found["sides"]) == {"raykv", "SQLite"}
+    assert "pip install 'raykv[bench]'" in found["skipped"]["RocksDB"]
+    assert all(row["ratio"] is None for row in found["rows"])
+
+
+def test_the_fuzzer_runs_and_shows_an_input_again(tmp_path: Path) -> None:
+    assert "all held" in run("fuzz.py", "frame", "identity", "--inputs", "2000", "--plain")
+    (tmp_path / "input").write_bytes(b"any")
+    assert "by name" in run("fuzz.py", "manifest", "--input", str(tmp_path / "input"))
 
 
 @pytest.mark.ray

@@ -23,7 +23,7 @@ from raykv.actors.ownership import check_node_directory
 from raykv.errors import CorruptData, InvalidOption
 from raykv.node.node import NodeSpec, StorageNode
 from raykv.protocol import frames as f
-from raykv.storage import DirectoryForeign, DirectoryInUse, EngineFailed
+from raykv.storage import CompressionMissing, DirectoryForeign, DirectoryInUse, EngineFailed
 from raykv.system.descriptors import raise_limit
 from raykv.system.files import OsFileSystem
 from raykv.system.holder import end_holder, read_note, this_note
@@ -77,7 +77,7 @@ class StorageNodeActor:
             return {"failed": "foreign", "message": str(error)}
         except OSError as error:
             return {"failed": "unusable", "message": f"{self._spec.path}: {error.strerror or error}"}
-        except EngineFailed as error:
+        except (CompressionMissing, EngineFailed) as error:
             return {"failed": "unusable", "message": f"{self._spec.path}: {error}"}
         except CorruptData as error:
             return {"failed": "damaged", "message": str(error)}

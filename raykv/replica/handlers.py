@@ -362,6 +362,8 @@ class Replica:
         keys = self.storage_keys(request.bucket_id, [key for key, _ in request.items])
         newer: list[int] = []
         position = 0
+        if checked.count(None) == len(checked):
+            return self._write_newest(keys, [record for _, record in request.items])
         for key, (_, record), versions in zip(keys, request.items, checked, strict=True):
             if versions is not None:
                 signed = self._dot_allocator.sign(key, record)
@@ -374,10 +376,15 @@ class Replica:
                 newer.append(0)
             else:
                 kept = self._engine.update(key, record)
-                # A newer record shadows this write: it must not count as an acknowledgement (P7).
-                newer.append(0 if stamp_of(kept.record) == stamp_of(record) else time_of(kept.record))
+                newer.append(_newer(kept.record, record))
             position = max(position, kept.position)
         return f.WriteDone(newer), position
+
+    def _write_newest(self, keys: list[bytes], records: list[bytes]) -> Answer:
+        """Keep records of which only the newest stands: no dots, no siblings."""
+        kept = self._engine.update_many(keys, records)
+        newer = [_newer(found.record, record) for found, record in zip(kept, records, strict=True)]
+        return f.WriteDone(newer), max([0, *[found.position for found in kept]])
 
     def _hint(self, request: f.Hint) -> Answer:
         """Keep writes for nodes that missed them (P11)."""
@@ -474,6 +481,11 @@ def _all_dead(records: Sequence[bytes], now_ms: int) -> bool:
     """Whether all of these are deletes, or have expired."""
     since = [dead_since_ms(record) for record in records]
     return all(at_ms is not None and at_ms <= now_ms + _SLACK_MS for at_ms in since)
+
+
+def _newer(kept: bytes, record: bytes) -> int:
+    """Return the time of a record that shadows this write, which then is no acknowledgement (P7); 0 if none does."""
+    return 0 if stamp_of(kept) == stamp_of(record) else time_of(kept)
 
 
 def _check(record: bytes, now_ms: int) -> VersionSet | None:

@@ -1,9 +1,9 @@
 """HOW a node keeps bytes: a log-structured store for one node, over the ``FileSystem`` port.
 
-Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``sstable``, ``merge``, ``wal`` and ``replay``, ``manifest``,
-``compaction``, then ``engine``, which ties them together, with ``jobs`` and ``recovery`` at its sides. ``directory`` is
-the node's directory around it: the lock, who the node is, and its copy of the cluster's state. ``inspection`` and
-``inspected_files`` show what lies there, and verify it.
+Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``compression`` and ``frame``, ``sstable`` and its writer, ``merge``,
+``wal`` and ``replay``, ``manifest``, ``compaction``, then ``engine``, which ties them together, with ``jobs`` and
+``recovery`` at its sides. ``directory`` is the node's directory around it: the lock, who the node is, and its copy of the
+cluster's state. ``inspection`` and ``inspected_files`` show what lies there, and verify it.
 
 Records are opaque bytes here. The caller passes in the function that merges two records of a key.
 
@@ -13,7 +13,7 @@ Left out: snapshots to read from, transactions, column families, a second writer
 has lost, and ``damaged`` names it (P1).
 """
 
-from raykv.storage.damage import Damage, DiskFull, EngineFailed
+from raykv.storage.damage import CompressionMissing, Damage, DiskFull, EngineFailed
 from raykv.storage.directory import (
     LOCK_NAME,
     DirectoryForeign,
@@ -29,6 +29,6 @@ from raykv.storage.wal import SyncJob
 
 __all__ = [
     "Engine", "EngineStats", "HeldTables", "CHANGES_PREFIX_BYTES", "Found", "Merge", "SyncJob", "Job",
-    "Damage", "DiskFull", "EngineFailed",
+    "CompressionMissing", "Damage", "DiskFull", "EngineFailed",
     "NodeDirectory", "Identity", "read_identity", "DirectoryInUse", "DirectoryForeign", "LOCK_NAME",
 ]  # fmt: skip

@@ -90,11 +90,11 @@ class BloomBuilder:
 class Bloom:
     """An immutable filter. ``len(blocks) * 64`` bytes on disk, half as much again in memory."""
 
-    __slots__ = ("_blocks", "_count")
+    __slots__ = ("_count", "blocks")
 
     def __init__(self, blocks: list[int]) -> None:
         assert blocks
-        self._blocks = blocks
+        self.blocks = blocks
         self._count = len(blocks)
 
     def might_contain(self, key: bytes) -> bool:
@@ -104,11 +104,11 @@ class Bloom:
     def passes(self, probe: Probe) -> bool:
         """``might_contain`` for a probe already computed. O(1)."""
         mask = probe[1]
-        return self._blocks[probe[0] * self._count >> 64] & mask == mask
+        return self.blocks[probe[0] * self._count >> 64] & mask == mask
 
     def to_bytes(self) -> bytes:
         """Return the blocks, 64 bytes each, little-endian."""
-        return b"".join([block.to_bytes(BLOCK_BYTES, "little") for block in self._blocks])
+        return b"".join([block.to_bytes(BLOCK_BYTES, "little") for block in self.blocks])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Bloom:

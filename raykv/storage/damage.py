@@ -32,6 +32,10 @@ class EngineFailed(RaykvError):
     """The log could not be written or synced. The engine answers nothing more: close it and recover."""
 
 
+class CompressionMissing(RaykvError):
+    """A table, or the node's setting, needs a package that is not installed here. Nothing is lost; the message names it."""
+
+
 class DiskFull(OSError):
     """There is no room for the write. The file to be replaced or extended is unchanged: retry when there is room."""
 

@@ -37,7 +37,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, count, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -48,6 +49,7 @@ from raykv.storage import compaction
 from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
+from raykv.storage.compression import check_available
 from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest, number_of
@@ -75,6 +77,7 @@ class _Beside(Protocol):
 Merge: TypeAlias = Callable[[bytes | None, bytes], bytes]
 """(stored or None, incoming) -> what to keep. Idempotent; never less than what was stored."""
 
+_record_of = attrgetter("record")
 MARKER = b""
 """The record of a key that was erased."""
 MAX_KEY_BYTES = 4 << 10
@@ -84,6 +87,8 @@ CHANGES_PREFIX_BYTES = 2
 WINDOW_BYTES = 16 * KIB
 """A window of so many bytes is enough, however few its entries."""
 _MARKERS_PASSED = 8
+_FEW = 8
+"""Fewer keys than this are looked up one by one."""
 RECORDS_SHARE = 4
 """This fraction of the cache (1/4) is for single records; the rest is for blocks."""
 _SEGMENT_FACTOR = 4
@@ -145,6 +150,7 @@ class Engine:
         run: int = 0,
         owner: str = "",
     ) -> None:
+        check_available(config.compression)
         self._fs = fs
         self._directory = directory
         self._config = config
@@ -208,7 +214,8 @@ class Engine:
         ``mark``: what an earlier run recorded; ``run``: the last known run; ``owner``: whose data it must be. Where the
         directory falls short of these, ``damaged`` or ``doubt`` says so.
 
-        Raises ``OSError``, and ``CorruptData`` if the manifest cannot be read; other corruption is in ``damaged``.
+        Raises ``OSError``; ``CorruptData`` if the manifest cannot be read, other corruption is in ``damaged``;
+        ``CompressionMissing`` if the configuration or a table needs a package that is not installed.
         """
         return cls(fs, directory, config, merge, mark, run, owner)
 
@@ -266,10 +273,8 @@ class Engine:
             if self._closed or self._log.failure is not None:
                 self._refuse()
             try:
-                found: list[Found | None] = [*map(self._entries.get, keys)]
+                found: list[Found | None] = self._find_many(keys)
                 for index, each in enumerate(found):
-                    if each is None:
-                        each = found[index] = self._find_below(keys[index])  # noqa: PLW2901 - what is below is it
                     if each is not None and not each.record:
                         found[index] = None
             except CorruptBlock as corrupt:
@@ -300,6 +305,34 @@ class Engine:
             if kept == found.record:
                 return found
         return self._put(key, kept)
+
+    def update_many(self, keys: Sequence[bytes], records: Sequence[bytes]) -> list[Found]:
+        """``update`` of each pair in turn; a batch costs about half. All are checked before the first is kept."""
+        for key, record in zip(keys, records, strict=True):
+            self._check_update(key, record)
+        size_bytes = sum(map(len, keys)) + sum(map(len, records))
+        if len(keys) < _FEW or size_bytes > self._config.memtable_bytes // 4 or len({*keys}) < len(keys):
+            return [self.update(key, record) for key, record in zip(keys, records, strict=True)]
+        merge = self._merge
+        result: list[Found | None] = self._newest_many(keys)
+        changed: list[int] = []
+        kept_records: list[bytes] = []
+        for index, (found, record) in enumerate(zip(result, records, strict=True)):
+            if found is None or not found.record:
+                kept = merge(None, record)
+            else:
+                kept = merge(found.record, record)
+                if kept == found.record:
+                    continue
+            changed.append(index)
+            kept_records.append(kept)
+        whole = len(changed) == len(keys)
+        stored = self._put_many(keys if whole else [keys[index] for index in changed], kept_records)
+        if whole:
+            return stored
+        for index, kept_found in zip(changed, stored, strict=True):
+            result[index] = kept_found
+        return [found for found in result if found is not None]
 
     def replace(self, key: bytes, record: bytes) -> Found:
         """Store ``record`` without merging. Returns what is kept, as ``update`` does. Costs a ``get``."""
@@ -338,6 +371,14 @@ class Engine:
                 self._note(corrupt.damage)  # the block reads as empty from now on, so this ends
         return found
 
+    def _newest_many(self, keys: Sequence[bytes]) -> list[Found | None]:
+        """Return ``_newest`` of each."""
+        while True:
+            try:
+                return self._find_many(keys)
+            except CorruptBlock as corrupt:
+                self._note(corrupt.damage)  # the block reads as empty from now on, so this ends
+
     def _put(self, key: bytes, kept: bytes) -> Found:
         if self._unsaved_damage:
             # *Schedule without: a write is merged with what is left below a corrupt block, and the node ends before the next
@@ -351,6 +392,24 @@ class Engine:
         if memtable.bytes >= limit or log.segment_bytes >= _SEGMENT_FACTOR * limit:
             self._seal()
         return found
+
+    def _put_many(self, keys: Sequence[bytes], kept: list[bytes]) -> list[Found]:
+        """``_put`` of each; the keys differ, and together they are far smaller than a memtable."""
+        if not keys:
+            return []
+        if self._unsaved_damage:
+            self._save_manifest()
+        log, memtable = self._log, self._memtable
+        first = log.append_many(keys, kept)
+        found = memtable.put_many(keys, kept, first)
+        self._changed.update(zip([key[:CHANGES_PREFIX_BYTES] for key in keys], count(first)))
+        self._seal_if_full()
+        return found
+
+    def _seal_if_full(self) -> None:
+        limit = self._config.memtable_bytes
+        if self._memtable.bytes >= limit or self._log.segment_bytes >= _SEGMENT_FACTOR * limit:
+            self._seal()
 
     def first(
         self, start: bytes, end: bytes, *, reverse: bool = False, erased: bool = False
@@ -511,7 +570,8 @@ class Engine:
             for keys, found in merge(sources, reverse=reverse):
                 self._check_since(noted, start, end)
                 pairs = zip(reversed(keys), reversed(found), strict=True) if reverse else zip(keys, found, strict=True)
-                yield pairs if erased else (pair for pair in pairs if pair[1].record)
+                marked = not erased and not all(map(_record_of, found))
+                yield (pair for pair in pairs if pair[1].record) if marked else pairs
                 if reverse:
                     end = keys[0]
                 else:
@@ -542,12 +602,13 @@ class Engine:
         if kept is not None:
             self._hot_hits += 1
             return kept
-        key_probe = probe(key)
+        place, mask = probe(key)
         for run in self._runs:
-            table = run.table_for(key)
+            table = run.only or run.table_for(key)
             if table is None:
                 continue
-            if not table.filter.passes(key_probe):
+            # ``Bloom.passes``, without a call: an absent key costs little else
+            if table.filter_blocks[place * table.filter_count >> 64] & mask != mask:
                 self._bloom_negatives += 1
                 continue
             record = table.find(key)
@@ -556,6 +617,54 @@ class Engine:
                 self._hot.put(key, found, self._age)
                 return found
         return None
+
+    def _find_many(self, keys: Sequence[bytes]) -> list[Found | None]:
+        """Return the newest record of each key, deletion markers included.
+
+        Sorted, the keys come to each table's blocks in order, and neighbours share one; their filters are asked run by run.
+        """
+        found: list[Found | None] = [*map(self._entries.get, keys)]
+        missing = [index for index, each in enumerate(found) if each is None]
+        if len(missing) < _FEW:
+            for index in missing:
+                found[index] = self._find_below(keys[index])
+            return found
+        for memtable in self._sealed:
+            for index in missing:
+                found[index] = memtable.entries.get(keys[index])
+            missing = [index for index in missing if found[index] is None]
+        if not self._runs:
+            return found
+        missing.sort(key=keys.__getitem__)
+        age, hot = self._age, self._hot.get
+        left = []
+        for index in missing:
+            kept = found[index] = hot(key := keys[index], age)
+            if kept is None:
+                left.append((key, *probe(key), index))
+        self._hot_hits += len(missing) - len(left)
+        for run in self._runs:
+            left = self._find_in_run(run, left, found)
+        return found
+
+    def _find_in_run(
+        self, run: Run, asked: list[tuple[bytes, int, int, int]], found: list[Found | None]
+    ) -> list[tuple[bytes, int, int, int]]:
+        """Note the records of the keys asked for (key, probe, index) that this run has; return the others."""
+        left = []
+        for entry in asked:
+            key, place, mask, index = entry
+            table = run.only or run.table_for(key)
+            if table is not None and table.filter_blocks[place * table.filter_count >> 64] & mask == mask:
+                record = table.find(key)
+                if record is not None:
+                    kept = found[index] = Found(record, 0)
+                    self._hot.put(key, kept, self._age)
+                    continue
+            elif table is not None:
+                self._bloom_negatives += 1
+            left.append(entry)
+        return left
 
     # ---- the log -----------------------------------------------------------------------------------------------
 
@@ -928,4 +1037,4 @@ def _corrupt(damage: Damage) -> CorruptData:
 def _table_batches(tables: list[Table], start: bytes, end: bytes | None, reverse: bool) -> Iterator[Batch[Found]]:
     for table in reversed(tables) if reverse else tables:
         for keys, records in table.batches(start, end, reverse=reverse):
-            yield keys, [Found(record, 0) for record in records]
+            yield keys, [*map(Found, records, repeat(0))]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.storage.damage import CorruptBlock
 from raykv.storage.merge import merge
-from raykv.storage.sstable import Table, TableWriter, table_name
+from raykv.storage.sstable import Table, table_name
+from raykv.storage.sstable_writer import TableWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,14 +11,14 @@ change any more. A key never leaves (a delete is a record like any other).
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import msgspec
 from sortedcontainers import SortedList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ENTRY_OVERHEAD_BYTES = 128
 """The approximate overhead of an entry: dict slot, tuple, object headers."""
@@ -60,6 +60,17 @@ class Memtable:
         else:
             self.bytes += len(record) - len(old.record)
         return found
+
+    def put_many(self, keys: Sequence[bytes], records: Sequence[bytes], first: int) -> list[Found]:
+        """``put`` of each, at positions from ``first`` on. The keys differ. O(entries), in C where they are new."""
+        entries = self.entries
+        founds = [*map(Found, records, count(first))]
+        if entries.keys().isdisjoint(keys):
+            self._waiting += keys
+            self.bytes += sum(map(len, keys)) + sum(map(len, records)) + ENTRY_OVERHEAD_BYTES * len(keys)
+            entries.update(zip(keys, founds, strict=True))
+            return founds
+        return [self.put(key, record, first + at) for at, (key, record) in enumerate(zip(keys, records, strict=True))]
 
     def beside(self, key: bytes, *, reverse: bool) -> tuple[bytes, Found] | None:
         """Return the first entry from ``key`` on, or with ``reverse`` the last one before it. O(log n)."""

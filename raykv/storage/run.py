@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Finds the one table of a run that may hold a key. ``number`` names the run: that of its first table."""
+    """Finds the one table of a run that may hold a key. ``number`` names the run: that of its first table.
 
-    __slots__ = ("_largest", "number", "size_bytes", "tables")
+    ``only`` is the table of a run that has no other.
+    """
+
+    __slots__ = ("_largest", "number", "only", "size_bytes", "tables")
 
     def __init__(self, number: int, tables: Sequence[Table]) -> None:
         assert tables, "a run is never empty"
         self.number = number
         self.tables = tuple(tables)
+        self.only = self.tables[0] if len(self.tables) == 1 else None
         self._largest = [table.info.largest for table in tables]
         self.size_bytes = sum(table.info.size_bytes for table in tables)
 

@@ -2,20 +2,19 @@
 
 ::
 
-    header   magic 8 | version 4
-    blocks   each a frame; about ``block_bytes`` of keys and records, as msgpack [[keys], [records]]
-    index    a frame; msgpack [[first keys], [offsets]]
-    filter   a frame; see raykv.storage.bloom
-    meta     a frame; msgpack: number, count, smallest and largest key, where index and filter lie
-    footer   meta offset 8 | meta length 4 | version 4 | crc32c 4 | magic 8
+    header       magic 8 | version 4
+    blocks       each a frame; about ``block_bytes`` of keys and records, as msgpack [[keys], [records]]
+    dictionary   a frame, if zstd has one for the blocks; see raykv.storage.compression
+    index        a frame; msgpack [[first keys], [offsets]]
+    filter       a frame; see raykv.storage.bloom
+    meta         a frame; msgpack: number, count, smallest and largest key, where index, filter and dictionary lie
+    footer       meta offset 8 | meta length 4 | version 4 | crc32c 4 | magic 8
 
-    frame    crc32c 4 | raw length 4 | kind 1 (0 = plain, 1 = lz4) | data
+A frame is a piece with its checksum, compressed or not (``raykv.storage.frame``).
+Version 3 added zstd and the dictionary. Versions 1 and 2 differ in nothing else and are read alike.
 
 After LevelDB's table, with two changes that suit the interpreter: a block decodes in one call into C, and a search in it
 is a ``bisect``. A "first key" in the index is the shortest key that still separates a block from the one before.
-
-A frame's checksum covers its offset too, so that a block read from the wrong place fails. Checksums are checked on
-every read from the file; the decompressed length is checked against the data's before memory is taken.
 
 A block that fails raises ``CorruptBlock`` with its key range; ``skipped`` blocks, whose keys the peers have restored,
 read as empty. Files are read with ``pread``: a mapping would turn a truncated file into a SIGBUS.
@@ -31,46 +30,41 @@ import errno
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from itertools import accumulate, islice
-from operator import add, lt
+from itertools import islice
+from operator import lt, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lz4.block  # type: ignore[import-untyped]
 import msgspec
 from crc32c import crc32c
 
 from raykv.errors import CorruptData
 from raykv.storage.blob import UNREADABLE
-from raykv.storage.bloom import Bloom, BloomBuilder
+from raykv.storage.bloom import Bloom
 from raykv.storage.cache import first_name
-from raykv.storage.damage import CorruptBlock, Damage
+from raykv.storage.compression import MAX_DICTIONARY_BYTES, Unpacker, zstandard
+from raykv.storage.damage import CompressionMissing, CorruptBlock, Damage
+from raykv.storage.frame import FRAME, decode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from raykv.config import NodeConfig
-    from raykv.ports import AppendFile, FileSystem, ReadFile
+    from raykv.ports import FileSystem, ReadFile
     from raykv.storage.cache import Block, BlockCache
     from raykv.storage.damage import CorruptionHandler
 
 MAGIC = b"RAYKVSST"
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("<8sI")
 FOOTER = struct.Struct("<QIII8s")
-_FRAME = struct.Struct("<IIB")
-_FRAME_COVERED = struct.Struct("<QIB")
-_PLAIN, _LZ4 = 0, 1
-_LZ4_MOST = 255
-"""lz4 cannot shrink data by more than this factor."""
 MAX_BLOCK_BYTES = 32 << 20
 MAX_META_BYTES = 1 << 30
 _META_GROWTH = 64
 _META_ROOM_BYTES = 16 << 20
 """An index never exceeds this multiple of its table plus this constant: a small file's claims are not trusted."""
-_WRITE_BYTES = 256 << 10
 _READ_AHEAD_BYTES = 256 << 10
+_CACHED_BLOCKS = 32
+"""What a scan reads beyond so many blocks of a table is not kept in the cache."""
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode_block = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
 _decode_index = msgspec.msgpack.Decoder(tuple[list[bytes], list[int]]).decode
 _EMPTY: Block = ([], [])
@@ -96,7 +90,9 @@ class TableInfo(msgspec.Struct, frozen=True, array_like=True):
     """Of all frames: distinguishes it from another table of the same name and size; 0: not recorded (version 1)."""
 
 
-class _Meta(msgspec.Struct, frozen=True, array_like=True):
+class Meta(msgspec.Struct, frozen=True, array_like=True):
+    """What a table says of itself."""
+
     number: int
     count: int
     smallest: bytes
@@ -106,143 +102,13 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     filter_offset: int
     filter_length: int
     digest: int = 0
+    """Of the frames' heads."""
+    compression: str = ""
+    dictionary_offset: int = 0
+    dictionary_length: int = 0
 
 
-_decode_meta = msgspec.msgpack.Decoder(_Meta).decode
-
-
-def encode_frame(payload: bytes, offset: int, *, compress: bool) -> bytes:
-    """Frame ``payload`` for ``offset``; compressed if that makes it smaller."""
-    kind, data = _PLAIN, payload
-    if compress:
-        packed = lz4.block.compress(payload, store_size=False)
-        if len(packed) < len(payload):
-            kind, data = _LZ4, packed
-    covered = _FRAME_COVERED.pack(offset, len(payload), kind)
-    return _FRAME.pack(crc32c(data, crc32c(covered)), len(payload), kind) + data
-
-
-def decode_frame(frame: bytes, offset: int, max_bytes: int) -> bytes:
-    """Return the payload of the frame read at ``offset``; ``ValueError`` if it is invalid or above ``max_bytes``."""
-    if len(frame) < _FRAME.size:
-        raise ValueError("cut short")
-    checksum, length, kind = _FRAME.unpack_from(frame)
-    data = frame[_FRAME.size :]
-    if checksum != crc32c(data, crc32c(_FRAME_COVERED.pack(offset, length, kind))):
-        raise ValueError("its checksum does not hold")
-    if length > max_bytes or length > _LZ4_MOST * len(data):
-        raise ValueError(f"it claims {length} bytes")
-    if kind == _PLAIN:
-        return data
-    try:
-        payload: bytes = lz4.block.decompress(data, uncompressed_size=length)
-    except lz4.block.LZ4BlockError as error:
-        raise ValueError(str(error)) from None
-    if kind != _LZ4 or len(payload) != length:
-        raise ValueError("its length does not hold")
-    return payload
-
-
-def _separator(before: bytes, first: bytes) -> bytes:
-    """Return the shortest prefix of ``first`` that is above ``before``."""
-    for at, (left, right) in enumerate(zip(before, first, strict=False)):
-        if left != right:
-            return first[: at + 1]
-    return first[: len(before) + 1]
-
-
-class TableWriter:
-    """Builds one table from ascending batches. ``finish`` syncs the file; the caller syncs the directory."""
-
-    def __init__(self, fs: FileSystem, directory: str, number: int, config: NodeConfig) -> None:
-        self._file: AppendFile = fs.create(f"{directory}/{table_name(number)}")
-        self._number = number
-        self._block_bytes = config.block_bytes
-        self._compress = config.compression == "lz4"
-        self._bits_per_key = config.bloom_bits_per_key
-        self._filter = BloomBuilder()
-        self._firsts: list[bytes] = []
-        self._offsets: list[int] = []
-        self._keys: list[bytes] = []
-        self._records: list[bytes] = []
-        self._room = self._block_bytes
-        self._smallest = self._largest = self._last_of_block = b""
-        self._count = 0
-        self._parts: list[bytes] = [HEADER.pack(MAGIC, VERSION)]
-        self._parts_bytes = HEADER.size
-        self._digest = 0
-        self.bytes = HEADER.size
-        """Bytes of finished blocks so far."""
-
-    def add(self, keys: Sequence[bytes], records: Sequence[bytes]) -> None:
-        """Add entries whose keys are above all earlier ones. O(bytes)."""
-        if not keys:
-            return
-        assert not self._count or keys[0] > self._largest, "keys ascend through a table"
-        if not self._count:
-            self._smallest = keys[0]
-        # A search in the running total of sizes cuts the blocks: one step a block, not one an entry.
-        ends = list(accumulate(map(add, map(len, keys), map(len, records))))
-        at = done = 0
-        while at < len(keys):
-            cut = min(bisect_left(ends, done + self._room) + 1, len(keys))
-            self._keys += keys[at:cut]
-            self._records += records[at:cut]
-            self._room -= ends[cut - 1] - done
-            at, done = cut, ends[cut - 1]
-            if self._room <= 0:
-                self._end_block()
-        self._largest = keys[-1]
-        self._count += len(keys)
-        self._filter.add(keys)
-
-    def finish(self) -> TableInfo:
-        """Write the rest, sync and close the file."""
-        assert self._count, "a table is never empty"
-        if self._keys:
-            self._end_block()
-        self._offsets.append(self.bytes)  # where the last block ends
-        index_offset = self.bytes
-        index_length = self._put(_encode((self._firsts, self._offsets)), compress=self._compress)
-        filter_offset = self.bytes
-        filter_length = self._put(self._filter.build(self._bits_per_key).to_bytes(), compress=False)
-        meta_offset = self.bytes
-        meta = _Meta(
-            self._number, self._count, self._smallest, self._largest,
-            index_offset, index_length, filter_offset, filter_length, self._digest,
-        )  # fmt: skip
-        meta_length = self._put(_encode(meta), compress=False)
-        checksum = crc32c(FOOTER.pack(meta_offset, meta_length, VERSION, 0, MAGIC))
-        self._parts.append(FOOTER.pack(meta_offset, meta_length, VERSION, checksum, MAGIC))
-        self.bytes += FOOTER.size
-        self._file.append(b"".join(self._parts))
-        self._file.sync()
-        self._file.close()
-        return TableInfo(self._number, self._count, self.bytes, self._smallest, self._largest, meta.digest)
-
-    def abandon(self) -> None:
-        """Close the unfinished file."""
-        self._file.close()
-
-    def _end_block(self) -> None:
-        keys = self._keys
-        self._firsts.append(_separator(self._last_of_block, keys[0]) if self._firsts else keys[0])
-        self._last_of_block = keys[-1]
-        self._offsets.append(self.bytes)
-        self._put(_encode((keys, self._records)), compress=self._compress)
-        self._keys, self._records = [], []
-        self._room = self._block_bytes
-
-    def _put(self, payload: bytes, *, compress: bool) -> int:
-        frame = encode_frame(payload, self.bytes, compress=compress)
-        self._digest = crc32c(frame[: _FRAME.size], self._digest)
-        self._parts.append(frame)
-        self.bytes += len(frame)
-        self._parts_bytes += len(frame)
-        if self._parts_bytes >= _WRITE_BYTES:
-            self._file.append(b"".join(self._parts))
-            self._parts, self._parts_bytes = [], 0
-        return len(frame)
+_decode_meta = msgspec.msgpack.Decoder(Meta).decode
 
 
 class Table:
@@ -253,12 +119,16 @@ class Table:
 
     __slots__ = (
         "_cache",
+        "_dictionary",
         "_file",
         "_first_name",
         "_firsts",
         "_offsets",
         "_references",
+        "_unpacker",
         "filter",
+        "filter_blocks",
+        "filter_count",
         "info",
         "name",
         "skipped",
@@ -287,7 +157,7 @@ class Table:
             self._file.close()
             _pass_on_shortage(error)
             raise self._lost(f"cannot be read: {error}") from None
-        except CorruptData:
+        except (CorruptData, CompressionMissing):
             self._file.close()
             raise
 
@@ -311,14 +181,28 @@ class Table:
             raise ValueError("it is another table")
         if info.digest not in (0, meta.digest):
             raise ValueError("it is another table of this name")
+        self._dictionary = self._load_dictionary(meta)
+        self._unpacker = Unpacker(self.name, self._dictionary)
         firsts, offsets = _decode_index(self._frame(meta.index_offset, meta.index_length, most_bytes))
         if len(offsets) != len(firsts) + 1 or not firsts or offsets[0] < HEADER.size or offsets[-1] > size:
             raise ValueError("the index does not fit together")
         if not (_ascend(offsets) and _ascend(firsts)):
             raise ValueError("the index is not in order")
+        if max(map(sub, islice(offsets, 1, None), offsets)) > MAX_BLOCK_BYTES + FRAME.size:
+            raise ValueError("a block is larger than any may be")
         self._firsts = firsts
         self._offsets = array("Q", offsets)
         self.filter = Bloom.from_bytes(self._frame(meta.filter_offset, meta.filter_length, most_bytes))
+        self.filter_blocks, self.filter_count = self.filter.blocks, len(self.filter.blocks)
+
+    def _load_dictionary(self, meta: Meta) -> bytes | None:
+        """Return the dictionary, empty if there is none; None if the table needs no zstd."""
+        if meta.compression != "zstd":
+            return None
+        zstandard(self.name)
+        if not meta.dictionary_length:
+            return b""
+        return self._frame(meta.dictionary_offset, meta.dictionary_length, MAX_DICTIONARY_BYTES)
 
     @property
     def blocks(self) -> int:
@@ -362,7 +246,8 @@ class Table:
         if offset in self.skipped:
             return _EMPTY
         try:
-            payload = self._frame(offset, self._offsets[index + 1] - offset, MAX_BLOCK_BYTES)
+            frame = self._file.pread(offset, self._offsets[index + 1] - offset)
+            payload = decode_frame(frame, offset, MAX_BLOCK_BYTES, self._unpacker)
             block = _block_of(payload)
         except (OSError, *UNREADABLE) as error:
             _pass_on_shortage(error)
@@ -371,18 +256,91 @@ class Table:
         return block
 
     def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[Block]:
-        """Yield the entries of ``[start, end)``, a block at a time; with ``reverse`` the last block comes first."""
-        first = max(bisect_right(self._firsts, start) - 1, 0)
-        last = len(self._firsts) if end is None else bisect_left(self._firsts, end)
-        for index in reversed(range(first, last)) if reverse else range(first, last):
-            keys, records = self.block(index)
-            low = bisect_left(keys, start) if index == first else 0
-            high = len(keys) if end is None or index < last - 1 else bisect_left(keys, end)
-            yield (keys, records) if high - low == len(keys) else (keys[low:high], records[low:high])
+        """Yield the entries of ``[start, end)``, some blocks at a time; with ``reverse`` the last batch comes first.
+
+        Each read from the file fetches more blocks than the one before, up to ``_READ_AHEAD_BYTES``. The first blocks are
+        kept in the cache, since short scans come again; what a long one reads later would only push out what is hot.
+        """
+        low = max(bisect_right(self._firsts, start) - 1, 0)
+        high = len(self._firsts) if end is None else bisect_left(self._firsts, end)
+        first, last = low, high - 1
+        ahead, cached = 1, _CACHED_BLOCKS
+        while low < high:
+            index = high - 1 if reverse else low
+            known = self._cache.get(self._first_name + index) if cached > 0 else None
+            if known is not None:
+                begin, (keys, records) = index, known
+                count = 1
+            else:
+                begin, stop = self._ahead(low, high, ahead, reverse=reverse)
+                begin, count, keys, records = self._read_blocks(begin, stop, reverse=reverse, keep=cached > 0)
+                ahead *= 2
+            cached -= count
+            if begin == first or begin + count > last:
+                at = bisect_left(keys, start) if begin == first else 0
+                to = bisect_left(keys, end, at) if end is not None and begin + count > last else len(keys)
+                keys, records = keys[at:to], records[at:to]
+            yield keys, records
+            low, high = (low, begin) if reverse else (begin + count, high)
+
+    def _ahead(self, low: int, high: int, most: int, *, reverse: bool) -> tuple[int, int]:
+        """Return which of the blocks ``low`` to ``high`` to read at once: at most so many, and at least one."""
+        offsets = self._offsets
+        if reverse:
+            begin = max(low, high - most, bisect_left(offsets, offsets[high] - _READ_AHEAD_BYTES))
+            return min(begin, high - 1), high
+        stop = min(high, low + most, bisect_right(offsets, offsets[low] + _READ_AHEAD_BYTES) - 1)
+        return low, max(stop, low + 1)
+
+    def _read_blocks(
+        self, begin: int, stop: int, *, reverse: bool, keep: bool
+    ) -> tuple[int, int, list[bytes], list[bytes]]:
+        """Return where the blocks begin, how many they are, and their entries: up to the first one that is corrupt.
+
+        ``CorruptBlock`` only if that is the one that the scan comes to first.
+        """
+        offsets, unpacker = self._offsets, self._unpacker
+        start = offsets[begin]
+        try:
+            data = self._file.pread(start, offsets[stop] - start)
+        except OSError as error:
+            _pass_on_shortage(error)
+            if stop - begin == 1:
+                raise self._corrupt_block(begin, str(error)) from None
+            begin, stop = (stop - 1, stop) if reverse else (begin, begin + 1)
+            return self._read_blocks(begin, stop, reverse=reverse, keep=keep)
+        blocks: list[Block] = []
+        order = range(stop - 1, begin - 1, -1) if reverse else range(begin, stop)
+        for index in order:
+            at = offsets[index]
+            if at in self.skipped:
+                blocks.append(_EMPTY)
+                continue
+            try:
+                frame = data[at - start : offsets[index + 1] - start]
+                payload = decode_frame(frame, at, MAX_BLOCK_BYTES, unpacker)
+                block = _block_of(payload)
+            except UNREADABLE as error:
+                if not blocks:
+                    raise self._corrupt_block(index, str(error)) from None
+                break
+            if keep:
+                self._cache.put(self._first_name + index, block, len(payload))
+            blocks.append(block)
+        count = len(blocks)
+        if count == 1:
+            return order[0], 1, *blocks[0]
+        keys: list[bytes] = []
+        records: list[bytes] = []
+        for some_keys, some_records in reversed(blocks) if reverse else blocks:
+            keys += some_keys
+            records += some_records
+        return order[count - 1] if reverse else begin, count, keys, records
 
     def stream(self, on_corruption: CorruptionHandler) -> Iterator[Block]:
         """Yield all entries in batches of about 256 KiB on disk, past the cache; corrupt blocks go to ``on_corruption``."""
         offsets = self._offsets
+        unpacker = Unpacker(self.name, self._dictionary)  # for this thread
         index = 0
         last = b""
         while index < len(self._firsts):
@@ -405,7 +363,7 @@ class Table:
                         frame = self._file.pread(begin, length)
                     else:
                         frame = data[begin - offsets[index] : begin - offsets[index] + length]
-                    block = _block_of(decode_frame(frame, begin, MAX_BLOCK_BYTES))
+                    block = _block_of(decode_frame(frame, begin, MAX_BLOCK_BYTES, unpacker))
                     if not block[0] or (last and block[0][0] <= last) or not _ascend(block[0]):
                         raise ValueError("its keys are not in order")
                 except (OSError, *UNREADABLE) as error:
@@ -434,10 +392,10 @@ class Table:
         if self._references == 0:
             self._file.close()
 
-    def _frame(self, offset: int, length: int, max_bytes: int) -> bytes:
+    def _frame(self, offset: int, length: int, max_bytes: int, unpacker: Unpacker | None = None) -> bytes:
         if not (offset >= 0 and 0 <= length <= max_bytes and offset + length <= self.info.size_bytes):
             raise ValueError("it points outside the file")
-        return decode_frame(self._file.pread(offset, length), offset, max_bytes)
+        return decode_frame(self._file.pread(offset, length), offset, max_bytes, unpacker)
 
     def _corrupt_block(self, index: int, reason: str) -> CorruptBlock:
         last = index + 1 == len(self._firsts)

@@ -38,6 +38,8 @@ from raykv.storage.damage import DiskFull, EngineFailed
 from raykv.storage.mark import end_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.ports import AppendFile, FileSystem
 
 MAGIC = b"RAYKVWAL"
@@ -332,6 +334,16 @@ class Log:
         self.segment_bytes += len(key) + len(record) + _ENTRY_OVERHEAD_BYTES
         self.appended_position = position = self.appended_position + 1
         return position
+
+    def append_many(self, keys: Sequence[bytes], records: Sequence[bytes]) -> int:
+        """Add updates; return the position of the first. O(updates), in C, no I/O."""
+        batch = self._batch
+        batch.keys += keys
+        batch.records += records
+        self.segment_bytes += sum(map(len, keys)) + sum(map(len, records)) + _ENTRY_OVERHEAD_BYTES * len(keys)
+        first = self.appended_position + 1
+        self.appended_position += len(keys)
+        return first
 
     def rotate(self) -> int:
         """End the present segment behind all appended updates; return its number."""

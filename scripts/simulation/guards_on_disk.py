@@ -40,6 +40,11 @@ ON_DISK = (
                 "            return found\n",
                 "            return Found(kept, 0)\n",
             ),
+            Edit(
+                "raykv.storage.engine:Engine.update_many",
+                "                continue\n",
+                "                result[index] = Found(kept, 0)\n                continue\n",
+            ),
         ),
     ),
     Planted(
@@ -130,7 +135,7 @@ ON_DISK = (
         "table named before it is synced",
         "storage",
         "a power cut empties a table whose log is gone already",
-        (Edit("raykv.storage.sstable:TableWriter.finish", "    self._file.sync()\n", ""),),
+        (Edit("raykv.storage.sstable_writer:TableWriter.finish", "    self._file.sync()\n", ""),),
     ),
     Planted(
         "log unlinked before the manifest is safe",
@@ -240,7 +245,7 @@ ON_DISK = (
         "blocks are not verified",
         "storage",
         "a flipped bit comes out as a value that nobody wrote",
-        (Edit("raykv.storage.sstable:decode_frame", "if checksum != crc32c(", "if checksum is None or 0 * crc32c("),),
+        (Edit("raykv.storage.frame:decode_frame", "if checksum != crc32c(", "if checksum is None or 0 * crc32c("),),
     ),
     Planted(
         "chunks of the log are not verified",
@@ -263,6 +268,9 @@ ON_DISK = (
             Edit(
                 "raykv.storage.engine:Engine._find_below", "for run in self._runs:", "for run in reversed(self._runs):"
             ),
+            Edit(
+                "raykv.storage.engine:Engine._find_many", "for run in self._runs:", "for run in reversed(self._runs):"
+            ),
         ),
     ),
     Planted(
@@ -281,7 +289,10 @@ ON_DISK = (
         "corruption is written over before it is noted",
         "P1",
         "a write is merged with what corruption has left; the next run finds it first, and takes itself for complete",
-        (Edit("raykv.storage.engine:Engine._put", "if self._unsaved_damage:", "if False:"),),
+        (
+            Edit("raykv.storage.engine:Engine._put", "if self._unsaved_damage:", "if False:"),
+            Edit("raykv.storage.engine:Engine._put_many", "if self._unsaved_damage:", "if False:"),
+        ),
     ),
     # ---- whose directory it is ----
     Planted(

@@ -49,6 +49,7 @@ _DROPPED_SHARES = (0.0, 0.0, 0.1, 1.0)
 """The share of updates to dropped keys, for a while: with 1 there will be runs of which a compaction leaves nothing."""
 _ERASED_SHARES = (0.0, 0.1, 0.3, 0.9)
 """The share of erasures in the writes, for a while: the last makes runs of little but deletion markers, and empty stores."""
+_BATCH_SHARE = 0.15
 _REPLACED_SHARE = 0.1
 _OLD_SHARE = 0.05
 _OLD = 0
@@ -186,6 +187,9 @@ class StorageLoad:
         if engine.overloaded:
             self._work()
             return
+        if rng.random() < _BATCH_SHARE:
+            self._write_batch()
+            return
         for _ in range(rng.choice((1, 1, 1, 3, 8))):
             size = rng.randrange(self._record_bytes)
             body = rng.randbytes(size) if rng.random() < 0.9 else bytes(size)
@@ -211,6 +215,23 @@ class StorageLoad:
                 if self._asked is not None:
                     self._asked[1].append(after)
                 self._positions.append((position, self._version))
+
+    def _write_batch(self) -> None:
+        rng = self._rng
+        numbers = rng.sample(range(self._keys), min(self._keys, rng.choice((4, 9, 12))))
+        first = self._version + 1
+        keys = [b"%03d" % number for number in numbers]
+        records = [
+            stamped(_OLD if rng.random() < _OLD_SHARE else first + at, rng.randbytes(rng.randrange(self._record_bytes)))
+            for at in range(len(keys))
+        ]
+        content = self.promise.states[max(self.promise.states)]
+        for key, record, found in zip(keys, records, self._running.update_many(keys, records), strict=True):
+            after = {**content, key: merge(content.get(key), record)}
+            if after != content:
+                self._version += 1
+                self.promise.states[self._version] = content = after
+                self._positions.append((found.position, self._version))
 
     def _take_sync(self) -> None:
         sync = self._rng.random() < 0.75

@@ -17,7 +17,7 @@ from raykv.storage import directory, engine, manifest, recovery, wal
 from raykv.storage.blob import write_blob
 from raykv.storage.damage import Damage
 from raykv.storage.jobs import CompactionJob, FlushJob, Workshop
-from raykv.storage.sstable import TableWriter
+from raykv.storage.sstable_writer import TableWriter
 from raykv.storage.wal import segment_name
 from simulation.crash_points import PROCESS_DEATH, Figures, Violation, explore, replay
 from simulation.storage_load import StorageLoad

@@ -9,7 +9,7 @@ from crc32c import crc32c
 from raykv.errors import CorruptData
 from raykv.sim.disk import Inode
 from raykv.storage import manifest as manifests
-from raykv.storage import read_identity, sstable
+from raykv.storage import read_identity, sstable_writer
 from raykv.storage.blob import write_blob
 from raykv.storage.wal import CHECKSUM, CHUNK, CHUNK_HEAD_BYTES, HEADER_BYTES, SENTINEL, segment_header, segment_name
 
@@ -136,7 +136,7 @@ def test_a_table(drive, disk, monkeypatch, index):
     """Written by a writer of ours that lies."""
     engine = drive.open(disk)
     model = {b"k%02d" % at: engine.update(b"k%02d" % at, b"00000001:x").record for at in range(5)}
-    encode = sstable._encode
+    encode = sstable_writer._encode
 
     def lying(value):
         if index == "unequal" and isinstance(value, tuple) and value[0] and isinstance(value[1][0], bytes):
@@ -146,7 +146,7 @@ def test_a_table(drive, disk, monkeypatch, index):
         return encode(value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sstable, "_encode", lying)
+        patch.setattr(sstable_writer, "_encode", lying)
         engine.compact_fully()
         drive.sync(engine)
         job = engine.next_job()

@@ -1,8 +1,9 @@
-"""Files that versions 1 and 2 wrote, which every later raykv must read.
+"""Files that versions 1, 2 and 3 wrote, which every later raykv must read.
 
-``golden/v2-plain`` is also what today's code writes, byte for byte: a change of format that forgot its version shows
-here. ``golden/v2-lz4`` is only read (another lz4 may pack otherwise). Rewrite both, after a change of version, with
-``python tests/storage/test_golden.py``, and keep the old ones under their own name.
+``golden/v3-plain`` is also what today's code writes, byte for byte: a change of format that forgot its version shows
+here. ``golden/v3-lz4`` and ``v3-zstd`` are only read (another lz4 may pack otherwise). Rewrite them, after a change of
+version, with ``python tests/storage/test_golden.py``, and keep the old ones under their own name. The number is that of
+tables, the youngest of the formats.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pytest
 
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
-from raykv.storage import Engine, NodeDirectory
+from raykv.storage import Engine, NodeDirectory, sstable_writer
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 KEYS = [b"\x00\x07\x00\x00\x00\x01\x02key %03d" % number for number in range(40)]
@@ -29,7 +30,8 @@ def merge(stored, incoming):
 
 
 def config(name):
-    return NodeConfig(compression="lz4" if name.endswith("lz4") else "none", block_bytes=512, memtable_bytes=1 << 16)
+    kind = name.partition("-")[2]
+    return NodeConfig(compression="none" if kind == "plain" else kind, block_bytes=512, memtable_bytes=1 << 16)
 
 
 def run(engine):
@@ -99,8 +101,10 @@ def load(name):
     return disk
 
 
-@pytest.mark.parametrize("name", ["v1-plain", "v1-lz4", "v2-plain", "v2-lz4"])
+@pytest.mark.parametrize("name", ["v1-plain", "v1-lz4", "v2-plain", "v2-lz4", "v3-plain", "v3-lz4", "v3-zstd"])
 def test_today_reads_it(name):
+    if name.endswith("zstd"):
+        pytest.importorskip("zstandard")
     disk = load(name)
     assert disk.list_directory("/n/data") == ["00000002.sst", "00000002.wal", "manifest"]
     options = {"store_id": "golden", "node_id": "n1", "random": random.Random(2), "complete_if_new": False}
@@ -123,15 +127,22 @@ def test_today_reads_it(name):
 
 
 def test_today_writes_the_same_bytes():
-    written = dict(files(build("v2-plain")))
-    kept = dict(files(load("v2-plain")))
+    written = dict(files(build("v3-plain")))
+    kept = dict(files(load("v3-plain")))
     assert sorted(written) == sorted(kept)
     for path, data in written.items():
         assert data == kept[path], f"{path}: the format changed; give it a new version"
 
 
+def test_a_golden_table_has_a_dictionary():
+    pytest.importorskip("zstandard")
+    engine = Engine.open(load("v3-zstd"), "/n/data", config("v3-zstd"), merge)
+    assert engine._runs[0].tables[0]._dictionary
+
+
 if __name__ == "__main__":
-    for golden in ("v2-plain", "v2-lz4"):
+    sstable_writer.train = lambda _: b"value of 12 value of 12 value of 12 " * 4  # 30 records are not worth one
+    for golden in ("v3-plain", "v3-lz4", "v3-zstd"):
         for path, data in files(build(golden)):
             target = GOLDEN / golden / path
             target.parent.mkdir(parents=True, exist_ok=True)

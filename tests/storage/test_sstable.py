@@ -6,17 +6,8 @@ from raykv.config import NodeConfig
 from raykv.errors import CorruptData
 from raykv.storage.cache import BlockCache
 from raykv.storage.damage import CorruptBlock
-from raykv.storage.sstable import (
-    FOOTER,
-    MAGIC,
-    VERSION,
-    Table,
-    TableWriter,
-    _separator,
-    decode_frame,
-    encode_frame,
-    table_name,
-)
+from raykv.storage.sstable import FOOTER, MAGIC, VERSION, Table, table_name
+from raykv.storage.sstable_writer import TableWriter, _separator
 
 CONFIG = NodeConfig(block_bytes=256)
 PAIRS = [(b"key%05d" % (2 * number), b"record %d " % number * (number % 7)) for number in range(1000)]
@@ -40,9 +31,11 @@ def flat(batches):
     return [pair for batch in batches for pair in zip(*batch, strict=True)]
 
 
-@pytest.mark.parametrize("compression", ["lz4", "none"])
+@pytest.mark.parametrize("compression", ["lz4", "none", "zstd"])
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 def test_everything_written_is_read(folder, compression, cache_bytes):
+    if compression == "zstd":
+        pytest.importorskip("zstandard")
     info = write(folder, config=NodeConfig(block_bytes=256, compression=compression))
     assert (info.count, info.smallest, info.largest) == (1000, PAIRS[0][0], PAIRS[-1][0])
     assert info.size_bytes == folder.size("/d/00000007.sst") == folder.synced_size("/d/00000007.sst")
@@ -66,6 +59,90 @@ def test_ranges(folder):
             assert flat(table.batches(start, end, reverse=False)) == want
             back = list(table.batches(start, end, reverse=True))
             assert [pair for batch in back for pair in reversed(flat([batch]))] == want[::-1]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_scan_reads_ahead(folder, cache_bytes, monkeypatch):
+    """Each read from the file fetches more than the one before; what is in the cache is not read again."""
+    table = Table(folder, "/d", write(folder), BlockCache(cache_bytes))
+    reads = count_reads(folder, monkeypatch)
+    assert flat(table.batches(b"", None, reverse=False)) == PAIRS
+    forwards, blocks = len(reads), table.blocks
+    assert 6 * forwards < blocks
+    assert sum(length for _, length in reads) == table._offsets[-1] - table._offsets[0], "every byte once"
+    back = [pair for batch in table.batches(b"", None, reverse=True) for pair in reversed(flat([batch]))]
+    assert back == PAIRS[::-1]
+    assert len(reads) < 3 * forwards
+    reads.clear()
+    assert flat(table.batches(b"", PAIRS[10][0], reverse=False)) == PAIRS[:10]
+    assert bool(reads) != bool(cache_bytes)
+
+
+def test_a_long_scan_leaves_the_cache_to_others(folder):
+    cache = BlockCache(1 << 20)
+    table = Table(folder, "/d", write(folder), cache)
+    for _ in table.batches(b"", None, reverse=False):
+        pass
+    assert 0 < len(cache) < 70 < table.blocks
+
+
+def test_reading_ahead_costs_a_scan_nothing_that_is_intact(folder):
+    """A corrupt block among those read at once is raised when the scan comes to it, not before."""
+    info = write(folder)
+    table = Table(folder, "/d", info, BlockCache(0))
+    for number in (0, 1, 5, 60, table.blocks - 1):
+        offset = table._offsets[number] + 12
+        folder.flip_bit("/d/00000007.sst", offset)
+        intact = [number, table.blocks - number - 1]
+        for reverse, before in ((False, intact[0]), (True, intact[1])):
+            seen, damage = scan_to_damage(table, reverse)
+            assert damage.offset == table._offsets[number]
+            start, end = damage.start, damage.end
+            expected = [key for key, _ in PAIRS if (key >= end if reverse else key < start)]
+            assert seen == expected
+            assert bool(seen) == bool(before)
+        folder.flip_bit("/d/00000007.sst", offset)
+
+
+def scan_to_damage(table, reverse):
+    seen = []
+    try:
+        for keys, _ in table.batches(b"", None, reverse=reverse):
+            seen = [*keys, *seen] if reverse else [*seen, *keys]
+    except CorruptBlock as corrupt:
+        return seen, corrupt.damage
+    raise AssertionError("the corruption was passed over")
+
+
+def test_a_read_ahead_that_fails_falls_back_to_one_block(folder):
+    table = Table(folder, "/d", write(folder), BlockCache(0))
+    batches = table.batches(b"", None, reverse=False)
+    first = next(batches)
+    folder.fail("pread")
+    assert flat([first, *batches]) == PAIRS
+
+
+def count_reads(disk, monkeypatch):
+    reads = []
+    kind = type(disk.open_read("/d/00000007.sst"))
+    pread = kind.pread
+
+    def counting(self, offset, length):
+        reads.append((offset, length))
+        return pread(self, offset, length)
+
+    monkeypatch.setattr(kind, "pread", counting)
+    return reads
+
+
+def test_an_absent_key_costs_a_seek_only_where_the_filter_errs(folder, monkeypatch):
+    table = Table(folder, "/d", write(folder), BlockCache(0))
+    reads = count_reads(folder, monkeypatch)
+    absent = [key + b"x" for key, _ in PAIRS]
+    passed = [key for key in absent if table.filter.might_contain(key)]
+    assert len(passed) < len(absent) / 20
+    assert [table.find(key) for key in passed] == [None] * len(passed)
+    assert len(reads) == len(passed), "and one seek then"
 
 
 def test_large_and_empty_records_and_odd_keys(folder):
@@ -129,22 +206,6 @@ def test_a_skipped_block_reads_as_empty(folder):
     assert table.find(PAIRS[0][0]) is None
     assert table.find(PAIRS[-1][0]) == PAIRS[-1][1]
     assert len(flat(table.stream(pytest.fail))) < len(PAIRS)
-
-
-def test_a_block_in_the_wrong_place_fails():
-    frame = encode_frame(b"payload", 100, compress=False)
-    assert decode_frame(frame, 100, 1000) == b"payload"
-    with pytest.raises(ValueError, match="checksum"):
-        decode_frame(frame, 101, 1000)
-
-
-def test_a_decompressed_size_is_bounded_before_it_is_taken():
-    bomb = encode_frame(bytes(1 << 20), 0, compress=True)
-    assert len(bomb) < 10_000
-    with pytest.raises(ValueError, match="claims 1048576"):
-        decode_frame(bomb, 0, 1 << 19)
-    with pytest.raises(ValueError, match="cut short"):
-        decode_frame(b"abc", 0, 100)
 
 
 def test_another_table_under_this_name_is_refused(folder):
