@@ -231,6 +231,8 @@ class StorageLoad:
             if after != content:
                 self._version += 1
                 self.promise.states[self._version] = content = after
+                if self._asked is not None:
+                    self._asked[1].append(after)
                 self._positions.append((found.position, self._version))
 
     def _take_sync(self) -> None:
