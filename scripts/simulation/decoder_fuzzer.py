@@ -258,7 +258,8 @@ def _zstd(payload: bytes) -> bytes:
         import zstandard
     except ImportError:
         return payload
-    return zstandard.ZstdCompressor(write_content_size=False).compress(payload)
+    packed: bytes = zstandard.ZstdCompressor(write_content_size=False).compress(payload)
+    return packed
 
 
 _TELLING = (
