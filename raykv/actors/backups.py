@@ -159,6 +159,7 @@ def restore(
         store = msgspec.structs.replace(source.state.config, name=name, copies=copies)
         plan = Plan(store=store, nodes=count)
         lifecycle.found_or_join(plan, where, config or NodeConfig(), _given(store), restoring=True)
+        started_s = time.monotonic() - began_s
         with contextlib.closing(lifecycle.join(name)) as link:
             ids = run(_open_buckets([entry.config for entry in source.state.buckets], copies), link)
             buckets = {entry.bucket_id: bucket_id for entry, bucket_id in zip(source.state.buckets, ids, strict=True)}
@@ -182,6 +183,7 @@ def restore(
         records=sum(loaded.values()),
         buckets={names[bucket_id]: loaded.get(bucket_id, 0) for bucket_id in names},
         seconds=time.monotonic() - began_s,
+        start_seconds=started_s,
         resumed=resumed,
         lacking=lacking,
     )

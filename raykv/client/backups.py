@@ -56,7 +56,8 @@ class RestoreReport(dict[str, Any]):
     """``store``, ``path``, ``snapshot``, ``of`` (the name of the store that was backed up), ``nodes`` (their number).
 
     ``records``: distinct keys brought back, deletes that are still remembered included; ``buckets``: name -> records in it;
-    ``seconds``; ``resumed``: whether an interrupted restore was continued; ``lacking``: what may be missing (``partial``).
+    ``seconds``, of which ``start_seconds`` until the new store ran; ``resumed``: whether an interrupted restore was
+    continued; ``lacking``: what may be missing (``partial``).
     """
 
     if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RestoreReport(dict[str, Any]):
         @overload
         def __getitem__(self, key: Literal["buckets"], /) -> dict[str, int]: ...
         @overload
-        def __getitem__(self, key: Literal["seconds"], /) -> float: ...
+        def __getitem__(self, key: Literal["seconds", "start_seconds"], /) -> float: ...
         @overload
         def __getitem__(self, key: Literal["lacking"], /) -> list[str]: ...
         @overload

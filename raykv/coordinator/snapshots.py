@@ -19,11 +19,13 @@ from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from raykv.cluster.state import ClusterState
     from raykv.coordinator.routing import Routing
 
+KEEP_TIMEOUT_S = 2.0
+"""At least as long the nodes have to keep the manifest, when all the copying is done."""
 ASK_AGAIN_S = 0.25
 """Pause before all nodes are asked again: the ring has changed meanwhile."""
 _FIGURES = ("tables", "records", "table_bytes", "new_tables", "new_bytes")
@@ -94,8 +96,10 @@ class Snapshots:
     ) -> tuple[dict[str, f.TablesCopied], dict[str, str]]:
         """Have all nodes copy their tables. Returns the answers, and why others gave none."""
         nodes = [member.node_id for member in state.ring.members]
-        left_s = max(deadline_s - self._routing.clock.monotonic_s(), 0.001)
-        answers = await self._ask(nodes, f.CopyTables(path, snapshot, left_s), left_s, state.epoch)
+        at_once = max(1, len(nodes) // state.config.copies)
+        answers = await self._ask(
+            nodes, lambda left_s: f.CopyTables(path, snapshot, left_s), deadline_s, state.epoch, at_once
+        )
         copied = {node_id: answer for node_id, answer in answers.items() if isinstance(answer, f.TablesCopied)}
         return copied, {node_id: str(answer) for node_id, answer in answers.items() if node_id not in copied}
 
@@ -103,21 +107,33 @@ class Snapshots:
         self, nodes: Sequence[str], path: str, snapshot: str, manifest: bytes, deadline_s: float
     ) -> dict[str, str]:
         """Have the nodes keep the manifest. Returns why some did not; raises if none did."""
-        left_s = max(deadline_s - self._routing.clock.monotonic_s(), 1.0)
-        answers = await self._ask(nodes, f.KeepManifest(path, snapshot, manifest), left_s, 0)
+        deadline_s = max(deadline_s, self._routing.clock.monotonic_s() + KEEP_TIMEOUT_S)
+        answers = await self._ask(
+            nodes, lambda _: f.KeepManifest(path, snapshot, manifest), deadline_s, 0, at_once=len(nodes)
+        )
         without = {node_id: str(answer) for node_id, answer in answers.items() if not isinstance(answer, f.Kept)}
         if len(without) == len(nodes):
             _raise(without, 0, "no node could keep the manifest")
         return without
 
     async def _ask(
-        self, nodes: Sequence[str], body: f.NodeRequestBody, timeout_s: float, epoch: int
+        self,
+        nodes: Sequence[str],
+        body: Callable[[float], f.NodeRequestBody],
+        deadline_s: float,
+        epoch: int,
+        at_once: int,
     ) -> dict[str, f.NodeAnswerBody | PeerFailure]:
+        """Ask all nodes, some at once. ``body(left_s)``: the request to a node that has so much time left."""
+        turns = asyncio.Semaphore(at_once)
+
         async def asked(node_id: str) -> f.NodeAnswerBody | PeerFailure:
-            try:
-                return await self._routing.peers.call(node_id, body, 1, timeout_s, epoch)
-            except PeerFailure as failure:
-                return failure
+            async with turns:
+                left_s = max(deadline_s - self._routing.clock.monotonic_s(), 0.001)
+                try:
+                    return await self._routing.peers.call(node_id, body(left_s), 1, left_s, epoch)
+                except PeerFailure as failure:
+                    return failure
 
         return dict(zip(nodes, await asyncio.gather(*map(asked, nodes)), strict=True))
 

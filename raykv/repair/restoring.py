@@ -48,6 +48,7 @@ BATCH_ITEMS = 500
 BATCH_BYTES = 2 << 20
 """Records of one batch: as many as a request may have, or fewer."""
 MAX_SNAPSHOTS = 100_000
+_SECOND_CHARS = len("20261129T170000Z")
 
 
 class Listed(NamedTuple):
@@ -82,7 +83,10 @@ def listed(fs: FileSystem, path: str) -> list[Listed]:
             continue  # it was interrupted, or is being taken
         except (OSError, CorruptData) as error:
             found.append(Listed(name, None, str(error)))
-    return found
+    # Names have the second.
+    return sorted(
+        found, key=lambda each: (each.snapshot[:_SECOND_CHARS], each.manifest.made_ms if each.manifest else 0)
+    )
 
 
 class Backup:

@@ -3,13 +3,13 @@
 ::
 
     PATH/raykv-backup                      whose backups these are
-    PATH/tables/NODE/ENTRY/00000012.sst    the pool: a table each; ENTRY names its number, size, digest and checksum
+    PATH/tables/NODE/                      the pool: files named by a table's number, size, digest and checksum
     PATH/snapshots/NAME/NODE.part          which tables of the pool make one node's part of one snapshot
     PATH/snapshots/NAME/manifest           which parts make the snapshot (``raykv.cluster.backup``); written last
 
 Tables never change. A snapshot therefore copies those alone that the pool lacks, by a hard link where it lies on the disk of
 the node: two names of one file cost no time and no room. A copy is written aside, synced and renamed: what stands under a
-table's name in the pool is whole.
+table's name in the pool is whole. The names are synced once for all, before the part is written.
 
 A part has no log. The node seals and flushes its memtable first (``Engine.begin_snapshot``), so its tables hold every
 update that it had taken by then, acknowledged ones among them.
@@ -50,6 +50,7 @@ MARKER = "raykv-backup"
 TABLES = "tables"
 SNAPSHOTS = "snapshots"
 PART_SUFFIX = ".part"
+_POOLED_SUFFIX = ".sst"
 MARKER_MAGIC = b"RAYKVBDR"
 PART_MAGIC = b"RAYKVPRT"
 MARKER_VERSION = 1
@@ -101,12 +102,16 @@ def snapshot_directory(path: str, snapshot: str) -> str:
     return f"{path}/{SNAPSHOTS}/{snapshot}"
 
 
-def entry_directory(path: str, node_id: str, info: TableInfo, checksum: int) -> str:
-    """Return the directory in which the pool keeps a table."""
-    return f"{path}/{TABLES}/{node_id}/{_entry_prefix(info)}{checksum:08x}"
+def pooled_table(path: str, node_id: str, info: TableInfo, checksum: int) -> str:
+    """Return the file in which the pool keeps a table."""
+    return f"{path}/{TABLES}/{node_id}/{_pooled_name(info, checksum)}"
 
 
-def _entry_prefix(info: TableInfo) -> str:
+def _pooled_name(info: TableInfo, checksum: int) -> str:
+    return f"{_name_prefix(info)}{checksum:08x}{_POOLED_SUFFIX}"
+
+
+def _name_prefix(info: TableInfo) -> str:
     return f"{info.number:08d}-{info.size_bytes}-{info.digest:08x}-"
 
 
@@ -184,30 +189,29 @@ class TableCopier:
         self._directory = directory
         self._path = path
         self._node_id = node_id
-        self._pool = fs.list_directory(f"{path}/{TABLES}/{node_id}")
+        self._pool = f"{path}/{TABLES}/{node_id}"
+        self._known = fs.list_directory(self._pool)
 
     def copy(self, table: Table) -> Copied:
-        """Bring a table into the pool, durably, unless it is there. O(its bytes) if it is not. Raises ``OSError``."""
+        """Bring a table into the pool unless it is there. O(its bytes) if it is not. Raises ``OSError``.
+
+        Its name is safe once ``write_part`` has returned.
+        """
         info, fs = table.info, self._fs
-        prefix = _entry_prefix(info)
-        for entry in self._pool:
-            if entry.startswith(prefix) and (known := _checksum_in(entry, prefix)) is not None:
-                where = f"{self._path}/{TABLES}/{self._node_id}/{entry}/{table_name(info.number)}"
-                if fs.exists(where) and _size_of(fs, where) == info.size_bytes:
+        prefix = _name_prefix(info)
+        for name in self._known:
+            if name.startswith(prefix) and (known := _checksum_in(name, prefix)) is not None:
+                if _size_of(fs, f"{self._pool}/{name}") == info.size_bytes:
                     return Copied(known, new=False)
+                fs.unlink(f"{self._pool}/{name}")  # of another size: somebody has touched it
         checksum = _checksum_of(table.raw, info.size_bytes)
-        entry = entry_directory(self._path, self._node_id, info, checksum)
-        fs.make_directories(entry)
-        target = f"{entry}/{table_name(info.number)}"
-        if fs.exists(target):  # of another size: somebody has touched it
-            fs.unlink(target)
+        target = pooled_table(self._path, self._node_id, info, checksum)
         try:
             fs.link(f"{self._directory}/{table.name}", target)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             self._write(table, target)
-        fs.sync_directory(entry)
         return Copied(checksum, new=True)
 
     def _write(self, table: Table, target: str) -> None:
@@ -228,23 +232,24 @@ class TableCopier:
         self._fs.rename(aside, target)
 
     def write_part(self, part: Part) -> tuple[int, int]:
-        """Write the part's file durably. Returns its size and checksum. Every table must be in the pool by then."""
+        """Write the part's file, once all names in the pool are safe. Returns its size and checksum. Durable then."""
         payload = _encode(part)
         if len(payload) > MAX_PART_BYTES:
             raise InvalidOption(f"the list of a node's tables takes {len(payload)} bytes; at most {MAX_PART_BYTES} do")
+        self._fs.sync_directory(self._pool)
         where = snapshot_directory(self._path, part.snapshot)
         write_blob(self._fs, where, part.node_id + PART_SUFFIX, PART_MAGIC, PART_VERSION, payload)
         return len(payload), crc32c(payload)
 
 
-def _checksum_in(entry: str, prefix: str) -> int | None:
-    """Return the checksum in the name of an entry; None for a name that is no entry's."""
-    digits = entry[len(prefix) :]
+def _checksum_in(name: str, prefix: str) -> int | None:
+    """Return the checksum in the name of a pooled table; None for a name that is none."""
+    digits = name[len(prefix) :].removesuffix(_POOLED_SUFFIX)
     try:
         checksum = int(digits, 16)
     except ValueError:
         return None
-    return checksum if f"{checksum:08x}" == digits else None
+    return checksum if name == f"{prefix}{checksum:08x}{_POOLED_SUFFIX}" else None
 
 
 def _size_of(fs: FileSystem, path: str) -> int:
@@ -326,26 +331,32 @@ class PartReader:
                 yield [keys[at] for at in kept], [records[at] for at in kept]
 
     def check(self, info: TableInfo, checksum: int) -> str:
-        """Return what is wrong with a table's copy: its file, then each block; empty if nothing is. O(its bytes)."""
-        where = f"{entry_directory(self._path, self.part.node_id, info, checksum)}/{table_name(info.number)}"
-        try:
-            file: ReadFile = self._fs.open_read(where)
-        except OSError as error:
-            return f"{where}: {error.strerror or error}"
-        try:
-            size = file.size()
-            if size != info.size_bytes:
-                return f"{where}: {size} bytes where {info.size_bytes} were written"
-            if _checksum_of(file.pread, size) != checksum:
-                return f"{where}: its checksum does not hold"
-        except OSError as error:
-            return f"{where}: {error.strerror or error}"
-        finally:
-            file.close()
+        """Return what is wrong with a table's copy: its file, then each block; empty if nothing is. O(its bytes).
+
+        Damage to its records is in ``damages`` then.
+        """
+        where = pooled_table(self._path, self.part.node_id, info, checksum)
+        wrong = self._wrong_with_file(where, info.size_bytes, checksum)
         before = len(self.damages)
         for _ in self._table(info):
             pass
-        return f"{where}: {self.damages[before].reason}" if len(self.damages) > before else ""
+        if not wrong and len(self.damages) > before:
+            wrong = self.damages[before].reason
+        return f"{where}: {wrong}" if wrong else ""
+
+    def _wrong_with_file(self, where: str, size_bytes: int, checksum: int) -> str:
+        try:
+            file: ReadFile = self._fs.open_read(where)
+        except OSError as error:
+            return error.strerror or str(error)
+        try:
+            if file.size() != size_bytes:
+                return f"{file.size()} bytes where {size_bytes} were written"
+            return "" if _checksum_of(file.pread, size_bytes) == checksum else "its checksum does not hold"
+        except OSError as error:
+            return error.strerror or str(error)
+        finally:
+            file.close()
 
     def _run(self, run: RunInfo, start: bytes) -> Iterator[Block]:
         for info in run.tables:
@@ -354,13 +365,15 @@ class PartReader:
 
     def _table(self, info: TableInfo) -> Iterator[Block]:
         """Open a table, read it through and close it: a part may have more than a process may have files open."""
-        where = entry_directory(self._path, self.part.node_id, info, self._checksums[info.number])
+        name = _pooled_name(info, self._checksums[info.number])
         try:
-            table = Table(self._fs, where, info, BlockCache(_CACHE_BYTES))
+            table = Table(
+                self._fs, f"{self._path}/{TABLES}/{self.part.node_id}", info, BlockCache(_CACHE_BYTES), name=name
+            )
         except CorruptBlock as corrupt:
             self._note(corrupt)
             return
-        table.skipped = frozenset(self._skipped.get(table.name, ()))
+        table.skipped = frozenset(self._skipped.get(table_name(info.number), ()))
         try:
             yield from table.stream(self._note)
         finally:

@@ -32,6 +32,8 @@ def test_a_store_is_backed_up_under_load_and_restored_on_3_and_on_5_nodes(
     jobs = store.bucket("jobs", versioning="linearizable")
     store.put_many({f"key:{number}": {"n": number} for number in range(2000)})
     carts.put_many({f"c{number}": [number] for number in range(300)})
+    orders = store.bucket("orders", group=":")
+    orders.put_many({f"user{user}:{number}": number for user in range(20) for number in range(10)})
     hits = store.counter("hits")
     hits.add(5)
     version = jobs.put("job", "first").version
@@ -86,6 +88,9 @@ def test_a_store_is_backed_up_under_load_and_restored_on_3_and_on_5_nodes(
             assert found == {key: value for key, value in kept.items() if key != "turning"}
             assert sorted(other.get_versions("key:8").values) == ["one", "other"]
             assert contents(other.bucket("carts", ttl=3600)) == contents(carts)
+            other_orders = other.bucket("orders", group=":")
+            assert dict(other_orders.scan(prefix="user7:")) == {f"user7:{number}": number for number in range(10)}
+            assert contents(other_orders) == contents(orders)
             assert other.get("key:7") is None
             # Linearizable: the same value under the same version; what comes next is above it, under another.
             again_jobs = other.bucket("jobs", versioning="linearizable")

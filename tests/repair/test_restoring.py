@@ -231,6 +231,21 @@ def test_a_table_that_two_snapshots_name_is_read_once():
     run(story())
 
 
+def test_the_latest_is_the_latest_also_within_a_second():
+    async def story():
+        cluster = Cluster(3).start()
+        peer = cluster.coordinator()
+        names = []
+        for number in range(8):
+            await peer.put("a", f"{number}")
+            names.append((await take(cluster, peer))["snapshot"])
+        assert len({name[:16] for name in names}) < len(names)
+        assert sorted(names) != names
+        assert [each.snapshot for each in listed(gathered(cluster), BACKUPS)] == names
+
+    run(story())
+
+
 def test_what_is_no_backup_or_no_snapshot_is_an_error():
     async def story():
         disk = SimDisk()

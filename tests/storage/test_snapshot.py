@@ -16,7 +16,7 @@ from raykv.storage.snapshot import (
     Part,
     PartReader,
     TableCopier,
-    entry_directory,
+    pooled_table,
     prepare,
     read_part,
     snapshot_directory,
@@ -172,7 +172,7 @@ def test_a_pooled_table_of_another_size_is_replaced(drive, disk):
     flushed(drive, engine)
     part, *_ = take(disk, engine)
     info, checksum = next(iter(part.tables()))
-    where = f"{entry_directory(PATH, 'n1', info, checksum)}/{table_name(info.number)}"
+    where = pooled_table(PATH, "n1", info, checksum)
     disk.unlink(where)
     disk.create(where).append(b"short")
     part, *_, new = take(disk, engine, SECOND)
@@ -190,7 +190,7 @@ def test_damage_is_left_out_and_named(drive, disk):
     reader = PartReader(disk, PATH, part)
     assert not any(reader.check(info, checksum) for info, checksum in part.tables())
     info, checksum = next(iter(part.tables()))
-    where = f"{entry_directory(PATH, 'n1', info, checksum)}/{table_name(info.number)}"
+    where = pooled_table(PATH, "n1", info, checksum)
     disk.flip_bit(where, 100)
     assert "checksum" in reader.check(info, checksum)
     found, damages = contents(disk, part)
@@ -302,7 +302,7 @@ def test_on_a_real_disk_a_table_in_the_pool_is_the_same_file(tmp_path, drive):
     flushed(drive, engine)
     part, *_ = take(fs, engine, path=f"{tmp_path}/backups")
     info, checksum = next(iter(part.tables()))
-    where = f"{entry_directory(f'{tmp_path}/backups', 'n1', info, checksum)}/{table_name(info.number)}"
+    where = pooled_table(f"{tmp_path}/backups", "n1", info, checksum)
     assert os.path.samefile(where, f"{directory}/{table_name(info.number)}")
     engine.close()
     assert contents(fs, part, f"{tmp_path}/backups") == (model, [])
@@ -314,9 +314,9 @@ def test_a_name_that_is_no_entry_s_is_passed_over(drive, disk):
     flushed(drive, engine)
     held = engine.hold_tables()
     prepare(disk, PATH, "s", "n1", FIRST)
-    prefix = snapshot._entry_prefix(held.tables[0].info)
-    for name in ("zz", "", "1", "0000000000000001"):
-        disk.make_directories(f"{PATH}/tables/n1/{prefix}{name}")
+    prefix = snapshot._name_prefix(held.tables[0].info)
+    for name in ("zz.sst", "", "1.sst", "0000000000000001.sst", "00000001", "00000001.sst.tmp"):
+        disk.create(f"{PATH}/tables/n1/{prefix}{name}").append(bytes(held.tables[0].info.size_bytes))
     part, *_, new = take(disk, engine)
     assert new == 1
     assert contents(disk, part)[0] == {b"k": b"1"}
