@@ -26,7 +26,8 @@ from raykv.records import linear_record as linear
 from raykv.records.limits import MAX_CHANGE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from raykv.cluster.peers import Said
     from raykv.cluster.state import BucketEntry
@@ -85,8 +86,10 @@ class _Attempt:
 class Changes:
     """The changes and plain reads of one coordinator."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, routing: Routing, room_for: Callable[[int], AbstractContextManager[None]]) -> None:
+        """``room_for(keys)``: enter it for what takes longer than one round. Raises ``Overloaded``."""
         self._routing = routing
+        self._room_for = room_for
         self._leaders: dict[Place, str] = {}
         """Place -> who leads it, as far as this coordinator knows; else its first owner."""
         self._clocks: dict[str, _Clock] = {}
@@ -97,22 +100,29 @@ class Changes:
     # ---- reads ----
 
     def read(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany]:
-        """Read each key; return its value, or its error, in the order asked."""
+        """Read each key; return its value, or its error, in the order asked. Raises ``Overloaded``."""
+        found: list[Outcome | None] = [None]
         if len(request.keys) == 1:
-            found = [(yield from self._read_one_plainly(entry, request, deadline_s))]
-        else:
-            found = yield from self._read_plainly(entry, request.keys, deadline_s)
-        rest = [index for index, item in enumerate(found) if item is None]
-        if rest:
-            self._routing.metrics.count("leader_reads", len(rest))
-            reads = [f.Change(request.keys[index], c.READ) for index in rest]
-            outcomes = yield from self.change(entry, reads, deadline_s)
-            for index, outcome in zip(rest, outcomes, strict=True):
-                found[index] = outcome
+            answer = yield from self._read_one(entry, request, deadline_s)
+            if answer is not None:
+                return answer
+        with self._room_for(len(request.keys)):
+            if len(request.keys) != 1:
+                found = yield from self._read_plainly(entry, request.keys, deadline_s)
+            rest = [index for index, item in enumerate(found) if item is None]
+            if rest:
+                self._routing.metrics.count("leader_reads", len(rest))
+                reads = [f.Change(request.keys[index], c.READ) for index in rest]
+                outcomes = yield from self.change(entry, reads, deadline_s)
+                for index, outcome in zip(rest, outcomes, strict=True):
+                    found[index] = outcome
         return f.GotMany([_shown(item, causality=request.causality) for item in found if item is not None])
 
-    def _read_one_plainly(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[Outcome | None]:
-        """As ``_read_plainly``, for one key: without what divides many among the nodes, as on the fast path."""
+    def _read_one(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany | None]:
+        """As ``_read_plainly``, for one key: without what divides many among the nodes, as on the fast path.
+
+        None: its leader has to be asked.
+        """
         routing = self._routing
         peers, needed = routing.peers, entry.config.r
         asked = self._asked(routing.place(entry.config, request.keys[0]), needed)
@@ -143,7 +153,8 @@ class Changes:
             if not is_heads_read(answer, 1) or answer.unreadable or answer.left:
                 return None
             copies.append((answer.records[0], answer.terms[0], bool(answer.heads)))
-        return plainly_read(copies)
+        settled = plainly_read(copies)
+        return None if settled is None else f.GotMany([_shown(settled, causality=request.causality)])
 
     def _read_plainly(
         self, entry: BucketEntry, keys: Sequence[bytes], deadline_s: float

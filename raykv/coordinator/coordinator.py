@@ -83,7 +83,7 @@ class Coordinator:
         self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
         self._fast_path = FastPath(self.routing, self._writes)
-        self._changes = Changes(self.routing)
+        self._changes = Changes(self.routing, self._room_for)
         self.snapshots = Snapshots(self.routing, random)
         self.loading = Loading(self.routing)
 
@@ -132,8 +132,7 @@ class Coordinator:
         check_replicas("r", request.r, entry.config.n)
         check_keys(request.keys)
         if entry.config.versioning == "linearizable":
-            with self._room_for(len(request.keys)):
-                return (yield from self._changes.read(entry, request, deadline_s))
+            return (yield from self._changes.read(entry, request, deadline_s))
         if not fast or not request.keys or entry.config.sloppy:
             return (yield from self._get_by_quorum(entry, request, deadline_s))
         found = yield from self._fast_path.read(entry, request)

@@ -183,6 +183,11 @@ def is_private(storage_key: bytes) -> bool:
     return storage_key.startswith(_PRIVATE)
 
 
+def storage_partition(storage_key: bytes) -> int:
+    """Return the partition of a key as stored."""
+    return int.from_bytes(storage_key[:2])
+
+
 def storage_bucket(storage_key: bytes) -> int:
     """Return the bucket id of a storage key."""
     return int(_STORAGE_PREFIX.unpack_from(storage_key)[1])

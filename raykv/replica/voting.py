@@ -13,7 +13,7 @@ from raykv.errors import CorruptData
 from raykv.protocol import frames as f
 from raykv.protocol.requests import handled
 from raykv.records import linear_record as linear
-from raykv.records.keys import storage_bucket, storage_prefix
+from raykv.records.keys import storage_bucket, storage_partition, storage_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +166,8 @@ class Voter:
             return f.NodeRefused("not yet", f"this node knows of no linearizable bucket {request.bucket_id}"), 0
         if not self._replica.complete:
             return self._replica.incomplete()
+        if len(request.keys) == 1:
+            return self._read_head(request, config.n)
         founds, unreadable = self._engine.get_many(self._replica.storage_keys(request.bucket_id, request.keys))
         records = [None if each is None else each.record for each in founds]
         position = max([0, *[each.position for each in founds if each is not None]])
@@ -176,11 +178,32 @@ class Voter:
             promised = self._promises.of(partition, config.n)
             terms.append(promised.term)
             position = max(position, promised.position)
-            if promised.leader != self._node_id or record is None or linear.term_of(record) == promised.term:
-                continue  # the term shows what it needs to show
-            if self.is_head(partition, config.n, (request.bucket_id, key), record):
+            if self._must_say_so(promised, partition, config.n, (request.bucket_id, key), record):
                 heads.append(index)
         return f.HeadsRead(records, terms, heads, unreadable), position
+
+    def _read_head(self, request: f.ReadHeads, n: int) -> Answer:
+        """As ``_read_heads``, of one key, the usual case: a process that was just woken pays for every call."""
+        (place,) = self._replica.storage_keys(request.bucket_id, request.keys)
+        partition = storage_partition(place)
+        promised = self._promises.of(partition, n)
+        try:
+            found = self._engine.get(place)
+        except CorruptData:
+            return f.HeadsRead([None], [promised.term], [], [0]), promised.position
+        if found is None:
+            return f.HeadsRead([None], [promised.term]), promised.position
+        says_so = self._must_say_so(promised, partition, n, (request.bucket_id, request.keys[0]), found.record)
+        position = max(found.position, promised.position)
+        return f.HeadsRead([found.record], [promised.term], [0] if says_so else []), position
+
+    def _must_say_so(
+        self, promised: Promised, partition: int, n: int, name: tuple[int, bytes], record: bytes | None
+    ) -> bool:
+        """Whether to say "my head": this node leads, and the term of the record does not show that it is the last (L8)."""
+        if promised.leader != self._node_id or record is None or linear.term_of(record) == promised.term:
+            return False
+        return self.is_head(partition, n, name, record)
 
     def _check_place(self, partition: int, bucket_id: int, keys: list[bytes]) -> None:
         if any(self._replica.partition_of(bucket_id, key) != partition for key in keys):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raykv.errors import BatchError, Conflict, RaykvError, WriteOutcomeUnknown
 from raykv.sim.cluster import DIRECT
 from simulation.change_checker import ChangeOp
+from simulation.lock_checker import Holding
 from simulation.workload import Program, Step
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LINEAR_BUCKET = "linear"
 GROUP_LETTER = "n"
+LOCK = "job"
 KEYS = ("lr1", "lr2", "ln1", "ln2", "lm1", "lf1")
 SHARE = 0.7
 """This share of the runs has clients that change a linearizable bucket."""
@@ -79,6 +81,26 @@ def draw_changes(
         coordinator = DIRECT if rng.random() < direct else rng.choice(coordinators)
         dies_s = round(rng.uniform(1.0, duration_s), 3) if rng.random() < 0.1 else 0.0
         programs.append(Program(f"client-l{number + 1}", coordinator, tuple(chosen), changes=True, dies_s=dies_s))
+    return tuple(programs)
+
+
+def draw_holders(rng: random.Random, coordinators: Sequence[str], duration_s: float) -> tuple[Program, ...]:
+    """Draw the programs of some clients that take a lock again and again, and write under its token."""
+    programs = []
+    for number in range(rng.randint(2, 4)):
+        steps = [
+            Step(
+                pause_s=round(rng.expovariate(5.0), 4),
+                kind="hold",
+                keys=("lf2",),
+                timeout_s=rng.choice((0.0, 1.0, 5.0)),
+                ttl_s=rng.choice((0.3, 1.0, 1.0, 3.0)),
+            )
+            for _ in range(int(duration_s))
+        ]
+        coordinator = DIRECT if rng.random() < 0.5 else rng.choice(coordinators)
+        dies_s = round(rng.uniform(1.0, duration_s), 3) if rng.random() < 0.3 else 0.0
+        programs.append(Program(f"client-h{number + 1}", coordinator, tuple(steps), changes=True, dies_s=dies_s))
     return tuple(programs)
 
 
@@ -200,6 +222,27 @@ class ChangeClient:
         )
         if isinstance(got, int):
             self._token = got
+
+    async def _hold(self, step: Step) -> None:
+        """Take a lock with a lease of ``ttl_s``, look at it now and then, and write under its token meanwhile."""
+        lock = self._store.lock(LOCK, lease=step.ttl_s or 1.0, timeout=step.timeout_s)
+        try:
+            await lock.acquire()
+        except RaykvError:
+            return
+        since_s = until_s = self._loop.now_s
+        lost = False
+        try:
+            for _ in range(self._rng.choice((1, 3, 10, 40))):
+                if lost := lock.lost:
+                    break
+                until_s = self._loop.now_s
+                if self._rng.random() < 0.3:
+                    await self._put(step, fence=lock.token)
+                await asyncio.sleep(self._rng.choice((0.005, 0.05)))
+        finally:
+            self._history.holdings.append(Holding(self._program.client, LOCK, lock.token, since_s, until_s, lost))
+        await lock.release()
 
     async def _delete(self, step: Step) -> None:
         await self.call("delete", step, lambda key: self._bucket.delete(key, timeout=step.timeout_s))

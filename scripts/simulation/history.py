@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raykv.records.vector_record import Dot, Seen
     from simulation.change_checker import ChangeOp
     from simulation.fleeting import Gone, Opened
+    from simulation.lock_checker import Holding
 
 Kind = Literal["put", "delete", "get", "scan"]
 Outcome = Literal["ok", "unknown", "refused"]
@@ -217,6 +218,7 @@ class History:
         self.scans: list[ScanSeen] = []
         self.buckets: list[BucketSeen] = []
         self.changes: list[ChangeOp] = []
+        self.holdings: list[Holding] = []
         """The calls on the linearizable bucket."""
         self.opened: list[Opened] = []
         self.dropped_s: list[float] = []

@@ -11,7 +11,7 @@ from raykv.config import KIB
 from raykv.sim.cluster import SUPERVISOR
 from raykv.sim.faults import ELASTIC, LEADERS, Fault, FaultKind
 from raykv.sim.network import NetworkOdds
-from simulation.change_workload import KEYS, draw_changes
+from simulation.change_workload import KEYS, draw_changes, draw_holders
 
 if TYPE_CHECKING:
     from simulation.scenario import Scenario
@@ -65,7 +65,10 @@ def with_leaders(scenario: Scenario) -> Scenario:
         faults=_draw_faults(
             rng, cluster.node_ids, duration_s, short=short, ring=rng.random() < 0.3 and not short, given_up=given_up
         ),
-        programs=draw_changes(rng, cluster.coordinator_names, duration_s, clients=rng.randint(4, 6), direct=0.5),
+        programs=(
+            *draw_changes(rng, cluster.coordinator_names, duration_s, clients=rng.randint(4, 6), direct=0.5),
+            *draw_holders(random.Random(f"holders {scenario.seed}"), cluster.coordinator_names, duration_s),
+        ),
         within=False,
         plain="",
         loose="",

@@ -30,6 +30,7 @@ def observed(outcome: Outcome) -> Counter[str]:
     if outcome.history is not None:
         counts.update(f"op: {op.kind} {op.outcome}" for op in outcome.history.ops)
         counts.update(f"change: {op.kind} {op.outcome}" for op in outcome.history.changes)
+        counts.update(f"lock: {'lost' if held.lost else 'held'}" for held in outcome.history.holdings)
         counts["op: scan to its end"] += len(outcome.history.scans)
         counts["op: bucket opened"] += len(outcome.history.buckets)
     for event in outcome.trace:

@@ -43,6 +43,7 @@ from simulation.health import EVERY_S, Health
 from simulation.history import History, Violation
 from simulation.leader_nemesis import LeaderNemesis
 from simulation.leader_watch import LeaderWatch
+from simulation.lock_checker import check_locks
 from simulation.promises import Promises
 from simulation.rig_faults import RigFaults
 from simulation.scenario import Scenario
@@ -258,6 +259,7 @@ class _Run:
         found = check_history(self.history, copies, skew_ms, plain=plain, strict=self.strict)
         self.violations += [violation for violation in found if not self._excused(violation)]
         self.violations += check_changes(self.history.changes) + self.leaders.broken
+        self.violations += check_locks(self.history.holdings)
         self.violations += check_buckets(self.history) + check_fleeting(self.history)
         self.violations += self.promises.broken
         self._judge_losses()

@@ -100,6 +100,8 @@ TABLE: dict[str, Sometimes] = {
     "conflict": Sometimes(("change: put conflict",), "a condition did not hold"),
     "fenced": Sometimes(("change: put fenced",), "a key had seen a later fencing token"),
     "change unknown": Sometimes(("change: put unknown", "change: add unknown"), "a change may stand"),
+    "lock held": Sometimes(("lock: held",), "a client held a lock as long as it wanted"),
+    "lock lost": Sometimes(("lock: lost",), "a client found that its lock was lost"),
     # the world
     "cut": Sometimes(("network: lost in a cut",), "a message was lost in a cut"),
     "held": Sometimes(("network: held by a cut",), "a message came after the cut that had held it up"),

@@ -36,7 +36,7 @@ StepKind = Literal[
     "put", "get", "delete", "contains", "put_many", "get_many", "delete_many", "scan", "open",
     "get_versions", "put_seen", "delete_seen", "modify", "drop", "repair", "look",
     "get_versioned", "put_absent", "put_if", "delete_if", "add", "max", "min", "swap", "update", "put_many_absent",
-    "put_fenced", "take_token",
+    "put_fenced", "take_token", "hold",
 ]  # fmt: skip
 """The last two lines: of linearizable buckets (``change_workload``)."""
 WEIGHTS: dict[StepKind, float] = {

@@ -37,6 +37,6 @@ def test_what_is_kept_shows_what_it_is_about():
     assert "runs as incarnation 2" in kept("node_killed_and_back")
     assert "serves generation 2" in kept("supervisor_takeover")
     assert "+2 receipts" in kept("contended_add")
-    assert "my head" in kept("contended_add")
+    assert "promised t1" in kept("contended_add")
     assert "still promised t2" in kept("leader_killed")
     assert "look under t2" in kept("leader_killed")
