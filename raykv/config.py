@@ -384,8 +384,23 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     finds its block in no cache takes longer. Tables of either kind are read, whatever is set."""
     table_bytes: int = 32 * MIB
     """Compaction starts a new SSTable at about this size."""
+    compaction: Literal["tiered", "leveled"] = "tiered"
+    """Which runs are merged: "tiered" writes less; "leveled" keeps less garbage and asks fewer runs, and merges in small
+    steps. See ``raykv.storage.compaction``; may change from one start to the next."""
     runs_per_level: int = 4
     """Sorted runs of similar size that accumulate before they are merged."""
+    level_ratio: int = 10
+    """Under "leveled": how many times larger each level is than the one before."""
+    max_space_amplification: float = 1.5
+    """Bytes on disk over bytes of newest records, about: past this everything is merged, also where nothing is written."""
+    max_marker_age_s: float = 7 * 86_400.0
+    """What was forgotten after its grace leaves the disk after this time at most, once there is room to merge it."""
+    compaction_share: float = 0.3
+    """Share of the time that flushes and compactions take while clients use the node and they keep up; more as they fall
+    behind, all of it without clients."""
+    helper_process: bool = True
+    """Whether large flushes and compactions run in a process of their own beside the node (about 40 MB), not in a thread of
+    it: answers then do not wait for the interpreter."""
     max_unflushed_bytes: int = 64 * MIB
     """Memtables that wait for their flush; past this, writes are refused (``Overloaded``)."""
     min_free_bytes: int = 64 * MIB
@@ -412,8 +427,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often the node compares each partition of which it is the first owner with the other owners."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.stream, bool):
-            raise InvalidOption(f"stream must be True or False; got {shown(self.stream)}")
+        for name in ("stream", "helper_process"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOption(f"{name} must be True or False; got {shown(getattr(self, name))}")
         _settle(
             self,
             memtable_bytes=check_count("memtable_bytes", self.memtable_bytes, 4 * KIB, 4 * GIB),
@@ -423,7 +439,12 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             bloom_bits_per_key=check_count("bloom_bits_per_key", self.bloom_bits_per_key, 1, 64),
             compression=check_choice("compression", self.compression, ("lz4", "zstd", "none")),
             table_bytes=check_count("table_bytes", self.table_bytes, 16 * KIB, 16 * GIB),
+            compaction=check_choice("compaction", self.compaction, ("tiered", "leveled")),
             runs_per_level=check_count("runs_per_level", self.runs_per_level, 2, 64),
+            level_ratio=check_count("level_ratio", self.level_ratio, 2, 100),
+            max_space_amplification=check_number("max_space_amplification", self.max_space_amplification, 1.1, 1000),
+            max_marker_age_s=check_seconds("max_marker_age_s", self.max_marker_age_s, MAX_TTL_S),
+            compaction_share=check_number("compaction_share", self.compaction_share, 0, 1, above=True),
             min_free_bytes=check_count("min_free_bytes", self.min_free_bytes, 0, 1024 * GIB),
             sync_interval_s=check_seconds("sync_interval_s", self.sync_interval_s, 60),
             gossip_every_s=check_seconds("gossip_every_s", self.gossip_every_s, 60),

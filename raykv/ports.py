@@ -47,6 +47,22 @@ class Executor(Protocol):
         ...
 
 
+class HelperLost(Exception):
+    """The helper process has ended, or does not answer sense. It writes nothing any more."""
+
+
+class Helper(Protocol):
+    """A process that does a node's disk work, so that the node's own interpreter is free. It ends with the node."""
+
+    def call(self, message: bytes) -> bytes:
+        """Send a message and wait for the answer. Any thread; one call after the other. Raises ``HelperLost``."""
+        ...
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        ...
+
+
 class Metrics(Protocol):
     """Counters of what the core does, for ``status()``, benchmarks and the simulation."""
 

@@ -302,3 +302,24 @@ def test_attacks_restart_no_node_and_fail_nobodys_operation() -> None:
     """How long operations take meanwhile is no matter here: this machine may be busy."""
     shown = run("attack.py", "--seconds", "2", "--rounds", "1", "--untimed")
     assert shown.count("restarted 0  failed 0") == len(shown.splitlines()) == 8
+
+
+def test_amplification_of_each_policy_over_some_days(tmp_path: Path) -> None:
+    target = tmp_path / "amplification.json"
+    words = ("--days", "14", "--idle", "1", "--keys", "1500", "--memtable", "32", "--json", str(target))
+    shown = run("amplification.py", *words)
+    figures = json.loads(target.read_text())["policies"]
+    assert all(name in shown for name in figures)
+    unbounded, tiered, leveled = (
+        figures[name] for name in ("tiered, no bound on garbage", "tiered (default)", "leveled, ratio 10")
+    )
+    assert tiered["space_most"] <= 1.6 < unbounded["space_most"], "1.5, and one memtable"
+    assert leveled["space_mean"] < tiered["space_mean"]
+    assert leveled["runs_mean"] < tiered["runs_mean"] < unbounded["runs_mean"]
+    assert unbounded["write_amplification"] < tiered["write_amplification"] < leveled["write_amplification"]
+
+
+def test_amplification_refuses_what_cannot_be() -> None:
+    done = run_python(SCRIPTS / "amplification.py", "--days", "2", "--idle", "2")
+    assert done.returncode == 2
+    assert "--idle" in done.stderr

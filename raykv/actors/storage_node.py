@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raykv.actors import job_process
 from raykv.actors.calls import NOT_OPEN, fast_transport, this_address
 from raykv.actors.hosts import this_host
 from raykv.actors.logs import log_to_a_file
@@ -26,6 +27,7 @@ from raykv.protocol import frames as f
 from raykv.storage import CompressionMissing, DirectoryForeign, DirectoryInUse, EngineFailed
 from raykv.system.descriptors import raise_limit
 from raykv.system.files import OsFileSystem
+from raykv.system.helper import HelperProcess
 from raykv.system.holder import end_holder, read_note, this_note
 from raykv.system.process import CountingMetrics, SystemClock, ThreadExecutor, exit_soon
 from raykv.transport import StreamServer
@@ -187,6 +189,7 @@ class StorageNodeActor:
                     lock_note=msgspec.json.encode(this_note(host)),
                     transport=fast_transport(self._spec.store.name),
                     metrics=CountingMetrics(),
+                    helper=HelperProcess(job_process.__name__) if self._spec.node.helper_process else None,
                 )
             except DirectoryInUse as error:
                 now_s = time.monotonic()

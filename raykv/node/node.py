@@ -8,6 +8,7 @@ fails the node stops; recovery reads what is really there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import msgspec
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
 from raykv.node.group_commit import GroupCommit
+from raykv.node.pace import Pace
 from raykv.node.snapshots import Snapshots
 from raykv.ports import Known
 from raykv.protocol import frames as f
@@ -33,12 +35,14 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from raykv.ports import Clock, Executor, FileSystem, Metrics, Transport
+    from raykv.ports import Clock, Executor, FileSystem, Helper, Metrics, Transport
     from raykv.storage import Job
 
 logger = logging.getLogger("raykv.node")
 
 JOB_RETRY_S = 1.0
+GIVE_WAY_S = 0.02
+"""How often a compaction looks whether the newer and smaller one that it waits for is done."""
 ROOM_EVERY_S = 0.5
 """How often the node checks its free disk space."""
 SMALLEST_SHARE = 16
@@ -89,16 +93,19 @@ class StorageNode:
         lock_note: bytes = b"{}",
         transport: Transport | None = None,
         metrics: Metrics | None = None,
+        helper: Helper | None = None,
     ) -> None:
         """Open the directory and recover. Raises ``DirectoryInUse``, ``DirectoryForeign``, ``OSError``, ``CorruptData``.
 
         ``on_failure(cause)`` is called once when the node can no longer be trusted and must be recreated. ``transport``:
-        how it reaches the other nodes; without one it only answers.
+        how it reaches the other nodes; without one it only answers. ``helper``: does large flushes and compactions; without
+        one a thread does.
         """
         self.spec = spec
         self._clock = clock
         self._executor = executor
         self._on_failure = on_failure
+        self._fs, self._helper = fs, helper
         self._directory = NodeDirectory.open(
             fs,
             spec.path,
@@ -151,7 +158,6 @@ class StorageNode:
             durability=spec.store.durability,
             sync_interval_s=spec.node.sync_interval_s,
         )
-        self._fs = fs
         self._free_bytes = 0
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -169,6 +175,7 @@ class StorageNode:
             flush=self._flush_soon,
             stopped=lambda: self.stopped,
         )
+        self._pace = Pace(clock, spec.node.compaction_share, lambda: self._engine.pressure, self._ease)
         self._handlers: dict[type[f.Message], Callable[[Any], Awaitable[f.NodeAnswerBody]]] = dict(
             (
                 handled(f.Ping, self._pong),
@@ -213,10 +220,13 @@ class StorageNode:
     def _open_engine(self, fs: FileSystem) -> Engine:
         where = f"{self.spec.path}/{self._directory.identity.data}"
         directory = self._directory
-        return Engine.open(
+        engine = Engine.open(
             fs, where, self.spec.node, merge_bounded, mark=directory.identity.mark, run=directory.last_run,
             owner=directory.owner,
         )  # fmt: skip
+        if self._helper is not None:
+            engine.use_helper(self._helper)
+        return engine
 
     def begin(self) -> None:
         """Start the background work. Call once, on the event loop that serves."""
@@ -247,6 +257,14 @@ class StorageNode:
         while True:
             await self._clock.sleep(ROOM_EVERY_S)
             self.look_for_room()
+            if self._stopped is None and self._engine.failure is None:
+                self.work()  # also without requests: old deletion markers, and what had no room
+
+    def _ease(self) -> float:
+        """Return how much of its share background work may take by the present latencies."""
+        if self._maintenance is None:
+            return 1.0
+        return self._maintenance.throttle.bytes_per_s / self.spec.node.background_bytes_per_s
 
     def look_for_room(self) -> None:
         """Refuse writes while little space is left, not when none is: a flush, a compaction and a delete need room too.
@@ -254,6 +272,7 @@ class StorageNode:
         *Schedule without: three nodes on one disk fill it; each has an update in memory that its log has no room for, and
         none of them may show that key, nor an older record of it, before other files on the disk make room.*
         """
+        self._engine.now_ms = self._clock.wall_ms()
         try:
             room = self._fs.room(self.spec.path)
         except OSError as error:
@@ -357,6 +376,8 @@ class StorageNode:
             if position > self._engine.durable_position and not self._commit.safe_now(position):
                 return self._answer_when_durable(request.body, body, self._commit.enqueue(position), began_s)
             self._note(request.body, began_s)
+            if type(request.body) is f.Write and (held_s := self._pace.held_back_s()):
+                return self._answer_held_back(body, held_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body, heard=heard)
@@ -367,8 +388,15 @@ class StorageNode:
         try:
             await durable
             self._note(request, began_s)
+            if type(request) is f.Write and (held_s := self._pace.held_back_s()):
+                return await self._answer_held_back(body, held_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
+        return self._answer(body)
+
+    async def _answer_held_back(self, body: f.NodeAnswerBody, held_s: float) -> bytes:
+        """Answer a write late: flushes or compactions are behind, and its caller is to bring less."""
+        await self._clock.sleep(held_s)
         return self._answer(body)
 
     async def _answer_later(self, request: f.NodeRequestBody, began_s: float) -> bytes:
@@ -377,6 +405,8 @@ class StorageNode:
             body = await self._handlers[type(request)](request)
             if self._stopped is None:
                 self._note(request, began_s)
+            if type(request) is f.Apply and (held_s := self._pace.held_back_s()):
+                return await self._answer_held_back(body, held_s)
         except (StoreClosed, EngineFailed, OSError) as error:
             body = self._failed(error)
         return self._answer(body)
@@ -415,6 +445,7 @@ class StorageNode:
         """Record an answer to a client, and start the work that it has made due."""
         if self._maintenance is not None:
             now_s = self._clock.monotonic_s()
+            self._pace.note(now_s)
             self._maintenance.throttle.note(now_s - began_s, now_s)
             self._load.note(request, now_s - began_s, now_s)
         if NODE[type(request)].work_due:
@@ -450,6 +481,8 @@ class StorageNode:
                 raise EngineFailed(self._engine.failure.message)
             self._directory.mark_clean(self._engine.mark())
         finally:
+            if self._helper is not None:
+                self._helper.close()  # it holds the directory's lock, too
             self._directory.close()
         logger.info("store %s: node %s stopped", self.spec.store.name, self.spec.node_id)
 
@@ -516,7 +549,8 @@ class StorageNode:
 
     async def _run_job(self, job: Job) -> None:
         try:
-            await self._executor.run(job.run)
+            if not await self._all_steps(job):
+                return
         except OSError as error:
             # A full disk. Nothing is lost: the log has it. Meanwhile writes run into max_unflushed_bytes.
             try:
@@ -535,6 +569,21 @@ class StorageNode:
                     return
         if self._stopped is None:
             self.work()
+
+    async def _all_steps(self, job: Job) -> bool:
+        """Take a job to its end. False if the node stops: a compaction is given up, a flush goes on without rests."""
+        began_s = self._clock.monotonic_s()
+        while not await self._executor.run(job.step):
+            if self._stopped is None:
+                began_s = await self._pace.rest(began_s)
+            while self._stopped is None and not job.urgent and not self._engine.newest_compaction(job):
+                await self._clock.sleep(GIVE_WAY_S)
+                began_s = self._clock.monotonic_s()
+            if self._stopped is not None and not job.urgent:
+                with contextlib.suppress(EngineFailed, StoreClosed):
+                    self._engine.abandon(job)
+                return False
+        return True
 
     async def _finished(self, job: Job) -> bool:
         """Install the outcome of a job. False to retry it: there was no room for the manifest."""

@@ -16,8 +16,8 @@ manifest) and ``close`` wait for the disk. Long work comes as jobs, whose ``run`
 
 * ``next_sync() -> SyncJob``: one write and one fdatasync for everything appended so far; then ``finish_sync``. Jobs run
   in the order taken, one at a time.
-* ``next_job() -> Job``: a flush or a compaction; one of each may be under way. Then ``finish``, or ``abandon`` if ``run``
-  raised.
+* ``next_job() -> Job``: a flush or a compaction; one flush and a few compactions may be under way. Then ``finish``, or
+  ``abandon`` if a step raised.
 
 **Nothing unsynced is seen (P3).** Every answer carries the log position that must be durable before the answer may leave
 the node; ``durable_position`` is how far the log is. Records in tables have position 0, and so do records that recovery
@@ -30,7 +30,7 @@ compactions and restarts until ``heal`` reports that the peers have restored eve
 ``begin_snapshot`` and ``hold_tables`` serve a backup (``raykv.storage.snapshot``).
 
 Omitted: snapshots to read from, transactions, column families, range deletes (compactions leave out the key ranges that
-``drop`` names), rate limits for compaction.
+``drop`` names). How fast jobs go is the caller's: it may pause between their steps.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ from raykv.storage.cache import BlockCache, RecordCache
 from raykv.storage.compression import check_available
 from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
-from raykv.storage.manifest import Manifest, number_of
+from raykv.storage.manifest import Manifest, RunInfo, number_of
 from raykv.storage.mark import Mark, apart, log_digest
 from raykv.storage.memtable import Found, Memtable
 from raykv.storage.merge import merge
 from raykv.storage.recovery import CORRUPT_SUFFIX, recover, set_aside
+from raykv.storage.remote import WORTH_BYTES, HelpedWorkshop
 from raykv.storage.run import Run
 from raykv.storage.window import Window, window
 
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from raykv.config import NodeConfig
-    from raykv.ports import FileSystem
+    from raykv.ports import FileSystem, Helper
     from raykv.storage.merge import Batch
     from raykv.storage.sstable import Table
     from raykv.storage.wal import SyncJob
@@ -91,6 +92,8 @@ _FEW = 8
 """Fewer keys than this are looked up one by one."""
 RECORDS_SHARE = 4
 """This fraction of the cache (1/4) is for single records; the rest is for blocks."""
+MAX_COMPACTIONS = 3
+"""Compactions under way at once, each of newer and smaller runs than the one before: a large one may take minutes."""
 _SEGMENT_FACTOR = 4
 """Updates of few keys fill the log but not the memtable: seal once the segment is this many times the memtable's size."""
 
@@ -98,8 +101,8 @@ _SEGMENT_FACTOR = 4
 class EngineStats(msgspec.Struct, frozen=True):
     """Present sizes, and counts since the engine was opened.
 
-    ``table_records`` includes overwritten records and deletion markers; ``wal_bytes`` is what was written to the log,
-    ``bytes_written`` includes the tables.
+    ``table_records`` includes overwritten records and deletion markers; ``garbage_bytes`` estimates what of ``table_bytes``
+    is such; ``wal_bytes`` is what was written to the log, ``bytes_written`` includes the tables.
     """
 
     memtable_records: int
@@ -109,6 +112,7 @@ class EngineStats(msgspec.Struct, frozen=True):
     table_bytes: int
     tables: int
     runs: int
+    garbage_bytes: int
     wal_bytes: int
     cache_bytes: int
     cache_hits: int
@@ -178,10 +182,15 @@ class Engine:
         self._sealed = recovered.sealed
         self._workshop = Workshop(fs, directory, config, self._cache, itertools.count(recovered.manifest.next_number))
         self._flush: FlushJob | None = None
-        self._compaction: CompactionJob | None = None
+        self._merging: list[CompactionJob] = []
+        """Compactions under way. Each later one is of runs newer than all of the one before it."""
         self._full_compaction = False
+        self._fresh_runs = 0
+        self._replaced_bytes = 0
         self._settled: list[Run] | None = None
         """The runs, once it is known that none needs compaction. The list is never changed, only replaced."""
+        self._due_ms: int | None = None
+        """When that must be asked again all the same."""
         self._damaged = list(recovered.manifest.damaged)
         self._healed = list(recovered.manifest.healed)
         self._unsaved_damage = False
@@ -193,6 +202,8 @@ class Engine:
         self._bloom_negatives = self._hot_hits = self._flushes = self._compactions = self._job_bytes = 0
         self.room_bytes: int | None = None
         """Free space on the disk as far as the node knows: a compaction needs as much as it merges."""
+        self.now_ms = 0
+        """The wall clock as far as the node has said: deletion markers are merged down at a certain age. 0: unknown."""
         self.drop: Drop | None = None
         """Decides which keys compactions leave out. Called on other threads. Such a key must never be read again: until a
         compaction reaches the oldest run, an older record of it may resurface."""
@@ -218,6 +229,10 @@ class Engine:
         ``CompressionMissing`` if the configuration or a table needs a package that is not installed.
         """
         return cls(fs, directory, config, merge, mark, run, owner)
+
+    def use_helper(self, helper: Helper, worth_bytes: int = WORTH_BYTES) -> None:
+        """Let a process do the work of jobs from ``worth_bytes`` on (``raykv.storage.remote``)."""
+        self._workshop = HelpedWorkshop(self._workshop, helper, worth_bytes)
 
     def begin_run(self, run: int) -> Mark:
         """Record that this run has examined the directory; return what it found, to be kept elsewhere. Two syncs.
@@ -701,12 +716,19 @@ class Engine:
         With ``sync`` (the job will sync), written but unsynced data counts as waiting.
         """
         self._check()
-        return self._log.take(sync=sync)
+        job = self._log.take(sync=sync)
+        if job is not None:
+            for memtable in [self._memtable, *self._sealed]:
+                job.replaced_bytes += memtable.replaced_bytes
+                memtable.replaced_bytes = 0
+            self._replaced_bytes += job.replaced_bytes
+        return job
 
     def finish_sync(self, job: SyncJob) -> None:
         """Record a job that has run; ``durable_position`` advances."""
         self._check()
         self._log.finish(job)
+        self._replaced_bytes -= job.replaced_bytes
 
     # ---- flush and compaction ----------------------------------------------------------------------------------
 
@@ -722,10 +744,35 @@ class Engine:
     @property
     def overloaded(self) -> bool:
         """Whether more than ``max_unflushed_bytes`` wait for a flush. Refuse writes until there is less."""
-        waiting_bytes = self._memtable.bytes
+        return self.unflushed_bytes > self._config.max_unflushed_bytes
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Memory that waits for the disk: memtables, and what the log has not written of records that they replaced."""
+        memtable = self._memtable
+        waiting_bytes = memtable.bytes + memtable.replaced_bytes + self._replaced_bytes
         if self._sealed:
-            waiting_bytes += sum(table.bytes for table in self._sealed)
-        return waiting_bytes > self._config.max_unflushed_bytes
+            waiting_bytes += sum(table.bytes + table.replaced_bytes for table in self._sealed)
+        return waiting_bytes
+
+    @property
+    def pressure(self) -> float:
+        """How far flushes and compactions are behind, from 0.0 (not at all) to 1.0.
+
+        The greater of two: memory, from half of ``max_unflushed_bytes`` to all of it, beyond the two memtables that there
+        always may be; fresh runs, from twice to six times ``runs_per_level``.
+        """
+        most = self._config.max_unflushed_bytes
+        usual = min(most, max(most // 2, 2 * self._config.memtable_bytes))
+        beyond = self.unflushed_bytes - usual
+        pressure = beyond / (most - usual) if beyond > 0 and most > usual else 0.0
+        if self._fresh_runs > 2 * self._config.runs_per_level:
+            pressure = max(pressure, (self._fresh_runs / self._config.runs_per_level - 2) / 4)
+        return min(1.0, pressure)
+
+    def newest_compaction(self, job: Job) -> bool:
+        """Return whether no compaction of newer runs is under way: those are smaller, and go first."""
+        return not self._merging or job is self._merging[-1]
 
     def next_job(self) -> Job | None:
         """Return a flush or a compaction that is due, or None. O(runs) after they have changed, else O(1).
@@ -737,28 +784,53 @@ class Engine:
             oldest = self._sealed[-1]
             assert oldest.last_segment is not None
             if oldest.last_segment <= self._log.sealed_through:  # else its segment is still being written
-                self._flush = FlushJob(self._workshop, oldest, lowest=not self._runs)
+                self._flush = FlushJob(self._workshop, oldest, self._runs, self.now_ms)
                 return self._flush
-        if self._compaction is None and self._runs:
-            fully = self._full_compaction and not self._sealed
-            if fully:
-                numbers: list[int] | None = [run.number for run in self._runs]
-                self._full_compaction = False
-            elif self._runs is self._settled:
-                return None
-            else:
-                numbers = compaction.pick(self._runs, self._config)
-                self._settled = self._runs if numbers is None else None
-            chosen = [run for run in self._runs if numbers is not None and run.number in numbers]
-            if self.room_bytes is not None and sum(run.size_bytes for run in chosen) > self.room_bytes:
-                self._full_compaction = self._full_compaction or fully
-                self._settled = None
-                return None
-            if chosen:
-                lowest = chosen[-1] is self._runs[-1]
-                self._compaction = CompactionJob(self._workshop, chosen, self.drop, lowest=lowest)
-                return self._compaction
-        return None
+        if not self._runs:
+            return None
+        job = self._next_compaction() if not self._merging else self._next_newer_compaction()
+        if job is not None:
+            self._merging.append(job)
+        return job
+
+    def _next_compaction(self) -> CompactionJob | None:
+        fully = self._full_compaction and not self._sealed
+        if not fully and self._runs is self._settled and (self._due_ms is None or self.now_ms < self._due_ms):
+            return None
+        infos = [run.info() for run in self._runs]
+        if fully:
+            task = compaction.everything(infos)
+        else:
+            task = compaction.pick(infos, self._config, self.now_ms)
+            self._settled = self._runs if task is None else None
+            self._due_ms = compaction.next_due_ms(infos, self._config)
+        return self._job_of(task, fully=fully)
+
+    def _next_newer_compaction(self) -> CompactionJob | None:
+        """Return a compaction of runs that have come since the last one under way began: reads ask them all."""
+        if self._runs is self._settled or self._full_compaction or len(self._merging) >= MAX_COMPACTIONS:
+            return None
+        oldest = self._merging[-1].task.parts[0].run
+        infos = [run.info() for run in itertools.takewhile(lambda run: run.number != oldest, self._runs)]
+        task = compaction.pick_newer(infos, self._config)
+        self._settled = self._runs if task is None else None
+        return self._job_of(task)
+
+    def _job_of(self, task: compaction.Task | None, *, fully: bool = False) -> CompactionJob | None:
+        """Return the job of a task; None if there is no room for its outcome."""
+        if task is None:
+            return None
+        open_tables = {table.info.number: table for run in self._runs for table in run.tables}
+        sources = [[open_tables[number] for number in part.tables] for part in task.parts]
+        if self.room_bytes is not None and self.room_bytes < sum(
+            table.info.size_bytes for table in chain.from_iterable(sources)
+        ):
+            self._settled = None
+            return None
+        if fully:
+            self._full_compaction = False
+        at = next(index for index, run in enumerate(self._runs) if run.number == task.parts[-1].run)
+        return CompactionJob(self._workshop, task, sources, self._runs[at + 1 :], self.drop)
 
     def finish(self, job: Job) -> None:
         """Install the result of a job that has run: add it to the manifest, then remove what it replaced. Two syncs.
@@ -768,17 +840,17 @@ class Engine:
         self._check()
         tables = job.tables
         assert tables is not None, "finish a job after it has run"
-        outcome = Run(tables[0].info.number, tables) if tables else None
-        before = self._runs, self._sealed, self._flush, self._compaction
+        before = self._runs, self._sealed, self._flush, [*self._merging]
         try:
             if isinstance(job, FlushJob):
-                self._finish_flush(job, outcome)
+                self._finish_flush(job, Run(tables[0].info.number, tables) if tables else None)
             else:
-                self._finish_compaction(job, outcome)
+                self._finish_compaction(job, tables)
         except DiskFull:  # no room for the manifest: restore the memory to what the old one says
-            self._runs, self._sealed, self._flush, self._compaction = before
+            self._runs, self._sealed, self._flush, self._merging = before
             raise
-        self._job_bytes += sum(table.info.size_bytes for table in tables)
+        self._job_bytes += sum(table.info.size_bytes for table in tables if table.info.number in job.created)
+        self._fresh_runs = sum(1 for run in self._runs if run.size_bytes <= self._config.memtable_bytes)
 
     def _finish_flush(self, job: FlushJob, outcome: Run | None) -> None:
         assert job is self._flush
@@ -800,16 +872,16 @@ class Engine:
                 self._log.digests.pop(number, None)
                 self._fs.unlink(f"{self._directory}/{name}")
 
-    def _finish_compaction(self, job: CompactionJob, outcome: Run | None) -> None:
-        assert job is self._compaction
-        self._compaction = None
-        self._runs = compaction.apply(self._runs, [run.number for run in job.runs], outcome)
+    def _finish_compaction(self, job: CompactionJob, outcome: list[Table]) -> None:
+        self._merging.remove(job)
+        self._runs = self._after(job.task, outcome)
+        self._settled = None
         self._compactions += 1
         for damage in job.damages:
             self._note(damage)
         self._save_manifest()
         damaged = [damage.file for damage in self._damaged]
-        for table in chain.from_iterable(run.tables for run in job.runs):
+        for table in job.replaced:
             self._cache.discard_table(table.info.number, table.blocks)
             table.release()
             if table.name in damaged:
@@ -817,17 +889,30 @@ class Engine:
             else:
                 self._fs.unlink(f"{self._directory}/{table.name}")
 
+    def _after(self, task: compaction.Task, outcome: list[Table]) -> list[Run]:
+        """Return the runs after a compaction. Runs that it does not touch stay the same objects."""
+        infos = compaction.apply([run.info() for run in self._runs], task, [table.info for table in outcome], RunInfo)
+        tables = {table.info.number: table for table in chain(*(run.tables for run in self._runs), outcome)}
+        touched = {part.run for part in task.parts}
+        untouched = {run.number: run for run in self._runs if run.number not in touched}
+        return [
+            untouched.get(info.number) or Run(info.number, [tables[table.number] for table in info.tables])
+            for info in infos
+        ]
+
     def abandon(self, job: Job) -> None:
-        """Discard a job whose ``run`` raised (a full disk) and remove its files. ``next_job`` offers it again."""
+        """Discard a job that raised (a full disk) or is not wanted to its end, and remove its files.
+
+        ``next_job`` offers it again. No step of it may be running.
+        """
         self._check()
-        assert job is self._flush or job is self._compaction
-        for table in job.tables or ():
-            table.release()
-        self._workshop.remove(job.created)
-        if job is self._flush:
+        assert job is self._flush or job in self._merging
+        job.discard()
+        if isinstance(job, FlushJob):
             self._flush = None
         else:
-            self._compaction = None
+            self._merging.remove(job)
+            self._settled = None
 
     def compact_fully(self) -> None:
         """Seal the memtable; once it is flushed, the next compaction merges all runs. For dropped buckets."""
@@ -1009,6 +1094,7 @@ class Engine:
             table_bytes=sum(info.size_bytes for info in infos),
             tables=len(infos),
             runs=len(self._runs),
+            garbage_bytes=compaction.garbage_bytes([run.info() for run in self._runs]),
             wal_bytes=self._log.bytes_written,
             cache_bytes=self._cache.used_bytes + self._hot.used_bytes,
             cache_hits=self._cache.hits + self._hot_hits,

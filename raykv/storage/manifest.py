@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest"
 MAGIC = b"RAYKVMAN"
-VERSION = 2
+VERSION = 3
 MAX_MANIFEST_BYTES = 256 << 20
 
 MAX_SEGMENT = (1 << 23) - 1
@@ -96,6 +96,14 @@ def checksum(manifest: Manifest) -> int:
     return crc32c(_encode(manifest))
 
 
+def checksum_on_disk(fs: FileSystem, directory: str) -> int:
+    """Return the ``checksum`` of the manifest as it was written, perhaps by an earlier version; 0 if there is none."""
+    try:
+        return crc32c(read_blob(fs, f"{directory}/{NAME}", MAGIC, VERSION, MAX_MANIFEST_BYTES)[1])
+    except FileNotFoundError:
+        return 0
+
+
 def load(fs: FileSystem, directory: str) -> Manifest | None:
     """Return the manifest; None if there is none. ``CorruptData`` if it cannot be read: the store is lost then."""
     path = f"{directory}/{NAME}"
@@ -113,6 +121,8 @@ def load(fs: FileSystem, directory: str) -> Manifest | None:
 def wrong_with(manifest: Manifest) -> str:
     """Return why the manifest is invalid: its numbers become file names, positions and loops. Empty if it is valid."""
     seen: set[int] = set()
+    if len({run.number for run in manifest.runs}) != len(manifest.runs):
+        return "two runs bear one number"
     if not (1 <= manifest.next_number <= MAX_TABLE and 1 <= manifest.oldest_segment <= MAX_SEGMENT):
         return f"no valid numbers: next table {manifest.next_number}, oldest segment {manifest.oldest_segment}"
     if not (
@@ -126,7 +136,12 @@ def wrong_with(manifest: Manifest) -> str:
             sound = (
                 1 <= table.number <= MAX_TABLE and 1 <= table.count < _MAX_COUNT and 0 <= table.size_bytes < _MAX_COUNT
             )
-            if not sound or table.smallest > table.largest or table.number in seen:
+            counted = (
+                0 <= table.markers <= table.count
+                and -1 <= table.covers <= table.count
+                and 0 <= table.since_ms < _MAX_COUNT
+            )
+            if not sound or not counted or table.smallest > table.largest or table.number in seen:
                 return f"table {table.number} is inconsistent"
             seen.add(table.number)
     for damage in (*manifest.damaged, *manifest.healed):

@@ -39,13 +39,15 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 class Memtable:
     """A sorted map of key to ``Found``. ``first_segment`` .. ``last_segment`` of the log hold all of it."""
 
-    __slots__ = ("_order", "_waiting", "bytes", "entries", "first_segment", "last_segment")
+    __slots__ = ("_order", "_waiting", "bytes", "entries", "first_segment", "last_segment", "replaced_bytes")
 
     def __init__(self, first_segment: int) -> None:
         self.entries: dict[bytes, Found] = {}
         self.bytes = 0
         self.first_segment = first_segment
         self.last_segment: int | None = None  # known once sealed
+        self.replaced_bytes = 0
+        """Records that it no longer holds, since the engine last took a sync job: the log has them until it is written."""
         self._order: SortedList[bytes] = SortedList()
         self._waiting: list[bytes] = []
 
@@ -59,6 +61,7 @@ class Memtable:
             self.bytes += len(key) + len(record) + ENTRY_OVERHEAD_BYTES
         else:
             self.bytes += len(record) - len(old.record)
+            self.replaced_bytes += len(old.record)
         return found
 
     def put_many(self, keys: Sequence[bytes], records: Sequence[bytes], first: int) -> list[Found]:

@@ -83,8 +83,7 @@ def recover(
     mark, known = (Mark(), False) if mark is None else (mark, True)
     doubt = ""
     if known:
-        checksum = manifests.checksum(manifest) if manifest is not None else 0
-        doubt = doubt_about_manifest(mark, run, owner, manifest, checksum)
+        doubt = doubt_about_manifest(mark, run, owner, manifest, manifests.checksum_on_disk(fs, directory))
     if manifest is None:
         strays = [name for name in fs.list_directory(directory) if name.endswith((".wal", ".sst"))]
         if strays:

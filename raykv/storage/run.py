@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Finds the one table of a run that may hold a key. ``number`` names the run: that of its first table.
+    """Finds the one table of a run that may hold a key.
+
+    ``number`` names the run: that of the first table of its flush. A compaction's outcome keeps the name of the oldest.
 
     ``only`` is the table of a run that has no other.
     """

@@ -88,6 +88,12 @@ class TableInfo(msgspec.Struct, frozen=True, array_like=True):
     largest: bytes
     digest: int = 0
     """Of all frames: distinguishes it from another table of the same name and size; 0: not recorded (version 1)."""
+    markers: int = 0
+    """The number of deletion markers; 0 also where it was not counted (manifests up to version 2)."""
+    covers: int = -1
+    """How many of its records have an older one below, about; -1: not known."""
+    since_ms: int = 0
+    """When the oldest of its deletion markers was flushed (wall clock); 0: not known, or none."""
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True):

@@ -249,12 +249,14 @@ class SyncJob:
     Several may be taken; they run and finish in the order taken, one at a time.
     """
 
-    __slots__ = ("_log", "batches", "done", "end", "position", "sealed_through", "synced")
+    __slots__ = ("_log", "batches", "done", "end", "position", "replaced_bytes", "sealed_through", "synced")
 
     def __init__(self, log: Log, batches: list[_Batch], position: int) -> None:
         self._log = log
         self.batches = batches
         self.position = position
+        self.replaced_bytes = 0
+        """What of its records no memtable holds any more: newer ones of the same keys came before the write."""
         self.sealed_through = 0
         for batch in batches:
             if batch.seal:

@@ -146,6 +146,11 @@ class OsFileLock:
 _held: weakref.WeakSet[OsFileLock] = weakref.WeakSet()
 
 
+def lock_descriptors() -> list[int]:
+    """Return the descriptors of the locks that this process holds, for a process that is to hold them with it."""
+    return sorted(lock._fd for lock in list(_held) if lock._fd >= 0)  # noqa: SLF001 - of this module
+
+
 def _let_go_in_child() -> None:
     """Drop the parent's locks in a forked child: else they would outlive the parent."""
     for lock in list(_held):

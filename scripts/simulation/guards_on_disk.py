@@ -125,7 +125,7 @@ ON_DISK = (
         "a power cut takes the name of a table whose log is gone already",
         (
             Edit(
-                "raykv.storage.jobs:Workshop.build",
+                "raykv.storage.jobs:Workshop.open",
                 "        self.fs.sync_directory(self.directory)\n",
                 "        pass\n",
             ),

@@ -54,6 +54,8 @@ _REPLACED_SHARE = 0.1
 _OLD_SHARE = 0.05
 _OLD = 0
 """The version of records that a merge gives up for any other: a replacement keeps them, an update where nothing is."""
+_ON_SHARE = 0.7
+"""The share of a job's steps that the next one follows at once."""
 _MAX_SNAPSHOTS = 3
 """Of one load: every recovery reads all parts."""
 _MAX_DEPTH = 3
@@ -82,6 +84,9 @@ class StorageLoad:
         self.config = NodeConfig(
             memtable_bytes=4096, table_bytes=16384, max_unflushed_bytes=8192, block_cache_bytes=1 << 16,
             block_bytes=block_bytes, runs_per_level=rng.choice((2, 2, 3)), compression=rng.choice(("lz4", "none")),
+            compaction=rng.choice(("tiered", "tiered", "leveled")), level_ratio=rng.choice((2, 4)),
+            max_space_amplification=rng.choice((1.1, 1.5, 1000.0)), max_marker_age_s=rng.choice((0.01, 1.0)),
+            helper_process=rng.random() < 0.4,
         )  # fmt: skip
         self._weights = [
             weight * rng.choice((0.3, 1, 1, 3))
@@ -276,6 +281,7 @@ class StorageLoad:
             self._positions = [entry for entry in self._positions if entry[0] > position]
 
     def _take_job(self) -> None:
+        self._running.now_ms += self._rng.choice((1, 1, 10))
         job = self._running.next_job()
         if job is not None:
             self._due.append(job)
@@ -284,8 +290,10 @@ class StorageLoad:
         if self._due:
             job = self._due.pop(self._rng.randrange(len(self._due)))
             with self._in_the_midst(loop=False):
-                job.run()
-            self._ran.append(job)
+                done = job.step()
+                while not done and self._rng.random() < _ON_SHARE:
+                    done = job.step()
+            (self._ran if done else self._due).append(job)
 
     def _finish_job(self) -> None:
         if self._ran:
@@ -294,9 +302,11 @@ class StorageLoad:
                 self._running.finish(job)
 
     def _abandon_job(self) -> None:
-        if self._ran:
+        """Give up a job that is done, or under way, or not begun."""
+        jobs = self._ran or self._due
+        if jobs:
             with self._in_the_midst(loop=True):
-                self._running.abandon(self._ran.pop())
+                self._running.abandon(jobs.pop())
 
     def _work(self) -> None:
         """Let the jobs catch up a little."""

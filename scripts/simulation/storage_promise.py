@@ -20,6 +20,7 @@ from crc32c import crc32c
 from raykv.errors import RaykvError
 from raykv.storage import Engine, Identity, NodeDirectory
 from raykv.storage.blob import read_blob
+from raykv.storage.remote import Worker
 from raykv.storage.snapshot import (
     MAX_PART_BYTES,
     PART_MAGIC,
@@ -162,9 +163,25 @@ def open_engine(fs: FileSystem, config: NodeConfig, directory: NodeDirectory) ->
         fs, f"{PATH}/data", config, merge, mark=directory.identity.mark, run=directory.last_run, owner=directory.owner
     )
     engine.doubt = engine.doubt or directory.doubt_about_register()
-    engine.drop = _is_dropped
+    engine.drop = _is_dropped if config.compression == "lz4" else None  # with it no table is moved as it is
+    if config.helper_process:
+        engine.use_helper(Helper(fs), worth_bytes=0)
     directory.note_data(engine.begin_run(directory.identity.incarnation))
     return engine
+
+
+class Helper:
+    """A helper process without the process: what it does to the disk happens here."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._worker = Worker(fs)
+
+    def call(self, message: bytes) -> bytes:
+        """See ``ports.Helper``."""
+        return self._worker.handle(message)
+
+    def close(self) -> None:
+        """See ``ports.Helper``."""
 
 
 def look(directory: NodeDirectory, engine: Engine, fs: FileSystem) -> Found:

@@ -58,8 +58,9 @@ _OUTSIDE = {
     "Executor",
 }
 """Types of the world around them: disks and wires of the test."""
-_ON_DISK = ("._runs", "._settled", "._manifest", "._file", "._fs")
-"""The index of tables is in memory: it grows with the data."""
+_ON_DISK = ("._runs", "._settled", "._manifest", "._file", "._fs", "._cache._blocks")
+"""The index of tables is in memory: it grows with the data. The cache of their blocks has a bound of its own, in bytes; how
+full it is depends on when a compaction last removed tables."""
 
 
 class Walk:

@@ -174,13 +174,13 @@ def markers_left_out_by_every(job):
     """In the newer runs too, though an older one has a record for them to cover."""
 
     def plant(monkeypatch):
-        run = job.run
+        step = job.step
 
         def lazy(self):
-            self._lowest = True
-            run(self)
+            self._older = []
+            return step(self)
 
-        monkeypatch.setattr(job, "run", lazy)
+        monkeypatch.setattr(job, "step", lazy)
 
     return plant
 
@@ -214,7 +214,7 @@ FAULTS = {
     "blobs without sync_directory": blobs_without("sync_directory"),
     "segments begun without sync_directory": method_without(wal._Writer, "begin", "_fs", "sync_directory"),
     "tables without sync": method_without(TableWriter, "finish", "_file", "sync"),
-    "tables without sync_directory": method_without(Workshop, "build", "fs", "sync_directory"),
+    "tables without sync_directory": method_without(Workshop, "open", "fs", "sync_directory"),
     "unlinked first": segments_unlinked_before_the_manifest_is_saved,
     "no sync": a_sync_reported_that_was_none,
     "shown unsynced": what_the_kernel_holds_shown_unsynced,

@@ -19,7 +19,7 @@ class Drive:
 
     config = NodeConfig(
         memtable_bytes=4096, block_bytes=256, table_bytes=16384, max_unflushed_bytes=1 << 20, runs_per_level=3,
-        block_cache_bytes=1 << 16,
+        block_cache_bytes=1 << 16, max_space_amplification=1000,
     )  # fmt: skip
     directory = DIRECTORY
 
