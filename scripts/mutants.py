@@ -24,6 +24,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import hypothesis
+import pytest
+
 import mutation
 
 if TYPE_CHECKING:
@@ -133,10 +136,15 @@ def run_tests(
 
 def _pytest(tests: Sequence[str]) -> str:
     """Run the tests here; return the first that failed, or ""."""
-    import pytest
 
     class Noted:
         failed = ""
+
+        def pytest_sessionstart(self) -> None:
+            """Draw no smaller example of a failure: that takes longer than all else."""
+            phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+            hypothesis.settings.register_profile("mutants", hypothesis.settings(), phases=phases, database=None)
+            hypothesis.settings.load_profile("mutants")
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.failed and not self.failed:

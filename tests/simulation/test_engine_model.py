@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from raykv.storage.merge import merge
 from simulation.engine_model import EngineMachine
 
 SHORT = settings(
@@ -30,11 +31,8 @@ def _lying_sync(writer: Any) -> None:
     writer.synced_up_to = writer.length
 
 
-def _oldest_stands(parts: list[tuple[list[bytes], list[Any]]]) -> tuple[list[bytes], list[Any]]:
-    found: dict[bytes, Any] = {}
-    for keys, values in parts:
-        found.update(zip(keys, values, strict=True))
-    return sorted(found), [found[key] for key in sorted(found)]
+def _oldest_stands(sources: list[Any], **how: Any) -> Any:
+    return merge(sources[::-1], **how)
 
 
 def _ageless(cache: Any, key: bytes, _age: int) -> Any:
@@ -46,7 +44,7 @@ def _ageless(cache: Any, key: bytes, _age: int) -> Any:
     ("name", "value"),
     [
         ("raykv.storage.wal._Writer.sync", _lying_sync),
-        ("raykv.storage.merge._settle", _oldest_stands),
+        ("raykv.storage.jobs.merge", _oldest_stands),
         ("raykv.storage.cache.RecordCache.get", _ageless),
     ],
 )
