@@ -319,15 +319,16 @@ class PartReader:
             self._skipped.setdefault(damage.file, set()).add(damage.offset)
 
     def batches(self, start: bytes = b"") -> Iterator[Block]:
-        """Yield the node's newest record of each key, ascending, in batches. Memory: some blocks of each run.
+        """Yield the node's newest record of each key, ascending, in batches, none empty. Memory: some blocks of each run.
 
         ``start``: tables that end below it are not read. Raises ``CorruptData`` for a table of a later raykv, ``OSError``.
         """
         for keys, records in merge([self._run(run, start) for run in self.part.manifest.runs]):
-            if all(records):
+            # A deletion marker of the engine covers older records, and is none itself.
+            kept = [at for at, record in enumerate(records) if record]
+            if len(kept) == len(keys) > 0:
                 yield keys, records
-            else:  # a deletion marker of the engine covers older records, and is none itself
-                kept = [at for at, record in enumerate(records) if record]
+            elif kept:
                 yield [keys[at] for at in kept], [records[at] for at in kept]
 
     def check(self, info: TableInfo, checksum: int) -> str:

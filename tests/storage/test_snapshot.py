@@ -96,6 +96,10 @@ def test_an_erased_key_is_not_in_it_and_the_newest_record_is(drive, disk):
     flushed(drive, engine)
     part, *_ = take(disk, engine)
     assert contents(disk, part)[0] == {b"a": b"2"}
+    engine.erase(b"a")
+    flushed(drive, engine)
+    part, *_ = take(disk, engine, SECOND)
+    assert [*PartReader(disk, PATH, part).batches()] == []
 
 
 def test_a_second_snapshot_copies_only_what_is_new(drive, disk):
