@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from raykv.config import MAX_CLOCK_SKEW_MS
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE
-from raykv.records.kinds import check, header_of, is_linear, is_vector
+from raykv.records.keys import storage_prefix
+from raykv.records.kinds import check, header_of, is_linear, is_vector, public
 from raykv.records.record import stamp_of
 from raykv.ring import partition_in
 from raykv.sim.host import EPOCH_MS
@@ -146,9 +147,19 @@ class Promises:
         """Compare what a node has now with all that it ever promised."""
         self.given_away(node_id, node)
         for (bucket_id, key), promised in self._held.get(node_id, {}).items():
-            said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001 - as no client could, at once
-            if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
+            if self._lacks(node, bucket_id, key, promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
+
+    def _lacks(self, node: StorageNode, bucket_id: int, key: bytes, promised: bytes) -> bool:
+        """Whether a node that answers reads holds less of a readable key: as no client could ask, at once.
+
+        The key is sought where it lies, not by the node's own state, of which a run that has just begun knows nothing.
+        """
+        replica, engine = node._replica, node._engine  # noqa: SLF001
+        if not replica.complete:
+            return False
+        found, unreadable = engine.get_many([storage_prefix(self._partition_of(bucket_id, key), bucket_id) + key])
+        return not unreadable and not _holds(None if found[0] is None else public(found[0].record), promised)
 
     def given_away(self, node_id: str, node: StorageNode) -> None:
         """Forget what a node promised that it is not to hold any more: others hold it (P4), or its bucket was dropped."""
@@ -187,8 +198,7 @@ class Promises:
         """
         held = self._held.get(node_id, {})
         for (bucket_id, key), promised in list(held.items()):
-            said, _ = node._replica.handle(f.Read(bucket_id, [key]))  # noqa: SLF001
-            if isinstance(said, f.ReadDone) and not said.unreadable and not _holds(said.records[0], promised):
+            if self._lacks(node, bucket_id, key, promised):
                 del held[bucket_id, key]
 
     def _shown(self, node_id: str, bucket_id: int, key: bytes, record: bytes | None, before: Held) -> None:
