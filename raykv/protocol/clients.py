@@ -72,7 +72,7 @@ class ScanPage(Message, frozen=True):
     """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
 
     ``limit``: of records, and with ``passing`` of pairs that are shown, since most are not. A page may have
-    fewer, or none, before the end: see ``Page.resume``.
+    fewer, or none, before the end: see ``Page.resume``. A long page may have more, up to twice as many.
     """
 
     bucket_id: int

@@ -43,7 +43,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from raykv.config import KIB
 from raykv.errors import CorruptData, StoreClosed
 from raykv.storage import compaction
 from raykv.storage import manifest as manifests
@@ -85,8 +84,6 @@ MAX_KEY_BYTES = 4 << 10
 MAX_RECORD_BYTES = 16 << 20
 CHANGES_PREFIX_BYTES = 2
 """Length of the key prefixes by which ``changes`` are tracked."""
-WINDOW_BYTES = 16 * KIB
-"""A window of so many bytes is enough, however few its entries."""
 _MARKERS_PASSED = 8
 _FEW = 8
 """Fewer keys than this are looked up one by one."""
@@ -482,9 +479,7 @@ class Engine:
             return self._scan_around(start, end, reverse)
         return chain.from_iterable(self._scan(start, end, reverse, erased))
 
-    def window(
-        self, start: bytes, end: bytes, least: int, *, enough_bytes: int = WINDOW_BYTES, reverse: bool = False
-    ) -> Window:
+    def window(self, start: bytes, end: bytes, least: int, *, enough_bytes: int, reverse: bool = False) -> Window:
         """Return the first entries of ``[start, end)``, deletion markers among them: see ``raykv.storage.window``.
 
         For a few records from each of many ranges, and for who keeps them. There may be fewer than ``least``, at least

@@ -530,7 +530,13 @@ BETWEEN_NODES = (
         "what was read for an earlier page serves after a change",
         "P15",
         "a write is acknowledged, and a scan that begins later shows what stood there before",
-        (Edit("raykv.replica.scanning:Stretches.at", "if stretch.changes == changes:", "if stretch.changes:"),),
+        (
+            Edit(
+                "raykv.replica.scanning:Stretches.at",
+                "if kept is not None and kept.changes == changes:",
+                "if kept is not None:",
+            ),
+        ),
     ),
     Planted(
         "a partition is not read on to the end of the page",

@@ -64,9 +64,9 @@ def test_a_scan_is_in_key_order_over_partitions_and_says_how_far_it_is_complete(
         assert (await cluster.ask("n1", scan(bucket=2))).items == []
         bare = await cluster.ask("n1", scan(keys_only=True))
         assert bare == everything, "to leave out the payload of a small record takes longer than to send it"
-        await cluster.give("n1", "k00", world.put_record("x" * scanning.BARE_BYTES, 1))
+        await cluster.give("n1", "k00", world.put_record("x" * scanning.BARE_KEY_BYTES, 1))
         ((_, large), *rest) = (await cluster.ask("n1", scan(keys_only=True))).items
-        assert large == header_of(world.put_record("x" * scanning.BARE_BYTES, 1))
+        assert large == header_of(world.put_record("x" * scanning.BARE_KEY_BYTES, 1))
         assert rest == everything.items[1:]
         assert (await cluster.ask("n1", scan(partitions=[]))) == f.ScanDone([], None)
 
@@ -106,18 +106,22 @@ def test_a_scans_answer_has_a_largest_size(world: ModuleType, monkeypatch: pytes
 
 
 class Counted:
-    """An engine whose windows are counted."""
+    """An engine of which the looks for records are counted."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self.windows = 0
+        self.looks = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def window(self, *args: Any, **options: Any) -> Any:
-        self.windows += 1
+        self.looks += 1
         return self._engine.window(*args, **options)
+
+    def first(self, *args: Any, **options: Any) -> Any:
+        self.looks += 1
+        return self._engine.first(*args, **options)
 
 
 def counted(node: Any, max_bytes: int = 1 << 20) -> Counted:
@@ -133,17 +137,17 @@ def test_what_was_read_beyond_a_page_begins_the_next_and_the_same_page_again(wor
         await cluster.ask("n1", f.Write(1, [(encode_key(key), world.put_record(key)) for key in keys]))
         engine = counted(cluster.node("n1"))
         first = await cluster.ask("n1", scan(limit=10))
-        read = engine.windows
+        read = engine.looks
         assert read > 0
         assert await cluster.ask("n1", scan(limit=10)) == first
         assert await cluster.ask("n1", scan(limit=3, start=first.items[2][0])) == f.ScanDone(
             first.items[2:5], first.items[4][0]
         )
-        assert engine.windows == read, "nothing is read twice while nothing changes"
+        assert engine.looks == read, "nothing is read twice while nothing changes"
         await cluster.give("n1", "k0005", world.put_record("between"))
         again = await cluster.ask("n1", scan(limit=10))
         assert [key for key, _ in again.items] == [encode_key(key) for key in sorted(["k0005", *keys])[:10]]
-        assert engine.windows == read + 1, "only one partition has changed"
+        assert read < engine.looks <= read + 4, "only one partition has changed"
         pages = 0
         start, seen = b"", []
         while True:
@@ -154,7 +158,7 @@ def test_what_was_read_beyond_a_page_begins_the_next_and_the_same_page_again(wor
                 break
             start = page.covered + b"\x00"
         assert seen == [encode_key(key) for key in sorted(["k0005", *keys])]
-        assert engine.windows - read < 4 * 8 + 1, f"{pages} pages, and a few looks at each of 8 partitions"
+        assert engine.looks - read < 10 * 8, f"{pages} pages, and a few looks at each of 8 partitions"
 
     world.run(story())
 
@@ -170,7 +174,7 @@ def test_what_is_kept_is_bounded_and_nothing_is_kept_without_room(world: ModuleT
             for reverse in (False, True):
                 answer = await cluster.ask("n1", scan(limit=900, reverse=reverse))
                 assert [key for key, _ in answer.items] == sorted((key for key, _ in items), reverse=reverse)
-                kept = [each for some in stretches._kept.values() for each in some]
+                kept = [each for some in stretches._kept.values() for each in some.stretches]
                 assert stretches.used_bytes == sum(each.size_bytes for each in kept) <= max_bytes
                 assert all(len(each.keys) <= scanning.MAX_STRETCH for each in kept)
 
@@ -211,6 +215,6 @@ def test_scans_by_turns_see_every_write_before_them(world: ModuleType, seed: int
                 low, high = (low, page.covered) if reverse else (page.covered + b"\x00", high)
                 if rng.random() < 0.5:
                     break
-        assert engine.windows
+        assert engine.looks
 
     world.run(story())
