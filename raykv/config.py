@@ -371,7 +371,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     memtable_bytes: int = 8 * MIB
     """A memtable is flushed to an SSTable at about this size."""
-    block_bytes: int = 4 * KIB
+    block_bytes: int = 6 * KIB
     """Target size of an SSTable block before compression."""
     block_cache_bytes: int = 64 * MIB
     """Cache of hot data: a quarter for single records, the rest for decoded blocks."""

@@ -69,10 +69,12 @@ class BloomBuilder:
         self._places = array("Q")
         self._choices = array("Q")
 
-    def add(self, keys: Sequence[bytes]) -> None:
-        """Add keys. O(their length), in C."""
-        self._places.extend(map(xxh3_64_intdigest, keys))
+    def add(self, keys: Sequence[bytes]) -> bytes:
+        """Add keys; return the lowest byte of the hash of each. O(their length), in C."""
+        places = [*map(xxh3_64_intdigest, keys)]
+        self._places.extend(places)
         self._choices.extend(map(xxh3_64_intdigest, keys, repeat(1)))
+        return bytes([place & 0xFF for place in places])
 
     def build(self, bits_per_key: int) -> Bloom:
         """Return the filter of all keys added so far. O(keys)."""

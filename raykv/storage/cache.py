@@ -1,6 +1,6 @@
-"""The node's hot data: decoded blocks, and records found in them.
+"""The node's hot data: blocks, decoded where a scan came by, and records found in them.
 
-Both are bounded in bytes (an estimate of what the decoded data occupies, not of its size on disk). Blocks are keyed by
+Both are bounded in bytes (an estimate of what the data occupies in memory, not of its size on disk). Blocks are keyed by
 table and block, and the least recently used go first; tables are immutable, so a block never goes stale and is dropped
 only with its table.
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Block: TypeAlias = tuple[list[bytes], list[bytes]]
 """Keys, sorted, and their records."""
+Kept: TypeAlias = Block | bytes
+"""A block as it is cached: decoded, or as it came out of its frame (``raykv.storage.block``)."""
 
 OBJECT_BYTES = 33 + 8
 """What CPython adds to a bytes object in a list."""
@@ -39,7 +41,7 @@ class BlockCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
-        self._blocks: OrderedDict[int, tuple[Block, int]] = OrderedDict()
+        self._blocks: OrderedDict[int, tuple[Kept, int]] = OrderedDict()
         self._touch = self._blocks.move_to_end
         self.used_bytes = 0
         self.hits = 0
@@ -48,7 +50,7 @@ class BlockCache:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def get(self, name: int) -> Block | None:
+    def get(self, name: int) -> Kept | None:
         """Return the block and make it the most recently used, or None."""
         entry = self._blocks.get(name)
         if entry is None:
@@ -58,9 +60,9 @@ class BlockCache:
         self._touch(name)
         return entry[0]
 
-    def put(self, name: int, block: Block, raw_bytes: int) -> None:
-        """Cache the block, decoded from ``raw_bytes``; evict the oldest until it fits. A block too big is not cached."""
-        size = raw_bytes + 2 * OBJECT_BYTES * len(block[0]) + 200
+    def put(self, name: int, block: Kept, raw_bytes: int) -> None:
+        """Cache the block of ``raw_bytes``; evict the oldest until it fits. A block too big is not cached."""
+        size = raw_bytes + 200 if isinstance(block, bytes) else raw_bytes + 2 * OBJECT_BYTES * len(block[0]) + 200
         if size > self._capacity_bytes:
             return
         old = self._blocks.pop(name, None)

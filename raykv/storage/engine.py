@@ -621,10 +621,12 @@ class Engine:
             if table.filter_blocks[place * table.filter_count >> 64] & mask != mask:
                 self._bloom_negatives += 1
                 continue
-            record = table.find(key)
+            misses = self._cache.misses
+            record = table.find(key, place)
             if record is not None:
                 found = Found(record, 0)
-                self._hot.put(key, found, self._age)
+                if self._cache.misses == misses:  # its block was asked for before: it is not cold
+                    self._hot.put(key, found, self._age)
                 return found
         return None
 
@@ -666,10 +668,12 @@ class Engine:
             key, place, mask, index = entry
             table = run.only or run.table_for(key)
             if table is not None and table.filter_blocks[place * table.filter_count >> 64] & mask == mask:
-                record = table.find(key)
+                misses = self._cache.misses
+                record = table.find(key, place)
                 if record is not None:
                     kept = found[index] = Found(record, 0)
-                    self._hot.put(key, kept, self._age)
+                    if self._cache.misses == misses:
+                        self._hot.put(key, kept, self._age)
                     continue
             elif table is not None:
                 self._bloom_negatives += 1

@@ -3,7 +3,7 @@
 ::
 
     header       magic 8 | version 4
-    blocks       each a frame; about ``block_bytes`` of keys and records, as msgpack [[keys], [records]]
+    blocks       each a frame; about ``block_bytes`` of keys and records, see raykv.storage.block
     dictionary   a frame, if zstd has one for the blocks; see raykv.storage.compression
     index        a frame; msgpack [[first keys], [offsets]]
     filter       a frame; see raykv.storage.bloom
@@ -11,16 +11,16 @@
     footer       meta offset 8 | meta length 4 | version 4 | crc32c 4 | magic 8
 
 A frame is a piece with its checksum, compressed or not (``raykv.storage.frame``).
-Version 3 added zstd and the dictionary. Versions 1 and 2 differ in nothing else and are read alike.
+Version 3 added zstd, the dictionary, and blocks that a get need not decode. Versions 1 and 2 are read alike.
 
-After LevelDB's table, with two changes that suit the interpreter: a block decodes in one call into C, and a search in it
-is a ``bisect``. A "first key" in the index is the shortest key that still separates a block from the one before.
+After LevelDB's table. A "first key" in the index is the shortest key that still separates a block from the one before.
+The cache holds a block as it came out of its frame, one object, until a scan decodes it.
 
 A block that fails raises ``CorruptBlock`` with its key range; ``skipped`` blocks, whose keys the peers have restored,
 read as empty. Files are read with ``pread``: a mapping would turn a truncated file into a SIGBUS.
 
 Invariants: keys ascend strictly through the whole file; the index finds every key's block; the filter holds every
-key. Omitted: prefix compression within a block (lz4 does most of it), a partitioned index (the index stays in memory:
+key. Omitted: prefix compression within a block (the frame's does most of it), a partitioned index (it stays in memory:
 about 100 bytes a block).
 """
 
@@ -36,8 +36,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from crc32c import crc32c
+from xxhash import xxh3_64_intdigest
 
 from raykv.errors import CorruptData
+from raykv.storage import block
 from raykv.storage.blob import UNREADABLE
 from raykv.storage.bloom import Bloom
 from raykv.storage.cache import first_name
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"RAYKVSST"
 VERSION = 3
+_WITH_MARKS = 3
+"""The version from which on blocks have marks."""
 HEADER = struct.Struct("<8sI")
 FOOTER = struct.Struct("<QIII8s")
 MAX_BLOCK_BYTES = 32 << 20
@@ -65,7 +69,6 @@ _READ_AHEAD_BYTES = 256 << 10
 _CACHED_BLOCKS = 32
 """What a scan reads beyond so many blocks of a table is not kept in the cache."""
 
-_decode_block = msgspec.msgpack.Decoder(tuple[list[bytes], list[bytes]]).decode
 _decode_index = msgspec.msgpack.Decoder(tuple[list[bytes], list[int]]).decode
 _EMPTY: Block = ([], [])
 
@@ -125,10 +128,12 @@ class Table:
 
     __slots__ = (
         "_cache",
+        "_decode",
         "_dictionary",
         "_file",
         "_first_name",
         "_firsts",
+        "_in_lists",
         "_offsets",
         "_references",
         "_unpacker",
@@ -178,6 +183,8 @@ class Table:
         if version > VERSION:
             # Not damage: the file is intact and must not be set aside.
             raise CorruptData(f"{self.name}: table format {version}; this raykv reads up to {VERSION}", file=self.name)
+        self._in_lists = version < _WITH_MARKS
+        self._decode = block.decode_lists if self._in_lists else block.decode
         most_bytes = min(MAX_META_BYTES, _META_GROWTH * size + _META_ROOM_BYTES)
         meta = _decode_meta(self._frame(meta_offset, meta_length, most_bytes))
         info = self.info
@@ -223,12 +230,21 @@ class Table:
         """Return the key that begins every ``step``-th block, as short as sets it apart from the block before."""
         return self._firsts[::step]
 
-    def find(self, key: bytes) -> bytes | None:
-        """Return the record of ``key``, or None. O(log n), and at most one read. ``CorruptBlock`` if that fails."""
+    def find(self, key: bytes, place: int | None = None) -> bytes | None:
+        """Return the record of ``key``, or None. O(log n), and at most one read. ``CorruptBlock`` if that fails.
+
+        ``place``: the first part of the key's probe, if it is known.
+        """
         index = bisect_right(self._firsts, key) - 1
         if index < 0:
             return None
-        keys, records = self._cache.get(self._first_name + index) or self._read_block(index)
+        kept = self._cache.get(self._first_name + index) or self._read_payload(index)
+        if isinstance(kept, bytes):
+            try:
+                return block.find(kept, key, (xxh3_64_intdigest(key) if place is None else place) & 0xFF)
+            except (IndexError, *UNREADABLE) as error:
+                raise self._corrupt_block(index, str(error)) from None
+        keys, records = kept
         at = bisect_left(keys, key)
         return records[at] if at < len(keys) and keys[at] == key else None
 
@@ -244,22 +260,36 @@ class Table:
         return None
 
     def block(self, index: int) -> Block:
-        """Return a block from the cache or the file."""
-        return self._cache.get(self._first_name + index) or self._read_block(index)
+        """Return a block from the cache or the file, decoded; so it stays in the cache."""
+        kept = self._cache.get(self._first_name + index) or self._read_payload(index)
+        return self._decoded(index, kept) if isinstance(kept, bytes) else kept
 
-    def _read_block(self, index: int) -> Block:
+    def _decoded(self, index: int, payload: bytes) -> Block:
+        try:
+            decoded = block.decode(payload)
+        except UNREADABLE as error:
+            raise self._corrupt_block(index, str(error)) from None
+        self._cache.put(self._first_name + index, decoded, len(payload))
+        return decoded
+
+    def _read_payload(self, index: int) -> Block | bytes:
+        """Read a block into the cache, checked, in the form that a get wants: decoded only in tables before version 3."""
         offset = self._offsets[index]
         if offset in self.skipped:
             return _EMPTY
         try:
             frame = self._file.pread(offset, self._offsets[index + 1] - offset)
             payload = decode_frame(frame, offset, MAX_BLOCK_BYTES, self._unpacker)
-            block = _block_of(payload)
+            kept: Block | bytes = payload
+            if self._in_lists:
+                kept = block.decode_lists(payload)
+            else:
+                block.check(payload)
         except (OSError, *UNREADABLE) as error:
             _pass_on_shortage(error)
             raise self._corrupt_block(index, str(error)) from None
-        self._cache.put(self._first_name + index, block, len(payload))
-        return block
+        self._cache.put(self._first_name + index, kept, len(payload))
+        return kept
 
     def batches(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[Block]:
         """Yield the entries of ``[start, end)``, some blocks at a time; with ``reverse`` the last batch comes first.
@@ -275,7 +305,7 @@ class Table:
             index = high - 1 if reverse else low
             known = self._cache.get(self._first_name + index) if cached > 0 else None
             if known is not None:
-                begin, (keys, records) = index, known
+                begin, (keys, records) = index, self._decoded(index, known) if isinstance(known, bytes) else known
                 count = 1
             else:
                 begin, stop = self._ahead(low, high, ahead, reverse=reverse)
@@ -325,14 +355,14 @@ class Table:
             try:
                 frame = data[at - start : offsets[index + 1] - start]
                 payload = decode_frame(frame, at, MAX_BLOCK_BYTES, unpacker)
-                block = _block_of(payload)
+                decoded = self._decode(payload)
             except UNREADABLE as error:
                 if not blocks:
                     raise self._corrupt_block(index, str(error)) from None
                 break
             if keep:
-                self._cache.put(self._first_name + index, block, len(payload))
-            blocks.append(block)
+                self._cache.put(self._first_name + index, decoded, len(payload))
+            blocks.append(decoded)
         count = len(blocks)
         if count == 1:
             return order[0], 1, *blocks[0]
@@ -369,16 +399,16 @@ class Table:
                         frame = self._file.pread(begin, length)
                     else:
                         frame = data[begin - offsets[index] : begin - offsets[index] + length]
-                    block = _block_of(decode_frame(frame, begin, MAX_BLOCK_BYTES, unpacker))
-                    if not block[0] or (last and block[0][0] <= last) or not _ascend(block[0]):
+                    some_keys, some_records = self._decode(decode_frame(frame, begin, MAX_BLOCK_BYTES, unpacker))
+                    if not some_keys or (last and some_keys[0] <= last) or not _ascend(some_keys):
                         raise ValueError("its keys are not in order")
                 except (OSError, *UNREADABLE) as error:
                     _pass_on_shortage(error)
                     on_corruption(self._corrupt_block(at, str(error)))
                     continue
-                last = block[0][-1]
-                keys += block[0]
-                records += block[1]
+                last = some_keys[-1]
+                keys += some_keys
+                records += some_records
             yield keys, records
             index = end
 
@@ -448,13 +478,6 @@ def read_ends(fs: FileSystem, path: str) -> Ends:
 
 def _ascend(values: Sequence[Any]) -> bool:
     return all(map(lt, values, islice(values, 1, None)))
-
-
-def _block_of(payload: bytes) -> Block:
-    block = _decode_block(payload)
-    if len(block[0]) != len(block[1]):
-        raise ValueError("it has a key without a record, or a record without a key")
-    return block
 
 
 def _pass_on_shortage(error: Exception) -> None:

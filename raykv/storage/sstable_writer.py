@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from crc32c import crc32c
 
+from raykv.storage import block
 from raykv.storage.bloom import BloomBuilder
 from raykv.storage.compression import SAMPLE_BYTES, Packer, train
 from raykv.storage.frame import FRAME, encode_frame
@@ -58,6 +59,7 @@ class TableWriter:
         self._offsets: list[int] = []
         self._keys: list[bytes] = []
         self._records: list[bytes] = []
+        self._marks: list[bytes] = []
         self._room = self._block_bytes
         self._smallest = self._largest = self._last_of_block = b""
         self._count = 0
@@ -77,18 +79,19 @@ class TableWriter:
             self._smallest = keys[0]
         # A search in the running total of sizes cuts the blocks: one step a block, not one an entry.
         ends = list(accumulate(map(add, map(len, keys), map(len, records))))
+        marks = self._filter.add(keys)
         at = done = 0
         while at < len(keys):
             cut = min(bisect_left(ends, done + self._room) + 1, len(keys))
             self._keys += keys[at:cut]
             self._records += records[at:cut]
+            self._marks.append(marks[at:cut])
             self._room -= ends[cut - 1] - done
             at, done = cut, ends[cut - 1]
             if self._room <= 0:
                 self._end_block()
         self._largest = keys[-1]
         self._count += len(keys)
-        self._filter.add(keys)
 
     def finish(self) -> TableInfo:
         """Write the rest, sync and close the file."""
@@ -127,8 +130,8 @@ class TableWriter:
         keys = self._keys
         self._firsts.append(_separator(self._last_of_block, keys[0]) if self._firsts else keys[0])
         self._last_of_block = keys[-1]
-        payload = _encode((keys, self._records))
-        self._keys, self._records = [], []
+        payload = block.encode(keys, self._records, b"".join(self._marks))
+        self._keys, self._records, self._marks = [], [], []
         self._room = self._block_bytes
         if self._packer is None:
             self._waiting.append(payload)

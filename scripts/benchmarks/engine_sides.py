@@ -4,11 +4,11 @@
 process of its own has a peak of memory of its own, finds no caches of another side, and is not slowed by what another
 left behind.
 
-All sides get the same batches in the same order, and the same memory: RocksDB has raykv's sizes of memtable, block, cache
-and filter, and lz4. *Synced*: a batch is on the disk before the next begins (fdatasync of the log, RocksDB's ``sync``,
-LMDB's commit, SQLite's ``synchronous=FULL``). *Unsynced*: it is in the kernel's memory. A load ends when nothing is left to
-flush or to compact. raykv's flushes and compactions run between two batches, on the one thread; RocksDB's have threads of
-their own.
+All sides get the same batches in the same order, and the same memory: RocksDB has raykv's sizes of memtable, cache and
+filter, and lz4; its blocks are of its own size. *Synced*: a batch is on the disk before the next begins (fdatasync of the
+log, RocksDB's ``sync``, LMDB's commit, SQLite's ``synchronous=FULL``). *Unsynced*: it is in the kernel's memory. A load
+ends when nothing is left to flush or to compact. raykv's flushes and compactions run between two batches, on the one
+thread; RocksDB's have threads of their own.
 """
 
 from __future__ import annotations
@@ -138,7 +138,6 @@ class RocksSide:
         options.set_write_buffer_size(CONFIG.memtable_bytes)
         options.set_compression_type(rocks.DBCompressionType.lz4())
         blocks = rocks.BlockBasedOptions()
-        blocks.set_block_size(CONFIG.block_bytes)
         blocks.set_bloom_filter(CONFIG.bloom_bits_per_key, False)
         blocks.set_block_cache(rocks.Cache(cache_bytes))
         options.set_block_based_table_factory(blocks)

@@ -24,6 +24,8 @@ from raykv.sim.disk import SimDisk
 from raykv.storage import Engine, read_identity
 from raykv.storage import manifest as manifests
 from raykv.storage.blob import UNREADABLE, write_blob
+from raykv.storage.block import encode as encode_block
+from raykv.storage.block import mark_of
 from raykv.storage.cache import BlockCache
 from raykv.storage.compression import Unpacker
 from raykv.storage.damage import CompressionMissing, CorruptBlock
@@ -59,6 +61,11 @@ def _frame(head: bytes, data: bytes, offset: int) -> bytes:
     return FRAME.pack(crc32c(data, crc32c(covered)), length, kind) + data
 
 
+def _block(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    keys = [key for key, _ in pairs]
+    return encode_block(keys, [record for _, record in pairs], bytes(map(mark_of, keys)))
+
+
 def _table_file(place: int, data: bytes) -> bytes:
     """Return a table in which ``data`` stands in one place."""
     file = bytearray(HEADER.pack(MAGIC, VERSION))
@@ -74,7 +81,7 @@ def _table_file(place: int, data: bytes) -> bytes:
     offsets, firsts = [], []
     for at in range(0, len(_PAIRS), 4):
         some = _PAIRS[at : at + 4]
-        payload = _encode(([key for key, _ in some], [record for _, record in some]))
+        payload = _block(some)
         offsets.append(put(BLOCK if at else WHOLE, payload)[0])  # the first block stays sound
         firsts.append(some[0][0])
     offsets.append(len(file))
@@ -224,7 +231,7 @@ def seeds() -> Mapping[str, list[bytes]]:
     """Return sound inputs of each decoder, to begin with."""
     import lz4.block  # type: ignore[import-untyped]
 
-    block = _encode(([key for key, _ in _PAIRS[4:8]], [record for _, record in _PAIRS[4:8]]))
+    block = _block(_PAIRS[4:8])
     packed = lz4.block.compress(block, store_size=False)
     lz4_frame = struct.pack("<IB", len(block), 1) + packed
     zstd_frame = struct.pack("<IB", len(block), 2) + _zstd(block)

@@ -80,7 +80,7 @@ def test_what_no_checksum_shows(drive, disk, monkeypatch, lists, expected):
     """A table whose writer was wrong: every checksum holds."""
     path = made(drive, disk, {b"a": b"1" * 300, b"d": b"2" * 300}, block_bytes=256)
     blocks = iter(lists)
-    monkeypatch.setattr("raykv.storage.sstable._block_of", lambda _: (keys := next(blocks), [b"r"] * len(keys)))
+    monkeypatch.setattr("raykv.storage.block.decode", lambda _: (keys := next(blocks), [b"r"] * len(keys)))
     assert any(expected in finding.text for finding in inspect(disk, path).findings)
 
 
