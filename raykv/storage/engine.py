@@ -49,7 +49,7 @@ from raykv.storage import manifest as manifests
 from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
 from raykv.storage.compression import check_available
-from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, report
+from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, logger, report
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest, RunInfo, number_of
 from raykv.storage.mark import Mark, apart, log_digest
@@ -865,11 +865,29 @@ class Engine:
         self._unlink_segments(before, self._manifest.oldest_segment)
 
     def _unlink_segments(self, first: int, end: int) -> None:
-        for name in self._fs.list_directory(self._directory):
+        try:
+            names = self._fs.list_directory(self._directory)
+        except OSError as error:
+            logger.warning("%s: flushed segments are left for the next start: %s", self._directory, error)
+            return
+        for name in names:
             number = number_of(name, ".wal")
             if number is not None and first <= number < end:
                 self._log.digests.pop(number, None)
+                self._remove(name)
+
+    def _remove(self, name: str, *, keep: bool = False) -> None:
+        """Unlink a file that no longer counts, or with ``keep`` set it aside.
+
+        The manifest that does without it is safe. A file that cannot be removed costs its space until the next start.
+        """
+        try:
+            if keep:
+                set_aside(self._fs, self._directory, name)
+            else:
                 self._fs.unlink(f"{self._directory}/{name}")
+        except OSError as error:
+            logger.warning("%s/%s is no longer needed, and could not be removed: %s", self._directory, name, error)
 
     def _finish_compaction(self, job: CompactionJob, outcome: list[Table]) -> None:
         self._merging.remove(job)
@@ -883,10 +901,7 @@ class Engine:
         for table in job.replaced:
             self._cache.discard_table(table.info.number, table.blocks)
             table.release()
-            if table.name in damaged:
-                set_aside(self._fs, self._directory, table.name)
-            else:
-                self._fs.unlink(f"{self._directory}/{table.name}")
+            self._remove(table.name, keep=table.name in damaged)
 
     def _after(self, task: compaction.Task, outcome: list[Table]) -> list[Run]:
         """Return the runs after a compaction. Runs that it does not touch stay the same objects."""
@@ -980,9 +995,9 @@ class Engine:
             self._damaged.append(damage)
             self._ranges = damaged_ranges(self._damaged)
             raise
-        aside = f"{self._directory}/{damage.file}{CORRUPT_SUFFIX}"
-        if self._fs.exists(aside) and all(other.file != damage.file for other in self._damaged):
-            self._fs.unlink(aside)
+        aside = damage.file + CORRUPT_SUFFIX
+        if self._fs.exists(f"{self._directory}/{aside}") and all(other.file != damage.file for other in self._damaged):
+            self._remove(aside)
 
     def sample(self, count: int) -> list[tuple[bytes, int]]:
         """Return about ``count`` keys spread evenly over what is stored, each with the bytes for which it stands.

@@ -43,6 +43,10 @@ def newest(stored: bytes | None, incoming: bytes) -> bytes:
     return incoming if stored is None else max(stored, incoming)
 
 
+class _Cut(Exception):
+    """The process ends here."""
+
+
 class _History:
     """All that a key ever was since the engine was last recovered, oldest first; None where it was not there.
 
@@ -350,10 +354,10 @@ class EngineMachine(RuleBasedStateMachine):
             nonlocal left
             left -= 1
             if left < 0:
-                raise InterruptedError
+                raise _Cut
 
         self.disk.on_operation = count
-        with contextlib.suppress(InterruptedError):
+        with contextlib.suppress(_Cut):
             Engine.open(self.disk, DIRECTORY, self.config, newest, mark=self.mark, run=self.runs, owner=OWNER)
         self.disk.on_operation = None
         self.disk = self.disk.crash(rng, "keep")

@@ -158,8 +158,8 @@ ON_DISK = (
             Edit("raykv.storage.engine:Engine._finish_compaction", "    self._save_manifest()\n", ""),
             Edit(
                 "raykv.storage.engine:Engine._finish_compaction",
-                '{table.name}")',
-                '{table.name}")\n    self._save_manifest()',
+                "keep=table.name in damaged)",
+                "keep=table.name in damaged)\n    self._save_manifest()",
             ),
         ),
     ),

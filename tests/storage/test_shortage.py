@@ -78,3 +78,25 @@ def test_a_flush_whose_table_does_not_open_is_tried_again(code: int, monkeypatch
     assert engine.stats().flushes > flushes
     assert engine.damaged == ()
     assert len(list(engine.scan(b"", None))) == 400
+
+
+@pytest.mark.parametrize("operation", ["unlink", "list_directory"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_file_that_cannot_be_removed_costs_its_space_until_the_next_start(operation: str, code: int) -> None:
+    disk = SimDisk()
+    engine = filled(disk)
+    disk.fail(operation, error=code, lasting=True)
+    for number in range(200):
+        engine.update(b"l%03d" % number, b"x" * 100)
+        work(engine)
+    engine.compact_fully()
+    work(engine)
+    assert engine.failure is None
+    assert len(list(engine.scan(b"", None))) == 500
+    disk.stop_failing()
+    left = {name for name in disk.list_directory("/n") if name.endswith((".sst", ".wal"))}
+    engine.close()
+    again = Engine.open(disk, "/n", NodeConfig(), newest)
+    assert again.damaged == ()
+    assert len(list(again.scan(b"", None))) == 500
+    assert {name for name in disk.list_directory("/n") if name.endswith((".sst", ".wal"))} < left
