@@ -12,6 +12,7 @@ change any more. A key never leaves (a delete is a record like any other).
 from __future__ import annotations
 
 from itertools import count, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,9 @@ ENTRY_OVERHEAD_BYTES = 128
 """The approximate overhead of an entry: dict slot, tuple, object headers."""
 _FIRST_CHUNK, _SCAN_CHUNK = 16, 256
 """The sizes of a scan's first and largest batch: short scans stay cheap, and each batch is twice the one before."""
+
+
+_record_of = attrgetter("record")
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -127,7 +131,7 @@ class Memtable:
         entries = self.entries
         for at in range(0, len(keys), 4 * _SCAN_CHUNK):
             part = keys[at : at + 4 * _SCAN_CHUNK]
-            yield part, [found.record for found in map(entries.__getitem__, part)]
+            yield part, [*map(_record_of, map(entries.__getitem__, part))]
 
     def check(self) -> None:
         """Assert the invariants. O(n log n); for tests."""

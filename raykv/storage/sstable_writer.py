@@ -32,10 +32,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def _separator(before: bytes, first: bytes) -> bytes:
     """Return the shortest prefix of ``first`` that is above ``before``."""
-    for at, (left, right) in enumerate(zip(before, first, strict=False)):
-        if left != right:
-            return first[: at + 1]
-    return first[: len(before) + 1]
+    shorter = min(len(before), len(first))
+    # As numbers: the highest bit in which they differ lies in the first byte in which they differ.
+    differ = int.from_bytes(before[:shorter]) ^ int.from_bytes(first[:shorter])
+    return first[: shorter + 1 - (differ.bit_length() + 7) // 8]
 
 
 class TableWriter:
