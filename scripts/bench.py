@@ -15,7 +15,7 @@ Parts:
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
            of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
-           with its floor and aim as a ratio to RocksDB. Without Ray; about six minutes
+           with its floor and aim as a ratio to RocksDB. Without Ray; about ten minutes
   all      all of it
 
 With --against it compares the processor time of this tree's operations with that of another tree (git worktree add).

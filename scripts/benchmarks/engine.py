@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCH = 100
 PEER = "RocksDB"
-OURS = ("raykv", "raykv, zstd")
+OURS = ("raykv", "raykv, one process", "raykv, zstd")
 SIDE_LIMIT_S = 1800
 
 
@@ -134,7 +134,7 @@ def rows(taken: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
     theirs = taken.get(PEER)
     for name in OURS:
         for what, promise in PROMISES.items() if name in taken else ():
-            asked = promise if name == "raykv" else ZSTD.get(what)
+            asked = ZSTD.get(what) if name == "raykv, zstd" else promise
             ours = taken[name][what]
             row: dict[str, Any] = {
                 "name": what, "side": name, "what": promise.what, "unit": promise.unit, "bound": promise.bound,
