@@ -52,12 +52,15 @@ def open_bucket(
 ) -> Steps[Operations]:
     """Find a bucket, or create it with these ``bucket_options``."""
     timeout_s = check_timeout(timeout)
+    _check_resolves(name, options.get("versioning"), resolver)
     answer = yield from ask(f.OpenBucket(name, dict(options), timeout_s), timeout_s, session_clock)
     if not isinstance(answer, f.BucketOpened):
         raise unexpected()
+    config = msgspec.convert(answer.config, BucketConfig)
+    _check_resolves(name, config.versioning, resolver)
     return Operations(
         answer.bucket_id,
-        msgspec.convert(answer.config, BucketConfig),
+        config,
         answer.store_id,
         random_bytes=random_bytes,
         session_clock=session_clock,
@@ -66,6 +69,14 @@ def open_bucket(
         decode=decode,
         lanes=lanes,
     )
+
+
+def _check_resolves(name: str, versioning: object, resolver: Resolver) -> None:
+    """Raise ``InvalidOption`` for a resolver where there is never more than one version (L13)."""
+    if versioning == "linearizable" and resolver != "newest":
+        raise InvalidOption(
+            f"bucket {shown(name)} is linearizable and takes no resolver: it has one value a key; use update"
+        )
 
 
 def bucket_options(store_copies: int, **given: Any) -> dict[str, Any]:

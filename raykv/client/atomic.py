@@ -339,9 +339,11 @@ def refusal(
     ``condition``: the change's. ``how``: of an update, how others kept it from being first.
     """
     match settled.status:
-        case c.CONFLICT:
+        case c.CONFLICT | c.FENCED:
             value = None if settled.payload is None else decode(settled.payload)
-            if how:
+            if settled.status == c.FENCED:
+                what = "has seen a later fencing token; this holder's lock is lost"
+            elif how:
                 what = f"was changed by others {how}"
             elif settled.payload is None:
                 what = "has no value, and the condition is a version of one"
@@ -350,11 +352,6 @@ def refusal(
             return Conflict(
                 f"nothing was written: {shown(key)} {what}", key=key, version=Version(settled.version), value=value
             )
-        case c.FENCED:
-            return Conflict(
-                f"nothing was written: {shown(key)} has seen a later fencing token; this holder's lock is lost",
-                key=key, version=Version(settled.version), value=None,
-            )  # fmt: skip
         case c.NO_NUMBER:
             return InvalidOption(f"nothing was written: what stands under {shown(key)} is no 64-bit integer")
         case c.OUT_OF_RANGE:

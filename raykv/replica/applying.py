@@ -104,7 +104,7 @@ def effect(change: Change, head: Head) -> Effect:
     if change.kind == c.READ:
         return Effect(c.DONE, stands)
     if change.fence and change.fence < head.fence:
-        return Effect(c.FENCED)
+        return Effect(c.FENCED, stands)
     condition = change.condition
     if condition is not None and (stands is not None if not condition else condition != head.version):
         return Effect(c.CONFLICT, stands)

@@ -148,6 +148,10 @@ class Network:
         """Lose the next message from ``source`` to ``target``: of that class (``Write``, ``WriteDone``), or of any."""
         self._doomed.append((source, target, kind))
 
+    def lose_no_more(self) -> None:
+        """Forget what ``lose_next`` asked for and was not met."""
+        self._doomed.clear()
+
     def _is_doomed(self, source: str, target: str, frame: bytes) -> bool:
         """Whether ``lose_next`` asked for the loss of this message; each time it was called loses one."""
         for doom in self._doomed:

@@ -32,12 +32,13 @@ import logging
 import os
 import random
 import sys
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 import msgspec
 
 from raykv.client.handle import Session
 from raykv.client.store import Store
+from raykv.cluster.peers import node_address
 from raykv.config import KIB, Durability, NodeConfig, Routing, StoreConfig, check_count, check_seconds, quorum, shown
 from raykv.errors import InvalidOption, RaykvError, StoreClosed
 from raykv.sim.cluster import COORDINATOR, DIRECT, SUPERVISOR, Cluster, ClusterSpec
@@ -46,12 +47,13 @@ from raykv.sim.kernel import Process, VirtualLoop
 from raykv.sim.nemesis import Nemesis
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from raykv.client.aio import AsyncStore
     from raykv.client.driver import Link
 
 T = TypeVar("T")
+Direction: TypeAlias = Literal["to", "from", "both"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ MAX_NODES = 15
 MAX_COORDINATORS = 5
 MAX_SEED = 2**63
 MAX_SLEEP_S = 30 * 86_400.0
+MAX_LOST = 10_000
 RUN_TIMEOUT_S = 3600.0
 """The default time-out of a coroutine, in virtual time."""
 FAULTS_FOR_S = 600.0
@@ -188,7 +191,9 @@ class World:
         self._loop = VirtualLoop()
         spec = ClusterSpec(store=store, nodes=nodes, coordinators=coordinators, config=config)
         self._cluster = Cluster(self._loop, spec, f"world {seed}")
-        self._clients = 0
+        self._clients: dict[str, Process] = {}
+        self._undo: list[Callable[[], object]] = []
+        """What ends the faults that the nemesis does not know."""
         self._closed = False
         self._sessions: list[WorldSession] = []
         self._places: dict[Store, str] = {}
@@ -244,8 +249,9 @@ class World:
         return session
 
     def _client(self) -> Process:
-        self._clients += 1
-        return Process(self._loop, f"client{self._clients}")
+        name = f"client{len(self._clients) + 1}"
+        self._clients[name] = Process(self._loop, name)
+        return self._clients[name]
 
     @property
     def now_s(self) -> float:
@@ -301,23 +307,63 @@ class World:
         """Cut the power of the node's host: unsynced data is lost or torn."""
         self._do("power", node_id, for_s)
 
-    def freeze(self, node_id: str, for_s: float) -> None:
-        """Stop the node's process (SIGSTOP), and resume it after ``for_s`` seconds."""
-        self._do("freeze", node_id, for_s)
+    def freeze(self, name: str, for_s: float) -> None:
+        """Stop a process (SIGSTOP), and resume it after ``for_s`` seconds.
 
-    def cut(self, node_id: str, for_s: float) -> None:
-        """Cut the node off from all other processes for ``for_s`` seconds."""
-        self._do("cut", node_id, for_s, detail="both all")
+        ``name``: a node, a coordinator, the "supervisor", or a client that coordinates for itself (``place_of``). Nothing
+        that a frozen client awaits returns before it is resumed.
+        """
+        if name in self.nodes:
+            self._do("freeze", name, for_s)
+        elif name in (*self.coordinators, SUPERVISOR):
+            self._do("freeze supervisor" if name == SUPERVISOR else "freeze coordinator", name, for_s)
+        else:
+            self._check_known(name, self._names)
+            check_seconds("for_s", for_s, MAX_SLEEP_S)
+            self._check_goes_on()
+            self._clients[name].freeze()
+            self._later(for_s, self._clients[name].thaw)
+
+    def cut(self, node_id: str, for_s: float, *, direction: Direction = "both", peer: str = "") -> None:
+        """Cut the node off from all other processes for ``for_s`` seconds, or only from ``peer``.
+
+        ``direction``: "to": nothing reaches the node; "from": nothing that it says arrives; or "both".
+        """
+        if direction not in get_args(Direction):
+            raise InvalidOption(f"direction must be 'to', 'from' or 'both'; got {shown(direction)}")
+        if peer:
+            self._check_known(peer, self._names)
+        self._do("cut", node_id, for_s, detail=f"{direction} {peer or 'all'}")
+
+    def delay(self, source: str, target: str, by_s: float, for_s: float) -> None:
+        """Let every message from one process to another take ``by_s`` seconds, for ``for_s`` seconds.
+
+        Names as in ``freeze``. The answer to a message is one of its own, from ``target`` to ``source``.
+        """
+        pair = self._address(source), self._address(target)
+        check_seconds("by_s", by_s, MAX_SLEEP_S)
+        check_seconds("for_s", for_s, MAX_SLEEP_S)
+        self._check_goes_on()
+        delays = self._cluster.network.delays
+        delays[pair] = by_s
+        self._later(for_s, lambda: delays.pop(pair, None))
+
+    def lose(self, source: str, target: str, messages: int = 1) -> None:
+        """Lose the next messages from one process to another: requests and answers. Names as in ``freeze``."""
+        check_count("messages", messages, 1, MAX_LOST)
+        self._check_goes_on()
+        for _ in range(messages):
+            self._cluster.network.lose_next(self._address(source), self._address(target))
 
     def split(self, side: Sequence[str], for_s: float) -> None:
         """Cut the network in two for ``for_s`` seconds: these nodes and coordinators on one side, the rest on the other.
 
         A client stays with its coordinator; name a client that coordinates for itself by ``place_of`` its handle.
         """
-        places = tuple(dict.fromkeys((*self.nodes, *self.coordinators, *self._places.values())))
+        places = [name for name in self._names if name != SUPERVISOR]
         for name in side:
             self._check_known(name, places)
-        rest = [name for name in (*places, SUPERVISOR) if name not in side]
+        rest = [name for name in self._names if name not in side]
         for here in side:
             for there in rest:
                 node, other = (here, there) if here in self.nodes else (there, here)
@@ -349,6 +395,13 @@ class World:
         self._check_goes_on()
         self._fate.cancel()
         self._nemesis.heal()
+        for undo in self._undo:
+            undo()
+        self._cluster.network.lose_no_more()
+
+    def _later(self, for_s: float, undo: Callable[[], object]) -> None:
+        self._undo.append(undo)
+        self._loop.later(for_s, undo)
 
     def events(self) -> list[str]:
         """Return the events of processes and disks until now, a line each, with the virtual time."""
@@ -361,6 +414,15 @@ class World:
         self._check_goes_on()
         self._check_known(target, (*self.nodes, COORDINATOR, SUPERVISOR))
         self._nemesis.begin(Fault(self.now_s, kind, target, for_s, amount, detail))
+
+    @property
+    def _names(self) -> list[str]:
+        """All that can be named: nodes, coordinators, clients that coordinate for themselves, the supervisor."""
+        return [*dict.fromkeys((*self.nodes, *self.coordinators, *self._places.values())), SUPERVISOR]
+
+    def _address(self, name: str) -> str:
+        self._check_known(name, self._names)
+        return node_address(name) if name in self.nodes else name
 
     def _check_known(self, name: str, known: Sequence[str]) -> None:
         if name not in known:

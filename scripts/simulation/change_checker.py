@@ -104,7 +104,7 @@ class Copy:
             return (False, state) if step.got != state.value else _named(state, step.version)
         if step.fence and step.fence < state.fence:
             if step.outcome == "fenced":
-                return _named(state, step.version)
+                return _named(state, step.version) if step.got == state.value else (False, state)
             return step.outcome == "unknown", state
         if step.outcome == "fenced":
             return False, state
@@ -209,7 +209,7 @@ def _check_values(ops: list[ChangeOp]) -> Iterable[Violation]:
         if isinstance(op.given, str):
             writes.setdefault(op.given, []).append(op)
     for op in ops:
-        if not isinstance(op.got, str) or op.outcome not in {"ok", "conflict"}:
+        if not isinstance(op.got, str) or op.outcome not in {"ok", "conflict", "fenced"}:
             continue
         origin = writes.get(op.got, [])
         if not any(write.invoked_s <= op.returned_s for write in origin):
@@ -227,8 +227,8 @@ def _check_versions(ops: list[ChangeOp]) -> Iterable[Violation]:
     named = [(op, op.version) for op in ops if op.version and op.outcome not in {"unknown", "refused"}]
     values: dict[bytes, tuple[Value, ChangeOp]] = {}
     for op, version in named:
-        if op.outcome == "fenced" or (op.kind == "delete" and op.outcome == "ok"):
-            continue  # it shows no value; a delete of what is absent names what stood
+        if op.kind == "delete" and op.outcome == "ok":
+            continue  # it shows no value; that of what is absent names what stood
         value = op.given if op.kind in {"put", "swap"} and op.outcome == "ok" else op.got
         known, other = values.setdefault(version, (value, op))
         if known != value:

@@ -233,6 +233,7 @@ def test_a_linearizable_bucket_leaves_no_choice(
         ({"ttl": 5}, "has no ttl"),
         ({"r": 1}, "reads and writes a majority, 2 of n=3"),
         ({"w": "all"}, "reads and writes a majority, 2 of n=3"),
+        ({"resolver": max}, "takes no resolver: it has one value a key; use update"),
     ],
 )
 def test_no_linearizable_bucket_is_made_with_a_choice(options: dict[str, Any], why: str) -> None:
@@ -240,6 +241,13 @@ def test_no_linearizable_bucket_is_made_with_a_choice(options: dict[str, Any], w
         with pytest.raises(InvalidOption, match=why):
             world.store.bucket("jobs", versioning="linearizable", **options)
         assert world.store.buckets() == ["default"]
+
+
+def test_no_handle_of_a_linearizable_bucket_resolves() -> None:
+    with raykv.sim.start(seed=1) as world:
+        world.store.bucket("jobs", versioning="linearizable", resolver="newest")
+        with pytest.raises(InvalidOption, match="takes no resolver"):
+            world.store.bucket("jobs", resolver=max)
 
 
 @pytest.mark.parametrize(

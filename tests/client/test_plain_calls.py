@@ -99,9 +99,10 @@ def test_a_refused_change_raises_what_stands() -> None:
     with pytest.raises(InvalidOption, match="no 64-bit integer"):
         changed(ADD_A, f.Settled(c.NO_NUMBER, VERSION))
     with pytest.raises(BatchError) as several:
-        changed(PUT_A, f.Settled(c.DONE, VERSION), f.Settled(c.FENCED, VERSION), FAILED, single=False)
+        changed(PUT_A, f.Settled(c.DONE, VERSION), f.Settled(c.FENCED, VERSION, b"\x01later"), FAILED, single=False)
     assert [*several.value.results] == [0]
     assert {index: type(error) for index, error in several.value.errors.items()} == {1: Conflict, 2: QuorumNotMet}
+    assert several.value.errors[1].value == "later"
 
 
 def test_changes_without_their_requests_are_no_answer() -> None:

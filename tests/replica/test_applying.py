@@ -50,11 +50,11 @@ TABLE = [
     (VALUE, change(c.DELETE, b"", OTHER), (c.CONFLICT, b"\x01v", False, None)),
     (FIVE, change(c.ADD, cell(1), OTHER), (c.CONFLICT, cell(5), False, None)),
     # fencing tokens: the same holder may write again
-    (FENCED, change(c.PUT, W, None, 6), (c.FENCED, None, False, None)),
+    (FENCED, change(c.PUT, W, None, 6), (c.FENCED, b"\x01v", False, None)),
     (FENCED, change(c.PUT, W, None, 7), (DONE, None, True, W)),
     (FENCED, change(c.PUT, W, None, 8), (DONE, None, True, W)),
     (FENCED, change(c.PUT, W), (DONE, None, True, W)),
-    (FENCED, change(c.PUT, W, OTHER, 6), (c.FENCED, None, False, None)),
+    (FENCED, change(c.PUT, W, OTHER, 6), (c.FENCED, b"\x01v", False, None)),
     (FENCED, change(c.READ, fence=6), (DONE, b"\x01v", False, None)),
     (Head(fence=7), change(c.DELETE, fence=7), (DONE, None, False, None)),
     (Head(fence=7), change(c.DELETE, fence=8), (DONE, None, True, None)),

@@ -253,6 +253,68 @@ def test_a_network_cut_in_two_and_a_client_on_each_side():
         assert there.get_versions("cart", r="all").values == [["book", "lamp", "pen"]]
 
 
+def test_one_direction_of_one_pair_is_cut():
+    with raykv.sim.start(seed=4) as world:
+        mine = world.connect("direct")
+        place = world.place_of(mine)
+        mine["a"] = 1
+        for node_id in world.nodes:
+            world.cut(node_id, 30, direction="from", peer=place)
+        with pytest.raises(raykv.RaykvError):
+            mine.get("a", timeout=1.0)
+        assert world.store["a"] == 1, "others reach the nodes"
+        world.sleep(31)
+        assert mine["a"] == 1
+
+
+def test_a_message_is_lost_and_another_takes_long():
+    with raykv.sim.start(seed=4) as world:
+        mine = world.connect("direct")
+        place = world.place_of(mine)
+        mine["a"] = 1
+        for node_id in world.nodes:
+            world.lose(node_id, place)
+        before_s = world.now_s
+        assert mine["a"] == 1
+        assert world.now_s - before_s > 0.01, "the first answers did not come"
+        for node_id in world.nodes:
+            world.delay(node_id, place, 0.3, 10)
+        before_s = world.now_s
+        assert mine["a"] == 1
+        assert 0.3 <= world.now_s - before_s < 1
+        world.heal()
+        before_s = world.now_s
+        assert mine["a"] == 1
+        assert world.now_s - before_s < 0.1
+
+
+def test_a_client_stands_still_and_the_supervisor_too():
+    with raykv.sim.start(seed=4) as world:
+        mine = world.connect("direct")
+        mine["a"] = 1
+        world.freeze(world.place_of(mine), 5)
+        world.freeze("supervisor", 2)
+        world.freeze("coordinator", 1)
+        before_s = world.now_s
+        assert mine.get("a", timeout=30) == 1
+        assert 5 <= world.now_s - before_s < 7
+
+
+def test_a_fault_without_its_place_is_refused():
+    with raykv.sim.start(seed=4) as world:
+        for wrong in (
+            lambda: world.freeze("n9", 1),
+            lambda: world.freeze("client99", 1),
+            lambda: world.cut("n1", 1, direction="sideways"),
+            lambda: world.cut("n1", 1, peer="n9"),
+            lambda: world.delay("n1", "nobody", 1, 1),
+            lambda: world.delay("n1", "n2", -1, 1),
+            lambda: world.lose("n1", "n2", 0),
+        ):
+            with pytest.raises(raykv.InvalidOption):
+                wrong()
+
+
 def test_a_split_is_over_when_its_time_is():
     with raykv.sim.start(seed=2, coordinators=2) as world:
         world.split(["n1", "coordinator2"], for_s=20)

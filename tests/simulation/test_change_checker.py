@@ -62,7 +62,7 @@ GOOD = {
     ),
     "an update": (put("a", 0, 1, "x"), op("b", "update", 2, 3, given="y", seen="x"), get("a", 4, 5, "y")),
     "fencing tokens": (
-        put("a", 0, 1, "x", fence=2), put("b", 2, 3, "y", "fenced", fence=1), put("b", 4, 5, "y", fence=2),
+        put("a", 0, 1, "x", fence=2), put("b", 2, 3, "y", "fenced", fence=1, got="x"), put("b", 4, 5, "y", fence=2),
         put("c", 6, 7, "z", fence=0),
     ),
 }  # fmt: skip
@@ -116,6 +116,9 @@ BAD = {
         put("a", 0, 1, "x"), put("a", 2, 3, "y"), op("b", "update", 4, 5, given="z", seen="x"),
     ),
     "a lower token after a higher one": (put("a", 0, 1, "x", fence=2), put("b", 2, 3, "y", fence=1)),
+    "a refused token that is shown another value": (
+        put("a", 0, 1, "x", fence=2), put("b", 2, 3, "z", fence=2), put("c", 4, 5, "y", "fenced", fence=1, got="x"),
+    ),
     "a token that is refused without reason": (put("a", 0, 1, "x", fence=2), put("b", 2, 3, "y", "fenced", fence=3)),
     "a deleted value that comes back": (put("a", 0, 1, "x"), op("a", "delete", 2, 3), get("b", 4, 5, "x")),
     "a max that lowers": (add("a", 0, 1, 5, 5), op("a", "max", 2, 3, given=3, got=3, key="lm1")),
