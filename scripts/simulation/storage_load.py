@@ -14,8 +14,9 @@ the disk and corruption (tests/storage has those), damage and its healing.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -40,6 +41,7 @@ from simulation.storage_promise import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from raykv.ports import FileSystem
     from raykv.storage import Engine, Job, NodeDirectory, SyncJob
 
 _SHAPES = (*2 * ((6, 500, 4096), (28, 60, 1024), (30, 120, 2048)), (40, 1300, 4096))
@@ -69,6 +71,20 @@ class Crashed(Exception):
         super().__init__("the process ends here")
         self.disk = disk
         self.promise = promise
+
+
+class _WithoutLinks:
+    """A disk as if the backups stood on another one: tables are copied there."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+    def link(self, source: str, target: str) -> None:
+        """Refuse."""
+        raise OSError(errno.EXDEV, "Invalid cross-device link", source, None, target)
 
 
 class StorageLoad:
@@ -335,9 +351,10 @@ class StorageLoad:
         self._snapshots += 1
         name = f"20261129T170000Z-{self._snapshots:08x}"
         held = engine.hold_tables()
+        fs = cast("FileSystem", _WithoutLinks(self.disk)) if self._rng.random() < 0.5 else self.disk
         with self._in_the_midst(loop=False):
-            prepare(self.disk, BACKUPS, "s", "n1", name)
-            copier = TableCopier(self.disk, held.directory, BACKUPS, "n1")
+            prepare(fs, BACKUPS, "s", "n1", name)
+            copier = TableCopier(fs, held.directory, BACKUPS, "n1")
             checksums = tuple(copier.copy(table).checksum for table in held.tables)
             copier.write_part(
                 Part(store_id="s", node_id="n1", snapshot=name, manifest=held.manifest, checksums=checksums)

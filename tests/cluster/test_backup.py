@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import pathlib
 import random
 
 import msgspec
@@ -80,6 +81,17 @@ def test_a_manifest_reads_back():
     publish(disk, PATH, NAME, MANIFEST, "n2", MANIFEST_MAGIC, MANIFEST_VERSION, encode_manifest(manifest))
     assert read_manifest(disk, PATH, NAME) == manifest
     assert disk.list_directory(snapshot_directory(PATH, NAME)) == [MANIFEST]
+
+
+def test_the_manifest_of_version_1_is_read():
+    """Every later raykv reads it. Today's code writes it as well, but for what the cluster's state has got since."""
+    disk = SimDisk()
+    prepare(disk, PATH, "s", "n1", NAME)
+    data = (pathlib.Path(__file__).parent / "golden" / "backup-manifest-v1").read_bytes()
+    disk.create(f"{snapshot_directory(PATH, NAME)}/{MANIFEST}").append(data)
+    read = read_manifest(disk, PATH, NAME)
+    assert read.cluster == state_of()
+    assert msgspec.structs.replace(read, state=b"") == msgspec.structs.replace(manifest_of(), state=b"")
 
 
 def test_every_bit_of_a_manifest_and_every_truncation_is_refused():

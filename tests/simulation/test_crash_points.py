@@ -17,10 +17,12 @@ from raykv.storage import directory, engine, manifest, recovery, wal
 from raykv.storage.blob import write_blob
 from raykv.storage.damage import Damage
 from raykv.storage.jobs import CompactionJob, FlushJob, Workshop
+from raykv.storage.snapshot import TableCopier
 from raykv.storage.sstable_writer import TableWriter
 from raykv.storage.wal import segment_name
 from simulation.crash_points import PROCESS_DEATH, Figures, Violation, explore, replay
 from simulation.storage_load import StorageLoad
+from simulation.storage_promise import BACKUPS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "crash_points.py"
 
@@ -209,7 +211,29 @@ def replacements_merged(monkeypatch):
     monkeypatch.setattr(engine.Engine, "replace", engine.Engine.update)
 
 
+def names_in_a_pool_unsynced(monkeypatch):
+    write_part = TableCopier.write_part
+
+    class Lazy(Without):
+        def sync_directory(self, path):
+            if path != f"{BACKUPS}/tables/n1":
+                self._inner.sync_directory(path)
+
+    def lazy(self, part):
+        self._fs = Lazy(self._fs, "")
+        return write_part(self, part)
+
+    monkeypatch.setattr(TableCopier, "write_part", lazy)
+
+
+def parts_without_their_flush(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "flushed", lambda *_: True)
+
+
 FAULTS = {
+    "names in a pool unsynced": names_in_a_pool_unsynced,
+    "copies in a pool unsynced": method_without(TableCopier, "_write", "_fs", "sync"),
+    "parts without their flush": parts_without_their_flush,
     "blobs without sync": blobs_without("sync"),
     "blobs without sync_directory": blobs_without("sync_directory"),
     "segments begun without sync_directory": method_without(wal._Writer, "begin", "_fs", "sync_directory"),

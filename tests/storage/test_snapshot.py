@@ -208,6 +208,30 @@ def test_damage_is_left_out_and_named(drive, disk):
     assert damages[0].start == info.smallest
 
 
+GOLDEN_MARKER = "5241594b56424452010000000c000000c07775ab81a873746f72655f6964a173"
+GOLDEN_PART = (
+    "5241594b565052540100000093000000389ba1fd85a873746f72655f6964a173a76e6f64655f6964a26e31a8736e617073686f74b93230"
+    "323631313239543137303030305a2d3030303030303031a86d616e696665737499080391920791990702cd0384c40161c401620500ff0090"
+    "9195ac30303030303030372e7373740cc40161c40162a1780402cf0000030000000000a4732f6e31a9636865636b73756d7391ce00abcdef"
+)
+
+
+def test_files_of_version_1_are_read(disk):
+    """Every later raykv reads them, whatever the engine's own manifest has got since."""
+    disk.make_directories(f"{PATH}/tables/n1")
+    disk.make_directories(snapshot_directory(PATH, FIRST))
+    disk.create(f"{PATH}/{MARKER}").append(bytes.fromhex(GOLDEN_MARKER))
+    disk.create(f"{snapshot_directory(PATH, FIRST)}/n1.part").append(bytes.fromhex(GOLDEN_PART))
+    assert snapshot.check_marker(disk, PATH) == "s"
+    part = read_part(disk, PATH, FIRST, "n1", 147, 2161714373)
+    ((info, checksum),) = part.tables()
+    assert (info.number, info.count, info.size_bytes, info.digest, checksum) == (7, 2, 900, 5, 0xABCDEF)
+    assert (info.smallest, info.largest) == (b"a", b"b")
+    (healed,) = part.manifest.healed
+    assert (healed.file, healed.offset) == ("00000007.sst", 12)
+    assert pooled_table(PATH, "n1", info, checksum) == f"{PATH}/tables/n1/00000007-900-00000005-00abcdef.sst"
+
+
 def test_every_bit_of_a_part_and_every_truncation_is_refused(drive, disk):
     engine = drive.open(disk)
     drive.fill(engine, 30)
