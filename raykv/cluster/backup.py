@@ -7,9 +7,10 @@ made meanwhile may be in or not, each for itself: a snapshot is no picture of th
 expiry times are in as writes are.
 
 **Which parts suffice** (``lacking``): of each partition N-W+1 of the owners that reads ask, since W of these hold each
-acknowledged write. In a sloppy bucket a fallback may be one of the W, so that fewer than W nodes of the whole store may be
-missing there. A node that lacks something itself (P1) gives no part: below a deletion that it has lost it may hold a value
-that all others have forgotten.
+acknowledged write; and min(R, W) of them, where that is more: one of the owners that confirmed a step of a move (P4) is then
+among them, so that no part of the time before it passes unnoticed. In a sloppy bucket a fallback may be one of the W: fewer
+than W nodes of the whole store may be missing there. A node that lacks something itself (P1) gives no part: below a deletion
+that it has lost it may hold a value that all others have forgotten.
 
 **One ring.** All parts are taken under the same epoch. *Schedule without: a partition moves from A to B; B's part is taken
 before it has anything, A's after it has dropped everything.* A node drops nothing before it knows the epoch by which it is
@@ -137,12 +138,12 @@ def lacking(state: ClusterState, parts: Collection[str], without: Collection[tup
     """
     found: list[str] = []
     gone = [member.node_id for member in state.ring.members if member.node_id not in parts]
-    for n, w, sloppy in sorted({(each.config.n, each.config.w, each.config.sloppy) for each in state.buckets}):
-        named = ", ".join(
-            repr(each.config.name)
-            for each in state.buckets
-            if (each.config.n, each.config.w, each.config.sloppy) == (n, w, sloppy)
-        )
+    kinds: dict[tuple[int, int, int, bool], list[str]] = {}
+    for entry in state.buckets:
+        config = entry.config
+        kinds.setdefault((config.n, config.r, config.w, config.sloppy), []).append(repr(config.name))
+    for (n, r, w, sloppy), names in kinds.items():
+        named, needed = ", ".join(names), max(n - w + 1, min(r, w))
         if sloppy and len(gone) >= w:
             found.append(
                 f"bucket {named} is sloppy and acknowledges with {w} of any nodes: {', '.join(gone)} are missing"
@@ -151,12 +152,12 @@ def lacking(state: ClusterState, parts: Collection[str], without: Collection[tup
         for partition in range(state.ring.partitions):
             readers = state.read_set(partition, n)
             absent = [each for each in readers if each not in parts or (partition, each) in without]
-            if len(readers) - len(absent) < len(readers) - w + 1:
+            if len(readers) - len(absent) < needed:
                 short[partition] = absent
         if short:
             partition, absent = next(iter(short.items()))
             found.append(
                 f"bucket {named} lacks {len(short)} of {state.ring.partitions} partitions; the first: partition "
-                f"{partition}, of which {', '.join(absent)} are missing, and {n - w + 1} of {n} owners are needed"
+                f"{partition}, of which {', '.join(absent)} are missing, and {needed} of {n} owners are needed"
             )
     return found

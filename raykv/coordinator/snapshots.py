@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from raykv.cluster.backup import BackupManifest, PartEntry, encode_manifest, lacking, snapshot_name
+from raykv.cluster.fanout import CALL_TIMEOUT_S
 from raykv.cluster.state import decode_state
 from raykv.config import check_timeout
 from raykv.errors import StoreUnavailable
@@ -124,14 +125,22 @@ class Snapshots:
         epoch: int,
         at_once: int,
     ) -> dict[str, f.NodeAnswerBody | PeerFailure]:
-        """Ask all nodes, some at once. ``body(left_s)``: the request to a node that has so much time left."""
+        """Ask all nodes, some at once. ``body(share_s)``: the request to a node that has so much time.
+
+        Each has its share of the time: one that freezes must not take that of those behind it.
+        """
         turns = asyncio.Semaphore(at_once)
+        peers, waiting = self._routing.peers, len(nodes)
 
         async def asked(node_id: str) -> f.NodeAnswerBody | PeerFailure:
+            nonlocal waiting
             async with turns:
                 left_s = max(deadline_s - self._routing.clock.monotonic_s(), 0.001)
+                share_s = left_s / max(1.0, waiting / at_once)
+                waiting -= 1
                 try:
-                    return await self._routing.peers.call(node_id, body(left_s), 1, left_s, epoch)
+                    await peers.call(node_id, f.Ping(), 1, min(CALL_TIMEOUT_S, share_s))
+                    return await peers.call(node_id, body(share_s), 1, share_s, epoch)
                 except PeerFailure as failure:
                     return failure
 

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from crc32c import crc32c
 
-from raykv.config import NodeConfig
+from raykv.cluster import backup as backups
+from raykv.cluster.state import ClusterState, encode_state
+from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.errors import CorruptData
 from raykv.protocol import frames as f
+from raykv.ring import Member, claim
 from raykv.sim.disk import SimDisk
 from raykv.storage import Engine, read_identity
 from raykv.storage import manifest as manifests
@@ -31,6 +34,17 @@ from raykv.storage.compression import Unpacker
 from raykv.storage.damage import CompressionMissing, CorruptBlock
 from raykv.storage.frame import FRAME, decode_frame, encode_frame
 from raykv.storage.replay import read_header, replay_segment
+from raykv.storage.snapshot import (
+    PART_MAGIC,
+    PART_SUFFIX,
+    PART_VERSION,
+    Part,
+    PartReader,
+    pooled_table,
+    prepare,
+    read_part,
+    snapshot_directory,
+)
 from raykv.storage.sstable import FOOTER, HEADER, MAGIC, VERSION, Meta, Table, TableInfo, table_name
 from raykv.storage.wal import CHECKSUM, CHUNK, HEADER_BYTES, MAX_CHUNK_BYTES, SENTINEL, segment_header, segment_name
 from raykv.transport.wire import Reader, WireError
@@ -193,6 +207,40 @@ def identity(given: bytes) -> None:
         read_identity(disk, "/n")
 
 
+# ---- backups ----
+
+_SNAPSHOT = "20261129T170000Z-00000001"
+PART, MANIFEST = range(2)
+
+
+def backup(given: bytes) -> None:
+    """Read a node's part of a snapshot, or a snapshot's manifest, and all that they name."""
+    place, data = given[0] % 2 if given else PART, given[1:]
+    disk = SimDisk.holding({}, ["/b"])
+    prepare(disk, "/b", "s", "n1", _SNAPSHOT)
+    directory = snapshot_directory("/b", _SNAPSHOT)
+    if place == MANIFEST:
+        write_blob(disk, directory, backups.MANIFEST, backups.MANIFEST_MAGIC, backups.MANIFEST_VERSION, data)
+        with contextlib.suppress(CorruptData):
+            found = backups.read_manifest(disk, "/b", _SNAPSHOT)
+            backups.lacking(found.cluster, [part.node_id for part in found.parts])
+            _check_names([*(part.node_id for part in found.parts), *found.missing, found.snapshot])
+        return
+    write_blob(disk, directory, f"n1{PART_SUFFIX}", PART_MAGIC, PART_VERSION, data)
+    with contextlib.suppress(CorruptData):
+        part = read_part(disk, "/b", _SNAPSHOT, "n1", len(data), crc32c(data))
+        reader = PartReader(disk, "/b", part)
+        for info, checksum in part.tables():
+            _check_names([pooled_table("/b", "n1", info, checksum).removeprefix("/b/tables/n1/")])
+        if [*reader.batches()]:
+            raise Failed("there are records in tables that are not there")
+
+
+def _check_names(names: list[str]) -> None:
+    if any("/" in name or name.startswith(".") or "\0" in name for name in names):
+        raise Failed(f"a name that leads elsewhere: {names}")
+
+
 # ---- frames ----
 
 _unpacker = Unpacker("a table", b"what blocks share " * 4)
@@ -223,7 +271,8 @@ def message(given: bytes) -> None:
 
 
 DECODERS: dict[str, Callable[[bytes], None]] = {
-    "table": table, "log": log, "manifest": manifest, "identity": identity, "frame": frame, "message": message,
+    "table": table, "log": log, "manifest": manifest, "identity": identity, "backup": backup, "frame": frame,
+    "message": message,
 }  # fmt: skip
 
 
@@ -252,12 +301,33 @@ def seeds() -> Mapping[str, list[bytes]]:
         ],
         "manifest": [_encode(manifests.Manifest()), _encode(manifests.Manifest(next_number=4, runs=(run,)))],
         "identity": [_encode(who)],
+        "backup": [bytes([PART]) + _encode(_part(info)), bytes([MANIFEST]) + backups.encode_manifest(_snapshot())],
         "frame": [lz4_frame, zstd_frame, struct.pack("<IB", len(block), 0) + block],
         "message": [
             f.coordinator_requests.encode(f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0, causality=True)),
             f.coordinator_answers.encode(f.GotMany([f.KeyVersions([b"x"], True, b"seen")], 9)),
         ],
     }  # fmt: skip
+
+
+def _part(info: TableInfo) -> Part:
+    listed = manifests.Manifest(next_number=4, runs=(manifests.RunInfo(3, (info,)),))
+    return Part(store_id="s", node_id="n1", snapshot=_SNAPSHOT, manifest=listed, checksums=(7,))
+
+
+def _snapshot() -> backups.BackupManifest:
+    state = ClusterState(
+        store_id="s", generation=1, version=0, config=StoreConfig(name="shop", copies=1, partitions=8),
+        ring=claim([Member("n1")], 8, 1),
+    ).with_bucket(BucketConfig(name="default", n=1, r=1, w=1))  # fmt: skip
+    entry = backups.PartEntry(
+        node_id="n1", host="h", directory_id=1, incarnation=1, log_end=9, part_bytes=5, part_checksum=7, tables=1,
+        records=2, table_bytes=3,
+    )  # fmt: skip
+    return backups.BackupManifest(
+        snapshot=_SNAPSHOT, store_id="s", store="shop", epoch=state.epoch, made_ms=5, state=encode_state(state),
+        parts=(entry,),
+    )  # fmt: skip
 
 
 def _zstd(payload: bytes) -> bytes:

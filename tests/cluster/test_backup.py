@@ -158,15 +158,18 @@ def test_another_snapshot_s_manifest_is_refused():
 
 @pytest.mark.parametrize(("n", "w"), [(3, 1), (3, 2), (3, 3), (2, 1), (2, 2), (1, 1), (5, 3)])
 def test_of_each_partition_one_owner_of_every_acknowledged_write_has_a_part(n, w):
-    """By trying every set of missing nodes: it suffices exactly if no W owners of a partition are all missing."""
-    state = state_of(5, n=n, w=w, copies=5)
+    """By trying every set of missing nodes: no W owners of a partition may all be missing, nor all that confirm a step."""
+    state, r = state_of(5, n=n, w=w, copies=5), n - w + 1
     nodes = [member.node_id for member in state.ring.members]
     for count in range(len(nodes) + 1):
         for parts in itertools.combinations(nodes, count):
             loses = any(
                 not {*acked} & {*parts}
                 for partition in range(8)
-                for acked in itertools.combinations(state.read_set(partition, n), w)
+                for acked in (
+                    *itertools.combinations(state.read_set(partition, n), w),
+                    *itertools.combinations(state.read_set(partition, n), n - min(r, w) + 1),
+                )
             )
             assert bool(lacking(state, parts)) == loses, parts
 

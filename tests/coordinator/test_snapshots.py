@@ -177,17 +177,21 @@ def test_a_store_whose_partitions_never_rest_is_told_to_wait():
     async def story():
         cluster = Cluster(3).start()
         peer = cluster.coordinator()
-        node = cluster.node("n2")
-        flushed = node._snapshots._flushed
 
-        async def moving(deadline_s):
-            await asyncio.sleep(0.1)
-            state = cluster.state
-            cluster.state = msgspec.structs.replace(state, version=state.version + 1, epoch=state.epoch + 1)
-            cluster.tell("n2")
-            await flushed(deadline_s)
+        def keep_moving(node_id):
+            snapshots = cluster.node(node_id)._snapshots
+            flushed = snapshots._flushed
 
-        node._snapshots._flushed = moving
+            async def moving(deadline_s):
+                state = cluster.state
+                cluster.state = msgspec.structs.replace(state, version=state.version + 1, epoch=state.epoch + 1)
+                cluster.tell(node_id)
+                await flushed(deadline_s)
+
+            snapshots._flushed = moving
+
+        for node_id in cluster.ids:
+            keep_moving(node_id)
         with pytest.raises(StoreUnavailable, match="kept moving"):
             await take(peer, 3.0)
         assert not any(disk.exists(f"{BACKUPS}/snapshots/x/manifest") for disk in cluster.disks.values())
