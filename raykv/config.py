@@ -399,7 +399,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the time that flushes and compactions take while clients use the node and they keep up; more as they fall
     behind, all of it without clients."""
     helper_process: bool = True
-    """Whether large flushes and compactions run in a process of their own beside the node (about 40 MB), not in a thread of
+    """Whether large flushes and compactions run in a process of their own beside the node (about 30 MB), not in a thread of
     it: answers then do not wait for the interpreter."""
     max_unflushed_bytes: int = 64 * MIB
     """Memtables that wait for their flush; past this, writes are refused (``Overloaded``)."""

@@ -2,12 +2,12 @@
 
 A job runs in steps of some milliseconds, on a thread of the node's own interpreter: while a step runs, every answer takes
 longer. While clients use the node, each step is followed by a rest, so that jobs take a *share* of the time
-(``NodeConfig.compaction_share``); half or a quarter of it where answers take longer than usual, and more, up to all of the
-time, as the jobs fall behind (``Engine.pressure``). Without clients they do not rest.
+(``NodeConfig.compaction_share``); half or a quarter of it where answers take longer than usual, and more as the jobs fall
+behind (``Engine.pressure``): from a third of the pressure on, all of the time. Without clients they do not rest.
 
-Where jobs fall behind all the same, writes are slowed down: their answers are held back, at first by a millisecond and
-at full pressure by a tenth of a second. Callers that wait for one answer before the next request then bring less. Those
-that do not are refused (``Overloaded``) when memory reaches its bound.
+Where jobs that take all of the time fall behind still more, writes are slowed down: their answers are held back, at first
+by a millisecond and at full pressure by a tenth of a second. Callers that wait for one answer before the next request
+then bring less. Those that do not are refused (``Overloaded``) when memory reaches its bound.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ CLIENTS_S = 1.0
 HELD_BACK_S = 0.1
 """How long an answer to a write is held back at most."""
 _LEAST_HELD_S = 0.001
+_HURRIED = 1 / 3
+"""The pressure from which jobs take all of the time, and writes are held back."""
 _LEAST_EASE = 0.25
 _LEAST_REST_S = 0.0005
 
@@ -51,8 +53,8 @@ class Pace:
         """The share of the time that jobs may take at present."""
         if self._clock.monotonic_s() - self._asked_s > CLIENTS_S:
             return 1.0
-        pressure = self._pressure()
-        return pressure + (1 - pressure) * self._share * max(_LEAST_EASE, self._ease())
+        hurry = min(1.0, self._pressure() / _HURRIED)
+        return hurry + (1 - hurry) * self._share * max(_LEAST_EASE, self._ease())
 
     async def rest(self, since_s: float) -> float:
         """Rest after a step that began at ``since_s`` (monotonic); return when the next one begins."""
@@ -63,6 +65,6 @@ class Pace:
         return self._clock.monotonic_s()
 
     def held_back_s(self) -> float:
-        """Return how long the answer to a write is to be held back. Grows with the square of the pressure."""
-        held_s = HELD_BACK_S * self._pressure() ** 2
+        """Return how long the answer to a write is to be held back: the square of the pressure beyond ``_HURRIED``."""
+        held_s = HELD_BACK_S * max(0.0, (self._pressure() - _HURRIED) / (1 - _HURRIED)) ** 2
         return held_s if held_s >= _LEAST_HELD_S else 0.0

@@ -61,7 +61,7 @@ def test_writes_slow_down_then_are_refused_and_memory_keeps_its_bound(
         early = [took_s for size, took_s in held if size < LIMIT // 2]
         late = [took_s for size, took_s in held if size > 0.9 * LIMIT]
         assert max(early) < 0.01
-        assert min(late) > HELD_BACK_S / 2
+        assert min(late) > HELD_BACK_S / 4
         began_s = loop.time()
         assert (await cluster.ask("n1", f.Read(1, [encode_key("k00")]))).records[0] is not None
         assert loop.time() - began_s < 0.01, "reads are not held back"

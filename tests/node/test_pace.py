@@ -73,7 +73,8 @@ def test_as_jobs_fall_behind_they_take_more_up_to_all() -> None:
         shares.append(node.pace.share)
     assert shares == sorted(shares)
     assert shares[0] == pytest.approx(0.05)
-    assert shares[-1] == 1.0
+    assert 0.3 < shares[1] < 0.4
+    assert shares[4] == shares[-1] == 1.0
     assert node.worked(0.01) == 0
 
 
@@ -86,7 +87,8 @@ def test_answers_to_writes_are_held_back_more_and_more() -> None:
     assert held[0] == 0.0
     assert held == sorted(held)
     assert held[-1] == HELD_BACK_S
-    assert held[5] == pytest.approx(HELD_BACK_S / 4), "gently at first"
+    assert held[3] == 0.0, "jobs take all of the time first"
+    assert 0.0 < held[5] < HELD_BACK_S / 10, "gently at first"
 
 
 def test_a_rest_is_bounded() -> None:

@@ -42,7 +42,7 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("register", "dropped by what is not decided", "dropped unasked", 0),
         ("register", "a node without its register votes", "two histories", 19),
         ("corruption", "compaction launders corruption", "corruption passed over", 65),
-        ("corruption", "blocks are not verified", "corruption passed over", 234),
+        ("corruption", "blocks are not verified", "corruption passed over", 373),
         ("copies", "a scan leaves out what cannot be read", "copies passed over", 13),
         ("copies", "an unreadable record is taken for absent", "copies passed over", 29),
         ("copies", "a page reaches beyond what all have sent", "copies passed over", 5),
