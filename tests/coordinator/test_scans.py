@@ -14,11 +14,13 @@ from raykv.client.administration import open_bucket
 from raykv.client.codecs import encode_value
 from raykv.client.driver import run_async
 from raykv.client.session_clock import SessionClock
+from raykv.config import BucketConfig
 from raykv.errors import QuorumNotMet
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body
 from raykv.replica import handlers, scanning
+from raykv.ring import partition_of_key
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -441,5 +443,132 @@ def test_a_slow_node_is_raced(world: ModuleType) -> None:
         began_s = asyncio.get_running_loop().time()
         assert await peer.scan(limits=[1000]) == expected
         assert asyncio.get_running_loop().time() - began_s < 0.6
+
+    world.run(story())
+
+
+# ---- one round of frames ----
+
+
+async def at_once(peer: Any, bucket: int = 1, **options: Any) -> f.Page:
+    """Return a page as a client's embedded coordinator gets it: by one round, if all answers are plain."""
+    asked = {"start": b"", "end": b"\x03", "limit": 20, "reverse": False, "keys_only": False, "r": 2, "timeout_s": 2.0}
+    steps = peer.core.operation(f.ScanPage(bucket_id=bucket, **{**asked, **options}), fast=True)
+    assert steps is not None
+    page = await peer.front.driver.run(steps)
+    assert isinstance(page, f.Page)
+    return page
+
+
+def keys_of(page: f.Page) -> list[str]:
+    return [key[1:].decode() for key, *_ in page.items]
+
+
+@pytest.mark.parametrize("versioning", ["vector", "lww"])
+def test_a_page_takes_one_round_where_all_replicas_agree(world: ModuleType, versioning: Any) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(4, versioning=versioning).start()
+        peer = cluster.coordinator()
+        await fill(peer, w=3)
+        await peer.rest()
+        for options in ({}, {"reverse": True}, {"keys_only": True}, {"r": 1}, {"r": 3}, {"passing": True}):
+            peer.metrics.clear()
+            start, end, seen = b"", b"\x03", []
+            while True:
+                page = await at_once(peer, start=start, end=end, **options)
+                seen += keys_of(page)
+                if page.resume is None:
+                    break
+                start, end = (start, page.resume) if options.get("reverse") else (page.resume, end)
+            assert seen == sorted(KEYS, reverse=bool(options.get("reverse"))), options
+            assert peer.metrics["fast_path_scans"] >= len(KEYS) / 20
+            assert not peer.metrics["read_repairs"]
+        long = await at_once(peer, limit=500)
+        assert keys_of(long) == KEYS
+        some = await at_once(peer, start=encode_key("k010"), end=encode_key("k014"))
+        assert keys_of(some) == KEYS[10:14]
+        assert some.resume is None
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("holders", [1, 2])
+def test_of_a_page_by_one_round_what_differs_is_read_and_repaired(world: ModuleType, holders: int) -> None:
+    """Also a key that some replicas lack; a delete that some lack hides it from all."""
+
+    async def story() -> None:
+        cluster = world.Cluster(3, versioning="lww").start()
+        peer = cluster.coordinator()
+        await fill(peer, KEYS[:10], w=3)
+        await peer.rest()
+        newer, gone = world.put_record("newer", 60_000, operation=7), world.delete_record(60_000, operation=8)
+        for node_id in cluster.owners("k003")[:holders]:
+            await cluster.give(node_id, "k003", newer)
+        for node_id in cluster.owners("k005")[:holders]:
+            await cluster.give(node_id, "k005", gone)
+        for node_id in cluster.owners("k0031")[:holders]:
+            await cluster.give(node_id, "k0031", newer)
+        page = await at_once(peer)
+        assert peer.metrics["fast_path_scans"] == 1
+        assert keys_of(page) == [*KEYS[:4], "k0031", "k004", *KEYS[6:10]]
+        assert {key[1:]: payloads for key, payloads, _ in page.items}[b"k003"] == [b"newer"]
+        await peer.rest()
+        again = await at_once(peer, r=3)
+        assert again.items == page.items
+        held = [await cluster.held(node_id, "k0031") for node_id in cluster.owners("k0031")]
+        assert held.count(newer) >= 2, "what was shown is on R replicas (P9)"
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("trouble", ["dead", "cut off", "incomplete"])
+def test_a_page_goes_the_quorum_path_where_an_answer_is_not_plain(world: ModuleType, trouble: str) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(4, versioning="lww").start()
+        peer = cluster.coordinator()
+        await fill(peer, w=3)
+        await peer.rest()
+        if trouble == "dead":
+            cluster.kill("n2")
+        elif trouble == "cut off":
+            cluster.cut("coordinator", "node/n2")
+        else:
+            cluster.node("n2")._directory.set_complete(False)
+        for _ in range(3):
+            page = await at_once(peer, limit=1000, timeout_s=5.0)
+            assert keys_of(page) == KEYS
+            assert page.resume is None
+
+    world.run(story())
+
+
+def test_a_range_within_a_group_asks_the_owners_of_its_partition_alone(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(6, versioning="lww")
+        cluster.state = cluster.state.with_bucket(
+            BucketConfig(name="orders", n=3, r=2, w=2, versioning="lww", group=":")
+        )
+        cluster.start()
+        peer = cluster.coordinator()
+        for group in ("a", "b"):
+            keys = [encode_key(f"{group}:{number:02}") for number in range(30)]
+            asked = f.WriteMany(2, [(key, pack_body(peer.operation(), b"v"), None) for key in keys], 3, 2.0)
+            wrote = await peer.front.driver.run(peer.core.operation(asked))
+            assert all(isinstance(each, f.Acked) for each in wrote.items)
+        await peer.rest()
+        owners = cluster.state.ring.owners(partition_of_key(encode_key("a"), 8))
+        for fast in (True, False):
+            cluster.frames.clear()
+            asked = f.ScanPage(2, encode_key("a:"), encode_key("a;"), 100, False, False, 2, 2.0)
+            page = await peer.front.driver.run(peer.core.operation(asked, fast=fast))
+            assert keys_of(page) == [f"a:{number:02}" for number in range(30)]
+            scans = [target for _, target, frame in cluster.frames if isinstance(body_of(frame), f.Scan)]
+            assert sorted(scans) == sorted(f"node/{node_id}" for node_id in owners[:2])
+        assert keys_of(await at_once(peer, bucket=2, limit=100)) == [
+            f"{group}:{number:02}" for group in "ab" for number in range(30)
+        ]
+
+    def body_of(frame: bytes) -> Any:
+        return f.node_requests.decode(frame).body
 
     world.run(story())

@@ -354,6 +354,39 @@ def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
     assert len(walk()) < len(keys)
 
 
+@pytest.mark.parametrize("least", [1, 7, 10_000])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_windows_show_what_lies_before_damage_and_nothing_beyond_it(drive, disk, reverse, least):
+    engine, model, _ = corrupt_table(drive, disk)
+    keys = sorted(model)
+
+    def walk(start=b"", end=b"\xff"):
+        seen = []
+        while True:
+            window = engine.window(start, end, least, enough_bytes=10_000, reverse=reverse)
+            seen += reversed(window.keys) if reverse else window.keys
+            if window.reached is None:
+                return seen, True
+            start, end = (start, window.reached) if reverse else (window.reached + b"\x00", end)
+            try:
+                engine.window(start, end, least, enough_bytes=10_000, reverse=reverse)
+            except CorruptData:
+                return seen, False
+
+    for _ in range(2):  # once when it is found, once when it is known
+        seen, whole = walk()
+        (damage,) = engine.damaged
+        before = [key for key in reversed(keys) if key >= damage.end] if reverse else []
+        before = before or [key for key in keys if key < damage.start]
+        assert (seen, whole) == (before, False)
+    with pytest.raises(CorruptData):
+        engine.window(damage.start, damage.end, least, enough_bytes=10_000, reverse=reverse)
+    engine.heal(damage)
+    seen, whole = walk()
+    assert whole
+    assert seen == [key for key, _ in engine.scan(b"", None, reverse=reverse)], "the block reads as empty"
+
+
 def test_corruption_beside_a_range_does_not_hide_that_it_is_empty(drive, disk):
     """To find its first key the block behind it may be looked at."""
     engine, model, _ = corrupt_table(drive, disk)
