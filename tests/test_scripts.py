@@ -134,6 +134,17 @@ def test_the_benchmark_compares_this_tree_with_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+def test_scans_are_measured_and_ycsb_e_in_a_grouped_bucket(tmp_path: Path) -> None:
+    shown = run("bench.py", "scans", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["scans"]
+    assert found["records"] == 2_000
+    assert len(found["rows"]) == 7
+    assert all(min(row.get("per_s", 1), row.get("p50_ms", 1)) > 0 for row in found["rows"])
+    assert all(row["what"] in shown for row in found["rows"])
+    assert found["ycsb_e"]["raykv"]["median"] > 0
+
+
+@pytest.mark.ray
 def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> None:
     run("bench.py", "ycsb", "--quick", "--json", str(tmp_path / "ycsb.json"))
     page = tmp_path / "page.md"

@@ -221,7 +221,7 @@ class Scanner:
         while True:
             pairs, more = self._next(request, start, end, wanted)
             whole = None if judged else self._whole(pairs[: limit - counted], request.keys_only, size_bytes)
-            if whole is not None and passed + len(pairs) <= MAX_SCAN_ITEMS:
+            if whole is not None and passed + len(whole[0]) <= MAX_SCAN_ITEMS:
                 some, part_bytes, at = whole
                 items += some
                 position, size_bytes = max(position, at), size_bytes + part_bytes
