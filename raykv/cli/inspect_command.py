@@ -167,7 +167,9 @@ def _data(report: DataReport, most: int | None) -> list[str]:
     total = sum(each.size_bytes for _, each in tables)
     records = sum(each.count for _, each in tables)
     columns = ["run", "table", "bytes", "records", "blocks", "erased", "raw/disk", "smallest", "largest", ""]
-    said = f"{len(report.runs)} sorted runs, newest first: {len(tables)} tables, {size(total)}, {records:,} records"
+    said = (
+        f"sorted runs, newest first: {len(report.runs)}, in {len(tables)} tables of {size(total)}, {records:,} records"
+    )
     parts.append(_listing(said, columns, rows, most))
     rows = [
         [
@@ -177,10 +179,10 @@ def _data(report: DataReport, most: int | None) -> list[str]:
         for each in report.segments
     ]  # fmt: skip
     columns = ["segment", "bytes", "counts to", "chunks", "updates", ""]
-    parts.append(_listing(f"the log, oldest first: {len(rows)} segments", columns, rows, most))
+    parts.append(_listing(f"log segments, oldest first: {len(rows)}", columns, rows, most))
     rows = [[ascii(stray.file)[1:-1], size(stray.size_bytes), stray.why] for stray in report.strays]
     if rows:
-        parts.append(_listing(f"{len(rows)} other files", ["file", "bytes", ""], rows, most))
+        parts.append(_listing(f"other files: {len(rows)}", ["file", "bytes", ""], rows, most))
     return [*parts, *report.notes]
 
 
@@ -207,11 +209,11 @@ def _named(report: ManifestReport, most: int | None) -> list[str]:
         for run in report.manifest.runs
         for info in run.tables
     ]  # fmt: skip
-    parts = [_listing(f"{len(rows)} tables", ["run", "table", "bytes", "records", "smallest", "largest"], rows, most)]
+    parts = [_listing(f"tables: {len(rows)}", ["run", "table", "bytes", "records", "smallest", "largest"], rows, most)]
     for name, damages in (("damaged", report.manifest.damaged), ("healed", report.manifest.healed)):
         if damages:
             rows = [[each.file, str(each.offset), _range(each.start, each.end), each.reason] for each in damages]
-            parts.append(_listing(f"{len(rows)} {name}", ["file", "at", "keys", ""], rows, most))
+            parts.append(_listing(f"{name}: {len(rows)}", ["file", "at", "keys", ""], rows, most))
     return parts
 
 
@@ -232,7 +234,7 @@ def _table(report: TableReport, most: int | None) -> list[str]:
         for block in report.listed
     ]  # fmt: skip
     columns = ["at", "bytes", "raw", "records", "first", "last"]
-    return [head, _listing(f"{report.blocks:,} blocks", columns, rows, most, report.blocks)]
+    return [head, _listing(f"blocks: {report.blocks:,}", columns, rows, most, report.blocks)]
 
 
 def _segment(report: SegmentReport, most: int | None) -> list[str]:
@@ -250,12 +252,12 @@ def _segment(report: SegmentReport, most: int | None) -> list[str]:
         for each in report.listed
     ]
     columns = ["at", "bytes", "synced up to", "updates"]
-    parts = [head, _listing(f"{report.chunks:,} chunks", columns, rows, most, report.chunks)]
+    parts = [head, _listing(f"chunks: {report.chunks:,}", columns, rows, most, report.chunks)]
     rows = [
         [str(each.offset), shown_key(each.key), kind_of(each.key, each.record), str(len(each.record))]
         for each in report.records
     ]
-    said = f"{report.count:,} updates"
+    said = f"updates: {report.count:,}"
     return [*parts, _listing(said, ["in chunk", "key", "kind", "bytes"], rows, most, report.count)]
 
 

@@ -91,7 +91,7 @@ def test_a_node(node: Path) -> None:
     text = inspect(node).stdout
     assert "node           n1 of store shop" in text
     assert "stopped cleanly" in text
-    assert "1 sorted runs, newest first" in text
+    assert "sorted runs, newest first: 1, in " in text
     assert "7/1/user:0000" in text
     assert "ended cleanly" in text
     assert text.endswith("ok: every checksum holds\n")
