@@ -127,7 +127,7 @@ def table(given: bytes) -> None:
         opened = Table(disk, "/d", info, cache)
     except (CorruptBlock, CorruptData, CompressionMissing):
         return
-    for key, record in _PAIRS:
+    for key, record in _PAIRS[::5]:  # of each block one
         with contextlib.suppress(CorruptBlock):
             found = opened.find(key)
             if place in (FILTER, DICTIONARY) and found != record:
