@@ -401,6 +401,7 @@ def restore(
     (``InvalidContext``): read again. Memory does not grow with the store; time: about that of loading the records anew.
 
     ``partial``: make a store of what is left where parts are missing or damaged; the report says what it may lack.
+    Nothing is unpickled here, but clients will unpickle the values: restore only backups that you trust.
 
     Raises ``InvalidOption`` (no such snapshot, a store of that name), ``CorruptData`` (the backup is damaged, or lacks what
     was acknowledged), ``StoreUnavailable``. If it fails or is interrupted, the new store is deleted. If its process is

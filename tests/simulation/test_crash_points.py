@@ -296,7 +296,7 @@ def script(*words):
 def test_the_script():
     done = script("--states", "60", "--jobs", "1", "--seed", "5")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("60 states at ")
+    assert "\n60 states at " in f"\n{done.stdout}"
     assert done.stdout.endswith("no promise was broken\n")
     assert script("--replay", "3:2:1").stdout == "no promise was broken\n"
     assert script("--replay", "3:2:99999").returncode == 2
