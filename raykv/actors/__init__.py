@@ -8,7 +8,8 @@ what data means.
 **Why the supervisor recreates storage actors and not Ray**: with ``max_restarts`` above 0 callers of a dead actor
 wait for two seconds before they hear of it; with 0 they hear at once and go on with the other replicas.
 
-Read in this order: ``naming`` and ``calls``; ``storage_node``, ``coordinator`` and ``supervisor``, the actors;
+Read in this order: ``naming`` and ``calls``; ``storage_node`` (with its helper, ``job_process``), ``coordinator`` and
+``supervisor``, the actors;
 ``launcher`` (starts storage actors where their directories are), ``hosts`` (the directories on each machine),
 ``ownership`` (which directories can be trusted), ``marker`` and ``deletion`` (exactly the files of a store);
 ``lifecycle`` (``raykv.start`` and its siblings) over ``ray_cluster`` and ``authentication``; a client's way to its
