@@ -150,15 +150,20 @@ class Promises:
             if self._lacks(node, bucket_id, key, promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
 
-    def _lacks(self, node: StorageNode, bucket_id: int, key: bytes, promised: bytes) -> bool:
+    def _lacks(
+        self, node: StorageNode, bucket_id: int, key: bytes, promised: bytes, *, durably: bool = False
+    ) -> bool:
         """Whether a node that answers reads holds less of a readable key: as no client could ask, at once.
 
+        ``durably``: what its log does not hold yet does not count.
         The key is sought where it lies, not by the node's own state, of which a run that has just begun knows nothing.
         """
         replica, engine = node._replica, node._engine  # noqa: SLF001
         if not replica.complete:
             return False
         found, unreadable = engine.get_many([storage_prefix(self._partition_of(bucket_id, key), bucket_id) + key])
+        if durably and found[0] is not None and found[0].position > engine.durable_position:
+            return True
         return not unreadable and not _holds(None if found[0] is None else public(found[0].record), promised)
 
     def given_away(self, node_id: str, node: StorageNode) -> None:
@@ -198,7 +203,7 @@ class Promises:
         """
         held = self._held.get(node_id, {})
         for (bucket_id, key), promised in list(held.items()):
-            if self._lacks(node, bucket_id, key, promised):
+            if self._lacks(node, bucket_id, key, promised, durably=True):
                 del held[bucket_id, key]
 
     def _shown(self, node_id: str, bucket_id: int, key: bytes, record: bytes | None, before: Held) -> None:
