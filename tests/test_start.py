@@ -25,7 +25,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     class Planned(Exception):
         pass
 
-    def found_or_join(plan: Any, *_: Any) -> None:
+    def found_or_join(plan: Any, *_: Any, **__: Any) -> None:
         raise Planned(plan)
 
     monkeypatch.setattr(lifecycle, "found_or_join", found_or_join)

@@ -1,4 +1,4 @@
-"""A node's page of a scan: the records of some partitions, in key order.
+"""A node's page of a scan (P15): the records of some partitions, in key order.
 
 Partitions are stored one after the other, so a page is the merge of what each has next. **A page costs what it shows**:
 what was read of a partition beyond the page (blocks have more than one record) is kept as a *stretch* and begins the next

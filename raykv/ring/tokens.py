@@ -68,7 +68,7 @@ def partitions_of_keys(keys: Sequence[bytes], partitions: int) -> list[int]:
 def partition_in(config: BucketConfig | None, key: bytes, partitions: int) -> int:
     """Return the partition of an encoded key in a bucket: by the key, or in a grouped bucket by its group. O(len(key)).
 
-    Everything that seeks a key in the cluster asks this function, or the next one. ``config``: None for an unknown
+    Everything that seeks a key in the cluster asks this function, or the next one (P15). ``config``: None for an unknown
     bucket, which is not grouped: a grouped one is never unknown where a key is sought (``ClusterState.with_bucket``).
     """
     if config is not None and config.group is not None:

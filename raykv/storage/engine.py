@@ -177,6 +177,8 @@ class Engine:
         self._memtable = recovered.memtable
         self._entries = recovered.memtable.entries
         self._sealed = recovered.sealed
+        for memtable in [self._memtable, *self._sealed]:
+            memtable.replaced_bytes = 0  # the log has all of it
         self._workshop = Workshop(fs, directory, config, self._cache, itertools.count(recovered.manifest.next_number))
         self._flush: FlushJob | None = None
         self._merging: list[CompactionJob] = []

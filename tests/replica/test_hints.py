@@ -354,4 +354,4 @@ def test_what_is_no_hint_is_corrupt(place: bytes) -> None:
     deep = b"\x91" * 100_000 + b"\x01"
     for stored in (b"", b"\x03", b"\x03\x93\x00\xc2\xa1\xff", b"\x03" + deep, b"\x03\x94\x00\xc2\xc4\x00" + deep):
         with pytest.raises(CorruptData):
-            hints._hint(hints.HINTS + place, stored)
+            hints.hint_of(hints.HINTS + place, stored)

@@ -351,6 +351,18 @@ def test_overloaded(drive, disk):
     assert not engine.overloaded
 
 
+def test_a_node_that_comes_back_to_a_log_of_overwrites_is_not_overloaded(drive, disk):
+    """Else it would refuse all writes for ever: nothing is due that would make it less."""
+    engine = drive.open(disk, max_unflushed_bytes=5000)
+    for number in range(150):
+        engine.update(b"key", b"%03d:" % number + bytes(90))
+        drive.sync(engine)
+    assert not engine.overloaded
+    again = drive.open(disk.crash(random.Random(1), "drop"), max_unflushed_bytes=5000)
+    assert again.stats().sealed_memtables == 0
+    assert not again.overloaded
+
+
 @pytest.mark.parametrize("operation", ["append", "sync"])
 def test_a_failing_log_ends_the_engine(drive, disk, operation):
     engine = drive.open(disk)
