@@ -109,7 +109,7 @@ class ClusterState(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def with_bucket(self, config: BucketConfig) -> ClusterState:
         """Return the state with one more bucket.
 
-        A grouped one begins an epoch: a node that has not heard of it takes no request about its keys (P4).
+        A grouped one begins an epoch: a node that has not heard of it takes no request about its keys (P4, P15).
         *Schedule without: a node that does not know the bucket yet puts a key where its whole hash says; it learns of the
         bucket, and seeks the key by its group.*
         """
