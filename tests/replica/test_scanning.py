@@ -1,4 +1,4 @@
-"""A node's page of a scan: order, limits, how far it is complete."""
+"""A node's page of a scan (P15): order, limits, how far it is complete."""
 
 from __future__ import annotations
 
