@@ -21,7 +21,6 @@ Where hosts share no directory, each part stands on its own node's host, and eac
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -89,8 +88,15 @@ _decode = msgspec.msgpack.Decoder(BackupManifest).decode
 
 def snapshot_name(began_ms: int, bits: int) -> str:
     """Return the name of a snapshot that begins at this time (ms since 1970): names sort by it. ``bits``: 32 random ones."""
-    began = datetime.fromtimestamp(began_ms / 1000, UTC)
-    return f"{began:%Y%m%dT%H%M%SZ}-{bits:08x}"
+    days, ms = divmod(began_ms, 86_400_000)
+    # The civil date of a day, for years that begin in March (Hinnant, "chrono-compatible low-level date algorithms").
+    era, day = divmod(days + 719_468, 146_097)
+    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    date = (era * 400 + year + (month >= 10)) * 10_000 + ((month + 2) % 12 + 1) * 100 + day - (153 * month + 2) // 5 + 1
+    seconds = ms // 1000
+    return f"{date:08d}T{seconds // 3600:02d}{seconds // 60 % 60:02d}{seconds % 60:02d}Z-{bits:08x}"
 
 
 def encode_manifest(manifest: BackupManifest) -> bytes:
