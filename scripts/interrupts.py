@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PAIRS = {f"pair:{number:03}": number for number in range(40)}
 WAYS = ("signal", "alarm", "thread")
+AGAIN_S = 0.5
 SLOW_S = 2.5
 """A call of an idle store that takes longer waits for something that will not come."""
 
@@ -112,11 +113,14 @@ def interrupted(work: Callable[[], object], way: str, delay_s: float) -> bool:
         return _interrupted_in_a_thread(work, delay_s)
     kind = KeyboardInterrupt if way == "signal" else Stopped
     try:
-        signal.setitimer(signal.ITIMER_REAL, delay_s)
+        # Again, in case it strikes in a callback of the interpreter, which loses what it raises there.
+        signal.setitimer(signal.ITIMER_REAL, delay_s, AGAIN_S)
         while True:
             work()
     except kind:
         return True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupted_in_a_thread(work: Callable[[], object], delay_s: float) -> bool:
