@@ -7,13 +7,13 @@ only then the former write gets its stamp, or sees the later one among what it s
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 Place: TypeAlias = tuple[int, bytes]
@@ -29,10 +29,13 @@ class Abandoned:
     def __bool__(self) -> bool:
         return bool(self._ends)
 
-    def add(self, request: f.CoordinatorRequest) -> Callable[[], None]:
-        """Note that nobody waits for a request that is under way; return what to call when it is over. O(its keys)."""
+    def add(self, request: f.CoordinatorRequest, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        """Note that nobody waits for a request that is under way; return what to call when it is over. O(its keys).
+
+        ``loop``: the coordinator's; it need not run: the end of a program cancels what is left while it does not.
+        """
         places = _written(request)
-        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        end: asyncio.Future[None] = loop.create_future()
         for place in places:
             self._ends.setdefault(place, []).append(end)
         return partial(self._over, places, end)

@@ -48,7 +48,7 @@ class _Waiter(asyncio.Future[f.CoordinatorAnswer]):
         cancelled, group = super().cancel(msg), self._group
         if cancelled and group is not None:
             self._group = None
-            group.give_up(self.request)
+            group.give_up(self.request, self.get_loop())
         return cancelled
 
 
@@ -64,10 +64,10 @@ class _Group:
         self.ends: list[Callable[[], None]] = []
         """What to call when it is over."""
 
-    def give_up(self, request: Joinable) -> None:
+    def give_up(self, request: Joinable, loop: asyncio.AbstractEventLoop) -> None:
         """Hear that nobody waits for a member's request any more."""
         if self.under_way:
-            self.ends.append(self.abandoned.add(request))
+            self.ends.append(self.abandoned.add(request, loop))
 
 
 class _Kind(NamedTuple):

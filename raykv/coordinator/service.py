@@ -120,7 +120,7 @@ class CoordinatorService:
 
         def look(answer: asyncio.Future[f.CoordinatorAnswer]) -> None:
             if answer.cancelled() and not task.done():
-                over = self.abandoned.add(request)
+                over = self.abandoned.add(request, task.get_loop())
                 task.add_done_callback(lambda _: over())
 
         answer.add_done_callback(look)

@@ -28,8 +28,8 @@ def change(*keys: bytes) -> f.ChangeMany:
 
 def test_a_later_write_waits_for_each_former_one_of_its_keys() -> None:
     async def story() -> None:
-        abandoned = Abandoned()
-        over_one, over_other = abandoned.add(write(A, B)), abandoned.add(change(B))
+        abandoned, loop = Abandoned(), asyncio.get_running_loop()
+        over_one, over_other = abandoned.add(write(A, B), loop), abandoned.add(change(B), loop)
         assert len(abandoned.before(write(A))) == len(abandoned.before(change(A))) == 1
         assert len(abandoned.before(write(A, B, B, C))) == 2
         assert abandoned.before(write(C)) == abandoned.before(write(A, bucket_id=2)) == []

@@ -254,6 +254,24 @@ def test_a_write_under_way_that_is_given_up_is_known_until_it_is_over(make: Any)
     asyncio.run(story())
 
 
+def test_a_program_that_ends_in_the_middle_cancels_what_is_left_when_the_loop_does_not_run() -> None:
+    answers, loop = Answers(), asyncio.new_event_loop()
+    try:
+        waiter = loop.run_until_complete(begun(answers))
+        assert waiter.cancel()
+    finally:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+async def begun(answers: Answers) -> asyncio.Future[Any]:
+    answers.hold.clear()
+    waiter = Batcher(InTasks(answers, set())).answer(write(b"a", b"1"))
+    await asyncio.sleep(0.001)
+    assert answers.asked
+    return waiter
+
+
 def test_while_many_are_under_way_those_who_come_wait_together() -> None:
     async def story() -> None:
         answers = Answers()
