@@ -160,8 +160,8 @@ def test_where_a_key_lies_is_asked_with_its_bucket(path: Path) -> None:
     """Only ``raykv.ring`` hashes a whole key: elsewhere that forgets the group, and looks in the wrong place."""
     if layer(path) == "ring":
         return
-    froms = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
-    names = {alias.name for node in froms if (node.module or "").startswith("raykv.ring") for alias in node.names}
+    imports = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports if (node.module or "").startswith("raykv.ring") for alias in node.names}
     assert not names & {"partition_of_key", "partitions_of_keys", "token"}
 
 

@@ -150,9 +150,7 @@ class Promises:
             if self._lacks(node, bucket_id, key, promised):
                 self._break(node_id, key, f"in incarnation {node.incarnation} has less than it acknowledged or showed")
 
-    def _lacks(
-        self, node: StorageNode, bucket_id: int, key: bytes, promised: bytes, *, durably: bool = False
-    ) -> bool:
+    def _lacks(self, node: StorageNode, bucket_id: int, key: bytes, promised: bytes, *, durably: bool = False) -> bool:
         """Whether a node that answers reads holds less of a readable key: as no client could ask, at once.
 
         ``durably``: what its log does not hold yet does not count.
