@@ -41,7 +41,7 @@ _ENGINE = ("storage/test_engine.py", "storage/test_damage.py", "storage/test_era
 _COUNTING = ("coordinator/test_rounds.py", "coordinator/test_fast_path.py", "coordinator/test_writes.py",
              "coordinator/test_reads.py", "coordinator/test_write_fanout.py", "coordinator/test_coordinator.py")  # fmt: skip
 _LEADING = ("replica/test_tenure.py", "replica/test_leader.py", "replica/test_voting.py", "replica/test_turns.py",
-            "replica/test_promises.py", "node/test_leading.py", "coordinator/test_changes.py",
+            "replica/test_promises.py", "replica/test_lanes.py", "node/test_leading.py", "coordinator/test_changes.py",
             "simulation/test_leader_schedules.py")  # fmt: skip
 _VERSIONS = ("versions", "records/test_vector_record.py", "replica/test_applying.py")
 TESTS: dict[str, tuple[str, ...]] = {

@@ -50,6 +50,23 @@ def outcome(waiter: Waiter) -> f.Settled | None:
     return answers.settled[0]
 
 
+def test_a_waiter_is_done_once_it_has_its_answer_and_stands_among_the_calls_until_then() -> None:
+    async def story() -> None:
+        led, calls = Led(), dict[Any, Any]()
+        waiter = led.put(ONE, b"\x01v").remembered_in(calls, TWO)
+        assert calls == {TWO: waiter}
+        assert not waiter.done
+        waiter.settle(DONE)
+        assert waiter.done
+        assert calls == {TWO: DONE}, "a final answer is kept for the call that is repeated"
+        other = led.put(ONE, b"\x01w").remembered_in(calls, ONE)
+        other.settle(POINTER)
+        assert other.done
+        assert calls == {TWO: DONE}
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("sets", "nodes", "held"),
     [
