@@ -96,18 +96,29 @@ class CoordinatorService:
         Abandoning the answer does not end the operation: a write that has begun must reach all of its owners. A later
         write of the same keys waits for it (``abandoned``).
         """
-        if self.abandoned and (former := self.abandoned.before(request)):
+        former = self.abandoned.before(request) if self.abandoned else None
+        if former and isinstance(request, f.WriteMany | f.ChangeMany):
             return self._answer_after(former, request)
         if is_about_one_key(request):
             return self._joining.answer(request)
         return self._kept(self.answer(request), request)
 
     async def _answer_after(
-        self, former: list[asyncio.Future[None]], request: f.CoordinatorRequest
+        self, former: list[asyncio.Future[None]], request: f.WriteMany | f.ChangeMany
     ) -> f.CoordinatorAnswer:
-        """Answer a request when others are over. Nothing was begun if the caller gives it up meanwhile."""
-        await asyncio.wait(former)
-        return await self.answer_together(request)
+        """Answer a request when others are over. Nothing was begun if the caller gives it up meanwhile, or time is up."""
+        try:
+            timeout_s = check_timeout(request.timeout_s)
+        except RaykvError as error:
+            return _refused(error)
+        until_s = self._clock.monotonic_s() + timeout_s
+        _, waiting = await asyncio.wait(former, timeout=timeout_s)
+        left_s = until_s - self._clock.monotonic_s()
+        if waiting or left_s <= 0:
+            return _refused(
+                StoreUnavailable("nothing was written: a former write of the key that was given up is still under way")
+            )
+        return await self.answer_together(msgspec.structs.replace(request, timeout_s=left_s))
 
     def _kept(
         self, work: Coroutine[Any, Any, f.CoordinatorAnswer], request: f.CoordinatorRequest

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.coordinator.abandoned import Abandoned
+from raykv.errors import StoreUnavailable
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body
@@ -66,6 +67,26 @@ def test_a_write_after_one_that_was_given_up_stands(
         await asyncio.sleep(2.0)
         got = await service.answer_together(f.GetMany(1, [A], 2, 5.0))
         assert shown(got.items[0]) == [b"2"]
+
+    world.run(story())
+
+
+def test_a_write_waits_no_longer_than_its_own_time(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(3).start()
+        service = cluster.coordinator().front
+        await service.answer_together(f.WriteMany(1, [(A, body(0), None)], 2, 5.0))
+        for node_id in ("n1", "n2", "n3"):
+            cluster.network.slow[f"node/{node_id}"] = 100.0
+        given_up = asyncio.ensure_future(service.answer_together(f.WriteMany(1, [(A, body(1), None)], 2, 5.0)))
+        await asyncio.sleep(0.15)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        began_s = asyncio.get_running_loop().time()
+        answer = await service.answer_together(f.WriteMany(1, [(A, body(2), None)], 2, 1.0))
+        assert 0.9 < asyncio.get_running_loop().time() - began_s < 1.1
+        with pytest.raises(StoreUnavailable, match="nothing was written: a former write of the key that was given up"):
+            raise answer.failed.error()
 
     world.run(story())
 
