@@ -10,7 +10,7 @@ from simulation.planted import planted
 BUGS = {
     "ShownAndAskedAgain": ("read returns before its repair", "copies passed over"),
     "AnOldCopyOfTheSameRun": ("log ends are not compared", "copies passed over"),
-    "CompleteAndItsPowerGoes": ("complete by what is not synced", "promise broken"),
+    "CompleteAndItsPowerGoes": ("complete by what is not synced", "copies passed over"),
     "AWriteThatThaws": ("what thaws goes on", "sent too late"),
     "TheEpochThatWasForgotten": ("a node without a vote believes any state that it gets", "copies passed over"),
     "AWriteThatAStandInTook": ("a hint is forgotten before it is delivered", "copies passed over"),
