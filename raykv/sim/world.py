@@ -395,13 +395,20 @@ class World:
         self._check_goes_on()
         self._fate.cancel()
         self._nemesis.heal()
-        for undo in self._undo:
+        for undo in [*self._undo]:
             undo()
         self._cluster.network.lose_no_more()
 
     def _later(self, for_s: float, undo: Callable[[], object]) -> None:
-        self._undo.append(undo)
-        self._loop.later(for_s, undo)
+        """End a fault after its time, or when everything heals; once."""
+
+        def end() -> None:
+            if end in self._undo:
+                self._undo.remove(end)
+                undo()
+
+        self._undo.append(end)
+        self._loop.later(for_s, end)
 
     def events(self) -> list[str]:
         """Return the events of processes and disks until now, a line each, with the virtual time."""

@@ -300,6 +300,19 @@ def test_a_client_stands_still_and_the_supervisor_too():
         assert 5 <= world.now_s - before_s < 7
 
 
+def test_a_client_that_was_healed_and_stands_still_again_does_so_for_all_of_its_time():
+    with raykv.sim.start(seed=4) as world:
+        mine = world.connect("direct")
+        mine["a"] = 1
+        world.freeze(world.place_of(mine), 5)
+        world.heal()
+        world.sleep(1)
+        world.freeze(world.place_of(mine), 10)
+        before_s = world.now_s
+        assert mine.get("a", timeout=30) == 1
+        assert 10 <= world.now_s - before_s < 12
+
+
 def test_a_fault_without_its_place_is_refused():
     with raykv.sim.start(seed=4) as world:
         for wrong in (
