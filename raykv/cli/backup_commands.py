@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,17 +16,23 @@ from raykv.cli import output
 from raykv.cli.cluster import join_or_start_ray
 from raykv.cli.options import examples, json_option, store_option
 from raykv.cli.reading import link_to
-from raykv.client import backups
+from raykv.client import administration, backups
 from raykv.client.driver import run
 from raykv.client.views import size, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from raykv.client.driver import Link
+
+_LOOK_S = 0.5
+_LOOK_TIMEOUT_S = 2.0
 
 
 @click.command(
     epilog=examples(
         "raykv backup /backups/shop --store shop",
+        "raykv backup /backups/shop --keep 7",
         "raykv backup --list /backups/shop",
         "raykv backup --verify /backups/shop && echo intact",
     )
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 @click.argument("path", type=click.Path())
 @store_option
 @click.option("--timeout", metavar="SECONDS", type=float, default=backups.SNAPSHOT_TIMEOUT_S, show_default=True)
+@click.option("--keep", metavar="COUNT", type=int, help="Then remove all but the latest COUNT.  [default: none]")
 @click.option("--list", "listing", is_flag=True, help="Show the snapshots in PATH; needs no store.")
 @click.option("--verify", is_flag=True, help="Read every checksum in PATH on this host; needs no store.")
 @click.option("--snapshot", metavar="NAME", default="", help="With --verify: this one only.  [default: all]")
@@ -42,6 +51,7 @@ def backup(
     path: str,
     store: str,
     timeout: float,
+    keep: int | None,
     listing: bool,
     verify: bool,
     snapshot: str,
@@ -58,6 +68,8 @@ def backup(
         raise click.UsageError("--list and --verify exclude each other")
     if snapshot and not verify:
         raise click.UsageError("--snapshot goes with --verify")
+    if keep is not None and (listing or verify):
+        raise click.UsageError("--keep goes with the making of a backup")
     if listing:
         _list(path, as_json)
         return
@@ -65,8 +77,37 @@ def backup(
         if not _verify(path, snapshot, as_json):
             context.exit(1)
         return
-    report = run(backups.snapshot(os.path.abspath(os.path.expanduser(path)), timeout=timeout), link_to(store))
+    link = link_to(store)
+    steps = backups.snapshot(os.path.abspath(os.path.expanduser(path)), keep=keep, timeout=timeout)
+    with _tables_copied(link_to(store)):
+        report = run(steps, link)
     click.echo(output.as_json(report)) if as_json else output.show_text(repr(report))
+
+
+@contextlib.contextmanager
+def _tables_copied(link: Link) -> Iterator[None]:
+    """Show how many tables the nodes have copied, as long as the block runs."""
+    over = threading.Event()
+
+    def look(bar: Any) -> None:
+        while not over.wait(_LOOK_S):
+            try:
+                nodes = run(administration.status(timeout=_LOOK_TIMEOUT_S), link)["nodes"]
+            except raykv.RaykvError:
+                continue  # the backup itself says what is wrong
+            counts = [node["storage"]["backup"] for node in nodes if node["storage"] is not None]
+            done, every = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+            if every:
+                output.progress_on(bar)(done, every)
+
+    with click.progressbar(length=1, label="tables", file=sys.stderr, show_pos=True) as bar:
+        thread = threading.Thread(target=look, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(_LOOK_TIMEOUT_S)
 
 
 def _list(path: str, as_json: bool) -> None:

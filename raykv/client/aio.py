@@ -466,13 +466,14 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         return report.checked()
 
     async def snapshot(
-        self, path: str | os.PathLike[str], *, timeout: float = backups.SNAPSHOT_TIMEOUT_S
+        self, path: str | os.PathLike[str], *, keep: int | None = None, timeout: float = backups.SNAPSHOT_TIMEOUT_S
     ) -> SnapshotReport:
         """Copy the store into the directory ``path`` of each node's host, while reads and writes go on.
 
         ``path``: absolute; new, empty, or with earlier snapshots of this store, of which only new tables are copied then (by
         hard links on the same disk). Hosts may share it. Returns a dict of figures; ``raykv backup --list`` and ``--verify``
-        show what is there, ``raykv.restore`` makes a store of it.
+        show what is there, ``raykv.restore`` makes a store of it. ``keep``: how many snapshots stay there, this one among
+        them; once it is made, older ones are removed, with the tables that only they name.
 
         What it promises: every write acknowledged before this call by W owners or more is in it, or a later one of its key;
         deletes and expiry times too. Writes made meanwhile may be in it, each for itself: it is no picture of one instant.
@@ -485,7 +486,7 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         >>> report["missing"]
         {}
         """
-        return await self._session.run_async(backups.snapshot(path, timeout=timeout))
+        return await self._session.run_async(backups.snapshot(path, keep=keep, timeout=timeout))
 
     async def add_node(
         self,

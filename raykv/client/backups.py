@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from raykv.client.exchange import ask_info
 from raykv.client.views import seconds, size
-from raykv.config import check_timeout, shown
+from raykv.config import check_count, check_timeout, shown
 from raykv.errors import CorruptData, InvalidOption
 from raykv.protocol import frames as f
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raykv.client.exchange import Steps
 
 SNAPSHOT_TIMEOUT_S = 600.0
+MAX_KEPT = 10_000
 
 
 class SnapshotReport(dict[str, Any]):
@@ -23,6 +24,9 @@ class SnapshotReport(dict[str, Any]):
     ``tables``, ``records`` (of all nodes, overwritten ones too), ``table_bytes``; ``new_tables``, ``new_bytes``: those that
     the directory did not have yet. ``missing``: node id -> why it has no part, though those that have suffice.
     ``without_manifest``: node id -> why its host may lack the manifest.
+
+    With ``keep``: ``removed`` older snapshots, whose own tables took ``removed_bytes``; ``not_removed``: node id -> why it
+    left something behind.
     """
 
     if TYPE_CHECKING:
@@ -31,12 +35,18 @@ class SnapshotReport(dict[str, Any]):
         def __getitem__(self, key: Literal["snapshot", "path", "store"], /) -> str: ...
         @overload
         def __getitem__(
-            self, key: Literal["epoch", "tables", "records", "table_bytes", "new_tables", "new_bytes"], /
+            self,
+            key: Literal[
+                "epoch", "tables", "records", "table_bytes", "new_tables", "new_bytes", "removed", "removed_bytes"
+            ],
+            /,
         ) -> int: ...
         @overload
         def __getitem__(self, key: Literal["seconds"], /) -> float: ...
         @overload
-        def __getitem__(self, key: Literal["nodes", "missing", "without_manifest"], /) -> dict[str, str]: ...
+        def __getitem__(
+            self, key: Literal["nodes", "missing", "without_manifest", "not_removed"], /
+        ) -> dict[str, str]: ...
         @overload
         def __getitem__(self, key: str, /) -> Any: ...
         def __getitem__(self, key: str, /) -> Any: ...
@@ -49,6 +59,9 @@ class SnapshotReport(dict[str, Any]):
         ]
         lines += [f"no part of {node_id}: {why}" for node_id, why in self["missing"].items()]
         lines += [f"no manifest from {node_id}: {why}" for node_id, why in self["without_manifest"].items()]
+        if self["removed"]:
+            lines.append(f"removed {self['removed']} older snapshots, {size(self['removed_bytes'])}")
+        lines += [f"{node_id} left something of older snapshots: {why}" for node_id, why in self["not_removed"].items()]
         return "\n".join(lines)
 
 
@@ -87,11 +100,12 @@ class RestoreReport(dict[str, Any]):
         return "\n".join([*lines, *(f"may lack: {each}" for each in self["lacking"])])
 
 
-def snapshot(path: object, *, timeout: Any) -> Steps[SnapshotReport]:
-    """Have the nodes make a snapshot at ``path``; return its report."""
+def snapshot(path: object, *, keep: Any = None, timeout: Any) -> Steps[SnapshotReport]:
+    """Have the nodes make a snapshot at ``path`` and remove all but the ``keep`` latest; return its report."""
     where, timeout_s = check_backup_path(path), check_timeout(timeout)
+    keep_count = 0 if keep is None else check_count("keep", keep, 1, MAX_KEPT)
     # Not repeatable: a second one would be another snapshot.
-    figures = yield from ask_info(f.TakeSnapshot(where, timeout_s), timeout_s, repeatable=False)
+    figures = yield from ask_info(f.TakeSnapshot(where, timeout_s, keep_count), timeout_s, repeatable=False)
     if not isinstance(figures, dict):
         raise CorruptData("the coordinator answered a snapshot with something else")
     return SnapshotReport(figures)

@@ -459,12 +459,15 @@ class Store(BlockingStore, Bucket[Any, Any]):
         report = self._session.run(administration.repair(progress, timeout=timeout))
         return report.checked()
 
-    def snapshot(self, path: str | os.PathLike[str], *, timeout: float = backups.SNAPSHOT_TIMEOUT_S) -> SnapshotReport:
+    def snapshot(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, timeout: float = backups.SNAPSHOT_TIMEOUT_S
+    ) -> SnapshotReport:
         """Copy the store into the directory ``path`` of each node's host, while reads and writes go on.
 
         ``path``: absolute; new, empty, or with earlier snapshots of this store, of which only new tables are copied then (by
         hard links on the same disk). Hosts may share it. Returns a dict of figures; ``raykv backup --list`` and ``--verify``
-        show what is there, ``raykv.restore`` makes a store of it.
+        show what is there, ``raykv.restore`` makes a store of it. ``keep``: how many snapshots stay there, this one among
+        them; once it is made, older ones are removed, with the tables that only they name.
 
         What it promises: every write acknowledged before this call by W owners or more is in it, or a later one of its key;
         deletes and expiry times too. Writes made meanwhile may be in it, each for itself: it is no picture of one instant.
@@ -477,7 +480,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
         >>> report["missing"]
         {}
         """
-        return self._session.run(backups.snapshot(path, timeout=timeout))
+        return self._session.run(backups.snapshot(path, keep=keep, timeout=timeout))
 
     def add_node(
         self,

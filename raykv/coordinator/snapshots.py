@@ -78,7 +78,8 @@ class Snapshots:
             parts=tuple(_entry(newest, node_id, answer) for node_id, answer in sorted(copied.items())),
             missing={node_id: why[:1000] for node_id, why in missing.items()},
         )
-        without = await self._keep(sorted(copied), request.path, snapshot, encode_manifest(manifest), deadline_s)
+        keeping = f.KeepManifest(request.path, snapshot, encode_manifest(manifest), request.keep)
+        kept, without = await self._keep(sorted(copied), keeping, deadline_s)
         hosts = {member.node_id: member.host for member in newest.ring.members}
         return {
             "snapshot": snapshot,
@@ -90,6 +91,9 @@ class Snapshots:
             "nodes": {node_id: hosts[node_id] for node_id in sorted(copied)},
             "missing": missing,
             "without_manifest": without,
+            "removed": max(answer.removed for answer in kept.values()),
+            "removed_bytes": sum(answer.removed_bytes for answer in kept.values()),
+            "not_removed": {node_id: answer.trouble for node_id, answer in kept.items() if answer.trouble},
         }
 
     async def _copy(
@@ -105,17 +109,16 @@ class Snapshots:
         return copied, {node_id: str(answer) for node_id, answer in answers.items() if node_id not in copied}
 
     async def _keep(
-        self, nodes: Sequence[str], path: str, snapshot: str, manifest: bytes, deadline_s: float
-    ) -> dict[str, str]:
-        """Have the nodes keep the manifest. Returns why some did not; raises if none did."""
+        self, nodes: Sequence[str], request: f.KeepManifest, deadline_s: float
+    ) -> tuple[dict[str, f.ManifestKept], dict[str, str]]:
+        """Have the nodes keep the manifest. Returns the answers, and why some did not; raises if none did."""
         deadline_s = max(deadline_s, self._routing.clock.monotonic_s() + KEEP_TIMEOUT_S)
-        answers = await self._ask(
-            nodes, lambda _: f.KeepManifest(path, snapshot, manifest), deadline_s, 0, at_once=len(nodes)
-        )
-        without = {node_id: str(answer) for node_id, answer in answers.items() if not isinstance(answer, f.Kept)}
-        if len(without) == len(nodes):
+        answers = await self._ask(nodes, lambda _: request, deadline_s, 0, at_once=len(nodes))
+        kept = {node_id: answer for node_id, answer in answers.items() if isinstance(answer, f.ManifestKept)}
+        without = {node_id: str(answer) for node_id, answer in answers.items() if node_id not in kept}
+        if not kept:
             _raise(without, 0, "no node could keep the manifest")
-        return without
+        return kept, without
 
     async def _ask(
         self,

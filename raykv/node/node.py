@@ -623,6 +623,7 @@ class StorageNode:
                 "failing": self._replica.why_behind,
             },
             "damage": [str(damage) for damage in self._engine.damaged],
+            "backup": self._snapshots.copied,
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
             "groups": self._replica.groups.figures(self._clock.monotonic_s()),

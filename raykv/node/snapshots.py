@@ -18,11 +18,13 @@ from raykv.cluster.backup import MANIFEST, MANIFEST_MAGIC, MANIFEST_VERSION, dec
 from raykv.errors import CorruptData, InvalidOption, StoreClosed
 from raykv.protocol import frames as f
 from raykv.storage import EngineFailed
+from raykv.storage.pruning import prune
 from raykv.storage.snapshot import Part, TableCopier, prepare, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raykv.cluster.state import ClusterState
     from raykv.node.node import NodeSpec
     from raykv.ports import Clock, Executor, FileSystem
     from raykv.replica.handlers import Replica
@@ -70,6 +72,8 @@ class Snapshots:
         self._stopped = stopped
         self._one_at_a_time = asyncio.Lock()
         self._at_work: set[asyncio.Task[Any]] = set()
+        self.copied = 0, 0
+        """Tables copied of the part under way, and how many it has; (0, 0) while there is none."""
 
     async def copy(self, request: f.CopyTables) -> f.NodeAnswerBody:
         """Answer ``CopyTables``. Raises ``StoreClosed``, ``EngineFailed``."""
@@ -88,13 +92,25 @@ class Snapshots:
             if (manifest.store_id, manifest.snapshot) != (self._spec.store_id, request.snapshot):
                 return f.NodeRefused("corrupt", "it is the manifest of another snapshot")
             await self._executor.run(partial(self._publish, request))
+            return await self._prune(request, manifest.cluster) if request.keep else f.ManifestKept()
         except CorruptData as error:
             return f.NodeRefused("corrupt", str(error))
         except InvalidOption as error:
             return f.NodeRefused("path", str(error))
         except OSError as error:
             return f.NodeRefused("path", _said(request.path, error))
-        return f.Kept()
+
+    async def _prune(self, request: f.KeepManifest, state: ClusterState) -> f.ManifestKept:
+        """Remove what is older than the snapshots to keep. What fails here costs room alone."""
+        members = [member.node_id for member in state.ring.members]
+        work = partial(
+            prune, self._fs, request.path, MANIFEST, request.snapshot, request.keep, self._spec.node_id, members
+        )
+        try:
+            async with self._one_at_a_time:
+                return f.ManifestKept(*await self._executor.run(work))
+        except OSError as error:
+            return f.ManifestKept(trouble=_said(request.path, error))
 
     def _publish(self, request: f.KeepManifest) -> None:
         spec, fs = self._spec, self._fs
@@ -121,6 +137,7 @@ class Snapshots:
             try:
                 return await self._copied(request, held, known[1], deadline_s)
             finally:
+                self.copied = 0, 0
                 held.release()
         except _Refused as refused:
             return refused.answer
@@ -134,7 +151,8 @@ class Snapshots:
         )
         checksums = []
         new_tables = new_bytes = 0
-        for table in held.tables:
+        for number, table in enumerate(held.tables):
+            self.copied = number, len(held.tables)
             self._check_time(deadline_s, "the copy of its tables")
             copied = await self._on_the_backup(request.path, partial(copier.copy, table))
             checksums.append(copied.checksum)

@@ -104,10 +104,14 @@ class RepairPartitions(Message, frozen=True):
 
 
 class TakeSnapshot(Message, frozen=True):
-    """Have each node copy its tables into a backup directory of its host. Answer: ``Info`` with a ``SnapshotReport``."""
+    """Have each node copy its tables into a backup directory of its host. Answer: ``Info`` with a ``SnapshotReport``.
+
+    ``keep``: how many snapshots stay there, this one among them; 0: all.
+    """
 
     path: lim.BackupPath
     timeout_s: float
+    keep: lim.Number = 0
 
 
 class LoadRecords(Message, frozen=True):
@@ -169,14 +173,14 @@ class GotMany(Message, frozen=True, gc=False):
     A single payload without anything else, the usual case, is the entry itself (see ``whole``).
     """
 
-    items: Annotated[list[lim.Bytes | KeyVersions | Failed], lim.TOLD]
+    items: Annotated[list[lim.Bytes | KeyVersions | Failed], lim.ENTRIES]
     time: int = 0
 
 
 class WroteMany(Message, frozen=True, gc=False):
     """One entry an item, in the order sent. ``time``: the newest hybrid time among them."""
 
-    items: Annotated[list[Acked | Failed], lim.TOLD]
+    items: Annotated[list[Acked | Failed], lim.ENTRIES]
     time: int = 0
 
 
@@ -196,7 +200,7 @@ class DeadlinePassed(Message, frozen=True):
 class Page(Message, frozen=True):
     """What stands, in order: (encoded key, payloads, gone) as in ``KeyVersions``; ``resume``: where the next page begins."""
 
-    items: Annotated[list[tuple[lim.Bound, lim.Payloads, bool]], lim.TOLD]
+    items: Annotated[list[tuple[lim.Bound, lim.Payloads, bool]], lim.ENTRIES]
     resume: lim.Bound | None
 
 
@@ -214,7 +218,7 @@ class HandleAnswer(Message, frozen=True):
     single: bool
     codec: lim.Name
     answer: CoordinatorAnswer
-    places: Annotated[list[lim.Place], lim.TOLD] = []
+    places: Annotated[list[lim.Place], lim.ENTRIES] = []
     """Of the keys written, for their contexts (see ``raykv.versions.context``)."""
 
 
@@ -230,8 +234,8 @@ class HandleChanges(Message, frozen=True):
 
     single: bool
     codec: lim.Name
-    items: Annotated[list[Settled | Failed], lim.TOLD]
-    changes: Annotated[list[Change], lim.TOLD]
+    items: Annotated[list[Settled | Failed], lim.ENTRIES]
+    changes: Annotated[list[Change], lim.ENTRIES]
     call: lim.Name
 
 

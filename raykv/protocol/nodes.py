@@ -276,7 +276,9 @@ class CopyTables(Message, frozen=True):
 
 
 class KeepManifest(Message, frozen=True):
-    """Keep the manifest of a snapshot beside the node's part of it: the snapshot counts from now on. Answer: ``Kept``.
+    """Keep the manifest of a snapshot beside the node's part: the snapshot counts from now on. Answer: ``ManifestKept``.
+
+    ``keep``: how many snapshots stay, this one among them; older ones are removed. 0: all.
 
     Refused as "path" as ``CopyTables`` is.
     """
@@ -284,6 +286,7 @@ class KeepManifest(Message, frozen=True):
     path: lim.BackupPath
     snapshot: lim.SnapshotName
     manifest: lim.State
+    keep: lim.Number = 0
 
 
 NodeRequestBody: TypeAlias = (
@@ -373,7 +376,7 @@ class WriteDone(Message, frozen=True):
 class ScanDone(Message, frozen=True):
     """Records in order. ``covered`` is how far the answer is complete: None means to the end of the range asked."""
 
-    items: Annotated[list[tuple[lim.Bound, lim.Bytes]], lim.TOLD]
+    items: Annotated[list[tuple[lim.Bound, lim.Bytes]], lim.ENTRIES]
     covered: lim.Bound | None
 
 
@@ -397,7 +400,7 @@ class Pong(Message, frozen=True):
 class TreeDone(Message, frozen=True):
     """The digests asked for, in their order; how many records the tree is over; whether the node lacks nothing here."""
 
-    digests: Annotated[list[int], lim.TOLD]
+    digests: Annotated[list[int], lim.ENTRIES]
     records: int
     complete: bool
 
@@ -405,7 +408,7 @@ class TreeDone(Message, frozen=True):
 class LeavesDone(Message, frozen=True):
     """The records of the leaves asked for: (bucket id, encoded key, digest)."""
 
-    entries: Annotated[list[tuple[int, lim.Bound, int]], lim.TOLD]
+    entries: Annotated[list[tuple[int, lim.Bound, int]], lim.ENTRIES]
     complete: bool
     left: lim.Indexes = []
     """Leaves that the answer had no room for: ask again."""
@@ -508,8 +511,12 @@ class TablesCopied(Message, frozen=True):
     new_bytes: lim.Number
 
 
-class Kept(Message, frozen=True):
-    """The file is kept, durably."""
+class ManifestKept(Message, frozen=True):
+    """The manifest is kept, durably. What was removed of older snapshots; ``trouble``: why some of it was not."""
+
+    removed: lim.Number = 0
+    removed_bytes: lim.Number = 0
+    trouble: lim.Text = ""
 
 
 class AcceptorAnswer(Message, frozen=True):
@@ -574,7 +581,7 @@ NodeAnswerBody: TypeAlias = (
     | Looked
     | Accepted
     | TablesCopied
-    | Kept
+    | ManifestKept
 )
 
 

@@ -364,7 +364,7 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
     ),
     n.KeepManifest: _background(
         n.KeepManifest,
-        answers=(n.Kept,), senders=("coordinator",), frame_bytes=STATE_FRAME_BYTES,
+        answers=(n.ManifestKept,), senders=("coordinator",), frame_bytes=STATE_FRAME_BYTES,
         concerns=_NOTHING, misfit=None,
     ),
 }  # fmt: skip

@@ -31,7 +31,7 @@ from raykv.config import (
 
 MAX_LOOKED_AT = 256
 """The Merkle-tree nodes, or records to fetch or forget, in one request between nodes."""
-MAX_TOLD = 1 << 20
+MAX_ENTRIES = 1 << 20
 """The entries of an answer; its sender bounds their bytes."""
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
@@ -52,7 +52,7 @@ STATE_FRAME_BYTES = MAX_STATE_BYTES + SMALL_FRAME_BYTES
 
 ITEMS = Meta(max_length=MAX_BATCH_ITEMS)
 LOOKED_AT = Meta(max_length=MAX_LOOKED_AT)
-TOLD = Meta(max_length=MAX_TOLD)
+ENTRIES = Meta(max_length=MAX_ENTRIES)
 NODES = Meta(max_length=MAX_NODES)
 
 EncodedKey: TypeAlias = Annotated[bytes, Meta(max_length=1 + MAX_KEY_BYTES)]

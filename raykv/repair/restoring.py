@@ -20,8 +20,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from raykv.cluster.backup import BackupManifest, lacking, read_manifest
 from raykv.errors import CorruptData, InvalidOption
 from raykv.records.keys import (
@@ -32,9 +30,9 @@ from raykv.records.keys import (
     storage_prefix,
 )
 from raykv.records.kinds import OWNED, is_linear, public
-from raykv.records.limits import SnapshotName
 from raykv.records.linear_record import renewed
 from raykv.replica.hints import hint_of
+from raykv.storage.pruning import MAX_SNAPSHOTS, is_snapshot_name
 from raykv.storage.snapshot import SNAPSHOTS, PartReader, check_marker, read_part
 from raykv.versions import merge
 
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 BATCH_ITEMS = 500
 BATCH_BYTES = 2 << 20
 """Records of one batch: as many as a request may have, or fewer."""
-MAX_SNAPSHOTS = 100_000
 _SECOND_CHARS = len("20261129T170000Z")
 
 
@@ -73,9 +70,7 @@ def listed(fs: FileSystem, path: str) -> list[Listed]:
     base = f"{path}/{SNAPSHOTS}"
     found: list[Listed] = []
     for name in fs.list_directory(base)[:MAX_SNAPSHOTS] if fs.is_directory(base) else ():
-        try:
-            msgspec.convert(name, SnapshotName)
-        except msgspec.ValidationError:
+        if not is_snapshot_name(name):
             continue
         try:
             found.append(Listed(name, read_manifest(fs, path, name)))

@@ -274,8 +274,8 @@ class Replica:
         size_bytes = position = 0
         keys = self.storage_keys(request.bucket_id, request.keys)
         for at in range(0, len(keys), LOOK_UP):
-            founds, rotten = self._engine.get_many(keys[at : at + LOOK_UP])
-            unreadable += [at + index for index in rotten]
+            founds, corrupt = self._engine.get_many(keys[at : at + LOOK_UP])
+            unreadable += [at + index for index in corrupt]
             if request.hints:
                 self._leave_out_strangers(request, at, founds)
             some = [
@@ -434,7 +434,7 @@ class Replica:
 
     def incomplete(self) -> Answer:
         """Return the answer of a node that may lack something (P1)."""
-        return f.Incomplete("this node may lack writes that it acknowledged, until its peers have made it whole"), 0
+        return f.Incomplete("this node may lack writes that it acknowledged, until its peers have restored it"), 0
 
     def _note_damage(self) -> None:
         """Corruption of known keys makes those keys unreadable here; of unknown keys, the whole node."""

@@ -17,7 +17,7 @@ update that it had taken by then, acknowledged ones among them.
 **Foreign directories.** The path comes from a client. Nothing is written into a directory that was not made for backups of
 this store, nor through a symbolic link below it (``prepare``).
 
-Omitted: removing what no snapshot names any more. Deleting the whole directory is safe: a table's other names stay.
+Old snapshots are removed by ``raykv.storage.pruning``. Deleting the whole directory is safe: a table's other names stay.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class TableCopier:
         prefix = _name_prefix(info)
         for name in self._known:
             if name.startswith(prefix) and (known := _checksum_in(name, prefix)) is not None:
-                if _size_of(fs, f"{self._pool}/{name}") == info.size_bytes:
+                if size_of(fs, f"{self._pool}/{name}") == info.size_bytes:
                     return Copied(known, new=False)
                 fs.unlink(f"{self._pool}/{name}")  # of another size: somebody has touched it
         checksum = _checksum_of(table.raw, info.size_bytes)
@@ -252,7 +252,8 @@ def _checksum_in(name: str, prefix: str) -> int | None:
     return checksum if name == f"{prefix}{checksum:08x}{_POOLED_SUFFIX}" else None
 
 
-def _size_of(fs: FileSystem, path: str) -> int:
+def size_of(fs: FileSystem, path: str) -> int:
+    """Return the size of a file in bytes. Raises ``OSError``."""
     file = fs.open_read(path)
     try:
         return file.size()
@@ -280,15 +281,33 @@ def _checksum_of(read: Callable[[int, int], bytes], size: int) -> int:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
+def named_tables(fs: FileSystem, path: str, snapshot: str, node_id: str) -> list[str]:
+    """Return the names in the pool of the tables that a node's part names, whatever its manifest says of the part.
+
+    Raises ``FileNotFoundError`` if there is none; ``CorruptData``, ``OSError``.
+    """
+    where = _part_file(path, snapshot, node_id)
+    _, payload = read_blob(fs, where, PART_MAGIC, PART_VERSION, MAX_PART_BYTES)
+    return [_pooled_name(info, checksum) for info, checksum in _part_in(payload, snapshot, node_id, where).tables()]
+
+
 def read_part(fs: FileSystem, path: str, snapshot: str, node_id: str, size_bytes: int, checksum: int) -> Part:
     """Return a node's part of a snapshot. ``size_bytes``, ``checksum``: of its file, by the manifest.
 
     Raises ``FileNotFoundError`` if it is not here; ``CorruptData``, ``OSError``.
     """
-    where = f"{snapshot_directory(path, snapshot)}/{node_id}{PART_SUFFIX}"
+    where = _part_file(path, snapshot, node_id)
     _, payload = read_blob(fs, where, PART_MAGIC, PART_VERSION, MAX_PART_BYTES)
     if (len(payload), crc32c(payload)) != (size_bytes, checksum):
         raise CorruptData(f"{where}: it is another part than the manifest names", file=where)
+    return _part_in(payload, snapshot, node_id, where)
+
+
+def _part_file(path: str, snapshot: str, node_id: str) -> str:
+    return f"{snapshot_directory(path, snapshot)}/{node_id}{PART_SUFFIX}"
+
+
+def _part_in(payload: bytes, snapshot: str, node_id: str, where: str) -> Part:
     part = unpack(_decode_part, payload, where)
     wrong = wrong_with(part.manifest)
     if not wrong and (part.node_id, part.snapshot) != (node_id, snapshot):

@@ -22,11 +22,13 @@ import msgspec
 
 from raykv.config import NodeConfig
 from raykv.sim.disk import SimDisk
-from raykv.storage.snapshot import Part, TableCopier, prepare
+from raykv.storage.pruning import prune
+from raykv.storage.snapshot import PART_MAGIC, PART_VERSION, Part, TableCopier, prepare, publish
 from simulation.legal_disks import seeded
 from simulation.storage_promise import (
     BACKUPS,
     DROPPED,
+    SNAPSHOT_MANIFEST,
     Promise,
     bare,
     following,
@@ -58,6 +60,10 @@ _OLD = 0
 """The version of records that a merge gives up for any other: a replacement keeps them, an update where nothing is."""
 _ON_SHARE = 0.7
 """The share of a job's steps that the next one follows at once."""
+_PRUNED_SHARE = 0.5
+"""The share of snapshots that remove those before."""
+_SHARED_SHARE = 0.5
+"""The share of snapshots in which another node has a part, so that their directories stay."""
 _MAX_SNAPSHOTS = 3
 """Of one load: every recovery reads all parts."""
 _MAX_DEPTH = 3
@@ -337,7 +343,7 @@ class StorageLoad:
         self._change_mixture()
 
     def _snapshot(self) -> None:
-        """Seal for a snapshot; once that is flushed, copy the tables aside, on a thread."""
+        """Seal for a snapshot; once that is flushed, copy the tables aside, on a thread, and sometimes remove older ones."""
         engine = self._running
         if self._asked is None:
             if not self._copying and self._snapshots < _MAX_SNAPSHOTS and engine.stats().sealed_memtables < 2:
@@ -359,9 +365,16 @@ class StorageLoad:
             copier.write_part(
                 Part(store_id="s", node_id="n1", snapshot=name, manifest=held.manifest, checksums=checksums)
             )
+            if self._rng.random() < _SHARED_SHARE:
+                publish(fs, BACKUPS, name, "n2.part", "n2", PART_MAGIC, PART_VERSION, b"")
+            publish(fs, BACKUPS, name, SNAPSHOT_MANIFEST, "n1", PART_MAGIC, PART_VERSION, b"")
         held.release()
-        self._copying = False
         self.promise = self.promise._replace(parts={**self.promise.parts, name: tuple(contents)})
+        if self._rng.random() < _PRUNED_SHARE:
+            self.promise = self.promise._replace(parts={name: tuple(contents)})
+            with self._in_the_midst(loop=False):
+                prune(fs, BACKUPS, SNAPSHOT_MANIFEST, name, 1, "n1", ["n1"])
+        self._copying = False
 
     def _save_register(self) -> None:
         assert self._directory is not None

@@ -6,8 +6,9 @@ has a record that was written, none is older than was promised, nothing is inven
 survives is a prefix of all writes, as the log's order has it. An update's record stands behind its version, so that it
 is one of a kind; after an erasure the content may be what it was before, and then the two are indistinguishable.
 
-A part of a backup that was reported to be written must be there from then on, with what the engine held at one moment
-since it was asked for; any part that is there must be whole.
+A part of a backup that was reported to be written must be there until it is removed, with what the engine held at one
+moment since it was asked for. Any part that is there must be whole, unless it no longer counts: it has no manifest, and a
+later one has.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 PATH = "/node"
 BACKUPS = "/backups"
+SNAPSHOT_MANIFEST = "manifest"
 DROPPED = b"~"
 """Keys from here on belong to a dropped bucket: compactions leave them out, and nobody reads them."""
 _VERSION_DIGITS = 8
@@ -193,10 +195,16 @@ def look(directory: NodeDirectory, engine: Engine, fs: FileSystem) -> Found:
     content = {key: found.record for key, found in items}
     parts: dict[str, dict[bytes, bytes]] = {}
     base = f"{BACKUPS}/{SNAPSHOTS}"
-    for name in fs.list_directory(base) if fs.exists(base) else ():
+    names = fs.list_directory(base) if fs.exists(base) else []
+    finished = [name for name in names if fs.exists(f"{snapshot_directory(BACKUPS, name)}/{SNAPSHOT_MANIFEST}")]
+    for name in names:
+        if name not in finished and name < max(finished, default=""):
+            continue
         try:
             if fs.exists(f"{snapshot_directory(BACKUPS, name)}/n1{PART_SUFFIX}"):
                 parts[name] = _content_of(fs, name)
+            elif name in finished:
+                wrong += f" snapshot {name} has a manifest and no part"
         except (RaykvError, OSError) as error:
             wrong += f" snapshot {name}: {error}"
     return Found(

@@ -28,6 +28,7 @@ def run(*args: str, code: int = 0) -> Result:
         ["backup"],
         ["backup", "/x", "--list", "--verify"],
         ["backup", "/x", "--snapshot", "y"],
+        ["backup", "/x", "--verify", "--keep", "2"],
         ["restore", "/x"],
         ["start", "--adopt"],
     ],
@@ -48,12 +49,14 @@ def test_a_store_is_backed_up_listed_verified_and_restored(start_store: Any, sto
     path, named, name = str(tmp_path / "backups"), ["--store", store_name], f"{store_name}-again"
     report = json.loads(run("backup", path, *named, "--json").stdout)
     assert report["new_tables"] == report["tables"]
-    assert "snapshot 2" in run("backup", path, *named).stdout
+    assert "keep must be" in run("backup", path, *named, "--keep", "0", code=2).stderr
+    assert "snapshot 2" in run("backup", path, *named, "--keep", "2").stdout
     listed = json.loads(run("backup", "--list", path, "--json").stdout)
     assert listed[0]["snapshot"] == report["snapshot"]
     assert len(listed) == 2
     assert store_name in run("backup", "--list", path).stdout
     assert run("backup", "--verify", path).stdout.count("intact") == 2
+    assert "removed 2 older snapshots" in run("backup", path, *named, "--keep", "1").stdout
     made = run("restore", path, "--as", name, "--nodes", "1", "--path", str(tmp_path / "again"), "--json")
     try:
         assert json.loads(made.stdout)["records"] == 300

@@ -247,3 +247,44 @@ def test_two_snapshots_stand_side_by_side():
         assert values_in(disk) == {encode_key("a"): ["2"]}
 
     run(story())
+
+
+def test_with_keep_the_older_ones_go_with_the_tables_that_only_they_name():
+    async def story():
+        cluster = Cluster(3, versioning="lww").start()
+        peer = cluster.coordinator()
+        names = []
+        for turn in range(4):
+            for number in range(30):
+                await peer.put(f"k{number}", f"{turn}")
+            for node_id in cluster.ids:
+                cluster.node(node_id)._engine.compact_fully()  # so that no table of an older snapshot is in a later one
+            await asyncio.sleep(5)
+            report = (await peer.front.carry_out(f.TakeSnapshot(BACKUPS, 20.0, 2))).data
+            names.append(report["snapshot"])
+            assert report["removed"] == (turn >= 2)
+            assert not report["not_removed"]
+        disk = gathered(cluster)
+        assert [each.snapshot for each in listed(disk, BACKUPS)] == names[2:]
+        assert report["removed_bytes"] > 0
+        assert [*values_in(disk, names[2]).values()] == [["2"]] * 30
+        assert [*values_in(disk).values()] == [["3"]] * 30
+
+    run(story())
+
+
+def test_what_cannot_be_removed_is_reported_and_the_snapshot_stands():
+    async def story():
+        cluster = Cluster(3, versioning="lww").start()
+        peer = cluster.coordinator()
+        await peer.put("k", "v")
+        for _ in range(2):
+            await take(peer)
+            await asyncio.sleep(2)
+        cluster.disks["n2"].fail("unlink", "manifest", lasting=True)
+        report = (await peer.front.carry_out(f.TakeSnapshot(BACKUPS, 20.0, 1))).data
+        assert [*report["not_removed"]] == ["n2"]
+        assert report["removed"] == 2
+        assert encode_key("k") in values_in(gathered(cluster, ["n1", "n2", "n3"]))
+
+    run(story())

@@ -253,10 +253,10 @@ def test_a_manifest_is_kept_beside_the_part():
         cluster = Cluster(1, copies=1).start()
         answer = await copied(cluster)
         kept = await cluster.ask("n1", f.KeepManifest(BACKUPS, NAME, manifest_for(cluster, answer)))
-        assert kept == f.Kept()
+        assert kept == f.ManifestKept()
         assert cluster.disks["n1"].list_directory(f"{BACKUPS}/snapshots/{NAME}") == ["manifest", "n1.part"]
         again = await cluster.ask("n1", f.KeepManifest(BACKUPS, NAME, manifest_for(cluster, answer)))
-        assert again == f.Kept()
+        assert again == f.ManifestKept()
 
     run(story())
 

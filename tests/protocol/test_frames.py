@@ -51,8 +51,8 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     (f.IndirectProbe("n1", 1.0), "0193ad496e64697265637450726f6265a26e31cb3ff0000000000000"),
     (f.RepairPartitions([5, 6], 1.0), "0193b0526570616972506172746974696f6e73920506cb3ff0000000000000"),
     (
-        f.TakeSnapshot("/backups/shop", 9.0),
-        "0193ac54616b65536e617073686f74ad2f6261636b7570732f73686f70cb4022000000000000",
+        f.TakeSnapshot("/backups/shop", 9.0, 7),
+        "0194ac54616b65536e617073686f74ad2f6261636b7570732f73686f70cb402200000000000007",
     ),
     (
         f.LoadRecords(1, [(b"\x02a", b"rec")], 9.0),
@@ -196,9 +196,9 @@ NODE_BODIES: list[tuple[Any, str]] = [
         "543137303030305a2d3030303030303261cb4022000000000000c000",
     ),
     (
-        f.KeepManifest("/backups/shop", "20261129T170000Z-0000002a", b"m"),
-        "0195ab4e6f6465526571756573740794ac4b6565704d616e6966657374ad2f6261636b7570732f73686f70b9323032363131"
-        "3239543137303030305a2d3030303030303261c4016dc000",
+        f.KeepManifest("/backups/shop", "20261129T170000Z-0000002a", b"m", 7),
+        "0195ab4e6f6465526571756573740795ac4b6565704d616e6966657374ad2f6261636b7570732f73686f70b9323032363131"
+        "3239543137303030305a2d3030303030303261c4016d07c000",
     ),
 ]
 NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
@@ -277,8 +277,8 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
         "8801cd06a4c0",
     ),
     (
-        f.Kept(),
-        "0194aa4e6f6465416e737765720791a44b657074c0",
+        f.ManifestKept(2, 10, "why"),
+        "0194aa4e6f6465416e737765720794ac4d616e69666573744b657074020aa3776879c0",
     ),
 ]
 CASES: list[tuple[f.FrameType[Any], Any, str]] = [

@@ -118,7 +118,7 @@ def test_promises_lie_behind_all_records_and_belong_to_no_bucket() -> None:
 
 
 def test_damage_among_the_promises_makes_the_node_incomplete_for_every_partition() -> None:
-    """*Schedule without (L3): a promise is lost to a rotten block, and the leader that it had ended writes here.*"""
+    """*Schedule without (L3): a promise is lost to a corrupt block, and the leader that it had ended writes here.*"""
 
     async def story() -> None:
         cluster = Leaders().start()

@@ -13,13 +13,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raykv.storage import directory, engine, manifest, recovery, wal
+from raykv.storage import directory, engine, manifest, pruning, recovery, wal
 from raykv.storage.blob import write_blob
 from raykv.storage.damage import Damage
 from raykv.storage.jobs import CompactionJob, FlushJob, Workshop
 from raykv.storage.snapshot import TableCopier
 from raykv.storage.sstable_writer import TableWriter
 from raykv.storage.wal import segment_name
+from simulation import storage_load
 from simulation.crash_points import PROCESS_DEATH, Figures, Violation, explore, replay
 from simulation.storage_load import StorageLoad
 from simulation.storage_promise import BACKUPS
@@ -230,7 +231,36 @@ def parts_without_their_flush(monkeypatch):
     monkeypatch.setattr(engine.Engine, "flushed", lambda *_: True)
 
 
+def an_old_backups_tables_removed_before_its_manifest(monkeypatch):
+    unlink = pruning._unlink
+
+    def hasty(fs, path):
+        if path.endswith("/manifest"):
+            name = path.split("/")[-2]
+            others = [other for other in fs.list_directory(f"{BACKUPS}/snapshots") if other != name]
+            wanted = {table for other in others for table in pruning._named(fs, BACKUPS, other, "n1")}
+            for table in pruning._named(fs, BACKUPS, name, "n1"):
+                if table not in wanted:
+                    unlink(fs, f"{BACKUPS}/tables/n1/{table}")
+        unlink(fs, path)
+
+    monkeypatch.setattr(pruning, "_unlink", hasty)
+
+
+def an_old_backups_manifest_not_surely_gone(monkeypatch):
+    prune = storage_load.prune
+    monkeypatch.setattr(storage_load, "prune", lambda fs, *words: prune(Without(fs, "sync_directory"), *words))
+
+
+def tables_that_a_later_backup_names_removed(monkeypatch):
+    named = pruning._named
+    monkeypatch.setattr(pruning, "_named", lambda fs, path, name, node: [*named(fs, path, name, node)][1:])
+
+
 FAULTS = {
+    "tables of an old backup removed before its manifest": an_old_backups_tables_removed_before_its_manifest,
+    "manifest of an old backup not surely gone": an_old_backups_manifest_not_surely_gone,
+    "tables that a later backup names removed": tables_that_a_later_backup_names_removed,
     "names in a pool unsynced": names_in_a_pool_unsynced,
     "copies in a pool unsynced": method_without(TableCopier, "_write", "_fs", "sync"),
     "parts without their flush": parts_without_their_flush,

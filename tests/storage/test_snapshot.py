@@ -7,6 +7,7 @@ import os
 
 import msgspec
 import pytest
+from storage_parts import FIRST, PATH, contents, flushed, take
 
 from raykv.errors import CorruptData, InvalidOption
 from raykv.sim.disk import SimDisk
@@ -24,39 +25,7 @@ from raykv.storage.snapshot import (
 from raykv.storage.sstable import table_name
 from raykv.system.files import OsFileSystem
 
-PATH = "/backups/shop"
-FIRST, SECOND = "20261129T170000Z-00000001", "20261129T180000Z-00000002"
-
-
-def take(fs, engine, name=FIRST, path=PATH, store_id="s"):
-    """Take a node's part, as the node does; return it with its file's size and checksum, and how many tables were new."""
-    prepare(fs, path, store_id, "n1", name)
-    held = engine.hold_tables()
-    copier = TableCopier(fs, held.directory, path, "n1")
-    copied = [copier.copy(table) for table in held.tables]
-    part = Part(
-        store_id=store_id, node_id="n1", snapshot=name, manifest=held.manifest,
-        checksums=tuple(each.checksum for each in copied),
-    )  # fmt: skip
-    size_bytes, checksum = copier.write_part(part)
-    held.release()
-    return part, size_bytes, checksum, sum(each.new for each in copied)
-
-
-def contents(fs, part, path=PATH):
-    reader = PartReader(fs, path, part)
-    found = {}
-    for keys, records in reader.batches():
-        assert not found or keys[0] > max(found)
-        found.update(zip(keys, records, strict=True))
-    return found, reader.damages
-
-
-def flushed(drive, engine):
-    through = engine.begin_snapshot()
-    drive.sync(engine)
-    drive.work(engine)
-    assert engine.flushed(through)
+SECOND = "20261129T180000Z-00000002"
 
 
 def test_a_part_has_all_that_the_engine_had(drive, disk):
