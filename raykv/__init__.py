@@ -156,7 +156,7 @@ tombstone              a delete, replicated like any write
 =====================  ===============================================================================================
 
 Reading order: ``records``, ``ring``, ``versions``, ``storage``, ``membership``; then ``protocol``, ``cluster``,
-``coordinator``, ``replica``, ``repair``, ``node``, ``supervision``; then ``client``, ``transport``, ``system``,
+``coordinator``, ``replica``, ``repair``, ``node``, ``supervision``; then ``client``, ``metrics``, ``transport``, ``system``,
 ``actors``, ``sim``. Each package's docstring has its idea, invariants, reading order and omissions:
 ``help("raykv.ring")``.
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "config": {"errors"},
     "ports": set(),
     "viz": set(),
+    "metrics": set(),
     "records": {"errors", "config", "ports"},
     **dict.fromkeys(PLAIN, BASE),
     "protocol": BASE | {"versions"},
@@ -31,12 +32,14 @@ ALLOWED = {
     "repair": FLOOR | {"cluster", "replica"},
     "node": FLOOR | {"cluster", "replica", "repair"},
     "supervision": FLOOR | {"cluster", "node"},
-    "client": BASE | {"protocol", "versions", "viz", "raykv"},  # raykv: a pickled handle calls raykv.connect on arrival
+    "client": BASE
+    | {"protocol", "ring", "versions", "viz", "raykv"},  # raykv: a pickled handle calls raykv.connect on arrival
     "system": BASE,
     "transport": BASE | {"protocol", "cluster", "coordinator", "system"},
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
-    "actors": FLOOR | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport"},
-    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz"},
+    "actors": FLOOR
+    | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport", "metrics"},
+    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }
 MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}

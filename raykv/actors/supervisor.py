@@ -16,6 +16,7 @@ from raykv.actors.hosts import first_line
 from raykv.actors.launcher import RayLauncher
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.marker import Marker, claim_path
+from raykv.actors.published import publish_for_ever
 from raykv.config import NodeConfig
 from raykv.errors import RaykvError, StoreUnavailable, to_data
 from raykv.protocol import frames as f
@@ -49,6 +50,7 @@ class SupervisorActor:
         self._supervisor: Supervisor | None = None
         self._starting: Supervisor | None = None
         self._started: asyncio.Task[dict[str, Any]] | None = None
+        self._publishing: asyncio.Task[None] | None = None
         # Nobody calls a supervisor restarted by Ray, and it calls itself; its founder's call finds it started.
         ray.get_runtime_context().current_actor.start.remote()
 
@@ -87,6 +89,8 @@ class SupervisorActor:
         """Stop watching and close the nodes cleanly."""
         if self._started is not None:
             self._started.cancel()
+        if self._publishing is not None:
+            self._publishing.cancel()
         if self._supervisor is not None:
             await self._supervisor.stop()
 
@@ -110,6 +114,7 @@ class SupervisorActor:
             self._starting = supervisor
             await supervisor.start()
             self._supervisor = supervisor
+            self._publishing = loop.create_task(publish_for_ever(supervisor.status))
         except RaykvError as error:
             logger.error("store %s: not started: %s", store.name, error)
             return {"failed": to_data(error)}

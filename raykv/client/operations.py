@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from raykv.client.atomic import Atomic
 from raykv.client.batches import Batches, batch_result
+from raykv.client.exchange import ask_info
+from raykv.client.explaining import explained
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
+from raykv.client.location import located
 from raykv.client.scans import Scans
+from raykv.client.views import RingView
 from raykv.config import check_level, check_timeout, check_ttl, shown
 from raykv.errors import InvalidOption, SiblingsFound, StoreUnavailable
 from raykv.protocol import frames as f
-from raykv.records.keys import Key, decode_key
+from raykv.records.keys import Key, decode_key, encode_key
 from raykv.versions.context import seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from raykv.client.exchange import Steps
+    from raykv.client.explaining import Explanation
+    from raykv.client.location import Location
     from raykv.client.reads import Versions
     from raykv.client.writes import WriteResult
 
@@ -95,6 +101,31 @@ class Operations(Batches, Scans, Atomic):
         if self.linearizable:
             raise InvalidOption("a linearizable bucket has one value a key: use get_versioned")
         return super().get_versions(key, r=r, timeout=timeout)
+
+    def explain_get(self, key: Key, *, r: Any, timeout: Any) -> Steps[Explanation]:
+        """Read one key, and explain it."""
+        return explained("get", key, self.get(key, None, r=r, timeout=timeout), self.now_s)
+
+    def explain_contains(self, key: Key, *, r: Any, timeout: Any) -> Steps[Explanation]:
+        """Read one key without decoding its value, and explain it."""
+        return explained("get", key, self.contains(key, r=r, timeout=timeout), self.now_s)
+
+    def explain_put(self, key: Key, value: Any, **given: Any) -> Steps[Explanation]:
+        """Write one key, and explain it. ``given``: as of ``put``."""
+        return explained("put", key, self.put(key, value, **given), self.now_s)
+
+    def explain_update(
+        self, key: Key, change: Callable[[Any], Any], default: Any, *, timeout: Any
+    ) -> Steps[Explanation]:
+        """Update one key, and explain it."""
+        return explained("update", key, self.update(key, change, default, timeout=timeout), self.now_s)
+
+    def locate(self, key: Key, *, timeout: Any) -> Steps[Location]:
+        """Return where one key lives."""
+        encode_key(key)
+        timeout_s = check_timeout(timeout)
+        ring = yield from ask_info(f.GetInfo("ring", timeout_s), timeout_s)
+        return located(key, self.config, RingView(ring))
 
     def refuse(self, **given: Any) -> None:
         """Raise ``InvalidOption`` for what a linearizable bucket leaves no choice in (L13)."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from raykv.client.backups import SnapshotReport
+    from raykv.client.explaining import Explanation
+    from raykv.client.location import Location
     from raykv.client.reads import Versions
     from raykv.client.version import Version, Versioned
     from raykv.client.views import RingView, ScalingView, Status
@@ -178,6 +180,60 @@ class Bucket(BlockingBucket[K, V]):
         """
         steps = self._operations.modify(key, change, default, r=r, w=w, ttl=ttl, timeout=timeout)
         return self._session.run(steps)
+
+    # ---- what an operation does ----
+
+    def explain_get(self, key: Key, *, r: Level | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> Explanation:
+        """Read the key as ``get`` does; return what that did, step by step: its ``result`` is the value.
+
+        Whom it asked and what they answered, when; hedges and repairs; and in each node the memtable, filters and blocks
+        that it looked into. ``print`` shows a ladder, a notebook draws it. An error of the read is in ``error``, with the
+        ladder that led to it. Costs some milliseconds, and nothing while it is not called.
+
+        >>> explanation = store.explain_get("user:1")
+        >>> explanation.result
+        {'name': 'Ada'}
+        """
+        return self._session.run(self._operations.explain_get(key, r=r, timeout=timeout))
+
+    def explain_put(
+        self,
+        key: Key,
+        value: V,
+        *,
+        context: Context | None = None,
+        w: Level | None = None,
+        ttl: float | None = None,
+        if_absent: bool = False,
+        if_version: Version | bytes | None = None,
+        fence: int | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> Explanation:
+        """Write the value as ``put`` does; return what that did, step by step: its ``result`` is the ``WriteResult``.
+
+        As ``explain_get``, also for how long each node waited until its log was durable.
+        """
+        steps = self._operations.explain_put(
+            key, value, context=context, w=w, ttl=ttl, if_absent=if_absent, if_version=if_version, fence=fence,
+            timeout=timeout,
+        )  # fmt: skip
+        return self._session.run(steps)
+
+    def explain_update(
+        self, key: Key, change: Callable[[Any], V], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> Explanation:
+        """Update the key as ``update`` does; return what that did, every try of it: its ``result`` is the new value."""
+        steps = self._operations.explain_update(key, change, default, timeout=timeout)
+        return self._session.run(steps)
+
+    def locate(self, key: Key, *, timeout: float = DEFAULT_TIMEOUT_S) -> Location:
+        """Return where the key lives, whether it exists or not: its token, its partition, and the nodes that own it.
+
+        >>> place = store.locate("user:1")
+        >>> sorted(place.owners)
+        ['n1', 'n2', 'n3']
+        """
+        return self._session.run(self._operations.locate(key, timeout=timeout))
 
     # ---- changes of linearizable buckets ----
 

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from raykv import viz
 from raykv.config import GIB
+from raykv.records.keys import encode_key
+from raykv.ring import partition_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from raykv.records.keys import Key
 
 LARGE_GROUP_BYTES = GIB
 """A group above this is pointed out: its partition is one that a ring cannot spread."""
@@ -192,8 +196,13 @@ class RingView(dict[str, Any]):
     def _repr_html_(self) -> str:
         return viz.ring_svg(self) + html_table(_MEMBER_COLUMNS, self._rows())
 
-    def owners(self, partition: int) -> list[str]:
-        """Return the ids of a partition's owners, in order."""
+    def partition(self, key: Key) -> int:
+        """Return the partition of a key, in a bucket that is not grouped. Raises ``InvalidKey``."""
+        return partition_in(None, encode_key(key), self["partitions"])
+
+    def owners(self, of: int | Key) -> list[str]:
+        """Return the ids of the owners of a partition, or of a key's partition, in order."""
+        partition = of if isinstance(of, int) else self.partition(of)
         return [self["members"][index]["node_id"] for index in self["table"][partition]]
 
     def _rows(self) -> list[list[str]]:

@@ -113,6 +113,10 @@ class Health:
         self._nodes: dict[str, Node] = {}
         self._hedges = HEDGES_MOST
 
+    def share_health_of(self, other: Health) -> None:
+        """Know of the nodes what another one knows, and let it know what is learned here."""
+        self._nodes = other._nodes
+
     def learn(self, incarnations: Mapping[str, int], down: Mapping[str, str]) -> list[str]:
         """Take a cluster update: a restarted node is no longer suspected.
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from raykv.errors import CorruptData
 from raykv.protocol import frames as f
+from raykv.protocol.requests import COORDINATOR
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +36,7 @@ class Abandoned:
 
         ``loop``: the coordinator's; it need not run: the end of a program cancels what is left while it does not.
         """
-        places = _written(request)
+        places = written(request)
         end: asyncio.Future[None] = loop.create_future()
         for place in places:
             self._ends.setdefault(place, []).append(end)
@@ -42,7 +44,7 @@ class Abandoned:
 
     def before(self, request: f.CoordinatorRequest) -> list[asyncio.Future[None]]:
         """Return the ends of those that a request has to wait for. O(its keys)."""
-        return [*dict.fromkeys(end for place in _written(request) for end in self._ends.get(place, ()))]
+        return [*dict.fromkeys(end for place in written(request) for end in self._ends.get(place, ()))]
 
     def _over(self, places: list[Place], end: asyncio.Future[None]) -> None:
         if end.done():
@@ -55,9 +57,12 @@ class Abandoned:
                 del self._ends[place]
 
 
-def _written(request: f.CoordinatorRequest) -> list[Place]:
-    if isinstance(request, f.WriteMany):
-        return [*dict.fromkeys((request.bucket_id, key) for key, _, _ in request.items)]
-    if isinstance(request, f.ChangeMany):
-        return [*dict.fromkeys((request.bucket_id, change.key) for change in request.items)]
-    return []
+def written(request: f.CoordinatorRequest) -> list[Place]:
+    """Return what a client's request writes, each place once; of one that is to be explained, what that writes."""
+    if isinstance(request, f.ExplainOperation):
+        try:
+            request = f.coordinator_requests.decode(request.frame)
+        except CorruptData:
+            return []  # it is refused
+    writes = COORDINATOR[type(request)].writes
+    return [] if writes is None else [*dict.fromkeys(writes(request))]

@@ -97,6 +97,16 @@ class Changes:
         """Node -> until when it is taken for silent, since it let a change wait in vain: else each pays for it anew."""
         self._reads_of_one = 0
 
+    def beside(self, routing: Routing) -> Changes:
+        """Return the changes by another view of the same coordinator, which share what is known of leaders."""
+        other = Changes(routing, self._room_for)
+        other._leaders, other._clocks, other._quiet_s = self._leaders, self._clocks, self._quiet_s
+        return other
+
+    def leader_of(self, place: Place) -> str | None:
+        """Return who leads there, as far as this coordinator knows."""
+        return self._leaders.get(place)
+
     # ---- reads ----
 
     def read(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany]:

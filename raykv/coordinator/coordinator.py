@@ -73,9 +73,10 @@ class Coordinator:
         run: int = 0,
     ) -> None:
         """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0."""
-        self.routing = Routing(transport, clock, metrics, asks=asks)
+        self._random = random
         self.run = run or random.getrandbits(62) + 1
         """Names this run, so that a client's deadline is not compared with another run's clock."""
+        self.routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0)
         self._clock = clock
         self._metrics = metrics
         self._items_under_way = 0
@@ -86,6 +87,20 @@ class Coordinator:
         self._changes = Changes(self.routing, self._room_for)
         self.snapshots = Snapshots(self.routing, random)
         self.loading = Loading(self.routing)
+
+    def beside(self, transport: Transport) -> Coordinator:
+        """Return this coordinator as it would be with another transport, for an operation of its own (``explaining``)."""
+        other = Coordinator(transport, self._clock, self._metrics, self._random, asks=self.routing.asks, run=self.run)
+        other.routing = self.routing.beside(transport)
+        other._reads, other._writes = Reads(other.routing), self._writes.beside(other.routing)
+        other._fast_path = FastPath(other.routing, other._writes)
+        other._scans = ScanCoordinator(other.routing, other._reads)
+        other._changes = self._changes.beside(other.routing)
+        return other
+
+    def leader_of(self, place: tuple[int, int]) -> str | None:
+        """Return the node that leads a place of a linearizable bucket, as far as this coordinator knows."""
+        return self._changes.leader_of(place)
 
     def figures(self) -> dict[str, Any]:
         """Return this coordinator's counters, as plain data."""
@@ -151,6 +166,7 @@ class Coordinator:
     def _get_by_quorum(self, entry: BucketEntry, request: f.GetMany, deadline_s: float) -> Steps[f.GotMany]:
         with self._room_for(len(request.keys)):
             records = yield from self._reads.records(entry, request.keys, request.r, deadline_s)
+        self._count_errors(records)
         answer, siblings = got(records, self._clock.wall_ms(), causality=request.causality)
         self._metrics.count("siblings_read", siblings)
         return answer
@@ -178,7 +194,18 @@ class Coordinator:
                 return (yield from self._finish(puts, begun))
         with self._room_for(len(puts)):
             written = yield from self._writes.write(entry, puts, request.w, deadline_s)
+        self._count_errors(written)
         return wrote([put.body for put in puts], written)
+
+    def _count_errors(self, outcomes: Sequence[object]) -> None:
+        """Count those that are errors, by class."""
+        for outcome in outcomes:
+            if isinstance(outcome, RaykvError):
+                self.count_error(outcome)
+
+    def count_error(self, error: RaykvError) -> None:
+        """Count an operation, or a key of one, that has failed."""
+        self._metrics.count(f"errors.{type(error).__name__}")
 
     def _deadline_s(self, request: f.WriteMany | f.ChangeMany) -> float | f.DeadlinePassed:
         """Return until when a write may take; or that it must not begin (P8)."""
@@ -206,6 +233,7 @@ class Coordinator:
             raise InvalidOption("a change needs the lane of its client")
         with self._room_for(len(request.items)):
             outcomes = yield from self._changes.change(entry, request.items, deadline_s)
+        self._count_errors(outcomes)
         items = [f.Failed.of(each) if isinstance(each, RaykvError) else each for each in outcomes]
         return f.ChangedMany(items)
 

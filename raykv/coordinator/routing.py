@@ -42,8 +42,14 @@ REFRESH_TIMEOUT_S = 1.0
 class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
-    def __init__(self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False) -> None:
-        """``asks``: it receives no cluster updates, and polls when something seems amiss."""
+    def __init__(
+        self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False, run: int = 0
+    ) -> None:
+        """``asks``: it receives no cluster updates, and polls when something seems amiss.
+
+        ``run``: under which it reports what ``metrics`` has counted, when it polls; 0: it does not.
+        """
+        self._run = run
         self._transport = transport
         self.clock = clock
         self.metrics = metrics
@@ -74,6 +80,19 @@ class Routing:
         self._owners_in_both_rings: dict[tuple[int, int], tuple[str, ...]] = {}
         self._shares: dict[int, list[Share]] = {}
         self._last = (0, 0)  # generation and sequence of the latest cluster update
+
+    def beside(self, transport: Transport) -> Routing:
+        """Return a view that knows what this one knows, and asks by another transport: for an operation of its own.
+
+        The two share what they learn of the nodes' health, and the tasks under way.
+        """
+        other = Routing(transport, self.clock, self.metrics, asks=self.asks, run=self._run)
+        other.peers.share_health_of(self.peers)
+        other.tasks = self.tasks
+        other._asked_s, other._last = self._asked_s, self._last
+        if self._known is not None:
+            other._take(*self._known)
+        return other
 
     def learn(self, update: f.ClusterUpdate) -> None:
         """Take a cluster update, unless a newer one is known."""
@@ -143,7 +162,8 @@ class Routing:
 
     async def fetch_update(self, timeout_s: float) -> None:
         """Request a cluster update from the supervisor. Raises ``StoreUnavailable``."""
-        request = f.supervisor_requests.encode(f.GetClusterUpdate())
+        counted = self.metrics.counted() if self._run else {}
+        request = f.supervisor_requests.encode(f.GetClusterUpdate(self._run, counted))
         try:
             try:
                 frame = await self._transport.call("supervisor", request, timeout_s)

@@ -15,6 +15,7 @@ from raykv.config import check_bucket_name, check_timeout
 from raykv.coordinator.abandoned import Abandoned
 from raykv.coordinator.batcher import Batcher, is_about_one_key
 from raykv.coordinator.driver import Driver, posting
+from raykv.coordinator.explaining import Explaining
 from raykv.errors import CorruptData, RaykvError, StoreUnavailable
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
@@ -63,6 +64,7 @@ class CoordinatorService:
                 handled(f.RepairPartitions, self._repair),
                 handled(f.TakeSnapshot, self._take_snapshot),
                 handled(f.LoadRecords, self._load),
+                handled(f.ExplainOperation, Explaining(coordinator, transport, clock).explain),
             )
         )
         self._handlers |= {kind: self._pass_on for kind, traits in COORDINATOR.items() if traits.passed_on}
@@ -97,16 +99,17 @@ class CoordinatorService:
         write of the same keys waits for it (``abandoned``).
         """
         former = self.abandoned.before(request) if self.abandoned else None
-        if former and isinstance(request, f.WriteMany | f.ChangeMany):
+        if former:
             return self._answer_after(former, request)
         if is_about_one_key(request):
             return self._joining.answer(request)
         return self._kept(self.answer(request), request)
 
     async def _answer_after(
-        self, former: list[asyncio.Future[None]], request: f.WriteMany | f.ChangeMany
+        self, former: list[asyncio.Future[None]], request: f.CoordinatorRequest
     ) -> f.CoordinatorAnswer:
         """Answer a request when others are over. Nothing was begun if the caller gives it up meanwhile, or time is up."""
+        assert isinstance(request, f.WriteMany | f.ChangeMany | f.ExplainOperation), "no other request writes"
         try:
             timeout_s = check_timeout(request.timeout_s)
         except RaykvError as error:
@@ -142,6 +145,7 @@ class CoordinatorService:
         try:
             return await self.carry_out(request)
         except RaykvError as error:
+            self._coordinator.count_error(error)
             return _refused(error)
 
     async def answer_alone(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
@@ -156,6 +160,7 @@ class CoordinatorService:
         try:
             answer: f.CoordinatorAnswer = await self.driver.take_over(handover)
         except RaykvError as error:
+            self._coordinator.count_error(error)
             return _refused(error)
         return answer
 

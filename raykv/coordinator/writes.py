@@ -75,9 +75,13 @@ Written: TypeAlias = Done | RaykvError
 class Writes:
     """Writes of one coordinator. Holds its hybrid clock."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, routing: Routing, hybrid: HybridClock | None = None) -> None:
         self.routing = routing
-        self._hybrid = HybridClock()
+        self._hybrid = HybridClock() if hybrid is None else hybrid
+
+    def beside(self, routing: Routing) -> Writes:
+        """Return the writes of another view of the same coordinator: they have the same hybrid clock."""
+        return Writes(routing, self._hybrid)
 
     @property
     def peers(self) -> Peers:

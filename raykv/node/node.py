@@ -17,6 +17,7 @@ import msgspec
 
 from raykv.config import NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
+from raykv.node.explaining import Explaining
 from raykv.node.group_commit import GroupCommit
 from raykv.node.pace import Pace
 from raykv.node.snapshots import Snapshots
@@ -161,7 +162,7 @@ class StorageNode:
         self._free_bytes = 0
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._load = LoadMeter(self._replica.partition_of, clock.monotonic_s())
+        self._load, self._metrics = LoadMeter(self._replica.partition_of, clock.monotonic_s()), metrics or NoMetrics()
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
         self._snapshots = Snapshots(
@@ -183,6 +184,10 @@ class StorageNode:
                 handled(f.Apply, self._alone),
                 handled(f.CopyTables, self._snapshots.copy),
                 handled(f.KeepManifest, self._snapshots.keep),
+                handled(
+                    f.ExplainRequest,
+                    Explaining(self.take, self._engine, self._replica, clock, spec.store.partitions).explain,
+                ),
             )
         )
         self.look_for_room()
@@ -197,7 +202,7 @@ class StorageNode:
                 partitions=spec.store.partitions,
                 transport=transport,
                 clock=clock,
-                metrics=metrics or NoMetrics(),
+                metrics=self._metrics,
                 random=random,
                 durable=self._commit.until_durable,
                 superseded=self.fail,
@@ -209,7 +214,7 @@ class StorageNode:
                 hints=self._hints,
                 peers=self._maintenance.peers,
                 clock=clock,
-                metrics=metrics or NoMetrics(),
+                metrics=self._metrics,
                 random=random,
                 durable=self._commit.until_durable,
                 spawn=self.spawn,
@@ -626,6 +631,8 @@ class StorageNode:
             "backup": self._snapshots.copied,
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
+            "latencies": self._load.latencies(),
+            "counters": self._metrics.counted(),
             "groups": self._replica.groups.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,
             "disk_bytes": stats.table_bytes + stats.memtable_bytes,

@@ -125,6 +125,16 @@ class LoadRecords(Message, frozen=True):
     timeout_s: float
 
 
+class ExplainOperation(Message, frozen=True):
+    """Carry out another request, and explain how. Answer: ``OperationExplained``.
+
+    ``frame``: that of a ``GetMany``, ``WriteMany``, ``ChangeMany`` or ``ScanPage``; any other is refused.
+    """
+
+    frame: lim.Frame
+    timeout_s: float
+
+
 CoordinatorRequest: TypeAlias = (
     GetMany
     | WriteMany
@@ -139,7 +149,15 @@ CoordinatorRequest: TypeAlias = (
     | RepairPartitions
     | TakeSnapshot
     | LoadRecords
+    | ExplainOperation
 )
+
+
+class OperationExplained(Message, frozen=True):
+    """The frame of the other request's answer, and how it came about: see ``raykv.coordinator.explaining``."""
+
+    frame: lim.Frame
+    figures: lim.Figures
 
 
 class Acked(Message, frozen=True, gc=False):
@@ -204,7 +222,9 @@ class Page(Message, frozen=True):
     resume: lim.Bound | None
 
 
-CoordinatorAnswer: TypeAlias = GotMany | WroteMany | ChangedMany | DeadlinePassed | Page | BucketOpened | Info | Refused
+CoordinatorAnswer: TypeAlias = (
+    GotMany | WroteMany | ChangedMany | DeadlinePassed | Page | BucketOpened | Info | OperationExplained | Refused
+)
 
 
 Meanwhile: TypeAlias = "Callable[[int, CoordinatorAnswer], None]"

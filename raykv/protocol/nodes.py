@@ -289,6 +289,15 @@ class KeepManifest(Message, frozen=True):
     keep: lim.Number = 0
 
 
+class ExplainRequest(Message, frozen=True):
+    """Answer another request, and explain how: what was looked into, and how long it took. Answer: ``RequestExplained``.
+
+    ``frame``: that of the other request, which is checked and carried out as if it had come alone.
+    """
+
+    frame: lim.Frame
+
+
 NodeRequestBody: TypeAlias = (
     Read
     | ReserveDots
@@ -316,6 +325,7 @@ NodeRequestBody: TypeAlias = (
     | Accept
     | CopyTables
     | KeepManifest
+    | ExplainRequest
 )
 
 
@@ -519,6 +529,13 @@ class ManifestKept(Message, frozen=True):
     trouble: lim.Text = ""
 
 
+class RequestExplained(Message, frozen=True):
+    """The frame of the other request's answer, and how it came about: see ``raykv.node.explaining``."""
+
+    frame: lim.Frame
+    figures: lim.Figures
+
+
 class AcceptorAnswer(Message, frozen=True):
     """Whether the request was granted, what is promised, and what is kept (None: nothing).
 
@@ -582,6 +599,7 @@ NodeAnswerBody: TypeAlias = (
     | Accepted
     | TablesCopied
     | ManifestKept
+    | RequestExplained
 )
 
 

@@ -27,7 +27,7 @@ from raykv.records.limits import KEYS_FRAME_BYTES, SMALL_FRAME_BYTES, STATE_FRAM
 from raykv.records.linear_record import LANE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R")
@@ -61,6 +61,9 @@ class CoordinatorTraits(Traits[Q]):
 
     passed_on: bool
     """Whether the supervisor answers it, asked by the coordinator with the same message."""
+    writes: Callable[[Q], Iterable[tuple[int, bytes]]] | None
+    """What a client writes with it, (bucket id, key): a later write of a key waits for one that its caller has given up.
+    None if nothing."""
 
 
 class _OfABucket(Protocol):
@@ -362,6 +365,12 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         # Which nodes must be asked depends on the owners: the states in the answers are compared.
         concerns=_NOTHING, misfit=None,
     ),
+    n.ExplainRequest: NodeTraits[n.ExplainRequest](
+        # The other request is checked and metered when it is taken out.
+        answers=(n.RequestExplained,), senders=("coordinator",), frame_bytes=MAX_FRAME_BYTES,
+        concerns=_NOTHING, bucket=None, misfit=None,
+        client_waits=_always, shed=True, metered=Metered.NOT, work_due=False,
+    ),
     n.KeepManifest: _background(
         n.KeepManifest,
         answers=(n.ManifestKept,), senders=("coordinator",), frame_bytes=STATE_FRAME_BYTES,
@@ -372,42 +381,59 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
 
 def _for_the_store(answer: type[Message]) -> CoordinatorTraits[Any]:
     """Return the row of a client's request about the store as a whole."""
-    return CoordinatorTraits(answers=(answer,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=True)
+    return CoordinatorTraits(
+        answers=(answer,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=True, writes=None
+    )
 
 
 COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
     c.GetMany: CoordinatorTraits[c.GetMany](
-        answers=(c.GotMany,), senders=("client",), frame_bytes=KEYS_FRAME_BYTES, passed_on=False
+        answers=(c.GotMany,), senders=("client",), frame_bytes=KEYS_FRAME_BYTES, passed_on=False, writes=None
     ),
     c.WriteMany: CoordinatorTraits[c.WriteMany](
-        answers=(c.WroteMany, c.DeadlinePassed), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+        answers=(c.WroteMany, c.DeadlinePassed),
+        senders=("client",),
+        frame_bytes=MAX_FRAME_BYTES,
+        passed_on=False,
+        writes=lambda body: ((body.bucket_id, key) for key, _, _ in body.items),
     ),
     c.ChangeMany: CoordinatorTraits[c.ChangeMany](
-        answers=(c.ChangedMany, c.DeadlinePassed), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+        answers=(c.ChangedMany, c.DeadlinePassed),
+        senders=("client",),
+        frame_bytes=MAX_FRAME_BYTES,
+        passed_on=False,
+        writes=lambda body: ((body.bucket_id, change.key) for change in body.items),
     ),
     c.ScanPage: CoordinatorTraits[c.ScanPage](
-        answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
     ),
     c.RepairPartitions: CoordinatorTraits[c.RepairPartitions](
-        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
     ),
     c.TakeSnapshot: CoordinatorTraits[c.TakeSnapshot](
-        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
+    ),
+    c.ExplainOperation: CoordinatorTraits[c.ExplainOperation](
+        answers=(c.OperationExplained,),
+        senders=("client",),
+        frame_bytes=MAX_FRAME_BYTES,
+        passed_on=False,
+        writes=None,  # what it explains may (``coordinator.abandoned``)
     ),
     c.LoadRecords: CoordinatorTraits[c.LoadRecords](
-        answers=(s.Info,), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("client",), frame_bytes=MAX_FRAME_BYTES, passed_on=False, writes=None
     ),
     c.IndirectProbe: CoordinatorTraits[c.IndirectProbe](
-        answers=(s.Info,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
     ),
     s.ClusterUpdate: CoordinatorTraits[s.ClusterUpdate](
-        answers=(s.Info,), senders=("supervisor",), frame_bytes=STATE_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("supervisor",), frame_bytes=STATE_FRAME_BYTES, passed_on=False, writes=None
     ),
     s.OpenBucket: CoordinatorTraits[s.OpenBucket](
-        answers=(s.BucketOpened,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.BucketOpened,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
     ),
     s.GetInfo: CoordinatorTraits[s.GetInfo](
-        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False
+        answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
     ),
     s.DropBucket: _for_the_store(s.Info),
     s.AddNode: _for_the_store(s.Info),

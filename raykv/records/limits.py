@@ -35,6 +35,7 @@ MAX_ENTRIES = 1 << 20
 """The entries of an answer; its sender bounds their bytes."""
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
+MAX_COUNTERS = 128
 MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
 MAX_STATE_BYTES = 16 * MIB
@@ -43,6 +44,8 @@ MAX_CHANGE_S = 60.0
 MAX_BALLOT_STEP = 1 << 20
 """The distance by which a generation may exceed the promised one."""
 MAX_RECORD_BYTES = 16 * MIB
+MAX_INNER_FRAME_BYTES = 32 * MIB
+"""Of a request within another one: an operation on some keys, to be explained."""
 MAX_NUMBER = (1 << 62) - 1
 """For counters that grow throughout a store's life: at a million a second this lasts for 146,000 years."""
 
@@ -60,6 +63,7 @@ Bound: TypeAlias = Annotated[bytes, Meta(max_length=4 * KIB)]
 """Bounds of a scan, and keys stored before keys were validated."""
 Keys: TypeAlias = Annotated[list[EncodedKey], ITEMS]
 Bytes: TypeAlias = Annotated[bytes, Meta(max_length=MAX_RECORD_BYTES)]
+Frame: TypeAlias = Annotated[bytes, Meta(max_length=MAX_INNER_FRAME_BYTES)]
 Payloads: TypeAlias = Annotated[list[Bytes], Meta(max_length=2 * MAX_SIBLINGS)]
 OperationId: TypeAlias = Annotated[bytes, Meta(max_length=64)]
 Actor: TypeAlias = Annotated[bytes, Meta(max_length=64)]
@@ -91,5 +95,6 @@ DirectoryId: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
 Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]
 """The most nodes that a write needs while a partition moves."""
+Counters: TypeAlias = Annotated[dict[Name, Number], Meta(max_length=MAX_COUNTERS)]
 Settings: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_SETTINGS)]
 Figures: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_PARTITIONS)]

@@ -10,6 +10,7 @@ Pure: the caller passes in the time.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from math import ceil, log
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,10 @@ COUNTERS = 64
 SHOWN = 5
 """The number of partitions and keys in the figures."""
 _LEAST_S, _GROWTH = 1e-5, 1.2
+BOUNDS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""The upper bounds of the histograms."""
+MAX_HISTOGRAMS = 500
+"""Kinds of requests times buckets; those of further buckets are not kept apart."""
 
 
 class SpaceSaving:
@@ -65,6 +70,8 @@ class LoadMeter:
         self._every = self._skip = SAMPLED
         """The distance in items to the next sampled one (1: the next item)."""
         self._last: dict[str, Any] = {}
+        self._histograms: dict[tuple[str, int], list[float]] = {}
+        """(Kind, bucket id) -> requests by ``BOUNDS_S``, those beyond, and the sum of their times in seconds."""
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
@@ -88,7 +95,16 @@ class LoadMeter:
             self._operations += 1
         else:
             return
-        self._times[max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))] += 1
+        step = max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))
+        self._times[step] += 1
+        series = type(request).__name__, traits.bucket(request) if traits.bucket is not None else 0
+        histogram = self._histograms.get(series)
+        if histogram is None:
+            if len(self._histograms) >= MAX_HISTOGRAMS:
+                return
+            histogram = self._histograms[series] = [0.0] * (len(BOUNDS_S) + 2)
+        histogram[bisect_left(BOUNDS_S, taken_s)] += 1
+        histogram[-1] += taken_s
 
     def _sampled(self, items: Sequence[T]) -> Sequence[T]:
         """Count the items of a request; return the sampled ones."""
@@ -132,6 +148,19 @@ class LoadMeter:
             if seen >= needed:
                 return float(_LEAST_S * _GROWTH**step)
         return 0.0
+
+    def latencies(self) -> list[dict[str, Any]]:
+        """Return the histograms since the start as plain data: requests up to each bound, not cumulated."""
+        return [
+            {
+                "kind": kind,
+                "bucket_id": bucket_id,
+                "counts": [[bound_s, int(count)] for bound_s, count in zip(BOUNDS_S, histogram, strict=False)],
+                "beyond": int(histogram[len(BOUNDS_S)]),
+                "sum_s": histogram[-1],
+            }
+            for (kind, bucket_id), histogram in self._histograms.items()
+        ]
 
     def figures(self, now_s: float) -> dict[str, Any]:
         """Return the last window as plain data; empty until one is over.

@@ -44,11 +44,12 @@ from raykv.ring.tokens import (
     partitions_in,
     partitions_of_keys,
     token,
+    token_in,
 )
 
 __all__ = [
-    "TOKEN_BITS", "token", "partition_of", "partition_of_key", "partitions_of_keys", "partition_in", "partitions_in",
-    "arc",
+    "TOKEN_BITS", "token", "token_in", "partition_of", "partition_of_key", "partitions_of_keys", "partition_in",
+    "partitions_in", "arc",
     "Member", "auto_weight", "partition_warning",
     "Limits", "limits", "targets",
     "Ring", "claim", "moves",

@@ -76,6 +76,11 @@ def partition_in(config: BucketConfig | None, key: bytes, partitions: int) -> in
     return partition_of_key(key, partitions)
 
 
+def token_in(config: BucketConfig | None, key: bytes) -> int:
+    """Return the token by which an encoded key is placed in a bucket: its own, or in a grouped bucket its group's."""
+    return token(group_of(key, config.group) if config is not None and config.group is not None else key)
+
+
 def partitions_in(config: BucketConfig | None, keys: Sequence[bytes], partitions: int) -> list[int]:
     """Return ``partition_in`` of each. O(their length)."""
     if config is not None and (separator := config.group) is not None:

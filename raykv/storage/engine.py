@@ -50,6 +50,7 @@ from raykv.storage.bloom import probe
 from raykv.storage.cache import BlockCache, RecordCache
 from raykv.storage.compression import check_available
 from raykv.storage.damage import CorruptBlock, Damage, DiskFull, EngineFailed, damaged_ranges, intact, logger, report
+from raykv.storage.explaining import look_up
 from raykv.storage.jobs import CompactionJob, Drop, FlushJob, Job, Workshop
 from raykv.storage.manifest import Manifest, RunInfo, number_of
 from raykv.storage.mark import Mark, apart, log_digest
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
     from raykv.config import NodeConfig
     from raykv.ports import FileSystem, Helper
+    from raykv.storage.explaining import Look
     from raykv.storage.merge import Batch
     from raykv.storage.sstable import Table
     from raykv.storage.wal import SyncJob
@@ -280,6 +282,28 @@ class Engine:
                 self._note(corrupt.damage)
                 raise _corrupt(corrupt.damage) from None
         return found if found is not None and found.record else None
+
+    def explain(self, key: bytes, now_s: Callable[[], float]) -> list[Look]:
+        """Look a key up as ``get`` does; return which sources were asked, and how long each took by the clock ``now_s``.
+
+        ``CorruptData`` if the key lies in a damaged range.
+        """
+        self._check()
+        self._check_intact(key)
+        try:
+            return look_up(
+                key,
+                memtable=self._entries,
+                sealed=self._sealed,
+                kept=lambda key: self._hot.get(key, self._age),
+                keep=lambda key, found: self._hot.put(key, found, self._age),
+                runs=self._runs,
+                cache=self._cache,
+                now_s=now_s,
+            )
+        except CorruptBlock as corrupt:
+            self._note(corrupt.damage)
+            raise _corrupt(corrupt.damage) from None
 
     def get_many(self, keys: Sequence[bytes]) -> tuple[list[Found | None], list[int]]:
         """Return ``get`` of each key, and the indexes of the keys in damaged ranges."""

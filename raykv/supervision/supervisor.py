@@ -33,6 +33,7 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import SUPERVISOR, check_handlers, handled
 from raykv.ring import Member, partition_warning
 from raykv.supervision.autoscaling import NodeLoad
+from raykv.supervision.client_counters import ClientCounters
 from raykv.supervision.founding import Plan, first_state
 from raykv.supervision.members import Members
 from raykv.supervision.rebalancing import Rebalancing
@@ -113,6 +114,7 @@ class Supervisor:
             left=self.members.see_off,
             away=self.members.away,
         )
+        self._clients = ClientCounters()
         self._scaling = Scaling(
             plan.store.name,
             clock=clock,
@@ -399,7 +401,9 @@ class Supervisor:
             )
         )
 
-    async def _get_cluster_update(self, _: f.GetClusterUpdate) -> f.ClusterUpdate:
+    async def _get_cluster_update(self, request: f.GetClusterUpdate) -> f.ClusterUpdate:
+        if request.run:
+            self._clients.report(request.run, request.counters, self._clock.monotonic_s())
         return self.cluster_update()
 
     async def _open(self, request: f.OpenBucket) -> f.BucketOpened:
@@ -467,6 +471,7 @@ class Supervisor:
             "autoscaling": self._scaling.last_decision(),
             "config": msgspec.structs.asdict(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
+            "clients": self._clients.figures(self._clock.monotonic_s()),
             "nodes": [self._status_of(state, member, stats) for member, stats in zip(members, reported, strict=True)],
         }
 
@@ -476,6 +481,13 @@ class Supervisor:
             keys = [named(bytes(key), state) | {"ops_per_s": drawn} for key, drawn in load["keys"]]
             stats = stats | {"load": load | {"keys": keys}}
         if stats is not None:
+            names = {entry.bucket_id: entry.config.name for entry in state.buckets}
+            latencies = [
+                {**each, "bucket": names[each["bucket_id"]]}
+                for each in stats.get("latencies", ())
+                if each["bucket_id"] in names
+            ]
+            stats = stats | {"latencies": latencies}
             groups = [(named(bytes(group), state), size_bytes) for group, size_bytes in stats.get("groups", ())]
             stats = stats | {
                 "groups": [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.coordinator.abandoned import Abandoned
+from raykv.coordinator.abandoned import Abandoned, written
 from raykv.errors import StoreUnavailable
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
@@ -97,3 +97,15 @@ def body(number: int) -> bytes:
 
 def shown(item: Any) -> list[bytes]:
     return [item] if isinstance(item, bytes) else list(item.payloads)
+
+
+def test_what_a_client_writes_is_a_trait_and_looked_for_in_what_is_explained() -> None:
+    write = f.WriteMany(3, [(A, b"body", None), (B, b"body", None)], 2, 5.0)
+    change = f.ChangeMany(4, [f.Change(A, 1), f.Change(A, 2)], 5.0)
+    assert written(write) == [(3, A), (3, B)]
+    assert written(change) == [(4, A)]
+    assert written(f.ExplainOperation(f.coordinator_requests.encode(write), 5.0)) == [(3, A), (3, B)]
+    assert written(f.ExplainOperation(b"no frame", 5.0)) == []
+    nested = f.coordinator_requests.encode(f.ExplainOperation(f.coordinator_requests.encode(write), 5.0))
+    assert written(f.ExplainOperation(nested, 5.0)) == []
+    assert written(f.GetMany(3, [A], 2, 5.0)) == []

@@ -55,6 +55,10 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
         "0194ac54616b65536e617073686f74ad2f6261636b7570732f73686f70cb402200000000000007",
     ),
     (
+        f.ExplainOperation(b"frame", 9.0),
+        "0193b04578706c61696e4f7065726174696f6ec4056672616d65cb4022000000000000",
+    ),
+    (
         f.LoadRecords(1, [(b"\x02a", b"rec")], 9.0),
         "0194ab4c6f61645265636f726473019192c4020261c403726563cb4022000000000000",
     ),
@@ -76,10 +80,14 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
 ]
 ELASTIC = f.ElasticRequest
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
-    (f.GetClusterUpdate(), "0191b0476574436c7573746572557064617465"),
+    (f.GetClusterUpdate(7, {"hedges": 3}), "0193b0476574436c75737465725570646174650781a668656467657303"),
     *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.GetInfo | ELASTIC)),
 ]
 COORDINATOR_ANSWERS: list[tuple[Any, str]] = [
+    (
+        f.OperationExplained(b"frame", {"took_ms": 1.5}),
+        "0193b24f7065726174696f6e4578706c61696e6564c4056672616d6581a7746f6f6b5f6d73cb3ff8000000000000",
+    ),
     (
         f.GotMany([f.KeyVersions([b"x", b"y"], True, b"seen"), f.KeyVersions([]), FAILED], 9),
         "0193a7476f744d616e799394ab4b657956657273696f6e7392c40178c40179c3c4047365656e94ab4b65795665727369"
@@ -200,6 +208,10 @@ NODE_BODIES: list[tuple[Any, str]] = [
         "0195ab4e6f6465526571756573740795ac4b6565704d616e6966657374ad2f6261636b7570732f73686f70b9323032363131"
         "3239543137303030305a2d3030303030303261c4016d07c000",
     ),
+    (
+        f.ExplainRequest(b"frame"),
+        "0195ab4e6f6465526571756573740792ae4578706c61696e52657175657374c4056672616d65c000",
+    ),
 ]
 NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
     (f.ReadDone([b"rec", None], [1], [2]), "0194aa4e6f6465416e737765720794a852656164446f6e6592c403726563c091019102c0"),
@@ -279,6 +291,11 @@ NODE_ANSWER_BODIES: list[tuple[Any, str]] = [
     (
         f.ManifestKept(2, 10, "why"),
         "0194aa4e6f6465416e737765720794ac4d616e69666573744b657074020aa3776879c0",
+    ),
+    (
+        f.RequestExplained(b"frame", {"looked_us": 1.5}),
+        "0194aa4e6f6465416e737765720793b0526571756573744578706c61696e6564c4056672616d6581a96c6f6f6b65645f7573"
+        "cb3ff8000000000000c0",
     ),
 ]
 CASES: list[tuple[f.FrameType[Any], Any, str]] = [

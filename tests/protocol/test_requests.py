@@ -52,6 +52,7 @@ CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.Accept(3, "n1", 9, [(5, TERM, []), (6, TERM, [])]), [], [5, 6]),
     (f.CopyTables("/b", "20261129T170000Z-0000002a", 1.0), [], []),
     (f.KeepManifest("/b", "20261129T170000Z-0000002a", b"m"), [], []),
+    (f.ExplainRequest(b"frame"), [], []),
 ]
 
 
@@ -125,7 +126,7 @@ def test_what_has_keys_or_partitions_does_not_pass_for_concerning_nothing(kind):
 @pytest.mark.parametrize("kind", table.NODE, ids=lambda kind: kind.__name__)
 def test_traits_that_go_together(kind):
     traits = table.NODE[kind]
-    if traits.shed:
+    if traits.shed and kind is not f.ExplainRequest:  # what it explains needs one
         assert traits.bucket is not None, "only an operation of a client is shed"
         assert "coordinator" in traits.senders
     if traits.bucket is not None:
@@ -145,7 +146,7 @@ what the owners shed besides would look like a lost majority, and cost those tha
 
 def test_who_is_waited_for_by_a_client():
     waiting = {type(body) for body, _ in NODE_BODIES if table.NODE[type(body)].client_waits(body)}
-    assert waiting == {f.Read, f.ReserveDots, f.Write, f.Scan, f.Apply, f.ReadHeads} | OF_LEADERS
+    assert waiting == {f.Read, f.ReserveDots, f.Write, f.Scan, f.Apply, f.ReadHeads, f.ExplainRequest} | OF_LEADERS
     assert all(table.NODE[kind].senders == ("node",) for kind in OF_LEADERS)
     page = f.Scan(1, b"", b"\x03", 5, False, False, [0], background=True)
     assert not table.NODE[f.Scan].client_waits(page)

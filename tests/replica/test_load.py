@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
+
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key, storage_prefix
-from raykv.replica.load import BUSY, SAMPLED, SAMPLED_WHEN_BUSY, WINDOW_S, LoadMeter, SpaceSaving
+from raykv.replica.load import BUSY, MAX_HISTOGRAMS, SAMPLED, SAMPLED_WHEN_BUSY, WINDOW_S, LoadMeter, SpaceSaving
 from raykv.ring import partition_of_key
 
 
@@ -109,3 +111,24 @@ def test_every_seventh_item_is_looked_at_however_they_come():
         number += len(keys)
         meter.note(f.Read(1, keys) if rng.random() < 0.5 else f.Write(1, [(key, b"") for key in keys]), 0.001, 1.0)
     assert seen == list(range(6, number, 7))
+
+
+def test_latencies_are_kept_by_kind_and_bucket_since_the_start():
+    meter = LoadMeter(lambda bucket_id, key: 0, 0.0)
+    key = encode_key("k")
+    for number in range(20):
+        meter.note(f.Read(1, [key]), 0.0003, float(number))
+    meter.note(f.Read(2, [key]), 0.003, 30.0)
+    meter.note(f.Write(1, [(key, b"r")]), 99.0, 60.0)
+    found = {(each["kind"], each["bucket_id"]): each for each in meter.latencies()}
+    assert {*found} == {("Read", 1), ("Read", 2), ("Write", 1)}
+    assert dict(map(tuple, found["Read", 1]["counts"]))[0.0005] == 20
+    assert found["Read", 1]["sum_s"] == pytest.approx(0.006)
+    assert found["Write", 1]["beyond"] == 1
+
+
+def test_more_buckets_than_are_kept_apart_take_no_more_room():
+    meter = LoadMeter(lambda bucket_id, key: 0, 0.0)
+    for bucket_id in range(MAX_HISTOGRAMS + 50):
+        meter.note(f.Read(bucket_id, [b"\x02k"]), 0.001, 0.0)
+    assert len(meter.latencies()) == MAX_HISTOGRAMS

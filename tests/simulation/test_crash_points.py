@@ -284,8 +284,19 @@ FAULTS = {
 }
 
 
-def find_violation():
-    for seed in range(1, 30):
+LIKELY = {
+    "tables of an old backup removed before its manifest": 4,
+    "manifest of an old backup not surely gone": 4,
+    "tables that a later backup names removed": 3,
+    "copies in a pool unsynced": 4,
+    "parts without their flush": 4,
+    "markers not compacted": 2,
+}
+"""Fault -> the seed that saw it last: it is tried first, which saves the search as long as it still does."""
+
+
+def find_violation(likely=1):
+    for seed in (likely, *range(1, 30)):
         try:
             explore(seed)
         except Violation as violation:
@@ -293,10 +304,10 @@ def find_violation():
     pytest.fail("nobody noticed")
 
 
-@pytest.mark.parametrize("plant", FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_is_found_and_found_again(plant, monkeypatch):
-    plant(monkeypatch)
-    violation = find_violation()
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_and_found_again(fault, monkeypatch):
+    FAULTS[fault](monkeypatch)
+    violation = find_violation(LIKELY.get(fault, 1))
     with pytest.raises(Violation) as again:
         replay(violation.seed, violation.point, violation.choice)
     assert str(again.value) == str(violation)

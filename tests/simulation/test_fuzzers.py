@@ -53,16 +53,16 @@ def test_a_fuzzer_is_clean_and_the_same_again(name, long):
         ("power", "small file renamed before it is synced", "not to be opened", 0),
         ("power", "write acknowledged before its sync", "lost with the power", 2),
         ("power", "replayed memtables in the wrong order", "lost with the power", 3),
-        ("leaders", "a promise is not looked at before a record is accepted", "promise of a term broken", 0),
+        ("leaders", "a promise is not looked at before a record is accepted", "promise of a term broken", 7),
         ("leaders", "a look is answered whatever is promised", "promise of a term broken", 7),
         ("leaders", "an incomplete node votes", "promise of a term broken", 8),
         ("leaders", "a term goes on after a restart", "stamp given twice", 2),
         ("leaders", "a new leader believes its own copy", "unwritable", 0),
         ("leaders", "one owner is enough", "version went back", 20),
         ("leaders", "records are counted by key", "stamp given twice", 0),
-        ("leaders", "a leader reads without a round", "version went back", 2),
+        ("leaders", "a leader reads without a round", "version went back", 37),
         ("leaders", "receipts are not looked at", "not linearizable", 1),
-        ("leaders", "receipts stay with the leader", "not linearizable", 3),
+        ("leaders", "receipts stay with the leader", "not linearizable", 4),
     ],
 )
 def test_a_guard_that_is_missing_is_seen(name, bug, rule, likely):
@@ -81,9 +81,9 @@ def test_what_a_fuzzer_finds_fails_its_seed_and_shrinks_to_nothing_else():
     assert draw(1, weak=True).fuzzers == 0
     assert attempt(scenario).trace_hash != attempt(msgspec.structs.replace(scenario, fuzzers=0)).trace_hash
     with planted("accepted against a promise"):
-        for seed in range(20):
+        for seed in (1, *range(20)):  # the one that saw it last first
             if found := fuzz(seed)[0]:
                 break
-        small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=12)
+        small = shrink(msgspec.structs.replace(draw(seed), duration_s=2.0), rule=found[0].rule, budget_runs=6)
     assert small.faults == ()
     assert not any(program.steps for program in small.programs)

@@ -1,0 +1,35 @@
+"""Samples in Prometheus's text format, version 0.0.4."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from raykv.metrics.registry import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from raykv.metrics.samples import Sample
+
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+MAX_LABEL_CHARS = 200
+
+
+def exposition(found: Iterable[Sample]) -> str:
+    """Return samples as text: those of one metric stand together, below its help and type."""
+    lines: list[str] = []
+    for name, group in groupby(found, key=attrgetter("name")):
+        metric = BY_NAME[name]
+        lines.append(f"# HELP {metric.full_name} {metric.help.translate(_ESCAPES)}")
+        lines.append(f"# TYPE {metric.full_name} {metric.kind}")
+        for sample in group:
+            labels = ",".join(f'{label}="{_label(value)}"' for label, value in sample.labels.items())
+            lines.append(f"{metric.full_name}{sample.suffix}{{{labels}}} {sample.value:.17g}")
+    return "\n".join([*lines, ""])
+
+
+def _label(value: str) -> str:
+    """Return a label's value: keys come from anyone who can write."""
+    return value[:MAX_LABEL_CHARS].translate(_ESCAPES)
