@@ -40,6 +40,7 @@ ALLOWED = {
     "actors": FLOOR
     | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport", "metrics"},
     "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics"},
+    "__main__": {"cli"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }
 MAY_IMPORT_RAY = {"actors", "cli", "dashboard", "data"}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -31,7 +32,7 @@ from raykv.system.files import OsFileSystem
 from raykv.system.holder import MAX_NOTE_BYTES, read_note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from raykv.ports import FileSystem
 
@@ -79,30 +80,46 @@ def look_here(fs: FileSystem, path: str) -> Look:
 
 def look_everywhere(path: str) -> dict[str, Look]:
     """Look at the path on every host of the Ray cluster that answers in time: host -> what it stores there."""
-    here = this_host()
-    looks = {here: look_here(OsFileSystem(), path)}
-    there = ray.remote(num_cpus=0, max_retries=0)(_look_there)
-    asked: dict[Any, str] = {}
-    for name, nodes in living(ray.nodes()).items():
-        for node in nodes if name != here else ():  # through each of its Ray nodes: one may have died
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[there.options(scheduling_strategy=strategy).remote(path)] = name
-    ready, late = ray.wait([*asked], num_returns=len(asked), timeout=LOOK_TIMEOUT_S) if asked else ([], [])
-    silent = {asked[answer]: f"did not say within {LOOK_TIMEOUT_S:g} s" for answer in late}
-    for answer in ready:
-        try:
-            looks[asked[answer]] = msgspec.msgpack.decode(ray.get(answer), type=Look)
-        except RayError as error:
-            silent[asked[answer]] = f"could not say ({first_line(error)})"
-    for answer in late:
-        ray.cancel(answer)
+    looks = {this_host(): look_here(OsFileSystem(), path)}
+    answers, silent = ask_the_others(_look_there, path)
+    looks |= {host: msgspec.msgpack.decode(data, type=Look) for host, (data, _, _) in answers.items()}
     for host, why in sorted(silent.items()):
-        if host not in looks:
-            logger.warning("host %s %s what lies at %s", host, why, path)
+        logger.warning("host %s %s what lies at %s", host, why, path)
     for host, look in sorted(looks.items()):
         if look.trouble:
             logger.warning("host %s cannot read the marker of the store at %s: %s", host, path, look.trouble)
     return dict(sorted(looks.items()))
+
+
+def ask_the_others(
+    work: Callable[[str], bytes], path: str
+) -> tuple[dict[str, tuple[bytes, float, float]], dict[str, str]]:
+    """Run ``work(path)`` in a short task on every other host of the Ray cluster.
+
+    Returns for each host that answers in time its answer, and the wall clock here when it was asked and when the answer was
+    there; and why others did not.
+    """
+    here, there = this_host(), ray.remote(num_cpus=0, max_retries=0)(work)
+    asked: dict[Any, str] = {}
+    asked_s: dict[Any, float] = {}
+    for name, nodes in living(ray.nodes()).items():
+        for node in nodes if name != here else ():  # through each of its Ray nodes: one may have died
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = there.options(scheduling_strategy=strategy).remote(path)
+            asked[answer], asked_s[answer] = name, time.time()
+    until_s = time.monotonic() + LOOK_TIMEOUT_S
+    waiting, found, silent = [*asked], dict[str, tuple[bytes, float, float]](), dict[str, str]()
+    while waiting and (left_s := until_s - time.monotonic()) > 0:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=left_s)
+        for answer in ready:
+            try:
+                found[asked[answer]] = ray.get(answer), asked_s[answer], time.time()
+            except RayError as error:
+                silent[asked[answer]] = f"could not say ({first_line(error)})"
+    for answer in waiting:
+        silent[asked[answer]] = f"did not say within {LOOK_TIMEOUT_S:g} s"
+        ray.cancel(answer)
+    return found, {host: why for host, why in silent.items() if host not in found}
 
 
 def places(looks: dict[str, Look], there: Sequence[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ import raykv
 from raykv.cli import (
     backup_commands,
     demo,
+    doctor_command,
     explain_command,
     inspect_command,
     lock_commands,
@@ -95,6 +96,7 @@ for _command in (
     *pair_commands.COMMANDS,
     *lock_commands.COMMANDS,
     *explain_command.COMMANDS,
+    *doctor_command.COMMANDS,
     *metrics_command.COMMANDS,
     *inspect_command.COMMANDS,
     *backup_commands.COMMANDS,

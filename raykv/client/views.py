@@ -11,7 +11,7 @@ from raykv.records.keys import encode_key
 from raykv.ring import partition_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from raykv.records.keys import Key
 
@@ -96,6 +96,17 @@ class Status(dict[str, Any]):
         )
         return "\n".join([head, *self._lines(), table(_NODE_COLUMNS, self._rows())])
 
+    @property
+    def paths(self) -> dict[str, list[str]]:
+        """Where the nodes keep their data: directory of the store -> node ids."""
+        found: dict[str, list[str]] = {}
+        for node in self["nodes"]:
+            path = ((node["storage"] or {}).get("disk") or {}).get("path", "")
+            if path:
+                store = (path.rpartition("/")[0] or path).removesuffix("/nodes") or "/"
+                found.setdefault(store, []).append(node["node_id"])
+        return found
+
     def _repr_html_(self) -> str:
         head, *more = repr(self).splitlines()
         lines = [head, *more[: len(self._lines())]]
@@ -124,6 +135,7 @@ class Status(dict[str, Any]):
             for bucket, (group, size_bytes) in self.largest_groups().items()
             for large in [size_bytes > LARGE_GROUP_BYTES]
         ]
+        lines += [f"data in {path}" for path in self.paths]
         if (moving := self.get("rebalancing")) is not None:
             held = "held" if moving["paused"] else moving["waits_for"] or moving["step"]
             lines.append(f"{moving['partitions_left']} partitions are to move{f' ({held})' if held else ''}")
@@ -235,6 +247,10 @@ _NODE_COLUMNS = [
     "partitions",
     "records",
     "on disk",
+    "free",
+    "ops/s",
+    "p99",
+    "hints",
     "restarts",
     "cause",
 ]
@@ -248,8 +264,16 @@ def _node_row(node: NodeStatus) -> list[str]:
     return [
         node["node_id"], state, seconds(node["for_s"]), node["host"], node["zone"], f"{node['weight']:g}",
         str(node["partitions"]), str(storage.get("records", "?")), size(storage.get("disk_bytes")),
-        str(node["restarts"]), node["cause"],
+        size((storage.get("disk") or {}).get("free_bytes")), *_load_cells(storage.get("load") or {}),
+        str(sum((storage.get("hints") or {}).values()) or ""), str(node["restarts"]), node["cause"],
     ]  # fmt: skip
+
+
+def _load_cells(load: Mapping[str, Any]) -> tuple[str, str]:
+    """Return operations a second and the slowest of a hundred; empty before the first window is over."""
+    if "ops_per_s" not in load:
+        return "", ""
+    return f"{load['ops_per_s']:.0f}", f"{load['p99_ms']:.1f} ms" if load["p99_ms"] else ""
 
 
 def size(size_bytes: int | None) -> str:
