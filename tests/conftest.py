@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import itertools
 import os
@@ -33,6 +34,12 @@ hypothesis.settings.load_profile("raykv")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let tests that have a long form be asked for it."""
     parser.addoption("--long", action="store_true", help="tests at full length; without it some do less of the same")
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and test items out of later collections: each simulated world ends with one, thousands in a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

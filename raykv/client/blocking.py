@@ -5,12 +5,17 @@ Everything else is generated: ``raykv.client.store`` from ``raykv.client.aio``, 
 
 from __future__ import annotations
 
+import copy
+import itertools
+from html import escape
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from raykv.client import administration, faces
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Handle, K, Session, StoreHandle, V
 from raykv.client.locks import LockHandle, renewing
+from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +62,26 @@ class BlockingBucket(Handle[K, V]):
     def __iter__(self) -> Iterator[K]:
         return self._parts(self._operations.scan(keys_only=True), 0)
 
+    def _repr_html_(self) -> str:
+        """Return a page of pairs for a notebook. Pickled values are not unpickled."""
+        looking = copy.copy(self._operations)
+        looking._decode = faces.decode_shown  # noqa: SLF001 - its own class's way of reading, for this look
+        config = looking.config
+        about = f"n={config.n}, r={config.r}, w={config.w}, {config.versioning}"
+        try:
+            paging = looking.scan(limit=faces.ROWS + 1, timeout=faces.LOOK_TIMEOUT_S)
+            pairs = [*itertools.islice(self._pairs(paging), faces.ROWS + 1)]
+        except RaykvError as error:
+            return faces.card(escape(repr(self)), faces.line(about), faces.line(f"{type(error).__name__}: {error}"))
+        cells = [[faces.short(key), faces.short(value)] for key, value in pairs[: faces.ROWS]]
+        more = "and more" if len(pairs) > faces.ROWS else "" if pairs else "no pairs"
+        return faces.card(
+            escape(repr(self)),
+            faces.line(about),
+            faces.rows(["key", "value"], cells) if cells else "",
+            faces.line(more),
+        )
+
     def _pairs(self, paging: Paging) -> Iterator[tuple[Any, Any]]:
         while pairs := self._session.run(paging.step()):
             yield from pairs
@@ -93,6 +118,14 @@ class BlockingStore(StoreHandle[Any, Any]):
         if self._awaitable_store is None:
             self._awaitable_store = AsyncStore(self._session, self._operations)
         return self._awaitable_store
+
+    def _repr_html_(self) -> str:
+        """Return the store's nodes for a notebook."""
+        try:
+            status = self._session.run(administration.status(timeout=faces.LOOK_TIMEOUT_S))
+        except RaykvError as error:
+            return faces.card(escape(repr(self)), faces.line(f"{type(error).__name__}: {error}"))
+        return status.card()
 
     def close(self) -> None:
         """End this handle and its buckets; the store goes on. Idempotent."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from raykv import viz
 from raykv.client.exchange import ask, unexpected
 from raykv.client.given import called
 from raykv.client.requests import Requests
@@ -28,6 +29,9 @@ class Versions(NamedTuple, Generic[T]):
 
     values: list[T]
     context: Context
+
+    def _repr_html_(self) -> str:
+        return viz.siblings_svg([repr(value) for value in self.values])
 
 
 class Reads(Requests):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
+from raykv.client import faces
 from raykv.client.views import size
 from raykv.errors import StoreUnavailable
 
@@ -65,6 +66,12 @@ class RepairReport(dict[str, Any]):
                 **self,
             )
         return self
+
+    def _repr_html_(self) -> str:
+        names = ["partitions", "mended", *_SUMMED]
+        cells = [[size(self[name]) if name == "bytes" else f"{self[name]:,}" for name in names]]
+        failed = [faces.line(f"partition {at}: {why}") for at, why in [*self["failed"].items()][: faces.ROWS]]
+        return faces.card("repaired", faces.rows(names, cells), *failed)
 
     def __repr__(self) -> str:
         return (

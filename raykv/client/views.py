@@ -6,9 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from raykv import viz
+from raykv.client import faces
 from raykv.config import GIB
 from raykv.records.keys import encode_key
-from raykv.ring import partition_in
+from raykv.ring import TOKEN_BITS, partition_in, token_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LARGE_GROUP_BYTES = GIB
 """A group above this is pointed out: its partition is one that a ring cannot spread."""
+MOST_ROWS = 20
+"""Nodes that a table in a notebook shows."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -109,8 +112,31 @@ class Status(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         head, *more = repr(self).splitlines()
-        lines = [head, *more[: len(self._lines())]]
-        return "".join(f"<p>{escape(line)}</p>" for line in lines) + html_table(_NODE_COLUMNS, self._rows())
+        return faces.card(
+            escape(head), *map(faces.line, more[: len(self._lines())]), self._html_rows(_NODE_COLUMNS, self._rows())
+        )
+
+    def card(self) -> str:
+        """Return the shorter face that a store has in a notebook."""
+        wanted = ["node", "state", "host", "records", "on disk", "ops/s", "p99"]
+        places = [_NODE_COLUMNS.index(column) for column in wanted]
+        cells = [[row[at] for at in places] for row in self._rows()]
+        return faces.card(
+            escape(f"store {self['name']!r}"),
+            faces.line(f"{self['config']['copies']} copies; buckets: {', '.join(self['buckets'])}"),
+            self._html_rows(wanted, cells),
+        )
+
+    def _html_rows(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+        """Return a table of the first nodes, their states in colour, without columns that are empty."""
+        shown = [at for at in range(len(columns)) if any(row[at] for row in cells)]
+        state = columns.index("state")
+        html = [
+            [faces.state(row[at]) if at == state else faces.text_of(row[at]) for at in shown]
+            for row in cells[:MOST_ROWS]
+        ]
+        more = faces.line(f"and {len(cells) - MOST_ROWS} more nodes") if len(cells) > MOST_ROWS else ""
+        return faces.rows([columns[at] for at in shown], html) + more
 
     def _rows(self) -> list[list[str]]:
         return [_node_row(node) for node in self["nodes"]]
@@ -186,6 +212,19 @@ class ScalingView(dict[str, Any]):
         ]  # fmt: skip
 
 
+class Picture:
+    """A picture that draws itself in a notebook. ``svg``: its text."""
+
+    def __init__(self, svg: str) -> None:
+        self.svg = svg
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def __repr__(self) -> str:
+        return f"<a picture of {len(self.svg)} characters of SVG; its text is in .svg>"
+
+
 class RingView(dict[str, Any]):
     """The ring: ``epoch``, ``copies``, ``partitions``, ``members``, and ``table`` (for each partition its owners)."""
 
@@ -206,7 +245,16 @@ class RingView(dict[str, Any]):
         return head + "\n" + table(_MEMBER_COLUMNS, self._rows())
 
     def _repr_html_(self) -> str:
-        return viz.ring_svg(self) + html_table(_MEMBER_COLUMNS, self._rows())
+        return viz.wheel_svg(self) + html_table(_MEMBER_COLUMNS, self._rows()[:MOST_ROWS])
+
+    def wheel(self, key: Key, down: Sequence[str] = ()) -> Picture:
+        """Return the ring as a wheel on which the key stands at its token, with a line to its owners; draws itself.
+
+        For buckets that are not grouped. ``down``: nodes to be drawn as such.
+        """
+        encoded = encode_key(key)
+        share = token_in(None, encoded) * 1_000_000 >> TOKEN_BITS
+        return Picture(viz.wheel_svg(self, down, (repr(key), share, self.partition(key))))
 
     def partition(self, key: Key) -> int:
         """Return the partition of a key, in a bucket that is not grouped. Raises ``InvalidKey``."""

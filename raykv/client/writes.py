@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from raykv.client import faces
 from raykv.client.exchange import UNEXPECTED, WINDOW, Exchange
 from raykv.client.requests import Requests
 from raykv.client.version import Version
@@ -45,6 +46,10 @@ class WriteResult(NamedTuple):
     operation_id: str
     context: Context
     version: Version = NO_VERSION
+
+    def _repr_html_(self) -> str:
+        held = faces.chips(self.acks[: faces.ROWS]) if self.acks else "a majority of its owners"
+        return faces.card("written", f"<div>held by {held}</div>", faces.line(f"operation {self.operation_id[:64]}"))
 
 
 class Writes(Requests):

@@ -82,6 +82,9 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
 class StorageNode:
     """One run (incarnation) of a node: its directory, held under its lock, its engine, its replica."""
 
+    _free_bytes = 0
+    """Space left on its disk, as of the last look."""
+
     def __init__(
         self,
         spec: NodeSpec,
@@ -159,10 +162,14 @@ class StorageNode:
             durability=spec.store.durability,
             sync_interval_s=spec.node.sync_interval_s,
         )
-        self._free_bytes = 0
+        self._load = LoadMeter(
+            self._replica.partition_of,
+            clock.monotonic_s(),
+            lambda bucket_id: self._replica.config_of(bucket_id) is not None,
+        )
         self._stopped: str | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._load, self._metrics = LoadMeter(self._replica.partition_of, clock.monotonic_s()), metrics or NoMetrics()
+        self._metrics = metrics or NoMetrics()
         self._maintenance: Maintenance | None = None
         self._leaders: Leaders | None = None
         self._snapshots = Snapshots(

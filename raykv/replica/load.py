@@ -64,9 +64,15 @@ class SpaceSaving:
 class LoadMeter:
     """One node's load. Takes each request from a client; returns the figures of the last window."""
 
-    def __init__(self, partition_of: Callable[[int, bytes], int], now_s: float) -> None:
-        """``partition_of(bucket_id, key)``: of an encoded key."""
+    def __init__(
+        self,
+        partition_of: Callable[[int, bytes], int],
+        now_s: float,
+        is_there: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        """``partition_of(bucket_id, key)``: of an encoded key. ``is_there(bucket_id)``: whether it was not dropped."""
         self._partition_of = partition_of
+        self._is_there = is_there
         self._every = self._skip = SAMPLED
         """The distance in items to the next sampled one (1: the next item)."""
         self._last: dict[str, Any] = {}
@@ -100,6 +106,8 @@ class LoadMeter:
         series = type(request).__name__, traits.bucket(request) if traits.bucket is not None else 0
         histogram = self._histograms.get(series)
         if histogram is None:
+            for each in [each for each in self._histograms if not self._is_there(each[1])]:
+                del self._histograms[each]
             if len(self._histograms) >= MAX_HISTOGRAMS:
                 return
             histogram = self._histograms[series] = [0.0] * (len(BOUNDS_S) + 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from raykv.viz.paper import COLOURS, head
+from raykv.viz.paper import COLOURS, INK, head, rule, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _COLUMN = 150
 _ROW = 74
 _BOX = (118, 44)
+MOST_SIBLINGS = 12
+"""Those beyond are counted only."""
 
 
 def versions_svg(writes: Sequence[Mapping[str, Any]], standing: Sequence[str] = ()) -> str:
@@ -68,3 +70,34 @@ def versions_svg(writes: Sequence[Mapping[str, Any]], standing: Sequence[str] = 
 
 def _short(text: str) -> str:
     return text if len(text) <= 18 else text[:17] + "\u2026"
+
+
+def siblings_svg(values: Sequence[str]) -> str:
+    """Draw what stands under a key: each value a branch, all of them beneath the context that covers them.
+
+    ``values``: their texts, the newest first. A put with the context supersedes them all.
+    """
+    shown = list(values[:MOST_SIBLINGS])
+    height = 40 + 34 * max(1, len(shown))
+    middle = 14 + 34 * max(1, len(shown)) / 2
+    parts = [head(520, height, "what stands under the key")]
+    parts.append(f'<circle cx="24" cy="{middle:g}" r="7" fill="{INK}"/>')
+    parts.append(words(40, height - 8, "one put with the context supersedes all", extra=' style="fill:#666666"'))
+    for at, text in enumerate(shown):
+        y = 28 + 34 * at
+        parts.append(rule(31, middle, 120, y, INK))
+        parts.append(
+            f'<rect x="120" y="{y - 13}" width="386" height="26" rx="4" fill="#FFFFFF" '
+            f'stroke="{COLOURS[at % len(COLOURS)]}" stroke-width="1.5"/>'
+        )
+        parts.append(words(130, y + 4, _short_line(text)))
+    if not shown:
+        parts.append(words(130, middle + 4, "nothing: the key is absent"))
+    if len(values) > MOST_SIBLINGS:
+        parts.append(words(300, height - 8, f"and {len(values) - MOST_SIBLINGS} more"))
+    return "".join([*parts, "</svg>"])
+
+
+def _short_line(text: str) -> str:
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= 54 else text[:51] + "..."

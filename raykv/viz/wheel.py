@@ -1,0 +1,117 @@
+"""The ring as a wheel: who owns which arc, and where one key stands on it.
+
+A key's token is its angle, clockwise from the top. It lies in the arc of one partition, whose row of the ring's table names
+the owners: the first one's colour fills the arc, and the walk goes inwards through the others.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from raykv.viz.paper import COLOURS, FAULT, INK, head, rule, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SIZE, _LEGEND = 360.0, 250.0
+_OUTER, _INNER = 150.0, 96.0
+_DOWN = "#D0D0D0"
+MOST_MEMBERS = 14
+
+
+def wheel_svg(ring: Mapping[str, Any], down: Sequence[str] = (), key: tuple[str, int, int] | None = None) -> str:
+    """Draw the ring as a wheel of arcs in the colours of their first owners, beside the nodes with capacity and zone.
+
+    ``ring``: ``store.ring()``. ``down``: nodes that are drawn grey, with their names in red. ``key``: (its text, its token
+    as a share of the circle in millionths, its partition): it is placed on the wheel, and its owners are marked.
+    """
+    members = ring["members"]
+    ids = [member["node_id"] for member in members]
+    colours = {node_id: _DOWN if node_id in down else COLOURS[at % len(COLOURS)] for at, node_id in enumerate(ids)}
+    table, count = ring["table"], ring["partitions"]
+    parts = [head(_SIZE + _LEGEND, max(_SIZE, 70 + 22 * min(len(ids), MOST_MEMBERS + 1)), "the ring as a wheel")]
+    for first, last, index in _runs([owners[0] for owners in table]):
+        node_id = ids[index]
+        parts.append(
+            f'<path d="{_sector(first / count, last / count, _OUTER, _INNER)}" fill="{colours[node_id]}" stroke="#FFFFFF" '
+            f'stroke-width="0.5"><title>{escape(node_id)}: first owner of partitions {first} to {last - 1}</title></path>'
+        )
+    rows = {node_id: 44 + 22 * at for at, node_id in enumerate(ids[:MOST_MEMBERS])}
+    middle = _SIZE / 2
+    if key is None:
+        parts.append(words(middle, middle - 4, f"{count} partitions", anchor="middle", extra=' font-weight="bold"'))
+        parts.append(words(middle, middle + 14, f"{ring['copies']} copies, epoch {ring['epoch']}", anchor="middle"))
+    else:
+        parts += _placed(key, [ids[index] for index in table[key[2]]], count, colours, rows)
+    held = [sum(at in owners for owners in table) for at in range(len(ids))]
+    parts.append(words(_SIZE + 20, 22, "node: capacity, zone, partitions", extra=' style="fill:#666666"'))
+    for at, (node_id, y) in enumerate(rows.items()):
+        member = members[at]
+        zone = f", {member['zone']}" if member["zone"] else ""
+        said = f"{node_id}: {member['weight']:g}{zone}, {held[at]}" + (" (down)" if node_id in down else "")
+        parts.append(f'<rect x="{_SIZE + 20:g}" y="{y - 11}" width="13" height="13" fill="{colours[node_id]}"/>')
+        parts.append(
+            words(
+                _SIZE + 40, y, said[:38], extra=f' style="fill:{FAULT}" font-weight="bold"' if node_id in down else ""
+            )
+        )
+    if len(ids) > MOST_MEMBERS:
+        parts.append(words(_SIZE + 40, 44 + 22 * MOST_MEMBERS, f"and {len(ids) - MOST_MEMBERS} more"))
+    return "".join([*parts, "</svg>"])
+
+
+def _placed(
+    key: tuple[str, int, int], owners: Sequence[str], count: int, colours: Mapping[str, str], rows: Mapping[str, int]
+) -> list[str]:
+    """Draw a key: a dot at its token, its partition's arc drawn out, its owners in the middle in order."""
+    text, millionths, partition = key
+    share, middle = millionths / 1e6, _SIZE / 2
+    x, y = _point(share, _OUTER + 14)
+    edge_x, edge_y = _point(share, _OUTER)
+    parts = [
+        f'<path d="{_sector(partition / count, (partition + 1) / count, _OUTER + 6, _INNER - 6)}" fill="none" '
+        f'stroke="{INK}" stroke-width="2"/>',
+        rule(x, y, edge_x, edge_y, INK),
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{INK}"/>',
+        words(middle, middle - 40, text if len(text) < 20 else text[:17] + "...", anchor="middle",
+              extra=' font-weight="bold"'),
+        words(middle, middle - 22, f"partition {partition}", anchor="middle"),
+    ]  # fmt: skip
+    for at, node_id in enumerate(owners[:5]):
+        row_y = middle + 2 + 20 * at
+        parts.append(f'<rect x="{middle - 42:g}" y="{row_y - 11:g}" width="13" height="13" fill="{colours[node_id]}"/>')
+        parts.append(words(middle - 24, row_y, f"{at + 1}. {node_id}"[:14]))
+        if node_id in rows:
+            parts.append(
+                f'<circle cx="{_SIZE + 10:g}" cy="{rows[node_id] - 4}" r="3.5" fill="{INK}"><title>an owner</title></circle>'
+            )
+    return parts
+
+
+def _runs(owners: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return (first, past the last, owner) of the runs of equal owners."""
+    runs: list[tuple[int, int, int]] = []
+    for at, owner in enumerate(owners):
+        if runs and runs[-1][2] == owner:
+            runs[-1] = (runs[-1][0], at + 1, owner)
+        else:
+            runs.append((at, at + 1, owner))
+    return runs
+
+
+def _sector(begin: float, end: float, outer: float, inner: float) -> str:
+    end = min(end, begin + 0.9999)
+    large = 1 if end - begin > 0.5 else 0
+    (x0, y0), (x1, y1) = _point(begin, outer), _point(end, outer)
+    (x2, y2), (x3, y3) = _point(end, inner), _point(begin, inner)
+    return (
+        f"M{x0:.1f},{y0:.1f}A{outer:g},{outer:g} 0 {large} 1 {x1:.1f},{y1:.1f}"
+        f"L{x2:.1f},{y2:.1f}A{inner:g},{inner:g} 0 {large} 0 {x3:.1f},{y3:.1f}Z"
+    )
+
+
+def _point(share: float, radius: float) -> tuple[float, float]:
+    angle = 2 * math.pi * share - math.pi / 2
+    return _SIZE / 2 + radius * math.cos(angle), _SIZE / 2 + radius * math.sin(angle)
