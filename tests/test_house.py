@@ -23,6 +23,7 @@ ALLOWED = {
     "ports": set(),
     "viz": set(),
     "metrics": set(),
+    "dashboard": BASE | {"metrics", "viz"},
     "records": {"errors", "config", "ports"},
     **dict.fromkeys(PLAIN, BASE),
     "protocol": BASE | {"versions"},
@@ -39,7 +40,7 @@ ALLOWED = {
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
     "actors": FLOOR
     | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport", "metrics"},
-    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics"},
+    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics", "dashboard"},
     "__main__": {"cli"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }

@@ -14,6 +14,7 @@ import click
 import raykv
 from raykv.cli import (
     backup_commands,
+    dashboard_command,
     demo,
     doctor_command,
     explain_command,
@@ -97,6 +98,7 @@ for _command in (
     *lock_commands.COMMANDS,
     *explain_command.COMMANDS,
     *doctor_command.COMMANDS,
+    *dashboard_command.COMMANDS,
     *metrics_command.COMMANDS,
     *inspect_command.COMMANDS,
     *backup_commands.COMMANDS,

@@ -52,7 +52,7 @@ def test_the_commands_are_the_promised_ones() -> None:
     assert set(cli.commands) == {
         "start", "stop", "status", "ring", "put", "get", "delete", "scan", "buckets", "repair", "demo", "add", "lock",
         "add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale", "inspect",
-        "explain", "metrics", "doctor",
+        "explain", "metrics", "doctor", "dashboard", "list",
         "backup", "restore",
     }  # fmt: skip
     assert "start" in invoke().stdout

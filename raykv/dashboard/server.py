@@ -1,0 +1,250 @@
+"""Serves the page to those who have the token. Only the standard library's server, and nothing of the store's own code.
+
+The token is given in a form, by POST; a cookie of its own (``HttpOnly``, ``SameSite=Strict``) stands for it from then on.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+import threading
+import time
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from raykv.dashboard import page
+from raykv.errors import RaykvError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from raykv.dashboard.feed import Feed
+
+COOKIE = "raykv"
+MAX_BODY_BYTES = 4096
+MAX_THREADS = 256
+SOCKET_TIMEOUT_S = 15.0
+WRONG_TOKEN_S = 0.5
+"""How long a wrong token waits for its answer."""
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Dashboard:
+    """A page on a port. Use as a context manager, or ``start`` and ``stop``."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        explain: Callable[[str, str], str],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        commands: Mapping[str, Callable[[], str]] | None = None,
+    ) -> None:
+        """``explain(bucket, key)``: HTML of what a read does. ``commands``: name -> what changes the store (``--admin``).
+
+        Raises ``OSError`` if the port cannot be had.
+        """
+        self.token = secrets.token_urlsafe(24)
+        self.feed = feed
+        self.explain = explain
+        self.commands = dict(commands or {})
+        self.session = secrets.token_urlsafe(24)
+        self._server = _Server((host, port), self)
+        self.port: int = self._server.server_address[1]
+        names = (
+            {host, *LOOPBACK} if host in {"127.0.0.1", "localhost", "::1"} else {host, socket.gethostname(), *LOOPBACK}
+        )
+        self.hosts = {f"{name}:{self.port}" for name in names}
+        self._thread = threading.Thread(target=self._server.serve_forever, name="raykv-dashboard-http", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The page's address, without the token."""
+        host = str(self._server.server_address[0])
+        return f"http://{'127.0.0.1' if host in {'0.0.0.0', '127.0.0.1'} else host}:{self.port}/"  # noqa: S104 - shown only
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.feed.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._server.shutdown()
+        self._server.server_close()
+        self.feed.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], dashboard: Dashboard) -> None:
+        self.dashboard = dashboard
+        self._room = threading.BoundedSemaphore(MAX_THREADS)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a connection if there is room for it."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: whoever connects may break off."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "raykv", ""
+    timeout = SOCKET_TIMEOUT_S
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Log nothing."""
+
+    # ---- requests ----
+
+    def do_GET(self) -> None:
+        """Answer a look."""
+        if not self._is_ours():
+            return
+        dashboard, parts = self.server.dashboard, urlsplit(self.path)
+        if not self._is_known():
+            if parts.path == "/":
+                self._send(page.login(), "text/html")
+            else:
+                self._refuse(HTTPStatus.UNAUTHORIZED)
+            return
+        match parts.path:
+            case "/":
+                nonce = secrets.token_urlsafe(12)
+                self._send(page.page(nonce, [*dashboard.commands]), "text/html", nonce)
+            case "/api/state":
+                self._send_bytes(dashboard.feed.latest(), "application/json")
+            case "/api/explain":
+                query = parse_qs(parts.query, max_num_fields=8)
+                self._explain(query.get("bucket", ["default"])[0], query.get("key", [""])[0])
+            case _:
+                self._refuse(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        """Answer the form of the token, or a command."""
+        if not self._is_ours(changes=True):
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        body = self.rfile.read(int(length))
+        dashboard, path = self.server.dashboard, urlsplit(self.path).path
+        if path == "/login":
+            self._login(body)
+        elif not self._is_known():
+            self._refuse(HTTPStatus.UNAUTHORIZED)
+        elif path.startswith("/api/do/") and (command := dashboard.commands.get(path.removeprefix("/api/do/"))):
+            try:
+                said = command()
+            except RaykvError as error:
+                said = f"{type(error).__name__}: {error.message}"
+            self._send_bytes(msgspec.json.encode({"said": said}), "application/json")
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND)
+
+    def _login(self, body: bytes) -> None:
+        given = parse_qs(body.decode("latin-1"), max_num_fields=4).get("token", [""])[0]
+        dashboard = self.server.dashboard
+        if not hmac.compare_digest(given.strip().encode(), dashboard.token.encode()):
+            time.sleep(WRONG_TOKEN_S)
+            self._send(page.login("That is not the token."), "text/html", status=HTTPStatus.FORBIDDEN)
+            return
+        self.send_response(HTTPStatus.SEE_OTHER)
+        self.send_header("Set-Cookie", f"{COOKIE}={dashboard.session}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Location", "/")
+        self._end(0)
+
+    def _explain(self, bucket: str, key: str) -> None:
+        try:
+            html = self.server.dashboard.explain(bucket[:200], key[:1000])
+        except RaykvError as error:
+            html = page.text(f"{type(error).__name__}: {error.message}")
+        self._send(html, "text/html")
+
+    # ---- who asks ----
+
+    def _is_ours(self, *, changes: bool = False) -> bool:
+        """Refuse what was meant for another host, or comes from a page of another origin."""
+        hosts, host = self.server.dashboard.hosts, self.headers.get("Host", "")
+        origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site")
+        fits = host in hosts and (origin is None or origin == f"http://{host}")
+        if fits and (changes or urlsplit(self.path).path != "/"):  # a link may lead here, no more
+            fits = site in {None, "same-origin"}
+        if fits and changes and origin is None and site is None:
+            fits = False
+        if not fits:
+            self._refuse(HTTPStatus.FORBIDDEN)
+        return fits
+
+    def _is_known(self) -> bool:
+        try:
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.server.dashboard.session.encode())
+
+    # ---- answers ----
+
+    def _send(self, text: str, kind: str, nonce: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send_bytes(text.encode(), f"{kind}; charset=utf-8", nonce, status)
+
+    def _send_bytes(self, data: bytes, kind: str, nonce: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        script = f"script-src 'nonce-{nonce}'; " if nonce else ""
+        self.send_header(
+            "Content-Security-Policy",
+            f"default-src 'none'; {script}style-src 'unsafe-inline'; connect-src 'self'; form-action 'self'; "
+            "frame-ancestors 'none'; base-uri 'none'",
+        )
+        self._end(len(data))
+        self.wfile.write(data)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self.close_connection = True
+        self.send_response(status)
+        self.send_header("Connection", "close")
+        self._end(0)
+
+    def _end(self, length: int) -> None:
+        self.send_header("Content-Length", str(length))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "same-origin")
+        self.end_headers()

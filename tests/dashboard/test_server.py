@@ -1,0 +1,149 @@
+"""Who has no token, or comes from elsewhere, gets nothing; who has it gets the page, without anything from elsewhere."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from urllib.parse import urlencode
+
+import pytest
+
+from raykv import sim
+from raykv.dashboard import Dashboard, Feed
+from raykv.errors import QuorumNotMet
+
+
+@pytest.fixture(scope="module")
+def looks():
+    with sim.start(seed=7, nodes=3) as world:
+        store = world.connect()
+        store.put_many({f"k{number}": number for number in range(20)})
+        world.sleep(12)
+        store.put("k1", 1)
+        return store.status(), store.ring()
+
+
+def explain(bucket, key):
+    if key == "fail":
+        raise QuorumNotMet("<b>no</b>")
+    return f"<p>{bucket} {len(key)}</p>"
+
+
+@pytest.fixture
+def dashboard(looks):
+    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain, commands={"repair": lambda: "done"}) as dashboard:
+        yield dashboard
+
+
+class Browser:
+    """A browser that knows one site."""
+
+    def __init__(self, dashboard):
+        self.at = dashboard
+        self.host = f"127.0.0.1:{dashboard.port}"
+        self.cookie = ""
+
+    def ask(self, method, path, body=None, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.at.port, timeout=10)
+        own = {"Host": self.host} | ({"Cookie": self.cookie} if self.cookie else {})
+        own |= {"Origin": f"http://{self.host}"} if method == "POST" else {}
+        own |= {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
+        own |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, {name: value for name, value in own.items() if value is not None})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer, data
+
+    def login(self, token=None):
+        answer, data = self.ask("POST", "/login", urlencode({"token": token or self.at.token}))
+        self.cookie = (answer.headers.get("Set-Cookie") or "").split(";")[0]
+        return answer, data
+
+
+@pytest.fixture
+def browser(dashboard):
+    return Browser(dashboard)
+
+
+def test_without_the_token_there_is_a_form_and_nothing_else(browser):
+    answer, data = browser.ask("GET", "/")
+    assert answer.status == 200
+    assert b'name="token"' in data
+    assert b"k1" not in data
+    assert b"/api/state" not in data
+    for path in ("/api/state", "/api/explain?key=a", "/x"):
+        assert browser.ask("GET", path)[0].status == 401
+    assert browser.ask("POST", "/api/do/repair", "")[0].status == 401
+    answer, data = browser.login("wrong")
+    assert answer.status == 403
+    assert "Set-Cookie" not in answer.headers
+    browser.cookie = "raykv=guess"
+    assert browser.ask("GET", "/api/state")[0].status == 401
+
+
+def test_with_it_all_is_there_and_the_token_stands_in_no_address(browser, dashboard):
+    answer, _ = browser.login()
+    assert answer.status == 303
+    assert answer.headers["Location"] == "/"
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert dashboard.token not in cookie + dashboard.url
+    answer, data = browser.ask("GET", "/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert not re.findall(rb"(?:src|href)=\"(?!data:)", data), "nothing from elsewhere"
+    assert len(data) < 40_000
+    state = json.loads(browser.ask("GET", "/api/state")[1])
+    assert [node["state"] for node in state["nodes"]] == ["up"] * 3
+    assert state["wheel"].startswith("<svg")
+    assert browser.ask("GET", "/api/explain?bucket=b&key=abc")[1] == b"<p>b 3</p>"
+    assert b"&lt;b&gt;no" in browser.ask("GET", "/api/explain?key=fail")[1]
+    assert browser.ask("GET", "/nothing")[0].status == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "path"),
+    [
+        ({"Host": "evil.example"}, "GET", "/"),
+        ({"Host": "evil.example"}, "GET", "/api/state"),
+        ({"Host": None}, "GET", "/"),
+        ({"Origin": "http://evil.example"}, "GET", "/api/state"),
+        ({"Origin": "null"}, "POST", "/api/do/repair"),
+        ({"Origin": "http://evil.example"}, "POST", "/login"),
+        ({"Origin": None}, "POST", "/login"),
+        ({"Sec_Fetch_Site": "cross-site"}, "GET", "/api/explain?key=a"),
+        ({"Sec_Fetch_Site": "same-site"}, "POST", "/api/do/repair"),
+    ],
+)
+def test_from_elsewhere_nothing(browser, headers, method, path):
+    browser.login()
+    if headers.get("Host", "") is None:
+        headers = {"Host": ""}
+    answer, data = browser.ask(method, path, "" if method == "POST" else None, **headers)
+    assert answer.status == 403
+    assert data == b""
+
+
+def test_commands_are_there_for_administrators_alone(browser, looks):
+    browser.login()
+    assert json.loads(browser.ask("POST", "/api/do/repair", "")[1]) == {"said": "done"}
+    assert browser.ask("GET", "/api/do/repair")[0].status == 404
+    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain) as plain:
+        other = Browser(plain)
+        other.login()
+        assert other.ask("POST", "/api/do/repair", "")[0].status == 404
+
+
+def test_too_much_is_refused_before_it_is_read(browser):
+    assert browser.ask("POST", "/login", "x" * 5000)[0].status == 413
+    answer, _ = browser.ask("POST", "/login", "token=a", Content_Length="many")
+    assert answer.status in {400, 413}
+
+
+def test_a_port_that_is_taken(dashboard):
+    with pytest.raises(OSError, match="already in use"):
+        Dashboard(dashboard.feed, explain, port=dashboard.port)
