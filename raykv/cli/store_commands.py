@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ from raykv.client import administration
 from raykv.client.driver import run
 from raykv.client.repairs import REPAIR_TIMEOUT_S
 from raykv.client.views import Status, seconds, table
+from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,17 +127,29 @@ def path_of_or_none(store: str) -> str | None:
         return None
 
 
-@click.command(epilog=examples("raykv status", "raykv status --json | jq .nodes[].state"))
+@click.command(epilog=examples("raykv status", "raykv status --watch 2", "raykv status --json | jq .nodes[].state"))
+@click.option("--watch", metavar="SECONDS", type=click.FloatRange(0.2), help="Show it again and again, until Ctrl-C.")
 @store_option
 @timeout_option
 @json_option
 @click.pass_context
-def status(context: click.Context, store: str, timeout: float, as_json: bool) -> None:
+def status(context: click.Context, watch: float | None, store: str, timeout: float, as_json: bool) -> None:
     """Show a store's settings, its nodes and their figures.
 
     Exit code 0 if every node is up and has all its data, 1 if not.
     """
-    found = run(administration.status(timeout=timeout), link_to(store))
+    link = link_to(store)
+    while watch is not None:
+        try:
+            found = run(administration.status(timeout=timeout), link)
+            said = output.as_json(found) if as_json else f"{time.strftime('%H:%M:%S')}  {found!r}"
+        except RaykvError as error:  # it may come back
+            said = f"{time.strftime('%H:%M:%S')}  {type(error).__name__}: {error.message}"
+        if not as_json:
+            click.clear()
+        click.echo(said) if as_json else output.show_text(said)
+        time.sleep(watch)
+    found = run(administration.status(timeout=timeout), link)
     click.echo(output.as_json(found | {"healthy": found.healthy})) if as_json else output.show_text(repr(found))
     if not found.healthy:
         click.echo(f"raykv: not healthy: {output.one_line(ailing(found))}", err=True)

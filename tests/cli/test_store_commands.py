@@ -102,3 +102,30 @@ def test_buckets(shared_store: raykv.Store) -> None:
     ]
     listed = json.loads(run("buckets", "--store", "shared", "--json").stdout)
     assert "default" in [config["name"] for config in listed]
+
+
+def test_status_is_watched_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the store does not answer."""
+    from raykv.cli import store_commands
+    from raykv.errors import StoreUnavailable
+
+    looks: list[int] = []
+
+    def look(*_: Any) -> Status:
+        looks.append(1)
+        if len(looks) == 2:
+            raise StoreUnavailable("gone for a moment")
+        if len(looks) > 3:
+            raise KeyboardInterrupt
+        return Status(
+            name="s", nodes=[], buckets=[], config={"copies": 3, "partitions": 8, "durability": "group"}, rebalancing=None
+        )
+
+    monkeypatch.setattr(store_commands, "link_to", lambda _: None)
+    monkeypatch.setattr(store_commands, "run", look)
+    monkeypatch.setattr(store_commands.time, "sleep", lambda _: None)
+    result = CliRunner().invoke(cli, ["status", "--watch", "1"])
+    assert len(looks) == 4
+    assert result.stdout.count("store 's'") == 2
+    assert "StoreUnavailable: gone for a moment" in result.stdout
+    assert CliRunner().invoke(cli, ["status", "--watch", "0"]).exit_code == 2
