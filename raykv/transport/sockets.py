@@ -97,6 +97,11 @@ async def _open_tcp(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endp
 
 async def _open_local(loop: asyncio.AbstractEventLoop, make: Callable[[], P], path: str) -> P:
     local = _local_socket(path, 0.0)  # that is done at once, or refused; and uvloop connects to no such path itself
+    if isinstance(loop, asyncio.SelectorEventLoop) and hasattr(loop, "_make_socket_transport"):
+        # Without waiting in asyncio's own coroutine: collected half-way in a closed loop, that fails aloud.
+        connection = make()
+        loop._make_socket_transport(local, connection)  # noqa: SLF001 - what all of its public methods call
+        return connection
     try:
         _, connection = await loop.create_unix_connection(make, sock=local)
     except BaseException:

@@ -95,7 +95,7 @@ for node in client.nodes.values():
     node.silent_s = 0
 """,
     "before the first connection stands": """
-for _ in turns(100):
+for _ in turns(2000):
     loop = make()
     with contextlib.suppress(TimeoutError):
         loop.run_until_complete(asyncio.wait_for(client.aget("key3"), 0.0001))
