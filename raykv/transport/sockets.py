@@ -86,6 +86,8 @@ async def open_connection(loop: asyncio.AbstractEventLoop, make: Callable[[], P]
 
 async def _open_tcp(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endpoint: Endpoint) -> P:
     secured = encryption.context(server=False)
+    if secured is None and _makes_transports(loop):
+        return _taken(loop, make, await _connected(loop, endpoint))
     transport, connection = await loop.create_connection(
         make, endpoint.host, endpoint.port, ssl=secured, server_hostname="" if secured else None
     )
@@ -95,13 +97,45 @@ async def _open_tcp(loop: asyncio.AbstractEventLoop, make: Callable[[], P], endp
     return connection
 
 
+def _makes_transports(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop can make a transport of a connected socket without a coroutine of asyncio's own.
+
+    That one, collected half-way and before those that await it, closes its transport in a closed loop, which fails aloud.
+    """
+    return isinstance(loop, asyncio.SelectorEventLoop) and hasattr(loop, "_make_socket_transport")
+
+
+def _taken(loop: asyncio.AbstractEventLoop, make: Callable[[], P], connected: socket.socket) -> P:
+    connection = make()
+    loop._make_socket_transport(connected, connection)  # type: ignore[attr-defined] # noqa: SLF001 - what asyncio calls
+    return connection
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> socket.socket:
+    """Return a connected TCP socket, by the first address that takes it. Raises ``OSError``."""
+    refused = OSError(f"{endpoint.host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(
+        endpoint.host, endpoint.port, type=socket.SOCK_STREAM
+    ):
+        tried = socket.socket(family, kind, protocol)
+        try:
+            tried.setblocking(False)
+            await loop.sock_connect(tried, address)
+        except OSError as error:
+            tried.close()
+            refused = error
+        except BaseException:
+            tried.close()
+            raise
+        else:
+            return tried
+    raise refused
+
+
 async def _open_local(loop: asyncio.AbstractEventLoop, make: Callable[[], P], path: str) -> P:
     local = _local_socket(path, 0.0)  # that is done at once, or refused; and uvloop connects to no such path itself
-    if isinstance(loop, asyncio.SelectorEventLoop) and hasattr(loop, "_make_socket_transport"):
-        # Without waiting in asyncio's own coroutine: collected half-way in a closed loop, that fails aloud.
-        connection = make()
-        loop._make_socket_transport(local, connection)  # noqa: SLF001 - what all of its public methods call
-        return connection
+    if _makes_transports(loop):
+        return _taken(loop, make, local)
     try:
         _, connection = await loop.create_unix_connection(make, sock=local)
     except BaseException:

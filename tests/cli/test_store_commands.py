@@ -118,7 +118,11 @@ def test_status_is_watched_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None
         if len(looks) > 3:
             raise KeyboardInterrupt
         return Status(
-            name="s", nodes=[], buckets=[], config={"copies": 3, "partitions": 8, "durability": "group"}, rebalancing=None
+            name="s",
+            nodes=[],
+            buckets=[],
+            config={"copies": 3, "partitions": 8, "durability": "group"},
+            rebalancing=None,
         )
 
     monkeypatch.setattr(store_commands, "link_to", lambda _: None)
