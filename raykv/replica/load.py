@@ -10,9 +10,8 @@ Pure: the caller passes in the time.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from math import ceil, log
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raykv.protocol.requests import NODE, Metered
@@ -33,9 +32,10 @@ BUSY = 50_000
 COUNTERS = 64
 SHOWN = 5
 """The number of partitions and keys in the figures."""
-_LEAST_S, _GROWTH = 1e-5, 1.2
+_STEPS_S = [1e-5 * 1.2**step for step in range(90)]
+"""The steps in which latencies are counted, up to two minutes."""
 BOUNDS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""The upper bounds of the histograms."""
+"""The upper bounds of the histograms that are reported; each to the nearest step below."""
 MAX_HISTOGRAMS = 500
 """Kinds of requests times buckets; those of further buckets are not kept apart."""
 
@@ -76,8 +76,8 @@ class LoadMeter:
         self._every = self._skip = SAMPLED
         """The distance in items to the next sampled one (1: the next item)."""
         self._last: dict[str, Any] = {}
-        self._histograms: dict[tuple[str, int], list[float]] = {}
-        """(Kind, bucket id) -> requests by ``BOUNDS_S``, those beyond, and the sum of their times in seconds."""
+        self._histograms: dict[tuple[type, int], list[float]] = {}
+        """(Kind, bucket id) -> requests by ``_STEPS_S``, those beyond, and the sum of their times in seconds."""
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
@@ -101,18 +101,23 @@ class LoadMeter:
             self._operations += 1
         else:
             return
-        step = max(0, ceil(log(max(taken_s, _LEAST_S) / _LEAST_S, _GROWTH)))
+        step = bisect_left(_STEPS_S, taken_s)
         self._times[step] += 1
-        series = type(request).__name__, traits.bucket(request) if traits.bucket is not None else 0
-        histogram = self._histograms.get(series)
-        if histogram is None:
-            for each in [each for each in self._histograms if not self._is_there(each[1])]:
-                del self._histograms[each]
-            if len(self._histograms) >= MAX_HISTOGRAMS:
-                return
-            histogram = self._histograms[series] = [0.0] * (len(BOUNDS_S) + 2)
-        histogram[bisect_left(BOUNDS_S, taken_s)] += 1
+        histogram = self._histograms.get((type(request), request.bucket_id))  # type: ignore[union-attr]  # all metered have
+        if histogram is None and (histogram := self._begin_histogram(request)) is None:
+            return
+        histogram[step] += 1
         histogram[-1] += taken_s
+
+    def _begin_histogram(self, request: f.NodeRequestBody) -> list[float] | None:
+        """Return a new histogram; None if there are too many. Those of dropped buckets go."""
+        for each in [each for each in self._histograms if not self._is_there(each[1])]:
+            del self._histograms[each]
+        if len(self._histograms) >= MAX_HISTOGRAMS:
+            return None
+        histogram = [0.0] * (len(_STEPS_S) + 2)
+        self._histograms[type(request), request.bucket_id] = histogram  # type: ignore[union-attr]  # as above
+        return histogram
 
     def _sampled(self, items: Sequence[T]) -> Sequence[T]:
         """Count the items of a request; return the sampled ones."""
@@ -154,17 +159,21 @@ class LoadMeter:
         for step in sorted(self._times):
             seen += self._times[step]
             if seen >= needed:
-                return float(_LEAST_S * _GROWTH**step)
+                return _STEPS_S[min(step, len(_STEPS_S) - 1)]
         return 0.0
 
     def latencies(self) -> list[dict[str, Any]]:
         """Return the histograms since the start as plain data: requests up to each bound, not cumulated."""
+        edges = [0, *(bisect_right(_STEPS_S, bound_s) for bound_s in BOUNDS_S)]
         return [
             {
-                "kind": kind,
+                "kind": kind.__name__,
                 "bucket_id": bucket_id,
-                "counts": [[bound_s, int(count)] for bound_s, count in zip(BOUNDS_S, histogram, strict=False)],
-                "beyond": int(histogram[len(BOUNDS_S)]),
+                "counts": [
+                    [bound_s, int(sum(histogram[begin:end]))]
+                    for bound_s, begin, end in zip(BOUNDS_S, edges, edges[1:], strict=False)
+                ],
+                "beyond": int(sum(histogram[edges[-1] : -1])),
                 "sum_s": histogram[-1],
             }
             for (kind, bucket_id), histogram in self._histograms.items()
