@@ -1,10 +1,10 @@
 """ONE LIVE PAGE: the ring, the nodes, traffic, hot keys, what has happened and why, and a key looked up.
 
-``feed`` asks the store once a second, for as long as anybody looks, keeps ten minutes of history and notes what has
+``feed`` asks the store every two seconds, as long as anybody looks, keeps ten minutes of history and notes what has
 changed; ``page`` is the whole page, without anything from elsewhere; ``server`` hands both to those who have the token.
 
-**Invariants.** However many pages are open, the store is asked once a second. Without the token nothing is answered but the
-form that asks for it; the token never stands in an address. A request whose ``Host`` is not ours (DNS rebinding) or that
+**Invariants.** However many pages are open, the store is asked every two seconds. Without the token nothing is answered but
+the form that asks for it; the token never stands in an address. A request whose ``Host`` is not ours (DNS rebinding) or that
 comes from another origin is refused before anything else is looked at. What others have stored is never unpickled, and
 reaches the page as text. Without ``--admin`` the server has nothing that changes the store.
 

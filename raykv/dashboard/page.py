@@ -92,7 +92,7 @@ function show(s) {
   const moving = s.moving ? `, ${s.moving.partitions_left} partitions to move` : "";
   $("about").textContent = `${s.nodes.length} nodes, ${s.copies} copies, ring epoch ${s.epoch}${moving}; buckets: ${s.buckets.join(", ")}`;
   $("now").textContent = clock(s.at_s);
-  if (s.wheel !== wheel) { wheel = s.wheel; $("wheel").innerHTML = wheel; }
+  if (s.wheel !== wheel) { wheel = s.wheel; fetch("/api/wheel").then((r) => r.text()).then((svg) => { $("wheel").innerHTML = svg; }); }
   table("nodes", ["node", "state", "host", "zone", "partitions", "records", "on disk", "free", "memory", "hints", "ops/s", "p99", "restarts", "cause"],
     s.nodes.map((n) => { const td = make("td", n.complete === false ? `${n.state}, incomplete` : n.state,
         n.state === "up" ? (n.complete === false ? "between" : "up") : n.state === "down" ? "down" : "between");
@@ -109,7 +109,7 @@ function show(s) {
 async function look() {
   try { const r = await fetch("/api/state"); if (r.status === 401) { location.reload(); return; } show(await r.json()); }
   catch (e) { $("trouble").textContent = "the dashboard does not answer: " + e.message; }
-  setTimeout(look, document.hidden ? 5000 : 1000);
+  setTimeout(look, document.hidden ? 6000 : 2000);
 }
 $("find").addEventListener("submit", async (event) => { event.preventDefault();
   const q = new URLSearchParams({ bucket: $("bucket").value || "default", key: $("key").value });

@@ -148,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(page.page(nonce, [*dashboard.commands]), "text/html", nonce)
             case "/api/state":
                 self._send_bytes(dashboard.feed.latest(), "application/json")
+            case "/api/wheel":
+                self._send_bytes(dashboard.feed.wheel(), "image/svg+xml")
             case "/api/explain":
                 query = parse_qs(parts.query, max_num_fields=8)
                 self._explain(query.get("bucket", ["default"])[0], query.get("key", [""])[0])

@@ -73,7 +73,7 @@ def test_without_the_token_there_is_a_form_and_nothing_else(browser):
     assert b'name="token"' in data
     assert b"k1" not in data
     assert b"/api/state" not in data
-    for path in ("/api/state", "/api/explain?key=a", "/x"):
+    for path in ("/api/state", "/api/wheel", "/api/explain?key=a", "/x"):
         assert browser.ask("GET", path)[0].status == 401
     assert browser.ask("POST", "/api/do/repair", "")[0].status == 401
     answer, data = browser.login("wrong")
@@ -99,7 +99,8 @@ def test_with_it_all_is_there_and_the_token_stands_in_no_address(browser, dashbo
     assert len(data) < 40_000
     state = json.loads(browser.ask("GET", "/api/state")[1])
     assert [node["state"] for node in state["nodes"]] == ["up"] * 3
-    assert state["wheel"].startswith("<svg")
+    assert browser.ask("GET", "/api/wheel")[1].startswith(b"<svg")
+    assert len(json.dumps(state)) < 10_000
     assert browser.ask("GET", "/api/explain?bucket=b&key=abc")[1] == b"<p>b 3</p>"
     assert b"&lt;b&gt;no" in browser.ask("GET", "/api/explain?key=fail")[1]
     assert browser.ask("GET", "/nothing")[0].status == 404
