@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raykv.viz.paper import COLOURS, LEFT, PLOT, RIGHT, TITLE, Axis, Spans, head, heading, numeral, rule, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+T = TypeVar("T")
 
 _SIZE = 440
 _BAND = 34.0
@@ -32,7 +34,7 @@ def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
     for copy in range(ring["copies"]):
         owners = [members[row[copy]] for row in ring["table"]]
         outer = _OUTER - copy * step
-        for first, last, node_id in _runs(owners):
+        for first, last, node_id in runs_of(owners):
             path = _arc(first / len(owners), last / len(owners), outer, outer - step * 0.9)
             title = f"{escape(node_id)}: copy {copy + 1} of partitions {first} to {last - 1}"
             parts.append(f'<path d="{path}" fill="{colour[node_id]}"><title>{title}</title></path>')
@@ -54,9 +56,9 @@ def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
     return "".join(parts)
 
 
-def _runs(owners: Sequence[str]) -> list[tuple[int, int, str]]:
+def runs_of(owners: Sequence[T]) -> list[tuple[int, int, T]]:
     """Return (first, past the last, owner) of the runs of equal owners."""
-    runs: list[tuple[int, int, str]] = []
+    runs: list[tuple[int, int, T]] = []
     for index, owner in enumerate(owners):
         if runs and runs[-1][2] == owner:
             runs[-1] = (runs[-1][0], index + 1, owner)
@@ -154,7 +156,7 @@ def _lane(
     drawn: dict[tuple[int, int, str], list[int]] = {}
     partitions = len(roles[0][1])
     for partition in range(partitions):
-        for first, last, role in _runs([row[partition] for _, row in roles]):
+        for first, last, role in runs_of([row[partition] for _, row in roles]):
             if role:
                 drawn.setdefault((first, last, role), []).append(partition)
     moments = [*(at for at, _ in roles), until]

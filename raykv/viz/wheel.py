@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from raykv.viz.paper import COLOURS, FAULT, INK, head, rule, words
+from raykv.viz.ring import runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def wheel_svg(ring: Mapping[str, Any], down: Sequence[str] = (), key: tuple[str,
     colours = {node_id: _DOWN if node_id in down else COLOURS[at % len(COLOURS)] for at, node_id in enumerate(ids)}
     table, count = ring["table"], ring["partitions"]
     parts = [head(_SIZE + _LEGEND, max(_SIZE, 70 + 22 * min(len(ids), MOST_MEMBERS + 1)), "the ring as a wheel")]
-    for first, last, index in _runs([owners[0] for owners in table]):
+    for first, last, index in runs_of([owners[0] for owners in table]):
         node_id = ids[index]
         parts.append(
             f'<path d="{_sector(first / count, last / count, _OUTER, _INNER)}" fill="{colours[node_id]}" stroke="#FFFFFF" '
@@ -88,17 +89,6 @@ def _placed(
                 f'<circle cx="{_SIZE + 10:g}" cy="{rows[node_id] - 4}" r="3.5" fill="{INK}"><title>an owner</title></circle>'
             )
     return parts
-
-
-def _runs(owners: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Return (first, past the last, owner) of the runs of equal owners."""
-    runs: list[tuple[int, int, int]] = []
-    for at, owner in enumerate(owners):
-        if runs and runs[-1][2] == owner:
-            runs[-1] = (runs[-1][0], at + 1, owner)
-        else:
-            runs.append((at, at + 1, owner))
-    return runs
 
 
 def _sector(begin: float, end: float, outer: float, inner: float) -> str:
