@@ -76,9 +76,9 @@ def test_one_owner_of_everything_is_still_a_ring() -> None:
 
 
 def test_neighbours_of_one_owner_are_one_arc() -> None:
-    rows = ring_picture._runs(["a", "a", "b", "b", "b", "a"])
+    rows = ring_picture.runs_of(["a", "a", "b", "b", "b", "a"])
     assert rows == [(0, 2, "a"), (2, 5, "b"), (5, 6, "a")]
-    assert ring_picture._runs([]) == []
+    assert ring_picture.runs_of([]) == []
 
 
 @pytest.mark.parametrize("copies", range(1, MAX_COPIES + 1))
