@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raykv.cli.reading import Pickled
+from raykv.client.faces import Pickled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ import click
 
 from raykv.cli.cluster import join_ray
 from raykv.client import administration
-from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
 from raykv.client.driver import run
+from raykv.client.faces import decode_shown
 from raykv.client.handle import DEFAULT_BUCKET
 from raykv.client.session_clock import SessionClock
 from raykv.protocol import frames as f
@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 ABSENT: Any = object()
 
 
-class Pickled(NamedTuple):
-    """Stands for a pickled value that was not unpickled."""
-
-    size_bytes: int
-
-
 def link_to(store: str) -> Link:
     """Return a link to a running store. Raises ``StoreNotFound``."""
     join_ray()
@@ -48,7 +42,7 @@ def link_to(store: str) -> Link:
 def open_bucket(
     link: Link, store: str, bucket: str, timeout_s: float, *, create: bool, **given: str | None
 ) -> Operations:
-    """Return the operations on a bucket, which decode with ``decode_plain``; ``create`` it only for a write.
+    """Return the operations on a bucket, which decode with ``decode_shown``; ``create`` it only for a write.
 
     ``given``: its options, None for those that were not given.
     """
@@ -59,7 +53,7 @@ def open_bucket(
             raise click.ClickException(f"store {store!r} has no bucket {bucket!r}; it has: {', '.join(names)}")
     session_clock = SessionClock(link.monotonic_s)
     steps = administration.open_bucket(
-        bucket, options, timeout=timeout_s, session_clock=session_clock, decode=decode_plain
+        bucket, options, timeout=timeout_s, session_clock=session_clock, decode=decode_shown
     )
     return run(steps, link)
 
@@ -77,7 +71,7 @@ def read(link: Link, operations: Operations, key: Key, r: Any, timeout_s: float)
     """Read a key."""
     request = operations.read_request([key], r, timeout_s, causality=operations.linearizable)
     found = f.whole(run(operations.find(request, timeout_s), link))
-    values = [decode_plain(key, payload) for payload in found.payloads]
+    values = [decode_shown(key, payload) for payload in found.payloads]
     version = found.causality.hex() if operations.linearizable else ""
     return Standing(values[0] if values and not found.gone else ABSENT, values, version)
 
@@ -93,13 +87,3 @@ def pages(link: Link, paging: Paging) -> Iterator[list[tuple[Key, Any]]]:
         if not some:
             return
         yield some
-
-
-def decode_plain(key: Key, payload: bytes, _codec: str = "") -> Any:
-    """Return the value of a key, ``Pickled`` for a pickled one."""
-    if payload[:TAG_BYTES] == _PICKLE_TAG:
-        return Pickled(len(payload) - TAG_BYTES)
-    return decode_of(key, payload, "msgpack")
-
-
-_PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain: this is the tag of pickled payloads

@@ -7,7 +7,7 @@ must not run what others have stored. A face that has to ask the store waits two
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
 
@@ -26,20 +26,19 @@ _PICKLE_TAG = encode_value((), "auto")[:TAG_BYTES]  # a tuple is not plain: this
 _LINE = "1px solid rgba(128,128,128,.35)"
 
 
-class NotShown:
-    """Stands for a pickled value, which a face does not unpickle."""
+class Pickled(NamedTuple):
+    """Stands for a pickled value that was not unpickled."""
 
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = size_bytes
+    size_bytes: int
 
     def __repr__(self) -> str:
-        return f"<pickled, {self._size_bytes} bytes>"
+        return f"<pickled, {self.size_bytes} bytes>"
 
 
 def decode_shown(key: Key, payload: bytes, _codec: str = "") -> Any:
-    """Return a plain value, or ``NotShown``."""
+    """Return the value of a key, ``Pickled`` for a pickled one."""
     if payload[:TAG_BYTES] == _PICKLE_TAG:
-        return NotShown(len(payload) - TAG_BYTES)
+        return Pickled(len(payload) - TAG_BYTES)
     return decode_of(key, payload, "msgpack")
 
 

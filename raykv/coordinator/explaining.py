@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_64_hexdigest
 
+from raykv.config import check_timeout
 from raykv.coordinator.driver import Driver, posting
 from raykv.errors import CorruptData, InvalidOption, RaykvError
 from raykv.ports import PeerFailure
@@ -76,7 +77,7 @@ class Explaining:
         if not isinstance(inner, f.GetMany | f.WriteMany | f.ChangeMany | f.ScanPage):
             raise InvalidOption("only reads, writes, changes and scans are explained")
         usual, clock = self._coordinator.routing, self._clock
-        await usual.state(request.timeout_s)
+        await usual.state(check_timeout(request.timeout_s))
         trace = _Trace(self._transport, clock, inner)
         coordinator = self._coordinator.beside(trace)
         routing = coordinator.routing

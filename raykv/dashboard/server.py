@@ -202,7 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_ours(self, *, changes: bool = False) -> bool:
         """Refuse what was meant for another host, or comes from a page of another origin."""
-        hosts, host = self.server.dashboard.hosts, self.headers.get("Host", "")
+        dashboard, host = self.server.dashboard, self.headers.get("Host", "")
+        here = self.connection.getsockname()[0]  # where it was reached: a rebound name is a name, no address
+        hosts = {*dashboard.hosts, f"[{here}]:{dashboard.port}" if ":" in here else f"{here}:{dashboard.port}"}
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site")
         fits = host in hosts and (origin is None or origin == f"http://{host}")
         if fits and (changes or urlsplit(self.path).path != "/"):  # a link may lead here, no more

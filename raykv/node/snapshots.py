@@ -102,12 +102,19 @@ class Snapshots:
 
     async def _prune(self, request: f.KeepManifest, state: ClusterState) -> f.ManifestKept:
         """Remove what is older than the snapshots to keep. What fails here costs room alone."""
-        members = [member.node_id for member in state.ring.members]
+        known = self._replica.known  # a later one may have members that make parts of their own by now
+        states = [state, *([known[0]] if known is not None else [])]
+        rings = [ring for each in states for ring in (each.ring, each.goal) if ring is not None]
+        members = {member.node_id for ring in rings for member in ring.members}
         work = partial(
             prune, self._fs, request.path, MANIFEST, request.snapshot, request.keep, self._spec.node_id, members
         )
         try:
             async with self._one_at_a_time:
+                if self._at_work:
+                    # *Schedule without: a caller gives its snapshot up; its part is still being copied, and no file names
+                    # yet the tables that are in the pool for it.*
+                    await asyncio.wait(self._at_work)
                 return f.ManifestKept(*await self._executor.run(work))
         except OSError as error:
             return f.ManifestKept(trouble=_said(request.path, error))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raykv.cli import output
-from raykv.cli.reading import Pickled
+from raykv.client.faces import Pickled
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from raykv.cli.reading import Pickled, decode_plain
 from raykv.client.codecs import encode_value
+from raykv.client.faces import Pickled, decode_shown
 from raykv.errors import CorruptData
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ class MakesDirectory:
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "é", b"\x00", [1, {"a": b"b"}]])
 def test_plain_values_are_decoded(value: object) -> None:
-    assert decode_plain("k", encode_value(value, "auto")) == value
+    assert decode_shown("k", encode_value(value, "auto")) == value
 
 
 def test_a_pickled_value_is_not_unpickled(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     payload = encode_value(MakesDirectory(str(trap)), "auto")
-    assert decode_plain("k", payload) == Pickled(len(payload) - 1)
+    assert decode_shown("k", payload) == Pickled(len(payload) - 1)
     assert not trap.exists()
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff?", b"\x02\xc1", b"\x01\xff"])
 def test_what_is_no_payload_is_corrupt(payload: bytes) -> None:
     with pytest.raises(CorruptData):
-        decode_plain("k", payload)
+        decode_shown("k", payload)

@@ -148,3 +148,12 @@ def test_too_much_is_refused_before_it_is_read(browser):
 def test_a_port_that_is_taken(dashboard):
     with pytest.raises(OSError, match="already in use"):
         Dashboard(dashboard.feed, explain, port=dashboard.port)
+
+
+def test_on_all_addresses_it_is_reached_by_any_of_its_own_and_by_no_other_name(looks):
+    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain, host="0.0.0.0") as everywhere:
+        for host, status in (("127.0.0.2", 200), ("127.0.0.3", 403), ("evil.example", 403)):
+            connection = http.client.HTTPConnection("127.0.0.2", everywhere.port, timeout=10)
+            connection.request("GET", "/", headers={"Host": f"{host}:{everywhere.port}"})
+            assert connection.getresponse().status == status, host
+            connection.close()

@@ -287,3 +287,27 @@ def test_a_stop_ends_it():
         assert isinstance(answer, f.NodeRefused | f.TablesCopied)
 
     run(story())
+
+
+def test_old_snapshots_are_not_removed_below_a_copy_that_nobody_waits_for():
+    """The caller of a second snapshot gives up; its copy goes on, and no part names its tables yet."""
+
+    async def story():
+        cluster = Cluster(1, copies=1, config=SMALL).start()
+        await cluster.give("n1", "first", put_record("v"))
+        first = await copied(cluster)
+        for number in range(300):
+            await cluster.give("n1", f"k{number}", put_record("w" * 50, number + 2))
+        snapshots, later = cluster.node("n1")._snapshots, "20261129T170001Z-00000002"
+        given_up = asyncio.create_task(snapshots.copy(f.CopyTables(BACKUPS, later, 30.0)))
+        while not snapshots.copied[0]:
+            assert not given_up.done(), "too few tables to stop in the midst of them"
+            await asyncio.sleep(0.0001)
+        given_up.cancel()
+        (goes_on,) = snapshots._at_work
+        kept = await snapshots.keep(f.KeepManifest(BACKUPS, NAME, manifest_for(cluster, first), 1))
+        assert isinstance(kept, f.ManifestKept), kept
+        assert not kept.trouble
+        assert keys_in(gathered(cluster), await goes_on, later) >= {encode_key(f"k{number}") for number in range(300)}
+
+    run(story())
