@@ -18,8 +18,8 @@ from raykv.cluster.backup import MANIFEST, MANIFEST_MAGIC, MANIFEST_VERSION, dec
 from raykv.errors import CorruptData, InvalidOption, StoreClosed
 from raykv.protocol import frames as f
 from raykv.storage import EngineFailed
-from raykv.storage.pruning import prune
-from raykv.storage.snapshot import Part, TableCopier, prepare, publish
+from raykv.storage.pruning import is_retired, prune
+from raykv.storage.snapshot import Part, TableCopier, part_file, prepare, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +122,10 @@ class Snapshots:
     def _publish(self, request: f.KeepManifest) -> None:
         spec, fs = self._spec, self._fs
         prepare(fs, request.path, spec.store_id, spec.node_id, request.snapshot)
+        part = part_file(request.path, request.snapshot, spec.node_id)
+        if not fs.exists(part) or is_retired(fs, request.path, request.snapshot, MANIFEST):
+            # *Schedule without: this node freezes; later snapshots are taken, and the tables of this one go; it thaws.*
+            raise InvalidOption(f"snapshot {request.snapshot} was removed meanwhile", path=request.path)
         publish(
             fs, request.path, request.snapshot, MANIFEST, spec.node_id, MANIFEST_MAGIC, MANIFEST_VERSION, request.manifest
         )  # fmt: skip

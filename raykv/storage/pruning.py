@@ -1,17 +1,23 @@
 """Removing old snapshots from a backup directory (``raykv.storage.snapshot``), and the tables that only they name.
 
 Each node removes its own part and its own tables; those of nodes that are no members any more, any node does. A node makes
-one part at a time, so that none of its own is being made meanwhile.
+one part at a time, so that none of its own is being made meanwhile. Several nodes do so at once in one directory: each name
+may be gone between two steps of another.
 
 **In this order**: the manifest, without which nothing of a snapshot counts; the part; the tables that no part left names.
-*Schedule without: a table goes first, the node ends, and a snapshot that still counts names a table that is gone.* What an
-interrupted removal leaves is a snapshot without a manifest, as an interrupted snapshot is; a later one removes it.
+*Schedule without: a table goes first, the node ends, and a snapshot that still counts names a table that is gone.*
+
+**The manifest is renamed, not removed**: it says that the snapshot is to go until no part is left of it. *Schedule without:
+a node removes the manifests, another looks after that, takes them for snapshots under way, and keeps its parts.*
+
+What an interrupted snapshot leaves, one without a manifest, is removed when two later ones are finished.
 
 A part that cannot be read may name any table: nothing of that node's pool is removed then.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -26,6 +32,10 @@ if TYPE_CHECKING:
     from raykv.ports import FileSystem
 
 MAX_SNAPSHOTS = 100_000
+RETIRED_SUFFIX = ".removed"
+"""Follows the name of the manifest of a snapshot that is being removed."""
+_gone = contextlib.suppress(FileNotFoundError)
+"""Around each step that another node may have taken already."""
 
 
 class Pruned(NamedTuple):
@@ -55,25 +65,21 @@ def prune(
     """
     base = f"{path}/{SNAPSHOTS}"
     names = sorted(filter(is_snapshot_name, fs.list_directory(base)[:MAX_SNAPSHOTS]))
-    finished = [name for name in names if fs.exists(f"{snapshot_directory(path, name)}/{manifest}") and name != newest]
+    # In this order: one that is renamed in between is seen by either name.
+    counting = [name for name in names if fs.exists(f"{snapshot_directory(path, name)}/{manifest}")]
+    retired = {name for name in names if name != newest and is_retired(fs, path, name, manifest)}
+    finished = [name for name in counting if name not in {newest, *retired}]
     old = finished[: len(finished) - (keep - 1)] if keep <= len(finished) else []
-    for name in old:
-        _unlink(fs, f"{snapshot_directory(path, name)}/{manifest}")
-        fs.sync_directory(snapshot_directory(path, name))
-    # Interrupted, itself or its removal, if two later ones were finished. Else it may be on its way, by another coordinator.
-    unfinished = {*names} - {*finished, newest}
+    for name in [*old, *retired]:
+        _retire(fs, snapshot_directory(path, name), manifest)
+    # Interrupted if two later ones were finished. Else it may be on its way, by another coordinator.
     latest_but_one = sorted([*finished, newest])[-2:][0]
-    gone = [name for name in names if name in old or (name in unfinished and name < latest_but_one != newest)]
-    removed_bytes, trouble = 0, []
+    interrupted = {name for name in {*names} - {*finished, *retired, newest} if name < latest_but_one != newest}
     pools = [name for name in fs.list_directory(f"{path}/{TABLES}") if name == node_id or name not in members]
-    for name in gone:
-        directory = snapshot_directory(path, name)
-        for each in pools:
-            _unlink(fs, f"{directory}/{each}{PART_SUFFIX}")
-        fs.sync_directory(directory)
-        if not fs.list_directory(directory):
-            fs.remove_tree(directory)
+    for name in sorted({*old, *retired, *interrupted}):
+        _remove_parts(fs, snapshot_directory(path, name), pools)
     fs.sync_directory(base)
+    removed_bytes, trouble = 0, []
     for each in pools:
         pool = f"{path}/{TABLES}/{each}"
         try:
@@ -83,6 +89,30 @@ def prune(
             continue
         removed_bytes += sum(_remove(fs, pool, wanted)) if fs.is_directory(pool) else 0
     return Pruned(len(old), removed_bytes, "; ".join(trouble))
+
+
+def is_retired(fs: FileSystem, path: str, snapshot: str, manifest: str) -> bool:
+    """Whether some node has begun to remove a snapshot."""
+    return fs.exists(f"{snapshot_directory(path, snapshot)}/{manifest}{RETIRED_SUFFIX}")
+
+
+def _retire(fs: FileSystem, directory: str, manifest: str) -> None:
+    """Take from a snapshot what makes it count, durably."""
+    with _gone:
+        if fs.exists(f"{directory}/{manifest}"):
+            fs.rename(f"{directory}/{manifest}", f"{directory}/{manifest}{RETIRED_SUFFIX}")
+    with _gone:
+        fs.sync_directory(directory)
+
+
+def _remove_parts(fs: FileSystem, directory: str, nodes: Iterable[str]) -> None:
+    """Remove these nodes' parts of a snapshot, durably, and its directory with the last part."""
+    for each in nodes:
+        _unlink(fs, f"{directory}/{each}{PART_SUFFIX}")
+    with _gone:
+        fs.sync_directory(directory)
+        if not any(name.endswith(PART_SUFFIX) for name in fs.list_directory(directory)):
+            fs.remove_tree(directory)
 
 
 def _named(fs: FileSystem, path: str, snapshot: str, node_id: str) -> Iterable[str]:
@@ -96,15 +126,14 @@ def _remove(fs: FileSystem, pool: str, wanted: Collection[str]) -> Iterator[int]
     """Remove the files of a pool but those wanted; yield the size of each."""
     for name in fs.list_directory(pool):
         if name not in wanted:
-            size_bytes = size_of(fs, f"{pool}/{name}")
-            _unlink(fs, f"{pool}/{name}")
+            size_bytes = 0
+            with _gone:
+                size_bytes = size_of(fs, f"{pool}/{name}")
+                _unlink(fs, f"{pool}/{name}")
             yield size_bytes
 
 
 def _unlink(fs: FileSystem, path: str) -> None:
-    """Remove a file; another node may have done so."""
-    if fs.exists(path):
-        try:
+    with _gone:
+        if fs.exists(path):
             fs.unlink(path)
-        except FileNotFoundError:
-            return

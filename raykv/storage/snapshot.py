@@ -286,7 +286,7 @@ def named_tables(fs: FileSystem, path: str, snapshot: str, node_id: str) -> list
 
     Raises ``FileNotFoundError`` if there is none; ``CorruptData``, ``OSError``.
     """
-    where = _part_file(path, snapshot, node_id)
+    where = part_file(path, snapshot, node_id)
     _, payload = read_blob(fs, where, PART_MAGIC, PART_VERSION, MAX_PART_BYTES)
     return [_pooled_name(info, checksum) for info, checksum in _part_in(payload, snapshot, node_id, where).tables()]
 
@@ -296,14 +296,15 @@ def read_part(fs: FileSystem, path: str, snapshot: str, node_id: str, size_bytes
 
     Raises ``FileNotFoundError`` if it is not here; ``CorruptData``, ``OSError``.
     """
-    where = _part_file(path, snapshot, node_id)
+    where = part_file(path, snapshot, node_id)
     _, payload = read_blob(fs, where, PART_MAGIC, PART_VERSION, MAX_PART_BYTES)
     if (len(payload), crc32c(payload)) != (size_bytes, checksum):
         raise CorruptData(f"{where}: it is another part than the manifest names", file=where)
     return _part_in(payload, snapshot, node_id, where)
 
 
-def _part_file(path: str, snapshot: str, node_id: str) -> str:
+def part_file(path: str, snapshot: str, node_id: str) -> str:
+    """Return the file of a node's part of a snapshot."""
     return f"{snapshot_directory(path, snapshot)}/{node_id}{PART_SUFFIX}"
 
 

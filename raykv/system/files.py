@@ -245,10 +245,10 @@ class OsFileSystem:
         return Room(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
     def remove_tree(self, path: str) -> None:
-        """Remove a directory and all below; symbolic links are removed, not followed."""
+        """Remove a directory and all below; symbolic links are removed, not followed. Others may remove it at once."""
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(path).st_mode):
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_gone)
             else:
                 os.unlink(path)
 
@@ -268,6 +268,12 @@ class OsFileSystem:
                 raise
             os.close(fd)
         raise BlockingIOError(errno.EAGAIN, "the lock file keeps being replaced", path)
+
+
+def _unless_gone(_function: object, _path: str, failure: tuple[type[BaseException], BaseException, object]) -> None:
+    """Raise what ``rmtree`` met, unless somebody else has removed that name meanwhile."""
+    if not isinstance(failure[1], FileNotFoundError):
+        raise failure[1]
 
 
 def _check_owner(fd: int, path: str) -> None:

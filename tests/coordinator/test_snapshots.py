@@ -281,7 +281,7 @@ def test_what_cannot_be_removed_is_reported_and_the_snapshot_stands():
         for _ in range(2):
             await take(peer)
             await asyncio.sleep(2)
-        cluster.disks["n2"].fail("unlink", "manifest", lasting=True)
+        cluster.disks["n2"].fail("unlink", "n2.part", lasting=True)
         report = (await peer.front.carry_out(f.TakeSnapshot(BACKUPS, 20.0, 1))).data
         assert [*report["not_removed"]] == ["n2"]
         assert report["removed"] == 2

@@ -261,6 +261,26 @@ def test_a_manifest_is_kept_beside_the_part():
     run(story())
 
 
+@pytest.mark.parametrize("all_gone", [True, False])
+def test_a_manifest_that_comes_late_does_not_bring_a_removed_snapshot_back(all_gone):
+    """The node was frozen from its part on, while another has removed the snapshot as an old one."""
+
+    async def story():
+        cluster = Cluster(1, copies=1).start()
+        answer = await copied(cluster)
+        directory, disk = f"{BACKUPS}/snapshots/{NAME}", cluster.disks["n1"]
+        if all_gone:
+            disk.remove_tree(directory)
+        else:
+            disk.create(f"{directory}/manifest.removed").close()
+        kept = await cluster.ask("n1", f.KeepManifest(BACKUPS, NAME, manifest_for(cluster, answer)))
+        assert isinstance(kept, f.NodeRefused)
+        assert "removed meanwhile" in kept.message
+        assert not disk.exists(f"{directory}/manifest")
+
+    run(story())
+
+
 @pytest.mark.parametrize("changes", [None, {"store_id": "other"}, {"snapshot": "20261129T170001Z-00000002"}])
 def test_a_manifest_that_is_none_of_this_snapshot_is_refused(changes):
     async def story():

@@ -232,19 +232,18 @@ def parts_without_their_flush(monkeypatch):
 
 
 def an_old_backups_tables_removed_before_its_manifest(monkeypatch):
-    unlink = pruning._unlink
+    retire, unlink = pruning._retire, pruning._unlink
 
-    def hasty(fs, path):
-        if path.endswith("/manifest"):
-            name = path.split("/")[-2]
-            others = [other for other in fs.list_directory(f"{BACKUPS}/snapshots") if other != name]
-            wanted = {table for other in others for table in pruning._named(fs, BACKUPS, other, "n1")}
-            for table in pruning._named(fs, BACKUPS, name, "n1"):
-                if table not in wanted:
-                    unlink(fs, f"{BACKUPS}/tables/n1/{table}")
-        unlink(fs, path)
+    def hasty(fs, directory, manifest):
+        name = directory.split("/")[-1]
+        others = [other for other in fs.list_directory(f"{BACKUPS}/snapshots") if other != name]
+        wanted = {table for other in others for table in pruning._named(fs, BACKUPS, other, "n1")}
+        for table in pruning._named(fs, BACKUPS, name, "n1"):
+            if table not in wanted:
+                unlink(fs, f"{BACKUPS}/tables/n1/{table}")
+        retire(fs, directory, manifest)
 
-    monkeypatch.setattr(pruning, "_unlink", hasty)
+    monkeypatch.setattr(pruning, "_retire", hasty)
 
 
 def an_old_backups_manifest_not_surely_gone(monkeypatch):

@@ -7,7 +7,7 @@ import random
 import pytest
 from storage_parts import PATH, contents, flushed, take
 
-from raykv.storage.pruning import prune
+from raykv.storage.pruning import RETIRED_SUFFIX, is_retired, prune
 from raykv.storage.snapshot import PART_MAGIC, TABLES, publish, read_part, snapshot_directory
 
 MANIFEST = "manifest"
@@ -148,3 +148,79 @@ def test_a_cut_anywhere_costs_no_snapshot_that_still_counts(backed_up, disk, mod
             continue
         break
     assert cuts > 8
+
+
+class Meanwhile:
+    """A disk on which something else happens just before the n-th operation."""
+
+    def __init__(self, disk, operations, happens):
+        self._disk = disk
+        self._left = operations
+        self._happens = happens
+
+    def __getattr__(self, name):
+        def called(*arguments):
+            if not self._left:
+                self._happens()
+            self._left -= 1
+            return getattr(self._disk, name)(*arguments)
+
+        return called
+
+    @property
+    def happened(self):
+        return self._left < 0
+
+
+def copied_for(disk, node_id):
+    """Make the same parts and tables for another node. Only their names matter to it."""
+    for name in disk.list_directory(f"{PATH}/snapshots"):
+        disk.create(f"{snapshot_directory(PATH, name)}/{node_id}.part").close()
+    disk.make_directories(f"{PATH}/{TABLES}/{node_id}")
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("members", [("n1", "n2"), ("n2", "n3"), ()])
+def test_another_node_prunes_at_any_moment(backed_up, disk, keep, members):
+    """Both are done, whichever of them was first: nothing is left for want of whom to remove it."""
+    stay = NAMES[4 - keep : 4]
+    for node_id in {*members} - {"n1"}:
+        copied_for(disk, node_id)
+    disk.make_directories(f"{PATH}/{TABLES}/gone")
+    disk.create(f"{PATH}/{TABLES}/gone/00000001-1-00000000-00000000.sst").close()
+    files = {name: disk.read_file(name, 1 << 30) for name in disk.files()}
+    directories = {f"{PATH}/{TABLES}/{each}" for each in disk.list_directory(f"{PATH}/{TABLES}")}
+    directories |= {snapshot_directory(PATH, name) for name in NAMES[:4]}
+    directories |= {f"{PATH}/snapshots", f"{PATH}/{TABLES}", PATH, "/backups"}
+    moments = 0
+    while True:
+        fresh = type(disk).holding(files, directories)
+        reports = []
+
+        def all_others(fresh=fresh, reports=reports):
+            for node_id in members or ("n4",):
+                if node_id != "n1":
+                    reports.append(prune(fresh, PATH, MANIFEST, NAMES[3], keep, node_id, members))
+
+        at = Meanwhile(fresh, moments, all_others)
+        reports.append(prune(at, PATH, MANIFEST, NAMES[3], keep, "n1", members))
+        if not at.happened:
+            break
+        assert fresh.list_directory(f"{PATH}/snapshots") == stay == left(fresh)
+        assert max(report.snapshots for report in reports) == 4 - keep
+        assert not any("No such file" in report.trouble for report in reports)
+        assert not fresh.list_directory(f"{PATH}/{TABLES}/gone")
+        check(fresh, backed_up, stay)
+        moments += 1
+    assert moments > 20
+
+
+def test_a_part_of_a_node_that_is_down_is_removed_when_it_is_back(backed_up, disk):
+    copied_for(disk, "n2")
+    pruned(disk, NAMES[3], 1, members=("n1", "n2"))
+    assert disk.list_directory(snapshot_directory(PATH, NAMES[0])) == [MANIFEST + RETIRED_SUFFIX, "n2.part"]
+    assert is_retired(disk, PATH, NAMES[0], MANIFEST)
+    assert left(disk) == [NAMES[3]]
+    prune(disk, PATH, MANIFEST, NAMES[3], 1, "n2", ("n1", "n2"))
+    assert disk.list_directory(f"{PATH}/snapshots") == [NAMES[3]]
+    check(disk, backed_up, [NAMES[3]])
