@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import itertools
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     import raykv
 
 _numbers = itertools.count(1)
-PATIENCE_S = 60.0
-START_PATIENCE_S = 300.0
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -52,10 +48,13 @@ def long(request: pytest.FixtureRequest) -> bool:
 def ray_cluster() -> Iterator[None]:
     """A small local Ray, started once; it and all its processes end with the run."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import patience
     import ray
     import ray_starts
 
-    be_patient()
+    patience.be_patient()
+    support = os.path.dirname(patience.__file__)  # for tasks, in which `patience` has to be imported again
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (support, os.environ.get("PYTHONPATH"))))
     for attempt in range(ray_starts.STARTS):
         try:
             ray.init(
@@ -73,32 +72,6 @@ def ray_cluster() -> Iterator[None]:
             ray.shutdown()
     yield
     ray.shutdown()
-
-
-def be_patient() -> None:
-    """Give operations a minute where a test names no time-out, and stores five to start.
-
-    The defaults suit users. Here other processes may keep the machine busy for longer.
-    """
-    import raykv
-    from raykv.actors import lifecycle
-    from raykv.cli.main import cli
-    from raykv.client import exchange
-
-    lifecycle.START_TIMEOUT_S = lifecycle.ANSWER_TIMEOUT_S = START_PATIENCE_S
-    given_s = exchange.DEFAULT_TIMEOUT_S
-    for module in [module for name, module in sys.modules.items() if name.startswith("raykv.client.")]:
-        if hasattr(module, "DEFAULT_TIMEOUT_S"):
-            module.DEFAULT_TIMEOUT_S = PATIENCE_S
-        for kind in filter(inspect.isclass, vars(module).values()):
-            for function in filter(inspect.isfunction, vars(kind).values()):
-                for name, value in (function.__kwdefaults__ or {}).items():
-                    if name in {"timeout", "timeout_s"} and value == given_s:
-                        function.__kwdefaults__ = (function.__kwdefaults__ or {}) | {name: PATIENCE_S}
-    for option in [option for command in cli.commands.values() for option in command.params]:
-        if option.name == "timeout" and option.default == given_s:
-            option.default = PATIENCE_S
-    assert inspect.signature(raykv.Store.get).parameters["timeout"].default == PATIENCE_S
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ class EmbeddedCoordinator:
 
     def leave(self) -> None:
         """Begin to close. In the seat's loop."""
-        self._leaving.add(asyncio.get_running_loop().create_task(self._leave()))
+        self._leaving.start(self._leave)
 
     async def _leave(self) -> None:
         await self.close()

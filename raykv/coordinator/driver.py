@@ -21,7 +21,7 @@ from raykv.coordinator.steps import Learn, Round
 from raykv.ports import PeerAbsent, PeerFailure, PeerUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from raykv.cluster.fanout import Call, Fanout
     from raykv.coordinator.in_flight import InFlightWrite
@@ -43,9 +43,7 @@ PostAtOnce: TypeAlias = "Callable[[str, bytes, float, Heard], bool]"
 """``post(peer, frame, timeout_s, heard)``: send it now and report the outcome, or return False where that is impossible."""
 
 
-def posting(
-    transport: Transport, clock: Clock, tasks: set[asyncio.Task[None]], at_once: PostAtOnce | None = None
-) -> Post:
+def posting(transport: Transport, clock: Clock, tasks: Background, at_once: PostAtOnce | None = None) -> Post:
     """Return a ``Post``: ``at_once`` where possible, else a call of the transport, each a task in ``tasks``."""
 
     async def call(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
@@ -61,9 +59,7 @@ def posting(
 
     def post(peer: str, frame: bytes, until_s: float, heard: Heard) -> None:
         if at_once is None or not at_once(peer, frame, CALL_TIMEOUT_S, heard):
-            task = asyncio.get_running_loop().create_task(call(peer, frame, until_s, heard))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tasks.start(partial(call, peer, frame, until_s, heard))
 
     return post
 
@@ -207,7 +203,7 @@ class Driver:
         if isinstance(action, Wait):
             return self._wait(operation, action)
         if isinstance(action, Learn):
-            self._in_task(self._learn(operation, action))
+            self._routing.tasks.start(partial(self._learn, operation, action))
             return False
         self.begin(action.steps, self._nobody_waits)
         return True
@@ -274,7 +270,7 @@ class Driver:
     def _wait(self, operation: _Operation, wait: Wait) -> bool:
         fan = wait.fan
         for call in fan.start():
-            self._in_task(self._call(fan, call))
+            self._routing.tasks.start(partial(self._call, fan, call))
         if fan.has_outcomes:
             return True
         waiting = self._parked[fan] = _Parked(operation, wait.until_s, fan)
@@ -300,9 +296,7 @@ class Driver:
     def _is_due(self, waiting: _Waiting) -> None:
         self._due[waiting] = None
         if self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._keep_watch())
-            self._own_tasks.add(self._watch)
-            self._watch.add_done_callback(self._own_tasks.discard)
+            self._watch = self._own_tasks.start(self._keep_watch)
             self._looks_at_s = waiting.until_s
         elif waiting.until_s < self._looks_at_s:
             self._earlier.set()
@@ -324,11 +318,6 @@ class Driver:
                         self._go_on(waiting)
         finally:
             self._watch = None
-
-    def _in_task(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._routing.tasks.add(task)
-        task.add_done_callback(self._routing.tasks.discard)
 
 
 def _future() -> tuple[asyncio.Future[Any], Done]:

@@ -6,13 +6,13 @@ would stall the coordinator just then, so hints are collected briefly and go to 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
+    from raykv.cluster.background import Background
     from raykv.cluster.peers import Peers
     from raykv.ports import Clock, Metrics
 
@@ -34,7 +34,7 @@ class _Waiting(NamedTuple):
 class HintSender:
     """One coordinator's undelivered hints."""
 
-    def __init__(self, peers: Peers, clock: Clock, metrics: Metrics, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, peers: Peers, clock: Clock, metrics: Metrics, tasks: Background) -> None:
         self._peers = peers
         self._clock = clock
         self._metrics = metrics
@@ -60,9 +60,7 @@ class HintSender:
         self._waiting.append(_Waiting(holders, primaries, bucket_id, item, made_ms))
         if not self._collecting:
             self._collecting = True
-            task = asyncio.get_running_loop().create_task(self._deliver())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._deliver)
 
     async def _deliver(self) -> None:
         await self._clock.sleep(COLLECT_S)

@@ -7,8 +7,8 @@ otherwise once in ``STALE_S``; nodes themselves report a change of owners (P4).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.cluster.background import Background
@@ -22,6 +22,7 @@ from raykv.protocol import frames as f
 from raykv.ring import partition_in, partitions_in
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from raykv.cluster.state import BucketEntry, ClusterState
@@ -66,7 +67,7 @@ class Routing:
             trouble=self._request_update,
             quiet=asks,
         )
-        self.tasks: set[asyncio.Task[None]] = Background()
+        self.tasks: Background = Background()
         """Calls in flight, some of which outlive their operation: a write should reach all N, not only W."""
         self.hint_sender = HintSender(self.peers, clock, metrics, self.tasks)
         self._state: ClusterState | None = None
@@ -104,9 +105,7 @@ class Routing:
         self._last = (state.generation, update.sequence)
         self._take(state, update.state)
         for node_id in self.peers.learn(update.incarnations, update.down):
-            task = asyncio.get_running_loop().create_task(self._send_log_end(node_id))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.tasks.start(partial(self._send_log_end, node_id))
 
     async def _send_log_end(self, node_id: str) -> None:
         """Tell a restarted node at once how far its log was, as every request does (P6).
@@ -148,16 +147,14 @@ class Routing:
         if not self.asks or self._asking is not None or now_s - self._asked_s < every_s:
             return
         self._asked_s = now_s
-        self._asking = asyncio.get_running_loop().create_task(self._fetch_quietly())
-        self.tasks.add(self._asking)
+        self._asking = self.tasks.start(self._fetch_quietly)
         self._asking.add_done_callback(self._asked)
 
     async def _fetch_quietly(self) -> None:
         with contextlib.suppress(RaykvError):  # the next occasion repeats it
             await self.fetch_update(UPDATE_TIMEOUT_S)
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
+    def _asked(self, _task: asyncio.Task[None]) -> None:
         self._asking = None
 
     async def fetch_update(self, timeout_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -103,7 +104,7 @@ class CoordinatorService:
             return self._answer_after(former, request)
         if is_about_one_key(request):
             return self._joining.answer(request)
-        return self._kept(self.answer(request), request)
+        return self._kept(partial(self.answer, request), request)
 
     async def _answer_after(
         self, former: list[asyncio.Future[None]], request: f.CoordinatorRequest
@@ -124,12 +125,10 @@ class CoordinatorService:
         return await self.answer_together(msgspec.structs.replace(request, timeout_s=left_s))
 
     def _kept(
-        self, work: Coroutine[Any, Any, f.CoordinatorAnswer], request: f.CoordinatorRequest
+        self, work: Callable[[], Coroutine[Any, Any, f.CoordinatorAnswer]], request: f.CoordinatorRequest
     ) -> Awaitable[f.CoordinatorAnswer]:
         """Do work to its end; a caller that no longer waits for it leaves an abandoned request."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        task = self._answering.start(work)
         answer = asyncio.shield(task)
 
         def look(answer: asyncio.Future[f.CoordinatorAnswer]) -> None:
@@ -150,11 +149,11 @@ class CoordinatorService:
 
     async def answer_alone(self, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Answer one request by itself, to its end even if it is abandoned."""
-        return await self._kept(self.answer(request), request)
+        return await self._kept(partial(self.answer, request), request)
 
     async def go_on(self, handover: Handover, request: f.CoordinatorRequest) -> f.CoordinatorAnswer:
         """Continue an operation that blocking connections have begun for a request."""
-        return await self._kept(self._go_on(handover), request)
+        return await self._kept(partial(self._go_on, handover), request)
 
     async def _go_on(self, handover: Handover) -> f.CoordinatorAnswer:
         try:

@@ -343,12 +343,7 @@ class StreamTransport:
             return
         if route.connection is not None and route.connection.heard:
             route.pause_s = FIRST_PAUSE_S  # it was of use: this is no series of failures
-        route.connecting = loop.create_task(self._connect(peer, route, loop))
-        self._making.add(route.connecting)
-        route.connecting.add_done_callback(self._connected)
-
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        self._making.discard(task)
+        route.connecting = self._making.start(partial(self._connect, peer, route, loop))
 
     async def _connect(self, peer: str, route: _Route, loop: asyncio.AbstractEventLoop) -> None:
         pause_s, route.pause_s = route.pause_s, min(LONGEST_PAUSE_S, 2 * route.pause_s)

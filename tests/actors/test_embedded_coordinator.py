@@ -13,6 +13,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import patience
 import psutil
 import pytest
 import ray
@@ -133,6 +134,7 @@ def test_a_loop_in_another_thread_while_this_one_blocks(direct):
 @ray.remote(num_cpus=0)
 class Worker:
     async def count(self, store, key, turns):
+        patience.be_patient()
         for turn in range(turns):
             await store.aio.put(f"{key}{turn}", turn)
         return [await store.aio.get(f"{key}{turn}") for turn in range(turns)], type(store._session.link).__name__
@@ -140,6 +142,7 @@ class Worker:
 
 @ray.remote(num_cpus=0)
 def task(store, key):
+    patience.be_patient()
     store.put(key, "from a task")
     return store.get(key), type(store._session.link).__name__
 

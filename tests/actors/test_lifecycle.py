@@ -13,6 +13,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
+import patience
 import pytest
 
 import raykv
@@ -289,12 +290,14 @@ def test_handles_travel_to_tasks_actors_and_other_jobs(shared_store: raykv.Store
 
     @ray.remote
     def in_a_task(store: raykv.Store, bucket: raykv.Bucket[Any, Any]) -> Any:
+        patience.be_patient()
         store.put("from a task", (1, "x"))
         return bucket.get("from the driver"), bucket["from the driver"]
 
     @ray.remote
     class Asking:
         def __init__(self, store: raykv.Store) -> None:
+            patience.be_patient()
             self.store = store
 
         async def ask(self) -> Any:

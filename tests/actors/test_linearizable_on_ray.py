@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import patience
 import pytest
 import ray
 
@@ -31,7 +32,6 @@ BUCKET = "jobs"
 TASKS, ADDS = 8, 60
 PAUSE_S = 0.02
 IDS = 25
-PATIENCE_S = 60.0
 PARTITIONS = 16
 
 
@@ -55,11 +55,12 @@ def jobs(store: raykv.Store) -> raykv.Bucket[Any, Any]:
 
 
 def bucket_of(routing: Any = "auto") -> raykv.Bucket[Any, Any]:
+    patience.be_patient()
     return raykv.connect(NAME, routing=routing).bucket(BUCKET, versioning="linearizable")
 
 
 def until_all_up(store: raykv.Store) -> None:
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + patience.PATIENCE_S
     while time.monotonic() < until_s:
         with contextlib.suppress(raykv.RaykvError):
             nodes = store.status()["nodes"]
@@ -93,7 +94,7 @@ def send(bucket: raykv.Bucket[Any, Any], change: f.Change, lane: Lane, *, again:
     if again:
         lane.last -= 1
         change = msgspec.structs.replace(change, resent=True)
-    ((settled,),) = bucket._session.run(bucket._operations._send_changes([[change]], PATIENCE_S, lane))
+    ((settled,),) = bucket._session.run(bucket._operations._send_changes([[change]], patience.PATIENCE_S, lane))
     return settled
 
 
@@ -134,18 +135,18 @@ def test_tasks_count_exactly_while_the_leader_is_killed(store: raykv.Store, jobs
         add_often.remote("hits", ADDS, "coordinator" if task == 0 else "auto")  # type: ignore[attr-defined]
         for task in range(TASKS)
     ]
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + patience.PATIENCE_S
     while (jobs.get("hits") or 0) < TASKS * ADDS // 8 and time.monotonic() < until_s:
         time.sleep(0.02)
     assert (jobs.get("hits") or 0) < TASKS * ADDS, "the leader is to be killed in between"
     kill_leader(store, "hits")
-    sums = [each for task in ray.get(working, timeout=PATIENCE_S) for each in task]
+    sums = [each for task in ray.get(working, timeout=patience.PATIENCE_S) for each in task]
     assert jobs.get("hits") == TASKS * ADDS
     assert sorted(sums) == list(range(1, TASKS * ADDS + 1)), "each was told a sum of its own"
 
 
 def test_of_many_tasks_one_inserts_each_id(jobs: raykv.Bucket[Any, Any]) -> None:
-    won = ray.get([claim_all.remote(worker) for worker in range(6)], timeout=PATIENCE_S)  # type: ignore[attr-defined]
+    won = ray.get([claim_all.remote(worker) for worker in range(6)], timeout=patience.PATIENCE_S)  # type: ignore[attr-defined]
     assert sorted(number for numbers in won for number in numbers) == list(range(IDS))
     holds = jobs.get_many([f"id-{number}" for number in range(IDS)])
     assert holds == {f"id-{number}": worker for worker, numbers in enumerate(won) for number in numbers}
@@ -160,7 +161,7 @@ def test_all_clients_share_one_order(jobs: raykv.Bucket[Any, Any]) -> None:
     with pytest.raises(raykv.Conflict) as told:
         jobs.put("shared", "too late", if_version=first)
     assert (told.value.value, told.value.version) == ("by actor", second)
-    value, third = ray.get(elsewhere.remote("shared", bytes(second)), timeout=PATIENCE_S)  # type: ignore[attr-defined]
+    value, third = ray.get(elsewhere.remote("shared", bytes(second)), timeout=patience.PATIENCE_S)  # type: ignore[attr-defined]
     assert value == "by actor"
     assert jobs.get_versioned("shared") == by_actor.get_versioned("shared") == ("elsewhere", raykv.Version(third))
     with pytest.raises(raykv.Conflict):

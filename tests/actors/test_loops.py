@@ -101,6 +101,25 @@ for _ in turns(2000):
         loop.run_until_complete(asyncio.wait_for(client.aget("key3"), 0.0001))
     loop.close()
 """,
+    "after any number of turns": """
+def forgotten(call):
+    task = loop.create_task(call)
+    task._log_destroy_pending = False  # it is the user's own
+for number in range(1, 60):
+    for call in (lambda: client.aget("key3"), lambda: client.aput("own", 1), lambda: client.aget_many(["key1", "key2"])):
+        loop = make()
+        async def one_call():
+            await call()
+        if number % 2:
+            loop.run_until_complete(client.aget("key2"))  # connections stand
+        forgotten(one_call())
+        for _ in range(number):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        loop.close()
+        del loop
+    gc.collect()
+""",
     "in threads": """
 def some():
     for _ in turns(20):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cloudpickle
 import numpy as np
+import patience
 import pytest
 import ray
 from ray import cloudpickle as rays
@@ -185,6 +186,7 @@ def test_one_class_is_one_class_in_driver_task_and_actor(shared_store: raykv.Sto
 
     @ray.remote
     def task(store: raykv.Store, bucket: Any, made: Any, key: str, same: Any) -> Any:
+        patience.be_patient()
         check, values = same
         check(made, store.get(key))
         bucket.put(f"{key}, back", values(made))
@@ -195,6 +197,7 @@ def test_one_class_is_one_class_in_driver_task_and_actor(shared_store: raykv.Sto
     @ray.remote
     class Actor:
         def read(self, store: raykv.Store, made: Any, key: str, same: Any) -> Any:
+            patience.be_patient()
             check, values = same
             check(made, store.get(key))
             check(made, next(value for name, value in store.scan(prefix=key)))

@@ -7,6 +7,7 @@ import os
 import random
 from typing import TYPE_CHECKING, Any
 
+import patience
 import pytest
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def test_a_cancelled_task_leaves_its_worker_intact(shared_store: raykv.Store, tm
 
     @ray.remote(num_cpus=1, max_retries=0)
     def work(store: raykv.Store, kind: str, begun: str) -> None:
+        patience.be_patient()
         for turn in itertools.count():
             once(store, kind, turn)
             if turn == 2:
@@ -53,6 +55,7 @@ def test_a_cancelled_task_leaves_its_worker_intact(shared_store: raykv.Store, tm
 
     @ray.remote(num_cpus=1, max_retries=0)
     def look(store: raykv.Store) -> tuple[int, Any, Any]:
+        patience.be_patient()
         return os.getpid(), store.get("cancelled"), store.get_many(["cancelled"])["cancelled"]
 
     cancelled, looked = [], []

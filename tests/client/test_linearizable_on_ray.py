@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import patience
 import pytest
 import ray
 
@@ -32,6 +33,7 @@ def lock_threads() -> int:
 def test_tasks_count_exactly(shared_store: raykv.Store) -> None:
     @ray.remote(num_cpus=0)
     def count(store: raykv.Store, times: int) -> None:
+        patience.be_patient()
         hits = store.counter("tasks")
         for _ in range(times):
             hits.add(timeout=30)
@@ -131,6 +133,7 @@ def test_no_thread_is_left_of_a_lock_that_was_dropped_or_whose_handle_was_closed
 def test_a_lock_of_a_killed_task_is_taken_over(shared_store: raykv.Store) -> None:
     @ray.remote(num_cpus=0, max_retries=0)
     def die(store: raykv.Store) -> None:
+        patience.be_patient()
         store.lock("killed", lease=1).acquire()
         os._exit(1)
 

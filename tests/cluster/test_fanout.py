@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from raykv.cluster.background import Background
 from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S, Fanout, Outcome, gather
 from raykv.coordinator.driver import Driver, posting
 from raykv.coordinator.routing import Routing
@@ -53,7 +54,7 @@ class Bench:
     def __init__(self, world: ModuleType, cluster: Any, deadline_s: float) -> None:
         self.clock = world.Clock()
         self.routing = Routing(cluster.transport("me"), self.clock, world.Metrics())
-        self.driver = Driver(self.routing, posting(cluster.transport("me"), self.clock, set()), self.clock)
+        self.driver = Driver(self.routing, posting(cluster.transport("me"), self.clock, Background()), self.clock)
         self.fan: Fanout[str] = Fanout(self.routing.peers, self.clock.monotonic_s() + deadline_s)
 
     async def next(self, timeout_s: float) -> Outcome[str] | None:

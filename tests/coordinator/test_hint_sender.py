@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from raykv.cluster.background import Background
 from raykv.coordinator import hint_sender as module
 from raykv.coordinator.hint_sender import COLLECT_S, HintSender
 from raykv.ports import PeerSilent
@@ -41,7 +42,7 @@ def deliver(world: ModuleType, peers: Peers, *hints: tuple[tuple[str, ...], int,
     metrics = world.Metrics()
 
     async def story() -> None:
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = Background()
         carrying = HintSender(peers, world.Clock(), metrics, tasks)  # type: ignore[arg-type]
         for number, (holders, bucket_id, key) in enumerate(hints):
             carrying.take(holders, ("n1", "n2"), bucket_id, (key.encode(), b"record", ["n9"]), 100 + number)
