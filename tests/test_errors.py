@@ -81,7 +81,7 @@ def test_an_unknown_class_becomes_the_root(name: str) -> None:
     assert type(from_data(name, "m", {})) is RaykvError
 
 
-def test_an_unknown_outcome_says_which_write_and_who_answered() -> None:
+def test_an_unknown_outcome_names_the_write_and_the_nodes_that_answered() -> None:
     error = pickle.loads(pickle.dumps(WriteOutcomeUnknown("m", operation_id="ab" * 16, acks=["n1", "n3"])))
     assert error.operation_id == "ab" * 16
     assert error.acks == ("n1", "n3")

@@ -72,7 +72,7 @@ def test_the_coordinator_and_the_nodes_reach_each_other_by_streams(shared_store:
     assert dict(store.scan(prefix="k29")) == {"k29": 29} | {f"k29{digit}": 290 + digit for digit in range(10)}
 
 
-def test_a_stream_is_on_the_hosts_own_address_only_for_who_comes_from_elsewhere(
+def test_a_stream_is_on_the_hosts_own_address_only_for_other_hosts(
     shared_store: raykv.Store,
 ) -> None:
     import ray

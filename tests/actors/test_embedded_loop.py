@@ -91,7 +91,7 @@ def in_threads(count, work):
         return [future.result(WAIT_S) for future in [pool.submit(work, number) for number in range(count)]]
 
 
-def test_one_thread_runs_it_for_all_who_wait(bench):
+def test_one_thread_runs_it_for_all_waiters(bench):
     async def inside():
         return [bench.loop.call(bench.where, WAIT_S) for _ in range(3)]
 
@@ -125,7 +125,7 @@ def test_many_threads_many_calls(bench):
     assert len(loop_threads()) == 1
 
 
-def test_who_goes_on_after_a_call_can_acquire_it(bench):
+def test_a_caller_that_goes_on_after_a_call_can_acquire_it(bench):
     """Else each call by the loop would make the next one go by it, too."""
     bench.loop.call(bench.where, WAIT_S)
     assert sum(bench.loop.call(bench.where, WAIT_S) is not None and bench.acquire() for _ in range(100)) > 50
@@ -387,7 +387,7 @@ def test_closing_in_a_thread_with_a_running_loop():
     assert not loop_threads()
 
 
-def test_closing_ends_who_waits():
+def test_closing_ends_the_waiters():
     bench, outcomes = Bench(), []
 
     def one(number):
@@ -407,7 +407,7 @@ def test_closing_ends_who_waits():
     assert bench.loop._loop.is_closed()
 
 
-def test_closing_waits_for_who_has_acquired_it_and_not_for_ever(monkeypatch):
+def test_closing_waits_for_the_holder_and_not_for_ever(monkeypatch):
     monkeypatch.setattr(embedded_loop, "CLOSE_TIMEOUT_S", 0.1)
     bench = Bench()
     bench.loop.call(bench.where, WAIT_S)

@@ -47,7 +47,7 @@ def no_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_who_is_connected_goes_on(client):
+def test_a_connected_client_goes_on(client):
     for _ in range(20):
         client.get("key3")
     with no_descriptors():

@@ -60,7 +60,7 @@ def test_a_host_that_the_store_comes_to_has_no_path_yet(node: StorageNodeActor, 
 @pytest.mark.parametrize(
     "note", [b'{"pid":%d,"host":"h"}', b'{"pid":%d}', b'{"pid":-1}', b'{"pid":1,"host":"h"}', b"["]
 )
-def test_who_holds_the_directory_is_not_ended_on_the_word_of_a_file(node: StorageNodeActor, note: bytes) -> None:
+def test_the_holder_of_a_directory_is_not_ended_on_the_word_of_a_file(node: StorageNodeActor, note: bytes) -> None:
     """The number may be another process's by now, or of another container, or anything."""
     directory = node._spec.path
     bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -60,7 +60,7 @@ def test_a_read_gives_up_when_its_time_is_over(
     assert 1.5 < no_waiting.now_s - began_s <= 2 * driver.GRACE
 
 
-def test_who_waits_longer_tries_less_often_and_nobody_in_step_with_others(
+def test_a_longer_wait_tries_less_often_and_never_in_step_with_others(
     both: Callable[..., Any], link: Any, no_waiting: SimpleNamespace
 ) -> None:
     waits: list[list[float]] = []

@@ -585,7 +585,7 @@ def test_a_thread_ends_with_its_user_and_with_the_last_renewal(link: Any) -> Non
     assert threads() == []
 
 
-def test_a_process_without_threads_is_told(link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_threads_gets_an_error(link: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Any) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -28,7 +28,7 @@ def opened(run: int, now_s: float) -> f.BucketOpened:
     return f.BucketOpened(1, {}, "s", run, now_s)
 
 
-def test_who_has_heard_nothing_says_nothing() -> None:
+def test_a_node_that_has_heard_nothing_says_nothing() -> None:
     assert SessionClock(Ticking()).dated(WRITE, 55.0) == WRITE
     assert SessionClock(Ticking(7.0)).now_s() == 7.0
 

@@ -92,7 +92,7 @@ def test_hedges_may_run_into_debt_but_not_without_end(bench: Bench) -> None:
     assert h.HEDGE_DEBT / h.HEDGES_AN_ANSWER <= answers <= 1.2 * h.HEDGE_DEBT / h.HEDGES_AN_ANSWER
 
 
-def test_who_is_waited_for_in_vain_is_known_to_take_longer_but_not_without_end(bench: Bench) -> None:
+def test_a_node_that_is_waited_for_in_vain_is_known_to_take_longer_but_not_without_end(bench: Bench) -> None:
     health = bench.health
     for _ in range(3):
         before_s = health.hedge_delay_s("Read", 1, ["n1"])

@@ -27,7 +27,7 @@ def joined(nodes: int = 3, **options: int) -> ClusterState:
     return m.with_member(state_of(nodes, **options), Member(f"n{nodes + 1}", host="new"))
 
 
-def test_who_joins_owns_nothing_yet_and_the_goal_is_its_share() -> None:
+def test_a_joining_node_owns_nothing_yet_and_the_goal_is_its_share() -> None:
     before = state_of()
     state = joined()
     assert [member.node_id for member in state.ring.members] == ["n1", "n2", "n3", "n4"]

@@ -105,7 +105,7 @@ def test_an_answer_comes_back_and_the_call_goes_to_the_nodes_address(bench: Benc
     ("failure", "suspected_s"),
     [(PeerSilent("x"), p.SUSPECT_SILENT_S), (PeerDead("x"), p.SUSPECT_DEAD_S), (PeerAbsent("x"), p.SUSPECT_DEAD_S)],
 )
-def test_who_fails_is_asked_last_for_a_while(bench: Bench, failure: PeerFailure, suspected_s: float) -> None:
+def test_a_failing_owner_is_asked_last_for_a_while(bench: Bench, failure: PeerFailure, suspected_s: float) -> None:
     assert asyncio.run(bench.fail(failure)) is failure
     assert bench.peers.in_order(["n1", "n2", "n3"]) == ["n2", "n3", "n1"]
     bench.clock.now_s += suspected_s + 0.001
@@ -146,7 +146,7 @@ def test_the_down_come_after_the_suspected_and_otherwise_order_stays(bench: Benc
         (f.Scan(1, b"", b"", 1, False, False, []), f.ScanDone([], None)),
     ],
 )
-def test_who_is_incomplete_is_asked_last_but_before_the_suspected_until_it_answers_a_read(
+def test_an_incomplete_owner_is_asked_last_but_before_the_suspected_until_it_answers_a_read(
     bench: Bench, body: Any, answer: Any
 ) -> None:
     async def story() -> None:

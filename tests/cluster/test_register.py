@@ -85,7 +85,9 @@ def test_the_latest_is_the_greatest_pair_and_none_of_nothing(world: ModuleType) 
         (1, [], ["n1"]),
     ],
 )
-def test_who_is_missing_for_a_majority(world: ModuleType, nodes: int, answered: list[str], missing: list[str]) -> None:
+def test_the_nodes_missing_for_a_majority(
+    world: ModuleType, nodes: int, answered: list[str], missing: list[str]
+) -> None:
     async def story() -> None:
         state = world.Cluster(nodes, copies=1).state
         assert missing_for_majority(state, {node_id: answer(1, 1) for node_id in answered}) == missing
@@ -325,7 +327,7 @@ def test_a_register_is_owned_until_somebody_later_is_promised_to(world: ModuleTy
     world.run(story())
 
 
-def test_without_a_majority_nobody_can_say_who_owns_a_register(world: ModuleType) -> None:
+def test_without_a_majority_nothing_tells_the_owner_of_a_register(world: ModuleType) -> None:
     async def story() -> None:
         cluster, first = await founded(world, 3)
         cut_off(cluster, "s1", "n2", "n3")

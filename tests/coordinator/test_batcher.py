@@ -83,7 +83,7 @@ def test_reads_of_one_turn_are_one_request_and_each_has_its_answer() -> None:
     asyncio.run(story())
 
 
-def test_nobody_waits_for_those_who_come_later() -> None:
+def test_nothing_waits_for_later_requests() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
@@ -203,7 +203,7 @@ def test_an_error_of_the_group_is_everybodys() -> None:
     asyncio.run(story())
 
 
-def test_who_gives_up_does_not_end_it_for_the_others() -> None:
+def test_a_caller_that_gives_up_does_not_end_it_for_the_others() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()
@@ -272,7 +272,7 @@ async def begun(answers: Answers) -> asyncio.Future[Any]:
     return waiter
 
 
-def test_while_many_are_under_way_those_who_come_wait_together() -> None:
+def test_while_many_are_under_way_new_requests_wait_together() -> None:
     async def story() -> None:
         answers = Answers()
         answers.hold.clear()

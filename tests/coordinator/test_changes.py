@@ -186,7 +186,7 @@ def applied_at(cluster: Leaders) -> list[str]:
     return found
 
 
-def test_a_change_goes_to_who_leads_and_the_next_one_at_once() -> None:
+def test_a_change_goes_to_the_leader_and_the_next_one_at_once() -> None:
     async def story() -> None:
         cluster, peer, (first, _, third) = started()
         await cluster.one(third, Caller().put(KEY, "v"), unable=cluster.ids)
@@ -338,7 +338,7 @@ def test_a_silent_node_is_waited_for_once_and_not_by_each_partition() -> None:
     run(story())
 
 
-def test_who_cannot_lead_is_passed_over() -> None:
+def test_a_node_that_cannot_lead_is_passed_over() -> None:
     async def story() -> None:
         cluster, peer, (first, second, _) = started()
         cluster.replica(first).no_room = "the disk is full"
@@ -456,7 +456,7 @@ def test_nothing_is_sent_after_the_deadline() -> None:
     run(story())
 
 
-def test_overload_is_told_as_such() -> None:
+def test_overload_is_reported_as_such() -> None:
     async def story() -> None:
         cluster, peer, owners = started()
         await one(peer, Caller().add("other"))

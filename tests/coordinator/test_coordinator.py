@@ -132,7 +132,7 @@ def test_quorums_go_on_with_one_of_three_gone(world: ModuleType, how: str, victi
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 @pytest.mark.parametrize("timeout_s", [0.3, 1.0, 4.0])
-def test_w_3_with_one_gone_is_unknown_in_time_and_names_who_answered(
+def test_w_3_with_one_gone_is_unknown_in_time_and_names_the_nodes_that_answered(
     world: ModuleType, how: str, timeout_s: float
 ) -> None:
     async def story() -> None:
@@ -940,7 +940,7 @@ def test_buckets_do_not_see_each_other(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_an_update_of_who_is_down_steers_reads_away_at_once(world: ModuleType) -> None:
+def test_an_update_on_down_nodes_steers_reads_away_at_once(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3).start()
         peer = cluster.coordinator()

@@ -507,7 +507,7 @@ def test_what_was_sent_is_never_reported_as_not_written(world, versioning):
     story(world, tell, versioning=versioning)
 
 
-def test_who_answers_late_needs_nothing(world, versioning):
+def test_an_owner_that_answers_late_needs_nothing(world, versioning):
     async def tell(cluster, client):
         late = cluster.owners(KEY)[2]
         held_up(cluster, (late,), 0.5)
@@ -522,7 +522,7 @@ def test_who_answers_late_needs_nothing(world, versioning):
 
 
 @pytest.mark.parametrize("mended", [True, False])
-def test_who_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, versioning):
+def test_an_owner_that_does_not_answer_is_sent_it_again_or_gets_a_hint(world, mended, versioning):
     async def tell(cluster, client):
         writing = asyncio.create_task(client.put())
         await when_sent(client, f.ReserveDots if versioning == "vector" else f.Write)
@@ -602,7 +602,7 @@ def test_both_rounds_name_the_epoch_that_named_the_owners(world):
     story(world, tell, versioning="vector", nodes=4, copies=3)
 
 
-def test_who_missed_it_is_given_it_by_the_ring_as_it_is_by_then(world, versioning, monkeypatch):
+def test_an_owner_that_missed_it_gets_it_by_the_ring_as_it_is_by_then(world, versioning, monkeypatch):
     monkeypatch.setattr(in_flight, "CALL_TIMEOUT_S", 0.5)
 
     async def tell(cluster, client):
@@ -916,7 +916,7 @@ def test_a_cluster_update_that_cannot_be_read_is_no_answer(world):
 
 
 @pytest.mark.parametrize("gone", ["down", "suspected"])
-def test_a_write_goes_to_those_who_are_there_and_leaves_hints_for_the_others(world, versioning, gone):
+def test_a_write_goes_to_the_available_owners_and_leaves_hints_for_the_others(world, versioning, gone):
     async def tell(cluster, client):
         victim, *others = cluster.owners(KEY)
         if gone == "down":
@@ -936,7 +936,7 @@ def test_a_write_goes_to_those_who_are_there_and_leaves_hints_for_the_others(wor
     story(world, tell, versioning=versioning)
 
 
-def test_a_write_that_needs_those_who_are_away_goes_the_usual_way(world, versioning):
+def test_a_write_that_needs_unreachable_owners_takes_the_quorum_path(world, versioning):
     async def tell(cluster, client):
         victim = cluster.owners(KEY)[0]
         cluster.down[victim] = "it is said"

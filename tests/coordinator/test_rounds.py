@@ -128,7 +128,7 @@ def test_the_first_is_asked_for_a_dot_and_as_many_as_needed_what_they_hold() -> 
     assert round_.open
 
 
-def test_it_takes_the_dot_and_enough_who_have_shown() -> None:
+def test_it_takes_the_dot_and_enough_copies_that_have_shown() -> None:
     round_ = ReserveRound([ABC, ABC, ABC], [2, 2, 1])
     round_.start()
     round_.answered("a", [(0, True), (2, True)], [shown("a", 1), shown("a", 2)])
@@ -143,7 +143,7 @@ def test_it_takes_the_dot_and_enough_who_have_shown() -> None:
     assert round_.outcome(1) == (shown("a", 3), [shown("b"), shown("c"), shown("a", 3)])
 
 
-def test_one_who_shows_twice_counts_once() -> None:
+def test_a_copy_that_shows_twice_counts_once() -> None:
     round_ = ReserveRound([ABC], [2])
     round_.start()
     round_.answered("a", [(0, True)], [shown("a", 1)])
@@ -365,7 +365,7 @@ def test_acknowledgements_of_a_former_stamp_mean_that_something_was_written() ->
     assert round_.untouched(0) == []
 
 
-def test_who_has_acknowledged_is_not_sent_to_again() -> None:
+def test_an_owner_that_has_acknowledged_is_not_sent_to_again() -> None:
     round_ = WriteRound([[ABC]], 3)
     round_.start()
     round_.answered("b", [(0, 0)], [0])

@@ -173,7 +173,7 @@ def test_parts_are_of_one_epoch():
     run(story())
 
 
-def test_a_store_whose_partitions_never_rest_is_told_to_wait():
+def test_a_store_whose_partitions_never_rest_has_to_wait():
     async def story():
         cluster = Cluster(3).start()
         peer = cluster.coordinator()

@@ -391,7 +391,7 @@ def test_where_fallbacks_alone_hold_it_they_are_given_the_record_for_the_rest(wo
     world.run(story())
 
 
-def test_w_larger_than_who_can_be_reached_is_not_met_by_standing_in_twice(world: ModuleType) -> None:
+def test_w_larger_than_the_reachable_nodes_is_not_met_by_one_fallback_twice(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, sloppy=True).start()
         peer = cluster.coordinator()

@@ -133,7 +133,7 @@ def test_writes_go_on_with_one_of_three_gone(world: ModuleType, how: str, victim
 
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 @pytest.mark.parametrize("timeout_s", [0.3, 1.0, 4.0])
-def test_w_3_with_one_gone_is_unknown_in_time_and_names_who_answered(
+def test_w_3_with_one_gone_is_unknown_in_time_and_names_the_nodes_that_answered(
     world: ModuleType, how: str, timeout_s: float
 ) -> None:
     async def story() -> None:
@@ -455,7 +455,7 @@ def test_a_request_whose_time_is_over_or_that_was_meant_for_another_run_is_not_b
 
 
 @pytest.mark.parametrize("versioning", ["vector", "lww"])
-def test_who_begins_in_time_ends_in_time(world: ModuleType, versioning: str) -> None:
+def test_a_call_that_begins_in_time_ends_in_time(world: ModuleType, versioning: str) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, versioning=versioning).start()
         peer = cluster.coordinator()
@@ -769,7 +769,7 @@ def test_where_all_are_overloaded_that_is_the_error(world: ModuleType, monkeypat
     world.run(story())
 
 
-def test_a_thousand_writes_by_ten_who_read_first_leave_no_more_siblings_than_writers_and_a_small_context(
+def test_a_thousand_writes_by_ten_that_read_first_leave_no_more_siblings_than_writers(
     world: ModuleType,
 ) -> None:
     async def story() -> None:

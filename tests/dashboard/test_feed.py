@@ -102,7 +102,7 @@ def test_traffic_is_what_came_between_two_looks(looks):
     assert state["hot"][0]["key"] == "hot"
 
 
-def test_trouble_is_told_and_passes(looks):
+def test_trouble_is_reported_and_passes(looks):
     status, ring = looks
     answers = [StoreUnavailable("gone"), ValueError("odd"), status]
 

@@ -89,7 +89,7 @@ def test_the_suspected_are_asked_now_and_then_in_addition():
     assert all(len(set(chosen) - {"e"}) == 2 for chosen in partners), "nobody is asked less for it"
 
 
-def test_who_is_cut_off_from_all_asks_all():
+def test_a_node_that_is_cut_off_from_all_asks_all():
     detector = of()
     rounds(detector, "bcde", 1, 60)
     chosen = rounds(detector, "", 60, 100)[20:]

@@ -46,13 +46,13 @@ def verdicts_of(said, reporters=2, now_s=0.0):
         ([("a", "c"), ("b", "c"), ("e", "ax"), ("f", "a"), ("c", "x")], {"a": ["e", "f"]}),
     ],
 )  # fmt: skip
-def test_who_is_down(said, down):
+def test_down_nodes_are_named(said, down):
     verdicts = verdicts_of(said)
     assert verdicts.down(0.0) == down
     assert list(verdicts.down(0.0)) == sorted(down)
 
 
-def test_who_says_so():
+def test_the_reporters_are_named():
     verdicts = verdicts_of([("b", "c"), ("a", "c"), ("c", "abc")])
     assert verdicts.reporters("c", 0.0) == ["a", "b"]
     assert verdicts.reporters("a", 0.0) == ["c"], "said, although it does not count"
@@ -81,7 +81,7 @@ def test_the_old_word_of_a_frozen_node_is_not_the_second():
     assert verdicts.down(10.0) == {}
 
 
-def test_one_who_is_judged_no_more_is_a_witness_again():
+def test_a_node_that_is_judged_no_more_is_a_witness_again():
     verdicts = verdicts_of([("a", "c"), ("b", "c"), ("c", "x"), ("e", "x")])
     assert verdicts.down(0.0) == {"c": ["a", "b"]}
     verdicts.report("b", "", 0.0)
@@ -96,7 +96,7 @@ def test_a_verdict_that_stood_is_forgotten_once_it_falls():
     assert sorted(verdicts.down(10.0)) == ["c", "d"], "by now a and b were the first"
 
 
-def test_who_was_restarted_is_heard_and_judged_anew():
+def test_a_restarted_node_is_heard_and_judged_anew():
     verdicts = verdicts_of([("a", "c"), ("b", "c"), ("c", "ab"), ("c", "d"), ("a", "d")])
     verdicts.forget("c")
     assert verdicts.down(0.0) == {}
@@ -142,7 +142,7 @@ def test_a_restarted_node_has_no_seniority():
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_whatever_is_said_the_down_were_judged_by_enough_who_are_not(seed):
+def test_whatever_is_said_down_nodes_were_judged_by_enough_that_are_not(seed):
     rng = random.Random(seed)
     names = "abcdefgh"
     needed = rng.choice([1, 2, 2, 3])

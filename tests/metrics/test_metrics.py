@@ -77,7 +77,7 @@ def test_a_histogram_is_cumulative_and_ends_with_its_count(status):
         assert values["_sum"] >= 0
 
 
-def test_a_node_that_does_not_answer_is_told_and_no_more(status):
+def test_a_node_that_does_not_answer_is_reported_and_no_more(status):
     nodes = [{**node, "state": "down", "storage": None} for node in status["nodes"]]
     found = samples({**status, "nodes": nodes})
     assert [sample.value for sample in found if sample.name == "node_up"] == [0, 0, 0]

@@ -595,7 +595,7 @@ def test_after_a_restart_a_nodes_dots_come_from_a_fresh_actor_id(world: ModuleTy
         world.run(story(mode))
 
 
-def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world: ModuleType) -> None:
+def test_a_copy_is_not_believed_either_without_news_of_its_new_run(world: ModuleType) -> None:
     """P6: the first request of such a caller is refused, and is the last that says how far the log was."""
 
     async def story() -> None:
@@ -624,7 +624,7 @@ def test_a_copy_is_not_believed_either_by_who_has_not_heard_of_its_new_run(world
     world.run(story())
 
 
-def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: ModuleType) -> None:
+def test_a_peer_that_hears_of_a_new_run_tells_it_how_far_its_log_was(world: ModuleType) -> None:
     """P6: not only with what it happens to ask of it next; others may ask it before."""
 
     async def story() -> None:
@@ -650,7 +650,9 @@ def test_who_hears_that_a_node_runs_anew_tells_it_how_far_its_log_was(world: Mod
     world.run(story())
 
 
-def test_who_does_not_hear_how_far_the_log_was_does_not_say_how_far_it_is(world: ModuleType, monkeypatch: Any) -> None:
+def test_a_peer_does_not_say_how_far_a_log_is_that_it_has_not_heard_of(
+    world: ModuleType, monkeypatch: Any
+) -> None:
     """P6: its claim would replace what it has not heard, and a later run would be compared with that."""
 
     async def sent(cluster: Any, frame: bytes) -> f.NodeAnswer:

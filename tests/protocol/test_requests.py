@@ -144,7 +144,7 @@ OF_LEADERS = {f.Promise, f.Look, f.Accept}
 what the owners shed besides would look like a lost majority, and cost those that were taken in another round."""
 
 
-def test_who_is_waited_for_by_a_client():
+def test_nodes_that_a_client_waits_for():
     waiting = {type(body) for body, _ in NODE_BODIES if table.NODE[type(body)].client_waits(body)}
     assert waiting == {f.Read, f.ReserveDots, f.Write, f.Scan, f.Apply, f.ReadHeads, f.ExplainRequest} | OF_LEADERS
     assert all(table.NODE[kind].senders == ("node",) for kind in OF_LEADERS)

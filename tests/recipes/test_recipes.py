@@ -213,7 +213,7 @@ def test_every_event_has_one_handler(faults: bool) -> None:
         assert handled == {f"event:{number}": 1 for number in range(30)}
 
 
-def test_a_winner_whose_answer_was_lost_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_winner_whose_answer_was_lost_learns_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with raykv.sim.start(seed=26) as world:
         seen = world.store.bucket("seen", **BUCKET).aio
         put, lost = seen.put, []

@@ -78,7 +78,7 @@ def test_a_node_that_was_away_is_given_all_that_it_missed_without_a_read(world: 
     world.run(story())
 
 
-def test_who_is_suspected_is_left_alone(world: ModuleType) -> None:
+def test_a_suspected_node_is_left_alone(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(3, maintenance=True).start()
         await cluster.give("n1", "a", world.put_record("v"))
@@ -185,7 +185,7 @@ def test_hints_of_a_dropped_bucket_go_and_of_one_not_heard_of_yet_stay(world: Mo
     world.run(story())
 
 
-def test_when_its_node_owns_the_key_no_more_a_hint_goes_to_those_who_do(world: ModuleType) -> None:
+def test_when_its_node_owns_the_key_no_more_a_hint_goes_to_the_owners(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True).start()
         keys = [key for key in (f"k{number}" for number in range(50)) if "n4" in cluster.owners(key)][:6]

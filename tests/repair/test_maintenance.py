@@ -202,7 +202,7 @@ def test_clients_that_wait_longer_slow_the_background_down(world: ModuleType) ->
 # ---- gossip ----
 
 
-def test_who_is_silent_is_suspected_and_a_ping_tells(world: ModuleType) -> None:
+def test_a_silent_node_is_suspected_and_a_ping_tells(world: ModuleType) -> None:
     async def story() -> None:
         cluster = world.Cluster(4, maintenance=True).start()
         await asyncio.sleep(15)

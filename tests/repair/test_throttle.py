@@ -46,7 +46,7 @@ def test_what_is_taken_is_spaced_by_the_rate(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_all_who_take_share_one_rate(world: ModuleType) -> None:
+def test_all_takers_share_one_rate(world: ModuleType) -> None:
     async def story() -> None:
         throttle = Throttle(world.Clock(), 1000, SHARE)
         await asyncio.gather(*(throttle.take(200) for _ in range(11)))

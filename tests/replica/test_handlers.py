@@ -285,7 +285,7 @@ def test_what_was_shown_waits_until_it_is_durable(world: ModuleType) -> None:
     world.run(story())
 
 
-def test_who_is_overloaded_gives_no_dot(world: ModuleType) -> None:
+def test_an_overloaded_owner_gives_no_dot(world: ModuleType) -> None:
     async def story() -> None:
         config = NodeConfig(memtable_bytes=4096, max_unflushed_bytes=4096, block_cache_bytes=0)
         cluster = world.Cluster(1, copies=1, config=config, versioning="vector").start()

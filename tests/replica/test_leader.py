@@ -260,7 +260,7 @@ def test_a_round_that_fails_is_sent_again() -> None:
     run(story())
 
 
-def test_who_missed_a_record_gets_a_hint() -> None:
+def test_an_owner_that_missed_a_record_gets_a_hint() -> None:
     async def story() -> None:
         cluster, (first, _, third) = started()
         await cluster.one(first, Caller().put(KEY, "before"))
@@ -436,7 +436,7 @@ def test_a_lane_that_has_gone_on_does_not_go_back_at_another_key() -> None:
     run(story())
 
 
-def test_a_key_has_so_many_receipts_and_no_more() -> None:
+def test_a_key_has_a_bounded_number_of_receipts() -> None:
     async def story() -> None:
         cluster, (first, *_) = started()
         for start in range(0, MAX_RECEIPTS, 256):

@@ -89,7 +89,7 @@ def test_a_failed_disk_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_who_did_not_answer_a_ping_is_taken_for_gone_for_a_second(late: bool) -> None:
+def test_a_node_that_did_not_answer_a_ping_is_taken_for_gone_for_a_second(late: bool) -> None:
     async def story() -> None:
         cluster = Leaders().start()
         cluster.freeze("n2")

@@ -57,7 +57,7 @@ def test_what_is_no_owner_of_a_partition_points_to_its_first() -> None:
 
 
 @pytest.mark.parametrize("lack", ["incomplete", "a full disk"])
-def test_who_cannot_vote_or_write_does_not_lead(lack: str) -> None:
+def test_a_node_that_cannot_vote_or_write_does_not_lead(lack: str) -> None:
     async def story() -> None:
         cluster, (first, *_) = started()
         if lack == "incomplete":
@@ -207,7 +207,7 @@ def test_the_same_promise_in_another_directory_is_another_promise() -> None:
     run(story())
 
 
-def test_who_was_superseded_while_it_asked_again_does_not_lead() -> None:
+def test_a_node_that_was_superseded_while_it_asked_again_does_not_lead() -> None:
     async def story() -> None:
         cluster, (first, second, third) = started()
         again = cluster.wire.hold(f.Promise, target=second)
@@ -246,7 +246,7 @@ def strangers(cluster: Leaders) -> list[str]:
     return [node_id for node_id in cluster.ids if node_id not in cluster.owners(KEY)]
 
 
-def test_who_slept_through_a_move_does_not_go_on_where_it_was() -> None:
+def test_a_leader_that_slept_through_a_move_does_not_go_on_where_it_was() -> None:
     """*Schedule (L9): B, which C has superseded among the old owners, sleeps through the move. C asks none of the new ones;
     they promise B its term once more, and B shows from its head what stood before C.*"""
 

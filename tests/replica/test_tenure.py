@@ -200,7 +200,7 @@ def test_a_head_in_a_round_is_awaited_until_that_is_over() -> None:
     assert led.tenure.heads[ONE].awaited == 0
 
 
-def test_the_end_of_a_term_sends_all_who_wait_elsewhere() -> None:
+def test_the_end_of_a_term_sends_all_waiters_elsewhere() -> None:
     led = Led()
     first = led.put(ONE, b"a")
     round_ = led.begin()

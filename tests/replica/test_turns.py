@@ -47,7 +47,7 @@ def test_a_change_ends_the_turn_and_the_next_in_line_has_it() -> None:
     run(story())
 
 
-def test_who_does_nothing_with_its_turn_loses_it() -> None:
+def test_a_turn_that_is_not_used_is_lost() -> None:
     async def story() -> None:
         turns = Turns(Clock())
         await turns.wait(NAME, LANES[0], LONG_S)
@@ -80,7 +80,7 @@ def test_nobody_waits_beyond_its_deadline_nor_for_long(until_s: float, expected_
     run(story())
 
 
-def test_who_was_cancelled_is_passed_over() -> None:
+def test_a_cancelled_waiter_is_passed_over() -> None:
     async def story() -> None:
         turns = Turns(Clock())
         await turns.wait(NAME, LANES[0], LONG_S)
@@ -95,7 +95,7 @@ def test_who_was_cancelled_is_passed_over() -> None:
     run(story())
 
 
-def test_so_many_wait_and_no_more_and_keys_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bounded_number_waits_and_keys_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(module, "MAX_WAITING", 2)
         monkeypatch.setattr(module, "MAX_QUEUES", 5)

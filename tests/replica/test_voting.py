@@ -323,7 +323,7 @@ def test_of_a_bucket_that_is_not_linearizable_there_are_no_heads() -> None:
     run(story())
 
 
-def test_what_is_promised_for_a_partition_is_read_by_who_heals() -> None:
+def test_what_is_promised_for_a_partition_is_read_by_its_healer() -> None:
     async def story() -> None:
         cluster = Leaders().start()
         cluster.promise("n1", "k", PRESENT, "n2")

@@ -19,7 +19,7 @@ def ring_of(*rows, members=ABC, epoch=1, copies=2):
     return Ring(epoch, copies, len(rows), members, rows)
 
 
-def test_it_answers_who_owns_what():
+def test_it_answers_which_nodes_own_what():
     ring = ring_of((0, 1), (2, 0), (1, 2), (0, 2))
     assert ring.owners(1) == ("c", "a")
     assert ring.partitions_of("a") == (0, 1, 3)

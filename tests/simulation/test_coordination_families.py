@@ -28,7 +28,7 @@ def test_all_other_seeds_stay_as_they_are():
     assert {with_coordination(scenario).family for scenario in changed} == OURS
 
 
-def test_nobody_loses_power_who_may_forget():
+def test_a_node_that_may_forget_loses_no_power():
     drawn = [found for seed in range(400) if (found := draw(seed)).family in OURS - {"corruption underneath"}]
     assert drawn
     assert all(scenario.cluster.store.durability != "interval" for scenario in drawn)

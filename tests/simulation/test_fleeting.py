@@ -19,7 +19,7 @@ def rules(history):
     return [violation.rule for violation in check_fleeting(history)]
 
 
-def test_a_bucket_that_comes_back_to_who_was_told_that_it_is_gone():
+def test_a_bucket_that_comes_back_after_it_was_reported_gone():
     history = History()
     history.dropped_s.append(0.5)
     history.gone.append(Gone("client1", 4, 2.0))

@@ -71,7 +71,7 @@ def test_a_cut_that_heals():
     assert all(gossip.suspected_by(node_id) == [] for node_id in gossip.node_ids)
 
 
-def test_who_is_cut_off_alone_finds_back():
+def test_a_node_that_is_cut_off_alone_finds_back():
     gossip = Gossip(5, seed=1)
     gossip.run(30)
     gossip.cut(gossip.node_ids[:1])

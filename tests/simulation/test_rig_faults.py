@@ -37,7 +37,7 @@ def test_an_overloaded_majority_refuses_at_once_and_says_so(coordinator):
 
 @pytest.mark.simulation
 @pytest.mark.parametrize("coordinator", [DIRECT, BLOCKING])
-def test_who_stops_between_two_frames_sends_no_write_after_its_time(coordinator):
+def test_a_client_that_stops_between_two_frames_sends_no_write_after_its_time(coordinator):
     faults = [RigFault(1.0 + number, "stop while it sends", "client1", 0.9, number + 1) for number in range(3)]
     outcome = run(scenario(*faults, coordinator=coordinator), keep=True)
     assert outcome.violations == []
@@ -53,5 +53,5 @@ def test_a_coordinator_is_stopped_as_well():
     assert any(op.outcome != "ok" for op in outcome.history.ops)
 
 
-def test_a_fault_is_told():
+def test_a_fault_is_reported():
     assert RigFault(1.0, "overload", "n1", 2.0, 0.5).describe() == "    1.000  overload n1 (0.5) for 2.00 s"

@@ -150,7 +150,7 @@ def test_an_exception_in_a_handler_is_noticed(monkeypatch):
     assert "not handled" in rules(run(CALM))
 
 
-def test_who_asks_or_answers_against_the_table_of_requests_is_noticed(monkeypatch):
+def test_requests_and_answers_against_the_table_of_requests_are_noticed(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(run_module._SENT_BY, "coordinator", run_module._SENT_BY["coordinator"] - {b"Read"})
         assert "not its to send" in rules(run(CALM))

@@ -84,7 +84,7 @@ def test_most_runs_are_about_one_kind_of_trouble():
     assert all(draw(seed, weak=True).family == "" for seed in range(20))
 
 
-def test_who_loses_everything_while_another_is_away_is_no_majority_of_old_copies():
+def test_a_node_that_loses_everything_while_another_is_away_is_no_majority_of_old_copies():
     drawn = [found for seed in range(400) if (found := draw(seed)).family == "lost and away"]
     assert any(len(scenario.lasting) == 2 for scenario in drawn)
     for scenario in drawn:

@@ -330,7 +330,7 @@ def around(engine, start=b"", end=None, *, reverse=False):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_who_looks_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
+def test_a_search_for_the_first_of_a_range_meets_it_too(drive, disk, reverse):
     engine, model, _ = corrupt_table(drive, disk)
     keys = sorted(model, reverse=reverse)
 

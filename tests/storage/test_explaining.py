@@ -79,7 +79,7 @@ def test_a_false_positive_is_seen_as_one(drive, disk):
     assert all(look.table.endswith(".sst") for look in false)
 
 
-def test_damage_is_told_as_a_get_tells_it(drive, disk):
+def test_damage_is_reported_as_a_get_reports_it(drive, disk):
     engine = drive.open(disk)
     drive.fill(engine, 100)
     drive.flush(engine)

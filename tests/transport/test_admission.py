@@ -27,7 +27,7 @@ def test_a_bounded_number_is_let_in_and_others_once_some_have_left() -> None:
     assert entered(admission, "a", 100) == 10
 
 
-def test_who_sends_too_much_leaves_room_for_the_others() -> None:
+def test_a_caller_that_sends_too_much_leaves_room_for_the_others() -> None:
     admission = Admission(Watch())
     assert entered(admission, "quiet", 5) == 5
     greedy = entered(admission, "greedy", FIRST)

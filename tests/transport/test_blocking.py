@@ -246,7 +246,7 @@ def test_the_answers_are_there_whichever_comes_last(bench, monkeypatch):
             node.server.serve = node.serve
 
 
-def test_who_waits_for_two_answers_wakes_once(bench, monkeypatch):
+def test_a_waiter_for_two_answers_wakes_once(bench, monkeypatch):
     monkeypatch.setattr(blocking, "ANSWERS_S", 0.9)
     heard = []
     hear = bench.connections._hear
@@ -277,7 +277,7 @@ def test_an_answer_that_comes_in_pieces_is_waited_for_no_longer_than_the_patienc
     node.do(asyncio.wait_for(ended.wait(), WAIT_S))
 
 
-def test_who_is_silent_is_waited_for_no_longer_than_the_patience(bench):
+def test_a_silent_node_is_waited_for_no_longer_than_the_patience(bench):
     bench.get()
     bench.core.routing.peers.hedge_delay_s = lambda *_: 0.1
     for silent in (bench.first, bench.second):
@@ -486,7 +486,7 @@ def test_one_that_does_not_shake_hands_costs_little_and_not_every_time(bench, mo
             mute.accept()  # it was tried but once
 
 
-def test_who_had_nothing_to_ask_for_a_while_keeps_its_lines(bench, monkeypatch):
+def test_an_idle_caller_keeps_its_connections(bench, monkeypatch):
     """Or stood still: the answers are there, and are heard before anything is given up."""
     answers = [bench.nodes[node_id].hold() for node_id in (bench.second, bench.third)]
     bench.put(w=1)

@@ -51,7 +51,7 @@ def test_a_process_has_a_part_and_a_host_half_of_all() -> None:
     assert len(friends(house, "process 2", 5)) == 5
 
 
-def test_where_there_is_no_room_who_has_the_most_gives_way() -> None:
+def test_where_there_is_no_room_the_caller_with_the_most_gives_way() -> None:
     house = Callers(16)
     large = friends(house, "10.0.0.2", 8, far=True)
     for name in ("1", "2", "3", "4"):
@@ -67,7 +67,7 @@ def test_where_there_is_no_room_who_has_the_most_gives_way() -> None:
     assert not friends(house, "1", 1), "it has its share"
 
 
-def test_nobody_gives_way_to_one_who_has_as_much() -> None:
+def test_nobody_gives_way_to_a_caller_with_as_much() -> None:
     house = Callers(8)
     for number in range(8):
         assert len(friends(house, str(number), 1)) == 1
@@ -85,7 +85,7 @@ def test_strangers_of_a_caller_are_bounded_and_an_old_one_gives_way(monkeypatch:
     assert len(house.strangers) == 2
 
 
-def test_where_too_many_have_proved_nothing_who_has_the_most_of_them_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_too_many_have_proved_nothing_the_one_with_the_most_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "MAX_STRANGERS", 4)
     house = Callers(80)
     flood = [stranger(house, "flood") for _ in range(4)]

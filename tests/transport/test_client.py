@@ -59,7 +59,7 @@ def test_many_are_under_way_at_once_and_each_gets_its_own_answer(run) -> None:
     run(work())
 
 
-def test_who_gives_up_is_forgotten_and_the_late_answer_dropped(run) -> None:
+def test_a_caller_that_gives_up_is_forgotten_and_the_late_answer_dropped(run) -> None:
     async def work() -> None:
         gate = Gate()
         async with Bench(gate) as bench:
@@ -168,7 +168,7 @@ def test_a_peer_that_cannot_be_reached_is_tried_less_and_less_often(run, monkeyp
     run(work())
 
 
-def test_who_does_not_listen_is_called_beside_for_long(run) -> None:
+def test_a_node_that_does_not_listen_is_called_beside_for_long(run) -> None:
     async def work() -> None:
         beside = Beside()
         asked = []
@@ -391,7 +391,7 @@ def test_what_is_posted_is_answered_where_a_stream_stands(run) -> None:
     run(work())
 
 
-def test_who_posts_hears_once_when_there_is_no_answer_in_time_and_drops_the_late_one(run) -> None:
+def test_a_post_without_an_answer_in_time_is_reported_once_and_the_late_one_dropped(run) -> None:
     async def work() -> None:
         gate = Gate()
         async with Bench(gate) as bench:
@@ -413,7 +413,7 @@ def test_who_posts_hears_once_when_there_is_no_answer_in_time_and_drops_the_late
     run(work())
 
 
-def test_who_posts_hears_when_the_connection_is_lost_and_may_post_again_from_there(run) -> None:
+def test_a_post_over_a_lost_connection_is_reported_and_may_be_repeated_from_there(run) -> None:
     async def work() -> None:
         gate = Gate()
         async with Bench(gate) as bench:
@@ -439,7 +439,7 @@ def test_who_posts_hears_when_the_connection_is_lost_and_may_post_again_from_the
     run(work())
 
 
-def test_one_timer_looks_after_all_posts_also_when_those_who_hear_post_again(run) -> None:
+def test_one_timer_looks_after_all_posts_also_when_their_callbacks_post_again(run) -> None:
     async def work() -> None:
         gate = Gate()
         async with Bench(gate) as bench:

@@ -110,7 +110,9 @@ def test_what_passes_can_be_read_only_without(run, show, name: str | None) -> No
 
 
 @pytest.mark.parametrize("who", ["nobody", "plain", "of another authority", "plain words"])
-def test_who_has_no_certificate_of_the_same_authority_is_not_let_in(run, show, made, monkeypatch, who: str) -> None:
+def test_a_peer_without_a_certificate_of_the_same_authority_is_not_let_in(
+    run, show, made, monkeypatch, who: str
+) -> None:
     show("ours", "here")
 
     async def work() -> None:

@@ -51,7 +51,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
         return True
 
 
-def test_who_does_not_know_the_secret_is_hung_up_on_and_asks_nothing(run) -> None:
+def test_a_caller_without_the_secret_is_disconnected_and_asks_nothing(run) -> None:
     seen = []
 
     async def serve(frame: bytes) -> bytes:
@@ -99,7 +99,7 @@ def test_a_stranger_has_a_few_seconds(run, monkeypatch) -> None:
     run(work())
 
 
-def test_a_stranger_who_says_too_much_is_hung_up_on(run) -> None:
+def test_a_stranger_that_sends_too_much_is_disconnected(run) -> None:
     async def work() -> None:
         async with Bench(echo) as bench:
             reader, writer = await raw(bench)
@@ -192,7 +192,7 @@ def test_a_handler_that_breaks_leaves_the_outcome_unknown_and_the_connection_up(
     assert [record.message for record in caplog.records] == ["a request failed"]
 
 
-def test_who_asks_too_much_at_once_is_read_more_slowly_and_answered_all_the_same(run, monkeypatch) -> None:
+def test_a_caller_that_asks_too_much_at_once_is_read_more_slowly_and_answered_all_the_same(run, monkeypatch) -> None:
     monkeypatch.setattr(server, "MAX_UNDER_WAY", 10)
     most = 0
 
@@ -214,7 +214,7 @@ def test_who_asks_too_much_at_once_is_read_more_slowly_and_answered_all_the_same
     run(work())
 
 
-def test_who_does_not_read_its_answers_is_not_read_from_and_then_dropped(run, monkeypatch, caplog) -> None:
+def test_a_caller_that_does_not_read_its_answers_is_not_read_from_and_then_dropped(run, monkeypatch, caplog) -> None:
     monkeypatch.setattr(server, "HIGH_WATER_BYTES", 100_000)
     monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 30_000_000)
 
@@ -468,7 +468,7 @@ class Pipe:
         return self.unread
 
 
-def test_who_reads_slowly_does_not_stand_still(run) -> None:
+def test_a_slow_reader_does_not_stand_still(run) -> None:
     async def work() -> None:
         listening = StreamServer(echo)
         caller = listening.callers.let_in("10.0.0.2", 0.0, far=True)
@@ -506,7 +506,7 @@ def test_one_that_does_not_end_its_frame_is_dropped_and_one_that_is_quiet_is_not
     run(work())
 
 
-def test_who_holds_the_most_memory_is_dropped_when_all_hold_too_much(run, monkeypatch, caplog) -> None:
+def test_the_caller_with_the_most_memory_is_dropped_when_all_hold_too_much(run, monkeypatch, caplog) -> None:
     monkeypatch.setattr(server, "MAX_HELD_BYTES", 3_000_000)
     monkeypatch.setattr(server, "LOOK_EVERY_BYTES", 1_000_000)
 
@@ -711,7 +711,7 @@ def test_what_admission_does_not_look_at_is_begun_a_few_in_a_turn_by_all_connect
     run(work())
 
 
-def test_who_asks_for_more_of_those_than_a_few_waits_as_long_as_they_took_and_others_do_not(run, monkeypatch) -> None:
+def test_a_caller_of_many_costly_requests_waits_as_long_as_they_took_and_others_do_not(run, monkeypatch) -> None:
     monkeypatch.setattr(server, "REST", 1e9)
     monkeypatch.setattr(server, "MAX_REST_S", 3600.0)
     ping = node_requests.encode(NodeRequest(1, Ping()))

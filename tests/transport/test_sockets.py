@@ -66,7 +66,7 @@ def test_no_two_servers_have_the_same_name(run) -> None:
 
 
 @pytest.mark.skipif(not LOCAL, reason="Linux only")
-def test_hundreds_who_come_at_once_are_all_let_in(run) -> None:
+def test_hundreds_of_callers_at_once_are_all_let_in(run) -> None:
     """A local socket refuses whom its queue has no room for, at once; TCP would try again."""
     most = int(Path("/proc/sys/net/core/somaxconn").read_text())
 

@@ -83,7 +83,7 @@ def test_a_client_without_the_secret_is_refused() -> None:
     assert not server.done
 
 
-def test_a_proof_cannot_be_sent_back_to_who_made_it() -> None:
+def test_a_proof_cannot_be_sent_back_to_its_maker() -> None:
     client, server = shaking()
     reply = server.feed(client.hello())
     with pytest.raises(wire.WireError, match="client does not know"):

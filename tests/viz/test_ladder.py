@@ -71,7 +71,7 @@ def test_a_long_ladder_stays_small():
     assert "940 more messages" in viz.ladder_svg(many)
 
 
-def test_moves_leaders_and_several_requests_are_told():
+def test_moves_leaders_and_several_requests_are_shown():
     moving = explanation([], moving=[["n1"], ["n2"]], leader="n1")
     moving.requests.append(moving.requests[0])
     text = viz.ladder_text(moving)
