@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykv.config import check_count, check_timeout
 from raykv.coordinator.changes import Changes
@@ -59,6 +59,14 @@ MAX_ITEMS_UNDER_WAY = 50_000
 """Items that all batches of a coordinator may have in flight; past it a batch is ``Overloaded``."""
 
 
+class _Shared(NamedTuple):
+    """What two views of one coordinator have in common, below other transports."""
+
+    routing: Routing
+    writes: Writes
+    changes: Changes
+
+
 class Coordinator:
     """Quorum operations on one store."""
 
@@ -71,32 +79,35 @@ class Coordinator:
         *,
         asks: bool = False,
         run: int = 0,
+        shared: _Shared | None = None,
     ) -> None:
-        """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0."""
+        """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0.
+
+        ``shared``: from the coordinator whose knowledge, health of nodes and clocks it has, too.
+        """
         self._random = random
         self.run = run or random.getrandbits(62) + 1
         """Names this run, so that a client's deadline is not compared with another run's clock."""
-        self.routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0)
         self._clock = clock
         self._metrics = metrics
         self._items_under_way = 0
+        if shared is None:
+            routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0)
+            shared = _Shared(routing, Writes(routing), Changes(routing, self._room_for))
+        self.routing, self._writes, self._changes = shared
         self._reads = Reads(self.routing)
-        self._writes = Writes(self.routing)
         self._scans = ScanCoordinator(self.routing, self._reads)
         self._fast_path = FastPath(self.routing, self._writes)
-        self._changes = Changes(self.routing, self._room_for)
         self.snapshots = Snapshots(self.routing, random)
         self.loading = Loading(self.routing)
 
     def beside(self, transport: Transport) -> Coordinator:
         """Return this coordinator as it would be with another transport, for an operation of its own (``explaining``)."""
-        other = Coordinator(transport, self._clock, self._metrics, self._random, asks=self.routing.asks, run=self.run)
-        other.routing = self.routing.beside(transport)
-        other._reads, other._writes = Reads(other.routing), self._writes.beside(other.routing)
-        other._fast_path = FastPath(other.routing, other._writes)
-        other._scans = ScanCoordinator(other.routing, other._reads)
-        other._changes = self._changes.beside(other.routing)
-        return other
+        routing = self.routing.beside(transport)
+        shared = _Shared(routing, self._writes.beside(routing), self._changes.beside(routing))
+        return Coordinator(
+            transport, self._clock, self._metrics, self._random, asks=routing.asks, run=self.run, shared=shared
+        )
 
     def leader_of(self, place: tuple[int, int]) -> str | None:
         """Return the node that leads a place of a linearizable bucket, as far as this coordinator knows."""
