@@ -3,7 +3,7 @@
 The other request is carried out as it would be alone; before that its keys are looked up once more, step by step
 (``raykv.storage.explaining``). The figures of ``RequestExplained``, plain data::
 
-    looks        a list for each key, of sources asked (``storage.explaining.Look``)
+    looks        a list for each key, of sources asked (``storage.explaining.Look``); none if the request was refused
     looked_us    microseconds for all of them
     handled_us   for the request itself, by then with warm caches
     waited_us    until the log was durable, or others had answered; 0 where nothing was waited for
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_KEYS = 16
 """Keys of one request that are explained."""
+_REFUSALS = (f.NotOwner, f.NodeRefused, f.Incomplete)
 
 
 class Explaining:
@@ -66,6 +67,8 @@ class Explaining:
         if not isinstance(answer, bytes):
             answer = await answer
             answered_s = now_s()
+        if isinstance(f.node_answers.decode(answer).body, _REFUSALS):
+            looks = []  # it is not to tell what it has of another node's keys
         figures = {
             "looks": looks,
             "looked_us": _us(looked_s - began_s),

@@ -153,3 +153,24 @@ def points(
     steps = [f"M{x - 3:.1f},{y - 3:.1f}l6,6m0,-6l-6,6" if cross else f"M{x:g},{y:g}h0" for x, y in found]
     width = 1.8 if cross else width
     return f'<path d="{"".join(steps)}" fill="none" stroke-linecap="round" stroke="{colour}" stroke-width="{width:g}"/>'
+
+
+def sector(centre: float, begin: float, end: float, outer: float, inner: float) -> str:
+    """Return the path of a ring's sector between two shares of the full turn, clockwise from the top.
+
+    ``centre``: both coordinates of the middle.
+    """
+    end = min(end, begin + 0.9999)  # a full turn begins and ends in one point, which draws nothing
+    large = 1 if end - begin > 0.5 else 0
+    (x0, y0), (x1, y1) = on_circle(centre, begin, outer), on_circle(centre, end, outer)
+    (x2, y2), (x3, y3) = on_circle(centre, end, inner), on_circle(centre, begin, inner)
+    return (
+        f"M{x0:.1f},{y0:.1f}A{outer:g},{outer:g} 0 {large} 1 {x1:.1f},{y1:.1f}"
+        f"L{x2:.1f},{y2:.1f}A{inner:g},{inner:g} 0 {large} 0 {x3:.1f},{y3:.1f}Z"
+    )
+
+
+def on_circle(centre: float, share: float, radius: float) -> tuple[float, float]:
+    """Return the point at a share of the full turn, clockwise from the top."""
+    angle = 2 * math.pi * share - math.pi / 2
+    return centre + radius * math.cos(angle), centre + radius * math.sin(angle)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from raykv.viz.paper import COLOURS, LEFT, PLOT, RIGHT, TITLE, Axis, Spans, head, heading, numeral, rule, words
+from raykv.viz.paper import COLOURS, LEFT, PLOT, RIGHT, TITLE, Axis, Spans, head, heading, numeral, rule, sector, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ def ring_svg(ring: Mapping[str, Any], down: Sequence[str] = ()) -> str:
         owners = [members[row[copy]] for row in ring["table"]]
         outer = _OUTER - copy * step
         for first, last, node_id in runs_of(owners):
-            path = _arc(first / len(owners), last / len(owners), outer, outer - step * 0.9)
+            path = sector(_SIZE / 2, first / len(owners), last / len(owners), outer, outer - step * 0.9)
             title = f"{escape(node_id)}: copy {copy + 1} of partitions {first} to {last - 1}"
             parts.append(f'<path d="{path}" fill="{colour[node_id]}"><title>{title}</title></path>')
     middle = _SIZE / 2
@@ -65,23 +64,6 @@ def runs_of(owners: Sequence[T]) -> list[tuple[int, int, T]]:
         else:
             runs.append((index, index + 1, owner))
     return runs
-
-
-def _arc(begin: float, end: float, outer: float, inner: float) -> str:
-    """Return the path of a ring's sector between two shares of the full turn, clockwise from the top."""
-    end = min(end, begin + 0.9999)  # a full turn begins and ends in one point, which draws nothing
-    large = 1 if end - begin > 0.5 else 0
-    corners = [_point(begin, outer), _point(end, outer), _point(end, inner), _point(begin, inner)]
-    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners
-    return (
-        f"M{x0:.1f},{y0:.1f} A{outer},{outer} 0 {large} 1 {x1:.1f},{y1:.1f} "
-        f"L{x2:.1f},{y2:.1f} A{inner},{inner} 0 {large} 0 {x3:.1f},{y3:.1f} Z"
-    )
-
-
-def _point(share: float, radius: float) -> tuple[float, float]:
-    angle = 2 * math.pi * share - math.pi / 2
-    return _SIZE / 2 + radius * math.cos(angle), _SIZE / 2 + radius * math.sin(angle)
 
 
 _LANE_GAP = 26

@@ -6,11 +6,10 @@ the owners: the first one's colour fills the arc, and the walk goes inwards thro
 
 from __future__ import annotations
 
-import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from raykv.viz.paper import COLOURS, FAULT, INK, head, rule, words
+from raykv.viz.paper import COLOURS, FAULT, INK, head, on_circle, rule, sector, words
 from raykv.viz.ring import runs_of
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 _SIZE, _LEGEND = 360.0, 250.0
 _OUTER, _INNER = 150.0, 96.0
+_MIDDLE = _SIZE / 2
 _DOWN = "#D0D0D0"
 MOST_MEMBERS = 14
 
@@ -36,8 +36,9 @@ def wheel_svg(ring: Mapping[str, Any], down: Sequence[str] = (), key: tuple[str,
     for first, last, index in runs_of([owners[0] for owners in table]):
         node_id = ids[index]
         parts.append(
-            f'<path d="{_sector(first / count, last / count, _OUTER, _INNER)}" fill="{colours[node_id]}" stroke="#FFFFFF" '
-            f'stroke-width="0.5"><title>{escape(node_id)}: first owner of partitions {first} to {last - 1}</title></path>'
+            f'<path d="{sector(_MIDDLE, first / count, last / count, _OUTER, _INNER)}" fill="{colours[node_id]}" '
+            f'stroke="#FFFFFF" stroke-width="0.5">'
+            f"<title>{escape(node_id)}: first owner of partitions {first} to {last - 1}</title></path>"
         )
     rows = {node_id: 44 + 22 * at for at, node_id in enumerate(ids[:MOST_MEMBERS])}
     middle = _SIZE / 2
@@ -69,10 +70,10 @@ def _placed(
     """Draw a key: a dot at its token, its partition's arc drawn out, its owners in the middle in order."""
     text, millionths, partition = key
     share, middle = millionths / 1e6, _SIZE / 2
-    x, y = _point(share, _OUTER + 14)
-    edge_x, edge_y = _point(share, _OUTER)
+    x, y = on_circle(_MIDDLE, share, _OUTER + 14)
+    edge_x, edge_y = on_circle(_MIDDLE, share, _OUTER)
     parts = [
-        f'<path d="{_sector(partition / count, (partition + 1) / count, _OUTER + 6, _INNER - 6)}" fill="none" '
+        f'<path d="{sector(_MIDDLE, partition / count, (partition + 1) / count, _OUTER + 6, _INNER - 6)}" fill="none" '
         f'stroke="{INK}" stroke-width="2"/>',
         rule(x, y, edge_x, edge_y, INK),
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{INK}"/>',
@@ -89,19 +90,3 @@ def _placed(
                 f'<circle cx="{_SIZE + 10:g}" cy="{rows[node_id] - 4}" r="3.5" fill="{INK}"><title>an owner</title></circle>'
             )
     return parts
-
-
-def _sector(begin: float, end: float, outer: float, inner: float) -> str:
-    end = min(end, begin + 0.9999)
-    large = 1 if end - begin > 0.5 else 0
-    (x0, y0), (x1, y1) = _point(begin, outer), _point(end, outer)
-    (x2, y2), (x3, y3) = _point(end, inner), _point(begin, inner)
-    return (
-        f"M{x0:.1f},{y0:.1f}A{outer:g},{outer:g} 0 {large} 1 {x1:.1f},{y1:.1f}"
-        f"L{x2:.1f},{y2:.1f}A{inner:g},{inner:g} 0 {large} 0 {x3:.1f},{y3:.1f}Z"
-    )
-
-
-def _point(share: float, radius: float) -> tuple[float, float]:
-    angle = 2 * math.pi * share - math.pi / 2
-    return _SIZE / 2 + radius * math.cos(angle), _SIZE / 2 + radius * math.sin(angle)

@@ -52,8 +52,10 @@ def test_what_is_checked_of_a_request_is_checked_of_one_that_is_explained():
             answer = await cluster.ask("n1", f.ExplainRequest(frame))
             assert isinstance(answer, f.NodeRefused)
             assert answer.reason == "corrupt"
-        body, _ = await explained(cluster, f.Read(1, [A]), epoch=99)
+        await cluster.give("n1", "a", put_record("v"))
+        body, figures = await explained(cluster, f.Read(1, [A]), epoch=99)
         assert isinstance(body, f.NodeRefused), "it does not know that ring"
+        assert figures["looks"] == [], "whether it has the key"
         body, figures = await explained(cluster, f.Scan(1, b"", b"\xff", 5, False, False, [10_000]))
         assert isinstance(body, f.NodeRefused)
         assert figures["looks"] == []

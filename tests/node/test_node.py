@@ -650,9 +650,7 @@ def test_a_peer_that_hears_of_a_new_run_tells_it_how_far_its_log_was(world: Modu
     world.run(story())
 
 
-def test_a_peer_does_not_say_how_far_a_log_is_that_it_has_not_heard_of(
-    world: ModuleType, monkeypatch: Any
-) -> None:
+def test_a_peer_does_not_say_how_far_a_log_is_that_it_has_not_heard_of(world: ModuleType, monkeypatch: Any) -> None:
     """P6: its claim would replace what it has not heard, and a later run would be compared with that."""
 
     async def sent(cluster: Any, frame: bytes) -> f.NodeAnswer:
