@@ -134,6 +134,16 @@ def test_the_benchmark_compares_this_tree_with_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+def test_commands_are_measured_straight_and_by_way_of_ray(tmp_path: Path) -> None:
+    shown = run("bench.py", "commands", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["commands"]
+    assert {"raykv get", "raykv put", "raykv status", "raykv list"} <= {row["what"] for row in found["rows"]}
+    assert all(
+        row["what"] in shown and row["straight"]["median"] > 0 < row["by Ray"]["median"] for row in found["rows"]
+    )
+
+
+@pytest.mark.ray
 def test_scans_are_measured_and_ycsb_e_in_a_grouped_bucket(tmp_path: Path) -> None:
     shown = run("bench.py", "scans", "--quick", "--json", str(tmp_path / "bench.json"))
     found = json.loads((tmp_path / "bench.json").read_text())["scans"]

@@ -13,7 +13,10 @@ import secrets
 import socket
 import stat
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MODE, TOKEN_BYTES = "RAY_AUTH_MODE", 32
 TIMEOUT_S = 5.0
@@ -24,6 +27,10 @@ _CALL = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _SETTINGS = 0, 1, 4
 _END_STREAM, _END_HEADERS = 1, 4
+_ID_BYTES = 28
+_ID_FIELD = bytes([2 << 3 | 2, _ID_BYTES])
+"""How protobuf begins the field ``cluster_id`` of the answer: number 2, bytes of this length."""
+_STATUS_TAG = 1 << 3 | 2
 _FRAME_HEAD_BYTES = 9
 _UNAUTHENTICATED = b"grpc-status\x0216"
 
@@ -44,21 +51,57 @@ def token_to_show(*, auto: bool) -> str | None:
 
 def is_refused(host: str, port: int, token: str | None) -> bool:
     """Return whether the head listening there rejects this token. False also if it does not say."""
-    deadline_s = time.monotonic() + TIMEOUT_S
+    _, answer = next(_answers(host, port, token, TIMEOUT_S), (_DATA, b""))
+    return _UNAUTHENTICATED in answer
+
+
+def cluster_id(host: str, port: int, token: str | None, timeout_s: float = TIMEOUT_S) -> str:
+    """Return the id of the cluster whose head listens there, in hex; empty if it does not say, or rejects this token."""
+    message = b""
+    for kind, answer in _answers(host, port, token, timeout_s):
+        if kind == _DATA:
+            message += answer
+            if (found := _id_in(message)) is not None:
+                return found
+    return ""
+
+
+def _id_in(message: bytes) -> str | None:
+    """Return the id in an answer of gRPC; None if the answer is not there in full, "" if it has none.
+
+    The answer is a flag (1 byte; 0: not compressed), a length (4), and protobuf: perhaps a status, and the id.
+    """
+    length = int.from_bytes(message[1:5], "big")
+    if len(message) < 5 or len(message) < 5 + length:
+        return None
+    body = message[5 : 5 + length]
+    if message[0] == 0 and len(body) > 1 and body[0] == _STATUS_TAG and body[1] < 128:
+        body = body[2 + body[1] :]
+    if message[0] != 0 or len(body) != len(_ID_FIELD) + _ID_BYTES or not body.startswith(_ID_FIELD):
+        return ""
+    return body[len(_ID_FIELD) :].hex()
+
+
+def _answers(host: str, port: int, token: str | None, timeout_s: float) -> Iterator[tuple[int, bytes]]:
+    """Ask a head for its cluster's id; yield the frames of its answer as they come: kind, and bytes."""
+    deadline_s = time.monotonic() + timeout_s
     try:
-        with socket.create_connection((host, port), timeout=TIMEOUT_S) as connection:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
             connection.sendall(_question(f"{host}:{port}", token))
-            heard = b""
+            heard, at = b"", 0
             while len(heard) < MAX_ANSWER_BYTES:
                 connection.settimeout(max(deadline_s - time.monotonic(), 0.001))
                 more = connection.recv(4096)
                 heard += more
-                answer = _first_answer(heard)
-                if answer is not None or not more:
-                    return answer is not None and _UNAUTHENTICATED in answer
+                while (found := _next_answer(heard, at)) is not None:
+                    kind, flags, answer, at = found
+                    yield kind, answer
+                    if flags & _END_STREAM:
+                        return
+                if not more:
+                    return
     except (OSError, UnicodeError):
-        pass
-    return False
+        return
 
 
 def make_token() -> None:
@@ -123,14 +166,13 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def _first_answer(heard: bytes) -> bytes | None:
-    """Return the first frame that answers the probe; None if it has not arrived in full."""
-    at = 0
+def _next_answer(heard: bytes, at: int) -> tuple[int, int, bytes, int] | None:
+    """Return the next frame from ``at`` on that answers the probe: kind, flags, bytes, its end; None if not all is there."""
     while len(heard) - at >= _FRAME_HEAD_BYTES:
         end = at + _FRAME_HEAD_BYTES + int.from_bytes(heard[at : at + 3], "big")
         if end > len(heard):
             return None
         if int.from_bytes(heard[at + 5 : at + _FRAME_HEAD_BYTES], "big") == 1 and heard[at + 3] in {_DATA, _HEADERS}:
-            return heard[at + _FRAME_HEAD_BYTES : end]
+            return heard[at + 3], heard[at + 4], heard[at + _FRAME_HEAD_BYTES : end], end
         at = end
     return None

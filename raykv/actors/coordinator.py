@@ -8,11 +8,13 @@ import random
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+import ray
 
 from raykv.actors.calls import fast_transport
-from raykv.actors.link import ThisProcess
+from raykv.actors.command_port import CommandPort
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.pickling import pickled
+from raykv.actors.this_process import ThisProcess
 from raykv.client.atomic import check_change_timeout
 from raykv.client.driver import run_async
 from raykv.client.given import pairs_of, several_keys
@@ -44,7 +46,8 @@ class CoordinatorActor:
     does not repeat calls of this actor; a caller that does may have it carried out twice.
     """
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, listens: bool = True) -> None:
+        """Begin. ``listens``: whether to open a port for commands."""
         log_to_a_file(f"{store}-coordinator")
         clock = SystemClock()
         transport = fast_transport(store)
@@ -52,12 +55,21 @@ class CoordinatorActor:
         self._service = CoordinatorService(self._coordinator, transport, clock)
         self._lanes = Lanes(os.urandom)
         self._watch: asyncio.Task[None] | None = None
+        self._port = CommandPort(store, self.serve)
+        self._open: asyncio.Task[None] | None = None
+        if listens:  # nobody calls a coordinator restarted by Ray, and it calls itself
+            ray.get_runtime_context().current_actor.open_port.remote()
 
     async def serve(self, frame: bytes) -> bytes:
         """Answer a request frame."""
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._service.keep_up_to_date())
         return await self._service.serve_together(frame)
+
+    async def open_port(self) -> None:
+        """Open the port for commands of this user on this host."""
+        if self._open is None:
+            self._open = asyncio.get_running_loop().create_task(self._port.stay_open())
 
     async def pid(self) -> int:
         """Return the process id."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from raykv.actors.calls import fast_transport
 from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
-from raykv.actors.link import ThisProcess
+from raykv.actors.this_process import ThisProcess
 from raykv.cluster.background import Background
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import CoordinatorService

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykv.actors.adoption import adopt_store
 from raykv.actors.authentication import make_token
+from raykv.actors.command_port import forget_endpoints
 from raykv.actors.coordinator import CoordinatorActor
 from raykv.actors.deletion import RESTORING
 from raykv.actors.embedded_coordinator import DirectHandle
@@ -30,6 +31,7 @@ from raykv.actors.naming import (
     default_path,
     find_actor,
     pool_of,
+    running_stores,
     store_actors,
 )
 from raykv.actors.ray_cluster import join_ray
@@ -163,7 +165,7 @@ def _supervisor_of(name: str, orders: Orders, coordinators: int) -> tuple[Any, b
         # The first one stays with the supervisor; the others go wherever there is room, to be lost one at a time.
         placed = _service_options() if number == 0 else _SERVICE_OPTIONS | {"scheduling_strategy": "SPREAD"}
         options = placed | {"name": actor_name(name, peer), "get_if_exists": True}
-        ray.remote(CoordinatorActor).options(**options).remote(name)
+        ray.remote(CoordinatorActor).options(**options).remote(name, orders.node.stream)
     return supervisor, created
 
 
@@ -200,13 +202,7 @@ def _identity(handle: Any) -> str:
 
 def stores() -> list[str]:
     """Return the names of the stores running in this Ray cluster, sorted."""
-    suffix = actor_name("", SUPERVISOR)
-    listed = ray.util.list_named_actors(all_namespaces=True)
-    return sorted(
-        actor["name"].removesuffix(suffix)
-        for actor in listed
-        if actor["namespace"] == NAMESPACE and actor["name"].endswith(suffix)
-    )
+    return running_stores()
 
 
 def coordinator_handle(name: str) -> Any:
@@ -233,7 +229,9 @@ def stop(name: str) -> str | None:
             name,
             type(error).__name__,
         )
-    if left := _kill_all(name):
+    left = _kill_all(name)
+    forget_endpoints(name)
+    if left:
         raise StoreUnavailable(f"store {name!r} did not stop: actors {', '.join(left)} are still running; try again")
     return path
 

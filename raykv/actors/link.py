@@ -5,13 +5,8 @@ A link to a pool keeps to one coordinator, drawn at random, until that one does 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
-import os
 import random
-import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,57 +14,12 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 
 from raykv.actors.calls import RayTransport, in_a_thread
 from raykv.actors.naming import find_actor, pool_of
-from raykv.actors.pickling import pickled
-from raykv.client.renewals import ThreadRenewals
+from raykv.actors.this_process import ThisProcess
 from raykv.ports import PeerAbsent, PeerDead, PeerFailure, PeerSilent, PeerUnreachable
 from raykv.protocol import frames as f
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from raykv.client.driver import Beside, Link, Repeated
-
-
-class ThisProcess:
-    """The common part of every ``client.driver.Link`` in a real process: time, randomness and Ray's pickler."""
-
-    def monotonic_s(self) -> float:
-        """See ``client.driver.Link``."""
-        return time.monotonic()
-
-    def pause(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        time.sleep(delay_s)
-
-    async def sleep(self, delay_s: float) -> None:
-        """See ``client.driver.Link``."""
-        await asyncio.sleep(delay_s)
-
-    def random_bytes(self, count: int) -> bytes:
-        """See ``client.driver.Link``."""
-        return os.urandom(count)
-
-    def pickled(self, value: Any) -> bytes:
-        """See ``client.driver.Link``."""
-        return pickled(value)
-
-    def place(self) -> str:
-        """See ``client.driver.Link``."""
-        return f"{socket.gethostname()} pid {os.getpid()}"
-
-    def beside(self: Link, repeated: Repeated, delay_s: float, user: object) -> Beside:
-        """See ``client.driver.Link``: a thread."""
-        return ThreadRenewals(repeated, self, delay_s, user)
-
-    def lacks(self) -> str:
-        """See ``client.driver.Link``: file descriptors."""
-        try:
-            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE}:
-                whose = "this process" if error.errno == errno.EMFILE else "this machine"
-                return f"{whose} is out of file descriptors ({errno.errorcode[error.errno]}); close some, or raise the limit"
-        return ""
 
 
 class CoordinatorLink(ThisProcess):

@@ -53,6 +53,17 @@ def store_actors(store: str) -> list[str]:
     )
 
 
+def running_stores() -> list[str]:
+    """Return the names of the stores running in this Ray cluster, sorted. Costs a call to Ray's head."""
+    suffix = actor_name("", SUPERVISOR)
+    listed = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(
+        actor["name"].removesuffix(suffix)
+        for actor in listed
+        if actor["namespace"] == NAMESPACE and actor["name"].endswith(suffix)
+    )
+
+
 def coordinator_names(count: int) -> list[str]:
     """Return the names of a pool of ``count`` coordinators."""
     return [COORDINATOR, *(f"{COORDINATOR}-{number}" for number in range(2, count + 1))]

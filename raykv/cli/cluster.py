@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-import subprocess
 import sys
-import tempfile
 
 import click
 
@@ -34,6 +31,12 @@ def import_ray_quietly() -> None:
     finally:
         if ours:
             del os.environ[_SILENCE]
+
+
+def is_joined() -> bool:
+    """Return whether Ray is initialised in this process; that is its cluster then."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 def join_ray() -> None:
@@ -84,6 +87,9 @@ def _start_head() -> None:
 
     Ray listens on all addresses of this machine, and without a token anyone who reaches it can run code.
     """
+    import subprocess  # late: few commands start a head
+    import tempfile
+
     environment = _with_token()
     command = [
         os.path.join(os.path.dirname(sys.executable), "ray"), "start", "--head", "--include-dashboard=false",
@@ -126,6 +132,8 @@ def _with_token() -> dict[str, str]:
 
 
 def _port_is_free(port: int) -> bool:
+    import socket
+
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,18 +1,16 @@
-"""The commands dashboard and list."""
+"""The command dashboard."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from raykv.cli import output, reading
-from raykv.cli.cluster import join_ray, path_of
 from raykv.cli.options import examples, json_option, store_option
 from raykv.client import administration
 from raykv.client.driver import run
-from raykv.client.views import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +23,7 @@ LOOK_TIMEOUT_S = 3.0
 REPAIR_TIMEOUT_S = 60.0
 
 
-@click.command(
-    epilog=examples("raykv dashboard --store shop", "raykv dashboard --host 0.0.0.0 --port 8300 --admin", "raykv list")
-)
+@click.command(epilog=examples("raykv dashboard --store shop", "raykv dashboard --host 0.0.0.0 --port 8300 --admin"))
 @store_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port.  [default: a free one]")
@@ -39,7 +35,7 @@ def dashboard(store: str, host: str, port: int, admin: bool, as_json: bool) -> N
     Open the address that is printed, and give the token that is printed. The page is read-only without --admin. It has no
     TLS: from elsewhere use an SSH tunnel, ssh -L PORT:127.0.0.1:PORT HOST.
     """
-    link = reading.link_to(store)
+    link = reading.link_by_ray(store)
     from raykv.dashboard import Dashboard, Feed
 
     run(administration.status(timeout=LOOK_TIMEOUT_S), link)  # so that what is wrong is said here
@@ -62,7 +58,7 @@ def dashboard(store: str, host: str, port: int, admin: bool, as_json: bool) -> N
 
 def _explainer(store: str) -> Callable[[str, str], str]:
     """Return what explains a read as HTML, by a link of its own, without decoding the value."""
-    link = reading.link_to(store)
+    link = reading.link_by_ray(store)
 
     def explain(bucket: str, key: str) -> str:
         try:
@@ -94,28 +90,4 @@ def _commands(link: Link) -> dict[str, Callable[[], str]]:
     return {"repair": repair, "pause moves": rebalance("pause"), "resume moves": rebalance("resume")}
 
 
-@click.command("list", epilog=examples("raykv list", "raykv list --json | jq -r '.[].store'"))
-@json_option
-def list_stores(as_json: bool) -> None:
-    """List the stores that run in this Ray cluster."""
-    join_ray()
-    from raykv.actors import lifecycle
-
-    found: list[dict[str, Any]] = []
-    for name in lifecycle.stores():
-        try:
-            status = run(administration.status(timeout=LOOK_TIMEOUT_S), lifecycle.join(name, "coordinator"))
-        except Exception as error:  # noqa: BLE001 - one store that is ill must not hide the others
-            found.append({"store": name, "nodes": None, "up": None, "path": "", "trouble": output.one_line(str(error))})
-            continue
-        up = sum(node["state"] == "up" for node in status["nodes"])
-        found.append({"store": name, "nodes": len(status["nodes"]), "up": up, "path": path_of(name), "trouble": ""})
-    if as_json:
-        click.echo(output.as_json(found))
-        return
-    columns = ["store", "nodes", "up", "path", "trouble"]
-    rows = [["" if each[column] is None else str(each[column]) for column in columns] for each in found]
-    output.show_text(table(columns, rows) if rows else "no store runs in this Ray cluster")
-
-
-COMMANDS = (dashboard, list_stores)
+COMMANDS = (dashboard,)

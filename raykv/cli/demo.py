@@ -87,3 +87,6 @@ def demo(
     if wrong:
         click.echo(f"raykv: demo: {output.one_line('; '.join(wrong))}", err=True)
         context.exit(1)
+
+
+COMMANDS = (demo,)

@@ -26,7 +26,7 @@ def doctor(context: click.Context, store: str, timeout: float, as_json: bool) ->
 
     Exit code 0 if there are notes at most, 1 for a warning, 3 if anything is critical.
     """
-    link = reading.link_to(store)
+    link = reading.link_by_ray(store)
     from raykv.actors import examination, lifecycle
     from raykv.cli.cluster import path_of
 

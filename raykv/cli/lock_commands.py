@@ -100,7 +100,7 @@ def lock(
     Exit code: COMMAND's own (128 and the signal if one ended it); 127 if there is no such command; 1 if the lock was not
     acquired, or was lost; 130 for Ctrl-C.
     """
-    link = reading.link_to(store)
+    link = reading.link_by_ray(store)
     held = Lock(Session(store, link, "coordinator"), name, lease, timeout)
     try:
         with _terminations(), held:

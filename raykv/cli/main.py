@@ -5,34 +5,65 @@ Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C. An error is o
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import raykv
-from raykv.cli import (
-    backup_commands,
-    dashboard_command,
-    demo,
-    doctor_command,
-    explain_command,
-    inspect_command,
-    lock_commands,
-    metrics_command,
-    node_commands,
-    pair_commands,
-    store_commands,
-)
 from raykv.cli.output import one_line
 from raykv.errors import BucketMismatch, InvalidKey, InvalidOption, NotEnoughNodes, PairTooLarge, RaykvError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+MODULES = {
+    "store_commands": ("start", "stop", "status", "ring", "buckets", "repair"),
+    "node_commands": ("add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale"),
+    "pair_commands": ("put", "get", "delete", "scan"),
+    "lock_commands": ("add", "lock"),
+    "explain_command": ("explain",),
+    "doctor_command": ("doctor",),
+    "dashboard_command": ("dashboard",),
+    "list_command": ("list",),
+    "metrics_command": ("metrics",),
+    "inspect_command": ("inspect",),
+    "backup_commands": ("backup", "restore"),
+    "demo": ("demo",),
+}
+"""Module -> its commands, in the order in which a user meets them. Each has them in its ``COMMANDS``, too."""
 _WRONG_USAGE = (InvalidKey, PairTooLarge, InvalidOption, BucketMismatch, NotEnoughNodes)
 INTERRUPTED = 130
+
+
+class Commands(MutableMapping[str, click.Command]):
+    """The commands by name; a module is imported when one of its commands is asked for."""
+
+    def __init__(self) -> None:
+        self._modules = {name: module for module, names in MODULES.items() for name in names}
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module = importlib.import_module(f"raykv.cli.{self._modules[name]}")
+            self._loaded |= {command.name: command for command in module.COMMANDS}
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._modules[name], self._loaded[name] = "", command
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+        self._loaded.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
 
 class CommandLine(click.Group):
@@ -91,20 +122,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (
-    *store_commands.COMMANDS,
-    *node_commands.COMMANDS,
-    *pair_commands.COMMANDS,
-    *lock_commands.COMMANDS,
-    *explain_command.COMMANDS,
-    *doctor_command.COMMANDS,
-    *dashboard_command.COMMANDS,
-    *metrics_command.COMMANDS,
-    *inspect_command.COMMANDS,
-    *backup_commands.COMMANDS,
-    demo.demo,
-):
-    cli.add_command(_command)
+cli.commands = Commands()
 
 
 def main() -> None:

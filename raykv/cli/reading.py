@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from raykv.cli.cluster import join_ray
+from raykv.cli.cluster import is_joined, join_ray
 from raykv.client import administration
 from raykv.client.driver import run
 from raykv.client.faces import decode_shown
@@ -32,7 +32,21 @@ ABSENT: Any = object()
 
 
 def link_to(store: str) -> Link:
-    """Return a link to a running store. Raises ``StoreNotFound``."""
+    """Return a link to a running store, for one operation or a few: straight to a coordinator on this host, else by Ray.
+
+    Joining Ray takes seconds. Raises ``StoreNotFound``, ``StoreUnavailable``.
+    """
+    if not is_joined():
+        from raykv.actors import command_link
+
+        link = command_link.link_to(store, lambda: link_by_ray(store))
+        if link is not None:
+            return link
+    return link_by_ray(store)
+
+
+def link_by_ray(store: str) -> Link:
+    """Return a link to a running store for a command that takes long, or several threads. Raises as ``link_to`` does."""
     join_ray()
     from raykv.actors import lifecycle
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 import raykv
-from raykv import viz
 from raykv.cli import output, settings
 from raykv.cli.cluster import join_or_start_ray, join_ray, path_of
 from raykv.cli.options import examples, json_option, store_option, timeout_option
@@ -184,6 +183,8 @@ def ring(store: str, timeout: float, svg: str | None, as_json: bool) -> None:
     """Show each node's share of the ring; with --svg, draw the owners of every partition."""
     found = run(administration.ring(timeout=timeout), link_to(store))
     if svg is not None:
+        from raykv import viz
+
         with open(svg, "w", encoding="utf-8") as file:
             file.write(viz.ring_svg(found))
     if as_json:

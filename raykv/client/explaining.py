@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from raykv import viz
 from raykv.errors import CorruptData, RaykvError
 from raykv.ports import PeerFailure
 from raykv.protocol import frames as f
@@ -49,12 +48,18 @@ class Explanation:
         return [*dict.fromkeys(each["node_id"] for request in self.requests for each in request["requests"])]
 
     def __repr__(self) -> str:
+        from raykv import viz
+
         return viz.ladder_text(self)
 
     def _repr_html_(self) -> str:
+        from raykv import viz
+
         return viz.ladder_html(self)
 
     def _repr_svg_(self) -> str:
+        from raykv import viz
+
         return viz.ladder_svg(self)
 
 

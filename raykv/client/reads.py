@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from raykv import viz
 from raykv.client.exchange import ask, unexpected
 from raykv.client.given import called
 from raykv.client.requests import Requests
@@ -31,6 +30,8 @@ class Versions(NamedTuple, Generic[T]):
     context: Context
 
     def _repr_html_(self) -> str:
+        from raykv import viz  # late: a program has no pictures
+
         return viz.siblings_svg([repr(value) for value in self.values])
 
 

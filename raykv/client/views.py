@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-from raykv import viz
 from raykv.client import faces
 from raykv.config import GIB
 from raykv.records.keys import encode_key
@@ -245,6 +244,8 @@ class RingView(dict[str, Any]):
         return head + "\n" + table(_MEMBER_COLUMNS, self._rows())
 
     def _repr_html_(self) -> str:
+        from raykv import viz  # late: a program has no pictures
+
         return viz.wheel_svg(self) + html_table(_MEMBER_COLUMNS, self._rows()[:MOST_ROWS])
 
     def wheel(self, key: Key, down: Sequence[str] = ()) -> Picture:
@@ -254,6 +255,8 @@ class RingView(dict[str, Any]):
         """
         encoded = encode_key(key)
         share = token_in(None, encoded) * 1_000_000 >> TOKEN_BITS
+        from raykv import viz
+
         return Picture(viz.wheel_svg(self, down, (repr(key), share, self.partition(key))))
 
     def partition(self, key: Key) -> int:

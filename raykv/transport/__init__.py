@@ -4,8 +4,8 @@
 microseconds. Every actor therefore also listens (``StreamServer``), and a caller (``StreamTransport``) uses a
 connection where there is one. Ray still places, starts, names and watches the processes, and says where one listens:
 the caller asks the actor itself, by a Ray call, and gets an address and a secret. Both belong to that run of the
-process: nothing is kept in a file, nothing else has to be up, and no other process that comes to the same port can
-pass for it.
+process: nothing else has to be up, and no other process that comes to the same port can pass for it. Neither is kept in
+a file, but for a coordinator's, for commands of its own user on its own host (``actors.endpoint_file``).
 
 **Invariants.**
 
@@ -25,8 +25,25 @@ much), ``server``, ``client``, ``blocking`` (the sockets of a thread that blocks
 not, anybody who can read or change what passes between hosts can read or change the data. Retries: callers decide.
 """
 
-from raykv.transport.client import StreamTransport
-from raykv.transport.server import StreamServer
+from typing import TYPE_CHECKING, Any
+
 from raykv.transport.sockets import Endpoint
 
+if TYPE_CHECKING:
+    from raykv.transport.client import StreamTransport
+    from raykv.transport.server import StreamServer
+
 __all__ = ["Endpoint", "StreamServer", "StreamTransport"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the two that need an event loop when they are asked for: a command that blocks does without asyncio."""
+    if name == "StreamTransport":
+        from raykv.transport.client import StreamTransport
+
+        return StreamTransport
+    if name == "StreamServer":
+        from raykv.transport.server import StreamServer
+
+        return StreamServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

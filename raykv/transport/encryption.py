@@ -8,10 +8,10 @@ with invalid settings all traffic uses Ray's calls. Each connection reads the se
 from __future__ import annotations
 
 import os
-import ssl
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 CERTIFICATE, KEY, AUTHORITY = "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT"
@@ -26,6 +26,8 @@ def context(*, server: bool) -> ssl.SSLContext | None:
     """Return the TLS context of a connection between hosts; None without encryption. Raises ``OSError``."""
     if not is_asked_for():
         return None
+    import ssl  # late: it takes its time
+
     missing = [name for name in (CERTIFICATE, KEY, AUTHORITY) if not os.environ.get(name)]
     if missing:
         raise OSError(f"RAY_USE_TLS is set, but not {', '.join(missing)}")

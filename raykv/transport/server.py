@@ -79,8 +79,14 @@ class StreamServer:
         serve: Callable[[bytes], bytes | Awaitable[bytes]],
         admission: Admission | None = None,
         refusal: Callable[[], bytes] = bytes,
+        *,
+        cancels: bool = False,
     ) -> None:
-        """``serve(frame)``: the answer, or an awaitable. ``admission``: lets callers in; ``refusal()``: what others get."""
+        """``serve(frame)``: the answer, or an awaitable. ``admission``: lets callers in; ``refusal()``: what others get.
+
+        ``cancels``: whether awaiting an answer is cancelled once its connection is lost, as nobody waits for it.
+        """
+        self.cancels = cancels
         self.admission = admission
         self.refusal = refusal
         self.secret = secrets.token_bytes(32)
@@ -280,6 +286,8 @@ class _Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._under_way = 0
         self._under_way_bytes = 0
+        self._awaited: set[asyncio.Task[None]] = set()
+        """What is cancelled with the connection."""
         self._unread = False
         self._paused = False
         self._given_bytes = 0
@@ -356,10 +364,12 @@ class _Connection(asyncio.Protocol):
             self._transport.close() if error.reply else self.drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``. Requests in progress continue, as with an actor's calls."""
+        """See ``asyncio.Protocol``. Requests in progress continue, as with an actor's calls, unless the server cancels."""
         del exc
         self._forget()
         self._transport = None
+        for task in self._awaited:
+            task.cancel()
         self._waiting.clear()  # these have not begun
         self._waiting_bytes = 0
 
@@ -437,6 +447,9 @@ class _Connection(asyncio.Protocol):
         task = self._loop.create_task(self._serve(number, frame, begun, admission, time.monotonic()))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
+        if self._server.cancels:
+            self._awaited.add(task)
+            task.add_done_callback(self._awaited.discard)
 
     async def _serve(
         self, number: int, frame: bytes, begun: Awaitable[bytes] | None, admission: Admission | None, came_s: float

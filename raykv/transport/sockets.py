@@ -7,7 +7,6 @@ name there is as visible as a port of the loopback, hence the same handshake. Ot
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from raykv.transport import encryption
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound="asyncio.Protocol")
 
 LOCAL = sys.platform == "linux"
 """Whether there are local sockets without files."""
@@ -102,6 +102,8 @@ def _makes_transports(loop: asyncio.AbstractEventLoop) -> bool:
 
     That one, collected half-way and before those that await it, closes its transport in a closed loop, which fails aloud.
     """
+    import asyncio  # late: who connects blocking does without
+
     return isinstance(loop, asyncio.SelectorEventLoop) and hasattr(loop, "_make_socket_transport")
 
 
@@ -150,6 +152,8 @@ def hand_over(loop: asyncio.AbstractEventLoop, handed: socket.socket) -> None:
 
     uvloop closes the descriptor itself, and does not always mark the socket closed, which would later close a reused number.
     """
+    import asyncio
+
     if not isinstance(loop, asyncio.BaseEventLoop):
         handed.detach()
 

@@ -68,6 +68,8 @@ def text(found: dict[str, Any]) -> str:
         lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in linearizable["chosen"].items()]
     if scans := found.get("scans"):
         lines += ["", *_columns(_scans(scans))]
+    if commands := found.get("commands"):
+        lines += ["", *_columns(_commands(commands))]
     if engine := found.get("engine"):
         lines += ["", *_columns(_engine(engine))]
         lines.append(f"  {engine['records']:,} records, {number(engine['bytes'] / 2**20)} MiB of keys and records")
@@ -158,6 +160,19 @@ def _gaps(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
             [row["what"], f"{row['gap_s']['median']:.2f} s", _range(row["gap_s"]), f"{row['calm_s']['median']:.2f} s",
              f"<= {row['target_s']:g} s", row["verdict"] + failed]
         )  # fmt: skip
+    return rows
+
+
+def _commands(commands: dict[str, Any]) -> list[list[str]]:
+    rows = [["at the shell", "straight", "min-max", "by Ray", "min-max", "target"]]
+    for row in commands["rows"]:
+        cells = []
+        for side in ("straight", "by Ray"):
+            took = row[side]
+            cells += [f"{took['median']:.2f} s", f"{took['min']:.2f}-{took['max']:.2f}"]
+        verdict = "met" if row["straight"]["median"] <= commands["target_s"] else "missed"
+        fell_back = f" ({row['fell_back']} of them by Ray)" if row["fell_back"] else ""
+        rows.append([row["what"], *cells, f"<= {commands['target_s']:g} s: {verdict}{fell_back}"])
     return rows
 
 

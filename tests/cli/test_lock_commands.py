@@ -32,6 +32,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         link = world._cluster.link(world._client())
         for module in (reading, store_commands):
             monkeypatch.setattr(module, "link_to", lambda _: link)
+        monkeypatch.setattr(reading, "link_by_ray", lambda _: link)
         yield world
 
 

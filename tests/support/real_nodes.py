@@ -10,7 +10,7 @@ import contextlib
 import threading
 
 from raykv.actors.embedded_coordinator import DirectLink, ForkState
-from raykv.actors.link import ThisProcess
+from raykv.actors.this_process import ThisProcess
 from raykv.client.driver import run, run_async
 from raykv.client.operations import Operations
 from raykv.cluster.state import ClusterState, encode_state

@@ -739,3 +739,41 @@ def test_a_caller_of_many_costly_requests_waits_as_long_as_they_took_and_others_
             stands.close()
 
     run(work())
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_awaiting_an_answer_is_cancelled_with_its_connection_where_the_server_is_told_so(run, cancels) -> None:
+    """Of two connections the other one's requests go on."""
+
+    async def work() -> None:
+        begun, ended, go_on = [], [], asyncio.Event()
+
+        async def serve(frame: bytes) -> bytes:
+            begun.append(frame)
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                ended.append(b"cancelled " + frame)
+                raise
+            ended.append(b"done " + frame)
+            return frame
+
+        async with Bench(serve) as bench:
+            bench.server.cancels = cancels
+            assert bench.endpoint is not None
+            given_up, kept = [await connect(bench.endpoint) for _ in range(2)]
+            calls = [asyncio.ensure_future(each.call(name, 30.0)) for each, name in ((given_up, b"1"), (kept, b"2"))]
+            await settled(lambda: len(begun) == 2)
+            given_up.close()
+            with pytest.raises(PeerUnreachable):
+                await calls[0]
+            await settled(lambda: len(bench.server.callers.friends) == 1)
+            await settled(lambda: len(bench.server.tasks) == (1 if cancels else 2))
+            assert ended == ([b"cancelled 1"] if cancels else [])
+            go_on.set()
+            assert await calls[1] == b"2"
+            await settled(lambda: not bench.server.tasks)
+            assert sorted(ended) == sorted([b"cancelled 1" if cancels else b"done 1", b"done 2"])
+            kept.close()
+
+    run(work())
