@@ -47,9 +47,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.stage import Progress, Stage, machine
 
     measures = {
-        "floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "commands": commands,
+        "floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "commands": commands, "scans": scans,
     }  # fmt: skip
-    wanted = PARTS if arguments.part == "all" else (arguments.part,)
+    wanted = PARTS if "all" in arguments.parts else [part for part in PARTS if part in arguments.parts]
     rounds = 1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5
     found: dict[str, Any] = {
         "machine": machine(),
@@ -81,7 +81,7 @@ def main() -> int:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "part", nargs="?", default="floors", choices=[*PARTS, "all"], help="what to measure (default floors)"
+        "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} or all (default floors)"
     )
     parser.add_argument("--records", type=int, default=200_000, help="in the part scans (default 200000)")
     parser.add_argument("--rounds", type=int, help="alternating rounds (default 5)")
@@ -104,6 +104,9 @@ def main() -> int:
         "--against", metavar="TREE", type=Path, help="compare with raykv of another tree, 15 rounds: two minutes"
     )
     arguments = parser.parse_args()
+    arguments.parts = arguments.parts or ["floors"]
+    if unknown := {*arguments.parts} - {*PARTS, "all"}:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)} or all")
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is 1 or more")
     if arguments.against:
