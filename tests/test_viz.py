@@ -195,6 +195,17 @@ def test_logarithmic_axes_have_a_decade_for_each_decade_and_no_place_for_zero() 
     assert {"1", "10", "100", "1,000"} <= {*texts(svg)}
 
 
+def test_a_value_that_is_no_number_is_a_gap_in_its_line() -> None:
+    nan = float("nan")
+    svg = viz.lines_svg({"read": [(0, 0), (1, 1), (2, nan), (3, nan), (4, 4), (5, 5)]}, x="s", y="value")
+    pieces = [(line.get("points") or "").split() for line in ET.fromstring(svg).iter(f"{SVG}polyline")]
+    assert [len(piece) for piece in pieces] == [2, 2]
+    whole = viz.lines_svg({"read": [(0, 0), (1, 1), (4, 4), (5, 5)]}, x="s", y="value")
+    assert [point for piece in pieces for point in piece] == (
+        next(ET.fromstring(whole).iter(f"{SVG}polyline")).get("points") or ""
+    ).split()
+
+
 def test_a_level_and_a_span_are_named() -> None:
     svg = viz.lines_svg(
         {"phi": [(0, 0), (1, 4)]}, x="s", y="phi", levels={"threshold": 8.0}, spans=[("silent", 0.5, 1.0)]
