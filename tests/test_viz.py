@@ -124,6 +124,19 @@ def test_versions_lie_on_paper_too() -> None:
     texts(viz.ring_svg(ring(3, 8)))
 
 
+def test_a_picture_becomes_smaller_on_a_narrow_page_and_keeps_its_shape() -> None:
+    for svg in (
+        viz.bars_svg({}, x="", y=""),
+        viz.lines_svg({}, x="", y=""),
+        viz.ring_svg(ring(3, 8)),
+        viz.versions_svg([]),
+    ):
+        root = ET.fromstring(svg)
+        assert root.get("style") == "max-width:100%;height:auto"
+        assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+    assert ET.fromstring(paper.head(10, 10, "wide", shrinks=False) + "</svg>").get("style") is None
+
+
 def test_a_timeline_shows_each_operation_where_it_belongs() -> None:
     lanes = {
         "one": [(0.0, 1.0, True), (5.0, 10.0, True), (10.0, 1000.0, False)],
