@@ -82,4 +82,6 @@ def test_what_a_file_stores_is_what_a_reader_is_to_see(path: Path) -> None:
     assert not [cell for cell in cells(path) if cell["metadata"]], "no times of execution"
     text = path.read_text()
     assert len(text) < MOST_BYTES
+    stored = json.dumps(outputs, ensure_ascii=False)
     assert re.findall(r"(?<![\w.])/(?:home|root|work|Users|tmp|private|var)/[\w.-]+", text) == []
+    assert re.findall(r"(?<![\w.,-])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])|\(raylet\)", stored) == []
