@@ -124,6 +124,19 @@ def test_versions_lie_on_paper_too() -> None:
     texts(viz.ring_svg(ring(3, 8)))
 
 
+def test_a_picture_becomes_smaller_on_a_narrow_page_and_keeps_its_shape() -> None:
+    for svg in (
+        viz.bars_svg({}, x="", y=""),
+        viz.lines_svg({}, x="", y=""),
+        viz.ring_svg(ring(3, 8)),
+        viz.versions_svg([]),
+    ):
+        root = ET.fromstring(svg)
+        assert root.get("style") == "max-width:100%;height:auto"
+        assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+    assert ET.fromstring(paper.head(10, 10, "wide", shrinks=False) + "</svg>").get("style") is None
+
+
 def test_a_timeline_shows_each_operation_where_it_belongs() -> None:
     lanes = {
         "one": [(0.0, 1.0, True), (5.0, 10.0, True), (10.0, 1000.0, False)],
@@ -193,6 +206,17 @@ def test_logarithmic_axes_have_a_decade_for_each_decade_and_no_place_for_zero() 
     steps = [(b[0] - a[0], a[1] - b[1]) for a, b in pairwise(points)]
     assert all(step == pytest.approx((paper.PLOT / 3, 230 / 3), abs=0.2) for step in steps)
     assert {"1", "10", "100", "1,000"} <= {*texts(svg)}
+
+
+def test_a_value_that_is_no_number_is_a_gap_in_its_line() -> None:
+    nan = float("nan")
+    svg = viz.lines_svg({"read": [(0, 0), (1, 1), (2, nan), (3, nan), (4, 4), (5, 5)]}, x="s", y="value")
+    pieces = [(line.get("points") or "").split() for line in ET.fromstring(svg).iter(f"{SVG}polyline")]
+    assert [len(piece) for piece in pieces] == [2, 2]
+    whole = viz.lines_svg({"read": [(0, 0), (1, 1), (4, 4), (5, 5)]}, x="s", y="value")
+    assert [point for piece in pieces for point in piece] == (
+        next(ET.fromstring(whole).iter(f"{SVG}polyline")).get("points") or ""
+    ).split()
 
 
 def test_a_level_and_a_span_are_named() -> None:

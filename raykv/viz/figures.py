@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from raykv.viz.paper import (
@@ -87,8 +88,9 @@ def lines_svg(
     """Draw lines through points (x, y), each with its own colour and dash.
 
     ``x``, ``y``: the axes' names, with units. ``title``: of the figure. ``log``: "x", "y" or "xy", the logarithmic axes;
-    points that have no place on one (0 or less) are left out. ``levels``: horizontal lines by their names. ``spans``,
-    shaded: (name, from, to). A linear axis begins at 0; infinite values are drawn at the edge.
+    points that have no place on one (0 or less) are left out. A value that is NaN is a gap in its line. ``levels``:
+    horizontal lines by their names. ``spans``, shaded: (name, from, to). A linear axis begins at 0; infinite values are
+    drawn at the edge.
     """
     levels = levels or {}
     everything = [point for line in lines.values() for point in line]
@@ -113,8 +115,13 @@ def lines_svg(
         style = f' stroke-width="2" stroke-dasharray="{_DASHES[number % len(_DASHES)]}"'
         colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
         places = [(x_axis.at(at), y_axis.at(value)) for at, value in through]
-        path = " ".join(f"{at_x:g},{at_y:g}" for at_x, at_y in places if at_x is not None and at_y is not None)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-linejoin="round"{style}/>')
+        for _, piece in groupby(through, key=lambda point: math.isnan(point[1])):
+            ends_at = [(x_axis.at(at), y_axis.at(value)) for at, value in piece]
+            path = " ".join(f"{at_x:g},{at_y:g}" for at_x, at_y in ends_at if at_x is not None and at_y is not None)
+            if path or len(through) == len(ends_at):
+                parts.append(
+                    f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-linejoin="round"{style}/>'
+                )
         if len(through) <= _MARKED:
             parts.append(points(places, colour))
         legend_x, legend_y = LEFT + number % 2 * PLOT / 2, 20 + above + number // 2 * 20

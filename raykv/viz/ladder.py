@@ -140,7 +140,7 @@ def ladder_svg(explanation: _Explained) -> str:
     lanes = {node_id: _LEFT + (at + 1) * _LANE for at, node_id in enumerate(nodes)}
     bottom = _TOP + (len(drawn) + 1) * _ROW + 14
     width = _LEFT + (len(nodes) + 1) * _LANE + _RIGHT - _LANE
-    parts = [head(width, bottom + 26, f"{explanation.operation}, message by message")]
+    parts = [head(width, bottom + 26, f"{explanation.operation}, message by message", shrinks=False)]
     for name, x in (("coordinator", _LEFT), *lanes.items()):
         parts.append(words(x, 20, _short(name, 18), anchor="middle", extra=' font-weight="bold"'))
         parts.append(rule(x, _TOP - 6, x, bottom, "#BBBBBB"))

@@ -15,11 +15,15 @@ FAULT = "#D55E00"
 INK = "#333333"
 
 
-def head(width: float, height: float, label: str, font_size: int = 12) -> str:
-    """Begin a picture on white paper: its dark text must be readable on a dark page, too."""
+def head(width: float, height: float, label: str, font_size: int = 12, *, shrinks: bool = True) -> str:
+    """Begin a picture on white paper: its dark text must be readable on a dark page, too.
+
+    ``shrinks``: on a narrower page, such as a telephone's, it becomes smaller; otherwise the page has to scroll.
+    """
+    style = ' style="max-width:100%;height:auto"' if shrinks else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
-        f'font-family="sans-serif" font-size="{font_size}" role="img" aria-label="{escape(label)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+        f'{style} font-family="sans-serif" font-size="{font_size}" role="img" aria-label="{escape(label)}">'
         f'<rect width="{width:g}" height="{height:g}" rx="6" fill="#FFFFFF"/>'
     )
 

@@ -44,7 +44,8 @@ def wheel_svg(ring: Mapping[str, Any], down: Sequence[str] = (), key: tuple[str,
     middle = _SIZE / 2
     if key is None:
         parts.append(words(middle, middle - 4, f"{count} partitions", anchor="middle", extra=' font-weight="bold"'))
-        parts.append(words(middle, middle + 14, f"{ring['copies']} copies, epoch {ring['epoch']}", anchor="middle"))
+        copies = "1 copy" if ring["copies"] == 1 else f"{ring['copies']} copies"
+        parts.append(words(middle, middle + 14, f"{copies}, epoch {ring['epoch']}", anchor="middle"))
     else:
         parts += _placed(key, [ids[index] for index in table[key[2]]], count, colours, rows)
     held = [sum(at in owners for owners in table) for at in range(len(ids))]
