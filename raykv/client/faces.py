@@ -9,7 +9,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_of, encode_value, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +35,23 @@ class Pickled(NamedTuple):
         return f"<pickled, {self.size_bytes} bytes>"
 
 
+class Unread(NamedTuple):
+    """Stands for a value of numpy, pyarrow or pandas: a look imports no library of that size."""
+
+    library: str
+    size_bytes: int
+
+    def __repr__(self) -> str:
+        return f"<{self.library}, {self.size_bytes} bytes>"
+
+
 def decode_shown(key: Key, payload: bytes, _codec: str = "") -> Any:
-    """Return the value of a key, ``Pickled`` for a pickled one."""
+    """Return the value of a key, ``Pickled`` for a pickled one, ``Unread`` for an array or a table."""
     if payload[:TAG_BYTES] == _PICKLE_TAG:
         return Pickled(len(payload) - TAG_BYTES)
+    library = library_of(payload)
+    if library is not None:
+        return Unread(library, len(payload) - TAG_BYTES)
     return decode_of(key, payload, "msgpack")
 
 
