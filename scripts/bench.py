@@ -13,6 +13,8 @@ Parts:
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
   scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
+  values   arrays, frames and Arrow tables beside the same by pickle: encoding, decoding, put, get, bytes; and what pairs of
+           1 KB to 1 MiB cost: latency, and memory of the nodes; three minutes
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
            of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
            with its floor and aim as a ratio to RocksDB. Without Ray; about ten minutes
@@ -35,16 +37,17 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "engine")
+PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "values", "engine")
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import engine, floors, growth, linearizable, scans, ycsb
+    from benchmarks import engine, floors, growth, linearizable, scans, values, ycsb
     from benchmarks.stage import Progress, Stage, machine
 
     measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "scans": scans}
+    measures["values"] = values
     wanted = PARTS if arguments.part == "all" else (arguments.part,)
     rounds = 1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5
     found: dict[str, Any] = {

@@ -145,6 +145,21 @@ def test_scans_are_measured_and_ycsb_e_in_a_grouped_bucket(tmp_path: Path) -> No
 
 
 @pytest.mark.ray
+def test_arrays_and_tables_are_measured_beside_pickle_and_large_pairs_by_size(tmp_path: Path) -> None:
+    shown = run("bench.py", "values", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["values"]
+    assert {"1,000 floats", "100 x 100 float32"} <= {row["what"] for row in found["codec"]}
+    for row in found["codec"]:
+        assert row["what"] in shown
+        assert row["encode"]["ratio"]["median"] > 0 < row["decode"]["ratio"]["median"]
+        assert 0 < row["raykv_bytes"] < row["pickle_bytes"] + 500
+    for row in found["stored"]:
+        assert row["put"]["raykv_us"]["median"] > 0 < row["get"]["pickle_us"]["median"]
+    assert [row["pair_bytes"] for row in found["pairs"]] == [1_000, 10_240, 102_400, 1_048_576]
+    assert all(row["put"]["p50_ms"] > 0 < row["node_mib"]["after"] for row in found["pairs"])
+
+
+@pytest.mark.ray
 def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> None:
     run("bench.py", "ycsb", "--quick", "--json", str(tmp_path / "ycsb.json"))
     page = tmp_path / "page.md"

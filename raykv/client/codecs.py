@@ -126,7 +126,7 @@ def _packed(value: Any, kind: type, library: _Library) -> bytes | None:
     """Return the payload of a value that a library's module packs; None for what is pickled."""
     try:
         payload: bytes | None = _module_of(library).packed(value, kind, library.tag)
-    except ImportError:
+    except Exception:  # noqa: BLE001 - what a version of the library makes of it, pickle may take; it says so if not
         return None
     return payload
 

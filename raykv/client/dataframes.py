@@ -213,6 +213,8 @@ def _vector(of: Any, frequency: str | None = None) -> Any:
     vector = of.array
     if kind is pd.StringDtype:
         missing_nan = dtype.na_value is not pd.NA
+        if _string_dtype(dtype.storage, missing_nan) != dtype:
+            raise _NotExact
         texts = vector.to_numpy(object, na_value=None)
         return _Strings(_plain(texts, _TEXTS), dtype.storage, missing_nan)
     if kind is pd.DatetimeTZDtype:
@@ -311,8 +313,7 @@ def _vector_of(part: _Vector) -> Any:
                 raise Damaged("an object of the frame has a type that is never stored like this")
             return _objects(values)
         case _Strings(values, storage, missing_nan):
-            dtype = pd.StringDtype(storage, np.nan if missing_nan else pd.NA)
-            return pd.array(_objects(values), dtype=dtype)
+            return pd.array(_objects(values), dtype=_string_dtype(storage, missing_nan))
         case _Zoned(array, zone):
             times = pd.DatetimeIndex(_flat(_array_of(array, "M")))
             return times.tz_localize(dt.UTC).tz_convert(zoneinfo.ZoneInfo(zone) if zone else dt.UTC).array
@@ -324,6 +325,10 @@ def _vector_of(part: _Vector) -> Any:
             index = _index_of(_Index(categories, None))
             return pd.Categorical.from_codes(_flat(_array_of(codes, "i")), index, ordered=ordered)
     raise Damaged("a column is a range")
+
+
+def _string_dtype(storage: str, missing_nan: bool) -> Any:
+    return pd.StringDtype(storage, np.nan) if missing_nan else pd.StringDtype(storage)
 
 
 def _flat(array: Any) -> Any:

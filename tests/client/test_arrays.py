@@ -13,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+import raykv
+import raykv.sim
 from raykv.client import arrays
 from raykv.client.codecs import decode_plain, decode_value, encode_in_cells, encode_value
 from raykv.errors import CorruptData, InvalidOption
@@ -272,3 +274,26 @@ def test_without_numpy_the_error_says_what_is_missing() -> None:
 def test_a_tag_of_a_later_version_says_so() -> None:
     with pytest.raises(CorruptData, match="a newer raykv"):
         decode_value(b"\x7fdata", "auto")
+
+
+def test_arrays_go_through_a_store_by_every_way() -> None:
+    array = np.arange(12, dtype=">i2").reshape(3, 4)
+    with raykv.sim.start(seed=1) as world:
+        store = world.store
+        store.put("a", array)
+        store.put_many({"b": np.float32(2), "c": [array]})
+        check_same(store.get("a"), array)
+        many = store.get_many(["a", "b", "c", "none"])
+        check_same(many["a"], array)
+        assert (type(many["b"]), many["none"]) == (np.float32, None)
+        check_same(many["c"][0], array)
+        for key, value in store.scan():
+            check_same(value[0] if key == "c" else value, many[key][0] if key == "c" else many[key])
+        assert "&lt;numpy, " in store.bucket("default")._repr_html_()
+        store.modify("a", lambda standing: np.add(standing, 1, out=standing))  # it is writable
+        check_same(store.get("a"), (array + 1).astype(">i2"))
+        jobs = store.bucket("jobs", versioning="linearizable")
+        jobs.put("a", array, if_absent=True)
+        with pytest.raises(raykv.Conflict) as caught:
+            jobs.put("a", array, if_absent=True)
+        check_same(caught.value.value, array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 import subprocess
 import sys
 import zoneinfo
@@ -66,8 +67,10 @@ def check_same_column(back: Any, column: Any) -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 OBJECTS = st.none() | st.booleans() | INT64 | st.floats() | TEXTS | st.binary(max_size=3)
-STRING_DTYPES = ["str", pd.StringDtype("python"), pd.StringDtype("python", na_value=np.nan)]
-if "pyarrow" in sys.modules or __import__("importlib.util").util.find_spec("pyarrow"):
+STRING_DTYPES = [pd.StringDtype("python")]
+if hasattr(pd.StringDtype("python"), "_na_value"):  # since pandas 2.3
+    STRING_DTYPES += ["str", pd.StringDtype("python", na_value=np.nan)]
+if importlib.util.find_spec("pyarrow"):
     STRING_DTYPES.append(pd.StringDtype("pyarrow"))
 NUMBERS = ["i1", "u2", "i4", "i8", "u8", "f4", "f8", "c16", "?"]
 TIMES = ["M8[s]", "M8[ms]", "M8[us]", "M8[ns]", "m8[s]", "m8[ns]"]
