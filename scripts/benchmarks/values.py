@@ -1,8 +1,8 @@
 """Values: what arrays, tables and frames cost beside the same by pickle, and what large pairs cost.
 
 Pickle is the way of any value that is not plain: here it is put in a tuple of one. Both sides are measured in turn. Large
-pairs are put and read back in a bucket of their own for each size; the memory is that of the largest node's process, before
-and after the same number of bytes has been written in pairs of each size.
+pairs are put and read back in a store of their own for each size; the memory is that of the largest node's process, before
+and after the same number of bytes has been written.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def measure(stage: Stage) -> dict[str, Any]:
     store = stage.store(name=NAME)
     bucket: raykv.Bucket[str, Any] = store.bucket("values", pair_bytes=MAX_PAIR_BYTES)
     stored = [_stored(stage, bucket, what, value) for what, value in made.items()]
-    pairs = [_pair(stage, store, pair_bytes) for pair_bytes in PAIR_BYTES]
     raykv.shutdown(NAME)
+    pairs = [_pair(stage, pair_bytes) for pair_bytes in PAIR_BYTES]
     return {"codec": codec, "stored": stored, "pairs": pairs}
 
 
@@ -109,7 +109,7 @@ def _codec(stage: Stage, what: str, value: Any) -> dict[str, Any]:
 def _stored(stage: Stage, bucket: raykv.Bucket[str, Any], what: str, value: Any) -> dict[str, Any]:
     stage.report(f"values: putting and getting {what}")
     block, blocks = (5, 2) if stage.quick else (25, 6)
-    putting = {
+    putting: dict[str, Callable[[str], Any]] = {
         "raykv": lambda key: bucket.put(f"{key}:r", value, timeout=60),
         "pickle": lambda key: bucket.put(f"{key}:p", (value,), timeout=60),
     }
@@ -124,9 +124,11 @@ def _stored(stage: Stage, bucket: raykv.Bucket[str, Any], what: str, value: Any)
     }
 
 
-def _pair(stage: Stage, store: raykv.Store, pair_bytes: int) -> dict[str, Any]:
+def _pair(stage: Stage, pair_bytes: int) -> dict[str, Any]:
     stage.report(f"values: pairs of {pair_bytes:,} bytes")
-    bucket: raykv.Bucket[str, bytes] = store.bucket(f"pairs{pair_bytes}", pair_bytes=max(pair_bytes, 1024))
+    name = f"{NAME}{pair_bytes}"
+    store = stage.store(name=name)
+    bucket: raykv.Bucket[str, bytes] = store.bucket("pairs", pair_bytes=max(pair_bytes, 1024))
     value = os.urandom(pair_bytes - _KEY_BYTES)
     before = _node_mib(store)
     count = max(10, (2**20 if stage.quick else WRITTEN_BYTES) // pair_bytes)
@@ -142,7 +144,9 @@ def _pair(stage: Stage, store: raykv.Store, pair_bytes: int) -> dict[str, Any]:
     each = max(1, 2**20 // pair_bytes)
     for at in range(0, len(rest), each):
         bucket.put_many(dict.fromkeys(rest[at : at + each], value), timeout=60)
-    return found | {"written_bytes": count * pair_bytes, "node_mib": {"before": before, "after": _node_mib(store)}}
+    found |= {"written_bytes": count * pair_bytes, "node_mib": {"before": before, "after": _node_mib(store)}}
+    raykv.shutdown(name)
+    return found
 
 
 def _node_mib(store: raykv.Store) -> float:
