@@ -6,6 +6,7 @@ must not run what others have stored. A face that has to ask the store waits two
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +36,8 @@ class Pickled(NamedTuple):
         return f"<pickled, {self.size_bytes} bytes>"
 
 
-class Unread(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Unread:
     """Stands for a value of numpy, pyarrow or pandas: a look imports no library of that size."""
 
     library: str
