@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -175,6 +176,14 @@ def test_a_structure_of_too_many_fields_is_pickled() -> None:
     for array in (wide, wider):
         assert encode_value(array, "auto")[:1] == PICKLE
         check_same(there_and_back(array), array)
+
+
+def test_arrays_that_were_pickled_by_an_earlier_version_are_read() -> None:
+    array = np.arange(6, dtype=">f4").reshape(2, 3)
+    for value in (array, np.float64(1.5), [array]):
+        back = decode_value(PICKLE + cloudpickle.dumps(value), "auto")
+        assert type(back) is type(value)
+        check_same(np.asarray(back), np.asarray(value))
 
 
 def test_other_codecs_take_and_read_no_arrays() -> None:
