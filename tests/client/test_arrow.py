@@ -51,7 +51,7 @@ def elements(kind: Any) -> st.SearchStrategy[Any]:
         return st.integers(-(10**9), 10**9).map(lambda number: decimal.Decimal(number).scaleb(-2))
     if types.is_timestamp(kind):
         zone = dt.UTC if kind.tz else None
-        seconds = st.integers(-(10**9), 10**10)
+        seconds = st.integers(-(10**9), 9 * 10**9)
         return seconds.map(lambda past: dt.datetime.fromtimestamp(past, dt.UTC).replace(tzinfo=zone))
     if types.is_date(kind):
         return st.dates(dt.date(1900, 1, 1), dt.date(2100, 1, 1))
