@@ -36,7 +36,10 @@ class InvalidKey(RaykvError, ValueError):
 
 
 class PairTooLarge(RaykvError, ValueError):
-    """The key and the encoded value together exceed the bucket's limit. Nothing was written; store less under one key."""
+    """The key and the encoded value together exceed the bucket's limit. Nothing was written.
+
+    A bucket made with a higher ``pair_bytes`` takes it, up to 1 MiB; else store less under one key.
+    """
 
 
 class InvalidOption(RaykvError, ValueError):

@@ -15,6 +15,8 @@ Parts:
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
   commands a command at the shell, from its start to its end: straight to a coordinator on its host, and by way of Ray; with
            its target; about two minutes
+  values   arrays, frames and Arrow tables beside the same by pickle: encoding, decoding, put, get, bytes; and what pairs of
+           1 KB to 1 MiB cost: latency, and memory of the nodes; three minutes
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
            of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
            with its floor and aim as a ratio to RocksDB. Without Ray; about ten minutes
@@ -32,23 +34,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "commands", "engine")
+PARTS = (
+    "floors",
+    "ycsb",
+    "growth",
+    "linearizable",
+    "scans",
+    "commands",
+    "values",
+    "engine",
+)
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import commands, engine, floors, growth, linearizable, scans, ycsb
+    from benchmarks import engine, scans
     from benchmarks.stage import Progress, Stage, machine
 
-    measures = {
-        "floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "commands": commands, "scans": scans,
-    }  # fmt: skip
     wanted = PARTS if "all" in arguments.parts else [part for part in PARTS if part in arguments.parts]
     rounds = 1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5
     found: dict[str, Any] = {
@@ -68,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     if part == "scans":
                         found[part] = scans.measure(stage, arguments.records)
                     else:
-                        found[part] = measures[part].measure(stage)
+                        found[part] = import_module(f"benchmarks.{part}").measure(stage)
             stage.report("done")
             print()
             found["skipped"] = stage.skipped

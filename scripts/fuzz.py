@@ -1,4 +1,4 @@
-"""Fuzzes raykv's decoders: tables, segments of the log, manifests, identities, backups, frames, messages.
+"""Fuzzes raykv's decoders: tables, segments of the log, manifests, identities, backups, frames, messages, values.
 
 Each input must be decoded or refused with a named error: within a second, within the memory that is left to it, and
 without a wrong value. With atheris installed (pip install atheris) inputs are guided by coverage of raykv's own code;

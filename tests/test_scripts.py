@@ -59,7 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     directory = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", str(directory))  # neither Redis nor etcd
-        words = ("floors", "ycsb", "linearizable", "scans", "commands", "--quick")
+        words = ("floors", "ycsb", "linearizable", "scans", "commands", "values", "--quick")
         shown = run("bench.py", *words, "--json", str(directory / "bench.json"))
     return json.loads((directory / "bench.json").read_text()), shown
 
@@ -180,6 +180,22 @@ def test_commands_are_measured_straight_and_by_way_of_ray(measured: tuple[dict[s
     assert all(
         row["what"] in shown and row["straight"]["median"] > 0 < row["by Ray"]["median"] for row in found["rows"]
     )
+
+
+@pytest.mark.ray
+def test_arrays_and_tables_are_measured_beside_pickle_and_large_pairs_by_size(
+    measured: tuple[dict[str, Any], str],
+) -> None:
+    found, shown = measured[0]["values"], measured[1]
+    assert {"1,000 floats", "100 x 100 float32"} <= {row["what"] for row in found["codec"]}
+    for row in found["codec"]:
+        assert row["what"] in shown
+        assert row["encode"]["ratio"]["median"] > 0 < row["decode"]["ratio"]["median"]
+        assert 0 < row["raykv_bytes"] < row["pickle_bytes"] + 500
+    for row in found["stored"]:
+        assert row["put"]["raykv_us"]["median"] > 0 < row["get"]["pickle_us"]["median"]
+    assert [row["pair_bytes"] for row in found["pairs"]] == [1_000, 10_240, 102_400, 1_048_576]
+    assert all(row["put"]["p50_ms"] > 0 < row["node_mib"]["after"] for row in found["pairs"])
 
 
 @pytest.mark.ray

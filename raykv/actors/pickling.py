@@ -3,7 +3,8 @@
 A class of ``__main__`` (a script or notebook) is pickled with its code, and recognised on arrival by an id that the pickler
 assigned. Ray's pickler is its own copy of cloudpickle, with its own ids: with cloudpickle proper, a value's class would
 differ from that of a task's argument. Ray's pickler keeps it one class in driver, tasks and actors; a type's serializer
-registered with Ray (``ray.util.register_serializer``) applies to values too.
+registered with Ray (``ray.util.register_serializer``) applies to values too, where they are pickled: arrays and tables have
+forms of their own (``raykv.client.codecs``).
 
 An ``ObjectRef`` is refused at any depth: the object ends with its owner's process, and the store would keep a dangling
 name. It is caught before Ray's own reducer, which would pin the object for as long as this process lives.

@@ -2,8 +2,9 @@ r"""Output for people and for programs.
 
 Keys and values come from anyone who can write to the store. On a terminal, characters that could steer it (escape sequences,
 carriage returns, text that runs backwards) are shown as ``\u001b``; a pickled value is shown by its size and never
-unpickled. ``--json`` is plain ASCII; a value that JSON lacks is an object with one ``$`` name: ``{"$bytes": base64}``,
-``{"$pickled": size}``, ``{"$float": "nan"}``.
+unpickled, an array or a table by its library and size. ``--json`` is plain ASCII; a value that JSON lacks is an object with
+one ``$`` name: ``{"$bytes": base64}``, ``{"$pickled": size}``, ``{"$numpy": size}`` (``$pyarrow``, ``$pandas``),
+``{"$float": "nan"}``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raykv.client.faces import Pickled
+from raykv.client.faces import Pickled, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,8 @@ def shown(value: Any) -> str:
         return escaped(value)
     if isinstance(value, Pickled):
         return f"<pickled, {value.size_bytes} bytes>"
+    if isinstance(value, Unread):
+        return repr(value)
     if isinstance(value, bytes):
         return repr(value)
     return escaped(json.dumps(plain(value), ensure_ascii=False))
@@ -84,6 +87,8 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, Pickled):
         return {"$pickled": value.size_bytes}
+    if isinstance(value, Unread):
+        return {f"${value.library}": value.size_bytes}
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, dict):

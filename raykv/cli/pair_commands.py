@@ -170,7 +170,8 @@ def get(
 ) -> None:
     """Print the value of KEY: text as it is, anything else as JSON. Exit code 1 if there is none.
 
-    A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and a look must not.
+    A pickled value is shown as "<pickled, N bytes>": unpickling runs its writer's code, and a look must not. An array or a
+    table is shown as "<numpy, N bytes>" (pyarrow, pandas).
     """
     if raw + versions + version > 1:
         raise click.UsageError("--bytes, --versions and --version exclude each other")

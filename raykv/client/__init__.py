@@ -2,7 +2,8 @@
 
 Read in this order:
 
-* ``codecs``: a value as bytes and back. ``given``: what callers hand in.
+* ``codecs``: a value as bytes and back. ``arrays``, ``arrow``, ``dataframes``: those of numpy, Arrow and pandas, without
+  pickle; imported with the first of them. ``given``: what callers hand in.
 * ``exchange``: what an operation is: a generator that yields requests and receives answers, with no input or output.
 * ``requests``: an operation's arguments, checked and encoded. ``session_clock``: the two numbers that a session remembers.
 * ``reads``, ``writes``, ``batches``, ``scans`` (with ``paging``): the operations on a bucket; ``operations`` joins them and

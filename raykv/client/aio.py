@@ -437,8 +437,9 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         """Return the bucket of that name, created with these options if there is none.
 
         ``n``: copies, at most the store's; ``r``, ``w``: default levels, a majority unless given; ``ttl``: seconds, for all
-        its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key and value together. These,
-        ``versioning`` and ``group`` are kept with the bucket: ``BucketMismatch`` if it exists with other settings.
+        its pairs; ``codec``: ``"auto"``, ``"msgpack"``, ``"raw"``; ``pair_bytes``: largest key and value together, 10 KiB
+        unless given, 1 MiB at the most. These, ``versioning`` and ``group`` are kept with the bucket: ``BucketMismatch`` if
+        it exists with other settings.
 
         ``versioning``: what becomes of concurrent writes, and what that costs.
 

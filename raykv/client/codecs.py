@@ -4,22 +4,27 @@ The rule of ``codec="auto"``: values that msgpack returns unchanged are stored a
 ``type(get(put(v))) is type(v)``. "Unchanged" means the exact type, recursively: ``None bool int(64 bit) float str bytes
 list dict``; a tuple, an ``IntEnum``, an ``OrderedDict`` or a numpy float would come back as something else.
 
+Arrays and tables of numpy, Arrow and pandas that are a value by themselves, not part of one, have forms of their own without
+pickle: ``arrays``, ``arrow`` and ``dataframes`` have them, and leave to pickle what they would not bring back exactly.
+
 ``codec="msgpack"`` and ``codec="raw"`` never pickle and refuse a pickled value on read: unpickling lets every writer of the
 store run code in its readers.
 """
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import cloudpickle
 import msgspec
 
 from raykv.config import MAX_PAIR_BYTES, shown
 from raykv.errors import CorruptData, InvalidOption, described
-from raykv.protocol.changes import cell, number_of
+from raykv.protocol.changes import CELL, cell, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,6 +35,10 @@ _RAW = b"\x00"
 _TEXT = b"\x01"
 _MSGPACK = b"\x02"
 _PICKLE = b"\x03"
+_ARRAY = b"\x05"
+_ARROW = b"\x06"
+_PANDAS = b"\x07"
+"""4 is ``protocol.changes.CELL``. A tag is never given another meaning: what is stored stays readable."""
 TAG_BYTES = 1
 
 _MAX_DEPTH = 100
@@ -40,6 +49,26 @@ _SCALARS_OR_CONTAINERS = _SCALARS | _CONTAINERS
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = msgspec.msgpack.Decoder().decode
 
+
+class _Library(NamedTuple):
+    """Where the values of a library are packed: a module that is imported with the first of them."""
+
+    name: str
+    tag: bytes
+    module: str
+
+
+_NUMPY = _Library("numpy", _ARRAY, "raykv.client.arrays")
+_PYARROW = _Library("pyarrow", _ARROW, "raykv.client.arrow")
+_OF_PANDAS = _Library("pandas", _PANDAS, "raykv.client.dataframes")
+_LIBRARY_OF_TAG = {library.tag: library for library in (_NUMPY, _PYARROW, _OF_PANDAS)}
+_LIBRARY_OF_HOME = {
+    "numpy": _NUMPY,
+    "pyarrow.lib": _PYARROW,
+    **dict.fromkeys(("pandas", "pandas.core.frame", "pandas.core.series"), _OF_PANDAS),
+}
+"""By the ``__module__`` of a class; of a subclass it is another, and its values are pickled."""
+_KNOWN = frozenset({_RAW, _TEXT, _MSGPACK, _PICKLE, CELL, *_LIBRARY_OF_TAG})
 
 Pickle: TypeAlias = Callable[[Any], bytes]
 """How to pickle a value. Under Ray it is Ray's way (see ``raykv.actors.pickling``)."""
@@ -76,11 +105,30 @@ def encode_value(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> by
             f"this {kind.__name__} is, or contains, something else"
         )
     try:
+        home = kind.__module__
+        if type(home) is str and home in _LIBRARY_OF_HOME:
+            payload = _packed(value, kind, _LIBRARY_OF_HOME[home])
+            if payload is not None:
+                return payload
         return b"".join((_PICKLE, pickled(value)))
     except InvalidOption:  # it contains something that must not be stored
         raise
     except Exception as error:
         raise InvalidOption(f"this {kind.__name__} cannot be pickled: {described(error)}") from error
+
+
+@cache
+def _module_of(library: _Library) -> Any:
+    return importlib.import_module(library.module)
+
+
+def _packed(value: Any, kind: type, library: _Library) -> bytes | None:
+    """Return the payload of a value that a library's module packs; None for what is pickled."""
+    try:
+        payload: bytes | None = _module_of(library).packed(value, kind, library.tag)
+    except Exception:  # noqa: BLE001 - what a version of the library makes of it, pickle may take; it says so if not
+        return None
+    return payload
 
 
 def encode_in_cells(value: Any, codec: str, pickled: Pickle = pickle_plainly) -> bytes:
@@ -107,11 +155,34 @@ def decode_value(payload: bytes, codec: str) -> Any:
             return _decode_msgpack(data)
     except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError, MemoryError) as error:
         raise _undecodable(error) from error
+    if tag in _LIBRARY_OF_TAG and codec == "auto":
+        return _unpacked(payload, _LIBRARY_OF_TAG[tag])
     if tag != _PICKLE:
-        raise CorruptData(f"the stored value has tag {tag!r}, which codec={codec!r} cannot read")
+        newer = "" if tag in _KNOWN else "; if it is not damaged, a newer raykv has written it, and can read it"
+        raise CorruptData(f"the stored value has tag {tag!r}, which codec={codec!r} cannot read{newer}")
     if codec != "auto":
         raise CorruptData(f"the stored value is pickled, and codec={codec!r} never unpickles")
     return _unpickle(data)
+
+
+def _unpacked(payload: bytes, library: _Library) -> Any:
+    try:
+        module = _module_of(library)
+    except ImportError as error:
+        raise CorruptData(
+            f"the stored value is of {library.name}, which cannot be imported here ({described(error)}): install it, then "
+            "read the key again"
+        ) from error
+    try:
+        return module.unpacked(payload, TAG_BYTES)
+    except Exception as error:  # by a header that was damaged, a library may raise anything
+        raise _undecodable(error) from error
+
+
+def library_of(payload: bytes) -> str | None:
+    """Return the library whose value this is (numpy, pyarrow, pandas); None for any other."""
+    library = _LIBRARY_OF_TAG.get(payload[:TAG_BYTES])
+    return None if library is None else library.name
 
 
 def decode_of(key: Key, payload: bytes, codec: str) -> Any:

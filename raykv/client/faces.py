@@ -6,10 +6,11 @@ must not run what others have stored. A face that has to ask the store waits two
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykv.client.codecs import TAG_BYTES, decode_of, encode_value
+from raykv.client.codecs import TAG_BYTES, decode_of, encode_value, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +36,24 @@ class Pickled(NamedTuple):
         return f"<pickled, {self.size_bytes} bytes>"
 
 
+@dataclass(frozen=True, repr=False)
+class Unread:
+    """Stands for a value of numpy, pyarrow or pandas: a look imports no library of that size."""
+
+    library: str
+    size_bytes: int
+
+    def __repr__(self) -> str:
+        return f"<{self.library}, {self.size_bytes} bytes>"
+
+
 def decode_shown(key: Key, payload: bytes, _codec: str = "") -> Any:
-    """Return the value of a key, ``Pickled`` for a pickled one."""
+    """Return the value of a key, ``Pickled`` for a pickled one, ``Unread`` for an array or a table."""
     if payload[:TAG_BYTES] == _PICKLE_TAG:
         return Pickled(len(payload) - TAG_BYTES)
+    library = library_of(payload)
+    if library is not None:
+        return Unread(library, len(payload) - TAG_BYTES)
     return decode_of(key, payload, "msgpack")
 
 

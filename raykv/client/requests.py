@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from raykv.client.codecs import TAG_BYTES, Decode, Pickle, decode_of, encode_in_cells, encode_value, pickle_plainly
 from raykv.client.lanes import Lanes
 from raykv.client.session_clock import SessionClock
-from raykv.config import BucketConfig, check_level, check_ttl
+from raykv.config import MAX_PAIR_BYTES, BucketConfig, check_level, check_ttl
 from raykv.errors import InvalidOption, PairTooLarge
 from raykv.protocol import frames as f
 from raykv.records.keys import Key, encode_key
@@ -104,11 +104,19 @@ class Requests:
         if pair_bytes > self.config.pair_bytes:
             raise PairTooLarge(
                 f"the pair has {pair_bytes} bytes (key {key_bytes}, encoded value {pair_bytes - key_bytes}), and bucket "
-                f"{self.config.name!r} allows at most {self.config.pair_bytes} (its pair_bytes). Nothing was sent",
+                f"{self.config.name!r} allows at most {self.config.pair_bytes} (its pair_bytes). Nothing was sent. "
+                + _way_out(pair_bytes),
                 size_bytes=pair_bytes,
                 limit_bytes=self.config.pair_bytes,
             )
         return payload
+
+
+def _way_out(pair_bytes: int) -> str:
+    """Return what to do with a pair that is too large for its bucket."""
+    if pair_bytes <= MAX_PAIR_BYTES:
+        return f"A bucket that is made for such pairs takes it: store.bucket(name, pair_bytes={pair_bytes}), or more"
+    return f"No bucket takes more than {MAX_PAIR_BYTES}: store parts of it under several keys, or a file, and here its path"
 
 
 def _operation_ids(random_bytes: Callable[[int], bytes]) -> Generator[bytes, None, None]:

@@ -70,6 +70,8 @@ def text(found: dict[str, Any]) -> str:
         lines += ["", *_columns(_scans(scans))]
     if commands := found.get("commands"):
         lines += ["", *_columns(_commands(commands))]
+    if values := found.get("values"):
+        lines += ["", *_columns(_by_pickle(values)), "", *_columns(_pairs(values["pairs"]))]
     if engine := found.get("engine"):
         lines += ["", *_columns(_engine(engine))]
         lines.append(f"  {engine['records']:,} records, {number(engine['bytes'] / 2**20)} MiB of keys and records")
@@ -188,6 +190,28 @@ def _scans(scans: dict[str, Any]) -> list[list[str]]:
     if "ratio" in e:
         rows.append(["the same, Redis", f"{number(e['Redis']['median'])}/s", "", ""])
         rows.append(["ratio", f"{e['ratio']['median']:.2f}", _range(e["ratio"]), e["target"]])
+    return rows
+
+
+def _by_pickle(values: dict[str, Any]) -> list[list[str]]:
+    rows = [["values", "", "raykv", "by pickle", "ratio", "min-max", "bytes", "by pickle"]]
+    for codec, stored in zip(values["codec"], values["stored"], strict=True):
+        size = [f"{codec['raykv_bytes']:,}", f"{codec['pickle_bytes']:,}"]
+        for kind, row in (
+            *((kind, codec[kind]) for kind in ("encode", "decode")),
+            *((kind, stored[kind]) for kind in ("put", "get")),
+        ):
+            times = [f"{row[f'{side}_us']['median']:.1f} us" for side in ("raykv", "pickle")]
+            rows.append([codec["what"], kind, *times, f"{row['ratio']['median']:.2f}", _range(row["ratio"]), *size])
+    return rows
+
+
+def _pairs(pairs: list[dict[str, Any]]) -> list[list[str]]:
+    rows = [["pairs of", "put p50", "p99", "get p50", "p99", "written", "a node's memory before", "after"]]
+    for pair in pairs:
+        times = [f"{pair[kind][share]:.2f} ms" for kind in ("put", "get") for share in ("p50_ms", "p99_ms")]
+        memory = [f"{pair['node_mib'][when]:.0f} MiB" for when in ("before", "after")]
+        rows.append([f"{pair['pair_bytes']:,} bytes", *times, f"{pair['written_bytes'] / 2**20:.0f} MiB", *memory])
     return rows
 
 

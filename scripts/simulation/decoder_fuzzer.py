@@ -1,4 +1,4 @@
-"""Feeds the decoders of files and messages with bytes that nobody wrote: each returns, or refuses with a named error.
+"""Feeds decoders of files, messages and values with bytes that nobody wrote: each returns, or refuses with a named error.
 
 An input is one byte that chooses a place, and the bytes that stand there. Around it all is sound, checksums above all: a
 checksum that does not hold ends every decoder at once, and what lies behind it would never be reached. A decoder that
@@ -10,13 +10,15 @@ raises anything else (``IndexError``, ``MemoryError``, an assertion), or returns
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import random
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from crc32c import crc32c
 
+from raykv.client.codecs import decode_value, encode_value
 from raykv.cluster import backup as backups
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
@@ -270,9 +272,46 @@ def message(given: bytes) -> None:
         Reader().feed(given)
 
 
+def value(given: bytes) -> None:
+    """Decode a value of any form but a pickle's, whose bytes are code."""
+    if given[:1] == _PICKLED:
+        return
+    with contextlib.suppress(CorruptData):
+        found = decode_value(given, "auto")
+        if getattr(found, "nbytes", 0) > _MOST_TIMES * len(given):
+            raise Failed(f"{len(given)} bytes became {found.nbytes}")
+
+
+_PICKLED = encode_value((), "auto")[:1]
+_MOST_TIMES = 1000
+"""Columns of an Arrow table may share bytes: that costs no memory."""
+
+
+def _values() -> list[bytes]:
+    """Return encoded values, those of the libraries that are installed among them."""
+    found: list[Any] = [b"bytes", "text", {"a": [1, None, 2.5]}]
+    if importlib.util.find_spec("numpy"):
+        import numpy as np
+
+        found += [np.arange(6.0).reshape(2, 3), np.float32(1), np.zeros(2, [("a", ">i2"), ("b", "M8[s]", (2,))])]
+        found += [np.array(["ab", "c"])]
+    if importlib.util.find_spec("pandas"):
+        import pandas as pd
+
+        times = pd.date_range("2024-01-01", periods=2, freq="h", tz="Europe/Berlin")
+        columns = {"a": [1, 2], "b": ["x", None], "c": pd.Categorical(["u", "v"]), "d": pd.array([1, None], "Int8")}
+        found += [pd.DataFrame(columns, times), pd.DataFrame({"a": [1.5]}), pd.Series([None, 1, b"x"], dtype=object)]
+    if importlib.util.find_spec("pyarrow"):
+        import pyarrow as pa
+
+        nested = {"a": [[1], None], "b": ["x", None], "c": pa.array(["u", "v"]).dictionary_encode()}
+        found += [pa.table(nested), pa.array([1, None]), pa.chunked_array([["a"], ["b"]])]
+    return [encode_value(one, "auto") for one in found]
+
+
 DECODERS: dict[str, Callable[[bytes], None]] = {
     "table": table, "log": log, "manifest": manifest, "identity": identity, "backup": backup, "frame": frame,
-    "message": message,
+    "message": message, "value": value,
 }  # fmt: skip
 
 
@@ -307,6 +346,7 @@ def seeds() -> Mapping[str, list[bytes]]:
             f.coordinator_requests.encode(f.GetMany(1, [b"\x02a", b"\x01b"], 2, 5.0, causality=True)),
             f.coordinator_answers.encode(f.GotMany([f.KeyVersions([b"x"], True, b"seen")], 9)),
         ],
+        "value": _values(),
     }  # fmt: skip
 
 

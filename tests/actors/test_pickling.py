@@ -96,6 +96,11 @@ def nested(ref: Any) -> Iterator[Any]:
     holder.ref = ref  # type: ignore[attr-defined]
     yield from (ref, [ref], {"a": [{"b": (ref,)}]}, {ref}, holder, lambda: ref, functools.partial(print, ref))
     yield np.array([ref, None], dtype=object)
+    yield {"deep": [np.array([{"a": ref}], dtype=object)]}
+    structured = np.zeros(1, [("a", "O"), ("b", "i4")])
+    structured["a"] = ref
+    yield structured
+    yield np.ma.masked_array(np.array([ref], dtype=object), [True])  # what a mask hides is pickled too
     yield type("Classy", (), {"ref": ref, "__module__": "__main__"})
     yield ValueError("with", ref)
 
@@ -107,6 +112,22 @@ def test_an_object_ref_is_refused_however_deep_it_lies() -> None:
         assert "ray.get" in str(caught.value)
     with pytest.raises(InvalidOption):
         encode_value(ray.ObjectRef.nil(), "msgpack", pickled)
+
+
+def test_an_object_ref_is_refused_in_a_data_frame() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed: its values are not tried")
+    ref = ray.ObjectRef.nil()
+    objects = np.array([None, ref], dtype=object)
+    frame = pd.DataFrame({"a": [1, 2]})
+    with_attribute = frame.copy()
+    with_attribute.attrs["ref"] = ref
+    for value in (
+        pd.Series(objects), frame.assign(b=objects), frame.set_index(objects), pd.Series([1, 2], objects), with_attribute,
+        pd.Series(pd.Categorical(["x", ref])), frame.rename(columns={"a": ref}), {"deep": [pd.Series(objects)]},
+        pd.Series([[ref], 1]), pd.Series([1], name=ref),
+    ):  # fmt: skip
+        with pytest.raises(InvalidOption, match="must not hold an ObjectRef"):
+            encode_value(value, "auto", pickled)
 
 
 def test_what_is_registered_with_ray_for_a_type_holds_and_the_pickler_stays_as_it_was() -> None:

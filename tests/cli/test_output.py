@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raykv.cli import output
-from raykv.client.faces import Pickled
+from raykv.client.faces import Pickled, Unread
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
         (float("inf"), '{"$float": "inf"}', {"$float": "inf"}),
         (b"\x1b\x00", "b'\\x1b\\x00'", {"$bytes": "GwA="}),
         (Pickled(17), "<pickled, 17 bytes>", {"$pickled": 17}),
+        (Unread("numpy", 17), "<numpy, 17 bytes>", {"$numpy": 17}),
         ([1, "é\x1b"], '[1, "é\\u001b"]', [1, "é\x1b"]),
         ({"a": {b"k": b"\xff", 1: None}}, '{"a": {"b\'k\'": {"$bytes": "/w=="}, "1": null}}',
          {"a": {"b'k'": {"$bytes": "/w=="}, "1": None}}),

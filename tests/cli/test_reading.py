@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from raykv.client.codecs import encode_value
-from raykv.client.faces import Pickled, decode_shown
+from raykv.client.faces import Pickled, Unread, decode_shown
 from raykv.errors import CorruptData
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ def test_a_pickled_value_is_not_unpickled(tmp_path: Path) -> None:
     payload = encode_value(MakesDirectory(str(trap)), "auto")
     assert decode_shown("k", payload) == Pickled(len(payload) - 1)
     assert not trap.exists()
+
+
+@pytest.mark.parametrize(("tag", "library"), [(b"\x05", "numpy"), (b"\x06", "pyarrow"), (b"\x07", "pandas")])
+def test_an_array_or_a_table_is_shown_by_its_library_and_size(tag: bytes, library: str) -> None:
+    assert decode_shown("k", tag + b"anything") == Unread(library, 8)
+    assert repr(Unread(library, 8)) == f"<{library}, 8 bytes>"
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff?", b"\x02\xc1", b"\x01\xff"])

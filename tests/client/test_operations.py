@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from raykv.client import batches
 from raykv.client.operations import Operations
-from raykv.config import BucketConfig
+from raykv.config import MAX_PAIR_BYTES, BucketConfig
 from raykv.errors import (
     BatchError,
     CorruptData,
@@ -150,8 +150,10 @@ def test_a_buckets_own_limit_holds(link: Any) -> None:
     config = BucketConfig(name="b", n=3, r=2, w=2, pair_bytes=5)
     operations = Operations(1, config)
     operations.write_request([("k", b"1234")], None, None, 1.0)
-    with pytest.raises(PairTooLarge, match="bucket 'b' allows at most 5"):
+    with pytest.raises(PairTooLarge, match=r"bucket 'b' allows at most 5 .*store\.bucket\(name, pair_bytes=6\)"):
         operations.write_request([("k", b"12345")], None, None, 1.0)
+    with pytest.raises(PairTooLarge, match="No bucket takes more than 1048576: store parts of it"):
+        operations.write_request([("k", bytes(MAX_PAIR_BYTES))], None, None, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from raykv.client import codecs
 from raykv.storage import replay, sstable
 from simulation.decoder_fuzzer import DECODERS, fuzz_decoder, seeds
 
@@ -28,6 +29,7 @@ def test_a_decoder_holds(name, long):
     [
         ("table", sstable, "UNREADABLE", (OverflowError,)),
         ("log", replay, "UNREADABLE", (KeyError,)),
+        ("value", codecs, "_undecodable", lambda error: error),
     ],
 )
 def test_a_decoder_that_lets_something_through_is_found(monkeypatch, name, module, attribute, broken):
