@@ -74,6 +74,14 @@ class Metrics(Protocol):
         """Return all counters."""
         ...
 
+    def histogram(self, name: str) -> list[float]:
+        """Return the histogram ``name``, to count durations into (``records.durations``)."""
+        ...
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Return all histograms that are not empty, to be sent."""
+        ...
+
 
 class PeerFailure(Exception):
     """A call to a peer brought no answer. The peer may have carried it out."""

@@ -24,9 +24,12 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import ray
+
 from raykv.actors.calls import fast_transport
 from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
 from raykv.actors.this_process import ThisProcess
+from raykv.client.latencies import Latencies
 from raykv.cluster.background import Background
 from raykv.coordinator.coordinator import Coordinator
 from raykv.coordinator.service import CoordinatorService
@@ -49,7 +52,9 @@ Ticket: TypeAlias = f.CoordinatorAnswer | Work[f.CoordinatorAnswer] | PeerFailur
 """An answer, an awaitable of it, or the reason why nothing was sent."""
 
 CLOSING_S = 0.3
-"""How long a closed handle waits for owners to acknowledge its writes, and resends them to those that do not."""
+"""How long a closed handle waits for owners to acknowledge its writes, and resends them to those that do not.
+
+As long again for its last report."""
 LOOK_EVERY_S = 0.002
 FOR_EVER_S = 1e7
 
@@ -94,7 +99,8 @@ class EmbeddedCoordinator:
 
     def connections(self, complete: Callable[[InFlightWrite], None]) -> Connections:
         """Return blocking connections that drive this coordinator's operations; see ``Connections``."""
-        return Connections(self._coordinator.operation, self._transport.endpoint, complete)
+        coordinator = self._coordinator
+        return Connections(coordinator.operation, self._transport.endpoint, complete, coordinator.count_error)
 
     def stay(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stay until the loop is closed or collected, which then releases this coordinator."""
@@ -119,6 +125,7 @@ class EmbeddedCoordinator:
         self._leaving.start(self._leave)
 
     async def _leave(self) -> None:
+        await self.report(CLOSING_S)
         await self.close()
         self._left = True
         if (timer := self._stays()) is not None:
@@ -128,6 +135,12 @@ class EmbeddedCoordinator:
         """Close the connections at the end of the loop."""
         self.front.end()  # their requests fail now, instead of moving to other nodes
         await self.close()
+
+    async def report(self, timeout_s: float) -> None:
+        """Report what this process has counted since its last report. Raises nothing: it is not worth an error."""
+        if ray.is_initialized():  # else the call would start one
+            with contextlib.suppress(Exception):
+                await self._coordinator.routing.report(timeout_s)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -142,6 +155,8 @@ class DirectLink:
         self._store = store
         self._fork_state = legacy
         self._metrics = CountingMetrics()
+        self.took = Latencies(self._metrics, time.monotonic).note
+        """See ``client.driver.Link``; no method of its own, to save each operation a call."""
         self._embedded: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[EmbeddedCoordinator]] = (
             weakref.WeakKeyDictionary()
         )
@@ -281,6 +296,7 @@ class DirectLink:
         self._connections.close()
         while (self._own.busy or not self._loop.begun_all) and time.monotonic() < until_s:  # noqa: ASYNC110 - at the end
             await asyncio.sleep(LOOK_EVERY_S)
+        await self._own.report(CLOSING_S)
         await self._own.end()
 
 
@@ -310,12 +326,14 @@ class DirectHandle(ThisProcess):
         self._place = (store, founded_by)
         self._generation = _generation
         self._link = _take(self._place, self)
+        self.took = self._link.took  # type: ignore[method-assign]  # see there
         self._closed = False
 
     def _here(self) -> DirectLink:
         # This process was forked, or the link was closed just as this handle acquired it.
         if self._generation != _generation or (self._link.closed and not self._closed):
             self._generation, self._link = _generation, _take(self._place, self)
+            self.took = self._link.took  # type: ignore[method-assign]
         return self._link
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:

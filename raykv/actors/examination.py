@@ -16,7 +16,7 @@ import ray
 
 from raykv.actors import hosts
 from raykv.actors.marker import MARKER, read_marker
-from raykv.actors.naming import default_path
+from raykv.actors.naming import ASIDE, default_path
 from raykv.errors import RaykvError
 from raykv.metrics.diagnosis import HostReport
 from raykv.system.files import OsFileSystem
@@ -37,6 +37,9 @@ class _Said(msgspec.Struct, frozen=True):
     disk_bytes: int
     leftovers: dict[str, str]
     world_writable: bool
+    files_free_share: float
+    in_memory: bool
+    aside: list[str]
 
 
 def versions() -> dict[str, str]:
@@ -78,6 +81,9 @@ def _report(host: str, said: _Said, asked_s: float, answered_s: float) -> HostRe
         disk_bytes=said.disk_bytes,
         leftovers=said.leftovers,
         world_writable=said.world_writable,
+        files_free_share=said.files_free_share,
+        in_memory=said.in_memory,
+        aside=said.aside,
     )
 
 
@@ -86,7 +92,7 @@ def examine_here(path: str) -> _Said:
     there = path
     while not os.path.exists(there) and there != os.path.dirname(there):
         there = os.path.dirname(there)
-    disk = shutil.disk_usage(there)
+    disk, files = shutil.disk_usage(there), os.statvfs(there)
     found: Mapping[str, str] = versions()
     return _Said(
         **found,
@@ -95,8 +101,42 @@ def examine_here(path: str) -> _Said:
         free_bytes=disk.free,
         disk_bytes=disk.total,
         leftovers=_leftovers(),
+        files_free_share=files.f_favail / files.f_files if files.f_files else 1.0,
+        in_memory=_file_system_of(there) in {"tmpfs", "ramfs"},
+        aside=_aside(path),
         world_writable=os.path.isdir(path) and bool(os.stat(path).st_mode & (stat.S_IWGRP | stat.S_IWOTH)),
     )
+
+
+def machines() -> dict[str, list[str]]:
+    """Return the living hosts, as their labels call them, each with the addresses of its machines."""
+    return {
+        name: [str(node["NodeManagerAddress"]) for node in there] for name, there in hosts.living(ray.nodes()).items()
+    }
+
+
+def _file_system_of(path: str) -> str:
+    """Return the type of the file system that a path is on; empty where the system does not tell."""
+    there, found = os.path.realpath(path), ("", "")
+    try:
+        with open("/proc/mounts", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                _, at, kind, *_ = line.split(" ")
+                at = at.replace("\\040", " ")
+                if there == at or there.startswith(at.rstrip("/") + "/"):
+                    found = max(found, (at, kind), key=lambda each: len(each[0]))
+    except (OSError, ValueError):
+        return ""
+    return found[1]
+
+
+def _aside(path: str) -> list[str]:
+    """Return the directories of nodes that have left, below a store's path."""
+    base = f"{path}/nodes"
+    try:
+        return [f"{base}/{name}" for name in sorted(os.listdir(base)) if ASIDE in name][:MAX_LEFTOVERS]
+    except OSError:
+        return []
 
 
 def _leftovers() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykv.client.driver import Beside, Link, Repeated
+    from raykv.protocol import frames as f
 
 
 class ThisProcess:
@@ -18,6 +19,9 @@ class ThisProcess:
     def monotonic_s(self) -> float:
         """See ``client.driver.Link``."""
         return time.monotonic()
+
+    def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
+        """See ``client.driver.Link``. A link to a coordinator actor reports nothing."""
 
     def pause(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""

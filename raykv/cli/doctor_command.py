@@ -22,7 +22,8 @@ _COLOURS = {"critical": "red", "warning": "yellow", "note": "cyan"}
 def doctor(context: click.Context, store: str, timeout: float, as_json: bool) -> None:
     """Look for what is wrong with a store, or soon will be, and say what to do about it.
 
-    Nodes, partitions, load, moves; on each host of the Ray cluster clock, disk, limits, versions, and what dead stores left.
+    Nodes, partitions, labels, load, errors that clients saw, moves; on each host of the Ray cluster clock, disk, limits,
+    versions, and what dead stores and nodes left; security settings.
 
     Exit code 0 if there are notes at most, 1 for a warning, 3 if anything is critical.
     """
@@ -41,6 +42,7 @@ def doctor(context: click.Context, store: str, timeout: float, as_json: bool) ->
         own=examination.versions(),
         running=lifecycle.stores(),
         security=examination.security(),
+        machines=examination.machines(),
     )
     if as_json:
         click.echo(output.as_json([each._asdict() for each in found]))

@@ -12,7 +12,8 @@ Read in this order:
 * ``atomic``: the changes of a linearizable bucket, each under a lane and a number (``lanes``); ``version`` names what one
   wrote. ``counters`` and ``locks`` are made of them, with a face each (``aio_primitives``, ``primitives``); ``renewals``
   renews a lock in the background.
-* ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting.
+* ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting; ``latencies`` counts how long
+  that took.
 * ``handle``: the session that handles share, and what all handles are.
 * ``aio``: **the source of both faces**; ``store`` is generated from it by ``scripts/generate_faces``. ``awaiting`` and
   ``blocking`` hold what the faces do not share.

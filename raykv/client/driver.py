@@ -71,6 +71,10 @@ class Link(Protocol):
         """Seconds since some fixed moment."""
         ...
 
+    def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
+        """Note that an exchange that began then is over: so many requests, of which this is the first."""
+        ...
+
     def pause(self, delay_s: float) -> None:
         """Wait, blocking."""
         ...
@@ -131,10 +135,14 @@ async def run_async(steps: Steps[T], link: Link) -> T:
             if exchange.pause_s:
                 await link.sleep(exchange.pause_s)
             # A single request: through the window's semaphore, task and gather it would cost 24 us instead of 2.
-            if len(exchange.requests) == 1:
-                answers = [await _one_async(link, exchange, exchange.requests[0])]
-            else:
-                answers = await _several_async(link, exchange)
+            answers: list[Answer] = []
+            if exchange.requests:
+                began_s = link.monotonic_s()
+                if len(exchange.requests) == 1:
+                    answers = [await _one_async(link, exchange, exchange.requests[0], began_s)]
+                else:
+                    answers = await _several_async(link, exchange)
+                link.took(exchange.requests[0], len(answers), began_s)
             exchange = steps.send(answers)
     except StopIteration as done:
         result: T = done.value
@@ -176,12 +184,18 @@ def _exchange(link: Link, exchange: Exchange) -> list[Answer]:
     if exchange.pause_s:
         link.pause(exchange.pause_s)
     answers: list[Answer] = []
+    if not exchange.requests:
+        return answers
+    began_s = now_s = link.monotonic_s()
     for at in range(0, len(exchange.requests), WINDOW):
         some = exchange.requests[at : at + WINDOW]
-        deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
+        if at:
+            now_s = link.monotonic_s()
+        deadline_s = now_s + exchange.timeout_s * GRACE
         tickets = link.submit(some, _shifted(exchange.meanwhile, at))
         for request, ticket in zip(some, tickets, strict=True):
             answers.append(_finish(link, exchange, request, ticket, deadline_s))
+    link.took(exchange.requests[0], len(exchange.requests), began_s)
     return answers
 
 
@@ -217,7 +231,7 @@ async def _several_async(link: Link, exchange: Exchange) -> list[Answer]:
 
     async def one(index: int, request: f.CoordinatorRequest) -> Answer:
         async with window:
-            answer = await _one_async(link, exchange, request)
+            answer = await _one_async(link, exchange, request, link.monotonic_s())
         if exchange.meanwhile is not None and not isinstance(answer, PeerFailure | CorruptData):
             exchange.meanwhile(index, answer)
         return answer
@@ -225,8 +239,8 @@ async def _several_async(link: Link, exchange: Exchange) -> list[Answer]:
     return list(await asyncio.gather(*(one(index, request) for index, request in enumerate(exchange.requests))))
 
 
-async def _one_async(link: Link, exchange: Exchange, request: f.CoordinatorRequest) -> Answer:
-    deadline_s = link.monotonic_s() + exchange.timeout_s * GRACE
+async def _one_async(link: Link, exchange: Exchange, request: f.CoordinatorRequest, began_s: float) -> Answer:
+    deadline_s = began_s + exchange.timeout_s * GRACE
     tries = 0
     while True:
         try:

@@ -13,7 +13,8 @@ from raykv.client.given import called
 from raykv.client.requests import Requests
 from raykv.config import check_timeout, shown
 from raykv.protocol import frames as f
-from raykv.versions.context import Context, seal
+from raykv.versions.causality import unpack_causality
+from raykv.versions.context import Context, causality_in, seal
 from raykv.versions.resolvers import resolve
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class Versions(NamedTuple, Generic[T]):
     def _repr_html_(self) -> str:
         from raykv import viz  # late: a program has no pictures
 
-        return viz.siblings_svg([repr(value) for value in self.values])
+        seen = unpack_causality(causality_in(self.context)).seen
+        spans = [(actor.hex()[:8], first, last) for actor, first, last in seen]
+        return viz.siblings_svg([repr(value) for value in self.values], spans)
 
 
 class Reads(Requests):

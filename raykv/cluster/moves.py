@@ -115,6 +115,26 @@ def left(state: ClusterState) -> int:
     return sum(state.ring.owners(at) != state.goal.owners(at) for at in range(state.ring.partitions))
 
 
+def reason(state: ClusterState) -> str:
+    """Return for people why partitions are to move: who leaves, whose weight changes, who gets some.
+
+    Empty without a goal.
+    """
+    if state.goal is None:
+        return ""
+    said = []
+    for member in state.ring.members:
+        name, node_id = f"node {member.node_id}", member.node_id
+        if not state.goal.has_member(node_id):
+            said.append(f"{name} is leaving")
+            continue
+        if (weight := state.goal.member(node_id).weight) != member.weight:
+            said.append(f"{name} gets weight {weight:g} instead of {member.weight:g}")
+        if new := len({*state.goal.partitions_of(node_id)} - {*state.ring.partitions_of(node_id)}):
+            said.append(f"{name} has still to get {new}")
+    return ", ".join(said)
+
+
 def begun(state: ClusterState, wave: tuple[Move, ...]) -> ClusterState:
     """Return the state in which these partitions are at step 1."""
     assert not state.moves

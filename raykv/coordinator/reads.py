@@ -18,6 +18,8 @@ from raykv.coordinator.steps import Spawn
 from raykv.coordinator.write_fanout import WriteFanout
 from raykv.errors import Overloaded, QuorumNotMet
 from raykv.protocol import frames as f
+from raykv.records.durations import count_into
+from raykv.versions import causality_of, time_to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +109,7 @@ class Reads:
         if not behind:
             return results, False
         self._routing.metrics.count("read_repairs", len(behind))
+        self._note_staleness(round_, behind)
         records = [merged for _, merged, _ in behind]
         lacking = [keys[index] for index, _, _ in behind]
         primaries_of = [self._routing.primaries(entry.config, key) for key in lacking]
@@ -127,6 +130,19 @@ class Reads:
                     r, primaries_of[position], repair.acks(position), what="hold what was read"
                 )
         return results, fanout.moved
+
+    def _note_staleness(self, round_: ReadRound, behind: Sequence[tuple[int, bytes, list[str]]]) -> None:
+        """Count the copies that were behind what was read: those that had nothing, and by how much the others were older."""
+        metrics = self._routing.metrics
+        for index, merged, holders in behind:
+            newest_ms = time_to_ms(causality_of(merged).time)
+            for held in round_.others(index, holders):
+                if held is None:
+                    metrics.count("copies_missing")
+                    continue
+                metrics.count("copies_behind")
+                lag_ms = newest_ms - time_to_ms(causality_of(held).time)  # 0 for one that lacks a sibling
+                count_into(metrics.histogram("staleness"), max(0, lag_ms) / 1000)
 
 
 def _note_read(node_id: str, indexes: Sequence[int], answer: f.ReadDone, round_: ReadRound) -> Asks:

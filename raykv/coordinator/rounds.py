@@ -148,6 +148,10 @@ class ReadRound(AskRound["bytes | None"]):
         """Return the nodes that answered with ``record`` or something newer."""
         return [node_id for node_id, held in self._items[index].answers.items() if covers(held, record)]
 
+    def others(self, index: int, holders: Sequence[str]) -> list[bytes | None]:
+        """Return what the other nodes answered with."""
+        return [held for node_id, held in self._items[index].answers.items() if node_id not in holders]
+
 
 class _Reserving(msgspec.Struct):
     order: Sequence[str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from raykv.cluster.background import Background
@@ -19,6 +20,7 @@ from raykv.coordinator.hint_sender import HintSender
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerDead, PeerFailure
 from raykv.protocol import frames as f
+from raykv.records.limits import MAX_COUNTERS
 from raykv.ring import partition_in, partitions_in
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ class Routing:
         self._settled: dict[tuple[int, int], tuple[str, ...]] = {}
         self._owners_in_both_rings: dict[tuple[int, int], tuple[str, ...]] = {}
         self._shares: dict[int, list[Share]] = {}
+        self._reported: f.GetClusterUpdate | None = None
+        """What this process has counted by its last poll."""
         self._last = (0, 0)  # generation and sequence of the latest cluster update
 
     def beside(self, transport: Transport) -> Routing:
@@ -159,8 +163,7 @@ class Routing:
 
     async def fetch_update(self, timeout_s: float) -> None:
         """Request a cluster update from the supervisor. Raises ``StoreUnavailable``."""
-        counted = self.metrics.counted() if self._run else {}
-        request = f.supervisor_requests.encode(f.GetClusterUpdate(self._run, counted))
+        request = f.supervisor_requests.encode(self._question())
         try:
             try:
                 frame = await self._transport.call("supervisor", request, timeout_s)
@@ -173,6 +176,22 @@ class Routing:
             raise answer.failed.error()
         if isinstance(answer, f.ClusterUpdate):
             self.learn(answer)
+
+    def _question(self) -> f.GetClusterUpdate:
+        """Return the request for a cluster update, with what this process has counted."""
+        if not self._run:
+            return f.GetClusterUpdate()
+        counted, histograms = self.metrics.counted(), self.metrics.histograms()
+        self._reported = f.GetClusterUpdate(self._run, dict(islice(counted.items(), MAX_COUNTERS)), histograms)
+        return self._reported
+
+    async def report(self, timeout_s: float) -> None:
+        """Report what was counted since the last poll, if anything was. Raises ``PeerFailure``, ``TimeoutError``."""
+        before = self._reported
+        if self._state is None or not self._run or self._question() == before or self._reported is None:
+            return
+        async with self.clock.timeout(timeout_s):
+            await self._transport.call("supervisor", f.supervisor_requests.encode(self._reported), timeout_s)
 
     async def refresh(self, timeout_s: float) -> None:
         """Fetch a cluster update now, where none is sent. While the supervisor is away, the last known state must do."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -18,10 +20,29 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 WATCHED_S = 10.0
-"""A page that has not asked for so long is closed."""
+"""A page that has not asked for so long is closed, unless it was told to wait for longer."""
 HISTORY = 300
 EVENTS = 200
+ASKS_PER_S = 10.0
+"""Each costs the server half a millisecond of a core that the store may need."""
+MAX_PAGES = 1000
+"""Pages that are told apart."""
 _SHARES = (0.5, 0.99)
+
+
+_NOTHING = b'{"trouble": "the store has not answered yet"}'
+
+
+class Look(NamedTuple):
+    """What a page is told. Encoded once for all pages."""
+
+    number: int
+    data: bytes
+    """JSON."""
+    packed: bytes
+    """The same, by gzip: a tenth, which counts where a page is far away."""
+    again_s: float = EVERY_S
+    """When to ask again."""
 
 
 class Traffic(NamedTuple):
@@ -50,11 +71,17 @@ class Feed:
         self._wanted = threading.Event()
         self._over = threading.Event()
         self._fresh = threading.Condition()
-        self._data = b""
+        self._look = Look(0, b"", b"")
+        self._pages: dict[str, float] = {}
+        """Page -> when it has asked last; those that asked last stand at the end."""
+        self._pages_s = 3 * EVERY_S
+        """How long a page counts that does not ask."""
         self._drawn: tuple[tuple[Any, ...], Mapping[str, Any], bytes] | None = None
         """What the wheel was drawn for, the ring, and the wheel."""
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self._told = (0, 0)
+        """Generation and number of the last event that the supervisor has told."""
         self._before: Mapping[str, Any] | None = None
         self._traffic: tuple[float, Traffic] | None = None
         self._thread = threading.Thread(target=self._run, name="raykv-dashboard", daemon=True)
@@ -70,19 +97,39 @@ class Feed:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
-    def latest(self, timeout_s: float = 5.0) -> bytes:
-        """Return the present state as JSON; the first caller for a while waits until there is one."""
-        stale = self._monotonic_s() - self._watched_s >= WATCHED_S
-        self._watched_s = self._monotonic_s()
+    def latest(self, page: str = "", timeout_s: float = 5.0) -> Look:
+        """Return the last look at the store; the first caller for a while waits until there is one.
+
+        ``page``: names the one that asks, so that pages can be counted.
+        """
+        now_s = self._monotonic_s()
+        stale = not self._is_watched(now_s)
+        self._watched_s = now_s
         self._wanted.set()
+        again_s = self._again_s(page, now_s)
         with self._fresh:
-            if stale or not self._data:
+            if stale or not self._look.data:
                 self._fresh.wait(timeout_s)
-            return self._data or b'{"trouble": "the store has not answered yet"}'
+            look = self._look if self._look.data else Look(0, _NOTHING, gzip.compress(_NOTHING))
+            return look._replace(again_s=again_s)
+
+    def _is_watched(self, now_s: float) -> bool:
+        return now_s - self._watched_s < max(WATCHED_S, self._pages_s)
+
+    def _again_s(self, page: str, now_s: float) -> float:
+        """Return when a page should ask again: all of them together ask ``ASKS_PER_S`` times a second at most."""
+        with self._fresh:
+            self._pages.pop(page, None)
+            self._pages[page] = now_s
+            while len(self._pages) > MAX_PAGES or now_s - next(iter(self._pages.values())) > self._pages_s:
+                del self._pages[next(iter(self._pages))]
+            again_s = max(EVERY_S, round(len(self._pages) / ASKS_PER_S, 1))
+            self._pages_s = 3 * again_s
+            return again_s
 
     def _run(self) -> None:
         while not self._over.is_set():
-            if self._monotonic_s() - self._watched_s >= WATCHED_S:
+            if not self._is_watched(self._monotonic_s()):
                 self._wanted.clear()
                 self._traffic = None
                 self._wanted.wait()
@@ -114,13 +161,14 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - the page says what is wrong, and the next look may go well
             data = {"trouble": f"{type(error).__name__}: {error}", "events": list(self._events)[::-1]}
         encoded = msgspec.json.encode(data)
+        packed = gzip.compress(encoded, 1)
         with self._fresh:
-            self._data = encoded
+            self._look = Look(self._look.number + 1, encoded, packed)
             self._fresh.notify_all()
 
     def _state(self, status: Mapping[str, Any], ring: Mapping[str, Any]) -> dict[str, Any]:
         at_s = self._wall_s()
-        self._events.extend({"at_s": at_s, **event} for event in happened(self._before, status))
+        self._note_events(at_s, status)
         self._before = status
         self._note_traffic(status)
         return {
@@ -135,8 +183,23 @@ class Feed:
             "history": list(self._history),
             "events": list(self._events)[::-1],
             "hot": _hot(status),
+            "large": _large(status),
+            "waited": _waited(status),
+            "clients": (status.get("clients") or {}).get("processes", 0),
             "findings": [finding._asdict() for finding in diagnosis(status, ring)][:20],
         }
+
+    def _note_events(self, at_s: float, status: Mapping[str, Any]) -> None:
+        """Add what the supervisor has noted since the last look (or before the first), and what the nodes' figures say."""
+        told = [*status.get("events", ())]
+        new = [event for event in told if (status["generation"], event["number"]) > self._told]
+        self._told = max([self._told, *((status["generation"], event["number"]) for event in new)])
+        noted = [
+            {"at_s": event["at_ms"] / 1000, **{name: event[name] for name in ("kind", "what", "cause")}}
+            for event in new
+        ]
+        noted += [{"at_s": at_s, **event} for event in happened(self._before, status)]
+        self._events.extend(sorted(noted, key=itemgetter("at_s")))
 
     def _note_traffic(self, status: Mapping[str, Any]) -> None:
         now_s, traffic = self._monotonic_s(), traffic_of(status)
@@ -211,56 +274,72 @@ def _hot(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"bucket": bucket, "key": key, "ops_per_s": round(rate, 1)} for (bucket, key), rate in most]
 
 
+def _large(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the largest pairs that any node has taken."""
+    found: dict[tuple[str, str], int] = {}
+    for node in status["nodes"]:
+        for pair in (node["storage"] or {}).get("large", ()):
+            at = pair["bucket"], str(pair["key"])[:200]
+            found[at] = max(found.get(at, 0), pair["bytes"])
+    most = sorted(found.items(), key=lambda entry: -entry[1])[:5]
+    return [{"bucket": bucket, "key": key, "bytes": size_bytes} for (bucket, key), size_bytes in most]
+
+
+def _waited(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return how long clients have waited, by kind, since the supervisor's start."""
+    found = []
+    for histogram in (status.get("clients") or {}).get("latencies", ()):
+        counts = {**dict(histogram["counts"]), float("inf"): histogram["beyond"]}
+        p50, p99 = (float(f"{quantile_s(counts, share) * 1000:.3g}") for share in _SHARES)
+        found.append({"kind": histogram["kind"], "count": sum(counts.values()), "p50_ms": p50, "p99_ms": p99})
+    return found
+
+
 def happened(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield what differs between two looks, in words: kind ("bad", "good", "note") and what, with its cause."""
+    """Yield what differs between two looks in what the nodes say of themselves: kind ("bad", "good", "note"), what, cause.
+
+    What the supervisor decides (who is down, who joins, what moves) it notes itself: ``supervision.chronicle``.
+    """
     if before is None:
         return
-    known = {node["node_id"]: node for node in before["nodes"]}
+    known = {node["node_id"]: node["storage"] for node in before["nodes"]}
+    down = {node["node_id"]: node["cause"] for node in now["nodes"] if node["state"] != "up"}
     for node in now["nodes"]:
-        name, former = f"node {node['node_id']}", known.pop(node["node_id"], None)
-        if former is None:
-            yield {"kind": "note", "what": f"{name} has joined on {node['host']}"}
-        else:
-            yield from _of_node(name, former, node)
-    for node_id in known:
-        yield {"kind": "note", "what": f"node {node_id} has left"}
-    if now["ring_epoch"] != before["ring_epoch"]:
-        yield {"kind": "note", "what": f"the ring changed: epoch {now['ring_epoch']}"}
-    moved, moving = before.get("rebalancing"), now.get("rebalancing")
-    if moving is not None and moved is None:
-        yield {"kind": "note", "what": f"{moving['partitions_left']} partitions begin to move"}
-    elif moving is None and moved is not None:
-        yield {"kind": "good", "what": "all partitions have moved"}
-    for bucket in sorted({*now["buckets"]} ^ {*before["buckets"]}):
-        yield {"kind": "note", "what": f"bucket {bucket!r} was {'created' if bucket in now['buckets'] else 'dropped'}"}
+        old, new = known.get(node["node_id"]), node["storage"]
+        if old is not None and new is not None:
+            yield from _of_node(f"node {node['node_id']}", old, new, down)
 
 
-def _of_node(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if now["state"] != before["state"]:
-        kind = "good" if now["state"] == "up" else "bad" if now["state"] == "down" else "note"
-        yield {"kind": kind, "what": f"{name} is {now['state']}" + (f": {now['cause']}" if now["cause"] else "")}
-    if now["restarts"] > before["restarts"]:
-        yield {"kind": "note", "what": f"{name} was restarted"}
-    old, new = before["storage"], now["storage"]
-    if old is None or new is None:
-        return
+def _of_node(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], down: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
     if new["complete"] != old["complete"]:
-        said = "has all its data again" if new["complete"] else "lacks data, and answers no reads of it"
-        yield {"kind": "good" if new["complete"] else "bad", "what": f"{name} {said}"}
+        yield (
+            _event("good", f"{name} has all its data again", "its peers have restored it")
+            if new["complete"]
+            else _event("bad", f"{name} answers no reads", "it lacks data that it acknowledged")
+        )
     if len(new["damage"]) > len(old["damage"]):
-        yield {"kind": "bad", "what": f"{name} found corruption: {new['damage'][-1]}"}
+        yield _event("bad", f"{name} found corruption", str(new["damage"][-1]))
     elif len(new["damage"]) < len(old["damage"]):
-        yield {"kind": "good", "what": f"{name}: corruption restored by its peers"}
+        yield _event("good", f"{name} has its corrupt ranges back", "its peers have restored them")
     if bool(new["disk"]["full"]) != bool(old["disk"]["full"]):
-        yield {
-            "kind": "bad" if new["disk"]["full"] else "good",
-            "what": new["disk"]["full"] or f"{name} has room again",
-        }
-    waiting, waited = sum(new.get("hints", {}).values()), sum(old.get("hints", {}).values())
-    if bool(waiting) != bool(waited):
-        said = f"keeps hints for {', '.join(new['hints'])}" if waiting else "has delivered its hints"
-        yield {"kind": "note", "what": f"{name} {said}"}
-    repaired, repairs = new.get("repaired", {}), old.get("repaired", {})
-    fetched = repaired.get("fetched", 0) - repairs.get("fetched", 0)
+        yield (
+            _event("bad", f"{name} refuses writes", new["disk"]["full"])
+            if new["disk"]["full"]
+            else _event("good", f"{name} takes writes again", "there is room on its disk")
+        )
+    hints, hinted = new.get("hints", {}), old.get("hints", {})
+    for target in sorted({*hints} - {*hinted}):
+        yield _event("note", f"{name} keeps hints for {target}", down.get(target) or f"{target} missed writes")
+    for target in sorted({*hinted} - {*hints}):
+        yield _event("good", f"{name} keeps no more hints for {target}", "they were delivered, or grew too old")
+    fetched = new.get("repaired", {}).get("fetched", 0) - old.get("repaired", {}).get("fetched", 0)
     if fetched > 0:
-        yield {"kind": "note", "what": f"{name} was repaired: {fetched} records from its peers"}
+        yield _event(
+            "note", f"{name} got {fetched} records from its peers", "its copies were compared with theirs, and differed"
+        )
+
+
+def _event(kind: str, what: str, cause: str) -> dict[str, str]:
+    return {"kind": kind, "what": what, "cause": cause}

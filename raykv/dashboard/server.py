@@ -13,8 +13,8 @@ import time
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -22,9 +22,9 @@ from raykv.dashboard import page
 from raykv.errors import RaykvError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from raykv.dashboard.feed import Feed
+    from raykv.dashboard.feed import Feed, Look
 
 COOKIE = "raykv"
 MAX_BODY_BYTES = 4096
@@ -32,7 +32,19 @@ MAX_THREADS = 256
 SOCKET_TIMEOUT_S = 15.0
 WRONG_TOKEN_S = 0.5
 """How long a wrong token waits for its answer."""
+LIST_EVERY_S = 5.0
+MAX_STORES = 100
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Shown(NamedTuple):
+    """What the page needs of one store."""
+
+    feed: Feed
+    explain: Callable[[str, str], str]
+    """``explain(bucket, key)``: HTML of what a read does."""
+    commands: Mapping[str, Callable[[], str]] = {}
+    """Name -> what changes the store (``--admin``)."""
 
 
 class Dashboard:
@@ -40,21 +52,23 @@ class Dashboard:
 
     def __init__(
         self,
-        feed: Feed,
-        explain: Callable[[str, str], str],
+        open_store: Callable[[str], Shown],
+        stores: Callable[[], Sequence[str]],
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        commands: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
-        """``explain(bucket, key)``: HTML of what a read does. ``commands``: name -> what changes the store (``--admin``).
+        """Take a port. ``stores()``: the stores that may be looked at, asked for at most every ``LIST_EVERY_S``.
 
-        Raises ``OSError`` if the port cannot be had.
+        ``open_store(name)``: called once for each of them that somebody looks at. Raises ``OSError`` if the port cannot be
+        had.
         """
         self.token = secrets.token_urlsafe(24)
-        self.feed = feed
-        self.explain = explain
-        self.commands = dict(commands or {})
+        self._open_store = open_store
+        self._list = stores
+        self._listed: tuple[float, list[str]] | None = None
+        self._shown: dict[str, Shown] = {}
+        self._opening = threading.Lock()
         self.session = secrets.token_urlsafe(24)
         self._server = _Server((host, port), self)
         self.port: int = self._server.server_address[1]
@@ -70,16 +84,40 @@ class Dashboard:
         host = str(self._server.server_address[0])
         return f"http://{'127.0.0.1' if host in {'0.0.0.0', '127.0.0.1'} else host}:{self.port}/"  # noqa: S104 - shown only
 
+    def stores(self) -> list[str]:
+        """Return the stores that may be looked at."""
+        with self._opening:
+            now_s = time.monotonic()
+            if self._listed is None or now_s - self._listed[0] > LIST_EVERY_S:
+                try:
+                    self._listed = now_s, list(self._list())[:MAX_STORES]
+                except Exception:  # those known so far say what is wrong
+                    if self._listed is None:
+                        raise
+            return self._listed[1]
+
+    def at(self, name: str) -> Shown | None:
+        """Return what is shown of a store, the first one if ``name`` is empty; None if there is no such store."""
+        names = self.stores()
+        name = name or (names[0] if names else "")
+        with self._opening:
+            if name not in names:
+                return self._shown.get(name)  # one that has ended says so itself
+            if name not in self._shown:
+                shown = self._shown[name] = self._open_store(name)
+                shown.feed.start()
+            return self._shown[name]
+
     def start(self) -> None:
         """Begin to serve."""
-        self.feed.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End."""
         self._server.shutdown()
         self._server.server_close()
-        self.feed.stop()
+        for shown in self._shown.values():
+            shown.feed.stop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -142,19 +180,40 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._refuse(HTTPStatus.UNAUTHORIZED)
             return
+        query = {name: values[0] for name, values in parse_qs(parts.query, max_num_fields=8).items()}
+        try:
+            shown = dashboard.at(query.get("store", ""))
+        except RaykvError as error:  # it is shown where the page would be
+            self._send(page.text(error.message), "text/html", status=HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        if shown is None:
+            self._send(page.text("No such store runs here."), "text/html", status=HTTPStatus.NOT_FOUND)
+            return
         match parts.path:
             case "/":
                 nonce = secrets.token_urlsafe(12)
-                self._send(page.page(nonce, [*dashboard.commands]), "text/html", nonce)
+                self._send(page.page(nonce, [*shown.commands]), "text/html", nonce)
+            case "/api/stores":
+                self._send_bytes(msgspec.json.encode(dashboard.stores()), "application/json")
             case "/api/state":
-                self._send_bytes(dashboard.feed.latest(), "application/json")
+                self._tell(shown.feed.latest(query.get("page", "")[:40]), query.get("since", ""))
             case "/api/wheel":
-                self._send_bytes(dashboard.feed.wheel(), "image/svg+xml")
+                self._send_bytes(shown.feed.wheel(), "image/svg+xml")
             case "/api/explain":
-                query = parse_qs(parts.query, max_num_fields=8)
-                self._explain(query.get("bucket", ["default"])[0], query.get("key", [""])[0])
+                self._explain(shown, query.get("bucket", "default"), query.get("key", ""))
             case _:
                 self._refuse(HTTPStatus.NOT_FOUND)
+
+    def _tell(self, look: Look, since: str) -> None:
+        """Answer with a look, or with nothing to who has it; and say when to ask again."""
+        headers = {"Raykv-Look": str(look.number), "Raykv-Again-S": f"{look.again_s:g}"}
+        if look.number and since == str(look.number):
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self._end(0, headers)
+        elif "gzip" in self.headers.get("Accept-Encoding", ""):
+            self._send_bytes(look.packed, "application/json", more=headers | {"Content-Encoding": "gzip"})
+        else:
+            self._send_bytes(look.data, "application/json", more=headers)
 
     def do_POST(self) -> None:
         """Answer the form of the token, or a command."""
@@ -165,12 +224,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         body = self.rfile.read(int(length))
-        dashboard, path = self.server.dashboard, urlsplit(self.path).path
+        parts = urlsplit(self.path)
+        path = parts.path
         if path == "/login":
             self._login(body)
         elif not self._is_known():
             self._refuse(HTTPStatus.UNAUTHORIZED)
-        elif path.startswith("/api/do/") and (command := dashboard.commands.get(path.removeprefix("/api/do/"))):
+        elif path.startswith("/api/do/") and (command := self._command(path.removeprefix("/api/do/"), parts.query)):
             try:
                 said = command()
             except RaykvError as error:
@@ -178,6 +238,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_bytes(msgspec.json.encode({"said": said}), "application/json")
         else:
             self._refuse(HTTPStatus.NOT_FOUND)
+
+    def _command(self, name: str, query: str) -> Callable[[], str] | None:
+        store = parse_qs(query, max_num_fields=8).get("store", [""])[0]
+        shown = self.server.dashboard.at(store)
+        return None if shown is None else shown.commands.get(unquote(name))
 
     def _login(self, body: bytes) -> None:
         given = parse_qs(body.decode("latin-1"), max_num_fields=4).get("token", [""])[0]
@@ -191,9 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Location", "/")
         self._end(0)
 
-    def _explain(self, bucket: str, key: str) -> None:
+    def _explain(self, shown: Shown, bucket: str, key: str) -> None:
         try:
-            html = self.server.dashboard.explain(bucket[:200], key[:1000])
+            html = shown.explain(bucket[:200], key[:1000])
         except RaykvError as error:
             html = page.text(f"{type(error).__name__}: {error.message}")
         self._send(html, "text/html")
@@ -227,7 +292,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, text: str, kind: str, nonce: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send_bytes(text.encode(), f"{kind}; charset=utf-8", nonce, status)
 
-    def _send_bytes(self, data: bytes, kind: str, nonce: str = "", status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send_bytes(
+        self,
+        data: bytes,
+        kind: str,
+        nonce: str = "",
+        status: HTTPStatus = HTTPStatus.OK,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         script = f"script-src 'nonce-{nonce}'; " if nonce else ""
@@ -236,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"default-src 'none'; {script}style-src 'unsafe-inline'; connect-src 'self'; form-action 'self'; "
             "frame-ancestors 'none'; base-uri 'none'",
         )
-        self._end(len(data))
+        self._end(len(data), more)
         self.wfile.write(data)
 
     def _refuse(self, status: HTTPStatus) -> None:
@@ -245,8 +317,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self._end(0)
 
-    def _end(self, length: int) -> None:
-        self.send_header("Content-Length", str(length))
+    def _end(self, length: int, more: Mapping[str, str] | None = None) -> None:
+        if length or more is None:  # an answer without content has no length
+            self.send_header("Content-Length", str(length))
+        for name, value in (more or {}).items():
+            self.send_header(name, value)
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("X-Frame-Options", "DENY")

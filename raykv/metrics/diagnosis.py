@@ -23,6 +23,10 @@ SLOW_MS = 500.0
 HOT_SHARE = 0.5
 """Of a node's operations, in one partition of many."""
 MANY_RESTARTS = 3
+MANY_SEALED = 3
+LEAST_FILES_SHARE = 0.01
+SERIOUS = frozenset({"QuorumNotMet", "Overloaded", "StoreUnavailable", "WriteOutcomeUnknown", "CorruptData"})
+"""Errors that are the store's doing rather than the caller's."""
 BUSY_OPS_PER_S = 100.0
 
 
@@ -46,6 +50,12 @@ class HostReport(NamedTuple):
     """Directories of stores at the default place -> the store's name."""
     world_writable: bool = False
     """Whether others than the owner may write into the store's directory."""
+    files_free_share: float = 1.0
+    """Of the files that the disk may hold."""
+    in_memory: bool = False
+    """Whether the store's directory lies on a file system that is lost with the machine's power."""
+    aside: Sequence[str] = ()
+    """Directories of nodes that have left, below the store's."""
 
 
 class Finding(NamedTuple):
@@ -66,16 +76,20 @@ def diagnosis(
     own: Mapping[str, str] | None = None,
     running: Sequence[str] = (),
     security: Mapping[str, bool] | None = None,
+    machines: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Finding]:
     """Return what there is to say of a store, the worst first.
 
     ``silent``: host -> why it did not report. ``own``: "raykv", "ray", "python" -> the asker's versions. ``running``: the
-    stores that run. ``security``: "token", "tls" -> whether Ray uses it. O(partitions + nodes + hosts).
+    stores that run. ``security``: "token", "tls" -> whether Ray uses it. ``machines``: host, as its label says -> the
+    addresses of its machines. O(partitions + nodes + hosts).
     """
     found = [
         *_nodes(status),
         *_partitions(status, ring),
+        *_labels(status, ring, machines or {}),
         *_load(status),
+        *_errors(status),
         *_moves(status),
         *_hosts(hosts, silent or {}, own or {}),
         *_leftovers(hosts, running),
@@ -131,6 +145,17 @@ def _storage(name: str, storage: Mapping[str, Any]) -> Iterator[Finding]:
             "warning", name, f"{storage['runs']} sorted runs wait to be merged, and reads look into each",
             "write less for a while, or give compaction a larger share (NodeConfig.compaction_share)",
         )  # fmt: skip
+    if storage.get("sealed_memtables", 0) >= MANY_SEALED:
+        yield Finding(
+            "warning", name, f"{storage['sealed_memtables']} memtables wait to be written to tables",
+            "its disk is slower than its clients write: write less for a while, or add nodes: raykv add-node",
+        )  # fmt: skip
+    if (debt_bytes := storage.get("compaction_debt_bytes", 0)) > disk["free_bytes"]:
+        yield Finding(
+            "critical", name,
+            f"{debt_bytes >> 20} MiB of tables are due to be merged, and only {disk['free_bytes'] >> 20} MiB are free",
+            "make room: nothing that was overwritten or deleted is freed before they are merged",
+        )  # fmt: skip
     if waiting := sum(storage.get("hints", {}).values()):
         targets = ", ".join(storage["hints"])
         yield Finding(
@@ -164,6 +189,48 @@ def _partitions(status: Mapping[str, Any], ring: Mapping[str, Any]) -> Iterator[
         yield Finding(
             "note", "copies", f"{copies} copies lie on fewer hosts: the loss of one may take a majority along",
             "run nodes on as many hosts as there are copies, or name hosts by labels (raykv-host, raykv-zone)",
+        )  # fmt: skip
+
+
+def _labels(
+    status: Mapping[str, Any], ring: Mapping[str, Any], machines: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    zones = {member["node_id"]: member["zone"] for member in ring["members"]}
+    without = [node_id for node_id, zone in zones.items() if not zone]
+    if without and len(without) < len(zones):
+        yield Finding(
+            "warning", "labels", f"nodes {', '.join(without)} have no zone, and others have",
+            "start Ray there with the label raykv-zone too: copies are spread over zones as far as they are known",
+        )  # fmt: skip
+    elif not without and len({*zones.values()}) < ring["copies"]:
+        yield Finding(
+            "note", "labels", f"the nodes lie in {len({*zones.values()})} zones, fewer than the {ring['copies']} copies",
+            "the loss of one may take a majority along: add nodes in others (raykv add-node --zone NAME)",
+        )  # fmt: skip
+    for host, there in machines.items():
+        if len({*there}) > 1:
+            yield Finding(
+                "warning", "labels", f"machines {', '.join(sorted({*there}))} are all labelled raykv-host={host}",
+                "give each machine a label of its own: for raykv they are one host with one disk",
+            )  # fmt: skip
+    for node in status["nodes"]:
+        if machines and node["host"] not in machines and node["state"] == "up":
+            yield Finding(
+                "warning", "labels",
+                f"node {node['node_id']} belongs to host {node['host']}, which no machine is called now",
+                "start Ray there with the label raykv-host that it had: the node is looked for there after a restart",
+            )  # fmt: skip
+
+
+def _errors(status: Mapping[str, Any]) -> Iterator[Finding]:
+    counters = (status.get("clients") or {}).get("counters", {})
+    failed = {name.removeprefix("errors."): count for name, count in counters.items() if name.startswith("errors.")}
+    lost = {name: count for name, count in failed.items() if name in SERIOUS}
+    if lost:
+        said = ", ".join(f"{count} {name}" for name, count in sorted(lost.items(), key=lambda each: -each[1]))
+        yield Finding(
+            "note", "clients", f"operations of theirs have failed since the supervisor's start: {said}",
+            "raykv metrics shows whether it goes on (raykv_client_errors_total); raykv dashboard, what happened meanwhile",
         )  # fmt: skip
 
 
@@ -230,6 +297,21 @@ def _hosts(hosts: Sequence[HostReport], silent: Mapping[str, str], own: Mapping[
             yield Finding(
                 "warning", name, f"its disk is {1 - report.disk_free_bytes / report.disk_bytes:.0%} full",
                 "make room: compaction needs as much as it merges",
+            )  # fmt: skip
+        if report.files_free_share < LEAST_FILES_SHARE:
+            yield Finding(
+                "warning", name, f"its disk has room for {report.files_free_share:.1%} of its number of files only",
+                "remove small files there (df -i): no new table can be created once none is left",
+            )  # fmt: skip
+        if report.in_memory:
+            yield Finding(
+                "warning", name, "the store's directory lies in memory (tmpfs): all of it is lost when the machine stops",
+                "put it on a disk: raykv start --path DIRECTORY",
+            )  # fmt: skip
+        if report.aside:
+            yield Finding(
+                "note", name, f"nodes that have left have their data there still: {', '.join(report.aside[:3])}",
+                "delete these directories once all else is well: others hold what was in them",
             )  # fmt: skip
         if report.world_writable:
             yield Finding(

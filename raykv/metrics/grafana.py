@@ -72,11 +72,12 @@ def _expressions(metric: Metric, prefix: str) -> list[tuple[str, str]]:
     name = prefix + metric.full_name
     legend = " ".join(f"{{{{{label}}}}}" for label in metric.labels if label not in {"host", "zone"}) or "{{store}}"
     if metric.kind == "histogram":
-        by = "sum by (le, bucket, kind)"
+        labels = [label for label in metric.labels if label != "node"]
+        by = f"sum by ({', '.join(['le', *labels])})"
         return [
             (
                 f"histogram_quantile({share}, {by} (rate({name}_bucket{RAYS_SUFFIX if prefix else ''}{chosen}[1m])))",
-                f"p{round(100 * share)} {{{{bucket}}}} {{{{kind}}}}",
+                " ".join([f"p{round(100 * share)}", *(f"{{{{{label}}}}}" for label in labels)]),
             )
             for share in (0.5, 0.99)
         ]

@@ -79,6 +79,8 @@ METRICS: tuple[Metric, ...] = (
            ("node", "bucket", "key"), _TRAFFIC),
     Metric("hot_partition_operations_per_second", "gauge", "The partitions asked for most often, estimated.",
            ("node", "partition")),
+    Metric("largest_pair_bytes", "gauge", "The largest records written since their nodes started, a few for each node.",
+           ("bucket", "key"), _TRAFFIC),
     # ---- storage ----
     Metric("records", "gauge", "Records stored; those overwritten or deleted count until a compaction.", _NODE, _STORAGE),
     Metric("table_bytes", "gauge", "Bytes in tables.", _NODE, _STORAGE),
@@ -105,6 +107,10 @@ METRICS: tuple[Metric, ...] = (
         Alert("RaykvCompactionBehind", "raykv_runs > 30", 900, "warning",
               "Compaction of node {{ $labels.node }} does not keep up"),
     ),
+    Metric("compaction_debt_bytes", "gauge", "Bytes of tables that are due to be merged next, or being merged.", _NODE,
+           _STORAGE),
+    Metric("deletion_markers", "gauge",
+           "Records in tables that only say that something was dropped here; compactions remove them.", _NODE),
     Metric("tables", "gauge", "Table files.", _NODE),
     Metric("cache_bytes", "gauge", "Bytes of blocks and records in the cache.", _NODE),
     Metric("cache_hits_total", "counter", "Blocks and records found in the cache.", _NODE, _STORAGE),
@@ -127,6 +133,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("repair_fetched_total", "counter", "Records that anti-entropy brought to this node.", _NODE, _REPLICATION),
     Metric("repair_sent_total", "counter", "Records that anti-entropy sent from this node.", _NODE, _REPLICATION),
     Metric("repair_bytes_total", "counter", "Bytes that anti-entropy moved.", _NODE),
+    Metric("tombstones", "gauge",
+           "Deleted and expired records that are kept until all owners may forget them, as of the daily comparison of each "
+           "partition (or raykv repair), which counts them at one of its owners.", ("node", "bucket"), _REPLICATION),
+    Metric("leading", "gauge", "Partitions of linearizable buckets that the node leads.", _NODE, _REPLICATION),
     Metric("tombstones_purged_total", "counter", "Deletes forgotten by all owners together.", _NODE, _REPLICATION),
     Metric("node_events_total", "counter",
            "What nodes count: leader_takeovers, leader_rounds, leader_superseded, leader_rewrites, suspicions and more.",
@@ -135,9 +145,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("moving_partitions", "gauge", "Partitions that still have to move to their new owners.", (), _REPLICATION),
     # ---- clients ----
     Metric("client_events_total", "counter",
-           "What clients' coordinators count: hedges, hedges_won, read_repairs (reads that found a copy behind), hints, "
-           "siblings_read, leader_reads and more. As of their last report, up to half a minute ago.",
+           "What clients' coordinators count: hedges, hedges_won, read_repairs (reads that found a copy behind), "
+           "copies_behind and copies_missing (such copies), hints, siblings_read, leader_reads and more. As of their last "
+           "report, up to half a minute ago.",
            ("event",), _CLIENTS),
+    Metric(
+        "client_request_seconds", "histogram",
+        "How long clients waited, by kind: get, put, change (of linearizable buckets), scan_page; of many keys: get_many, "
+        "put_many, change_many. As of their last report, up to half a minute ago.", ("kind",), _CLIENTS,
+    ),
+    Metric("client_staleness_seconds", "histogram",
+           "How much older than what the read returned the copies were that reads have repaired.", (), _CLIENTS),
     Metric("client_errors_total", "counter", "Operations, or keys of them, that failed, by class.", ("error",), _CLIENTS),
     Metric("clients", "gauge", "Client processes that have reported within ten minutes.", (), _CLIENTS),
     # ---- buckets ----

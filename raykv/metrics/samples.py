@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 HOT_KEY = "hot_key_operations_per_second"
 MOST_HOT = 20
-"""Hot keys in all: each is a series of its own, and comes and goes."""
+"""Hot keys in all, and large pairs: each is a series of its own, and comes and goes."""
 _FROM_STORAGE = {
     "records": "records", "table_bytes": "table_bytes", "garbage_bytes": "garbage_bytes", "damaged_ranges": "damaged",
     "memtable_bytes": "memtable_bytes", "sealed_memtables": "sealed_memtables", "runs": "runs", "tables": "tables",
@@ -19,6 +19,7 @@ _FROM_STORAGE = {
     "bloom_negatives_total": "bloom_negatives", "flushes_total": "flushes", "compactions_total": "compactions",
     "wal_bytes_total": "wal_bytes", "written_bytes_total": "bytes_written", "hint_bytes": "hint_bytes",
     "hints_replayed_total": "hints_replayed", "hints_expired_total": "hints_expired",
+    "compaction_debt_bytes": "compaction_debt_bytes", "deletion_markers": "markers", "leading": "leading",
 }  # fmt: skip
 _FROM_REPAIRS = {
     "repair_compared_total": "compared", "repair_fetched_total": "fetched", "repair_sent_total": "sent",
@@ -48,6 +49,7 @@ def _all(status: Mapping[str, Any]) -> Iterator[Sample]:
     yield Sample("moving_partitions", {}, moving.get("partitions_left", 0))
     hot: list[Sample] = []
     groups: dict[str, int] = {}
+    large: dict[tuple[str, str], int] = {}
     for node in status["nodes"]:
         name = {"node": node["node_id"]}
         yield Sample("node_up", {**name, "host": node["host"], "zone": node["zone"]}, 1 if node["state"] == "up" else 0)
@@ -63,9 +65,14 @@ def _all(status: Mapping[str, Any]) -> Iterator[Sample]:
             Sample(HOT_KEY, {**name, "bucket": key["bucket"], "key": str(key["key"])}, key["ops_per_s"])
             for key in load.get("keys", ())
         ]
+        for pair in storage.get("large", ()):
+            place = pair["bucket"], str(pair["key"])
+            large[place] = max(large.get(place, 0), pair["bytes"])
         for group in storage.get("groups", ()):
             groups[group["bucket"]] = max(groups.get(group["bucket"], 0), group["bytes"])
     yield from sorted(hot, key=lambda sample: -sample.value)[:MOST_HOT]
+    for (bucket, key), size_bytes in sorted(large.items(), key=lambda each: -each[1])[:MOST_HOT]:
+        yield Sample("largest_pair_bytes", {"bucket": bucket, "key": key}, size_bytes)
     for bucket, size_bytes in groups.items():
         yield Sample("largest_group_bytes", {"bucket": bucket}, size_bytes)
     yield from _of_clients(status.get("clients") or {})
@@ -93,14 +100,20 @@ def _of_storage(name: dict[str, str], storage: Mapping[str, Any]) -> Iterator[Sa
             yield Sample("hot_partition_operations_per_second", {**name, "partition": str(partition)}, drawn)
     for histogram in storage.get("latencies", ()):
         labels = {**name, "bucket": histogram["bucket"], "kind": histogram["kind"]}
-        seen = 0
-        for bound_s, count in histogram["counts"]:
-            seen += count
-            yield Sample("request_seconds", {**labels, "le": f"{bound_s:g}"}, seen, "_bucket")
-        seen += histogram["beyond"]
-        yield Sample("request_seconds", {**labels, "le": "+Inf"}, seen, "_bucket")
-        yield Sample("request_seconds", labels, histogram["sum_s"], "_sum")
-        yield Sample("request_seconds", labels, seen, "_count")
+        yield from _histogram("request_seconds", labels, histogram)
+    for dead in storage.get("tombstones", ()):
+        yield Sample("tombstones", {**name, "bucket": dead["bucket"]}, dead["count"])
+
+
+def _histogram(metric: str, labels: dict[str, str], histogram: Mapping[str, Any]) -> Iterator[Sample]:
+    seen = 0
+    for bound_s, count in histogram["counts"]:
+        seen += count
+        yield Sample(metric, {**labels, "le": f"{bound_s:g}"}, seen, "_bucket")
+    seen += histogram["beyond"]
+    yield Sample(metric, {**labels, "le": "+Inf"}, seen, "_bucket")
+    yield Sample(metric, labels, histogram["sum_s"], "_sum")
+    yield Sample(metric, labels, seen, "_count")
 
 
 def _of_clients(clients: Mapping[str, Any]) -> Iterator[Sample]:
@@ -110,3 +123,7 @@ def _of_clients(clients: Mapping[str, Any]) -> Iterator[Sample]:
             yield Sample("client_errors_total", {"error": event.removeprefix("errors.")}, count)
         else:
             yield Sample("client_events_total", {"event": event}, count)
+    for histogram in clients.get("latencies", ()):
+        yield from _histogram("client_request_seconds", {"kind": histogram["kind"]}, histogram)
+    if "staleness" in clients:
+        yield from _histogram("client_staleness_seconds", {}, clients["staleness"])

@@ -24,6 +24,7 @@ from raykv.node.snapshots import Snapshots
 from raykv.ports import Known
 from raykv.protocol import frames as f
 from raykv.protocol.requests import NODE, check_handlers, handled, misfit
+from raykv.records.durations import new_histogram
 from raykv.repair.maintenance import Maintenance
 from raykv.replica.handlers import Replica
 from raykv.replica.hints import HintStore
@@ -60,6 +61,15 @@ class NoMetrics:
         """See ``ports.Metrics``."""
 
     def counted(self) -> dict[str, int]:
+        """See ``ports.Metrics``."""
+        return {}
+
+    def histogram(self, name: str) -> list[float]:
+        """See ``ports.Metrics``."""
+        del name
+        return new_histogram()
+
+    def histograms(self) -> dict[str, list[int]]:
         """See ``ports.Metrics``."""
         return {}
 
@@ -639,6 +649,8 @@ class StorageNode:
             **(self._maintenance.figures() if self._maintenance is not None else {}),
             "load": self._load.figures(self._clock.monotonic_s()),
             "latencies": self._load.latencies(),
+            "large": self._load.largest(),
+            "leading": self._leaders.leading if self._leaders is not None else 0,
             "counters": self._metrics.counted(),
             "groups": self._replica.groups.figures(self._clock.monotonic_s()),
             "records": stats.memtable_records + stats.table_records,

@@ -15,11 +15,13 @@ from raykv.records import limits as lim
 class GetClusterUpdate(Message, frozen=True):
     """A coordinator asks the supervisor for a cluster update. Answer: ``ClusterUpdate``.
 
-    ``run``, ``counters``: a client's coordinator reports what its process has counted since its start; 0: it does not.
+    ``run``, ``counters``, ``histograms`` (see ``records.durations``): a client's coordinator reports what its process has
+    counted since its start; 0: it does not.
     """
 
     run: lim.Number = 0
     counters: lim.Counters = {}
+    histograms: lim.Histograms = {}
 
 
 class OpenBucket(Message, frozen=True):

@@ -12,6 +12,7 @@ value, and the answers to the last calls.
 refused (``CorruptData``) before any use.
 
 Read from the bottom up: ``limits``, ``keys``, ``record``, ``vector_record``, ``linear_record``, ``kinds``.
+Beside them ``durations``: histograms, as processes report them.
 
 **Omitted.** Merging two records of a key: that is versions. Values: ``client.codecs``.
 """

@@ -28,6 +28,7 @@ from raykv.config import (
     MIB,
     NODE_ID_PATTERN,
 )
+from raykv.records.durations import LENGTH
 
 MAX_LOOKED_AT = 256
 """The Merkle-tree nodes, or records to fetch or forget, in one request between nodes."""
@@ -36,6 +37,7 @@ MAX_ENTRIES = 1 << 20
 MAX_BUCKETS = 10_000
 MAX_SETTINGS = 64
 MAX_COUNTERS = 128
+MAX_HISTOGRAMS = 16
 MAX_TEXT_CHARS = 64 * KIB
 MAX_NAME_CHARS = 255
 MAX_STATE_BYTES = 16 * MIB
@@ -96,5 +98,8 @@ NodeIds: TypeAlias = Annotated[list[NodeId], NODES]
 Targets: TypeAlias = Annotated[list[NodeId], Meta(max_length=2 * MAX_COPIES)]
 """The most nodes that a write needs while a partition moves."""
 Counters: TypeAlias = Annotated[dict[Name, Number], Meta(max_length=MAX_COUNTERS)]
+Histograms: TypeAlias = Annotated[
+    dict[Name, Annotated[list[Number], Meta(max_length=LENGTH)]], Meta(max_length=MAX_HISTOGRAMS)
+]
 Settings: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_SETTINGS)]
 Figures: TypeAlias = Annotated[dict[Name, Any], Meta(max_length=MAX_PARTITIONS)]

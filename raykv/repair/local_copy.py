@@ -69,6 +69,15 @@ class LocalCopy:
         self.taken = 0
         """The records that this run got from others."""
         self._trees: dict[tuple[int, tuple[int, ...], bool], _Kept] = {}
+        self._tombstones: dict[tuple[int, int], int] = {}
+        """(Partition, bucket id) -> the records without a live value, by the last look for what may be forgotten."""
+
+    def tombstones(self) -> list[list[int]]:
+        """Return for each bucket id the number of records without a live value, in the partitions looked through here."""
+        total: dict[int, int] = {}
+        for (_, bucket_id), count in self._tombstones.items():
+            total[bucket_id] = total.get(bucket_id, 0) + count
+        return [[bucket_id, total[bucket_id]] for bucket_id in sorted(total)]
 
     def complete(self, partition: int) -> bool:
         """Whether this node has all that it acknowledged in the partition (P1)."""
@@ -168,16 +177,21 @@ class LocalCopy:
     async def dead(self, partition: int, buckets: Sequence[int], before_ms: float) -> list[Entry]:
         """Return the records in which nothing has lived since ``before_ms`` (wall clock); corrupt ranges are left out."""
         found: list[Entry] = []
-        since_s = self._clock.monotonic_s()
+        since_s, now_ms = self._clock.monotonic_s(), self._clock.wall_ms()
         for bucket_id in buckets:
             low, high = storage_prefix(partition, bucket_id), storage_prefix(partition, bucket_id + 1)
+            dead = 0
             for count, (place, kept) in enumerate(self._engine.scan(low, high, around_damage=True), start=1):
                 since_ms = dead_since_ms(kept.record)
                 key = place[STORAGE_PREFIX_BYTES:]
+                dead += since_ms is not None and since_ms <= now_ms
                 if since_ms is not None and since_ms < before_ms and is_key(key):
                     found.append((bucket_id, key, digest(bucket_id, key, public(kept.record))))
                 if count % REST_EVERY == 0:
                     since_s = await self._throttle.rest(since_s)
+            self._tombstones.pop((partition, bucket_id), None)
+            if dead:
+                self._tombstones[partition, bucket_id] = dead
         return found
 
     async def clear(self, partitions: Sequence[int] | None = None) -> int:
@@ -288,6 +302,9 @@ class LocalCopy:
         if digest(bucket_id, key, public(found.record)) != value:
             return False
         self._engine.erase(place)
+        place_of = self.partition_of(bucket_id, key), bucket_id
+        if self._tombstones.get(place_of):
+            self._tombstones[place_of] -= 1
         return True
 
     def _place(self, bucket_id: int, key: bytes) -> bytes:

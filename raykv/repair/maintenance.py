@@ -141,6 +141,7 @@ class Maintenance:
             "hints_replayed": self.handoff.replayed,
             "hints_expired": self.handoff.expired,
             "repaired": self.mended.figures(),
+            "tombstones": self._local.tombstones(),
             "background_bytes_per_s": round(self.throttle.bytes_per_s),
             "healed_partitions": len(self._healed) if not self._replica.complete else None,
         }

@@ -103,6 +103,11 @@ class Leaders:
         self._owned_places: dict[Place, Owned] = {}
         replica.voter.is_head = self._is_head
 
+    @property
+    def leading(self) -> int:
+        """The number of places, (partition, n), that this run leads."""
+        return sum(map(self._leads, self._tenures))
+
     # ---- a request ----
 
     async def apply(self, request: f.Apply) -> f.NodeAnswerBody:

@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from raykv.protocol.nodes import Write
 from raykv.protocol.requests import NODE, Metered
 from raykv.records.keys import storage_prefix
 
@@ -78,6 +79,10 @@ class LoadMeter:
         self._last: dict[str, Any] = {}
         self._histograms: dict[tuple[type, int], list[float]] = {}
         """(Kind, bucket id) -> requests by ``_STEPS_S``, those beyond, and the sum of their times in seconds."""
+        self._large: dict[bytes, int] = {}
+        """Storage key -> bytes of the record, of the largest ones written since the start."""
+        self._large_bytes = 0
+        """What is not above it is not among them."""
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
@@ -97,6 +102,10 @@ class LoadMeter:
             assert concerns.items is not None
             for item in self._sampled(concerns.items(request)):
                 self._count(concerns.bucket(request, item), concerns.key(item))
+            if type(request) is Write:
+                for key, record in request.items:
+                    if len(record) > self._large_bytes:
+                        self._note_large(request.bucket_id, key, len(record))
         elif traits.metered is Metered.ONCE:
             self._operations += 1
         else:
@@ -134,6 +143,19 @@ class LoadMeter:
         partition = self._partition_of(bucket_id, key)
         self._by_partition[partition] += 1
         self._by_key.add(storage_prefix(partition, bucket_id) + key)
+
+    def _note_large(self, bucket_id: int, key: bytes, size_bytes: int) -> None:
+        """Keep the largest, in place of the smallest of these."""
+        place = storage_prefix(self._partition_of(bucket_id, key), bucket_id) + key
+        self._large[place] = max(size_bytes, self._large.get(place, 0))
+        if len(self._large) > SHOWN:
+            del self._large[min(self._large, key=self._large.__getitem__)]
+        if len(self._large) == SHOWN:
+            self._large_bytes = min(self._large.values())
+
+    def largest(self) -> list[list[Any]]:
+        """Return the largest pairs written since the start: each key as in the storage, with the bytes of its record."""
+        return [[key, size_bytes] for key, size_bytes in sorted(self._large.items(), key=lambda each: -each[1])]
 
     def _turn(self, now_s: float) -> None:
         """End the window if it is over."""

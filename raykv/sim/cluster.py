@@ -23,6 +23,7 @@ from raykv.client.codecs import pickle_plainly
 from raykv.client.driver import run_async
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import DEFAULT_BUCKET, Session
+from raykv.client.latencies import Latencies
 from raykv.client.renewals import LoopRenewals
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
@@ -31,6 +32,7 @@ from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
 from raykv.ports import PeerSilent, PeerUnreachable
 from raykv.protocol import frames as f
+from raykv.records.durations import new_histogram, sendable
 from raykv.sim.host import Host, SimClock
 from raykv.sim.kernel import Process, ProcessEnded
 from raykv.sim.network import Network, SimTransport
@@ -79,6 +81,7 @@ class SimMetrics:
     def __init__(self, total: Counter[str]) -> None:
         self._total = total
         self._own: Counter[str] = Counter()
+        self._histograms: dict[str, list[float]] = {}
 
     def count(self, name: str, amount: int = 1) -> None:
         """See ``ports.Metrics``."""
@@ -88,6 +91,14 @@ class SimMetrics:
     def counted(self) -> dict[str, int]:
         """See ``ports.Metrics``."""
         return dict(sorted(self._own.items()))
+
+    def histogram(self, name: str) -> list[float]:
+        """See ``ports.Metrics``."""
+        return self._histograms.setdefault(name, new_histogram())
+
+    def histograms(self) -> dict[str, list[int]]:
+        """See ``ports.Metrics``."""
+        return {name: counts for name, each in sorted(self._histograms.items()) if (counts := sendable(each))}
 
 
 class Cluster:
@@ -354,6 +365,9 @@ class SimLink:
         """See ``client.driver.Link``."""
         return self._cluster.loop.now_s
 
+    def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
+        """See ``client.driver.Link``."""
+
     def pause(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""
         self._cluster.loop.run_until_complete(asyncio.sleep(delay_s))
@@ -406,7 +420,9 @@ class SimDirectLink(SimLink):
         transport = SimTransport(cluster.network, process)
         clock = SimClock(cluster.host_of_client(process.name), process)
         rng = cluster.rng(f"coordinator of {process.name}")
-        made = process.run(lambda: Coordinator(transport, clock, SimMetrics(cluster.counts), rng, asks=True))
+        metrics = SimMetrics(cluster.counts)
+        self.took = Latencies(metrics, self.monotonic_s).note  # type: ignore[method-assign]  # one call less
+        made = process.run(lambda: Coordinator(transport, clock, metrics, rng, asks=True))
         self._service = CoordinatorService(made, transport, clock)
         cluster.counts["direct clients"] += 1
 

@@ -121,6 +121,10 @@ class EngineStats(msgspec.Struct, frozen=True):
     compactions: int
     bytes_written: int
     damaged: int
+    markers: int = 0
+    """Deletion markers in tables."""
+    compaction_debt_bytes: int = 0
+    """Bytes of tables that are due to be merged next, or being merged."""
 
 
 class HeldTables(NamedTuple):
@@ -1144,7 +1148,16 @@ class Engine:
             compactions=self._compactions,
             bytes_written=self._log.bytes_written + self._job_bytes,
             damaged=len(self._damaged),
+            markers=sum(info.markers for info in infos),
+            compaction_debt_bytes=self._compaction_debt_bytes(),
         )
+
+    def _compaction_debt_bytes(self) -> int:
+        if self._runs is self._settled:
+            return 0
+        task = compaction.pick([run.info() for run in self._runs], self._config)
+        taken = {number for part in task.parts for number in part.tables} if task is not None else ()
+        return sum(table.info.size_bytes for run in self._runs for table in run.tables if table.info.number in taken)
 
     def _check(self) -> None:
         if self._closed or self._log.failure is not None:

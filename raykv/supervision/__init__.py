@@ -12,7 +12,8 @@ writes never wait for it.
    reporters (P12).
 3. A step of a move begins when enough owners know the one before (P4).
 
-Read from the bottom up: ``founding`` (the first state; pure), ``watch`` (nodes that are lost come back),
+Read from the bottom up: ``founding`` (the first state; pure), ``chronicle`` (what happened and why, for people),
+``client_counters`` (what clients report), ``watch`` (nodes that are lost come back),
 ``rebalancing`` (the ring, partition by partition, to its goal, by the states that ``cluster.moves`` makes of one
 another), ``members`` (nodes join, leave, take a lost one's place), ``autoscaling`` (a pure policy) and ``scaling``
 (measures the load and does what the policy makes of it), ``supervisor`` (all of it, and the answers about the store

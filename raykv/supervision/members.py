@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
     from raykv.cluster.state import ClusterState
     from raykv.ports import Clock, Launcher
+    from raykv.supervision.chronicle import Chronicle
     from raykv.supervision.watch import Watch
 
 logger = logging.getLogger("raykv.supervisor")
 
+ON_COMMAND = "on command"
 REPLACE_LOOK_S = 1.0
 REPLACE_RETRY_S = 10.0
 SAY_SO_S = 1.0
@@ -53,6 +55,7 @@ class Members:
         change: Callable[[ClusterState], Awaitable[None]],
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        chronicle: Chronicle,
     ) -> None:
         """``change(state)`` decides a state; ``changing`` must be held. ``changed()`` is called when a node has gone."""
         self._name = name
@@ -64,19 +67,20 @@ class Members:
         self._change = change
         self._changed = changed
         self._spawn = spawn
+        self._chronicle = chronicle
         self._joining = asyncio.Lock()
 
-    async def add_node(self, weight: float, zone: str, host: str, timeout_s: float) -> str:
+    async def add_node(self, weight: float, zone: str, host: str, timeout_s: float, why: str = ON_COMMAND) -> str:
         """Add a node and begin to move its share to it. Returns its id.
 
-        ``weight``: 0 for what its host can carry. Raises ``InvalidOption``, ``StoreUnavailable``.
+        ``weight``: 0 for what its host can carry. ``why``: for people. Raises ``InvalidOption``, ``StoreUnavailable``.
         """
         async with self._joining:
             member = await self._place(weight, zone, host, timeout_s)
-            await self._let_join(member, lambda state: moves.with_member(state, member), timeout_s)
+            await self._let_join(member, lambda state: moves.with_member(state, member), timeout_s, why)
         return member.node_id
 
-    async def replace_node(self, lost: str, host: str, timeout_s: float) -> str:
+    async def replace_node(self, lost: str, host: str, timeout_s: float, why: str = ON_COMMAND) -> str:
         """Replace a lost node by a new one. Returns the new id. Raises as ``add_node``.
 
         The new node copies the lost node's partitions from the other owners. Then the lost one leaves, even if it has
@@ -91,7 +95,8 @@ class Members:
                     raise InvalidOption(f"node {lost} is already leaving")
                 weight = goal.member(lost).weight
             member = await self._place(weight, "", host, timeout_s, instead_of=lost)
-            await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s)
+            why = f"it takes the place of {lost}, {why}"
+            await self._let_join(member, lambda state: moves.with_replacement(state, member, lost), timeout_s, why)
         logger.info("store %s: node %s takes the place of %s", self._name, member.node_id, lost)
         return member.node_id
 
@@ -105,7 +110,9 @@ class Members:
         others = [member for member in self._state().ring.members if member.node_id != instead_of]
         return place_one(others, await self._launcher.hosts(), node_id, weight=weight, host=host, zone=zone)
 
-    async def _let_join(self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
+    async def _let_join(
+        self, member: Member, change: Callable[[ClusterState], ClusterState], timeout_s: float, why: str
+    ) -> None:
         """Start a new node and make it a member."""
         node_id = member.node_id
         self._watch.hosts_of[node_id] = member.host
@@ -113,7 +120,7 @@ class Members:
         self._watch.unborn.add(node_id)
         try:
             self._watch.up(node_id, await self._watch.launch(node_id, take_over=True))
-            await self._between_waves(change, timeout_s)
+            await self._between_waves(change, timeout_s, f"node {node_id} has joined on host {member.host}", why)
         except (LaunchFailed, RaykvError) as error:
             if not self._state().ring.has_member(node_id):
                 del self._watch.nodes[node_id]
@@ -136,14 +143,15 @@ class Members:
                         "store %s: the host of node %s has been gone for %.0f s; replacing the node",
                         self._name, node_id, now_s - node.since_s,
                     )  # fmt: skip
+                    why = f"whose host has been gone for {now_s - node.since_s:.0f} s"
                     try:
-                        await self.replace_node(node_id, "", LAUNCH_TIMEOUT_S)
+                        await self.replace_node(node_id, "", LAUNCH_TIMEOUT_S, why)
                     except RaykvError as error:
                         logger.warning("store %s: node %s is not replaced yet: %s", self._name, node_id, error)
                         await self._clock.sleep(REPLACE_RETRY_S)
                     break
 
-    async def remove_node(self, node_id: str, timeout_s: float) -> None:
+    async def remove_node(self, node_id: str, timeout_s: float, why: str = ON_COMMAND) -> None:
         """Move a node's partitions to the others, then let it leave. Raises ``NotEnoughNodes`` if too few would remain."""
         self._state().ring.member(node_id)
         async with self._joining:
@@ -152,6 +160,8 @@ class Members:
                     state, [each for each in moves.wanted_members(state) if each.node_id != node_id]
                 ),
                 timeout_s,
+                f"node {node_id} is leaving",
+                why,
             )
         logger.info("store %s: node %s is leaving", self._name, node_id)
 
@@ -166,20 +176,40 @@ class Members:
                     [weighted if each.node_id == node_id else each for each in moves.wanted_members(state)],
                 ),
                 timeout_s,
+                f"node {node_id} gets weight {weight:g} instead of {member.weight:g}",
+                ON_COMMAND,
             )
         logger.info("store %s: node %s gets weight %g", self._name, node_id, weight)
 
-    async def restore(self) -> None:
+    async def restore(self, why: str = ON_COMMAND) -> None:
         """Restore every member's share where the partitions do not match the weights."""
-        await self._between_waves(lambda state: moves.with_goal(state, moves.wanted_members(state)), LAUNCH_TIMEOUT_S)
+        await self._between_waves(
+            lambda state: moves.with_goal(state, moves.wanted_members(state)),
+            LAUNCH_TIMEOUT_S,
+            "every node gets its share again",
+            why,
+        )
 
-    async def _between_waves(self, change: Callable[[ClusterState], ClusterState], timeout_s: float) -> None:
-        """Change the state while no wave is under way. Raises ``StoreUnavailable`` if none ends within ``timeout_s``."""
+    async def _between_waves(
+        self, change: Callable[[ClusterState], ClusterState], timeout_s: float, what: str, why: str
+    ) -> None:
+        """Change the state while no wave is under way. Raises ``StoreUnavailable`` if none ends within ``timeout_s``.
+
+        ``what``, ``why``: noted then, and what moves for it.
+        """
         deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
             async with self._changing:
                 if not self._state().moves:
-                    await self._change(change(self._state()))
+                    before, self._chronicle.moves_for = self._chronicle.moves_for, f"{what}, {why}"
+                    try:
+                        await self._change(change(self._state()))
+                    except BaseException:
+                        self._chronicle.moves_for = before
+                        raise
+                    self._chronicle.note("note", what, why)
+                    if count := moves.left(self._state()):
+                        self._chronicle.note("note", f"{count} partitions begin to move", self._chronicle.moves_for)
                     return
             if self._clock.monotonic_s() > deadline_s:
                 raise StoreUnavailable("partitions are moving, and the wave did not end in time; try again")
@@ -193,6 +223,7 @@ class Members:
             await self._launcher.retire(node_id, self._watch.hosts_of.get(node_id, ""))
             self._watch.forget(node_id)
             logger.info("store %s: node %s has left", self._name, node_id)
+            self._chronicle.note("note", f"node {node_id} has left", "all that it held is with other nodes")
         if nodes:
             await self._changed()
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
     from raykv.ports import Clock, Transport
+    from raykv.supervision.chronicle import Chronicle
 
 logger = logging.getLogger("raykv.supervisor")
 
@@ -65,6 +66,7 @@ class Rebalancing:
         knows: Callable[[str, tuple[int, int]], Coroutine[Any, Any, bool]],
         left: Callable[[list[str]], Coroutine[Any, Any, None]],
         away: Callable[[], list[str]],
+        chronicle: Chronicle,
     ) -> None:
         """``change(fn)`` makes ``fn(state)`` the state. Raises ``StoreUnavailable``.
 
@@ -78,6 +80,7 @@ class Rebalancing:
         self._knows = knows
         self._left = left
         self._away = away
+        self._chronicle = chronicle
         self._unclear: dict[str, set[int] | None] = {}
         """Nodes that may hold records they no longer own, with the partitions; None: any partition."""
         self._hints_until_s: float | None = None
@@ -110,6 +113,7 @@ class Rebalancing:
         step = "" if not state.moves else "read by the new owners" if state.moves[0].reads_new else "being taken over"
         return {
             "partitions_left": moves.left(state),
+            "why": self._chronicle.moves_for or moves.reason(state),
             "moving": [move.partition for move in state.moves],
             "step": step,
             "paused": self.paused,
@@ -267,6 +271,10 @@ class Rebalancing:
         await self._advance(state, moves.arrived)
         self.waits_for = ""
         logger.info("store %s: the ring has reached its goal, epoch %d", self._name, self._state().ring.epoch)
+        self._chronicle.moves_for = ""
+        self._chronicle.note(
+            "good", "all partitions have moved", f"the ring has reached its goal, epoch {self._state().ring.epoch}"
+        )
         await self._left(gone)
         return True
 

@@ -38,10 +38,11 @@ class Scaling:
         clock: Clock,
         state: Callable[[], ClusterState],
         measure: Callable[[], Awaitable[list[NodeLoad]]],
-        add: Callable[[], Awaitable[object]],
-        remove: Callable[[str], Awaitable[object]],
-        rebalance: Callable[[], Awaitable[object]],
+        add: Callable[[str], Awaitable[object]],
+        remove: Callable[[str, str], Awaitable[object]],
+        rebalance: Callable[[str], Awaitable[object]],
     ) -> None:
+        """``add(why)``, ``remove(node_id, why)``, ``rebalance(why)``: carry out decisions."""
         self._name = name
         self._clock = clock
         self._state = state
@@ -80,15 +81,16 @@ class Scaling:
             return
         logger.info("store %s: autoscaling: %s: %s", self._name, _what(decision), decision.why)
         self._failed = ""
+        why = f"by the autoscaler: {decision.why}"
         try:
             match decision.action:
                 case "add":
                     for _ in range(decision.nodes):
-                        await self._add()
+                        await self._add(why)
                 case "remove":
-                    await self._remove(decision.node_id)
+                    await self._remove(decision.node_id, why)
                 case "rebalance":
-                    await self._rebalance()
+                    await self._rebalance(why)
         except RaykvError as error:
             self._failed = str(error)
             logger.warning("store %s: autoscaling: %s failed: %s", self._name, _what(decision), error)

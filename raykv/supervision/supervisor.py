@@ -33,9 +33,10 @@ from raykv.protocol import frames as f
 from raykv.protocol.requests import SUPERVISOR, check_handlers, handled
 from raykv.ring import Member, partition_warning
 from raykv.supervision.autoscaling import NodeLoad
+from raykv.supervision.chronicle import Chronicle
 from raykv.supervision.client_counters import ClientCounters
 from raykv.supervision.founding import Plan, first_state
-from raykv.supervision.members import Members
+from raykv.supervision.members import ON_COMMAND, Members
 from raykv.supervision.rebalancing import Rebalancing
 from raykv.supervision.scaling import Scaling, check_limits, named
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Node, Watch
@@ -82,6 +83,7 @@ class Supervisor:
         self._sequence = 0
         self._changing = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}  # ordered by start: iteration order must be deterministic
+        self._chronicle = Chronicle(clock)
         self._watch = Watch(
             self._name,
             transport=transport,
@@ -92,6 +94,7 @@ class Supervisor:
             came_back=self._came_back,
             changed=self._publish,
             spawn=self._spawn,
+            chronicle=self._chronicle,
         )
         self.members = Members(
             self._name,
@@ -103,6 +106,7 @@ class Supervisor:
             change=self._change,
             changed=self._publish,
             spawn=self._spawn,
+            chronicle=self._chronicle,
         )
         self._rebalancing = Rebalancing(
             plan.store.name,
@@ -113,6 +117,7 @@ class Supervisor:
             knows=self._knows,
             left=self.members.see_off,
             away=self.members.away,
+            chronicle=self._chronicle,
         )
         self._clients = ClientCounters()
         self._scaling = Scaling(
@@ -120,9 +125,9 @@ class Supervisor:
             clock=clock,
             state=lambda: self.state,
             measure=self._loads,
-            add=lambda: self.members.add_node(0.0, "", "", GROW_TIMEOUT_S),
-            remove=lambda node_id: self.members.remove_node(node_id, LAUNCH_TIMEOUT_S),
-            rebalance=lambda: self.rebalance("restore"),
+            add=lambda why: self.members.add_node(0.0, "", "", GROW_TIMEOUT_S, why),
+            remove=lambda node_id, why: self.members.remove_node(node_id, LAUNCH_TIMEOUT_S, why),
+            rebalance=self.members.restore,
         )
         self._handlers = self._all_handlers()
         check_handlers(SUPERVISOR, self._handlers)
@@ -162,6 +167,9 @@ class Supervisor:
         answers = await self._read_all(found)
         if latest(answers) is not None:
             await self._recover(answers)
+            self._chronicle.note(
+                "note", "a supervisor has taken over", f"generation {self.state.generation}: it was started anew"
+            )
         elif await self._launcher.founded():
             raise unusable or StoreUnavailable(
                 f"store {self._name!r} was founded, and its state is in none of the directories that are left "
@@ -321,6 +329,7 @@ class Supervisor:
             created = self.state.bucket(name)
             assert created is not None
             logger.info("store %s: bucket %r created: %s", self._name, name, created.config)
+            self._chronicle.note("note", f"bucket {name!r} was created", "a client opened it")
             return created
 
     async def drop_bucket(self, name: str) -> bool:
@@ -332,6 +341,7 @@ class Supervisor:
                 return False
             await self._change(self.state.without_bucket(name))
             logger.info("store %s: bucket %r dropped", self._name, name)
+            self._chronicle.note("note", f"bucket {name!r} was dropped", ON_COMMAND)
             return True
 
     async def _knows(self, node_id: str, ballot: tuple[int, int]) -> bool:
@@ -403,7 +413,7 @@ class Supervisor:
 
     async def _get_cluster_update(self, request: f.GetClusterUpdate) -> f.ClusterUpdate:
         if request.run:
-            self._clients.report(request.run, request.counters, self._clock.monotonic_s())
+            self._clients.report(request.run, request.counters, self._clock.monotonic_s(), request.histograms)
         return self.cluster_update()
 
     async def _open(self, request: f.OpenBucket) -> f.BucketOpened:
@@ -415,6 +425,7 @@ class Supervisor:
         match action:
             case "pause" | "resume":
                 self._rebalancing.paused = action == "pause"
+                self._chronicle.note("note", f"moves are {action}d", ON_COMMAND)
             case "restore":
                 await self.members.restore()
             case "abort":
@@ -426,6 +437,8 @@ class Supervisor:
                         )
                     if state.goal is not None:
                         await self._change(moves.abort(state))
+                        self._chronicle.moves_for = ""
+                        self._chronicle.note("note", "the moves are called off", ON_COMMAND)
             case _:
                 raise InvalidOption(f"the action must be 'pause', 'resume' or 'abort'; got {action!r}")
 
@@ -437,6 +450,7 @@ class Supervisor:
         if off or wanted is not None:
             await self._alter(lambda state: state.with_scaling(wanted))
             logger.info("store %s: autoscaling is %s", self._name, f"on: {wanted}" if wanted is not None else "off")
+            self._chronicle.note("note", f"autoscaling is {'off' if wanted is None else 'on'}", ON_COMMAND)
         return await self._scaling.report()
 
     async def _loads(self) -> list[NodeLoad]:
@@ -471,6 +485,7 @@ class Supervisor:
             "autoscaling": self._scaling.last_decision(),
             "config": msgspec.structs.asdict(state.config),
             "buckets": [entry.config.name for entry in state.buckets],
+            "events": self._chronicle.figures(),
             "clients": self._clients.figures(self._clock.monotonic_s()),
             "nodes": [self._status_of(state, member, stats) for member, stats in zip(members, reported, strict=True)],
         }
@@ -488,6 +503,16 @@ class Supervisor:
                 if each["bucket_id"] in names
             ]
             stats = stats | {"latencies": latencies}
+            stats = stats | {
+                "large": [
+                    named(bytes(key), state) | {"bytes": size_bytes} for key, size_bytes in stats.get("large", ())
+                ],
+                "tombstones": [
+                    {"bucket": names[bucket_id], "count": count}
+                    for bucket_id, count in stats.get("tombstones", ())
+                    if bucket_id in names
+                ],
+            }
             groups = [(named(bytes(group), state), size_bytes) for group, size_bytes in stats.get("groups", ())]
             stats = stats | {
                 "groups": [

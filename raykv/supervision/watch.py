@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from raykv.cluster.register import Register
     from raykv.ports import Clock, Launched, Launcher, Transport
+    from raykv.supervision.chronicle import Chronicle
 
 logger = logging.getLogger("raykv.supervisor")
 
@@ -80,6 +81,7 @@ class Watch:
         came_back: Callable[[str], Awaitable[None]],
         changed: Callable[[], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        chronicle: Chronicle,
     ) -> None:
         """``bring_up_to_date(node_id)`` sends the node the present state; ``came_back(node_id)`` follows a restart.
 
@@ -94,6 +96,7 @@ class Watch:
         self._came_back = came_back
         self._changed = changed
         self._spawn = spawn
+        self._chronicle = chronicle
         self.nodes: dict[str, Node] = {}
         self.hosts_of: dict[str, str] = {}
         self.unborn: set[str] = set()
@@ -184,6 +187,8 @@ class Watch:
             elif node_id not in self._silent:
                 self._silent.add(node_id)
                 logger.warning("store %s: node %s suspected: no answer to %d pings", self._name, node_id, misses)
+                why = f"it answered none of {misses} pings of the supervisor"
+                self._chronicle.note("note", f"node {node_id} is suspected", why)
             if not misses:
                 state = self._register.state  # the state that was sent may not have reached it
                 if state is not None and self.nodes[node_id].ballot < state.ballot:
@@ -248,6 +253,7 @@ class Watch:
                 if node.cause != str(failure):
                     node.cause = str(failure)
                     logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)
+                    self._chronicle.note("bad", f"node {node_id} could not be started", str(failure))
                 await self._clock.sleep(delay_s)
                 delay_s = min(2 * delay_s, LAUNCH_RETRY_CEILING_S)
             else:
@@ -294,6 +300,9 @@ class Watch:
         self._verdicts.forget(node_id)
         if node.state == "down":
             node.last_outage_s = now_s - node.since_s
+            again = "was started anew" if launched.incarnation != node.incarnation else "answers again"
+            cause = f"it {again}, after {node.last_outage_s:.1f} s"
+            self._chronicle.note("good", f"node {node_id} is up", cause)
         node.state, node.cause, node.since_s, node.host_gone = "up", "", now_s, False
         node.incarnation, node.pid = launched.incarnation, launched.pid
         logger.info("store %s: node %s up: incarnation %d, pid %d", self._name, node_id, node.incarnation, node.pid)
@@ -302,6 +311,7 @@ class Watch:
         node = self.nodes[node_id]
         node.state, node.cause, node.since_s = "down", cause, self._clock.monotonic_s()
         logger.warning("store %s: node %s down: %s", self._name, node_id, cause)
+        self._chronicle.note("bad", f"node {node_id} is down", cause)
 
     def trouble(self) -> str:
         """Say which nodes are not up, where, and why; empty if all are."""

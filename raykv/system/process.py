@@ -9,6 +9,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from raykv.records.durations import new_histogram, sendable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
@@ -48,10 +50,11 @@ class ThreadExecutor:
 
 
 class CountingMetrics:
-    """Counters in memory."""
+    """Counters and histograms in memory."""
 
     def __init__(self) -> None:
         self._counters: Counter[str] = Counter()
+        self._histograms: dict[str, list[float]] = {}
 
     def count(self, name: str, amount: int = 1) -> None:
         """See ``ports.Metrics``."""
@@ -60,6 +63,14 @@ class CountingMetrics:
     def counted(self) -> dict[str, int]:
         """See ``ports.Metrics``."""
         return dict(sorted(self._counters.items()))
+
+    def histogram(self, name: str) -> list[float]:
+        """See ``ports.Metrics``."""
+        return self._histograms.setdefault(name, new_histogram())
+
+    def histograms(self) -> dict[str, list[int]]:
+        """See ``ports.Metrics``."""
+        return {name: counts for name, each in sorted(self._histograms.items()) if (counts := sendable(each))}
 
 
 def exit_soon(cause: str) -> None:

@@ -146,14 +146,16 @@ class Connections:
         operation: Callable[[f.CoordinatorRequest], Steps[f.CoordinatorAnswer] | None],
         locate: Callable[[str], Endpoint | None],
         complete: Callable[[InFlightWrite], None],
+        failed: Callable[[RaykvError], None] = lambda _: None,
     ) -> None:
         """``operation(request)``: its steps; None if it has none. ``locate(peer)``: where the peer listens now.
 
-        ``complete(write)``: leaves the write to the driver of the loop.
+        ``complete(write)``: leaves the write to the driver of the loop. ``failed(error)``: counts what an operation raises.
         """
         self._operation = operation
         self._locate = locate
         self._complete = complete
+        self._failed = failed
         self._connections: dict[str, _Connection] = {}
         self._by_number: dict[int, str] = {}
         self._poll = select.poll()
@@ -226,6 +228,7 @@ class Connections:
             outcomes[run.place] = done.value
             goes_on = False
         except RaykvError as error:
+            self._failed(error)
             outcomes[run.place] = f.Refused(f.Failed.of(error))
             goes_on = False
         else:

@@ -15,6 +15,8 @@ _ROW = 74
 _BOX = (118, 44)
 MOST_SIBLINGS = 12
 """Those beyond are counted only."""
+MOST_ROWS = 6
+MOST_DOTS = 16
 
 
 def versions_svg(writes: Sequence[Mapping[str, Any]], standing: Sequence[str] = ()) -> str:
@@ -72,19 +74,25 @@ def _short(text: str) -> str:
     return text if len(text) <= 18 else text[:17] + "\u2026"
 
 
-def siblings_svg(values: Sequence[str]) -> str:
-    """Draw what stands under a key: each value a branch, all of them beneath the context that covers them.
+def siblings_svg(values: Sequence[str], seen: Sequence[tuple[str, int, int]] = ()) -> str:
+    """Draw what stands under a key, beneath the history of its writes: each value a branch, all under one context.
 
-    ``values``: their texts, the newest first. A put with the context supersedes them all.
+    ``values``: their texts, the newest first. ``seen``: the writes that the context covers, as (who has numbered them,
+    first, last). A history does not say which of its writes a value is; the others are superseded, or deletes. A put with
+    the context supersedes them all. The picture stays below 20 KB.
     """
     shown = list(values[:MOST_SIBLINGS])
-    height = 40 + 34 * max(1, len(shown))
-    middle = 14 + 34 * max(1, len(shown)) / 2
-    parts = [head(520, height, "what stands under the key")]
+    history, top = _history(seen)
+    rows = max(1, len(shown))
+    height = top + 40 + 34 * rows
+    middle = top + 14 + 34 * rows / 2
+    parts = [head(520, height, "what stands under the key"), *history]
+    if history:
+        parts.append(rule(24, 44, 24, middle, INK))
     parts.append(f'<circle cx="24" cy="{middle:g}" r="7" fill="{INK}"/>')
     parts.append(words(40, height - 8, "one put with the context supersedes all", extra=' style="fill:#666666"'))
     for at, text in enumerate(shown):
-        y = 28 + 34 * at
+        y = top + 28 + 34 * at
         parts.append(rule(31, middle, 120, y, INK))
         parts.append(
             f'<rect x="120" y="{y - 13}" width="386" height="26" rx="4" fill="#FFFFFF" '
@@ -96,6 +104,42 @@ def siblings_svg(values: Sequence[str]) -> str:
     if len(values) > MOST_SIBLINGS:
         parts.append(words(300, height - 8, f"and {len(values) - MOST_SIBLINGS} more"))
     return "".join([*parts, "</svg>"])
+
+
+def _history(seen: Sequence[tuple[str, int, int]]) -> tuple[list[str], int]:
+    """Return a row of dots for each that numbered writes, the last ones of each, and the height of all rows."""
+    rows: dict[str, list[tuple[int, int]]] = {}
+    for who, first, last in seen:
+        rows.setdefault(who, []).append((first, last))
+    if not rows:
+        return [], 0
+    count = sum(last - first + 1 for _, first, last in seen)
+    plural = "" if count == 1 else "s", "" if len(rows) == 1 else "s"
+    parts = [words(14, 20, f"{count:,} write{plural[0]} known, numbered by {len(rows)} run{plural[1]} of nodes")]
+    y = 20
+    for who, spans in [*rows.items()][:MOST_ROWS]:
+        y += 24
+        end = max(last for _, last in spans)
+        begin = max(1, end - MOST_DOTS + 1)
+        parts.append(words(40, y + 4, who, extra=' style="fill:#666666"'))
+        parts.append(rule(24, y, 34, y, INK))
+        parts.append(rule(120, y, 120 + 17 * (end - begin), y, "#CCCCCC"))
+        for number in range(begin, end + 1):
+            there = any(first <= number <= last for first, last in spans)
+            fill, title = (
+                (INK, f"write {number} of {who}") if there else ("#FFFFFF", f"write {number} of {who}: not seen")
+            )
+            parts.append(
+                f'<circle cx="{120 + 17 * (number - begin)}" cy="{y}" r="5" fill="{fill}" stroke="{INK}">'
+                f"<title>{escape(title)}</title></circle>"
+            )
+        if begin > 1:
+            parts.append(words(112, y + 4, "\u2026", anchor="end"))
+        parts.append(words(134 + 17 * (end - begin), y + 4, f"{end:,}"))
+    if len(rows) > MOST_ROWS:
+        y += 20
+        parts.append(words(40, y + 4, f"and {len(rows) - MOST_ROWS} more", extra=' style="fill:#666666"'))
+    return parts, y + 10
 
 
 def _short_line(text: str) -> str:

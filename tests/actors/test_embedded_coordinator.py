@@ -342,3 +342,20 @@ def test_what_a_forked_child_cannot_do_is_an_error_in_time(direct):
     said, in_time = in_a_child(child)
     assert set(said) <= {"StoreUnavailable", "QuorumNotMet"}
     assert in_time
+
+
+def test_a_client_that_closes_reports_what_it_has_counted_since_its_last_poll(shared_store):
+    def counted():
+        latencies = shared_store.status()["clients"]["latencies"]
+        return {each["kind"]: sum(count for _, count in each["counts"]) + each["beyond"] for each in latencies}
+
+    @ray.remote
+    def work(name):
+        store = raykv.connect(name)
+        for number in range(30):
+            store.put("reported at the end", number)
+        store.close()
+
+    before = counted().get("put", 0)
+    ray.get(work.remote(shared_store.name), timeout=120)
+    assert counted()["put"] - before >= 30

@@ -72,6 +72,9 @@ class FakeLink:
     def beside(self, repeated: Any, delay_s: float, user: object) -> Any:
         return ThreadRenewals(repeated, self, delay_s, user)
 
+    def took(self, request: Any, requests: int, began_s: float) -> None:
+        pass
+
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 

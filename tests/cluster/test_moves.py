@@ -41,6 +41,16 @@ def test_a_joining_node_owns_nothing_yet_and_the_goal_is_its_share() -> None:
         m.with_member(state, Member("n4"))
 
 
+def test_the_reason_of_a_goal_can_be_read_from_the_state_alone() -> None:
+    assert m.reason(state_of()) == ""
+    assert m.reason(joined()) == "node n4 has still to get 6"
+    state = state_of(5)
+    left = m.with_goal(state, state.ring.members[1:])
+    assert m.reason(left).startswith("node n1 is leaving")
+    heavier = [Member("n1", weight=2.0, host="h0"), *state.ring.members[1:]]
+    assert m.reason(m.with_goal(state, heavier)).startswith("node n1 gets weight 2 instead of 1")
+
+
 def test_the_three_steps_of_a_move() -> None:
     start = joined()
     wave = m.next_wave(start)

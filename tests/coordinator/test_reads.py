@@ -68,6 +68,9 @@ def test_replicas_that_each_lack_something_are_all_mended_and_all_is_shown(world
         assert len(set(held)) == 1, "it has returned only once two hold it all"
         assert unpack_causality(causality).seen == seen_in(held[0])
         assert peer.metrics["read_repairs"] == 1
+        assert (peer.metrics["copies_behind"], peer.metrics["copies_missing"]) == (2, 0)
+        assert sum(peer.metrics.histograms()["staleness"][1:]) == 2
+        assert peer.metrics.histograms()["staleness"][0] == 2000, "one is 2 ms older, one as new and lacks the other"
         await peer.rest()
         assert await held_by_all(cluster, "k") == set(held)
         assert await peer.versions("k") == (values, causality)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import threading
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from raykv import sim
-from raykv.dashboard.feed import Feed, happened, quantile_s, traffic_of
+from raykv.dashboard.feed import ASKS_PER_S, EVERY_S, MAX_PAGES, Feed, happened, quantile_s, traffic_of
 from raykv.errors import StoreUnavailable
 
 
@@ -32,7 +33,7 @@ def changed(status, change):
 
 
 def words(before, after):
-    return [(event["kind"], event["what"]) for event in happened(before, after)]
+    return [(event["kind"], f"{event['what']}: {event['cause']}") for event in happened(before, after)]
 
 
 def test_nothing_happened_at_first_nor_while_nothing_changes(looks):
@@ -40,39 +41,44 @@ def test_nothing_happened_at_first_nor_while_nothing_changes(looks):
     assert words(looks[0], copy.deepcopy(looks[0])) == []
 
 
-def test_deaths_come_with_their_cause_and_returns_are_good(looks):
-    dead = changed(looks[0], lambda s: s["nodes"][0].update(state="down", cause="its process ended", storage=None))
-    assert words(looks[0], dead) == [("bad", "node n1 is down: its process ended")]
-    back = changed(looks[0], lambda s: s["nodes"][0].update(restarts=1))
-    assert words(dead, back) == [("good", "node n1 is up"), ("note", "node n1 was restarted")]
-
-
-def test_moves_members_repairs_damage_disks_hints_and_buckets(looks):
+def test_damage_disks_hints_and_repairs_come_with_their_causes(looks):
     def all_of_it(status):
         storage = status["nodes"][0]["storage"]
-        storage |= {"complete": False, "damage": ["a.sst"], "hints": {"n2": 3}}
+        storage |= {"complete": False, "damage": ["a.sst"], "hints": {"n2": 3, "n3": 1}}
         storage["repaired"]["fetched"] += 5
         storage["disk"]["full"] = "the disk is full"
-        status["rebalancing"] = {"partitions_left": 4}
-        status["ring_epoch"] += 1
-        status["buckets"] = ["default", "new"]
-        status["nodes"][2]["node_id"] = "n9"
+        status["nodes"][1].update(state="down", cause="its process ended", storage=None)
 
     after = changed(looks[0], all_of_it)
-    said = {what: kind for kind, what in words(looks[0], after)}
-    assert said == {
-        "node n1 lacks data, and answers no reads of it": "bad", "node n1 found corruption: a.sst": "bad",
-        "the disk is full": "bad", "node n1 keeps hints for n2": "note",
-        "node n1 was repaired: 5 records from its peers": "note",
-        f"node n9 has joined on {looks[0]['nodes'][2]['host']}": "note",
-        "node n3 has left": "note", f"the ring changed: epoch {after['ring_epoch']}": "note",
-        "4 partitions begin to move": "note", "bucket 'new' was created": "note",
-    }  # fmt: skip
-    good = [what for kind, what in words(after, looks[0]) if kind == "good"]
-    assert good == [
-        "node n1 has all its data again", "node n1: corruption restored by its peers", "node n1 has room again",
-        "all partitions have moved",
+    assert words(looks[0], after) == [
+        ("bad", "node n1 answers no reads: it lacks data that it acknowledged"),
+        ("bad", "node n1 found corruption: a.sst"),
+        ("bad", "node n1 refuses writes: the disk is full"),
+        ("note", "node n1 keeps hints for n2: its process ended"),
+        ("note", "node n1 keeps hints for n3: n3 missed writes"),
+        ("note", "node n1 got 5 records from its peers: its copies were compared with theirs, and differed"),
+    ]
+    assert [what.split(":")[0] for kind, what in words(after, looks[0]) if kind == "good"] == [
+        "node n1 has all its data again", "node n1 has its corrupt ranges back", "node n1 takes writes again",
+        "node n1 keeps no more hints for n2", "node n1 keeps no more hints for n3",
     ]  # fmt: skip
+
+
+def test_what_the_supervisor_noted_is_told_once_in_order_and_from_before_anybody_looked(looks):
+    status, ring = looks
+
+    def noted(number, at_ms):
+        return {"number": number, "at_ms": at_ms, "kind": "bad", "what": f"event {number}", "cause": "a cause"}
+
+    first, second = noted(1, 1000), noted(2, 3000)
+    taken_over = {**status, "generation": status["generation"] + 1, "events": [noted(1, 9000)]}
+    seen = [{**status, "events": [first]}, {**status, "events": [first, second]}, taken_over, taken_over]
+    feed = Feed(lambda: seen.pop(0), lambda: ring, wall_s=lambda: 50.0)
+    for _ in range(4):
+        feed.look()
+    told = json.loads(feed._look.data)["events"]
+    assert [(each["at_s"], each["what"]) for each in told] == [(9.0, "event 1"), (3.0, "event 2"), (1.0, "event 1")]
+    assert {each["cause"] for each in told} == {"a cause"}
 
 
 def test_quantiles_are_bounds():
@@ -97,7 +103,7 @@ def test_traffic_is_what_came_between_two_looks(looks):
     feed.look()
     now[0] = 2.0
     feed.look()
-    state = json.loads(feed._data)
+    state = json.loads(feed._look.data)
     assert state["history"] == [{"at_s": 100.0, "ops": 25.0, "p50_ms": 1.0, "p99_ms": 1.0, "errors": 2.0}]
     assert state["hot"][0]["key"] == "hot"
 
@@ -115,7 +121,7 @@ def test_trouble_is_reported_and_passes(looks):
     feed = Feed(look, lambda: ring)
     for said in ("StoreUnavailable: gone", "ValueError: odd", None):
         feed.look()
-        assert json.loads(feed._data).get("trouble") == said
+        assert json.loads(feed._look.data).get("trouble") == said
 
 
 def test_a_hundred_pages_ask_the_store_no_more_than_one_and_none_not_at_all(looks, monkeypatch):
@@ -142,3 +148,23 @@ def test_a_hundred_pages_ask_the_store_no_more_than_one_and_none_not_at_all(look
         assert len(asked) == quiet, "nobody watches any more"
     finally:
         feed.stop()
+
+
+def test_pages_are_told_to_ask_less_often_the_more_there_are_and_those_closed_are_forgotten(looks):
+    now = [100.0]
+    feed = Feed(lambda: looks[0], lambda: looks[1], monotonic_s=lambda: now[0])
+    feed.look()
+    feed._watched_s = now[0]
+    assert [feed.latest("one").again_s for _ in range(200)] == [EVERY_S] * 200
+    for number in range(100):
+        last = feed.latest(f"page {number}")
+    assert last.again_s == 101 / ASKS_PER_S
+    assert feed.latest("one").data is last.data, "encoded once"
+    assert json.loads(gzip.decompress(last.packed)) == json.loads(last.data)
+    now[0] += 4 * last.again_s
+    assert feed._is_watched(now[0]) is False
+    feed._watched_s = now[0]
+    assert feed.latest("one").again_s == EVERY_S
+    for number in range(2 * MAX_PAGES):
+        feed.latest(f"other {number}")
+    assert len(feed._pages) == MAX_PAGES

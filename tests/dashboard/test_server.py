@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import re
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from raykv import sim
-from raykv.dashboard import Dashboard, Feed
+from raykv.dashboard import Dashboard, Feed, Shown
 from raykv.errors import QuorumNotMet
 
 
@@ -30,9 +31,18 @@ def explain(bucket, key):
     return f"<p>{bucket} {len(key)}</p>"
 
 
+def opened(looks, commands=None, names=("simulated",), **where):
+    """A dashboard of these stores, which all look alike but for their names."""
+
+    def open_store(name):
+        return Shown(Feed(lambda: {**looks[0], "name": name}, lambda: looks[1]), explain, commands or {})
+
+    return Dashboard(open_store, lambda: names, **where)
+
+
 @pytest.fixture
 def dashboard(looks):
-    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain, commands={"repair": lambda: "done"}) as dashboard:
+    with opened(looks, {"repair": lambda: "done"}) as dashboard:
         yield dashboard
 
 
@@ -133,7 +143,7 @@ def test_commands_are_there_for_administrators_alone(browser, looks):
     browser.login()
     assert json.loads(browser.ask("POST", "/api/do/repair", "")[1]) == {"said": "done"}
     assert browser.ask("GET", "/api/do/repair")[0].status == 404
-    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain) as plain:
+    with opened(looks) as plain:
         other = Browser(plain)
         other.login()
         assert other.ask("POST", "/api/do/repair", "")[0].status == 404
@@ -145,13 +155,46 @@ def test_too_much_is_refused_before_it_is_read(browser):
     assert answer.status in {400, 413}
 
 
-def test_a_port_that_is_taken(dashboard):
+def test_a_port_that_is_taken(dashboard, looks):
     with pytest.raises(OSError, match="already in use"):
-        Dashboard(dashboard.feed, explain, port=dashboard.port)
+        opened(looks, port=dashboard.port)
+
+
+def test_what_a_page_has_already_is_not_sent_again_and_what_is_sent_is_packed(browser):
+    browser.login()
+    answer, data = browser.ask("GET", "/api/state?page=a")
+    number, again_s = answer.headers["Raykv-Look"], float(answer.headers["Raykv-Again-S"])
+    assert again_s == 2.0
+    answer, packed = browser.ask("GET", "/api/state?page=a", Accept_Encoding="gzip")
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert json.loads(gzip.decompress(packed))["store"] == json.loads(data)["store"]
+    assert len(packed) < len(data) / 2
+    answer, nothing = browser.ask("GET", f"/api/state?page=a&since={answer.headers['Raykv-Look']}")
+    assert (answer.status, nothing) == (204, b"")
+    assert browser.ask("GET", f"/api/state?since={int(number) + 100}")[0].status == 200, "from another dashboard"
+
+
+def test_of_several_stores_each_has_its_page_and_no_other_name_has_one(looks):
+    with opened(looks, {"repair": lambda: "done"}, ("left", "right")) as several:
+        browser = Browser(several)
+        assert browser.ask("GET", "/api/stores")[0].status == 401
+        browser.login()
+        assert json.loads(browser.ask("GET", "/api/stores")[1]) == ["left", "right"]
+        for path, name in (
+            ("/api/state", "left"),
+            ("/api/state?store=right", "right"),
+            ("/api/state?store=left", "left"),
+        ):
+            assert json.loads(browser.ask("GET", path)[1])["store"] == name
+        for path in ("/?store=other", "/api/state?store=../right", "/api/wheel?store=other"):
+            assert browser.ask("GET", path)[0].status == 404
+        assert browser.ask("POST", "/api/do/repair?store=other", "")[0].status == 404
+        assert json.loads(browser.ask("POST", "/api/do/repair?store=right", "")[1]) == {"said": "done"}
+        assert {*several._shown} == {"left", "right"}
 
 
 def test_on_all_addresses_it_is_reached_by_any_of_its_own_and_by_no_other_name(looks):
-    with Dashboard(Feed(lambda: looks[0], lambda: looks[1]), explain, host="0.0.0.0") as everywhere:
+    with opened(looks, host="0.0.0.0") as everywhere:
         for host, status in (("127.0.0.2", 200), ("127.0.0.3", 403), ("evil.example", 403)):
             connection = http.client.HTTPConnection("127.0.0.2", everywhere.port, timeout=10)
             connection.request("GET", "/", headers={"Host": f"{host}:{everywhere.port}"})

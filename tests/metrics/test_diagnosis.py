@@ -78,6 +78,9 @@ def on_storage(**changes):
         ("warning", "lacks data", {"complete": False}),
         ("warning", "2 corrupt places, such as a.sst", {"damage": ["a.sst", "b.sst"]}),
         ("warning", "31 sorted runs", {"runs": 31}),
+        ("warning", "3 memtables wait", {"sealed_memtables": 3}),
+        ("critical", "9 MiB of tables are due to be merged, and only 5 MiB", {
+            "compaction_debt_bytes": 9 << 20, "disk": {"full": "", "free_bytes": 5 << 20, "path": "/d", "failing": ""}}),
         ("note", "7 hints for n2", {"hints": {"n2": 7}}),
         ("warning", "takes 900 ms", {"load": {"ops_per_s": 5.0, "p99_ms": 900.0, "partitions": [], "keys": []}}),
         (
@@ -127,10 +130,47 @@ def test_copies_on_one_host(healthy):
         ("256 files only", {"descriptors": 256}),
         ("95% full", {"disk_free_bytes": 5 << 30}),
         ("others than its owner", {"world_writable": True}),
+        ("0.5% of its number of files", {"files_free_share": 0.005}),
+        ("lies in memory", {"in_memory": True}),
     ],
 )
 def test_what_a_host_reports(healthy, words, changes):
     one(healthy, "warning", "host h1", words, hosts=[HOST._replace(**changes)], own=OWN)
+
+
+def test_labels_and_what_left_nodes_have_left(healthy):
+    def zones(*names):
+        def change(_, ring):
+            for member, zone in zip(ring["members"], names, strict=True):
+                member["zone"] = zone
+
+        return change
+
+    ids = [member["node_id"] for member in healthy[1]["members"]]
+    one(healthy, "warning", "labels", f"nodes {ids[1]} have no zone", zones("a", "", "b"))
+    one(healthy, "note", "labels", "in 2 zones, fewer than the 3 copies", zones("a", "b", "b"))
+    assert found(healthy, zones("a", "b", "c")) == []
+    there = {member["host"]: ["10.0.0.1"] for member in healthy[1]["members"]}
+    assert found(healthy, machines=there) == []
+    host = healthy[0]["nodes"][0]["host"]
+    one(
+        healthy,
+        "warning",
+        "labels",
+        "10.0.0.1, 10.0.0.2 are all labelled",
+        machines=there | {host: ["10.0.0.2", "10.0.0.1"]},
+    )
+    del there[host]
+    one(healthy, "warning", "labels", f"belongs to host {host}, which no machine is called now", machines=there)
+    one(healthy, "note", "host h1", "nodes/n4.left-1", hosts=[HOST._replace(aside=["/d/nodes/n4.left-1"])], own=OWN)
+
+
+def test_errors_that_are_the_stores_doing_are_told_and_callers_are_not(healthy):
+    def failed(**counts):
+        return lambda status, _: status["clients"].update(counters={f"errors.{name}": n for name, n in counts.items()})
+
+    one(healthy, "note", "clients", "7 QuorumNotMet, 2 Overloaded", failed(Overloaded=2, QuorumNotMet=7))
+    assert found(healthy, failed(Conflict=9, InvalidOption=3)) == []
 
 
 def test_an_uncertain_clock_is_no_finding(healthy):

@@ -26,6 +26,10 @@ def status():
         for number in range(200):
             store.put("hot", number)
             store.get("hot")
+        direct = world.connect("direct")
+        direct.get("hot")
+        world.sleep(31)
+        direct.get("hot")
         world.cut("n3", for_s=40)
         store.put_many({f"k{number}": number for number in range(50)}, timeout=10)
         world.sleep(12)
@@ -48,7 +52,7 @@ def test_every_sample_has_a_metric_and_its_labels(status):
         assert {*sample.labels} - {"le"} == {"store", *BY_NAME[sample.name].labels}, sample
         assert all(isinstance(value, str) for value in sample.labels.values())
     seen = {sample.name for sample in found}
-    rare = {"client_events_total", "client_errors_total", "hints_waiting", "node_events_total", "largest_group_bytes"}
+    rare = {"client_errors_total", "tombstones", "hints_waiting", "node_events_total", "largest_group_bytes"}
     assert {*BY_NAME} - seen <= rare
     keys = [(sample.name, sample.suffix, tuple(sorted(sample.labels.items()))) for sample in found]
     assert len(keys) == len({*keys}), "each series once"
@@ -75,6 +79,29 @@ def test_a_histogram_is_cumulative_and_ends_with_its_count(status):
         assert buckets == sorted(buckets)
         assert values["_bucket+Inf"] == values["_count"] == buckets[-1]
         assert values["_sum"] >= 0
+
+
+def test_each_tombstone_counts_once_from_the_comparison_of_its_partition_on():
+    with sim.start(seed=4, nodes=3) as world:
+        store = world.connect()
+        store.put_many({f"k{number}": number for number in range(20)})
+        for number in range(7):
+            store.delete(f"k{number}", w="all")
+        store.repair()
+        dead = [sample for sample in samples(store.status()) if sample.name == "tombstones"]
+        assert {sample.labels["bucket"] for sample in dead} == {"default"}
+        assert sum(sample.value for sample in dead) == 7
+
+
+def test_large_pairs_and_what_clients_see_are_there(status):
+    found = samples(status)
+    values = {
+        (s.name + s.suffix, *(v for label, v in sorted(s.labels.items()) if label != "store")): s.value for s in found
+    }
+    assert values["client_request_seconds_count", "get"] == 1
+    assert values["client_staleness_seconds_count",] == 0
+    large = {sample.labels["bucket"] for sample in found if sample.name == "largest_pair_bytes"}
+    assert large == {"orders"}, "they have fifty bytes more than the others"
 
 
 def test_a_node_that_does_not_answer_is_reported_and_no_more(status):

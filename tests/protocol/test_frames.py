@@ -80,7 +80,10 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
 ]
 ELASTIC = f.ElasticRequest
 SUPERVISOR_REQUESTS: list[tuple[Any, str]] = [
-    (f.GetClusterUpdate(7, {"hedges": 3}), "0193b0476574436c75737465725570646174650781a668656467657303"),
+    (
+        f.GetClusterUpdate(7, {"hedges": 3}, {"get": [9, 0, 1]}),
+        "0194b0476574436c75737465725570646174650781a66865646765730381a367657493090001",
+    ),
     *(pair for pair in COORDINATOR_REQUESTS if isinstance(pair[0], f.OpenBucket | f.DropBucket | f.GetInfo | ELASTIC)),
 ]
 COORDINATOR_ANSWERS: list[tuple[Any, str]] = [

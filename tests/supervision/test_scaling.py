@@ -41,15 +41,16 @@ class Asked:
         self.failing: Exception | None = None
         self.scaling = Scaling(
             "t", clock=world.Clock(), state=lambda: self.state, measure=self.measure,
-            add=lambda: self.do("add"), remove=lambda node_id: self.do(f"remove {node_id}"),
-            rebalance=lambda: self.do("rebalance"),
+            add=lambda why: self.do("add", why), remove=lambda node_id, why: self.do(f"remove {node_id}", why),
+            rebalance=lambda why: self.do("rebalance", why),
         )  # fmt: skip
 
     async def measure(self) -> list[NodeLoad]:
         members = self.state.ring.members[self.silent :]
         return [NodeLoad(member.node_id, 1.0, self.used * 100.0, 0, self.heaviest) for member in members]
 
-    async def do(self, what: str) -> None:
+    async def do(self, what: str, why: str) -> None:
+        assert why.startswith("by the autoscaler: ")
         self.done.append(what)
         if self.failing is not None:
             raise self.failing

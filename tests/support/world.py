@@ -26,6 +26,7 @@ from raykv.ports import Host as HostFacts
 from raykv.ports import Known, Launched, LaunchFailed
 from raykv.protocol import frames as f
 from raykv.records import vector_record as vector
+from raykv.records.durations import new_histogram, sendable
 from raykv.records.keys import LAST_TAG_END, encode_key, storage_prefix
 from raykv.records.record import pack_body, pack_tombstone_body, stamp
 from raykv.ring import Member, claim
@@ -100,6 +101,16 @@ class Clock(SimClock):
 
 
 class Metrics(Counter[str]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: dict[str, list[float]] = {}
+
+    def histogram(self, name: str) -> list[float]:
+        return self.measured.setdefault(name, new_histogram())
+
+    def histograms(self) -> dict[str, list[int]]:
+        return {name: counts for name, each in self.measured.items() if (counts := sendable(each))}
+
     def count(self, name: str, amount: int = 1) -> None:
         self[name] += amount
 
@@ -587,6 +598,9 @@ class ClientLink:
 
     def place(self) -> str:
         return self._name
+
+    def took(self, request: Any, requests: int, began_s: float) -> None:
+        pass
 
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
