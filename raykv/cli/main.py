@@ -23,6 +23,7 @@ from raykv.cli import (
     metrics_command,
     node_commands,
     pair_commands,
+    restart_command,
     store_commands,
 )
 from raykv.cli.output import one_line
@@ -93,6 +94,7 @@ def cli(context: click.Context) -> None:
 
 for _command in (
     *store_commands.COMMANDS,
+    *restart_command.COMMANDS,
     *node_commands.COMMANDS,
     *pair_commands.COMMANDS,
     *lock_commands.COMMANDS,

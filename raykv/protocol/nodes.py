@@ -231,6 +231,22 @@ class Promise(Message, frozen=True):
     again: bool = False
 
 
+class HandOver(Message, frozen=True):
+    """Lead nothing for ``for_s`` seconds, and have other owners lead what the node leads: it is to be stopped (L14).
+
+    Answer: ``HandedOver``.
+    """
+
+    for_s: lim.Timeout
+
+
+class Lead(Message, frozen=True):
+    """Lead these partitions in the sender's place, which is to be stopped (L14). Answer: ``HandedOver``."""
+
+    n: int
+    partitions: lim.Partitions
+
+
 class ReadPromises(Message, frozen=True):
     """What the node has promised for a partition, for another owner that heals (L3). Answer: ``PromisesRead``."""
 
@@ -320,6 +336,8 @@ NodeRequestBody: TypeAlias = (
     | Apply
     | ReadHeads
     | Promise
+    | HandOver
+    | Lead
     | ReadPromises
     | Look
     | Accept
@@ -478,6 +496,12 @@ class Promised(Message, frozen=True):
     buckets: lim.BucketIds = []
 
 
+class HandedOver(Message, frozen=True):
+    """The number of partitions for which it did not work out: each has its leader still, or gets one when it is asked."""
+
+    left: lim.Number
+
+
 class PromisesRead(Message, frozen=True):
     """(n, term, leader) for each n of which the node has promised something; whether it lacks nothing here."""
 
@@ -594,6 +618,7 @@ NodeAnswerBody: TypeAlias = (
     | Applied
     | HeadsRead
     | Promised
+    | HandedOver
     | PromisesRead
     | Looked
     | Accepted
