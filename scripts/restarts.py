@@ -2,8 +2,8 @@
 
 Clients put and get in a vector, an lww and a linearizable bucket (which they also count in). In turn: some seconds in which
 nothing changes, then a rolling restart of all nodes, as many rounds as wanted. Measured for each round: operations that
-failed, the 99th percentile of each kind of operation in the restart beside that of the steady time just before it, seconds of
-the restart. At the end: every acknowledged write is there, and each addition was counted once.
+failed, the 99th percentile of each kind of operation in the restart beside that of the steady time just before it, seconds
+of the restart. At the end: every acknowledged write is there, and each addition was counted once.
 
 Ends with 1 if an operation failed or anything was lost, or the median over the rounds of a ratio of 99th percentiles is more
 than --most (0: not judged).
@@ -111,7 +111,7 @@ def one_round(store: raykv.Store, clients: list[Client], steady_s: float) -> dic
         "restarted": restarted,
         "s": round(end - middle, 1),
         "failed": sum(len(client.failed) for client in clients) - failed,
-        "operations": {"steady": sum(begin <= at < middle for at in took), "restart": sum(middle <= at < end for at in took)},
+        "operations": [sum(begin <= at < middle for at in took), sum(middle <= at < end for at in took)],
         "p99_ms": {what: [before[what], during.get(what)] for what in before},
         "ratio": {what: round(during[what] / before[what], 2) for what in before if what in during},
     }  # fmt: skip
@@ -171,7 +171,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3, help="of the store (default 3)")
     parser.add_argument("--clients", type=int, default=2, help="threads, each with a client of its own (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="restarts of all nodes (default 3)")
-    parser.add_argument("--steady", type=float, default=15.0, help="seconds without a restart, before each (default 15)")
+    parser.add_argument(
+        "--steady", type=float, default=15.0, help="seconds without a restart, before each (default 15)"
+    )
     parser.add_argument("--most", type=float, default=3.0, help="the largest median ratio of a p99 (default 3; 0: any)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()

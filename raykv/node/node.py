@@ -371,7 +371,8 @@ class StorageNode:
         try:
             request = f.node_requests.decode(frame)
         except CorruptData as error:
-            return self._answer(f.NodeRefused("corrupt", str(error)), heard=False)
+            reason = "unknown" if "unknown" in error.details else "corrupt"
+            return self._answer(f.NodeRefused(reason, str(error)), heard=False)
         if self._stopped is not None:
             return self._answer(f.NodeRefused("stopping", self._stopped), heard=False)
         heard = False

@@ -589,7 +589,8 @@ class NotOwner(Message, frozen=True):
 class NodeRefused(Message, frozen=True):
     """The node refuses.
 
-    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
+    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "unknown" (it is of another
+    version, and knows no such request), "clock", "old", "stopping",
     "not yet" (it does not know enough of the cluster, or needs a peer that is away), "behind" (it does not know the
     request's epoch: send it the state), "path" (a backup directory cannot be used); with "failed" (its disk did) it
     may have carried the request out.
@@ -643,10 +644,13 @@ _INTEGER_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
 
 
 def kind_of_request(frame: bytes) -> bytes:
-    """Return the name of a request to a node (``b"Read"``), without decoding it; of anything else, some other name."""
+    """Return the name of a request to a node (``b"Read"``), without decoding it; of anything else, some other name.
+
+    Empty if it is cut off.
+    """
     try:
         at = _OPENING + _INTEGER_BYTES.get(frame[_OPENING], 1) + 1
         length = frame[at] & 0x1F
     except IndexError:
         return b""
-    return frame[at + 1 : at + 1 + length]
+    return frame[at + 1 : at + 1 + length] if len(frame) > at + length else b""

@@ -160,7 +160,7 @@ def test_a_bucket_that_cannot_spare_a_copy_is_named_with_its_cost(world: ModuleT
         await asyncio.sleep(3)
         assert bench.cluster.node("n2").incarnation == 1
         await asyncio.sleep(2)
-        while (await asked(bench, "n2", force=True))["phase"] != "done":
+        while (await asked(bench, "n2", force=True))["phase"] != "done":  # noqa: ASYNC110 - in virtual time
             await asyncio.sleep(0.1)
         assert bench.cluster.node("n2").incarnation == 2
         assert type(error(await bench.ask(f.RestartNode("n9", 1, False, 5.0)))) is InvalidOption
