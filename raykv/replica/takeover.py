@@ -162,13 +162,15 @@ class Takeovers:
                     return f.Settled(c.ELSEWHERE, leader=leader)
                 if await self._owners.is_alive(leader):
                     return f.Settled(c.ELSEWHERE, leader=leader)
+            if self._rests:
+                return f.Settled(c.UNABLE)
             running = self._running.get(place) or self._start(place)
         return await asyncio.shield(running)
 
     async def balance(self) -> None:
         """Take back, some at a time, what this node led as first owner before it was away (L14)."""
         state = self._replica.state
-        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S:
+        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S or self._rests:
             return
         taken = 0
         for n in sorted({entry.config.n for entry in state.buckets if entry.config.versioning == "linearizable"}):
@@ -204,7 +206,8 @@ class Takeovers:
             while waiting:
                 place = waiting.pop()
                 state = self._replica.state
-                may = state is not None and self._node_id in state.read_set(*place) and self._able(place)
+                owns = state is not None and self._node_id in state.read_set(*place)
+                may = owns and self._able(place) and not self._rests
                 outcome = await asyncio.shield(self._running.get(place) or self._start(place)) if may else _CANNOT
                 left += outcome is not None
 
@@ -212,8 +215,8 @@ class Takeovers:
         return left
 
     def _able(self, place: Place) -> bool:
-        """Whether this node may lead a partition of which it is an owner."""
-        return self._replica.complete_for(place[0]) and not self._replica.no_room and not self._rests
+        """Whether this node can lead a partition of which it is an owner."""
+        return self._replica.complete_for(place[0]) and not self._replica.no_room
 
     # ---- a new term ----
 
