@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 from typing import Any
 
 import pytest
@@ -30,14 +31,16 @@ def test_all_nodes_are_restarted_under_load_and_no_operation_fails(seed: int, pl
             bucket.put_many({f"k{number}": -1 for number in range(KEYS)})
         before = incarnations(store)
         seen: list[tuple[int, int]] = []
+        begun: list[float] = []
         over = asyncio.Event()
         failed: list[BaseException] = []
         done: list[int] = []
+        took: list[tuple[float, float]] = []
 
         async def client(number: int) -> None:
             count = 0
             while not over.is_set():
-                key = f"k{(count * 7 + number) % KEYS}"
+                key, began_s = f"k{(count * 7 + number) % KEYS}", world.now_s
                 try:
                     for bucket in loaded:
                         await bucket.aio.put(key, count)
@@ -47,12 +50,14 @@ def test_all_nodes_are_restarted_under_load_and_no_operation_fails(seed: int, pl
                 except (RaykvError, AssertionError) as error:
                     failed.append(error)
                 count += 1
+                took.append((began_s, world.now_s - began_s))
                 await asyncio.sleep(0.1)
             done.append(count)
 
         async def story() -> list[str]:
             clients = [asyncio.ensure_future(client(number)) for number in range(2)]
-            await asyncio.sleep(1)
+            await asyncio.sleep(4)
+            begun.append(world.now_s)
             restarted = await store.aio.restart_nodes(progress=lambda now, of: seen.append((now, of)))
             await asyncio.sleep(2)
             over.set()
@@ -65,6 +70,10 @@ def test_all_nodes_are_restarted_under_load_and_no_operation_fails(seed: int, pl
         assert seen == [(number, 3) for number in range(4)]
         assert sum(counted.get(f"k{number}", 0) for number in range(KEYS)) == sum(done), "each counted once"
         assert store.status().healthy
+        # In virtual time: what it costs beyond the processors that a process takes to start.
+        before_s = [each for at, each in took if at < begun[0]]
+        during_s = [each for at, each in took if at >= begun[0]]
+        assert statistics.quantiles(during_s, n=100)[98] < 3 * statistics.quantiles(before_s, n=100)[98]
 
 
 def test_with_failures_meanwhile_it_ends_and_nothing_is_lost() -> None:
