@@ -1,9 +1,11 @@
 """Restarts every node of a store on real Ray, one after the other, under load, and reports what that costs its users.
 
 Clients put and get in a vector, an lww and a linearizable bucket (which they also count in). In turn: some seconds in which
-nothing changes, then a rolling restart of all nodes, as many rounds as wanted. Measured for each round: operations that
-failed, the 99th percentile of each kind of operation in the restart beside that of the steady time just before it, seconds
-of the restart. At the end: every acknowledged write is there, and each addition was counted once.
+nothing changes; as many processes of Ray as there are nodes started and ended, one after the other, that have nothing to do
+with the store (on two busy processors that alone is felt); a rolling restart of all nodes. Measured for each round:
+operations that failed, the 99th percentile of each kind of operation in the restart beside that of the steady time just
+before it, and of those other starts, seconds of the restart. At the end: every acknowledged write is there, and each
+addition was counted once.
 
 Ends with 1 if an operation failed or anything was lost, or the median over the rounds of a ratio of 99th percentiles is more
 than --most (0: not judged).
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ OWN_KEYS = 100
 COUNTERS = 20
 PAUSE_S = 0.004
 SETTLE_S = 3.0
+DOWN_S = 1.0
 
 
 class Client(threading.Thread):
@@ -61,12 +65,12 @@ class Client(threading.Thread):
                 name = BUCKETS[count % len(BUCKETS)]
                 bucket, own = buckets[name], f"own:{self.number}:{count % OWN_KEYS}"
                 loaded = self.random.randrange(LOADED)
-                if self._time(f"{name} put", lambda b=bucket, k=own, c=count: b.put(k, c)):
+                if self._time(f"{name} put", partial(bucket.put, own, count)):
                     self.acknowledged[name, own] = count
-                self._time(f"{name} get", lambda b=bucket, n=loaded: self._get(b, n))
+                self._time(f"{name} get", partial(self._get, bucket, loaded))
                 if name == "linearizable":
                     key = f"count:{self.random.randrange(COUNTERS)}"
-                    self.added += self._time(f"{name} add", lambda b=bucket, k=key: b.add(k, 1))
+                    self.added += self._time(f"{name} add", partial(bucket.add, key, 1))
 
     def _get(self, bucket: raykv.Bucket, number: int) -> None:
         if (found := bucket.get(f"loaded:{number}")) != value(number):
@@ -98,21 +102,43 @@ def p99_ms(clients: list[Client], begin: float, end: float) -> dict[str, float]:
     return {what: round(statistics.quantiles(took, n=100)[98] * 1000, 2) for what, took in sorted(found.items())}
 
 
+def start_another_process() -> None:
+    """Start a process as a storage node's, which imports the same, and end it."""
+
+    class Other:
+        def ready(self) -> str:
+            from raykv.actors import storage_node
+
+            return storage_node.__name__
+
+    other = ray.remote(num_cpus=0, max_restarts=0)(Other).remote()
+    ray.get(other.ready.remote(), timeout=60)
+    ray.kill(other)
+    time.sleep(DOWN_S)
+
+
 def one_round(store: raykv.Store, clients: list[Client], steady_s: float) -> dict[str, Any]:
     """Measure a steady time, and a restart of all nodes after it."""
     begin = time.monotonic()
     time.sleep(steady_s)
+    before = p99_ms(clients, begin, time.monotonic())
+    started = time.monotonic()
+    for _ in store.status(timeout=30)["nodes"]:
+        start_another_process()
+    starts = p99_ms(clients, started, time.monotonic())
+    time.sleep(SETTLE_S)
     middle, failed = time.monotonic(), sum(len(client.failed) for client in clients)
     restarted = store.restart_nodes()
     end = time.monotonic()
-    before, during = p99_ms(clients, begin, middle), p99_ms(clients, middle, end)
+    during = p99_ms(clients, middle, end)
     took = [at for client in clients for at, _, _ in list(client.took)]
     return {
         "restarted": restarted,
         "s": round(end - middle, 1),
         "failed": sum(len(client.failed) for client in clients) - failed,
-        "operations": [sum(begin <= at < middle for at in took), sum(middle <= at < end for at in took)],
-        "p99_ms": {what: [before[what], during.get(what)] for what in before},
+        "operations": [sum(begin <= at < started for at in took), sum(middle <= at < end for at in took)],
+        "p99_ms": {what: [before[what], starts.get(what), during.get(what)] for what in before},
+        "ratio_of_starts": {what: round(starts[what] / before[what], 2) for what in before if what in starts},
         "ratio": {what: round(during[what] / before[what], 2) for what in before if what in during},
     }  # fmt: skip
 
@@ -154,6 +180,9 @@ def run_it(arguments: argparse.Namespace, path: str) -> dict[str, Any]:
     figures = {
         "rounds": rounds,
         "median_ratio": {name: statistics.median(each["ratio"].get(name, 0.0) for each in rounds) for name in names},
+        "median_ratio_of_starts": {
+            name: statistics.median(each["ratio_of_starts"].get(name, 0.0) for each in rounds) for name in names
+        },
         "operations": sum(len(client.took) for client in clients),
         "failed": [text for client in clients for text in client.failed],
         "lost": lost(store, clients),

@@ -99,11 +99,11 @@ class FrameType(Generic[T]):
         try:
             return self._decoder.decode(memoryview(frame)[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            if kind := self._unknown(frame):
+            if unknown := self._unknown(frame):
                 raise CorruptData(
-                    f"this raykv ({VERSION}) knows no {self._what} {kind!r}: its sender is of another version; restart "
+                    f"this raykv ({VERSION}) knows no {self._what} {unknown!r}: its sender is of another version; restart "
                     "what is older ('raykv restart --rolling --services', then clients)",
-                    unknown=kind,
+                    unknown=unknown,
                 ) from None
             raise CorruptData(f"not a {self._what}: {error}") from None
 
