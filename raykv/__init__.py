@@ -188,6 +188,7 @@ from raykv.client.writes import WriteResult
 from raykv.config import (
     MAX_COORDINATORS,
     MAX_NODES,
+    VERSION,
     BucketConfig,
     Codec,
     Durability,
@@ -232,7 +233,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "restore", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",

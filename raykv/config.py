@@ -21,6 +21,9 @@ import msgspec
 
 from raykv.errors import InvalidOption, from_callers_code
 
+VERSION = "0.1.0"
+"""Of raykv, as ``raykv.__version__``: here for the layers below the face."""
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB

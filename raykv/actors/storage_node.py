@@ -83,6 +83,8 @@ class StorageNodeActor:
             return {"failed": "unusable", "message": f"{self._spec.path}: {error}"}
         except CorruptData as error:
             return {"failed": "damaged", "message": str(error)}
+        if self._node.stopped:  # its supervisor was lost before it could start the next run
+            return {"failed": "stopped", "message": "the node was stopped"}
         return {"incarnation": self._node.incarnation, "pid": os.getpid()}
 
     async def serve(self, frame: bytes) -> bytes:

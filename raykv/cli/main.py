@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "store_commands": ("start", "stop", "status", "ring", "buckets", "repair"),
+    "restart_command": ("restart",),
     "node_commands": ("add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale"),
     "pair_commands": ("put", "get", "delete", "scan"),
     "lock_commands": ("add", "lock"),

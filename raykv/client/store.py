@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from raykv.client import administration, backups, elastic
+from raykv.client import administration, backups, elastic, restarts
 from raykv.client.blocking import BlockingBucket, BlockingStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
@@ -592,6 +592,36 @@ class Store(BlockingStore, Bucket[Any, Any]):
         """
         change = elastic.replace_node(node_id, host, timeout)
         return self._session.run(elastic.balanced(change, wait, progress, timeout))
+
+    def restart_nodes(
+        self,
+        nodes: Iterable[str] | None = None,
+        *,
+        force: bool = False,
+        outdated: bool = False,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float = restarts.RESTART_TIMEOUT_S,
+    ) -> list[str]:
+        """Restart the storage nodes one after the other, while reads and writes go on. Returns their ids.
+
+        Each is drained (others are asked, others lead what it leads), stopped cleanly and started again on its directory,
+        with the code that is installed by then. The next one follows when it is complete again and hints are delivered.
+        ``nodes``: only these, in this order. ``outdated``: only those that run another version of raykv than this process.
+        ``timeout``: seconds that one node may take. ``progress(done, all)`` receives numbers of nodes.
+
+        Raises ``StoreUnavailable`` at the start, with nothing done, if a node is not up or not complete, or partitions move;
+        and half-way if a node takes longer than ``timeout``: ``.details`` has "restarted" and "left", nothing is lost, and
+        the supervisor goes on bringing the node back. Raises ``InvalidOption`` if a bucket cannot spare a copy (n=1, w=n):
+        with ``force`` its operations fail until the node is back.
+
+        After an interrupted call (Ctrl-C, a cancelled task) the node that is being restarted comes back by itself, and the
+        others stay as they are; call it again.
+
+        >>> store.restart_nodes(["n2", "n3"])
+        ['n2', 'n3']
+        """
+        steps = restarts.restart_nodes(nodes, force=force, outdated=outdated, progress=progress, timeout=timeout)
+        return self._session.run(steps)
 
     def set_weight(
         self,

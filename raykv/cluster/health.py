@@ -242,6 +242,11 @@ class Health:
         node.answered_s = self._clock.monotonic_s()
         self._hedges = min(HEDGES_MOST, self._hedges + HEDGES_AN_ANSWER * items)
 
+    def _avoid(self, node: Node, seconds: float) -> None:
+        """Ask others for a while: the node says itself that it is being stopped. No suspicion, and nothing to warn of."""
+        self._trouble()
+        node.suspected_until_s = self._clock.monotonic_s() + seconds
+
     def _suspect(self, node_id: str, node: Node, seconds: float, cause: str) -> None:
         self._trouble()
         now_s = self._clock.monotonic_s()

@@ -152,6 +152,10 @@ class Peers(Health):
         node.pending[number] = started_s
         try:
             answer = await self._call_incarnation(node_id, node, body, timeout_s, epoch)
+        except PeerRefused as refused:
+            if refused.reason == "stopping":
+                self._avoid(node, SUSPECT_DEAD_S)
+            raise
         except PeerDead:
             self._suspect(node_id, node, SUSPECT_DEAD_S, "its process has ended")
             raise

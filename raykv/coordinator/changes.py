@@ -293,9 +293,14 @@ class Changes:
         if not attempt.tries and leader is None:
             order = self._routing.peers.first_available(owners, 1) or owners
             attempt.silent |= set(owners[: owners.index(order[0])])
+        peers, now_s = self._routing.peers, self._routing.clock.monotonic_s()
         for node_id in order:
-            if node_id not in away:
-                return node_id
+            if node_id in away:
+                continue
+            if not attempt.tries and peers.unreachable(node_id, now_s):  # else each partition's first change would wait
+                attempt.silent.add(node_id)
+                continue
+            return node_id
         attempt.anew = True
         attempt.silent.difference_update(owners)
         attempt.unable.difference_update(owners)

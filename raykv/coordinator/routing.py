@@ -2,7 +2,7 @@
 
 A coordinator actor receives cluster updates, and polls once a second besides. An embedded coordinator receives none:
 there may be a thousand of them. It polls when it has reason to (a node does not answer, a bucket is unknown), and
-otherwise once in ``STALE_S``; nodes themselves report a change of owners (P4).
+otherwise once in ``STALE_S``, or each second while a node is down; nodes themselves report a change of owners (P4).
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Routing:
         self.asks = asks
         """Whether it runs inside a client and receives no cluster updates."""
         self._asked_s = clock.monotonic_s()
+        self._stale_s = STALE_S
+        """How old a cluster update may get. Little while a node is down: it is not asked, so only another update brings it
+        back, and until then every write leaves a hint for it."""
         self._asking: asyncio.Task[None] | None = None
         self.peers = Peers(
             transport,
@@ -94,7 +97,7 @@ class Routing:
         other = Routing(transport, self.clock, self.metrics, asks=self.asks, run=self._run)
         other.peers.share_health_of(self.peers)
         other.tasks = self.tasks
-        other._asked_s, other._last = self._asked_s, self._last
+        other._asked_s, other._stale_s, other._last = self._asked_s, self._stale_s, self._last
         if self._known is not None:
             other._take(*self._known)
         return other
@@ -108,6 +111,7 @@ class Routing:
             return
         self._last = (state.generation, update.sequence)
         self._take(state, update.state)
+        self._stale_s = ASK_EVERY_S if update.down else STALE_S
         for node_id in self.peers.learn(update.incarnations, update.down):
             self.tasks.start(partial(self._send_log_end, node_id))
 
@@ -215,7 +219,7 @@ class Routing:
 
     def known_bucket(self, bucket_id: int) -> BucketEntry | None:
         """Return a bucket by its id if it is known and the last cluster update is fresh enough."""
-        if self.asks and self.clock.monotonic_s() - self._asked_s >= STALE_S:
+        if self.asks and self.clock.monotonic_s() - self._asked_s >= self._stale_s:
             return None  # ``learn_bucket`` asks
         return self._buckets.get(bucket_id)
 
@@ -228,7 +232,7 @@ class Routing:
         """Request what is unknown about a bucket: the state, the bucket, or a fresh cluster update."""
         await self.state(timeout_s)
         if self.asks:
-            self._request_update(STALE_S)
+            self._request_update(self._stale_s)
         if bucket_id not in self._buckets:
             await self.fetch_update(timeout_s)
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 Kind: TypeAlias = Literal["gauge", "counter", "histogram"]
 
 PREFIX = "raykv_"
-STATES = ("up", "down", "starting", "suspected", "left")
+STATES = ("up", "down", "starting", "restarting", "suspected", "left")
 
 
 class Alert(NamedTuple):

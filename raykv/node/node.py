@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.config import NodeConfig, StoreConfig
+from raykv.config import VERSION, NodeConfig, StoreConfig
 from raykv.errors import CorruptData, StoreClosed
 from raykv.node.explaining import Explaining
 from raykv.node.group_commit import GroupCommit
@@ -199,6 +199,8 @@ class StorageNode:
                 handled(f.Ping, self._pong),
                 handled(f.Stop, self._stop_when_asked),
                 handled(f.Apply, self._alone),
+                handled(f.HandOver, self._alone),
+                handled(f.Lead, self._alone),
                 handled(f.CopyTables, self._snapshots.copy),
                 handled(f.KeepManifest, self._snapshots.keep),
                 handled(
@@ -236,7 +238,13 @@ class StorageNode:
                 durable=self._commit.until_durable,
                 spawn=self.spawn,
             )
-            self._handlers |= dict([handled(f.Apply, self._leaders.apply)])
+            self._handlers |= dict(
+                (
+                    handled(f.Apply, self._leaders.apply),
+                    handled(f.HandOver, self._leaders.hand_over),
+                    handled(f.Lead, self._leaders.lead),
+                )
+            )
             check_handlers(NODE, self._replica.handlers, self._maintenance.handlers, self._handlers)
 
     def _open_engine(self, fs: FileSystem) -> Engine:
@@ -373,7 +381,8 @@ class StorageNode:
         try:
             request = f.node_requests.decode(frame)
         except CorruptData as error:
-            return self._answer(f.NodeRefused("corrupt", str(error)), heard=False)
+            reason = "unknown" if "unknown" in error.details else "corrupt"
+            return self._answer(f.NodeRefused(reason, str(error)), heard=False)
         if self._stopped is not None:
             return self._answer(f.NodeRefused("stopping", self._stopped), heard=False)
         heard = False
@@ -636,6 +645,7 @@ class StorageNode:
         stats = self._engine.stats()
         return {
             "node_id": self.spec.node_id,
+            "raykv": VERSION,
             "incarnation": self.incarnation,
             "complete": self._replica.complete,
             "disk": {

@@ -1,5 +1,9 @@
 """Frames as bytes: one byte of format version, then one msgpack value of a declared type.
 
+Two versions of raykv may talk to each other (``raykv.protocol``): a message grows at its end, by fields with defaults. A
+reader passes over fields that it does not know, and takes the default of those that are not there; a request that it does
+not know is refused as just that.
+
 msgspec checks the type on the way in: a frame that does not fit is ``CorruptData`` at the door, never an
 ``AttributeError`` further in. Nothing in a frame is ever unpickled. How much each field may hold stands with the field
 (``raykv.records.limits``); how many bytes a request may have as a whole stands in the table of requests.
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from raykv.config import MAX_FRAME_BYTES
+from raykv.config import MAX_FRAME_BYTES, VERSION
 from raykv.errors import CorruptData, RaykvError, from_data, to_data
 from raykv.records import limits as lim
 
@@ -82,7 +86,10 @@ class FrameType(Generic[T]):
         if not 1 < len(frame) <= MAX_FRAME_BYTES:
             raise CorruptData(f"not a {self._what}: {len(frame)} bytes")
         if frame[0] != FRAME_VERSION:
-            raise CorruptData(f"a {self._what} of format version {frame[0]}; this raykv speaks {FRAME_VERSION}")
+            raise CorruptData(
+                f"a {self._what} of format version {frame[0]}; this raykv ({VERSION}) speaks {FRAME_VERSION}: these two "
+                "cannot run in one cluster"
+            )
         if len(frame) > lim.SMALL_FRAME_BYTES and self._kind_of is not None:
             kind = self._kind_of(frame)
             if len(frame) > (most := self._frame_bytes.get(kind, lim.SMALL_FRAME_BYTES)):
@@ -92,10 +99,22 @@ class FrameType(Generic[T]):
         try:
             return self._decoder.decode(memoryview(frame)[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            if unknown := self._unknown(frame):
+                raise CorruptData(
+                    f"this raykv ({VERSION}) knows no {self._what} {unknown!r}: its sender is of another version; restart "
+                    "what is older ('raykv restart --rolling --services', then clients)",
+                    unknown=unknown,
+                ) from None
             raise CorruptData(f"not a {self._what}: {error}") from None
+
+    def _unknown(self, frame: bytes) -> str:
+        """Return the name of the request in a frame, if it looks like one and is none that this version knows."""
+        kind = b"" if self._kind_of is None else self._kind_of(frame)
+        name = kind.decode("ascii", errors="replace")
+        return name if name.isidentifier() and kind not in self._frame_bytes else ""
 
 
 def kind_of_message(frame: bytes) -> bytes:
-    """Return the name of the message in a frame (``b"GetMany"``), without decoding it."""
-    length = frame[2] & 0x1F
-    return frame[3 : 3 + length]
+    """Return the name of the message in a frame (``b"GetMany"``), without decoding it; empty if it is cut off."""
+    length = frame[2] & 0x1F if len(frame) > 2 else 0
+    return frame[3 : 3 + length] if len(frame) >= 3 + length else b""

@@ -366,7 +366,8 @@ L13. The policy is fixed
 L14. Takeover is liveness only
     An owner that hears that the leader does not answer pings it: if it lives, the owner says so; else it takes over, at
     most once a second, with jitter. A leader that is refused drops its heads and points to its successor. A first owner
-    that returns takes its partitions back after 10 s.
+    that returns takes its partitions back after 10 s. A node that is to be stopped has the next owner of each partition
+    take over, and leads nothing more.
 
     *Schedule.* Every client that waits too long makes another owner take over: terms follow each other, and nothing is
     acknowledged under any of them.

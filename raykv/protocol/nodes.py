@@ -231,6 +231,22 @@ class Promise(Message, frozen=True):
     again: bool = False
 
 
+class HandOver(Message, frozen=True):
+    """Lead nothing for ``for_s`` seconds, and have other owners lead what the node leads: it is to be stopped (L14).
+
+    Answer: ``HandedOver``.
+    """
+
+    for_s: lim.Timeout
+
+
+class Lead(Message, frozen=True):
+    """Lead these partitions in the sender's place, which is to be stopped (L14). Answer: ``HandedOver``."""
+
+    n: int
+    partitions: lim.Partitions
+
+
 class ReadPromises(Message, frozen=True):
     """What the node has promised for a partition, for another owner that heals (L3). Answer: ``PromisesRead``."""
 
@@ -320,6 +336,8 @@ NodeRequestBody: TypeAlias = (
     | Apply
     | ReadHeads
     | Promise
+    | HandOver
+    | Lead
     | ReadPromises
     | Look
     | Accept
@@ -478,6 +496,12 @@ class Promised(Message, frozen=True):
     buckets: lim.BucketIds = []
 
 
+class HandedOver(Message, frozen=True):
+    """The number of partitions for which it did not work out: each has its leader still, or gets one when it is asked."""
+
+    left: lim.Number
+
+
 class PromisesRead(Message, frozen=True):
     """(n, term, leader) for each n of which the node has promised something; whether it lacks nothing here."""
 
@@ -565,7 +589,8 @@ class NotOwner(Message, frozen=True):
 class NodeRefused(Message, frozen=True):
     """The node refuses.
 
-    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "clock", "old", "stopping",
+    It did nothing with the reasons "moved" (another incarnation runs), "overloaded", "corrupt", "unknown" (it is of another
+    version, and knows no such request), "clock", "old", "stopping",
     "not yet" (it does not know enough of the cluster, or needs a peer that is away), "behind" (it does not know the
     request's epoch: send it the state), "path" (a backup directory cannot be used); with "failed" (its disk did) it
     may have carried the request out.
@@ -594,6 +619,7 @@ NodeAnswerBody: TypeAlias = (
     | Applied
     | HeadsRead
     | Promised
+    | HandedOver
     | PromisesRead
     | Looked
     | Accepted
@@ -618,10 +644,13 @@ _INTEGER_BYTES = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
 
 
 def kind_of_request(frame: bytes) -> bytes:
-    """Return the name of a request to a node (``b"Read"``), without decoding it; of anything else, some other name."""
+    """Return the name of a request to a node (``b"Read"``), without decoding it; of anything else, some other name.
+
+    Empty if it is cut off.
+    """
     try:
         at = _OPENING + _INTEGER_BYTES.get(frame[_OPENING], 1) + 1
         length = frame[at] & 0x1F
     except IndexError:
         return b""
-    return frame[at + 1 : at + 1 + length]
+    return frame[at + 1 : at + 1 + length] if len(frame) > at + length else b""

@@ -354,6 +354,17 @@ NODE: Mapping[type[Message], NodeTraits[Any]] = {
         answers=(n.Accepted, n.Incomplete), frame_bytes=MAX_FRAME_BYTES,
         concerns=_partitions(lambda body: [at for at, *_ in body.groups]), misfit=_no_more_than_a_batch,
     ),
+    n.HandOver: _background(
+        n.HandOver,
+        answers=(n.HandedOver,), senders=("supervisor",), frame_bytes=SMALL_FRAME_BYTES,
+        concerns=_NOTHING, misfit=None,
+    ),
+    n.Lead: _background(
+        n.Lead,
+        answers=(n.HandedOver,), senders=("node",), frame_bytes=SMALL_FRAME_BYTES,
+        # Whose turn it is the receiver judges by the owners that it knows: nothing depends on the sender's state.
+        concerns=_partitions(lambda body: body.partitions), misfit=None,
+    ),
     n.ReadPromises: _background(
         n.ReadPromises,
         answers=(n.PromisesRead,), senders=("node",), frame_bytes=SMALL_FRAME_BYTES,
@@ -439,6 +450,7 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
     s.AddNode: _for_the_store(s.Info),
     s.RemoveNode: _for_the_store(s.Info),
     s.ReplaceNode: _for_the_store(s.Info),
+    s.RestartNode: _for_the_store(s.Info),
     s.SetWeight: _for_the_store(s.Info),
     s.Rebalance: _for_the_store(s.Info),
     s.Autoscale: _for_the_store(s.Info),
@@ -457,6 +469,7 @@ SUPERVISOR: Mapping[type[Message], Traits[Any]] = {
     s.AddNode: _from_coordinators(s.Info),
     s.RemoveNode: _from_coordinators(s.Info),
     s.ReplaceNode: _from_coordinators(s.Info),
+    s.RestartNode: _from_coordinators(s.Info),
     s.SetWeight: _from_coordinators(s.Info),
     s.Rebalance: _from_coordinators(s.Info),
     s.Autoscale: _from_coordinators(s.Info),

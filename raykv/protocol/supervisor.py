@@ -73,6 +73,18 @@ class ReplaceNode(Message, frozen=True):
     timeout_s: float
 
 
+class RestartNode(Message, frozen=True):
+    """Restart a node whose run ``incarnation`` it is, once that is safe; asked again, say how far it is.
+
+    ``force``: although buckets cannot be read or written meanwhile. Answer: ``Info``, see ``raykv.supervision.restarting``.
+    """
+
+    node_id: lim.NodeId
+    incarnation: lim.Number
+    force: bool
+    timeout_s: float
+
+
 class SetWeight(Message, frozen=True):
     """Change a node's weight. Answer: ``Info``."""
 
@@ -100,7 +112,7 @@ class Autoscale(Message, frozen=True):
     timeout_s: float
 
 
-ElasticRequest: TypeAlias = AddNode | RemoveNode | ReplaceNode | SetWeight | Rebalance | Autoscale
+ElasticRequest: TypeAlias = AddNode | RemoveNode | ReplaceNode | RestartNode | SetWeight | Rebalance | Autoscale
 
 
 SupervisorRequest: TypeAlias = GetClusterUpdate | OpenBucket | DropBucket | ElasticRequest | GetInfo

@@ -58,6 +58,8 @@ MAX_HEADS_BYTES = 64 * MIB
 ACCEPT_BYTES = 4 * MIB
 """A round that has more is sent in several messages."""
 ROUND_RETRY_S = 0.1
+HAND_OVER_S = 5.0
+"""How long another owner may take to lead what this node has led."""
 
 
 class Leaders:
@@ -553,6 +555,32 @@ class Leaders:
             self._heads -= len(tenure.heads)
             self._heads_bytes -= sum(head.size_bytes for head in tenure.heads.values())
         tenure.abandon(self._takeovers.pointer(tenure.place))
+
+    async def hand_over(self, request: f.HandOver) -> f.NodeAnswerBody:
+        """Answer ``HandOver``: have the next owner of each partition lead it, and lead nothing for a while.
+
+        A partition that nobody takes is led here until the node stops. Then it gets a leader when it is asked (L14).
+        """
+        self._takeovers.rest(request.for_s)
+        state = self._replica.state
+        if state is not None:
+            wanted: dict[tuple[str, int], list[int]] = {}
+            for place in [place for place in [*self._tenures] if self._leads(place)]:
+                owners = state.read_set(*place)
+                at = owners.index(self._node_id) if self._node_id in owners else 0
+                if successor := self._owners.first_available((*owners[at + 1 :], *owners[:at])):
+                    wanted.setdefault((successor, place[1]), []).append(place[0])
+            await asyncio.gather(
+                *(
+                    self._owners.ask_one(successor, f.Lead(n, partitions), len(partitions), state.epoch, HAND_OVER_S)
+                    for (successor, n), partitions in wanted.items()
+                )
+            )
+        return f.HandedOver(sum(self._leads(place) for place in [*self._tenures]))
+
+    async def lead(self, request: f.Lead) -> f.NodeAnswerBody:
+        """Answer ``Lead``: take the partitions over from a leader that is to be stopped."""
+        return f.HandedOver(await self._takeovers.take([(partition, request.n) for partition in request.partitions]))
 
     async def balance(self) -> None:
         """Take back, some at a time, what this node led as first owner before it was away (L14)."""

@@ -13,7 +13,7 @@ from raykv.protocol import frames as f
 from raykv.storage import EngineFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from raykv.cluster.peers import Peers
     from raykv.ports import Clock
@@ -96,6 +96,10 @@ class Owners:
             await self._durable(position)
             return answer
         return None
+
+    def first_available(self, nodes: Sequence[str]) -> str:
+        """Return the first node against which there is no evidence; empty if there is none."""
+        return next(iter(self._peers.first_available(tuple(nodes), 1)), "")
 
     async def is_alive(self, node_id: str) -> bool:
         """Whether a node answers a ping (L14)."""

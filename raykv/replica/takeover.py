@@ -28,6 +28,8 @@ TAKEOVER_EVERY_S = 1.0
 PROMISE_TIMEOUT_S = 1.0
 BALANCE_AFTER_S = 10.0
 BALANCED_AT_ONCE = 4
+TAKEN_AT_ONCE = 8
+_CANNOT = f.Settled(c.UNABLE)
 
 
 class _Vote:
@@ -108,6 +110,7 @@ class Takeovers:
         self._leads = leads
         self._begin = begin
         self._began_s = clock.monotonic_s()
+        self._resting_until_s = 0.0
         self._running: dict[Place, asyncio.Task[f.Settled | None]] = {}
         self._refused_s: dict[Place, float] = {}
         """Place -> until when no other takeover of it is tried."""
@@ -147,7 +150,7 @@ class Takeovers:
         owners = state.read_set(*place)
         if self._node_id not in owners:
             return f.Settled(c.ELSEWHERE, leader=owners[0])
-        if not self._replica.complete_for(place[0]) or self._replica.no_room:
+        if not self._able(place):
             return f.Settled(c.UNABLE)
         running = self._running.get(place)
         if running is None:
@@ -159,13 +162,15 @@ class Takeovers:
                     return f.Settled(c.ELSEWHERE, leader=leader)
                 if await self._owners.is_alive(leader):
                     return f.Settled(c.ELSEWHERE, leader=leader)
+            if self._rests:
+                return f.Settled(c.UNABLE)
             running = self._running.get(place) or self._start(place)
         return await asyncio.shield(running)
 
     async def balance(self) -> None:
         """Take back, some at a time, what this node led as first owner before it was away (L14)."""
         state = self._replica.state
-        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S or self._replica.no_room:
+        if state is None or self._clock.monotonic_s() - self._began_s < BALANCE_AFTER_S or self._rests:
             return
         taken = 0
         for n in sorted({entry.config.n for entry in state.buckets if entry.config.versioning == "linearizable"}):
@@ -174,12 +179,44 @@ class Takeovers:
                 leader = self.believed(place)[1]
                 if not leader or leader == self._node_id or state.read_set(*place)[0] != self._node_id:
                     continue
-                if not self._replica.complete_for(partition):
+                if not self._able(place):
                     continue
                 await (self._running.get(place) or self._start(place))
                 taken += 1
                 if taken >= BALANCED_AT_ONCE:
                     return
+
+    # ---- a leader that is to be stopped ----
+
+    def rest(self, for_s: float) -> None:
+        """Lead nothing more for a while: this node is to be stopped. For a while only, in case it is not."""
+        self._resting_until_s = self._clock.monotonic_s() + for_s
+
+    @property
+    def _rests(self) -> bool:
+        return self._clock.monotonic_s() < self._resting_until_s
+
+    async def take(self, places: Sequence[Place]) -> int:
+        """Lead partitions whose leader is to be stopped; return of how many that has failed."""
+        waiting = [*places]
+        left = 0
+
+        async def some() -> None:
+            nonlocal left
+            while waiting:
+                place = waiting.pop()
+                state = self._replica.state
+                owns = state is not None and self._node_id in state.read_set(*place)
+                may = owns and self._able(place) and not self._rests
+                outcome = await asyncio.shield(self._running.get(place) or self._start(place)) if may else _CANNOT
+                left += outcome is not None
+
+        await asyncio.gather(*(some() for _ in range(TAKEN_AT_ONCE)))
+        return left
+
+    def _able(self, place: Place) -> bool:
+        """Whether this node can lead a partition of which it is an owner."""
+        return self._replica.complete_for(place[0]) and not self._replica.no_room
 
     # ---- a new term ----
 

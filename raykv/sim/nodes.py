@@ -343,9 +343,10 @@ class SimLauncher:
             return None
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._opened(current)
+                launched = await self._opened(current)
         except (TimeoutError, LaunchFailed):
             return None
+        return None if current.node is None or current.node.stopped else launched
 
     async def ended(self, node_id: str) -> str:
         """See ``ports.Launcher``."""

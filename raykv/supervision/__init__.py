@@ -15,9 +15,9 @@ writes never wait for it.
 Read from the bottom up: ``founding`` (the first state; pure), ``chronicle`` (what happened and why, for people),
 ``client_counters`` (what clients report), ``watch`` (nodes that are lost come back),
 ``rebalancing`` (the ring, partition by partition, to its goal, by the states that ``cluster.moves`` makes of one
-another), ``members`` (nodes join, leave, take a lost one's place), ``autoscaling`` (a pure policy) and ``scaling``
-(measures the load and does what the policy makes of it), ``supervisor`` (all of it, and the answers about the store
-as a whole).
+another), ``members`` (nodes join, leave, take a lost one's place), ``restarting`` (one that is up is restarted, once it
+can be spared), ``autoscaling`` (a pure policy) and ``scaling`` (measures the load and does what the policy makes of
+it), ``supervisor`` (all of it, and the answers about the store as a whole).
 
 **What is left out.** A standby: while there is no supervisor nothing moves and nothing is recreated, and Ray starts
 it again within seconds. Placing processes: the ``Launcher`` port does that.

@@ -38,6 +38,7 @@ from raykv.supervision.client_counters import ClientCounters
 from raykv.supervision.founding import Plan, first_state
 from raykv.supervision.members import ON_COMMAND, Members
 from raykv.supervision.rebalancing import Rebalancing
+from raykv.supervision.restarting import Restarting
 from raykv.supervision.scaling import Scaling, check_limits, named
 from raykv.supervision.watch import LAUNCH_TIMEOUT_S, PING_EVERY_S, PING_TIMEOUT_S, Node, Watch
 
@@ -118,6 +119,16 @@ class Supervisor:
             left=self.members.see_off,
             away=self.members.away,
             chronicle=self._chronicle,
+        )
+        self._restarting = Restarting(
+            plan.store.name,
+            transport=transport,
+            clock=clock,
+            watch=self._watch,
+            state=lambda: self.state,
+            stats=self._stats,
+            changed=self._publish,
+            spawn=self._spawn,
         )
         self._clients = ClientCounters()
         self._scaling = Scaling(
@@ -404,6 +415,7 @@ class Supervisor:
                 handled(f.AddNode, lambda r: members.add_node(r.weight, r.zone, r.host, r.timeout_s)),
                 handled(f.RemoveNode, lambda r: members.remove_node(r.node_id, r.timeout_s)),
                 handled(f.ReplaceNode, lambda r: members.replace_node(r.node_id, r.host, r.timeout_s)),
+                handled(f.RestartNode, self._restarting.restart),
                 handled(f.SetWeight, lambda r: members.set_weight(r.node_id, r.weight, r.timeout_s)),
                 handled(f.Rebalance, lambda request: self.rebalance(request.action)),
                 handled(f.Autoscale, lambda r: self.autoscale(r.limits, dry_run=r.dry_run, off=r.off)),

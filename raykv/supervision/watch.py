@@ -11,6 +11,10 @@ A restarted node takes over its directory only once the former process is gone (
 waits for the lock. Therefore a supervisor that reaches only a minority may restart nodes, too: on its own side this is
 harmless, and it cannot get the locks of the other side's directories. (P12 asks for a majority. Changes of the cluster's
 state need one anyway, see ``register``.)
+
+A node that is to be restarted (``restarting``) is none that is lost: its own task stops it cleanly and starts it again on
+its directory. It is "restarting" meanwhile, not down, so nobody replaces it. If it does not start it is down like any
+other.
 """
 
 from __future__ import annotations
@@ -109,6 +113,8 @@ class Watch:
         self._out_of_reach: set[str] = set()
         """Nodes that the coordinator could not reach when asked."""
         self._tending: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, asyncio.Event] = {}
+        """Nodes that are to be stopped and started again."""
 
     def tend(self, node_id: str) -> None:
         """Keep a node up from now on."""
@@ -122,6 +128,7 @@ class Watch:
     def forget(self, node_id: str) -> None:
         """Forget a node that is no member."""
         self.nodes.pop(node_id, None)
+        self._asked.pop(node_id, None)
         self.hosts_of.pop(node_id, None)
         self._silent.discard(node_id)
         self._out_of_reach.discard(node_id)
@@ -157,24 +164,46 @@ class Watch:
         """Keep one node up, for ever."""
         node = self.nodes[node_id]
         while True:
-            if node.state == "up":
+            if node.state in {"up", "restarting"}:
                 cause = await self._until_lost(node_id)
-                self._down(node_id, cause)
-                await self._changed()
+                if cause is None:
+                    await self.stop_node(node_id)
+                else:
+                    self._down(node_id, cause)
+                    await self._changed()
             await self._bring_back(node_id)
             await self._came_back(node_id)
             await self._changed()
 
-    async def _until_lost(self, node_id: str) -> str:
-        """Wait until the node's process has ended, or two reporters agree that it does not answer."""
+    def drain(self, node_id: str) -> None:
+        """Have coordinators ask others than this node, which is up and goes on answering: it is to be restarted."""
+        node = self.nodes[node_id]
+        node.state, node.cause, node.since_s = (
+            "restarting",
+            "it is being restarted, as asked",
+            self._clock.monotonic_s(),
+        )
+
+    def restart(self, node_id: str) -> None:
+        """Have a drained node stopped cleanly and started again on its directory, by the task that tends it."""
+        self._asked.setdefault(node_id, asyncio.Event()).set()
+
+    async def _until_lost(self, node_id: str) -> str | None:
+        """Wait until the node's process has ended, or two reporters agree that it does not answer; return the cause.
+
+        None: it is to be restarted.
+        """
+        asked = self._asked.setdefault(node_id, asyncio.Event())
         ended = asyncio.ensure_future(self._launcher.ended(node_id))
         silent = asyncio.ensure_future(self._until_silent(node_id))
+        restart = asyncio.ensure_future(asked.wait())
         try:
-            done, _ = await asyncio.wait({ended, silent}, return_when=asyncio.FIRST_COMPLETED)
-            return ended.result() if ended in done else silent.result()
+            done, _ = await asyncio.wait({ended, silent, restart}, return_when=asyncio.FIRST_COMPLETED)
+            return ended.result() if ended in done else silent.result() if silent in done else None
         finally:
             ended.cancel()
             silent.cancel()
+            restart.cancel()
 
     async def _until_silent(self, node_id: str) -> str:
         misses = 0
@@ -250,14 +279,17 @@ class Watch:
             except LaunchFailed as failure:
                 again = True
                 node.host_gone = failure.kind == "no host"
-                if node.cause != str(failure):
+                if node.state == "restarting":
+                    self._down(node_id, str(failure))
+                    await self._changed()
+                elif node.cause != str(failure):
                     node.cause = str(failure)
                     logger.error("store %s: node %s could not be started: %s", self._name, node_id, failure)
                     self._chronicle.note("bad", f"node {node_id} could not be started", str(failure))
                 await self._clock.sleep(delay_s)
                 delay_s = min(2 * delay_s, LAUNCH_RETRY_CEILING_S)
             else:
-                node.restarts += 1
+                node.restarts += node.state != "restarting"
                 self.up(node_id, launched)
 
     async def launch(self, node_id: str, *, take_over: bool) -> Launched:
@@ -293,6 +325,8 @@ class Watch:
     def up(self, node_id: str, launched: Launched) -> None:
         """Record that a node is up."""
         node, now_s = self.nodes[node_id], self._clock.monotonic_s()
+        if (asked := self._asked.get(node_id)) is not None:  # of its former run
+            asked.clear()
         self.unborn.discard(node_id)
         self._undecided.pop(node_id, None)
         self._silent.discard(node_id)

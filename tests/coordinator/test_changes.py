@@ -489,3 +489,24 @@ def test_a_bucket_of_another_kind_takes_no_changes(world: Any) -> None:
             await one(cluster.coordinator(), Caller().add(KEY))
 
     run(story())
+
+
+def test_a_leader_that_is_known_to_be_away_is_not_waited_for() -> None:
+    """*Without: each partition that it led costs its first change the patience for a leader.*"""
+
+    async def story() -> None:
+        cluster, peer, (first, second, _) = started()
+        caller = Caller()
+        await change(peer, caller.put(KEY, "v"))
+        cluster.kill(first, "keep")
+        cluster.down = {first: "it is being restarted"}
+        cluster.publish(peer)
+        asked = len(cluster.frames)
+        began_s = asyncio.get_running_loop().time()
+        assert (await change(peer, caller.put(KEY, "w")))[0].status == c.DONE
+        assert asyncio.get_running_loop().time() - began_s < PATIENCE_S / 2
+        assert cluster.promised(second, KEY)[1] == second
+        to = [target for source, target, _ in cluster.frames[asked:] if source == peer.name]
+        assert set(to) == {f"node/{second}"}
+
+    run(story())

@@ -140,3 +140,25 @@ def test_a_bucket_that_is_not_there_was_dropped() -> None:
     made.check_there(1)
     with pytest.raises(InvalidOption, match="dropped"):
         made.check_there(2)
+
+
+def test_while_a_node_is_down_an_update_is_stale_within_a_second() -> None:
+    """Such a node is not asked, so no answer of it tells that it is back; each write leaves a hint for it until then."""
+
+    async def story() -> None:
+        down = msgspec.structs.replace(update_of(state_of(buckets=1)), down={"n2": "it is being restarted"})
+        made, supervisor, clock = routing(update_of(state_of(buckets=1), 2), asks=True)
+        made.learn(down)
+        made._asked_s = clock.now_s
+        assert made.peers.unreachable("n2", clock.now_s)
+        assert made.known_bucket(1) is not None
+        clock.now_s += r.ASK_EVERY_S
+        assert made.known_bucket(1) is None
+        await made.learn_bucket(1, 1.0)
+        await asyncio.gather(*made.tasks)
+        assert supervisor.asked == 1
+        assert not made.peers.unreachable("n2", clock.now_s)
+        clock.now_s += r.STALE_S / 2
+        assert made.known_bucket(1) is not None, "all are up"
+
+    asyncio.run(story())

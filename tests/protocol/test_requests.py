@@ -47,6 +47,8 @@ CONCERNED: list[tuple[Any, list[bytes], list[int]]] = [
     (f.Apply(1, [f.Change(A, f.READ)], 7, 1.0), [A], []),
     (f.ReadHeads(1, [A]), [A], []),
     (f.Promise(5, 3, TERM, "n1"), [], [5]),
+    (f.HandOver(9.0), [], []),
+    (f.Lead(3, [5, 6]), [], [5, 6]),
     (f.ReadPromises(5), [], [5]),
     (f.Look(1, 3, "n1", [(5, TERM, [A])]), [], [5]),
     (f.Accept(3, "n1", 9, [(5, TERM, []), (6, TERM, [])]), [], [5, 6]),

@@ -450,3 +450,89 @@ def test_what_nobody_has_led_yet_is_not_taken() -> None:
         assert cluster.wire.of(f.Promise) == []
 
     run(story())
+
+
+# ---- a leader that is to be stopped ----
+
+
+def test_a_leader_that_is_to_be_stopped_hands_over_and_leads_nothing_more() -> None:
+    async def story() -> None:
+        cluster, (first, second, third) = started()
+        caller = Caller()
+        assert (await cluster.one(first, caller.put(KEY, "v"))).status == c.DONE
+        former = cluster.promised(first, KEY)[0]
+        assert await cluster.ask(first, f.HandOver(60.0)) == f.HandedOver(0)
+        assert cluster.promised(first, KEY)[1] == second
+        assert cluster.promised(first, KEY)[0] > former
+        assert await cluster.one(first, caller.put(KEY, "w")) == f.Settled(c.ELSEWHERE, leader=second)
+        before = len(cluster.wire.of(f.Promise))
+        assert (await cluster.one(second, caller.put(KEY, "w"))).status == c.DONE
+        assert len(cluster.wire.of(f.Promise)) == before, "it leads already"
+        assert cluster.payloads(KEY) == [b"w"] * 3
+        settled = await cluster.one(first, caller.put(KEY, "x"), silent=[second], unable=[second])
+        assert settled == f.Settled(c.UNABLE), "it takes nothing back"
+        assert (await cluster.one(third, caller.put(KEY, "x"), unable=[first, second])).status == c.DONE
+
+    run(story())
+
+
+def test_a_call_that_waits_while_its_leader_hands_over_is_told_where_to_go_and_counts_once() -> None:
+    async def story() -> None:
+        cluster, (first, second, _) = started()
+        caller = Caller()
+        await cluster.one(first, caller.put(KEY, "v"))
+        held = cluster.wire.hold(f.Accept, source=first)
+        cluster.process(first).executor.gate.clear()  # its own log does not get there
+        waiting = asyncio.get_running_loop().create_task(cluster.one(first, caller.put(KEY, "w", number=9)))
+        await asyncio.sleep(0.01)
+        cluster.process(first).executor.gate.set()
+        assert await cluster.ask(first, f.HandOver(60.0)) == f.HandedOver(0)
+        assert await waiting == f.Settled(c.ELSEWHERE, leader=second)
+        held.end()
+        again = await cluster.one(second, caller.put(KEY, "w", number=9, resent=True))
+        assert again.status == c.DONE
+        assert cluster.payloads(KEY) == [b"w"] * 3
+        assert all(len(records) == 1 for records in cluster.names().values())
+
+    run(story())
+
+
+def test_it_leads_again_if_it_is_not_stopped_after_all() -> None:
+    async def story() -> None:
+        cluster, (first, second, _) = started()
+        caller = Caller()
+        await cluster.one(first, caller.put(KEY, "v"))
+        await cluster.ask(first, f.HandOver(5.0))
+        assert cluster.promised(first, KEY)[1] == second
+        await asyncio.sleep(6)
+        assert (await cluster.one(first, caller.put(KEY, "w"), unable=[second])).status == c.DONE
+        assert cluster.promised(second, KEY)[1] == first
+
+    run(story())
+
+
+def test_where_nobody_takes_over_it_leads_until_it_is_stopped() -> None:
+    async def story() -> None:
+        cluster, (first, second, third) = started()
+        caller = Caller()
+        await cluster.one(first, caller.put(KEY, "v"))
+        for other in (second, third):
+            cluster.replica(other).no_room = "the disk is full"
+            cluster.replica(other).room_for_deletes = True
+        assert await cluster.ask(first, f.HandOver(60.0)) == f.HandedOver(1)
+        assert cluster.promised(first, KEY)[1] == first
+        for other in (second, third):
+            cluster.replica(other).no_room = ""
+        assert (await cluster.one(first, caller.put(KEY, "w"))).status == c.DONE
+
+    run(story())
+
+
+def test_who_is_no_owner_takes_nothing() -> None:
+    async def story() -> None:
+        cluster, owners = started(nodes=5)
+        (stranger, _) = [node_id for node_id in cluster.ids if node_id not in owners]
+        assert await cluster.ask(stranger, f.Lead(3, [cluster.partition(KEY)])) == f.HandedOver(1)
+        assert cluster.wire.sent == []
+
+    run(story())

@@ -688,7 +688,8 @@ class Launcher:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             return None
-        return Launched(self.cluster.node(node_id).incarnation, 4000)
+        node = self.cluster.node(node_id)
+        return None if node.stopped else Launched(node.incarnation, 4000)
 
     async def ended(self, node_id: str) -> str:
         process = self.cluster.network.living(node_address(node_id))
