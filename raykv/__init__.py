@@ -157,8 +157,8 @@ tombstone              a delete, replicated like any write
 
 Reading order: ``records``, ``ring``, ``versions``, ``storage``, ``membership``; then ``protocol``, ``cluster``,
 ``coordinator``, ``replica``, ``repair``, ``node``, ``supervision``; then ``client``, ``metrics``, ``dashboard``,
-``transport``, ``system``, ``actors``, ``sim``. Each package's docstring has its idea, invariants, reading order and
-omissions: ``help("raykv.ring")``.
+``portable``, ``transport``, ``system``, ``actors``, ``data``, ``sim``. Each package's docstring has its idea, invariants,
+reading order and omissions: ``help("raykv.ring")``.
 
 Importing this package does not import Ray; starting or connecting does.
 """

@@ -18,6 +18,7 @@ from raykv.cli import (
     demo,
     doctor_command,
     explain_command,
+    file_commands,
     inspect_command,
     lock_commands,
     metrics_command,
@@ -102,6 +103,7 @@ for _command in (
     *metrics_command.COMMANDS,
     *inspect_command.COMMANDS,
     *backup_commands.COMMANDS,
+    *file_commands.COMMANDS,
     demo.demo,
 ):
     cli.add_command(_command)
