@@ -13,6 +13,8 @@ Parts:
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
   scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
+  data     all 234,908 records of GeoNames written and read through ray.data, beside put_many and scan; a join of zipfian
+           keys beside single gets; the same while storage processes are killed, each record exactly once; with targets
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
            of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
            with its floor and aim as a ratio to RocksDB. Without Ray; about ten minutes
@@ -35,7 +37,7 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "engine")
+PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "data", "engine")
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -61,8 +63,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         with Stage(rounds=rounds, quick=arguments.quick, durability=arguments.durability, records=records) as stage:
             for part in staged:
                 with stage.part():
-                    if part == "scans":
-                        found[part] = scans.measure(stage, arguments.records)
+                    if part == "data":
+                        from benchmarks import data  # Ray Data is imported where it is measured
+
+                        found[part] = data.measure(stage, arguments.records)
+                    elif part == "scans":
+                        found[part] = scans.measure(stage, arguments.records or scans.RECORDS)
                     else:
                         found[part] = measures[part].measure(stage)
             stage.report("done")
@@ -79,7 +85,9 @@ def main() -> int:
     parser.add_argument(
         "part", nargs="?", default="floors", choices=[*PARTS, "all"], help="what to measure (default floors)"
     )
-    parser.add_argument("--records", type=int, default=200_000, help="in the part scans (default 200000)")
+    parser.add_argument(
+        "--records", type=int, help="in the parts scans (default 200000) and data (default 234908, all of them)"
+    )
     parser.add_argument("--rounds", type=int, help="alternating rounds (default 5)")
     parser.add_argument(
         "--durability", default="interval", choices=["group", "interval", "always"],
@@ -102,6 +110,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is 1 or more")
+    if arguments.records is not None and arguments.records < 1:
+        parser.error("--records is 1 or more")
     if arguments.against:
         from benchmarks import against
 

@@ -145,6 +145,16 @@ def test_scans_are_measured_and_ycsb_e_in_a_grouped_bucket(tmp_path: Path) -> No
 
 
 @pytest.mark.ray
+def test_the_benchmark_of_ray_data_runs(tmp_path: Path) -> None:
+    shown = run("bench.py", "data", "--quick", "--json", str(tmp_path / "bench.json"))
+    found = json.loads((tmp_path / "bench.json").read_text())["data"]
+    assert found["records"] == found["killed"]["written"] == 4000
+    assert [row["target"] for row in found["rows"]] == [0.7, 0.7, 3.0]
+    assert all(row["ratio"]["median"] > 0 for row in found["rows"])
+    assert "equal, each exactly once" in shown
+
+
+@pytest.mark.ray
 def test_figures_of_the_benchmark_become_a_table_and_plots(tmp_path: Path) -> None:
     run("bench.py", "ycsb", "--quick", "--json", str(tmp_path / "ycsb.json"))
     page = tmp_path / "page.md"
