@@ -157,8 +157,8 @@ tombstone              a delete, replicated like any write
 
 Reading order: ``records``, ``ring``, ``versions``, ``storage``, ``membership``; then ``protocol``, ``cluster``,
 ``coordinator``, ``replica``, ``repair``, ``node``, ``supervision``; then ``client``, ``metrics``, ``dashboard``,
-``transport``, ``system``, ``actors``, ``sim``. Each package's docstring has its idea, invariants, reading order and
-omissions: ``help("raykv.ring")``.
+``portable``, ``transport``, ``system``, ``actors``, ``data``, ``sim``. Each package's docstring has its idea, invariants,
+reading order and omissions: ``help("raykv.ring")``.
 
 Importing this package does not import Ray; starting or connecting does.
 """
@@ -181,6 +181,7 @@ from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.primitives import Counter, Lock
 from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
+from raykv.client.splits import AsyncSplit, Split
 from raykv.client.store import Bucket, Store
 from raykv.client.version import Version, Versioned
 from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
@@ -237,7 +238,7 @@ __version__ = VERSION
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "restore", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
-    "Counter", "Lock", "AsyncCounter", "AsyncLock",
+    "Counter", "Lock", "AsyncCounter", "AsyncLock", "Split", "AsyncSplit",
     "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember",
     "RepairReport", "SnapshotReport", "RestoreReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",

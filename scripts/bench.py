@@ -17,6 +17,8 @@ Parts:
            its target; about two minutes
   values   arrays, frames and Arrow tables beside the same by pickle: encoding, decoding, put, get, bytes; and what pairs of
            1 KB to 1 MiB cost: latency, and memory of the nodes; three minutes
+  data     all 234,908 records of GeoNames written and read through ray.data, beside put_many and scan; a join of zipfian
+           keys beside single gets; the same while storage processes are killed, each record exactly once; with targets
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
            of its own: loads synced and unsynced, cold, absent and hot gets, a full scan, size on disk, peak memory; each
            with its floor and aim as a ratio to RocksDB. Without Ray; about ten minutes
@@ -48,6 +50,7 @@ PARTS = (
     "scans",
     "commands",
     "values",
+    "data",
     "engine",
 )
 README = Path(__file__).parent.parent / "README.md"
@@ -74,8 +77,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         with Stage(rounds=rounds, quick=arguments.quick, durability=arguments.durability, records=records) as stage:
             for part in staged:
                 with stage.part():
-                    if part == "scans":
-                        found[part] = scans.measure(stage, arguments.records)
+                    if part == "data":
+                        found[part] = import_module("benchmarks.data").measure(stage, arguments.records)
+                    elif part == "scans":
+                        found[part] = scans.measure(stage, arguments.records or scans.RECORDS)
                     else:
                         found[part] = import_module(f"benchmarks.{part}").measure(stage)
             stage.report("done")
@@ -92,7 +97,9 @@ def main() -> int:
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} or all (default floors)"
     )
-    parser.add_argument("--records", type=int, default=200_000, help="in the part scans (default 200000)")
+    parser.add_argument(
+        "--records", type=int, help="in the parts scans (default 200000) and data (default 234908, all of them)"
+    )
     parser.add_argument("--rounds", type=int, help="alternating rounds (default 5)")
     parser.add_argument(
         "--durability", default="interval", choices=["group", "interval", "always"],
@@ -118,6 +125,8 @@ def main() -> int:
         parser.error(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)} or all")
     if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is 1 or more")
+    if arguments.records is not None and arguments.records < 1:
+        parser.error("--records is 1 or more")
     if arguments.against:
         from benchmarks import against
 

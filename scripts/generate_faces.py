@@ -29,6 +29,7 @@ NAMES = {
     "AwaitableStore": "BlockingStore",
     "AsyncCounter": "Counter",
     "AsyncLock": "Lock",
+    "AsyncSplit": "Split",
     "AwaitableLock": "BlockingLock",
     "aio_primitives": "primitives",
     "awaiting": "blocking",

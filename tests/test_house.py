@@ -40,7 +40,10 @@ ALLOWED = {
     "sim": FLOOR | {"cluster", "coordinator", "node", "supervision", "client", "raykv"},
     "actors": FLOOR
     | {"cluster", "coordinator", "repair", "node", "supervision", "client", "system", "transport", "metrics"},
-    "cli": BASE | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics", "dashboard"},
+    "portable": BASE | {"client"},
+    "data": BASE | {"client", "portable", "actors"},
+    "cli": BASE
+    | {"raykv", "protocol", "actors", "client", "storage", "system", "viz", "metrics", "dashboard", "portable"},
     "__main__": {"cli"},
     "__init__": BASE | {"client", "actors", "supervision", "versions", "coordinator"},
 }

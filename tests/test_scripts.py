@@ -59,7 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     directory = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", str(directory))  # neither Redis nor etcd
-        words = ("floors", "ycsb", "linearizable", "scans", "commands", "values", "--quick")
+        words = ("floors", "ycsb", "linearizable", "scans", "commands", "values", "data", "--quick")
         shown = run("bench.py", *words, "--json", str(directory / "bench.json"))
     return json.loads((directory / "bench.json").read_text()), shown
 
@@ -196,6 +196,15 @@ def test_arrays_and_tables_are_measured_beside_pickle_and_large_pairs_by_size(
         assert row["put"]["raykv_us"]["median"] > 0 < row["get"]["pickle_us"]["median"]
     assert [row["pair_bytes"] for row in found["pairs"]] == [1_000, 10_240, 102_400, 1_048_576]
     assert all(row["put"]["p50_ms"] > 0 < row["node_mib"]["after"] for row in found["pairs"])
+
+
+@pytest.mark.ray
+def test_ray_data_is_measured_beside_single_calls(measured: tuple[dict[str, Any], str]) -> None:
+    found, shown = measured[0]["data"], measured[1]
+    assert found["records"] == found["killed"]["written"] == 4000
+    assert [row["target"] for row in found["rows"]] == [0.7, 0.7, 3.0]
+    assert all(row["ratio"]["median"] > 0 for row in found["rows"])
+    assert "equal, each exactly once" in shown
 
 
 @pytest.mark.ray

@@ -33,6 +33,7 @@ MODULES = {
     "metrics_command": ("metrics",),
     "inspect_command": ("inspect",),
     "backup_commands": ("backup", "restore"),
+    "file_commands": ("export", "import"),
     "demo": ("demo",),
 }
 """Module -> its commands, in the order in which a user meets them. Each has them in its ``COMMANDS``, too."""

@@ -6,9 +6,10 @@ Read in this order:
   pickle; imported with the first of them. ``given``: what callers hand in.
 * ``exchange``: what an operation is: a generator that yields requests and receives answers, with no input or output.
 * ``requests``: an operation's arguments, checked and encoded. ``session_clock``: the two numbers that a session remembers.
-* ``reads``, ``writes``, ``batches``, ``scans`` (with ``paging``): the operations on a bucket; ``operations`` joins them and
-  adds ``modify``. ``administration`` and ``elastic``: what is asked of the store itself; ``repairs`` and ``views``: how the
-  answers print. ``plain_calls``: answers to those who call the coordinator's actor themselves.
+* ``reads``, ``writes``, ``batches``, ``scans`` (with ``paging``; ``splits`` for scans in parallel): the operations on a
+  bucket; ``operations`` joins them and adds ``modify``. ``administration`` and ``elastic``: what is asked of the store
+  itself; ``repairs`` and ``views``: how the answers print. ``plain_calls``: answers to those who call the coordinator's
+  actor themselves.
 * ``atomic``: the changes of a linearizable bucket, each under a lane and a number (``lanes``); ``version`` names what one
   wrote. ``counters`` and ``locks`` are made of them, with a face each (``aio_primitives``, ``primitives``); ``renewals``
   renews a lock in the background.

@@ -16,6 +16,7 @@ from raykv.client.explaining import explained
 from raykv.client.given import called, pairs_of, several_keys, without_doubles
 from raykv.client.location import located
 from raykv.client.scans import Scans
+from raykv.client.splits import pieces
 from raykv.client.views import RingView
 from raykv.config import check_level, check_timeout, check_ttl, shown
 from raykv.errors import InvalidOption, SiblingsFound, StoreUnavailable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raykv.client.explaining import Explanation
     from raykv.client.location import Location
     from raykv.client.reads import Versions
+    from raykv.client.splits import Piece
     from raykv.client.writes import WriteResult
 
 
@@ -126,6 +128,12 @@ class Operations(Batches, Scans, Atomic):
         timeout_s = check_timeout(timeout)
         ring = yield from ask_info(f.GetInfo("ring", timeout_s), timeout_s)
         return located(key, self.config, RingView(ring))
+
+    def splits(
+        self, count: int | None, prefix: Key | None, start: Key | None, end: Key | None, *, r: Any, timeout: Any
+    ) -> Steps[list[Piece]]:
+        """Return what each of the splits of a range covers."""
+        return pieces(self, count, prefix, start, end, r=r, timeout=timeout)
 
     def refuse(self, **given: Any) -> None:
         """Raise ``InvalidOption`` for what a linearizable bucket leaves no choice in (L13)."""

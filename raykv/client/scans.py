@@ -14,6 +14,8 @@ from raykv.protocol import frames as f
 from raykv.records.keys import Key, decode_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from raykv.client.exchange import Steps
 
 
@@ -32,15 +34,26 @@ class Scans(Reads):
         keys_only: bool = False,
         r: Any = None,
         timeout: Any = DEFAULT_TIMEOUT_S,
+        partitions: Sequence[int] = (),
     ) -> Paging:
-        """Return a scan about to begin. The timeout is checked, and counts, at each of its steps."""
+        """Return a scan about to begin. The timeout is checked, and counts, at each of its steps.
+
+        ``partitions``: only the keys of these; none: of all.
+        """
         left = scan_range(prefix, start, end, after, reverse=reverse)
         self.check_r(r)
         most = None if limit is None else check_count("limit", limit, 0, 2**63)
 
         def ask_page(left: ScanRange, pairs: int, passing: bool, timeout_s: float) -> Steps[Page]:
             return self.page(
-                left, limit=pairs, reverse=reverse, keys_only=keys_only, r=r, timeout=timeout_s, passing=passing
+                left,
+                limit=pairs,
+                reverse=reverse,
+                keys_only=keys_only,
+                r=r,
+                timeout=timeout_s,
+                passing=passing,
+                partitions=partitions,
             )
 
         return Paging(ask_page, self.now_s, left, limit=most, reverse=reverse, timeout=timeout, keys_only=keys_only)
@@ -55,6 +68,7 @@ class Scans(Reads):
         r: Any,
         timeout: Any,
         passing: bool = False,
+        partitions: Sequence[int] = (),
     ) -> Steps[Page]:
         """Read the next page of a scan; ``passing``: skip over many hidden pairs (see ``coordinator.scans``).
 
@@ -72,6 +86,7 @@ class Scans(Reads):
             replicas,
             timeout_s,
             passing,
+            [*partitions],
         )
         answer = yield from ask(request, timeout_s)
         if not isinstance(answer, f.Page):

@@ -18,6 +18,7 @@ from raykv.client.handle import K, V
 from raykv.client.locks import DEFAULT_LEASE_S, DEFAULT_WAIT_S
 from raykv.client.primitives import Counter, Lock
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
+from raykv.client.splits import Split
 from raykv.config import Codec, Level, Versioning, check_bucket_name
 from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
 
@@ -395,6 +396,32 @@ class Bucket(BlockingBucket[K, V]):
     def items(self) -> Iterator[tuple[K, V]]:
         """Iterate over the pairs, in the order of their keys."""
         return self._pairs(self._operations.scan())
+
+    def splits(
+        self,
+        count: int | None = None,
+        *,
+        prefix: Key | None = None,
+        start: Key | None = None,
+        end: Key | None = None,
+        r: Level | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> list[Split[K, V]]:
+        """Cut the bucket, or a range of its keys, into ``count`` splits, to be scanned in parallel.
+
+        Each is a set of partitions of about the same size (None: one split for each node), pickles, and yields its pairs in
+        key order when iterated. Together they yield what one ``scan`` of the range would, each pair once, also while nodes
+        die and partitions move. ``split.hosts`` names the hosts with copies. A range within a group is one split.
+        Of many small splits a page costs less: its partitions are read in longer stretches.
+
+        >>> halves = store.splits(2)
+        >>> sum([len([pair for pair in half]) for half in halves]) == store.count()
+        True
+
+        ``r``, ``timeout`` and errors: as of ``scan``.
+        """
+        steps = self._operations.splits(count, prefix, start, end, r=r, timeout=timeout)
+        return [Split(self, piece) for piece in self._session.run(steps)]
 
     def count(self) -> int:
         """Count the keys. This is a scan over all of them: O(keys)."""

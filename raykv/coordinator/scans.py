@@ -1,9 +1,10 @@
 """Scans: a bucket page by page in encoded-key order (P15).
 
 Keys are spread over all partitions, so a page asks R primaries of every partition; in a grouped bucket, of the one
-partition of a group if the range lies within it (``records.keys.group_of_range``). Each node gets one request for all of
-its partitions, and answers with its next records in key order and how far that answer is complete. The page reaches as
-far as the least of these; beyond it some node may hold keys that it has not sent yet.
+partition of a group if the range lies within it (``records.keys.group_of_range``). A *split* of a bucket
+(``client.splits``) names its partitions: a key's partition never changes, wherever that moves. Each node gets one request
+for all of its partitions, and answers with its next records in key order and how far that answer is complete. The page
+reaches as far as the least of these; beyond it some node may hold keys that it has not sent yet.
 
 **Deleted and expired records are passed once.** A page that shows too few, or nothing, says where to go on; the caller
 then asks for more each time, and *passing* (``client.paging``): dead records do not count. A node looks for as many
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from raykv.cluster.fanout import Fanout, gather
 from raykv.coordinator.rounds import AskRound
 from raykv.coordinator.steps import Round
-from raykv.errors import QuorumNotMet, RaykvError
+from raykv.errors import InvalidOption, QuorumNotMet, RaykvError
 from raykv.protocol import frames as f
 from raykv.records.keys import group_of_range, is_key
 from raykv.records.kinds import header_of
@@ -66,8 +67,12 @@ class ScanCoordinator:
         ``now_ms``: the time of judging. A record that had expired by then may come without its payload. ``fast``: whether to
         try one round of frames first.
 
-        Raises ``QuorumNotMet`` if a partition does not get R complete answers in time.
+        Raises ``QuorumNotMet`` if a partition does not get R complete answers in time; ``InvalidOption`` if the ring has no
+        such partition.
         """
+        self._check_partitions(request)
+        if request.partitions and not self._shares(entry, request):
+            return [], None
         limit = max(1, min(request.limit, MAX_PAGE_ITEMS))
         judged_ms = now_ms if request.passing else 0
         answers: list[f.ScanDone] | None = None
@@ -152,14 +157,33 @@ class ScanCoordinator:
         return answers
 
     def _shares(self, entry: BucketEntry, request: f.ScanPage) -> list[Share]:
-        """Return whom to ask for which partitions: all of them, or that of the one group in which the range lies."""
+        """Return whom to ask for which partitions: those named, else all, and never but one for a range within a group."""
         routing, config = self._routing, entry.config
+        named = set(request.partitions)
         if config.group is not None:
             group = group_of_range(request.start, request.end, config.group)
             if group is not None:
                 place = routing.place(config, group)
-                return [(routing.present.read_set(*place), [place[0]])]
-        return routing.shares(config.n)
+                there = not named or place[0] in named
+                return [(routing.present.read_set(*place), [place[0]])] if there else []
+        if not named:
+            return routing.shares(config.n)
+        # Any R of a partition's owners will do: those of the first serve all that have the same, which saves records.
+        together: dict[tuple[str, ...], Share] = {}
+        for partition in sorted(named):
+            nodes = routing.present.read_set(partition, config.n)
+            together.setdefault(tuple(sorted(nodes)), (nodes, []))[1].append(partition)
+        return [*together.values()]
+
+    def _check_partitions(self, request: f.ScanPage) -> None:
+        if not request.partitions:
+            return
+        there, low, high = self._routing.present.ring.partitions, min(request.partitions), max(request.partitions)
+        if low < 0 or high >= there:
+            raise InvalidOption(
+                f"the scan names partition {low if low < 0 else high}, and the ring has {there}, from 0 on: it is of "
+                "another store; call splits() again"
+            )
 
     def _gather(
         self,

@@ -72,7 +72,8 @@ class ScanPage(Message, frozen=True):
     """The next records of a bucket with ``start <= key < end``, in key order or its reverse. Answer: ``Page``.
 
     ``limit``: of records, and with ``passing`` of pairs that are shown, since most are not. A page may have
-    fewer, or none, before the end: see ``Page.resume``. A long page may have more, up to twice as many.
+    fewer, or none, before the end: see ``Page.resume``. A long page may have more, up to twice as many. ``partitions``:
+    only the keys of these; none named: of all.
     """
 
     bucket_id: int
@@ -84,6 +85,7 @@ class ScanPage(Message, frozen=True):
     r: int
     timeout_s: float
     passing: bool = False
+    partitions: lim.Partitions = []
 
 
 class IndirectProbe(Message, frozen=True):

@@ -212,11 +212,16 @@ P15. A scan shows each key once
     within a group asks R owners of that partition alone: each shows what it holds at one moment, as far as its page goes.
     All who seek a key agree on its place: a node that does not know the bucket yet takes no request about its keys.
 
+    A split of a bucket is a scan of some partitions. A key's partition never changes, so splits that share no partition and
+    leave none out show each key once between them, whoever owns what by then.
+
     *Schedule.* A replica fills its page and stops; the coordinator takes the page as complete and goes on behind the
     last key that it got from another replica: the keys between are never shown.
 
-    In: ``coordinator.scans``, ``coordinator.coordinator``, ``replica.scanning``, ``ring.tokens``, ``cluster.state``.
-    Held by: ``tests/coordinator/test_scans.py``, ``tests/client/test_paging.py``, ``tests/replica/test_scanning.py``.
+    In: ``coordinator.scans``, ``coordinator.coordinator``, ``replica.scanning``, ``ring.tokens``, ``cluster.state``,
+    ``client.splits``.
+    Held by: ``tests/coordinator/test_scans.py``, ``tests/client/test_paging.py``, ``tests/replica/test_scanning.py``,
+    ``tests/client/test_splits.py``.
 
 The rules of linearizable buckets, L1 to L14, in the same form. F is N // 2 + 1; *F of the sets* is F of each set of owners
 (two while a partition moves, P4). Each partition has a *leader*, an owner that holds a *term*; a record is named by term

@@ -416,7 +416,11 @@ COORDINATOR: Mapping[type[Message], CoordinatorTraits[Any]] = {
         writes=lambda body: ((body.bucket_id, change.key) for change in body.items),
     ),
     c.ScanPage: CoordinatorTraits[c.ScanPage](
-        answers=(c.Page,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None
+        answers=(c.Page,),
+        senders=("client",),
+        frame_bytes=KEYS_FRAME_BYTES,  # it may name all partitions
+        passed_on=False,
+        writes=None,
     ),
     c.RepairPartitions: CoordinatorTraits[c.RepairPartitions](
         answers=(s.Info,), senders=("client",), frame_bytes=SMALL_FRAME_BYTES, passed_on=False, writes=None

@@ -72,6 +72,8 @@ def text(found: dict[str, Any]) -> str:
         lines += ["", *_columns(_commands(commands))]
     if values := found.get("values"):
         lines += ["", *_columns(_by_pickle(values)), "", *_columns(_pairs(values["pairs"]))]
+    if data := found.get("data"):
+        lines += ["", *_columns(_data(data)), *_killed(data)]
     if engine := found.get("engine"):
         lines += ["", *_columns(_engine(engine))]
         lines.append(f"  {engine['records']:,} records, {number(engine['bytes'] / 2**20)} MiB of keys and records")
@@ -213,6 +215,29 @@ def _pairs(pairs: list[dict[str, Any]]) -> list[list[str]]:
         memory = [f"{pair['node_mib'][when]:.0f} MiB" for when in ("before", "after")]
         rows.append([f"{pair['pair_bytes']:,} bytes", *times, f"{pair['written_bytes'] / 2**20:.0f} MiB", *memory])
     return rows
+
+
+def _data(data: dict[str, Any]) -> list[list[str]]:
+    rows = [
+        [f"ray.data, {data['records']:,} records of GeoNames", "median", "beside", "", "ratio", "min-max", "target", ""]
+    ]
+    for row in data["rows"]:
+        ratio = row["ratio"]["median"]
+        rows.append([
+            row["what"], f"{number(row['rate']['median'])}/s", row["beside"], f"{number(row['its']['median'])}/s",
+            f"{ratio:.2f}", _range(row["ratio"]), f">= {row['target']:g}", "met" if ratio >= row["target"] else "MISSED",
+        ])  # fmt: skip
+    return rows
+
+
+def _killed(data: dict[str, Any]) -> list[str]:
+    killed = data["killed"]
+    return [
+        f"  while storage processes were killed: {killed['written']:,} written at {number(killed['write_per_s'])}/s "
+        f"({killed['kills_while_written']} kills, {killed['retries']:,} puts sent again), all read at "
+        f"{number(killed['read_per_s'])}/s ({killed['kills_while_read']} kills): equal, each exactly once",
+        f"  the first job of a cold Ray took {data['cold_s']:.1f} s: its workers import Ray Data and pandas",
+    ]
 
 
 def _engine(engine: dict[str, Any]) -> list[list[str]]:

@@ -54,7 +54,7 @@ def test_the_commands_are_the_promised_ones() -> None:
         "status", "ring", "put", "get", "delete", "scan", "buckets", "repair", "demo", "add", "lock",
         "add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale", "inspect",
         "explain", "metrics", "doctor", "dashboard", "list",
-        "backup", "restore",
+        "backup", "restore", "export", "import",
     }  # fmt: skip
     assert "start" in invoke().stdout
 

@@ -15,7 +15,7 @@ from raykv.client.codecs import encode_value
 from raykv.client.driver import run_async
 from raykv.client.session_clock import SessionClock
 from raykv.config import BucketConfig
-from raykv.errors import QuorumNotMet
+from raykv.errors import InvalidOption, QuorumNotMet
 from raykv.protocol import frames as f
 from raykv.records.keys import encode_key
 from raykv.records.record import pack_body, pack_tombstone_body
@@ -570,5 +570,33 @@ def test_a_range_within_a_group_asks_the_owners_of_its_partition_alone(world: Mo
 
     def body_of(frame: bytes) -> Any:
         return f.node_requests.decode(frame).body
+
+    world.run(story())
+
+
+def test_a_page_of_some_partitions_has_their_keys_and_asks_their_owners(world: ModuleType) -> None:
+    async def story() -> None:
+        cluster = world.Cluster(6, versioning="lww").start()
+        peer = cluster.coordinator()
+        await fill(peer, w=3)
+        await peer.rest()
+        for named in ([0], [5, 2, 5], [*range(8)]):
+            wanted = [key for key in KEYS if partition_of_key(encode_key(key), 8) in named]
+            owners = {node_id for partition in named for node_id in cluster.state.ring.owners(partition)}
+            for fast in (True, False):
+                cluster.frames.clear()
+                asked = f.ScanPage(1, b"", b"\x03", 1000, False, False, 2, 2.0, partitions=named)
+                page = await peer.front.driver.run(peer.core.operation(asked, fast=fast))
+                assert keys_of(page) == wanted
+                scans = [
+                    (target.removeprefix("node/"), f.node_requests.decode(frame).body)
+                    for _, target, frame in cluster.frames
+                ]
+                scans = [(node_id, body) for node_id, body in scans if isinstance(body, f.Scan)]
+                assert {node_id for node_id, _ in scans} <= owners
+                assert {partition for _, body in scans for partition in body.partitions} == set(named)
+        for wrong in ([8], [3, -1]):
+            with pytest.raises(InvalidOption, match="the ring has 8"):
+                await at_once(peer, partitions=wrong)
 
     world.run(story())

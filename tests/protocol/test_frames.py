@@ -30,7 +30,7 @@ COORDINATOR_REQUESTS: list[tuple[Any, str]] = [
     ),
     (
         f.ScanPage(1, b"", b"\x03", 10, True, False, 2, 5.0),
-        "019aa85363616e5061676501c400c401030ac3c202cb4014000000000000c2",
+        "019ba85363616e5061676501c400c401030ac3c202cb4014000000000000c290",
     ),
     (f.OpenBucket("b", {"n": 2}, 1.0), "0194aa4f70656e4275636b6574a16281a16e02cb3ff0000000000000"),
     (f.DropBucket("b", 1.0), "0193aa44726f704275636b6574a162cb3ff0000000000000"),

@@ -1,0 +1,94 @@
+"""Columns of a bucket beside those of a batch: a join by key, batch by batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from ray.data.block import BlockAccessor
+
+from raykv.config import shown
+from raykv.data.bucket import SAMPLE, sampled
+from raykv.data.tensors import array_of
+from raykv.errors import InvalidKey, InvalidOption
+from raykv.portable.exporting import checked_bucket
+from raykv.portable.lasting import values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from raykv.client.store import Bucket
+    from raykv.records.keys import Key
+
+
+class Lookup:
+    """Joins columns of a store or bucket to batches: ``dataset.map_batches(Lookup(bucket, on="city"))``.
+
+    ``on``: the column of keys. The values' columns, as ``read`` makes them (``columns``, ``schema``, ``sample``), are added
+    under ``prefix`` and their names. Each key of a batch is asked for once, all of them by ``get_many``. ``how``: what
+    becomes of a row whose key has no value: "left" gives it nulls, "inner" leaves it out.
+
+    Takes batches of any format, and returns Arrow tables. It can be passed to ``map_batches`` as it is, or as a class for a
+    pool of actors, which connect once each: ``map_batches(Lookup, fn_constructor_args=(bucket, "city"), concurrency=2)``.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket[Any, Any],
+        on: str,
+        *,
+        columns: Sequence[str] | None = None,
+        schema: pa.Schema | None = None,
+        prefix: str = "",
+        how: Literal["left", "inner"] = "left",
+        sample: int = SAMPLE,
+    ) -> None:
+        if how not in {"left", "inner"}:
+            raise InvalidOption(f'how is "left" or "inner"; got {shown(how)}')
+        self._bucket = checked_bucket(bucket)
+        self._on = on
+        self._prefix = prefix
+        self._inner = how == "inner"
+        key = "\x00key"  # no column of anybody's
+        layout = sampled(self._bucket, None, sample, key=key, columns=columns, schema=schema)
+        if not layout.fields:
+            raise InvalidOption(f"{self._bucket!r} has no record whose columns could be joined; give a schema=")
+        self._layout = layout._replace(with_key=False)
+
+    def __call__(self, batch: Any) -> pa.Table:
+        """Return the batch with the columns added. Raises ``InvalidOption``, ``InvalidKey``, ``QuorumNotMet``."""
+        table = _as_table(batch)
+        if self._on not in table.column_names:
+            raise InvalidOption(f"the batch has no column {self._on!r}; it has {', '.join(table.column_names)}")
+        keys, places = _distinct(table.column(self._on))
+        for key in keys:
+            if key is not None and not isinstance(key, str | bytes):
+                raise InvalidKey(f"column {self._on!r} has {shown(key)}, and a key is a str or bytes")
+        found = values_of(self._bucket, [key for key in keys if key is not None])
+        row_of = {key: row for row, key in enumerate(found)}
+        rows = np.array([row_of.get(key, -1) for key in keys] or [-1], np.int64)[places]
+        if self._inner:
+            table, rows = table.filter(pa.array(rows >= 0)), rows[rows >= 0]
+        values = self._layout.table([*found], [*found.values()], array_of)
+        added = values.take(pa.array(rows, mask=rows < 0))
+        for name in added.column_names:
+            full = self._prefix + name
+            if full in table.column_names:
+                raise InvalidOption(f"the batch has a column {full!r} already; give another prefix=")
+            table = table.append_column(full, added.column(name))
+        return table
+
+
+def _as_table(batch: Any) -> pa.Table:
+    if isinstance(batch, pa.Table):
+        return batch
+    return BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
+
+
+def _distinct(column: pa.ChunkedArray) -> tuple[list[Key | None], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return a column's values, each once, and for each row the place of its value among them."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

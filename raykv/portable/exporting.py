@@ -1,0 +1,181 @@
+"""A bucket into a file, chunk by chunk; interrupted, it goes on behind the last key that is on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from raykv.client.faces import Pickled, decode_shown
+from raykv.client.store import Bucket
+from raykv.config import MIB, shown
+from raykv.errors import InvalidOption
+from raykv.portable.lasting import CALL_TIMEOUT_S, pairs_of
+from raykv.portable.lines import LinesOut
+from raykv.portable.notes import read_note, sync_directory, write_note
+from raykv.portable.parquet import ParquetOut
+from raykv.portable.tagged import encode_json, restored, tagged_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from raykv.records.keys import Key
+
+FileFormat: TypeAlias = Literal["jsonl", "parquet"]
+ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+CHUNK_ROWS = 20_000
+CHUNK_BYTES = 16 * MIB
+"""A chunk ends with the record with which it reaches so many records, or bytes of JSON."""
+_NOTE = "note.json"
+
+
+class Exported(NamedTuple):
+    """What an export has written."""
+
+    records: int
+    """In the file."""
+    resumed: int
+    """Of them, those that an earlier export of it had written when it was interrupted."""
+    bytes: int
+    """The size of the file."""
+
+
+def export_file(
+    bucket: Bucket[Any, Any],
+    path: str | os.PathLike[str],
+    *,
+    format: FileFormat | None = None,  # noqa: A002 - the word that everybody uses
+    prefix: Key | None = None,
+    overwrite: bool = False,
+    unpickle: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> Exported:
+    """Write a store's or bucket's records into a file, in key order; return how many.
+
+    ``format``: "jsonl" or "parquet"; None: by the path's ending. Under ``path`` the file appears once it is whole. Until
+    then its parts are in ``path`` + ".partial": an export of the same that was interrupted goes on there. ``overwrite``:
+    whether a file that is there is replaced, at the end. ``prefix``: only these keys.
+
+    Values come back exactly from ``import_file``: None, bool, int, float, str, bytes, list, tuple, set, dict, dates and
+    times, ``Decimal``, ``UUID``, in one another. Any other is an ``InvalidOption`` that names the key. Some of these are
+    pickles in the store; with ``unpickle=False`` such a value is refused, and not unpickled, which runs its writer's code.
+
+    ``progress(done, all)`` receives numbers of records; they are counted first, which is a scan of the keys. Raises
+    ``OSError`` where the file cannot be written, ``InvalidOption``, ``QuorumNotMet``, ``StoreUnavailable``.
+    """
+    path = os.path.abspath(os.fspath(path))
+    form = format_of(path, format)
+    bucket = checked_bucket(bucket)
+    if os.path.exists(path) and not overwrite:
+        raise InvalidOption(f"there is a file {path} already; overwrite=True replaces it, at the end")
+    operations = bucket._operations  # noqa: SLF001 - its own package's handle
+    about = {
+        "format": form,
+        "store": operations.store_id,
+        "bucket": operations.bucket_id,
+        "prefix": None if prefix is None else tagged_of(prefix, prefix),
+        "unpickle": bool(unpickle),
+    }
+    every = _counted(bucket, prefix) if progress is not None else 0
+    partial = f"{path}.partial"
+    os.makedirs(partial, exist_ok=True)
+    with _alone(partial, path):
+        state = read_note(f"{partial}/{_NOTE}", about, "export")
+        after, resumed = restored(state["after"]) if state else None, int(state.get("records", 0))
+        out = LinesOut(partial, state.get("out", {})) if form == "jsonl" else ParquetOut(partial, state.get("out", {}))
+        records = resumed
+        try:
+            for keys, values, exact in _chunks(bucket, prefix, after, unpickle):
+                written = out.append(keys, values, exact)
+                records += len(keys)
+                noted = {"after": tagged_of(keys[-1], keys[-1]), "records": records, "out": written}
+                write_note(f"{partial}/{_NOTE}", about, noted)
+                if progress is not None:
+                    progress(records, max(every, records))
+            whole = out.finish()
+        finally:
+            out.close()
+        size = os.path.getsize(whole)
+        if not overwrite and os.path.exists(path):
+            raise InvalidOption(f"a file {path} has come up meanwhile; the export is whole, as {whole}")
+        os.replace(whole, path)
+        sync_directory(os.path.dirname(path))
+    shutil.rmtree(partial, ignore_errors=True)
+    return Exported(records, resumed, size)
+
+
+def checked_bucket(bucket: object) -> Bucket[Any, Any]:
+    """Return the handle. Raises ``InvalidOption`` for anything else, an awaitable one among them."""
+    if not isinstance(bucket, Bucket):
+        raise InvalidOption(f"this takes a store, or a bucket as store.bucket(name) returns it; got {shown(bucket)}")
+    return bucket
+
+
+def format_of(path: str, given: str | None) -> FileFormat:
+    """Return the format. Raises ``InvalidOption``."""
+    found = ENDINGS.get(os.path.splitext(path)[1].lower()) if given is None else given
+    if found not in {"jsonl", "parquet"}:
+        what = f"the path {path} ends with neither .jsonl nor .parquet" if given is None else f"got {shown(given)}"
+        raise InvalidOption(f'format is "jsonl" or "parquet"; {what}')
+    return "jsonl" if found == "jsonl" else "parquet"
+
+
+def _counted(bucket: Bucket[Any, Any], prefix: Key | None) -> int:
+    operations = bucket._operations  # noqa: SLF001 - its own package's handle
+
+    def scan(after: Key | None) -> Iterator[tuple[Any, Any]]:
+        return bucket._pairs(operations.scan(prefix, after=after, keys_only=True, timeout=CALL_TIMEOUT_S))  # noqa: SLF001
+
+    return sum(1 for _ in pairs_of(scan))
+
+
+def _chunks(
+    bucket: Bucket[Any, Any], prefix: Key | None, after: Key | None, unpickle: bool
+) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
+    """Yield keys, values, and the values as tagged JSON."""
+    operations = bucket._operations  # noqa: SLF001 - its own package's handle
+    if not unpickle:
+        operations = copy.copy(operations)
+        operations._decode = decode_shown  # noqa: SLF001 - its own package's way of reading
+
+    def scan(behind: Key | None) -> Iterator[tuple[Any, Any]]:
+        return bucket._pairs(operations.scan(prefix, after=behind, timeout=CALL_TIMEOUT_S))  # noqa: SLF001
+
+    keys: list[Any] = []
+    values: list[Any] = []
+    exact: list[Any] = []
+    size_bytes = 0
+    for key, value in pairs_of(scan, after):
+        if isinstance(value, Pickled):
+            raise InvalidOption(
+                f"the value of key {shown(key)} is a pickle; to unpickle it runs its writer's code: unpickle=True, or "
+                "--unpickle, does that",
+                key=key,
+            )
+        kept = tagged_of(key, value)
+        keys.append(key)
+        values.append(value)
+        exact.append(kept)
+        size_bytes += len(encode_json(kept))
+        if len(keys) >= CHUNK_ROWS or size_bytes >= CHUNK_BYTES:
+            yield keys, values, exact
+            keys, values, exact, size_bytes = [], [], [], 0
+    if keys:
+        yield keys, values, exact
+
+
+@contextlib.contextmanager
+def _alone(partial: str, path: str) -> Iterator[None]:
+    """Hold the directory of parts. Raises ``InvalidOption`` if another export does."""
+    descriptor = os.open(f"{partial}/lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidOption(f"another process exports to {path} right now") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,319 @@
+"""Exports and imports of a simulated store: exact, whole or not there, and gone on with where they were interrupted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import json
+import os
+import sys
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raykv import sim
+from raykv.errors import InvalidOption, StoreUnavailable
+from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting
+from raykv.portable.parquet import rows_of, schema_for, table_of
+from raykv.portable.tagged import tagged
+
+FORMATS = ["jsonl", "parquet"]
+NASTY = {
+    "none": None, "bool": True, "int": 5, "big": 2**100, "float": 1.5, "nan": float("nan"), "str": "zwölf\n",
+    "half": "\ud800",
+    "bytes": b"\x00\xff", b"bytes key": b"x", "list": [1, [2.5, None]], "tuple": (1, (2,)), "set": {1, 2},
+    "dict": {"a": {"b": [1]}},
+    "int names": {1: "a", None: "b"}, "dollar": {"$bytes": "AA=="}, "absent": {"n": 1}, "present": {"n": None, "m": "x"},
+    "other": {"n": "text", "m": 5}, "keys": {"key": 1, "_raykv": 2, "value": 3},
+    "int in float": {"x": 1}, "float here": {"x": 1.5},
+    "when": {"at": dt.datetime(2026, 11, 29, 12, 0, 1, 5, tzinfo=dt.UTC), "day": dt.date(2026, 1, 1)},
+    "naive": dt.datetime(2026, 1, 1, tzinfo=dt.UTC).replace(tzinfo=None),
+    "time": dt.time(12, 30), "took": dt.timedelta(1, 2, 3), "uuid": uuid.UUID(int=7),
+    "decimal": decimal.Decimal("1.10"), "order": {"m": 1, "n": 2}, "\u2028": "line", "empty": {}, "true": {"n": True},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    with sim.start(seed=7, nodes=3, partitions=32) as world:
+        world.store.bucket("nasty").put_many(NASTY)
+        many = world.store.bucket("many")
+        many.put_many({f"k{number:05d}": {"n": number, "s": "é" * (number % 7)} for number in range(2000)})
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(exporting, "CHUNK_ROWS", 250)
+    monkeypatch.setattr(importing, "BATCH_ROWS", 200)
+
+
+def exact(pairs):
+    return {key: json.dumps(tagged(value), sort_keys=False) for key, value in pairs.items()}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_comes_back_is_what_went_out(world, tmp_path, form):
+    for name in ("nasty", "many", "empty"):
+        bucket, path = world.store.bucket(name), tmp_path / f"{name}.{form}"
+        pairs = dict(bucket.scan())
+        exported = export_file(bucket, path)
+        assert exported == Exported(len(pairs), 0, path.stat().st_size)
+        again = world.store.bucket(f"{name} from {form}")
+        assert import_file(again, path) == Imported(len(pairs), 0, 0)
+        assert exact(dict(again.scan())) == exact(pairs)
+        assert os.listdir(tmp_path) == [path.name]
+        path.unlink()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_interrupted_export_goes_on(world, tmp_path, form):
+    many, path = world.store.bucket("many"), tmp_path / f"many.{form}"
+    pairs = dict(many.scan())
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, every):
+        assert every == 2000
+        assert not path.exists()
+        if done >= stop.at:
+            raise Stop
+
+    for stop.at in (250, 750, 1750):
+        with pytest.raises(Stop):
+            export_file(many, path, progress=stop)
+    partial = tmp_path / f"many.{form}.partial"
+    for part in partial.iterdir():  # written, and not noted when it was interrupted
+        if part.name == "whole":
+            part.write_bytes(part.read_bytes() + b'{"key": "half')
+    (partial / "00000007.parquet").write_bytes(b"half")
+    with pytest.raises(InvalidOption, match=r"of another export.*prefix"):
+        export_file(many, path, prefix="k0")
+    exported = export_file(many, path)
+    assert (exported.records, exported.resumed) == (2000, 1750)
+    assert not partial.exists()
+    again = world.store.bucket(f"resumed {form}")
+    assert import_file(again, path).records == 2000
+    assert dict(again.scan()) == pairs
+
+
+def test_parts_that_have_become_less_are_not_gone_on_with(world, tmp_path):
+    def stop(done, every):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_file(world.store.bucket("many"), tmp_path / "many.jsonl", progress=stop)
+    os.truncate(tmp_path / "many.jsonl.partial" / "whole", 10)
+    with pytest.raises(InvalidOption, match="less than was noted"):
+        export_file(world.store.bucket("many"), tmp_path / "many.jsonl")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_interrupted_import_goes_on(world, tmp_path, form):
+    path, target = tmp_path / f"many.{form}", world.store.bucket(f"halves {form}")
+    export_file(world.store.bucket("many"), path)
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, every):
+        assert 0 < done <= every
+        stop.left -= 1
+        if stop.left == 0:
+            raise Stop
+
+    stop.left = 3
+    with pytest.raises(Stop):
+        import_file(target, path, progress=stop)
+    there = target.count()
+    assert 0 < there < 2000
+    assert [name for name in os.listdir(tmp_path) if name.endswith(".import")]
+    assert import_file(target, path) == Imported(2000, 0, there)
+    assert dict(target.scan()) == dict(world.store.bucket("many").scan())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_file_that_changed_is_not_gone_on_with(world, tmp_path):
+    path, target = tmp_path / "two.jsonl", world.store.bucket("changed")
+    path.write_text('{"key":"a","value":1}\n{"key":"b","value":')
+    importing.BATCH_ROWS = 1
+    with pytest.raises(InvalidOption, match=r"line 2: it is no JSON.*the lines before it are imported"):
+        import_file(target, path)
+    assert dict(target.scan()) == {"a": 1}
+    path.write_text('{"key":"a","value":1}\n{"key":"b","value":2}\n')
+    with pytest.raises(InvalidOption, match=r"another import.*size"):
+        import_file(target, path)
+    next(tmp_path.glob("*.import")).unlink()
+    assert import_file(target, path) == Imported(2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "[]", "{}", '{"key":"a"}', '{"key":5,"value":1}', '{"key":"a","value":{"$none":1}}', '{"key":"a","value":1,"x":1}',
+     '{"key":"\\ud800', '{"key":"' + "x" * 100],
+)  # fmt: skip
+def test_a_line_that_is_no_record_is_told(world, tmp_path, line, monkeypatch):
+    path = tmp_path / "wrong.jsonl"
+    path.write_text(f'{{"key":"ok","value":1}}\n\n{line}\n')
+    monkeypatch.setattr("raykv.portable.lines.MAX_LINE_BYTES", 90)
+    with pytest.raises(InvalidOption, match=r"wrong\.jsonl, line 3: "):
+        import_file(world.store.bucket("wrong"), path)
+
+
+def test_files_of_other_programs(world, tmp_path):
+    target = world.store.bucket("foreign")
+    pq.write_table(pa.table({"key": ["a", "b"], "n": [1, None], "s": ["x", "y"]}), tmp_path / "rows.parquet")
+    assert import_file(target, tmp_path / "rows.parquet").records == 2
+    assert dict(target.scan()) == {"a": {"n": 1, "s": "x"}, "b": {"n": None, "s": "y"}}
+    pq.write_table(pa.table({"key": [b"a"], "value": [[1, 2]]}), tmp_path / "values.parquet")
+    import_file(target, tmp_path / "values.parquet")
+    assert target[b"a"] == [1, 2]
+    pq.write_table(pa.table({"id": [b"a"]}), tmp_path / "none.parquet")
+    with pytest.raises(InvalidOption, match="no column 'key'"):
+        import_file(target, tmp_path / "none.parquet")
+    pq.write_table(pa.table({"key": [1]}), tmp_path / "ints.parquet")
+    with pytest.raises(InvalidOption, match="row 1: the key is 1"):
+        import_file(target, tmp_path / "ints.parquet")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(InvalidOption, match="no Parquet file"):
+        import_file(target, tmp_path / "text.parquet")
+
+
+def test_columns_are_typed_for_other_programs(world, tmp_path):
+    export_file(world.store.bucket("many"), tmp_path / "many.parquet")
+    table = pq.read_table(tmp_path / "many.parquet")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("key", "string"), ("n", "int64"), ("s", "string"), ("_raykv", "string"),
+    ]  # fmt: skip
+    assert table.column("_raykv").null_count == 2000
+    assert table.column("n").to_pylist() == [*range(2000)]
+
+
+def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(world, tmp_path):
+    path = tmp_path / "many.jsonl"
+    path.write_text("mine")
+    with pytest.raises(InvalidOption, match="overwrite"):
+        export_file(world.store.bucket("many"), path)
+    assert (path.read_text(), os.listdir(tmp_path)) == ("mine", ["many.jsonl"])
+    assert export_file(world.store.bucket("many"), path, prefix="k0000", overwrite=True).records == 10
+
+
+def test_a_value_that_cannot_be_kept_is_refused_with_its_key(world, tmp_path):
+    bucket = world.store.bucket("odd")
+    bucket.put_many({"fine": 1, "odd": range(3)})
+    for form in FORMATS:
+        with pytest.raises(InvalidOption, match=r"'odd'.*builtins\.range"):
+            export_file(bucket, tmp_path / f"odd.{form}")
+        assert not (tmp_path / f"odd.{form}").exists()
+    with pytest.raises(InvalidOption, match=r"'odd' is a pickle"):
+        export_file(bucket, tmp_path / "safe.jsonl", unpickle=False)
+
+
+def test_two_exports_to_one_path(world, tmp_path):
+    many, path = world.store.bucket("many"), tmp_path / "many.jsonl"
+
+    def another(done, every):
+        with pytest.raises(InvalidOption, match="another process exports"):
+            export_file(many, path)
+
+    assert export_file(many, path, progress=another).records == 2000
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"path": "a.csv"}, "neither .jsonl nor .parquet"), ({"path": "a.jsonl", "format": "csv"}, "got 'csv'")],
+    ids=repr,
+)
+def test_bad_arguments_touch_nothing(world, tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match=told):
+        export_file(world.store.bucket("many"), **options)
+    with pytest.raises(InvalidOption, match="takes a store, or a bucket"):
+        export_file(world.store.aio, "a.jsonl")
+    with pytest.raises(InvalidOption, match="linearizable"):
+        import_file(world.store.bucket("many"), "a.jsonl", if_absent=True)
+    with pytest.raises(FileNotFoundError):
+        import_file(world.store.bucket("many"), "a.jsonl")
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_keys_without_a_value(world, tmp_path):
+    claims = world.store.bucket("claims", versioning="linearizable")
+    claims.put("b", "mine")
+    (tmp_path / "claims.jsonl").write_text("".join(f'{{"key":"{key}","value":"theirs"}}\n' for key in "abc"))
+    assert import_file(claims, tmp_path / "claims.jsonl", if_absent=True) == Imported(2, 1, 0)
+    assert dict(claims.scan()) == {"a": "theirs", "b": "mine", "c": "theirs"}
+
+
+def test_json_lines_need_no_pyarrow_and_parquet_says_so(world, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert export_file(world.store.bucket("many"), tmp_path / "many.jsonl").records == 2000
+    with pytest.raises(InvalidOption, match=r"raykv\[data\]"):
+        export_file(world.store.bucket("many"), tmp_path / "many.parquet")
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(world, monkeypatch):
+    many, target = world.store.bucket("many"), world.store.bucket("put")
+    monkeypatch.setattr(lasting.time, "sleep", world.sleep)
+    for node_id in world.nodes:
+        world.kill(node_id)
+    assert len(dict(lasting.pairs_of(lambda after: many.scan(after=after)))) == 2000
+    for node_id in world.nodes:
+        world.kill(node_id)
+    put = lasting.put_all(target, {f"k{number}": number for number in range(200)})
+    assert put.pairs == 200
+    world.kill(world.nodes[0])
+    assert lasting.values_of(many, ["k00001", "none"]) == {"k00001": {"n": 1, "s": "é"}}
+
+
+def test_patience_ends(monkeypatch):
+    monkeypatch.setattr(lasting, "PATIENCE_S", 0.2)
+
+    def away(after):
+        raise StoreUnavailable("away")
+        yield
+
+    with pytest.raises(StoreUnavailable, match="away"):
+        [*lasting.pairs_of(away)]
+
+
+names = st.sampled_from(["a", "b", "key", "_raykv"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats()
+    | st.text(max_size=2)
+    | st.binary(max_size=2)
+    | st.dates()
+)
+keys_of_both = st.text(min_size=1, max_size=2) | st.binary(min_size=1, max_size=2)
+records = st.dictionaries(names, scalars | st.lists(scalars, max_size=2), max_size=3) | scalars
+
+
+@given(
+    st.lists(st.tuples(keys_of_both, records), max_size=8),
+    st.integers(0, 8),
+)
+@settings(max_examples=100)
+def test_any_records_pass_through_the_columns(pairs, first):
+    keys, values = [key for key, _ in pairs], [value for _, value in pairs]
+    schema = schema_for(keys[:first], values[:first])
+    table = table_of(schema, keys, values, [tagged(value) for value in values])
+    assert table.schema == schema
+    assert table.num_rows == len(pairs)
+    kept = table.filter(pa.compute.is_null(table.column("_raykv")))
+    about = json.loads(schema.metadata[b"raykv"])
+    rebuilt = [(key, tagged(value)) for key, value in rows_of(kept, about)]
+    wanted = [
+        (key, tagged(value))
+        for (key, value), correction in zip(pairs, table.column("_raykv").to_pylist(), strict=True)
+        if correction is None
+    ]
+    assert repr(rebuilt) == repr(wanted)
