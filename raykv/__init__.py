@@ -176,12 +176,15 @@ import msgspec
 import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.aio_primitives import AsyncCounter, AsyncLock
+from raykv.client.aio_queue import AsyncQueue
 from raykv.client.backups import RestoreReport, SnapshotReport
 from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.primitives import Counter, Lock
+from raykv.client.queues import Job, QueueStats
 from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
 from raykv.client.store import Bucket, Store
+from raykv.client.task_queue import Queue
 from raykv.client.version import Version, Versioned
 from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
 from raykv.client.writes import WriteResult
@@ -208,6 +211,8 @@ from raykv.errors import (
     BucketMismatch,
     Conflict,
     CorruptData,
+    Empty,
+    Full,
     InvalidContext,
     InvalidKey,
     InvalidOption,
@@ -236,13 +241,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "restore", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
-    "Counter", "Lock", "AsyncCounter", "AsyncLock",
+    "Counter", "Lock", "AsyncCounter", "AsyncLock", "Queue", "AsyncQueue", "Job", "QueueStats",
     "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember",
     "RepairReport", "SnapshotReport", "RestoreReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
-    "SiblingsFound", "Conflict", "StoreClosed", "BatchError",
+    "SiblingsFound", "Conflict", "Empty", "Full", "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 

@@ -11,6 +11,8 @@ Parts:
   linearizable
            counters, conditional writes and updates beside a named actor, Redis and vector buckets; the longest gap in
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
+  queue    work queues beside Redis lists and ray.util.queue: eight consumers, one job and a hundred at a time; three of
+           them killed amid 100,000 jobs; what a consumer asks that waits; each with its target; about six minutes
   scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
   engine   one storage engine beside RocksDB, LMDB and SQLite on all 234,908 records of GeoNames, each side in a process
@@ -35,16 +37,18 @@ from typing import Any
 
 from benchmarks import report
 
-PARTS = ("floors", "ycsb", "growth", "linearizable", "scans", "engine")
+PARTS = ("floors", "ycsb", "growth", "linearizable", "queue", "scans", "engine")
 README = Path(__file__).parent.parent / "README.md"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that were asked for."""
-    from benchmarks import engine, floors, growth, linearizable, scans, ycsb
+    from benchmarks import engine, floors, growth, linearizable, queues, scans, ycsb
     from benchmarks.stage import Progress, Stage, machine
 
-    measures = {"floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "scans": scans}
+    measures = {
+        "floors": floors, "ycsb": ycsb, "growth": growth, "linearizable": linearizable, "queue": queues, "scans": scans,
+    }  # fmt: skip
     wanted = PARTS if arguments.part == "all" else (arguments.part,)
     rounds = 1 if arguments.quick and arguments.rounds is None else arguments.rounds or 5
     found: dict[str, Any] = {

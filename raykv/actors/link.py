@@ -37,6 +37,10 @@ class ThisProcess:
         """See ``client.driver.Link``."""
         return time.monotonic()
 
+    def wall_ms(self) -> int:
+        """See ``client.driver.Link``."""
+        return time.time_ns() // 1_000_000
+
     def pause(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""
         time.sleep(delay_s)

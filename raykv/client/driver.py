@@ -71,6 +71,10 @@ class Link(Protocol):
         """Seconds since some fixed moment."""
         ...
 
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 by this host's wall clock, which may jump."""
+        ...
+
     def pause(self, delay_s: float) -> None:
         """Wait, blocking."""
         ...
