@@ -33,7 +33,15 @@ class AsyncQueue(AwaitableQueue[V]):
 
     # ---- putting ----
 
-    async def put(self, item: V, block: bool = True, timeout: float | None = None, *, delay: float = 0.0) -> str:
+    async def put(
+        self,
+        item: V,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        delay: float = 0.0,
+        once: str | None = None,
+    ) -> str:
         """Put a job; return its id, once a majority of its copies is durable. ``delay``: seconds until it can be claimed.
 
         >>> jobs = store.aio.queue("jobs")
@@ -41,8 +49,11 @@ class AsyncQueue(AwaitableQueue[V]):
 
         In a queue with a ``maxsize`` that is full it waits for room, an hour at most, or raises ``Full`` after ``timeout``
         seconds, or at once without ``block``. ``WriteOutcomeUnknown``: the job is there once, or not at all.
+
+        ``once``: a name of the job, by which it may be put again and again, by anybody, even after it was done: there is one
+        job, and its id is returned. A name costs a record for good, and a put with one three requests.
         """
-        return await self._session.run_async(self._steps.put(item, block, timeout, delay))
+        return await self._session.run_async(self._steps.put(item, block, timeout, delay, once))
 
     async def put_many(
         self, items: Iterable[V], *, delay: float = 0.0, timeout: float = 10 * DEFAULT_TIMEOUT_S

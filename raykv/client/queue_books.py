@@ -386,6 +386,11 @@ def _unknown(name: str) -> WriteOutcomeUnknown:
     )
 
 
+def gave_way(result: object) -> bool:
+    """Return whether a revision gave way to another."""
+    return result is BUSY
+
+
 def check_delay(delay: Any) -> int:
     """Return a delay in milliseconds. Raises ``InvalidOption``."""
     return round(1000 * check_number("delay", delay, 0, MOST_DELAY_S))

@@ -168,7 +168,8 @@ class Puts(Books):
             if shard not in call.unsure and call.waiting:
                 seq, before = yield from self.end_of(operations, shard, until_s)
                 put = _Put(call.waiting[0], shard, seq, before)
-                yield from self._check_room(operations, len(call.slots[put.at]), until_s, put)
+                if not call.due_ms:
+                    yield from self._check_room(operations, len(call.slots[put.at]), until_s, put.before)
                 call.waiting.popleft()
                 sent.append(put)
         changes = [
@@ -268,12 +269,13 @@ class Puts(Books):
             open_ = further
         return ends
 
-    def _check_room(self, operations: Operations, jobs: int, until_s: float, put: _Put | None = None) -> Steps[None]:
+    def _check_room(self, operations: Operations, jobs: int, until_s: float, before: int | None = None) -> Steps[None]:
         """Raise ``Full`` where a queue with a maximum has no room for as many jobs. The maximum is exact: see ``end_of``."""
         most = self.settings().maxsize
-        if not most or (put is not None and put.shard == self.delayed):
+        if not most:
             return
-        before = put.before if put is not None else (yield from self.end_of(operations, 0, until_s))[1]
+        if before is None:
+            _, before = yield from self.end_of(operations, 0, until_s)
         book = self.book_of(0)
         if book is not None and self._waiting(book, before) + jobs <= most:
             return

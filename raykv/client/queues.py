@@ -14,7 +14,7 @@ Left out: exactly once. A job is delivered twice if a consumer dies, or sleeps t
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypedDict
 
 from raykv.client import shards
 from raykv.client.codecs import decode_of
@@ -28,8 +28,10 @@ from raykv.client.queue_books import (
     TRY_AGAIN,
     check_delay,
     check_wait,
+    gave_way,
 )
-from raykv.client.queue_puts import Puts, bell_of
+from raykv.client.queue_names import NamedPuts
+from raykv.client.queue_puts import bell_of
 from raykv.client.shards import Book, Claim, Place, Range, Slot, jobs_of, places_of
 from raykv.config import check_count, check_timeout, shown
 from raykv.errors import Empty, Full, InvalidOption, RaykvError, WriteOutcomeUnknown
@@ -101,7 +103,7 @@ class QueueStats(TypedDict):
     maxsize: int
 
 
-class Queues(Puts):
+class Queues(NamedPuts):
     """The steps of one queue handle."""
 
     _home = -1
@@ -174,7 +176,7 @@ class Queues(Puts):
                 shard = (first + at) % all_shards
                 if self._promises(shard):
                     claimed = yield from self._take(operations, shard, count, until_s, gives_way=tries + 1 < ROUNDS)
-                    if claimed is BUSY:
+                    if gave_way(claimed):
                         busy = True
                     elif claimed:
                         self._home = shard
@@ -267,12 +269,13 @@ class Queues(Puts):
             return ranges
 
         ranges = yield from self.revise(operations, shard, revision, until_s, gives_way=gives_way)
-        if cast("object", ranges) is BUSY:
+        if gave_way(ranges):
             busy: list[Job[Any]] = BUSY
             return busy
         if ranges is NOTHING or not ranges:
             return []
         slots = yield from self._slots_of(operations, shard, ranges, until_s)
+        yield from self.note_named(operations, slots.values(), shard, max(until_s, self.now_s() + 1.0))
         book = self.book_of(shard)
         for seq in [seq for seq in [*known.slots] if book is None or seq < book.head]:
             known.slots.pop(seq, None)
@@ -360,13 +363,15 @@ class Queues(Puts):
                 yield from self.finish(jobs, timeout=REQUEST_S)
         return values
 
-    def put(self, value: Any, block: Any, timeout: Any, delay: Any) -> Steps[str]:
+    def put(self, value: Any, block: Any, timeout: Any, delay: Any, once: Any = None) -> Steps[str]:
         """Put a job; return its id. Waits where there is no room. Raises ``Full``."""
         over_s = self.now_s() + (check_wait(timeout) if check_flag("block", block) else 0.0)
         request_s = REQUEST_S if timeout is None or not block else min(REQUEST_S, max(LEAST_REQUEST_S, timeout))
         pause_s = FIRST_PAUSE_S
         while True:
             try:
+                if once is not None:
+                    return (yield from self.put_once(value, once, delay=delay, timeout=request_s))
                 return (yield from self.put_all([value], delay=delay, timeout=request_s))[0]
             except Full:
                 left_s = over_s - self.now_s()

@@ -67,6 +67,8 @@ class Slot(msgspec.Struct, array_like=True, frozen=True, gc=False):
     due_ms: Count
     """Not to be delivered before, by the wall clock; 0: at once."""
     jobs: Annotated[list[bytes], Meta(max_length=SLOT_JOBS)]
+    name: Annotated[str, Meta(max_length=512)] = ""
+    """Of its only job, if that is to be put once."""
 
     @property
     def behind(self) -> int:

@@ -104,7 +104,8 @@ def test_a_claim_and_an_ack_whose_outcome_was_unknown_are_done_once(
     assert queue.nack(again) is True
     monkeypatch.undo()
     assert queue.stats() | {"redelivered": 0} == {
-        "waiting": 2, "delayed": 0, "claimed": 0, "dead": 0, "put": 4, "done": 2, "redelivered": 0, "shards": 1, "maxsize": 0,
+        "waiting": 2, "delayed": 0, "claimed": 0, "dead": 0, "put": 4, "done": 2, "redelivered": 0, "shards": 1,
+        "maxsize": 0,
     }  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def test_producers_at_once_leave_no_gap(world: Any) -> None:
     async def produce(who: int) -> list[str]:
         store = await world.connect_aio()
         ids: list[str] = []
-        for number in range(10):
+        for number in range(6):
             ids += await store.queue("jobs").put_many([f"{who}.{number}.{at}" for at in range(30 * (number % 3) + 1)])
         return ids
 
@@ -122,7 +123,7 @@ def test_producers_at_once_leave_no_gap(world: Any) -> None:
     ids = [job_id for some in world.run(work()) for job_id in some]
     assert len(ids) == len({*ids}) == world.store.queue("jobs").size()
     seqs = {shards.parsed_id(job_id)[1][0] for job_id in ids}
-    assert seqs == {*range(60)}
+    assert seqs == {*range(36)}
 
 
 def test_a_maximum_holds_among_producers_at_once(world: Any) -> None:
@@ -143,7 +144,7 @@ def test_a_maximum_holds_among_producers_at_once(world: Any) -> None:
 
 
 def test_the_end_of_a_long_shard_is_found_in_few_reads(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.store.queue("jobs").put_many([b"x" * 30_000] * 300, timeout=100)
+    world.store.queue("jobs").put_many([b"x" * 30_000] * 60, timeout=100)
     reads: list[int] = []
     read_once = Queues._read_once
 
@@ -152,5 +153,5 @@ def test_the_end_of_a_long_shard_is_found_in_few_reads(world: Any, monkeypatch: 
         return read_once(self, operations, keys, until_s)
 
     monkeypatch.setattr(Queues, "_read_once", counted)
-    assert world.connect().queue("jobs").put("last").startswith("0.300.")
-    assert len(reads) <= 16
+    assert world.connect().queue("jobs").put("last").startswith("0.60.")
+    assert len(reads) <= 10

@@ -320,7 +320,7 @@ def test_slots_are_removed_and_used_again(world: Any, monkeypatch: pytest.Monkey
     for number in range(100):
         queue.put(number)
         assert queue.get() == number
-    keys = [key for key in world.store.bucket("raykv.queues").keys() if key.startswith("jobs:0/")]
+    keys = [key for key in world.store.bucket("raykv.queues") if key.startswith("jobs:0/")]
     assert len(keys) <= 2 + 16, "the book, the settings, and a few slots"
 
 
@@ -331,10 +331,14 @@ def test_a_job_that_is_never_done_stops_a_ring_that_is_full_and_loses_nothing(
     queue = world.store.queue("jobs", shards=1, lease=3600)
     queue.put("held")
     (held,) = queue.claim()
-    with pytest.raises(raykv.Overloaded, match="has not been done while 16 slots were put after it"):
+
+    def fill() -> None:
         for number in range(40):
             queue.put(number)
             assert queue.get() == number
+
+    with pytest.raises(raykv.Overloaded, match="has not been done while 16 slots were put after it"):
+        fill()
     assert queue.ack(held)
     for number in range(40):  # the freed slots are removed with what is done to others
         try:
@@ -381,9 +385,8 @@ class Rig:
                 ids = await queue.put_many(
                     some, delay=self.rng.choice([0, 0, 0, 7]), timeout=self.rng.choice([1, 5, 20])
                 )
-            except raykv.WriteOutcomeUnknown as error:
+            except raykv.WriteOutcomeUnknown:
                 self.maybe |= {*some}
-                assert len(error.details["put"]) <= len(some)
             except (raykv.Overloaded, raykv.StoreUnavailable, raykv.QuorumNotMet) as error:
                 ids = error.details.get("put", [])
                 if ids:
@@ -434,6 +437,7 @@ class Rig:
                 process_of(store).thaw()
             else:
                 jump(self.world, store, self.rng.uniform(-25, 25))
+        self.world.heal()
 
     async def run(self, jobs: int, for_s: float) -> None:
         producers = [await self.world.connect_aio() for _ in range(2)]
@@ -444,7 +448,6 @@ class Rig:
             *(self.produce(store, at * jobs, jobs) for at, store in enumerate(producers)),
             self.harm_consumers(consumers, for_s),
         )
-        self.world.heal()
         queue = self.world.store.aio.queue("jobs")
         for _ in range(300):
             with contextlib.suppress(raykv.RaykvError):
@@ -495,8 +498,11 @@ def test_a_node_that_joins_and_one_that_leaves_lose_no_job(world: Any) -> None:
         await rig.produce(stores[2], 0, 120)
         await world.store.aio.remove_node(await added)
         queue = world.store.aio.queue("jobs")
-        while (stats := await queue.stats())["waiting"] + stats["claimed"]:
+        for _ in range(100):
             await asyncio.sleep(1)
+            stats = await queue.stats()
+            if not stats["waiting"] + stats["claimed"]:
+                break
         rig.over = True
         await asyncio.sleep(2)
         rig.check()

@@ -107,10 +107,9 @@ def test_each_job_is_in_one_place(seed: int) -> None:
     rng = random.Random(seed)
     slots = slots_of(*(rng.randint(1, 6) for _ in range(12)))
     every = {(seq, at) for seq, slot in slots.items() for at in range(len(slot.jobs))}
-    book, done, number = Book(), set(), 0
-    for _ in range(400):
+    book, done = Book(), set()
+    for number in range(400):
         book = Book.of(book.encoded(), "jobs")
-        number += 1
         held = [(claim.id, {place for place, _ in places_of(claim.ranges)}) for claim in book.claims]
         what = rng.choice(["take", "finish", "back", "expire", "revive"])
         if what == "take":
