@@ -37,6 +37,7 @@ NAMES = {
     "AsyncQueue": "Queue",
     "AwaitableQueue": "BlockingQueue",
     "aio_queue": "task_queue",
+    "awaiting_queue": "blocking_queue",
     "aio_primitives": "primitives",
     "awaiting": "blocking",
     "run_async": "run",

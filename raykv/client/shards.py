@@ -167,10 +167,6 @@ class Book(msgspec.Struct, array_like=True):
         parts += [waiting.range for waiting in self.again]
         return any(seq == place[0] and first <= place[1] < end for seq, first, end, _ in (*parts, *self.dead))
 
-    def next_due_ms(self) -> int | None:
-        """When the next waiting job is due."""
-        return min((waiting.due_ms for waiting in self.again), default=None)
-
     # ---- what happens to it ----
 
     def expire(self, claim_ids: Iterable[bytes], most_deliveries: int) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from raykv.client.blocking_queue import BlockingQueue
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import V
-from raykv.client.queue_faces import BlockingQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

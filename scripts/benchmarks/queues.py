@@ -1,8 +1,8 @@
 """Work queues beside what they take the place of: Redis lists, and ``ray.util.queue``.
 
 Eight consumers, each a process, empty a queue: one job at a time, and a hundred at a time, on each side as it is best done
-there. raykv claims and acks; Redis moves each job to a list of the consumer's own and removes it from there (``LMOVE`` and
-``LREM``, pipelined for a hundred), which is how a job survives its consumer; ``ray.util.queue`` pops it from an actor's
+there. raykv claims and acks; Redis moves each job to a list of the consumer's own and removes it from there (by "lmove" and
+"lrem", pipelined for a hundred), which is how a job survives its consumer; ``ray.util.queue`` pops it from an actor's
 memory. As in ``floors`` a ratio is formed within a round. Then three of the eight are killed amid 100,000 jobs, and what
 was done is counted; and what a consumer asks of the nodes that waits for nothing.
 """

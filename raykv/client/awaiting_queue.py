@@ -1,6 +1,7 @@
-"""What the two faces of a queue do not share: how a handle is made, and how a claim is held in the background.
+"""What handles of a queue are, and what only the awaitable face has: claims that the event loop renews.
 
-Everything else is in ``raykv.client.aio_queue``, the source of both.
+Everything else is in ``raykv.client.aio_queue``, the source of both faces; ``raykv.client.blocking_queue`` is this module's
+sibling.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from raykv.config import check_store_name, shown
 from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from raykv.client.aio_queue import AsyncQueue
-    from raykv.client.driver import Beside, Repeated
+    from raykv.client.driver import Repeated
     from raykv.client.exchange import Steps
     from raykv.client.handle import Session
     from raykv.client.queues import Job
@@ -92,41 +92,6 @@ class AwaitableQueue(QueueHandle[V]):
         return AwaitableHold(self._session, self._steps, listed(jobs))
 
 
-class BlockingQueue(QueueHandle[V]):
-    """What ``Queue`` has beside its operations."""
-
-    @property
-    def aio(self) -> AsyncQueue[V]:
-        """The same operations, awaitable; in any event loop, also in successive ones."""
-        from raykv.client.aio_queue import AsyncQueue
-
-        awaitable: AsyncQueue[V] = made(AsyncQueue, self._session, self.name, self._steps.given())
-        return awaitable
-
-    def hold(self, jobs: Job[V] | Iterable[Job[V]]) -> BlockingHold[V]:
-        """Return a block in which claimed jobs are renewed in the background, and behind which they are acked.
-
-        >>> jobs = store.queue("jobs", lease=30)
-        >>> with jobs.hold(jobs.claim(10)) as claimed:
-        ...     results = [job.value for job in claimed]
-
-        If the block raises, those that it has not acked are nacked. ``lost``, of what it returns, says whether their lease
-        ran out although: another has them then.
-        """
-        return BlockingHold(self._session, self._steps, listed(jobs))
-
-    def put_async(self, item: V, block: bool = True, timeout: float | None = None) -> Awaitable[str]:
-        """Return an awaitable that puts a job: ``aio.put``."""
-        return self.aio.put(item, block, timeout)
-
-    def get_async(self, block: bool = True, timeout: float | None = None) -> Awaitable[V]:
-        """Return an awaitable that gets a job: ``aio.get``."""
-        return self.aio.get(block, timeout)
-
-    def shutdown(self, force: bool = False, grace_period_s: int = 5) -> None:
-        """Do nothing: a queue has no actor of its own, and outlives its handles."""
-
-
 class Held(Generic[V]):
     """Jobs that are renewed in the background, for as long as the block lasts."""
 
@@ -181,21 +146,3 @@ class AwaitableHold(Held[V]):
             self._renewals.stop()
             await self._renewals.stopped()
             await self._session.run_async(self._end(failed=kind is not None))
-
-
-class BlockingHold(Held[V]):
-    """Jobs that are renewed by a thread."""
-
-    _renewals: Beside | None = None
-
-    def __enter__(self) -> Self:
-        if self._jobs:
-            self._renewals = self._session.link.beside(self._repeated(), self._first_s(), self)
-            self._session.stop_at_end(self._renewals)
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._renewals is not None:
-            self._renewals.stop()
-            self._renewals.join(self._steps.request_most_s)
-            self._session.run(self._end(failed=kind is not None))
