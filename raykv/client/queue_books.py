@@ -315,14 +315,16 @@ class Books:
         until_s: float,
         *,
         gives_way: bool = False,
+        certain: bool = True,
     ) -> Steps[T]:
         """Replace a shard's book by what ``revision(book, unsure)`` makes of it; return what that returned.
 
-        ``NOTHING`` from it leaves the book as it is. ``gives_way``: return ``BUSY`` where another came first. Raises
-        ``WriteOutcomeUnknown`` if the time was over first and it may have come into effect, else why it has not.
+        ``NOTHING`` from it leaves the book as it is; if it is to be ``certain``, it has seen what stands, not only what this
+        handle remembers. ``gives_way``: return ``BUSY`` where another came first. Raises ``WriteOutcomeUnknown`` if the time
+        was over first and it may have come into effect, else why it has not.
         """
         known, key = self._known[shard], self.book_key(shard)
-        unsure, tries = False, 0
+        unsure, tries, present = False, 0, not certain
         while True:
             failure: RaykvError = Overloaded(
                 f"nothing was changed: others changed a shard of queue {shown(self.name)} all the time; try again"
@@ -330,13 +332,17 @@ class Books:
             try:
                 if known.book is None:
                     yield from self.fresh_book(operations, shard, until_s)
+                    present = True
                 data, version = known.book or (None, b"")
                 book = self.learn(shard, data, version)
                 book.freed = [seq for seq in book.freed if seq not in known.removed]
                 riding = book.freed[:RIDE] if len(book.freed) >= LEAST_RIDE else []
                 result = revision(book, unsure)
                 if result is NOTHING:
-                    return result
+                    if present:
+                        return result
+                    known.book = None
+                    continue
                 written = book.encoded()
                 settled = yield from self._send(operations, shard, key, written, data, version, riding, until_s)
                 if isinstance(settled, RaykvError):
@@ -347,6 +353,7 @@ class Books:
                 if settled.status != c.CONFLICT:
                     raise WriteOutcomeUnknown("the outcome of the change is not known any more", acks=[])
                 self.learn(shard, None if settled.payload is None else settled.payload[1:], settled.version)
+                present = True
                 if gives_way and not unsure:
                     busy: T = BUSY
                     return busy
@@ -354,13 +361,17 @@ class Books:
                 failure, known.book = error, None
                 unsure = unsure or isinstance(error, WriteOutcomeUnknown)
             tries += 1
-            left_s = until_s - self.now_s()
-            if left_s <= 0:
+            if self.now_s() >= until_s:
                 raise _unknown(self.name) if unsure else failure
-            if known.book is None:
-                yield from self.wait(min(left_s, PAUSE_S * 2 ** min(tries, 10), MOST_PAUSE_S) * self.spread())
-            elif tries % RACES == 0:
-                yield from self.wait(RACE_PAUSE_S * self.spread())
+            yield from self._before_the_next(tries, until_s, failed=known.book is None)
+
+    def _before_the_next(self, tries: int, until_s: float, *, failed: bool) -> Steps[None]:
+        """Wait before a revision is tried again: longer each time if it failed, a moment now and then if others race it."""
+        if failed:
+            left_s = until_s - self.now_s()
+            yield from self.wait(min(left_s, PAUSE_S * 2 ** min(tries, 10), MOST_PAUSE_S) * self.spread())
+        elif tries % RACES == 0:
+            yield from self.wait(RACE_PAUSE_S * self.spread())
 
     def _send(
         self, operations: Operations, shard: int, key: str, written: bytes, data: bytes | None, version: bytes,

@@ -268,7 +268,7 @@ class Queues(NamedPuts):
                 book.claims.append(Claim(claim_id, owner, round(1000 * self.lease_s), 0, book.newest_ms, ranges))
             return ranges
 
-        ranges = yield from self.revise(operations, shard, revision, until_s, gives_way=gives_way)
+        ranges = yield from self.revise(operations, shard, revision, until_s, gives_way=gives_way, certain=False)
         if gave_way(ranges):
             busy: list[Job[Any]] = BUSY
             return busy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import pickle
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -167,6 +168,20 @@ def test_the_clock_of_a_consumer_that_is_far_behind_ends_no_lease(world: Any) ->
     jump(world, mine, -3600)
     assert mine.queue("jobs", lease=8).claim()
     assert other.queue("jobs").claim(wait=6) == []
+
+
+def test_any_handle_settles_a_job_however_old_what_it_remembers(world: Any) -> None:
+    mine, other = world.store.queue("jobs", shards=1), world.connect().queue("jobs")
+    mine.put_many(["a", "b", "c"])
+    assert other.ack(other.claim()) is True
+    first, second = pickle.loads(pickle.dumps(mine.claim(2)))
+    assert other.renew(first) is True
+    assert other.ack(first) is True
+    third = world.connect().queue("jobs")
+    third.peek()
+    assert mine.nack(second) is True
+    (again,) = mine.claim()
+    assert third.ack(again) is True
 
 
 # ---- dead letters ----
