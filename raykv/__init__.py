@@ -27,9 +27,9 @@ writes that carry their contexts none is lost: both stand, until somebody who ha
 (``versioning="vector"``, the default; with ``"lww"`` the one with the later stamp stands).
 
 In a bucket with ``versioning="linearizable"`` all that is done to one key has one order, which agrees with real time:
-compare-and-set, insert if absent, atomic counts, ``update``, and on top of these ``store.counter`` and ``store.lock``. A
-call that has to be repeated counts once. One owner of each partition *leads*, under a *term* that a majority promised
-durably; another takes over when it does not answer.
+compare-and-set, insert if absent, atomic counts, ``update``, and on top of these ``store.counter``, ``store.lock`` and
+``store.queue``. A call that has to be repeated counts once. One owner of each partition *leads*, under a *term* that a
+majority promised durably; another takes over when it does not answer.
 
 **What it does not.** No transactions over keys; scans are no snapshots. Vector and lww buckets are not linearizable.
 With a cut, the side that cannot reach a quorum refuses; a bucket made with ``sloppy=True`` answers on both sides, and
@@ -109,7 +109,8 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
     node/group_commit.py              leader and followers sync at once; a majority settles it
 
     A get asks a majority directly (coordinator/changes.py, L8), and the leader where they do not show the last value.
-    A lock is compare-and-set on one key: client/locks.py, renewed by client/renewals.py.
+    A lock is compare-and-set on one key: client/locks.py, renewed by client/renewals.py. A queue's jobs lie in slots, and a
+    book for each shard says what has become of them: client/shards.py, client/queues.py.
 
 **The journey of a moving partition**, after ``store.add_node()``::
 
@@ -176,13 +177,16 @@ import msgspec
 import raykv.coordinator  # noqa: F401 - first: imported later, the package would take the name of the function below
 from raykv.client.aio import AsyncBucket, AsyncStore
 from raykv.client.aio_primitives import AsyncCounter, AsyncLock
+from raykv.client.aio_queue import AsyncQueue
 from raykv.client.backups import RestoreReport, SnapshotReport
 from raykv.client.elastic import RebalanceAction, ScalingLimits
 from raykv.client.primitives import Counter, Lock
+from raykv.client.queues import Job, QueueStats
 from raykv.client.reads import Versions
 from raykv.client.repairs import RepairReport
 from raykv.client.splits import AsyncSplit, Split
 from raykv.client.store import Bucket, Store
+from raykv.client.task_queue import Queue
 from raykv.client.version import Version, Versioned
 from raykv.client.views import NodeLoad, NodeStatus, RingMember, RingView, ScalingView, Status
 from raykv.client.writes import WriteResult
@@ -210,6 +214,8 @@ from raykv.errors import (
     BucketMismatch,
     Conflict,
     CorruptData,
+    Empty,
+    Full,
     InvalidContext,
     InvalidKey,
     InvalidOption,
@@ -238,13 +244,13 @@ __version__ = VERSION
 
 __all__ = [
     "start", "connect", "shutdown", "destroy", "restore", "coordinator", "Store", "Bucket", "AsyncStore", "AsyncBucket",
-    "Counter", "Lock", "AsyncCounter", "AsyncLock", "Split", "AsyncSplit",
+    "Counter", "Lock", "AsyncCounter", "AsyncLock", "Queue", "AsyncQueue", "Job", "QueueStats", "Split", "AsyncSplit",
     "Versions", "Versioned", "Version", "WriteResult", "Context", "Status", "NodeStatus", "RingView", "RingMember",
     "RepairReport", "SnapshotReport", "RestoreReport", "ScalingView", "NodeLoad", "ScalingLimits", "RebalanceAction",
     "NodeConfig", "StoreConfig", "BucketConfig", "Key", "Level", "Codec", "Durability", "Routing", "Versioning", "Resolver",
     "RaykvError", "InvalidKey", "PairTooLarge", "InvalidOption", "InvalidContext", "StoreNotFound", "BucketMismatch",
     "NotEnoughNodes", "StoreUnavailable", "QuorumNotMet", "WriteOutcomeUnknown", "Overloaded", "CorruptData",
-    "SiblingsFound", "Conflict", "StoreClosed", "BatchError",
+    "SiblingsFound", "Conflict", "Empty", "Full", "StoreClosed", "BatchError",
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 * **Correct the call**; nothing was sent or changed. ``InvalidKey``, ``PairTooLarge``, ``InvalidOption``, ``InvalidContext``,
   ``BucketMismatch``, ``NotEnoughNodes``, ``StoreNotFound``, ``StoreClosed``.
-* **Try again**; nothing was written, or the call was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``.
+* **Try again**; nothing was written, or the call was a read. ``Overloaded``, ``QuorumNotMet``, ``StoreUnavailable``;
+  ``Empty`` and ``Full`` of a queue.
 * **Merge first**; nothing was written. ``SiblingsFound``.
 * **Decide anew**; nothing was written, and the error has what stands. ``Conflict``.
 * **Read, then decide**; the write may stand on some replicas, and may surface later. ``WriteOutcomeUnknown``. Writing the
@@ -16,6 +17,7 @@ error survives pickling with its attributes.
 
 from __future__ import annotations
 
+import queue
 from typing import Any
 
 
@@ -140,6 +142,14 @@ class Conflict(RaykvError):
         return self.details.get("value")
 
 
+class Empty(RaykvError, queue.Empty):
+    """No job of the queue was there in time. Nothing was taken; ask again. Also a ``queue.Empty``, as Ray's is."""
+
+
+class Full(RaykvError, queue.Full):
+    """The queue has as many jobs as it may have. Nothing was put; try again. Also a ``queue.Full``, as Ray's is."""
+
+
 class StoreClosed(RaykvError):
     """The handle is closed. Connect again."""
 
@@ -161,7 +171,7 @@ _CLASSES: dict[str, type[RaykvError]] = {
     for cls in (
         RaykvError, InvalidKey, PairTooLarge, InvalidOption, InvalidContext, StoreNotFound, BucketMismatch, NotEnoughNodes,
         StoreUnavailable, QuorumNotMet, WriteOutcomeUnknown, Overloaded, CorruptData, SiblingsFound,
-        Conflict, StoreClosed,
+        Conflict, Empty, Full, StoreClosed,
     )
 }  # fmt: skip
 

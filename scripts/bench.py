@@ -11,6 +11,8 @@ Parts:
   linearizable
            counters, conditional writes and updates beside a named actor, Redis and vector buckets; the longest gap in
            service when a leader is killed, is frozen, or its partition moves; each with its target; about five minutes
+  queue    work queues beside Redis lists and ray.util.queue: eight consumers, one job and a hundred at a time; three of
+           them killed amid 100,000 jobs; what a consumer asks that waits; each with its target; about six minutes
   scans    a page of 50 among many records, all keys, pairs behind deleted ones, and YCSB's E in a grouped bucket beside
            Redis, with its target; --records 2000000 for the full size, which takes some minutes to load
   commands a command at the shell, from its start to its end: straight to a coordinator on its host, and by way of Ray; with
@@ -47,6 +49,7 @@ PARTS = (
     "ycsb",
     "growth",
     "linearizable",
+    "queue",
     "scans",
     "commands",
     "values",

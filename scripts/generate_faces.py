@@ -1,4 +1,4 @@
-"""Write the blocking face of the client from the awaitable one: store.py from aio.py, primitives.py from aio_primitives.py.
+"""Write the blocking face of the client from the awaitable one: ``FACES`` says which module from which.
 
     scripts/generate_faces            write the files
     scripts/generate_faces --check    exit with 1 if one is out of step
@@ -18,7 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = ROOT / "raykv" / "client"
-FACES = {CLIENT / "aio.py": CLIENT / "store.py", CLIENT / "aio_primitives.py": CLIENT / "primitives.py"}
+FACES = {
+    CLIENT / "aio.py": CLIENT / "store.py",
+    CLIENT / "aio_primitives.py": CLIENT / "primitives.py",
+    CLIENT / "aio_queue.py": CLIENT / "task_queue.py",
+}
 """Source -> target."""
 
 NAMES = {
@@ -31,6 +35,10 @@ NAMES = {
     "AsyncLock": "Lock",
     "AsyncSplit": "Split",
     "AwaitableLock": "BlockingLock",
+    "AsyncQueue": "Queue",
+    "AwaitableQueue": "BlockingQueue",
+    "aio_queue": "task_queue",
+    "awaiting_queue": "blocking_queue",
     "aio_primitives": "primitives",
     "awaiting": "blocking",
     "run_async": "run",
@@ -49,6 +57,10 @@ on with pairs, by what its parent knew; Ray does not work there, nor do commands
     "primitives.py": '''"""The blocking face of counters and locks: ``Counter`` and ``Lock``.
 
 GENERATED from raykv/client/aio_primitives.py by scripts/generate_faces: change that file and run the script, never this one.
+"""''',
+    "task_queue.py": '''"""The blocking face of queues: ``Queue``.
+
+GENERATED from raykv/client/aio_queue.py by scripts/generate_faces: change that file and run the script, never this one.
 """''',
 }
 

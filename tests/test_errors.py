@@ -31,8 +31,8 @@ DETAILS = {"limit": 5, "have": ["n1", "n2"], "inner": {"a": None}, "name": "kept
 
 def test_the_tree_is_the_one_that_was_promised() -> None:
     assert [cls.__name__ for cls in CLASSES] == [
-        "BatchError", "BucketMismatch", "Conflict", "CorruptData", "InvalidContext", "InvalidKey", "InvalidOption",
-        "NotEnoughNodes",
+        "BatchError", "BucketMismatch", "Conflict", "CorruptData", "Empty", "Full", "InvalidContext",
+        "InvalidKey", "InvalidOption", "NotEnoughNodes",
         "Overloaded", "PairTooLarge", "QuorumNotMet", "RaykvError", "SiblingsFound", "StoreClosed", "StoreNotFound",
         "StoreUnavailable", "WriteOutcomeUnknown",
     ]  # fmt: skip

@@ -20,6 +20,10 @@ class ThisProcess:
         """See ``client.driver.Link``."""
         return time.monotonic()
 
+    def wall_ms(self) -> int:
+        """See ``client.driver.Link``."""
+        return time.time_ns() // 1_000_000
+
     def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
         """See ``client.driver.Link``. A link to a coordinator actor reports nothing."""
 

@@ -26,6 +26,7 @@ MODULES = {
     "node_commands": ("add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale"),
     "pair_commands": ("put", "get", "delete", "scan"),
     "lock_commands": ("add", "lock"),
+    "queue_command": ("queue",),
     "explain_command": ("explain",),
     "doctor_command": ("doctor",),
     "dashboard_command": ("dashboard",),

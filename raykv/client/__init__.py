@@ -13,6 +13,8 @@ Read in this order:
 * ``atomic``: the changes of a linearizable bucket, each under a lane and a number (``lanes``); ``version`` names what one
   wrote. ``counters`` and ``locks`` are made of them, with a face each (``aio_primitives``, ``primitives``); ``renewals``
   renews a lock in the background.
+* ``shards``: what has become of the jobs of a queue, pure; ``queue_books``, ``queue_puts``, ``queue_names``, ``queues``: its
+  steps, with the faces ``aio_queue`` and ``task_queue`` (``awaiting_queue``, ``blocking_queue``: what these do not share).
 * ``driver``: runs an operation over a ``Link`` to the coordinator, blocking or awaiting; ``latencies`` counts how long
   that took.
 * ``handle``: the session that handles share, and what all handles are.

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from raykv.client import administration, backups, elastic, restarts
 from raykv.client.aio_primitives import AsyncCounter, AsyncLock
+from raykv.client.aio_queue import AsyncQueue
 from raykv.client.awaiting import AwaitableBucket, AwaitableStore
 from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
 from raykv.client.locks import DEFAULT_LEASE_S, DEFAULT_WAIT_S
+from raykv.client.queue_books import DEFAULT_DELIVERIES
+from raykv.client.queue_books import DEFAULT_LEASE_S as QUEUE_LEASE_S
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.splits import AsyncSplit
 from raykv.config import Codec, Level, Versioning, check_bucket_name
@@ -509,7 +512,7 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
         return await self._session.run_async(administration.drop_bucket(name, timeout=timeout))
 
-    # ---- counters and locks ----
+    # ---- counters, locks and queues ----
 
     def counter(self, name: str) -> AsyncCounter:
         """Return the counter of that name; nothing is sent.
@@ -533,6 +536,35 @@ class AsyncStore(AwaitableStore, AsyncBucket[Any, Any]):
         It is a key of the bucket "raykv.locks". Clocks of different machines are not compared (``raykv.client.locks``).
         """
         return AsyncLock(self._session, name, lease, timeout)
+
+    def queue(
+        self,
+        name: str,
+        *,
+        lease: float = QUEUE_LEASE_S,
+        max_deliveries: int = DEFAULT_DELIVERIES,
+        maxsize: int | None = None,
+        shards: int | None = None,
+        codec: Codec = "auto",
+    ) -> AsyncQueue[Any]:
+        """Return the work queue of that name; nothing is sent.
+
+        ``lease``: seconds, 0.1 to 86,400, for which this handle claims jobs. ``max_deliveries``: how often a job is
+        delivered before it is a dead letter. ``codec``: as of a bucket; ``"msgpack"`` and ``"raw"`` never unpickle.
+
+        ``shards``, 1 to 64, and ``maxsize`` are fixed by the first use of a queue (``BucketMismatch`` for others). With one
+        shard jobs come strictly in order; with more (8, unless given) as many are put and claimed at once. ``maxsize``: how
+        many jobs may wait, 0 for any number; such a queue has one shard. Delayed jobs do not count.
+
+        >>> jobs = store.aio.queue("mails", lease=30, max_deliveries=5)
+        >>> ids = await jobs.put_many(["to Ada", "to Grace"])
+        >>> claimed = await jobs.claim(10)
+        >>> await jobs.ack(claimed)
+        True
+        """
+        return AsyncQueue(
+            name, maxsize, store=self, lease=lease, max_deliveries=max_deliveries, shards=shards, codec=codec
+        )
 
     # ---- administration ----
 

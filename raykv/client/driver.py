@@ -75,6 +75,10 @@ class Link(Protocol):
         """Note that an exchange that began then is over: so many requests, of which this is the first."""
         ...
 
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 by this host's wall clock, which may jump."""
+        ...
+
     def pause(self, delay_s: float) -> None:
         """Wait, blocking."""
         ...

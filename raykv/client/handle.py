@@ -103,24 +103,30 @@ class Session:
             lanes=self._lanes,
         )
 
-    def own_bucket(self, name: str, timeout: Any) -> Steps[Operations]:
-        """Find or create the linearizable bucket of counters, or of locks; only once."""
+    def own_bucket(self, name: str, timeout: Any, options: Mapping[str, Any] = OWN_BUCKET) -> Steps[Operations]:
+        """Find or create the linearizable bucket of counters, of locks or of queues; only once."""
         operations = self._own_buckets.get(name)
         if operations is None:
-            operations = self._own_buckets[name] = yield from self.open_bucket(name, OWN_BUCKET, timeout)
+            operations = self._own_buckets[name] = yield from self.open_bucket(name, options, timeout)
         return operations
 
-    def in_own_bucket(self, name: str, timeout: Any, work: Callable[[Operations], Steps[T]]) -> Steps[T]:
+    def in_own_bucket(
+        self,
+        name: str,
+        timeout: Any,
+        work: Callable[[Operations], Steps[T]],
+        options: Mapping[str, Any] = OWN_BUCKET,
+    ) -> Steps[T]:
         """Return what ``work`` does in that bucket; if it was dropped meanwhile, in a new one."""
         known = name in self._own_buckets
-        operations = yield from self.own_bucket(name, timeout)
+        operations = yield from self.own_bucket(name, timeout, options)
         try:
             return (yield from work(operations))
         except InvalidOption as error:
             if not known or error.details.get("bucket_id") != operations.bucket_id:
                 raise
         self._own_buckets.pop(name, None)
-        return (yield from work((yield from self.own_bucket(name, timeout))))
+        return (yield from work((yield from self.own_bucket(name, timeout, options))))
 
     def stop_at_end(self, work: Stoppable) -> None:
         """Stop this when the handle is closed."""
@@ -177,13 +183,19 @@ class LazySession(Session):
         """See ``Session``."""
         return self._arrived.open_bucket(name, options, timeout, resolver)
 
-    def own_bucket(self, name: str, timeout: Any) -> Steps[Operations]:
+    def own_bucket(self, name: str, timeout: Any, options: Mapping[str, Any] = OWN_BUCKET) -> Steps[Operations]:
         """See ``Session``."""
-        return self._arrived.own_bucket(name, timeout)
+        return self._arrived.own_bucket(name, timeout, options)
 
-    def in_own_bucket(self, name: str, timeout: Any, work: Callable[[Operations], Steps[T]]) -> Steps[T]:
+    def in_own_bucket(
+        self,
+        name: str,
+        timeout: Any,
+        work: Callable[[Operations], Steps[T]],
+        options: Mapping[str, Any] = OWN_BUCKET,
+    ) -> Steps[T]:
         """See ``Session``."""
-        return self._arrived.in_own_bucket(name, timeout, work)
+        return self._arrived.in_own_bucket(name, timeout, work, options)
 
     def stop_at_end(self, work: Stoppable) -> None:
         """See ``Session``."""
@@ -306,9 +318,9 @@ class Named:
 
 
 def checked_name(name: object) -> str:
-    """Return the name of a counter or lock: a str that can be a key. Raises ``InvalidKey``, ``InvalidOption``."""
+    """Return the name of a counter, lock or queue: a str that can be a key. Raises ``InvalidKey``, ``InvalidOption``."""
     if not isinstance(name, str):
-        raise InvalidOption(f"the name of a counter or lock is a str; got {shown(name)}")
+        raise InvalidOption(f"the name of a counter, lock or queue is a str; got {shown(name)}")
     encode_key(name)
     return str.__str__(name)
 

@@ -17,8 +17,11 @@ from raykv.client.exchange import DEFAULT_TIMEOUT_S
 from raykv.client.handle import K, V
 from raykv.client.locks import DEFAULT_LEASE_S, DEFAULT_WAIT_S
 from raykv.client.primitives import Counter, Lock
+from raykv.client.queue_books import DEFAULT_DELIVERIES
+from raykv.client.queue_books import DEFAULT_LEASE_S as QUEUE_LEASE_S
 from raykv.client.repairs import REPAIR_TIMEOUT_S, RepairReport
 from raykv.client.splits import Split
+from raykv.client.task_queue import Queue
 from raykv.config import Codec, Level, Versioning, check_bucket_name
 from raykv.protocol.changes import ADD, MAXIMUM, MINIMUM
 
@@ -503,7 +506,7 @@ class Store(BlockingStore, Bucket[Any, Any]):
         """Drop a bucket and all in it; False if there was none. The bucket "default" cannot be dropped."""
         return self._session.run(administration.drop_bucket(name, timeout=timeout))
 
-    # ---- counters and locks ----
+    # ---- counters, locks and queues ----
 
     def counter(self, name: str) -> Counter:
         """Return the counter of that name; nothing is sent.
@@ -527,6 +530,33 @@ class Store(BlockingStore, Bucket[Any, Any]):
         It is a key of the bucket "raykv.locks". Clocks of different machines are not compared (``raykv.client.locks``).
         """
         return Lock(self._session, name, lease, timeout)
+
+    def queue(
+        self,
+        name: str,
+        *,
+        lease: float = QUEUE_LEASE_S,
+        max_deliveries: int = DEFAULT_DELIVERIES,
+        maxsize: int | None = None,
+        shards: int | None = None,
+        codec: Codec = "auto",
+    ) -> Queue[Any]:
+        """Return the work queue of that name; nothing is sent.
+
+        ``lease``: seconds, 0.1 to 86,400, for which this handle claims jobs. ``max_deliveries``: how often a job is
+        delivered before it is a dead letter. ``codec``: as of a bucket; ``"msgpack"`` and ``"raw"`` never unpickle.
+
+        ``shards``, 1 to 64, and ``maxsize`` are fixed by the first use of a queue (``BucketMismatch`` for others). With one
+        shard jobs come strictly in order; with more (8, unless given) as many are put and claimed at once. ``maxsize``: how
+        many jobs may wait, 0 for any number; such a queue has one shard. Delayed jobs do not count.
+
+        >>> jobs = store.queue("mails", lease=30, max_deliveries=5)
+        >>> ids = jobs.put_many(["to Ada", "to Grace"])
+        >>> claimed = jobs.claim(10)
+        >>> jobs.ack(claimed)
+        True
+        """
+        return Queue(name, maxsize, store=self, lease=lease, max_deliveries=max_deliveries, shards=shards, codec=codec)
 
     # ---- administration ----
 

@@ -368,6 +368,10 @@ class SimLink:
     def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
         """See ``client.driver.Link``."""
 
+    def wall_ms(self) -> int:
+        """See ``client.driver.Link``."""
+        return self._cluster.host_of_client(self._process.name).wall_ms()
+
     def pause(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""
         self._cluster.loop.run_until_complete(asyncio.sleep(delay_s))

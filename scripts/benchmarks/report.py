@@ -66,6 +66,8 @@ def text(found: dict[str, Any]) -> str:
     if linearizable := found.get("linearizable"):
         lines += ["", *_columns(_linearizable(linearizable["rows"])), "", *_columns(_gaps(linearizable["gaps"]))]
         lines += [f"  many at once, the fastest way found: {who}: {way}" for who, way in linearizable["chosen"].items()]
+    if queue := found.get("queue"):
+        lines += ["", *_columns(_queue(queue["rows"])), *_queue_consumers(queue["killed"], queue["idle"])]
     if scans := found.get("scans"):
         lines += ["", *_columns(_scans(scans))]
     if commands := found.get("commands"):
@@ -154,6 +156,29 @@ def _linearizable(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
              row["verdict"] + (f" ({row['amiss']} amiss)" if row.get("amiss") else "")]
         )  # fmt: skip
     return rows
+
+
+def _queue(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
+    head = ["work queue, 8 consumers", "", "beside it", "", "ratio", "min-max", "target", ""]
+    return [head, *map(_queue_row, measured)]
+
+
+def _queue_row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["what"], figure(row["ours"]["median"], row["unit"]), row["beside"],
+        figure(row["theirs"]["median"], row["unit"]), f"{row['ratio']['median']:.2f}", _range(row["ratio"]),
+        f">= {row['target']:g}", row["verdict"],
+    ]  # fmt: skip
+
+
+def _queue_consumers(killed: dict[str, Any], idle: dict[str, float]) -> list[str]:
+    return [
+        f"  {killed['jobs']:,} jobs, {killed['killed']} of {killed['consumers']} consumers killed: {killed['missing']} not "
+        f"done, {killed['duplicates']} done twice, of {killed['jobs_under_way']} in {killed['claims_under_way']} claims "
+        f"under way then; {killed['seconds']:g} s, lease {killed['lease_s']:g} s: {killed['verdict']}",
+        f"  a consumer that waits for nothing: {number(idle['requests_per_s'])} requests/s at all nodes together, which "
+        f"take them {1000 * idle['node_s_per_s']:.2g} ms a second",
+    ]
 
 
 def _gaps(measured: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -51,7 +51,7 @@ def test_help_needs_no_ray_and_little_time() -> None:
 def test_the_commands_are_the_promised_ones() -> None:
     assert set(cli.commands) == {
         "start", "stop", "restart",
-        "status", "ring", "put", "get", "delete", "scan", "buckets", "repair", "demo", "add", "lock",
+        "status", "ring", "put", "get", "delete", "scan", "buckets", "repair", "demo", "add", "lock", "queue",
         "add-node", "remove-node", "replace-node", "set-weight", "rebalance", "autoscale", "inspect",
         "explain", "metrics", "doctor", "dashboard", "list",
         "backup", "restore", "export", "import",

@@ -55,6 +55,9 @@ class FakeLink:
     def monotonic_s(self) -> float:
         return self.now_s
 
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + round(1000 * self.now_s)
+
     def pause(self, delay_s: float) -> None:
         self.now_s += delay_s
         self.slept.append(delay_s)

@@ -86,7 +86,7 @@ def test_both_faces_take_the_same_arguments_and_give_the_same(blocking: type, aw
         ], name
         if here is not there and not name.startswith("__"):
             walks = "Iterator" in str(inspect.signature(there).return_annotation)
-            sends = name not in {"counter", "lock"}
+            sends = name not in {"counter", "lock", "queue"}
             assert inspect.iscoroutinefunction(there) or walks or not sends, (
                 f"{name} of the awaitable face is to be awaited"
             )

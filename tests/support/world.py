@@ -589,6 +589,9 @@ class ClientLink:
     def monotonic_s(self) -> float:
         return self._clock.monotonic_s()
 
+    def wall_ms(self) -> int:
+        return WALL_MS + round(1000 * self._clock.monotonic_s())
+
     async def sleep(self, delay_s: float) -> None:
         await self._clock.sleep(delay_s)
 

@@ -247,6 +247,18 @@ def linearizable(store: raykv.Store) -> None:
         assert_type(held.lost, bool)
     assert_type(store.lock("leader").acquire(), raykv.Lock)
     assert_type(held.release(), bool)
+    mails: raykv.Queue[str] = store.queue("mails", lease=30, max_deliveries=5)
+    assert_type(mails.put("to Ada", delay=3, once="ada"), str)
+    assert_type(mails.put_many(["to Ada"]), list[str])
+    mails.put(3)  # type: ignore[arg-type]
+    claimed = mails.claim(10, wait=60)
+    assert_type(claimed, list[raykv.Job[str]])
+    assert_type(claimed[0].value, str)
+    assert_type(mails.ack(claimed), bool)
+    assert_type(mails.get(timeout=1), str)
+    assert_type(mails.stats()["waiting"], int)
+    with mails.hold(claimed) as jobs:
+        assert_type([job.value for job in jobs], list[str])
     try:
         stock.put("pears", 1, if_absent=True)
     except raykv.Conflict as conflict:
@@ -259,6 +271,8 @@ async def linearizable_awaited(store: raykv.Store) -> None:
     assert_type(await stock.update("pears", add, 0), int)
     assert_type(store.aio.counter("hits"), raykv.AsyncCounter)
     assert_type(await store.aio.counter("hits").add(), int)
+    assert_type(store.aio.queue("mails"), raykv.AsyncQueue[Any])
+    assert_type(await raykv.AsyncQueue[int]("numbers", store=store).get(), int)
     async with store.aio.lock("leader") as held:
         assert_type(held, raykv.AsyncLock)
         assert_type(held.token, int)

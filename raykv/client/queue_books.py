@@ -1,0 +1,412 @@
+"""What all steps of a queue stand on: its keys, its settings, reads, and the compare-and-set of a shard's book.
+
+A *book* (``raykv.client.shards``) is revised by a function that is called anew with what stands until its result is written.
+Where the outcome of a write is unknown it is called again with ``unsure``, on what stood afterwards, and looks whether its
+own change is in there: the write was conditional on a version, so once another version stands it has happened or never will.
+
+A lease is judged by no other host's clock. A claim has run out for a watcher that has seen the same renewal of it stand for
+the whole lease by its own monotonic clock; it saw it after it was written, so the holder knows first. A consumer that comes
+and goes goes by the wall clock besides, with ``shards.MARGIN_MS`` on top.
+
+Slots without jobs are removed with a later revision of their book, in the same request; they have one leader with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from raykv.client import shards
+from raykv.client.exchange import Exchange, ask
+from raykv.client.handle import checked_name
+from raykv.client.reads import items_of
+from raykv.client.shards import Book, Settings, Slot
+from raykv.client.version import Version
+from raykv.config import MAX_TIMEOUT_S, MIB, check_count, check_number, check_timeout, shown
+from raykv.errors import (
+    BucketMismatch,
+    InvalidOption,
+    Overloaded,
+    QuorumNotMet,
+    RaykvError,
+    StoreUnavailable,
+    WriteOutcomeUnknown,
+)
+from raykv.protocol import changes as c
+from raykv.protocol import frames as f
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from raykv.client.exchange import Steps
+    from raykv.client.handle import Session
+    from raykv.client.operations import Operations
+
+T = TypeVar("T")
+
+QUEUES = "raykv.queues"
+"""The bucket of the queues."""
+BUCKET = {"versioning": "linearizable", "codec": "raw", "group": "/", "pair_bytes": MIB}
+"""Its options: a shard is a group, so that its book and its slots have one leader."""
+DEFAULT_SHARDS = 8
+MOST_SHARDS = 64
+LEAST_LEASE_S = 0.1
+MOST_LEASE_S = 86_400.0
+DEFAULT_LEASE_S = 30.0
+DEFAULT_DELIVERIES = 5
+MOST_DELIVERIES = 1_000_000
+MOST_DELAY_S = 366 * 86_400.0
+REQUEST_S = 5.0
+LEAST_REQUEST_S = 0.25
+RIDE = 64
+"""Slots that are removed with one revision at most,"""
+LEAST_RIDE = 8
+"""and at least: a removal costs a record."""
+PAUSE_S = 0.004
+MOST_PAUSE_S = 0.25
+TRY_AGAIN = (QuorumNotMet, StoreUnavailable, Overloaded, WriteOutcomeUnknown)
+NOTHING: Any = object()
+"""What a revision returns that leaves the book as it is."""
+BUSY: Any = object()
+"""What becomes of a revision that gives way, where another came first."""
+RACES = 6
+"""After as many refusals in a row a revision waits a moment. Not before: who waits comes too late for what it has seen."""
+RACE_PAUSE_S = 0.002
+
+
+class Known:
+    """What a handle remembers of one shard: advice that a read or a refused condition corrects."""
+
+    __slots__ = ("book", "empty_at", "removed", "slots", "tail", "watched")
+
+    def __init__(self) -> None:
+        self.book: tuple[bytes | None, bytes] | None = None
+        """Its bytes and its version."""
+        self.slots: dict[int, Slot] = {}
+        """Those ahead of the cursor that were read."""
+        self.empty_at = -1
+        """A slot that was looked for and was not there."""
+        self.tail: tuple[int, int] | None = None
+        """The slot that comes next, and how many jobs stand before it."""
+        self.removed: frozenset[int] = frozenset()
+        """Freed slots whose removal was acknowledged."""
+        self.watched: dict[tuple[bytes, int], float] = {}
+        """Claim and renewal -> since when it has been seen to stand, by the monotonic clock."""
+
+
+class Books:
+    """The books of one queue, as one handle sees them. Safe to share between threads: what is kept is replaced whole."""
+
+    def __init__(
+        self,
+        session: Session,
+        name: Any,
+        *,
+        lease: Any = DEFAULT_LEASE_S,
+        max_deliveries: Any = DEFAULT_DELIVERIES,
+        maxsize: Any = None,
+        shards: Any = None,
+        codec: Any = "auto",
+    ) -> None:
+        """As ``store.queue``. Raises ``InvalidOption``, ``InvalidKey``."""
+        self.session = session
+        self.name = checked_name(name)
+        self.lease_s = check_number("lease", lease, LEAST_LEASE_S, MOST_LEASE_S)
+        self.max_deliveries = check_count("max_deliveries", max_deliveries, 1, MOST_DELIVERIES)
+        self.maxsize = None if maxsize is None else check_count("maxsize", maxsize, 0, 2**53)
+        self.shards = None if shards is None else check_count("shards", shards, 1, MOST_SHARDS)
+        if codec not in ("auto", "msgpack", "raw"):
+            raise InvalidOption(f"codec must be 'auto', 'msgpack' or 'raw'; got {shown(codec)}")
+        self.codec: str = codec
+        self._group = self.name.replace("%", "%25").replace("/", "%2F")
+        self._settings: Settings | None = None
+        self._known: list[Known] = []
+        self._of: Operations | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that make another one."""
+        return {
+            "lease": self.lease_s, "max_deliveries": self.max_deliveries, "maxsize": self.maxsize,
+            "shards": self.shards, "codec": self.codec,
+        }  # fmt: skip
+
+    # ---- the bucket and the settings ----
+
+    def work(self, timeout: Any, steps: Callable[[Operations, float], Steps[T]]) -> Steps[T]:
+        """Return what steps do that get the operations of the bucket, and until when they may take."""
+        until_s = self.session.link.monotonic_s() + check_timeout(timeout)
+        begun = False
+
+        def begin(operations: Operations) -> Steps[T]:
+            nonlocal begun
+            if self._of is not operations:  # another bucket, if it was dropped meanwhile
+                self._of, self._settings = operations, None
+            if self._settings is None:
+                self._settings = settings = yield from self._agreed(operations, until_s)
+                self._known = [Known() for _ in range(settings.shards + 1)]
+            begun = True
+            return (yield from steps(operations, until_s))
+
+        try:
+            return (
+                yield from self.session.in_own_bucket(QUEUES, min(REQUEST_S, check_timeout(timeout)), begin, BUCKET)
+            )
+        except WriteOutcomeUnknown as error:
+            if begun:
+                raise
+            raise StoreUnavailable(
+                f"nothing was done: queue {shown(self.name)} could not be opened ({error}); try again"
+            ) from error
+
+    def settings(self) -> Settings:
+        """Return what all handles agree on."""
+        assert self._settings is not None
+        return self._settings
+
+    @property
+    def delayed(self) -> int:
+        """The shard of what is put with a delay: what waits there is in nobody's way."""
+        return self.settings().shards
+
+    def _agreed(self, operations: Operations, until_s: float) -> Steps[Settings]:
+        """Return the queue's settings; write them if there are none. Raises ``BucketMismatch``."""
+        key = f"{self._group}:0/s"
+        standard = 1 if self.maxsize else DEFAULT_SHARDS
+        wanted = Settings(standard if self.shards is None else self.shards, self.maxsize or 0)
+        if wanted.maxsize and wanted.shards > 1:
+            raise InvalidOption(
+                "a queue with a maxsize has one shard, which alone can count its jobs: leave out shards"
+            )
+        tries = 0
+        while True:
+            try:
+                ((data, _),) = yield from self._read_once(operations, [key], until_s)
+                if data is None:
+                    change = operations.put_change(key, shards.encoded(wanted), if_absent=True)
+                    (settled,), _ = yield from operations.carry_out([change], self.request_s(until_s))
+                    if isinstance(settled, RaykvError):
+                        raise settled
+                    continue  # what stands counts, whoever wrote it
+                break
+            except TRY_AGAIN as error:
+                tries += 1
+                yield from self.pause(error, tries, until_s)
+        agreed = Settings.of(data, self.name)
+        for what, mine, stands in (("shards", self.shards, agreed.shards), ("maxsize", self.maxsize, agreed.maxsize)):
+            if mine is not None and mine != stands:
+                raise BucketMismatch(
+                    f"queue {shown(self.name)} exists with {what}={stands}, and {what}={mine} was asked for. Nothing was "
+                    f"changed; leave {what} out, or take another name",
+                    settings={"shards": agreed.shards, "maxsize": agreed.maxsize},
+                )
+        return agreed
+
+    # ---- time ----
+
+    def now_s(self) -> float:
+        """Seconds by the monotonic clock."""
+        return self.session.link.monotonic_s()
+
+    def request_s(self, until_s: float) -> float:
+        """Return the time-out of one request."""
+        return max(LEAST_REQUEST_S, min(REQUEST_S, until_s - self.now_s()))
+
+    def pause(self, error: RaykvError, tries: int, until_s: float) -> Steps[None]:
+        """Wait before the next try: longer each time, with jitter. Raises why this one failed once the time is over."""
+        left_s = until_s - self.now_s()
+        if left_s <= 0:
+            raise error
+        yield from self.wait(min(left_s, PAUSE_S * 2 ** min(tries, 10), MOST_PAUSE_S) * self.spread())
+
+    def wait(self, delay_s: float) -> Steps[None]:
+        """Wait."""
+        yield Exchange((), 0.0, repeatable=True, pause_s=max(0.0005, delay_s))
+
+    def spread(self) -> float:
+        """Return a random factor, 0.5 to 1.5."""
+        return 0.5 + self.session.link.random_bytes(1)[0] / 255
+
+    # ---- keys and reads ----
+
+    def book_key(self, shard: int) -> str:
+        """Return the key of a shard's book."""
+        return f"{self._group}:{shard}/b"
+
+    def slot_key(self, shard: int, seq: int) -> str:
+        """Return the key of a slot."""
+        return f"{self._group}:{shard}/{seq % shards.RING:05x}"
+
+    def read(
+        self, operations: Operations, keys: Sequence[str], until_s: float
+    ) -> Steps[list[tuple[bytes | None, bytes]]]:
+        """Return value and version of each key; again, until the time is over."""
+        tries = 0
+        while True:
+            try:
+                return (yield from self._read_once(operations, keys, until_s))
+            except TRY_AGAIN as error:
+                tries += 1
+                yield from self.pause(error, tries, until_s)
+
+    def _read_once(
+        self, operations: Operations, keys: Sequence[str], until_s: float
+    ) -> Steps[list[tuple[bytes | None, bytes]]]:
+        found: list[tuple[bytes | None, bytes]] = []
+        timeout_s = self.request_s(until_s)
+        request = operations.read_request(keys, None, timeout_s, causality=True)
+        answer = yield from ask(request, timeout_s)
+        for item in items_of(answer, len(keys)):
+            if isinstance(item, f.Failed):
+                raise item.error()
+            entry = f.whole(item)
+            found.append((entry.payloads[0][1:] if entry.payloads else None, entry.causality))
+        return found
+
+    def read_slots(
+        self, operations: Operations, wanted: Sequence[tuple[int, int]], until_s: float
+    ) -> Steps[dict[tuple[int, int], Slot]]:
+        """Return those of some slots, each a shard and a number, that stand."""
+        found: dict[tuple[int, int], Slot] = {}
+        for at in range(0, len(wanted), 16):  # some may be of the largest size
+            some = wanted[at : at + 16]
+            read = yield from self.read(operations, [self.slot_key(*each) for each in some], until_s)
+            for each, (data, _) in zip(some, read, strict=True):
+                if data is not None and (slot := shards.slot_of(data, self.name)).seq == each[1]:
+                    found[each] = slot
+        return found
+
+    def book_of(self, shard: int) -> Book | None:
+        """Return a shard's book as it was last seen."""
+        known = self._known[shard].book
+        return None if known is None else Book.of(known[0], self.name)
+
+    def learn(self, shard: int, data: bytes | None, version: bytes) -> Book:
+        """Remember a shard's book; watch its claims."""
+        known, now_s = self._known[shard], self.now_s()
+        book = Book.of(data, self.name)
+        known.book = data, version
+        former = known.watched
+        known.watched = {(claim.id, claim.beat): former.get((claim.id, claim.beat), now_s) for claim in book.claims}
+        if known.removed:
+            known.removed &= frozenset(book.freed)
+        return book
+
+    def fresh_book(self, operations: Operations, shard: int, until_s: float) -> Steps[Book]:
+        """Read a shard's book."""
+        ((data, version),) = yield from self.read(operations, [self.book_key(shard)], until_s)
+        return self.learn(shard, data, version)
+
+    def expired(self, shard: int, book: Book, wall_ms: int) -> list[bytes]:
+        """Return the claims whose lease has run out."""
+        now_s, watched = self.now_s(), self._known[shard].watched
+        return [
+            claim.id
+            for claim in book.claims
+            if 1000 * (now_s - watched.get((claim.id, claim.beat), now_s)) >= claim.lease_ms
+            or wall_ms >= claim.at_ms + claim.lease_ms + shards.MARGIN_MS
+        ]
+
+    # ---- revisions ----
+
+    def revise(
+        self,
+        operations: Operations,
+        shard: int,
+        revision: Callable[[Book, bool], T],
+        until_s: float,
+        *,
+        gives_way: bool = False,
+        certain: bool = True,
+    ) -> Steps[T]:
+        """Replace a shard's book by what ``revision(book, unsure)`` makes of it; return what that returned.
+
+        ``NOTHING`` from it leaves the book as it is; if it is to be ``certain``, it has seen what stands, not only what this
+        handle remembers. ``gives_way``: return ``BUSY`` where another came first. Raises ``WriteOutcomeUnknown`` if the time
+        was over first and it may have come into effect, else why it has not.
+        """
+        known, key = self._known[shard], self.book_key(shard)
+        unsure, tries, present = False, 0, not certain
+        while True:
+            failure: RaykvError = Overloaded(
+                f"nothing was changed: others changed a shard of queue {shown(self.name)} all the time; try again"
+            )
+            try:
+                if known.book is None:
+                    yield from self.fresh_book(operations, shard, until_s)
+                    present = True
+                data, version = known.book or (None, b"")
+                book = self.learn(shard, data, version)
+                book.freed = [seq for seq in book.freed if seq not in known.removed]
+                riding = book.freed[:RIDE] if len(book.freed) >= LEAST_RIDE else []
+                result = revision(book, unsure)
+                if result is NOTHING:
+                    if present:
+                        return result
+                    known.book = None
+                    continue
+                written = book.encoded()
+                settled = yield from self._send(operations, shard, key, written, data, version, riding, until_s)
+                if isinstance(settled, RaykvError):
+                    raise settled
+                if settled.status == c.DONE:
+                    self.learn(shard, written, settled.version)
+                    return result
+                if settled.status != c.CONFLICT:
+                    raise WriteOutcomeUnknown("the outcome of the change is not known any more", acks=[])
+                self.learn(shard, None if settled.payload is None else settled.payload[1:], settled.version)
+                present = True
+                if gives_way and not unsure:
+                    busy: T = BUSY
+                    return busy
+            except TRY_AGAIN as error:
+                failure, known.book = error, None
+                unsure = unsure or isinstance(error, WriteOutcomeUnknown)
+            tries += 1
+            if self.now_s() >= until_s:
+                raise _unknown(self.name) if unsure else failure
+            yield from self._before_the_next(tries, until_s, failed=known.book is None)
+
+    def _before_the_next(self, tries: int, until_s: float, *, failed: bool) -> Steps[None]:
+        """Wait before a revision is tried again: longer each time if it failed, a moment now and then if others race it."""
+        if failed:
+            left_s = until_s - self.now_s()
+            yield from self.wait(min(left_s, PAUSE_S * 2 ** min(tries, 10), MOST_PAUSE_S) * self.spread())
+        elif tries % RACES == 0:
+            yield from self.wait(RACE_PAUSE_S * self.spread())
+
+    def _send(
+        self, operations: Operations, shard: int, key: str, written: bytes, data: bytes | None, version: bytes,
+        riding: Sequence[int], until_s: float,
+    ) -> Steps[f.Settled | RaykvError]:  # fmt: skip
+        """Write a book where a version of it stands, and remove slots that it frees; return what became of the book."""
+        condition: dict[str, Any] = {"if_absent": True} if data is None else {"if_version": Version(version)}
+        changes = [operations.put_change(key, written, **condition)]
+        changes += [operations.delete_change(self.slot_key(shard, seq), fence=shards.free_fence(seq)) for seq in riding]
+        settled, _ = yield from operations.carry_out(changes, self.request_s(until_s))
+        gone = [
+            seq
+            for seq, each in zip(riding, settled[1:], strict=True)
+            if isinstance(each, f.Settled) and each.status in (c.DONE, c.FENCED)
+        ]
+        self._known[shard].removed |= frozenset(gone)
+        return settled[0]
+
+
+def _unknown(name: str) -> WriteOutcomeUnknown:
+    return WriteOutcomeUnknown(
+        f"the outcome of a change of queue {shown(name)} is unknown: it may stand, or surface later", acks=[]
+    )
+
+
+def gave_way(result: object) -> bool:
+    """Return whether a revision gave way to another."""
+    return result is BUSY
+
+
+def check_delay(delay: Any) -> int:
+    """Return a delay in milliseconds. Raises ``InvalidOption``."""
+    return round(1000 * check_number("delay", delay, 0, MOST_DELAY_S))
+
+
+def check_wait(wait: Any) -> float:
+    """Return how long to wait, in seconds: an hour at most, which None stands for. Raises ``InvalidOption``."""
+    return MAX_TIMEOUT_S if wait is None else check_number("wait", wait, 0, MAX_TIMEOUT_S)
