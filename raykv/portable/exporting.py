@@ -9,7 +9,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from raykv.client.faces import Pickled, decode_shown
+from raykv.client.faces import Pickled, Unread, decode_shown
 from raykv.client.store import Bucket
 from raykv.config import MIB, shown
 from raykv.errors import InvalidOption
@@ -153,6 +153,12 @@ def _chunks(
             raise InvalidOption(
                 f"the value of key {shown(key)} is a pickle; to unpickle it runs its writer's code: unpickle=True, or "
                 "--unpickle, does that",
+                key=key,
+            )
+        if isinstance(value, Unread):
+            raise InvalidOption(
+                f"the value of key {shown(key)} is of {value.library}: these files hold plain values; store it as lists, or "
+                "read it with raykv.data",
                 key=key,
             )
         kept = tagged_of(key, value)

@@ -51,7 +51,7 @@ def test_all_nodes_are_restarted_under_load_and_no_operation_fails(seed: int, pl
                     failed.append(error)
                 count += 1
                 took.append((began_s, world.now_s - began_s))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
             done.append(count)
 
         async def story() -> list[str]:

@@ -9,6 +9,7 @@ import os
 import sys
 import uuid
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -212,6 +213,15 @@ def test_a_value_that_cannot_be_kept_is_refused_with_its_key(world, tmp_path):
         assert not (tmp_path / f"odd.{form}").exists()
     with pytest.raises(InvalidOption, match=r"'odd' is a pickle"):
         export_file(bucket, tmp_path / "safe.jsonl", unpickle=False)
+
+
+def test_an_array_is_refused_with_its_key_whether_or_not_it_would_be_read(world, tmp_path):
+    bucket = world.store.bucket("arrays")
+    bucket.put("grid", np.zeros(3))
+    with pytest.raises(InvalidOption, match=r"'grid'.*numpy\.ndarray"):
+        export_file(bucket, tmp_path / "read.jsonl")
+    with pytest.raises(InvalidOption, match=r"'grid' is of numpy"):
+        export_file(bucket, tmp_path / "unread.jsonl", unpickle=False)
 
 
 def test_two_exports_to_one_path(world, tmp_path):
