@@ -41,6 +41,8 @@ def marked(marker: str, *paths: str) -> list[str]:
 CORES = os.cpu_count() or 1
 TOO_FEW_CORES = 2
 """With no more cores all parts run one after the other: Ray's processes alone keep two of them busy."""
+ON_RAY = ("actors", "cli", "client", "dashboard", "data")
+"""Directories of tests, some of which need Ray."""
 UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS = {
     "style": Part("ruff; codespell", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]]),
@@ -53,7 +55,13 @@ PARTS = {
     "crash": Part("20,000 power cuts", [marked("crash", "tests/simulation/test_crash_points.py")]),
     "ray": Part(
         "tests on a Ray cluster",
-        [marked("ray", "tests/test_scripts.py", "tests/actors", "tests/cli", "tests/client")],
+        [
+            marked(
+                "ray",
+                "tests/test_scripts.py",
+                *(f"tests/{name}" for name in ("actors", "cli", "client", "dashboard", "data")),
+            )
+        ],
         waits=True,
     ),
     "wheel": Part(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import raykv
 
 _numbers = itertools.count(1)
+_finished = itertools.count(1)
+FREEZE_EVERY = 100
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -36,6 +38,13 @@ def pytest_collection_finish() -> None:
     """Leave modules and test items out of later collections: each simulated world ends with one, thousands in a run."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Leave out, now and then, what has come to stay since, as libraries: else such a collection takes half a second."""
+    if next(_finished) % FREEZE_EVERY == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,9 @@ class Node:
     def monotonic_s(self) -> float:
         return self.clock.monotonic_s()
 
+    def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
+        """See ``client.driver.Link``."""
+
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
 
