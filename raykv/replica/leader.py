@@ -108,7 +108,7 @@ class Leaders:
     @property
     def leading(self) -> int:
         """The number of places, (partition, n), that this run leads."""
-        return sum(map(self._leads, self._tenures))
+        return sum(map(self._leads, [*self._tenures]))  # a look ends those that were superseded
 
     # ---- a request ----
 

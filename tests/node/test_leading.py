@@ -71,6 +71,29 @@ def test_a_stopped_node_leads_nothing_more() -> None:
     run(story())
 
 
+def test_how_many_places_a_node_leads_is_no_more_than_it_still_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look ends what was lost since, several of them, too."""
+
+    async def story() -> None:
+        cluster, _ = started()
+        caller, keys = Caller(), [f"k{number}" for number in range(40)]
+        for key in keys:
+            await cluster.one(cluster.owners(key)[0], caller.put(key, "v"))
+        places = {
+            node_id: {cluster.partition(k) for k in keys if cluster.owners(k)[0] == node_id} for node_id in cluster.ids
+        }
+        leading = {node_id: cluster.node(node_id)._leaders for node_id in cluster.ids}
+        assert {node_id: each.leading for node_id, each in leading.items()} == {
+            node_id: len(found) for node_id, found in places.items()
+        }
+        node_id = max(places, key=lambda each: len(places[each]))
+        assert len(places[node_id]) > 1
+        monkeypatch.setattr(type(cluster.node(node_id)._replica), "complete", False)
+        assert leading[node_id].leading == 0
+
+    run(story())
+
+
 def test_a_change_that_was_acknowledged_survives_a_crash_of_all() -> None:
     async def story() -> None:
         cluster, (first, *_) = started()
