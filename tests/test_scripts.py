@@ -16,6 +16,8 @@ from rounds.changes import Answers, as_words
 from rounds.holders import Tenancy, Told, present_holder, read, violations
 from simulation.change_checker import ChangeOp
 
+LONG_PARTS = ("queue", "values", "data")
+"""Parts of the benchmark that take a minute each, also in their quick form: with --long alone."""
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -54,13 +56,13 @@ def test_after_an_interrupted_call_the_next_one_works(how: tuple[str, ...]) -> N
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """All that is measured on Ray, once, on one store: the figures, and what was printed."""
+def measured(tmp_path_factory: pytest.TempPathFactory, long: bool) -> tuple[dict[str, Any], str]:
+    """What is measured on Ray, all in one run: the figures, and what was printed."""
     directory = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PATH", str(directory))  # neither Redis nor etcd
-        words = ("floors", "ycsb", "linearizable", "scans", "commands", "values", "data", "--quick")
-        shown = run("bench.py", *words, "--json", str(directory / "bench.json"))
+        parts = ("floors", "ycsb", "linearizable", "scans", "commands", *(LONG_PARTS if long else ()))
+        shown = run("bench.py", *parts, "--quick", "--json", str(directory / "bench.json"))
     return json.loads((directory / "bench.json").read_text()), shown
 
 
@@ -184,8 +186,10 @@ def test_commands_are_measured_straight_and_by_way_of_ray(measured: tuple[dict[s
 
 @pytest.mark.ray
 def test_arrays_and_tables_are_measured_beside_pickle_and_large_pairs_by_size(
-    measured: tuple[dict[str, Any], str],
+    measured: tuple[dict[str, Any], str], long: bool
 ) -> None:
+    if not long:
+        pytest.skip("with --long")
     found, shown = measured[0]["values"], measured[1]
     assert {"1,000 floats", "100 x 100 float32"} <= {row["what"] for row in found["codec"]}
     for row in found["codec"]:
@@ -199,7 +203,18 @@ def test_arrays_and_tables_are_measured_beside_pickle_and_large_pairs_by_size(
 
 
 @pytest.mark.ray
-def test_ray_data_is_measured_beside_single_calls(measured: tuple[dict[str, Any], str]) -> None:
+def test_queues_are_measured_beside_those_of_ray(measured: tuple[dict[str, Any], str], long: bool) -> None:
+    if not long:
+        pytest.skip("with --long")
+    found, shown = measured[0]["queue"], measured[1]
+    assert found["killed"]["missing"] == 0
+    assert all(row["what"] in shown for row in found["rows"])
+
+
+@pytest.mark.ray
+def test_ray_data_is_measured_beside_single_calls(measured: tuple[dict[str, Any], str], long: bool) -> None:
+    if not long:
+        pytest.skip("with --long")
     found, shown = measured[0]["data"], measured[1]
     assert found["records"] == found["killed"]["written"] == 4000
     assert [row["target"] for row in found["rows"]] == [0.7, 0.7, 3.0]
