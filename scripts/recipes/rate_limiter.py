@@ -28,8 +28,8 @@ class RateLimiter:
     ) -> None:
         self._bucket, self._limit, self._window_s, self._now = bucket, limit, window_s, now
 
-    async def allows(self, who: str) -> bool:
-        """Count a call of ``who``; return whether it may go on."""
+    async def count(self, who: str) -> tuple[int, int] | None:
+        """Count a call of ``who``; return its window and its number there, from 1. None: it may not go on."""
         window = int(self._now() // self._window_s)
 
         def count(known: list[int]) -> list[int]:
@@ -41,10 +41,14 @@ class RateLimiter:
             return [latest, calls + 1]
 
         try:
-            await self._bucket.update(who, count, [window, 0])
+            counted_in, number = await self._bucket.update(who, count, [window, 0])
         except (Full, raykv.RaykvError):
-            return False
-        return True
+            return None
+        return counted_in, number
+
+    async def allows(self, who: str) -> bool:
+        """Count a call of ``who``; return whether it may go on."""
+        return await self.count(who) is not None
 
 
 async def demo(store: raykv.AsyncStore) -> None:
