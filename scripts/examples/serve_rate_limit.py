@@ -15,12 +15,14 @@ forgotten some calls.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import raykv
 
@@ -45,6 +47,7 @@ class Gate:
         self._store = store.aio if isinstance(store, raykv.Store) else store
         self._limit, self._window_s, self._now = limit, window_s, now
         self._limiter: rate_limiter.RateLimiter | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._alone: Counter[tuple[str, int]] = Counter()
 
     async def __call__(self, who: str) -> dict[str, Any]:
@@ -55,7 +58,10 @@ class Gate:
         window = int(self._now() // self._window_s)
         self._alone[who, window] += 1
         alone = window if self._alone[who, window] <= self._limit else None
-        return {"passed": await self._limiter.count(who), "alone": alone, "replica": os.getpid()}
+        turn = self._turns.setdefault(who, asyncio.Lock())
+        async with turn:  # one at a time of a customer in a replica: an update that another overtakes is done again
+            passed = await self._limiter.count(who)
+        return {"passed": passed, "alone": alone, "replica": os.getpid()}
 
 
 def most_in_a_window(passed: Iterable[Passed | None]) -> int:
