@@ -41,7 +41,7 @@ def marked(marker: str, *paths: str) -> list[str]:
 CORES = os.cpu_count() or 1
 TOO_FEW_CORES = 2
 """With no more cores all parts run one after the other: Ray's processes alone keep two of them busy."""
-ON_RAY = ("actors", "cli", "client", "dashboard", "data")
+ON_RAY = ("actors", "cli", "client", "dashboard", "data", "examples")
 """Directories of tests, some of which need Ray."""
 UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS = {
