@@ -56,6 +56,7 @@ PARTS = (
     "data",
     "engine",
 )
+MODULES = {"queue": "queues"}  # "queue" is one of the standard library
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -85,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     elif part == "scans":
                         found[part] = scans.measure(stage, arguments.records or scans.RECORDS)
                     else:
-                        found[part] = import_module(f"benchmarks.{part}").measure(stage)
+                        found[part] = import_module(f"benchmarks.{MODULES.get(part, part)}").measure(stage)
             stage.report("done")
             print()
             found["skipped"] = stage.skipped

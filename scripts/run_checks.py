@@ -59,7 +59,7 @@ PARTS = {
             marked(
                 "ray",
                 "tests/test_scripts.py",
-                *(f"tests/{name}" for name in ("actors", "cli", "client", "dashboard", "data")),
+                *(f"tests/{name}" for name in ON_RAY),
             )
         ],
         waits=True,

@@ -234,7 +234,7 @@ def test_answers_to_clients_while_processes_are_killed_are_consistent() -> None:
 
 @pytest.mark.ray
 def test_with_one_copy_a_read_and_a_write_the_checker_reports() -> None:
-    shown = run("consistency.py", "--operations", "6000", "--seed", "3", "--weak")
+    shown = run("consistency.py", "--operations", "12000", "--seed", "3", "--weak")
     figures = json.loads(shown[shown.index("{\n") : shown.rindex("}") + 1])
     assert figures["reported"] > 0
 

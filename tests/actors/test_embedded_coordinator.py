@@ -357,5 +357,5 @@ def test_a_client_that_closes_reports_what_it_has_counted_since_its_last_poll(sh
         store.close()
 
     before = counted().get("put", 0)
-    ray.get(work.remote(shared_store.name), timeout=120)
+    ray.get(work.remote(shared_store.store_name), timeout=120)
     assert counted()["put"] - before >= 30
