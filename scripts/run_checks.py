@@ -49,7 +49,7 @@ PARTS = {
     "types": Part("mypy, strict, on raykv/ and scripts/", [["mypy"]]),
     "unit": Part("tests without Ray", [marked(UNIT)]),
     "simulation": Part(
-        "100 simulated clusters, guards switched off",
+        "60 simulated clusters, guards switched off",
         [marked("simulation", "tests/simulation", "tests/test_scripts.py")],
     ),
     "crash": Part("20,000 power cuts", [marked("crash", "tests/simulation/test_crash_points.py")]),
