@@ -41,8 +41,9 @@ def marked(marker: str, *paths: str) -> list[str]:
 CORES = os.cpu_count() or 1
 TOO_FEW_CORES = 2
 """With no more cores all parts run one after the other: Ray's processes alone keep two of them busy."""
-ON_RAY = ("actors", "cli", "client", "dashboard", "data", "examples")
+ON_RAY = ("actors", "cli", "client", "dashboard")
 """Directories of tests, some of which need Ray."""
+ON_RAYS_LIBRARIES = ("data", "examples")
 UNIT = "not ray and not wheel and not notebook and not simulation and not crash"
 PARTS = {
     "style": Part("ruff; codespell", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]]),
@@ -55,12 +56,10 @@ PARTS = {
     "crash": Part("20,000 power cuts", [marked("crash", "tests/simulation/test_crash_points.py")]),
     "ray": Part(
         "tests on a Ray cluster",
+        # Ray Data and Tune leave reservations behind: they have a Ray of their own.
         [
-            marked(
-                "ray",
-                "tests/test_scripts.py",
-                *(f"tests/{name}" for name in ON_RAY),
-            )
+            marked("ray", "tests/test_scripts.py", *(f"tests/{name}" for name in ON_RAY)),
+            marked("ray", *(f"tests/{name}" for name in ON_RAYS_LIBRARIES)),
         ],
         waits=True,
     ),
