@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 
 import pytest
+from ray_heads import Head
 
 from raykv.actors import authentication, ray_cluster
 from raykv.actors.authentication import _frame, _question, _string, is_refused
@@ -14,24 +14,6 @@ from raykv.errors import StoreUnavailable
 SETTINGS = _frame(4, 0, 0, b"")
 REFUSED = SETTINGS + _frame(1, 5, 1, b"\x88\x40\x0bgrpc-status\x0216\x40\x0cgrpc-message\x03bad")
 LET_IN = SETTINGS + _frame(1, 4, 1, b"\x88") + _frame(0, 0, 1, bytes(5))
-
-
-class Head:
-    """Answers one who comes, piece by piece, and keeps what it heard."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.heard = b""
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.thread = threading.Thread(target=self._serve, args=pieces)
-        self.thread.start()
-
-    def _serve(self, *pieces: bytes) -> None:
-        connection, _ = self.server.accept()
-        with connection, self.server:
-            self.heard = connection.recv(1 << 16)
-            for piece in pieces:
-                connection.sendall(piece)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from ray_heads import Head
 
 from raykv.actors import authentication, known_cluster
 from raykv.actors.authentication import _frame, cluster_id
@@ -29,26 +29,6 @@ def answer(body: bytes, flag: int = 0) -> bytes:
 
 
 PLAIN = b"\x12\x1c" + ID
-
-
-class Head:
-    """Answers one caller with these pieces; keeps what it heard."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.heard = b""
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.thread = threading.Thread(target=self._serve, args=pieces)
-        self.thread.start()
-
-    def _serve(self, *pieces: bytes) -> None:
-        connection, _ = self.server.accept()
-        with connection, self.server:
-            self.heard = connection.recv(1 << 16)
-            for piece in pieces:
-                connection.sendall(piece)
-            connection.shutdown(socket.SHUT_WR)
-            connection.recv(1)
 
 
 @pytest.mark.parametrize(

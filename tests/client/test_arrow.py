@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from client_values import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,11 +254,8 @@ STORED = [encode_value(value, "auto") for value in (some_table(), *(make() for m
     st.integers(0, 9),
 )
 def test_flipped_bytes_are_corrupt_or_another_value(payload: bytes, changes: list[tuple[int, int]], cut: int) -> None:
-    damaged = bytearray(payload)
-    for at, byte in changes:
-        damaged[1 + at % (len(damaged) - 1)] = byte
     try:
-        value = decode_value(bytes(damaged[: len(damaged) - cut]), "auto")
+        value = decode_value(damaged(payload, changes, cut), "auto")
     except CorruptData:
         return
     value.validate(full=True)

@@ -51,3 +51,11 @@ UNREADABLE = {
 
 def keep(link: Any, key: Any, payload: bytes) -> None:
     link.records[encode_key(key)] = stamp(pack_body(bytes(16), payload), 1 << 16)
+
+
+def damaged(payload: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:
+    """Return a payload with these bytes behind its tag replaced, (place, byte), and its last ones missing."""
+    found = bytearray(payload)
+    for at, byte in changes:
+        found[1 + at % (len(found) - 1)] = byte
+    return bytes(found[: len(found) - cut])
