@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from raykv.errors import CorruptData, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
+from raykv.errors import CorruptData, Overloaded, QuorumNotMet, RaykvError, StoreUnavailable, WriteOutcomeUnknown
 from raykv.ports import PeerAbsent, PeerFailure, PeerSilent
 from raykv.protocol import frames as f
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT_S = 5.0
 WINDOW = 6
 """Requests of one exchange that are under way at once."""
+TRY_AGAIN = (QuorumNotMet, StoreUnavailable, Overloaded, WriteOutcomeUnknown)
+"""Errors behind which the same may succeed a little later, of what may be done twice."""
 UNEXPECTED = "the coordinator answered with the wrong kind of message"
 
 

@@ -19,7 +19,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raykv.client.exchange import Exchange
+from raykv.client.exchange import TRY_AGAIN, Exchange
 from raykv.client.handle import checked_name
 from raykv.client.version import Version, Versioned
 from raykv.config import MAX_TIMEOUT_S, check_number, shown
@@ -27,10 +27,7 @@ from raykv.errors import (
     Conflict,
     CorruptData,
     InvalidOption,
-    Overloaded,
-    QuorumNotMet,
     RaykvError,
-    StoreUnavailable,
     WriteOutcomeUnknown,
 )
 
@@ -53,7 +50,6 @@ PAUSE_S = 0.02
 MOST_PAUSE_S = 0.25
 """A waiter looks at the lock this often at least; more often in the beginning."""
 RELEASE_TRIES = 4
-_TRY_AGAIN = (QuorumNotMet, StoreUnavailable, Overloaded, WriteOutcomeUnknown)
 
 
 def check_lease(lease: object) -> float:
@@ -170,7 +166,7 @@ class Claims:
             except Conflict as error:
                 known = Versioned(error.value, error.version)
                 continue
-            except _TRY_AGAIN as error:
+            except TRY_AGAIN as error:
                 failure = error
             known_then, known = known, None
             now_s = link.monotonic_s()

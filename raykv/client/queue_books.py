@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raykv.client import shards
-from raykv.client.exchange import Exchange, ask
+from raykv.client.exchange import TRY_AGAIN, Exchange, ask
 from raykv.client.handle import checked_name
 from raykv.client.reads import items_of
 from raykv.client.shards import Book, Settings, Slot
@@ -26,7 +26,6 @@ from raykv.errors import (
     BucketMismatch,
     InvalidOption,
     Overloaded,
-    QuorumNotMet,
     RaykvError,
     StoreUnavailable,
     WriteOutcomeUnknown,
@@ -63,7 +62,6 @@ LEAST_RIDE = 8
 """and at least: a removal costs a record."""
 PAUSE_S = 0.004
 MOST_PAUSE_S = 0.25
-TRY_AGAIN = (QuorumNotMet, StoreUnavailable, Overloaded, WriteOutcomeUnknown)
 NOTHING: Any = object()
 """What a revision returns that leaves the book as it is."""
 BUSY: Any = object()

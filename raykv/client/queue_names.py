@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from raykv.client import shards
-from raykv.client.queue_books import TRY_AGAIN, check_delay
+from raykv.client.exchange import TRY_AGAIN
+from raykv.client.queue_books import check_delay
 from raykv.client.queue_puts import Puts, ring
 from raykv.client.shards import Count, Slot
 from raykv.client.version import Version

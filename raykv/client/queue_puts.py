@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykv.client import shards
 from raykv.client.codecs import encode_value
+from raykv.client.exchange import TRY_AGAIN
 from raykv.client.given import called
-from raykv.client.queue_books import TRY_AGAIN, Books, check_delay
+from raykv.client.queue_books import Books, check_delay
 from raykv.client.shards import Book, Slot
 from raykv.config import MIB, shown
 from raykv.errors import Full, InvalidOption, Overloaded, PairTooLarge, RaykvError, WriteOutcomeUnknown

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypedDict
 
 from raykv.client import shards
 from raykv.client.codecs import decode_of
+from raykv.client.exchange import TRY_AGAIN
 from raykv.client.handle import V
 from raykv.client.queue_books import (
     BUSY,
@@ -25,7 +26,6 @@ from raykv.client.queue_books import (
     NOTHING,
     QUEUES,
     REQUEST_S,
-    TRY_AGAIN,
     check_delay,
     check_wait,
     gave_way,
