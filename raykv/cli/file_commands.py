@@ -23,6 +23,7 @@ from raykv.client.handle import DEFAULT_BUCKET
 from raykv.client.views import size
 from raykv.portable import export_file, import_file
 from raykv.portable.exporting import format_of
+from raykv.portable.importing import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,9 @@ def import_command(
 
     A bucket that does not exist is created. Interrupted, the same command goes on where it was.
     """
-    rows = format_of(path, form) == "parquet"
+    form = format_of(path, form)
+    check_file(path, form)
+    rows = form == "parquet"
     create = versioning is not None or not if_absent
     handle = _bucket(store, bucket, create=create, versioning=versioning, group=group)
     with click.progressbar(length=1, label="rows" if rows else "bytes", file=sys.stderr, show_pos=True) as bar:

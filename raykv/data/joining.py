@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from raykv.records.keys import Key
 
 
+types = pa.types
+_KEYS = (
+    types.is_string,
+    types.is_large_string,
+    types.is_binary,
+    types.is_large_binary,
+    types.is_fixed_size_binary,
+    types.is_null,
+)
+
+
 class Lookup:
     """Joins columns of a store or bucket to batches: ``dataset.map_batches(Lookup(bucket, on="city"))``.
 
@@ -50,21 +61,21 @@ class Lookup:
         self._on = on
         self._prefix = prefix
         self._inner = how == "inner"
-        key = "\x00key"  # no column of anybody's
-        layout = sampled(self._bucket, None, sample, key=key, columns=columns, schema=schema)
-        if not layout.fields:
+        self._layout = sampled(self._bucket, None, sample, key=None, columns=columns, schema=schema)
+        if not self._layout.fields:
             raise InvalidOption(f"{self._bucket!r} has no record whose columns could be joined; give a schema=")
-        self._layout = layout._replace(with_key=False)
 
     def __call__(self, batch: Any) -> pa.Table:
         """Return the batch with the columns added. Raises ``InvalidOption``, ``InvalidKey``, ``QuorumNotMet``."""
         table = _as_table(batch)
         if self._on not in table.column_names:
             raise InvalidOption(f"the batch has no column {self._on!r}; it has {', '.join(table.column_names)}")
-        keys, places = _distinct(table.column(self._on))
-        for key in keys:
-            if key is not None and not isinstance(key, str | bytes):
-                raise InvalidKey(f"column {self._on!r} has {shown(key)}, and a key is a str or bytes")
+        column = table.column(self._on)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if not any(each(column.type) for each in _KEYS):
+            raise InvalidKey(f"column {self._on!r} is of type {column.type}, and a key is a str or bytes")
+        keys, places = _distinct(column)
         found = values_of(self._bucket, [key for key in keys if key is not None])
         row_of = {key: row for row, key in enumerate(found)}
         rows = np.array([row_of.get(key, -1) for key in keys] or [-1], np.int64)[places]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import ray.data
 from ray.data import Datasink
 from ray.data.block import BlockAccessor
 
 from raykv.config import check_count, shown
 from raykv.data.tensors import is_tensor
 from raykv.errors import InvalidKey, InvalidOption, RaykvError
-from raykv.portable.columns import VALUE, plain_values
+from raykv.portable.columns import VALUE, python_values
 from raykv.portable.exporting import checked_bucket
 from raykv.portable.lasting import put_all
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
-    import ray.data
 
     from raykv.client.store import Bucket
 
 BATCH_ROWS = 2000
 MAX_BATCH_ROWS = 100_000
+MAX_CONCURRENCY = 100_000
 
 
 class Written(NamedTuple):
@@ -36,7 +37,8 @@ class Written(NamedTuple):
     rows: int = 0
     """Acknowledged: put by W nodes or more. Of rows with one key in a batch the last is put, and all of them count."""
     skipped: int = 0
-    """With ``if_absent``: those whose key had a value."""
+    """With ``if_absent``: those whose key had a value, or stands earlier in the batch. If Ray runs a task again whose worker
+    died, the rows that it had written are among them."""
     retries: int = 0
     """Puts that were sent again, since the store could not take them at first."""
 
@@ -66,6 +68,10 @@ def write(
     batches it is open which is last.
     """
     bucket = checked_bucket(bucket)
+    if not isinstance(dataset, ray.data.Dataset):
+        raise InvalidOption(f"this takes a ray.data.Dataset; got {shown(dataset)}")
+    if concurrency is not None:
+        check_count("concurrency", concurrency, 1, MAX_CONCURRENCY)
     if value is not None and value == key:
         raise InvalidOption(f"key= and value= name the same column, {key!r}")
     if if_absent and bucket.config.versioning != "linearizable":
@@ -107,13 +113,12 @@ class BucketDatasink(Datasink[Written]):  # type: ignore[misc]  # Ray's classes 
             table = BlockAccessor.for_block(block).to_arrow()
             for start in range(0, table.num_rows, self._batch):
                 some = table.slice(start, self._batch)
-                pairs = dict(pairs_of_rows(some, self._key, self._value))
+                pairs = [*pairs_of_rows(some, self._key, self._value)]
                 try:
                     put = put_all(self._bucket, pairs, if_absent=self._if_absent)
                 except RaykvError as error:
                     raise _told(error, written.rows) from None
-                doubled = some.num_rows - len(pairs)
-                written = written.plus(Written(put.pairs + doubled, put.skipped, put.retries))
+                written = written.plus(Written(*put))
         return written
 
     def on_write_complete(self, write_result: Any) -> None:
@@ -129,23 +134,23 @@ def pairs_of_rows(table: pa.Table, key: str, value: str | None) -> Iterator[tupl
         if name is not None and name not in names:
             raise InvalidOption(f"the dataset has no column {name!r}; it has {', '.join(names)}")
     others = [name for name in names if name != key] if value is None else [value]
-    keys = python_values(table, key)
+    keys = column_values(table, key)
     for each in keys:
         if not isinstance(each, str | bytes):
             raise InvalidKey(f"column {key!r} has {shown(each)}, and a key is a str or bytes")
     if value is not None or others == [VALUE]:
-        return zip(keys, python_values(table, others[0]), strict=True)
-    columns = [python_values(table, name) for name in others]
+        return zip(keys, column_values(table, others[0]), strict=True)
+    columns = [column_values(table, name) for name in others]
     rows = zip(*columns, strict=True) if columns else iter([()] * len(keys))
     return zip(keys, (dict(zip(others, row, strict=True)) for row in rows), strict=True)
 
 
-def python_values(table: pa.Table, name: str) -> Sequence[Any]:
+def column_values(table: pa.Table, name: str) -> Sequence[Any]:
     """Return a column as Python's values; tensors as numpy arrays."""
-    chunks = table.column(name).chunks
-    if is_tensor(table.column(name).type):
-        return [row for chunk in chunks for row in chunk.to_numpy(zero_copy_only=False)]
-    return [value for chunk in chunks for value in plain_values(chunk)]
+    column = table.column(name)
+    if is_tensor(column.type):
+        return [row for chunk in column.chunks for row in chunk.to_numpy(zero_copy_only=False)]
+    return python_values(name, column)
 
 
 def _told(error: RaykvError, rows: int) -> RaykvError:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from raykv.config import shown
 from raykv.errors import InvalidOption
+from raykv.portable.tagged import is_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,6 +184,51 @@ def _line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+def python_values(name: str, column: pa.ChunkedArray) -> list[Any]:
+    """Return a column as Python's values. Raises ``InvalidOption`` for one that they do not hold.
+
+    Times in nanoseconds become Python's, which have microseconds: Arrow makes pandas' of them, or cuts them off.
+    """
+    import pyarrow as pa
+
+    try:
+        wanted = _in_microseconds(column.type)
+        cast = column if wanted == column.type else column.cast(wanted)
+        return [value for chunk in cast.chunks for value in plain_values(chunk)]
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        raise InvalidOption(
+            f"column {name!r} is of type {column.type}, and has a value that Python's types do not hold ({_line(error)}); "
+            "cast the column, or leave it out"
+        ) from None
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """Return the type with microseconds where it, or one within it, has nanoseconds."""
+    import pyarrow as pa
+
+    def field(inner: pa.Field) -> pa.Field:
+        return inner.with_type(_in_microseconds(inner.type))
+
+    types = pa.types
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if types.is_time64(kind) and kind.unit == "ns":
+        return pa.time64("us")
+    if types.is_list(kind):
+        return pa.list_(field(kind.value_field))
+    if types.is_large_list(kind):
+        return pa.large_list(field(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(field(kind.value_field), kind.list_size)
+    if types.is_struct(kind):
+        return pa.struct([field(inner) for inner in kind])
+    if types.is_map(kind):
+        return pa.map_(field(kind.key_field), field(kind.item_field))
+    return kind
+
+
 def plain_values(array: pa.Array) -> list[Any]:
     """Return what ``array.to_pylist()`` does, ten times as fast for lists."""
     import pyarrow as pa
@@ -231,8 +277,6 @@ class Layout(NamedTuple):
             made.append(arrays(self.key, self.key_type, keys, keys, learned=self.learned))
         for name, column in self.split(keys, values).items():
             made.append(arrays(name, self.fields[name], keys, column, learned=self.learned))
-        if not made:
-            raise InvalidOption("no columns are left; columns= names at least one")
         return pa.Table.from_arrays(made, names=[*([self.key] if self.with_key else []), *self.fields])
 
     def split(self, keys: Sequence[Key], values: Sequence[Any]) -> dict[str, Sequence[Any]]:
@@ -268,7 +312,7 @@ def laid_out(
     keys: Sequence[Key],
     values: Sequence[Any],
     *,
-    key: str = "key",
+    key: str | None = "key",
     columns: Sequence[str] | None = None,
     schema: pa.Schema | None = None,
     learned: str = "",
@@ -276,51 +320,52 @@ def laid_out(
 ) -> Layout:
     """Return the layout of records like these: by the ``schema``, else by their own types.
 
+    ``key``: the name of the column of keys; None: there is to be none.
     ``columns``: those wanted, of the keys' and the values'; None: all. Raises ``InvalidOption``.
     """
     import pyarrow as pa
 
-    key_type = infer(key, keys, keys) if keys else pa.string()
+    key_type = infer(key, keys, keys) if keys and key is not None else pa.string()
+    own = [] if key is None else [key]
     whole = bool(values) and not isinstance(values[0], dict)
+    types: dict[str, pa.DataType] = {}
     if schema is not None:
         types = dict(zip(schema.names, schema.types, strict=True))
-        key_type = types.pop(key, key_type)
+        if key is not None:
+            key_type = types.pop(key, key_type)
         if not values:
             whole = [*types] == [VALUE]
-        fields: Mapping[str, pa.DataType] = types
-    elif whole:
-        fields = {VALUE: infer(VALUE, keys, values)}
-    else:
-        check_all_dicts(keys, values)
-        fields = _fields(keys, values, infer, columns, key)
-    if whole and set(fields) - {VALUE}:
-        raise InvalidOption(f"the values are no dicts: the schema may have the columns {key!r} and {VALUE!r} alone")
-    if columns is not None:
-        wanted = [name for name in columns if name != key]
-        if values and (lacking := [name for name in wanted if name not in fields]):
-            raise InvalidOption(f"there is no column {lacking[0]!r}{learned}; there are {', '.join([key, *fields])}")
-        fields = {name: fields.get(name, pa.null()) for name in wanted}
-    elif key in fields:
+        if whole and set(types) - {VALUE}:
+            raise InvalidOption(
+                f"the values are no dicts: the schema may have the columns {', '.join([*own, VALUE])} alone"
+            )
+    there = [*types] if schema is not None else [VALUE] if whole else _names(keys, values)
+    wanted = there if columns is None else [name for name in columns if name != key]
+    if values and (lacking := [name for name in wanted if name not in there]):
+        raise InvalidOption(f"there is no column {lacking[0]!r}{learned}; there are {', '.join([*own, *there])}")
+    if key in wanted:
         raise InvalidOption(
             f"the values have a field {key!r}, as the column of keys is called; name that otherwise: key="
         )
-    with_key = columns is None or key in columns
-    return Layout(key, key_type, dict(fields), whole, columns is None and not whole, with_key, learned)
+    for name in wanted:
+        if name not in types:
+            column = values if whole else [value.get(name) for value in values]
+            types[name] = infer(name, keys, column) if values else pa.null()
+    with_key = key is not None and (columns is None or key in columns)
+    fields = {name: types[name] for name in wanted}
+    return Layout(key or "", key_type, fields, whole, columns is None and not whole, with_key, learned)
 
 
-def _fields(
-    keys: Sequence[Key],
-    values: Sequence[Mapping[Any, Any]],
-    infer: Callable[[str, Sequence[Key], Sequence[Any]], pa.DataType],
-    columns: Sequence[str] | None,
-    key: str,
-) -> dict[str, pa.DataType]:
+def _names(keys: Sequence[Key], values: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """Return the names that dicts have. Raises ``InvalidOption``, which names a key, for what is no column's name."""
+    check_all_dicts(keys, values)
     names: dict[Any, Key] = {}
     for its, value in zip(keys, values, strict=True):
         for name in value:
             names.setdefault(name, its)
     for name, its in names.items():
-        if not isinstance(name, str):
-            raise InvalidOption(f"key {shown(its)} has a field {shown(name)}: a column's name is a str", key=its)
-    wanted = names if columns is None else [name for name in names if name in columns and name != key]
-    return {name: infer(name, keys, [value.get(name) for value in values]) for name in wanted}
+        if not isinstance(name, str) or not is_utf8(name):
+            raise InvalidOption(
+                f"key {shown(its)} has a field {shown(name)}: a column's name is a str that UTF-8 can say", key=its
+            )
+    return [*names]

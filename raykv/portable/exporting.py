@@ -6,18 +6,21 @@ import contextlib
 import copy
 import fcntl
 import os
-import shutil
+import re
+import stat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from raykv.client.faces import Pickled, Unread, decode_shown
 from raykv.client.store import Bucket
 from raykv.config import MIB, shown
 from raykv.errors import InvalidOption
 from raykv.portable.lasting import CALL_TIMEOUT_S, pairs_of
-from raykv.portable.lines import LinesOut
-from raykv.portable.notes import read_note, sync_directory, write_note
+from raykv.portable.lines import MAX_LINE_BYTES, LinesOut
+from raykv.portable.notes import read_note, remove_note, sync, write_note
 from raykv.portable.parquet import ParquetOut
-from raykv.portable.tagged import encode_json, restored, tagged_of
+from raykv.portable.tagged import checked_key, encode_record, restored, tagged_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +32,9 @@ ENDINGS: dict[str, FileFormat] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parqu
 CHUNK_ROWS = 20_000
 CHUNK_BYTES = 16 * MIB
 """A chunk ends with the record with which it reaches so many records, or bytes of JSON."""
-_NOTE = "note.json"
+_NOTE, _LOCK = "note.json", "lock"
+_OURS = re.compile(r"note\.json(\.new)?|lock|whole|[0-9]{8}\.parquet")
+"""The names of what an export puts into its directory of parts."""
 
 
 class Exported(NamedTuple):
@@ -41,6 +46,13 @@ class Exported(NamedTuple):
     """Of them, those that an earlier export of it had written when it was interrupted."""
     bytes: int
     """The size of the file."""
+
+
+class _State(msgspec.Struct):
+    after: Any = None
+    """The last key, tagged."""
+    records: int = 0
+    out: dict[str, int] = {}
 
 
 def export_file(
@@ -66,9 +78,12 @@ def export_file(
     ``progress(done, all)`` receives numbers of records; they are counted first, which is a scan of the keys. Raises
     ``OSError`` where the file cannot be written, ``InvalidOption``, ``QuorumNotMet``, ``StoreUnavailable``.
     """
-    path = os.path.abspath(os.fspath(path))
-    form = format_of(path, format)
+    given = os.path.abspath(os.fsdecode(path))
+    form = format_of(given, format)
     bucket = checked_bucket(bucket)
+    path = os.path.realpath(given)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InvalidOption(f"{path} is no regular file: an export makes one")
     if os.path.exists(path) and not overwrite:
         raise InvalidOption(f"there is a file {path} already; overwrite=True replaces it, at the end")
     operations = bucket._operations  # noqa: SLF001 - its own package's handle
@@ -77,34 +92,42 @@ def export_file(
         "store": operations.store_id,
         "bucket": operations.bucket_id,
         "prefix": None if prefix is None else tagged_of(prefix, prefix),
-        "unpickle": bool(unpickle),
     }
     every = _counted(bucket, prefix) if progress is not None else 0
-    partial = f"{path}.partial"
-    os.makedirs(partial, exist_ok=True)
-    with _alone(partial, path):
-        state = read_note(f"{partial}/{_NOTE}", about, "export")
-        after, resumed = restored(state["after"]) if state else None, int(state.get("records", 0))
-        out = LinesOut(partial, state.get("out", {})) if form == "jsonl" else ParquetOut(partial, state.get("out", {}))
-        records = resumed
+    with _parts(path) as partial:
+        note = f"{partial}/{_NOTE}"
+        state = read_note(note, about, "export", _State)
+        resumed = state.records
+        out = LinesOut(partial, state.out) if form == "jsonl" else ParquetOut(partial, state.out)
         try:
-            for keys, values, exact in _chunks(bucket, prefix, after, unpickle):
+            for keys, values, exact in _chunks(bucket, prefix, _key_of(state, note), unpickle):
                 written = out.append(keys, values, exact)
-                records += len(keys)
-                noted = {"after": tagged_of(keys[-1], keys[-1]), "records": records, "out": written}
-                write_note(f"{partial}/{_NOTE}", about, noted)
+                state = _State(tagged_of(keys[-1], keys[-1]), state.records + len(keys), written)
+                write_note(note, about, state)
                 if progress is not None:
-                    progress(records, max(every, records))
+                    progress(state.records, max(every, state.records))
             whole = out.finish()
         finally:
             out.close()
         size = os.path.getsize(whole)
         if not overwrite and os.path.exists(path):
             raise InvalidOption(f"a file {path} has come up meanwhile; the export is whole, as {whole}")
-        os.replace(whole, path)
-        sync_directory(os.path.dirname(path))
-    shutil.rmtree(partial, ignore_errors=True)
-    return Exported(records, resumed, size)
+        remove_note(note)  # first: by it the next export would go on in what is no part any more
+        try:
+            os.replace(whole, path)
+        except OSError:
+            write_note(note, about, state)
+            raise
+        sync(os.path.dirname(path))
+    return Exported(state.records, resumed, size)
+
+
+def _key_of(state: _State, note: str) -> Key | None:
+    """Return the last key that was noted, if one was. Raises ``InvalidOption``."""
+    try:
+        return None if state.after is None else checked_key(restored(state.after))
+    except (ValueError, RecursionError) as error:
+        raise InvalidOption(f"{note} is damaged ({error}); remove it to begin anew") from None
 
 
 def checked_bucket(bucket: object) -> Bucket[Any, Any]:
@@ -162,10 +185,17 @@ def _chunks(
                 key=key,
             )
         kept = tagged_of(key, value)
+        record_bytes = len(encode_record(key, kept))
+        if record_bytes > MAX_LINE_BYTES:
+            raise InvalidOption(
+                f"the value of key {shown(key)} has {record_bytes:,} bytes as JSON, and an import takes {MAX_LINE_BYTES:,} "
+                "of a record; leave such keys out (prefix=), or back the store up instead (store.snapshot)",
+                key=key,
+            )
         keys.append(key)
         values.append(value)
         exact.append(kept)
-        size_bytes += len(encode_json(kept))
+        size_bytes += record_bytes
         if len(keys) >= CHUNK_ROWS or size_bytes >= CHUNK_BYTES:
             yield keys, values, exact
             keys, values, exact, size_bytes = [], [], [], 0
@@ -174,14 +204,40 @@ def _chunks(
 
 
 @contextlib.contextmanager
-def _alone(partial: str, path: str) -> Iterator[None]:
-    """Hold the directory of parts. Raises ``InvalidOption`` if another export does."""
-    descriptor = os.open(f"{partial}/lock", os.O_CREAT | os.O_RDWR, 0o600)
+def _parts(path: str) -> Iterator[str]:
+    """Hold the directory of parts, which goes at the end unless a note in it says where to go on.
+
+    Raises ``InvalidOption`` if another export holds it, or if it is somebody else's, who could have links in it.
+    """
+    directory = f"{path}.partial"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    there = os.lstat(directory)
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
+        raise InvalidOption(f"the parts of the export would be in {directory}, which is no directory of this user's")
+    descriptor = os.open(f"{directory}/{_LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
     try:
+        _lock(descriptor, path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidOption(f"another process exports to {path} right now") from None
-        yield
+            yield directory
+        finally:
+            if not os.path.exists(f"{directory}/{_NOTE}"):
+                _clear(directory)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: str) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # otherwise its holder came to its end meanwhile
+            return
+    raise InvalidOption(f"another process exports to {path} right now")
+
+
+def _clear(directory: str) -> None:
+    """Remove the parts, and the directory if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        for name in filter(_OURS.fullmatch, os.listdir(directory)):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)

@@ -6,27 +6,30 @@ values under the same keys.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+import stat
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import msgspec
 import xxhash
 
 from raykv.config import shown
 from raykv.errors import InvalidOption, RaykvError
 from raykv.portable.exporting import FileFormat, checked_bucket, format_of
 from raykv.portable.lasting import put_all
-from raykv.portable.lines import LinesIn
+from raykv.portable.lines import BATCH_BYTES, LinesIn
 from raykv.portable.notes import read_note, remove_note, write_note
 from raykv.portable.parquet import ParquetIn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from raykv.client.store import Bucket
 
 BATCH_ROWS = 2000
-BATCH_BYTES = 16 << 20
 _LOOKED_AT_BYTES = 1 << 20
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Imported(NamedTuple):
@@ -35,9 +38,15 @@ class Imported(NamedTuple):
     records: int
     """Acknowledged, with those of ``resumed``."""
     skipped: int
-    """With ``if_absent``: those whose key had a value."""
+    """With ``if_absent``: those whose key had a value; it may be from a batch that was under way at an interruption."""
     resumed: int
     """Of the file's records, those that an earlier import of it had done when it was interrupted."""
+
+
+class _State(msgspec.Struct):
+    records: _Count = 0
+    skipped: _Count = 0
+    at: dict[str, _Count] = {}
 
 
 def import_file(
@@ -58,57 +67,86 @@ def import_file(
     None: beside the file, removed at the end. An import of the same file that was interrupted goes on there.
     ``progress(done, all)`` receives bytes of JSON Lines, or rows of Parquet.
 
-    Raises ``InvalidOption``, which names the line or row that is wrong or the key that is refused, after all before it was
-    put; ``OSError``; ``StoreUnavailable``, ``WriteOutcomeUnknown`` if the store could not take records for five minutes.
+    Raises ``InvalidOption``, which names the line or row that is wrong or the key that is refused, after the lines before
+    it, or the batches of rows before its own, were put; ``OSError``; ``StoreUnavailable``, ``WriteOutcomeUnknown`` if the
+    store could not take records for five minutes.
     """
-    path = os.path.abspath(os.fspath(path))
+    path = os.path.abspath(os.fsdecode(path))
     form = format_of(path, format)
     bucket = checked_bucket(bucket)
     if if_absent and bucket.config.versioning != "linearizable":
         raise InvalidOption(f"if_absent takes a linearizable bucket; {bucket.name!r} is {bucket.config.versioning}")
     operations = bucket._operations  # noqa: SLF001 - its own package's handle
     about = {"store": operations.store_id, "bucket": operations.bucket_id, "if_absent": bool(if_absent), **_looks(path)}
-    noted = f"{path}.{about['store']}.{about['bucket']}.import" if note is None else os.path.abspath(os.fspath(note))
-    state = read_note(noted, about, "import")
-    records, skipped = int(state.get("records", 0)), int(state.get("skipped", 0))
-    resumed = records + skipped
-    source = LinesIn(path, state.get("at", {})) if form == "jsonl" else ParquetIn(path, state.get("at", {}))
+    noted = f"{path}.{about['store']}.{about['bucket']}.import" if note is None else os.path.abspath(os.fsdecode(note))
+    state = read_note(noted, about, "import", _State)
+    if not os.access(os.path.dirname(noted), os.W_OK):
+        raise _no_note(noted, "its directory is not there, or takes no files")
+    resumed = state.records + state.skipped
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // bucket.config.pair_bytes))
-    try:
+    with _opened(path, form, state.at) as source:
         for pairs, at, done in source.chunks(rows):
             try:
-                put = put_all(bucket, dict(pairs), if_absent=if_absent)
+                put = put_all(bucket, pairs, if_absent=if_absent)
             except RaykvError as error:
-                raise _told(error, records, noted) from None
-            records += put.pairs + len(pairs) - len(dict(pairs))
-            skipped += put.skipped
-            _write_note(noted, about, {"records": records, "skipped": skipped, "at": at})
+                raise _told(error, state, len(pairs), noted) from None
+            state = _State(state.records + put.pairs, state.skipped + put.skipped, at)
+            _write_note(noted, about, state)
             if progress is not None:
                 progress(done, source.size)
+    remove_note(noted)
+    return Imported(state.records, state.skipped, resumed)
+
+
+def check_file(path: str, form: FileFormat) -> None:
+    """Raise ``InvalidOption`` for a file that does not begin as one of this format does."""
+    with _opened(path, form, {}) as source:
+        next(source.chunks(1), None)
+
+
+@contextlib.contextmanager
+def _opened(path: str, form: FileFormat, at: dict[str, int]) -> Iterator[LinesIn | ParquetIn]:
+    _check_regular(path)
+    source = LinesIn(path, at) if form == "jsonl" else ParquetIn(path, at)
+    try:
+        yield source
     finally:
         source.close()
-    remove_note(noted)
-    return Imported(records, skipped, resumed)
+
+
+def _check_regular(path: str) -> None:
+    """Raise ``InvalidOption`` for a pipe, which nothing could go on in and whose opening may wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise InvalidOption(
+            f"{path} is no regular file; an import reads its beginning twice, and goes on in it: store it first"
+        )
 
 
 def _looks(path: str) -> dict[str, Any]:
     """Return what tells the file from another: its size, its time, and a digest of its beginning."""
+    _check_regular(path)
     with open(path, "rb") as file:
         there = os.fstat(file.fileno())
         digest = xxhash.xxh3_64_hexdigest(file.read(_LOOKED_AT_BYTES))
     return {"size": there.st_size, "changed_ns": there.st_mtime_ns, "digest": digest}
 
 
-def _write_note(noted: str, about: dict[str, Any], state: dict[str, Any]) -> None:
+def _write_note(noted: str, about: dict[str, Any], state: _State) -> None:
     try:
         write_note(noted, about, state)
     except OSError as error:
-        raise InvalidOption(
-            f"{shown(noted)} cannot be written ({error.strerror}), by which an interrupted import would go on; name another "
-            "file for it (note=, or --note)"
-        ) from None
+        raise _no_note(noted, str(error.strerror)) from None
 
 
-def _told(error: RaykvError, records: int, noted: str) -> RaykvError:
-    more = f" ({records:,} records were imported before; the next import of this file goes on there, by {noted})"
-    return type(error)(error.message + (more if records else ""), **error.details)
+def _no_note(noted: str, why: str) -> InvalidOption:
+    return InvalidOption(
+        f"{shown(noted)} cannot be written ({why}), by which an interrupted import would go on; name another file for it "
+        "(note=, or --note)"
+    )
+
+
+def _told(error: RaykvError, state: _State, count: int, noted: str) -> RaykvError:
+    done = state.records + state.skipped
+    more = f" (it is one of the file's records {done + 1:,} to {done + count:,}"
+    more += f"; those before are imported, and the next import of this file goes on there, by {noted})" if done else ")"
+    return type(error)(error.message + more, **error.details)

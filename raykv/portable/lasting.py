@@ -38,7 +38,7 @@ _ABSENT: Any = object()
 
 
 class Patience:
-    """How long to go on trying: begins again with each success."""
+    """How long to go on trying: counts from the first failure after a success."""
 
     def __init__(self, patience_s: float | None = None) -> None:
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
@@ -46,12 +46,15 @@ class Patience:
 
     def succeeded(self) -> None:
         """Begin again."""
-        self._until_s = time.monotonic() + self._patience_s
+        self._until_s: float | None = None
         self._pause_s = FIRST_PAUSE_S
 
     def pause(self, error: RaykvError) -> None:
         """Wait before the next attempt; raise the error if there is no time for another."""
-        if time.monotonic() + self._pause_s > self._until_s:
+        now_s = time.monotonic()
+        if self._until_s is None:
+            self._until_s = now_s + self._patience_s
+        if now_s + self._pause_s > self._until_s:
             raise error
         time.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
@@ -85,6 +88,8 @@ def values_of(bucket: Bucket[Any, Any], keys: Sequence[Key]) -> dict[Any, Any]:
             lasting = next((each for each in failed.values() if not isinstance(each, PASSING)), None)
             if lasting is not None:
                 raise lasting from None
+            if len(failed) < len(left):
+                patience.succeeded()
             left = [*failed]
             patience.pause(failed[left[0]])
         except PASSING as error:
@@ -98,16 +103,21 @@ class Put(NamedTuple):
     """What became of pairs that were put."""
 
     pairs: int = 0
-    """Acknowledged."""
+    """Acknowledged, with those that gave way to a later one of the same key."""
     skipped: int = 0
-    """With ``if_absent``: those whose key had a value."""
+    """With ``if_absent``: those whose key had a value, or stands earlier among them."""
     retries: int = 0
     """Puts that were sent again."""
 
 
-def put_all(bucket: Bucket[Any, Any], pairs: dict[Any, Any], *, if_absent: bool = False) -> Put:
-    """Put all pairs, trying anew those that the store cannot take now. Raises the error of one that it refuses."""
-    patience, left, done = Patience(), pairs, Put()
+def put_all(bucket: Bucket[Any, Any], pairs: Sequence[tuple[Any, Any]], *, if_absent: bool = False) -> Put:
+    """Put all pairs, trying anew those that the store cannot take now. Raises the error of one that it refuses.
+
+    Of several with one key the last stands, as if they were put one by one; with ``if_absent``, the first.
+    """
+    patience, left = Patience(), dict(reversed(pairs) if if_absent else pairs)
+    doubled = len(pairs) - len(left)
+    done = Put(skipped=doubled) if if_absent else Put(doubled)
     unknown: set[Any] = set()
     while left:
         failed: dict[Any, RaykvError] = {}

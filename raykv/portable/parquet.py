@@ -10,17 +10,18 @@ A file of other programs is imported too: it needs a column of keys.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from raykv.config import shown
 from raykv.errors import InvalidOption
-from raykv.portable.columns import VALUE, array_of, inferred, plain_values
+from raykv.portable.columns import VALUE, array_of, inferred, python_values
 from raykv.portable.lines import WHOLE
-from raykv.portable.tagged import Unkept, decode_json, encode_json, restored, tagged, tagged_of
+from raykv.portable.notes import sync
+from raykv.portable.tagged import Unkept, checked_key, decode_json, decode_record, encode_json, encode_record, tagged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,17 +40,20 @@ _NULL_IS_NONE, _NULL_IS_ABSENT = "none", "absent"
 class ParquetOut:
     """Chunks as files, which ``finish`` makes one."""
 
-    def __init__(self, directory: str, state: dict[str, Any]) -> None:
+    def __init__(self, directory: str, state: dict[str, int]) -> None:
         """``state``: what ``append`` returned last; empty for a new file."""
         _require_pyarrow()
         self._directory = directory
-        self._chunks: int = state.get("chunks", 0)
+        self._chunks = state.get("chunks", 0)
+        lacking = next((path for path in map(self._path, range(self._chunks)) if not os.path.exists(path)), None)
+        if lacking is not None:
+            raise InvalidOption(f"{lacking} was noted, and is not there; remove {directory} to begin anew")
         self._schema = None if not self._chunks else _schema_of(self._path(0))
 
     def _path(self, chunk: int) -> str:
         return f"{self._directory}/{chunk:08d}.parquet"
 
-    def append(self, keys: Sequence[Key], values: Sequence[Any], tagged: Sequence[Any]) -> dict[str, Any]:
+    def append(self, keys: Sequence[Key], values: Sequence[Any], tagged: Sequence[Any]) -> dict[str, int]:
         """Add a chunk of records; return, once it is on disk, what is to be noted."""
         import pyarrow.parquet as pq
 
@@ -57,7 +61,7 @@ class ParquetOut:
             self._schema = schema_for(keys, values)
         path = self._path(self._chunks)
         pq.write_table(table_of(self._schema, keys, values, tagged), path, compression="zstd")
-        _sync(path)
+        sync(path)
         self._chunks += 1
         return {"chunks": self._chunks}
 
@@ -71,7 +75,7 @@ class ParquetOut:
                 with pq.ParquetFile(self._path(chunk)) as part:
                     for group in range(part.num_row_groups):
                         writer.write_table(part.read_row_group(group))
-        _sync(path)
+        sync(path)
         return path
 
     def close(self) -> None:
@@ -99,12 +103,24 @@ def schema_for(keys: Sequence[Key], values: Sequence[Any]) -> pa.Schema:
             kind = inferred(name, range(len(column)), column)  # type: ignore[arg-type]  # only its error names a key
         except InvalidOption:
             continue
-        if not pa.types.is_null(kind):
+        if not pa.types.is_null(kind) and _is_storable(name, kind):
             fields[name] = kind
     lacking = sum(name not in value for value in dicts for name in columns)
     nones = sum(item is None for value in dicts for item in value.values())
     about = {"whole": whole, "null": _NULL_IS_ABSENT if lacking > nones else _NULL_IS_NONE}
     return pa.schema([*(fields | {EXACT: pa.string()}).items()], {_ABOUT: encode_json(about)})
+
+
+def _is_storable(name: str, kind: pa.DataType) -> bool:
+    """Whether Parquet takes such a column: a struct without fields, or a hundred levels, are Arrow's alone."""
+    pq, pa = _require_pyarrow()
+    try:
+        stored = pa.BufferOutputStream()
+        pq.write_table(pa.schema([(name, kind)]).empty_table(), stored)
+        pq.read_table(pa.BufferReader(stored.getvalue()))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
 
 
 def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], exact: Sequence[Any]) -> pa.Table:
@@ -125,7 +141,7 @@ def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], exac
         arrays[name] = _fitting(name, kind, column)
     made = pa.Table.from_arrays([*arrays.values()], names=[*arrays])
     corrections = [
-        None if _is_same(rebuilt, key, value) else encode_json({"key": tagged_of(key, key), "value": value}).decode()
+        None if _is_same(rebuilt, key, value) else encode_record(key, value).decode()
         for rebuilt, key, value in zip(rows_of(made, about), keys, exact, strict=True)
     ]
     return made.append_column(EXACT, pa.array(corrections, pa.string())).cast(schema)
@@ -160,8 +176,8 @@ def _fits(name: str, kind: pa.DataType, value: Any) -> bool:
 def rows_of(table: pa.Table, about: dict[str, Any], key: str = KEY) -> Iterator[tuple[Any, Any]]:
     """Yield (key, value) of each row, by its columns; the key is None where the column cannot hold it."""
     names = [name for name in table.column_names if name not in {key, EXACT}]
-    columns = [_python(table.column(name)) for name in names]
-    keys = _python(table.column(key))
+    columns = [_values(table, name) for name in names]
+    keys = _values(table, key)
     if about["whole"]:
         yield from zip(keys, columns[0] if columns else [None] * len(keys), strict=True)
     elif about["null"] == _NULL_IS_NONE:
@@ -175,10 +191,11 @@ def rows_of(table: pa.Table, about: dict[str, Any], key: str = KEY) -> Iterator[
             )
 
 
-def _python(column: pa.ChunkedArray) -> list[Any]:
+def _values(table: pa.Table, name: str) -> list[Any]:
     import pyarrow as pa
 
-    values = [value for chunk in column.chunks for value in plain_values(chunk)]
+    column = table.column(name)
+    values = python_values(name, column)
     if pa.types.is_timestamp(column.type) and column.type.tz == "UTC":
         return [value if value is None else value.astimezone(dt.UTC) for value in values]
     return values
@@ -187,24 +204,41 @@ def _python(column: pa.ChunkedArray) -> list[Any]:
 class ParquetIn:
     """A Parquet file, read from a row on."""
 
-    def __init__(self, path: str, state: dict[str, Any]) -> None:
+    def __init__(self, path: str, state: dict[str, int]) -> None:
         """``state``: that of the last pair that is not wanted again; empty: from the beginning."""
-        pq, pa = _require_pyarrow()
+        pq, _ = _require_pyarrow()
         self._path = path
-        try:
+        with self._told(f"{path} is no Parquet file"):
             self._file = pq.ParquetFile(path)
-        except pa.ArrowInvalid as error:
-            raise InvalidOption(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
-        schema = self._file.schema_arrow
-        if KEY not in schema.names:
+        try:
+            self._about = self._checked(self._file.schema_arrow)
+        except InvalidOption:
             self._file.close()
-            raise InvalidOption(f"{path} has no column {KEY!r}; it has {', '.join(schema.names)}")
-        self._about = _about(schema)
+            raise
         self.size = self._file.metadata.num_rows
         self._begin = state.get("rows", 0)
 
-    def chunks(self, rows: int) -> Iterator[tuple[list[tuple[Key, Any]], dict[str, Any], int]]:
-        """Yield pairs, at most ``rows`` at a time, with the state behind them and how far that is, of ``size``."""
+    def _checked(self, schema: pa.Schema) -> dict[str, Any]:
+        """Return what the file says of its columns. Raises ``InvalidOption``."""
+        import pyarrow as pa
+
+        names = schema.names
+        if KEY not in names:
+            raise InvalidOption(f"{self._path} has no column {KEY!r}; it has {', '.join(names)}")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidOption(f"{self._path} has two columns {twice!r}")
+        if EXACT in names and (kind := schema.field(EXACT).type) not in {pa.string(), pa.large_string()}:
+            raise InvalidOption(
+                f"{self._path}: the column {EXACT!r} is not raykv's, which has texts; it is of type {kind}"
+            )
+        return _about(schema)
+
+    def chunks(self, rows: int) -> Iterator[tuple[list[tuple[Key, Any]], dict[str, int], int]]:
+        """Yield pairs, at most ``rows`` at a time, with the state behind them and how far that is, of ``size``.
+
+        Raises ``InvalidOption`` for what is no record, after the batches before it.
+        """
         import pyarrow as pa
 
         at = 0
@@ -213,30 +247,42 @@ class ParquetIn:
             if at + count <= self._begin:
                 at += count
                 continue
-            for batch in self._file.iter_batches(batch_size=rows, row_groups=[group]):
+            batches = self._file.iter_batches(batch_size=rows, row_groups=[group])
+            while (batch := self._next(batches, at)) is not None:
                 skipped = min(max(0, self._begin - at), batch.num_rows)
-                at += batch.num_rows
-                if skipped < batch.num_rows:
-                    table = pa.Table.from_batches([batch]).slice(skipped)
-                    yield [*self._pairs(table, at - table.num_rows)], {"rows": at}, at
+                first, at = at + skipped, at + batch.num_rows
+                if first < at:
+                    yield self._pairs(pa.Table.from_batches([batch]).slice(skipped), first), {"rows": at}, at
 
-    def _pairs(self, table: pa.Table, first: int) -> Iterator[tuple[Key, Any]]:
+    def _next(self, batches: Iterator[pa.RecordBatch], at: int) -> pa.RecordBatch | None:
+        with self._told(f"{self._path} is damaged behind row {at:,}; the rows before it are imported"):
+            return next(batches, None)
+
+    def _pairs(self, table: pa.Table, first: int) -> list[tuple[Key, Any]]:
         exact = table.column(EXACT).to_pylist() if EXACT in table.column_names else [None] * table.num_rows
-        for row, ((key, value), correction) in enumerate(
-            zip(rows_of(table, self._about), exact, strict=True), first + 1
-        ):
-            if correction is not None:
-                try:
-                    record = decode_json(correction.encode())
-                    key, value = restored(record["key"]), restored(record["value"])  # noqa: PLW2901
-                except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise self._wrong(row, f"{EXACT!r} is not what raykv writes there ({error})") from None
-            if not isinstance(key, str | bytes):
-                raise self._wrong(row, f"the key is {shown(key)}, neither text nor bytes")
-            yield key, value
+        pairs: list[tuple[Key, Any]] = []
+        try:
+            for (key, value), correction in zip(rows_of(table, self._about), exact, strict=True):
+                pairs.append((checked_key(key), value) if correction is None else decode_record(correction))
+        except ValueError as error:
+            beyond = " or a later one" if isinstance(error, InvalidOption) else ""  # a column is told as a whole
+            raise InvalidOption(
+                f"{self._path}, row {first + len(pairs) + 1:,}{beyond}: {error}; {first:,} rows are imported"
+            ) from None
+        return pairs
 
-    def _wrong(self, row: int, what: str) -> InvalidOption:
-        return InvalidOption(f"{self._path}, row {row:,}: {what}; the rows of the batches before it are imported")
+    @staticmethod
+    @contextlib.contextmanager
+    def _told(what: str) -> Iterator[None]:
+        """Raise Arrow's errors about a file's bytes as ``InvalidOption``; the system's pass."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InvalidOption(f"{what} ({str(error).partition(chr(10))[0]})") from None
 
     def close(self) -> None:
         """Close the file."""
@@ -270,11 +316,3 @@ def _require_pyarrow() -> tuple[Any, Any]:
             f"Parquet needs pyarrow ({error}): pip install 'raykv[data]'; JSON Lines (.jsonl) needs nothing"
         ) from None
     return pq, pa
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,8 @@ from raykv.errors import InvalidOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from raykv.records.keys import Key
+
 MAX_DEPTH = 100
 _NONE, _LEAST, _MOST = type(None), -(2**63), 2**64
 _ISO: dict[type, str] = {dt.datetime: "$datetime", dt.date: "$date", dt.time: "$time"}
@@ -47,7 +49,7 @@ def tagged(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return (
-            value if value.isascii() or _is_utf8(value) else {"$text": _base64(value.encode("utf-8", "surrogatepass"))}
+            value if value.isascii() or is_utf8(value) else {"$text": _base64(value.encode("utf-8", "surrogatepass"))}
         )
     if kind is _NONE or kind is bool:
         return value
@@ -60,7 +62,7 @@ def tagged(value: Any, depth: int = 0) -> Any:
     if kind is list:
         return [tagged(item, depth + 1) for item in value]
     if kind is dict:
-        if all(type(name) is str and name[:1] != "$" and (name.isascii() or _is_utf8(name)) for name in value):
+        if all(type(name) is str and name[:1] != "$" and (name.isascii() or is_utf8(name)) for name in value):
             return {name: tagged(item, depth + 1) for name, item in value.items()}
         return {"$dict": [[tagged(name, depth + 1), tagged(item, depth + 1)] for name, item in value.items()]}
     return _tagged_otherwise(value, kind, depth)
@@ -111,15 +113,21 @@ def _restored_tag(name: str, inner: Any) -> Any:
         raise ValueError(f"{shown(inner)} is not what {name!r} has: {error}") from None
 
 
+def _list(inner: Any) -> list[Any]:
+    if type(inner) is not list:
+        raise TypeError("it takes a list")
+    return inner
+
+
 _RESTORE: dict[str, Callable[[Any], Any]] = {
     "$bytes": lambda inner: base64.b64decode(inner, validate=True),
     "$text": lambda inner: base64.b64decode(inner, validate=True).decode("utf-8", "surrogatepass"),
     "$int": lambda inner: int(inner, 16) if "x" in inner else int(inner),
     "$float": float,
-    "$tuple": lambda inner: tuple(restored(inner)),
-    "$set": lambda inner: set(restored(inner)),
-    "$frozenset": lambda inner: frozenset(restored(inner)),
-    "$dict": lambda inner: {restored(name): restored(item) for name, item in inner},
+    "$tuple": lambda inner: tuple(restored(_list(inner))),
+    "$set": lambda inner: set(restored(_list(inner))),
+    "$frozenset": lambda inner: frozenset(restored(_list(inner))),
+    "$dict": lambda inner: {restored(name): restored(item) for name, item in map(_list, _list(inner))},
     "$datetime": dt.datetime.fromisoformat,
     "$date": dt.date.fromisoformat,
     "$time": dt.time.fromisoformat,
@@ -142,11 +150,40 @@ def tagged_of(key: str | bytes, value: Any) -> Any:
         ) from None
 
 
+def encode_record(key: Key, exact: Any) -> bytes:
+    """Return a record as one line of JSON; ``exact``: its value as ``tagged``."""
+    return encode_json({"key": tagged_of(key, key), "value": exact})
+
+
+def decode_record(data: str | bytes) -> tuple[Key, Any]:
+    """Return the key and the value that ``encode_record`` was given. Raises ``ValueError``, which says what is wrong."""
+    try:
+        record = decode_json(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(f"this is no JSON ({error})") from None
+    except RecursionError:
+        raise ValueError("this is nested too deeply") from None
+    if type(record) is not dict or record.keys() != {"key", "value"}:
+        raise ValueError('this is no object with "key" and "value"')
+    try:
+        return checked_key(restored(record["key"])), restored(record["value"])
+    except RecursionError:
+        raise ValueError("the value is nested too deeply") from None
+
+
+def checked_key(key: Any) -> Key:
+    """Return the key. Raises ``ValueError`` unless it is text or bytes."""
+    if not isinstance(key, str | bytes):
+        raise ValueError(f"the key is {shown(key)}, neither text nor bytes")  # noqa: TRY004 - of what a file says
+    return key
+
+
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can say the text: it has no half of a pair of surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -36,6 +36,12 @@ def test_wrong_usage(args: list[str], told: str) -> None:
     assert told in run(*args, code=2).stderr
 
 
+def test_a_file_is_looked_at_before_any_bucket_is_made(tmp_path: Path) -> None:
+    for name, told in (("wrong.jsonl", "line 1: this is no JSON"), ("wrong.parquet", "is no Parquet file")):
+        (tmp_path / name).write_text("PAR0")
+        assert told in run("import", str(tmp_path / name), "--bucket", "new", code=2).stderr
+
+
 @pytest.mark.ray
 def test_a_bucket_goes_out_and_comes_back(shared_store: raykv.Store, tmp_path: Path) -> None:
     bucket = shared_store.bucket("files")

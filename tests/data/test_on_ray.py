@@ -88,6 +88,12 @@ def test_what_does_not_fit_is_told_with_its_key(shared_store: raykv.Store) -> No
         data.write(wrong, bucket)
     with pytest.raises(raykv.InvalidOption, match="linearizable"):
         data.write(wrong, bucket, key="id", if_absent=True)
+    with pytest.raises(raykv.InvalidOption, match=r"takes a ray\.data\.Dataset"):
+        data.write([{"key": "a"}], bucket)  # type: ignore[arg-type]
+    with pytest.raises(raykv.InvalidOption, match="concurrency"):
+        data.write(wrong, bucket, key="id", concurrency=0)
+    with pytest.raises(raykv.InvalidOption, match="key is the name of a column"):
+        data.read(bucket, key=5)  # type: ignore[arg-type]
     with pytest.raises(raykv.InvalidOption, match="awaitable bucket"):
         data.read(bucket.aio)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from raykv.data.tensors import array_of, inferred, is_tensor
-from raykv.data.writing import python_values
+from raykv.data.writing import column_values
 from raykv.errors import InvalidOption
 
 KEYS = ["a", "b"]
@@ -21,7 +21,7 @@ def test_arrays_come_back(values: list[np.ndarray]) -> None:
     assert is_tensor(kind)
     array = array_of("x", kind, KEYS, values)
     assert array.type == kind
-    for one, other in zip(python_values(pa.table({"x": array}), "x"), values, strict=True):
+    for one, other in zip(column_values(pa.table({"x": array}), "x"), values, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
     assert len(array_of("x", kind, [], [])) == 0

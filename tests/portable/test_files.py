@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raykv import sim
-from raykv.errors import InvalidOption, StoreUnavailable
-from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting
+from raykv.errors import InvalidKey, InvalidOption, StoreUnavailable
+from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting, lines
 from raykv.portable.parquet import rows_of, schema_for, table_of
 from raykv.portable.tagged import tagged
 
@@ -143,7 +143,7 @@ def test_a_file_that_changed_is_not_gone_on_with(world, tmp_path):
     path, target = tmp_path / "two.jsonl", world.store.bucket("changed")
     path.write_text('{"key":"a","value":1}\n{"key":"b","value":')
     importing.BATCH_ROWS = 1
-    with pytest.raises(InvalidOption, match=r"line 2: it is no JSON.*the lines before it are imported"):
+    with pytest.raises(InvalidOption, match=r"line 2: this is no JSON.*the lines before it are imported"):
         import_file(target, path)
     assert dict(target.scan()) == {"a": 1}
     path.write_text('{"key":"a","value":1}\n{"key":"b","value":2}\n')
@@ -162,8 +162,10 @@ def test_a_line_that_is_no_record_is_told(world, tmp_path, line, monkeypatch):
     path = tmp_path / "wrong.jsonl"
     path.write_text(f'{{"key":"ok","value":1}}\n\n{line}\n')
     monkeypatch.setattr("raykv.portable.lines.MAX_LINE_BYTES", 90)
-    with pytest.raises(InvalidOption, match=r"wrong\.jsonl, line 3: "):
-        import_file(world.store.bucket("wrong"), path)
+    target = world.store.bucket(f"wrong {line[:20]!r}")
+    with pytest.raises(InvalidOption, match=r"wrong\.jsonl, line 3: .*; the lines before it are imported"):
+        import_file(target, path)
+    assert dict(target.scan()) == {"ok": 1}
 
 
 def test_files_of_other_programs(world, tmp_path):
@@ -185,6 +187,71 @@ def test_files_of_other_programs(world, tmp_path):
         import_file(target, tmp_path / "text.parquet")
 
 
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (pa.table([["a"], [1], [2]], names=["key", "n", "n"]), "two columns 'n'"),
+        (pa.table({"key": ["a"], "_raykv": [5]}), "'_raykv' is not raykv's"),
+        (pa.table({"key": ["a"], "_raykv": ['{"key":5,"value":1}']}), "row 1: the key is 5"),
+        (pa.table({"key": ["a", "b"], "at": pa.array([0, 1], pa.timestamp("ns"))}), "'at' is of type.*would lose data"),
+        (pa.table({"key": ["a"], "at": pa.array([2**62], pa.timestamp("ms"))}), "'at' is of type.*do not hold"),
+    ],
+    ids=repr,
+)
+def test_a_table_that_is_not_of_records_is_told(world, tmp_path, table, told):
+    target = world.store.bucket("not of records")
+    pq.write_table(table, tmp_path / "wrong.parquet")
+    with pytest.raises(InvalidOption, match=told):
+        import_file(target, tmp_path / "wrong.parquet")
+    assert target.count() == 0
+
+
+def test_times_in_nanoseconds_are_python_s_not_pandas(world, tmp_path):
+    when, target = dt.datetime(2026, 11, 30, 1, 2, 3, 4, tzinfo=dt.UTC), world.store.bucket("times")
+    for kind in (pa.timestamp("ns", "UTC"), pa.list_(pa.timestamp("ns", "UTC"))):
+        value = when if pa.types.is_timestamp(kind) else [when]
+        pq.write_table(pa.table({"key": ["a"], "value": pa.array([value], kind)}), tmp_path / "times.parquet")
+        import_file(target, tmp_path / "times.parquet")
+        found = target["a"] if pa.types.is_timestamp(kind) else target["a"][0]
+        assert type(found) is dt.datetime
+        assert found == when
+
+
+def test_a_file_damaged_in_the_middle_is_told_with_what_was_imported(world, tmp_path):
+    path, target = tmp_path / "many.parquet", world.store.bucket("damaged")
+    export_file(world.store.bucket("many"), path)
+    where = pq.ParquetFile(path).metadata.row_group(4).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[where : where + 200] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(InvalidOption, match=r"damaged behind row 1,000; the rows before it are imported"):
+        import_file(target, path)
+    assert target.count() == 1000
+
+
+def nested(levels, make):
+    value = 1
+    for _ in range(levels):
+        value = make(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a": {}}, {"a": [{"b": {}}]}, {"\ud800": 1}, {"a": nested(90, lambda inner: [inner])},
+     {"a": nested(90, lambda inner: {"a": inner})}],
+    ids=["no field", "no field within", "no name", "many lists", "many dicts"],
+)  # fmt: skip
+def test_what_arrow_has_and_parquet_has_not_comes_back(world, tmp_path, value):
+    bucket = world.store.bucket("not in parquet")
+    bucket.put("k", {"n": 1, **value})
+    export_file(bucket, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet").column("n").to_pylist() == [1]
+    again = world.store.bucket("not in parquet, again")
+    import_file(again, tmp_path / "a.parquet")
+    assert again["k"] == bucket["k"]
+
+
 def test_columns_are_typed_for_other_programs(world, tmp_path):
     export_file(world.store.bucket("many"), tmp_path / "many.parquet")
     table = pq.read_table(tmp_path / "many.parquet")
@@ -201,7 +268,100 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(world, tmp_path)
     with pytest.raises(InvalidOption, match="overwrite"):
         export_file(world.store.bucket("many"), path)
     assert (path.read_text(), os.listdir(tmp_path)) == ("mine", ["many.jsonl"])
-    assert export_file(world.store.bucket("many"), path, prefix="k0000", overwrite=True).records == 10
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    assert export_file(world.store.bucket("many"), link, prefix="k0000", overwrite=True).records == 10
+    assert link.is_symlink()
+    assert len(path.read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_export_killed_at_its_very_end_leaves_nothing_to_go_on_with(world, tmp_path, monkeypatch, form):
+    bucket, path = world.store.bucket(f"ends {form}"), tmp_path / f"ends.{form}"
+    bucket.put("k", "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "_clear", lambda directory: None)
+        export_file(bucket, path)
+    bucket.put("k", "new")
+    assert export_file(bucket, path, overwrite=True) == Exported(1, 0, path.stat().st_size)
+    again = world.store.bucket(f"ends {form} again")
+    import_file(again, path)
+    assert again["k"] == "new"
+
+
+def test_an_export_that_cannot_be_renamed_is_not_lost(world, tmp_path, monkeypatch):
+    path, replace = tmp_path / "many.jsonl", os.replace
+
+    def full(source, target):
+        if target == str(path):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting.os, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            export_file(world.store.bucket("many"), path)
+    assert export_file(world.store.bucket("many"), path)[:2] == (2000, 2000)
+
+
+def test_where_no_export_can_be(world, tmp_path):
+    many = world.store.bucket("many")
+    (tmp_path / "directory.jsonl").mkdir()
+    with pytest.raises(InvalidOption, match="no regular file"):
+        export_file(many, tmp_path / "directory.jsonl", overwrite=True)
+    with pytest.raises(FileNotFoundError):
+        export_file(many, tmp_path / "misspelt" / "many.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "many.jsonl.partial").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidOption, match="no directory of this user's"):
+        export_file(many, tmp_path / "many.jsonl")
+    assert [*(tmp_path / "elsewhere").iterdir()] == []
+    assert not (tmp_path / "misspelt").exists()
+
+
+def test_what_is_not_of_an_export_stays(world, tmp_path):
+    mine = tmp_path / "many.jsonl.partial" / "mine"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    export_file(world.store.bucket("many"), tmp_path / "many.jsonl")
+    assert [*mine.parent.iterdir()] == [mine]
+
+
+def test_what_is_no_regular_file_is_not_waited_for(world, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for form in FORMATS:
+        with pytest.raises(InvalidOption, match="no regular file"):
+            import_file(world.store.bucket("many"), tmp_path / "pipe.jsonl", format=form)
+
+
+@pytest.mark.parametrize("state", [5, [1], {"records": "x"}, {"records": -1}, {"at": {"bytes": -5}}], ids=repr)
+def test_a_damaged_note_is_told(world, tmp_path, state):
+    path, note, target = tmp_path / "one.jsonl", tmp_path / "note", world.store.bucket("noted")
+    path.write_text('{"key":"a","value":1}\n{"key":"b","value":\n')
+    importing.BATCH_ROWS = 1
+    with pytest.raises(InvalidOption, match="line 2"):
+        import_file(target, path, note=note)
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"state": state}))
+    with pytest.raises(InvalidOption, match=r"is not a note of an import.*remove it"):
+        import_file(target, path, note=note)
+    with pytest.raises(InvalidOption, match="name another file"):
+        import_file(target, path, note=tmp_path / "misspelt" / "note")
+
+
+def test_a_refused_key_is_told_with_where_it_is(world, tmp_path):
+    (tmp_path / "keys.jsonl").write_text("".join(f'{{"key":"{key}","value":1}}\n' for key in ("a", "b", "c", "")))
+    importing.BATCH_ROWS = 2
+    with pytest.raises(InvalidKey, match="one of the file's records 3 to 4; those before are imported"):
+        import_file(world.store.bucket("refused"), tmp_path / "keys.jsonl")
+
+
+def test_a_batch_of_lines_is_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "BATCH_BYTES", 60)
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"key":"a","value":1}\n' * 7 + "\n" * 200 + '{"key":"b","value":1}\n')
+    source = lines.LinesIn(str(path), {})
+    assert [len(pairs) for pairs, _, _ in source.chunks(100)] == [3, 3, 1, 1]
+    source.close()
 
 
 def test_a_value_that_cannot_be_kept_is_refused_with_its_key(world, tmp_path):
@@ -213,6 +373,24 @@ def test_a_value_that_cannot_be_kept_is_refused_with_its_key(world, tmp_path):
         assert not (tmp_path / f"odd.{form}").exists()
     with pytest.raises(InvalidOption, match=r"'odd' is a pickle"):
         export_file(bucket, tmp_path / "safe.jsonl", unpickle=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_refused_pickle_is_unpickled_by_the_next_export_which_goes_on(world, tmp_path, monkeypatch):
+    bucket, path = world.store.bucket("late pickle"), tmp_path / "late.jsonl"
+    bucket.put_many({"a": 1, "b": 2, "c": (3,)})
+    monkeypatch.setattr(exporting, "CHUNK_ROWS", 1)
+    with pytest.raises(InvalidOption, match=r"'c' is a pickle"):
+        export_file(bucket, path, unpickle=False)
+    assert export_file(bucket, path, unpickle=True)[:2] == (3, 2)
+
+
+def test_a_record_that_no_import_would_take_is_refused(world, tmp_path, monkeypatch):
+    bucket = world.store.bucket("shared parts")
+    bucket.put("k", ("x" * 100,) * 100)  # a pickle has the text once
+    monkeypatch.setattr(exporting, "MAX_LINE_BYTES", 10_000)
+    with pytest.raises(InvalidOption, match=r"'k' has 10,\d+ bytes as JSON"):
+        export_file(bucket, tmp_path / "shared.jsonl")
 
 
 def test_an_array_is_refused_with_its_key_whether_or_not_it_would_be_read(world, tmp_path):
@@ -260,6 +438,14 @@ def test_only_keys_without_a_value(world, tmp_path):
     assert dict(claims.scan()) == {"a": "theirs", "b": "mine", "c": "theirs"}
 
 
+def test_of_several_with_one_key(world):
+    pairs = [("k", "first"), ("other", 1), ("k", "last")]
+    plain, claims = world.store.bucket("several"), world.store.bucket("several claims", versioning="linearizable")
+    assert lasting.put_all(plain, pairs) == lasting.Put(3)
+    assert lasting.put_all(claims, pairs, if_absent=True) == lasting.Put(2, skipped=1)
+    assert (plain["k"], claims["k"]) == ("last", "first")
+
+
 def test_json_lines_need_no_pyarrow_and_parquet_says_so(world, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -276,7 +462,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(world, monkeypatch):
     assert len(dict(lasting.pairs_of(lambda after: many.scan(after=after)))) == 2000
     for node_id in world.nodes:
         world.kill(node_id)
-    put = lasting.put_all(target, {f"k{number}": number for number in range(200)})
+    put = lasting.put_all(target, [(f"k{number}", number) for number in range(200)])
     assert put.pairs == 200
     world.kill(world.nodes[0])
     assert lasting.values_of(many, ["k00001", "none"]) == {"k00001": {"n": 1, "s": "é"}}
@@ -291,6 +477,27 @@ def test_patience_ends(monkeypatch):
 
     with pytest.raises(StoreUnavailable, match="away"):
         [*lasting.pairs_of(away)]
+
+
+def test_the_time_that_the_reader_takes_is_no_failure(monkeypatch):
+    now_s = 0.0
+
+    class Clock:
+        monotonic = staticmethod(lambda: now_s)
+        sleep = staticmethod(lambda seconds: None)
+
+    def scan(after):
+        yield from [] if after else [("a", 1)]
+        if after is None:
+            raise StoreUnavailable("away")
+        yield ("b", 2)
+
+    monkeypatch.setattr(lasting, "time", Clock)
+    found = []
+    for pair in lasting.pairs_of(scan):
+        found.append(pair)
+        now_s += 2 * lasting.PATIENCE_S
+    assert found == [("a", 1), ("b", 2)]
 
 
 names = st.sampled_from(["a", "b", "key", "_raykv"])
