@@ -133,6 +133,8 @@ def pairs_of_rows(table: pa.Table, key: str, value: str | None) -> Iterator[tupl
     for name in (key, value):
         if name is not None and name not in names:
             raise InvalidOption(f"the dataset has no column {name!r}; it has {', '.join(names)}")
+    if len({*names}) < len(names):
+        raise InvalidOption(f"the dataset has columns of the same name: {', '.join(names)}")
     others = [name for name in names if name != key] if value is None else [value]
     keys = column_values(table, key)
     for each in keys:

@@ -17,11 +17,11 @@ Read in this order:
 1. What is imported is what was exported: same keys, same values of the same types, exactly. A value that a format cannot
    keep is refused, with its key, and never written as something like it.
 2. Under its final name a file is whole or not there. It is written beside it, in PATH.partial, and renamed once it is on
-   disk.
+   disk. The note goes before that: nothing goes on in an export that has ended.
 3. An export or import that was interrupted goes on where it was: what is finished is durable before the note that says so,
    and the note names the last key, or the place in the file, up to which it is. No record is exported twice.
-4. Memory is bounded by a chunk of records, whatever the size of bucket or file.
-5. Nothing in a file runs: neither format has pickles.
+4. Memory is bounded by a chunk of records, whatever the size of bucket or file, and whatever a line or a value says.
+5. Nothing in a file runs: neither format has pickles. What a file or a note says is checked, and told with where it stands.
 
 **Omitted.** Versions and siblings: a file has of each key the value that the handle's ``get`` shows. Expiry times. Settings
 of the bucket. A snapshot: an export is as current as a scan, and takes in what is written behind it. ``store.snapshot`` is

@@ -100,8 +100,8 @@ def export_file(
         resumed = state.records
         out = LinesOut(partial, state.out) if form == "jsonl" else ParquetOut(partial, state.out)
         try:
-            for keys, values, exact in _chunks(bucket, prefix, _key_of(state, note), unpickle):
-                written = out.append(keys, values, exact)
+            for keys, values, lines in _chunks(bucket, prefix, _key_of(state, note), unpickle):
+                written = out.append(keys, values, lines)
                 state = _State(tagged_of(keys[-1], keys[-1]), state.records + len(keys), written)
                 write_note(note, about, state)
                 if progress is not None:
@@ -111,7 +111,9 @@ def export_file(
             out.close()
         size = os.path.getsize(whole)
         if not overwrite and os.path.exists(path):
-            raise InvalidOption(f"a file {path} has come up meanwhile; the export is whole, as {whole}")
+            raise InvalidOption(
+                f"a file {path} has come up meanwhile; move it away, and export again: that goes on here"
+            )
         remove_note(note)  # first: by it the next export would go on in what is no part any more
         try:
             os.replace(whole, path)
@@ -157,8 +159,8 @@ def _counted(bucket: Bucket[Any, Any], prefix: Key | None) -> int:
 
 def _chunks(
     bucket: Bucket[Any, Any], prefix: Key | None, after: Key | None, unpickle: bool
-) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
-    """Yield keys, values, and the values as tagged JSON."""
+) -> Iterator[tuple[list[Any], list[Any], list[bytes]]]:
+    """Yield keys, values, and the records of both as lines of JSON."""
     operations = bucket._operations  # noqa: SLF001 - its own package's handle
     if not unpickle:
         operations = copy.copy(operations)
@@ -169,7 +171,7 @@ def _chunks(
 
     keys: list[Any] = []
     values: list[Any] = []
-    exact: list[Any] = []
+    lines: list[bytes] = []
     size_bytes = 0
     for key, value in pairs_of(scan, after):
         if isinstance(value, Pickled):
@@ -184,23 +186,22 @@ def _chunks(
                 "read it with raykv.data",
                 key=key,
             )
-        kept = tagged_of(key, value)
-        record_bytes = len(encode_record(key, kept))
-        if record_bytes > MAX_LINE_BYTES:
+        line = encode_record(key, tagged_of(key, value))
+        if len(line) >= MAX_LINE_BYTES:
             raise InvalidOption(
-                f"the value of key {shown(key)} has {record_bytes:,} bytes as JSON, and an import takes {MAX_LINE_BYTES:,} "
+                f"the value of key {shown(key)} has {len(line):,} bytes as JSON, and an import takes {MAX_LINE_BYTES:,} "
                 "of a record; leave such keys out (prefix=), or back the store up instead (store.snapshot)",
                 key=key,
             )
         keys.append(key)
         values.append(value)
-        exact.append(kept)
-        size_bytes += record_bytes
+        lines.append(line)
+        size_bytes += len(line)
         if len(keys) >= CHUNK_ROWS or size_bytes >= CHUNK_BYTES:
-            yield keys, values, exact
-            keys, values, exact, size_bytes = [], [], [], 0
+            yield keys, values, lines
+            keys, values, lines, size_bytes = [], [], [], 0
     if keys:
-        yield keys, values, exact
+        yield keys, values, lines
 
 
 @contextlib.contextmanager
@@ -220,6 +221,10 @@ def _parts(path: str) -> Iterator[str]:
         _lock(descriptor, path)
         try:
             yield directory
+        except OSError as error:
+            if error.errno is None or not os.path.exists(f"{directory}/{_NOTE}"):
+                raise
+            raise OSError(error.errno, f"{error.strerror}; the same export goes on where it was", directory) from error
         finally:
             if not os.path.exists(f"{directory}/{_NOTE}"):
                 _clear(directory)

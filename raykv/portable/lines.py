@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from raykv.config import MAX_PAIR_BYTES, MIB
 from raykv.errors import InvalidOption
-from raykv.portable.tagged import decode_record, encode_record
+from raykv.portable.tagged import decode_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,10 +34,9 @@ class LinesOut:
         self._file.truncate(noted)
         self._file.seek(0, os.SEEK_END)
 
-    def append(self, keys: Sequence[Key], values: Sequence[Any], tagged: Sequence[Any]) -> dict[str, int]:
+    def append(self, keys: Sequence[Key], values: Sequence[Any], lines: Sequence[bytes]) -> dict[str, int]:
         """Add a chunk of records; return, once it is on disk, what is to be noted."""
-        del values
-        lines = [encode_record(key, value) for key, value in zip(keys, tagged, strict=True)]
+        del keys, values
         self._file.write(b"\n".join([*lines, b""]))
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -53,14 +53,14 @@ class ParquetOut:
     def _path(self, chunk: int) -> str:
         return f"{self._directory}/{chunk:08d}.parquet"
 
-    def append(self, keys: Sequence[Key], values: Sequence[Any], tagged: Sequence[Any]) -> dict[str, int]:
+    def append(self, keys: Sequence[Key], values: Sequence[Any], lines: Sequence[bytes]) -> dict[str, int]:
         """Add a chunk of records; return, once it is on disk, what is to be noted."""
         import pyarrow.parquet as pq
 
         if self._schema is None:
             self._schema = schema_for(keys, values)
         path = self._path(self._chunks)
-        pq.write_table(table_of(self._schema, keys, values, tagged), path, compression="zstd")
+        pq.write_table(table_of(self._schema, keys, values, lines), path, compression="zstd")
         sync(path)
         self._chunks += 1
         return {"chunks": self._chunks}
@@ -123,8 +123,8 @@ def _is_storable(name: str, kind: pa.DataType) -> bool:
     return True
 
 
-def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], exact: Sequence[Any]) -> pa.Table:
-    """Return records as a table; ``exact``: their values as tagged JSON. What a column cannot hold is null there."""
+def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], lines: Sequence[bytes]) -> pa.Table:
+    """Return records as a table; ``lines``: the same by ``encode_record``. What a column cannot hold is null there."""
     import pyarrow as pa
 
     about = _about(schema)
@@ -141,17 +141,17 @@ def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], exac
         arrays[name] = _fitting(name, kind, column)
     made = pa.Table.from_arrays([*arrays.values()], names=[*arrays])
     corrections = [
-        None if _is_same(rebuilt, key, value) else encode_record(key, value).decode()
-        for rebuilt, key, value in zip(rows_of(made, about), keys, exact, strict=True)
+        None if _is_same(rebuilt, key, line) else line.decode()
+        for rebuilt, key, line in zip(rows_of(made, about), keys, lines, strict=True)
     ]
     return made.append_column(EXACT, pa.array(corrections, pa.string())).cast(schema)
 
 
-def _is_same(rebuilt: tuple[Any, Any], key: Key, exact: Any) -> bool:
+def _is_same(rebuilt: tuple[Any, Any], key: Key, line: bytes) -> bool:
     if type(rebuilt[0]) is not type(key) or rebuilt[0] != key:
         return False
     try:
-        return encode_json(tagged(rebuilt[1])) == encode_json(exact)
+        return encode_record(key, tagged(rebuilt[1])) == line
     except Unkept:
         return False
 

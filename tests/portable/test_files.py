@@ -20,7 +20,7 @@ from raykv import sim
 from raykv.errors import InvalidKey, InvalidOption, StoreUnavailable
 from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting, lines
 from raykv.portable.parquet import rows_of, schema_for, table_of
-from raykv.portable.tagged import tagged
+from raykv.portable.tagged import encode_record, tagged
 
 FORMATS = ["jsonl", "parquet"]
 NASTY = {
@@ -299,8 +299,19 @@ def test_an_export_that_cannot_be_renamed_is_not_lost(world, tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(exporting.os, "replace", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(
+            OSError, match=r"No space left on device; the same export goes on where it was.*many\.jsonl"
+        ):
             export_file(world.store.bucket("many"), path)
+    assert export_file(world.store.bucket("many"), path)[:2] == (2000, 2000)
+
+
+def test_a_file_that_comes_up_meanwhile_stays(world, tmp_path):
+    path = tmp_path / "many.jsonl"
+    with pytest.raises(InvalidOption, match="come up meanwhile"):
+        export_file(world.store.bucket("many"), path, progress=lambda done, every: path.write_text("mine"))
+    assert path.read_text() == "mine"
+    path.unlink()
     assert export_file(world.store.bucket("many"), path)[:2] == (2000, 2000)
 
 
@@ -522,7 +533,7 @@ records = st.dictionaries(names, scalars | st.lists(scalars, max_size=2), max_si
 def test_any_records_pass_through_the_columns(pairs, first):
     keys, values = [key for key, _ in pairs], [value for _, value in pairs]
     schema = schema_for(keys[:first], values[:first])
-    table = table_of(schema, keys, values, [tagged(value) for value in values])
+    table = table_of(schema, keys, values, [encode_record(key, tagged(value)) for key, value in pairs])
     assert table.schema == schema
     assert table.num_rows == len(pairs)
     kept = table.filter(pa.compute.is_null(table.column("_raykv")))
