@@ -125,7 +125,7 @@ def array_of(
     """
     import pyarrow as pa
 
-    takes = _TAKES.get(str(kind))
+    takes = (dict,) if pa.types.is_struct(kind) else _TAKES.get(str(kind))
     kinds = kinds_of(values)
     if takes is not None and not set(takes).issuperset(kinds.values()):
         at = next(at for at, value in enumerate(values) if value is not None and kind_of(type(value)) not in takes)
@@ -135,12 +135,8 @@ def array_of(
     try:
         return pa.array(values, kind)
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        for key, value in zip(keys, values, strict=True):
-            try:
-                pa.array([value], kind)
-            except (pa.ArrowException, OverflowError, ValueError, TypeError):
-                raise _misfit(name, kind, key, value, learned) from None
-        raise
+        at = _first_failing(values, kind)
+        raise _misfit(name, kind, keys[at], values[at], learned) from None
 
 
 def _misfit(name: str, kind: pa.DataType, key: Key, value: Any, learned: str) -> InvalidOption:
@@ -161,15 +157,15 @@ def _check_exact(name: str, keys: Sequence[Key], values: Sequence[Any]) -> None:
             )
 
 
-def _first_failing(values: Sequence[Any]) -> int:
-    """Return the place of the first value with which those before it do not fit one type."""
+def _first_failing(values: Sequence[Any], kind: pa.DataType | None = None) -> int:
+    """Return the place of the first value with which those before it do not fit the type, or any."""
     import pyarrow as pa
 
     low, high = 0, len(values)  # the first ``low`` fit, the first ``high`` do not
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            pa.array(values[:middle])
+            pa.array(values[:middle], kind)
             low = middle
         except (pa.ArrowException, OverflowError, ValueError, TypeError):
             high = middle

@@ -144,7 +144,7 @@ def table_of(schema: pa.Schema, keys: Sequence[Key], values: Sequence[Any], line
         None if _is_same(rebuilt, key, line) else line.decode()
         for rebuilt, key, line in zip(rows_of(made, about), keys, lines, strict=True)
     ]
-    return made.append_column(EXACT, pa.array(corrections, pa.string())).cast(schema)
+    return pa.Table.from_arrays([*made.columns, pa.array(corrections, pa.string())], schema=schema)
 
 
 def _is_same(rebuilt: tuple[Any, Any], key: Key, line: bytes) -> bool:
@@ -159,10 +159,15 @@ def _is_same(rebuilt: tuple[Any, Any], key: Key, line: bytes) -> bool:
 def _fitting(name: str, kind: pa.DataType, column: Sequence[Any]) -> pa.Array:
     """Return the values as a column, null where one does not fit."""
     places: Any = range(len(column))
-    try:
+    import pyarrow as pa
+
+    with contextlib.suppress(InvalidOption):
         return array_of(name, kind, places, column)
-    except InvalidOption:
+    with contextlib.suppress(InvalidOption):
         return array_of(name, kind, places, [value if _fits(name, kind, value) else None for value in column])
+    return pa.nulls(
+        len(column), kind
+    )  # within a value, Arrow takes an empty list for a struct, unless a dict came before
 
 
 def _fits(name: str, kind: pa.DataType, value: Any) -> bool:

@@ -72,6 +72,7 @@ def test_mixed_values_are_told_with_their_keys(values, told):
         (pa.int64(), 1.0), (pa.int64(), True), (pa.int64(), "1"), (pa.int64(), 2**70), (pa.int8(), 300),
         (pa.float64(), "1"), (pa.float64(), 2**60 + 1), (pa.string(), b"a"), (pa.string(), 5), (pa.binary(), "a"),
         (pa.bool_(), 1), (pa.list_(pa.int64()), ["a"]), (pa.timestamp("us"), "now"), (pa.null(), 1),
+        (pa.struct([("n", pa.int64())]), []), (pa.struct([("n", pa.struct([("m", pa.int64())]))]), {"n": 5}),
     ],
     ids=repr,
 )  # fmt: skip
@@ -133,3 +134,10 @@ def test_what_has_no_layout(keys, values, options, told):
 def test_plain_values_are_what_arrow_returns(values, begin):
     array = pa.array(values)[begin:]
     assert plain_values(array) == values[begin:] == array.to_pylist()
+
+
+def test_what_fits_by_itself_and_not_behind_others_is_told():
+    kind = pa.list_(pa.struct([("n", pa.int64())]))
+    assert array_of("x", kind, ["a"], [[[]]]).to_pylist() == [[{"n": None}]]  # Arrow's own idea of an empty list
+    with pytest.raises(InvalidOption, match=r"key 'b' has a list, \[\[\]\]"):
+        array_of("x", kind, ["a", "b"], [[{"n": 1}], [[]]])
