@@ -34,6 +34,8 @@ KEY, EXACT = "key", "_raykv"
 MAX_FIELDS = 1000
 """Records with more names than that, together, are kept in ``_raykv`` alone."""
 _ABOUT = b"raykv"
+_WRITTEN: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+"""Without checksums a byte that has changed is a value that has changed."""
 _NULL_IS_NONE, _NULL_IS_ABSENT = "none", "absent"
 
 
@@ -60,7 +62,7 @@ class ParquetOut:
         if self._schema is None:
             self._schema = schema_for(keys, values)
         path = self._path(self._chunks)
-        pq.write_table(table_of(self._schema, keys, values, lines), path, compression="zstd")
+        pq.write_table(table_of(self._schema, keys, values, lines), path, **_WRITTEN)
         sync(path)
         self._chunks += 1
         return {"chunks": self._chunks}
@@ -70,9 +72,9 @@ class ParquetOut:
         import pyarrow.parquet as pq
 
         path, schema = f"{self._directory}/{WHOLE}", self._schema or schema_for([], [])
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, **_WRITTEN) as writer:
             for chunk in range(self._chunks):
-                with pq.ParquetFile(self._path(chunk)) as part:
+                with pq.ParquetFile(self._path(chunk), page_checksum_verification=True) as part:
                     for group in range(part.num_row_groups):
                         writer.write_table(part.read_row_group(group))
         sync(path)
@@ -214,9 +216,10 @@ class ParquetIn:
         pq, _ = _require_pyarrow()
         self._path = path
         with self._told(f"{path} is no Parquet file"):
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         try:
-            self._about = self._checked(self._file.schema_arrow)
+            with self._told(f"{path} has no columns that can be read"):
+                self._about = self._checked(self._file.schema_arrow)
         except InvalidOption:
             self._file.close()
             raise
@@ -264,9 +267,9 @@ class ParquetIn:
             return next(batches, None)
 
     def _pairs(self, table: pa.Table, first: int) -> list[tuple[Key, Any]]:
-        exact = table.column(EXACT).to_pylist() if EXACT in table.column_names else [None] * table.num_rows
         pairs: list[tuple[Key, Any]] = []
         try:
+            exact = table.column(EXACT).to_pylist() if EXACT in table.column_names else [None] * table.num_rows
             for (key, value), correction in zip(rows_of(table, self._about), exact, strict=True):
                 pairs.append((checked_key(key), value) if correction is None else decode_record(correction))
         except ValueError as error:
@@ -284,7 +287,7 @@ class ParquetIn:
 
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise InvalidOption(f"{what} ({str(error).partition(chr(10))[0]})") from None

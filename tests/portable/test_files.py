@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from raykv import sim
 from raykv.errors import InvalidKey, InvalidOption, StoreUnavailable
-from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting, lines
+from raykv.portable import Exported, Imported, export_file, exporting, import_file, importing, lasting, lines, parquet
 from raykv.portable.parquet import rows_of, schema_for, table_of
 from raykv.portable.tagged import encode_record, tagged
 
@@ -193,6 +193,8 @@ def test_files_of_other_programs(world, tmp_path):
         (pa.table([["a"], [1], [2]], names=["key", "n", "n"]), "two columns 'n'"),
         (pa.table({"key": ["a"], "_raykv": [5]}), "'_raykv' is not raykv's"),
         (pa.table({"key": ["a"], "_raykv": ['{"key":5,"value":1}']}), "row 1: the key is 5"),
+        (pa.table({"key": ["a"], "_raykv": pa.array([b"\xff"]).view(pa.string())}), "row 1: 'utf-8' codec"),
+        (pa.table({"key": ["a"], "n": pa.array([b"\xff"]).view(pa.string())}), "'n' is of type string.*'utf-8' codec"),
         (pa.table({"key": ["a", "b"], "at": pa.array([0, 1], pa.timestamp("ns"))}), "'at' is of type.*would lose data"),
         (pa.table({"key": ["a"], "at": pa.array([2**62], pa.timestamp("ms"))}), "'at' is of type.*do not hold"),
     ],
@@ -227,6 +229,20 @@ def test_a_file_damaged_in_the_middle_is_told_with_what_was_imported(world, tmp_
     with pytest.raises(InvalidOption, match=r"damaged behind row 1,000; the rows before it are imported"):
         import_file(target, path)
     assert target.count() == 1000
+
+
+def test_a_changed_byte_is_no_changed_value(world, tmp_path):
+    path = tmp_path / "many.parquet"
+    export_file(world.store.bucket("many"), path)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    end = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size
+    whole = path.read_bytes()
+    for at in range(end - 40, end):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        source = parquet.ParquetIn(str(path), {})
+        with pytest.raises(InvalidOption, match="damaged behind row 0"):
+            next(source.chunks(100))
+        source.close()
 
 
 def nested(levels, make):
