@@ -36,9 +36,7 @@ _MAX_AXES = 64
 _MAX_FIELDS = 1000
 _MAX_DEPTH = 8
 
-_KINDS = (
-    r"[<>|](?:b1|[iu][1248]|f[248]|c8|c16|[SV][0-9]{1,9}|U[0-9]{1,9}|[mM]8(?:\[[0-9]{0,9}(?:[YMWDhms]|[munpfa]s)\])?)"
-)
+_KINDS = r"[<>|](?:b1|[iu][1248]|f[248]|c8|c16|[SVU][0-9]{1,10}|[mM]8(?:\[[0-9]{0,10}(?:[YMWDhms]|[munpfa]s)\])?)"
 _Leaf: TypeAlias = Annotated[str, Meta(pattern=rf"^{_KINDS}\Z", max_length=32)]
 _Length: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 _Shape: TypeAlias = Annotated[list[_Length], Meta(max_length=_MAX_AXES)]

@@ -5,7 +5,10 @@ stream, uncompressed. What is read back refers to the bytes that were read, with
 
 Left to pickle: types whose length takes no bytes or whose parts may overlap (null, run-end encoded, views, unions, extension
 types, structures without fields). All others take at least a bit for each element, and a value that is read cannot become
-much larger than its bytes.
+much larger than its bytes. Likewise values that break Arrow's own rules, which a cast may yield (a ``date64`` within a day,
+a ``decimal128`` beyond its precision, a string that is not UTF-8): here they would be refused on reading.
+
+A table is cut into chunks wherever one of its columns was, and chunks without rows may go: Arrow's equality ignores them.
 
 Nothing is believed: compressed messages are refused before they are decompressed, types are checked before a batch is read,
 and every offset and length is validated before anybody follows it.
@@ -63,6 +66,7 @@ def _stream(form: int, data: Any, before: bytes) -> bytes | None:
     schema = data.schema
     if not _is_simple(schema) or _EXTENSION in schema.serialize().to_pybytes():
         return None
+    data.validate(full=True)  # as on reading
     sink = pa.BufferOutputStream()
     sink.write(before + bytes((form,)) + bytes(_BEGIN - len(before) - 1))
     with ipc.new_stream(sink, schema) as writer:

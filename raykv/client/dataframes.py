@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _MAX_COLUMNS = 1000
 """Of unlike columns; a wider frame is pickled, block by block, in less time."""
 _Name: TypeAlias = str | int | None
-_Length: TypeAlias = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
 _Word: TypeAlias = Annotated[str, Meta(max_length=64)]
 _SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _TEXTS: Final = frozenset({type(None), str})
@@ -50,9 +49,9 @@ class _Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class _Range(_Part, frozen=True, tag="range"):
-    start: _Length
-    stop: _Length
-    step: _Length
+    start: int
+    stop: int
+    step: int
 
 
 class _Numbers(_Part, frozen=True, tag="numbers"):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from crc32c import crc32c
 
-from raykv.client.codecs import decode_value, encode_value
+from raykv.client.codecs import decode_value, encode_value, library_of
 from raykv.cluster import backup as backups
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
@@ -273,13 +273,19 @@ def message(given: bytes) -> None:
 
 
 def value(given: bytes) -> None:
-    """Decode a value of any form but a pickle's, whose bytes are code."""
+    """Decode a value of any form but a pickle's, whose bytes are code; a library's value has to bear being stored again."""
     if given[:1] == _PICKLED:
         return
-    with contextlib.suppress(CorruptData):
+    try:
         found = decode_value(given, "auto")
-        if getattr(found, "nbytes", 0) > _MOST_TIMES * len(given):
-            raise Failed(f"{len(given)} bytes became {found.nbytes}")
+    except CorruptData:
+        return
+    if getattr(found, "nbytes", 0) > _MOST_TIMES * len(given):
+        raise Failed(f"{len(given)} bytes became {found.nbytes}")
+    if library_of(given) is not None:
+        again = encode_value(found, "auto")
+        if library_of(again) is None or encode_value(decode_value(again, "auto"), "auto") != again:
+            raise Failed("what was decoded is not what is stored again")
 
 
 _PICKLED = encode_value((), "auto")[:1]
@@ -294,18 +300,23 @@ def _values() -> list[bytes]:
         import numpy as np
 
         found += [np.arange(6.0).reshape(2, 3), np.float32(1), np.zeros(2, [("a", ">i2"), ("b", "M8[s]", (2,))])]
-        found += [np.array(["ab", "c"])]
+        found += [np.array(["ab", "c"]), np.asfortranarray(np.ones((2, 3), ">u4")), np.datetime64("NaT")]
     if importlib.util.find_spec("pandas"):
         import pandas as pd
 
         times = pd.date_range("2024-01-01", periods=2, freq="h", tz="Europe/Berlin")
         columns = {"a": [1, 2], "b": ["x", None], "c": pd.Categorical(["u", "v"]), "d": pd.array([1, None], "Int8")}
         found += [pd.DataFrame(columns, times), pd.DataFrame({"a": [1.5]}), pd.Series([None, 1, b"x"], dtype=object)]
+        local, hours = times.tz_localize(None), pd.timedelta_range("1h", periods=2, freq="2h")
+        found += [pd.Series(pd.Categorical.from_codes([0, 1], local), hours, name="n")]
+        found += [pd.Series(pd.array(["a", None], "string[python]"), pd.CategoricalIndex(["b", "c"], ordered=True))]
     if importlib.util.find_spec("pyarrow"):
         import pyarrow as pa
 
         nested = {"a": [[1], None], "b": ["x", None], "c": pa.array(["u", "v"]).dictionary_encode()}
         found += [pa.table(nested), pa.array([1, None]), pa.chunked_array([["a"], ["b"]])]
+        found += [pa.RecordBatch.from_pylist([{"a": 1.5}]), pa.array([1, None], pa.decimal128(5, 1))]
+        found += [pa.array([[("k", 1)]], pa.map_(pa.dictionary(pa.int8(), pa.string()), pa.int8()))]
     return [encode_value(one, "auto") for one in found]
 
 

@@ -70,6 +70,8 @@ def arrays_of_all_kinds(draw: st.DrawFn) -> Any:
 @example(np.zeros((0, 3), ">f4"))
 @example(np.array([np.nan, -0.0, np.inf]))
 @example(np.array([1], np.longlong))
+@example(np.array([1], "M8[2147483647s]"))
+@example(np.zeros(0, "S2147483647"))
 def test_an_array_comes_back_as_it_was_and_is_not_pickled(array: Any) -> None:
     payload = encode_value(array, "auto")
     assert payload[:1] == (PICKLE if has_titles(array.dtype) or not array.dtype.itemsize else ARRAY)

@@ -158,6 +158,34 @@ PICKLED = {
 }
 
 
+INVALID = {
+    "date64": lambda: pa.array([1], pa.int64()).view(pa.date64()),
+    "time32": lambda: pa.chunked_array([pa.array([90_000], pa.int32()).view(pa.time32("s"))]),
+    "decimal": lambda: pa.Array.from_buffers(
+        pa.decimal128(3), 1, [None, pa.py_buffer((10**9).to_bytes(16, sys.byteorder))]
+    ),
+    "text": lambda: pa.table({"a": pa.array([b"\xff"]).view(pa.string())}),
+    "index": lambda: pa.DictionaryArray.from_arrays(pa.array([5]), pa.array(["a"]), safe=False),
+}
+
+
+@pytest.mark.parametrize("make", INVALID.values(), ids=INVALID)
+def test_what_breaks_the_rules_of_arrow_is_pickled_and_stays_readable(make: Any) -> None:
+    value = make()
+    with pytest.raises(pa.ArrowInvalid):
+        value.validate(full=True)
+    payload = encode_value(value, "auto")
+    assert payload[:1] == PICKLE
+    back = decode_value(payload, "auto")
+    assert type(back) is type(value)
+    column, expected = (each.column(0) if hasattr(each, "column") else each for each in (back, value))
+    assert [part.buffers() for part in parts(column)] == [part.buffers() for part in parts(expected)]
+
+
+def parts(column: Any) -> list[Any]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+
+
 @pytest.mark.parametrize("make", PICKLED.values(), ids=PICKLED)
 def test_what_could_grow_when_it_is_read_is_pickled(make: Any) -> None:
     value = make()

@@ -160,6 +160,22 @@ def test_frames_and_series_come_back_as_they_were_and_are_not_pickled(frame: Any
         assert payload[:1] == (PICKLE if has_label else PANDAS)
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.RangeIndex((1 << 62) + 1, (1 << 62) + 3),
+        pd.RangeIndex(-(1 << 63), 0, 1 << 62),
+        pd.RangeIndex(9, 9, -(1 << 63)),
+    ],
+    ids=str,
+)
+def test_ranges_of_large_numbers_come_back(index: Any) -> None:
+    series = pd.Series(1.5, index)
+    payload = encode_value(series, "auto")
+    assert payload[:1] == PANDAS
+    check_same(decode_value(payload, "auto"), series)
+
+
 def test_a_frame_is_writable_and_a_copy() -> None:
     for frame in (pd.DataFrame({"a": [1.0, 2.0]}), pd.DataFrame({"a": [1.0], "b": ["x"], "c": [1]})):
         payload = encode_value(frame, "auto")
