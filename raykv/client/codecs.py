@@ -168,7 +168,7 @@ def decode_value(payload: bytes, codec: str) -> Any:
 def _unpacked(payload: bytes, library: _Library) -> Any:
     try:
         module = _module_of(library)
-    except ImportError as error:
+    except Exception as error:  # an ImportError, or what a library raises that was built for another numpy
         raise CorruptData(
             f"the stored value is of {library.name}, which cannot be imported here ({described(error)}): install it, then "
             "read the key again"

@@ -23,6 +23,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from raykv.client import codecs
 from raykv.client.codecs import decode_plain, decode_value, encode_in_cells, encode_value
 from raykv.errors import CorruptData, InvalidOption
 from raykv.protocol import changes
@@ -310,6 +311,18 @@ NOT_PLAIN = [
     MyBytes(b"a"), MyList(), MyDict(), bytearray(b"a"), 1j, np.float64(1), [1, (2,)], {"a": {1}}, {(1, 2): 3}, {"a": 2**64},
     {"\ud800": 1}, ["\ud800"], nest(150, "list"), object(), collections.OrderedDict(), collections.Counter(),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ImportError("no such module"), ValueError("numpy.dtype size changed")])
+def test_a_library_that_does_not_import_is_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    payload = encode_value(np.float32(1), "auto")
+    monkeypatch.setattr(codecs, "_module_of", fail)
+    with pytest.raises(CorruptData, match="is of numpy, which cannot be imported here") as caught:
+        decode_value(payload, "auto")
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
