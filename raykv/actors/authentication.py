@@ -35,13 +35,18 @@ _FRAME_HEAD_BYTES = 9
 _UNAUTHENTICATED = b"grpc-status\x0216"
 
 
-def token_to_show(*, auto: bool) -> str | None:
-    """Return the token that ``ray.init`` would present; None if it would present none.
+def shows_token(*, auto: bool) -> bool:
+    """Whether ``ray.init`` would present a token that it has.
 
     ``auto``: Ray finds the cluster itself, and presents this machine's token unless configured otherwise.
     """
     mode = os.environ.get(MODE)
-    if (mode is None and not auto) or (mode is not None and mode.lower() != "token"):
+    return auto if mode is None else mode.lower() == "token"
+
+
+def token_to_show(*, auto: bool) -> str | None:
+    """Return the token that ``ray.init`` would present; None if it would present none. ``auto``: see ``shows_token``."""
+    if not shows_token(auto=auto):
         return None
     loader = _loader()
     if not loader.has_token(ignore_auth_mode=True):

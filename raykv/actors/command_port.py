@@ -24,7 +24,7 @@ from raykv.actors.authentication import cluster_id, token_to_show
 from raykv.actors.calls import in_a_thread
 from raykv.actors.command_link import ListStores, LocateStore, port_requests
 from raykv.actors.naming import SUPERVISOR, actor_name, find_actor, running_stores
-from raykv.errors import StoreUnavailable
+from raykv.errors import StoreUnavailable, described
 from raykv.ports import PeerAbsent
 from raykv.protocol import frames as f
 from raykv.transport import StreamServer, encryption
@@ -51,36 +51,34 @@ class CommandPort:
         self._store = store
         self._serve = serve
         self._server = StreamServer(self._answer, cancels=True)  # so a later write waits for one that was given up
+        self._cluster = ""
 
     async def stay_open(self) -> None:
-        """Open, and see to it that the file stands, for ever. Returns if there can be no port."""
+        """Open, and see to it that the file stands, for ever. Returns at once where Ray encrypts its calls."""
         if encryption.is_asked_for():
             return
-        try:
-            cluster = await in_a_thread(_this_cluster)
-            endpoint = await self._server.listen_locally()
-        except (OSError, ValueError, ImportError, PeerAbsent) as error:
-            logger.warning("store %s: commands go by way of Ray: %s", self._store, error)
-            return
-        if not cluster:
-            logger.warning(
-                "store %s: commands go by way of Ray: its head does not say which cluster it is", self._store
-            )
-            return
-        await in_a_thread(endpoint_file.sweep)
         said = ""
         while True:
-            why = await in_a_thread(partial(self._write_file, cluster, endpoint))
+            try:
+                endpoint = await self._server.listen_locally()
+                why = await in_a_thread(partial(self._write_file, endpoint))
+            except (OSError, ValueError, ImportError, RayError, PeerAbsent) as error:
+                why = described(error)
             if why and why != said:
                 logger.warning("store %s: commands go by way of Ray: %s", self._store, why)
             said = why
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _write_file(self, cluster: str, endpoint: Endpoint) -> str:
+    def _write_file(self, endpoint: Endpoint) -> str:
         """Write the file if it is not there; return why that failed, "" if it did not."""
+        if not self._cluster:
+            self._cluster = _this_cluster()
+            if not self._cluster:
+                return "its head does not say which cluster it is"
+            endpoint_file.sweep()
         own = ray.get_runtime_context().get_actor_name() or ""
         try:
-            endpoint_file.write(cluster, self._store, own.removeprefix(actor_name(self._store, "")), endpoint)
+            endpoint_file.write(self._cluster, self._store, own.removeprefix(actor_name(self._store, "")), endpoint)
         except OSError as error:
             return f"its file cannot be written: {error}"
         return ""

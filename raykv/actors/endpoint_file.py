@@ -41,6 +41,8 @@ MAX_BYTES = 1024
 MAX_ENTRIES = 1024
 """The entries of a directory that are looked at."""
 KNOCK_S = 1.0
+ATTEMPTS = 3
+"""At writing a file."""
 _DIRECTORY_MODE, _FILE_MODE = 0o700, 0o600
 _OTHERS = 0o077
 _CLUSTER = re.compile(r"[0-9a-f]{8,128}")
@@ -68,8 +70,14 @@ class EndpointFile(msgspec.Struct, frozen=True, array_like=True, tag="raykv endp
 
 
 def directory() -> str:
-    """Return the directory of all clusters of this user."""
-    return os.path.join(platformdirs.user_cache_dir("raykv", appauthor=False), "endpoints")
+    """Return the directory of all clusters of this user. Raises ``FileNotFoundError`` if the user has no home directory."""
+    try:
+        cache = platformdirs.user_cache_dir("raykv", appauthor=False)
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
+    if not os.path.isabs(cache):  # an earlier platformdirs leaves the "~" there
+        raise FileNotFoundError(f"this user has no home directory: {cache}")
+    return os.path.join(cache, "endpoints")
 
 
 def found(cluster: str, store: str | None) -> list[EndpointFile]:
@@ -89,6 +97,17 @@ def write(cluster: str, store: str, actor: str, endpoint: Endpoint) -> None:
     name = f"{store}@{actor}"
     assert _CLUSTER.fullmatch(cluster), cluster
     assert _NAME.fullmatch(name), name
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _write(cluster, name, file)
+        except OSError:  # perhaps another coordinator, which has just started, sweeps
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def _write(cluster: str, name: str, file: EndpointFile) -> None:
     os.makedirs(os.path.dirname(directory()), mode=_DIRECTORY_MODE, exist_ok=True)
     for path in (directory(), os.path.join(directory(), cluster)):
         with contextlib.suppress(FileExistsError):
@@ -119,7 +138,7 @@ def sweep() -> None:
     for cluster in clusters:
         with _opened(cluster) as opened:
             for name in _entries(opened):
-                if name.startswith(_BEING_WRITTEN):  # if it is being written now, that is done again
+                if name.startswith(_BEING_WRITTEN):  # if it is being written now, that is attempted again
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=opened)
             for name in _names(opened):
@@ -166,12 +185,15 @@ def _read(opened: int | None, name: str) -> EndpointFile | None:
     assert _NAME.fullmatch(name)
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=opened)
-        with open(file, "rb") as content:
+        try:
             of = os.fstat(file)
             if not (stat.S_ISREG(of.st_mode) and _is_own(of) and of.st_nlink == 1 and of.st_size <= MAX_BYTES):
                 return None
-            decoded = msgspec.msgpack.decode(content.read(MAX_BYTES + 1), type=EndpointFile)
-            check_store_name(decoded.store)
+            data = os.read(file, MAX_BYTES)
+        finally:
+            os.close(file)
+        decoded = msgspec.msgpack.decode(data, type=EndpointFile)
+        check_store_name(decoded.store)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, InvalidOption):
         return None
     return decoded

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from raykv.actors.authentication import MODE, cluster_id
+from raykv.actors.authentication import cluster_id, shows_token
 from raykv.transport import encryption
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def _on_this_machine() -> str:
     if sys.platform != "linux":
         return ""
     remembered = _content_of(os.path.join(_temporary_directory(), "ray", "ray_current_cluster"))
-    running = {address for command in _commands() for address in _gcs_addresses(command)}
+    try:
+        running = {address for command in _commands() for address in _gcs_addresses(command)}
+    except OSError:  # the processes are not to be seen
+        return ""
     if len(running) == 1:
         return running.pop()
     return remembered
@@ -58,7 +61,7 @@ def _temporary_directory() -> str:
 
 
 def _commands() -> Iterator[list[bytes]]:
-    """Yield the arguments of all processes."""
+    """Yield the arguments of all processes. Raises ``OSError``."""
     for name in os.listdir(_PROCESSES):
         if name.isdigit():
             try:
@@ -79,8 +82,7 @@ def _gcs_addresses(command: list[bytes]) -> Iterator[str]:
 
 def _token_to_show(*, auto: bool) -> str | None:
     """Return the token that ``ray.init`` would present, as ``authentication.token_to_show`` does with Ray's help."""
-    mode = os.environ.get(MODE)
-    if (mode is None and not auto) or (mode is not None and mode.lower() != "token"):
+    if not shows_token(auto=auto):
         return None
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return given

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
+from ray.exceptions import RpcError
 
 import raykv
-from raykv.actors import endpoint_file
-from raykv.actors.naming import COORDINATOR, find_actor
+from raykv.actors import command_port, endpoint_file
+from raykv.actors.command_port import CommandPort
+from raykv.actors.naming import COORDINATOR, actor_name, find_actor
 from raykv.cli.main import cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-pytestmark = pytest.mark.ray
+    from pathlib import Path
 
 CODE = """
 import sys
@@ -77,6 +80,7 @@ def opened(store: str, *, other_than: bytes = b"") -> bytes:
         time.sleep(0.1)
 
 
+@pytest.mark.ray
 def test_commands_do_without_ray_and_say_the_same(shared_store: raykv.Store) -> None:
     opened("shared")
     bucket = shared_store.bucket("straight")
@@ -104,6 +108,7 @@ def test_commands_do_without_ray_and_say_the_same(shared_store: raykv.Store) -> 
     assert (explained.code, json.loads(explained.stdout)["exists"], explained.used_ray) == (0, True, False)
 
 
+@pytest.mark.ray
 def test_writes_go_the_same_way(shared_store: raykv.Store) -> None:
     opened("shared")
     on = ["--store", "shared", *PATIENT]
@@ -115,6 +120,7 @@ def test_writes_go_the_same_way(shared_store: raykv.Store) -> None:
     assert shared_store.get("straight") is None
 
 
+@pytest.mark.ray
 def test_a_node_and_the_coordinator_are_killed_in_between(
     start_store: Callable[..., raykv.Store], store_name: str
 ) -> None:
@@ -140,6 +146,7 @@ def pid_of(store: raykv.Store, node_id: str) -> int:
     return int(pid)
 
 
+@pytest.mark.ray
 def test_a_store_that_was_stopped_leaves_no_file_and_is_not_found_by_an_old_one(
     start_store: Callable[..., raykv.Store], store_name: str
 ) -> None:
@@ -155,3 +162,42 @@ def test_a_store_that_was_stopped_leaves_no_file_and_is_not_found_by_an_old_one(
     assert said.used_ray
     endpoint_file.sweep()
     assert endpoint_file.found(cluster(), store_name) == []
+
+
+async def at_once(work: Callable[[], str]) -> str:
+    return work()
+
+
+def test_a_head_that_does_not_answer_at_first_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = iter(["", RpcError("the head restarts"), "", "", "ab" * 28])
+
+    def this_cluster() -> str:
+        found = next(said)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "raykv"))
+    monkeypatch.setattr(command_port, "_this_cluster", this_cluster)
+    monkeypatch.setattr(command_port, "in_a_thread", at_once)
+    monkeypatch.setattr(command_port, "LOOK_EVERY_S", 0.01)
+    own = SimpleNamespace(get_actor_name=lambda: actor_name("shop", COORDINATOR))
+    monkeypatch.setattr(command_port.ray, "get_runtime_context", lambda: own)
+
+    async def until_it_is_found() -> None:
+        port = CommandPort("shop", asyncio.sleep)
+        opening = asyncio.create_task(port.stay_open())
+        async with asyncio.timeout(PATIENCE_S):
+            while not endpoint_file.found("ab" * 28, "shop") and not opening.done():  # noqa: ASYNC110 - files know no event
+                await asyncio.sleep(0.01)
+        assert not opening.done()
+        opening.cancel()
+        await asyncio.wait([opening])
+        await port._server.close()
+
+    asyncio.run(until_it_is_found())
+    whys = [record.message.rpartition("Ray: ")[2] for record in caplog.records]
+    silent = "its head does not say which cluster it is"
+    assert whys == [silent, "RpcError: the head restarts", silent]

@@ -7,6 +7,7 @@ import pickle
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -16,6 +17,9 @@ from raykv.actors.endpoint_file import EndpointFile, found, remove, sweep, write
 from raykv.errors import InvalidOption
 from raykv.transport import Endpoint
 from raykv.transport.sockets import LOCAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLUSTER, OTHER = "ab" * 28, "cd" * 28
 ENDPOINT = Endpoint("@raykv-0123456789abcdef", 0, b"s" * 32)
@@ -120,7 +124,9 @@ def test_neither_a_pipe_nor_a_directory_holds_anybody_up(file: Path) -> None:
     assert found(CLUSTER, "shop") == []
     file.unlink()
     file.mkdir(0o700)
+    before = os.listdir("/dev/fd")
     assert found(CLUSTER, "shop") == []
+    assert len(os.listdir("/dev/fd")) == len(before)
 
 
 class Trap:
@@ -190,6 +196,29 @@ def test_a_stopped_store_leaves_none(file: Path, base: Path) -> None:
 
 
 @pytest.mark.skipif(not LOCAL, reason="a local socket without a file")
+@pytest.mark.parametrize("step", ["mkdir", "rename"])
+def test_a_coordinator_that_starts_meanwhile_does_not_sweep_away_what_is_written(
+    base: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = []
+    take = getattr(os, step)
+
+    def meanwhile(*args: object, **options: object) -> None:
+        sweeps = not swept and (step == "rename" or CLUSTER in str(args[0]))
+        if step == "mkdir":
+            take(*args, **options)
+        if sweeps:
+            swept.append(sweep())
+        if step == "rename":
+            take(*args, **options)
+
+    monkeypatch.setattr(endpoint_file.os, step, meanwhile)
+    write(CLUSTER, "shop", "coordinator", ENDPOINT)
+    assert swept
+    assert os.listdir(base / CLUSTER) == ["shop@coordinator"]
+
+
+@pytest.mark.skipif(not LOCAL, reason="a local socket without a file")
 def test_what_ended_processes_left_is_swept(file: Path, base: Path) -> None:
     write(OTHER, "gone", "coordinator", ENDPOINT._replace(host="@raykv-" + "0" * 16))
     (file.parent / ".new-0").write_bytes(b"half")
@@ -203,6 +232,24 @@ def test_what_ended_processes_left_is_swept(file: Path, base: Path) -> None:
         assert sorted(os.listdir(file.parent)) == ["shop@coordinator", "theirs@coordinator"]
     sweep()
     assert (os.listdir(base), os.listdir(file.parent)) == ([CLUSTER], ["theirs@coordinator"])
+
+
+def no_home() -> str:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize("directory", [no_home, lambda: "~/.cache/raykv"])
+def test_a_user_without_a_home_directory_is_left_to_ray(
+    directory: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: directory())
+    assert found(CLUSTER, "shop") == []
+    sweep()
+    remove(CLUSTER, "shop")
+    with pytest.raises(FileNotFoundError, match="home directory"):
+        write(CLUSTER, "shop", "coordinator", ENDPOINT)
+    assert os.listdir(tmp_path) == []
 
 
 def test_where_there_is_nothing_nothing_is_found(base: Path) -> None:

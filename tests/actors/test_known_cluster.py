@@ -16,6 +16,7 @@ from raykv.actors.known_cluster import cluster_to_join
 if TYPE_CHECKING:
     from pathlib import Path
 
+COMMANDS = known_cluster._commands
 ID = bytes(range(28))
 SETTINGS = _frame(4, 0, 0, b"")
 HEADERS = _frame(1, 4, 1, b"\x88")
@@ -141,6 +142,16 @@ def test_other_systems_leave_it_to_ray(asked: list[object], monkeypatch: pytest.
     run_here(monkeypatch, b"10.0.0.1:6379")
     monkeypatch.setattr(known_cluster.sys, "platform", "darwin")
     assert cluster_to_join() == ""
+
+
+def test_where_processes_are_not_to_be_seen_it_is_left_to_ray(
+    asked: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    remember(tmp_path, "10.0.0.9:6379")
+    monkeypatch.setattr(known_cluster, "_commands", COMMANDS)
+    monkeypatch.setattr(known_cluster, "_PROCESSES", str(tmp_path / "none"))
+    assert cluster_to_join() == ""
+    assert asked == []
 
 
 def test_where_ray_encrypts_its_calls_nothing_is_asked(asked: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
