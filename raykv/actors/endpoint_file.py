@@ -28,10 +28,10 @@ import stat
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import platformdirs
 
 from raykv.config import check_store_name
 from raykv.errors import InvalidOption
+from raykv.system.directories import cache_directory
 from raykv.transport.sockets import Endpoint, open_socket
 
 if TYPE_CHECKING:
@@ -71,13 +71,7 @@ class EndpointFile(msgspec.Struct, frozen=True, array_like=True, tag="raykv endp
 
 def directory() -> str:
     """Return the directory of all clusters of this user. Raises ``FileNotFoundError`` if the user has no home directory."""
-    try:
-        cache = platformdirs.user_cache_dir("raykv", appauthor=False)
-    except RuntimeError as error:
-        raise FileNotFoundError(str(error)) from error
-    if not os.path.isabs(cache):  # an earlier platformdirs leaves the "~" there
-        raise FileNotFoundError(f"this user has no home directory: {cache}")
-    return os.path.join(cache, "endpoints")
+    return os.path.join(cache_directory(), "endpoints")
 
 
 def found(cluster: str, store: str | None) -> list[EndpointFile]:

@@ -16,9 +16,10 @@ import ray
 
 from raykv.actors import hosts
 from raykv.actors.marker import MARKER, read_marker
-from raykv.actors.naming import ASIDE, default_path
+from raykv.actors.naming import ASIDE
 from raykv.errors import RaykvError
 from raykv.metrics.diagnosis import HostReport
+from raykv.system.directories import data_directory
 from raykv.system.files import OsFileSystem
 
 if TYPE_CHECKING:
@@ -141,9 +142,10 @@ def _aside(path: str) -> list[str]:
 
 def _leftovers() -> dict[str, str]:
     """Return the stores at the default place: path -> name."""
-    fs, base = OsFileSystem(), os.path.dirname(default_path("x"))
+    fs = OsFileSystem()
     found: dict[str, str] = {}
     try:
+        base = data_directory()
         names = sorted(os.listdir(base))[:MAX_LEFTOVERS]
     except OSError:
         return {}

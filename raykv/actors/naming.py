@@ -10,12 +10,12 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import ray
 
 from raykv.config import check_node_id
-from raykv.errors import CorruptData
+from raykv.errors import CorruptData, InvalidOption
 from raykv.storage import LOCK_NAME, read_identity
+from raykv.system.directories import data_directory
 
 if TYPE_CHECKING:
     from raykv.ports import FileSystem
@@ -75,8 +75,14 @@ def pool_of(store: str) -> list[str]:
 
 
 def default_path(store: str) -> str:
-    """Return a store's path when none is given: below the platform's directory for user data."""
-    return os.path.join(platformdirs.user_data_dir("raykv", appauthor=False), store)
+    """Return a store's path when none is given: below the platform's directory for user data.
+
+    Raises ``InvalidOption`` if this user has no home directory.
+    """
+    try:
+        return os.path.join(data_directory(), store)
+    except FileNotFoundError as error:
+        raise InvalidOption(f"a path has to be given here: {error}") from error
 
 
 def node_directory(path: str, node_id: str) -> str:

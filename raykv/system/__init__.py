@@ -8,6 +8,7 @@ with here.
 * ``process``: clocks, randomness, the executor's threads, counters.
 * ``helper``: a process that does a node's flushes and compactions, and ends with it.
 * ``descriptors``: how many files and sockets a process may have open, and what is kept back for the files.
+* ``directories``: where this user's data and caches are.
 * ``holder``: which process holds a node's directory, and how one that was given up is ended: only where the kernel
   proves that it is the one.
 

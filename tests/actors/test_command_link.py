@@ -108,7 +108,7 @@ class ByRay:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Port]:
-    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "raykv"))
+    monkeypatch.setattr(endpoint_file, "cache_directory", lambda: str(tmp_path / "raykv"))
     monkeypatch.setattr(command_link, "cluster_to_join", lambda: CLUSTER)
     for name in ("CONNECT_TIMEOUT_S", "ASK_TIMEOUT_S", "PATH_TIMEOUT_S"):
         monkeypatch.setattr(command_link, name, WAIT_S)

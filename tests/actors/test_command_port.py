@@ -179,7 +179,7 @@ def test_a_head_that_does_not_answer_at_first_is_asked_again(
             raise found
         return found
 
-    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "raykv"))
+    monkeypatch.setattr(endpoint_file, "cache_directory", lambda: str(tmp_path / "raykv"))
     monkeypatch.setattr(command_port, "_this_cluster", this_cluster)
     monkeypatch.setattr(command_port, "in_a_thread", at_once)
     monkeypatch.setattr(command_port, "LOOK_EVERY_S", 0.01)

@@ -7,7 +7,6 @@ import pickle
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -18,16 +17,13 @@ from raykv.errors import InvalidOption
 from raykv.transport import Endpoint
 from raykv.transport.sockets import LOCAL
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 CLUSTER, OTHER = "ab" * 28, "cd" * 28
 ENDPOINT = Endpoint("@raykv-0123456789abcdef", 0, b"s" * 32)
 
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "c" / "raykv"))
+    monkeypatch.setattr(endpoint_file, "cache_directory", lambda: str(tmp_path / "c" / "raykv"))
     return tmp_path / "c" / "raykv" / "endpoints"
 
 
@@ -234,22 +230,16 @@ def test_what_ended_processes_left_is_swept(file: Path, base: Path) -> None:
     assert (os.listdir(base), os.listdir(file.parent)) == ([CLUSTER], ["theirs@coordinator"])
 
 
-def no_home() -> str:
-    raise RuntimeError("could not determine the home directory")
+def test_a_user_without_a_home_directory_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("no home directory")
 
-
-@pytest.mark.parametrize("directory", [no_home, lambda: "~/.cache/raykv"])
-def test_a_user_without_a_home_directory_is_left_to_ray(
-    directory: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(endpoint_file.platformdirs, "user_cache_dir", lambda *_, **__: directory())
+    monkeypatch.setattr(endpoint_file, "cache_directory", none)
     assert found(CLUSTER, "shop") == []
     sweep()
     remove(CLUSTER, "shop")
     with pytest.raises(FileNotFoundError, match="home directory"):
         write(CLUSTER, "shop", "coordinator", ENDPOINT)
-    assert os.listdir(tmp_path) == []
 
 
 def test_where_there_is_nothing_nothing_is_found(base: Path) -> None:
