@@ -89,10 +89,11 @@ class Bench:
         return await self.transport.call("node/a", frame, timeout_s)
 
     async def connected(self) -> None:
-        """Call until a stream stands."""
+        """Call until a stream stands, at both of its ends."""
         while not self.transport.connected():
             await self.call(b"knock")
             await asyncio.sleep(0.01)
+        await settled(lambda: bool(self.server.callers.friends))
         self.beside.frames.clear()
 
 
