@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 _finished = itertools.count(1)
 FREEZE_EVERY = 100
+PROCESSORS = 2
 
 # How fast examples are drawn and run says something of the machine, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -76,7 +77,7 @@ def ray_cluster() -> Iterator[None]:
         try:
             ray.init(
                 address="local",
-                num_cpus=2,
+                num_cpus=PROCESSORS,
                 object_store_memory=150 * 1024 * 1024,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -89,6 +90,20 @@ def ray_cluster() -> Iterator[None]:
             ray.shutdown()
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_reserved(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves processors reserved, instead of a later one that waits for them in vain."""
+    yield
+    if "ray_cluster" not in request.fixturenames:
+        return
+    import ray
+    import ray_starts
+
+    if ray.is_initialized():
+        held = ray_starts.still_reserved(PROCESSORS)
+        assert not held, f"this test, or one before it on the same Ray, leaves reserved: {held}"
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ run again.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Point = dict[str, Any]
 """What is tried: names with values that JSON knows."""
+POINTS: list[Point] = [{"rate": rate, "width": width} for rate in (0.01, 0.1, 1.0) for width in (8, 64)]
 WORDS = (str, int, float, bool, type(None))
 
 
@@ -106,29 +107,73 @@ def run(trials: Trials, points: list[Point], folder: str) -> int:
     return len(left)
 
 
-def demo(store: raykv.Store, folder: str) -> None:
-    """Kill a study's driver in the middle, and run it again."""
+class Driver:
+    """A study's driver: a process with a job of its own, as somebody's script has.
+
+    Ray keeps what Tune reserves for trials until that job ends, though the task or actor that began them be dead.
+    """
+
+    def __init__(self, store: raykv.Store, folder: str) -> None:
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        command = [sys.executable, __file__, "drive", address, store.store_name, folder]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def is_running(self) -> bool:
+        """Tell whether it goes on."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End its process at once; its trials end with it."""
+        self._process.kill()
+        self._process.communicate(timeout=60)
+
+    def wait(self, timeout_s: float = 300.0) -> int:
+        """Return the number of trials that it ran, its last line; kill it and raise if it takes too long or fails."""
+        try:
+            printed, _ = self._process.communicate(timeout=timeout_s)
+        finally:
+            self._process.kill()  # nothing, if it has ended
+        if self._process.returncode:
+            raise RuntimeError(f"the study's driver ended with {self._process.returncode}: {printed}")
+        return int(printed.splitlines()[-1])
+
+
+def drive(address: str, name: str, folder: str) -> None:
+    """Be a driver: run what the study has left."""
     import ray
 
-    trials = Trials(store.bucket("trials", versioning="linearizable"), "rates")
-    points: list[Point] = [{"rate": rate, "width": width} for rate in (0.01, 0.1, 1.0) for width in (8, 64)]
-    driver = ray.remote(num_cpus=0, max_retries=0)(run)
-    first = driver.remote(trials, points, folder)
-    while len(trials.results()) < 2 and not ray.wait([first], timeout=0.1)[0]:
-        pass
-    ray.cancel(first, force=True)  # its process is killed, and its trials end with it
-    with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(first, timeout=60)
-    done = len(trials.results())
-    print(f"the driver is killed: {done} of {len(points)} trials are finished")
-    print(f"the second run has {ray.get(driver.remote(trials, points, folder), timeout=300)} trials to run")
-    print(f"the third one has {ray.get(driver.remote(trials, points, folder), timeout=300)}")
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    print(run(study(raykv.connect(name)), POINTS, folder))
+
+
+def study(store: raykv.Store) -> Trials:
+    """Return the study of the demo."""
+    return Trials(store.bucket("trials", versioning="linearizable"), "rates")
+
+
+def demo(store: raykv.Store, folder: str) -> None:
+    """Kill a study's driver in the middle, and run it again."""
+    trials = study(store)
+    first = Driver(store, folder)
+    while len(trials.results()) < 2 and first.is_running():
+        time.sleep(0.1)
+    if not first.is_running():
+        first.wait()  # it failed, or was faster than this
+    first.kill()
+    print(f"the driver is killed: {len(trials.results())} of {len(POINTS)} trials are finished")
+    print(f"the second run has {Driver(store, folder).wait()} trials to run")
+    print(f"the third one has {Driver(store, folder).wait()}")
     best, result = min(trials.results(), key=lambda trial: trial[1]["loss"])
     print(f"results: {len(trials.results())}; the best: {best}, loss {result['loss']:.4f}")
 
 
 def main() -> int:
-    """Run the demo on a store of its own; return the exit code."""
+    """Run the demo on a store of its own, or be one of its drivers; return the exit code."""
+    if sys.argv[1:2] == ["drive"]:
+        drive(*sys.argv[2:])
+        return 0
     return alone(demo, needs="tune")
 
 
