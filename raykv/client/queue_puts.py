@@ -9,6 +9,7 @@ removed one refuses its fencing token. So a job is there once, or, after ``Write
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raykv.client import shards
@@ -107,7 +108,7 @@ class Puts(Books):
         delay_ms = check_delay(delay)
         jobs = [self._encoded(value) for value in called(lambda: several_values(values))]
         if len(jobs) > MOST_JOBS:
-            raise Overloaded(f"nothing was put: {len(jobs)} jobs in one call, and {MOST_JOBS} is the most; put fewer")
+            raise Overloaded(f"nothing was put: more than {MOST_JOBS} jobs in one call, which is the most; put fewer")
         if not jobs:
             return []
         ids = yield from self.work(
@@ -294,4 +295,4 @@ def several_values(values: Any) -> list[Any]:
     """Return values as a list. Raises ``InvalidOption`` for what is no iterable, or a single text."""
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__"):
         raise InvalidOption(f"put_many takes a list of jobs; got {type(values).__name__}: {shown(values)}")
-    return list(values)
+    return list(islice(values, MOST_JOBS + 1))  # one more than may be, of an iterable that does not end

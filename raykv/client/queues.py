@@ -32,7 +32,7 @@ from raykv.client.queue_books import (
 )
 from raykv.client.queue_names import NamedPuts
 from raykv.client.queue_puts import bell_of
-from raykv.client.shards import Book, Claim, Place, Range, Slot, jobs_of, places_of
+from raykv.client.shards import Book, Claim, Place, Range, Slot, first_jobs, jobs_of, places_of
 from raykv.config import check_count, check_timeout, shown
 from raykv.errors import Empty, Full, InvalidOption, RaykvError, WriteOutcomeUnknown
 
@@ -348,16 +348,26 @@ class Queues(NamedPuts):
         """Claim exactly ``count`` jobs, ack them, and return their values. Raises ``Empty``: nothing was taken then."""
         count = check_count("num_items", count, 0, MOST_CLAIMED)
         jobs: list[Job[Any]] = []
-        while len(jobs) < count:
-            some = yield from self.claim(count - len(jobs), wait=0, timeout=REQUEST_S)
-            if not some:
-                if jobs:
-                    yield from self.give_back(jobs, delay=0, timeout=REQUEST_S, counted=False)
-                raise Empty(
-                    f"nothing was taken: queue {shown(self.name)} has {len(jobs)} of the {count} jobs at present"
-                )
-            jobs += some
-        values = [job.value for job in jobs]
+        bad: list[Job[Any]] = []
+        values: list[Any] = []
+        try:
+            while len(jobs) < count:
+                some = yield from self.claim(count - len(jobs), wait=0, timeout=REQUEST_S)
+                if not some:
+                    raise Empty(
+                        f"nothing was taken: queue {shown(self.name)} has {len(jobs)} of the {count} jobs at present"
+                    )
+                jobs += some
+            for job in jobs:
+                bad = [job]
+                values.append(job.value)
+            bad = []
+        except RaykvError:  # at once, not after their lease
+            good = [job for job in jobs if job not in bad]
+            for some, counted in ((good, False), (bad, True)):
+                if some:
+                    yield from self.give_back(some, delay=0, timeout=REQUEST_S, counted=counted)
+            raise
         if jobs:
             with contextlib.suppress(WriteOutcomeUnknown):
                 yield from self.finish(jobs, timeout=REQUEST_S)
@@ -541,13 +551,16 @@ class Queues(NamedPuts):
     def _dead(self, operations: Operations, count: int, until_s: float) -> Steps[list[Job[Any]]]:
         jobs: list[Job[Any]] = []
         for shard, book in (yield from self._books(operations, until_s)).items():
-            slots = yield from self._slots_of(operations, shard, book.dead, until_s)
+            wanted = first_jobs(book.dead, count - len(jobs))
+            slots = yield from self._slots_of(operations, shard, wanted, until_s)
             jobs += [
                 self._job(shard, place, deliveries, slots)
-                for place, deliveries in places_of(book.dead)
+                for place, deliveries in places_of(wanted)
                 if place[0] in slots
             ]
-        return jobs[:count]
+            if len(jobs) >= count:
+                break
+        return jobs
 
     def change_dead(self, jobs: Any, *, again: bool, timeout: Any) -> Steps[int]:
         """Let dead letters be delivered again, or remove them (None: all); return how many."""
@@ -605,7 +618,7 @@ def listed(jobs: Any) -> list[Job[Any]]:
 
 def ids_of(jobs: Any) -> list[str]:
     """Return the ids of jobs, of which each may be given as its id."""
-    several = [jobs] if isinstance(jobs, Job | str) else list(jobs)
+    several = [jobs] if isinstance(jobs, Job | str) else list(jobs) if hasattr(jobs, "__iter__") else [jobs]
     return [job.id if isinstance(job, Job) else job for job in several]
 
 

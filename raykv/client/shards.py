@@ -291,6 +291,18 @@ def jobs_of(parts: Iterable[Range]) -> int:
     return sum(end - first for _, first, end, _ in parts)
 
 
+def first_jobs(parts: Iterable[Range], count: int) -> list[Range]:
+    """Return the ranges of the first ``count`` jobs."""
+    first: list[Range] = []
+    for seq, begin, end, deliveries in parts:
+        if count <= 0:
+            break
+        cut = min(end, begin + count)
+        first.append((seq, begin, cut, deliveries))
+        count -= cut - begin
+    return first
+
+
 def places_of(parts: Iterable[Range]) -> Iterator[tuple[Place, int]]:
     """Iterate over the jobs of ranges: where each is, and how often it was delivered."""
     for seq, first, end, deliveries in parts:

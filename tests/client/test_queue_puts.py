@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import raykv
 import raykv.sim
-from raykv.client import shards
+from raykv.client import queue_puts, shards
 from raykv.client.queues import Queues
 from raykv.protocol import changes as c
 from raykv.protocol import frames as f
@@ -141,6 +142,14 @@ def test_a_maximum_holds_among_producers_at_once(world: Any) -> None:
 
     assert sum(world.run(work())) == 5
     assert world.store.queue("few").size() == 5
+
+
+def test_of_what_never_ends_nothing_is_put(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_puts, "MOST_JOBS", 10)
+    queue = world.store.queue("jobs")
+    with pytest.raises(raykv.Overloaded, match="more than 10 jobs"):
+        queue.put_many(itertools.count())
+    assert len(queue.put_many(range(10))) == queue.size() == 10
 
 
 def test_the_end_of_a_long_shard_is_found_in_few_reads(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

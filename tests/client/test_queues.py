@@ -14,6 +14,7 @@ import pytest
 import raykv
 import raykv.sim
 from raykv.client import shards
+from raykv.client.queues import Queues
 from raykv.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -213,6 +214,16 @@ def test_what_fails_too_often_is_a_dead_letter(world: Any) -> None:
     }  # fmt: skip
 
 
+def test_no_more_dead_letters_are_read_than_are_asked_for(world: Any) -> None:
+    queue = world.store.queue("jobs", max_deliveries=1, shards=2)
+    queue.put_many(range(300))
+    while jobs := queue.claim(300):
+        queue.nack(jobs)
+    assert queue.stats()["dead"] == 300
+    assert [len(queue.dead(count)) for count in (1, 99, 150, 1000)] == [1, 99, 150, 300]
+    assert len({job.id for job in queue.dead(1000)}) == 300
+
+
 def test_a_consumer_that_always_dies_makes_a_dead_letter_too(world: Any) -> None:
     queue = world.store.queue("jobs", lease=5, max_deliveries=2)
     queue.put("poison")
@@ -248,6 +259,35 @@ def test_the_face_of_ray_s_queue(world: Any) -> None:
     assert queue.get_nowait_batch(3) == [1, 2, 3]
     assert queue.get_nowait_batch(0) == []
     assert queue.stats()["done"] == 6
+
+
+def test_a_batch_that_cannot_be_decoded_is_given_back_at_once(world: Any) -> None:
+    queue = world.store.queue("jobs", shards=1)
+    queue.put_many([1, complex(1, 2), 3])
+    with pytest.raises(raykv.CorruptData):
+        world.store.queue("jobs", codec="msgpack").get_nowait_batch(3)
+    assert queue.stats()["waiting"] == 3
+    assert [(job.value, job.deliveries) for job in sorted(queue.claim(3))] == [(1, 1), (complex(1, 2), 2), (3, 1)], (
+        "only the one that failed counts as delivered"
+    )
+
+
+def test_a_batch_whose_claims_fail_on_the_way_is_given_back(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = world.store.queue("jobs")
+    queue.put_many(["a"])
+    queue.put_many(["b"])
+    true, calls = Queues.claim, []
+
+    def claim(self: Any, count: int, **options: Any) -> Any:
+        calls.append(count)
+        if len(calls) > 1:
+            raise raykv.StoreUnavailable("all is gone")
+        return true(self, 1, **options)
+
+    monkeypatch.setattr(Queues, "claim", claim)
+    with pytest.raises(raykv.StoreUnavailable):
+        queue.get_nowait_batch(2)
+    assert queue.stats()["waiting"] == 2
 
 
 def test_one_that_waits_for_room_gets_it(world: Any) -> None:
@@ -291,7 +331,8 @@ def test_bad_arguments_are_refused_before_anything_is_sent(world: Any) -> None:
     for call in (
         lambda: queue.claim(0), lambda: queue.claim(wait=-1), lambda: queue.put(1, delay=-1), lambda: queue.put_many("ab"),
         lambda: queue.ack("1.2.3"), lambda: queue.put(1, block=1), lambda: queue.claim(timeout=0), lambda: queue.put_many(3),
-        lambda: queue.get_nowait_batch(-1), lambda: queue.requeue_dead("x"),
+        lambda: queue.get_nowait_batch(-1), lambda: queue.requeue_dead("x"), lambda: queue.remove_dead(5),
+        lambda: queue.requeue_dead([None]),
     ):  # fmt: skip
         with pytest.raises(InvalidOption):
             call()
