@@ -12,6 +12,7 @@ import ray
 
 from raykv.actors.calls import fast_transport
 from raykv.actors.command_port import CommandPort
+from raykv.actors.hosts import whereabouts
 from raykv.actors.logs import log_to_a_file
 from raykv.actors.pickling import pickled
 from raykv.actors.this_process import ThisProcess
@@ -51,7 +52,7 @@ class CoordinatorActor:
         log_to_a_file(f"{store}-coordinator")
         clock = SystemClock()
         transport = fast_transport(store)
-        self._coordinator = Coordinator(transport, clock, CountingMetrics(), random.SystemRandom())
+        self._coordinator = Coordinator(transport, clock, CountingMetrics(), random.SystemRandom(), here=whereabouts())
         self._service = CoordinatorService(self._coordinator, transport, clock)
         self._lanes = Lanes(os.urandom)
         self._watch: asyncio.Task[None] | None = None

@@ -28,6 +28,7 @@ import ray
 
 from raykv.actors.calls import fast_transport
 from raykv.actors.embedded_loop import CannotBegin, EmbeddedLoop, LoopClosed, Work
+from raykv.actors.hosts import whereabouts
 from raykv.actors.this_process import ThisProcess
 from raykv.client.latencies import Latencies
 from raykv.cluster.background import Background
@@ -79,7 +80,9 @@ class EmbeddedCoordinator:
         clock = SystemClock()
         inherited = None if legacy is None else legacy.endpoints
         self._transport = fast_transport(store, threads=threads, inherited=inherited)
-        self._coordinator = Coordinator(self._transport, clock, metrics, random.SystemRandom(), asks=True, run=_run)
+        self._coordinator = Coordinator(
+            self._transport, clock, metrics, random.SystemRandom(), asks=True, run=_run, here=whereabouts()
+        )
         if legacy is not None and legacy.state is not None:
             self._coordinator.routing.learn_state(legacy.state)
         self.front = CoordinatorService(self._coordinator, self._transport, clock, self._transport.post)

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raykv.actors.marker import Marker, read_marker
 from raykv.actors.naming import lock_of, node_directories
 from raykv.actors.ownership import check_store_directory
+from raykv.coordinator.nearness import NOWHERE, Place
 from raykv.errors import CorruptData, InvalidOption
 from raykv.ports import Host, LaunchFailed
 from raykv.system.files import OsFileSystem
@@ -159,7 +160,7 @@ def hosts_of(nodes: Sequence[RayNode], looks: dict[str, Look]) -> list[Host]:
                 cpus=sum(float(node["Resources"].get("CPU", 0.0)) for node in there) or 1.0,
                 memory_bytes=sum(int(node["Resources"].get("memory", 0)) for node in there),
                 disk_bytes=looks[name].disk_bytes if name in looks else 0,
-                zone=next((str(each[label]) for each in labels for label in ZONE_LABELS if each.get(label)), ""),
+                zone=_zone(labels),
             )
         )
     return found
@@ -212,6 +213,18 @@ def this_host() -> str:
     raise LaunchFailed("no host", "Ray does not count the host of this process any more")
 
 
+def whereabouts() -> Place:
+    """Return where this process runs by what Ray has told it, without a request; nowhere if it is not connected.
+
+    Not by ``ray.get_runtime_context()``, which starts a Ray where there is none.
+    """
+    node = ray._private.worker.global_worker.node  # noqa: SLF001 - what ray.nodes() says, without asking
+    if node is None:
+        return NOWHERE
+    labels: Mapping[str, Any] = getattr(node, "node_labels", None) or {}
+    return Place(str(labels.get(HOST_LABEL) or node.node_ip_address), _zone([labels]))
+
+
 def living(nodes: Sequence[RayNode]) -> dict[str, list[RayNode]]:
     """Return host -> its living Ray nodes; hosts sorted by name, Ray nodes by id."""
     found: dict[str, list[RayNode]] = {}
@@ -224,6 +237,11 @@ def living(nodes: Sequence[RayNode]) -> dict[str, list[RayNode]]:
 def host_name(node: RayNode) -> str:
     """Return the name of a Ray node's host: its label ``raykv-host`` if present, otherwise its address."""
     return str(node.get("Labels", {}).get(HOST_LABEL) or node["NodeManagerAddress"])
+
+
+def _zone(labels: Sequence[Mapping[str, Any]]) -> str:
+    """Return the zone that the labels of a host's Ray nodes name; empty if none does."""
+    return next((str(each[label]) for each in labels for label in ZONE_LABELS if each.get(label)), "")
 
 
 def first_line(error: Exception) -> str:

@@ -213,8 +213,8 @@ class Changes:
         if owners is None:
             return ()
         leader = self._leaders.get(place)
-        if leader is not None and leader != owners[0] and leader in owners:
-            owners = (leader, *(node_id for node_id in owners if node_id != leader))
+        first = leader if leader is not None and leader in owners else owners[0]
+        owners = (first, *routing.nearest_first(tuple(node_id for node_id in owners if node_id != first)))
         asked = routing.peers.first_available(owners, needed)
         return asked if len(asked) == needed else ()
 

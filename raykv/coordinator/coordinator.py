@@ -28,6 +28,7 @@ from raykv.coordinator.judgements import (
     wrote,
 )
 from raykv.coordinator.loading import Loading
+from raykv.coordinator.nearness import NOWHERE, Place
 from raykv.coordinator.reads import Reads
 from raykv.coordinator.routing import Routing
 from raykv.coordinator.scans import ScanCoordinator
@@ -79,11 +80,13 @@ class Coordinator:
         *,
         asks: bool = False,
         run: int = 0,
+        here: Place = NOWHERE,
         shared: _Shared | None = None,
     ) -> None:
         """``asks``: it runs inside a client and polls for cluster updates (see ``routing``). ``run``: drawn if 0.
 
-        ``shared``: from the coordinator whose knowledge, health of nodes and clocks it has, too.
+        ``here``: where it runs; reads prefer nodes nearby. ``shared``: from the coordinator whose knowledge, health of nodes
+        and clocks it has, too.
         """
         self._random = random
         self.run = run or random.getrandbits(62) + 1
@@ -92,7 +95,7 @@ class Coordinator:
         self._metrics = metrics
         self._items_under_way = 0
         if shared is None:
-            routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0)
+            routing = Routing(transport, clock, metrics, asks=asks, run=self.run if asks else 0, here=here)
             shared = _Shared(routing, Writes(routing), Changes(routing, self._room_for))
         self.routing, self._writes, self._changes = shared
         self._reads = Reads(self.routing)

@@ -247,7 +247,7 @@ class FastPath:
         """Get a dot for each write, and what the owners hold. None: too few show it."""
         peers = self._routing.peers
         order = {
-            nodes: peers.in_order([node_id for node_id in nodes if node_id not in unreachable])
+            nodes: peers.in_order([node for node in self._routing.nearest_first(nodes) if node not in unreachable])
             for nodes in dict.fromkeys(owners)
         }
         asked: list[list[tuple[str, bool]]] = []

@@ -17,6 +17,7 @@ from raykv.cluster.fanout import CALL_TIMEOUT_S, RETRY_S
 from raykv.cluster.peers import Peers
 from raykv.cluster.state import decode_state
 from raykv.coordinator.hint_sender import HintSender
+from raykv.coordinator.nearness import NOWHERE, Nearness, Place
 from raykv.errors import InvalidOption, RaykvError, StoreUnavailable
 from raykv.ports import PeerDead, PeerFailure
 from raykv.protocol import frames as f
@@ -46,13 +47,22 @@ class Routing:
     """The coordinator's view; reads, writes and scans share it."""
 
     def __init__(
-        self, transport: Transport, clock: Clock, metrics: Metrics, *, asks: bool = False, run: int = 0
+        self,
+        transport: Transport,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        asks: bool = False,
+        run: int = 0,
+        here: Place = NOWHERE,
     ) -> None:
-        """``asks``: it receives no cluster updates, and polls when something seems amiss.
+        """``asks``: it receives no cluster updates, and polls when something seems amiss. ``here``: reads prefer it.
 
         ``run``: under which it reports what ``metrics`` has counted, when it polls; 0: it does not.
         """
         self._run = run
+        self._here = here
+        self._nearness = Nearness(here)
         self._transport = transport
         self.clock = clock
         self.metrics = metrics
@@ -94,7 +104,7 @@ class Routing:
 
         The two share what they learn of the nodes' health, and the tasks under way.
         """
-        other = Routing(transport, self.clock, self.metrics, asks=self.asks, run=self._run)
+        other = Routing(transport, self.clock, self.metrics, asks=self.asks, run=self._run, here=self._here)
         other.peers.share_health_of(self.peers)
         other.tasks = self.tasks
         other._asked_s, other._stale_s, other._last = self._asked_s, self._stale_s, self._last
@@ -136,6 +146,7 @@ class Routing:
         self._buckets = {entry.bucket_id: entry for entry in state.buckets}
         self._primaries, self._write_sets, self._fallbacks, self._settled = {}, {}, {}, {}
         self._owners_in_both_rings, self._shares = {}, {}
+        self._nearness.learn([*state.ring.members, *(state.goal.members if state.goal is not None else ())])
         self._known = state, data
         self._state = state
 
@@ -248,12 +259,20 @@ class Routing:
             )
 
     def primaries(self, config: BucketConfig, key: bytes) -> tuple[str, ...]:
-        """Return the n nodes of which a read of a key asks R."""
+        """Return the n nodes of which a read of a key asks R, the nearest first."""
         place = self.place(config, key)
         nodes = self._primaries.get(place)
         if nodes is None:
-            nodes = self._primaries[place] = self.present.read_set(*place)
+            nodes = self._primaries[place] = self.read_set(*place)
         return nodes
+
+    def read_set(self, partition: int, n: int) -> tuple[str, ...]:
+        """Return the n nodes of which reads of a partition ask R, the nearest first."""
+        return self.nearest_first(self.present.read_set(partition, n))
+
+    def nearest_first(self, nodes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the nodes, those of this host first, then those of its zone; else as given."""
+        return self._nearness.nearest_first(nodes)
 
     def owners_in_both_rings(self, config: BucketConfig, keys: Sequence[bytes]) -> list[tuple[str, ...]]:
         """Return for each key those of its ``primaries`` that are owners both before and after a move in progress.
@@ -326,7 +345,7 @@ class Routing:
             state = self.present
             together: dict[tuple[str, ...], list[int]] = {}
             for partition in range(state.ring.partitions):
-                together.setdefault(state.read_set(partition, n), []).append(partition)
+                together.setdefault(self.read_set(partition, n), []).append(partition)
             known = self._shares[n] = [*together.items()]
         return known
 

@@ -165,13 +165,13 @@ class ScanCoordinator:
             if group is not None:
                 place = routing.place(config, group)
                 there = not named or place[0] in named
-                return [(routing.present.read_set(*place), [place[0]])] if there else []
+                return [(routing.read_set(*place), [place[0]])] if there else []
         if not named:
             return routing.shares(config.n)
         # Any R of a partition's owners will do: those of the first serve all that have the same, which saves records.
         together: dict[tuple[str, ...], Share] = {}
         for partition in sorted(named):
-            nodes = routing.present.read_set(partition, config.n)
+            nodes = routing.read_set(partition, config.n)
             together.setdefault(tuple(sorted(nodes)), (nodes, []))[1].append(partition)
         return [*together.values()]
 

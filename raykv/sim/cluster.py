@@ -27,6 +27,7 @@ from raykv.client.latencies import Latencies
 from raykv.client.renewals import LoopRenewals
 from raykv.config import MAX_TIMEOUT_S, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.nearness import Place
 from raykv.coordinator.service import CoordinatorService
 from raykv.errors import RaykvError
 from raykv.ports import Host as HostFacts
@@ -426,7 +427,8 @@ class SimDirectLink(SimLink):
         rng = cluster.rng(f"coordinator of {process.name}")
         metrics = SimMetrics(cluster.counts)
         self.took = Latencies(metrics, self.monotonic_s).note  # type: ignore[method-assign]  # one call less
-        made = process.run(lambda: Coordinator(transport, clock, metrics, rng, asks=True))
+        here = Place(host=cluster.rng(f"place of {process.name}").choice(("", *cluster.node_ids)))
+        made = process.run(lambda: Coordinator(transport, clock, metrics, rng, asks=True, here=here))
         self._service = CoordinatorService(made, transport, clock)
         cluster.counts["direct clients"] += 1
 

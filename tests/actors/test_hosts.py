@@ -6,13 +6,14 @@ import json
 import os
 import random
 import textwrap
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ray_starts import run_python
 
-from raykv.actors import lifecycle
-from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places
+from raykv.actors import hosts, lifecycle
+from raykv.actors.hosts import Look, bound, chosen, first_line, hosts_of, living, look_here, places, whereabouts
 from raykv.actors.marker import Marker, claim_path, leave_marker, note_founded, read_marker
 from raykv.actors.naming import node_directory
 from raykv.config import StoreConfig
@@ -178,6 +179,31 @@ def test_a_worker_without_raykv_is_named_as_that_wherever_it_is_met() -> None:
     assert "runtime_env" in first_line(error)
     assert "runtime_env" in lifecycle.explain(error)
     assert first_line(RuntimeError("a\n\nKeyError: 5\n  more")) == "RuntimeError: KeyError: 5"
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"node_labels": {}}, ("10.0.0.7", "")),
+        ({"node_labels": {"raykv-host": "h", "raykv-zone": "z", "ray.io/availability-zone": "y"}}, ("h", "z")),
+        ({"node_labels": {"ray.io/availability-zone": "y"}}, ("10.0.0.7", "y")),
+        ({}, ("10.0.0.7", "")),
+        (None, ("", "")),
+    ],
+    ids=["the address", "labels", "the cloud's zone", "an older Ray", "not connected"],
+)
+def test_a_process_knows_where_it_runs_without_asking(
+    node: dict[str, Any] | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts.ray, "get_runtime_context", None)  # it would start a Ray
+    known = None if node is None else SimpleNamespace(node_ip_address="10.0.0.7", **node)
+    monkeypatch.setattr(hosts.ray._private.worker, "global_worker", SimpleNamespace(node=known))
+    assert whereabouts() == expected
+
+
+@pytest.mark.ray
+def test_the_name_of_its_host_is_the_one_that_the_ring_has(ray_cluster: None) -> None:
+    assert whereabouts().host == hosts.this_host()
 
 
 @pytest.mark.ray

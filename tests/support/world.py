@@ -21,6 +21,7 @@ from raykv.cluster.peers import node_address
 from raykv.cluster.state import ClusterState, encode_state
 from raykv.config import BucketConfig, NodeConfig, StoreConfig
 from raykv.coordinator.coordinator import Coordinator
+from raykv.coordinator.nearness import NOWHERE, Place
 from raykv.coordinator.service import CoordinatorService
 from raykv.ports import Host as HostFacts
 from raykv.ports import Known, Launched, LaunchFailed
@@ -174,7 +175,7 @@ class Disks(MutableMapping[str, SimDisk]):
 class Peer:
     """A coordinator with its front, and short words for what clients ask."""
 
-    def __init__(self, cluster: Cluster, name: str, skew_ms: int) -> None:
+    def __init__(self, cluster: Cluster, name: str, skew_ms: int, here: Place = NOWHERE) -> None:
         self.cluster = cluster
         self.name = name
         self.process = started(name)
@@ -182,7 +183,8 @@ class Peer:
         self.metrics = Metrics()
         transport = SimTransport(cluster.network, self.process)
         cluster.coordinators += 1
-        self.core = Coordinator(transport, self.clock, self.metrics, random.Random(f"{name} {cluster.coordinators}"))
+        rng = random.Random(f"{name} {cluster.coordinators}")
+        self.core = Coordinator(transport, self.clock, self.metrics, rng, here=here)
         self.front = CoordinatorService(self.core, transport, self.clock)
         self._operations = random.Random(name)
 
@@ -490,9 +492,9 @@ class Cluster(BareCluster):
         for peer in peers:
             peer.core.routing.learn(self.cluster_update())
 
-    def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0) -> Peer:
+    def coordinator(self, name: str = "coordinator", *, skew_ms: int = 0, here: Place = NOWHERE) -> Peer:
         """Return a coordinator that has the latest cluster update."""
-        peer = Peer(self, name, skew_ms)
+        peer = Peer(self, name, skew_ms, here)
         self.network.register(peer.process, peer.front.serve)
         self.publish(peer)
         return peer
