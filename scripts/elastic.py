@@ -3,8 +3,8 @@
 Before: records are loaded, and some seconds are measured in which nothing changes. Then two nodes join at once, and two
 leave at once, while clients put (their own keys, unique values) and get (the loaded records). Measured: operations that
 failed, the 99th percentile beside that of the steady time, bytes that new owners fetched beside the least that these
-moves need (key and record of each copy that a node gains), and whether every record is right, every acknowledged write
-is there, and no node keeps copies that it is not to have.
+moves need (key and record of each copy that a node gains, as they are afterwards), and whether every record is right,
+every acknowledged write is there, and no node keeps copies that it is not to have.
 
 Ends with 1 if anything failed, was lost or stayed, or the bytes are more than 1.1 times the least.
 """
@@ -112,6 +112,15 @@ async def held(node_id: str, partitions: int) -> dict[int, int]:
     return found
 
 
+async def sizes_of(ring: Ring, partitions: int) -> dict[int, int]:
+    """Return partition -> bytes that its owners hold, the largest of them."""
+    sizes: dict[int, int] = {}
+    for member in ring.members:
+        for partition, size_bytes in (await held(member.node_id, partitions)).items():
+            sizes[partition] = max(size_bytes, sizes.get(partition, 0))
+    return sizes
+
+
 def ring_of(store: raykv.Store) -> Ring:
     """Return the ring."""
     return msgspec.convert(dict(store.ring()), Ring)
@@ -150,13 +159,13 @@ def run_it(records: int, partitions: int, steady_s: float) -> dict[str, Any]:
         marks.append(time.monotonic())
         figures: dict[str, Any] = {"records": records, "partitions": partitions}
         figures["steady"] = {what: round(percentile(clients, what, *marks[-2:]), 1) for what in ("put", "get")}
-        sizes = asyncio.run(held("n1", partitions))
         fetched_bytes = 0
         for name, step in (("3 to 5", grow), ("5 to 3", shrink)):
             before, begin = ring_of(store), time.monotonic()
             step(store)
             moved = settle(store)
             end, after = time.monotonic(), ring_of(store)
+            sizes = asyncio.run(sizes_of(after, partitions))  # clients add records meanwhile, for as long as it takes
             least = sum(sizes.get(partition, 0) for partition, _ in moves(before, after))
             # The supervisor's figures go on from one change to the next.
             bytes_moved, fetched_bytes = moved["bytes"] - fetched_bytes, moved["bytes"]
