@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from raykv.ports import Host
 
+PLENTY_BYTES = 1 << 60
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of ``start`` for a store that does not exist yet."""
@@ -37,7 +39,7 @@ def place(plan: Plan, hosts: Sequence[Host]) -> list[Member]:
     for index, host in enumerate(on_host):
         if plan.weights == "auto":
             sharing = sum(1 for other in on_host if other.name == host.name)
-            weight = auto_weight(*_has(host), sharing)
+            weight = auto_weight(*_resources(host, hosts), sharing)
         else:
             weight = plan.weights[index]
         zone = plan.zones[index % len(plan.zones)] if plan.zones else host.zone
@@ -59,12 +61,18 @@ def place_one(
     there = [each for each in there if zone in {"", each.zone}] or there
     on_host = {each.name: sum(member.host == each.name for member in members) for each in there}
     best = min(there, key=lambda each: (on_host[each.name] / max(each.cpus, 0.1), each.name))
-    carries = weight or auto_weight(*_has(best), on_host[best.name] + 1)
+    carries = weight or auto_weight(*_resources(best, hosts), on_host[best.name] + 1)
     return Member(node_id=node_id, weight=carries, host=best.name, zone=zone or best.zone)
 
 
-def _has(host: Host) -> tuple[float, int, int]:
-    return host.cpus, host.memory_bytes, host.disk_bytes
+def _resources(host: Host, hosts: Sequence[Host]) -> tuple[float, int, int]:
+    """Return processors, bytes of memory and bytes of disk.
+
+    What is unknown, for a host did not say it in time, is as the least of the others; where all are, it does not decide.
+    """
+    memory_bytes = host.memory_bytes or min((each.memory_bytes for each in hosts if each.memory_bytes), default=0)
+    disk_bytes = host.disk_bytes or min((each.disk_bytes for each in hosts if each.disk_bytes), default=0)
+    return host.cpus or 1.0, memory_bytes or PLENTY_BYTES, disk_bytes or PLENTY_BYTES
 
 
 def first_state(plan: Plan, store_id: str, hosts: Sequence[Host]) -> ClusterState:

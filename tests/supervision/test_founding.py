@@ -9,7 +9,7 @@ import pytest
 from raykv.config import GIB, StoreConfig
 from raykv.errors import NotEnoughNodes
 from raykv.ports import Host
-from raykv.supervision.founding import Plan, first_state, place
+from raykv.supervision.founding import Plan, first_state, place, place_one
 
 
 def host(name: str, zone: str = "", cpus: float = 4, memory: float = 16, disk: float = 200) -> Host:
@@ -33,6 +33,17 @@ def test_a_nodes_zone_is_its_hosts_unless_zones_are_asked_for() -> None:
     assert [member.zone for member in place(plan(3), hosts)] == ["a", "b", "a"]
     assert [member.zone for member in place(plan(4, zones=("x", "y", "z")), hosts)] == ["x", "y", "z", "x"]
     assert [member.zone for member in place(plan(2, copies=2), [host("h")])] == ["", ""]
+
+
+@pytest.mark.parametrize("lacking", ["disk", "memory", "both"])
+def test_a_host_that_has_not_said_what_it_has_weighs_as_the_least_of_the_others(lacking: str) -> None:
+    """It may be slow, or gone without Ray's notice: then its node does not come up, which is said."""
+    unknown = host("c", **{what: 0.0 for what in ("disk", "memory") if lacking in {what, "both"}})
+    hosts = [host("a", cpus=8, memory=32, disk=400), host("b", disk=100), unknown]
+    members = place(plan(3), hosts)
+    assert [member.weight for member in members] == [2.0, 0.5, 0.5 if lacking != "memory" else 1.0]
+    assert [member.weight for member in place(plan(1), [unknown])] == [1.0], "nobody knows: it does not decide"
+    assert place_one(members, [unknown], "n4", weight=0, host="", zone="").weight == 0.5
 
 
 def test_auto_weights_share_a_host_and_given_ones_stand() -> None:
