@@ -47,6 +47,10 @@ MISSES_BEFORE_SUSPICION = 2
 WORD_EXPIRES_S = 3.0
 """How long a report is valid: a little more than two rounds of pings."""
 LAUNCH_TIMEOUT_S = 30.0
+BRING_UP_TIMEOUT_S = 75.0
+"""Time for the processes with which a supervisor begins: nothing can be done without them, and they start all at once."""
+LAUNCH_CEILING_S = 300.0
+"""A process that was too slow gets twice the time when it is started again: on a machine that busy it is needed."""
 LAUNCH_RETRY_CEILING_S = 5.0
 UNDECIDED_S = 30.0
 """A node is started as one that has run before if this stays undecided for this long."""
@@ -143,7 +147,7 @@ class Watch:
         async def one(node_id: str) -> None:
             self.nodes.setdefault(node_id, Node(since_s=self._clock.monotonic_s()))
             launched = await self._launcher.adopt(node_id, ADOPT_TIMEOUT_S)
-            self.up(node_id, launched or await self.launch(node_id, take_over=False))
+            self.up(node_id, launched or await self.launch(node_id, take_over=False, timeout_s=BRING_UP_TIMEOUT_S))
 
         results = await asyncio.gather(*(one(node_id) for node_id in nodes), return_exceptions=True)
         unusable: InvalidOption | None = None
@@ -270,14 +274,16 @@ class Watch:
     async def _bring_back(self, node_id: str) -> None:
         """Start a lost node again, for as long as it takes."""
         node = self.nodes[node_id]
-        delay_s, again = 0.1, False
+        delay_s, again, timeout_s = 0.1, False, LAUNCH_TIMEOUT_S
         while node.state != "up":
             try:
                 # A former supervisor that is still alive may have started what could not be started here.
                 adopted = await self._launcher.adopt(node_id, PING_TIMEOUT_S) if again else None
-                launched = adopted or await self.launch(node_id, take_over=True)
+                launched = adopted or await self.launch(node_id, take_over=True, timeout_s=timeout_s)
             except LaunchFailed as failure:
                 again = True
+                if failure.kind == "slow":
+                    timeout_s = min(2 * timeout_s, LAUNCH_CEILING_S)
                 node.host_gone = failure.kind == "no host"
                 if node.state == "restarting":
                     self._down(node_id, str(failure))
@@ -292,7 +298,7 @@ class Watch:
                 node.restarts += node.state != "restarting"
                 self.up(node_id, launched)
 
-    async def launch(self, node_id: str, *, take_over: bool) -> Launched:
+    async def launch(self, node_id: str, *, take_over: bool, timeout_s: float = LAUNCH_TIMEOUT_S) -> Launched:
         """Start a node on its host. Raises ``LaunchFailed``."""
         return await self._launcher.launch(
             node_id,
@@ -300,7 +306,7 @@ class Watch:
             fresh=lambda: self._never_ran(node_id),
             take_over=take_over,
             known=self._known(node_id),
-            timeout_s=LAUNCH_TIMEOUT_S,
+            timeout_s=timeout_s,
         )
 
     async def _never_ran(self, node_id: str) -> bool:

@@ -102,6 +102,32 @@ def test_launches_that_fail_are_tried_again_ever_more_slowly_and_logged_once(
     world.run(story())
 
 
+def test_a_process_that_is_slow_to_start_gets_more_time_each_time(world: ModuleType) -> None:
+    """*Without: on a machine too busy to start one in half a minute, each is ended and none ever runs.*"""
+
+    async def story() -> None:
+        bench = Bench(world)
+        await bench.started()
+        bench.launcher.needs_s["n2"] = 200.0
+        bench.launcher.attempts.clear()
+        bench.cluster.kill("n2")
+        await asyncio.sleep(1000)
+        assert (await bench.states())["n2"] == "up"
+        assert len(bench.launcher.attempts) == 4, "30, 60, 120 and 240 seconds"
+
+    world.run(story())
+
+
+def test_a_store_starts_on_a_machine_on_which_that_takes_long(world: ModuleType) -> None:
+    async def story() -> None:
+        bench = Bench(world)
+        bench.launcher.needs_s = dict.fromkeys(("n1", "n2", "n3"), watch.BRING_UP_TIMEOUT_S - 5)
+        await bench.started()
+        assert {*(await bench.states()).values()} == {"up"}
+
+    world.run(story())
+
+
 def test_one_line_a_change_with_store_node_and_cause(world: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         bench = Bench(world)

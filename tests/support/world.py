@@ -629,6 +629,8 @@ class Launcher:
         self.launched: list[tuple[str, str, bool, bool]] = []
         self.retired: list[str] = []
         self.attempts: list[tuple[str, float]] = []
+        self.needs_s: dict[str, float] = {}
+        """Node id -> how long its process needs to start."""
 
     async def directories(self, *, everywhere: bool = False) -> dict[str, str]:
         self.surveys += everywhere
@@ -655,8 +657,11 @@ class Launcher:
         timeout_s: float,
     ) -> Launched:
         assert timeout_s > 0
-        await asyncio.sleep(0.05)
+        needs_s = self.needs_s.get(node_id, 0.05)
+        await asyncio.sleep(min(timeout_s, needs_s))
         self.attempts.append((node_id, asyncio.get_running_loop().time()))
+        if needs_s > timeout_s:
+            raise LaunchFailed("slow", f"its process did not answer within {timeout_s:g} s")
         if node_id in self.failing:
             raise self.failing[node_id]
         empty_is_complete = await fresh()
