@@ -6,6 +6,7 @@ outcome stays unknown raises ``WriteOutcomeUnknown``, and may still come into ef
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
@@ -152,15 +153,12 @@ class Atomic(Reads):
                 new = self._payload(encoded, value)
             except Exception:
                 if certain:
-                    self._lanes.give_back(lane)
                     raise
                 known, conflicts = False, 0  # what it failed on may never have been: it gets what certainly stands
                 continue
             put = f.Change(encoded, c.PUT, new, condition=b"" if payload is None else version)
             ((settled,),) = yield from self._send_changes([[put]], left_s, lane)
             if isinstance(settled, RaykvError):
-                if not isinstance(settled, WriteOutcomeUnknown):
-                    self._lanes.give_back(lane)
                 raise settled
             if settled.status != c.CONFLICT:
                 self._lanes.give_back(lane)
@@ -249,8 +247,7 @@ class Atomic(Reads):
         lane = self._lanes.take()
         settled = [each for chunk in (yield from self._send_changes(_chunks(items), timeout_s, lane)) for each in chunk]
         name = f"{lane.name.hex()}-{lane.last}"
-        if not any(isinstance(each, WriteOutcomeUnknown) for each in settled):
-            self._lanes.give_back(lane)
+        self._lanes.give_back(lane)
         return settled, name
 
     def _send_changes(
@@ -294,6 +291,7 @@ class Atomic(Reads):
                     again.append(at)
                 settled[at] = outcome
             waiting, pause_s = again, RESEND_PAUSE_S if again else 0.0
+        lane.settled = not sent and all(map(is_settled, itertools.chain.from_iterable(settled)))
         return settled
 
     def _settled(self, answer: Answer, items: int, *, was_sent: bool) -> list[f.Settled | RaykvError]:
@@ -409,6 +407,13 @@ def whole_number_of(what: str, given: Any) -> int:
     if not c.LEAST <= number <= c.MOST:
         raise InvalidOption(f"{what} takes a number of at most 64 bits; got {number}")
     return number
+
+
+def is_settled(outcome: f.Settled | RaykvError) -> bool:
+    """Whether nobody asks for a change any more (L10)."""
+    if isinstance(outcome, RaykvError):
+        return not isinstance(outcome, WriteOutcomeUnknown)
+    return outcome.status != c.STALE and not outcome.unanswered
 
 
 def _resent(request: f.ChangeMany) -> f.ChangeMany:

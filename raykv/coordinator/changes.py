@@ -419,6 +419,8 @@ class Changes:
         place = attempt.places[index]
         match settled.status:
             case status if status in c.FINAL:
+                if index in attempt.sent:
+                    settled = msgspec.structs.replace(settled, unanswered=True)
                 attempt.outcomes[index] = settled
                 self._leaders[place] = node_id
             case c.LATE:

@@ -72,12 +72,14 @@ class Settled(Message, frozen=True, gc=False):
     """What became of a change. ``version``: of what stands now. ``payload``: what the change is to be answered with.
 
     A read: the value; an ``ADD`` or its like: the new one; a ``SWAP``: the former one; a conflict: what stands.
+    ``unanswered``, from a coordinator: a former sending of it has brought no answer, and may still arrive (L10).
     """
 
     status: int
     version: lim.Version = b""
     payload: lim.Bytes | None = None
     leader: lim.Name = ""
+    unanswered: bool = False
 
 
 def cell(number: int) -> bytes:

@@ -330,12 +330,15 @@ L9. A term is bound to the sets that promised it
 L10. A call is carried out once
     A call is named by its lane, a call slot of a client, and a number; a lane has one call at a time. The record
     carries, for each lane, the number and the answer of its last call: the same number gets that answer, a lower one is
-    refused. Receipts are in the record. A key has at most 1,024 of them; beyond, the answer is ``Overloaded``.
+    refused. Receipts are in the record. A key has at most 1,024 of them; beyond, the answer is ``Overloaded``. A leader
+    drops those whose lane has gone on, so a lane goes on only once every sending of its last call was answered.
 
     *Schedules.* An add whose answer was lost is sent again and counted twice. Receipts lie beside the record: a new
-    leader finds the value without them.
+    leader finds the value without them. A is asked to add, and sleeps; B is asked, adds and answers; the lane's next
+    call tells B that its receipt may go. A wakes, is promised by all, finds no receipt, and adds again.
 
-    In: ``records.linear_record``, ``replica.applying``, ``replica.lanes``, ``replica.leader``, ``client.lanes``.
+    In: ``records.linear_record``, ``replica.applying``, ``replica.lanes``, ``replica.leader``, ``coordinator.changes``,
+    ``client.lanes``, ``client.atomic``.
     Held by: ``tests/replica/test_leader.py``, ``tests/replica/test_lanes.py``, ``tests/client/test_atomic.py``.
 
 L11. A repeated refusal is written

@@ -301,6 +301,12 @@ OF_LEADERS = (
         ),
     ),
     Planted(
+        "a lane goes on though a sending of its call was not answered",
+        "L10",
+        "of two owners that are asked one makes a change, and forgets it with the lane's next call; then the other makes it",
+        (Edit("raykv.client.lanes:Lane.next", "if not self.settled:", "if False:"),),
+    ),
+    Planted(
         "a record of a later term counts for this one",
         "L6",
         "an owner that got a later term's record by repair merges a change away, and is counted as having it",

@@ -164,6 +164,41 @@ class AFormerCallThatArrivesLate(Schedule):
         await other.read_at_leader(key)
 
 
+class ACallThatWasAskedOfTwo(Schedule):
+    """A change is on its way to an owner, and is made by another; its lane goes on, and then the first one leads.
+
+    No leader may take the lane's next call for a word that nobody asks for this one any more (L10).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        caller, other, key = await self.known_caller(self.number), await self.known_caller(self.number), self.number
+        leader, late, third = self.owners
+        for each in (late, third):  # by its answer the caller knows its clock: a change that is not dated is not made
+            caller.coordinator._changes._leaders[self.place] = each  # noqa: SLF001
+            await caller.read_at_leader(key)
+        held: list[f.Apply] = []
+
+        def sent(source: str, target: str, body: Any) -> None:
+            if isinstance(body, f.Apply) and body.run and (source, target) == (caller.name, node_address(late)):
+                held.append(body)
+
+        self.end(leader)
+        self.cut_off(late, [caller.name], 1.0)
+        self.on_sent.append(sent)
+        self.must(await caller.add(key, 1, timeout_s=10.0))
+        self.on_sent.clear()
+        await asyncio.sleep(1.0)
+        self.must(await caller.put(self.text, timeout_s=5.0))
+        self.must(await other.add(key, 1, timeout_s=5.0))
+        await self.ask(late, f.Lead(self.settings.copies, [self.partition]))
+        if not held:
+            self.report("schedule failed", f"nothing was sent to {late}")
+        for body in held:
+            await self.ask(late, body)
+        self.must(await other.get(key, 5.0))
+
+
 class ALaterTermThatCameByRepair(Schedule):
     """An owner gets a record of a later term by repair, and then one of the term that it has promised.
 
@@ -559,7 +594,7 @@ SCHEDULES: tuple[type[Schedule], ...] = (
     AWriteHeldPastAPurge, AFormerCallThatArrivesLate, ALaterTermThatCameByRepair, ARefusalThatIsRepeated,
     TheFirstTouchOfABucket, ShownAndLost, ADeleteThatIsSentAgain, AReadDuringARound, ALeaderThatHeardOfNoMove,
     OldOwnersAreRead, HealedBetweenTwoLeaders, AnOldCopyIsSpread, SupersededAndMoved, AcknowledgedByOldOwners,
-    AnOwnerWipedAsItConfirms,
+    AnOwnerWipedAsItConfirms, ACallThatWasAskedOfTwo,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""

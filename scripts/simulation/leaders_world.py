@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from raykv.client.atomic import is_settled
 from raykv.client.codecs import decode_value, encode_in_cells
+from raykv.client.lanes import Lane
 from raykv.cluster import moves
 from raykv.cluster.peers import node_address
 from raykv.cluster.state import Move
@@ -215,7 +217,7 @@ class Caller:
         self.name = name
         self.process, self.coordinator = world.start_coordinator(name)
         self._rng = world.rng_for(name)
-        self._lane, self._number = self._rng.randbytes(8), 0
+        self._lane = Lane(self._rng.randbytes)
         self._values = 0
         self.versions: dict[str, bytes] = {}
         """Key -> the last version that it was shown."""
@@ -249,20 +251,17 @@ class Caller:
         after_s: float = 0.1,
     ) -> ChangeOp:
         """Make a change. ``again_by``: another caller, whose coordinator gets it too after a while without an answer."""
-        self._number += 1
+        number = self._lane.next()
         payload = b""
         if given is not None:
             payload = encode_in_cells(given, "auto") if kind in {"put", "swap"} else cell_of(int(given))
-        change = f.Change(encode_key(key), KINDS[kind], payload, self._lane, self._number, condition, fence)
+        change = f.Change(encode_key(key), KINDS[kind], payload, self._lane.name, number, condition, fence)
         began_s = self.world.loop.now_s
         outcome: f.Settled | RaykvError = WriteOutcomeUnknown("the caller has ended", acks=[])
         try:
             outcome = await self._carry_out(change, timeout_s, again_by, after_s)
         finally:
-            if isinstance(outcome, WriteOutcomeUnknown) or (
-                isinstance(outcome, f.Settled) and outcome.status == c.STALE
-            ):
-                self._lane, self._number = self._rng.randbytes(8), 0
+            self._lane.settled = is_settled(outcome)
             op = self._note(kind, key, began_s, given, condition, fence, outcome)
         return op
 
@@ -279,7 +278,7 @@ class Caller:
         resent = msgspec.structs.replace(change, resent=True)
         second = await again_by.process.spawn(again_by._try(resent, until_s))  # noqa: SLF001 - one of these
         if isinstance(second, f.Settled):
-            return second
+            return msgspec.structs.replace(second, unanswered=True)
         return WriteOutcomeUnknown(f"sent twice: {second}", acks=[])
 
     async def _try(self, change: f.Change, until_s: float) -> f.Settled | RaykvError:

@@ -90,6 +90,36 @@ def test_a_call_whose_outcome_is_unknown_takes_its_lane_with_it(both: Callable[.
     assert first.lane != second.lane
 
 
+@pytest.mark.parametrize("name", ["put", "update"])
+@pytest.mark.parametrize("where", ["by two coordinators", "by one to two nodes"])
+def test_a_call_that_was_sent_twice_takes_its_lane_with_it(
+    both: Callable[..., Any], link: FakeLink, name: str, where: str
+) -> None:
+    """L10: the sending that has brought no answer may arrive when the receipt is gone, for the lane has gone on."""
+    twice = [PeerSilent("slow"), DONE]
+    if where == "by one to two nodes":
+        twice = [f.ChangedMany([f.Settled(c.DONE, VERSION, unanswered=True)])]
+    read = f.GotMany([f.KeyVersions([], False, VERSION)])
+    link.script = [*twice, DONE] if name == "put" else [read, *twice, read, DONE]
+    for _ in range(2):
+        both("put", "a", 1) if name == "put" else both("update", "a", lambda old: 1)
+    *first, second = sent(link)
+    assert len({each.lane for each in first}) == 1
+    assert second.lane != first[0].lane
+    assert (second.number, second.resent) == (1, False)
+
+
+def test_a_conflict_that_was_sent_twice_is_followed_by_a_call_of_another_lane(
+    both: Callable[..., Any], link: FakeLink
+) -> None:
+    conflict = f.ChangedMany([f.Settled(c.CONFLICT, LATER, cell(5), unanswered=True)])
+    link.script = [f.GotMany([f.KeyVersions([cell(4)], False, VERSION)]), conflict, DONE]
+    assert both("update", "a", lambda old: old + 1) == 6
+    first, second = sent(link)
+    assert first.lane != second.lane
+    assert first.number == second.number == 1
+
+
 def test_what_reached_nobody_is_refused_and_keeps_its_lane(both: Callable[..., Any], link: FakeLink) -> None:
     refused = f.Refused(f.Failed.of(Overloaded("nothing was written: full")))
     link.script = [refused, DONE]

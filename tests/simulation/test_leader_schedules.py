@@ -24,6 +24,7 @@ SHOWS = {
     schedules.AnOldCopyIsSpread: "a plain read ignores what is promised",
     schedules.SupersededAndMoved: "a term is kept over a move",
     schedules.AcknowledgedByOldOwners: "F of both sets together are enough",
+    schedules.ACallThatWasAskedOfTwo: "a lane goes on though a sending of its call was not answered",
     schedules.AnOwnerWipedAsItConfirms: "a candidate promises last",
 }
 
