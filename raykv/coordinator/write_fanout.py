@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raykv.coordinator.routing import Routing
     from raykv.coordinator.steps import Steps
 
+RETRY_CEILING_S = 0.25
 SILENT_S = 0.2
 """After this time a fallback stands in for a primary that has not answered."""
 
@@ -78,14 +79,17 @@ class WriteFanout:
         fan: Fanout[list[tuple[int, int]]] = Fanout(routing.peers, deadline_s, self._epoch)
         self._send(fan, round_.start(round_.waiting))
         silent_at_s = clock.monotonic_s() + SILENT_S
-        retry_at_s = clock.monotonic_s() + RETRY_S
+        retry_s = RETRY_S
+        retry_at_s = clock.monotonic_s() + retry_s
         while round_.open and not fan.moved and clock.monotonic_s() < deadline_s:
             outcome = yield from fan.next(min(retry_at_s, deadline_s))
             if outcome is None:
                 if retry_at_s < deadline_s:  # no write goes out whose outcome would come too late
                     self._send(fan, round_.more())
                     self._stand_in(fan, silent=retry_at_s >= silent_at_s)
-                retry_at_s = clock.monotonic_s() + RETRY_S
+                if retry_at_s > silent_at_s:  # by then it takes what a node needs to come back
+                    retry_s = min(2 * retry_s, RETRY_CEILING_S)
+                retry_at_s = clock.monotonic_s() + retry_s
                 continue
             self._note(outcome)
             if clock.monotonic_s() < deadline_s and not fan.moved:
