@@ -135,6 +135,34 @@ class AnOldCopyOfTheSameRun(Schedule):
         await self.read(self.keys)
 
 
+class AnOldCopyThatHasGrown(Schedule):
+    """A directory comes back as it was earlier, and is written to: its log is longer than it ever was.
+
+    Then a coordinator that knew how far it was asks for its former run, and is refused: by that answer it takes this run's
+    log for the further one, unless what it knew was compared before (P1, P6).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        rng = self.rng
+        victim, beside, third = rng.sample(self.node_ids, COPIES)
+        written, other = rng.sample(self.keys, 2)
+        process, late = self.start_coordinator("coordinator2")  # it hears of no new runs but from nodes
+        self.publish(late)
+        await self.put(other, self.record(), self.node_ids)
+        copy = self.hosts[victim].disk.crash(rng, "keep")
+        self.end(third)
+        await self.write(written, coordinator=late)
+        self.put_back(victim, copy, Known())
+        self.start(third)
+        for node_id in (victim, third):
+            await self.send_state(node_id)
+        await self.put(other, self.record(), [victim, third])  # into another segment, which is beyond all before
+        self.end(beside)
+        await self.read([written], late)
+        process.kill()
+
+
 class CompleteAndItsPowerGoes(Schedule):
     """A node becomes complete, and its power goes at that moment.
 
@@ -430,7 +458,7 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
-    AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+    AnOldCopyThatHasGrown, AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""
