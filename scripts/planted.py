@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import multiprocessing
+import os
 import sys
 import textwrap
 import time
@@ -83,8 +84,8 @@ def chosen(names: list[str], matching: str | None, rule: str | None = None) -> l
     return found or sys.exit(f"no planted bug has {matching!r} in its name or reason")
 
 
-def main() -> int:
-    """Return 1 if a bug was not caught."""
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/planted", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -95,7 +96,23 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, metavar="N", help="at most this many for each (default 200)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="hunts at the same time (default 1)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Return 1 if a bug was not caught."""
+    arguments = parse()
+    try:
+        return run(arguments)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hunt, or list."""
     names = chosen(arguments.names, arguments.matching, arguments.rule)
     if arguments.list:
         show_catalogue(names)

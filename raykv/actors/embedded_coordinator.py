@@ -158,6 +158,7 @@ class DirectLink:
         self._store = store
         self._fork_state = legacy
         self._metrics = CountingMetrics()
+        self.count = self._metrics.count
         self.took = Latencies(self._metrics, time.monotonic).note
         """See ``client.driver.Link``; no method of its own, to save each operation a call."""
         self._embedded: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[EmbeddedCoordinator]] = (
@@ -338,6 +339,10 @@ class DirectHandle(ThisProcess):
             self._generation, self._link = _generation, _take(self._place, self)
             self.took = self._link.took  # type: ignore[method-assign]
         return self._link
+
+    def count(self, name: str, amount: int) -> None:
+        """See ``client.driver.Link``."""
+        self._here().count(name, amount)
 
     def submit(self, requests: Sequence[f.CoordinatorRequest], meanwhile: f.Meanwhile | None = None) -> list[Ticket]:
         """See ``client.driver.Link``."""

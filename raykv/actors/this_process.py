@@ -27,6 +27,9 @@ class ThisProcess:
     def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
         """See ``client.driver.Link``. A link to a coordinator actor reports nothing."""
 
+    def count(self, name: str, amount: int) -> None:
+        """See ``client.driver.Link``. As ``took``."""
+
     def pause(self, delay_s: float) -> None:
         """See ``client.driver.Link``."""
         time.sleep(delay_s)

@@ -99,6 +99,10 @@ class Link(Protocol):
         """Name the resource that this process has exhausted and needs for any connection; empty if there is none."""
         ...
 
+    def count(self, name: str, amount: int) -> None:
+        """Add to a counter that this process reports, if it reports any."""
+        ...
+
     def place(self) -> str:
         """Name this process for people: the host, and the process id."""
         ...

@@ -13,7 +13,7 @@ Slots without jobs are removed with a later revision of their book, in the same 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from raykv.client import shards
 from raykv.client.exchange import TRY_AGAIN, Exchange, ask
@@ -69,6 +69,19 @@ BUSY: Any = object()
 RACES = 6
 """After as many refusals in a row a revision waits a moment. Not before: who waits comes too late for what it has seen."""
 RACE_PAUSE_S = 0.002
+
+
+class Counts(NamedTuple):
+    """What a book counts of its jobs, or has; for metrics."""
+
+    done: int
+    redelivered: int
+    dead: int
+
+    @classmethod
+    def of(cls, book: Book) -> Counts:
+        """Return those of a book."""
+        return cls(book.done, book.redelivered, shards.jobs_of(book.dead))
 
 
 class Known:
@@ -197,6 +210,11 @@ class Books:
                     settings={"shards": agreed.shards, "maxsize": agreed.maxsize},
                 )
         return agreed
+
+    def count(self, what: str, jobs: int) -> None:
+        """Count jobs for the metric ``queue_jobs_total``."""
+        if jobs > 0:
+            self.session.link.count(f"queues.{what}", jobs)
 
     # ---- time ----
 
@@ -335,6 +353,7 @@ class Books:
                 book = self.learn(shard, data, version)
                 book.freed = [seq for seq in book.freed if seq not in known.removed]
                 riding = book.freed[:RIDE] if len(book.freed) >= LEAST_RIDE else []
+                before = Counts.of(book)
                 result = revision(book, unsure)
                 if result is NOTHING:
                     if present:
@@ -347,6 +366,8 @@ class Books:
                     raise settled
                 if settled.status == c.DONE:
                     self.learn(shard, written, settled.version)
+                    for what, count in Counts.of(book)._asdict().items():
+                        self.count(what, count - getattr(before, what))
                     return result
                 if settled.status != c.CONFLICT:
                     raise WriteOutcomeUnknown("the outcome of the change is not known any more", acks=[])

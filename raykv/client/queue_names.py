@@ -106,6 +106,7 @@ class NamedPuts(Puts):
                     raise WriteOutcomeUnknown("its outcome is not known any more", acks=[])
                 unsure = False
                 if self._is_own(place, settled, name):
+                    self.count("put", int(settled.status == c.DONE))
                     yield from self.note_named(operations, [slot], place.shard, until_s)
                     return job_id
                 yield from self._plan(operations, name, due_ms, data, version, until_s)

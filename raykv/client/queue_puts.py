@@ -115,6 +115,7 @@ class Puts(Books):
             timeout, lambda operations, until_s: self._put(operations, jobs, delay_ms, until_s, whole=whole)
         )
         ring(self.session.name, self.name)
+        self.count("put", len(ids))
         return ids
 
     def _encoded(self, value: Any) -> bytes:

@@ -274,6 +274,7 @@ class Queues(NamedPuts):
             return busy
         if ranges is NOTHING or not ranges:
             return []
+        self.count("claimed", jobs_of(ranges))
         slots = yield from self._slots_of(operations, shard, ranges, until_s)
         yield from self.note_named(operations, slots.values(), shard, max(until_s, self.now_s() + 1.0))
         book = self.book_of(shard)
@@ -429,6 +430,8 @@ class Queues(NamedPuts):
                 return nothing
 
             count = yield from self.revise(operations, shard, revision, until_s)
+            if stays and count is not NOTHING:
+                self.count("given_back", count)
             held = held and count is not NOTHING and count == len(places)
         return held
 

@@ -157,6 +157,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("client_staleness_seconds", "histogram",
            "How much older than what the read returned the copies were that reads have repaired.", (), _CLIENTS),
     Metric("client_errors_total", "counter", "Operations, or keys of them, that failed, by class.", ("error",), _CLIENTS),
+    Metric("queue_jobs_total", "counter",
+           "Jobs of work queues, by what clients have done: put, claimed, done, given_back, redelivered (claimed again), "
+           "dead (delivered as often as they may: see queue.dead). As of their last report, up to half a minute ago.",
+           ("event",), _CLIENTS),
     Metric("clients", "gauge", "Client processes that have reported within ten minutes.", (), _CLIENTS),
     # ---- buckets ----
     Metric("largest_group_bytes", "gauge", "The largest group of a grouped bucket, estimated.", ("bucket",)),

@@ -121,6 +121,8 @@ def _of_clients(clients: Mapping[str, Any]) -> Iterator[Sample]:
     for event, count in clients.get("counters", {}).items():
         if event.startswith("errors."):
             yield Sample("client_errors_total", {"error": event.removeprefix("errors.")}, count)
+        elif event.startswith("queues."):
+            yield Sample("queue_jobs_total", {"event": event.removeprefix("queues.")}, count)
         else:
             yield Sample("client_events_total", {"event": event}, count)
     for histogram in clients.get("latencies", ()):

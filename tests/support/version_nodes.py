@@ -122,6 +122,9 @@ class Node:
     def took(self, request: f.CoordinatorRequest, requests: int, began_s: float) -> None:
         """See ``client.driver.Link``."""
 
+    def count(self, name: str, amount: int) -> None:
+        pass
+
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
 

@@ -607,6 +607,9 @@ class ClientLink:
     def took(self, request: Any, requests: int, began_s: float) -> None:
         pass
 
+    def count(self, name: str, amount: int) -> None:
+        pass
+
     def random_bytes(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
