@@ -203,7 +203,7 @@ def test_values_terms_and_receipts_stand_after_a_cold_start(
 ) -> None:
     written = {f"cold-{number}": jobs.put(f"cold-{number}", number).version for number in range(10)}
     jobs.delete("cold-0")
-    lane, call = Lane(b"a client"), f.Change(encode_key("cold"), c.ADD, cell(5))
+    lane, call = Lane(lambda _: b"a client"), f.Change(encode_key("cold"), c.ADD, cell(5))
     assert send(jobs, call, lane).status == c.DONE
     before = terms(store)
     raykv.shutdown(NAME)

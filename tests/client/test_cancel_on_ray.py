@@ -66,7 +66,8 @@ def test_a_cancelled_task_leaves_its_worker_intact(shared_store: raykv.Store, tm
         for _ in range(WAIT_S * 100):
             if begun.exists() and begun.read_text():
                 break
-            ray.wait([task], timeout=0.01)
+            if ray.wait([task], timeout=0.01)[0]:
+                ray.get(task)  # it has failed
         cancelled.append(int(begun.read_text()))
         ray.wait([task], timeout=lots.random() / 100)
         ray.cancel(task)

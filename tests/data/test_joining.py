@@ -38,7 +38,9 @@ def test_keys_of_any_form(cities: Any, keys: Any) -> None:
     assert data.Lookup(cities, on="city", how="inner")(batch).column("n").to_pylist() == [2, 1]
 
 
-@pytest.mark.parametrize("keys", [pa.array([], pa.string()), pa.array([], pa.null()), pa.array([None])], ids=repr)
+@pytest.mark.parametrize(
+    "keys", [pa.array([], pa.string()), pa.array([], pa.null()), pa.array([None])], ids=["text", "nulls", "a null"]
+)
 def test_no_keys(cities: Any, keys: Any) -> None:
     joined = data.Lookup(cities, on="city")(pa.table({"city": keys}))
     assert joined.column("n").to_pylist() == [None] * len(keys)
