@@ -233,17 +233,34 @@ class AWriteThatThaws(Schedule):
             each.kill()
 
 
-class TheEpochThatWasForgotten(Schedule):
-    """A node that knew of a move is wiped, and asked by a coordinator that does not.
-
-    One old owner has not heard of the move, and enough others have: new owners are read. The wiped one had said that it
-    knows; if it believes the coordinator now, both acknowledge a write that the new owners never get (P4, P5).
-    """
+class _Moving(Schedule):
+    """A node more than there are copies, so that a partition can move."""
 
     @staticmethod
     def drawn(rng: random_module.Random) -> Settings:
         """Return of what kind its world is."""
         return Settings(nodes=COPIES + 1, slow_disk_s=rng.choice((0.0, 0.02)))
+
+    def _moving(self, leaving: str) -> tuple[ClusterState, ClusterState, Move]:
+        """Return the first two steps of a wave by which a node gives away what it has, and one of its moves."""
+        members = [member for member in self.state.ring.members if member.node_id != leaving]
+        aimed = moves.with_goal(self.state, members)
+        wave = moves.next_wave(aimed)
+        first = moves.begun(aimed, wave)
+        one = next(move for move in wave if len({*move.owners} - {*self.state.ring.owners(move.partition)}) == 1)
+        return first, moves.reading_new(first), one
+
+    def _key_in(self, partition: int) -> str:
+        names = (f"m{number}" for number in itertools.count())
+        return next(key for key in names if partition_of_key(encode_key(key), self.store.partitions) == partition)
+
+
+class TheEpochThatWasForgotten(_Moving):
+    """A node that knew of a move is wiped, and asked by a coordinator that does not.
+
+    One old owner has not heard of the move, and enough others have: new owners are read. The wiped one had said that it
+    knows; if it believes the coordinator now, both acknowledge a write that the new owners never get (P4, P5).
+    """
 
     async def play(self) -> None:
         """Play it."""
@@ -271,18 +288,64 @@ class TheEpochThatWasForgotten(Schedule):
         await self.read([key], later)
         process.kill()
 
-    def _moving(self, leaving: str) -> tuple[ClusterState, ClusterState, Move]:
-        """Return the first two steps of a wave by which a node gives away what it has, and one of its moves."""
-        members = [member for member in self.state.ring.members if member.node_id != leaving]
-        aimed = moves.with_goal(self.state, members)
-        wave = moves.next_wave(aimed)
-        first = moves.begun(aimed, wave)
-        one = next(move for move in wave if len({*move.owners} - {*self.state.ring.owners(move.partition)}) == 1)
-        return first, moves.reading_new(first), one
 
-    def _key_in(self, partition: int) -> str:
-        names = (f"m{number}" for number in itertools.count())
-        return next(key for key in names if partition_of_key(encode_key(key), self.store.partitions) == partition)
+class ShownByOwnersOfBefore(_Moving):
+    """A failed write is left on old owners of a partition that moves, and is shown.
+
+    A read of R old owners has to see to it that R of the new ones have it, too: those are asked a step later (P4, P9).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        for leaving in self.rng.sample(self.node_ids, COPIES + 1):
+            first, second, move = self._moving(leaving)
+            before = self.state.ring.owners(move.partition)
+            if leaving in before[: self.w]:  # reads ask it as long as they ask old owners
+                break
+        key, record = self._key_in(move.partition), self.record()
+        await self._spread(first)
+        for node_id in before[: self.w]:
+            await self.ask(node_id, f.Write(self.bucket_id, [(encode_key(key), record)]))
+        request = f.GetMany(self.bucket_id, [encode_key(key)], self.r, 1.0, causality=True)
+        got = await self.carry_out(self.coordinator._fast_path.read(self.entry, request))  # noqa: SLF001
+        if isinstance(got, f.GotMany):
+            self.raise_floor(key, time_of(record))
+        else:
+            await self.read([key])
+        await self._spread(second)
+        self.end(next(node_id for node_id in before[: self.w] if node_id in move.owners))
+        await self.read([key])
+
+    async def _spread(self, state: ClusterState) -> None:
+        for node_id in self.node_ids:
+            await self.send_state(node_id, state)
+        self.publish(self.coordinator, state)
+
+
+class ARunThatIsToldAtOnce(Schedule):
+    """A directory comes back as it was earlier, and the only coordinator that knows better asks nothing of its node.
+
+    As soon as it hears of the new run it has to say how far the log was: others ask for what that run has lost (P1, P6).
+    """
+
+    async def play(self) -> None:
+        """Play it."""
+        victim, beside, third = self.rng.sample(self.node_ids, COPIES)
+        process, knows = self.start_coordinator("coordinator2")
+        self.publish(knows)
+        copy = self.hosts[victim].disk.crash(self.rng, "keep")
+        self.end(third)
+        key = self.rng.choice(self.keys)
+        await self.write(key, coordinator=knows)
+        self.put_back(victim, copy, Known())
+        self.start(third)
+        for node_id in (victim, third):
+            await self.send_state(node_id)
+        self.publish(knows)
+        await asyncio.sleep(0.1)
+        self.end(beside)
+        await self.read([key])
+        process.kill()
 
 
 class AWriteThatAStandInTook(Schedule):
@@ -458,7 +521,8 @@ class RefusedUnderItsSecondStamp(Schedule):
 
 SCHEDULES: tuple[type[Schedule], ...] = (
     ShownAndAskedAgain, AnOldCopyOfTheSameRun, CompleteAndItsPowerGoes, AWriteThatThaws, TheEpochThatWasForgotten,
-    AnOldCopyThatHasGrown, AWriteThatAStandInTook, ForgottenTooSoon, WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
+    AnOldCopyThatHasGrown, ARunThatIsToldAtOnce, ShownByOwnersOfBefore, AWriteThatAStandInTook, ForgottenTooSoon,
+    WrittenWhileItIsForgotten, RefusedUnderItsSecondStamp,
 )  # fmt: skip
 AT_ONCE = 2
 """How many of them are played beside a seed."""
