@@ -28,6 +28,7 @@ from raykv.errors import (
     CorruptData,
     InvalidOption,
     RaykvError,
+    StoreUnavailable,
     WriteOutcomeUnknown,
 )
 
@@ -162,7 +163,12 @@ class Claims:
                     taken = Entry(owner, entry.token + 1, self.lease_s)
                     stands = known.version if known.value is not None else Version()
                     written = yield from self._write(operations, taken, stands, self._request_s(until_s))
-                    return Tenancy(taken, written, now_s)
+                    if link.monotonic_s() < now_s + self.lease_s:
+                        return Tenancy(taken, written, now_s)
+                    failure = StoreUnavailable(  # others may have it by now
+                        f"lock {shown(self.name)} was not acquired: to write it took longer than its lease of "
+                        f"{self.lease_s:g} s; try again, or take a longer lease"
+                    )
             except Conflict as error:
                 known = Versioned(error.value, error.version)
                 continue

@@ -276,13 +276,14 @@ def test_an_acquisition_whose_answer_was_lost_is_found(world: Any, monkeypatch: 
         assert held._tenancy.renewed_s <= lost[0]
 
 
-def slowly(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
-    """Have the answer to each of a lock's writes arrive so late."""
-    write = locks.Claims._write
+def slowly(monkeypatch: pytest.MonkeyPatch, by_s: float, times: int = 1000) -> None:
+    """Have the answers to the first of a lock's writes arrive so late."""
+    write, late_ones = locks.Claims._write, iter(range(times))
 
     def late(self: Any, *args: Any) -> Any:
         written = yield from write(self, *args)
-        yield Exchange((), 0.0, repeatable=True, pause_s=by_s)
+        if next(late_ones, None) is not None:
+            yield Exchange((), 0.0, repeatable=True, pause_s=by_s)
         return written
 
     monkeypatch.setattr(locks.Claims, "_write", late)
@@ -298,6 +299,20 @@ def test_a_lease_is_counted_from_the_sending(world: Any, monkeypatch: pytest.Mon
     sent_s = world.now_s
     assert world.store._session.run(mine._claims.renew(mine._tenancy)) == pytest.approx(20 - 1.5, abs=0.2)
     assert mine._tenancy.renewed_s == pytest.approx(sent_s, abs=0.1)
+
+
+def test_what_is_acquired_is_held(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Schedule without: the answer comes after the lease; another has had the lock since, under a later token.*"""
+    slowly(monkeypatch, 3, times=1)
+    with world.store.lock("job", lease=1, timeout=10) as lock:
+        assert not lock.lost
+        assert lock.token == 2, "the first acquisition was over before it was known"
+
+
+def test_a_store_slower_than_the_lease_is_named_as_that(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowly(monkeypatch, 3)
+    with pytest.raises(raykv.StoreUnavailable, match="took longer than its lease of 1 s; try again, or take a longer"):
+        world.store.lock("job", lease=1, timeout=5).acquire()
 
 
 def test_a_renewal_that_is_answered_after_the_lease_revives_nothing(
