@@ -366,7 +366,7 @@ class Queues(NamedPuts):
         except RaykvError:  # at once, not after their lease
             good = [job for job in jobs if job not in bad]
             for some, counted in ((good, False), (bad, True)):
-                if some:
+                with contextlib.suppress(RaykvError):  # else their lease ends by itself; the first error is what counts
                     yield from self.give_back(some, delay=0, timeout=REQUEST_S, counted=counted)
             raise
         if jobs:

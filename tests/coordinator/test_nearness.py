@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from raykv.coordinator.nearness import NOWHERE, Nearness, Place
+from raykv.protocol import frames as f
 from raykv.ring import Member, claim
 
 MEMBERS = [
@@ -105,6 +106,38 @@ def test_a_quorum_is_the_near_one_and_another(world: Any, asks: bool) -> None:
             cluster.frames.clear()
             assert await peer.get(key) == "v"
             asked = {target for source, target, _ in cluster.frames if source == "coordinator"}
+            assert len(asked) == 2
+            assert "node/n3" in asked
+
+    world.run(story())
+
+
+def asked_of(cluster: Any, kind: type[Any]) -> set[str]:
+    """The nodes that the coordinator has sent such requests to."""
+    frames = [(target, frame) for source, target, frame in cluster.frames if source == "coordinator"]
+    return {target for target, frame in frames if isinstance(f.node_requests.decode(frame).body, kind)}
+
+
+def test_a_linearizable_read_asks_the_leader_and_the_nearest(world: Any) -> None:
+    async def story() -> None:
+        cluster, peer = spread(world, Place("h-n3"), asks=True, versioning="linearizable")
+        for key in [f"k{number}" for number in range(30)]:
+            cluster.frames.clear()
+            await peer.get(key)
+            first, second, _ = cluster.owners(key)
+            other = second if first == "n3" else "n3"
+            assert asked_of(cluster, f.ReadHeads) == {f"node/{first}", f"node/{other}"}
+
+    world.run(story())
+
+
+def test_a_dot_is_asked_of_the_nearest(world: Any) -> None:
+    async def story() -> None:
+        cluster, peer = spread(world, Place("h-n3"), asks=True, versioning="vector")
+        for key in [f"k{number}" for number in range(30)]:
+            cluster.frames.clear()
+            await peer.put(key, "v")
+            asked = asked_of(cluster, f.ReserveDots)
             assert len(asked) == 2
             assert "node/n3" in asked
 
