@@ -240,8 +240,8 @@ class DirectLink:
             return self._loop.result(ticket, timeout_s)
         except TimeoutError:
             raise PeerSilent(f"no answer within {timeout_s:.3g} s") from None
-        except LoopClosed:
-            raise PeerSilent("the handle was closed meanwhile") from None
+        except LoopClosed as error:
+            raise PeerSilent("the handle was closed meanwhile" if self._loop.closed else str(error)) from None
         except OSError as error:  # out of descriptors: the loop could not be created
             raise PeerAbsent(f"this process cannot wait for answers: {error.strerror or error}") from None
 

@@ -94,12 +94,18 @@ class Lease:
 
     @property
     def is_abandoned(self) -> bool:
-        """Return whether the frame has left its stack. Meaningful only while the lease is held."""
-        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 - the only way to get it
-        while frame is not None:
-            if frame is self.frame:
-                return False
-            frame = frame.f_back
+        """Return whether the frame has left its stack. Meaningful only while the lease is held.
+
+        Only ``clear``, a single C call, says so: it refuses a frame that is on a stack, of any thread, and one that has
+        left holds nothing that is needed. The stack of a running thread cannot be walked: it changes between two steps,
+        and what it says of a frame that has gone may be any object.
+        """
+        frame = self.frame
+        try:
+            if frame is not None:
+                frame.clear()
+        except RuntimeError:
+            return False
         return True
 
 

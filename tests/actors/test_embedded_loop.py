@@ -242,6 +242,49 @@ def test_a_holder_in_another_thread_that_lives_or_is_dead(bench):
         go_on.clear()
 
 
+def test_a_holder_is_looked_at_while_its_stack_changes(bench):
+    """Walking the stack of a running thread met frames that had gone, and the loop's thread failed with it."""
+    looked, kept = threading.Event(), []
+
+    def deeper(depth):
+        return depth and deeper(depth - 1)
+
+    def numbers():
+        for depth in range(4):
+            yield deeper(depth)
+
+    def hold(bench):
+        keepsake = object()
+        lease = bench.loop.acquire(sys._getframe())
+        kept.append(lease)
+        while not looked.is_set():
+            list(numbers())
+        assert keepsake is not None
+        raise KeyboardInterrupt
+
+    def one():
+        try:
+            hold(bench)
+        except KeyboardInterrupt as error:  # it keeps the frame, as a prompt's last traceback does
+            kept.append(error)
+
+    thread = threading.Thread(target=one)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        thread.start()
+        until(lambda: kept)
+        assert not any(kept[0].is_abandoned for _ in range(20_000))
+    finally:
+        sys.setswitchinterval(before)
+        looked.set()
+        thread.join()
+    assert kept[1:], "what it held was not cleared while it ran"
+    assert kept[0].is_abandoned
+    assert bench.loop.call(bench.where, WAIT_S)
+    assert bench.mended == 1
+
+
 def test_a_holder_that_abandons_it_is_mended_at_once_without_a_call(bench):
     bench.loop.call(bench.where, WAIT_S)
     with contextlib.suppress(KeyboardInterrupt):
