@@ -55,7 +55,7 @@ sorts it out later. No store can do both: a linearizable bucket refuses reads an
     transport/server.py               in the node's process: overload is refused here (transport/admission.py)
     node/node.py                      is it meant for this run, and for these owners (protocol/requests.py)?
     replica/handlers.py               the handler, a plain function
-    storage/engine.py                 memtable, caches, Bloom filters, SSTables (storage/sstable.py)
+    storage/lookups.py                memtable, caches, Bloom filters, SSTables (storage/sstable.py)
     node/group_commit.py              the answer leaves once what it shows is durable (P3)
 
     versions/merging.py               what the record shows a reader

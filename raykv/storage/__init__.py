@@ -1,9 +1,10 @@
 """HOW a node keeps bytes: a log-structured store for one node, over the ``FileSystem`` port.
 
 Read bottom-up: ``bloom``, ``cache``, ``memtable``, ``compression`` and ``frame``, ``sstable`` and its writer, ``merge``,
-``wal`` and ``replay``, ``manifest``, ``compaction``, then ``engine``, which ties them together, with ``jobs`` (in a process
-of their own: ``remote``) and ``recovery`` at its sides. ``directory`` is the node's directory around it: the lock, who the
-node is, and its copy of the cluster's state. ``inspection`` and ``inspected_files`` show what lies there, and verify it.
+``wal`` and ``replay``, ``manifest``, ``compaction`` and its ``schedule``, then the engine in three steps: ``lookups``
+(single keys), ``scans`` (ranges), ``engine`` (writes, and the whole), with ``jobs`` (in a process of their own:
+``remote``) and ``recovery`` at its sides. ``directory`` is the node's directory around it: the lock, who the node is, and
+its copy of the cluster's state. ``inspection`` and ``inspected_files`` show what lies there, and verify it.
 
 Records are opaque bytes here. The caller passes in the function that merges two records of a key.
 

@@ -217,7 +217,7 @@ ON_DISK = (
         "corrupt block read as empty",
         "P1",
         'once its corruption is noted a block is passed over, and the node says "absent" of its keys',
-        (Edit("raykv.storage.engine:Engine.get", "if self._ranges:", "if not self._ranges:"),),
+        (Edit("raykv.storage.lookups:Lookups.get", "if self._ranges:", "if not self._ranges:"),),
     ),
     Planted(
         "compaction launders corruption",
@@ -235,7 +235,7 @@ ON_DISK = (
         "a scan ends where a corrupt block lies, as if there were nothing behind it",
         (
             Edit(
-                "raykv.storage.engine:Engine._scan",
+                "raykv.storage.scans:Scans._scan",
                 "    if within:\n        at =",
                 "    if within is None:\n        at =",
             ),
@@ -266,10 +266,12 @@ ON_DISK = (
         "after two flushes a node answers with the record of the first",
         (
             Edit(
-                "raykv.storage.engine:Engine._find_below", "for run in self._runs:", "for run in reversed(self._runs):"
+                "raykv.storage.lookups:Lookups._find_below",
+                "for run in self._runs:",
+                "for run in reversed(self._runs):",
             ),
             Edit(
-                "raykv.storage.engine:Engine._find_many", "for run in self._runs:", "for run in reversed(self._runs):"
+                "raykv.storage.lookups:Lookups._find_many", "for run in self._runs:", "for run in reversed(self._runs):"
             ),
         ),
     ),

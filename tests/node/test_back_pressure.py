@@ -134,7 +134,7 @@ def test_a_stop_gives_a_compaction_up_and_finishes_a_flush(world: ModuleType, mo
         node = cluster.node("n1")
         for number in range(60):
             assert await cluster.ask("n1", write(world, f"k{number}")) == f.WriteDone([0])
-        assert node._engine._merging
+        assert node._engine._schedule.under_way
         await asyncio.wait_for(node.stop(), 5)
         assert cluster.failures == []
         cluster.kill("n1")

@@ -17,7 +17,7 @@ def large_memtable(config):
 
 def seal(drive, engine):
     engine.compact_fully()
-    engine._full_compaction = False
+    engine._schedule.fully = False
     drive.sync(engine)
 
 
